@@ -1,1 +1,4 @@
-//! kwal-protocol
+//! Kafka's wire protocol without IO.
+
+pub mod error;
+pub mod varint;
