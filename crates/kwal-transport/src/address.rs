@@ -1,0 +1,261 @@
+//! Where a broker is: host and port.
+
+use std::{
+    fmt,
+    net::{Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
+
+/// A host, by name or IP address, and a port.
+///
+/// ```
+/// use kwal_transport::HostPort;
+///
+/// let address: HostPort = "[::1]:9092".parse()?;
+/// assert_eq!((address.host.as_str(), address.port), ("::1", 9092));
+/// assert_eq!(address.to_string(), "[::1]:9092");
+///
+/// let error = "localhost".parse::<HostPort>().unwrap_err();
+/// assert_eq!(error.to_string(), "\"localhost\" has no port (write it as host:port, for example localhost:9092)");
+/// # Ok::<(), kwal_transport::InvalidAddress>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    /// A name or an IP address; an IPv6 address stands here without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// Takes host and port as they are, for example from a broker's metadata.
+    ///
+    /// Brackets around an IPv6 address are taken off. Nothing is checked here: connecting does that.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        let host = host.into();
+        match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(inner) => Self { host: inner.to_owned(), port },
+            None => Self { host, port },
+        }
+    }
+}
+
+/// `host:port`, and `[address]:port` for IPv6: what [`FromStr`] reads.
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Reads `host:port` or `[IPv6 address]:port`; white space around it is passed over.
+///
+/// The port has no default, and 0 is not one. The host's characters are not checked beyond what separates an address
+/// from a URL, a list or a bare IPv6 address: whether a name exists is for the resolver to say.
+impl FromStr for HostPort {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let text = text.trim();
+        let invalid = |problem| InvalidAddress { text: text.to_owned(), problem };
+        let (host, port) = split(text).map_err(invalid)?;
+        if host.is_empty() {
+            return Err(invalid(AddressProblem::NoHost));
+        }
+        if port.is_empty() {
+            return Err(invalid(AddressProblem::NoPort));
+        }
+        // `parse` alone would also take "+9092".
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        match port.parse() {
+            Ok(port) if digits && port != 0 => Ok(Self { host: host.to_owned(), port }),
+            _ => Err(invalid(AddressProblem::BadPort)),
+        }
+    }
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+/// A text that is not `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} {problem}")]
+pub struct InvalidAddress {
+    text: String,
+    problem: AddressProblem,
+}
+
+impl InvalidAddress {
+    /// The text that was given, without white space around it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What is wrong with it.
+    pub fn problem(&self) -> AddressProblem {
+        self.problem
+    }
+
+    pub(crate) fn no_host(address: &HostPort) -> Self {
+        Self { text: address.to_string(), problem: AddressProblem::NoHost }
+    }
+}
+
+/// What is wrong with a text that should be an address; its `Display` says what to write instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AddressProblem {
+    /// Nothing stands before the port.
+    NoHost,
+    /// Nothing stands after the host.
+    NoPort,
+    /// What should be the port is not a number from 1 to 65535.
+    BadPort,
+    /// It is a URL, or has a listener's name in front.
+    Scheme,
+    /// It is more than one address.
+    List,
+    /// An IPv6 address stands without brackets.
+    Ipv6WithoutBrackets,
+    /// What stands in brackets is not an IPv6 address, or the brackets do not match.
+    BadIpv6,
+    /// The host holds a character that no host has.
+    BadHost,
+}
+
+impl fmt::Display for AddressProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoHost => "has no host (write it as host:port, for example localhost:9092)",
+            Self::NoPort => "has no port (write it as host:port, for example localhost:9092)",
+            Self::BadPort => {
+                "has no valid port: a number from 1 to 65535 is wanted, for example localhost:9092"
+            }
+            Self::Scheme => {
+                "starts with a scheme (leave it out and write host:port, for example localhost:9092)"
+            }
+            Self::List => "is a list (give each broker as an address of its own, for example localhost:9092)",
+            Self::Ipv6WithoutBrackets => {
+                "is an IPv6 address without brackets (write it as [address]:port, for example [::1]:9092)"
+            }
+            Self::BadIpv6 => "has no valid IPv6 address in brackets (an example of one is [::1]:9092)",
+            Self::BadHost => {
+                "has a character no host can have (write it as host:port, for example localhost:9092)"
+            }
+        })
+    }
+}
+
+/// Host, without brackets, and port, which may be empty.
+fn split(text: &str) -> Result<(&str, &str), AddressProblem> {
+    if text.contains("://") {
+        return Err(AddressProblem::Scheme);
+    }
+    if text.contains([',', ';']) {
+        return Err(AddressProblem::List);
+    }
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']').ok_or(AddressProblem::BadIpv6)?;
+        // A link-local address may name its interface: fe80::1%eth0.
+        let (address, zone) = host.split_once('%').unwrap_or((host, "0"));
+        if address.parse::<Ipv6Addr>().is_err() || zone.is_empty() || !is_host(zone) {
+            return Err(AddressProblem::BadIpv6);
+        }
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, port)),
+            None if rest.is_empty() => Ok((host, "")),
+            None => Err(AddressProblem::BadIpv6),
+        };
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, _)) if host.contains(':') => return Err(AddressProblem::Ipv6WithoutBrackets),
+        Some(parts) => parts,
+        None => (text, ""),
+    };
+    if !is_host(host) {
+        return Err(AddressProblem::BadHost);
+    }
+    Ok((host, port))
+}
+
+/// False for what separates the parts of a URL or a sentence; letters of any script pass.
+fn is_host(host: &str) -> bool {
+    !host.chars().any(|c| {
+        c.is_whitespace()
+            || c.is_control()
+            || matches!(c, '/' | '\\' | '@' | '[' | ']' | '%' | '?' | '#' | '"' | '\'')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_names_and_both_kinds_of_ip_address() {
+        for (text, host, port) in [
+            ("localhost:9092", "localhost", 9092),
+            ("kafka_1.example.org.:1", "kafka_1.example.org.", 1),
+            ("  127.0.0.1:65535\n", "127.0.0.1", 65535),
+            ("[::1]:9092", "::1", 9092),
+            ("[fe80::1%eth0]:9092", "fe80::1%eth0", 9092),
+            ("müller.example:9092", "müller.example", 9092),
+        ] {
+            let address: HostPort = text.parse().unwrap();
+            assert_eq!(address, HostPort { host: host.to_owned(), port }, "{text}");
+            assert_eq!(address.to_string(), text.trim());
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        use AddressProblem::*;
+        for (text, problem) in [
+            ("", NoHost),
+            (":9092", NoHost),
+            ("localhost", NoPort),
+            ("localhost:", NoPort),
+            ("[::1]", NoPort),
+            ("[::1]:", NoPort),
+            ("localhost:0", BadPort),
+            ("localhost:65536", BadPort),
+            ("localhost:+9092", BadPort),
+            ("localhost:-1", BadPort),
+            ("localhost:kafka", BadPort),
+            ("localhost:9092/", BadPort),
+            ("[::1]:x", BadPort),
+            ("kafka://localhost:9092", Scheme),
+            ("PLAINTEXT://localhost:9092", Scheme),
+            ("a:9092,b:9092", List),
+            ("::1", Ipv6WithoutBrackets),
+            ("::1:9092", Ipv6WithoutBrackets),
+            ("[::1", BadIpv6),
+            ("[::g]:9092", BadIpv6),
+            ("[localhost]:9092", BadIpv6),
+            ("[]:9092", BadIpv6),
+            ("[::1]9092", BadIpv6),
+            ("[fe80::1%]:9092", BadIpv6),
+            ("my host:9092", BadHost),
+            ("user@host:9092", BadHost),
+            ("host]:9092", BadHost),
+        ] {
+            let error = text.parse::<HostPort>().unwrap_err();
+            assert_eq!(error.problem(), problem, "{text}");
+            assert!(error.to_string().starts_with(&format!("{text:?} ")), "{error}");
+            assert!(error.to_string().contains(":9092"), "{error}");
+        }
+    }
+
+    #[test]
+    fn takes_off_brackets_that_metadata_brings() {
+        assert_eq!(HostPort::new("[::1]", 9092), HostPort::new("::1", 9092));
+        assert_eq!(HostPort::new("[::1]", 9092).to_string(), "[::1]:9092");
+        assert_eq!(HostPort::from(SocketAddr::from(([127, 0, 0, 1], 80))).to_string(), "127.0.0.1:80");
+    }
+}

@@ -1,0 +1,197 @@
+//! The trait that makes streams, and the stream.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{HostPort, TransportError};
+
+/// Makes byte streams to brokers.
+///
+/// Implement it for a way to a broker that this crate does not have; failures it has no variant for go into
+/// [`TransportError::other`].
+///
+/// ```
+/// use kwal_transport::{BoxFuture, Connect, HostPort, Stream, Tcp, TransportError};
+///
+/// /// Reaches every broker through one forwarded port.
+/// #[derive(Debug)]
+/// struct Forwarded {
+///     through: HostPort,
+/// }
+///
+/// impl Connect for Forwarded {
+///     fn connect<'a>(&'a self, _: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
+///         Box::pin(async { Tcp::default().connect(&self.through).await })
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let forwarded = Forwarded { through: server.local_addr()?.into() };
+/// let stream = forwarded.connect(&"kafka.internal:9092".parse()?).await?;
+/// assert_eq!(stream.peer(), server.local_addr()?.to_string());
+/// # Ok(())
+/// # }
+/// ```
+pub trait Connect: fmt::Debug + Send + Sync + 'static {
+    /// Opens a stream to `to`.
+    ///
+    /// An implementation need not limit the time it takes: the caller does, by dropping the future. Dropping it at any
+    /// point gives the attempt up and leaves nothing behind.
+    fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>>;
+}
+
+impl<C: Connect + ?Sized> Connect for Arc<C> {
+    fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        (**self).connect(to)
+    }
+}
+
+/// A boxed future that may move between threads: what an object-safe `async fn` returns.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A connected stream of bytes in both directions, whatever carries it.
+///
+/// Vectored writes reach the carrier as they are, where it has them. Dropping the stream closes it.
+pub struct Stream {
+    io: Box<dyn ReadWrite>,
+    peer: Box<str>,
+}
+
+impl Stream {
+    /// Wraps what carries the bytes; `peer` says in logs and errors who is at the other end.
+    pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: impl Into<String>) -> Self {
+        Self { io: Box::new(io), peer: peer.into().into_boxed_str() }
+    }
+
+    /// Who is at the other end, for people to read: for example `kafka-1:9092 (10.0.0.7:9092)`.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ReadWrite for T {}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::IoSlice, sync::Mutex};
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[test]
+    fn streams_and_connectors_move_between_threads() {
+        fn send<T: Send>() {}
+        fn shared<T: Send + Sync + ?Sized>() {}
+        send::<Stream>();
+        shared::<dyn Connect>();
+    }
+
+    #[tokio::test]
+    async fn vectored_writes_reach_the_carrier_as_they_are() {
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let mut stream = Stream::new(Recorder { vectored: true, calls: Arc::clone(&calls) }, "recorder");
+        assert!(stream.is_write_vectored());
+        let parts = [IoSlice::new(b"head"), IoSlice::new(b"batch"), IoSlice::new(b"tail")];
+        assert_eq!(stream.write_vectored(&parts).await.unwrap(), 13);
+        assert_eq!(*calls.lock().unwrap(), [vec![4, 5, 4]]);
+
+        let plain = Stream::new(Recorder { vectored: false, calls }, "recorder");
+        assert!(!plain.is_write_vectored());
+        assert_eq!(format!("{plain:?}"), "Stream { peer: \"recorder\", .. }");
+    }
+
+    /// Notes the lengths of what each write is given.
+    struct Recorder {
+        vectored: bool,
+        calls: Arc<Mutex<Vec<Vec<usize>>>>,
+    }
+
+    impl AsyncRead for Recorder {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Recorder {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.calls.lock().unwrap().push(vec![buf.len()]);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bufs: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let lengths: Vec<usize> = bufs.iter().map(|buf| buf.len()).collect();
+            let written = lengths.iter().sum();
+            self.calls.lock().unwrap().push(lengths);
+            Poll::Ready(Ok(written))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            self.vectored
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+}
