@@ -1,0 +1,304 @@
+//! How each type of Kafka's schemas is written and read, classic and compact (KIP-482).
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+
+use crate::{
+    error::{DecodeError, DecodeErrorKind, EncodeError},
+    reader::Reader,
+    writer::Writer,
+};
+
+/// A version of an API, and which of the two encodings it has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Version {
+    /// The number on the wire.
+    pub number: i16,
+    /// Whether lengths are compact and structures end in tagged fields (KIP-482).
+    pub flexible: bool,
+}
+
+/// A value as it is written at one version of an API.
+pub trait Wire: Sized {
+    /// Appends the value. A fault is remembered by the writer.
+    fn write(&self, writer: &mut Writer, version: Version);
+
+    /// Takes the value off the front.
+    ///
+    /// # Errors
+    /// [`DecodeError`], at the byte that is not as it should be.
+    fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError>;
+
+    /// Whether this is the null of a nullable type.
+    fn is_null(&self) -> bool {
+        false
+    }
+}
+
+/// A value that has a form for null. `Option<T>` means *nullable* and nothing else.
+pub trait Nullable: Wire {
+    /// Appends the form for null.
+    fn write_null(writer: &mut Writer, version: Version);
+
+    /// Appends the form of a value where null would have been possible.
+    fn write_present(&self, writer: &mut Writer, version: Version) {
+        self.write(writer, version);
+    }
+
+    /// Takes a value or null off the front.
+    ///
+    /// # Errors
+    /// As [`Wire::read`].
+    fn read_nullable(reader: &mut Reader<'_>, version: Version) -> Result<Option<Self>, DecodeError>;
+}
+
+impl<T: Nullable> Wire for Option<T> {
+    fn write(&self, writer: &mut Writer, version: Version) {
+        match self {
+            Some(value) => value.write_present(writer, version),
+            None => T::write_null(writer, version),
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
+        T::read_nullable(reader, version)
+    }
+
+    fn is_null(&self) -> bool {
+        self.is_none()
+    }
+}
+
+/// Reads what must not be null.
+fn present<T: Nullable>(reader: &mut Reader<'_>, version: Version) -> Result<T, DecodeError> {
+    let at = reader.position();
+    T::read_nullable(reader, version)?.ok_or(DecodeErrorKind::UnexpectedNull.at(at))
+}
+
+macro_rules! integers {
+    ($($ty:ty),*) => { $(
+        impl Wire for $ty {
+            #[inline]
+            fn write(&self, writer: &mut Writer, _: Version) {
+                writer.put_slice(&self.to_be_bytes());
+            }
+
+            #[inline]
+            fn read(reader: &mut Reader<'_>, _: Version) -> Result<Self, DecodeError> {
+                reader.array().map(Self::from_be_bytes)
+            }
+        }
+    )* };
+}
+integers!(i8, i16, i32, i64, u16);
+
+impl Wire for bool {
+    fn write(&self, writer: &mut Writer, _: Version) {
+        writer.put_slice(&[u8::from(*self)]);
+    }
+
+    /// Any other byte than 0 is true, as for Kafka.
+    fn read(reader: &mut Reader<'_>, _: Version) -> Result<Self, DecodeError> {
+        reader.array::<1>().map(|[byte]| byte != 0)
+    }
+}
+
+impl Wire for String {
+    fn write(&self, writer: &mut Writer, version: Version) {
+        // Kafka keeps the limit of the classic form in the compact one.
+        match i16::try_from(self.len()) {
+            Err(_) => writer.refuse(EncodeError::TooLong(self.len())),
+            Ok(_) if version.flexible => writer.put_length(self.len() + 1),
+            Ok(len) => len.write(writer, version),
+        }
+        writer.put_slice(self.as_bytes());
+    }
+
+    fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
+        present(reader, version)
+    }
+}
+
+impl Nullable for String {
+    fn write_null(writer: &mut Writer, version: Version) {
+        match version.flexible {
+            true => writer.put_uvarint(0),
+            false => (-1i16).write(writer, version),
+        }
+    }
+
+    fn read_nullable(reader: &mut Reader<'_>, version: Version) -> Result<Option<Self>, DecodeError> {
+        let at = reader.position();
+        let Some(len) = length(reader, version, |reader| i16::read(reader, version).map(i32::from))? else {
+            return Ok(None);
+        };
+        if len > i16::MAX as usize {
+            return Err(DecodeErrorKind::InvalidValue(len as i64).at(at));
+        }
+        let at = reader.position();
+        match std::str::from_utf8(reader.slice(len)?) {
+            Ok(text) => Ok(Some(text.to_owned())),
+            Err(fault) => Err(DecodeErrorKind::InvalidUtf8.at(at + fault.valid_up_to())),
+        }
+    }
+}
+
+impl Wire for Bytes {
+    fn write(&self, writer: &mut Writer, version: Version) {
+        write_length(self.len(), writer, version);
+        writer.put_shared(self.clone());
+    }
+
+    fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
+        present(reader, version)
+    }
+}
+
+impl Nullable for Bytes {
+    fn write_null(writer: &mut Writer, version: Version) {
+        write_null_length(writer, version);
+    }
+
+    fn read_nullable(reader: &mut Reader<'_>, version: Version) -> Result<Option<Self>, DecodeError> {
+        match length(reader, version, |reader| i32::read(reader, version))? {
+            Some(len) => reader.bytes(len).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl<T: Wire> Wire for Vec<T> {
+    fn write(&self, writer: &mut Writer, version: Version) {
+        write_length(self.len(), writer, version);
+        for element in self {
+            element.write(writer, version);
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
+        present(reader, version)
+    }
+}
+
+impl<T: Wire> Nullable for Vec<T> {
+    fn write_null(writer: &mut Writer, version: Version) {
+        write_null_length(writer, version);
+    }
+
+    fn read_nullable(reader: &mut Reader<'_>, version: Version) -> Result<Option<Self>, DecodeError> {
+        let at = reader.position();
+        let Some(len) = length(reader, version, |reader| i32::read(reader, version))? else {
+            return Ok(None);
+        };
+        // Every element takes a byte at least.
+        if len > reader.remaining() {
+            return Err(DecodeErrorKind::UnexpectedEnd.at(at));
+        }
+        // Reserve no more memory than there are bytes; what really comes may grow it.
+        let mut elements = Self::with_capacity(len.min(reader.remaining() / size_of::<T>().max(1)));
+        for _ in 0..len {
+            elements.push(T::read(reader, version)?);
+        }
+        Ok(Some(elements))
+    }
+}
+
+/// The length in front of a value, `None` for null.
+fn length(
+    reader: &mut Reader<'_>,
+    version: Version,
+    classic: impl FnOnce(&mut Reader<'_>) -> Result<i32, DecodeError>,
+) -> Result<Option<usize>, DecodeError> {
+    if version.flexible {
+        return Ok(reader.uvarint()?.checked_sub(1).map(|len| len as usize));
+    }
+    let at = reader.position();
+    match classic(reader)? {
+        -1 => Ok(None),
+        len => match usize::try_from(len) {
+            Ok(len) => Ok(Some(len)),
+            Err(_) => Err(DecodeErrorKind::NegativeLength(len.into()).at(at)),
+        },
+    }
+}
+
+fn write_length(len: usize, writer: &mut Writer, version: Version) {
+    match i32::try_from(len) {
+        Err(_) => writer.refuse(EncodeError::TooLong(len)),
+        Ok(_) if version.flexible => writer.put_length(len + 1),
+        Ok(len) => len.write(writer, version),
+    }
+}
+
+fn write_null_length(writer: &mut Writer, version: Version) {
+    match version.flexible {
+        true => writer.put_uvarint(0),
+        false => (-1i32).write(writer, version),
+    }
+}
+
+/// A 128-bit identifier: topic and directory ids. Zero means none.
+///
+/// `Display` and `FromStr` use Kafka's text: URL-safe base64 without padding, 22 characters.
+///
+/// ```
+/// use kwal_protocol::wire::Uuid;
+///
+/// let id: Uuid = "AAAAAAAAAAAAAAAAAAAAAQ".parse().unwrap();
+/// assert_eq!(id, Uuid(1u128.to_be_bytes()));
+/// assert_eq!(id.to_string(), "AAAAAAAAAAAAAAAAAAAAAQ");
+/// assert!(Uuid::ZERO.is_zero());
+/// ```
+#[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Uuid(pub [u8; 16]);
+
+impl Uuid {
+    /// No id.
+    pub const ZERO: Self = Self([0; 16]);
+
+    /// Whether this is [`Uuid::ZERO`].
+    pub fn is_zero(&self) -> bool {
+        *self == Self::ZERO
+    }
+}
+
+impl Wire for Uuid {
+    fn write(&self, writer: &mut Writer, _: Version) {
+        writer.put_slice(&self.0);
+    }
+
+    fn read(reader: &mut Reader<'_>, _: Version) -> Result<Self, DecodeError> {
+        reader.array().map(Self)
+    }
+}
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Uuid {
+    type Err = InvalidUuid;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUuid> {
+        let mut id = [0; 16];
+        match URL_SAFE_NO_PAD.decode_slice(text, &mut id) {
+            Ok(16) => Ok(Self(id)),
+            _ => Err(InvalidUuid),
+        }
+    }
+}
+
+/// A text that is not an id in Kafka's form.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not 22 characters of URL-safe base64")]
+pub struct InvalidUuid;

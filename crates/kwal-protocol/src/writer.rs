@@ -1,0 +1,263 @@
+//! Collecting a frame: what is small in one buffer, what is large beside it.
+
+use std::{collections::VecDeque, io::IoSlice};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::{error::EncodeError, varint};
+
+/// Shared bytes shorter than this are copied: one write of one buffer beats a longer `writev`.
+const SPLICE_FROM: usize = 4096;
+
+/// Room for the length in front of a frame.
+const PREFIX: usize = 4;
+
+/// Where a message is written to.
+///
+/// Nothing fails field by field: the first fault is remembered and [`Frame`] is not made. Small bytes are appended to one
+/// buffer; large [`Bytes`] are spliced in without a copy.
+#[derive(Debug)]
+pub struct Writer {
+    /// [`PREFIX`] bytes for the length, then what is small.
+    head: BytesMut,
+    /// Bytes that belong before the byte of `head` at the position given; positions rise.
+    shared: VecDeque<(usize, Bytes)>,
+    shared_len: usize,
+    fault: Option<EncodeError>,
+}
+
+impl Writer {
+    /// An empty body, without the length in front.
+    pub fn new() -> Self {
+        let mut head = BytesMut::with_capacity(128);
+        head.put_bytes(0, PREFIX);
+        Self { head, shared: VecDeque::new(), shared_len: 0, fault: None }
+    }
+
+    /// How many bytes have been written, shared ones included.
+    pub fn len(&self) -> usize {
+        self.head.len() - PREFIX + self.shared_len
+    }
+
+    /// Whether nothing has been written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends a copy of `bytes`.
+    pub fn put_slice(&mut self, bytes: &[u8]) {
+        self.head.put_slice(bytes);
+    }
+
+    /// Appends `bytes`: spliced in if they are large, copied if they are small.
+    pub fn put_shared(&mut self, bytes: Bytes) {
+        if bytes.len() < SPLICE_FROM {
+            self.head.put_slice(&bytes);
+        } else {
+            self.shared_len += bytes.len();
+            self.shared.push_back((self.head.len(), bytes));
+        }
+    }
+
+    /// Appends an unsigned varint.
+    pub fn put_uvarint(&mut self, value: u32) {
+        varint::put_u32(&mut self.head, value);
+    }
+
+    /// Appends a tagged field: tag, size, and what `write` appends.
+    pub(crate) fn put_tagged(&mut self, tag: u32, write: impl FnOnce(&mut Self)) {
+        self.put_uvarint(tag);
+        let mut value = Self::new();
+        write(&mut value);
+        self.fault = self.fault.or(value.fault);
+        self.put_length(value.len());
+        self.append(value);
+    }
+
+    /// Appends a length as an unsigned varint; [`EncodeError::TooLong`] if it does not fit.
+    pub(crate) fn put_length(&mut self, len: usize) {
+        match u32::try_from(len) {
+            Ok(len) => self.put_uvarint(len),
+            Err(_) => self.refuse(EncodeError::TooLong(len)),
+        }
+    }
+
+    /// Remembers the first fault; nothing that is written afterwards will be used.
+    pub(crate) fn refuse(&mut self, fault: EncodeError) {
+        self.fault.get_or_insert(fault);
+    }
+
+    /// What was written, in one piece and without a length in front.
+    ///
+    /// # Errors
+    /// As [`into_frame`](Self::into_frame).
+    pub fn into_bytes(self) -> Result<Bytes, EncodeError> {
+        let mut frame = self.into_frame()?;
+        frame.advance(PREFIX);
+        Ok(frame.copy_to_bytes(frame.remaining()))
+    }
+
+    /// What was written, as a frame: its length stands in front.
+    ///
+    /// # Errors
+    /// The first fault of any field; [`EncodeError::TooLong`] beyond 2 GiB.
+    pub fn into_frame(mut self) -> Result<Frame, EncodeError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let len = i32::try_from(self.len()).map_err(|_| EncodeError::TooLong(self.len()))?;
+        self.head[..PREFIX].copy_from_slice(&len.to_be_bytes());
+        Ok(Frame { head: self.head, shared: self.shared, sent: 0, shared_len: self.shared_len })
+    }
+
+    fn append(&mut self, other: Self) {
+        let start = self.head.len() - PREFIX;
+        self.head.put_slice(&other.head[PREFIX..]);
+        self.shared_len += other.shared_len;
+        self.shared.extend(other.shared.into_iter().map(|(at, bytes)| (start + at, bytes)));
+    }
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A whole frame, length included, on its way out.
+///
+/// It is a [`Buf`] whose [`chunks_vectored`](Buf::chunks_vectored) names the small buffer and the shared bytes in turn, so
+/// that a vectored write sends it without joining them.
+#[derive(Debug)]
+pub struct Frame {
+    head: BytesMut,
+    shared: VecDeque<(usize, Bytes)>,
+    /// How much of `head` has been sent; what has been sent of the shared bytes is cut off them.
+    sent: usize,
+    shared_len: usize,
+}
+
+impl Frame {
+    /// Where the correlation id of a request lies: after the length, the API key and the version.
+    const CORRELATION_ID: usize = 8;
+
+    /// Writes the correlation id into a request's header.
+    pub(crate) fn set_correlation_id(&mut self, id: i32) {
+        if let Some(place) = self.head.get_mut(Self::CORRELATION_ID..Self::CORRELATION_ID + 4) {
+            place.copy_from_slice(&id.to_be_bytes());
+        }
+    }
+
+    /// The piece of the head that comes before the next shared bytes.
+    fn head_piece(&self) -> &[u8] {
+        let end = self.shared.front().map_or(self.head.len(), |(at, _)| *at);
+        &self.head[self.sent..end]
+    }
+}
+
+impl Buf for Frame {
+    fn remaining(&self) -> usize {
+        self.head.len() - self.sent + self.shared_len
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match (self.head_piece(), self.shared.front()) {
+            ([], Some((_, bytes))) => bytes,
+            (piece, _) => piece,
+        }
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.remaining(), "cannot advance by {count} of {}", self.remaining());
+        while count > 0 {
+            let piece = self.head_piece().len();
+            if piece > 0 {
+                let step = piece.min(count);
+                self.sent += step;
+                count -= step;
+            } else if let Some((_, bytes)) = self.shared.front_mut() {
+                let step = bytes.len().min(count);
+                bytes.advance(step);
+                self.shared_len -= step;
+                count -= step;
+                if bytes.is_empty() {
+                    self.shared.pop_front();
+                }
+            }
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        let mut used = 0;
+        let mut at = self.sent;
+        let mut push = |piece: &'a [u8]| {
+            if !piece.is_empty() && used < out.len() {
+                out[used] = IoSlice::new(piece);
+                used += 1;
+            }
+        };
+        for (place, bytes) in &self.shared {
+            push(&self.head[at..*place]);
+            push(bytes);
+            at = *place;
+        }
+        push(&self.head[at..]);
+        used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spliced() -> Frame {
+        let mut writer = Writer::new();
+        writer.put_slice(&[1; 10]);
+        writer.put_shared(Bytes::from(vec![2; SPLICE_FROM]));
+        writer.put_shared(Bytes::from(vec![3; SPLICE_FROM]));
+        writer.put_shared(Bytes::from(vec![4; 3]));
+        writer.into_frame().unwrap()
+    }
+
+    fn expected() -> Vec<u8> {
+        let len = 10 + 2 * SPLICE_FROM + 3;
+        [&(len as i32).to_be_bytes()[..], &[1; 10], &[2; SPLICE_FROM], &[3; SPLICE_FROM], &[4; 3]].concat()
+    }
+
+    #[test]
+    fn chunks_are_the_frame_in_order() {
+        for step in [1, 7, 14, 4096, 5000, 100_000] {
+            let mut frame = spliced();
+            let mut out = Vec::new();
+            while frame.has_remaining() {
+                let chunk = frame.chunk();
+                let chunk = &chunk[..chunk.len().min(step)];
+                out.extend_from_slice(chunk);
+                let len = chunk.len();
+                frame.advance(len);
+            }
+            assert_eq!(out, expected(), "step {step}");
+        }
+    }
+
+    #[test]
+    fn vectored_chunks_are_the_frame_too() {
+        let frame = spliced();
+        let mut slices = [IoSlice::new(&[]); 8];
+        let used = frame.chunks_vectored(&mut slices);
+        assert_eq!(used, 4);
+        assert_eq!(slices[..used].concat_bytes(), expected());
+        let mut few = [IoSlice::new(&[]); 2];
+        assert_eq!(frame.chunks_vectored(&mut few), 2);
+    }
+
+    trait Concat {
+        fn concat_bytes(&self) -> Vec<u8>;
+    }
+
+    impl Concat for [IoSlice<'_>] {
+        fn concat_bytes(&self) -> Vec<u8> {
+            self.iter().flat_map(|slice| slice.to_vec()).collect()
+        }
+    }
+}
