@@ -1,6 +1,7 @@
 //! Kafka's wire protocol without IO.
 
 pub mod api;
+pub mod compression;
 pub mod error;
 pub mod error_code;
 pub mod header;

@@ -1,0 +1,369 @@
+//! LZ4 frames (version 1.6 of the format), as Kafka frames records since KIP-57.
+//!
+//! Kafka writes independent blocks of 64 KiB, without checksums and content size. Other clients write larger blocks, linked
+//! blocks, checksums, sizes and several frames: all of it is read. Blocks are decompressed straight into one buffer; the
+//! usual stream decoder copies each of them once more.
+
+use std::borrow::Cow;
+
+use lz4_flex::block::{self, CompressTable, DecompressError};
+use twox_hash::XxHash32;
+
+use super::{Compression, CompressionError};
+
+/// One frame of independent blocks of 64 KiB; a block that does not shrink is stored.
+pub(super) fn compress(input: &[u8]) -> Result<Vec<u8>, CompressionError> {
+    // Each block may be written with room to spare, and only the last one keeps that room until it is cut off.
+    let room = block::get_maximum_output_size(BLOCK_LEN.min(input.len()));
+    let blocks = input.len().div_ceil(BLOCK_LEN);
+    let mut out = vec![0; HEADER.len() + blocks * 4 + input.len() + room + END_MARK.len()];
+    out[..HEADER.len()].copy_from_slice(&HEADER);
+    let mut len = HEADER.len();
+    let mut table = if input.len() < BLOCK_LEN { CompressTable::small() } else { CompressTable::large() };
+    for block in input.chunks(BLOCK_LEN) {
+        let (size, data) = out[len..].split_at_mut(4);
+        let compressed = block::compress_into_with_table(block, data, &mut table).map_err(corrupt)?;
+        let (written, stored) = if compressed < block.len() {
+            (compressed, 0)
+        } else {
+            data[..block.len()].copy_from_slice(block);
+            (block.len(), STORED)
+        };
+        size.copy_from_slice(&(written as u32 | stored).to_le_bytes());
+        len += 4 + written;
+    }
+    out[len..len + END_MARK.len()].copy_from_slice(&END_MARK);
+    out.truncate(len + END_MARK.len());
+    // What is compressed is kept for as long as it is on its way: do not keep the room of what it was made from.
+    out.shrink_to_fit();
+    Ok(out)
+}
+
+/// All frames in `input`, at least one.
+pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, CompressionError> {
+    let mut input = Input(input);
+    let mut out = Output { bytes: Vec::new(), len: 0, limit };
+    loop {
+        let frame = Frame::read(&mut input)?;
+        out.reserve(frame.bound(input));
+        frame.decompress(&mut input, &mut out)?;
+        if input.0.is_empty() {
+            return Ok(out.finish());
+        }
+    }
+}
+
+/// How the blocks of a frame are to be read.
+struct Frame {
+    /// The most that a block may give.
+    block_max: usize,
+    linked: bool,
+    block_checksums: bool,
+    content_checksum: bool,
+    content_size: Option<u64>,
+}
+
+impl Frame {
+    fn read(input: &mut Input<'_>) -> Result<Self, CompressionError> {
+        if input.u32()? != MAGIC {
+            return Err(corrupt("it does not begin with the magic number of a frame"));
+        }
+        let descriptor = input.0;
+        let [flags, sizes] = input.array()?;
+        if flags & FLAGS_VERSION_MASK != FLAGS_VERSION || flags & FLAGS_RESERVED != 0 {
+            return Err(corrupt("its frame is of an unknown version"));
+        }
+        if flags & FLAGS_DICTIONARY != 0 {
+            return Err(corrupt("its frame wants a dictionary"));
+        }
+        let block_max = match sizes {
+            0x40 => 64 << 10,
+            0x50 => 256 << 10,
+            0x60 => 1 << 20,
+            0x70 => 4 << 20,
+            _ => return Err(corrupt("the block size of its frame is unknown")),
+        };
+        let content_size = match flags & FLAGS_CONTENT_SIZE {
+            0 => None,
+            _ => Some(u64::from_le_bytes(input.array()?)),
+        };
+        let descriptor = &descriptor[..descriptor.len() - input.0.len()];
+        let [checksum] = input.array()?;
+        if checksum != (XxHash32::oneshot(0, descriptor) >> 8) as u8 {
+            return Err(corrupt("the checksum of its frame header is wrong"));
+        }
+        Ok(Self {
+            block_max,
+            linked: flags & FLAGS_INDEPENDENT == 0,
+            block_checksums: flags & FLAGS_BLOCK_CHECKSUMS != 0,
+            content_checksum: flags & FLAGS_CONTENT_CHECKSUM != 0,
+            content_size,
+        })
+    }
+
+    /// No more than the blocks can give, by how many bytes they have: what a header claims does not count.
+    fn bound(&self, mut input: Input<'_>) -> usize {
+        let mut bound = 0;
+        while let Ok(Some(block)) = self.block(&mut input) {
+            bound += self.block_bound(&block);
+        }
+        bound
+    }
+
+    fn block_bound(&self, block: &Block<'_>) -> usize {
+        if block.stored { block.data.len() } else { self.block_max.min(block.data.len() * MAX_RATIO) }
+    }
+
+    fn block<'a>(&self, input: &mut Input<'a>) -> Result<Option<Block<'a>>, CompressionError> {
+        let size = input.u32()?;
+        if size == 0 {
+            return Ok(None);
+        }
+        let data = input.bytes((size & !STORED) as usize)?;
+        let checksum = if self.block_checksums { Some(input.u32()?) } else { None };
+        Ok(Some(Block { data, stored: size & STORED != 0, checksum }))
+    }
+
+    fn decompress(&self, input: &mut Input<'_>, out: &mut Output) -> Result<(), CompressionError> {
+        let start = out.len;
+        while let Some(block) = self.block(input)? {
+            if block.checksum.is_some_and(|checksum| checksum != XxHash32::oneshot(0, block.data)) {
+                return Err(corrupt("the checksum of a block is wrong"));
+            }
+            let (before, room) = out.room(self.block_bound(&block));
+            let full = room.len();
+            if block.stored {
+                if block.data.len() > self.block_max {
+                    return Err(corrupt("a block is larger than its frame allows"));
+                }
+                let Some(room) = room.get_mut(..block.data.len()) else { return Err(out.too_large()) };
+                room.copy_from_slice(block.data);
+                out.len += block.data.len();
+                continue;
+            }
+            let result = if self.linked {
+                let window = &before[start..];
+                let window = &window[window.len().saturating_sub(WINDOW_LEN)..];
+                block::decompress_into_with_dict(block.data, room, window)
+            } else {
+                block::decompress_into(block.data, room)
+            };
+            out.len += match result {
+                Ok(len) => len,
+                Err(DecompressError::OutputTooSmall { .. }) if full < self.block_bound(&block) => {
+                    return Err(out.too_large());
+                }
+                Err(error) => return Err(corrupt(error)),
+            };
+        }
+        let content = &out.bytes[start..out.len];
+        if self.content_size.is_some_and(|size| size != content.len() as u64) {
+            return Err(corrupt("it is not as long as its frame says"));
+        }
+        if self.content_checksum && input.u32()? != XxHash32::oneshot(0, content) {
+            return Err(corrupt("the checksum of its content is wrong"));
+        }
+        Ok(())
+    }
+}
+
+struct Block<'a> {
+    data: &'a [u8],
+    stored: bool,
+    checksum: Option<u32>,
+}
+
+/// What is decompressed, in the front of a buffer that is zero behind it.
+struct Output {
+    bytes: Vec<u8>,
+    len: usize,
+    limit: usize,
+}
+
+impl Output {
+    /// Makes room for as much more, within the limit.
+    fn reserve(&mut self, more: usize) {
+        let len = self.len.saturating_add(more).min(self.limit);
+        if self.bytes.is_empty() {
+            self.bytes = vec![0; len];
+        } else {
+            self.bytes.resize(len.max(self.len), 0);
+        }
+    }
+
+    /// What is there, and at most `len` bytes behind it; fewer at the limit.
+    fn room(&mut self, len: usize) -> (&[u8], &mut [u8]) {
+        let (before, room) = self.bytes.split_at_mut(self.len);
+        let len = len.min(room.len());
+        (before, &mut room[..len])
+    }
+
+    fn too_large(&self) -> CompressionError {
+        CompressionError::TooLarge { codec: Compression::Lz4, limit: self.limit }
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.bytes.truncate(self.len);
+        if self.bytes.capacity() / 2 > self.len {
+            self.bytes.shrink_to_fit();
+        }
+        self.bytes
+    }
+}
+
+/// What is still to be read.
+#[derive(Clone, Copy)]
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn bytes(&mut self, len: usize) -> Result<&'a [u8], CompressionError> {
+        let (bytes, rest) = self.0.split_at_checked(len).ok_or_else(|| corrupt("it ends too early"))?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], CompressionError> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.bytes(N)?);
+        Ok(array)
+    }
+
+    fn u32(&mut self) -> Result<u32, CompressionError> {
+        self.array().map(u32::from_le_bytes)
+    }
+}
+
+#[cold]
+fn corrupt(reason: impl ToString) -> CompressionError {
+    CompressionError::Corrupt { codec: Compression::Lz4, reason: Cow::Owned(reason.to_string()) }
+}
+
+/// What a frame begins with.
+const MAGIC: u32 = 0x184d_2204;
+/// What Kafka's frames begin with: independent blocks of 64 KiB, nothing optional.
+const HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, FLAGS_VERSION | FLAGS_INDEPENDENT, 0x40, 0x82];
+/// A block of size 0 is the end.
+const END_MARK: [u8; 4] = [0; 4];
+const BLOCK_LEN: usize = 64 << 10;
+/// How far back a linked block reaches.
+const WINDOW_LEN: usize = 64 << 10;
+/// A byte of a block gives no more than this.
+const MAX_RATIO: usize = 255;
+/// The bit of a block's size that says that it is not compressed.
+const STORED: u32 = 1 << 31;
+const FLAGS_VERSION_MASK: u8 = 0xc0;
+const FLAGS_VERSION: u8 = 0x40;
+const FLAGS_INDEPENDENT: u8 = 0x20;
+const FLAGS_BLOCK_CHECKSUMS: u8 = 0x10;
+const FLAGS_CONTENT_SIZE: u8 = 0x08;
+const FLAGS_CONTENT_CHECKSUM: u8 = 0x04;
+const FLAGS_RESERVED: u8 = 0x02;
+const FLAGS_DICTIONARY: u8 = 0x01;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+
+    use super::*;
+
+    /// Words that repeat, and noise.
+    fn input(len: usize) -> Vec<u8> {
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 24
+        };
+        let mut input = Vec::with_capacity(len + 16);
+        while input.len() < len {
+            let word = next();
+            let noise = word % 7 == 0;
+            input.extend((0..16).map(|i| if noise { next() as u8 } else { (word + i) as u8 }));
+        }
+        input.truncate(len);
+        input
+    }
+
+    #[test]
+    fn what_is_compressed_comes_back() {
+        for len in [0, 1, 12, 13, 1000, BLOCK_LEN - 1, BLOCK_LEN, BLOCK_LEN + 1, 300_000] {
+            let input = input(len);
+            let compressed = compress(&input).unwrap();
+            assert_eq!(compressed[..7], HEADER);
+            assert_eq!(decompress(&compressed, len).unwrap(), input, "{len}");
+            let mut independent = Vec::new();
+            let mut decoder = lz4_flex::frame::FrameDecoder::new(&compressed[..]);
+            std::io::copy(&mut decoder, &mut independent).unwrap();
+            assert_eq!(independent, input, "{len}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_frame_is_read() {
+        let input = input(700_000);
+        for mode in [BlockMode::Independent, BlockMode::Linked] {
+            for size in [BlockSize::Max64KB, BlockSize::Max256KB, BlockSize::Max1MB, BlockSize::Max4MB] {
+                for checks in [false, true] {
+                    let info = FrameInfo::new()
+                        .block_mode(mode)
+                        .block_size(size)
+                        .block_checksums(checks)
+                        .content_checksum(checks)
+                        .content_size(checks.then_some(input.len() as u64));
+                    let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+                    encoder.write_all(&input).unwrap();
+                    let frame = encoder.finish().unwrap();
+                    assert_eq!(decompress(&frame, input.len()).unwrap(), input);
+                    let twice = [&frame[..], &frame].concat();
+                    assert_eq!(decompress(&twice, 2 * input.len()).unwrap(), [&input[..], &input].concat());
+                    let limit = input.len() + 10;
+                    let too_large = CompressionError::TooLarge { codec: Compression::Lz4, limit };
+                    assert_eq!(decompress(&twice, limit), Err(too_large));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_truncation_and_every_flipped_bit_is_refused() {
+        let input = input(2000);
+        let info = FrameInfo::new().block_checksums(true).content_checksum(true).content_size(Some(2000));
+        let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+        encoder.write_all(&input).unwrap();
+        let checked = encoder.finish().unwrap();
+        for frame in [&checked, &compress(&input).unwrap()] {
+            for len in 0..frame.len() {
+                assert!(
+                    matches!(decompress(&frame[..len], 1 << 20), Err(CompressionError::Corrupt { .. })),
+                    "{len}"
+                );
+            }
+        }
+        for bit in 0..checked.len() * 8 {
+            let mut flipped = checked.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decompress(&flipped, 1 << 20).is_err(), "{bit}");
+        }
+        assert_eq!(
+            decompress(&[&checked[..], b"x"].concat(), 1 << 20).unwrap_err(),
+            corrupt("it ends too early")
+        );
+    }
+
+    #[test]
+    fn a_claimed_size_reserves_nothing() {
+        // One frame with 2⁶³ bytes of content and 4 MiB blocks, by its header.
+        let mut frame = HEADER[..4].to_vec();
+        frame.extend([FLAGS_VERSION | FLAGS_INDEPENDENT | FLAGS_CONTENT_SIZE, 0x70]);
+        frame.extend((1u64 << 63).to_le_bytes());
+        frame.push((XxHash32::oneshot(0, &frame[4..]) >> 8) as u8);
+        frame.extend(3u32.to_le_bytes());
+        frame.extend([0x10, b'x', 0]);
+        frame.extend(END_MARK);
+        let mut input = Input(&frame);
+        let header = Frame::read(&mut input).unwrap();
+        assert_eq!(header.bound(input), 3 * MAX_RATIO);
+        assert!(decompress(&frame, usize::MAX).is_err());
+    }
+}
