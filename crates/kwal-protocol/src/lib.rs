@@ -10,6 +10,7 @@ pub mod json;
 mod macros;
 pub mod messages;
 pub mod reader;
+pub mod record;
 pub mod varint;
 pub mod wire;
 pub mod writer;

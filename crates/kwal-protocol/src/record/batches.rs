@@ -1,0 +1,202 @@
+//! From the bytes of a `records` field to its batches.
+
+use std::iter::FusedIterator;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{BatchError, BatchErrorKind, BatchHeader, Records, crc, header::TimestampType};
+use crate::compression::Compression;
+
+/// The batches in the content of a `records` field, as a Fetch response or a log segment has it.
+///
+/// A last batch that is cut off ends the iteration without an error, since brokers cut at the fetch limit: what is whole
+/// is handed out, [`torn`](Self::torn) is the rest. Everything else that is not as it should be is an error, after which
+/// nothing more comes. The checksum of a batch is compared before it is handed out. Nothing is copied.
+///
+/// ```
+/// use bytes::Bytes;
+/// use kwal_protocol::{compression::Compression, record::{BatchBuilder, Batches, Headers}};
+///
+/// let mut builder = BatchBuilder::new(Compression::None);
+/// builder.push(1_700_000_000_000, None, Some(b"hello"), &Headers::new());
+/// let batch = builder.finish()?;
+/// let two = [batch.to_bytes(), batch.at(1, 0).to_bytes()].concat();
+/// let cut = Bytes::from(two).slice(..100);
+///
+/// let mut batches = Batches::new(cut);
+/// let batch = batches.next().unwrap()?;
+/// assert_eq!(batch.next_offset(), 1);
+/// for record in &batch.records(1 << 20)? {
+///     assert_eq!(record?.value, Some(&b"hello"[..]));
+/// }
+/// assert!(batches.next().is_none());
+/// assert_eq!(batches.torn(), 100 - batch.size_in_bytes());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Batches {
+    bytes: Bytes,
+    consumed: usize,
+    done: bool,
+}
+
+impl Batches {
+    /// Over the content of a `records` field.
+    pub const fn new(bytes: Bytes) -> Self {
+        Self { bytes, consumed: 0, done: false }
+    }
+
+    /// How many bytes the batches so far took; after the last one, and without an error, the rest is torn.
+    pub const fn consumed(&self) -> usize {
+        self.consumed
+    }
+
+    /// How many bytes follow the batches so far.
+    pub const fn torn(&self) -> usize {
+        self.bytes.len() - self.consumed
+    }
+
+    /// `None`: what is left is not a whole batch.
+    fn read(&mut self) -> Result<Option<Batch>, BatchError> {
+        let position = self.consumed;
+        let rest = &self.bytes[position..];
+        let Some((offset, length)) =
+            rest.first_chunk::<8>().zip(rest.get(8..).and_then(|rest| rest.first_chunk()))
+        else {
+            return Ok(None);
+        };
+        let base_offset = i64::from_be_bytes(*offset);
+        let length = i32::from_be_bytes(*length);
+        let error = |kind| BatchError { kind, position, base_offset: Some(base_offset) };
+        let size = match usize::try_from(length) {
+            Ok(length) if length >= MIN_LENGTH => length + BatchHeader::LOG_OVERHEAD,
+            _ => return Err(error(BatchErrorKind::Length(length))),
+        };
+        let Some(&magic) = rest.get(MAGIC_AT) else { return Ok(None) };
+        // In Kafka's order: a magic that is none is an error even if the batch is cut off.
+        if magic != BatchHeader::MAGIC as u8 {
+            return Err(error(BatchErrorKind::Magic(magic as i8)));
+        }
+        let Some(batch) = rest.get(..size) else { return Ok(None) };
+        let Some(header) = batch.first_chunk::<{ BatchHeader::LEN }>() else {
+            return Err(error(BatchErrorKind::TooShort(size)));
+        };
+        let header = BatchHeader::from_bytes(header);
+        let computed = crc::checksum(&batch[BatchHeader::CRC_START..]);
+        if computed != header.crc {
+            return Err(error(BatchErrorKind::Checksum { stored: header.crc, computed }));
+        }
+        self.consumed += size;
+        Ok(Some(Batch { header, position, bytes: self.bytes.slice(position..self.consumed) }))
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let next = self.read().transpose();
+        self.done = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+impl FusedIterator for Batches {}
+
+/// A whole batch with the right checksum. What its records say is not looked at yet.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    header: BatchHeader,
+    position: usize,
+    bytes: Bytes,
+}
+
+impl Batch {
+    /// What stands before the records.
+    pub const fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    /// The first byte of the batch, counted from the start of the field that holds it.
+    pub const fn position(&self) -> usize {
+        self.position
+    }
+
+    /// All bytes of the batch, header included.
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The size of the whole batch, header included, in bytes.
+    pub const fn size_in_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The offset that the records' deltas count from; compaction may have taken the record that had it.
+    pub const fn base_offset(&self) -> i64 {
+        self.header.base_offset
+    }
+
+    /// The last offset that the batch takes, which may be past that of its last record.
+    pub const fn last_offset(&self) -> i64 {
+        self.header.last_offset()
+    }
+
+    /// Where to go on reading after this batch, whatever is in it.
+    pub const fn next_offset(&self) -> i64 {
+        self.header.next_offset()
+    }
+
+    /// Whose clock made the timestamps.
+    pub const fn timestamp_type(&self) -> TimestampType {
+        self.header.timestamp_type()
+    }
+
+    /// Whether the batch belongs to a transaction.
+    pub const fn is_transactional(&self) -> bool {
+        self.header.is_transactional()
+    }
+
+    /// Whether the records are for the client and not for the application.
+    pub const fn is_control(&self) -> bool {
+        self.header.is_control()
+    }
+
+    /// The records: decompressed into one buffer if need be, else slices of the batch.
+    ///
+    /// # Errors
+    /// If the codec is unknown or not built in, the compressed bytes are corrupt or give more than `limit` bytes, or the
+    /// number of records is negative. `limit` is not applied to what is not compressed.
+    pub fn records(&self, limit: usize) -> Result<Records, BatchError> {
+        let count = self.header.count;
+        let count = u32::try_from(count).map_err(|_| self.error(BatchErrorKind::Count(count)))?;
+        let body = self.bytes.slice(BatchHeader::LEN..);
+        let body = match self.header.compression() {
+            Ok(Compression::None) => Ok(body),
+            Ok(codec) => codec.decompress(&body, limit).map(Bytes::from),
+            Err(error) => Err(error),
+        };
+        let body = body.map_err(|error| self.error(error.into()))?;
+        Ok(Records::new(self.header, self.position, count, body))
+    }
+
+    /// A copy with the fields that a broker sets on append. They are outside of the checksum.
+    pub fn to_bytes_at(&self, base_offset: i64, partition_leader_epoch: i32) -> Bytes {
+        let mut bytes = BytesMut::from(&self.bytes[..]);
+        bytes[..8].copy_from_slice(&base_offset.to_be_bytes());
+        bytes[12..16].copy_from_slice(&partition_leader_epoch.to_be_bytes());
+        bytes.freeze()
+    }
+
+    fn error(&self, kind: BatchErrorKind) -> BatchError {
+        BatchError { kind, position: self.position, base_offset: Some(self.header.base_offset) }
+    }
+}
+
+/// Where the magic is, in all formats.
+const MAGIC_AT: usize = 16;
+/// The smallest that a length field can say, in all formats.
+const MIN_LENGTH: usize = 14;

@@ -1,0 +1,378 @@
+//! From records to a batch.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{
+    BatchHeader, BuildError, HeaderView, NO_TIMESTAMP,
+    crc::{self, Shift},
+};
+use crate::{compression::Compression, varint};
+
+/// Collects records and makes a batch of them; each is written once.
+///
+/// ```
+/// use kwal_protocol::{compression::Compression, record::{BatchBuilder, Headers}};
+///
+/// let mut builder = BatchBuilder::new(Compression::None);
+/// builder.push(1_700_000_000_000, Some(b"key"), Some(b"value"), &Headers::new());
+/// builder.push(1_700_000_000_001, None, None, &Headers::from([("trace", "4711")]));
+/// let batch = builder.finish()?;
+///
+/// assert_eq!(batch.record_count(), 2);
+/// assert_eq!(batch.max_timestamp(), 1_700_000_000_001);
+/// assert_eq!(batch.to_bytes().len(), batch.size_in_bytes());
+/// # Ok::<(), kwal_protocol::record::BuildError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct BatchBuilder {
+    compression: Compression,
+    records: Vec<u8>,
+    count: u32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    /// What [`finish`](Self::finish) will say; nothing is written any more.
+    fault: Option<BuildError>,
+}
+
+impl BatchBuilder {
+    /// An empty batch that will be compressed like this.
+    pub const fn new(compression: Compression) -> Self {
+        Self {
+            compression,
+            records: Vec::new(),
+            count: 0,
+            base_timestamp: NO_TIMESTAMP,
+            max_timestamp: NO_TIMESTAMP,
+            fault: None,
+        }
+    }
+
+    /// The same with room for as many bytes of uncompressed records.
+    pub fn with_capacity(compression: Compression, bytes: usize) -> Self {
+        Self { records: Vec::with_capacity(bytes), ..Self::new(compression) }
+    }
+
+    /// Appends a record and answers its place in the batch: its offset will be that of the batch plus this.
+    ///
+    /// `timestamp_ms` is milliseconds since the epoch, or [`NO_TIMESTAMP`]. `headers` may be a `&`[`Headers`](super::Headers),
+    /// those of a [`RecordView`](super::RecordView), or pairs of slices; it is gone over twice. What does not fit in a batch
+    /// is an error of [`finish`](Self::finish).
+    #[inline]
+    pub fn push<'h, H>(
+        &mut self,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: H,
+    ) -> u32
+    where
+        H: IntoIterator<IntoIter: Clone, Item: Into<HeaderView<'h>>>,
+    {
+        let index = self.count;
+        if index == 0 {
+            self.base_timestamp = timestamp_ms;
+            self.max_timestamp = timestamp_ms;
+        } else {
+            self.max_timestamp = self.max_timestamp.max(timestamp_ms);
+        }
+        let fields = Fields {
+            attributes: 0,
+            timestamp_delta: timestamp_ms.wrapping_sub(self.base_timestamp),
+            offset_delta: index as i32,
+            key,
+            value,
+        };
+        if self.fault.is_none() {
+            if index == i32::MAX as u32 {
+                self.fault = Some(BuildError::TooManyRecords);
+            } else if !fields.write(headers.into_iter(), &mut self.records) {
+                self.fault = Some(BuildError::TooLarge);
+            } else {
+                self.count += 1;
+            }
+        }
+        index
+    }
+
+    /// How many records there are.
+    pub const fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The size of the batch if it were finished now and not compressed, in bytes.
+    pub const fn size_in_bytes(&self) -> usize {
+        BatchHeader::LEN + self.records.len()
+    }
+
+    /// The batch, compressed if it is to be, its checksum known.
+    ///
+    /// As a producer has it: the base timestamp is the first record's, the maximum the newest, offsets count from 0.
+    ///
+    /// # Errors
+    /// If there are no records, or they do not fit in one batch, or the codec is not built in.
+    pub fn finish(self) -> Result<EncodedBatch, BuildError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        if self.count == 0 {
+            return Err(BuildError::Empty);
+        }
+        let header = BatchHeader {
+            attributes: self.compression.id().into(),
+            last_offset_delta: (self.count - 1) as i32,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            count: self.count as i32,
+            ..BatchHeader::default()
+        };
+        EncodedBatch::new(header, self.compression, self.records)
+    }
+}
+
+/// A finished batch: its records, compressed if they are to be, and what stands before them.
+///
+/// Cheap to clone; clones share the records. Everything in the header can be set without going over the records again.
+#[derive(Clone, Debug)]
+pub struct EncodedBatch {
+    /// Without checksum.
+    header: BatchHeader,
+    body: Bytes,
+    body_crc: u32,
+    body_shift: Shift,
+    uncompressed_size: usize,
+}
+
+impl EncodedBatch {
+    /// Compresses `records` and takes its checksum; of `header` only the length is set.
+    pub(super) fn new(
+        header: BatchHeader,
+        compression: Compression,
+        records: Vec<u8>,
+    ) -> Result<Self, BuildError> {
+        let uncompressed_size = records.len();
+        let body = match compression {
+            Compression::None => records,
+            codec => codec.compress(&records)?,
+        };
+        let batch_length = i32::try_from(body.len() + (BatchHeader::LEN - BatchHeader::LOG_OVERHEAD));
+        let batch_length = batch_length.map_err(|_| BuildError::TooLarge)?;
+        Ok(Self {
+            header: BatchHeader { batch_length, crc: 0, ..header },
+            body_crc: crc::checksum(&body),
+            body_shift: Shift::by(body.len()),
+            body: body.into(),
+            uncompressed_size,
+        })
+    }
+
+    /// The same batch with the producer's id and epoch and the sequence number of its first record (KIP-98).
+    #[must_use]
+    pub fn stamp(&self, producer_id: i64, producer_epoch: i16, base_sequence: i32) -> Self {
+        let header = BatchHeader { producer_id, producer_epoch, base_sequence, ..self.header };
+        Self { header, ..self.clone() }
+    }
+
+    /// The same batch, part of a transaction or not.
+    #[must_use]
+    pub fn with_transactional(mut self, transactional: bool) -> Self {
+        self.header.attributes &= !BatchHeader::TRANSACTIONAL;
+        if transactional {
+            self.header.attributes |= BatchHeader::TRANSACTIONAL;
+        }
+        self
+    }
+
+    /// The same batch with what a broker sets on append.
+    #[must_use]
+    pub fn at(mut self, base_offset: i64, partition_leader_epoch: i32) -> Self {
+        self.header.base_offset = base_offset;
+        self.header.partition_leader_epoch = partition_leader_epoch;
+        self
+    }
+
+    /// The header, with its checksum.
+    pub fn header(&self) -> BatchHeader {
+        let unsummed = self.header.to_bytes();
+        let first = crc::checksum(&unsummed[BatchHeader::CRC_START..]);
+        BatchHeader { crc: crc::combine(first, self.body_crc, self.body_shift), ..self.header }
+    }
+
+    /// What comes before [`body`](Self::body) on the wire.
+    pub fn header_bytes(&self) -> [u8; BatchHeader::LEN] {
+        let mut bytes = self.header.to_bytes();
+        let first = crc::checksum(&bytes[BatchHeader::CRC_START..]);
+        let crc = crc::combine(first, self.body_crc, self.body_shift);
+        bytes[BatchHeader::CRC_START - 4..BatchHeader::CRC_START].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// The records section, compressed if the batch is.
+    pub const fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Header and body in one piece; a copy.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(self.size_in_bytes());
+        bytes.put_slice(&self.header_bytes());
+        bytes.put_slice(&self.body);
+        bytes.freeze()
+    }
+
+    /// How many records it has.
+    pub const fn record_count(&self) -> usize {
+        self.header.count as usize
+    }
+
+    /// Its size on the wire, header included, in bytes.
+    pub const fn size_in_bytes(&self) -> usize {
+        BatchHeader::LEN + self.body.len()
+    }
+
+    /// The size it would have without compression, header included, in bytes.
+    pub const fn uncompressed_size(&self) -> usize {
+        BatchHeader::LEN + self.uncompressed_size
+    }
+
+    /// The newest timestamp, in milliseconds since the epoch.
+    pub const fn max_timestamp(&self) -> i64 {
+        self.header.max_timestamp
+    }
+
+    /// How the records are compressed.
+    pub fn compression(&self) -> Compression {
+        self.header.compression().unwrap_or_default()
+    }
+}
+
+/// A record as it goes on the wire, without its headers.
+pub(super) struct Fields<'a> {
+    pub(super) attributes: i8,
+    pub(super) timestamp_delta: i64,
+    pub(super) offset_delta: i32,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+}
+
+impl Fields<'_> {
+    /// Appends the record, unless `out` would become larger than a batch can be.
+    #[inline]
+    pub(super) fn write<'h, H>(&self, headers: H, out: &mut Vec<u8>) -> bool
+    where
+        H: Iterator<Item: Into<HeaderView<'h>>> + Clone,
+    {
+        let (mut header_count, mut headers_len) = (0usize, 0usize);
+        for header in headers.clone() {
+            let header = header.into();
+            let len = len_bytes(Some(header.key)).saturating_add(len_bytes(header.value));
+            headers_len = headers_len.saturating_add(len);
+            header_count += 1;
+        }
+        let length = 1
+            + varint::len_i64(self.timestamp_delta)
+            + varint::len_i32(self.offset_delta)
+            + varint::len_u64((header_count as u64) << 1);
+        let length = length.saturating_add(len_bytes(self.key)).saturating_add(len_bytes(self.value));
+        let length = length.saturating_add(headers_len);
+        if length > MAX_RECORDS.saturating_sub(out.len() + varint::MAX_LEN_U32) {
+            return false;
+        }
+        out.reserve(length + Prefix::LEN + varint::MAX_LEN_U32);
+
+        let mut prefix = Prefix::default();
+        prefix.length(length);
+        prefix.byte(self.attributes as u8);
+        prefix.varint(varint::zigzag_i64(self.timestamp_delta));
+        prefix.varint(u64::from(varint::zigzag_i32(self.offset_delta)));
+        if let Some(key) = self.key {
+            prefix.length(key.len());
+            prefix.flush(out);
+            out.extend_from_slice(key);
+        } else {
+            prefix.byte(NULL);
+        }
+        match self.value {
+            Some(value) => {
+                prefix.length(value.len());
+                prefix.flush(out);
+                out.extend_from_slice(value);
+            }
+            None => prefix.byte(NULL),
+        }
+        prefix.length(header_count);
+        for header in headers {
+            let header = header.into();
+            prefix.length(header.key.len());
+            prefix.flush(out);
+            out.extend_from_slice(header.key);
+            match header.value {
+                Some(value) => {
+                    prefix.length(value.len());
+                    prefix.flush(out);
+                    out.extend_from_slice(value);
+                }
+                None => prefix.byte(NULL),
+            }
+        }
+        prefix.flush(out);
+        true
+    }
+}
+
+/// The zig-zag varint −1.
+const NULL: u8 = 1;
+/// The most bytes that the records of a batch can take.
+const MAX_RECORDS: usize = i32::MAX as usize - (BatchHeader::LEN - BatchHeader::LOG_OVERHEAD);
+
+/// The bytes of a nullable field, its length included.
+#[inline]
+fn len_bytes(bytes: Option<&[u8]>) -> usize {
+    bytes.map_or(1, |bytes| varint::len_u64((bytes.len() as u64) << 1).saturating_add(bytes.len()))
+}
+
+/// What is to be written between two byte strings: a handful of varints, appended in one go.
+#[derive(Default)]
+struct Prefix {
+    bytes: [u8; Self::LEN],
+    len: usize,
+}
+
+impl Prefix {
+    /// Length, attributes, deltas, a null key and a length; or a null value and two lengths.
+    const LEN: usize = 32;
+
+    #[inline]
+    fn byte(&mut self, byte: u8) {
+        self.bytes[self.len % Self::LEN] = byte;
+        self.len += 1;
+    }
+
+    /// A length that was found to fit.
+    #[inline]
+    fn length(&mut self, length: usize) {
+        self.varint((length as u64) << 1);
+    }
+
+    #[inline]
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.byte(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.byte(value as u8);
+    }
+
+    /// Appends all of it, which is a few instructions, and takes back what is too much.
+    #[inline]
+    fn flush(&mut self, out: &mut Vec<u8>) {
+        let len = out.len() + self.len;
+        out.extend_from_slice(&self.bytes);
+        out.truncate(len);
+        self.len = 0;
+    }
+}

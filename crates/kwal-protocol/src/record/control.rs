@@ -1,0 +1,135 @@
+//! The records of control batches: the ends of transactions (KIP-98), and what Kafka's controllers write for themselves.
+
+use std::fmt;
+
+use super::RecordView;
+use crate::error::{DecodeError, DecodeErrorKind};
+
+/// What a record of a [control batch](super::BatchHeader::is_control) says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ControlRecord {
+    /// A transaction ended: `EndTxnMarker.json`.
+    EndTransaction(EndTransaction),
+    /// Nothing that a client acts on; it is passed over.
+    Other {
+        /// The version of the key.
+        key_version: i16,
+        /// What it is about.
+        control_type: ControlType,
+    },
+}
+
+/// The end of a transaction of the producer that the batch names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct EndTransaction {
+    /// The version of the key.
+    pub key_version: i16,
+    /// Whether what was appended counts, or never happened.
+    pub committed: bool,
+    /// The epoch of the coordinator that wrote the marker.
+    pub coordinator_epoch: i32,
+}
+
+impl ControlRecord {
+    /// Reads a record of a control batch. Versions above the known ones only add at the end.
+    ///
+    /// # Errors
+    /// If the key, or the value of an end of a transaction, is null or too short.
+    pub fn decode(record: &RecordView<'_>) -> Result<Self, DecodeError> {
+        let key = Field { name: "key", bytes: record.key };
+        let key_version = i16::from_be_bytes(key.array(0)?);
+        let control_type = ControlType(i16::from_be_bytes(key.array(2)?));
+        let committed = match control_type {
+            ControlType::ABORT => false,
+            ControlType::COMMIT => true,
+            _ => return Ok(Self::Other { key_version, control_type }),
+        };
+        let coordinator_epoch = i32::from_be_bytes(Field { name: "value", bytes: record.value }.array(2)?);
+        Ok(Self::EndTransaction(EndTransaction { key_version, committed, coordinator_epoch }))
+    }
+
+    /// What it is about.
+    pub const fn control_type(&self) -> ControlType {
+        match self {
+            Self::EndTransaction(end) => end.control_type(),
+            Self::Other { control_type, .. } => *control_type,
+        }
+    }
+}
+
+impl EndTransaction {
+    /// Commit or abort.
+    pub const fn control_type(&self) -> ControlType {
+        if self.committed { ControlType::COMMIT } else { ControlType::ABORT }
+    }
+
+    /// The key and the value of the record, in version 0.
+    pub fn to_key_and_value(&self) -> ([u8; 4], [u8; 6]) {
+        let mut key = [0; 4];
+        key[2..].copy_from_slice(&self.control_type().0.to_be_bytes());
+        let mut value = [0; 6];
+        value[2..].copy_from_slice(&self.coordinator_epoch.to_be_bytes());
+        (key, value)
+    }
+}
+
+/// What a control record is about.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct ControlType(pub i16);
+
+impl ControlType {
+    /// A transaction ended and never happened.
+    pub const ABORT: Self = Self(0);
+    /// A transaction ended and counts.
+    pub const COMMIT: Self = Self(1);
+    /// A new leader of the metadata log.
+    pub const LEADER_CHANGE: Self = Self(2);
+    /// The start of a snapshot of the metadata.
+    pub const SNAPSHOT_HEADER: Self = Self(3);
+    /// The end of a snapshot of the metadata.
+    pub const SNAPSHOT_FOOTER: Self = Self(4);
+    /// The version of the metadata log's protocol.
+    pub const KRAFT_VERSION: Self = Self(5);
+    /// Who votes on the metadata log.
+    pub const KRAFT_VOTERS: Self = Self(6);
+
+    /// Kafka's name for it.
+    pub const fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::ABORT => "ABORT",
+            Self::COMMIT => "COMMIT",
+            Self::LEADER_CHANGE => "LEADER_CHANGE",
+            Self::SNAPSHOT_HEADER => "SNAPSHOT_HEADER",
+            Self::SNAPSHOT_FOOTER => "SNAPSHOT_FOOTER",
+            Self::KRAFT_VERSION => "KRAFT_VERSION",
+            Self::KRAFT_VOTERS => "KRAFT_VOTERS",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Debug for ControlType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "ControlType({})", self.0),
+        }
+    }
+}
+
+/// A nullable field that must not be null, and be long enough.
+struct Field<'a> {
+    name: &'static str,
+    bytes: Option<&'a [u8]>,
+}
+
+impl Field<'_> {
+    fn array<const N: usize>(&self, at: usize) -> Result<[u8; N], DecodeError> {
+        let bytes = self.bytes.ok_or(DecodeErrorKind::UnexpectedNull);
+        let array = bytes.and_then(|bytes| {
+            bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().ok_or(DecodeErrorKind::UnexpectedEnd)
+        });
+        array.map_err(|kind| DecodeError { kind, at, field: self.name })
+    }
+}

@@ -1,0 +1,99 @@
+//! What is wrong with a batch, read or built.
+
+use std::fmt;
+
+use crate::{compression::CompressionError, error::DecodeError};
+
+/// A batch that cannot be read, and where it stands.
+///
+/// Batches before it were whole. What comes after it cannot be told: its size may be what is wrong.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the batch at byte {position}{} cannot be read", Offset(.base_offset))]
+pub struct BatchError {
+    /// What is wrong.
+    #[source]
+    pub kind: BatchErrorKind,
+    /// The first byte of the batch, counted from the start of the field that holds it.
+    pub position: usize,
+    /// The batch's base offset; `None` if it was not read.
+    pub base_offset: Option<i64>,
+}
+
+/// What is wrong with the batch of a [`BatchError`].
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchErrorKind {
+    /// The length field leaves no room for what every format begins with.
+    #[error("its length field says {0}, less than anything can have")]
+    Length(i32),
+    /// The batch is shorter than its header.
+    #[error("it has {0} bytes, fewer than its header takes")]
+    TooShort(usize),
+    /// A format that there is not, or that is not read.
+    #[error("its magic {0} is not one that can be read")]
+    Magic(i8),
+    /// The bytes are not those that were written.
+    #[error("its checksum is {computed:#010x} instead of {stored:#010x}")]
+    Checksum {
+        /// What the batch says.
+        stored: u32,
+        /// What its bytes give.
+        computed: u32,
+    },
+    /// It cannot be decompressed.
+    #[error("its records cannot be decompressed")]
+    Compression(#[from] CompressionError),
+    /// The number of records is negative.
+    #[error("it claims to have {0} records")]
+    Count(i32),
+    /// The bytes end before all records that the header counts were there.
+    #[error("it ends after {found} of {count} records")]
+    RecordsMissing {
+        /// What the header says.
+        count: u32,
+        /// What there is.
+        found: u32,
+    },
+    /// Something comes after the last record that the header counts.
+    #[error("{0} bytes are left over after its last record")]
+    BytesLeft(usize),
+    /// A record is malformed.
+    #[error("record {index} is malformed")]
+    Record {
+        /// Which one, counted from 0.
+        index: u32,
+        /// What is wrong with it; the byte is counted from the first of the uncompressed records.
+        #[source]
+        error: DecodeError,
+    },
+}
+
+/// Records that do not make a batch.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// There are none, and brokers refuse a batch without records.
+    #[error("a batch needs at least one record")]
+    Empty,
+    /// The batch, or a record of it, does not fit its length field.
+    #[error("the batch would be larger than 2 GiB")]
+    TooLarge,
+    /// More records than their count can say.
+    #[error("a batch cannot have more than 2147483647 records")]
+    TooManyRecords,
+    /// It cannot be compressed.
+    #[error("the records cannot be compressed")]
+    Compression(#[from] CompressionError),
+}
+
+/// ` with the base offset <offset>`, or nothing.
+struct Offset<'a>(&'a Option<i64>);
+
+impl fmt::Display for Offset<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(offset) => write!(f, " with the base offset {offset}"),
+            None => Ok(()),
+        }
+    }
+}

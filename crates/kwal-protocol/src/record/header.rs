@@ -1,0 +1,250 @@
+//! What stands before the records of a batch.
+
+use crate::{
+    compression::{Compression, CompressionError},
+    error::{DecodeError, DecodeErrorKind},
+};
+
+/// The 61 bytes before the records of a batch (magic 2, KIP-98), as they are on the wire.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BatchHeader {
+    /// The offset that the deltas of the records count from. A broker sets it on append; outside of the checksum.
+    pub base_offset: i64,
+    /// The bytes after this field: the size of the batch less 12.
+    pub batch_length: i32,
+    /// The epoch of the leader that appended the batch, −1 from a producer; outside of the checksum.
+    pub partition_leader_epoch: i32,
+    /// The version of the format.
+    pub magic: i8,
+    /// The CRC-32C of everything after it.
+    pub crc: u32,
+    /// Codec, kind of timestamp, transactional, control, delete horizon; the rest means nothing.
+    pub attributes: i16,
+    /// The last offset less the first; after compaction it may lie past the last record.
+    pub last_offset_delta: i32,
+    /// What the deltas of the timestamps count from, in milliseconds since the epoch; with a delete horizon it is that.
+    pub base_timestamp: i64,
+    /// The newest timestamp, or the time of every record if the broker set it on append.
+    pub max_timestamp: i64,
+    /// Who wrote the batch, −1 if it has no producer id.
+    pub producer_id: i64,
+    /// The writer's epoch, −1 if it has no producer id.
+    pub producer_epoch: i16,
+    /// The sequence number of the first record, −1 if there is none.
+    pub base_sequence: i32,
+    /// How many records there are; 0 in a batch that compaction emptied.
+    pub count: i32,
+}
+
+impl BatchHeader {
+    /// How many bytes it takes.
+    pub const LEN: usize = 61;
+    /// The bytes before those that `batch_length` counts.
+    pub const LOG_OVERHEAD: usize = 12;
+    /// The magic of this format.
+    pub const MAGIC: i8 = 2;
+    /// Where the bytes begin that the checksum covers.
+    pub(crate) const CRC_START: usize = 21;
+
+    /// The bits of the attributes that name the codec.
+    pub const COMPRESSION_MASK: i16 = 0x07;
+    /// The bit of the attributes that says that the broker's clock made the timestamps.
+    pub const LOG_APPEND_TIME: i16 = 1 << 3;
+    /// The bit of the attributes that makes the batch part of a transaction.
+    pub const TRANSACTIONAL: i16 = 1 << 4;
+    /// The bit of the attributes that says that the records are for clients, not for applications.
+    pub const CONTROL: i16 = 1 << 5;
+    /// The bit of the attributes that makes the base timestamp a delete horizon (KIP-534).
+    pub const DELETE_HORIZON: i16 = 1 << 6;
+
+    /// Reads the header off the front of `bytes`.
+    ///
+    /// # Errors
+    /// If there are fewer than [`LEN`](Self::LEN) bytes or the magic is another.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let Some(bytes) = bytes.first_chunk::<{ Self::LEN }>() else {
+            return Err(DecodeErrorKind::UnexpectedEnd.at(bytes.len()));
+        };
+        let header = Self::from_bytes(bytes);
+        if header.magic != Self::MAGIC {
+            let kind = DecodeErrorKind::InvalidValue(header.magic.into());
+            return Err(DecodeError { kind, at: 16, field: "magic" });
+        }
+        Ok(header)
+    }
+
+    /// The bytes it stands for.
+    pub fn to_bytes(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[0..8].copy_from_slice(&self.base_offset.to_be_bytes());
+        bytes[8..12].copy_from_slice(&self.batch_length.to_be_bytes());
+        bytes[12..16].copy_from_slice(&self.partition_leader_epoch.to_be_bytes());
+        bytes[16..17].copy_from_slice(&self.magic.to_be_bytes());
+        bytes[17..21].copy_from_slice(&self.crc.to_be_bytes());
+        bytes[21..23].copy_from_slice(&self.attributes.to_be_bytes());
+        bytes[23..27].copy_from_slice(&self.last_offset_delta.to_be_bytes());
+        bytes[27..35].copy_from_slice(&self.base_timestamp.to_be_bytes());
+        bytes[35..43].copy_from_slice(&self.max_timestamp.to_be_bytes());
+        bytes[43..51].copy_from_slice(&self.producer_id.to_be_bytes());
+        bytes[51..53].copy_from_slice(&self.producer_epoch.to_be_bytes());
+        bytes[53..57].copy_from_slice(&self.base_sequence.to_be_bytes());
+        bytes[57..61].copy_from_slice(&self.count.to_be_bytes());
+        bytes
+    }
+
+    /// Whatever the magic is.
+    pub(crate) fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
+        Self {
+            base_offset: i64::from_be_bytes(array(bytes, 0)),
+            batch_length: i32::from_be_bytes(array(bytes, 8)),
+            partition_leader_epoch: i32::from_be_bytes(array(bytes, 12)),
+            magic: i8::from_be_bytes(array(bytes, 16)),
+            crc: u32::from_be_bytes(array(bytes, 17)),
+            attributes: i16::from_be_bytes(array(bytes, 21)),
+            last_offset_delta: i32::from_be_bytes(array(bytes, 23)),
+            base_timestamp: i64::from_be_bytes(array(bytes, 27)),
+            max_timestamp: i64::from_be_bytes(array(bytes, 35)),
+            producer_id: i64::from_be_bytes(array(bytes, 43)),
+            producer_epoch: i16::from_be_bytes(array(bytes, 51)),
+            base_sequence: i32::from_be_bytes(array(bytes, 53)),
+            count: i32::from_be_bytes(array(bytes, 57)),
+        }
+    }
+
+    /// The size of the whole batch, header included, in bytes.
+    pub const fn size_in_bytes(&self) -> i64 {
+        self.batch_length as i64 + Self::LOG_OVERHEAD as i64
+    }
+
+    /// The last offset that the batch takes, which may be past that of its last record.
+    pub const fn last_offset(&self) -> i64 {
+        self.base_offset.wrapping_add(self.last_offset_delta as i64)
+    }
+
+    /// Where to go on reading after this batch, whatever is in it: empty and control batches move the position too.
+    pub const fn next_offset(&self) -> i64 {
+        self.last_offset().wrapping_add(1)
+    }
+
+    /// The sequence number of the last offset, −1 if the batch has none.
+    pub const fn last_sequence(&self) -> i32 {
+        sequence(self.base_sequence, self.last_offset_delta)
+    }
+
+    /// How the records are compressed.
+    ///
+    /// # Errors
+    /// [`CompressionError::UnknownCodec`].
+    pub fn compression(&self) -> Result<Compression, CompressionError> {
+        let id = (self.attributes & Self::COMPRESSION_MASK) as u8;
+        Compression::from_id(id).ok_or(CompressionError::UnknownCodec(id))
+    }
+
+    /// Whose clock made the timestamps.
+    pub const fn timestamp_type(&self) -> TimestampType {
+        if self.attributes & Self::LOG_APPEND_TIME == 0 {
+            TimestampType::CreateTime
+        } else {
+            TimestampType::LogAppendTime
+        }
+    }
+
+    /// Whether the batch belongs to a transaction.
+    pub const fn is_transactional(&self) -> bool {
+        self.attributes & Self::TRANSACTIONAL != 0
+    }
+
+    /// Whether the records are for the client and not for the application: see [`ControlRecord`](super::ControlRecord).
+    pub const fn is_control(&self) -> bool {
+        self.attributes & Self::CONTROL != 0
+    }
+
+    /// From when on compaction may remove the tombstones and markers in here (KIP-534), in milliseconds since the epoch.
+    pub const fn delete_horizon_ms(&self) -> Option<i64> {
+        if self.attributes & Self::DELETE_HORIZON == 0 { None } else { Some(self.base_timestamp) }
+    }
+}
+
+/// A batch as a producer without an id makes it, empty.
+impl Default for BatchHeader {
+    fn default() -> Self {
+        Self {
+            base_offset: 0,
+            batch_length: (Self::LEN - Self::LOG_OVERHEAD) as i32,
+            partition_leader_epoch: -1,
+            magic: Self::MAGIC,
+            crc: 0,
+            attributes: 0,
+            last_offset_delta: 0,
+            base_timestamp: NO_TIMESTAMP,
+            max_timestamp: NO_TIMESTAMP,
+            producer_id: -1,
+            producer_epoch: -1,
+            base_sequence: -1,
+            count: 0,
+        }
+    }
+}
+
+/// Whose clock made a timestamp: the topic's `message.timestamp.type`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum TimestampType {
+    /// The producer's.
+    CreateTime,
+    /// The broker's, when it appended the batch.
+    LogAppendTime,
+}
+
+/// What stands where a record has no timestamp.
+pub const NO_TIMESTAMP: i64 = -1;
+
+/// The sequence number `delta` after `base`: after 2³¹ − 1 comes 0, and −1 is none at all.
+pub(crate) const fn sequence(base: i32, delta: i32) -> i32 {
+    if base == -1 {
+        -1
+    } else if base > i32::MAX.wrapping_sub(delta) {
+        delta.wrapping_sub(i32::MAX.wrapping_sub(base)).wrapping_sub(1)
+    } else {
+        base.wrapping_add(delta)
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8; BatchHeader::LEN], at: usize) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[at..at + N]);
+    array
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_lead_back() {
+        let bytes: [u8; 61] = std::array::from_fn(|i| if i == 16 { 2 } else { i as u8 + 0x70 });
+        assert_eq!(BatchHeader::parse(&bytes).unwrap().to_bytes(), bytes);
+        assert_eq!(BatchHeader::parse(&bytes[..60]), Err(DecodeErrorKind::UnexpectedEnd.at(60)));
+        let other = BatchHeader { magic: 1, ..BatchHeader::default() }.to_bytes();
+        assert_eq!(
+            BatchHeader::parse(&other).unwrap_err().to_string(),
+            "1 is not allowed here at byte 16 in magic"
+        );
+    }
+
+    #[test]
+    fn sequences_wrap_to_zero() {
+        assert_eq!(sequence(-1, 5), -1);
+        assert_eq!(sequence(0, 5), 5);
+        assert_eq!(sequence(i32::MAX, 0), i32::MAX);
+        assert_eq!(sequence(i32::MAX, 1), 0);
+        assert_eq!(sequence(i32::MAX - 2, 5), 2);
+    }
+
+    #[test]
+    fn offsets_wrap_as_javas() {
+        let header = BatchHeader { base_offset: i64::MAX, last_offset_delta: 1, ..BatchHeader::default() };
+        assert_eq!(header.last_offset(), i64::MIN);
+        assert_eq!(header.next_offset(), i64::MIN + 1);
+    }
+}

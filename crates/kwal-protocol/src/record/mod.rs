@@ -1,0 +1,35 @@
+//! Record batches: what a `records` field of Produce and Fetch holds, and a log segment.
+//!
+//! A batch (magic 2, KIP-98) is [61 bytes of header](BatchHeader) and a block of records, compressed as a whole or not at all:
+//!
+//! ```text
+//!  baseOffset   batchLength  partitionLeaderEpoch  magic  crc   attributes … count   records
+//!  8 bytes      4            4                     1      4     40                   the rest
+//!                                                         └──── checksum over ─────────────┘
+//! ```
+//!
+//! * Reading: [`Batches`] finds the batches and compares their checksums, [`Batch::records`] decompresses, [`Records`] gives
+//!   [`RecordView`]s that borrow, or [`OwnedRecord`]s that share the buffer. [`BatchHeader::next_offset`] is where to go on,
+//!   whatever is in the batch: control batches and those that compaction emptied move the position too.
+//! * Writing: [`BatchBuilder`] writes each record once, [`EncodedBatch`] is the result, into which producer id, epoch and
+//!   sequence are [stamped](EncodedBatch::stamp) without going over the records again.
+
+mod batches;
+mod builder;
+mod control;
+pub mod crc;
+mod error;
+mod header;
+mod headers;
+mod records;
+
+pub use self::{
+    batches::{Batch, Batches},
+    builder::{BatchBuilder, EncodedBatch},
+    control::{ControlRecord, ControlType, EndTransaction},
+    error::{BatchError, BatchErrorKind, BuildError},
+    header::{BatchHeader, NO_TIMESTAMP, TimestampType},
+    headers::{Header, HeaderView, Headers, IntoHeaderBytes, IntoHeaderValue},
+    records::{HeadersIter, OwnedRecord, OwnedRecords, RecordIter, RecordView, Records},
+};
+pub use crate::compression::Compression;
