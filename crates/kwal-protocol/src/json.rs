@@ -22,7 +22,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::wire::{Uuid, Version};
+use crate::wire::{Spliced, Uuid, Version};
 
 /// A value and the version it is written at.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +82,16 @@ impl Json for Bytes {
     fn read_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         STANDARD.decode(text).map(Self::from).map_err(D::Error::custom)
+    }
+}
+
+impl Json for Spliced {
+    fn write_json<S: Serializer>(&self, serializer: S, version: Version) -> Result<S::Ok, S::Error> {
+        self.clone().into_bytes().write_json(serializer, version)
+    }
+
+    fn read_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Bytes::read_json(deserializer).map(Self::from)
     }
 }
 

@@ -169,6 +169,87 @@ impl Nullable for Bytes {
     }
 }
 
+/// Bytes in two pieces that count as one: a record batch whose header was made anew around a shared body.
+///
+/// Written, each piece is spliced or copied as it suits; read, all is in the first. Two are equal if they join to the same.
+///
+/// ```
+/// use bytes::Bytes;
+/// use kwal_protocol::wire::Spliced;
+///
+/// let batch = Spliced::new(Bytes::from_static(b"header "), Bytes::from_static(b"and body"));
+/// assert_eq!(batch, Spliced::from(Bytes::from_static(b"header and body")));
+/// assert_eq!(batch.len(), 15);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Spliced {
+    first: Bytes,
+    second: Bytes,
+}
+
+impl Spliced {
+    /// One piece after the other.
+    pub const fn new(first: Bytes, second: Bytes) -> Self {
+        Self { first, second }
+    }
+
+    /// How many bytes there are.
+    pub const fn len(&self) -> usize {
+        self.first.len() + self.second.len()
+    }
+
+    /// Whether there are no bytes.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes in one piece. Nothing is copied if one of the two is empty, as after reading.
+    pub fn into_bytes(self) -> Bytes {
+        match (self.first, self.second) {
+            (first, second) if second.is_empty() => first,
+            (first, second) if first.is_empty() => second,
+            (first, second) => [first, second].concat().into(),
+        }
+    }
+}
+
+impl From<Bytes> for Spliced {
+    fn from(bytes: Bytes) -> Self {
+        Self::new(bytes, Bytes::new())
+    }
+}
+
+impl PartialEq for Spliced {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len()
+            && self.first.iter().chain(&self.second).eq(other.first.iter().chain(&other.second))
+    }
+}
+
+impl Eq for Spliced {}
+
+impl Wire for Spliced {
+    fn write(&self, writer: &mut Writer, version: Version) {
+        write_length(self.len(), writer, version);
+        writer.put_shared(self.first.clone());
+        writer.put_shared(self.second.clone());
+    }
+
+    fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
+        present(reader, version)
+    }
+}
+
+impl Nullable for Spliced {
+    fn write_null(writer: &mut Writer, version: Version) {
+        write_null_length(writer, version);
+    }
+
+    fn read_nullable(reader: &mut Reader<'_>, version: Version) -> Result<Option<Self>, DecodeError> {
+        Ok(Bytes::read_nullable(reader, version)?.map(Self::from))
+    }
+}
+
 impl<T: Wire> Wire for Vec<T> {
     fn write(&self, writer: &mut Writer, version: Version) {
         write_length(self.len(), writer, version);

@@ -1,9 +1,11 @@
 //! Produce: appends record batches to partitions. Since version 3 each partition takes exactly one batch of magic
 //! 2; zstd needs version 7.
 
-use bytes::Bytes;
-
-use crate::{error_code::ErrorCode, macros::message, wire::Uuid};
+use crate::{
+    error_code::ErrorCode,
+    macros::message,
+    wire::{Spliced, Uuid},
+};
 
 message! {
     /// Appends one record batch to each of some partitions (`ProduceRequest.json`).
@@ -34,7 +36,7 @@ message! {
         /// The partition.
         0+ index: i32,
         /// The record batch.
-        0+ records: Option<Bytes> [nullable 0+] = None,
+        0+ records: Option<Spliced> [nullable 0+] = None,
     }
 
     /// Where the batches were put, or why not (`ProduceResponse.json`). With acks = 0 there is no answer at
