@@ -1,0 +1,17 @@
+//! Says by `cfg` whether real brokers are asked for, so that a test that needs one is listed as ignored without them.
+
+use std::env;
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=TEST_INTEGRATION");
+    println!("cargo::rerun-if-env-changed=KAFKA_CONNECT");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(kwal_integration)");
+    println!("cargo::rustc-check-cfg=cfg(kwal_external)");
+    if env::var("TEST_INTEGRATION").is_ok_and(|value| value == "1") {
+        println!("cargo::rustc-cfg=kwal_integration");
+    }
+    if env::var("KAFKA_CONNECT").is_ok_and(|value| !value.is_empty()) {
+        println!("cargo::rustc-cfg=kwal_external");
+    }
+}

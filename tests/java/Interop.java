@@ -1,0 +1,240 @@
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.io.PrintStream;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.HashMap;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Properties;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.OffsetSpec;
+import org.apache.kafka.clients.admin.RecordsToDelete;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.header.Header;
+import org.apache.kafka.common.header.internals.RecordHeader;
+import org.apache.kafka.common.quota.ClientQuotaAlteration;
+import org.apache.kafka.common.quota.ClientQuotaEntity;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
+
+/**
+ * Kafka's own client, told what to do by lines of JSON.
+ *
+ * Each line on standard input is one command with an "id" and a "command"; each gets one line on standard output
+ * with the same "id" and either a "result" or an "error". Commands run side by side. Bytes are in hex, null is null.
+ * The program ends at the end of its input.
+ */
+public final class Interop {
+    private static final ObjectMapper JSON = new ObjectMapper();
+    private static final Duration LIMIT = Duration.ofSeconds(60);
+
+    private final String bootstrap;
+    private final Admin admin;
+
+    private Interop(String bootstrap) {
+        this.bootstrap = bootstrap;
+        this.admin = Admin.create(Map.of("bootstrap.servers", bootstrap));
+    }
+
+    public static void main(String[] args) throws Exception {
+        PrintStream out = System.out;
+        System.setOut(System.err);
+        Interop interop = new Interop(args[0]);
+        ExecutorService threads = Executors.newCachedThreadPool(task -> {
+            Thread thread = new Thread(task);
+            thread.setDaemon(true);
+            return thread;
+        });
+        BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        for (String line = in.readLine(); line != null; line = in.readLine()) {
+            JsonNode command = JSON.readTree(line);
+            threads.execute(() -> {
+                ObjectNode answer = JSON.createObjectNode();
+                answer.set("id", command.get("id"));
+                try {
+                    answer.set("result", interop.run(command));
+                } catch (Throwable problem) {
+                    Throwable cause = problem instanceof ExecutionException ? problem.getCause() : problem;
+                    answer.put("error", cause.getClass().getSimpleName() + ": " + cause.getMessage());
+                }
+                synchronized (out) {
+                    out.println(answer);
+                    out.flush();
+                }
+            });
+        }
+        System.exit(0);
+    }
+
+    private JsonNode run(JsonNode command) throws Exception {
+        switch (command.get("command").asText()) {
+            case "produce":
+                return produce(command);
+            case "consume":
+                return consume(command);
+            case "offset":
+                return offset(command);
+            case "topics":
+                return JSON.valueToTree(admin.listTopics().names().get());
+            case "createTopic":
+                return createTopic(command);
+            case "deleteTopic":
+                admin.deleteTopics(List.of(command.get("topic").asText())).all().get();
+                return JSON.nullNode();
+            case "deleteRecords":
+                admin.deleteRecords(Map.of(partition(command), RecordsToDelete.beforeOffset(command.get("before").asLong())))
+                    .all().get();
+                return JSON.nullNode();
+            case "quota":
+                return quota(command);
+            default:
+                throw new IllegalArgumentException("no such command: " + command.get("command"));
+        }
+    }
+
+    /** "records" in order, all of them given to the producer before any is waited for. */
+    private JsonNode produce(JsonNode command) throws Exception {
+        Properties config = config(command);
+        config.putIfAbsent("acks", "all");
+        config.put("compression.type", command.path("compression").asText("none"));
+        ArrayNode acks = JSON.createArrayNode();
+        try (KafkaProducer<byte[], byte[]> producer =
+                new KafkaProducer<>(config, new ByteArraySerializer(), new ByteArraySerializer())) {
+            List<Future<RecordMetadata>> sent = new ArrayList<>();
+            for (JsonNode record : command.get("records")) {
+                List<Header> headers = new ArrayList<>();
+                for (JsonNode header : record.path("headers")) {
+                    headers.add(new RecordHeader(header.get("key").asText(), bytes(header.get("value"))));
+                }
+                Long timestamp = record.hasNonNull("timestamp") ? record.get("timestamp").asLong() : null;
+                sent.add(producer.send(new ProducerRecord<>(command.get("topic").asText(), command.get("partition").asInt(),
+                    timestamp, bytes(record.get("key")), bytes(record.get("value")), headers)));
+            }
+            producer.flush();
+            for (Future<RecordMetadata> each : sent) {
+                acks.add(each.get().offset());
+            }
+        }
+        return acks;
+    }
+
+    /** The records of one partition from "from" to before "to"; without "to", to the end there was at the beginning. */
+    private JsonNode consume(JsonNode command) {
+        TopicPartition partition = partition(command);
+        ArrayNode records = JSON.createArrayNode();
+        try (KafkaConsumer<byte[], byte[]> consumer =
+                new KafkaConsumer<>(config(command), new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
+            consumer.assign(List.of(partition));
+            consumer.seek(partition, command.get("from").asLong());
+            long end = command.hasNonNull("to")
+                ? command.get("to").asLong()
+                : consumer.endOffsets(List.of(partition)).get(partition);
+            long deadline = System.nanoTime() + LIMIT.toNanos();
+            while (consumer.position(partition) < end) {
+                if (System.nanoTime() > deadline) {
+                    throw new IllegalStateException("still at " + consumer.position(partition) + " of " + end);
+                }
+                for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) {
+                    if (record.offset() < end) {
+                        records.add(describe(record));
+                    }
+                }
+            }
+        }
+        return records;
+    }
+
+    private static ObjectNode describe(ConsumerRecord<byte[], byte[]> record) {
+        ObjectNode node = JSON.createObjectNode();
+        node.put("offset", record.offset());
+        node.put("timestamp", record.timestamp());
+        node.put("key", hex(record.key()));
+        node.put("value", hex(record.value()));
+        ArrayNode headers = node.putArray("headers");
+        for (Header header : record.headers()) {
+            headers.addObject().put("key", header.key()).put("value", hex(header.value()));
+        }
+        return node;
+    }
+
+    /** "at" is earliest, latest, max-timestamp, or milliseconds; the answer's offset is -1 where there is none. */
+    private JsonNode offset(JsonNode command) throws Exception {
+        String at = command.get("at").asText();
+        OffsetSpec spec;
+        switch (at) {
+            case "earliest":
+                spec = OffsetSpec.earliest();
+                break;
+            case "latest":
+                spec = OffsetSpec.latest();
+                break;
+            case "max-timestamp":
+                spec = OffsetSpec.maxTimestamp();
+                break;
+            default:
+                spec = OffsetSpec.forTimestamp(Long.parseLong(at));
+        }
+        return JSON.getNodeFactory().numberNode(
+            admin.listOffsets(Map.of(partition(command), spec)).partitionResult(partition(command)).get().offset());
+    }
+
+    private JsonNode createTopic(JsonNode command) throws Exception {
+        Map<String, String> configs = new HashMap<>();
+        command.path("configs").properties().forEach(each -> configs.put(each.getKey(), each.getValue().asText()));
+        NewTopic topic = new NewTopic(command.get("topic").asText(), Optional.of(command.get("partitions").asInt()),
+            command.hasNonNull("replicationFactor")
+                ? Optional.of((short) command.get("replicationFactor").asInt())
+                : Optional.empty());
+        admin.createTopics(List.of(topic.configs(configs))).all().get();
+        return JSON.nullNode();
+    }
+
+    /** Sets quotas of one client id; a null value takes the quota away. */
+    private JsonNode quota(JsonNode command) throws Exception {
+        ClientQuotaEntity entity =
+            new ClientQuotaEntity(Collections.singletonMap(ClientQuotaEntity.CLIENT_ID, command.get("clientId").asText()));
+        List<ClientQuotaAlteration.Op> ops = new ArrayList<>();
+        command.get("quotas").properties().forEach(each -> ops.add(
+            new ClientQuotaAlteration.Op(each.getKey(), each.getValue().isNull() ? null : each.getValue().asDouble())));
+        admin.alterClientQuotas(List.of(new ClientQuotaAlteration(entity, ops))).all().get();
+        return JSON.nullNode();
+    }
+
+    private Properties config(JsonNode command) {
+        Properties config = new Properties();
+        config.put("bootstrap.servers", bootstrap);
+        command.path("config").properties().forEach(each -> config.put(each.getKey(), each.getValue().asText()));
+        return config;
+    }
+
+    private static TopicPartition partition(JsonNode command) {
+        return new TopicPartition(command.get("topic").asText(), command.get("partition").asInt());
+    }
+
+    private static byte[] bytes(JsonNode hex) {
+        return hex == null || hex.isNull() ? null : HexFormat.of().parseHex(hex.asText());
+    }
+
+    private static String hex(byte[] bytes) {
+        return bytes == null ? null : HexFormat.of().formatHex(bytes);
+    }
+}

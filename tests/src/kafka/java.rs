@@ -1,0 +1,167 @@
+//! Kafka's own Java client, as one long-lived process that is told what to do in lines of JSON.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::install::Installation;
+use crate::message::Message;
+
+/// The Java program of `tests/java/Interop.java`, running against one cluster.
+///
+/// It ends with its standard input, and so with this process. Calls may overlap. All but [`Self::call`] panic with what
+/// Java said when something goes wrong.
+#[derive(Debug)]
+pub struct Java {
+    process: Child,
+    input: Mutex<Option<ChildStdin>>,
+    waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>,
+    next_id: AtomicU64,
+}
+
+impl Java {
+    pub(super) fn start(installation: &Installation, bootstrap: &str, log: &Path) -> Result<Self, String> {
+        let java = installation.java();
+        let spawned = File::create(log).and_then(|log| {
+            Command::new(&java[0])
+                .args(&java[1..])
+                .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "Interop", bootstrap])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(log)
+                .spawn()
+        });
+        let mut process = spawned.map_err(|e| format!("cannot start Java: {e}"))?;
+        let input = Mutex::new(process.stdin.take());
+        let waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>> = Arc::default();
+        let output = BufReader::new(process.stdout.take().expect("stdout is piped"));
+        let answered = Arc::clone(&waiting);
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let answer: Value = serde_json::from_str(&line).unwrap_or_default();
+                let mut waiting = answered.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(call) = answer["id"].as_u64().and_then(|id| waiting.remove(&id)) {
+                    // A caller that is gone needs no answer.
+                    let _ = call.send(answer);
+                }
+            }
+            // Drops the senders, which tells their callers.
+            answered.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        });
+        Ok(Self { process, input, waiting, next_id: AtomicU64::new(0) })
+    }
+
+    /// Runs one command of the program, for at most two minutes.
+    ///
+    /// # Errors
+    ///
+    /// What Java says, beginning with the class of its exception.
+    pub async fn call(&self, command: &str, mut arguments: Value) -> Result<Value, String> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        arguments["id"] = id.into();
+        arguments["command"] = command.into();
+        let (sender, answer) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
+        {
+            let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+            let input = input.as_mut().ok_or("the Java program was ended")?;
+            writeln!(input, "{arguments}").map_err(|e| format!("the Java program is gone: {e}"))?;
+        }
+        let answer = tokio::time::timeout(Duration::from_secs(120), answer).await;
+        let mut answer = answer
+            .map_err(|_| format!("{command}: no answer within two minutes"))?
+            .map_err(|_| format!("{command}: the Java program has ended"))?;
+        match answer["error"].as_str() {
+            Some(error) => Err(format!("{command}: {error}")),
+            None => Ok(answer["result"].take()),
+        }
+    }
+
+    /// Appends by a `KafkaProducer`; the offsets.
+    pub async fn produce(
+        &self,
+        topic: &str,
+        partition: i32,
+        compression: &str,
+        records: &[Message],
+    ) -> Vec<i64> {
+        self.produce_with(topic, partition, compression, records, json!({})).await
+    }
+
+    /// The same with settings of the producer, by their names.
+    pub async fn produce_with(
+        &self,
+        topic: &str,
+        partition: i32,
+        compression: &str,
+        records: &[Message],
+        config: Value,
+    ) -> Vec<i64> {
+        let arguments = json!({
+            "topic": topic, "partition": partition, "compression": compression, "records": records, "config": config,
+        });
+        self.must("produce", arguments).await
+    }
+
+    /// Reads by a `KafkaConsumer` from offset `from` to before `to`, or to the end of now.
+    pub async fn consume(&self, topic: &str, partition: i32, from: i64, to: Option<i64>) -> Vec<Message> {
+        self.must("consume", json!({ "topic": topic, "partition": partition, "from": from, "to": to })).await
+    }
+
+    /// ListOffsets by Kafka's admin client: `at` is `earliest`, `latest`, `max-timestamp` or milliseconds; −1 for none.
+    pub async fn offset(&self, topic: &str, partition: i32, at: &str) -> i64 {
+        self.must("offset", json!({ "topic": topic, "partition": partition, "at": at })).await
+    }
+
+    /// The names of all topics that are not Kafka's own.
+    pub async fn topics(&self) -> Vec<String> {
+        self.must("topics", json!({})).await
+    }
+
+    /// Creates a topic with the cluster's replication factor.
+    pub async fn create_topic(&self, topic: &str, partitions: i32, configs: &[(&str, &str)]) {
+        let configs: serde_json::Map<_, _> =
+            configs.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))).collect();
+        let arguments = json!({ "topic": topic, "partitions": partitions, "configs": configs });
+        self.must("createTopic", arguments).await
+    }
+
+    /// Deletes a topic.
+    pub async fn delete_topic(&self, topic: &str) {
+        self.must("deleteTopic", json!({ "topic": topic })).await
+    }
+
+    /// Deletes the records of a partition before an offset.
+    pub async fn delete_records(&self, topic: &str, partition: i32, before: i64) {
+        self.must("deleteRecords", json!({ "topic": topic, "partition": partition, "before": before })).await
+    }
+
+    /// Limits what clients with this id produce, in bytes a second and broker; `None` takes the limit away.
+    pub async fn producer_quota(&self, client_id: &str, bytes_per_second: Option<u64>) {
+        let quotas = json!({ "producer_byte_rate": bytes_per_second });
+        self.must("quota", json!({ "clientId": client_id, "quotas": quotas })).await
+    }
+
+    async fn must<T: DeserializeOwned>(&self, command: &str, arguments: Value) -> T {
+        let result = self.call(command, arguments).await.unwrap_or_else(|e| panic!("Java: {e}"));
+        serde_json::from_value(result)
+            .unwrap_or_else(|e| panic!("Java: {command}: not what was asked for: {e}"))
+    }
+}
+
+impl Drop for Java {
+    fn drop(&mut self) {
+        // Its input ends, and so does the program.
+        *self.input.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let _ = self.process.wait();
+    }
+}

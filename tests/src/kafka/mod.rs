@@ -1,0 +1,226 @@
+//! Real Apache Kafka, started here or named by `KAFKA_CONNECT`.
+
+mod cluster;
+mod install;
+mod java;
+mod process;
+mod ready;
+
+use std::fmt;
+use std::process::Command;
+use std::sync::OnceLock;
+
+pub use self::cluster::{Cluster, ClusterConfig, Listener, Node};
+use self::install::Installation;
+pub use self::java::Java;
+
+/// A version of Apache Kafka that the tests run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// 3.9.2, the last one that speaks the protocol versions of ZooKeeper's days.
+    V3_9_2,
+    /// 4.3.1, the newest.
+    V4_3_1,
+}
+
+impl Version {
+    /// As Maven writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V3_9_2 => "3.9.2",
+            Self::V4_3_1 => "4.3.1",
+        }
+    }
+
+    fn pom(self) -> &'static str {
+        match self {
+            Self::V3_9_2 => include_str!("../../kafka/3.9.2/pom.xml"),
+            Self::V4_3_1 => include_str!("../../kafka/4.3.1/pom.xml"),
+        }
+    }
+
+    fn installation(self) -> Result<&'static Installation, String> {
+        static INSTALLATIONS: [OnceLock<Result<Installation, String>>; 2] = [const { OnceLock::new() }; 2];
+        let installation = INSTALLATIONS[self as usize].get_or_init(|| Installation::of(self));
+        installation.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A cluster to test against, and Kafka's own tools for it.
+#[derive(Debug)]
+pub struct Kafka {
+    bootstrap: Vec<String>,
+    version: Option<Version>,
+    cluster: Option<Cluster>,
+    java: OnceLock<Java>,
+}
+
+impl Kafka {
+    /// The broker of this version that the tests of this process share: nobody ends it. Topics come into being when
+    /// somebody asks for them, as is Kafka's default.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be had.
+    pub fn shared(version: Version) -> &'static Self {
+        static SHARED: [OnceLock<Result<Kafka, String>>; 2] = [const { OnceLock::new() }; 2];
+        let started =
+            SHARED[version as usize].get_or_init(|| Self::try_start(version, &ClusterConfig::default()));
+        started.as_ref().unwrap_or_else(|e| panic!("no Kafka {version}: {e}"))
+    }
+
+    /// A cluster of one's own, ended with the value.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be had.
+    pub fn start(version: Version, config: &ClusterConfig) -> Self {
+        Self::try_start(version, config).unwrap_or_else(|e| panic!("no Kafka {version}: {e}"))
+    }
+
+    /// The cluster of `KAFKA_CONNECT`.
+    ///
+    /// # Panics
+    ///
+    /// If the variable is not set.
+    pub fn external() -> &'static Self {
+        static EXTERNAL: OnceLock<Kafka> = OnceLock::new();
+        EXTERNAL.get_or_init(|| {
+            let brokers = std::env::var("KAFKA_CONNECT").expect("KAFKA_CONNECT=host:port[,…] is set");
+            let bootstrap = brokers.split(',').map(|broker| broker.trim().to_owned()).collect();
+            Self { bootstrap, version: None, cluster: None, java: OnceLock::new() }
+        })
+    }
+
+    /// `host:port` of brokers, without encryption or authentication.
+    pub fn bootstrap(&self) -> Vec<String> {
+        self.bootstrap.clone()
+    }
+
+    /// Its version; not known of an external one.
+    pub fn version(&self) -> Option<Version> {
+        self.version
+    }
+
+    /// The processes, unless it is an external one.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    /// Kafka's Java client of this version (4.3.1 for an external cluster).
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    pub fn java(&self) -> &Java {
+        self.java.get_or_init(|| {
+            let start = || {
+                let dir = match &self.cluster {
+                    Some(cluster) => cluster.dir(),
+                    None => &install::RUN.as_ref().map_err(Clone::clone)?.dir,
+                };
+                Java::start(self.tools().installation()?, &self.bootstrap.join(","), &dir.join("java.log"))
+            };
+            start().unwrap_or_else(|e| panic!("no Java client: {e}"))
+        })
+    }
+
+    /// A name for a topic that nobody else has.
+    pub fn topic_name(&self, what: &str) -> String {
+        format!("{what}-{}", install::uuid())
+    }
+
+    /// A new topic with these settings; its name.
+    pub async fn topic(&self, what: &str, partitions: i32, configs: &[(&str, &str)]) -> String {
+        let name = self.topic_name(what);
+        self.java().create_topic(&name, partitions, configs).await;
+        name
+    }
+
+    /// The end offset of each partition, asked of Kafka's `GetOffsetShell`.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    pub async fn end_offsets(&self, topic: &str) -> Vec<i64> {
+        let bootstrap = self.bootstrap.join(",");
+        let topic_pattern = topic.replace('.', "\\.");
+        let arguments = [
+            "org.apache.kafka.tools.GetOffsetShell",
+            "--bootstrap-server",
+            &bootstrap,
+            "--topic",
+            &topic_pattern,
+        ];
+        let printed = self.tool(&arguments).await;
+        let parse = |line: &str| {
+            let (rest, offset) = line.rsplit_once(':')?;
+            let (name, partition) = rest.rsplit_once(':')?;
+            (name == topic).then_some(())?;
+            Some((partition.parse::<u32>().ok()?, offset.parse::<i64>().ok()?))
+        };
+        let mut offsets: Vec<_> = printed.lines().filter_map(parse).collect();
+        offsets.sort_unstable();
+        assert!(!offsets.is_empty(), "GetOffsetShell said: {printed}");
+        offsets.into_iter().map(|(_, offset)| offset).collect()
+    }
+
+    /// What Kafka's `DumpLogSegments` prints of the first segment of a partition on a node: batches and their records.
+    ///
+    /// # Panics
+    ///
+    /// If it fails, or the cluster is an external one.
+    pub async fn dump_log(&self, node: u16, topic: &str, partition: i32) -> String {
+        let cluster = self.cluster().expect("a cluster of ours");
+        let segment = cluster.node(node).data().join(format!("{topic}-{partition}/{:020}.log", 0));
+        let class = match self.tools() {
+            Version::V3_9_2 => "kafka.tools.DumpLogSegments",
+            Version::V4_3_1 => "org.apache.kafka.tools.DumpLogSegments",
+        };
+        self.tool(&[class, "--deep-iteration", "--print-data-log", "--files", &segment.to_string_lossy()])
+            .await
+    }
+
+    /// Runs the main class of one of Kafka's tools; what it prints.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    pub async fn tool(&self, command: &[&str]) -> String {
+        let installation = self.tools().installation().unwrap_or_else(|e| panic!("no tools of Kafka: {e}"));
+        let java = installation.java();
+        let mut tool = Command::new(&java[0]);
+        tool.args(&java[1..]).arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn").args(command);
+        let output = tokio::task::spawn_blocking(move || tool.output()).await.expect("no panic there");
+        let output = output.unwrap_or_else(|e| panic!("{}: {e}", command[0]));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{}: {}: {said}\n{}",
+            command[0],
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        said
+    }
+
+    fn tools(&self) -> Version {
+        self.version.unwrap_or(Version::V4_3_1)
+    }
+
+    fn try_start(version: Version, config: &ClusterConfig) -> Result<Self, String> {
+        let cluster = Cluster::start(version, config)?;
+        Ok(Self {
+            bootstrap: cluster.bootstrap(),
+            version: Some(version),
+            cluster: Some(cluster),
+            java: OnceLock::new(),
+        })
+    }
+}

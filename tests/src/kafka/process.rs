@@ -1,0 +1,138 @@
+//! A child process that does not outlive this one, however this one ends.
+
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A process under a shell that kills it when the pipe from here to there is closed: by [`Drop`], or by the end of
+/// this process, SIGKILL included.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    shell: Child,
+    pid: Pid,
+    leash: Option<ChildStdin>,
+    said: BufReader<ChildStdout>,
+}
+
+// Arguments: the log, the directory to remove once nobody wants it any more, the command. The group of its own keeps
+// the terminal's Ctrl-C from ending the guard alone.
+const GUARD: &str = r#"
+log=$1; data=$2; shift 2
+exec 3<&0 2>/dev/null
+"$@" </dev/null >>"$log" 2>&1 3<&- &
+child=$!
+{ read -r _ <&3; kill -KILL "$child"; } &
+guard=$!
+trap '' PIPE
+echo "$child"
+wait "$child"
+status=$?
+kill "$guard"
+wait "$guard"
+echo "$status"
+read -r _ <&3 || rm -rf "$data"
+"#;
+
+impl Guarded {
+    /// Starts `command`; its output goes to the end of `log`. `data` is removed after it unless [`Self::wait`] was
+    /// called.
+    pub(super) fn start(
+        command: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        log: &Path,
+        data: &Path,
+    ) -> io::Result<Self> {
+        let mut shell = Command::new("sh")
+            .args(["-c", GUARD, "guard"])
+            .args([log, data])
+            .args(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let leash = shell.stdin.take();
+        let mut said = BufReader::new(shell.stdout.take().expect("stdout is piped"));
+        let mut line = String::new();
+        said.read_line(&mut line)?;
+        let pid = line.trim().parse().ok().and_then(Pid::from_raw);
+        let pid =
+            pid.ok_or_else(|| io::Error::other(format!("the guard said {line:?}, not a process id")))?;
+        Ok(Self { shell, pid, leash, said })
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+        kill_process(self.pid, signal).map_err(io::Error::from)
+    }
+
+    /// Whether it still runs.
+    pub(super) fn is_running(&self) -> bool {
+        rustix::process::test_kill_process(self.pid).is_ok()
+    }
+
+    /// Waits for its end and keeps its data; the shell's exit status (128 + signal).
+    pub(super) fn wait(mut self) -> io::Result<String> {
+        let mut status = String::new();
+        self.said.read_line(&mut status)?;
+        if let Some(mut leash) = self.leash.take() {
+            leash.write_all(b"keep\n")?;
+        }
+        self.shell.wait()?;
+        Ok(status.trim().to_owned())
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.leash = None;
+        // Neither can fail in a way that could be mended here; the guard does its work in any case.
+        let _ = self.shell.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::kafka::install;
+
+    #[test]
+    fn a_closed_leash_ends_it_and_clears_up() {
+        let (dir, process) = sleeper("dropped");
+        let pid = process.pid;
+        assert!(process.is_running());
+        // What the system does when this process ends in any way.
+        drop(process);
+        assert!(rustix::process::test_kill_process(pid).is_err(), "{pid:?} still runs");
+        assert!(!dir.join("data").exists());
+        assert_eq!(fs::read_to_string(dir.join("log")).unwrap(), "started\n");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_was_waited_for_leaves_its_data() {
+        for (signal, status) in [(Signal::KILL, "137"), (Signal::TERM, "143")] {
+            let (dir, process) = sleeper("waited");
+            process.signal(signal).unwrap();
+            assert_eq!(process.wait().unwrap(), status);
+            assert!(dir.join("data").exists());
+            fs::remove_dir_all(dir).unwrap();
+        }
+    }
+
+    fn sleeper(name: &str) -> (PathBuf, Guarded) {
+        let dir = install::root().join(format!("{name}-{}", install::uuid()));
+        fs::create_dir_all(dir.join("data")).unwrap();
+        let log = dir.join("log");
+        let process =
+            Guarded::start(["sh", "-c", "echo started; exec sleep 1000"], &log, &dir.join("data")).unwrap();
+        while fs::read_to_string(&log).unwrap_or_default().is_empty() {
+            std::thread::yield_now();
+        }
+        (dir, process)
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests against real Apache Kafka, one binary, so that they share brokers.
+
+#![allow(clippy::unwrap_used)] // Clippy takes only functions marked as tests for tests.
+
+mod support;
