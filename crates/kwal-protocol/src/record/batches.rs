@@ -73,11 +73,15 @@ impl Batches {
             _ => return Err(error(BatchErrorKind::Length(length))),
         };
         let Some(&magic) = rest.get(MAGIC_AT) else { return Ok(None) };
-        // In Kafka's order: a magic that is none is an error even if the batch is cut off.
-        if magic != BatchHeader::MAGIC as u8 {
-            return Err(error(BatchErrorKind::Magic(magic as i8)));
+        // In Kafka's order: a magic that there is not is an error even if the batch is cut off.
+        let magic = magic as i8;
+        if !(0..=BatchHeader::MAGIC).contains(&magic) {
+            return Err(error(BatchErrorKind::Magic(magic)));
         }
         let Some(batch) = rest.get(..size) else { return Ok(None) };
+        if magic != BatchHeader::MAGIC {
+            return Err(error(BatchErrorKind::Magic(magic)));
+        }
         let Some(header) = batch.first_chunk::<{ BatchHeader::LEN }>() else {
             return Err(error(BatchErrorKind::TooShort(size)));
         };

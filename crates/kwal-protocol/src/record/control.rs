@@ -37,7 +37,15 @@ impl ControlRecord {
     /// # Errors
     /// If the key, or the value of an end of a transaction, is null or too short.
     pub fn decode(record: &RecordView<'_>) -> Result<Self, DecodeError> {
-        let key = Field { name: "key", bytes: record.key };
+        Self::from_key_and_value(record.key, record.value)
+    }
+
+    /// The same from the key and the value of a record.
+    ///
+    /// # Errors
+    /// Those of [`decode`](Self::decode).
+    pub fn from_key_and_value(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Self, DecodeError> {
+        let key = Field { name: "key", bytes: key };
         let key_version = i16::from_be_bytes(key.array(0)?);
         let control_type = ControlType(i16::from_be_bytes(key.array(2)?));
         let committed = match control_type {
@@ -45,7 +53,7 @@ impl ControlRecord {
             ControlType::COMMIT => true,
             _ => return Ok(Self::Other { key_version, control_type }),
         };
-        let coordinator_epoch = i32::from_be_bytes(Field { name: "value", bytes: record.value }.array(2)?);
+        let coordinator_epoch = i32::from_be_bytes(Field { name: "value", bytes: value }.array(2)?);
         Ok(Self::EndTransaction(EndTransaction { key_version, committed, coordinator_epoch }))
     }
 

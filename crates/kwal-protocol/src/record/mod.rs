@@ -13,6 +13,7 @@
 //!   whatever is in the batch: control batches and those that compaction emptied move the position too.
 //! * Writing: [`BatchBuilder`] writes each record once, [`EncodedBatch`] is the result, into which producer id, epoch and
 //!   sequence are [stamped](EncodedBatch::stamp) without going over the records again.
+//! * [`RawBatch`] is a batch with every field laid open, for tools, brokers and tests.
 
 mod batches;
 mod builder;
@@ -21,6 +22,9 @@ pub mod crc;
 mod error;
 mod header;
 mod headers;
+#[cfg(feature = "serde")]
+mod json;
+mod raw;
 mod records;
 
 pub use self::{
@@ -30,6 +34,7 @@ pub use self::{
     error::{BatchError, BatchErrorKind, BuildError},
     header::{BatchHeader, NO_TIMESTAMP, TimestampType},
     headers::{Header, HeaderView, Headers, IntoHeaderBytes, IntoHeaderValue},
+    raw::{RawBatch, RawRecord},
     records::{HeadersIter, OwnedRecord, OwnedRecords, RecordIter, RecordView, Records},
 };
 pub use crate::compression::Compression;

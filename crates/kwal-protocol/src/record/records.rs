@@ -168,7 +168,7 @@ impl<'a> RecordView<'a> {
 
     /// The same with slices of `body`, which is what it was read from.
     #[inline]
-    fn slice_of(&self, body: &Bytes) -> OwnedRecord {
+    pub(super) fn slice_of(&self, body: &Bytes) -> OwnedRecord {
         OwnedRecord {
             offset: self.offset,
             timestamp_ms: self.timestamp_ms,
@@ -283,6 +283,15 @@ impl<'a> Iterator for HeadersIter<'a> {
 impl ExactSizeIterator for HeadersIter<'_> {}
 impl FusedIterator for HeadersIter<'_> {}
 
+/// The time of a record: the batch's if the broker set it, whatever the delta says.
+#[inline]
+pub(super) const fn timestamp_ms(batch: &BatchHeader, delta: i64) -> i64 {
+    match batch.timestamp_type() {
+        TimestampType::LogAppendTime => batch.max_timestamp,
+        TimestampType::CreateTime => batch.base_timestamp.wrapping_add(delta),
+    }
+}
+
 /// How far an iterator has come.
 #[derive(Clone, Copy, Debug, Default)]
 struct Walk {
@@ -369,13 +378,9 @@ impl<'a> Reader<'a> {
         if !self.0.is_empty() {
             return Err((DecodeErrorKind::TrailingBytes(self.0.len()), "length"));
         }
-        let timestamp_ms = match batch.timestamp_type() {
-            TimestampType::LogAppendTime => batch.max_timestamp,
-            TimestampType::CreateTime => batch.base_timestamp.wrapping_add(timestamp_delta),
-        };
         Ok(RecordView {
             offset: batch.base_offset.wrapping_add(offset_delta.into()),
-            timestamp_ms,
+            timestamp_ms: timestamp_ms(batch, timestamp_delta),
             sequence: sequence(batch.base_sequence, offset_delta),
             attributes: attributes as i8,
             timestamp_delta,

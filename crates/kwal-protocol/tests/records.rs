@@ -1,0 +1,238 @@
+//! Record batches against the golden vectors: see `tests/vectors/README.md`.
+
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
+mod support;
+
+use bytes::Bytes;
+use kwal_protocol::{
+    compression::Compression,
+    record::{
+        BatchBuilder, BatchError, Batches, Header, HeaderView, OwnedRecord, RawBatch, RecordView,
+        TimestampType,
+    },
+};
+use serde_json::Value;
+
+use crate::support::{unhex, vectors};
+
+const LIMIT: usize = 16 << 20;
+
+/// The vectors that this build can read: the batches of magic 2, in codecs that are there.
+fn readable() -> Vec<Value> {
+    let mut all = vectors("records");
+    let count = all.len();
+    all.retain(|vector| !needs_more(vector));
+    let readable = if Compression::Lz4.is_built_in() { 269 } else { 229 };
+    assert_eq!((all.len(), count), (readable, 503), "another set of vectors: look at what is left out");
+    all
+}
+
+/// Whether a vector is about an older format, or a codec that is not built in.
+fn needs_more(vector: &Value) -> bool {
+    let name = vector["name"].as_str().unwrap();
+    let batches = vector["batches"].as_array().unwrap();
+    let missing = |codec: &Compression| !codec.is_built_in();
+    let mut codecs = Compression::ALL.into_iter().filter(missing).map(Compression::name);
+    let in_batches = |codec: &str| batches.iter().any(|batch| batch["compression"] == codec);
+    codecs.any(|codec| name.contains(codec) || in_batches(codec))
+        || ["v0", "v1"].iter().any(|magic| name.split('-').any(|word| word == *magic))
+        || batches.iter().any(|batch| batch["magic"] != 2)
+}
+
+/// All batches, and what came instead of the next one.
+fn read(bytes: &Bytes) -> (Vec<RawBatch>, usize, Option<BatchError>) {
+    let mut batches = Batches::new(bytes.clone());
+    let mut read = Vec::new();
+    while let Some(batch) = batches.next() {
+        match batch.and_then(|batch| RawBatch::from_batch(&batch, LIMIT)) {
+            Ok(batch) => read.push(batch),
+            Err(fault) => return (read, batches.consumed(), Some(fault)),
+        }
+    }
+    (read, batches.consumed(), None)
+}
+
+#[test]
+fn batches_are_as_kafka_describes_them() {
+    for vector in readable() {
+        let (name, bytes) = (&vector["name"], unhex(&vector["hex"]));
+        let (batches, consumed, fault) = read(&bytes);
+        let mut expected = vector["batches"].clone();
+        for batch in expected.as_array_mut().unwrap() {
+            batch.as_object_mut().unwrap().remove("uncompressedRecords");
+        }
+        assert_eq!(serde_json::to_value(&batches).unwrap(), expected, "{name}");
+        if vector["expect"] == "ok" {
+            assert_eq!(fault, None, "{name}");
+            assert_eq!(vector["consumedBytes"], consumed, "{name}");
+            assert_eq!(vector["trailingBytes"], bytes.len() - consumed, "{name}");
+        } else {
+            let fault = fault.unwrap_or_else(|| panic!("{name} is read"));
+            assert_eq!(vector["failedBatch"], batches.len(), "{name}: {fault}");
+            assert_eq!(vector["failedAt"], fault.position, "{name}: {fault}");
+        }
+    }
+}
+
+#[test]
+fn uncompressed_records_are_those_that_were_compressed() {
+    let mut seen = 0;
+    for vector in readable() {
+        let batches = Batches::new(unhex(&vector["hex"]));
+        for (batch, expected) in batches.zip(vector["batches"].as_array().unwrap()) {
+            if let Some(expected) = expected.get("uncompressedRecords") {
+                assert_eq!(
+                    *batch.unwrap().records(LIMIT).unwrap().bytes(),
+                    unhex(expected),
+                    "{}",
+                    vector["name"]
+                );
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen > 20, Compression::Lz4.is_built_in(), "{seen}");
+}
+
+#[test]
+fn fields_taken_as_they_are_make_the_same_bytes() {
+    let mut seen = 0;
+    for vector in readable().iter().filter(|vector| vector["reencode"] == true) {
+        let expected = unhex(&vector["hex"]);
+        let from_json: Vec<RawBatch> = serde_json::from_value(vector["batches"].clone()).unwrap();
+        let (from_bytes, ..) = read(&expected);
+        assert_eq!(from_json, from_bytes, "{}", vector["name"]);
+        let encoded: Vec<_> = from_json.iter().flat_map(|batch| batch.encode().unwrap()).collect();
+        assert_eq!(encoded, expected, "{}", vector["name"]);
+        seen += 1;
+    }
+    assert!(seen > 100, "{seen}");
+}
+
+#[test]
+fn compressed_batches_come_back() {
+    for vector in readable().iter().filter(|vector| vector["reencode"] == false && vector["expect"] == "ok") {
+        for batch in read(&unhex(&vector["hex"])).0 {
+            let (again, _, fault) = read(&batch.encode().unwrap());
+            assert_eq!(fault, None, "{}", vector["name"]);
+            assert_eq!(again[0].records, batch.records, "{}", vector["name"]);
+        }
+    }
+}
+
+#[test]
+fn a_producers_batches_are_built_to_the_byte() {
+    let mut seen = 0;
+    for vector in readable().iter().filter(|vector| vector["clientStyle"] == true) {
+        let expected = unhex(&vector["hex"]);
+        let mut encoded = Vec::new();
+        for raw in read(&expected).0 {
+            let mut builder = BatchBuilder::new(raw.header.compression().unwrap());
+            for (i, record) in raw.records.iter().enumerate() {
+                let (key, value) = (record.key.as_deref(), record.value.as_deref());
+                let index = builder.push(raw.timestamp_ms(record), key, value, &record.headers);
+                assert_eq!(index as usize, i);
+            }
+            let (header, size) = (raw.header, builder.size_in_bytes());
+            let batch = builder
+                .finish()
+                .unwrap()
+                .stamp(header.producer_id, header.producer_epoch, header.base_sequence)
+                .with_transactional(header.is_transactional())
+                .at(header.base_offset, header.partition_leader_epoch);
+            assert_eq!(batch.header(), header, "{}", vector["name"]);
+            assert_eq!(batch.to_bytes(), [&batch.header_bytes()[..], batch.body()].concat());
+            assert_eq!((batch.size_in_bytes(), batch.uncompressed_size()), (size, size));
+            assert_eq!(batch.record_count(), raw.records.len());
+            encoded.extend(batch.to_bytes());
+        }
+        assert_eq!(encoded, expected, "{}", vector["name"]);
+        seen += 1;
+    }
+    assert!(seen > 50, "{seen}");
+}
+
+#[test]
+fn borrowed_and_owned_records_are_the_same() {
+    for vector in readable() {
+        for batch in Batches::new(unhex(&vector["hex"])).map_while(Result::ok) {
+            let Ok(records) = batch.records(LIMIT) else { continue };
+            let borrowed: Vec<_> = records.iter().map(|record| record.map(owned)).collect();
+            let detached: Vec<_> =
+                records.iter().map(|record| record.map(|record| record.to_detached())).collect();
+            let sliced: Vec<_> = records.clone().into_iter().collect();
+            assert_eq!(borrowed, sliced, "{}", vector["name"]);
+            assert_eq!(detached, sliced, "{}", vector["name"]);
+            for record in sliced.into_iter().flatten() {
+                assert_eq!(record.clone().into_detached(), record);
+            }
+            // Nothing comes after an error, however often one asks.
+            let mut iter = records.iter();
+            while iter.by_ref().next().is_some_and(|record| record.is_ok()) {}
+            assert!(iter.next().is_none());
+        }
+    }
+}
+
+fn owned(record: RecordView<'_>) -> OwnedRecord {
+    let header = |header: HeaderView<'_>| Header::new(header.key, header.value);
+    OwnedRecord {
+        offset: record.offset,
+        timestamp_ms: record.timestamp_ms,
+        key: record.key.map(Bytes::copy_from_slice),
+        value: record.value.map(Bytes::copy_from_slice),
+        headers: record.headers().map(header).collect(),
+    }
+}
+
+/// A tail is dropped silently wherever the cut is, and a cut that a wrong length hides is an error, never a panic.
+#[test]
+fn every_truncation_is_a_torn_tail_or_an_error() {
+    for vector in readable().iter().filter(|vector| vector["hex"].as_str().unwrap().len() < 4000) {
+        let bytes = unhex(&vector["hex"]);
+        let (whole, ..) = read(&bytes);
+        for len in 0..bytes.len() {
+            let (batches, consumed, fault) = read(&bytes.slice(..len));
+            assert_eq!(batches, whole[..batches.len()], "{} cut to {len}", vector["name"]);
+            assert!(consumed <= len);
+            if vector["expect"] == "ok" {
+                assert_eq!(fault, None, "{} cut to {len}", vector["name"]);
+            }
+        }
+    }
+}
+
+/// The checksum is made to fit, so that the bytes behind it are read: whatever they say, they are read or refused.
+#[test]
+fn no_flipped_bit_is_a_panic() {
+    for vector in readable().iter().filter(|vector| vector["hex"].as_str().unwrap().len() < 600) {
+        let bytes = unhex(&vector["hex"]);
+        for batch in Batches::new(bytes).map_while(Result::ok) {
+            for bit in 21 * 8..batch.size_in_bytes() * 8 {
+                let mut flipped = batch.bytes().to_vec();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                let crc = kwal_protocol::record::crc::checksum(&flipped[21..]);
+                flipped[17..21].copy_from_slice(&crc.to_be_bytes());
+                let (batches, _, fault) = read(&flipped.into());
+                assert_eq!(batches.len() + usize::from(fault.is_some()), 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn headers_of_batches_say_where_to_go_on() {
+    for vector in readable() {
+        let batches = Batches::new(unhex(&vector["hex"])).map_while(Result::ok);
+        for (batch, expected) in batches.zip(vector["batches"].as_array().unwrap()) {
+            let last = expected["lastOffset"].as_i64().unwrap();
+            assert_eq!(batch.next_offset(), last.wrapping_add(1), "{}", vector["name"]);
+            assert_eq!(batch.is_control(), expected["control"]);
+            assert_eq!(
+                batch.timestamp_type() == TimestampType::CreateTime,
+                expected["timestampType"] == "CREATE_TIME"
+            );
+        }
+    }
+}
