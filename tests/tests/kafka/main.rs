@@ -2,4 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // Clippy takes only functions marked as tests for tests.
 
+mod interop;
+mod peers;
 mod support;

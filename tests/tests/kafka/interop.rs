@@ -1,0 +1,34 @@
+//! What one client wrote, another reads, to the byte.
+
+use kwal_tests::kafka::Kafka;
+use kwal_tests::message::Message;
+
+use crate::peers::{Java, Librdkafka, Peer, Rskafka};
+
+kwal_tests::suite! {
+    shared: [librdkafka_and_java, rskafka_and_java],
+    own: [],
+}
+
+// The clients that judge kwal, judged by Kafka's own: what fails here is no fault of kwal's.
+
+async fn librdkafka_and_java(kafka: &'static Kafka) {
+    one_writes_other_reads::<Librdkafka, Java>(kafka, Librdkafka::samples).await;
+    one_writes_other_reads::<Java, Librdkafka>(kafka, Librdkafka::samples).await;
+}
+
+async fn rskafka_and_java(kafka: &'static Kafka) {
+    one_writes_other_reads::<Rskafka, Java>(kafka, Rskafka::samples).await;
+    one_writes_other_reads::<Java, Rskafka>(kafka, Rskafka::samples).await;
+}
+
+async fn one_writes_other_reads<Writer: Peer, Reader: Peer>(kafka: &Kafka, samples: fn() -> Vec<Message>) {
+    for compression in Writer::COMPRESSIONS {
+        let topic = kafka.topic("interop", 2, &[]).await;
+        let samples = samples();
+        let offsets = Writer::produce(kafka, &topic, 1, compression, &samples).await;
+        assert!(offsets.iter().copied().eq(samples.iter().map(|sample| sample.offset)), "{offsets:?}");
+        let read = Reader::consume(kafka, &topic, 1, 0, samples.len()).await;
+        assert_eq!(read, samples, "{compression}");
+    }
+}

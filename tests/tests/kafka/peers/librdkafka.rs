@@ -1,0 +1,110 @@
+//! librdkafka, by the rdkafka crate.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kwal_tests::kafka::Kafka;
+use kwal_tests::message::{Message, MessageHeader};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientContext, util::Timeout};
+
+use super::Peer;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(crate) struct Librdkafka;
+
+impl Peer for Librdkafka {
+    async fn produce(
+        kafka: &Kafka,
+        topic: &str,
+        partition: i32,
+        compression: &str,
+        records: &[Message],
+    ) -> Vec<i64> {
+        let mut config = config(kafka);
+        config.set("compression.type", compression).set("acks", "all");
+        let (topic, records) = (topic.to_owned(), records.to_vec());
+        tokio::task::spawn_blocking(move || produce(&config, &topic, partition, &records)).await.unwrap()
+    }
+
+    async fn consume(kafka: &Kafka, topic: &str, partition: i32, from: i64, count: usize) -> Vec<Message> {
+        let mut config = config(kafka);
+        config.set("group.id", "unused").set("enable.auto.commit", "false").set("check.crcs", "true");
+        let topic = topic.to_owned();
+        tokio::task::spawn_blocking(move || consume(&config, &topic, partition, from, count)).await.unwrap()
+    }
+}
+
+fn config(kafka: &Kafka) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.bootstrap().join(","));
+    config
+}
+
+fn produce(config: &ClientConfig, topic: &str, partition: i32, records: &[Message]) -> Vec<i64> {
+    let delivered = Delivered::default();
+    let producer: BaseProducer<Delivered> = config.create_with_context(delivered.clone()).unwrap();
+    for (index, record) in records.iter().enumerate() {
+        let mut headers = OwnedHeaders::new();
+        for header in &record.headers {
+            headers = headers.insert(Header { key: &header.key, value: header.value.as_ref() });
+        }
+        let mut base: BaseRecord<'_, [u8], [u8], Box<usize>> =
+            BaseRecord::with_opaque_to(topic, Box::new(index))
+                .partition(partition)
+                .timestamp(record.timestamp);
+        base.key = record.key.as_deref();
+        base.payload = record.value.as_deref();
+        base.headers = (!record.headers.is_empty()).then_some(headers);
+        producer.send(base).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(Timeout::After(LIMIT)).unwrap();
+    let mut delivered = std::mem::take(&mut *delivered.0.lock().unwrap());
+    delivered.sort_unstable();
+    delivered.into_iter().map(|(_, offset)| offset).collect()
+}
+
+fn consume(config: &ClientConfig, topic: &str, partition: i32, from: i64, count: usize) -> Vec<Message> {
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(topic, partition, Offset::Offset(from)).unwrap();
+    consumer.assign(&assignment).unwrap();
+    let read = || convert(&consumer.poll(Timeout::After(LIMIT)).expect("a record within a minute").unwrap());
+    std::iter::repeat_with(read).take(count).collect()
+}
+
+fn convert(message: &BorrowedMessage<'_>) -> Message {
+    let header = |header: Header<'_, &[u8]>| MessageHeader {
+        key: header.key.to_owned(),
+        value: header.value.map(<[u8]>::to_vec),
+    };
+    Message {
+        offset: message.offset(),
+        timestamp: message.timestamp().to_millis().unwrap(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: message.headers().into_iter().flat_map(|headers| headers.iter().map(header)).collect(),
+    }
+}
+
+/// Index and offset of what was acknowledged.
+#[derive(Clone, Default)]
+struct Delivered(Arc<Mutex<Vec<(usize, i64)>>>);
+
+impl ClientContext for Delivered {}
+
+impl ProducerContext for Delivered {
+    type DeliveryOpaque = Box<usize>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
+        // A failure leaves a gap, which the caller's comparison finds.
+        if let Ok(message) = result {
+            self.0.lock().unwrap().push((*index, message.offset()));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The other clients, under one face.
+
+mod librdkafka;
+mod rskafka;
+
+use kwal_tests::kafka::Kafka;
+use kwal_tests::message::{Message, samples};
+
+pub(crate) use self::librdkafka::Librdkafka;
+pub(crate) use self::rskafka::Rskafka;
+
+/// A client that appends to a partition and reads it.
+pub(crate) trait Peer {
+    /// The codecs it is asked for.
+    const COMPRESSIONS: &'static [&'static str] = &["none", "lz4"];
+
+    /// What it can express of the samples, with offsets from 0.
+    fn samples() -> Vec<Message> {
+        samples()
+    }
+
+    /// Appends in order; the offsets.
+    async fn produce(
+        kafka: &Kafka,
+        topic: &str,
+        partition: i32,
+        compression: &str,
+        records: &[Message],
+    ) -> Vec<i64>;
+
+    /// `count` records from offset `from`.
+    async fn consume(kafka: &Kafka, topic: &str, partition: i32, from: i64, count: usize) -> Vec<Message>;
+}
+
+/// Kafka's own client.
+pub(crate) struct Java;
+
+impl Peer for Java {
+    async fn produce(
+        kafka: &Kafka,
+        topic: &str,
+        partition: i32,
+        compression: &str,
+        records: &[Message],
+    ) -> Vec<i64> {
+        kafka.java().produce(topic, partition, compression, records).await
+    }
+
+    async fn consume(kafka: &Kafka, topic: &str, partition: i32, from: i64, count: usize) -> Vec<Message> {
+        let to = from + i64::try_from(count).unwrap();
+        kafka.java().consume(topic, partition, from, Some(to)).await
+    }
+}
