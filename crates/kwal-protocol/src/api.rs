@@ -139,6 +139,11 @@ pub trait Body: Wire + Default + fmt::Debug {
 pub trait Request: Body {
     /// What answers it.
     type Response: Body;
+
+    /// Whether a broker answers this request: it does not answer a Produce request with acks = 0.
+    fn expects_reply(&self) -> bool {
+        true
+    }
 }
 
 /// A whole request frame: length, header, body.

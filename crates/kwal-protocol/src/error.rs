@@ -42,6 +42,14 @@ pub enum DecodeErrorKind {
     /// A tagged field whose size is not that of its value, or tags that do not rise.
     #[error("the tagged field {0} is malformed")]
     InvalidTag(u32),
+    /// A response is read as that of another API than was called.
+    #[error("the response of API {is} is read as one of API {expected}")]
+    OtherApi {
+        /// The key of the API that the reader asked for.
+        expected: i16,
+        /// The key of the API that was called.
+        is: i16,
+    },
     /// A byte that has no meaning where it stands.
     #[error("{0} is not allowed here")]
     InvalidValue(i64),

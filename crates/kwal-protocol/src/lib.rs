@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod compression;
+pub mod connection;
 pub mod error;
 pub mod error_code;
 pub mod header;

@@ -114,7 +114,8 @@ macro_rules! apis {
     ($(
         $(#[$meta:meta])*
         $const:ident = $key:literal $name:ident, versions $oldest:literal - $newest:literal, flexible $flexible:tt
-            $(, $plain:ident header)?: $request:ident => $response:ident;
+            $(, $plain:ident header)?: $request:ident => $response:ident
+            $(, silent $silent:expr)?;
     )*) => {
         impl ApiKey {
             $( $(#[$meta])* pub const $const: Self = Self($key); )*
@@ -164,6 +165,10 @@ macro_rules! apis {
 
             impl Request for $request {
                 type Response = $response;
+                $( fn expects_reply(&self) -> bool {
+                    let silent: fn(&Self) -> bool = $silent;
+                    !silent(self)
+                } )?
             }
 
             impl Body for $response {
@@ -188,7 +193,8 @@ macro_rules! apis {
 
 apis! {
     /// Appends record batches.
-    PRODUCE = 0 Produce, versions 0-13, flexible 9: ProduceRequest => ProduceResponse;
+    PRODUCE = 0 Produce, versions 0-13, flexible 9: ProduceRequest => ProduceResponse,
+        silent |request| request.acks == 0;
     /// Reads record batches.
     FETCH = 1 Fetch, versions 0-18, flexible 12: FetchRequest => FetchResponse;
     /// Looks offsets up.
