@@ -282,44 +282,19 @@ impl Fields<'_> {
         if length > MAX_RECORDS.saturating_sub(out.len() + varint::MAX_LEN_U32) {
             return false;
         }
-        out.reserve(length + Prefix::LEN + varint::MAX_LEN_U32);
-
-        let mut prefix = Prefix::default();
-        prefix.length(length);
-        prefix.byte(self.attributes as u8);
-        prefix.varint(varint::zigzag_i64(self.timestamp_delta));
-        prefix.varint(u64::from(varint::zigzag_i32(self.offset_delta)));
-        if let Some(key) = self.key {
-            prefix.length(key.len());
-            prefix.flush(out);
-            out.extend_from_slice(key);
-        } else {
-            prefix.byte(NULL);
-        }
-        match self.value {
-            Some(value) => {
-                prefix.length(value.len());
-                prefix.flush(out);
-                out.extend_from_slice(value);
-            }
-            None => prefix.byte(NULL),
-        }
-        prefix.length(header_count);
+        out.reserve(length + varint::MAX_LEN_U32);
+        put_length(out, length);
+        out.push(self.attributes as u8);
+        put_varint(out, varint::zigzag_i64(self.timestamp_delta));
+        put_varint(out, u64::from(varint::zigzag_i32(self.offset_delta)));
+        put_bytes(out, self.key);
+        put_bytes(out, self.value);
+        put_length(out, header_count);
         for header in headers {
             let header = header.into();
-            prefix.length(header.key.len());
-            prefix.flush(out);
-            out.extend_from_slice(header.key);
-            match header.value {
-                Some(value) => {
-                    prefix.length(value.len());
-                    prefix.flush(out);
-                    out.extend_from_slice(value);
-                }
-                None => prefix.byte(NULL),
-            }
+            put_bytes(out, Some(header.key));
+            put_bytes(out, header.value);
         }
-        prefix.flush(out);
         true
     }
 }
@@ -335,44 +310,85 @@ fn len_bytes(bytes: Option<&[u8]>) -> usize {
     bytes.map_or(1, |bytes| varint::len_u64((bytes.len() as u64) << 1).saturating_add(bytes.len()))
 }
 
-/// What is to be written between two byte strings: a handful of varints, appended in one go.
-#[derive(Default)]
-struct Prefix {
-    bytes: [u8; Self::LEN],
-    len: usize,
+/// A nullable field.
+#[inline]
+fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => {
+            put_length(out, bytes.len());
+            out.extend_from_slice(bytes);
+        }
+        None => out.push(NULL),
+    }
 }
 
-impl Prefix {
-    /// Length, attributes, deltas, a null key and a length; or a null value and two lengths.
-    const LEN: usize = 32;
+/// A length or a count, found to fit.
+#[inline]
+fn put_length(out: &mut Vec<u8>, length: usize) {
+    put_varint(out, (length as u64) << 1);
+}
 
-    #[inline]
-    fn byte(&mut self, byte: u8) {
-        self.bytes[self.len % Self::LEN] = byte;
-        self.len += 1;
+/// As [`varint::put_u64`], which costs more where the room is known to be there.
+#[inline]
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use super::*;
+    use crate::record::Headers;
+
+    #[test]
+    fn what_is_no_batch_is_refused() {
+        let empty = BatchBuilder::new(Compression::None);
+        assert_eq!(empty.size_in_bytes(), BatchHeader::LEN);
+        assert_eq!(empty.finish().unwrap_err(), BuildError::Empty);
+
+        let mut many = BatchBuilder::new(Compression::None);
+        many.push(0, None, None, &Headers::new());
+        many.count = i32::MAX as u32;
+        assert_eq!(many.push(0, None, None, &Headers::new()), i32::MAX as u32);
+        assert_eq!(many.finish().unwrap_err(), BuildError::TooManyRecords);
     }
 
-    /// A length that was found to fit.
-    #[inline]
-    fn length(&mut self, length: usize) {
-        self.varint((length as u64) << 1);
+    /// Nothing of what is too large is written, nor anything after it.
+    #[test]
+    fn more_than_two_gigabytes_are_refused() {
+        let megabyte = vec![0; 1 << 20];
+        let header = HeaderView { key: b"k", value: Some(&megabyte) };
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(0, None, Some(b"small"), &Headers::new());
+        let size = builder.size_in_bytes();
+        builder.push(0, None, None, iter::repeat_n(header, 2048));
+        builder.push(0, None, Some(b"small"), &Headers::new());
+        assert_eq!((builder.len(), builder.size_in_bytes()), (1, size));
+        assert_eq!(builder.finish().unwrap_err(), BuildError::TooLarge);
     }
 
-    #[inline]
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.byte(value as u8 | 0x80);
-            value >>= 7;
+    #[test]
+    fn timestamps_are_those_of_a_producer() {
+        let mut builder = BatchBuilder::new(Compression::None);
+        for timestamp in [5, 9, -7] {
+            builder.push(timestamp, None, None, &Headers::new());
         }
-        self.byte(value as u8);
+        let batch = builder.finish().unwrap();
+        assert_eq!((batch.header().base_timestamp, batch.max_timestamp()), (5, 9));
+        assert_eq!(batch.header().last_offset_delta, 2);
     }
 
-    /// Appends all of it, which is a few instructions, and takes back what is too much.
-    #[inline]
-    fn flush(&mut self, out: &mut Vec<u8>) {
-        let len = out.len() + self.len;
-        out.extend_from_slice(&self.bytes);
-        out.truncate(len);
-        self.len = 0;
+    #[test]
+    fn a_codec_that_is_not_built_in_is_refused() {
+        for codec in Compression::ALL.into_iter().filter(|codec| !codec.is_built_in()) {
+            let mut builder = BatchBuilder::new(codec);
+            builder.push(0, None, None, &Headers::new());
+            assert!(matches!(builder.finish(), Err(BuildError::Compression(_))), "{codec}");
+        }
     }
 }
