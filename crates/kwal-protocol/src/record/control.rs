@@ -141,3 +141,37 @@ impl Field<'_> {
         array.map_err(|kind| DecodeError { kind, at, field: self.name })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The key and value of `control-commit-85` in the golden vectors.
+    #[test]
+    fn an_end_of_a_transaction_leads_back() {
+        let (key, value) = ([0, 0, 0, 1], [0, 0, 0, 0, 0x03, 0x8a]);
+        let end = EndTransaction { key_version: 0, committed: true, coordinator_epoch: 906 };
+        let read = ControlRecord::from_key_and_value(Some(&key), Some(&value));
+        assert_eq!(read, Ok(ControlRecord::EndTransaction(end)));
+        assert_eq!(end.to_key_and_value(), (key, value));
+        let longer = ControlRecord::from_key_and_value(Some(&[0, 9, 0, 0, 1]), Some(&[0, 9, 0, 0, 0, 5, 1]));
+        let end = EndTransaction { key_version: 9, committed: false, coordinator_epoch: 5 };
+        assert_eq!(longer, Ok(ControlRecord::EndTransaction(end)));
+    }
+
+    #[test]
+    fn what_a_client_passes_over_needs_no_value() {
+        let read = ControlRecord::from_key_and_value(Some(&[0, 0, 0, 77]), None).unwrap();
+        assert_eq!(read, ControlRecord::Other { key_version: 0, control_type: ControlType(77) });
+        assert_eq!(format!("{:?} {:?}", ControlType(77), ControlType::ABORT), "ControlType(77) ABORT");
+    }
+
+    #[test]
+    fn too_short_is_refused() {
+        let fault = |key, value| ControlRecord::from_key_and_value(key, value).unwrap_err().to_string();
+        assert_eq!(fault(None, None), "null where a value is needed at byte 0 in key");
+        assert_eq!(fault(Some(&[0, 0, 0]), None), "the input ends too early at byte 2 in key");
+        assert_eq!(fault(Some(&[0; 4]), None), "null where a value is needed at byte 2 in value");
+        assert_eq!(fault(Some(&[0; 4]), Some(&[0; 5])), "the input ends too early at byte 2 in value");
+    }
+}

@@ -451,3 +451,18 @@ fn timestamp(ms: i64) -> Option<time::OffsetDateTime> {
     }
     time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok()
 }
+
+#[cfg(all(test, feature = "time"))]
+mod tests {
+    use super::timestamp;
+
+    #[test]
+    fn odd_times_are_no_dates() {
+        assert_eq!(timestamp(0), Some(time::OffsetDateTime::UNIX_EPOCH));
+        assert_eq!(timestamp(1_700_000_000_123).unwrap().unix_timestamp_nanos(), 1_700_000_000_123_000_000);
+        assert_eq!(timestamp(-2).unwrap().unix_timestamp_nanos(), -2_000_000);
+        for odd in [super::super::NO_TIMESTAMP, i64::MIN, i64::MAX] {
+            assert_eq!(timestamp(odd), None, "{odd}");
+        }
+    }
+}
