@@ -68,7 +68,7 @@ pub enum ConnectionError {
     },
     /// A request got no reply in time. As the stream cannot pass over a reply, the connection is closed with all that is
     /// in flight.
-    #[error("{api} version {version} got no reply within {after:?}, {ahead} requests were ahead of it")]
+    #[error("{api} version {version} got no reply within {after:?}{}", Ahead(*.ahead))]
     RequestTimedOut {
         /// The request that is overdue.
         api: ApiKey,
@@ -127,6 +127,19 @@ pub enum ConnectionError {
         /// What the broker named.
         theirs: Versions,
     },
+}
+
+/// What was sent before a request that is overdue, if there was anything.
+struct Ahead(usize);
+
+impl fmt::Display for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            1 => f.write_str(", nor did the request sent before it"),
+            count => write!(f, ", nor did the {count} requests sent before it"),
+        }
+    }
 }
 
 /// Where a connection stood when something happened to it.

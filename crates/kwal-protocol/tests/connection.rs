@@ -1,0 +1,910 @@
+//! The state machine of a connection, in memory and in a time of its own.
+
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
+mod support;
+
+use std::{
+    collections::VecDeque,
+    error::Error as _,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kwal_protocol::{
+    api::{ApiKey, Body, Versions, decode_request_header, encode_response},
+    connection::{
+        Call, CallError, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Misbehaviour,
+        OtherProtocol, Reply, Session, Stage,
+    },
+    error::{DecodeErrorKind, EncodeError},
+    error_code::ErrorCode,
+    messages::{
+        ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse,
+        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProduceRequest,
+    },
+};
+use proptest::prelude::*;
+use support::{unhex, vectors};
+
+/// A connection with its owner: everything that goes out is written at once, everything that is told is kept.
+struct Owner {
+    connection: Connection,
+    now: Instant,
+    inbox: BytesMut,
+    sent: VecDeque<(CorrelationId, Bytes)>,
+    events: VecDeque<Event>,
+    /// What the last input was answered with.
+    wants: usize,
+}
+
+impl Owner {
+    fn new(config: ConnectionConfig) -> Self {
+        let now = start();
+        let mut this = Self {
+            connection: Connection::new(config, now),
+            now,
+            inbox: BytesMut::new(),
+            sent: VecDeque::new(),
+            events: VecDeque::new(),
+            wants: 0,
+        };
+        this.drain();
+        this
+    }
+
+    /// Behind a handshake with a broker that speaks whatever this crate does.
+    fn ready(config: ConnectionConfig) -> (Self, Arc<Session>) {
+        let mut this = Self::new(config);
+        let session = this.shake_hands();
+        (this, session)
+    }
+
+    fn shake_hands(&mut self) -> Arc<Session> {
+        let (id, _) = self.sent.pop_front().unwrap();
+        self.answer(&everything(), 4, id);
+        match self.events.pop_front() {
+            Some(Event::Ready(session)) => session,
+            other => panic!("not ready but {other:?}"),
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some((id, mut frame)) = self.connection.poll_transmit() {
+            self.sent.push_back((id, frame.copy_to_bytes(frame.remaining())));
+            self.connection.handle_transmitted(self.now, id);
+        }
+        while let Some(event) = self.connection.poll_event() {
+            self.events.push_back(event);
+        }
+    }
+
+    fn answer<B: Body>(&mut self, body: &B, version: i16, id: CorrelationId) {
+        self.input(&response(body, version, id));
+    }
+
+    fn input(&mut self, bytes: &[u8]) {
+        self.inbox.put(bytes);
+        if let Ok(wants) = self.connection.handle_input(self.now, &mut self.inbox) {
+            self.wants = wants;
+        }
+        self.drain();
+    }
+
+    fn send(&mut self, call: Call) -> Result<CorrelationId, ConnectionError> {
+        let sent = self.connection.send(self.now, call);
+        self.drain();
+        sent
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.connection.handle_timeout(self.now);
+        self.drain();
+    }
+
+    fn closed(&mut self) -> ConnectionError {
+        assert!(self.connection.is_closed());
+        assert_eq!(self.connection.poll_timeout(), None);
+        match self.events.pop_back() {
+            Some(Event::Closed(error)) => error,
+            other => panic!("not closed but {other:?}"),
+        }
+    }
+
+    fn reply(&mut self) -> (CorrelationId, Reply) {
+        match self.events.pop_front() {
+            Some(Event::Reply(id, reply)) => (id, reply),
+            other => panic!("no reply but {other:?}"),
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "some instant is needed to count from")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+/// A broker that speaks all that this crate speaks.
+fn everything() -> ApiVersionsResponse {
+    let range = |key: &ApiKey| {
+        let versions = key.versions().unwrap();
+        ApiVersion { api_key: *key, min_version: versions.oldest, max_version: versions.newest }
+    };
+    ApiVersionsResponse { api_keys: ApiKey::ALL.iter().rev().map(range).collect(), ..Default::default() }
+}
+
+fn response<B: Body>(body: &B, version: i16, id: CorrelationId) -> Bytes {
+    let mut frame = encode_response(body, version, id.0).unwrap();
+    frame.copy_to_bytes(frame.remaining())
+}
+
+fn metadata(session: &Session) -> Call {
+    session.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS).unwrap()
+}
+
+fn fetch(session: &Session) -> Call {
+    session.encode(&FetchRequest::default(), FetchRequest::VERSIONS).unwrap()
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn asks_for_versions_first() {
+    let mut owner =
+        Owner::new(ConnectionConfig { client_id: Some("me".to_owned()), ..ConnectionConfig::default() });
+    let (id, frame) = owner.sent[0].clone();
+    let frame = frame.slice(4..);
+    let (header, reader) = decode_request_header(&frame).unwrap();
+    assert_eq!((header.request_api_key, header.request_api_version), (ApiKey::API_VERSIONS, 4));
+    assert_eq!((header.correlation_id, header.client_id.as_deref()), (id.0, Some("me")));
+    let body = frame.slice(reader.position()..);
+    let request = ApiVersionsRequest::decode(&body, ApiVersionsRequest::version(4).unwrap()).unwrap();
+    assert_eq!(request.client_software_name, "kwal");
+    assert_eq!(request.client_software_version, env!("CARGO_PKG_VERSION"));
+
+    let session = owner.shake_hands();
+    assert!(owner.connection.is_ready());
+    assert_eq!(owner.wants, 4);
+    assert_eq!(session.versions(ApiKey::FETCH), Some(Versions::new(0, 18)));
+    assert_eq!(session.versions(ApiKey(77)), None);
+    assert_eq!(session.apis().count(), ApiKey::ALL.len());
+}
+
+/// The lists of real brokers, in every version of the answer: the old ones are reached by falling back.
+#[test]
+fn takes_the_lists_of_brokers_in_every_version() {
+    let mut count = 0;
+    for vector in vectors("special") {
+        if vector["case"] != "apiversions-broker-list" {
+            continue;
+        }
+        let version = vector["version"].as_i64().unwrap() as i16;
+        let mut owner = Owner::new(ConnectionConfig::default());
+        let (mut id, _) = owner.sent.pop_front().unwrap();
+        if version < 4 {
+            owner.answer(&refusal(Some(version)), 0, id);
+            assert!(owner.events.is_empty());
+            let (next, frame) = owner.sent.pop_front().unwrap();
+            let (header, _) =
+                decode_request_header(&frame.slice(4..)).map(|(h, r)| (h, r.position())).unwrap();
+            assert_eq!((header.request_api_version, header.correlation_id), (version, next.0));
+            assert_ne!(next, id);
+            id = next;
+        }
+        let body = unhex(&vector["hex"]);
+        owner.input(&[&(4 + body.len() as i32).to_be_bytes()[..], &id.0.to_be_bytes(), &body].concat());
+        let Some(Event::Ready(session)) = owner.events.pop_front() else { panic!("{:?}", owner.connection) };
+        let newest = match vector["gen"].as_str().unwrap() {
+            "3.9.2" => 17,
+            _ => 18,
+        };
+        assert_eq!(session.negotiate(ApiKey::FETCH, Versions::new(4, 18)), Ok(newest));
+        assert_eq!(session.supported_features().is_empty(), version < 3);
+        assert_eq!(session.finalized_features().is_empty(), version < 3);
+        assert_eq!(session.finalized_features_epoch() == -1, version < 3);
+        count += 1;
+    }
+    assert_eq!(count, 10);
+}
+
+/// What real brokers answer to a version that they do not know, byte by byte.
+#[test]
+fn falls_back_as_the_broker_says() {
+    let mut count = 0;
+    for vector in vectors("special") {
+        let mut owner = Owner::new(ConnectionConfig::default());
+        let (id, _) = owner.sent.pop_front().unwrap();
+        let answer =
+            |body: &[u8]| [&(4 + body.len() as i32).to_be_bytes()[..], &id.0.to_be_bytes(), body].concat();
+        match vector["case"].as_str().unwrap() {
+            "apiversions-unsupported" => {
+                // These brokers know version 4, which is ours: one that knows less says it at the same place.
+                let mut body = unhex(&vector["hex"]).to_vec();
+                owner.input(&answer(&body));
+                assert_eq!(
+                    owner.closed().to_string(),
+                    "the peer broke the protocol: it refused ApiVersions version 4, and says that it speaks 4"
+                );
+                owner = Owner::new(ConnectionConfig::default());
+                owner.sent.clear();
+                *body.last_mut().unwrap() = 3;
+                owner.input(&answer(&body));
+                assert_eq!(owner.sent[0].1[6..8], [0, 3]);
+            }
+            "apiversions-unsupported-old" => {
+                owner.input(&answer(&unhex(&vector["hex"])));
+                assert_eq!(owner.sent[0].1[6..8], [0, 0]);
+            }
+            _ => continue,
+        }
+        count += 1;
+    }
+    assert_eq!(count, 9);
+}
+
+/// The refusal of a version: the newest that is known, or nothing.
+fn refusal(newest: Option<i16>) -> ApiVersionsResponse {
+    let range = |max_version| ApiVersion { api_key: ApiKey::API_VERSIONS, min_version: 0, max_version };
+    ApiVersionsResponse {
+        error_code: ErrorCode::UNSUPPORTED_VERSION,
+        api_keys: newest.map(range).into_iter().collect(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_broker_that_refuses_everything_is_not_asked_for_ever() {
+    let mut owner = Owner::new(ConnectionConfig::default());
+    for _ in 0..2 {
+        let (id, _) = owner.sent.pop_front().unwrap();
+        owner.answer(&refusal(None), 0, id);
+    }
+    assert_eq!(
+        owner.closed().to_string(),
+        format!("the broker refused ApiVersions version 0: {}", ErrorCode::UNSUPPORTED_VERSION)
+    );
+    assert!(owner.sent.is_empty());
+
+    let mut owner = Owner::new(ConnectionConfig::default());
+    let (id, _) = owner.sent.pop_front().unwrap();
+    let future = ApiVersion { api_key: ApiKey::API_VERSIONS, min_version: 7, max_version: 9 };
+    owner.answer(&ApiVersionsResponse { api_keys: vec![future], ..refusal(None) }, 0, id);
+    assert_eq!(owner.closed().to_string(), "the broker speaks ApiVersions 7 to 9, and this client 0 to 4");
+}
+
+#[test]
+fn other_errors_of_the_handshake_are_told() {
+    let mut owner = Owner::new(ConnectionConfig::default());
+    let (id, _) = owner.sent.pop_front().unwrap();
+    let refused = ApiVersionsResponse { error_code: ErrorCode::INVALID_REQUEST, ..Default::default() };
+    owner.answer(&refused, 4, id);
+    let error = owner.closed();
+    assert!(matches!(error, ConnectionError::Refused { code: ErrorCode::INVALID_REQUEST, version: 4, .. }));
+
+    let mut owner = Owner::new(ConnectionConfig::default());
+    owner.input(&[0, 0, 0, 6, 0, 0, 0, 0, 0, 0]);
+    let error = owner.closed();
+    assert_eq!(error.to_string(), "the reply to ApiVersions version 4 cannot be read");
+    let source = error.source().unwrap().to_string();
+    assert_eq!(source, "the input ends too early at byte 6 in apiKeys");
+}
+
+#[test]
+fn the_configuration_is_checked_before_anything_is_sent() {
+    for name in ["", "-kwal", "kwal.", "kw al", "kwäl"] {
+        let config = ConnectionConfig { client_software_name: name.to_owned(), ..Default::default() };
+        let mut owner = Owner::new(config);
+        assert!(owner.sent.is_empty());
+        assert_eq!(
+            owner.closed().to_string(),
+            format!(
+                "client_software_name {name:?} is not made of letters, digits, '-' and '.' with a letter or digit at \
+                 both ends"
+            )
+        );
+    }
+    let mut owner =
+        Owner::new(ConnectionConfig { client_id: Some("x".repeat(40_000)), ..Default::default() });
+    let error = owner.closed();
+    assert_eq!(error.to_string(), "ApiVersions cannot be written");
+    assert!(matches!(error, ConnectionError::Encode { source: EncodeError::TooLong(40_000), .. }));
+}
+
+/// The whole conversation, cut into two at every byte, byte by byte, and in exactly the pieces that are asked for.
+#[test]
+fn input_may_come_in_any_pieces() {
+    let conversation = |id: i32| {
+        let answer = MetadataResponse { cluster_id: Some("wal".to_owned()), ..Default::default() };
+        let fetched = FetchResponse { session_id: 7, ..Default::default() };
+        [
+            &response(&everything(), 4, CorrelationId(id))[..],
+            &response(&answer, 13, CorrelationId(id + 1)),
+            &response(&fetched, 18, CorrelationId(id + 2)),
+        ]
+        .concat()
+    };
+    let stream = conversation(0);
+    let handshake = response(&everything(), 4, CorrelationId(0)).len();
+    let check = |pieces: &mut dyn FnMut(&mut Owner, &[u8])| {
+        let mut owner = Owner::new(ConnectionConfig::default());
+        owner.wants = 4;
+        pieces(&mut owner, &stream[..handshake]);
+        let Some(Event::Ready(session)) = owner.events.pop_front() else { panic!("not ready") };
+        owner.send(metadata(&session)).unwrap();
+        owner.send(fetch(&session)).unwrap();
+        pieces(&mut owner, &stream[handshake..]);
+        let (first, reply) = owner.reply();
+        assert_eq!(reply.decode::<MetadataRequest>().unwrap().cluster_id.as_deref(), Some("wal"));
+        let (second, reply) = owner.reply();
+        assert_eq!(reply.decode::<FetchRequest>().unwrap().session_id, 7);
+        assert_eq!((first, second), (CorrelationId(1), CorrelationId(2)));
+        assert!(owner.inbox.is_empty() && owner.wants == 4 && owner.events.is_empty());
+    };
+    for cut in 0..stream.len() {
+        check(&mut |owner, bytes| {
+            let (front, back) = bytes.split_at(cut.min(bytes.len()));
+            owner.input(front);
+            owner.input(back);
+        });
+    }
+    check(&mut |owner, bytes| bytes.chunks(1).for_each(|byte| owner.input(byte)));
+    check(&mut |owner, mut bytes| {
+        while !bytes.is_empty() {
+            let (piece, rest) = bytes.split_at(owner.wants);
+            owner.input(piece);
+            bytes = rest;
+        }
+    });
+}
+
+#[test]
+fn calls_are_refused_until_ready_and_beyond_the_limit() {
+    let (_, session) = Owner::ready(ConnectionConfig::default());
+    let mut owner = Owner::new(ConnectionConfig { max_in_flight: 2, ..Default::default() });
+    let error = owner.send(metadata(&session)).unwrap_err();
+    assert_eq!(error.to_string(), "the connection is not ready: its handshake is not done yet");
+
+    owner.shake_hands();
+    let first = owner.send(metadata(&session)).unwrap();
+    owner.connection.throttle(owner.now, SECOND);
+    owner.send(metadata(&session)).unwrap();
+    let error = owner.send(metadata(&session)).unwrap_err();
+    assert_eq!(error.to_string(), "2 calls of this connection are waiting for their replies already");
+    owner.answer(&MetadataResponse::default(), 13, first);
+    owner.send(metadata(&session)).unwrap();
+    assert_eq!(owner.connection.in_flight(), 2);
+}
+
+#[test]
+fn the_newest_common_version_is_taken() {
+    let mut owner = Owner::new(ConnectionConfig::default());
+    let (id, _) = owner.sent.pop_front().unwrap();
+    let api_keys = vec![
+        ApiVersion { api_key: ApiKey::METADATA, min_version: 0, max_version: 99 },
+        ApiVersion { api_key: ApiKey::FETCH, min_version: 4, max_version: 11 },
+        ApiVersion { api_key: ApiKey::INIT_PRODUCER_ID, min_version: 0, max_version: 1 },
+    ];
+    owner.answer(&ApiVersionsResponse { api_keys, ..Default::default() }, 4, id);
+    let Some(Event::Ready(session)) = owner.events.pop_front() else { panic!("not ready") };
+
+    let version = |ours| session.encode(&FetchRequest::default(), ours).map(|call| call.version().number);
+    assert_eq!(version(Versions::new(0, 18)).unwrap(), 11);
+    assert_eq!(version(Versions::new(4, 6)).unwrap(), 6);
+    let error = version(Versions::new(12, 18)).unwrap_err();
+    assert_eq!(error.to_string(), "the broker speaks Fetch in versions 4 to 11, and this client in 12 to 18");
+    // What the codec does not know is not negotiated either.
+    let call = session.encode(&MetadataRequest::default(), Versions::new(0, i16::MAX)).unwrap();
+    assert_eq!((call.key(), call.version().number), (ApiKey::METADATA, 13));
+    let error = session.encode(&ListOffsetsRequest::default(), Versions::new(1, 11)).unwrap_err();
+    assert_eq!(error.to_string(), "the broker does not speak ListOffsets");
+    let request = InitProducerIdRequest { producer_id: 7, ..Default::default() };
+    let error = session.encode(&request, Versions::new(0, 5)).unwrap_err();
+    assert!(matches!(error, CallError::Encode { version: 1, source: EncodeError::NotInVersion { .. }, .. }));
+}
+
+#[test]
+fn replies_are_told_in_order_and_read_as_what_was_called() {
+    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let first = owner.send(metadata(&session)).unwrap();
+    let second = owner.send(fetch(&session)).unwrap();
+    assert_eq!(owner.sent.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [first, second]);
+    for (id, frame) in &owner.sent {
+        assert_eq!(i32::from_be_bytes(frame[8..12].try_into().unwrap()), id.0);
+        assert_eq!(i32::from_be_bytes(frame[..4].try_into().unwrap()) as usize, frame.len() - 4);
+    }
+    owner.answer(&MetadataResponse::default(), 13, first);
+    let (id, reply) = owner.reply();
+    assert_eq!((id, reply.key(), reply.version().number), (first, ApiKey::METADATA, 13));
+    let error = reply.decode::<FetchRequest>().unwrap_err();
+    assert_eq!(error.kind, DecodeErrorKind::OtherApi { expected: 1, is: 3 });
+
+    let longer = [&response(&FetchResponse::default(), 18, second)[4..], &[0]].concat();
+    owner.input(&[&(longer.len() as i32).to_be_bytes()[..], &longer].concat());
+    let (_, reply) = owner.reply();
+    let error = reply.decode::<FetchRequest>().unwrap_err();
+    assert_eq!((error.kind, error.at), (DecodeErrorKind::TrailingBytes(1), reply.frame().len() - 1));
+}
+
+#[test]
+fn a_reply_without_room_of_its_own_shares_the_inbox() {
+    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let id = owner.send(fetch(&session)).unwrap();
+    let bytes = response(&FetchResponse::default(), 18, id);
+    owner.inbox.reserve(bytes.len());
+    let place = owner.inbox.as_ptr() as usize;
+    owner.input(&bytes);
+    assert_eq!(owner.reply().1.frame().as_ptr() as usize, place + 4);
+}
+
+#[test]
+fn no_answer_is_waited_for_where_none_comes() {
+    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let silent = ProduceRequest { acks: 0, ..Default::default() };
+    let silent = session.encode(&silent, ProduceRequest::VERSIONS).unwrap();
+    assert!(!silent.expects_reply() && metadata(&session).expects_reply());
+    owner.send(silent).unwrap();
+    let id = owner.send(metadata(&session)).unwrap();
+    assert_eq!((owner.sent.len(), owner.connection.in_flight()), (2, 1));
+    owner.answer(&MetadataResponse::default(), 13, id);
+    assert_eq!(owner.reply().0, id);
+    assert_eq!(owner.connection.poll_timeout(), None);
+}
+
+#[test]
+fn what_breaks_the_rules_ends_the_connection() {
+    let misbehaved = |input: &[u8]| {
+        let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+        owner.send(metadata(&session)).unwrap();
+        owner.input(input);
+        let ConnectionError::PeerMisbehaved(what) = owner.closed() else { panic!("another error") };
+        let again = owner.connection.handle_input(owner.now, &mut owner.inbox).unwrap_err();
+        assert!(matches!(again, ConnectionError::PeerMisbehaved(same) if same == what));
+        assert!(owner.connection.poll_event().is_none(), "closed once");
+        what
+    };
+    assert_eq!(misbehaved(&[0, 0, 0, 3]), Misbehaviour::FrameLength(3));
+    assert_eq!(misbehaved(&[0, 0, 0, 0]), Misbehaviour::FrameLength(0));
+    assert_eq!(misbehaved(&[255, 255, 255, 255]), Misbehaviour::FrameLength(-1));
+    // Told before the rest of the frame is there.
+    let (expected, got) = (CorrelationId(1), CorrelationId(7));
+    assert_eq!(
+        misbehaved(&[0, 0, 9, 9, 0, 0, 0, 7]),
+        Misbehaviour::CorrelationId { api: ApiKey::METADATA, expected, got }
+    );
+
+    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let id = owner.send(metadata(&session)).unwrap();
+    let reply = response(&MetadataResponse::default(), 13, id);
+    owner.input(&[&reply[..], &reply].concat());
+    assert_eq!(
+        owner.closed().to_string(),
+        "the peer broke the protocol: it sent bytes that nothing had asked for"
+    );
+    assert_eq!(owner.reply().0, id, "the first was asked for");
+}
+
+#[test]
+fn a_large_frame_is_refused_by_its_length() {
+    let (mut owner, session) =
+        Owner::ready(ConnectionConfig { max_frame_len: 1000, ..ConnectionConfig::default() });
+    owner.send(metadata(&session)).unwrap();
+    owner.send(fetch(&session)).unwrap();
+    owner.input(&1000i32.to_be_bytes());
+    assert_eq!(owner.wants, 1000);
+    owner.input(&[&1i32.to_be_bytes()[..], &[0; 996]].concat());
+    owner.input(&1001i32.to_be_bytes());
+    assert_eq!(
+        owner.closed().to_string(),
+        "the reply to Fetch version 18 is 1001 bytes long, the limit is 1000: ask for less, or raise the limit"
+    );
+}
+
+#[test]
+fn other_protocols_are_recognised() {
+    let answer = |input: &[u8]| {
+        let mut owner = Owner::new(ConnectionConfig::default());
+        owner.input(input);
+        match owner.closed() {
+            ConnectionError::NotKafka(other) => other,
+            error => panic!("{error}"),
+        }
+    };
+    assert_eq!(answer(&[0x15, 3, 1, 0, 2, 2, 46]), OtherProtocol::Tls);
+    assert_eq!(answer(&[0x15, 3, 3, 0]), OtherProtocol::Tls);
+    assert_eq!(answer(b"HTTP/1.1 400 Bad Request\r\n"), OtherProtocol::Http);
+    assert_eq!(answer(b"SSH-2.0-OpenSSH_9.6\r\n"), OtherProtocol::Text("SSH-2.0-OpenSSH_9.6\r\n".to_owned()));
+    let error = ConnectionError::NotKafka(answer(b"-ERR unknown command, with args beginning with: "));
+    assert_eq!(
+        error.to_string(),
+        "the peer does not speak Kafka, its answer begins \"-ERR unknown command, with args beginnin\": is it the \
+         right port?"
+    );
+}
+
+#[test]
+fn the_end_of_the_stream_says_at_which_stage() {
+    let mut owner = Owner::new(ConnectionConfig::default());
+    owner.connection.handle_eof();
+    owner.drain();
+    assert_eq!(
+        owner.closed().to_string(),
+        "the peer closed the connection while ApiVersions version 4 waited for its reply: is it a Kafka broker of 0.10 \
+         or later, and this listener not one for TLS?"
+    );
+
+    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    owner.send(fetch(&session)).unwrap();
+    owner.connection.handle_io_error(io::Error::other("reset"));
+    owner.drain();
+    let error = owner.closed();
+    assert_eq!(error.to_string(), "the connection broke while Fetch version 18 waited for its reply");
+    assert_eq!(error.source().unwrap().to_string(), "reset");
+
+    let (mut owner, _) = Owner::ready(ConnectionConfig::default());
+    owner.connection.handle_eof();
+    owner.drain();
+    let error = owner.closed();
+    assert!(matches!(error, ConnectionError::PeerClosed { stage: Stage::Ready { awaited: None } }));
+    assert_eq!(error.to_string(), "the peer closed the connection while nothing waited for a reply");
+}
+
+#[test]
+fn what_was_never_handed_out_is_known() {
+    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let out = owner.send(metadata(&session)).unwrap();
+    owner.connection.throttle(owner.now, SECOND);
+    let call = fetch(&session);
+    let size = call.size_in_bytes();
+    let held = owner.send(call).unwrap();
+    assert_eq!(owner.connection.outgoing_bytes(), size);
+    owner.connection.close(ConnectionError::Closed);
+    assert!(owner.connection.poll_transmit().is_none());
+    owner.drain();
+    assert!(owner.connection.was_handed_out(out) && !owner.connection.was_handed_out(held));
+    assert!(matches!(owner.closed(), ConnectionError::Closed));
+    let error = owner.send(metadata(&session)).unwrap_err();
+    assert_eq!(error.to_string(), "the connection was closed");
+    // The first reason stays.
+    owner.connection.handle_eof();
+    assert!(owner.connection.poll_event().is_none());
+}
+
+#[test]
+fn the_handshake_has_a_deadline_as_a_whole() {
+    let mut owner = Owner::new(ConnectionConfig { handshake_timeout: 3 * SECOND, ..Default::default() });
+    assert_eq!(owner.connection.poll_timeout(), Some(owner.now + 3 * SECOND));
+    owner.wait(2 * SECOND);
+    let (id, _) = owner.sent.pop_front().unwrap();
+    owner.answer(&refusal(Some(2)), 0, id);
+    assert_eq!(owner.connection.poll_timeout(), Some(owner.now + SECOND));
+    owner.wait(SECOND);
+    assert_eq!(
+        owner.closed().to_string(),
+        "the handshake was not done within 3s, while ApiVersions version 2 waited for its reply"
+    );
+}
+
+#[test]
+fn a_request_has_a_deadline_from_when_its_bytes_have_left() {
+    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let now = owner.now;
+    let connection = &mut owner.connection;
+    let slow = connection.send(now, fetch(&session).with_timeout(60 * SECOND)).unwrap();
+    let id = connection.send(now, metadata(&session)).unwrap();
+    connection.poll_transmit().unwrap();
+    connection.poll_transmit().unwrap();
+    assert_eq!(connection.poll_timeout(), None, "nothing has left");
+    connection.handle_transmitted(now + SECOND, slow);
+    assert_eq!(connection.poll_timeout(), Some(now + 61 * SECOND));
+    connection.handle_transmitted(now + 2 * SECOND, id);
+    connection.handle_transmitted(now + 5 * SECOND, id);
+    assert_eq!(connection.poll_timeout(), Some(now + 12 * SECOND));
+    owner.wait(12 * SECOND - Duration::from_nanos(1));
+    assert!(owner.connection.is_ready());
+    owner.wait(Duration::from_nanos(1));
+    assert_eq!(
+        owner.closed().to_string(),
+        "Metadata version 13 got no reply within 10s, nor did the request sent before it"
+    );
+}
+
+#[test]
+fn a_pause_holds_calls_and_clocks() {
+    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let begin = owner.now;
+    owner.send(metadata(&session)).unwrap();
+    owner.sent.clear();
+    owner.wait(4 * SECOND);
+    owner.connection.throttle(owner.now, 20 * SECOND);
+    owner.connection.throttle(owner.now, 5 * SECOND); // the longer one counts
+    let held = owner.send(fetch(&session)).unwrap();
+    assert!(owner.sent.is_empty());
+    // 6 s were left.
+    assert_eq!(owner.connection.poll_timeout(), Some(begin + 24 * SECOND));
+    assert_eq!(owner.connection.throttled_until(), Some(begin + 24 * SECOND));
+    owner.wait(10 * SECOND);
+    owner.connection.throttle(owner.now, 11 * SECOND); // one second more
+    owner.wait(10 * SECOND);
+    assert!(owner.sent.is_empty());
+    owner.wait(SECOND);
+    assert_eq!(owner.sent[0].0, held);
+    assert_eq!(owner.connection.poll_timeout(), Some(begin + 31 * SECOND));
+    owner.wait(6 * SECOND);
+    assert!(matches!(
+        owner.closed(),
+        ConnectionError::RequestTimedOut { api: ApiKey::METADATA, ahead: 0, .. }
+    ));
+}
+
+#[test]
+fn what_leaves_during_a_pause_has_its_time_after_it() {
+    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let now = owner.now;
+    let connection = &mut owner.connection;
+    let id = connection.send(now, metadata(&session)).unwrap();
+    connection.poll_transmit().unwrap();
+    connection.throttle(now, 7 * SECOND);
+    connection.handle_transmitted(now + SECOND, id);
+    assert_eq!(connection.poll_timeout(), Some(now + 17 * SECOND));
+}
+
+/// The quota of the handshake itself counts too (KIP-219).
+#[test]
+fn a_broker_may_throttle_from_the_start() {
+    let mut owner = Owner::new(ConnectionConfig::default());
+    let (id, _) = owner.sent.pop_front().unwrap();
+    owner.answer(&ApiVersionsResponse { throttle_time_ms: 1500, ..everything() }, 4, id);
+    let Some(Event::Ready(session)) = owner.events.pop_front() else { panic!("not ready") };
+    owner.send(metadata(&session)).unwrap();
+    assert!(owner.sent.is_empty());
+    owner.wait(Duration::from_millis(1500));
+    assert_eq!(owner.sent.len(), 1);
+}
+
+#[test]
+fn times_without_end_do_not_overflow() {
+    let config = ConnectionConfig {
+        request_timeout: Duration::MAX,
+        handshake_timeout: Duration::MAX,
+        ..ConnectionConfig::default()
+    };
+    let (mut owner, session) = Owner::ready(config);
+    owner.send(metadata(&session)).unwrap();
+    assert_eq!(owner.connection.poll_timeout(), None);
+    owner.send(metadata(&session).with_timeout(SECOND)).unwrap();
+    owner.connection.throttle(owner.now, Duration::from_millis(i32::MAX as u64));
+    assert!(owner.connection.is_ready());
+}
+
+/// What may happen to a connection.
+#[derive(Clone, Debug)]
+enum Op {
+    Send {
+        timeout_ms: u16,
+        silent: bool,
+    },
+    /// Takes a frame for writing, and says that it has left.
+    Transmit {
+        leaves: bool,
+    },
+    /// Answers the oldest request that has been taken, in pieces of so many bytes.
+    Answer {
+        piece: usize,
+    },
+    Garbage(Vec<u8>),
+    Wait {
+        ms: u16,
+    },
+    Throttle {
+        ms: u16,
+    },
+    Eof,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (1u16..3000, proptest::bool::weighted(0.2))
+            .prop_map(|(timeout_ms, silent)| Op::Send { timeout_ms, silent }),
+        8 => proptest::bool::weighted(0.8).prop_map(|leaves| Op::Transmit { leaves }),
+        6 => (1usize..40).prop_map(|piece| Op::Answer { piece }),
+        1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(Op::Garbage),
+        6 => (0u16..1500).prop_map(|ms| Op::Wait { ms }),
+        2 => (0u16..2000).prop_map(|ms| Op::Throttle { ms }),
+        1 => Just(Op::Eof),
+    ]
+}
+
+/// What a call in flight should be like, counted in another way: time that has passed instead of deadlines.
+#[derive(Debug)]
+struct Expected {
+    id: CorrelationId,
+    timeout: Duration,
+    /// Unpaused time since the bytes left.
+    passed: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Model {
+    connection: Connection,
+    now: Instant,
+    paused_until: Instant,
+    /// Not handed out.
+    queued: VecDeque<(CorrelationId, bool, Duration)>,
+    in_flight: VecDeque<Expected>,
+    answered: Vec<CorrelationId>,
+    replies: Vec<CorrelationId>,
+    closed: Option<ConnectionError>,
+    inbox: BytesMut,
+}
+
+impl Model {
+    fn new() -> (Self, Arc<Session>) {
+        let (owner, session) =
+            Owner::ready(ConnectionConfig { max_in_flight: 8, ..ConnectionConfig::default() });
+        let (now, connection) = (owner.now, owner.connection);
+        let this = Self {
+            connection,
+            now,
+            paused_until: now,
+            queued: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            answered: Vec::new(),
+            replies: Vec::new(),
+            closed: None,
+            inbox: BytesMut::new(),
+        };
+        (this, session)
+    }
+
+    fn run(&mut self, session: &Session, op: Op) {
+        match op {
+            Op::Send { timeout_ms, silent } => self.send(session, timeout_ms, silent),
+            Op::Transmit { leaves } => self.transmit(leaves),
+            Op::Answer { piece } => {
+                let Some(expected) = self.in_flight.front() else { return };
+                let id = expected.id;
+                let answer = response(&MetadataResponse::default(), 13, id);
+                if self.closed.is_none() && self.inbox.is_empty() {
+                    self.in_flight.pop_front();
+                    self.answered.push(id);
+                }
+                for piece in answer.chunks(piece) {
+                    self.input(piece);
+                }
+            }
+            Op::Garbage(bytes) => self.input(&bytes),
+            Op::Wait { ms } => self.wait(Duration::from_millis(ms.into())),
+            Op::Throttle { ms } => {
+                let pause = Duration::from_millis(ms.into());
+                self.connection.throttle(self.now, pause);
+                self.paused_until = self.paused_until.max(self.now + pause);
+            }
+            Op::Eof => self.connection.handle_eof(),
+        }
+        self.check();
+    }
+
+    fn send(&mut self, session: &Session, timeout_ms: u16, silent: bool) {
+        let timeout = Duration::from_millis(timeout_ms.into());
+        let call = match silent {
+            true => {
+                let request = ProduceRequest { acks: 0, ..Default::default() };
+                session.encode(&request, ProduceRequest::VERSIONS).unwrap()
+            }
+            false => metadata(session),
+        };
+        match self.connection.send(self.now, call.with_timeout(timeout)) {
+            Ok(id) => self.queued.push_back((id, silent, timeout)),
+            Err(ConnectionError::TooManyInFlight { .. }) => {
+                assert_eq!(self.queued.len() + self.in_flight.len(), 8);
+            }
+            Err(_) => assert!(self.connection.is_closed()),
+        }
+    }
+
+    fn transmit(&mut self, leaves: bool) {
+        let Some((id, mut frame)) = self.connection.poll_transmit() else {
+            let held = self.queued.is_empty() || self.paused_until > self.now || self.connection.is_closed();
+            // A pause is over when somebody comes with the time.
+            assert!(held || self.connection.poll_timeout().is_some_and(|at| at <= self.now));
+            return;
+        };
+        assert!(self.paused_until <= self.now, "handed out in a pause");
+        let (next, silent, timeout) = self.queued.pop_front().unwrap();
+        assert_eq!(id, next);
+        let bytes = frame.copy_to_bytes(frame.remaining());
+        assert_eq!(bytes[8..12], id.0.to_be_bytes());
+        let passed = leaves.then_some(Duration::ZERO);
+        if leaves {
+            self.connection.handle_transmitted(self.now, id);
+        }
+        if !silent {
+            self.in_flight.push_back(Expected { id, timeout, passed });
+        }
+    }
+
+    fn input(&mut self, bytes: &[u8]) {
+        self.inbox.put(bytes);
+        match self.connection.handle_input(self.now, &mut self.inbox) {
+            Ok(wants) => assert!((1..=128 << 20).contains(&wants)),
+            Err(_) => assert!(self.connection.is_closed()),
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let pause = self.paused_until.saturating_duration_since(self.now).min(time);
+        self.now += time;
+        for call in &mut self.in_flight {
+            call.passed = call.passed.map(|passed| passed + time - pause);
+        }
+        self.connection.handle_timeout(self.now);
+        let overdue = |call: &Expected| call.passed.is_some_and(|passed| passed >= call.timeout);
+        assert!(self.connection.is_closed() || !self.in_flight.iter().any(overdue), "{:?}", self.in_flight);
+        let next = self.connection.poll_timeout();
+        assert!(next.is_none_or(|next| next > self.now), "it wants to be woken again at once");
+    }
+
+    fn check(&mut self) {
+        while let Some(event) = self.connection.poll_event() {
+            assert!(self.closed.is_none(), "something is told after the end");
+            match event {
+                Event::Reply(id, _) => self.replies.push(id),
+                Event::Closed(error) => self.closed = Some(error),
+                Event::Ready(_) => panic!("ready again"),
+            }
+        }
+        assert_eq!(self.closed.is_some(), self.connection.is_closed());
+        if let Some(ConnectionError::RequestTimedOut { ahead, .. }) = self.closed {
+            let call = &self.in_flight[ahead];
+            assert!(call.passed.unwrap() >= call.timeout, "{call:?}");
+        }
+        for (id, ..) in &self.queued {
+            assert!(!self.connection.was_handed_out(*id));
+        }
+        for call in &self.in_flight {
+            assert!(self.connection.was_handed_out(call.id));
+        }
+        if self.closed.is_none() {
+            assert_eq!(self.connection.in_flight(), self.queued.len() + self.in_flight.len());
+            if self.inbox.is_empty() {
+                assert_eq!(self.replies, self.answered);
+            }
+        }
+        assert!(self.answered.starts_with(&self.replies) || self.closed.is_some());
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens(ops in proptest::collection::vec(op(), 0..60)) {
+        let (mut model, session) = Model::new();
+        for op in ops {
+            model.run(&session, op);
+        }
+    }
+
+    /// Before and after the handshake: any bytes, in any pieces.
+    #[test]
+    fn garbage_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), piece in 1usize..50, known in any::<bool>()) {
+        let mut owner = Owner::new(ConnectionConfig::default());
+        if known {
+            let session = owner.shake_hands();
+            owner.send(metadata(&session)).unwrap();
+        }
+        for piece in bytes.chunks(piece) {
+            owner.input(piece);
+        }
+    }
+
+    /// A well-formed frame with anything in it, as the answer to ApiVersions.
+    #[test]
+    fn any_answer_to_the_handshake_is_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..100)) {
+        let mut owner = Owner::new(ConnectionConfig::default());
+        let frame = [&(4 + body.len() as i32).to_be_bytes()[..], &[0; 4], &body].concat();
+        owner.input(&frame);
+        prop_assert!(owner.connection.is_ready() || owner.connection.is_closed() || owner.sent.len() == 2);
+    }
+}
