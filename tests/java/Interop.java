@@ -111,7 +111,10 @@ public final class Interop {
         }
     }
 
-    /** "records" in order, all of them given to the producer before any is waited for. */
+    /**
+     * "records" in order, all of them given to the producer before any is waited for. "transaction", commit or abort,
+     * puts them into one and ends it so; the config has a transactional.id then.
+     */
     private JsonNode produce(JsonNode command) throws Exception {
         Properties config = config(command);
         config.putIfAbsent("acks", "all");
@@ -119,6 +122,11 @@ public final class Interop {
         ArrayNode acks = JSON.createArrayNode();
         try (KafkaProducer<byte[], byte[]> producer =
                 new KafkaProducer<>(config, new ByteArraySerializer(), new ByteArraySerializer())) {
+            String transaction = command.path("transaction").asText("");
+            if (!transaction.isEmpty()) {
+                producer.initTransactions();
+                producer.beginTransaction();
+            }
             List<Future<RecordMetadata>> sent = new ArrayList<>();
             for (JsonNode record : command.get("records")) {
                 List<Header> headers = new ArrayList<>();
@@ -132,6 +140,11 @@ public final class Interop {
             producer.flush();
             for (Future<RecordMetadata> each : sent) {
                 acks.add(each.get().offset());
+            }
+            if (transaction.equals("commit")) {
+                producer.commitTransaction();
+            } else if (transaction.equals("abort")) {
+                producer.abortTransaction();
             }
         }
         return acks;

@@ -14,7 +14,8 @@ use std::time::Duration;
 /// Makes a module of tests for each Kafka version out of functions of the calling module.
 ///
 /// `shared` functions are `async fn(&'static Kafka)` and get one broker that the tests of a process share; `own`
-/// functions are `async fn(Version)`, start what they need, may kill it, and are ignored under `KAFKA_CONNECT`.
+/// functions are `async fn(Version)`, for what cannot be done to a broker of others: ending it, reading its files. They
+/// are ignored under `KAFKA_CONNECT`.
 ///
 /// ```text
 /// suite! { shared: [offsets], own: [broker_killed] }       // v3_9_2::offsets, v4_3_1::offsets, …
@@ -53,7 +54,7 @@ macro_rules! suite {
                 #[cfg_attr(not(kwal_integration), ignore = "needs a broker: TEST_INTEGRATION=1")]
                 #[cfg_attr(
                     all(kwal_integration, kwal_external),
-                    ignore = "kills brokers: not those of KAFKA_CONNECT"
+                    ignore = "needs brokers of its own: not those of KAFKA_CONNECT"
                 )]
                 fn $own() {
                     $crate::run(super::$own($crate::kafka::Version::$version));

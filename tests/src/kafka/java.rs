@@ -112,6 +112,22 @@ impl Java {
         self.must("produce", arguments).await
     }
 
+    /// Appends within a transaction that is committed or aborted; its marker takes one more offset.
+    pub async fn produce_in_transaction(
+        &self,
+        topic: &str,
+        partition: i32,
+        records: &[Message],
+        commit: bool,
+    ) {
+        let arguments = json!({
+            "topic": topic, "partition": partition, "records": records,
+            "transaction": if commit { "commit" } else { "abort" },
+            "config": { "transactional.id": format!("{topic}-{partition}") },
+        });
+        let _offsets: Vec<i64> = self.must("produce", arguments).await;
+    }
+
     /// Reads by a `KafkaConsumer` from offset `from` to before `to`, or to the end of now.
     pub async fn consume(&self, topic: &str, partition: i32, from: i64, to: Option<i64>) -> Vec<Message> {
         self.must("consume", json!({ "topic": topic, "partition": partition, "from": from, "to": to })).await
