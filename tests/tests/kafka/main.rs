@@ -5,3 +5,4 @@
 mod interop;
 mod peers;
 mod support;
+mod wire;

@@ -1,0 +1,274 @@
+//! Every message of the codec, at every version that codec and broker both know, to the broker and back.
+//!
+//! The golden vectors say how Kafka's own classes write them; here a broker has understood them.
+
+use bytes::{Buf, Bytes};
+use kwal_protocol::api::{Body, Request, Versions, decode_response_header, encode_request};
+use kwal_protocol::error_code::ErrorCode;
+use kwal_protocol::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, CreatableConfig, CreatableTopic, CreateTopicsRequest,
+    DeleteTopic, DeleteTopicsRequest, FetchPartition, FetchRequest, FetchTopic, InitProducerIdRequest,
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, MetadataTopic,
+    ProducePartition, ProduceRequest, ProduceTopic,
+};
+use kwal_protocol::record::{BatchBuilder, Batches, Compression};
+use kwal_protocol::wire::{Spliced, Uuid, Wire as _};
+use kwal_tests::kafka::Kafka;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+kwal_tests::suite! {
+    shared: [
+        api_versions,
+        metadata,
+        topics_made_and_deleted,
+        records_written_and_read,
+        producer_ids,
+        versions_that_the_broker_lacks,
+    ],
+    own: [],
+}
+
+async fn api_versions(kafka: &'static Kafka) {
+    let mut broker = Broker::connect(kafka).await;
+    let request = ApiVersionsRequest {
+        client_software_name: "kwal".to_owned(),
+        client_software_version: "0.1.0".to_owned(),
+    };
+    let versions = broker.common::<ApiVersionsRequest>();
+    assert_eq!(versions.clone().last(), Some(4));
+    for version in versions {
+        let answer = broker.call(&request, version).await;
+        assert_eq!(answer.error_code, ErrorCode::NONE, "version {version}");
+        assert!(answer.api_keys.len() > 30, "version {version}: {answer:?}");
+    }
+    // A version that no broker has: error 35, and the range it has, in the form of version 0.
+    let mut frame = encode_request(&ApiVersionsRequest::default(), 4, 5, Some("kwal")).unwrap();
+    let mut bytes = frame.copy_to_bytes(frame.remaining()).to_vec();
+    bytes[6..8].copy_from_slice(&99_i16.to_be_bytes());
+    let answer = broker.exchange(&bytes).await.unwrap();
+    let version = ApiVersionsResponse::version(0).unwrap();
+    let (_, mut body) = decode_response_header::<ApiVersionsResponse>(&answer, version).unwrap();
+    let answer = ApiVersionsResponse::read(&mut body, version).unwrap();
+    assert_eq!(answer.error_code, ErrorCode::UNSUPPORTED_VERSION);
+}
+
+async fn metadata(kafka: &'static Kafka) {
+    let topic = kafka.topic("metadata", 3, &[]).await;
+    let mut broker = Broker::connect(kafka).await;
+    for version in broker.common::<MetadataRequest>() {
+        let wanted = MetadataTopic { name: Some(topic.clone()), ..MetadataTopic::default() };
+        let request = MetadataRequest { topics: Some(vec![wanted]), ..MetadataRequest::default() };
+        let answer = broker.call(&request, version).await;
+        assert!(!answer.brokers.is_empty(), "version {version}");
+        assert_eq!(answer.topics.len(), 1, "version {version}");
+        assert_eq!(answer.topics[0].error_code, ErrorCode::NONE, "version {version}");
+        assert_eq!(answer.topics[0].partitions.len(), 3, "version {version}");
+        assert_eq!(answer.topics[0].topic_id.is_zero(), version < 10, "version {version}");
+    }
+}
+
+async fn topics_made_and_deleted(kafka: &'static Kafka) {
+    let mut broker = Broker::connect(kafka).await;
+    let mut made = Vec::new();
+    for version in broker.common::<CreateTopicsRequest>() {
+        let name = kafka.topic_name("made");
+        let topic = CreatableTopic {
+            name: name.clone(),
+            num_partitions: 2,
+            replication_factor: 1,
+            configs: vec![CreatableConfig { name: "retention.ms".to_owned(), value: Some("-1".to_owned()) }],
+            ..CreatableTopic::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
+        let answer = broker.call(&request, version).await;
+        assert_eq!(answer.topics[0].error_code, ErrorCode::NONE, "version {version}: {answer:?}");
+        let again = broker.call(&request, version).await;
+        assert_eq!(again.topics[0].error_code, ErrorCode::TOPIC_ALREADY_EXISTS, "version {version}");
+        made.push(name);
+    }
+    for version in broker.common::<DeleteTopicsRequest>() {
+        let name = kafka.topic("deleted", 1, &[]).await;
+        let mut request = DeleteTopicsRequest { timeout_ms: 10_000, ..DeleteTopicsRequest::default() };
+        if version < 6 {
+            request.topic_names.push(name.clone());
+        } else {
+            request.topics.push(DeleteTopic { name: Some(name.clone()), ..DeleteTopic::default() });
+        }
+        let answer = broker.call(&request, version).await;
+        assert_eq!(answer.responses[0].error_code, ErrorCode::NONE, "version {version}: {answer:?}");
+        made.push(name);
+    }
+    let last = made.pop().unwrap();
+    assert!(!kafka.java().topics().await.contains(&last));
+}
+
+async fn records_written_and_read(kafka: &'static Kafka) {
+    let topic = kafka.topic("records", 1, &[]).await;
+    let mut broker = Broker::connect(kafka).await;
+    let topic_id = broker.topic_id(&topic).await;
+
+    let mut end = 0;
+    for version in broker.common::<ProduceRequest>().filter(|version| *version >= 3) {
+        let compression = if version % 2 == 0 { Compression::None } else { Compression::Lz4 };
+        let mut batch = BatchBuilder::new(compression);
+        let value = version.to_string();
+        for key in 0..3_u8 {
+            batch.push(1_750_000_000_000, Some(&[key]), Some(value.as_bytes()), [("a", "b")]);
+        }
+        let request = ProduceRequest {
+            acks: -1,
+            timeout_ms: 10_000,
+            topic_data: vec![ProduceTopic {
+                name: if version < 13 { topic.clone() } else { String::new() },
+                topic_id: if version < 13 { Uuid::ZERO } else { topic_id },
+                partition_data: vec![ProducePartition {
+                    index: 0,
+                    records: Some(Spliced::from(batch.finish().unwrap().to_bytes())),
+                }],
+            }],
+            ..ProduceRequest::default()
+        };
+        let answer = broker.call(&request, version).await;
+        let partition = &answer.responses[0].partition_responses[0];
+        assert_eq!(partition.error_code, ErrorCode::NONE, "version {version}: {answer:?}");
+        assert_eq!(partition.base_offset, end, "version {version}");
+        end += 3;
+    }
+    assert!(end >= 24, "{end} records");
+
+    for version in broker.common::<ListOffsetsRequest>() {
+        let partition = ListOffsetsPartition { timestamp: -1, ..ListOffsetsPartition::default() };
+        let request = ListOffsetsRequest {
+            replica_id: -1,
+            topics: vec![ListOffsetsTopic { name: topic.clone(), partitions: vec![partition] }],
+            ..ListOffsetsRequest::default()
+        };
+        let answer = broker.call(&request, version).await;
+        let partition = &answer.topics[0].partitions[0];
+        assert_eq!(partition.error_code, ErrorCode::NONE, "version {version}");
+        let latest = if version == 0 { partition.old_style_offsets[0] } else { partition.offset };
+        assert_eq!(latest, end, "version {version}");
+    }
+
+    for version in broker.common::<FetchRequest>() {
+        let request = FetchRequest {
+            max_wait_ms: 1_000,
+            min_bytes: 1,
+            topics: vec![FetchTopic {
+                topic: if version < 13 { topic.clone() } else { String::new() },
+                topic_id: if version < 13 { Uuid::ZERO } else { topic_id },
+                partitions: vec![FetchPartition {
+                    partition_max_bytes: 1 << 20,
+                    ..FetchPartition::default()
+                }],
+            }],
+            ..FetchRequest::default()
+        };
+        let answer = broker.call(&request, version).await;
+        let partition = &answer.responses[0].partitions[0];
+        assert_eq!(partition.error_code, ErrorCode::NONE, "version {version}: {answer:?}");
+        assert_eq!(partition.high_watermark, end, "version {version}");
+        let records = partition.records.clone().unwrap();
+        // Before version 4 the broker converts down to the record format of old.
+        if version >= 4 {
+            let mut next = 0;
+            for batch in Batches::new(records) {
+                for record in batch.unwrap().records(1 << 20).unwrap().iter() {
+                    assert_eq!(record.unwrap().offset, next, "version {version}");
+                    next += 1;
+                }
+            }
+            assert_eq!(next, end, "version {version}");
+        }
+    }
+}
+
+async fn producer_ids(kafka: &'static Kafka) {
+    let mut broker = Broker::connect(kafka).await;
+    let mut last = -1;
+    for version in broker.common::<InitProducerIdRequest>() {
+        let request = InitProducerIdRequest {
+            transactional_id: None,
+            transaction_timeout_ms: 60_000,
+            ..InitProducerIdRequest::default()
+        };
+        let mut answer = broker.call(&request, version).await;
+        // Right after its start a broker has no ids to give yet.
+        while answer.error_code == ErrorCode::COORDINATOR_LOAD_IN_PROGRESS {
+            answer = broker.call(&request, version).await;
+        }
+        assert_eq!(answer.error_code, ErrorCode::NONE, "version {version}: {answer:?}");
+        assert!(answer.producer_id > last, "version {version}: {} after {last}", answer.producer_id);
+        last = answer.producer_id;
+    }
+}
+
+/// The broker hangs up, without a word.
+async fn versions_that_the_broker_lacks(kafka: &'static Kafka) {
+    let mut broker = Broker::connect(kafka).await;
+    let beyond = broker.versions_of::<MetadataRequest>().newest + 1;
+    let mut frame = encode_request(&MetadataRequest::default(), 12, 5, Some("kwal")).unwrap();
+    let mut bytes = frame.copy_to_bytes(frame.remaining()).to_vec();
+    bytes[6..8].copy_from_slice(&beyond.to_be_bytes());
+    assert_eq!(broker.exchange(&bytes).await, None);
+}
+
+/// A connection without a client: frames, one at a time.
+struct Broker {
+    stream: TcpStream,
+    versions: ApiVersionsResponse,
+    correlation_id: i32,
+}
+
+impl Broker {
+    async fn connect(kafka: &Kafka) -> Self {
+        let stream = TcpStream::connect(&kafka.bootstrap()[0]).await.unwrap();
+        let mut broker = Self { stream, versions: ApiVersionsResponse::default(), correlation_id: 0 };
+        broker.versions = broker.call(&ApiVersionsRequest::default(), 0).await;
+        broker
+    }
+
+    fn versions_of<R: Request>(&self) -> Versions {
+        let api = self.versions.api_keys.iter().find(|api| api.api_key == R::KEY).unwrap();
+        Versions::new(api.min_version, api.max_version)
+    }
+
+    /// What both know; not one version, or the test would show nothing.
+    fn common<R: Request>(&self) -> std::ops::RangeInclusive<i16> {
+        let theirs = self.versions_of::<R>();
+        let common = R::VERSIONS.oldest.max(theirs.oldest)..=R::VERSIONS.newest.min(theirs.newest);
+        assert!(common.clone().count() > 1, "{}: {theirs}", R::KEY);
+        common
+    }
+
+    async fn topic_id(&mut self, topic: &str) -> Uuid {
+        let wanted = MetadataTopic { name: Some(topic.to_owned()), ..MetadataTopic::default() };
+        let request = MetadataRequest { topics: Some(vec![wanted]), ..MetadataRequest::default() };
+        self.call(&request, 12).await.topics[0].topic_id
+    }
+
+    async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
+        self.correlation_id += 1;
+        let mut frame = encode_request(request, version, self.correlation_id, Some("kwal-tests")).unwrap();
+        let bytes = frame.copy_to_bytes(frame.remaining());
+        let answer = self.exchange(&bytes).await;
+        let answer = answer.unwrap_or_else(|| panic!("{} version {version}: the broker hung up", R::KEY));
+        let decoded = R::Response::version(version).unwrap();
+        let (correlation_id, mut reader) = decode_response_header::<R::Response>(&answer, decoded).unwrap();
+        assert_eq!(correlation_id, self.correlation_id);
+        let response = R::Response::read(&mut reader, decoded)
+            .unwrap_or_else(|e| panic!("{} version {version}: {e}", R::KEY));
+        reader.finish().unwrap_or_else(|e| panic!("{} version {version}: {e}", R::KEY));
+        response
+    }
+
+    /// Writes a frame and reads one, without its length; `None` if the broker hangs up.
+    async fn exchange(&mut self, frame: &[u8]) -> Option<Bytes> {
+        self.stream.write_all(frame).await.unwrap();
+        let length = self.stream.read_i32().await.ok()?;
+        let mut answer = vec![0; usize::try_from(length).unwrap()];
+        self.stream.read_exact(&mut answer).await.unwrap();
+        Some(Bytes::from(answer))
+    }
+}
