@@ -74,7 +74,7 @@ impl<T: Nullable> Wire for Option<T> {
 /// Reads what must not be null.
 fn present<T: Nullable>(reader: &mut Reader<'_>, version: Version) -> Result<T, DecodeError> {
     let at = reader.position();
-    T::read_nullable(reader, version)?.ok_or(DecodeErrorKind::UnexpectedNull.at(at))
+    T::read_nullable(reader, version)?.ok_or_else(|| DecodeErrorKind::UnexpectedNull.at(at))
 }
 
 macro_rules! integers {

@@ -1,5 +1,7 @@
 //! Every message of this crate against what Kafka's own classes write and read.
 
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
 mod support;
 
 use bytes::{Buf, Bytes};
@@ -129,7 +131,7 @@ fn headers() {
             writer.into_bytes().unwrap()
         };
         let bytes = unhex(&vector["hex"]);
-        let canonical = vector.get("hexNoUnknown").map_or(bytes.clone(), unhex);
+        let canonical = vector.get("hexNoUnknown").map_or_else(|| bytes.clone(), unhex);
         let mut reader = Reader::new(&bytes);
         let header = H::read(&mut reader, version).unwrap_or_else(|fault| panic!("{title}: {fault}"));
         reader.finish().unwrap();
