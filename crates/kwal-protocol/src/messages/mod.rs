@@ -1,4 +1,4 @@
-//! The messages, a file an API; [`apis!`] is their table.
+//! The messages, a file an API; `apis!` is their table.
 //!
 //! To add one: a file with two `message!` definitions, its line in the table, its vectors.
 
