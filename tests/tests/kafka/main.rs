@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // Clippy takes only functions marked as tests for tests.
 
+mod facts;
 mod interop;
 mod peers;
+mod raw;
 mod support;
 mod wire;
