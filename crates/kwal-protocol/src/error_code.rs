@@ -81,6 +81,10 @@ impl ErrorCode {
             (_, Self::NOT_CONTROLLER | Self::NOT_COORDINATOR) => Remedy::Refresh,
             // The request got damaged on its way, if it was sound when it left; asking again would not mend it.
             (ApiKey::PRODUCE, Self::CORRUPT_MESSAGE) => Remedy::Fail,
+            // The controller knows all topics there are.
+            (ApiKey::DELETE_TOPICS, Self::UNKNOWN_TOPIC_OR_PARTITION | Self::UNKNOWN_TOPIC_ID) => {
+                Remedy::Fail
+            }
             // A broker that is going down answers some requests so.
             (_, Self::BROKER_NOT_AVAILABLE) => Remedy::Refresh,
             (_, code) => code.usual_remedy(),
