@@ -1,0 +1,465 @@
+//! What can go wrong, where, and what became of the call.
+//!
+//! Three questions, three answers: what happened is the variant; what became of an append is [`Error::outcome`]; whether the
+//! same call may succeed later is [`Error::is_retriable`]. `Display` tells this level, [`source`](std::error::Error::source)
+//! the next.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use kwal_protocol::wire::Uuid;
+use kwal_protocol::{
+    api::{ApiKey, Versions},
+    connection::ConnectionError,
+    error::DecodeError,
+    error_code::{Effect, ErrorCode, Remedy},
+    record::{BatchError, BuildError},
+};
+use kwal_transport::TransportError;
+
+/// What a call of this crate fails with.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller asked for something that cannot be; nothing was sent.
+    #[error("{0}")]
+    InvalidInput(String),
+    /// The records cannot be made a batch; nothing was sent.
+    #[error("the records cannot be made a batch")]
+    Encode(#[source] BuildError),
+    /// The batch is larger than the client's limit, and was not sent, or than the topic's, and was refused.
+    #[error("{at}: a batch of {size} bytes ({records} records) is larger than {}", Limit(.limit))]
+    BatchTooLarge {
+        /// Its size on the wire, in bytes.
+        size: usize,
+        /// How many records it holds.
+        records: usize,
+        /// The client's limit, if it was that; `None` for the topic's `max.message.bytes`, which the broker does not tell.
+        limit: Option<usize>,
+        /// Where.
+        at: Box<At>,
+    },
+    /// No broker knows the topic, for as long as [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic).
+    #[error("topic {topic} does not exist (asked for {waited:?}); create it first, looking it up never does")]
+    UnknownTopic {
+        /// The name asked for.
+        topic: String,
+        /// How long.
+        waited: Duration,
+    },
+    /// The topic has no such partition.
+    #[error("topic {topic} has no partition {partition}, it has {partitions}: 0 to {}", .partitions.saturating_sub(1))]
+    UnknownPartition {
+        /// The topic.
+        topic: String,
+        /// The partition asked for.
+        partition: i32,
+        /// How many it has.
+        partitions: usize,
+    },
+    /// The topic was deleted and made again: another one, of the same name. Open a new partition client to go on with that.
+    #[error("topic {topic} was deleted and made again: it had the id {was} and now has {is}")]
+    TopicRecreated {
+        /// The topic.
+        topic: String,
+        /// The id when the partition client was made.
+        was: Uuid,
+        /// The id now.
+        is: Uuid,
+    },
+    /// The offset is not in the log: it was deleted (retention, `delete_records`), or is beyond the end.
+    #[error("{at}: offset {offset} is not in the log, which has {}", Range(.log))]
+    OffsetOutOfRange {
+        /// The offset asked for.
+        offset: i64,
+        /// The first offset of the log and the one behind its last record, if they could be found out.
+        log: Option<std::ops::Range<i64>>,
+        /// Where.
+        at: Box<At>,
+    },
+    /// No record has such a timestamp or a later one.
+    #[error("{at}: no record has a timestamp of {timestamp_ms} ms or later")]
+    OffsetNotFound {
+        /// The time asked for, in milliseconds since the epoch.
+        timestamp_ms: i64,
+        /// Where.
+        at: Box<At>,
+    },
+    /// A broker answered with an error.
+    #[error("{at}: {code}{}", Message(.message))]
+    Broker {
+        /// Its code.
+        code: ErrorCode,
+        /// Its words, if it had any.
+        message: Option<String>,
+        /// Where.
+        at: Box<At>,
+    },
+    /// A newer holder of the producer id has taken over. This partition client is at its end: open a new one.
+    #[error("{at}: another writer has taken over this producer id; this partition client can append no more")]
+    Fenced {
+        /// Where.
+        at: Box<At>,
+    },
+    /// The broker no longer has batches that it had acknowledged. This partition client is at its end: read the end of the
+    /// log, mend what is missing, and open a new one.
+    #[error(
+        "{at}: the broker does not have the batch before this one, which it acknowledged (sequence {sequence} of producer \
+         {producer_id}, epoch {epoch}); this partition client can append no more: compare the log with what you hold"
+    )]
+    Lost {
+        /// The producer id.
+        producer_id: i64,
+        /// Its epoch.
+        epoch: i16,
+        /// The sequence number of the batch that was refused.
+        sequence: i32,
+        /// Where.
+        at: Box<At>,
+    },
+    /// The client and the broker have no version of the API in common.
+    #[error("{at}: the client speaks versions {ours}, the broker {}", Theirs(.theirs))]
+    Unsupported {
+        /// What the client speaks.
+        ours: Versions,
+        /// What the broker speaks; `None` if it does not have the API at all.
+        theirs: Option<Versions>,
+        /// Where.
+        at: Box<At>,
+    },
+    /// No stream to the broker could be made.
+    #[error("{at}: cannot connect")]
+    Connect {
+        /// Where.
+        at: Box<At>,
+        /// Why.
+        source: Arc<TransportError>,
+    },
+    /// A connection ended, or ended before it was ready.
+    #[error("{at}: the connection failed")]
+    Connection {
+        /// Where.
+        at: Box<At>,
+        /// Why.
+        source: ConnectionError,
+    },
+    /// Of all brokers known, none could be asked.
+    #[error("no broker can be reached: {}", Attempts(.attempts))]
+    NoBroker {
+        /// Each broker, by id or address, and why it could not.
+        attempts: Vec<(String, Self)>,
+    },
+    /// A response is not what the protocol says.
+    #[error("{at}: the response is malformed")]
+    Decode {
+        /// Where.
+        at: Box<At>,
+        /// The byte and the fault.
+        source: DecodeError,
+    },
+    /// What was fetched is damaged, or needs a codec that is not built in.
+    #[error("{at}: the log cannot be read")]
+    Corrupt {
+        /// Where.
+        at: Box<At>,
+        /// The batch and the fault.
+        source: BatchError,
+    },
+    /// A response that does not speak of what was asked.
+    #[error("{at}: the response says nothing of what was asked")]
+    NoAnswer {
+        /// Where.
+        at: Box<At>,
+    },
+    /// An append failed, and those submitted behind it with it: the log has no hole. This one was not sent.
+    #[error("{at}: not sent, because an append before it failed")]
+    Behind {
+        /// Where.
+        at: Box<At>,
+        /// What that one failed with.
+        #[source]
+        cause: Arc<Self>,
+    },
+    /// An attempt of the append may have reached the log, and then this happened.
+    #[error("{at}: an attempt may have been appended, and could not be settled")]
+    Unsettled {
+        /// Where.
+        at: Box<At>,
+        /// What happened then.
+        #[source]
+        cause: Arc<Self>,
+    },
+    /// The call did not succeed within its time.
+    #[error("{at}: not done after {after:?}{}", Last(.last))]
+    DeadlineExceeded {
+        /// The time it had.
+        after: Duration,
+        /// Where it stood.
+        at: Box<At>,
+        /// What the last attempt had failed with.
+        #[source]
+        last: Option<Box<Self>>,
+    },
+    /// The tasks of the client are gone: the runtime that they lived on has shut down.
+    #[error("{at}: the runtime that the client lives on has shut down")]
+    Closed {
+        /// Where.
+        at: Box<At>,
+    },
+}
+
+/// What became of an append that failed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Outcome {
+    /// It is not on the log and never will be.
+    #[default]
+    NotAppended,
+    /// It may be on the log, now or a little later, once at the most.
+    Unknown,
+}
+
+/// Where an error happened.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct At {
+    /// The API that was called, if it came to that.
+    pub api: Option<ApiKey>,
+    /// The topic, if the call was about one.
+    pub topic: Option<String>,
+    /// The partition, if the call was about one.
+    pub partition: Option<i32>,
+    /// The broker: its id and address, as far as known.
+    pub broker: Option<String>,
+    /// What became of the append, if the call was one.
+    pub outcome: Outcome,
+}
+
+impl Error {
+    /// What became of the append. Calls that append nothing are always [`Outcome::NotAppended`].
+    pub fn outcome(&self) -> Outcome {
+        self.at().map_or(Outcome::NotAppended, |at| at.outcome)
+    }
+
+    /// Whether the same call may succeed later without anything being changed. The client has tried for as long as the
+    /// deadline allowed; whether an append may be called again is the question of its [`outcome`](Self::outcome).
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::DeadlineExceeded { .. } => true,
+            Self::Behind { cause, .. } | Self::Unsettled { cause, .. } => cause.is_retriable(),
+            // Waited for already.
+            Self::UnknownPartition { .. } => false,
+            error => error.recovery() != Recovery::Fail,
+        }
+    }
+
+    /// The broker's code, if a broker answered with one.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Broker { code, .. } => Some(*code),
+            Self::DeadlineExceeded { last: Some(last), .. } => last.code(),
+            Self::Behind { cause, .. } | Self::Unsettled { cause, .. } => cause.code(),
+            _ => None,
+        }
+    }
+
+    /// Where it happened, if it came as far as having a place.
+    pub fn at(&self) -> Option<&At> {
+        match self {
+            Self::BatchTooLarge { at, .. }
+            | Self::OffsetOutOfRange { at, .. }
+            | Self::OffsetNotFound { at, .. }
+            | Self::Broker { at, .. }
+            | Self::Fenced { at }
+            | Self::Lost { at, .. }
+            | Self::Unsupported { at, .. }
+            | Self::Connect { at, .. }
+            | Self::Connection { at, .. }
+            | Self::Decode { at, .. }
+            | Self::Corrupt { at, .. }
+            | Self::NoAnswer { at }
+            | Self::Behind { at, .. }
+            | Self::Unsettled { at, .. }
+            | Self::DeadlineExceeded { at, .. }
+            | Self::Closed { at } => Some(at),
+            Self::InvalidInput(_)
+            | Self::Encode(_)
+            | Self::UnknownTopic { .. }
+            | Self::UnknownPartition { .. }
+            | Self::TopicRecreated { .. }
+            | Self::NoBroker { .. } => None,
+        }
+    }
+
+    /// What may help: the one place where it is decided.
+    pub(crate) fn recovery(&self) -> Recovery {
+        match self {
+            Self::Broker { code, at, .. } => {
+                match at.api.map_or(Remedy::Fail, |api| code.meaning(api).remedy) {
+                    Remedy::Fail => Recovery::Fail,
+                    Remedy::Retry => Recovery::Retry,
+                    Remedy::Refresh => Recovery::Refresh,
+                }
+            }
+            // The broker may be gone for good, and somebody else lead its partitions.
+            Self::Connect { .. } | Self::Connection { .. } => Recovery::Refresh,
+            Self::NoBroker { .. } => Recovery::Retry,
+            // Partitions that were just added are not known everywhere at once.
+            Self::UnknownPartition { .. } => Recovery::Refresh,
+            _ => Recovery::Fail,
+        }
+    }
+
+    /// Whether this attempt may have been carried out, now or later.
+    pub(crate) fn effect(&self) -> Effect {
+        match self {
+            Self::Broker { code, at, .. } => at.api.map_or(Effect::None, |api| code.meaning(api).effect),
+            error => match error.outcome() {
+                Outcome::NotAppended => Effect::None,
+                Outcome::Unknown => Effect::Unknown,
+            },
+        }
+    }
+
+    /// The same error, of an append that may have reached the log.
+    pub(crate) fn unsettled(mut self, place: impl FnOnce() -> Box<At>) -> Self {
+        match &mut self {
+            Self::Broker { at, .. }
+            | Self::Connection { at, .. }
+            | Self::Decode { at, .. }
+            | Self::NoAnswer { at }
+            | Self::Fenced { at }
+            | Self::Lost { at, .. }
+            | Self::DeadlineExceeded { at, .. }
+            | Self::Closed { at } => {
+                at.outcome = Outcome::Unknown;
+                self
+            }
+            _ => {
+                let mut at = place();
+                at.outcome = Outcome::Unknown;
+                Self::Unsettled { at, cause: Arc::new(self) }
+            }
+        }
+    }
+}
+
+/// What to do after an attempt has failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Recovery {
+    /// Tell the caller.
+    Fail,
+    /// The same again after a pause.
+    Retry,
+    /// The same after a pause, and after asking for the leader anew.
+    Refresh,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.api {
+            Some(api) => write!(f, "{api}")?,
+            None => f.write_str("connecting")?,
+        }
+        match (&self.topic, self.partition) {
+            (Some(topic), Some(partition)) => write!(f, " of {topic}/{partition}")?,
+            (Some(topic), None) => write!(f, " of {topic}")?,
+            _ => {}
+        }
+        match &self.broker {
+            Some(broker) => write!(f, " at {broker}"),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Limit<'a>(&'a Option<usize>);
+
+impl fmt::Display for Limit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(limit) => {
+                write!(f, "the client's limit of {limit} bytes; split it, or raise `Limits::batch`")
+            }
+            None => f.write_str("the topic allows; split it, or raise the topic's `max.message.bytes`"),
+        }
+    }
+}
+
+struct Range<'a>(&'a Option<std::ops::Range<i64>>);
+
+impl fmt::Display for Range<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(log) if log.is_empty() => write!(f, "no records and ends at {}", log.end),
+            Some(log) => write!(f, "offsets {} to {}", log.start, log.end - 1),
+            None => f.write_str("other offsets"),
+        }
+    }
+}
+
+struct Message<'a>(&'a Option<String>);
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(message) => write!(f, " (the broker says: {message})"),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Theirs<'a>(&'a Option<Versions>);
+
+impl fmt::Display for Theirs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(versions) => versions.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+struct Last<'a>(&'a Option<Box<Error>>);
+
+impl fmt::Display for Last<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(_) => f.write_str("; the last attempt failed"),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Attempts<'a>(&'a [(String, Error)]);
+
+impl fmt::Display for Attempts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none is known");
+        }
+        for (i, (broker, error)) in self.0.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "; " };
+            write!(f, "{comma}{broker}: {}", Reason(error))?;
+        }
+        Ok(())
+    }
+}
+
+/// The innermost cause: of a list of attempts each is told in one line, and none of them is *the* source.
+struct Reason<'a>(&'a Error);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut cause: &dyn std::error::Error = self.0;
+        if let Error::Connect { source, .. } = self.0 {
+            cause = source;
+        } else if let Error::Connection { source, .. } = self.0 {
+            cause = source;
+        }
+        write!(f, "{cause}")?;
+        while let Some(source) = cause.source() {
+            write!(f, ": {source}")?;
+            cause = source;
+        }
+        Ok(())
+    }
+}
