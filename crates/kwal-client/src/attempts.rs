@@ -1,0 +1,138 @@
+//! The one loop that retries: attempts, pauses, and the deadline over all of them.
+
+use fastrand::Rng;
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::debug;
+
+use crate::{
+    cluster::Place,
+    config::{Config, Deadlines},
+    error::{Error, Recovery},
+    retry::Backoff,
+};
+
+/// The attempts of one operation.
+///
+/// ```text
+/// loop {
+///     match attempts.within(attempt).await {
+///         Ok(value) => return Ok(value),
+///         Err(error) => attempts.again(error).await?,
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub(crate) struct Attempts<'a> {
+    api: ApiKey,
+    place: Place<'a>,
+    deadlines: Deadlines,
+    deadline: Instant,
+    backoff: Backoff,
+    count: u32,
+    /// Since when the topic or partition has been unknown, without a break.
+    unknown_since: Option<Instant>,
+    /// Metadata up to this answer has proved wrong.
+    stale: u64,
+    last: Option<Box<Error>>,
+}
+
+impl<'a> Attempts<'a> {
+    pub(crate) fn new(config: &Config, rng: Rng, deadline: Instant, api: ApiKey, place: Place<'a>) -> Self {
+        Self {
+            api,
+            place,
+            deadlines: config.deadlines,
+            deadline,
+            backoff: Backoff::new(config.retry, rng),
+            count: 1,
+            unknown_since: None,
+            stale: 0,
+            last: None,
+        }
+    }
+
+    /// How many attempts there have been, this one included.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Metadata has to be newer than this answer.
+    pub(crate) fn stale(&self) -> u64 {
+        self.stale
+    }
+
+    /// Waits for a piece of the work, until the deadline.
+    pub(crate) async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match timeout_at(self.deadline, work).await {
+            Ok(result) => result,
+            Err(_) => Err(self.too_late(None)),
+        }
+    }
+
+    /// Pauses before the next attempt, or ends the operation with the error.
+    ///
+    /// `used` is the answer of metadata that the attempt relied on.
+    pub(crate) async fn again(&mut self, error: Error, used: u64) -> Result<(), Error> {
+        let recovery = error.recovery();
+        if recovery == Recovery::Fail {
+            // A deadline tells why it was not met sooner.
+            return Err(match (error, self.last.take()) {
+                (Error::DeadlineExceeded { after, at, last: None }, last) => {
+                    Error::DeadlineExceeded { after, at, last }
+                }
+                (error, _) => error,
+            });
+        }
+        let now = Instant::now();
+        let error = self.give_unknown_up(error, now)?;
+        if recovery == Recovery::Refresh {
+            self.stale = self.stale.max(used);
+        }
+        let pause = self.backoff.next().unwrap_or_default();
+        debug!(attempt = self.count, ?pause, %error, "trying again");
+        if now + pause >= self.deadline {
+            // The next attempt could not begin in time, so the answer need not wait either.
+            return Err(self.too_late(Some(Box::new(error))));
+        }
+        self.last = Some(Box::new(error));
+        sleep_until(now + pause).await;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// A topic that was just made is not known everywhere at once, but soon.
+    fn give_unknown_up(&mut self, error: Error, now: Instant) -> Result<Error, Error> {
+        if !is_unknown(&error) {
+            self.unknown_since = None;
+            return Ok(error);
+        }
+        let waited = now - *self.unknown_since.get_or_insert(now);
+        if waited < self.deadlines.unknown_topic {
+            return Ok(error);
+        }
+        Err(match (error, self.place.topic) {
+            (error @ Error::UnknownPartition { .. }, _) | (error, None) => error,
+            // On Produce the code may follow the append, so it is not for here to simplify.
+            (error @ Error::Broker { .. }, Some(_)) if self.api == ApiKey::PRODUCE => error,
+            (_, Some(topic)) => Error::UnknownTopic { topic: topic.to_owned(), waited },
+        })
+    }
+
+    fn too_late(&self, last: Option<Box<Error>>) -> Error {
+        Error::DeadlineExceeded { after: self.deadlines.operation, at: self.place.at(self.api, None), last }
+    }
+}
+
+fn is_unknown(error: &Error) -> bool {
+    match error {
+        Error::UnknownPartition { .. } => true,
+        Error::Broker { code, .. } => matches!(
+            *code,
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+                | ErrorCode::UNKNOWN_TOPIC_ID
+                | ErrorCode::INCONSISTENT_TOPIC_ID
+        ),
+        _ => false,
+    }
+}

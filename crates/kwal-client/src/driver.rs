@@ -1,0 +1,305 @@
+//! The one task that a connection has, and the only place where a socket meets the protocol.
+//!
+//! The task owns stream and [`Connection`]; callers own a [`Link`] and, for each call, a oneshot. So dropping a caller never
+//! leaves half a frame behind. The task ends when the connection does, or when the last link is dropped and every call
+//! has been answered.
+
+use std::{
+    collections::VecDeque,
+    future::pending,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Buf, BytesMut};
+use kwal_protocol::connection::{
+    Call, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Reply, Session,
+};
+use kwal_protocol::writer::Frame;
+use kwal_transport::Stream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    runtime::Handle,
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, Sleep, sleep_until},
+};
+use tracing::{Instrument, debug, debug_span};
+
+/// How many calls may wait to be taken by the task; further callers wait themselves.
+const QUEUE: usize = 64;
+/// The least room for a read.
+const CHUNK: usize = 16 << 10;
+/// How much room a peer gets by merely announcing a frame; beyond that it grows with the bytes that come.
+const CREDIT: usize = 1 << 20;
+
+/// A way to make calls on one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    calls: mpsc::Sender<Submitted>,
+    throttle: Arc<watch::Sender<Option<Instant>>>,
+    session: Arc<Session>,
+}
+
+#[derive(Debug)]
+struct Submitted {
+    call: Call,
+    reply: oneshot::Sender<Result<Reply, Failed>>,
+}
+
+/// A call without a reply.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// Why; `None` if the task is gone without a word, with its runtime.
+    pub(crate) error: Option<ConnectionError>,
+    /// Whether it may have reached the broker.
+    pub(crate) sent: bool,
+}
+
+impl Link {
+    /// Does the handshake on a fresh stream. Dropped before it is done, the connection is closed.
+    pub(crate) async fn open(
+        stream: Stream,
+        config: ConnectionConfig,
+        runtime: &Handle,
+    ) -> Result<Self, Option<ConnectionError>> {
+        let (calls, queue) = mpsc::channel(QUEUE);
+        let (ready, is_ready) = oneshot::channel();
+        let (throttle, throttled) = watch::channel(None);
+        let span = debug_span!("connection", peer = stream.peer());
+        let stall = config.request_timeout;
+        let connection = Connection::new(config, Instant::now().into_std());
+        let (read, write) = tokio::io::split(stream);
+        let driver = Driver {
+            connection,
+            read,
+            write,
+            inbox: BytesMut::with_capacity(CHUNK),
+            wanted: CHUNK,
+            writing: None,
+            flushed: true,
+            stall,
+            waiting: VecDeque::new(),
+            ready: Some(ready),
+        };
+        runtime.spawn(driver.run(queue, throttled).instrument(span));
+        match is_ready.await {
+            Ok(Ok(session)) => Ok(Self { calls, throttle: Arc::new(throttle), session }),
+            Ok(Err(error)) => Err(Some(error)),
+            Err(_) => Err(None),
+        }
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Whether calls are still taken.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.calls.is_closed()
+    }
+
+    /// Lets no request leave for as long as the broker has asked for (KIP-219).
+    pub(crate) fn throttle(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        self.throttle.send_if_modified(|current| {
+            let later = current.is_none_or(|current| current < until);
+            if later {
+                *current = Some(until);
+            }
+            later
+        });
+    }
+
+    /// Makes a call. Dropped before it is taken it is not made; later, the reply is thrown away when it comes.
+    pub(crate) async fn call(&self, call: Call) -> Result<Reply, Failed> {
+        let (reply, answered) = oneshot::channel();
+        if self.calls.send(Submitted { call, reply }).await.is_err() {
+            return Err(Failed { error: Some(ConnectionError::Closed), sent: false });
+        }
+        answered.await.unwrap_or(Err(Failed { error: None, sent: true }))
+    }
+}
+
+/// A call that waits for its reply.
+#[derive(Debug)]
+struct Waiting {
+    id: CorrelationId,
+    reply: oneshot::Sender<Result<Reply, Failed>>,
+}
+
+struct Driver {
+    connection: Connection,
+    read: ReadHalf<Stream>,
+    write: WriteHalf<Stream>,
+    inbox: BytesMut,
+    /// How many more bytes the next frame wants.
+    wanted: usize,
+    writing: Option<(CorrelationId, Frame)>,
+    /// Whether everything written has been flushed, which streams that encrypt need.
+    flushed: bool,
+    /// How long a write may make no progress.
+    stall: Duration,
+    waiting: VecDeque<Waiting>,
+    ready: Option<oneshot::Sender<Result<Arc<Session>, ConnectionError>>>,
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut calls: mpsc::Receiver<Submitted>,
+        mut throttle: watch::Receiver<Option<Instant>>,
+    ) {
+        let mut timer = pin!(sleep_until(Instant::now()));
+        let mut stalled = pin!(sleep_until(Instant::now() + self.stall));
+        let mut is_ready = false;
+        let mut done = false;
+        loop {
+            if self.writing.is_none() {
+                self.writing = self.connection.poll_transmit();
+                if self.writing.is_some() {
+                    stalled.as_mut().reset(Instant::now() + self.stall);
+                }
+            }
+            while let Some(event) = self.connection.poll_event() {
+                match event {
+                    Event::Ready(session) => {
+                        debug!("ready");
+                        is_ready = true;
+                        done |= self.ready.take().is_none_or(|ready| ready.send(Ok(session)).is_err());
+                    }
+                    Event::Reply(id, reply) => self.answer(id, reply),
+                    Event::Closed(error) => return self.end(error, calls).await,
+                }
+            }
+            if done && self.waiting.is_empty() && self.writing.is_none() {
+                debug!("closing, nobody needs it any more");
+                return;
+            }
+            let deadline = self.connection.poll_timeout().map(Instant::from_std);
+            let is_writing = self.writing.is_some();
+            tokio::select! {
+                biased;
+                // Reads never wait for writes: a broker that is busy answering may not read.
+                read = receive(&mut self.read, &mut self.inbox, self.wanted) => self.received(read),
+                wrote = send(&mut self.write, &mut self.writing), if is_writing || !self.flushed => {
+                    self.sent(wrote, stalled.as_mut());
+                }
+                call = calls.recv(), if is_ready && !done && !is_writing => match call {
+                    Some(call) => self.submit(call),
+                    None => done = true,
+                },
+                () = wake_at(timer.as_mut(), deadline) => {
+                    self.connection.handle_timeout(Instant::now().into_std());
+                }
+                () = &mut stalled, if is_writing => self.connection.handle_io_error(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("the broker took no bytes for {:?}", self.stall),
+                )),
+                Ok(()) = throttle.changed(), if is_ready => {
+                    let now = Instant::now();
+                    let until = *throttle.borrow_and_update();
+                    if let Some(pause) = until.and_then(|until| until.checked_duration_since(now)) {
+                        debug!(?pause, "throttled");
+                        self.connection.throttle(now.into_std(), pause);
+                    }
+                }
+            }
+        }
+    }
+
+    fn received(&mut self, read: io::Result<usize>) {
+        match read {
+            Ok(0) => self.connection.handle_eof(),
+            Ok(_) => match self.connection.handle_input(Instant::now().into_std(), &mut self.inbox) {
+                Ok(wanted) => self.wanted = wanted,
+                // The connection is closed by it, and says so as an event.
+                Err(error) => debug!(%error, "the peer broke the protocol"),
+            },
+            Err(error) => self.connection.handle_io_error(error),
+        }
+    }
+
+    fn sent(&mut self, wrote: io::Result<usize>, stalled: Pin<&mut Sleep>) {
+        match wrote {
+            Ok(count) => {
+                self.flushed = count == 0;
+                if count > 0 {
+                    stalled.reset(Instant::now() + self.stall);
+                }
+                if let Some((id, _)) = self.writing.take_if(|(_, frame)| !frame.has_remaining()) {
+                    self.connection.handle_transmitted(Instant::now().into_std(), id);
+                }
+            }
+            Err(error) => self.connection.handle_io_error(error),
+        }
+    }
+
+    fn submit(&mut self, Submitted { call, reply }: Submitted) {
+        // A caller that is gone by now has not been promised anything.
+        if reply.is_closed() {
+            return;
+        }
+        match self.connection.send(Instant::now().into_std(), call) {
+            Ok(id) => self.waiting.push_back(Waiting { id, reply }),
+            Err(error) => drop(reply.send(Err(Failed { error: Some(error), sent: false }))),
+        }
+    }
+
+    fn answer(&mut self, id: CorrelationId, reply: Reply) {
+        // Replies come in the order of the calls.
+        if let Some(waiting) = self.waiting.pop_front() {
+            debug_assert_eq!(waiting.id, id);
+            drop(waiting.reply.send(Ok(reply)));
+        }
+    }
+
+    /// Tells everybody who waits.
+    async fn end(mut self, error: ConnectionError, mut calls: mpsc::Receiver<Submitted>) {
+        debug!(%error, "closed");
+        if let Some(ready) = self.ready.take() {
+            drop(ready.send(Err(error.clone())));
+        }
+        for Waiting { id, reply } in self.waiting.drain(..) {
+            let sent = self.connection.was_handed_out(id);
+            drop(reply.send(Err(Failed { error: Some(error.clone()), sent })));
+        }
+        calls.close();
+        while let Some(Submitted { reply, .. }) = calls.recv().await {
+            drop(reply.send(Err(Failed { error: Some(error.clone()), sent: false })));
+        }
+    }
+}
+
+/// Reads what there is, with room for what is wanted as far as the peer has earned it. Safe to be dropped.
+async fn receive(read: &mut ReadHalf<Stream>, inbox: &mut BytesMut, wanted: usize) -> io::Result<usize> {
+    inbox.reserve(wanted.clamp(CHUNK, CREDIT.max(inbox.len())));
+    read.read_buf(inbox).await
+}
+
+/// Writes a piece of the frame, or flushes when there is none; answers how many bytes. Safe to be dropped.
+async fn send(
+    write: &mut WriteHalf<Stream>,
+    writing: &mut Option<(CorrelationId, Frame)>,
+) -> io::Result<usize> {
+    match writing {
+        Some((_, frame)) => match write.write_buf(frame).await {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            result => result,
+        },
+        None => write.flush().await.map(|()| 0),
+    }
+}
+
+async fn wake_at(mut timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => {
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            timer.await;
+        }
+        None => pending().await,
+    }
+}

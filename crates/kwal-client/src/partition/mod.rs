@@ -1,0 +1,221 @@
+//! One partition: appends, reads, offsets.
+
+mod fetch;
+mod offsets;
+mod produce;
+mod queue;
+mod writer;
+
+use std::{future::IntoFuture, sync::Arc};
+
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode, record::Compression, wire::Uuid};
+use kwal_transport::BoxFuture;
+use tracing::debug;
+
+pub(crate) use self::writer::ProducerState;
+pub use self::{
+    fetch::{Fetch, Fetched},
+    offsets::OffsetAt,
+    produce::Produced,
+};
+use self::{queue::Queue, writer::Writer};
+use crate::{
+    client::Client,
+    cluster::{Cluster, LaneKind, Place},
+    error::Error,
+};
+
+/// Appends to one partition and reads from it.
+///
+/// Made by [`Client::partition_client`]. Cloning is cheap; clones share producer id and order of appends.
+///
+/// What it promises, in short: an append is `Ok` only when every in-sync replica has it; it is on the log at most once
+/// whatever is retried; appends lie on the log in the order in which they were submitted, without a hole; every call ends
+/// within its [deadline](crate::Deadlines); any future can be dropped at any time.
+///
+/// A partition client is meant to be kept. Its appends go over one connection and its reads over another, each shared with
+/// others beyond [`Limits::lanes`](crate::Limits::lanes) of them, so that an append never waits behind a long poll.
+#[derive(Clone, Debug)]
+pub struct PartitionClient {
+    core: Arc<Core>,
+    queue: Arc<Queue>,
+    /// The last one to go lets the writer end.
+    _open: Arc<queue::Open>,
+    compression: Compression,
+}
+
+/// What reading and writing have in common.
+#[derive(Debug)]
+struct Core {
+    cluster: Arc<Cluster>,
+    topic: String,
+    partition: i32,
+    /// The id of the topic when the client was made; zero where the brokers are too old to tell.
+    topic_id: Uuid,
+    lane: usize,
+}
+
+/// Who leads the partition, as far as known.
+#[derive(Clone, Copy, Debug)]
+struct Leader {
+    id: i32,
+    epoch: i32,
+}
+
+impl PartitionClient {
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        &self.core.topic
+    }
+
+    /// The partition.
+    pub fn partition(&self) -> i32 {
+        self.core.partition
+    }
+}
+
+impl Core {
+    fn place(&self) -> Place<'_> {
+        Place { topic: Some(&self.topic), partition: Some(self.partition) }
+    }
+
+    fn has_topic_id(&self) -> bool {
+        !self.topic_id.is_zero()
+    }
+
+    fn fetch_lane(&self) -> LaneKind {
+        LaneKind::Fetch(self.lane)
+    }
+
+    fn produce_lane(&self) -> LaneKind {
+        LaneKind::Produce(self.lane)
+    }
+
+    /// Who leads, learnt after the answer number `stale`; `used` becomes the number of the answer relied on.
+    async fn leader(&self, stale: u64, used: &mut u64) -> Result<Leader, Error> {
+        let topic = self.cluster.topic(&self.topic, stale).await?;
+        *used = topic.as_of;
+        if self.has_topic_id() && !topic.id.is_zero() && topic.id != self.topic_id {
+            return Err(Error::TopicRecreated {
+                topic: self.topic.clone(),
+                was: self.topic_id,
+                is: topic.id,
+            });
+        }
+        leader_of(&topic, self.place())
+    }
+}
+
+fn leader_of(topic: &crate::metadata::TopicMetadata, place: Place<'_>) -> Result<Leader, Error> {
+    let index = place.partition.unwrap_or_default();
+    let Some(partition) = topic.partitions.get(&index) else {
+        return Err(Error::UnknownPartition {
+            topic: place.topic.unwrap_or_default().to_owned(),
+            partition: index,
+            partitions: topic.partitions.len(),
+        });
+    };
+    match partition.leader {
+        Some(id) => Ok(Leader { id, epoch: partition.leader_epoch }),
+        None => {
+            let code = match partition.error {
+                ErrorCode::NONE => ErrorCode::LEADER_NOT_AVAILABLE,
+                code => code,
+            };
+            Err(Error::Broker { code, message: None, at: place.at(ApiKey::METADATA, None) })
+        }
+    }
+}
+
+/// A partition client to be: set what it should be like, then `.await` it.
+///
+/// # Errors
+/// [`Error::UnknownTopic`] and [`Error::UnknownPartition`] after
+/// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic); [`Error::DeadlineExceeded`] if there is no leader for the
+/// whole deadline; what else the brokers refuse.
+#[derive(Debug)]
+#[must_use = "nothing happens until it is awaited"]
+pub struct OpenPartition {
+    client: Client,
+    topic: String,
+    partition: i32,
+    compression: Compression,
+    idempotent: bool,
+}
+
+impl OpenPartition {
+    pub(crate) fn new(client: Client, topic: String, partition: i32) -> Self {
+        Self { client, topic, partition, compression: Compression::None, idempotent: true }
+    }
+
+    /// How the batches of [`produce`](PartitionClient::produce) are compressed. Default: not at all.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Whether batches carry a producer id and sequence number, by which brokers tell a retry from a new batch (KIP-98).
+    /// Default: they do.
+    ///
+    /// Without, a batch whose outcome is open is never sent again: the call ends with
+    /// [`Outcome::Unknown`](crate::error::Outcome). Only for brokers that have no producer ids.
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = idempotent;
+        self
+    }
+
+    async fn open(self) -> Result<PartitionClient, Error> {
+        let Self { client, topic, partition, compression, idempotent } = self;
+        crate::client::check_topic(&topic)?;
+        if partition < 0 {
+            return Err(Error::InvalidInput(format!("partition {partition} is negative")));
+        }
+        if !compression.is_built_in() {
+            return Err(Error::InvalidInput(format!(
+                "compression {compression} is not built in: switch on the feature `compression-{compression}`"
+            )));
+        }
+        let cluster = client.into_cluster();
+        let place = Place { topic: Some(&topic), partition: Some(partition) };
+        let (topic_id, leader) = find(&cluster, place).await?;
+        let lane = cluster.next_lane();
+        let core = Arc::new(Core { cluster, topic, partition, topic_id, lane });
+        let queue = Arc::new(Queue::default());
+        let mut writer = Writer::new(Arc::clone(&core), Arc::clone(&queue), idempotent);
+        // Brought along, so that the first append is as quick as the others. What fails here, fails there with its reason: who
+        // only reads may not need it.
+        let attempts = core.cluster.attempts(ApiKey::PRODUCE, core.place());
+        if let Err(error) = attempts.within(writer.prepare(leader)).await {
+            debug!(%error, "not prepared for appends");
+        }
+        let open = Arc::new(queue::Open(Arc::clone(&queue)));
+        core.cluster.runtime.spawn(writer.run());
+        Ok(PartitionClient { core, queue, _open: open, compression })
+    }
+}
+
+/// The topic's id, and who leads the partition.
+async fn find(cluster: &Cluster, place: Place<'_>) -> Result<(Uuid, Leader), Error> {
+    let mut attempts = cluster.attempts(ApiKey::METADATA, place);
+    loop {
+        let mut used = 0;
+        let attempt = async {
+            let topic = cluster.topic(place.topic.unwrap_or_default(), attempts.stale()).await?;
+            used = topic.as_of;
+            leader_of(&topic, place).map(|leader| (topic.id, leader))
+        };
+        match attempts.within(attempt).await {
+            Ok(found) => return Ok(found),
+            Err(error) => attempts.again(error, used).await?,
+        }
+    }
+}
+
+impl IntoFuture for OpenPartition {
+    type Output = Result<PartitionClient, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.open())
+    }
+}
