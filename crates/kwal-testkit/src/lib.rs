@@ -1,1 +1,70 @@
-//! kwal-testkit
+//! A Kafka broker to embed in tests.
+//!
+//! [`EmbeddedBroker`] starts in a millisecond, on a free port of 127.0.0.1 for any Kafka client in any language, or in memory
+//! for clients that connect through [`kwal_transport`]; in memory, everything goes on under tokio's paused clock as well. What
+//! a test wants to know it can ask afterwards: what lies in the logs, and how many requests it took. What is to go wrong is
+//! one line each: see [`Fault`].
+//!
+//! ```
+//! use kwal_protocol::{
+//!     api::{ApiKey, encode_request},
+//!     messages::{ProducePartition, ProduceRequest, ProduceTopic},
+//!     record::{BatchBuilder, Compression, Headers},
+//! };
+//! use kwal_testkit::{EmbeddedBroker, Fault};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = EmbeddedBroker::builder().topic("wal", 2).start().await?;
+//! broker.on(ApiKey::PRODUCE, Fault::LoseReply);
+//!
+//! // Usually a client is given `broker.bootstrap()`. Here a request is made by hand.
+//! let mut builder = BatchBuilder::new(Compression::None);
+//! builder.push(1_700_000_000_000, None, Some(b"hello kafka"), &Headers::new());
+//! let batch = ProducePartition { index: 0, records: Some(builder.finish()?.to_bytes().into()) };
+//! let topic = ProduceTopic { name: "wal".to_owned(), partition_data: vec![batch], ..Default::default() };
+//! let request = ProduceRequest { acks: -1, topic_data: vec![topic], ..Default::default() };
+//!
+//! let mut stream = broker.connector().connect(broker.address()).await?;
+//! stream.write_all_buf(&mut encode_request(&request, 12, 1, Some("me"))?).await?;
+//! assert_eq!(stream.read(&mut [0]).await?, 0, "closed without a reply");
+//!
+//! let records = broker.records("wal", 0)?;
+//! assert_eq!(records[0].value.as_deref(), Some(&b"hello kafka"[..]));
+//! assert_eq!(broker.requests(ApiKey::PRODUCE), 1);
+//! assert_eq!(broker.faults_left(), 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How true it is
+//!
+//! | | as Kafka | not, or not yet |
+//! | --- | --- | --- |
+//! | APIs | ApiVersions, Metadata, Produce, Fetch, ListOffsets, CreateTopics, DeleteTopics, InitProducerId, at every version that Kafka 4.3, 3.9 or 2.8 speak ([`Dialect`]) | groups, transactions, authentication; record formats before magic 2 |
+//! | connections | requests answered in order and one at a time; unknown versions close the connection, but for ApiVersions; a throttled request is carried out, then the connection is muted | idle connections are not closed |
+//! | producers | a batch sent again is told apart, five batches back; gaps, old epochs and new epochs that do not begin at 0 are refused; an unknown id may begin anywhere | producers expire only by [`forget_producer`](EmbeddedBroker::forget_producer) |
+//! | batches | one a partition, its checksum, header and records looked at; `max.message.bytes`, `LogAppendTime`, keys for compacted topics | `compression.type` changes nothing; in codecs that are not built in, records are not looked at |
+//! | reading | waits for `min_bytes`; the first batch comes whole, the last is cut off at the limit; a fetch may begin inside of a batch; leader epochs (KIP-320), divergence (KIP-595) | no fetch sessions, so all fetches are full ones; nothing is ever deleted by age or size |
+//! | cluster | topic ids (KIP-516), settings and their checks, replica assignments | one broker that leads everything |
+//!
+//! Everything stays in memory until the topic is deleted or the broker dropped.
+//!
+//! # Features
+//! `compression-lz4` (default) lets the broker look into lz4 batches.
+
+mod broker;
+mod cluster;
+mod dialect;
+mod error;
+mod fault;
+mod log;
+mod producers;
+mod serve;
+mod topic_config;
+
+pub use broker::{EmbeddedBroker, EmbeddedBrokerBuilder};
+pub use dialect::Dialect;
+pub use error::Error;
+pub use fault::Fault;

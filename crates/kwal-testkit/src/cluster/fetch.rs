@@ -1,0 +1,199 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use kwal_protocol::{
+    error_code::ErrorCode,
+    messages::{
+        DivergingEpoch, FetchPartition, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopic,
+        FetchTopicResponse, IsolationLevel,
+    },
+};
+
+use super::{Arrival, Cluster, Partition, Serve, Served, TopicKey, Work, later};
+use crate::log::ReadLimit;
+
+impl Serve for FetchRequest {
+    fn refuse(&self, _: &Cluster, code: ErrorCode) -> FetchResponse {
+        let topics = self.topics.iter().map(|topic| FetchTopicResponse {
+            topic: topic.topic.clone(),
+            topic_id: topic.topic_id,
+            partitions: topic.partitions.iter().map(|partition| refused(partition, code)).collect(),
+        });
+        FetchResponse { responses: topics.collect(), ..FetchResponse::default() }
+    }
+
+    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<FetchResponse> {
+        if let Err(error_code) = check_session(&self) {
+            return Served::Reply(FetchResponse { error_code, ..FetchResponse::default() });
+        }
+        let now = arrival.now;
+        let wait = Duration::from_millis(u64::try_from(self.max_wait_ms).unwrap_or_default());
+        let until = arrival.until.unwrap_or_else(|| later(now, wait));
+        if now.monotonic < until && !cluster.is_worth_an_answer(&self, arrival) {
+            return Served::Wait { until, work: Work::Fetch(self) };
+        }
+        Served::Reply(cluster.read_all(&self, arrival))
+    }
+}
+
+impl Cluster {
+    /// Whether there is enough to read, or something that a wait would not mend.
+    fn is_worth_an_answer(&mut self, request: &FetchRequest, arrival: &Arrival) -> bool {
+        let enough = limit(request.min_bytes).min(max_bytes(request));
+        let mut readable = 0;
+        for topic in &request.topics {
+            for asked in &topic.partitions {
+                match self.readable(topic, asked, arrival) {
+                    Ok(partition) => {
+                        let bytes =
+                            partition.log.bytes_from(asked.fetch_offset, limit(asked.partition_max_bytes));
+                        readable += bytes;
+                    }
+                    Err(_) => return true,
+                }
+            }
+        }
+        readable >= enough || request.topics.is_empty()
+    }
+
+    fn read_all(&mut self, request: &FetchRequest, arrival: &Arrival) -> FetchResponse {
+        let mut room = max_bytes(request);
+        let mut first = true;
+        let mut responses = Vec::with_capacity(request.topics.len());
+        for topic in &request.topics {
+            let mut read = |asked: &FetchPartition| {
+                let partition = match self.readable(topic, asked, arrival) {
+                    Ok(partition) => partition,
+                    Err(refusal) => return refusal.answer(asked),
+                };
+                let limit =
+                    ReadLimit { bytes: limit(asked.partition_max_bytes).min(room), first_anyway: first };
+                let records = partition.log.read(asked.fetch_offset, limit);
+                room = room.saturating_sub(records.len());
+                first &= records.is_empty();
+                answer(asked, partition, request.isolation_level, records)
+            };
+            responses.push(FetchTopicResponse {
+                topic: topic.topic.clone(),
+                topic_id: topic.topic_id,
+                partitions: topic.partitions.iter().map(&mut read).collect(),
+            });
+        }
+        FetchResponse { responses, ..FetchResponse::default() }
+    }
+
+    /// The partition, if it can be read at the offset asked for.
+    fn readable(
+        &mut self,
+        topic: &FetchTopic,
+        asked: &FetchPartition,
+        arrival: &Arrival,
+    ) -> Result<&Partition, Refusal> {
+        let key = match arrival.exchange.version >= BY_ID {
+            true => TopicKey::Id(topic.topic_id),
+            false => TopicKey::Name(&topic.topic),
+        };
+        let node = arrival.exchange.node;
+        let led = self.led(node, key, asked.partition, asked.current_leader_epoch);
+        let (_, partition) = led.map_err(Refusal::Code)?;
+        let log = &partition.log;
+        if asked.last_fetched_epoch >= 0 {
+            match log.end_of_epoch(asked.last_fetched_epoch) {
+                None => return Err(Refusal::Code(ErrorCode::OFFSET_OUT_OF_RANGE)),
+                Some((epoch, end)) if epoch < asked.last_fetched_epoch || end < asked.fetch_offset => {
+                    return Err(Refusal::Diverged {
+                        epoch,
+                        end_offset: end,
+                        high_watermark: log.end(),
+                        log_start: log.start(),
+                    });
+                }
+                Some(_) => {}
+            }
+        }
+        if !(log.start()..=log.end()).contains(&asked.fetch_offset) {
+            return Err(Refusal::Code(ErrorCode::OFFSET_OUT_OF_RANGE));
+        }
+        Ok(partition)
+    }
+}
+
+/// Why nothing is read.
+enum Refusal {
+    Code(ErrorCode),
+    /// What the asker has is no longer in the log from some point on (KIP-595).
+    Diverged {
+        epoch: i32,
+        end_offset: i64,
+        high_watermark: i64,
+        log_start: i64,
+    },
+}
+
+impl Refusal {
+    fn answer(self, asked: &FetchPartition) -> FetchPartitionResponse {
+        match self {
+            Self::Code(code) => refused(asked, code),
+            Self::Diverged { epoch, end_offset, high_watermark, log_start } => FetchPartitionResponse {
+                diverging_epoch: DivergingEpoch { epoch, end_offset },
+                high_watermark,
+                last_stable_offset: high_watermark,
+                log_start_offset: log_start,
+                ..refused(asked, ErrorCode::NONE)
+            },
+        }
+    }
+}
+
+/// The first version that has topics by id.
+const BY_ID: i16 = 13;
+/// `fetch.max.bytes` of a broker, its default.
+const BROKER_MAX_BYTES: usize = 55 << 20;
+
+fn max_bytes(request: &FetchRequest) -> usize {
+    limit(request.max_bytes).min(BROKER_MAX_BYTES)
+}
+
+fn limit(bytes: i32) -> usize {
+    usize::try_from(bytes).unwrap_or_default()
+}
+
+/// This broker keeps no fetch sessions (KIP-227), which a broker is free to do: it answers full fetches without opening one.
+fn check_session(request: &FetchRequest) -> Result<(), ErrorCode> {
+    match (request.session_id, request.session_epoch) {
+        (0, -1 | 0) => Ok(()),
+        // The last fetch of a session that is closed by it.
+        (_, -1) => Ok(()),
+        (0, _) => Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH),
+        _ => Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND),
+    }
+}
+
+fn answer(
+    asked: &FetchPartition,
+    partition: &Partition,
+    isolation: IsolationLevel,
+    records: Bytes,
+) -> FetchPartitionResponse {
+    FetchPartitionResponse {
+        partition_index: asked.partition,
+        high_watermark: partition.log.end(),
+        // No transaction is ever open here.
+        last_stable_offset: partition.log.end(),
+        log_start_offset: partition.log.start(),
+        aborted_transactions: (isolation == IsolationLevel::READ_COMMITTED).then(Vec::new),
+        records: Some(records),
+        ..FetchPartitionResponse::default()
+    }
+}
+
+fn refused(asked: &FetchPartition, code: ErrorCode) -> FetchPartitionResponse {
+    FetchPartitionResponse {
+        partition_index: asked.partition,
+        error_code: code,
+        high_watermark: -1,
+        aborted_transactions: None,
+        records: Some(Bytes::new()),
+        ..FetchPartitionResponse::default()
+    }
+}

@@ -1,0 +1,111 @@
+use kwal_protocol::{
+    error_code::ErrorCode,
+    messages::{
+        ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
+        ListOffsetsTopicResponse,
+    },
+    record::{BatchError, NO_TIMESTAMP},
+};
+
+use super::{Arrival, Cluster, Serve, Served, TopicKey};
+
+impl Serve for ListOffsetsRequest {
+    fn refuse(&self, _: &Cluster, code: ErrorCode) -> ListOffsetsResponse {
+        self.answer(|_, partition| refused(partition, code))
+    }
+
+    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<ListOffsetsResponse> {
+        Served::Reply(self.answer(|topic, partition| match cluster.look_up(topic, partition, arrival) {
+            Ok(found) => ListOffsetsPartitionResponse {
+                partition_index: partition.partition_index,
+                timestamp: found.timestamp,
+                offset: found.offset,
+                leader_epoch: match arrival.exchange.version >= TELLS_EPOCH {
+                    true => found.leader_epoch,
+                    false => -1,
+                },
+                ..ListOffsetsPartitionResponse::default()
+            },
+            Err(code) => refused(partition, code),
+        }))
+    }
+}
+
+trait AnswerEach {
+    fn answer(
+        &self,
+        each: impl FnMut(&str, &ListOffsetsPartition) -> ListOffsetsPartitionResponse,
+    ) -> ListOffsetsResponse;
+}
+
+impl AnswerEach for ListOffsetsRequest {
+    fn answer(
+        &self,
+        mut each: impl FnMut(&str, &ListOffsetsPartition) -> ListOffsetsPartitionResponse,
+    ) -> ListOffsetsResponse {
+        let topics = self.topics.iter().map(|topic| ListOffsetsTopicResponse {
+            name: topic.name.clone(),
+            partitions: topic.partitions.iter().map(|partition| each(&topic.name, partition)).collect(),
+        });
+        ListOffsetsResponse { topics: topics.collect(), ..ListOffsetsResponse::default() }
+    }
+}
+
+/// What was found; −1 where there is nothing.
+struct Found {
+    timestamp: i64,
+    offset: i64,
+    leader_epoch: i32,
+}
+
+impl Cluster {
+    fn look_up(
+        &mut self,
+        topic: &str,
+        asked: &ListOffsetsPartition,
+        arrival: &Arrival,
+    ) -> Result<Found, ErrorCode> {
+        let exchange = arrival.exchange;
+        let key = TopicKey::Name(topic);
+        let (_, partition) =
+            self.led(exchange.node, key, asked.partition_index, asked.current_leader_epoch)?;
+        let log = &partition.log;
+        let at = |offset: i64| Found {
+            timestamp: NO_TIMESTAMP,
+            offset,
+            leader_epoch: log.epoch_at(offset).unwrap_or(-1),
+        };
+        let record = |found: Result<Option<(i64, i64)>, BatchError>| match found {
+            Ok(Some((timestamp, offset))) => Ok(Found { timestamp, ..at(offset) }),
+            Ok(None) => Ok(at(-1)),
+            Err(_) => Err(ErrorCode::UNKNOWN_SERVER_ERROR),
+        };
+        match (asked.timestamp, exchange.version) {
+            (LATEST, _) => Ok(Found { leader_epoch: partition.leader_epoch, ..at(log.end()) }),
+            // Nothing is ever moved to a remote storage, so all that is there is local and still to be moved.
+            (EARLIEST, _) | (EARLIEST_LOCAL, 8..) | (EARLIEST_PENDING_UPLOAD, 11..) => Ok(at(log.start())),
+            (LATEST_TIERED, 9..) => Ok(at(-1)),
+            (MAX_TIMESTAMP, 7..) => record(log.at_max_timestamp()),
+            (timestamp @ 0.., _) => record(log.at_timestamp(timestamp)),
+            _ => Err(ErrorCode::UNSUPPORTED_VERSION),
+        }
+    }
+}
+
+/// The first version that tells leader epochs.
+const TELLS_EPOCH: i16 = 4;
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+fn refused(partition: &ListOffsetsPartition, code: ErrorCode) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse {
+        partition_index: partition.partition_index,
+        error_code: code,
+        ..ListOffsetsPartitionResponse::default()
+    }
+}

@@ -1,0 +1,154 @@
+use kwal_protocol::{
+    error_code::ErrorCode,
+    messages::{
+        CreatableTopic, MetadataBroker, MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopic,
+        MetadataTopicResponse,
+    },
+    wire::Uuid,
+};
+
+use super::{Arrival, Cluster, Partition, Serve, Served, topics::is_valid_name};
+
+impl Serve for MetadataRequest {
+    fn refuse(&self, cluster: &Cluster, code: ErrorCode) -> MetadataResponse {
+        let refused = |name: Option<String>, topic_id| MetadataTopicResponse {
+            error_code: code,
+            name,
+            topic_id,
+            ..MetadataTopicResponse::default()
+        };
+        let topics = match &self.topics {
+            Some(topics) => topics.iter().map(|topic| refused(topic.name.clone(), topic.topic_id)).collect(),
+            None => {
+                cluster.topics.iter().map(|(name, topic)| refused(Some(name.clone()), topic.id)).collect()
+            }
+        };
+        MetadataResponse { topics, error_code: code, ..cluster.metadata() }
+    }
+
+    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<MetadataResponse> {
+        let version = arrival.exchange.version;
+        let topics = match self.topics {
+            Some(topics) if version >= EMPTY_MEANS_NONE || !topics.is_empty() => Some(topics),
+            _ => None,
+        };
+        if topics.iter().flatten().any(|topic| !is_well_named(topic, version)) {
+            let request = Self { topics, ..self };
+            return Served::Reply(request.refuse(cluster, ErrorCode::INVALID_REQUEST));
+        }
+        let operations = match self.include_topic_authorized_operations {
+            true => TOPIC_OPERATIONS,
+            false => NOT_ASKED,
+        };
+        let topics: Vec<_> = match topics {
+            Some(topics) => topics
+                .into_iter()
+                .map(|topic| cluster.describe_asked(topic, self.allow_auto_topic_creation))
+                .collect(),
+            None => {
+                let names: Vec<_> = cluster.topics.keys().cloned().collect();
+                names.into_iter().filter_map(|name| cluster.describe(name)).collect()
+            }
+        };
+        let topics = topics.into_iter().map(|topic| match topic.error_code {
+            ErrorCode::NONE => MetadataTopicResponse { topic_authorized_operations: operations, ..topic },
+            _ => topic,
+        });
+        Served::Reply(MetadataResponse {
+            topics: topics.collect(),
+            cluster_authorized_operations: match self.include_cluster_authorized_operations {
+                true => CLUSTER_OPERATIONS,
+                false => NOT_ASKED,
+            },
+            ..cluster.metadata()
+        })
+    }
+}
+
+impl Cluster {
+    /// All but the topics.
+    fn metadata(&self) -> MetadataResponse {
+        let broker = |(id, address): (&i32, &kwal_transport::HostPort)| MetadataBroker {
+            node_id: *id,
+            host: address.host.clone(),
+            port: address.port.into(),
+            rack: None,
+        };
+        MetadataResponse {
+            brokers: self.nodes.iter().map(broker).collect(),
+            cluster_id: Some(self.cluster_id.to_string()),
+            controller_id: self.nodes.keys().next().copied().unwrap_or(-1),
+            ..MetadataResponse::default()
+        }
+    }
+
+    fn describe_asked(&mut self, asked: MetadataTopic, may_create: bool) -> MetadataTopicResponse {
+        let unknown = |error_code, name, topic_id| MetadataTopicResponse {
+            error_code,
+            name,
+            topic_id,
+            ..MetadataTopicResponse::default()
+        };
+        let Some(name) = asked.name else {
+            let name = self.names.get(&asked.topic_id).cloned();
+            let found = name.and_then(|name| self.describe(name));
+            return found.unwrap_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_ID, None, asked.topic_id));
+        };
+        if let Some(found) = self.describe(name.clone()) {
+            return found;
+        }
+        if !is_valid_name(&name) {
+            return unknown(ErrorCode::INVALID_TOPIC_EXCEPTION, Some(name), Uuid::ZERO);
+        }
+        let mut code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+        if may_create && self.settings.auto_create {
+            // As with Kafka the topic is there only for the next who asks.
+            let topic = CreatableTopic {
+                name: name.clone(),
+                num_partitions: -1,
+                replication_factor: -1,
+                ..CreatableTopic::default()
+            };
+            if let Err((refusal, _)) = self.create_topic(&topic) {
+                code = refusal;
+            }
+        }
+        unknown(code, Some(name), Uuid::ZERO)
+    }
+
+    fn describe(&self, name: String) -> Option<MetadataTopicResponse> {
+        let topic = self.topics.get(&name)?;
+        let partition = |(index, partition): (usize, &Partition)| MetadataPartition {
+            partition_index: index as i32,
+            leader_id: partition.leader,
+            leader_epoch: partition.leader_epoch,
+            replica_nodes: partition.replicas.clone(),
+            isr_nodes: partition.replicas.clone(),
+            ..MetadataPartition::default()
+        };
+        Some(MetadataTopicResponse {
+            name: Some(name),
+            topic_id: topic.id,
+            partitions: topic.partitions.iter().enumerate().map(partition).collect(),
+            ..MetadataTopicResponse::default()
+        })
+    }
+}
+
+/// The first version in which an empty list asks for no topic, instead of all.
+const EMPTY_MEANS_NONE: i16 = 1;
+/// The first version in which topics can be asked for by id.
+const BY_ID: i16 = 12;
+
+/// What the response says where permissions were not asked for.
+const NOT_ASKED: i32 = i32::MIN;
+/// Everything that can be done to a topic (KIP-430): bits 3 to 8, 10 and 11.
+const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// Everything that can be done to a cluster (KIP-430): bits 5 and 7 to 12.
+const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+
+/// Whether a topic is asked for in a way that the version allows.
+fn is_well_named(topic: &MetadataTopic, version: i16) -> bool {
+    topic.name.is_some() && (version >= BY_ID || topic.topic_id.is_zero())
+        || topic.name.is_none() && version >= BY_ID && !topic.topic_id.is_zero()
+}

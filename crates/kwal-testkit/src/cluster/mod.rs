@@ -1,0 +1,469 @@
+//! The broker without its sockets: request frames in, answers out, time as an argument.
+//!
+//! Nothing here waits, reads a clock or starts a task. What has to wait is an [`Answer::Wait`], which is handed back to
+//! [`Cluster::resume`] when its time has come or something has changed.
+
+mod api_versions;
+mod fetch;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod produce;
+mod topics;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use kwal_protocol::{
+    api::{ApiKey, Body, Request, decode_request_header, encode_response},
+    error::{DecodeError, EncodeError},
+    error_code::ErrorCode,
+    messages::{
+        ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse,
+        DeleteTopicsRequest, DeleteTopicsResponse, FetchRequest, FetchResponse, InitProducerIdRequest,
+        InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
+        ProduceRequest, ProduceResponse,
+    },
+    wire::Uuid,
+    writer::Frame,
+};
+use kwal_transport::HostPort;
+
+use crate::{
+    dialect::Dialect,
+    fault::{Fault, Script},
+    log::Log,
+    producers::Producers,
+    topic_config::TopicConfig,
+};
+
+/// What the brokers of a cluster know and hold.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) settings: Settings,
+    /// Where each broker says that it listens.
+    pub(crate) nodes: BTreeMap<i32, HostPort>,
+    pub(crate) faults: Script,
+    cluster_id: Uuid,
+    topics: BTreeMap<String, Topic>,
+    names: BTreeMap<Uuid, String>,
+    next_producer_id: i64,
+    requests: BTreeMap<ApiKey, u64>,
+    random: fastrand::Rng,
+    /// Something happened that a waiting fetch may have waited for.
+    changed: bool,
+}
+
+/// What is chosen when a cluster is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) dialect: Dialect,
+    pub(crate) auto_create: bool,
+    pub(crate) default_partitions: i32,
+    pub(crate) seed: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { dialect: Dialect::default(), auto_create: false, default_partitions: 1, seed: None }
+    }
+}
+
+/// The moment of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    /// For waits.
+    pub(crate) monotonic: Instant,
+    /// For timestamps: milliseconds since the epoch.
+    pub(crate) unix_ms: i64,
+}
+
+/// What a connection does about a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Send a frame after `delay`; then read nothing for as long as `mute`.
+    Reply { frame: Frame, delay: Duration, mute: Duration },
+    /// Send nothing; then read nothing for as long as `mute`.
+    Nothing { mute: Duration },
+    /// Ask [`Cluster::resume`] later.
+    Wait(Waiting),
+    /// Close the connection.
+    Close(CloseReason),
+    /// Never answer anything any more, and leave the connection open.
+    Ignore,
+}
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) until: Instant,
+    /// A change may end the wait earlier; else only time does.
+    pub(crate) heeds_changes: bool,
+    exchange: Exchange,
+    work: Work,
+}
+
+/// Why a broker closes a connection.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum CloseReason {
+    #[error("the header of a request is malformed")]
+    Header(#[source] DecodeError),
+    #[error("{api} is not spoken at version {version}")]
+    Unsupported { api: ApiKey, version: i16 },
+    #[error("a request of {api} at version {version} is malformed")]
+    Body {
+        api: ApiKey,
+        version: i16,
+        #[source]
+        error: DecodeError,
+    },
+    #[error("a response of {api} cannot be written")]
+    Response {
+        api: ApiKey,
+        #[source]
+        error: EncodeError,
+    },
+    #[error("a produce request with acks = 0 failed")]
+    AcksZero,
+    #[error("the script says so: {0:?}")]
+    Fault(Fault),
+}
+
+/// A request on its way to its answer.
+#[derive(Clone, Copy, Debug)]
+struct Exchange {
+    node: i32,
+    api: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    fault: Fault,
+}
+
+/// What is left to be done for a request that waits.
+#[derive(Debug)]
+enum Work {
+    /// Everything: its body has not been looked at.
+    Arrived(Bytes),
+    Fetch(FetchRequest),
+}
+
+impl Cluster {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let mut random = settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        Self {
+            cluster_id: id(&mut random),
+            settings,
+            nodes: BTreeMap::new(),
+            faults: Script::default(),
+            topics: BTreeMap::new(),
+            names: BTreeMap::new(),
+            // As from the second block of a controller, so that it is told apart from a forgotten field.
+            next_producer_id: 1000,
+            requests: BTreeMap::new(),
+            random,
+            changed: false,
+        }
+    }
+
+    /// Takes a request frame, without its length, that has arrived at a broker.
+    ///
+    /// It should be the only owner of the frame: what is appended is then not copied.
+    pub(crate) fn handle(&mut self, node: i32, now: Now, frame: Bytes) -> Answer {
+        let (header, body) = match decode_request_header(&frame) {
+            Ok((header, reader)) => (header, frame.slice(reader.position()..)),
+            Err(error) => return Answer::Close(CloseReason::Header(error)),
+        };
+        drop(frame);
+        let (api, version) = (header.request_api_key, header.request_api_version);
+        *self.requests.entry(api).or_default() += 1;
+        let mut exchange =
+            Exchange { node, api, version, correlation_id: header.correlation_id, fault: Fault::Pass };
+        if !self.settings.dialect.answers(api, version) {
+            return match api {
+                ApiKey::API_VERSIONS => {
+                    let (version, response) = self.unknown_api_versions();
+                    exchange.version = version;
+                    exchange.reply::<ApiVersionsRequest>(response)
+                }
+                _ => Answer::Close(CloseReason::Unsupported { api, version }),
+            };
+        }
+        exchange.fault = self.faults.take(api);
+        match exchange.fault {
+            Fault::Drop => Answer::Close(CloseReason::Fault(exchange.fault)),
+            Fault::BlackHole => Answer::Ignore,
+            Fault::DelayRequest(delay) => Answer::Wait(Waiting {
+                until: later(now, delay),
+                heeds_changes: false,
+                exchange,
+                work: Work::Arrived(body),
+            }),
+            _ => self.dispatch(now, exchange, body),
+        }
+    }
+
+    /// Looks again at a request that waited.
+    pub(crate) fn resume(&mut self, now: Now, waiting: Waiting) -> Answer {
+        match waiting.work {
+            Work::Arrived(body) => self.dispatch(now, waiting.exchange, body),
+            Work::Fetch(request) => {
+                let arrival = Arrival { now, exchange: waiting.exchange, until: Some(waiting.until) };
+                self.serve(arrival, request)
+            }
+        }
+    }
+
+    /// Whether anything has changed, since the last call, that ends the wait of a fetch.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// How many requests of an API have arrived.
+    pub(crate) fn requests(&self, api: ApiKey) -> u64 {
+        self.requests.get(&api).copied().unwrap_or_default()
+    }
+
+    fn dispatch(&mut self, now: Now, exchange: Exchange, body: Bytes) -> Answer {
+        let arrival = Arrival { now, exchange, until: None };
+        match exchange.api {
+            ApiKey::PRODUCE => self.read::<ProduceRequest>(arrival, body),
+            ApiKey::FETCH => self.read::<FetchRequest>(arrival, body),
+            ApiKey::LIST_OFFSETS => self.read::<ListOffsetsRequest>(arrival, body),
+            ApiKey::METADATA => self.read::<MetadataRequest>(arrival, body),
+            ApiKey::API_VERSIONS => self.read::<ApiVersionsRequest>(arrival, body),
+            ApiKey::CREATE_TOPICS => self.read::<CreateTopicsRequest>(arrival, body),
+            ApiKey::DELETE_TOPICS => self.read::<DeleteTopicsRequest>(arrival, body),
+            ApiKey::INIT_PRODUCER_ID => self.read::<InitProducerIdRequest>(arrival, body),
+            api => Answer::Close(CloseReason::Unsupported { api, version: exchange.version }),
+        }
+    }
+
+    fn read<R: Serve>(&mut self, arrival: Arrival, body: Bytes) -> Answer {
+        let Exchange { api, version: number, .. } = arrival.exchange;
+        let Ok(version) = R::version(number) else {
+            return Answer::Close(CloseReason::Unsupported { api, version: number });
+        };
+        match R::decode(&body, version) {
+            Ok(request) => {
+                drop(body);
+                self.serve(arrival, request)
+            }
+            Err(error) => Answer::Close(CloseReason::Body { api, version: number, error }),
+        }
+    }
+
+    fn serve<R: Serve>(&mut self, arrival: Arrival, request: R) -> Answer {
+        let exchange = arrival.exchange;
+        if let Fault::Error(code) = exchange.fault {
+            return match request.expects_reply() {
+                true => exchange.reply::<R>(request.refuse(self, code)),
+                false => Answer::Close(CloseReason::AcksZero),
+            };
+        }
+        let instead = match exchange.fault {
+            Fault::ErrorAfter(code) => Some(request.refuse(self, code)),
+            _ => None,
+        };
+        match request.serve(self, &arrival) {
+            Served::Reply(response) => exchange.reply::<R>(instead.unwrap_or(response)),
+            Served::Silent { failed } => exchange.no_reply(failed || instead.is_some()),
+            Served::Wait { until, work } => {
+                Answer::Wait(Waiting { until, heeds_changes: true, exchange, work })
+            }
+        }
+    }
+}
+
+/// An API as the cluster answers it.
+trait Serve: Request<Response: Throttled> {
+    /// The answer that says `code` wherever it can.
+    fn refuse(&self, cluster: &Cluster, code: ErrorCode) -> Self::Response;
+
+    /// Carries the request out.
+    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<Self::Response>;
+}
+
+/// What came of a request.
+enum Served<Response> {
+    Reply(Response),
+    /// No answer was wanted.
+    Silent {
+        failed: bool,
+    },
+    Wait {
+        until: Instant,
+        work: Work,
+    },
+}
+
+/// When and how a request came.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    now: Now,
+    exchange: Exchange,
+    /// It has waited already, and until then it may.
+    until: Option<Instant>,
+}
+
+impl Exchange {
+    fn reply<R: Serve>(self, mut response: R::Response) -> Answer {
+        let mut correlation_id = self.correlation_id;
+        let (mut delay, mut mute) = (Duration::ZERO, Duration::ZERO);
+        match self.fault {
+            Fault::LoseReply => return Answer::Close(CloseReason::Fault(self.fault)),
+            Fault::WrongCorrelationId => correlation_id = correlation_id.wrapping_add(1),
+            Fault::DelayReply(pause) => delay = pause,
+            Fault::Throttle(pause) => {
+                *response.throttle_time_ms() = i32::try_from(pause.as_millis()).unwrap_or(i32::MAX);
+                mute = pause;
+            }
+            _ => {}
+        }
+        match encode_response(&response, self.version, correlation_id) {
+            Ok(frame) => Answer::Reply { frame, delay, mute },
+            Err(error) => Answer::Close(CloseReason::Response { api: self.api, error }),
+        }
+    }
+
+    fn no_reply(self, failed: bool) -> Answer {
+        match self.fault {
+            Fault::LoseReply => Answer::Close(CloseReason::Fault(self.fault)),
+            _ if failed => Answer::Close(CloseReason::AcksZero),
+            Fault::Throttle(mute) => Answer::Nothing { mute },
+            _ => Answer::Nothing { mute: Duration::ZERO },
+        }
+    }
+}
+
+/// A response that can ask for a pause.
+trait Throttled: Body {
+    fn throttle_time_ms(&mut self) -> &mut i32;
+}
+
+macro_rules! throttled {
+    ($($response:ty),* $(,)?) => {
+        $(
+            impl Throttled for $response {
+                fn throttle_time_ms(&mut self) -> &mut i32 {
+                    &mut self.throttle_time_ms
+                }
+            }
+        )*
+    };
+}
+
+throttled!(
+    ApiVersionsResponse,
+    CreateTopicsResponse,
+    DeleteTopicsResponse,
+    FetchResponse,
+    InitProducerIdResponse,
+    ListOffsetsResponse,
+    MetadataResponse,
+    ProduceResponse,
+);
+
+/// A topic and its partitions.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) id: Uuid,
+    pub(crate) config: TopicConfig,
+    pub(crate) partitions: Vec<Partition>,
+}
+
+/// A partition at its leader.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) log: Log,
+    pub(crate) producers: Producers,
+    leader: i32,
+    leader_epoch: i32,
+    /// All of them in sync.
+    replicas: Vec<i32>,
+}
+
+/// How a request names a topic: by name, or by id in later versions.
+#[derive(Clone, Copy, Debug)]
+enum TopicKey<'a> {
+    Name(&'a str),
+    Id(Uuid),
+}
+
+impl Cluster {
+    pub(crate) fn topic(&self, name: &str) -> Option<&Topic> {
+        self.topics.get(name)
+    }
+
+    pub(crate) fn topic_names(&self) -> impl Iterator<Item = &str> {
+        self.topics.keys().map(String::as_str)
+    }
+
+    pub(crate) fn partition(&self, topic: &str, index: i32) -> Option<&Partition> {
+        self.topics.get(topic)?.partitions.get(usize::try_from(index).ok()?)
+    }
+
+    /// To be changed from outside: waiting fetches will look again.
+    pub(crate) fn partition_mut(&mut self, topic: &str, index: i32) -> Option<&mut Partition> {
+        self.changed = true;
+        self.topics.get_mut(topic)?.partitions.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// A partition that `node` leads, for a client that knows the leader epoch `epoch` (−1 for none).
+    fn led(
+        &mut self,
+        node: i32,
+        topic: TopicKey<'_>,
+        index: i32,
+        epoch: i32,
+    ) -> Result<(&TopicConfig, &mut Partition), ErrorCode> {
+        let (name, unknown) = match topic {
+            TopicKey::Name(name) => (Some(name), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+            TopicKey::Id(id) => (self.names.get(&id).map(String::as_str), ErrorCode::UNKNOWN_TOPIC_ID),
+        };
+        let topic = name.and_then(|name| self.topics.get_mut(name)).ok_or(unknown)?;
+        let partition = usize::try_from(index).ok().and_then(|index| topic.partitions.get_mut(index));
+        let partition = partition.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        if partition.leader != node {
+            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        }
+        match epoch {
+            -1 => {}
+            older if older < partition.leader_epoch => return Err(ErrorCode::FENCED_LEADER_EPOCH),
+            newer if newer > partition.leader_epoch => return Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
+            _ => {}
+        }
+        Ok((&topic.config, partition))
+    }
+}
+
+impl Partition {
+    /// Appends a batch as it is, `gap` offsets behind the end, without any check.
+    pub(crate) fn place(
+        &mut self,
+        batch: Bytes,
+        header: &kwal_protocol::record::BatchHeader,
+        gap: i64,
+    ) -> i64 {
+        let base_offset = self.log.end() + gap;
+        self.log.append_at(base_offset, batch, header, self.leader_epoch, None);
+        base_offset
+    }
+}
+
+/// A random id that is not one of Kafka's own (version 4, RFC 9562).
+fn id(random: &mut fastrand::Rng) -> Uuid {
+    let mut bytes = random.u128(..).to_be_bytes();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    Uuid(bytes)
+}
+
+/// A pause that no clock can count lasts for ever, which is as long as anybody waits.
+fn later(now: Now, pause: Duration) -> Instant {
+    now.monotonic.checked_add(pause).unwrap_or_else(|| now.monotonic + FOR_EVER)
+}
+
+const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);

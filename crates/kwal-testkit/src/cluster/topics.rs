@@ -1,0 +1,256 @@
+//! CreateTopics and DeleteTopics.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kwal_protocol::{
+    error_code::ErrorCode,
+    messages::{
+        CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, CreateTopicsResult, DeleteTopic,
+        DeleteTopicResult, DeleteTopicsRequest, DeleteTopicsResponse,
+    },
+    wire::Uuid,
+};
+
+use super::{Arrival, Cluster, Partition, Serve, Served, Topic, id};
+use crate::{log::Log, producers::Producers, topic_config::TopicConfig};
+
+impl Serve for CreateTopicsRequest {
+    fn refuse(&self, _: &Cluster, code: ErrorCode) -> CreateTopicsResponse {
+        let topics = self.topics.iter().map(|topic| not_created(topic, code, None));
+        CreateTopicsResponse { topics: topics.collect(), ..CreateTopicsResponse::default() }
+    }
+
+    fn serve(self, cluster: &mut Cluster, _: &Arrival) -> Served<CreateTopicsResponse> {
+        let mut named = BTreeMap::new();
+        for topic in &self.topics {
+            *named.entry(topic.name.as_str()).or_insert(0) += 1;
+        }
+        let create = |topic: &CreatableTopic| {
+            if named.get(topic.name.as_str()).is_some_and(|times| *times > 1) {
+                let message = "Duplicate topic name.".to_owned();
+                return not_created(topic, ErrorCode::INVALID_REQUEST, Some(message));
+            }
+            let created = match self.validate_only {
+                true => cluster.plan_topic(topic).map(|plan| (Uuid::ZERO, plan)),
+                false => cluster.create_topic(topic),
+            };
+            match created {
+                Ok((topic_id, plan)) => CreateTopicsResult {
+                    name: topic.name.clone(),
+                    topic_id,
+                    error_message: None,
+                    num_partitions: plan.replicas.len() as i32,
+                    replication_factor: plan.replicas.first().map_or(-1, |replicas| replicas.len() as i16),
+                    configs: Some(plan.config.describe()),
+                    ..CreateTopicsResult::default()
+                },
+                Err((code, message)) => not_created(topic, code, Some(message)),
+            }
+        };
+        let topics = self.topics.iter().map(create).collect();
+        Served::Reply(CreateTopicsResponse { topics, ..CreateTopicsResponse::default() })
+    }
+}
+
+impl Serve for DeleteTopicsRequest {
+    fn refuse(&self, _: &Cluster, code: ErrorCode) -> DeleteTopicsResponse {
+        let responses = named(self).into_iter().map(|topic| DeleteTopicResult {
+            name: topic.name,
+            topic_id: topic.topic_id,
+            error_code: code,
+            error_message: None,
+        });
+        DeleteTopicsResponse { responses: responses.collect(), ..DeleteTopicsResponse::default() }
+    }
+
+    fn serve(self, cluster: &mut Cluster, _: &Arrival) -> Served<DeleteTopicsResponse> {
+        let responses = named(&self).into_iter().map(|topic| cluster.delete_named(topic)).collect();
+        Served::Reply(DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() })
+    }
+}
+
+/// What a topic will be like.
+pub(super) struct Plan {
+    config: TopicConfig,
+    /// By partition, the leader first.
+    replicas: Vec<Vec<i32>>,
+}
+
+type Refusal = (ErrorCode, String);
+
+impl Cluster {
+    /// Makes a topic; answers its id, and what it is like.
+    pub(super) fn create_topic(&mut self, topic: &CreatableTopic) -> Result<(Uuid, Plan), Refusal> {
+        let plan = self.plan_topic(topic)?;
+        let id = id(&mut self.random);
+        let partition = |replicas: &Vec<i32>| Partition {
+            log: Log::default(),
+            producers: Producers::default(),
+            leader: replicas.first().copied().unwrap_or(-1),
+            leader_epoch: 0,
+            replicas: replicas.clone(),
+        };
+        let partitions = plan.replicas.iter().map(partition).collect();
+        self.names.insert(id, topic.name.clone());
+        self.topics.insert(topic.name.clone(), Topic { id, config: plan.config.clone(), partitions });
+        self.changed = true;
+        Ok((id, plan))
+    }
+
+    /// Deletes a topic; answers the id that it had.
+    pub(crate) fn delete_topic(&mut self, name: &str) -> Option<Uuid> {
+        let topic = self.topics.remove(name)?;
+        self.names.remove(&topic.id);
+        self.changed = true;
+        Some(topic.id)
+    }
+
+    /// Makes a topic for a test.
+    pub(crate) fn create_simply(&mut self, topic: &CreatableTopic) -> Result<Uuid, Refusal> {
+        self.create_topic(topic).map(|(id, _)| id)
+    }
+
+    fn plan_topic(&self, topic: &CreatableTopic) -> Result<Plan, Refusal> {
+        let name = &topic.name;
+        if !is_valid_name(name) {
+            let message = format!("{name:?} is not a topic name: 1 to 249 letters, digits, '.', '_' and '-'");
+            return Err((ErrorCode::INVALID_TOPIC_EXCEPTION, message));
+        }
+        if self.topics.contains_key(name) {
+            return Err((ErrorCode::TOPIC_ALREADY_EXISTS, format!("Topic '{name}' already exists.")));
+        }
+        // Kafka's metrics write both characters as '_'.
+        let metric = |name: &str| name.replace('.', "_");
+        if let Some(other) = self.topics.keys().find(|other| metric(other) == metric(name)) {
+            let message = format!("Topic '{name}' collides with existing topic: {other}");
+            return Err((ErrorCode::INVALID_TOPIC_EXCEPTION, message));
+        }
+        let replicas = match topic.assignments.is_empty() {
+            true => self.spread(topic)?,
+            false => self.assigned(topic)?,
+        };
+        let given = topic.configs.iter().map(|config| (config.name.as_str(), config.value.as_deref()));
+        let config = TopicConfig::new(given).map_err(|message| (ErrorCode::INVALID_CONFIG, message))?;
+        Ok(Plan { config, replicas })
+    }
+
+    /// Partitions over all brokers in turn.
+    fn spread(&self, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refusal> {
+        let partitions = match topic.num_partitions {
+            -1 => self.settings.default_partitions,
+            number => number,
+        };
+        let partitions = usize::try_from(partitions).ok().filter(|number| *number > 0).ok_or_else(|| {
+            (ErrorCode::INVALID_PARTITIONS, "Number of partitions must be larger than 0.".to_owned())
+        })?;
+        if partitions > MAX_PARTITIONS {
+            let message =
+                format!("at most {MAX_PARTITIONS} partitions can be made at once, not {partitions}");
+            return Err((ErrorCode::POLICY_VIOLATION, message));
+        }
+        let factor = match topic.replication_factor {
+            -1 => 1,
+            number => number,
+        };
+        let factor = usize::try_from(factor).ok().filter(|number| *number > 0).ok_or_else(|| {
+            (ErrorCode::INVALID_REPLICATION_FACTOR, "Replication factor must be larger than 0.".to_owned())
+        })?;
+        let nodes: Vec<_> = self.nodes.keys().copied().collect();
+        if factor > nodes.len() {
+            let message = format!("{factor} replicas need as many brokers, and there are {}", nodes.len());
+            return Err((ErrorCode::INVALID_REPLICATION_FACTOR, message));
+        }
+        let replicas = |partition: usize| (0..factor).map(|i| nodes[(partition + i) % nodes.len()]).collect();
+        Ok((0..partitions).map(replicas).collect())
+    }
+
+    /// Partitions as the request assigns them.
+    fn assigned(&self, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refusal> {
+        if topic.num_partitions != -1 || topic.replication_factor != -1 {
+            let message =
+                "with an assignment, the numbers of partitions and replicas have to be -1".to_owned();
+            return Err((ErrorCode::INVALID_REQUEST, message));
+        }
+        let invalid = |message: String| (ErrorCode::INVALID_REPLICA_ASSIGNMENT, message);
+        let mut replicas = BTreeMap::new();
+        let mut factor = None;
+        for assignment in &topic.assignments {
+            let (index, brokers) = (assignment.partition_index, &assignment.broker_ids);
+            if let Some(broker) = brokers.iter().find(|broker| !self.nodes.contains_key(broker)) {
+                return Err(invalid(format!("there is no broker {broker}")));
+            }
+            let different: BTreeSet<_> = brokers.iter().collect();
+            if brokers.is_empty() || different.len() != brokers.len() {
+                return Err(invalid(format!("partition {index} needs brokers, each of them once")));
+            }
+            if *factor.get_or_insert(brokers.len()) != brokers.len() {
+                return Err(invalid("all partitions need the same number of replicas".to_owned()));
+            }
+            if replicas.insert(index, brokers.clone()).is_some() {
+                return Err(invalid(format!("partition {index} is assigned twice")));
+            }
+        }
+        if !replicas.keys().copied().eq(0..replicas.len() as i32) {
+            return Err(invalid("partitions have to be numbered from 0 on, without a gap".to_owned()));
+        }
+        Ok(replicas.into_values().collect())
+    }
+
+    fn delete_named(&mut self, topic: DeleteTopic) -> DeleteTopicResult {
+        let DeleteTopic { name, topic_id } = topic;
+        let code = match (&name, topic_id.is_zero()) {
+            (Some(_), true) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            (None, false) => ErrorCode::UNKNOWN_TOPIC_ID,
+            // Either the one or the other.
+            _ => {
+                return DeleteTopicResult {
+                    name,
+                    topic_id,
+                    error_code: ErrorCode::INVALID_REQUEST,
+                    error_message: Some("a topic goes by name or by id, not by both or none".to_owned()),
+                };
+            }
+        };
+        let found = name.clone().or_else(|| self.names.get(&topic_id).cloned());
+        let deleted = found.and_then(|name| Some((self.delete_topic(&name)?, name)));
+        match deleted {
+            Some((topic_id, name)) => DeleteTopicResult {
+                name: Some(name),
+                topic_id,
+                error_code: ErrorCode::NONE,
+                error_message: None,
+            },
+            None => DeleteTopicResult {
+                name,
+                topic_id,
+                error_code: code,
+                error_message: code.text().map(str::to_owned),
+            },
+        }
+    }
+}
+
+/// How many partitions one topic may be made with, as in Kafka.
+const MAX_PARTITIONS: usize = 10_000;
+
+/// What Kafka takes for a topic's name.
+pub(super) fn is_valid_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=249).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(allowed)
+}
+
+/// The topics to delete, in whichever field the version has them.
+fn named(request: &DeleteTopicsRequest) -> Vec<DeleteTopic> {
+    let by_name =
+        request.topic_names.iter().map(|name| DeleteTopic { name: Some(name.clone()), topic_id: Uuid::ZERO });
+    request.topics.iter().cloned().chain(by_name).collect()
+}
+
+fn not_created(topic: &CreatableTopic, code: ErrorCode, message: Option<String>) -> CreateTopicsResult {
+    CreateTopicsResult {
+        name: topic.name.clone(),
+        error_code: code,
+        error_message: message,
+        ..CreateTopicsResult::default()
+    }
+}

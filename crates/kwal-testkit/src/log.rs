@@ -1,0 +1,353 @@
+//! The log of one partition: whole batches in memory, found by offset.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use kwal_protocol::record::{BatchError, BatchErrorKind, BatchHeader, Batches, crc};
+
+/// Batches by rising offset. There is one replica, so the high watermark is the end.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    batches: VecDeque<Stored>,
+    start: i64,
+    end: i64,
+    /// Each leader epoch that wrote, and the offset it began at; both rise.
+    epochs: Vec<(i32, i64)>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    next_offset: i64,
+    max_timestamp: i64,
+    bytes: Bytes,
+}
+
+/// How much of a log one fetch may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadLimit {
+    /// In bytes; the last batch is cut off there, as Kafka does.
+    pub(crate) bytes: usize,
+    /// The first batch comes whole even if it is larger (KIP-74); else it is left out.
+    pub(crate) first_anyway: bool,
+}
+
+impl Log {
+    pub(crate) fn start(&self) -> i64 {
+        self.start
+    }
+
+    pub(crate) fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// Appends one batch at the end and answers its first offset.
+    ///
+    /// `header` is the one to store, but for base offset and leader epoch. The bytes are changed in place if nobody else has
+    /// them, else copied. `log_append_time` replaces the producer's timestamps.
+    pub(crate) fn append(
+        &mut self,
+        bytes: Bytes,
+        header: &BatchHeader,
+        leader_epoch: i32,
+        log_append_time: Option<i64>,
+    ) -> i64 {
+        let base_offset = self.end;
+        self.append_at(base_offset, bytes, header, leader_epoch, log_append_time);
+        base_offset
+    }
+
+    /// The same behind a hole: `base_offset` is not below the end.
+    pub(crate) fn append_at(
+        &mut self,
+        base_offset: i64,
+        bytes: Bytes,
+        header: &BatchHeader,
+        leader_epoch: i32,
+        log_append_time: Option<i64>,
+    ) {
+        let mut header = BatchHeader { base_offset, partition_leader_epoch: leader_epoch, ..*header };
+        let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        if let Some(now) = log_append_time {
+            header.attributes |= BatchHeader::LOG_APPEND_TIME;
+            header.max_timestamp = now;
+            bytes[..BatchHeader::LEN].copy_from_slice(&header.to_bytes());
+            header.crc = crc::checksum(&bytes[CHECKSUM_FROM..]);
+        }
+        bytes[..BatchHeader::LEN].copy_from_slice(&header.to_bytes());
+        if self.epochs.last().is_none_or(|(epoch, _)| *epoch < leader_epoch) {
+            self.epochs.push((leader_epoch, base_offset));
+        }
+        self.end = header.next_offset();
+        self.batches.push_back(Stored {
+            next_offset: self.end,
+            max_timestamp: header.max_timestamp,
+            bytes: bytes.freeze(),
+        });
+    }
+
+    /// The batches from the one that holds `offset` on.
+    pub(crate) fn read(&self, offset: i64, limit: ReadLimit) -> Bytes {
+        let first = self.index(offset);
+        let Some(batch) = self.batches.get(first) else { return Bytes::new() };
+        let mut room = limit.bytes;
+        if limit.first_anyway {
+            room = room.max(batch.bytes.len());
+        } else if batch.bytes.len() > room {
+            return Bytes::new();
+        }
+        if batch.bytes.len() >= room {
+            return batch.bytes.slice(..room);
+        }
+        let rest = self.batches.range(first + 1..);
+        let size = rest.clone().try_fold(batch.bytes.len(), |size, batch| {
+            let size = size + batch.bytes.len();
+            if size < room { Ok(size) } else { Err(room) }
+        });
+        let size = size.unwrap_or_else(|full| full);
+        if size == batch.bytes.len() {
+            return batch.bytes.clone();
+        }
+        let mut joined = BytesMut::with_capacity(size);
+        for batch in self.batches.range(first..) {
+            let take = batch.bytes.len().min(size - joined.len());
+            joined.extend_from_slice(&batch.bytes[..take]);
+            if joined.len() == size {
+                break;
+            }
+        }
+        joined.freeze()
+    }
+
+    /// How many bytes lie from the batch that holds `offset` on, counted up to `enough`.
+    pub(crate) fn bytes_from(&self, offset: i64, enough: usize) -> usize {
+        let mut sum = 0;
+        for batch in self.batches.range(self.index(offset)..) {
+            sum += batch.bytes.len();
+            if sum >= enough {
+                return enough;
+            }
+        }
+        sum
+    }
+
+    /// All batches, one by one.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = Bytes> + '_ {
+        self.batches.iter().map(|batch| batch.bytes.clone())
+    }
+
+    /// Forgets what lies before `offset`; a batch goes only as a whole. Does nothing outside of the log.
+    pub(crate) fn delete_before(&mut self, offset: i64) {
+        self.start = offset.clamp(self.start, self.end);
+        let gone = self.batches.partition_point(|batch| batch.next_offset <= self.start);
+        self.batches.drain(..gone);
+    }
+
+    /// The leader epoch that wrote `offset`; `None` if nothing is there.
+    pub(crate) fn epoch_at(&self, offset: i64) -> Option<i32> {
+        let known = self.epochs.partition_point(|(_, start)| *start <= offset);
+        let (epoch, _) = self.epochs.get(known.checked_sub(1)?)?;
+        (offset < self.end).then_some(*epoch)
+    }
+
+    /// The largest leader epoch up to `epoch`, and where it ended (KIP-101); `None` if the log cannot tell.
+    pub(crate) fn end_of_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
+        let (latest, _) = *self.epochs.last()?;
+        if epoch == latest {
+            return Some((latest, self.end));
+        }
+        let higher = self.epochs.partition_point(|(known, _)| *known <= epoch);
+        let (_, end) = *self.epochs.get(higher)?;
+        let floor = higher.checked_sub(1).and_then(|floor| self.epochs.get(floor));
+        Some((floor.map_or(epoch, |(known, _)| *known), end))
+    }
+
+    /// The first record, by offset, whose timestamp is `timestamp` or later: its timestamp and its offset.
+    pub(crate) fn at_timestamp(&self, timestamp: i64) -> Result<Option<(i64, i64)>, BatchError> {
+        for batch in self.batches.iter().filter(|batch| batch.max_timestamp >= timestamp) {
+            let found = first_record(&batch.bytes, |offset, time| offset >= self.start && time >= timestamp)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record, by offset, with the largest timestamp of all: its timestamp and its offset.
+    pub(crate) fn at_max_timestamp(&self) -> Result<Option<(i64, i64)>, BatchError> {
+        let Some(newest) = self.batches.iter().map(|batch| batch.max_timestamp).max() else {
+            return Ok(None);
+        };
+        self.at_timestamp(newest)
+    }
+
+    /// The index of the batch that holds `offset`, or else of the first one behind it.
+    fn index(&self, offset: i64) -> usize {
+        self.batches.partition_point(|batch| batch.next_offset <= offset)
+    }
+
+    /// The first offset of every batch.
+    #[cfg(test)]
+    fn base_offsets(&self) -> Vec<i64> {
+        self.batches().map(|bytes| BatchHeader::parse(&bytes).unwrap().base_offset).collect()
+    }
+}
+
+/// The first byte that a batch's checksum covers.
+const CHECKSUM_FROM: usize = 21;
+
+/// What a batch may have uncompressed, in bytes.
+pub(crate) const MAX_UNCOMPRESSED: usize = 1 << 28;
+
+/// The first record of a stored batch that `wanted` takes, by offset and timestamp: its timestamp and offset.
+fn first_record(bytes: &Bytes, wanted: impl Fn(i64, i64) -> bool) -> Result<Option<(i64, i64)>, BatchError> {
+    for batch in Batches::new(bytes.clone()) {
+        let batch = batch?;
+        let records = match batch.records(MAX_UNCOMPRESSED) {
+            // A codec that is not built in: the batch is as near as one can get.
+            Err(error) if matches!(error.kind, BatchErrorKind::Compression(_)) => {
+                return Ok(Some((batch.header().max_timestamp, batch.base_offset())));
+            }
+            records => records?,
+        };
+        for record in &records {
+            let record = record?;
+            if wanted(record.offset, record.timestamp_ms) {
+                return Ok(Some((record.timestamp_ms, record.offset)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use kwal_protocol::record::{BatchBuilder, Compression, Headers, TimestampType};
+
+    use super::*;
+
+    #[test]
+    fn offsets_and_epochs_are_assigned_outside_of_the_checksum() {
+        let log = log(&[2, 3, 1]);
+        assert_eq!((log.start(), log.end(), log.base_offsets()), (0, 6, vec![0, 2, 5]));
+        let all = log.read(0, whole(1 << 20));
+        let batches: Vec<_> = Batches::new(all).map(|batch| *batch.unwrap().header()).collect();
+        let places: Vec<_> = batches.iter().map(|h| (h.base_offset, h.partition_leader_epoch)).collect();
+        assert_eq!(places, [(0, 7), (2, 7), (5, 7)]);
+    }
+
+    #[test]
+    fn a_sole_owner_is_not_copied() {
+        let (bytes, header) = batch(&[1; 1]);
+        let place = bytes.as_ptr();
+        let mut log = Log::default();
+        log.append(bytes, &header, 0, None);
+        assert_eq!(log.read(0, whole(1 << 20)).as_ptr(), place);
+
+        let (bytes, header) = batch(&[1; 1]);
+        let kept = bytes.clone();
+        log.append(bytes, &header, 0, None);
+        assert_eq!(
+            BatchHeader::parse(&kept).unwrap().base_offset,
+            0,
+            "the other owner's bytes are left alone"
+        );
+    }
+
+    #[test]
+    fn log_append_time_renews_the_checksum() {
+        let (bytes, header) = batch(&[5, 9]);
+        let mut log = Log::default();
+        log.append(bytes, &header, 0, Some(1234));
+        let batch = Batches::new(log.read(0, whole(1 << 20))).next().unwrap().unwrap();
+        assert_eq!(batch.timestamp_type(), TimestampType::LogAppendTime);
+        let times: Vec<_> = batch.records(1 << 20).unwrap().iter().map(|r| r.unwrap().timestamp_ms).collect();
+        assert_eq!(times, [1234, 1234]);
+        assert_eq!(log.at_timestamp(1234).unwrap(), Some((1234, 0)));
+    }
+
+    #[test]
+    fn reads_begin_with_the_batch_that_holds_the_offset_and_end_at_the_limit() {
+        let log = log(&[2, 3, 1]);
+        let sizes: Vec<_> = log.batches().map(|bytes| bytes.len()).collect();
+        let all: usize = sizes.iter().sum();
+        for (offset, skipped) in [(0, 0), (1, 0), (2, 1), (4, 1), (5, 2)] {
+            let rest: usize = sizes[skipped..].iter().sum();
+            assert_eq!(log.read(offset, whole(all)).len(), rest, "from {offset}");
+            assert_eq!(log.bytes_from(offset, usize::MAX), rest);
+            assert_eq!(log.bytes_from(offset, 10), 10);
+        }
+        assert_eq!(log.read(6, whole(all)).len(), 0);
+        for room in 0..=all + 1 {
+            let read = log.read(0, whole(room));
+            assert_eq!(read.len(), room.clamp(sizes[0], all), "{room} bytes of room");
+            let strict = ReadLimit { first_anyway: false, ..whole(room) };
+            let expected = if room < sizes[0] { 0 } else { room.min(all) };
+            assert_eq!(log.read(0, strict).len(), expected, "{room} bytes, the first not anyway");
+        }
+    }
+
+    #[test]
+    fn deleted_records_are_gone_batch_by_batch() {
+        let mut log = log(&[2, 3, 1]);
+        log.delete_before(3);
+        assert_eq!((log.start(), log.end(), log.base_offsets()), (3, 6, vec![2, 5]));
+        assert_eq!(log.at_timestamp(0).unwrap(), Some((101, 3)), "not the record before the start");
+        log.delete_before(100);
+        assert_eq!((log.start(), log.end(), log.base_offsets()), (6, 6, vec![]));
+        assert_eq!(log.at_max_timestamp().unwrap(), None);
+    }
+
+    #[test]
+    fn timestamps_are_looked_up_by_offset_order() {
+        let mut log = Log::default();
+        for times in [&[10, 30, 20][..], &[5, 30], &[40, 7]] {
+            let (bytes, header) = batch(times);
+            log.append(bytes, &header, 0, None);
+        }
+        for (asked, found) in [(0, (10, 0)), (11, (30, 1)), (30, (30, 1)), (31, (40, 5))] {
+            assert_eq!(log.at_timestamp(asked).unwrap(), Some(found), "{asked}");
+        }
+        assert_eq!(log.at_timestamp(41).unwrap(), None);
+        assert_eq!(log.at_max_timestamp().unwrap(), Some((40, 5)));
+    }
+
+    #[test]
+    fn epochs_end_where_the_next_begins() {
+        let mut log = Log::default();
+        assert_eq!(log.end_of_epoch(0), None);
+        for epoch in [2, 2, 5] {
+            let (bytes, header) = batch(&[0; 2]);
+            log.append(bytes, &header, epoch, None);
+        }
+        assert_eq!(log.end_of_epoch(1), Some((1, 0)));
+        assert_eq!(log.end_of_epoch(2), Some((2, 4)));
+        assert_eq!(log.end_of_epoch(4), Some((2, 4)));
+        assert_eq!(log.end_of_epoch(5), Some((5, 6)));
+        assert_eq!(log.end_of_epoch(6), None);
+        let epochs: Vec<_> = [0, 3, 4, 5, 6].map(|offset| log.epoch_at(offset)).into();
+        assert_eq!(epochs, [Some(2), Some(2), Some(5), Some(5), None]);
+    }
+
+    /// Batches of as many records each, of timestamps from 100 on.
+    fn log(counts: &[usize]) -> Log {
+        let mut log = Log::default();
+        for count in counts {
+            let (bytes, header) = batch(&(100..100 + *count as i64).collect::<Vec<_>>());
+            log.append(bytes, &header, 7, None);
+        }
+        log
+    }
+
+    fn batch(timestamps: &[i64]) -> (Bytes, BatchHeader) {
+        let mut builder = BatchBuilder::new(Compression::None);
+        for timestamp in timestamps {
+            builder.push(*timestamp, None, Some(b"value"), &Headers::new());
+        }
+        let batch = builder.finish().unwrap();
+        (batch.to_bytes(), batch.header())
+    }
+
+    fn whole(bytes: usize) -> ReadLimit {
+        ReadLimit { bytes, first_anyway: true }
+    }
+}

@@ -1,0 +1,167 @@
+//! What a partition knows of the producers that write to it (KIP-98).
+
+use std::collections::{HashMap, VecDeque};
+
+use kwal_protocol::{error_code::ErrorCode, record::BatchHeader};
+
+/// The state of every producer id that has written to one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Producers {
+    // Only ever looked up, so its order decides nothing.
+    known: HashMap<i64, Producer>,
+}
+
+#[derive(Debug)]
+struct Producer {
+    epoch: i16,
+    /// The last [`REMEMBERED`] batches of the epoch, oldest first; never empty.
+    batches: VecDeque<Appended>,
+}
+
+/// A batch that was appended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Appended {
+    first_sequence: i32,
+    last_sequence: i32,
+    pub(crate) first_offset: i64,
+    pub(crate) timestamp: i64,
+}
+
+impl Producers {
+    /// Whether a batch may be appended: `Ok(Some)` if it was already.
+    ///
+    /// A producer id that is not known may begin at any sequence; a new epoch of a known one must begin at 0.
+    pub(crate) fn check(&self, header: &BatchHeader) -> Result<Option<Appended>, (ErrorCode, String)> {
+        let BatchHeader { producer_id: id, producer_epoch: epoch, base_sequence: first, .. } = *header;
+        let Some(known) = self.known.get(&id) else { return Ok(None) };
+        if epoch == known.epoch {
+            let same = |batch: &&Appended| {
+                batch.first_sequence == first && batch.last_sequence == header.last_sequence()
+            };
+            if let Some(batch) = known.batches.iter().find(same) {
+                return Ok(Some(*batch));
+            }
+        }
+        if epoch < known.epoch {
+            let message = format!("producer {id} has epoch {} by now, not {epoch}", known.epoch);
+            return Err((ErrorCode::INVALID_PRODUCER_EPOCH, message));
+        }
+        let expected = match known.batches.back() {
+            Some(last) if epoch == known.epoch => following(last.last_sequence),
+            _ => 0,
+        };
+        if first != expected {
+            let message =
+                format!("producer {id} of epoch {epoch} is to go on at sequence {expected}, not {first}");
+            return Err((ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, message));
+        }
+        Ok(None)
+    }
+
+    /// Notes a batch that was appended.
+    pub(crate) fn note(&mut self, header: &BatchHeader, first_offset: i64, timestamp: i64) {
+        let producer = self
+            .known
+            .entry(header.producer_id)
+            .or_insert_with(|| Producer { epoch: header.producer_epoch, batches: VecDeque::new() });
+        if producer.epoch != header.producer_epoch {
+            producer.epoch = header.producer_epoch;
+            producer.batches.clear();
+        }
+        if producer.batches.len() == REMEMBERED {
+            producer.batches.pop_front();
+        }
+        producer.batches.push_back(Appended {
+            first_sequence: header.base_sequence,
+            last_sequence: header.last_sequence(),
+            first_offset,
+            timestamp,
+        });
+    }
+
+    /// Forgets a producer, as its expiry does.
+    pub(crate) fn forget(&mut self, id: i64) {
+        self.known.remove(&id);
+    }
+}
+
+/// How many batches of a producer are remembered.
+const REMEMBERED: usize = 5;
+
+/// After 2³¹ − 1 comes 0.
+fn following(sequence: i32) -> i32 {
+    sequence.checked_add(1).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_id_may_begin_anywhere_and_a_new_epoch_only_at_zero() {
+        let mut producers = Partition::default();
+        assert_eq!(producers.append(1, 0, 17, 3), Ok(100));
+        assert_eq!(producers.append(1, 0, 20, 1), Ok(101));
+        assert_eq!(producers.append(1, 1, 21, 1), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(producers.append(1, 1, 0, 1), Ok(102));
+        assert_eq!(producers.append(1, 0, 21, 1), Err(ErrorCode::INVALID_PRODUCER_EPOCH));
+        assert_eq!(producers.append(1, 0, 20, 1), Err(ErrorCode::INVALID_PRODUCER_EPOCH), "also a retry");
+        assert_eq!(producers.append(2, 0, 0, 1), Ok(103), "another id is another producer");
+        producers.state.forget(1);
+        assert_eq!(producers.append(1, 0, 5, 1), Ok(104));
+    }
+
+    #[test]
+    fn five_batches_are_remembered() {
+        let mut producers = Partition::default();
+        for sequence in 0..6 {
+            assert_eq!(producers.append(1, 0, sequence * 2, 2), Ok(100 + i64::from(sequence)));
+        }
+        for sequence in 1..6 {
+            assert_eq!(producers.append(1, 0, sequence * 2, 2), Ok(100 + i64::from(sequence)), "again");
+        }
+        assert_eq!(producers.append(1, 0, 0, 2), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), "too old");
+        assert_eq!(producers.append(1, 0, 10, 1), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), "a part");
+        assert_eq!(producers.append(1, 0, 13, 1), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), "a gap");
+        assert_eq!(producers.append(1, 0, 12, 1), Ok(106));
+    }
+
+    #[test]
+    fn sequences_wrap() {
+        let mut producers = Partition::default();
+        assert_eq!(producers.append(1, 0, i32::MAX - 1, 1), Ok(100));
+        assert_eq!(producers.append(1, 0, i32::MAX, 3), Ok(101));
+        assert_eq!(producers.append(1, 0, 2, 1), Ok(102));
+        assert_eq!(producers.append(1, 0, i32::MAX, 3), Ok(101), "again");
+    }
+
+    /// Gives each batch that it takes the next offset from 100 on.
+    #[derive(Default)]
+    struct Partition {
+        state: Producers,
+        taken: i64,
+    }
+
+    impl Partition {
+        fn append(&mut self, id: i64, epoch: i16, sequence: i32, count: i32) -> Result<i64, ErrorCode> {
+            let header = BatchHeader {
+                producer_id: id,
+                producer_epoch: epoch,
+                base_sequence: sequence,
+                last_offset_delta: count - 1,
+                count,
+                ..BatchHeader::default()
+            };
+            match self.state.check(&header) {
+                Ok(Some(appended)) => Ok(appended.first_offset),
+                Err((code, _)) => Err(code),
+                Ok(None) => {
+                    let offset = 100 + self.taken;
+                    self.taken += 1;
+                    self.state.note(&header, offset, 0);
+                    Ok(offset)
+                }
+            }
+        }
+    }
+}
