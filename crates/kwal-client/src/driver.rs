@@ -27,8 +27,10 @@ use tokio::{
 };
 use tracing::{Instrument, debug, debug_span};
 
-/// How many calls may wait to be taken by the task; further callers wait themselves.
+/// How many calls may wait to be taken by the task, and how many may be under way; further callers wait themselves.
 const QUEUE: usize = 64;
+/// No further call is taken while so many bytes wait to be written.
+const HIGH_WATER: usize = 1 << 20;
 /// The least room for a read.
 const CHUNK: usize = 16 << 10;
 /// How much room a peer gets by merely announcing a frame; beyond that it grows with the bytes that come.
@@ -179,6 +181,7 @@ impl Driver {
             }
             let deadline = self.connection.poll_timeout().map(Instant::from_std);
             let is_writing = self.writing.is_some();
+            let has_room = self.waiting.len() < QUEUE && self.connection.outgoing_bytes() < HIGH_WATER;
             tokio::select! {
                 biased;
                 // Reads never wait for writes: a broker that is busy answering may not read.
@@ -186,7 +189,7 @@ impl Driver {
                 wrote = send(&mut self.write, &mut self.writing), if is_writing || !self.flushed => {
                     self.sent(wrote, stalled.as_mut());
                 }
-                call = calls.recv(), if is_ready && !done && !is_writing => match call {
+                call = calls.recv(), if is_ready && !done && has_room => match call {
                     Some(call) => self.submit(call),
                     None => done = true,
                 },
