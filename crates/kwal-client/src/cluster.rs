@@ -23,7 +23,7 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
 };
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::{
     attempts::Attempts,
@@ -120,7 +120,7 @@ impl Cluster {
         });
         let attempts = this.attempts(ApiKey::METADATA, Place::default());
         attempts.within(this.refresh(Some(&[]))).await?;
-        info!(cluster = this.metadata().cluster_id.as_deref(), "connected");
+        debug!(cluster = this.metadata().cluster_id.as_deref(), "connected");
         Ok(this)
     }
 

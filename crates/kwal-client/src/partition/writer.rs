@@ -99,7 +99,10 @@ impl Writer {
                 // Who does not wait any more does not need the answer either.
                 Ok(produced) => drop(reply.send(Ok(produced))),
                 Err(error) => {
-                    warn!(topic = self.core.topic, partition = self.core.partition, %error, "an append failed");
+                    if reply.is_closed() {
+                        let Core { topic, partition, .. } = &*self.core;
+                        warn!(topic, partition, %error, "an append failed that nobody waits for any more");
+                    }
                     self.queue.fail(reply, error, || self.core.place().at(ApiKey::PRODUCE, None));
                 }
             }
