@@ -6,9 +6,9 @@ mod java;
 mod process;
 mod ready;
 
-use std::fmt;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::{fmt, fs};
 
 pub use self::cluster::{Cluster, ClusterConfig, Listener, Node};
 use self::install::Installation;
@@ -136,10 +136,11 @@ impl Kafka {
         format!("{what}-{}", install::uuid())
     }
 
-    /// A new topic with these settings; its name.
+    /// A new topic with these settings; its name. Nothing in it grows too old: the samples have timestamps of the past.
     pub async fn topic(&self, what: &str, partitions: i32, configs: &[(&str, &str)]) -> String {
         let name = self.topic_name(what);
-        self.java().create_topic(&name, partitions, configs).await;
+        let configs = [configs, &[("retention.ms", "-1")]].concat();
+        self.java().create_topic(&name, partitions, &configs).await;
         name
     }
 
@@ -171,20 +172,26 @@ impl Kafka {
         offsets.into_iter().map(|(_, offset)| offset).collect()
     }
 
-    /// What Kafka's `DumpLogSegments` prints of the first segment of a partition on a node: batches and their records.
+    /// What Kafka's `DumpLogSegments` prints of the segments of a partition on a node: a line for each batch.
     ///
     /// # Panics
     ///
     /// If it fails, or the cluster is an external one.
     pub async fn dump_log(&self, node: u16, topic: &str, partition: i32) -> String {
         let cluster = self.cluster().expect("a cluster of ours");
-        let segment = cluster.node(node).data().join(format!("{topic}-{partition}/{:020}.log", 0));
+        let dir = cluster.node(node).data().join(format!("{topic}-{partition}"));
+        let files = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        let mut segments: Vec<String> = files
+            .flatten()
+            .map(|file| file.path().display().to_string())
+            .filter(|path| path.ends_with(".log"))
+            .collect();
+        segments.sort_unstable();
         let class = match self.tools() {
             Version::V3_9_2 => "kafka.tools.DumpLogSegments",
             Version::V4_3_1 => "org.apache.kafka.tools.DumpLogSegments",
         };
-        self.tool(&[class, "--deep-iteration", "--print-data-log", "--files", &segment.to_string_lossy()])
-            .await
+        self.tool(&[class, "--files", &segments.join(",")]).await
     }
 
     /// Runs the main class of one of Kafka's tools; what it prints.

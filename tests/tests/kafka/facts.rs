@@ -413,7 +413,8 @@ impl Log {
             name: topic.clone(),
             num_partitions: 1,
             replication_factor: 1,
-            configs: configs.iter().map(config).collect(),
+            // The batches are older than what is kept by default.
+            configs: configs.iter().chain(&[("retention.ms", "-1")]).map(config).collect(),
             ..CreatableTopic::default()
         };
         assert_eq!(create(&mut broker, creatable, false).await, ErrorCode::NONE);
