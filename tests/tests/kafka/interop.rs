@@ -3,11 +3,37 @@
 use kwal_tests::kafka::Kafka;
 use kwal_tests::message::Message;
 
-use crate::peers::{Java, Librdkafka, Peer, Rskafka};
+use crate::peers::{Java, Kwal, Librdkafka, Peer, Rskafka};
 
 kwal_tests::suite! {
-    shared: [librdkafka_and_java, rskafka_and_java],
+    shared: [
+        kwal_and_kwal,
+        kwal_and_java,
+        kwal_and_librdkafka,
+        kwal_and_rskafka,
+        librdkafka_and_java,
+        rskafka_and_java,
+    ],
     own: [],
+}
+
+async fn kwal_and_kwal(kafka: &'static Kafka) {
+    one_writes_other_reads::<Kwal, Kwal>(kafka, Kwal::samples).await;
+}
+
+async fn kwal_and_java(kafka: &'static Kafka) {
+    one_writes_other_reads::<Kwal, Java>(kafka, Java::samples).await;
+    one_writes_other_reads::<Java, Kwal>(kafka, Java::samples).await;
+}
+
+async fn kwal_and_librdkafka(kafka: &'static Kafka) {
+    one_writes_other_reads::<Kwal, Librdkafka>(kafka, Librdkafka::samples).await;
+    one_writes_other_reads::<Librdkafka, Kwal>(kafka, Librdkafka::samples).await;
+}
+
+async fn kwal_and_rskafka(kafka: &'static Kafka) {
+    one_writes_other_reads::<Kwal, Rskafka>(kafka, Rskafka::samples).await;
+    one_writes_other_reads::<Rskafka, Kwal>(kafka, Rskafka::samples).await;
 }
 
 // The clients that judge kwal, judged by Kafka's own: what fails here is no fault of kwal's.

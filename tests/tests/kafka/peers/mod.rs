@@ -1,11 +1,13 @@
 //! The other clients, under one face.
 
+pub(crate) mod kwal;
 mod librdkafka;
 mod rskafka;
 
 use kwal_tests::kafka::Kafka;
 use kwal_tests::message::{Message, samples};
 
+pub(crate) use self::kwal::Kwal;
 pub(crate) use self::librdkafka::Librdkafka;
 pub(crate) use self::rskafka::Rskafka;
 
