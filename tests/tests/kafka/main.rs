@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // Clippy takes only functions marked as tests for tests.
 
+mod append;
 mod facts;
 mod interop;
 mod peers;
 mod raw;
+mod read;
+mod restart;
 mod support;
 mod wire;

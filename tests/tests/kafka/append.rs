@@ -1,0 +1,157 @@
+//! What appends bring onto the log, and what they say when they cannot.
+
+use std::time::Duration;
+
+use kwal_client::ClientBuilder;
+use kwal_client::Limits;
+use kwal_client::error::{Error, Outcome};
+use kwal_client::record::Record;
+use kwal_protocol::record::Compression;
+use kwal_tests::kafka::{Kafka, Version};
+use kwal_tests::message::{pseudo_random, samples};
+
+use crate::peers::kwal::{client, to_record};
+
+kwal_tests::suite! {
+    shared: [
+        offsets_are_those_of_the_log,
+        broker_stamps_the_time,
+        batch_too_large_for_the_topic,
+        batch_too_large_for_the_client,
+        unknown_topic_is_not_created,
+        unknown_partition,
+        throttled,
+    ],
+    own: [segments_hold_what_was_meant],
+}
+
+async fn offsets_are_those_of_the_log(kafka: &'static Kafka) {
+    let topic = kafka.topic("offsets", 3, &[]).await;
+    let client = client(kafka).await;
+    for (partition, batches) in [(0, 1), (1, 3)] {
+        let writer = client.partition_client(&topic, partition).await.unwrap();
+        for batch in 0..batches {
+            let produced = writer.produce(samples().iter().map(to_record).collect()).await.unwrap();
+            assert_eq!(produced.offsets(), batch * 10..batch * 10 + 10);
+            assert_eq!(produced.log_append_time_ms, None);
+        }
+    }
+    assert_eq!(kafka.end_offsets(&topic).await, [10, 30, 0]);
+}
+
+/// DumpLogSegments is the judge of what is on the log: codec, producer id, sequence numbers, checksum.
+async fn segments_hold_what_was_meant(version: Version) {
+    let kafka = Kafka::shared(version);
+    let topic = kafka.topic("segments", 1, &[]).await;
+    let client = client(kafka).await;
+    for (compression, name) in [(Compression::None, "none"), (Compression::Lz4, "lz4")] {
+        let writer = client.partition_client(&topic, 0).compression(compression).await.unwrap();
+        let produced = writer.produce(samples().iter().map(to_record).collect()).await.unwrap();
+        writer.produce(vec![Record::new("one", "more")]).await.unwrap();
+
+        let dump = kafka.dump_log(1, &topic, 0).await;
+        let batch_at = |offset: i64| {
+            let start = format!("baseOffset: {offset} ");
+            dump.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{offset}: {dump}"))
+        };
+        for (offset, count) in [(produced.base_offset, 10), (produced.base_offset + 10, 1)] {
+            let batch = batch_at(offset);
+            let fact = |fact: String| assert!(batch.contains(&fact), "{fact} in {batch}");
+            fact(format!("count: {count} "));
+            fact(format!("compresscodec: {name} "));
+            fact("isTransactional: false ".to_owned());
+            fact("isvalid: true".to_owned());
+            assert!(!batch.contains("producerId: -1 "), "{batch}");
+        }
+    }
+}
+
+async fn broker_stamps_the_time(kafka: &'static Kafka) {
+    let topic = kafka.topic("append-time", 1, &[("message.timestamp.type", "LogAppendTime")]).await;
+    let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+    let produced = writer.produce(samples().iter().map(to_record).collect()).await.unwrap();
+    let stamped = produced.log_append_time_ms.unwrap();
+    let (records, _) = writer.fetch_records(0, 1..1_000_000, 1_000).await.unwrap();
+    assert_eq!(records.len(), 10);
+    assert!(records.iter().all(|record| record.timestamp_ms == stamped));
+    let by_java = kafka.java().consume(&topic, 0, 0, None).await;
+    assert!(by_java.iter().all(|record| record.timestamp == stamped));
+}
+
+async fn batch_too_large_for_the_topic(kafka: &'static Kafka) {
+    let topic = kafka.topic("small", 1, &[("max.message.bytes", "100000")]).await;
+    let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+    let large = || Record::new(None::<&str>, pseudo_random(60_000, 1));
+    match writer.produce(vec![large(), large()]).await.unwrap_err() {
+        error @ Error::BatchTooLarge { size, records, limit, .. } => {
+            assert!((120_000..121_000).contains(&size), "{size}");
+            assert_eq!((records, limit, error.outcome()), (2, None, Outcome::NotAppended));
+        }
+        other => panic!("{other:?}"),
+    }
+    // One of them alone fits, and the refusal has left nothing behind.
+    assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, 0);
+    assert_eq!(kafka.end_offsets(&topic).await, [1]);
+}
+
+async fn batch_too_large_for_the_client(kafka: &'static Kafka) {
+    let topic = kafka.topic("limited", 1, &[]).await;
+    let limits = Limits { batch: 10_000, ..Limits::default() };
+    let client = ClientBuilder::new(kafka.bootstrap()).limits(limits).build().await.unwrap();
+    let writer = client.partition_client(&topic, 0).await.unwrap();
+    match writer.produce(vec![Record::new("k", vec![0; 20_000])]).await.unwrap_err() {
+        Error::BatchTooLarge { size, records: 1, limit: Some(10_000), .. } => assert!(size > 20_000),
+        other => panic!("{other:?}"),
+    }
+    writer.produce(vec![Record::new("k", vec![0; 5_000])]).await.unwrap();
+    assert_eq!(kafka.end_offsets(&topic).await, [1]);
+}
+
+/// The brokers allow it; the client must not ask for it.
+async fn unknown_topic_is_not_created(kafka: &'static Kafka) {
+    let topic = kafka.topic_name("nobody-made");
+    match client(kafka).await.partition_client(&topic, 0).await.unwrap_err() {
+        Error::UnknownTopic { topic: named, waited } => {
+            assert_eq!(named, topic);
+            assert!((Duration::from_secs(1)..Duration::from_secs(30)).contains(&waited), "{waited:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(!kafka.java().topics().await.contains(&topic));
+}
+
+async fn unknown_partition(kafka: &'static Kafka) {
+    let topic = kafka.topic("two", 2, &[]).await;
+    match client(kafka).await.partition_client(&topic, 2).await.unwrap_err() {
+        Error::UnknownPartition { topic: named, partition, partitions } => {
+            assert_eq!((named, partition, partitions), (topic, 2, 2));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The broker makes the client wait half a second for each batch. Each has been appended all the same.
+async fn throttled(kafka: &'static Kafka) {
+    const BATCHES: u64 = 120;
+    let topic = kafka.topic("throttled", 1, &[]).await;
+    kafka.java().producer_quota(&topic, Some(100_000)).await;
+    let client = ClientBuilder::new(kafka.bootstrap()).client_id(&topic).build().await.unwrap();
+    let writer = client.partition_client(&topic, 0).await.unwrap();
+    let started = tokio::time::Instant::now();
+    for batch in 0..BATCHES {
+        let produced =
+            writer.produce(vec![Record::new(None::<&str>, pseudo_random(50_000, batch))]).await.unwrap();
+        assert_eq!(produced.base_offset, i64::try_from(batch).unwrap());
+        // The first may have had to wait for a producer id of a broker that has just started.
+        assert!(produced.attempts == 1 || batch == 0, "batch {batch}: {} attempts", produced.attempts);
+    }
+    // 6 MB at 100 kB/s, of which the broker lets the first ten seconds' worth pass.
+    assert!(started.elapsed() > Duration::from_secs(30), "not throttled at all: {:?}", started.elapsed());
+    kafka.java().producer_quota(&topic, None).await;
+    assert_eq!(kafka.end_offsets(&topic).await, [120]);
+    let read = kafka.java().consume(&topic, 0, 0, None).await;
+    for (message, batch) in read.iter().zip(0..BATCHES) {
+        assert_eq!(message.value.as_deref(), Some(&*pseudo_random(50_000, batch)), "{batch}");
+    }
+    assert_eq!(read.len(), 120);
+}

@@ -1,0 +1,182 @@
+//! Reading: offsets, fetches at every odd place, and what only other clients write.
+
+use std::time::Duration;
+
+use kwal_client::OffsetAt;
+use kwal_client::error::Error;
+use kwal_tests::kafka::Kafka;
+use kwal_tests::message::{Message, samples};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use crate::peers::kwal::{client, from_record, read_all, to_record};
+
+kwal_tests::suite! {
+    shared: [
+        offsets,
+        offsets_of_an_empty_log,
+        middle_of_a_batch,
+        end_of_the_log,
+        outside_of_the_log,
+        larger_than_the_limit,
+        lazy_views,
+        transactions_of_others,
+    ],
+    own: [],
+}
+
+async fn offsets(kafka: &'static Kafka) {
+    let topic = kafka.topic("offsets", 1, &[]).await;
+    kafka.java().produce(&topic, 0, "none", &samples()).await;
+    kafka.java().delete_records(&topic, 0, 2).await;
+    let reader = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+    assert_eq!(reader.get_offset(OffsetAt::Earliest).await.unwrap(), 2);
+    assert_eq!(reader.get_offset(OffsetAt::Latest).await.unwrap(), 10);
+    assert_eq!(reader.get_offset(OffsetAt::MaxTimestamp).await.unwrap(), 9);
+    // The first record that is not older: the samples' times go up, but for one.
+    for wanted in [5, 6, 9] {
+        let timestamp = samples()[wanted].timestamp;
+        let found = reader.get_offset(at(timestamp)).await.unwrap();
+        assert_eq!(found, i64::try_from(wanted).unwrap());
+        assert_eq!(kafka.java().offset(&topic, 0, &timestamp.to_string()).await, found);
+    }
+    let later = samples()[9].timestamp + 1;
+    match reader.get_offset(at(later)).await.unwrap_err() {
+        Error::OffsetNotFound { timestamp_ms, .. } => assert_eq!(timestamp_ms, later),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn offsets_of_an_empty_log(kafka: &'static Kafka) {
+    let topic = kafka.topic("empty", 1, &[]).await;
+    let reader = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+    assert_eq!(reader.get_offset(OffsetAt::Earliest).await.unwrap(), 0);
+    assert_eq!(reader.get_offset(OffsetAt::Latest).await.unwrap(), 0);
+    let (records, high_watermark) = reader.fetch_records(0, 1..1_000_000, 100).await.unwrap();
+    assert_eq!((records.len(), high_watermark), (0, 0));
+}
+
+async fn middle_of_a_batch(kafka: &'static Kafka) {
+    for compression in ["none", "lz4"] {
+        let topic = kafka.topic("middle", 1, &[]).await;
+        let one_batch = json!({ "linger.ms": 1_000, "batch.size": 1_000_000 });
+        kafka.java().produce_with(&topic, 0, compression, &samples(), one_batch).await;
+        let reader = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+        for from in [0_i64, 1, 4, 9] {
+            let (records, high_watermark) = reader.fetch_records(from, 1..1_000_000, 1_000).await.unwrap();
+            let read: Vec<Message> = records.iter().map(from_record).collect();
+            assert_eq!(read, samples()[usize::try_from(from).unwrap()..], "{compression} from {from}");
+            assert_eq!(high_watermark, 10);
+        }
+        let fetched = reader.fetch(4).await.unwrap();
+        assert_eq!(fetched.batches.len(), 1, "the test wants one batch");
+        assert_eq!(fetched.batches[0].header().base_offset, 0, "a broker sends the whole batch");
+        assert_eq!(fetched.next_offset, 10);
+    }
+}
+
+async fn end_of_the_log(kafka: &'static Kafka) {
+    let topic = kafka.topic("end", 1, &[]).await;
+    kafka.java().produce(&topic, 0, "none", &samples()).await;
+    let client = client(kafka).await;
+    let partition = client.partition_client(&topic, 0).await.unwrap();
+
+    let started = tokio::time::Instant::now();
+    let (records, high_watermark) = partition.fetch_records(10, 1..1_000_000, 700).await.unwrap();
+    assert_eq!((records.len(), high_watermark), (0, 10));
+    let waited = started.elapsed();
+    assert!((Duration::from_millis(650)..Duration::from_secs(5)).contains(&waited), "{waited:?}");
+
+    // What is appended during the wait ends it, and the waiting fetch does not hold the append up.
+    let started = tokio::time::Instant::now();
+    let (fetched, produced) = tokio::join!(partition.fetch_records(10, 1..1_000_000, 20_000), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        partition.produce(vec![to_record(&samples()[1])]).await
+    });
+    assert_eq!(produced.unwrap().base_offset, 10);
+    let (records, _) = fetched.unwrap();
+    assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), [10]);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+async fn outside_of_the_log(kafka: &'static Kafka) {
+    let topic = kafka.topic("outside", 1, &[]).await;
+    kafka.java().produce(&topic, 0, "none", &samples()).await;
+    kafka.java().delete_records(&topic, 0, 3).await;
+    let reader = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+    for outside in [0, 2, 11, 1_000_000] {
+        match reader.fetch_records(outside, 1..1_000_000, 1_000).await.unwrap_err() {
+            Error::OffsetOutOfRange { offset, log, .. } => assert_eq!((offset, log), (outside, Some(3..10))),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(read_all(&reader, 3, 10).await, samples()[3..]);
+}
+
+/// Kafka sends at least one batch, however small the limit is.
+async fn larger_than_the_limit(kafka: &'static Kafka) {
+    let topic = kafka.topic("larger", 1, &[]).await;
+    let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+    for sample in samples() {
+        writer.produce(vec![to_record(&sample)]).await.unwrap();
+    }
+    let mut read = Vec::new();
+    while read.len() < samples().len() {
+        let next = i64::try_from(read.len()).unwrap();
+        let (records, _) = writer.fetch_records(next, 1..1_000, 1_000).await.unwrap();
+        assert!(!records.is_empty(), "nothing at {next}");
+        read.extend(records.iter().map(from_record));
+    }
+    assert_eq!(read, samples());
+}
+
+async fn lazy_views(kafka: &'static Kafka) {
+    for compression in ["none", "lz4"] {
+        let topic = kafka.topic("lazy", 1, &[]).await;
+        kafka.java().produce(&topic, 0, compression, &samples()).await;
+        let reader = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+        let mut next = 0;
+        let mut seen = 0;
+        while next < 10 {
+            let fetched = reader.fetch(next).await.unwrap();
+            assert_eq!((fetched.high_watermark, fetched.log_start_offset), (10, Some(0)));
+            for batch in &fetched.batches {
+                for record in batch.records(1 << 20).unwrap().iter() {
+                    let record = record.unwrap();
+                    let sample = &samples()[seen];
+                    assert_eq!(record.offset, sample.offset);
+                    assert_eq!(record.timestamp_ms, sample.timestamp);
+                    assert_eq!((record.key, record.value), (sample.key.as_deref(), sample.value.as_deref()));
+                    assert_eq!(record.headers().len(), sample.headers.len());
+                    seen += 1;
+                }
+            }
+            next = fetched.next_offset;
+        }
+        assert_eq!(seen, 10);
+    }
+}
+
+/// Markers at the end of transactions are batches that hold no record of anybody; a reader of everything passes them
+/// over, and sees aborted records too.
+async fn transactions_of_others(kafka: &'static Kafka) {
+    let topic = kafka.topic("transactions", 1, &[]).await;
+    let [first, second] = [&samples()[1..2], &samples()[2..3]];
+    kafka.java().produce_in_transaction(&topic, 0, first, true).await;
+    kafka.java().produce_in_transaction(&topic, 0, second, false).await;
+    let reader = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+    assert_eq!(reader.get_offset(OffsetAt::Latest).await.unwrap(), 4);
+    let offsets = |messages: Vec<Message>| messages.iter().map(|each| each.offset).collect::<Vec<i64>>();
+    assert_eq!(offsets(read_all(&reader, 0, 3).await), [0, 2]);
+    // From a marker on there is no record, but a position behind it.
+    for (from, next) in [(1, 2), (3, 4)] {
+        let fetched = reader.fetch(from).max_bytes(1).await.unwrap();
+        assert!(fetched.next_offset >= next, "{fetched:?}");
+    }
+}
+
+fn at(timestamp_ms: i64) -> OffsetAt {
+    OffsetAt::Timestamp(
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(timestamp_ms) * 1_000_000).unwrap(),
+    )
+}
