@@ -291,6 +291,7 @@ pub struct EmbeddedBrokerBuilder {
     topics: Vec<CreatableTopic>,
     max_frame_len: usize,
     started_unix_ms: Option<i64>,
+    port: u16,
     advertised: Option<HostPort>,
 }
 
@@ -301,6 +302,7 @@ impl Default for EmbeddedBrokerBuilder {
             topics: Vec::new(),
             max_frame_len: 100 << 20,
             started_unix_ms: None,
+            port: 0,
             advertised: None,
         }
     }
@@ -374,6 +376,13 @@ impl EmbeddedBrokerBuilder {
         self
     }
 
+    /// The TCP port of 127.0.0.1 to [start](Self::start) on. Default: a free one.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
     /// Where Metadata says that the broker is, if clients are to come through something else. Default: where it is.
     #[must_use]
     pub fn advertised(mut self, address: HostPort) -> Self {
@@ -381,7 +390,7 @@ impl EmbeddedBrokerBuilder {
         self
     }
 
-    /// Starts on a free TCP port of 127.0.0.1.
+    /// Starts on a TCP port of 127.0.0.1: a free one, unless one was [chosen](Self::port).
     ///
     /// # Errors
     /// [`Error::Listen`]; [`Error::Create`] if a topic cannot be made.
@@ -389,7 +398,7 @@ impl EmbeddedBrokerBuilder {
     /// # Panics
     /// Outside of a tokio runtime with IO and time enabled.
     pub async fn start(self) -> Result<EmbeddedBroker, Error> {
-        let acceptor = listen_at(HostPort::new(Ipv4Addr::LOCALHOST.to_string(), 0)).await?;
+        let acceptor = listen_at(HostPort::new(Ipv4Addr::LOCALHOST.to_string(), self.port)).await?;
         self.start_with(acceptor, None)
     }
 

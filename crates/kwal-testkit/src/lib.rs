@@ -57,6 +57,7 @@
 mod broker;
 mod cluster;
 mod dialect;
+mod doctest;
 mod error;
 mod fault;
 mod log;
@@ -66,5 +67,6 @@ mod topic_config;
 
 pub use broker::{EmbeddedBroker, EmbeddedBrokerBuilder};
 pub use dialect::Dialect;
+pub use doctest::doctest;
 pub use error::Error;
 pub use fault::Fault;

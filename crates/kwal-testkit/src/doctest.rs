@@ -1,0 +1,50 @@
+//! Examples on pages of documentation that name a broker's address, as their readers would.
+
+use std::{error::Error, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use crate::EmbeddedBroker;
+
+/// Runs an example that has its broker at a port of localhost: a new [`EmbeddedBroker`], which is gone when the example ends.
+///
+/// With it, two lines that do not show make a doc test of an example that can be copied as it stands:
+///
+/// ```
+/// # kwal_testkit::doctest(29092, async {
+/// let stream = tokio::net::TcpStream::connect("localhost:29092").await?;
+/// # assert!(stream.peer_addr()?.ip().is_loopback()); Ok(()) });
+/// ```
+///
+/// Examples of the same port wait for one another, also those of other processes.
+///
+/// # Panics
+/// If the example fails, with its error; if the port is not free within 30 s; inside of a tokio runtime.
+#[track_caller]
+pub fn doctest(port: u16, example: impl Future<Output = Result<(), Box<dyn Error>>>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = runtime.map_err(Into::into).and_then(|runtime| {
+        runtime.block_on(async {
+            let _broker = start(port).await?;
+            example.await
+        })
+    });
+    if let Err(error) = result {
+        panic!("the example failed: {error}: {error:?}");
+    }
+}
+
+async fn start(port: u16) -> Result<EmbeddedBroker, crate::Error> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match EmbeddedBroker::builder().port(port).start().await {
+            Err(crate::Error::Listen { .. }) if Instant::now() < deadline => sleep(PAUSE).await,
+            result => return result,
+        }
+    }
+}
+
+/// How long somebody else may have the port.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between one try and the next.
+const PAUSE: Duration = Duration::from_millis(20);
