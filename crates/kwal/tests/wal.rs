@@ -1,0 +1,143 @@
+//! The example `wal` as a user runs it.
+
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
+use std::{
+    env::{consts::EXE_SUFFIX, current_exe},
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    process::{Command, Output},
+    thread,
+};
+
+#[test]
+fn does_the_main_job_on_the_embedded_broker() {
+    for (records, size, partitions, more) in
+        [(1_000, 100, 3, &[][..]), (20, 300_000, 1, &["--batch", "1"]), (2, 12, 4, &["--keep"])]
+    {
+        let arguments =
+            format!("--records {records} --size {size} --partitions {partitions} --topic the-wal");
+        let output = wal(None, arguments.split(' ').chain(more.iter().copied()));
+        let report = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        let ends: Vec<u64> = report
+            .lines()
+            .filter_map(|line| line.strip_prefix("the-wal:")?.split(':').nth(1)?.parse().ok())
+            .collect();
+        assert_eq!((ends.len(), ends.iter().sum()), (partitions, records), "{report}");
+        assert!(ends.iter().all(|end| end.abs_diff(records / partitions as u64) <= 1), "{report}");
+        assert!(report.contains("verified count, order and every byte"), "{report}");
+        // "…, max 1.234 ms (…"
+        let slowest = report.split("max ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+        assert!(slowest.parse::<f64>().unwrap() > 0.01, "{report}");
+    }
+}
+
+#[cfg(feature = "compression-lz4")]
+#[test]
+fn compresses() {
+    let output = wal(None, ["--records", "5000", "--size", "400", "--compression", "lz4"]);
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // "…; 2.0 MB of values, 1.2 MB on the wire"
+    let wire = report.split("MB of values, ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    assert!(wire.parse::<f64>().unwrap() < 1.5, "{report}");
+}
+
+#[test]
+fn what_is_wrong_with_the_command_line_is_told_in_a_line() {
+    for (arguments, told) in [
+        (&["--record", "5"][..], "--record"),
+        (&["more"], "more"),
+        (&["--records"], "--records"),
+        (&["--records", "many"], "--records \"many\" is not a whole number from 1"),
+        (&["--size", "11"], "--size \"11\" is not a whole number from 12"),
+        (&["--partitions", "0"], "--partitions \"0\" is not a whole number from 1"),
+        (&["--compression", "lzma"], "--compression \"lzma\" is not in this build, which has none"),
+        (&["--compression", "zstd"], "--compression \"zstd\" is not in this build, which has none"),
+        (&["--keep=yes"], "--keep"),
+    ] {
+        let line = fails(2, &wal(None, arguments.iter().copied()));
+        assert!(line.contains(told) && line.ends_with("--help lists the options"), "{line}");
+    }
+}
+
+#[test]
+fn help_lists_every_option() {
+    let output = wal(None, ["--help"]);
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    for option in [
+        "--records",
+        "--size",
+        "--partitions",
+        "--compression",
+        "--batch",
+        "--topic",
+        "--keep",
+        "KAFKA_CONNECT",
+    ] {
+        assert!(help.contains(option), "{option}: {help}");
+    }
+}
+
+#[test]
+fn a_wrong_address_is_told_in_a_line() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for (address, told) in [
+        (&*free, "refused"),
+        ("localhost", "\"localhost\" has no port"),
+        ("http://localhost:9092", "starts with a scheme"),
+        ("no-such-host.invalid:9092", "no-such-host.invalid"),
+        ("localhost:9092,", "has no"),
+    ] {
+        let line = fails(1, &wal(Some(address), ["--records", "1"]));
+        assert!(line.contains(told) && line.contains(address), "{line}");
+        assert!(line.ends_with("unset it to use an embedded one"), "{line}");
+    }
+}
+
+#[test]
+fn a_port_that_is_not_kafka_is_told_in_a_line() {
+    for (answer, told) in
+        [("HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP"), ("", "Kafka"), ("220 mail ESMTP\r\n", "220 mail")]
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        // It ends with the test process.
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 100]);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        let line = fails(1, &wal(Some(&address), ["--records", "1"]));
+        assert!(line.contains(told) && line.contains(&address), "{line}");
+    }
+}
+
+/// The one line that it says on its way out.
+fn fails(code: i32, output: &Output) -> String {
+    let told = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{told}");
+    assert!(told.starts_with("wal: ") && told.ends_with('\n') && told.lines().count() == 1, "{told}");
+    assert!(output.stdout.is_empty());
+    told.trim_end().to_owned()
+}
+
+fn wal<'a>(kafka: Option<&str>, arguments: impl IntoIterator<Item = &'a str>) -> Output {
+    // Cargo builds the examples before it runs the tests, but names them nowhere.
+    let mut program = current_exe().unwrap();
+    program.pop();
+    program.pop();
+    program.push(format!("examples/wal{EXE_SUFFIX}"));
+    assert!(program.exists(), "{} is not built: run `cargo test -p kwal` as a whole", program.display());
+    let mut command = Command::new(program);
+    command.args(arguments).env_remove("KAFKA_CONNECT");
+    if let Some(address) = kafka {
+        command.env("KAFKA_CONNECT", address);
+    }
+    command.output().unwrap()
+}
