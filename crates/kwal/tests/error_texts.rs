@@ -1,0 +1,451 @@
+//! Every error text of the workspace stands in `error_texts.txt`, for a person to read, and is held against it here.
+//!
+//! ```sh
+//! UPDATE_SNAPSHOT=1 cargo test -p kwal --test error_texts
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
+use std::{
+    collections::BTreeSet, env, error, fmt::Write as _, fs, io, net::SocketAddr, sync::Arc, time::Duration,
+};
+
+use kwal::{
+    client::error::{At, Error},
+    protocol::{
+        api::{ApiKey, Versions},
+        compression::CompressionError,
+        connection::{CallError, ConnectionError, CorrelationId, Misbehaviour, OtherProtocol, Stage},
+        error::{DecodeError, DecodeErrorKind, EncodeError},
+        error_code::ErrorCode,
+        record::{BatchError, BatchErrorKind, BuildError},
+        wire::Uuid,
+    },
+    record::Compression,
+    transport::{Attempt, HostPort, TransportError},
+};
+
+/// The names of an enum's variants, as they stand in a file of the workspace.
+macro_rules! variants {
+    ($path:literal, $name:literal) => {
+        variants(include_str!(concat!("../../", $path)), $name)
+    };
+}
+
+macro_rules! samples {
+    ($($name:literal: $error:expr),* $(,)?) => { vec![$( ($name, Box::new($error) as Box<dyn error::Error>) ),*] };
+}
+
+#[test]
+fn every_text_is_in_the_snapshot() {
+    let mut page = Page(HEAD.to_owned());
+    page.section("kwal::client::error::Error", client(), variants!("kwal-client/src/error.rs", "Error"));
+    page.section(
+        "kwal::transport::TransportError",
+        transport(),
+        variants!("kwal-transport/src/error.rs", "TransportError"),
+    );
+    page.section("kwal::transport::InvalidAddress", addresses(), Vec::new());
+    page.section(
+        "kwal::protocol::connection::ConnectionError",
+        connection(),
+        variants!("kwal-protocol/src/connection/error.rs", "ConnectionError"),
+    );
+    page.section(
+        "kwal::protocol::connection::Misbehaviour",
+        misbehaviour(),
+        variants!("kwal-protocol/src/connection/error.rs", "Misbehaviour"),
+    );
+    page.section(
+        "kwal::protocol::connection::OtherProtocol",
+        other_protocols(),
+        variants!("kwal-protocol/src/connection/error.rs", "OtherProtocol"),
+    );
+    page.section(
+        "kwal::protocol::connection::CallError",
+        calls(),
+        variants!("kwal-protocol/src/connection/session.rs", "CallError"),
+    );
+    page.section(
+        "kwal::protocol::record::BatchError",
+        batches(),
+        variants!("kwal-protocol/src/record/error.rs", "BatchErrorKind"),
+    );
+    page.section(
+        "kwal::protocol::record::BuildError",
+        builds(),
+        variants!("kwal-protocol/src/record/error.rs", "BuildError"),
+    );
+    page.section(
+        "kwal::protocol::compression::CompressionError",
+        compressions(),
+        variants!("kwal-protocol/src/compression/mod.rs", "CompressionError"),
+    );
+    page.section(
+        "kwal::protocol::error::DecodeError",
+        decodes(),
+        variants!("kwal-protocol/src/error.rs", "DecodeErrorKind"),
+    );
+    page.section(
+        "kwal::protocol::error::EncodeError",
+        encodes(),
+        variants!("kwal-protocol/src/error.rs", "EncodeError"),
+    );
+    page.section("what is parsed from a text", parsed(), Vec::new());
+    page.section("kwal::protocol::error_code::ErrorCode", codes(), Vec::new());
+    page.compare();
+}
+
+const HEAD: &str = "Every error text of kwal. Below each stand its sources, a line for each level.\n";
+
+fn variants(source: &'static str, name: &str) -> Vec<&'static str> {
+    let (_, body) = source.split_once(&format!("pub enum {name} {{\n")).expect("the enum stands in its file");
+    let body = body.split("\n}\n").next().unwrap_or_default();
+    let name = |line: &'static str| {
+        let line = line.strip_prefix("    ")?;
+        line.split(|c: char| !c.is_alphanumeric()).next().filter(|name| name.starts_with(char::is_uppercase))
+    };
+    let variants: Vec<_> = body.lines().filter_map(name).collect();
+    assert!(!variants.is_empty());
+    variants
+}
+
+type Samples = Vec<(&'static str, Box<dyn error::Error>)>;
+
+struct Page(String);
+
+impl Page {
+    /// Writes a section. Every one of `variants` must be the first word of a sample's name; there are none for structs.
+    fn section(&mut self, heading: &str, samples: Samples, variants: Vec<&str>) {
+        let shown: BTreeSet<_> = samples.iter().filter_map(|(name, _)| name.split(',').next()).collect();
+        let exist: BTreeSet<_> = variants.into_iter().collect();
+        assert!(exist.is_empty() || exist == shown, "{heading} has {exist:?}, and shown are {shown:?}");
+        let _ = write!(self.0, "\n== {heading}\n");
+        for (name, error) in samples {
+            let mut last = error.to_string();
+            let _ = write!(self.0, "\n{name}\n    {last}\n");
+            let mut source = error.source();
+            while let Some(error) = source {
+                let text = error.to_string();
+                let _ = writeln!(self.0, "    : {text}");
+                assert!(!last.contains(&text), "{name}: {text:?} is told twice");
+                (last, source) = (text, error.source());
+            }
+        }
+    }
+
+    fn compare(&self) {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/error_texts.txt");
+        if env::var_os("UPDATE_SNAPSHOT").is_some() {
+            fs::write(path, &self.0).expect("the snapshot can be written");
+        }
+        let stored = fs::read_to_string(path).expect("the snapshot can be read");
+        let differs = self.0.lines().zip(stored.lines()).find(|(new, old)| new != old);
+        assert!(
+            self.0 == stored,
+            "error texts changed, first here (new, old): {differs:?}; \
+             UPDATE_SNAPSHOT=1 cargo test -p kwal --test error_texts, then read the difference"
+        );
+    }
+}
+
+/// A place with everything known.
+fn at(api: ApiKey) -> Box<At> {
+    let mut at = At::default();
+    at.api = Some(api);
+    at.topic = Some("wal".to_owned());
+    at.partition = Some(3);
+    at.broker = Some("broker 1 (kafka-1:9092)".to_owned());
+    Box::new(at)
+}
+
+/// A place where no API was called yet.
+fn at_broker() -> Box<At> {
+    let mut at = At::default();
+    at.broker = Some("kafka-1:9092".to_owned());
+    Box::new(at)
+}
+
+fn refused() -> TransportError {
+    let attempt = |address: &str, error: &str| Attempt {
+        address: address.parse::<SocketAddr>().unwrap(),
+        error: io::Error::new(io::ErrorKind::ConnectionRefused, error.to_owned()),
+    };
+    TransportError::Connect {
+        to: HostPort::new("kafka-1", 9092),
+        attempts: vec![
+            attempt("[fd00::1]:9092", "network is unreachable"),
+            attempt("10.0.0.1:9092", "connection refused"),
+        ],
+    }
+}
+
+fn not_leader() -> Error {
+    Error::Broker { code: ErrorCode::NOT_LEADER_OR_FOLLOWER, message: None, at: at(ApiKey::PRODUCE) }
+}
+
+fn client() -> Samples {
+    let kafka = |n| format!("kafka-{n}:9092");
+    let timed_out = || ConnectionError::HandshakeTimedOut {
+        stage: Stage::Versions { version: 4 },
+        after: Duration::from_secs(10),
+    };
+    samples! {
+        "InvalidInput": Error::InvalidInput("an append needs at least one record".to_owned()),
+        "Encode": Error::Encode(BuildError::Empty),
+        "BatchTooLarge, the client's limit":
+            Error::BatchTooLarge { size: 20_000_081, records: 2, limit: Some(16_777_216), at: at(ApiKey::PRODUCE) },
+        "BatchTooLarge, the topic's limit":
+            Error::BatchTooLarge { size: 2_000_081, records: 1, limit: None, at: at(ApiKey::PRODUCE) },
+        "UnknownTopic": Error::UnknownTopic { topic: "wal".to_owned(), waited: Duration::from_secs(5) },
+        "UnknownPartition": Error::UnknownPartition { topic: "wal".to_owned(), partition: 7, partitions: 4 },
+        "TopicRecreated": Error::TopicRecreated {
+            topic: "wal".to_owned(),
+            was: "3WTQz4hjQ2mlVEDAmlYv2w".parse().unwrap(),
+            is: "Vi4YOUmUQ5-NBs2aJ-lkEw".parse().unwrap(),
+        },
+        "OffsetOutOfRange": Error::OffsetOutOfRange { offset: 12, log: Some(100..2_000), at: at(ApiKey::FETCH) },
+        "OffsetOutOfRange, an empty log":
+            Error::OffsetOutOfRange { offset: 12, log: Some(100..100), at: at(ApiKey::FETCH) },
+        "OffsetOutOfRange, and the log's offsets are not known":
+            Error::OffsetOutOfRange { offset: 12, log: None, at: at(ApiKey::FETCH) },
+        "OffsetNotFound": Error::OffsetNotFound { timestamp_ms: 1_700_000_000_000, at: at(ApiKey::LIST_OFFSETS) },
+        "Broker": not_leader(),
+        "Broker, with a message": Error::Broker {
+            code: ErrorCode::INVALID_REPLICATION_FACTOR,
+            message: Some("Unable to replicate the partition 3 time(s): only 1 broker is registered.".to_owned()),
+            at: at(ApiKey::CREATE_TOPICS),
+        },
+        "Broker, a code of a Kafka to come":
+            Error::Broker { code: ErrorCode(999), message: None, at: at(ApiKey::PRODUCE) },
+        "Fenced": Error::Fenced { at: at(ApiKey::PRODUCE) },
+        "Lost": Error::Lost { producer_id: 4_001, epoch: 2, sequence: 117, at: at(ApiKey::PRODUCE) },
+        "Unsupported": Error::Unsupported {
+            ours: Versions::new(4, 17),
+            theirs: Some(Versions::new(0, 3)),
+            at: at(ApiKey::FETCH),
+        },
+        "Unsupported, not there at all":
+            Error::Unsupported { ours: Versions::new(0, 5), theirs: None, at: at(ApiKey::INIT_PRODUCER_ID) },
+        "Connect": Error::Connect { at: at_broker(), source: Arc::new(refused()) },
+        "Connection": Error::Connection {
+            at: at(ApiKey::PRODUCE),
+            source: ConnectionError::PeerClosed { stage: Stage::Ready { awaited: Some((ApiKey::PRODUCE, 11)) } },
+        },
+        "Connection, while connecting": Error::Connection {
+            at: at_broker(),
+            source: ConnectionError::NotKafka(OtherProtocol::Http),
+        },
+        "NoBroker": Error::NoBroker {
+            attempts: vec![
+                (kafka(1), Error::Connect { at: at_broker(), source: Arc::new(refused()) }),
+                (kafka(2), Error::Connection { at: at_broker(), source: timed_out() }),
+            ],
+        },
+        "NoBroker, none is known": Error::NoBroker { attempts: Vec::new() },
+        "Decode": Error::Decode { at: at(ApiKey::METADATA), source: decode(DecodeErrorKind::NegativeLength(-7)) },
+        "Corrupt": Error::Corrupt { at: at(ApiKey::FETCH), source: batch(checksum()) },
+        "NoAnswer": Error::NoAnswer { at: at(ApiKey::LIST_OFFSETS) },
+        "Behind": Error::Behind { at: at(ApiKey::PRODUCE), cause: Arc::new(Error::Fenced { at: at(ApiKey::PRODUCE) }) },
+        "Unsettled": Error::Unsettled { at: at(ApiKey::PRODUCE), cause: Arc::new(not_leader()) },
+        "DeadlineExceeded": Error::DeadlineExceeded {
+            after: Duration::from_secs(60),
+            at: at(ApiKey::PRODUCE),
+            last: Some(Box::new(not_leader())),
+        },
+        "DeadlineExceeded, with nothing that failed": Error::DeadlineExceeded {
+            after: Duration::from_secs(60),
+            at: at(ApiKey::PRODUCE),
+            last: None,
+        },
+        "Closed": Error::Closed { at: at(ApiKey::PRODUCE) },
+    }
+}
+
+fn transport() -> Samples {
+    let to = || HostPort::new("kafka-1", 9092);
+    samples! {
+        "InvalidAddress": TransportError::InvalidAddress("kafka-1".parse::<HostPort>().unwrap_err()),
+        "Resolve": TransportError::Resolve {
+            host: "kafak-1".to_owned(),
+            source: io::Error::other("failed to lookup address information: Name or service not known"),
+        },
+        "NoAddress": TransportError::NoAddress { host: "kafka-1".to_owned() },
+        "Connect": refused(),
+        "Refused": TransportError::Refused { to: to() },
+        "InUse": TransportError::InUse { at: to() },
+        "NoFreePort": TransportError::NoFreePort { host: "kafka-1".to_owned() },
+        "Other": TransportError::other(to(), "the tunnel is shut"),
+    }
+}
+
+fn addresses() -> Samples {
+    let invalid = |text: &str| text.parse::<HostPort>().unwrap_err();
+    samples! {
+        "no host": invalid(":9092"),
+        "no port": invalid("kafka-1"),
+        "a bad port": invalid("kafka-1:http"),
+        "a scheme": invalid("PLAINTEXT://kafka-1:9092"),
+        "a list": invalid("kafka-1:9092,kafka-2:9092"),
+        "IPv6 without brackets": invalid("fd00::1:9092"),
+        "bad IPv6": invalid("[kafka-1]:9092"),
+        "a bad host": invalid("kafka 1:9092"),
+    }
+}
+
+fn connection() -> Samples {
+    let after = Duration::from_secs(10);
+    let asked = Stage::Versions { version: 4 };
+    let at_work = |api, version| Stage::Ready { awaited: Some((api, version)) };
+    let reset = io::Error::new(io::ErrorKind::ConnectionReset, "connection reset by peer");
+    samples! {
+        "NotReady": ConnectionError::NotReady,
+        "TooManyInFlight": ConnectionError::TooManyInFlight { limit: 1_000 },
+        "InvalidSoftware":
+            ConnectionError::InvalidSoftware { field: "software_name", value: "my client".to_owned() },
+        "Encode": ConnectionError::Encode { api: ApiKey::API_VERSIONS, source: EncodeError::TooLong(40_000) },
+        "Closed": ConnectionError::Closed,
+        "PeerClosed, in the handshake": ConnectionError::PeerClosed { stage: asked },
+        "PeerClosed, at work": ConnectionError::PeerClosed { stage: at_work(ApiKey::PRODUCE, 11) },
+        "PeerClosed, idle": ConnectionError::PeerClosed { stage: Stage::Ready { awaited: None } },
+        "Io": ConnectionError::Io { stage: at_work(ApiKey::FETCH, 17), source: Arc::new(reset) },
+        "HandshakeTimedOut": ConnectionError::HandshakeTimedOut { stage: asked, after },
+        "RequestTimedOut":
+            ConnectionError::RequestTimedOut { api: ApiKey::PRODUCE, version: 11, after, ahead: 2 },
+        "FrameTooLarge": ConnectionError::FrameTooLarge {
+            api: ApiKey::FETCH,
+            version: 17,
+            len: 300_000_000,
+            max: 134_217_728,
+        },
+        "NotKafka": ConnectionError::NotKafka(OtherProtocol::Tls),
+        "PeerMisbehaved": ConnectionError::PeerMisbehaved(Misbehaviour::Unasked),
+        "Malformed": ConnectionError::Malformed {
+            api: ApiKey::API_VERSIONS,
+            version: 4,
+            source: decode(DecodeErrorKind::UnexpectedEnd),
+        },
+        "Refused": ConnectionError::Refused {
+            api: ApiKey::API_VERSIONS,
+            version: 4,
+            code: ErrorCode::INVALID_REQUEST,
+        },
+        "NoCommonVersion":
+            ConnectionError::NoCommonVersion { ours: Versions::new(0, 4), theirs: Versions::new(5, 6) },
+    }
+}
+
+fn misbehaviour() -> Samples {
+    samples! {
+        "FrameLength": Misbehaviour::FrameLength(-5),
+        "Unasked": Misbehaviour::Unasked,
+        "CorrelationId": Misbehaviour::CorrelationId {
+            api: ApiKey::PRODUCE,
+            expected: CorrelationId(7),
+            got: CorrelationId(9),
+        },
+        "Versions": Misbehaviour::Versions { asked: 3, named: 4 },
+    }
+}
+
+fn other_protocols() -> Samples {
+    samples! {
+        "Tls": OtherProtocol::Tls,
+        "Http": OtherProtocol::Http,
+        "Text": OtherProtocol::Text("SSH-2.0-OpenSSH_9.6".to_owned()),
+    }
+}
+
+fn calls() -> Samples {
+    let theirs = Some(Versions::new(0, 3));
+    samples! {
+        "Unsupported": CallError::Unsupported { api: ApiKey::FETCH, ours: Versions::new(4, 17), theirs },
+        "Unsupported, not there at all":
+            CallError::Unsupported { api: ApiKey::INIT_PRODUCER_ID, ours: Versions::new(0, 5), theirs: None },
+        "Encode": CallError::Encode {
+            api: ApiKey::PRODUCE,
+            version: 11,
+            source: EncodeError::NotInVersion { field: "topicId", version: 11 },
+        },
+    }
+}
+
+fn checksum() -> BatchErrorKind {
+    BatchErrorKind::Checksum { stored: 0x1234_5678, computed: 0x9abc_def0 }
+}
+
+fn batch(kind: BatchErrorKind) -> BatchError {
+    BatchError { kind, position: 1_131, base_offset: Some(42) }
+}
+
+fn batches() -> Samples {
+    samples! {
+        "Length": BatchError { kind: BatchErrorKind::Length(5), position: 0, base_offset: None },
+        "TooShort": batch(BatchErrorKind::TooShort(40)),
+        "Magic": batch(BatchErrorKind::Magic(1)),
+        "Checksum": batch(checksum()),
+        "Compression": batch(BatchErrorKind::Compression(CompressionError::NotBuiltIn { codec: Compression::Zstd })),
+        "Count": batch(BatchErrorKind::Count(-1)),
+        "RecordsMissing": batch(BatchErrorKind::RecordsMissing { count: 10, found: 7 }),
+        "BytesLeft": batch(BatchErrorKind::BytesLeft(3)),
+        "Record": batch(BatchErrorKind::Record { index: 4, error: decode(DecodeErrorKind::VarintOverflow) }),
+    }
+}
+
+fn builds() -> Samples {
+    samples! {
+        "Empty": BuildError::Empty,
+        "TooLarge": BuildError::TooLarge,
+        "TooManyRecords": BuildError::TooManyRecords,
+        "Compression": BuildError::Compression(CompressionError::NotBuiltIn { codec: Compression::Zstd }),
+    }
+}
+
+fn compressions() -> Samples {
+    let codec = Compression::Lz4;
+    samples! {
+        "UnknownCodec": CompressionError::UnknownCodec(5),
+        "NotBuiltIn": CompressionError::NotBuiltIn { codec: Compression::Gzip },
+        "TooLarge": CompressionError::TooLarge { codec, limit: 134_217_728 },
+        "Corrupt": CompressionError::Corrupt { codec, reason: "the frame ends inside of a block".into() },
+    }
+}
+
+fn decode(kind: DecodeErrorKind) -> DecodeError {
+    DecodeError { kind, at: 17, field: "topics" }
+}
+
+fn decodes() -> Samples {
+    samples! {
+        "UnexpectedEnd": decode(DecodeErrorKind::UnexpectedEnd),
+        "UnexpectedEnd, not in a field": DecodeErrorKind::UnexpectedEnd.at(0),
+        "TrailingBytes": decode(DecodeErrorKind::TrailingBytes(2)),
+        "VarintOverflow": decode(DecodeErrorKind::VarintOverflow),
+        "NegativeLength": decode(DecodeErrorKind::NegativeLength(-2)),
+        "UnexpectedNull": decode(DecodeErrorKind::UnexpectedNull),
+        "InvalidUtf8": decode(DecodeErrorKind::InvalidUtf8),
+        "InvalidTag": decode(DecodeErrorKind::InvalidTag(3)),
+        "InvalidValue": decode(DecodeErrorKind::InvalidValue(9)),
+        "OtherApi": DecodeErrorKind::OtherApi { expected: 1, is: 0 }.at(0),
+    }
+}
+
+fn encodes() -> Samples {
+    samples! {
+        "UnknownVersion": EncodeError::UnknownVersion { version: 19, oldest: 4, newest: 18 },
+        "NotInVersion": EncodeError::NotInVersion { field: "topicId", version: 11 },
+        "Null": EncodeError::Null { field: "topics", version: 0 },
+        "TooLong": EncodeError::TooLong(70_000),
+    }
+}
+
+fn parsed() -> Samples {
+    samples! {
+        "a Compression": "LZ4".parse::<Compression>().unwrap_err(),
+        "a Uuid": "wal".parse::<Uuid>().unwrap_err(),
+    }
+}
+
+fn codes() -> Samples {
+    (-1..1_000).map(ErrorCode).filter_map(|code| Some((code.name()?, Box::new(code) as _))).collect()
+}
