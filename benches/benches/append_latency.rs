@@ -1,0 +1,128 @@
+//! How long an append takes, one record at a time, from 1 KiB to 200 kB: it grows with the size, and nowhere in a step.
+//!
+//! ```sh
+//! cargo bench -p kwal-benches --bench append_latency
+//! ```
+//!
+//! On the embedded broker, and with `KAFKA_CONNECT=host:port[,host:port…]` on those as well. kwal and rskafka take turns,
+//! append by append. A step is what TCP's delayed acknowledgement makes of a request that is written in pieces: some
+//! 40 ms.
+
+use std::{error::Error, process::ExitCode, time::Duration};
+
+use hdrhistogram::Histogram;
+use kwal_benches::{Pair, Table, Target, kwal_records, rskafka_records, values};
+use rskafka::client::partition::Compression;
+use tokio::time::Instant;
+
+/// In bytes.
+const SIZES: [usize; 18] = [
+    1_024, 2_048, 4_096, 8_192, 9_000, 10_000, 12_000, 16_384, 20_000, 24_000, 32_768, 40_000, 50_000,
+    65_536, 80_000, 100_000, 150_000, 200_000,
+];
+/// Appends of each size by each client, before those that count and those that do.
+const WARM_UP: usize = 5;
+const APPENDS: usize = 200;
+/// A size is left early when it has taken so long.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A median that is so much above that of the size before is a step.
+const STEP: Duration = Duration::from_millis(15);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("append_latency: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// False if kwal has a step.
+async fn run() -> Result<bool, Box<dyn Error>> {
+    let mut smooth = true;
+    for target in Target::all().await? {
+        let pair = Pair::new(&target, "append-latency").await?;
+        println!("{}: one record at a time, milliseconds", target.name);
+        let mut table = Table::new([
+            "bytes",
+            "kwal p50",
+            "p90",
+            "p99",
+            "max",
+            "rskafka p50",
+            "p90",
+            "p99",
+            "max",
+            "p50 ratio",
+        ]);
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for size in SIZES {
+            let (kwal, rskafka) = measure(&pair, size).await?;
+            let [a, b] = [&kwal, &rskafka].map(|histogram| {
+                [0.5, 0.9, 0.99, 1.0].map(|quantile| ms(histogram.value_at_quantile(quantile)))
+            });
+            let ratio = kwal.value_at_quantile(0.5) as f64 / rskafka.value_at_quantile(0.5).max(1) as f64;
+            let [[a0, a1, a2, a3], [b0, b1, b2, b3]] = [a, b];
+            table.row([size.to_string(), a0, a1, a2, a3, b0, b1, b2, b3, format!("{ratio:.2}")]);
+            ours.push(kwal.value_at_quantile(0.5));
+            theirs.push(rskafka.value_at_quantile(0.5));
+        }
+        pair.delete().await?;
+        println!("{table}");
+        for (name, medians) in [("kwal", &ours), ("rskafka", &theirs)] {
+            let (at, step) = largest_step(medians);
+            let verdict = if step > STEP { "a step" } else { "no step" };
+            let (from, to) = (ms(medians[at]), ms(medians[at + 1]));
+            println!(
+                "{name}: {verdict}; the most is {from} to {to} ms, from {} to {} bytes",
+                SIZES[at],
+                SIZES[at + 1]
+            );
+        }
+        println!();
+        smooth &= largest_step(&ours).1 <= STEP;
+    }
+    Ok(smooth)
+}
+
+/// Nanoseconds of kwal's and of rskafka's appends.
+async fn measure(pair: &Pair, size: usize) -> Result<(Histogram<u64>, Histogram<u64>), Box<dyn Error>> {
+    let (mut ours, mut theirs) = (Histogram::new(3)?, Histogram::new(3)?);
+    let begin = Instant::now();
+    for round in 0..WARM_UP + APPENDS {
+        let value = values(1, size, (round * size) as u64);
+
+        let records = kwal_records(value.clone());
+        let start = Instant::now();
+        pair.kwal.produce(records).await?;
+        let kwal = start.elapsed();
+
+        let records = rskafka_records(value);
+        let start = Instant::now();
+        pair.rskafka.produce(records, Compression::NoCompression).await?;
+        let rskafka = start.elapsed();
+
+        if round >= WARM_UP {
+            ours.record(kwal.as_nanos().try_into()?)?;
+            theirs.record(rskafka.as_nanos().try_into()?)?;
+            if begin.elapsed() > PATIENCE {
+                break;
+            }
+        }
+    }
+    Ok((ours, theirs))
+}
+
+/// After which size the median grows most, and by how much.
+fn largest_step(medians: &[u64]) -> (usize, Duration) {
+    let steps = medians.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
+    let (at, step) = steps.enumerate().max_by_key(|(_, step)| *step).unwrap_or_default();
+    (at, Duration::from_nanos(step))
+}
+
+fn ms(nanos: u64) -> String {
+    format!("{:.3}", nanos as f64 / 1e6)
+}
