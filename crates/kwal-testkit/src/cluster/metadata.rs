@@ -18,7 +18,11 @@ impl Serve for MetadataRequest {
             ..MetadataTopicResponse::default()
         };
         let topics = match &self.topics {
-            Some(topics) => topics.iter().map(|topic| refused(topic.name.clone(), topic.topic_id)).collect(),
+            Some(topics) => topics
+                .iter()
+                // Before version 12 the name must not be null.
+                .map(|topic| refused(Some(topic.name.clone().unwrap_or_default()), topic.topic_id))
+                .collect(),
             None => {
                 cluster.topics.iter().map(|(name, topic)| refused(Some(name.clone()), topic.id)).collect()
             }

@@ -1,0 +1,166 @@
+//! A client of one connection that does what it is told, and makes of records what tests need.
+
+use bytes::{Buf, Bytes};
+use kwal_protocol::{
+    api::{Body, Request, decode_response_header, encode_request},
+    error_code::ErrorCode,
+    messages::{
+        FetchPartition, FetchPartitionResponse, FetchRequest, FetchTopic, ProducePartition,
+        ProducePartitionResponse, ProduceRequest, ProduceTopic,
+    },
+    record::{BatchBuilder, Compression, EncodedBatch, Headers},
+    wire::Uuid,
+};
+use kwal_testkit::EmbeddedBroker;
+use kwal_transport::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+pub(crate) struct Client {
+    stream: Stream,
+    sent: i32,
+}
+
+impl Client {
+    pub(crate) async fn connect(broker: &EmbeddedBroker) -> Self {
+        let stream = broker.connector().connect(broker.address()).await.unwrap();
+        Self { stream, sent: 0 }
+    }
+
+    /// Sends a request and reads its answer.
+    pub(crate) async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
+        let id = self.send(request, version).await;
+        let (answered, response) = self.receive::<R>(version).await.expect("closed instead of answered");
+        assert_eq!(answered, id, "the answer is to another request");
+        response
+    }
+
+    /// Sends a request; answers its correlation id.
+    pub(crate) async fn send<R: Request>(&mut self, request: &R, version: i16) -> i32 {
+        self.sent += 1;
+        let mut frame = encode_request(request, version, self.sent, Some("test")).unwrap();
+        self.stream.write_all_buf(&mut frame).await.unwrap();
+        self.sent
+    }
+
+    pub(crate) async fn send_bytes(&mut self, mut bytes: impl Buf) {
+        // The broker may have closed already.
+        let _ = self.stream.write_all_buf(&mut bytes).await;
+    }
+
+    /// The next response and its correlation id; `None` if the broker has closed the connection instead.
+    pub(crate) async fn receive<R: Request>(&mut self, version: i16) -> Option<(i32, R::Response)> {
+        let frame = self.receive_frame().await?;
+        let version = R::Response::version(version).unwrap();
+        let (id, body) = decode_response_header::<R::Response>(&frame, version).unwrap();
+        let body = frame.slice(body.position()..);
+        Some((id, R::Response::decode(&body, version).unwrap()))
+    }
+
+    pub(crate) async fn receive_frame(&mut self) -> Option<Bytes> {
+        let mut len = [0; 4];
+        match self.stream.read(&mut len[..1]).await {
+            Ok(1) => {}
+            _ => return None,
+        }
+        self.stream.read_exact(&mut len[1..]).await.unwrap();
+        let mut frame = vec![0; i32::from_be_bytes(len) as usize];
+        self.stream.read_exact(&mut frame).await.unwrap();
+        Some(frame.into())
+    }
+
+    /// Produces one batch with acks = all.
+    pub(crate) async fn produce(
+        &mut self,
+        place: &Place,
+        batch: impl Into<Bytes>,
+    ) -> ProducePartitionResponse {
+        let version = 13;
+        let response = self.call(&produce(place, batch), version).await;
+        response.responses[0].partition_responses[0].clone()
+    }
+
+    /// Fetches at once whatever there is.
+    pub(crate) async fn fetch(&mut self, place: &Place, offset: i64) -> FetchPartitionResponse {
+        self.call(&fetch(place, offset), 18).await.responses[0].partitions[0].clone()
+    }
+}
+
+/// A partition, by all that requests name it by.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) topic: &'static str,
+    pub(crate) id: Uuid,
+    pub(crate) partition: i32,
+}
+
+impl Place {
+    pub(crate) fn of(broker: &EmbeddedBroker, topic: &'static str, partition: i32) -> Self {
+        Self { topic, id: broker.topic_id(topic).unwrap_or_default(), partition }
+    }
+}
+
+pub(crate) fn produce(place: &Place, batch: impl Into<Bytes>) -> ProduceRequest {
+    let data = ProducePartition { index: place.partition, records: Some(batch.into().into()) };
+    let topic = ProduceTopic { name: place.topic.to_owned(), topic_id: place.id, partition_data: vec![data] };
+    ProduceRequest { acks: -1, timeout_ms: 1000, topic_data: vec![topic], ..ProduceRequest::default() }
+}
+
+/// A fetch that does not wait.
+pub(crate) fn fetch(place: &Place, offset: i64) -> FetchRequest {
+    let partition = FetchPartition {
+        partition: place.partition,
+        fetch_offset: offset,
+        partition_max_bytes: 1 << 20,
+        ..FetchPartition::default()
+    };
+    let topic = FetchTopic { topic: place.topic.to_owned(), topic_id: place.id, partitions: vec![partition] };
+    FetchRequest { min_bytes: 1, topics: vec![topic], ..FetchRequest::default() }
+}
+
+/// A batch of these values, with timestamps that rise from [`STARTED_AT`].
+pub(crate) fn batch(values: &[&str]) -> EncodedBatch {
+    compressed(Compression::None, values)
+}
+
+/// A codec to try, if one is built in.
+pub(crate) const CODEC: Compression = match cfg!(feature = "compression-lz4") {
+    true => Compression::Lz4,
+    false => Compression::None,
+};
+
+pub(crate) fn compressed(compression: Compression, values: &[&str]) -> EncodedBatch {
+    let mut builder = BatchBuilder::new(compression);
+    for (index, value) in values.iter().enumerate() {
+        let headers = Headers::from([("index", index.to_string())]);
+        builder.push(STARTED_AT + index as i64, Some(b"key"), Some(value.as_bytes()), &headers);
+    }
+    builder.finish().unwrap()
+}
+
+/// The value of every record of a partition.
+pub(crate) fn values(broker: &EmbeddedBroker, place: &Place) -> Vec<String> {
+    let records = broker.records(place.topic, place.partition).unwrap();
+    records
+        .iter()
+        .map(|record| String::from_utf8(record.value.as_deref().unwrap().to_vec()).unwrap())
+        .collect()
+}
+
+/// What became of a produced batch: its offset, or why not.
+pub(crate) fn outcome(response: &ProducePartitionResponse) -> Result<i64, ErrorCode> {
+    response.error_code.ok().map(|()| response.base_offset)
+}
+
+/// The brokers' clock in tests that look at time.
+pub(crate) const STARTED_AT: i64 = 1_700_000_000_000;
+
+/// A broker with a topic `wal` of two partitions, in memory.
+pub(crate) fn in_memory() -> EmbeddedBroker {
+    EmbeddedBroker::builder().topic("wal", 2).started_at(STARTED_AT).start_in_memory().unwrap()
+}
+
+/// The same, once over TCP and once in memory.
+pub(crate) async fn both() -> [EmbeddedBroker; 2] {
+    let tcp = EmbeddedBroker::builder().topic("wal", 2).started_at(STARTED_AT).start().await.unwrap();
+    [tcp, in_memory()]
+}

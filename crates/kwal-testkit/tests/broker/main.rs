@@ -1,0 +1,10 @@
+//! The embedded broker, asked by frames that are made with kwal-protocol alone.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod apis;
+mod client;
+mod faults;
+mod fetch;
+mod garbage;
+mod produce;
