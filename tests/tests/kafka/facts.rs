@@ -1,6 +1,5 @@
-//! What a broker does with a request, odd ones included: the same questions to each real Kafka.
-//!
-//! kwal's client leans on these answers, and whatever stands in for a broker must give the same.
+//! What a broker does with a request, odd ones included: the same questions to each real Kafka, and to the embedded
+//! broker, which must give the same answers. kwal's client leans on them.
 
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use kwal_protocol::messages::{
 };
 use kwal_protocol::record::{BatchBuilder, BatchHeader, Batches, Compression, EncodedBatch};
 use kwal_protocol::wire::Spliced;
+use kwal_testkit::{Dialect, EmbeddedBroker};
 use kwal_tests::kafka::Kafka;
 use tokio::time::Instant;
 
@@ -25,6 +25,24 @@ macro_rules! facts {
         })*
 
         kwal_tests::suite! { shared: [$($fact),*], own: [] }
+
+        mod embedded {
+            mod as_3_9 {
+                $(#[tokio::test]
+                async fn $fact() {
+                    let broker = super::super::embedded_as(kwal_testkit::Dialect::kafka_3_9()).await;
+                    super::super::of::$fact(&broker.bootstrap()).await;
+                })*
+            }
+
+            mod as_4_3 {
+                $(#[tokio::test]
+                async fn $fact() {
+                    let broker = super::super::embedded_as(kwal_testkit::Dialect::kafka_4_3()).await;
+                    super::super::of::$fact(&broker.bootstrap()).await;
+                })*
+            }
+        }
     };
 }
 
@@ -350,6 +368,10 @@ mod of {
         assert_eq!(code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
         assert_eq!(log.fetch(0, 1 << 20).await.error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
+}
+
+async fn embedded_as(dialect: Dialect) -> EmbeddedBroker {
+    EmbeddedBroker::builder().dialect(dialect).start().await.unwrap()
 }
 
 const TIME: i64 = 1_750_000_000_000;
