@@ -6,6 +6,7 @@ mod append;
 mod facts;
 mod interop;
 mod peers;
+mod program;
 mod raw;
 mod read;
 mod restart;

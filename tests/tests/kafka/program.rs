@@ -1,0 +1,91 @@
+//! The program of the main job, `examples/wal.rs`, against real brokers.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use kwal_tests::kafka::Kafka;
+
+kwal_tests::suite! {
+    shared: [
+        a_million_small_records,
+        a_million_small_records_in_lz4,
+        ten_thousand_large_records,
+        ten_thousand_large_records_in_lz4,
+        no_such_broker,
+    ],
+    own: [],
+}
+
+async fn a_million_small_records(kafka: &'static Kafka) {
+    main_job(kafka, 1_000_000, 100, "none").await;
+}
+
+async fn a_million_small_records_in_lz4(kafka: &'static Kafka) {
+    main_job(kafka, 1_000_000, 100, "lz4").await;
+}
+
+async fn ten_thousand_large_records(kafka: &'static Kafka) {
+    main_job(kafka, 10_000, 100_000, "none").await;
+}
+
+async fn ten_thousand_large_records_in_lz4(kafka: &'static Kafka) {
+    main_job(kafka, 10_000, 100_000, "lz4").await;
+}
+
+/// Appends, replays and verifies; then Kafka's own tool says where each partition ends.
+async fn main_job(kafka: &'static Kafka, records: u32, size: u32, compression: &str) {
+    const PARTITIONS: u32 = 4;
+    let topic = kafka.topic_name("main-job");
+    let arguments = [
+        ("--records", records.to_string()),
+        ("--size", size.to_string()),
+        ("--partitions", PARTITIONS.to_string()),
+        ("--compression", compression.to_owned()),
+        ("--topic", topic.clone()),
+    ];
+    let mut wal = Command::new(program());
+    wal.args(arguments.iter().flat_map(|(flag, value)| [*flag, value])).arg("--keep");
+    wal.env("KAFKA_CONNECT", kafka.bootstrap().join(","));
+    let output = tokio::task::spawn_blocking(move || wal.output()).await.unwrap().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+
+    let acknowledged: Vec<i64> = (0..PARTITIONS)
+        .map(|partition| {
+            let start = format!("{topic}:{partition}:");
+            let line = said.lines().find_map(|line| line.strip_prefix(&start));
+            line.unwrap_or_else(|| panic!("no line {start} in {said}")).parse().unwrap()
+        })
+        .collect();
+    assert_eq!(acknowledged.iter().sum::<i64>(), i64::from(records));
+    assert_eq!(kafka.end_offsets(&topic).await, acknowledged);
+    // A gigabyte is not left behind.
+    kafka.java().delete_topic(&topic).await;
+}
+
+async fn no_such_broker(_: &'static Kafka) {
+    let output = Command::new(program()).env("KAFKA_CONNECT", "127.0.0.1:1").output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("127.0.0.1:1"), "{said}");
+}
+
+/// The program as README's command runs it, and built by the same command: up to date, and fast enough for a gigabyte.
+fn program() -> PathBuf {
+    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let build = ["build", "--release", "-p", "kwal", "--example", "wal", "--message-format", "json"];
+        let output = Command::new(cargo).args(build).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let messages = String::from_utf8(output.stdout).unwrap();
+        let built = messages.lines().find_map(|line| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            (message["target"]["name"] == "wal").then_some(())?;
+            message["executable"].as_str().map(PathBuf::from)
+        });
+        built.unwrap_or_else(|| panic!("no program in {messages}"))
+    });
+    BUILT.clone()
+}
