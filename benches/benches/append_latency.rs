@@ -4,9 +4,8 @@
 //! cargo bench -p kwal-benches --bench append_latency
 //! ```
 //!
-//! On the embedded broker, and with `KAFKA_CONNECT=host:port[,host:port…]` on those as well. kwal and rskafka take turns,
-//! append by append. A step is what TCP's delayed acknowledgement makes of a request that is written in pieces: some
-//! 40 ms.
+//! On the embedded broker, and with `KAFKA_CONNECT=host:port[,host:port…]` on those as well. kwal and rskafka take turns. A
+//! step is what TCP's delayed acknowledgement makes of a request that is written in pieces: some 40 ms.
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
@@ -20,13 +19,14 @@ const SIZES: [usize; 18] = [
     1_024, 2_048, 4_096, 8_192, 9_000, 10_000, 12_000, 16_384, 20_000, 24_000, 32_768, 40_000, 50_000,
     65_536, 80_000, 100_000, 150_000, 200_000,
 ];
-/// Appends of each size by each client, before those that count and those that do.
-const WARM_UP: usize = 5;
-const APPENDS: usize = 200;
+/// Appends of each size by each client: turns, and how many in a turn, after one that does not count. A machine that has
+/// just waited is slow, so a client should not follow the other one's waits append by append.
+const TURNS: usize = 10;
+const PER_TURN: usize = 20;
 /// A size is left early when it has taken so long.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A median that is so much above that of the size before is a step.
-const STEP: Duration = Duration::from_millis(15);
+const STEP: Duration = Duration::from_millis(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -92,26 +92,27 @@ async fn run() -> Result<bool, Box<dyn Error>> {
 async fn measure(pair: &Pair, size: usize) -> Result<(Histogram<u64>, Histogram<u64>), Box<dyn Error>> {
     let (mut ours, mut theirs) = (Histogram::new(3)?, Histogram::new(3)?);
     let begin = Instant::now();
-    for round in 0..WARM_UP + APPENDS {
-        let value = values(1, size, (round * size) as u64);
-
-        let records = kwal_records(value.clone());
-        let start = Instant::now();
-        pair.kwal.produce(records).await?;
-        let kwal = start.elapsed();
-
-        let records = rskafka_records(value);
-        let start = Instant::now();
-        pair.rskafka.produce(records, Compression::NoCompression).await?;
-        let rskafka = start.elapsed();
-
-        if round >= WARM_UP {
-            ours.record(kwal.as_nanos().try_into()?)?;
-            theirs.record(rskafka.as_nanos().try_into()?)?;
-            if begin.elapsed() > PATIENCE {
-                break;
+    let mut turn = 0;
+    while turn < TURNS && begin.elapsed() < PATIENCE {
+        for warm in 0..=PER_TURN {
+            let records = kwal_records(values(1, size, (turn * PER_TURN + warm) as u64));
+            let start = Instant::now();
+            pair.kwal.produce(records).await?;
+            let took = start.elapsed();
+            if warm > 0 {
+                ours.record(took.as_nanos().try_into()?)?;
             }
         }
+        for warm in 0..=PER_TURN {
+            let records = rskafka_records(values(1, size, (turn * PER_TURN + warm) as u64));
+            let start = Instant::now();
+            pair.rskafka.produce(records, Compression::NoCompression).await?;
+            let took = start.elapsed();
+            if warm > 0 {
+                theirs.record(took.as_nanos().try_into()?)?;
+            }
+        }
+        turn += 1;
     }
     Ok((ours, theirs))
 }
