@@ -27,7 +27,7 @@ pub enum Error {
     #[error("the records cannot be made a batch")]
     Encode(#[source] BuildError),
     /// The batch is larger than the client's limit, and was not sent, or than the topic's, and was refused.
-    #[error("{at}: a batch of {size} bytes ({records} records) is larger than {}", Limit(.limit))]
+    #[error("{at}: a batch of {size} bytes ({}) is larger than {}", Records(*.records), Limit(.limit))]
     BatchTooLarge {
         /// Its size on the wire, in bytes.
         size: usize,
@@ -39,7 +39,9 @@ pub enum Error {
         at: Box<At>,
     },
     /// No broker knows the topic, for as long as [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic).
-    #[error("topic {topic} does not exist (asked for {waited:?}); create it first, looking it up never does")]
+    #[error(
+        "topic {topic} does not exist (asked for {waited:.1?}); create it first: looking it up does not create it"
+    )]
     UnknownTopic {
         /// The name asked for.
         topic: String,
@@ -57,7 +59,9 @@ pub enum Error {
         partitions: usize,
     },
     /// The topic was deleted and made again: another one, of the same name. Open a new partition client to go on with that.
-    #[error("topic {topic} was deleted and made again: it had the id {was} and now has {is}")]
+    #[error(
+        "topic {topic} was deleted and made again: it had the id {was} and now has {is}; to go on with the new one, open a new partition client"
+    )]
     TopicRecreated {
         /// The topic.
         topic: String,
@@ -117,7 +121,7 @@ pub enum Error {
         at: Box<At>,
     },
     /// The client and the broker have no version of the API in common.
-    #[error("{at}: the client speaks versions {ours}, the broker {}", Theirs(.theirs))]
+    #[error("{at}: {}", Theirs(ours, .theirs))]
     Unsupported {
         /// What the client speaks.
         ours: Versions,
@@ -127,7 +131,7 @@ pub enum Error {
         at: Box<At>,
     },
     /// No stream to the broker could be made.
-    #[error("{at}: cannot connect")]
+    #[error("{at}: there is no connection")]
     Connect {
         /// Where.
         at: Box<At>,
@@ -180,7 +184,9 @@ pub enum Error {
         cause: Arc<Self>,
     },
     /// An attempt of the append may have reached the log, and then this happened.
-    #[error("{at}: an attempt may have been appended, and could not be settled")]
+    #[error(
+        "{at}: an attempt may have been appended, which could not be found out; read the end of the log before it is appended again"
+    )]
     Unsettled {
         /// Where.
         at: Box<At>,
@@ -364,10 +370,19 @@ impl fmt::Display for At {
             (Some(topic), None) => write!(f, " of {topic}")?,
             _ => {}
         }
-        match &self.broker {
-            Some(broker) => write!(f, " at {broker}"),
-            None => Ok(()),
+        match (&self.broker, self.api) {
+            (Some(broker), Some(_)) => write!(f, " at {broker}"),
+            (Some(broker), None) => write!(f, " to {broker}"),
+            (None, _) => Ok(()),
         }
+    }
+}
+
+struct Records(usize);
+
+impl fmt::Display for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} record{}", self.0, if self.0 == 1 { "" } else { "s" })
     }
 }
 
@@ -407,13 +422,15 @@ impl fmt::Display for Message<'_> {
     }
 }
 
-struct Theirs<'a>(&'a Option<Versions>);
+struct Theirs<'a>(&'a Versions, &'a Option<Versions>);
 
 impl fmt::Display for Theirs<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(versions) => versions.fmt(f),
-            None => f.write_str("none"),
+        match self.1 {
+            Some(theirs) => write!(f, "the broker speaks versions {theirs}, and this client {}", self.0),
+            None => {
+                f.write_str("the broker does not offer it; is it a controller's port, or an older Kafka?")
+            }
         }
     }
 }
@@ -438,7 +455,11 @@ impl fmt::Display for Attempts<'_> {
         }
         for (i, (broker, error)) in self.0.iter().enumerate() {
             let comma = if i == 0 { "" } else { "; " };
-            write!(f, "{comma}{broker}: {}", Reason(error))?;
+            let reason = Reason(error).to_string();
+            match reason.contains(broker) {
+                true => write!(f, "{comma}{reason}")?,
+                false => write!(f, "{comma}{broker}: {reason}")?,
+            }
         }
         Ok(())
     }

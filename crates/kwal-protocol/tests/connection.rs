@@ -583,7 +583,8 @@ fn the_handshake_has_a_deadline_as_a_whole() {
     owner.wait(SECOND);
     assert_eq!(
         owner.closed().to_string(),
-        "the handshake was not done within 3s, while ApiVersions version 2 waited for its reply"
+        "the handshake was not done within 3.0s, while ApiVersions version 2 waited for its reply: is it a Kafka broker of \
+         0.10 or later, and this listener not one for TLS?"
     );
 }
 

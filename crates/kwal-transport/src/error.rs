@@ -33,7 +33,7 @@ pub enum TransportError {
     },
 
     /// No address of the host could be connected to.
-    #[error("cannot connect to {to}: {}", Attempts(.attempts))]
+    #[error("cannot connect to {to}: {}", Attempts(to, .attempts))]
     Connect {
         /// Host and port asked for.
         to: HostPort,
@@ -101,11 +101,17 @@ pub struct Attempt {
     pub error: io::Error,
 }
 
-struct Attempts<'a>(&'a [Attempt]);
+struct Attempts<'a>(&'a HostPort, &'a [Attempt]);
 
 impl fmt::Display for Attempts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, Attempt { address, error }) in self.0.iter().enumerate() {
+        if let [Attempt { address, error }] = self.1
+            && address.to_string() == self.0.to_string()
+        {
+            // It was told already.
+            return write!(f, "{error}");
+        }
+        for (i, Attempt { address, error }) in self.1.iter().enumerate() {
             let separator = if i == 0 { "" } else { "; " };
             write!(f, "{separator}{address}: {error}")?;
         }
@@ -141,6 +147,14 @@ mod tests {
             attempts.pop();
         }
         assert!(error.is_refused());
+    }
+
+    #[test]
+    fn an_address_is_not_told_twice() {
+        let address: SocketAddr = "[::1]:9092".parse().unwrap();
+        let attempts = vec![Attempt { address, error: io::ErrorKind::ConnectionRefused.into() }];
+        let error = TransportError::Connect { to: HostPort::from(address), attempts };
+        assert_eq!(error.to_string(), "cannot connect to [::1]:9092: connection refused");
     }
 
     #[test]

@@ -8,7 +8,9 @@ mod writer;
 
 use std::{future::IntoFuture, sync::Arc};
 
-use kwal_protocol::{api::ApiKey, error_code::ErrorCode, record::Compression, wire::Uuid};
+use kwal_protocol::{
+    api::ApiKey, compression::CompressionError, error_code::ErrorCode, record::Compression, wire::Uuid,
+};
 use kwal_transport::BoxFuture;
 use tracing::debug;
 
@@ -171,9 +173,8 @@ impl OpenPartition {
             return Err(Error::InvalidInput(format!("partition {partition} is negative")));
         }
         if !compression.is_built_in() {
-            return Err(Error::InvalidInput(format!(
-                "compression {compression} is not built in: switch on the feature `compression-{compression}`"
-            )));
+            let error = CompressionError::NotBuiltIn { codec: compression };
+            return Err(Error::InvalidInput(format!("compression: {error}")));
         }
         let cluster = client.into_cluster();
         let place = Place { topic: Some(&topic), partition: Some(partition) };

@@ -59,7 +59,7 @@ pub enum ConnectionError {
         source: Arc<io::Error>,
     },
     /// The handshake took too long.
-    #[error("the handshake was not done within {after:?}, {stage}")]
+    #[error("the handshake was not done within {after:.1?}, {stage}{}", .stage.hint())]
     HandshakeTimedOut {
         /// Where the connection stood.
         stage: Stage,
