@@ -318,8 +318,8 @@ impl EmbeddedBrokerBuilder {
     /// Has a topic with settings from the start, by their names in Kafka.
     ///
     /// Heeded are `max.message.bytes`, `message.timestamp.type`, `message.timestamp.before.max.ms`,
-    /// `message.timestamp.after.max.ms`, `cleanup.policy` (records of a compacted topic need a key) and
-    /// `min.insync.replicas`. The others that Kafka 4.3 knows are kept and told.
+    /// `message.timestamp.after.max.ms` and `cleanup.policy` (records of a compacted topic need a key). The others that
+    /// Kafka 4.3 knows are kept and told.
     #[must_use]
     pub fn topic_with(mut self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Self {
         self.topics.push(creatable(name, partitions, settings));

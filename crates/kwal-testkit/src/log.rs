@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use kwal_protocol::record::{BatchError, BatchErrorKind, BatchHeader, Batches, crc};
 
 /// Batches by rising offset. There is one replica, so the high watermark is the end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Log {
     batches: VecDeque<Stored>,
     start: i64,
@@ -40,42 +40,26 @@ impl Log {
         self.end
     }
 
-    /// Appends one batch at the end and answers its first offset.
-    ///
-    /// `header` is the one to store, but for base offset and leader epoch. The bytes are changed in place if nobody else has
-    /// them, else copied. `log_append_time` replaces the producer's timestamps.
-    pub(crate) fn append(
-        &mut self,
-        bytes: Bytes,
-        header: &BatchHeader,
-        leader_epoch: i32,
-        log_append_time: Option<i64>,
-    ) -> i64 {
-        let base_offset = self.end;
-        self.append_at(base_offset, bytes, header, leader_epoch, log_append_time);
-        base_offset
+    /// A log whose first leader has this epoch.
+    pub(crate) fn new(leader_epoch: i32) -> Self {
+        Self { batches: VecDeque::new(), start: 0, end: 0, epochs: vec![(leader_epoch, 0)] }
     }
 
-    /// The same behind a hole: `base_offset` is not below the end.
-    pub(crate) fn append_at(
-        &mut self,
-        base_offset: i64,
-        bytes: Bytes,
-        header: &BatchHeader,
-        leader_epoch: i32,
-        log_append_time: Option<i64>,
-    ) {
-        let mut header = BatchHeader { base_offset, partition_leader_epoch: leader_epoch, ..*header };
+    /// Appends a batch whose header is to become `header`. The base offset is not below the end; more leaves a hole.
+    ///
+    /// The bytes are changed in place if nobody else has them, else copied. The checksum is renewed only where it has to be.
+    pub(crate) fn append(&mut self, bytes: Bytes, header: &BatchHeader) {
         let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        if let Some(now) = log_append_time {
-            header.attributes |= BatchHeader::LOG_APPEND_TIME;
-            header.max_timestamp = now;
-            bytes[..BatchHeader::LEN].copy_from_slice(&header.to_bytes());
-            header.crc = crc::checksum(&bytes[CHECKSUM_FROM..]);
+        let Some((place, _)) = bytes.split_first_chunk_mut::<{ BatchHeader::LEN }>() else { return };
+        let (old, new) = (*place, header.to_bytes());
+        *place = new;
+        if old[CHECKSUM_FROM..] != new[CHECKSUM_FROM..] {
+            let crc = crc::checksum(&bytes[CHECKSUM_FROM..]);
+            bytes[CHECKSUM_FROM - 4..CHECKSUM_FROM].copy_from_slice(&crc.to_be_bytes());
         }
-        bytes[..BatchHeader::LEN].copy_from_slice(&header.to_bytes());
-        if self.epochs.last().is_none_or(|(epoch, _)| *epoch < leader_epoch) {
-            self.epochs.push((leader_epoch, base_offset));
+        let epoch = header.partition_leader_epoch;
+        if self.epochs.last().is_none_or(|(known, _)| *known < epoch) {
+            self.epochs.push((epoch, header.base_offset));
         }
         self.end = header.next_offset();
         self.batches.push_back(Stored {
@@ -142,11 +126,10 @@ impl Log {
         self.batches.drain(..gone);
     }
 
-    /// The leader epoch that wrote `offset`; `None` if nothing is there.
+    /// The leader epoch that wrote `offset`, or will if nothing is there yet; `None` before all.
     pub(crate) fn epoch_at(&self, offset: i64) -> Option<i32> {
         let known = self.epochs.partition_point(|(_, start)| *start <= offset);
-        let (epoch, _) = self.epochs.get(known.checked_sub(1)?)?;
-        (offset < self.end).then_some(*epoch)
+        self.epochs.get(known.checked_sub(1)?).map(|(epoch, _)| *epoch)
     }
 
     /// The largest leader epoch up to `epoch`, and where it ended (KIP-101); `None` if the log cannot tell.
@@ -239,13 +222,13 @@ mod tests {
     fn a_sole_owner_is_not_copied() {
         let (bytes, header) = batch(&[1; 1]);
         let place = bytes.as_ptr();
-        let mut log = Log::default();
-        log.append(bytes, &header, 0, None);
+        let mut log = Log::new(0);
+        log.append(bytes, &header);
         assert_eq!(log.read(0, whole(1 << 20)).as_ptr(), place);
 
         let (bytes, header) = batch(&[1; 1]);
         let kept = bytes.clone();
-        log.append(bytes, &header, 0, None);
+        log.append(bytes, &BatchHeader { base_offset: 1, ..header });
         assert_eq!(
             BatchHeader::parse(&kept).unwrap().base_offset,
             0,
@@ -254,10 +237,11 @@ mod tests {
     }
 
     #[test]
-    fn log_append_time_renews_the_checksum() {
+    fn another_time_renews_the_checksum() {
         let (bytes, header) = batch(&[5, 9]);
-        let mut log = Log::default();
-        log.append(bytes, &header, 0, Some(1234));
+        let mut log = Log::new(0);
+        let attributes = header.attributes | BatchHeader::LOG_APPEND_TIME;
+        log.append(bytes, &BatchHeader { attributes, max_timestamp: 1234, ..header });
         let batch = Batches::new(log.read(0, whole(1 << 20))).next().unwrap().unwrap();
         assert_eq!(batch.timestamp_type(), TimestampType::LogAppendTime);
         let times: Vec<_> = batch.records(1 << 20).unwrap().iter().map(|r| r.unwrap().timestamp_ms).collect();
@@ -299,10 +283,9 @@ mod tests {
 
     #[test]
     fn timestamps_are_looked_up_by_offset_order() {
-        let mut log = Log::default();
+        let mut log = Log::new(0);
         for times in [&[10, 30, 20][..], &[5, 30], &[40, 7]] {
-            let (bytes, header) = batch(times);
-            log.append(bytes, &header, 0, None);
+            append(&mut log, 0, times);
         }
         for (asked, found) in [(0, (10, 0)), (11, (30, 1)), (30, (30, 1)), (31, (40, 5))] {
             assert_eq!(log.at_timestamp(asked).unwrap(), Some(found), "{asked}");
@@ -313,29 +296,33 @@ mod tests {
 
     #[test]
     fn epochs_end_where_the_next_begins() {
-        let mut log = Log::default();
-        assert_eq!(log.end_of_epoch(0), None);
+        let mut log = Log::new(2);
+        assert_eq!((log.epoch_at(0), log.epoch_at(-1)), (Some(2), None));
+        assert_eq!((log.end_of_epoch(2), log.end_of_epoch(3)), (Some((2, 0)), None));
         for epoch in [2, 2, 5] {
-            let (bytes, header) = batch(&[0; 2]);
-            log.append(bytes, &header, epoch, None);
+            append(&mut log, epoch, &[0; 2]);
         }
         assert_eq!(log.end_of_epoch(1), Some((1, 0)));
         assert_eq!(log.end_of_epoch(2), Some((2, 4)));
         assert_eq!(log.end_of_epoch(4), Some((2, 4)));
         assert_eq!(log.end_of_epoch(5), Some((5, 6)));
         assert_eq!(log.end_of_epoch(6), None);
-        let epochs: Vec<_> = [0, 3, 4, 5, 6].map(|offset| log.epoch_at(offset)).into();
-        assert_eq!(epochs, [Some(2), Some(2), Some(5), Some(5), None]);
+        assert_eq!([0, 3, 4, 5].map(|offset| log.epoch_at(offset)), [Some(2), Some(2), Some(5), Some(5)]);
     }
 
     /// Batches of as many records each, of timestamps from 100 on.
     fn log(counts: &[usize]) -> Log {
-        let mut log = Log::default();
+        let mut log = Log::new(7);
         for count in counts {
-            let (bytes, header) = batch(&(100..100 + *count as i64).collect::<Vec<_>>());
-            log.append(bytes, &header, 7, None);
+            append(&mut log, 7, &(100..100 + *count as i64).collect::<Vec<_>>());
         }
         log
+    }
+
+    fn append(log: &mut Log, epoch: i32, timestamps: &[i64]) {
+        let (bytes, header) = batch(timestamps);
+        let base_offset = log.end();
+        log.append(bytes, &BatchHeader { base_offset, partition_leader_epoch: epoch, ..header });
     }
 
     fn batch(timestamps: &[i64]) -> (Bytes, BatchHeader) {

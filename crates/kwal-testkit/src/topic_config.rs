@@ -19,8 +19,6 @@ pub(crate) struct TopicConfig {
     pub(crate) timestamp_after_max: i64,
     /// `cleanup.policy` has `compact`: records need a key.
     pub(crate) compacted: bool,
-    /// `min.insync.replicas`.
-    pub(crate) min_insync_replicas: usize,
 }
 
 impl TopicConfig {
@@ -49,7 +47,6 @@ impl TopicConfig {
             timestamp_before_max: number("message.timestamp.before.max.ms"),
             timestamp_after_max: number("message.timestamp.after.max.ms"),
             compacted: text("cleanup.policy").split(',').any(|policy| policy.trim() == "compact"),
-            min_insync_replicas: number("min.insync.replicas") as usize,
             set,
         })
     }

@@ -94,7 +94,7 @@ impl Cluster {
             false => TopicKey::Name(&topic.topic),
         };
         let node = arrival.exchange.node;
-        let led = self.led(node, key, asked.partition, asked.current_leader_epoch);
+        let led = self.led(node, key, asked.partition, asked.current_leader_epoch.max(-1));
         let (_, partition) = led.map_err(Refusal::Code)?;
         let log = &partition.log;
         if asked.last_fetched_epoch >= 0 {
@@ -113,6 +113,9 @@ impl Cluster {
         }
         if !(log.start()..=log.end()).contains(&asked.fetch_offset) {
             return Err(Refusal::Code(ErrorCode::OFFSET_OUT_OF_RANGE));
+        }
+        if asked.partition_max_bytes < 0 {
+            return Err(Refusal::Code(ErrorCode::UNKNOWN_SERVER_ERROR));
         }
         Ok(partition)
     }
@@ -160,11 +163,9 @@ fn limit(bytes: i32) -> usize {
 
 /// This broker keeps no fetch sessions (KIP-227), which a broker is free to do: it answers full fetches without opening one.
 fn check_session(request: &FetchRequest) -> Result<(), ErrorCode> {
-    match (request.session_id, request.session_epoch) {
-        (0, -1 | 0) => Ok(()),
-        // The last fetch of a session that is closed by it.
-        (_, -1) => Ok(()),
-        (0, _) => Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH),
+    match request.session_epoch {
+        // Without a session, closing one, or wanting to begin one.
+        -1 | 0 => Ok(()),
         _ => Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND),
     }
 }
@@ -188,11 +189,13 @@ fn answer(
 }
 
 fn refused(asked: &FetchPartition, code: ErrorCode) -> FetchPartitionResponse {
+    // Where Kafka has not come as far as to the log, its answer has an empty list instead of none.
+    let early = matches!(code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID);
     FetchPartitionResponse {
         partition_index: asked.partition,
         error_code: code,
         high_watermark: -1,
-        aborted_transactions: None,
+        aborted_transactions: early.then(Vec::new),
         records: Some(Bytes::new()),
         ..FetchPartitionResponse::default()
     }

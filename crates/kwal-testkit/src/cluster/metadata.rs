@@ -36,9 +36,12 @@ impl Serve for MetadataRequest {
             Some(topics) if version >= EMPTY_MEANS_NONE || !topics.is_empty() => Some(topics),
             _ => None,
         };
-        if topics.iter().flatten().any(|topic| !is_well_named(topic, version)) {
+        if let Some(code) = topics.iter().flatten().find_map(|topic| badly_named(topic, version)) {
             let request = Self { topics, ..self };
-            return Served::Reply(request.refuse(cluster, ErrorCode::INVALID_REQUEST));
+            return Served::Reply(MetadataResponse {
+                error_code: ErrorCode::NONE,
+                ..request.refuse(cluster, code)
+            });
         }
         let operations = match self.include_topic_authorized_operations {
             true => TOPIC_OPERATIONS,
@@ -58,8 +61,10 @@ impl Serve for MetadataRequest {
             ErrorCode::NONE => MetadataTopicResponse { topic_authorized_operations: operations, ..topic },
             _ => topic,
         });
+        // Kafka tells of the topics that there are first.
+        let (found, missing): (Vec<_>, Vec<_>) = topics.partition(|topic| !topic.error_code.is_error());
         Served::Reply(MetadataResponse {
-            topics: topics.collect(),
+            topics: [found, missing].concat(),
             cluster_authorized_operations: match self.include_cluster_authorized_operations {
                 true => CLUSTER_OPERATIONS,
                 false => NOT_ASKED,
@@ -93,7 +98,7 @@ impl Cluster {
             topic_id,
             ..MetadataTopicResponse::default()
         };
-        let Some(name) = asked.name else {
+        let Some(name) = asked.name.filter(|_| asked.topic_id.is_zero()) else {
             let name = self.names.get(&asked.topic_id).cloned();
             let found = name.and_then(|name| self.describe(name));
             return found.unwrap_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_ID, None, asked.topic_id));
@@ -151,8 +156,12 @@ const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// Everything that can be done to a cluster (KIP-430): bits 5 and 7 to 12.
 const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
-/// Whether a topic is asked for in a way that the version allows.
-fn is_well_named(topic: &MetadataTopic, version: i16) -> bool {
-    topic.name.is_some() && (version >= BY_ID || topic.topic_id.is_zero())
-        || topic.name.is_none() && version >= BY_ID && !topic.topic_id.is_zero()
+/// Why a topic is not asked for in a way that the version allows.
+fn badly_named(topic: &MetadataTopic, version: i16) -> Option<ErrorCode> {
+    match (&topic.name, topic.topic_id.is_zero()) {
+        (None, _) | (_, false) if version < BY_ID => Some(ErrorCode::INVALID_REQUEST),
+        // Kafka stumbles over it.
+        (None, true) => Some(ErrorCode::UNKNOWN_SERVER_ERROR),
+        _ => None,
+    }
 }

@@ -27,6 +27,7 @@ use kwal_protocol::{
         InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
         ProduceRequest, ProduceResponse,
     },
+    record::BatchHeader,
     wire::Uuid,
     writer::Frame,
 };
@@ -128,6 +129,8 @@ pub(crate) enum CloseReason {
     },
     #[error("a produce request with acks = 0 failed")]
     AcksZero,
+    #[error("a produce request has null instead of records")]
+    NoRecords,
     #[error("the script says so: {0:?}")]
     Fault(Fault),
 }
@@ -270,6 +273,7 @@ impl Cluster {
         match request.serve(self, &arrival) {
             Served::Reply(response) => exchange.reply::<R>(instead.unwrap_or(response)),
             Served::Silent { failed } => exchange.no_reply(failed || instead.is_some()),
+            Served::Close(reason) => Answer::Close(reason),
             Served::Wait { until, work } => {
                 Answer::Wait(Waiting { until, heeds_changes: true, exchange, work })
             }
@@ -293,6 +297,7 @@ enum Served<Response> {
     Silent {
         failed: bool,
     },
+    Close(CloseReason),
     Wait {
         until: Instant,
         work: Work,
@@ -441,15 +446,10 @@ impl Cluster {
 
 impl Partition {
     /// Appends a batch as it is, `gap` offsets behind the end, without any check.
-    pub(crate) fn place(
-        &mut self,
-        batch: Bytes,
-        header: &kwal_protocol::record::BatchHeader,
-        gap: i64,
-    ) -> i64 {
+    pub(crate) fn place(&mut self, batch: Bytes, header: &BatchHeader, gap: i64) {
         let base_offset = self.log.end() + gap;
-        self.log.append_at(base_offset, batch, header, self.leader_epoch, None);
-        base_offset
+        let partition_leader_epoch = self.leader_epoch;
+        self.log.append(batch, &BatchHeader { base_offset, partition_leader_epoch, ..*header });
     }
 }
 

@@ -2,12 +2,13 @@ use bytes::Bytes;
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{
-        ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopicResponse, RecordError,
+        ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopicResponse,
+        RecordError,
     },
     record::{Batch, BatchError, BatchErrorKind, BatchHeader, Batches, Compression, NO_TIMESTAMP},
 };
 
-use super::{Arrival, Cluster, Now, Partition, Serve, Served, TopicKey};
+use super::{Arrival, CloseReason, Cluster, Now, Partition, Serve, Served, TopicKey};
 use crate::{log::MAX_UNCOMPRESSED, topic_config::TopicConfig};
 
 impl Serve for ProduceRequest {
@@ -26,7 +27,17 @@ impl Serve for ProduceRequest {
 
     fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<ProduceResponse> {
         let (acks, by_id) = (self.acks, arrival.exchange.version >= BY_ID);
-        let has_transaction = self.transactional_id.is_some();
+        let mut all = self.topic_data.iter().flat_map(|topic| &topic.partition_data);
+        if all.clone().any(|data| data.records.is_none()) {
+            return Served::Close(CloseReason::NoRecords);
+        }
+        if self.transactional_id.is_none() && all.any(is_transactional) {
+            let code = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+            return match acks {
+                0 => Served::Silent { failed: true },
+                _ => Served::Reply(self.refuse(cluster, code)),
+            };
+        }
         let mut failed = false;
         let topics = self.topic_data.into_iter().map(|topic| {
             let key = match by_id {
@@ -36,7 +47,7 @@ impl Serve for ProduceRequest {
             let partitions = topic.partition_data.into_iter().map(|data| {
                 let index = data.index;
                 let records = data.records.map(|records| records.into_bytes()).unwrap_or_default();
-                let call = Append { key, index, records, acks, has_transaction };
+                let call = Append { key, index, records, acks };
                 match cluster.append(call, arrival) {
                     Ok(appended) => appended,
                     Err(refusal) => {
@@ -62,7 +73,6 @@ struct Append<'a> {
     index: i32,
     records: Bytes,
     acks: i16,
-    has_transaction: bool,
 }
 
 /// Why a batch was not appended.
@@ -89,7 +99,7 @@ impl Refusal {
             base_offset: -1,
             log_start_offset: self.log_start,
             record_errors: self.records,
-            error_message: self.message,
+            error_message: self.message.or_else(|| self.code.text().map(str::to_owned)),
             ..ProducePartitionResponse::default()
         }
     }
@@ -98,7 +108,7 @@ impl Refusal {
 impl Cluster {
     /// Appends one batch, unless it is there already or is refused.
     fn append(&mut self, call: Append<'_>, arrival: &Arrival) -> Result<ProducePartitionResponse, Refusal> {
-        let Append { key, index, records, acks, has_transaction } = call;
+        let Append { key, index, records, acks } = call;
         let version = arrival.exchange.version;
         let led = self.led(arrival.exchange.node, key, index, -1);
         let (config, partition) = led.map_err(|code| Refusal::new(code, None))?;
@@ -107,46 +117,64 @@ impl Cluster {
         if !matches!(acks, -1..=1) {
             return Err(Refusal::saying(ErrorCode::INVALID_REQUIRED_ACKS, format!("acks = {acks}")));
         }
-        let (in_sync, needed) = (partition.replicas.len(), config.min_insync_replicas);
-        if acks == -1 && in_sync < needed {
-            let message = format!("{in_sync} replicas are in sync, {needed} are needed");
+        if header.is_transactional() {
+            // As Kafka answers where no transaction is under way.
+            let message = "there are no transactions here";
             return Err(Refusal::saying(ErrorCode::NOT_ENOUGH_REPLICAS, message));
         }
-        let log_append_time = config.log_append_time.then_some(arrival.now.unix_ms);
-        let producer = check_header(&header, has_transaction)
-            .and_then(|()| check_records(&batch, config, arrival.now))
-            .and_then(|()| match header.producer_id {
-                NO_PRODUCER => Ok(None),
-                _ => partition
-                    .producers
-                    .check(&header)
-                    .map_err(|(code, message)| Refusal::saying(code, message)),
-            });
-        let log_start = partition.log.start();
-        let known = producer.map_err(|refusal| Refusal { log_start, ..refusal })?;
+        let known = check_header(&header).and_then(|()| check_records(&batch, config, arrival.now)).and_then(
+            |max_timestamp| match header.producer_id {
+                NO_PRODUCER => Ok((None, max_timestamp)),
+                _ => match partition.producers.check(&header) {
+                    Ok(known) => Ok((known, max_timestamp)),
+                    Err((code, message)) => Err(Refusal::saying(code, message)),
+                },
+            },
+        );
+        let log_start_offset = partition.log.start();
+        let (known, max_timestamp) =
+            known.map_err(|refusal| Refusal { log_start: log_start_offset, ..refusal })?;
+        let append_time = config.log_append_time.then_some(arrival.now.unix_ms);
         let (base_offset, log_append_time) = match known {
             Some(appended) => (appended.first_offset, Some(appended.timestamp)),
-            None => (place(partition, batch, log_append_time), log_append_time),
+            None => (place(partition, batch, append_time, max_timestamp), append_time),
         };
         self.changed |= known.is_none();
         Ok(ProducePartitionResponse {
             index,
             base_offset,
             log_append_time_ms: log_append_time.unwrap_or(NO_TIMESTAMP),
-            log_start_offset: log_start,
+            log_start_offset,
             ..ProducePartitionResponse::default()
         })
     }
 }
 
-fn place(partition: &mut Partition, batch: Batch, log_append_time: Option<i64>) -> i64 {
-    let (header, bytes) = (*batch.header(), batch.bytes().clone());
+/// Appends a batch that has passed all checks, with the times that the log is to have.
+fn place(
+    partition: &mut Partition,
+    batch: Batch,
+    log_append_time: Option<i64>,
+    max_timestamp: Option<i64>,
+) -> i64 {
+    let (original, bytes) = (*batch.header(), batch.bytes().clone());
     // The log changes the bytes in place if it is the only one that has them.
     drop(batch);
-    let base_offset = partition.log.append(bytes, &header, partition.leader_epoch, log_append_time);
+    let time_kind = match log_append_time {
+        Some(_) => BatchHeader::LOG_APPEND_TIME,
+        None => 0,
+    };
+    let base_offset = partition.log.end();
+    let header = BatchHeader {
+        base_offset,
+        partition_leader_epoch: partition.leader_epoch,
+        attributes: original.attributes & !BatchHeader::LOG_APPEND_TIME | time_kind,
+        max_timestamp: log_append_time.or(max_timestamp).unwrap_or(original.max_timestamp),
+        ..original
+    };
+    partition.log.append(bytes, &header);
     if header.producer_id != NO_PRODUCER {
-        let timestamp = log_append_time.unwrap_or(header.max_timestamp);
-        partition.producers.note(&header, base_offset, timestamp);
+        partition.producers.note(&header, base_offset, header.max_timestamp);
     }
     base_offset
 }
@@ -157,6 +185,11 @@ const BY_ID: i16 = 13;
 const TAKES_ZSTD: i16 = 7;
 /// The id of a producer that has none.
 const NO_PRODUCER: i64 = -1;
+
+fn is_transactional(data: &ProducePartition) -> bool {
+    let records = data.records.clone().unwrap_or_default().into_bytes();
+    BatchHeader::parse(&records).is_ok_and(|header| header.is_transactional())
+}
 
 /// The one batch that each partition must get (KIP-98), whole and of the right checksum. What is torn behind it is dropped.
 fn sole_batch(records: Bytes, config: &TopicConfig, version: i16) -> Result<Batch, Refusal> {
@@ -180,8 +213,8 @@ fn sole_batch(records: Bytes, config: &TopicConfig, version: i16) -> Result<Batc
             let message = format!("Produce {version} does not take zstd");
             return Err(Refusal::saying(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message));
         }
-        Ok(_) => {}
-        Err(error) => return Err(Refusal::saying(ErrorCode::CORRUPT_MESSAGE, error.to_string())),
+        // That a codec is unknown is found out later.
+        _ => {}
     }
     match batches.next() {
         None => {}
@@ -200,39 +233,34 @@ fn unreadable(error: BatchError) -> Refusal {
 }
 
 /// What Kafka wants of the header of a client's batch.
-fn check_header(header: &BatchHeader, has_transaction: bool) -> Result<(), Refusal> {
+fn check_header(header: &BatchHeader) -> Result<(), Refusal> {
     let BatchHeader { base_offset, last_offset_delta, count, producer_id, base_sequence, .. } = *header;
-    let (code, message) = if base_offset != 0 {
-        (ErrorCode::INVALID_RECORD, format!("the base offset is {base_offset} instead of 0"))
+    let message = if base_offset != 0 {
+        format!("the base offset is {base_offset} instead of 0")
     } else if count <= 0 || last_offset_delta != count - 1 {
-        let message = format!("{count} records take the offsets 0 to {last_offset_delta}");
-        (ErrorCode::INVALID_RECORD, message)
+        format!("{count} records take the offsets 0 to {last_offset_delta}")
     } else if header.is_control() {
-        (ErrorCode::INVALID_RECORD, "clients write no control batches".to_owned())
+        "clients write no control batches".to_owned()
     } else if producer_id != NO_PRODUCER && base_sequence < 0 {
-        (ErrorCode::INVALID_RECORD, format!("producer {producer_id} gives the sequence {base_sequence}"))
-    } else if header.is_transactional() && !has_transaction {
-        let message = "a transactional batch needs a transactional id".to_owned();
-        (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, message)
-    } else if header.is_transactional() {
-        (ErrorCode::INVALID_TXN_STATE, "there are no transactions here".to_owned())
+        format!("producer {producer_id} gives the sequence {base_sequence}")
     } else {
         return Ok(());
     };
-    Err(Refusal::saying(code, message))
+    Err(Refusal::saying(ErrorCode::INVALID_RECORD, message))
 }
 
-/// What Kafka wants of the records. Those in a codec that is not built in are taken as they are.
-fn check_records(batch: &Batch, config: &TopicConfig, now: Now) -> Result<(), Refusal> {
-    let malformed =
-        |error: BatchError| Refusal::saying(ErrorCode::INVALID_RECORD, format!("{error}: {}", error.kind));
-    if !batch.header().compression().is_ok_and(Compression::is_built_in) {
-        return Ok(());
+/// What Kafka wants of the records; answers their newest timestamp. Those in a codec that is not built in are taken as they
+/// are.
+fn check_records(batch: &Batch, config: &TopicConfig, now: Now) -> Result<Option<i64>, Refusal> {
+    if batch.header().compression().is_ok_and(|codec| !codec.is_built_in()) {
+        return Ok(None);
     }
+    let mut newest = NO_TIMESTAMP;
     let mut errors = Vec::new();
     let mut code = ErrorCode::INVALID_RECORD;
     for (index, record) in batch.records(MAX_UNCOMPRESSED).map_err(malformed)?.iter().enumerate() {
         let record = record.map_err(malformed)?;
+        newest = newest.max(record.timestamp_ms);
         let message = if record.offset_delta != index as i32 {
             format!("the offset delta is {} instead of {index}", record.offset_delta)
         } else if config.compacted && record.key.is_none() {
@@ -245,10 +273,18 @@ fn check_records(batch: &Batch, config: &TopicConfig, now: Now) -> Result<(), Re
         };
         errors.push(RecordError { batch_index: index as i32, batch_index_error_message: Some(message) });
     }
-    let Some(first) = errors.first() else { return Ok(()) };
+    let Some(first) = errors.first() else { return Ok(Some(newest)) };
     let text = first.batch_index_error_message.as_deref().unwrap_or_default();
     let message = format!("record {}: {text}", first.batch_index);
     Err(Refusal { records: errors, ..Refusal::saying(code, message) })
+}
+
+fn malformed(error: BatchError) -> Refusal {
+    let code = match error.kind {
+        BatchErrorKind::Compression(_) => ErrorCode::UNKNOWN_SERVER_ERROR,
+        _ => ErrorCode::INVALID_RECORD,
+    };
+    Refusal::saying(code, format!("{error}: {}", error.kind))
 }
 
 fn is_odd_time(timestamp: i64, config: &TopicConfig, now: Now) -> bool {

@@ -25,29 +25,18 @@ impl Serve for CreateTopicsRequest {
         for topic in &self.topics {
             *named.entry(topic.name.as_str()).or_insert(0) += 1;
         }
-        let create = |topic: &CreatableTopic| {
-            if named.get(topic.name.as_str()).is_some_and(|times| *times > 1) {
-                let message = "Duplicate topic name.".to_owned();
-                return not_created(topic, ErrorCode::INVALID_REQUEST, Some(message));
+        let mut topics = Vec::with_capacity(self.topics.len());
+        for topic in &self.topics {
+            match named.insert(topic.name.as_str(), 0) {
+                None | Some(0) => {}
+                Some(1) => topics.push(cluster.create_asked(topic, self.validate_only)),
+                // A name given twice is answered once.
+                Some(_) => {
+                    let message = "Duplicate topic name.".to_owned();
+                    topics.push(not_created(topic, ErrorCode::INVALID_REQUEST, Some(message)));
+                }
             }
-            let created = match self.validate_only {
-                true => cluster.plan_topic(topic).map(|plan| (Uuid::ZERO, plan)),
-                false => cluster.create_topic(topic),
-            };
-            match created {
-                Ok((topic_id, plan)) => CreateTopicsResult {
-                    name: topic.name.clone(),
-                    topic_id,
-                    error_message: None,
-                    num_partitions: plan.replicas.len() as i32,
-                    replication_factor: plan.replicas.first().map_or(-1, |replicas| replicas.len() as i16),
-                    configs: Some(plan.config.describe()),
-                    ..CreateTopicsResult::default()
-                },
-                Err((code, message)) => not_created(topic, code, Some(message)),
-            }
-        };
-        let topics = self.topics.iter().map(create).collect();
+        }
         Served::Reply(CreateTopicsResponse { topics, ..CreateTopicsResponse::default() })
     }
 }
@@ -64,7 +53,25 @@ impl Serve for DeleteTopicsRequest {
     }
 
     fn serve(self, cluster: &mut Cluster, _: &Arrival) -> Served<DeleteTopicsResponse> {
-        let responses = named(&self).into_iter().map(|topic| cluster.delete_named(topic)).collect();
+        let topics = named(&self);
+        let mut times = BTreeMap::new();
+        for topic in &topics {
+            *times.entry((topic.name.clone(), topic.topic_id)).or_insert(0) += 1;
+        }
+        let delete = |topic: DeleteTopic| {
+            match times.insert((topic.name.clone(), topic.topic_id), 0)? {
+                0 => None,
+                1 => Some(cluster.delete_named(topic)),
+                // A topic given twice is answered once.
+                _ => Some(DeleteTopicResult {
+                    name: topic.name,
+                    topic_id: topic.topic_id,
+                    error_code: ErrorCode::INVALID_REQUEST,
+                    error_message: Some("Duplicate topic name or id.".to_owned()),
+                }),
+            }
+        };
+        let responses = topics.into_iter().filter_map(delete).collect();
         Served::Reply(DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() })
     }
 }
@@ -79,15 +86,34 @@ pub(super) struct Plan {
 type Refusal = (ErrorCode, String);
 
 impl Cluster {
+    fn create_asked(&mut self, topic: &CreatableTopic, validate_only: bool) -> CreateTopicsResult {
+        let created = match validate_only {
+            true => self.plan_topic(topic).map(|plan| (id(&mut self.random), plan)),
+            false => self.create_topic(topic),
+        };
+        match created {
+            Ok((topic_id, plan)) => CreateTopicsResult {
+                name: topic.name.clone(),
+                topic_id,
+                error_message: None,
+                num_partitions: plan.replicas.len() as i32,
+                replication_factor: plan.replicas.first().map_or(-1, |replicas| replicas.len() as i16),
+                configs: Some(plan.config.describe()),
+                ..CreateTopicsResult::default()
+            },
+            Err((code, message)) => not_created(topic, code, Some(message)),
+        }
+    }
+
     /// Makes a topic; answers its id, and what it is like.
     pub(super) fn create_topic(&mut self, topic: &CreatableTopic) -> Result<(Uuid, Plan), Refusal> {
         let plan = self.plan_topic(topic)?;
         let id = id(&mut self.random);
         let partition = |replicas: &Vec<i32>| Partition {
-            log: Log::default(),
+            log: Log::new(FIRST_EPOCH),
             producers: Producers::default(),
             leader: replicas.first().copied().unwrap_or(-1),
-            leader_epoch: 0,
+            leader_epoch: FIRST_EPOCH,
             replicas: replicas.clone(),
         };
         let partitions = plan.replicas.iter().map(partition).collect();
@@ -230,6 +256,8 @@ impl Cluster {
     }
 }
 
+/// The epoch of the first leader of a partition.
+const FIRST_EPOCH: i32 = 0;
 /// How many partitions one topic may be made with, as in Kafka.
 const MAX_PARTITIONS: usize = 10_000;
 

@@ -102,7 +102,7 @@ async fn refusals() {
         ("no partition", 18, |r| partition(r).partition = 2, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
         ("below", 18, |r| partition(r).partition = -1, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
         ("a leader to come", 18, |r| partition(r).current_leader_epoch = 1, ErrorCode::UNKNOWN_LEADER_EPOCH),
-        ("a leader gone", 18, |r| partition(r).current_leader_epoch = -2, ErrorCode::FENCED_LEADER_EPOCH),
+        ("a limit below 0", 18, |r| partition(r).partition_max_bytes = -1, ErrorCode::UNKNOWN_SERVER_ERROR),
         ("an epoch to come", 18, |r| partition(r).last_fetched_epoch = 1, ErrorCode::OFFSET_OUT_OF_RANGE),
     ];
     for (title, version, change, code) in cases {
@@ -113,7 +113,9 @@ async fn refusals() {
     }
     for (session_id, session_epoch, code) in [
         (0, 0, ErrorCode::NONE),
-        (0, 1, ErrorCode::INVALID_FETCH_SESSION_EPOCH),
+        (5, -1, ErrorCode::NONE),
+        (5, 0, ErrorCode::NONE),
+        (0, 1, ErrorCode::FETCH_SESSION_ID_NOT_FOUND),
         (5, 1, ErrorCode::FETCH_SESSION_ID_NOT_FOUND),
     ] {
         let request = FetchRequest { session_id, session_epoch, ..fetch(&place, 0) };
