@@ -17,6 +17,21 @@ use crate::{
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ApiKey(pub i16);
 
+impl ApiKey {
+    /// Whether a request of this API changes anything in the cluster that outlives its connection.
+    pub const fn changes_something(self) -> bool {
+        matches!(
+            self,
+            Self::PRODUCE
+                | Self::CREATE_TOPICS
+                | Self::DELETE_TOPICS
+                | Self::DELETE_RECORDS
+                | Self::CREATE_PARTITIONS
+                | Self::INCREMENTAL_ALTER_CONFIGS
+        )
+    }
+}
+
 impl fmt::Display for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {

@@ -97,25 +97,19 @@ impl ErrorCode {
             // The leader appends first and then waits for the replicas; it may lose its place while it waits.
             (
                 ApiKey::PRODUCE,
-                Self::REQUEST_TIMED_OUT
-                | Self::NOT_ENOUGH_REPLICAS_AFTER_APPEND
+                Self::NOT_ENOUGH_REPLICAS_AFTER_APPEND
                 | Self::NOT_LEADER_OR_FOLLOWER
                 | Self::UNKNOWN_TOPIC_OR_PARTITION
                 | Self::UNKNOWN_TOPIC_ID
-                | Self::KAFKA_STORAGE_ERROR
-                | Self::NETWORK_EXCEPTION
-                | Self::UNKNOWN_SERVER_ERROR,
+                | Self::KAFKA_STORAGE_ERROR,
             ) => Effect::Unknown,
-            // The controller goes on after it has stopped waiting.
-            (
-                ApiKey::CREATE_TOPICS | ApiKey::DELETE_TOPICS,
-                Self::REQUEST_TIMED_OUT | Self::NETWORK_EXCEPTION | Self::UNKNOWN_SERVER_ERROR,
-            ) => Effect::Unknown,
-            (ApiKey::PRODUCE | ApiKey::CREATE_TOPICS | ApiKey::DELETE_TOPICS, code)
-                if code.name().is_none() =>
+            // The broker goes on after it has stopped waiting.
+            (_, Self::REQUEST_TIMED_OUT | Self::NETWORK_EXCEPTION | Self::UNKNOWN_SERVER_ERROR)
+                if api.changes_something() =>
             {
                 Effect::Unknown
             }
+            (_, code) if code.name().is_none() && api.changes_something() => Effect::Unknown,
             _ => Effect::None,
         }
     }
@@ -332,4 +326,54 @@ codes! {
     STREAMS_INVALID_TOPOLOGY_EPOCH = 131, Fail, "the epoch of the topology is not valid";
     STREAMS_TOPOLOGY_FENCED = 132, Fail, "the topology has been replaced";
     SHARE_SESSION_LIMIT_REACHED = 133, Retry, "the broker has as many share sessions as it may";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn effect(api: ApiKey, code: ErrorCode) -> Effect {
+        code.meaning(api).effect
+    }
+
+    /// On Produce with acks = all the leader appends first and then waits; what it says then leaves the outcome open.
+    #[test]
+    fn what_may_follow_an_append() {
+        for open in [
+            ErrorCode::REQUEST_TIMED_OUT,
+            ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+            ErrorCode::NOT_LEADER_OR_FOLLOWER,
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            ErrorCode::UNKNOWN_TOPIC_ID,
+            ErrorCode::KAFKA_STORAGE_ERROR,
+            ErrorCode::NETWORK_EXCEPTION,
+            ErrorCode::UNKNOWN_SERVER_ERROR,
+            ErrorCode(9999),
+        ] {
+            assert_eq!(effect(ApiKey::PRODUCE, open), Effect::Unknown, "{open}");
+            assert_eq!(effect(ApiKey::FETCH, open), Effect::None, "{open}");
+        }
+        for refused in [
+            ErrorCode::NOT_ENOUGH_REPLICAS,
+            ErrorCode::MESSAGE_TOO_LARGE,
+            ErrorCode::INVALID_RECORD,
+            ErrorCode::INVALID_TIMESTAMP,
+            ErrorCode::CORRUPT_MESSAGE,
+            ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
+            ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+            ErrorCode::INVALID_PRODUCER_EPOCH,
+        ] {
+            assert_eq!(effect(ApiKey::PRODUCE, refused), Effect::None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_same_code_asks_for_different_things() {
+        let remedy = |api, code: ErrorCode| code.meaning(api).remedy;
+        assert_eq!(remedy(ApiKey::METADATA, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Remedy::Refresh);
+        assert_eq!(remedy(ApiKey::DELETE_TOPICS, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Remedy::Fail);
+        assert_eq!(remedy(ApiKey::FETCH, ErrorCode::CORRUPT_MESSAGE), Remedy::Retry);
+        assert_eq!(remedy(ApiKey::PRODUCE, ErrorCode::CORRUPT_MESSAGE), Remedy::Fail);
+        assert_eq!(remedy(ApiKey::PRODUCE, ErrorCode::NOT_ENOUGH_REPLICAS), Remedy::Retry);
+    }
 }

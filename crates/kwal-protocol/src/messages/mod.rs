@@ -3,22 +3,48 @@
 //! To add one: a file with two `message!` definitions, its line in the table, its vectors.
 
 mod api_versions;
+mod create_partitions;
 mod create_topics;
+mod delete_records;
 mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_log_dirs;
+mod describe_producers;
+mod describe_topic_partitions;
 mod fetch;
+mod find_coordinator;
+mod get_telemetry_subscriptions;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
+mod offset_for_leader_epoch;
 mod produce;
+mod sasl_authenticate;
+mod sasl_handshake;
 
 pub use api_versions::*;
+pub use create_partitions::*;
 pub use create_topics::*;
+pub use delete_records::*;
 pub use delete_topics::*;
+pub use describe_cluster::*;
+pub use describe_configs::*;
+pub use describe_log_dirs::*;
+pub use describe_producers::*;
+pub use describe_topic_partitions::*;
 pub use fetch::*;
+pub use find_coordinator::*;
+pub use get_telemetry_subscriptions::*;
+pub use incremental_alter_configs::*;
 pub use init_producer_id::*;
 pub use list_offsets::*;
 pub use metadata::*;
+pub use offset_for_leader_epoch::*;
 pub use produce::*;
+pub use sasl_authenticate::*;
+pub use sasl_handshake::*;
 
 use bytes::Bytes;
 
@@ -36,6 +62,9 @@ open_enum! {
     /// Up to the last stable offset; the answer names the aborted transactions, for the reader to leave out.
     READ_COMMITTED = 1;
 }
+
+/// The first flexible version of what is never flexible.
+const NEVER: i16 = i16::MAX;
 
 macro_rules! any {
     ($(#[$meta:meta])* pub enum $any:ident { $($name:ident($body:ident),)* }) => {
@@ -201,12 +230,38 @@ apis! {
     LIST_OFFSETS = 2 ListOffsets, versions 0-11, flexible 6: ListOffsetsRequest => ListOffsetsResponse;
     /// Tells brokers, topics and leaders.
     METADATA = 3 Metadata, versions 0-13, flexible 9: MetadataRequest => MetadataResponse;
+    /// Tells who coordinates a group or a transactional id.
+    FIND_COORDINATOR = 10 FindCoordinator, versions 0-6, flexible 3: FindCoordinatorRequest => FindCoordinatorResponse;
+    /// Names a SASL mechanism.
+    SASL_HANDSHAKE = 17 SaslHandshake, versions 0-1, flexible NEVER: SaslHandshakeRequest => SaslHandshakeResponse;
     /// Tells what the broker speaks.
     API_VERSIONS = 18 ApiVersions, versions 0-4, flexible 3, plain header: ApiVersionsRequest => ApiVersionsResponse;
     /// Makes topics.
     CREATE_TOPICS = 19 CreateTopics, versions 0-7, flexible 5: CreateTopicsRequest => CreateTopicsResponse;
     /// Deletes topics.
     DELETE_TOPICS = 20 DeleteTopics, versions 0-6, flexible 4: DeleteTopicsRequest => DeleteTopicsResponse;
+    /// Cuts the beginning off logs.
+    DELETE_RECORDS = 21 DeleteRecords, versions 0-2, flexible 2: DeleteRecordsRequest => DeleteRecordsResponse;
     /// Hands out producer ids.
     INIT_PRODUCER_ID = 22 InitProducerId, versions 0-6, flexible 2: InitProducerIdRequest => InitProducerIdResponse;
+    /// Tells where leader epochs end.
+    OFFSET_FOR_LEADER_EPOCH = 23 OffsetForLeaderEpoch, versions 0-4, flexible 4: OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse;
+    /// Tells settings.
+    DESCRIBE_CONFIGS = 32 DescribeConfigs, versions 0-4, flexible 4: DescribeConfigsRequest => DescribeConfigsResponse;
+    /// Tells what lies in the log directories of a broker.
+    DESCRIBE_LOG_DIRS = 35 DescribeLogDirs, versions 0-5, flexible 2: DescribeLogDirsRequest => DescribeLogDirsResponse;
+    /// Carries a SASL exchange.
+    SASL_AUTHENTICATE = 36 SaslAuthenticate, versions 0-2, flexible 2: SaslAuthenticateRequest => SaslAuthenticateResponse;
+    /// Gives topics more partitions.
+    CREATE_PARTITIONS = 37 CreatePartitions, versions 0-3, flexible 2: CreatePartitionsRequest => CreatePartitionsResponse;
+    /// Changes settings.
+    INCREMENTAL_ALTER_CONFIGS = 44 IncrementalAlterConfigs, versions 0-1, flexible 1: IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse;
+    /// Tells the nodes of the cluster.
+    DESCRIBE_CLUSTER = 60 DescribeCluster, versions 0-2, flexible 0: DescribeClusterRequest => DescribeClusterResponse;
+    /// Tells the producers that partitions know.
+    DESCRIBE_PRODUCERS = 61 DescribeProducers, versions 0-0, flexible 0: DescribeProducersRequest => DescribeProducersResponse;
+    /// Tells which metrics a broker wants.
+    GET_TELEMETRY_SUBSCRIPTIONS = 71 GetTelemetrySubscriptions, versions 0-0, flexible 0: GetTelemetrySubscriptionsRequest => GetTelemetrySubscriptionsResponse;
+    /// Tells topics page by page.
+    DESCRIBE_TOPIC_PARTITIONS = 75 DescribeTopicPartitions, versions 0-0, flexible 0: DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse;
 }
