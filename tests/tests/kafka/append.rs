@@ -82,6 +82,8 @@ async fn batch_too_large_for_the_topic(kafka: &'static Kafka) {
     let topic = kafka.topic("small", 1, &[("max.message.bytes", "100000")]).await;
     let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
     let large = || Record::new(None::<&str>, pseudo_random(60_000, 1));
+    // What is new the brokers may not know at once, and what such an attempt has left open is not told by a refusal.
+    assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, 0);
     match writer.produce(vec![large(), large()]).await.unwrap_err() {
         error @ Error::BatchTooLarge { size, records, limit, .. } => {
             assert!((120_000..121_000).contains(&size), "{size}");
@@ -90,8 +92,8 @@ async fn batch_too_large_for_the_topic(kafka: &'static Kafka) {
         other => panic!("{other:?}"),
     }
     // One of them alone fits, and the refusal has left nothing behind.
-    assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, 0);
-    assert_eq!(kafka.end_offsets(&topic).await, [1]);
+    assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, 1);
+    assert_eq!(kafka.end_offsets(&topic).await, [2]);
 }
 
 async fn batch_too_large_for_the_client(kafka: &'static Kafka) {

@@ -243,7 +243,7 @@ mod of {
         assert!(started.elapsed() >= Duration::from_millis(490), "{:?}", started.elapsed());
 
         // An append on another connection ends the wait, but not before there is enough.
-        let mut writer = Broker::connect(address).await;
+        let mut writer = Broker::leading(address, &log.topic).await;
         let enough = i32::try_from(batch(1).size_in_bytes() * 2).unwrap();
         let waiting = log.fetch_request(0, 1 << 20, 30_000, enough);
         let append = log.produce(batch(1).to_bytes(), -1);
@@ -440,6 +440,7 @@ impl Log {
             ..CreatableTopic::default()
         };
         assert_eq!(create(&mut broker, creatable, false).await, ErrorCode::NONE);
+        let broker = Broker::leading(address, &topic).await;
         let mut log = Self { broker, topic, partition: 0 };
         // Until the broker knows of the leadership that the controller gave it.
         while log.fetch(0, 1).await.error_code != ErrorCode::NONE {

@@ -2,7 +2,9 @@
 
 use bytes::{Buf, Bytes};
 use kwal_protocol::api::{Body, Request, Versions, decode_response_header, encode_request};
-use kwal_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataTopic};
+use kwal_protocol::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse, MetadataTopic,
+};
 use kwal_protocol::wire::{Uuid, Wire as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -22,6 +24,27 @@ impl Broker {
         broker
     }
 
+    /// A connection to the leader of partition 0, once it knows that it is.
+    pub(crate) async fn leading(address: &str, topic: &str) -> Self {
+        let mut broker = Self::connect(address).await;
+        let mut address = address.to_owned();
+        loop {
+            let answer = broker.metadata_of(topic).await;
+            let leader = answer.topics[0].partitions.iter().find(|partition| partition.partition_index == 0);
+            let leader = leader.and_then(|partition| {
+                answer.brokers.iter().find(|broker| broker.node_id == partition.leader_id)
+            });
+            match leader.map(|leader| format!("{}:{}", leader.host, leader.port)) {
+                Some(named) if named == address => return broker,
+                Some(named) => {
+                    broker = Self::connect(&named).await;
+                    address = named;
+                }
+                None => tokio::task::yield_now().await,
+            }
+        }
+    }
+
     pub(crate) fn versions_of<R: Request>(&self) -> Versions {
         let api = self.versions.api_keys.iter().find(|api| api.api_key == R::KEY).unwrap();
         Versions::new(api.min_version, api.max_version)
@@ -36,9 +59,13 @@ impl Broker {
     }
 
     pub(crate) async fn topic_id(&mut self, topic: &str) -> Uuid {
+        self.metadata_of(topic).await.topics[0].topic_id
+    }
+
+    async fn metadata_of(&mut self, topic: &str) -> MetadataResponse {
         let wanted = MetadataTopic { name: Some(topic.to_owned()), ..MetadataTopic::default() };
         let request = MetadataRequest { topics: Some(vec![wanted]), ..MetadataRequest::default() };
-        self.call(&request, 12).await.topics[0].topic_id
+        self.call(&request, 12).await
     }
 
     pub(crate) async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {

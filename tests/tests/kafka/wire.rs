@@ -55,7 +55,7 @@ async fn api_versions(kafka: &'static Kafka) {
 
 async fn metadata(kafka: &'static Kafka) {
     let topic = kafka.topic("metadata", 3, &[]).await;
-    let mut broker = Broker::connect(&kafka.bootstrap()[0]).await;
+    let mut broker = Broker::leading(&kafka.bootstrap()[0], &topic).await;
     for version in broker.common::<MetadataRequest>() {
         let wanted = MetadataTopic { name: Some(topic.clone()), ..MetadataTopic::default() };
         let request = MetadataRequest { topics: Some(vec![wanted]), ..MetadataRequest::default() };
@@ -108,7 +108,7 @@ async fn topics_made_and_deleted(kafka: &'static Kafka) {
 
 async fn records_written_and_read(kafka: &'static Kafka) {
     let topic = kafka.topic("records", 1, &[]).await;
-    let mut broker = Broker::connect(&kafka.bootstrap()[0]).await;
+    let mut broker = Broker::leading(&kafka.bootstrap()[0], &topic).await;
     let topic_id = broker.topic_id(&topic).await;
 
     let mut end = 0;
