@@ -101,6 +101,11 @@ impl Dialect {
         self.apis.get(&api).map(|spoken| spoken.answered)
     }
 
+    /// The APIs that are there, by rising key.
+    pub fn apis(&self) -> impl Iterator<Item = ApiKey> + '_ {
+        self.apis.keys().copied()
+    }
+
     pub(crate) fn answers(&self, api: ApiKey, version: i16) -> bool {
         self.versions(api).is_some_and(|versions| versions.contains(version))
     }
@@ -158,8 +163,8 @@ mod tests {
     #[test]
     fn the_codec_knows_all_that_is_answered() {
         for dialect in [Dialect::kafka_4_3(), Dialect::kafka_3_9(), Dialect::kafka_2_8()] {
-            for api in ApiKey::ALL {
-                let (codec, ours) = (api.versions().unwrap(), dialect.versions(*api).unwrap());
+            for api in dialect.apis() {
+                let (codec, ours) = (api.versions().unwrap(), dialect.versions(api).unwrap());
                 assert!(codec.contains(ours.oldest) && codec.contains(ours.newest), "{api} {ours}");
             }
         }

@@ -467,3 +467,38 @@ fn later(now: Now, pause: Duration) -> Instant {
 }
 
 const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+
+#[cfg(test)]
+mod tests {
+    use bytes::Buf;
+    use kwal_protocol::{
+        api::encode_request,
+        messages::{CreatableTopic, ProducePartition, ProduceTopic},
+        record::{BatchBuilder, Compression, Headers},
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_is_appended_stays_where_it_was_received() {
+        let mut cluster = Cluster::new(Settings::default());
+        cluster.nodes.insert(1, HostPort::new("broker", 9092));
+        let topic = CreatableTopic { num_partitions: 1, replication_factor: 1, ..CreatableTopic::default() };
+        cluster.create_simply(&CreatableTopic { name: "wal".to_owned(), ..topic }).unwrap();
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(1, None, Some(&[7; 10_000]), &Headers::new());
+        let batch = builder.finish().unwrap().to_bytes();
+        let data = ProducePartition { index: 0, records: Some(batch.into()) };
+        let topic =
+            ProduceTopic { name: "wal".to_owned(), partition_data: vec![data], ..ProduceTopic::default() };
+        let request = ProduceRequest { acks: -1, topic_data: vec![topic], ..ProduceRequest::default() };
+        let mut frame = encode_request(&request, 12, 1, None).unwrap();
+        frame.advance(4);
+        let frame = Bytes::from(frame.copy_to_bytes(frame.remaining()).to_vec());
+        let received = frame.as_ptr_range();
+        let now = Now { monotonic: tokio::time::Instant::now().into_std(), unix_ms: 0 };
+        assert!(matches!(cluster.handle(1, now, frame), Answer::Reply { .. }));
+        let stored = cluster.partition("wal", 0).unwrap().log.batches().next().unwrap();
+        assert!(received.contains(&stored.as_ptr()), "copied");
+    }
+}

@@ -10,7 +10,7 @@ use kwal_protocol::{
         ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, ProduceRequest,
     },
 };
-use kwal_testkit::{EmbeddedBroker, Fault};
+use kwal_testkit::{Dialect, EmbeddedBroker, Fault};
 use kwal_transport::{HostPort, memory::MemoryNetwork};
 use tokio::time::{Instant, timeout};
 
@@ -22,8 +22,8 @@ async fn an_error_on_each_api() {
     let place = Place::of(&broker, "wal", 0);
     let mut client = Client::connect(&broker).await;
     let code = ErrorCode::KAFKA_STORAGE_ERROR;
-    for api in ApiKey::ALL {
-        broker.on(*api, Fault::Error(code));
+    for api in Dialect::default().apis() {
+        broker.on(api, Fault::Error(code));
     }
     assert_eq!(outcome(&client.produce(&place, batch(&["a"]).to_bytes()).await), Err(code));
     assert_eq!(client.fetch(&place, 0).await.error_code, code);
@@ -45,7 +45,7 @@ async fn an_error_on_each_api() {
     assert_eq!(broker.faults_left(), 0);
     assert_eq!((broker.topics(), broker.end_offset("wal", 0).unwrap()), (vec!["wal".to_owned()], 0));
     assert_eq!(outcome(&client.produce(&place, batch(&["a"]).to_bytes()).await), Ok(0), "only once");
-    assert!(ApiKey::ALL.iter().all(|api| broker.requests(*api) >= 1));
+    assert!(Dialect::default().apis().all(|api| broker.requests(api) >= 1));
 }
 
 #[tokio::test]
