@@ -101,7 +101,9 @@ impl ErrorCode {
                 | Self::NOT_LEADER_OR_FOLLOWER
                 | Self::UNKNOWN_TOPIC_OR_PARTITION
                 | Self::UNKNOWN_TOPIC_ID
-                | Self::KAFKA_STORAGE_ERROR,
+                | Self::KAFKA_STORAGE_ERROR
+                // It says that the batch is there, and not where.
+                | Self::DUPLICATE_SEQUENCE_NUMBER,
             ) => Effect::Unknown,
             // The broker goes on after it has stopped waiting.
             (_, Self::REQUEST_TIMED_OUT | Self::NETWORK_EXCEPTION | Self::UNKNOWN_SERVER_ERROR)
