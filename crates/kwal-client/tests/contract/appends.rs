@@ -1,0 +1,347 @@
+//! C1 and C2: an append that is `Ok` is on the log, once; of one that failed there is a clear word.
+
+use std::time::Duration;
+
+use kwal_client::{
+    PartitionClient,
+    error::{Error, Outcome},
+};
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
+use kwal_testkit::Fault;
+use tokio::time::sleep;
+
+use crate::support::{HOUR, Wire, assert_took, broker, deadlines, log, open_over, record, timed};
+
+/// After these the leader may have appended, so they say nothing about the log.
+const OPEN: [ErrorCode; 6] = [
+    ErrorCode::NOT_LEADER_OR_FOLLOWER,
+    ErrorCode::REQUEST_TIMED_OUT,
+    ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+    ErrorCode::KAFKA_STORAGE_ERROR,
+    ErrorCode::NETWORK_EXCEPTION,
+];
+
+/// After these the leader has not appended, and will not.
+const FINAL: [ErrorCode; 5] = [
+    ErrorCode::INVALID_RECORD,
+    ErrorCode::INVALID_TIMESTAMP,
+    ErrorCode::CORRUPT_MESSAGE,
+    ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
+    ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+];
+
+/// All appends carry the same producer id, epoch and sequence.
+#[track_caller]
+fn assert_same(stamps: &[(i64, i16, i32)], count: usize) {
+    assert_eq!(stamps.len(), count);
+    assert!(stamps.iter().all(|stamp| *stamp == stamps[0]), "{stamps:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_append_waits_for_all_replicas_that_are_in_sync() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    for idempotent in [true, false] {
+        let partition = client.partition_client("wal", 0).idempotent(idempotent).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+    }
+    let seen = wire.seen(ApiKey::PRODUCE);
+    assert_eq!(seen.len(), 2);
+    assert!(seen.iter().all(|seen| seen.acks == Some(-1)), "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_ok_lies_where_it_says() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    let two = [record("a"), record("b")].concat();
+    assert_eq!(partition.produce(two).await.unwrap().offsets(), 0..2);
+    let produced = partition.produce(record("c")).await.unwrap();
+    assert_eq!((produced.offsets(), produced.attempts, produced.log_start_offset), (2..3, 1, Some(0)));
+    assert_eq!(produced.wire_bytes, broker.log("wal", 0).unwrap()[1].size_in_bytes());
+    assert_eq!(produced.log_append_time_ms, None);
+    assert_eq!(log(&broker), ["a", "b", "c"]);
+    let [(id, 0, 0), (same, 0, 2)] = wire.stamps()[..] else { panic!("{:?}", wire.stamps()) };
+    assert_eq!(id, same);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_whose_reply_was_lost_is_sent_again_and_lies_there_once() {
+    for lost in 1..4 {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let partition = open_over(&wire).await;
+        partition.produce(record("a")).await.unwrap();
+        broker.on_times(ApiKey::PRODUCE, lost, Fault::LoseReply);
+        let produced = partition.produce(record("b")).await.unwrap();
+        assert_eq!((produced.base_offset, produced.attempts as usize), (1, lost + 1));
+        assert_eq!(partition.produce(record("c")).await.unwrap().base_offset, 2);
+        assert_eq!(log(&broker), ["a", "b", "c"]);
+        assert_same(&wire.stamps()[1..lost + 2], lost + 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_never_arrived_is_sent_again() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    broker.on_times(ApiKey::PRODUCE, 2, Fault::Drop);
+    assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 3);
+    assert_eq!(log(&broker), ["a"]);
+    assert_same(&wire.stamps(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn codes_that_may_follow_the_append_are_settled_by_sending_it_again() {
+    for code in OPEN {
+        for fault in [Fault::ErrorAfter(code), Fault::Error(code)] {
+            let broker = broker();
+            let wire = Wire::to(&broker);
+            let partition = open_over(&wire).await;
+            broker.on(ApiKey::PRODUCE, fault);
+            let produced = partition.produce(record("a")).await.unwrap();
+            assert_eq!((produced.base_offset, produced.attempts), (0, 2), "{fault:?}");
+            partition.produce(record("b")).await.unwrap();
+            assert_eq!(log(&broker), ["a", "b"], "{fault:?}");
+            assert_same(&wire.stamps()[..2], 2);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn codes_that_may_follow_the_append_leave_it_open_at_the_deadline() {
+    // What Kafka has no code for is not sent again, and open all the same.
+    let mut codes = OPEN.to_vec();
+    codes.extend([ErrorCode::UNKNOWN_SERVER_ERROR, ErrorCode(9999), ErrorCode::DUPLICATE_SEQUENCE_NUMBER]);
+    for code in codes {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let partition = open_over(&wire).await;
+        broker.on_all(ApiKey::PRODUCE, Fault::ErrorAfter(code));
+        let (error, took) = timed(partition.produce(record("a"))).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+        assert_eq!(error.code(), Some(code), "{error:?}");
+        assert!(took <= deadlines().operation, "{code} took {took:?}");
+        let stamps = wire.stamps();
+        assert_same(&stamps, stamps.len());
+
+        // The next one goes out on the next epoch: then the open one can no longer come.
+        broker.clear_faults();
+        partition.produce(record("b")).await.unwrap();
+        assert_eq!(*wire.stamps().last().unwrap(), (stamps[0].0, stamps[0].1 + 1, 0));
+        assert_eq!(log(&broker), ["a", "b"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_append_that_arrives_late_is_refused() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    partition.produce(record("a")).await.unwrap();
+    broker.on_all(ApiKey::PRODUCE, Fault::DelayRequest(HOUR));
+    let (error, took) = timed(partition.produce(record("late"))).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+    assert_took(took, deadlines().operation);
+    let id = wire.stamps()[0].0;
+    assert!(wire.stamps()[1..].iter().all(|stamp| *stamp == (id, 0, 1)), "{:?}", wire.stamps());
+
+    broker.clear_faults();
+    let before = wire.count(ApiKey::PRODUCE);
+    partition.produce(record("b")).await.unwrap();
+    partition.produce(record("c")).await.unwrap();
+    let mut stamps = wire.stamps().split_off(before);
+    // The first attempt may have stood behind the late one, on the same connection.
+    stamps.dedup();
+    assert_eq!(stamps, [(id, 1, 0), (id, 1, 1)]);
+    assert_eq!(log(&broker), ["a", "b", "c"]);
+    sleep(2 * HOUR).await;
+    assert_eq!(log(&broker), ["a", "b", "c"], "the late one was refused");
+    partition.produce(record("d")).await.unwrap();
+    assert_eq!(log(&broker), ["a", "b", "c", "d"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_arrives_late_after_the_append_is_ok_changes_nothing() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    // The first attempt gets stuck longer than a request may take; the second one gets through.
+    broker.on(ApiKey::PRODUCE, Fault::DelayRequest(Duration::from_secs(30)));
+    let (produced, took) = timed(partition.produce(record("a"))).await;
+    assert_eq!(produced.unwrap().attempts, 2);
+    assert!(took >= deadlines().request && took < deadlines().request + Duration::from_secs(1), "{took:?}");
+    for value in ["b", "c"] {
+        partition.produce(record(value)).await.unwrap();
+    }
+    sleep(HOUR).await;
+    assert_eq!(log(&broker), ["a", "b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_says_that_it_is_not_on_the_log_and_uses_no_sequence_number_up() {
+    for code in FINAL {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let partition = open_over(&wire).await;
+        broker.on(ApiKey::PRODUCE, Fault::Error(code));
+        let (error, took) = timed(partition.produce(record("a"))).await;
+        let error = error.unwrap_err();
+        assert!(matches!(&error, Error::Broker { code: said, .. } if *said == code), "{error:?}");
+        assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotAppended, false));
+        assert_eq!((took, wire.count(ApiKey::PRODUCE)), (Duration::ZERO, 1), "{code} is final");
+        partition.produce(record("b")).await.unwrap();
+        assert_same(&wire.stamps(), 2);
+        assert_eq!(log(&broker), ["b"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_large_for_the_topic_is_told_with_its_sizes() {
+    let broker = kwal_testkit::EmbeddedBroker::builder()
+        .topic_with("wal", 1, &[("max.message.bytes", "1000")])
+        .start_in_memory()
+        .unwrap();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    let error = partition.produce(crate::support::large(2000)).await.unwrap_err();
+    let Error::BatchTooLarge { size: 2000..2200, records: 1, limit: None, .. } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(error.outcome(), Outcome::NotAppended);
+    assert!(error.to_string().contains("max.message.bytes"), "{error}");
+    partition.produce(record("b")).await.unwrap();
+    assert_same(&wire.stamps(), 2);
+    assert_eq!(log(&broker), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_few_replicas_are_waited_for() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+    broker.on_times(ApiKey::PRODUCE, 3, Fault::Error(code));
+    assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 4);
+    assert_same(&wire.stamps(), 4);
+
+    broker.on_all(ApiKey::PRODUCE, Fault::Error(code));
+    let (error, took) = timed(partition.produce(record("b"))).await;
+    let error = error.unwrap_err();
+    assert_took(took, deadlines().operation);
+    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error:?}");
+    assert_eq!((error.outcome(), error.code()), (Outcome::NotAppended, Some(code)), "{error:?}");
+    assert!(error.is_retriable());
+
+    broker.clear_faults();
+    partition.produce(record("c")).await.unwrap();
+    assert_eq!(log(&broker), ["a", "c"]);
+    let stamps = wire.stamps();
+    assert_eq!(*stamps.last().unwrap(), (stamps[0].0, 0, 1), "no sequence number was used up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_sequence_numbers_an_open_append_is_not_sent_again() {
+    let mut faults: Vec<_> = OPEN.into_iter().map(Fault::ErrorAfter).collect();
+    faults.extend(OPEN.into_iter().map(Fault::Error));
+    faults.extend([Fault::LoseReply, Fault::Drop, Fault::DelayReply(HOUR), Fault::WrongCorrelationId]);
+    for fault in faults {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let partition = unguarded(&wire).await;
+        broker.on(ApiKey::PRODUCE, fault);
+        let error = partition.produce(record("a")).await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+        assert_eq!(wire.count(ApiKey::PRODUCE), 1, "{fault:?}");
+        partition.produce(record("b")).await.unwrap();
+        assert!(log(&broker).iter().filter(|value| *value == "a").count() <= 1, "{fault:?}");
+        assert_eq!(wire.stamps(), [(-1, -1, -1); 2]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_sequence_numbers_a_refusal_is_sent_again() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = unguarded(&wire).await;
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
+    assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2);
+    // Nothing was written yet when the connection could not be made.
+    broker.stop().await;
+    let (produced, ()) = tokio::join!(partition.produce(record("b")), async {
+        sleep(Duration::from_secs(3)).await;
+        broker.restart().await.unwrap();
+    });
+    assert!(produced.unwrap().attempts > 2);
+    assert_eq!(log(&broker), ["a", "b"]);
+    assert_eq!(wire.count(ApiKey::INIT_PRODUCER_ID), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_producer_id_was_taken_over_appends_no_more() {
+    for code in [ErrorCode::INVALID_PRODUCER_EPOCH, ErrorCode::PRODUCER_FENCED] {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let partition = open_over(&wire).await;
+        broker.on(ApiKey::PRODUCE, Fault::Error(code));
+        for _ in 0..3 {
+            let error = partition.produce(record("a")).await.unwrap_err();
+            assert!(matches!(error, Error::Fenced { .. }), "{error:?}");
+            assert_eq!(error.outcome(), Outcome::NotAppended);
+        }
+        assert_eq!(wire.count(ApiKey::PRODUCE), 1);
+        assert!(partition.fetch(0).await.is_ok(), "it still reads");
+        // The one that was open when it was found out may be on the log.
+        let other = open_over(&wire).await;
+        broker.on(ApiKey::PRODUCE, Fault::LoseReply);
+        broker.on(ApiKey::PRODUCE, Fault::Error(code));
+        let error = other.produce(record("b")).await.unwrap_err();
+        assert!(matches!(error, Error::Fenced { .. }), "{error:?}");
+        assert_eq!(error.outcome(), Outcome::Unknown);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_acknowledged_records_end_the_client() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    partition.produce(record("a")).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+    for _ in 0..3 {
+        let error = partition.produce(record("b")).await.unwrap_err();
+        assert!(matches!(error, Error::Lost { epoch: 0, sequence: 1, .. }), "{error:?}");
+        assert_eq!(error.outcome(), Outcome::NotAppended);
+    }
+    assert_eq!(wire.count(ApiKey::PRODUCE), 2);
+    // Another one has an id of its own.
+    open_over(&wire).await.produce(record("c")).await.unwrap();
+    assert_eq!(log(&broker), ["a", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_stops_and_comes_back_gets_it_once() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    for round in 0..5_u64 {
+        let (produced, ()) = tokio::join!(partition.produce(record(round.to_string())), async {
+            broker.stop().await;
+            sleep(Duration::from_secs(round * 3)).await;
+            broker.restart().await.unwrap();
+        });
+        assert_eq!(produced.unwrap().base_offset, round as i64);
+        broker.disconnect();
+    }
+    assert_eq!(log(&broker), ["0", "1", "2", "3", "4"]);
+}
+
+async fn unguarded(wire: &Wire) -> PartitionClient {
+    wire.client().await.partition_client("wal", 0).idempotent(false).await.unwrap()
+}

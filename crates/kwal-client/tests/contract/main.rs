@@ -1,0 +1,7 @@
+//! What the client promises, line by line, against the embedded broker: in memory, and mostly in a time that stands still
+//! unless everybody waits for it.
+
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
+mod appends;
+mod support;

@@ -1,0 +1,340 @@
+//! A broker in memory, and a wire to it that shows what goes over it, and can be cut, held up and lied on.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt, io,
+    pin::pin,
+    sync::{Arc, Mutex},
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use kwal_client::{
+    Client, ClientBuilder, Deadlines, PartitionClient, RetryPolicy, error::Error, record::Record,
+};
+use kwal_protocol::{
+    api::{ApiKey, Body, Request, decode_request_header, decode_response_header, encode_response},
+    messages::ProduceRequest,
+    record::BatchHeader,
+};
+use kwal_testkit::EmbeddedBroker;
+use kwal_transport::{BoxFuture, Connect, HostPort, Stream, TransportError, memory};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink, split},
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+/// Longer than any deadline.
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// A broker with the topic `wal` of two partitions.
+pub(crate) fn broker() -> EmbeddedBroker {
+    EmbeddedBroker::builder().topic("wal", 2).start_in_memory().unwrap()
+}
+
+/// A client straight to a broker.
+pub(crate) fn builder(broker: &EmbeddedBroker) -> ClientBuilder {
+    ClientBuilder::new(vec![broker.bootstrap()]).connector(broker.connector()).seed(7)
+}
+
+/// Partition 0 of `wal`, straight to a broker.
+pub(crate) async fn open(broker: &EmbeddedBroker) -> PartitionClient {
+    builder(broker).build().await.unwrap().partition_client("wal", 0).await.unwrap()
+}
+
+/// Partition 0 of `wal`, over a wire.
+pub(crate) async fn open_over(wire: &Wire) -> PartitionClient {
+    wire.client().await.partition_client("wal", 0).await.unwrap()
+}
+
+pub(crate) fn record(value: impl Into<String>) -> Vec<Record> {
+    vec![Record::new(None::<&str>, value.into())]
+}
+
+/// A record of so many bytes.
+pub(crate) fn large(bytes: usize) -> Vec<Record> {
+    vec![Record::new(None::<&str>, vec![b'x'; bytes])]
+}
+
+/// The values in the log of partition 0 of `wal`, in order.
+pub(crate) fn log(broker: &EmbeddedBroker) -> Vec<String> {
+    let records = broker.records("wal", 0).unwrap();
+    records.into_iter().map(|record| String::from_utf8_lossy(&record.value.unwrap()).into_owned()).collect()
+}
+
+/// Ends within the deadline, and not earlier than a pause between attempts before it.
+#[track_caller]
+pub(crate) fn assert_took(took: Duration, deadline: Duration) {
+    let pause = RetryPolicy::default().max;
+    assert!(took <= deadline && took + pause > deadline, "took {took:?} of {deadline:?}");
+}
+
+/// What a future comes to and how long it takes, in tokio's time.
+pub(crate) async fn timed<T>(future: impl IntoFuture<Output = T>) -> (T, Duration) {
+    let begun = Instant::now();
+    let result = future.await;
+    (result, begun.elapsed())
+}
+
+/// Polls a future so many times at the most, then drops it; `None` if it was not done by then.
+pub(crate) async fn polled<T>(future: impl IntoFuture<Output = T>, times: usize) -> Option<T> {
+    let mut future = pin!(future.into_future());
+    let mut left = times;
+    std::future::poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Lets everything that can go on go on, without any time passing that matters.
+pub(crate) async fn settle() {
+    sleep(Duration::from_millis(1)).await;
+}
+
+pub(crate) fn deadlines() -> Deadlines {
+    Deadlines::default()
+}
+
+/// The whole chain of an error in one line.
+pub(crate) fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source;
+    }
+    text
+}
+
+/// A request that went over a wire.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// When its last byte had left the client.
+    pub(crate) at: Instant,
+    pub(crate) connection: usize,
+    pub(crate) api: ApiKey,
+    pub(crate) version: i16,
+    /// Of an append.
+    pub(crate) batch: Option<BatchHeader>,
+    pub(crate) acks: Option<i16>,
+}
+
+/// How a wire treats its connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Mood {
+    /// Passes everything on.
+    Passing,
+    /// Takes no bytes of the client any more, on any connection.
+    Stalled,
+    /// Takes every byte and new connections too, and passes nothing on.
+    Deaf,
+    /// New connections never come to be; old ones are deaf.
+    Unreachable,
+}
+
+/// Stands between a client and a broker.
+#[derive(Clone)]
+pub(crate) struct Wire(Arc<Inner>);
+
+struct Inner {
+    to: Arc<dyn Connect>,
+    bootstrap: String,
+    mood: watch::Sender<Mood>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    seen: Vec<Seen>,
+    connections: usize,
+    open: usize,
+    most_open: usize,
+    edits: BTreeMap<ApiKey, Edit>,
+}
+
+type Edit = Box<dyn FnMut(Bytes, i16) -> Bytes + Send>;
+
+impl Wire {
+    pub(crate) fn to(broker: &EmbeddedBroker) -> Self {
+        Self::through(broker.connector(), broker.bootstrap())
+    }
+
+    pub(crate) fn through(to: Arc<dyn Connect>, bootstrap: String) -> Self {
+        let mood = watch::Sender::new(Mood::Passing);
+        Self(Arc::new(Inner { to, bootstrap, mood, state: Mutex::default() }))
+    }
+
+    pub(crate) fn builder(&self) -> ClientBuilder {
+        ClientBuilder::new(vec![self.0.bootstrap.clone()]).connector(self.clone()).seed(7)
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        self.builder().build().await.unwrap()
+    }
+
+    pub(crate) fn set(&self, mood: Mood) {
+        self.0.mood.send_replace(mood);
+    }
+
+    /// Changes all responses of an API.
+    pub(crate) fn edit<R: Request>(&self, mut edit: impl FnMut(&mut R::Response) + Send + 'static) {
+        let edit = move |frame: Bytes, version: i16| {
+            let format = R::Response::version(version).unwrap();
+            let (id, mut reader) = decode_response_header::<R::Response>(&frame, format).unwrap();
+            let mut response = kwal_protocol::wire::Wire::read(&mut reader, format).unwrap();
+            edit(&mut response);
+            let mut frame = encode_response(&response, version, id).unwrap();
+            frame.advance(4);
+            frame.copy_to_bytes(frame.remaining())
+        };
+        self.0.state.lock().unwrap().edits.insert(R::KEY, Box::new(edit));
+    }
+
+    /// Changes nothing any more.
+    pub(crate) fn clear_edits(&self) {
+        self.0.state.lock().unwrap().edits.clear();
+    }
+
+    /// The requests of an API so far.
+    pub(crate) fn seen(&self, api: ApiKey) -> Vec<Seen> {
+        let state = self.0.state.lock().unwrap();
+        state.seen.iter().filter(|seen| seen.api == api).copied().collect()
+    }
+
+    pub(crate) fn count(&self, api: ApiKey) -> usize {
+        self.seen(api).len()
+    }
+
+    /// Producer id, epoch and sequence of the appends so far.
+    pub(crate) fn stamps(&self) -> Vec<(i64, i16, i32)> {
+        let batches = self.seen(ApiKey::PRODUCE).into_iter().filter_map(|seen| seen.batch);
+        batches.map(|batch| (batch.producer_id, batch.producer_epoch, batch.base_sequence)).collect()
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn connections(&self) -> usize {
+        self.0.state.lock().unwrap().connections
+    }
+
+    /// How many are open, and how many were at the most at the same time.
+    pub(crate) fn open(&self) -> (usize, usize) {
+        let state = self.0.state.lock().unwrap();
+        (state.open, state.most_open)
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("mood", &*self.0.mood.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Connect for Wire {
+    fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        Box::pin(async {
+            let mood = *self.0.mood.borrow();
+            if mood == Mood::Unreachable {
+                return std::future::pending().await;
+            }
+            let broker = self.0.to.connect(to).await?;
+            let (client, here) = memory::pair(64 << 10);
+            let connection = {
+                let mut state = self.0.state.lock().unwrap();
+                state.connections += 1;
+                state.open += 1;
+                state.most_open = state.most_open.max(state.open);
+                state.connections
+            };
+            let inner = Arc::clone(&self.0);
+            tokio::spawn(async move {
+                let _ = carry(&inner, connection, here, broker).await;
+                inner.state.lock().unwrap().open -= 1;
+            });
+            Ok(client)
+        })
+    }
+}
+
+/// Passes frames on in both directions until one side ends.
+async fn carry(inner: &Inner, connection: usize, client: Stream, broker: Stream) -> io::Result<()> {
+    let (mut from_client, mut to_client) = split(client);
+    let (mut from_broker, mut to_broker) = split(broker);
+    let asked = Mutex::new(VecDeque::new());
+    let up = async {
+        let mut mood = inner.mood.subscribe();
+        loop {
+            let now = *mood.borrow_and_update();
+            match now {
+                Mood::Passing => {}
+                Mood::Stalled => {
+                    let _ = mood.changed().await;
+                    continue;
+                }
+                Mood::Deaf | Mood::Unreachable => {
+                    copy(&mut from_client, &mut sink()).await?;
+                    return Ok(());
+                }
+            }
+            let frame = tokio::select! {
+                biased;
+                _ = mood.changed() => continue,
+                frame = read_frame(&mut from_client) => frame?,
+            };
+            asked.lock().unwrap().push_back(note(inner, connection, &frame));
+            write_frame(&mut to_broker, frame).await?;
+        }
+    };
+    let down = async {
+        loop {
+            let mut frame = read_frame(&mut from_broker).await?;
+            let (api, version) = asked.lock().unwrap().pop_front().unwrap();
+            if let Some(edit) = inner.state.lock().unwrap().edits.get_mut(&api) {
+                frame = edit(frame, version);
+            }
+            write_frame(&mut to_client, frame).await?;
+        }
+    };
+    tokio::select! {
+        end = up => end,
+        end = down => end,
+    }
+}
+
+fn note(inner: &Inner, connection: usize, frame: &Bytes) -> (ApiKey, i16) {
+    let (header, reader) = decode_request_header(frame).unwrap();
+    let (api, version) = (header.request_api_key, header.request_api_version);
+    let mut seen = Seen { at: Instant::now(), connection, api, version, batch: None, acks: None };
+    if api == ApiKey::PRODUCE {
+        let body = frame.slice(reader.position()..);
+        let request = ProduceRequest::decode(&body, ProduceRequest::version(version).unwrap()).unwrap();
+        let records = request.topic_data[0].partition_data[0].records.clone().unwrap().into_bytes();
+        seen.batch = Some(BatchHeader::parse(&records).unwrap());
+        seen.acks = Some(request.acks);
+    }
+    inner.state.lock().unwrap().seen.push(seen);
+    (api, version)
+}
+
+async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
+    let len = from.read_u32().await?;
+    let mut frame = vec![0; len as usize];
+    from.read_exact(&mut frame).await?;
+    Ok(frame.into())
+}
+
+async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: Bytes) -> io::Result<()> {
+    to.write_u32(frame.len() as u32).await?;
+    to.write_all(&frame).await?;
+    to.flush().await
+}
