@@ -158,6 +158,10 @@ impl Driver {
         let mut is_ready = false;
         let mut done = false;
         loop {
+            // Asked before anything leaves: who has set a pause and then made a call relies on their order.
+            if throttle.has_changed().unwrap_or_default() {
+                self.pause(*throttle.borrow_and_update());
+            }
             if self.writing.is_none() {
                 self.writing = self.connection.poll_transmit();
                 if self.writing.is_some() {
@@ -200,15 +204,16 @@ impl Driver {
                     io::ErrorKind::TimedOut,
                     format!("the broker took no bytes for {:?}", self.stall),
                 )),
-                Ok(()) = throttle.changed(), if is_ready => {
-                    let now = Instant::now();
-                    let until = *throttle.borrow_and_update();
-                    if let Some(pause) = until.and_then(|until| until.checked_duration_since(now)) {
-                        debug!(?pause, "throttled");
-                        self.connection.throttle(now.into_std(), pause);
-                    }
-                }
+                Ok(()) = throttle.changed() => self.pause(*throttle.borrow_and_update()),
             }
+        }
+    }
+
+    fn pause(&mut self, until: Option<Instant>) {
+        let now = Instant::now();
+        if let Some(pause) = until.and_then(|until| until.checked_duration_since(now)) {
+            debug!(?pause, "throttled");
+            self.connection.throttle(now.into_std(), pause);
         }
     }
 
