@@ -1,6 +1,6 @@
 //! Appending.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use kwal_protocol::{
     api::ApiKey,
@@ -8,6 +8,7 @@ use kwal_protocol::{
 };
 use tokio::{
     sync::oneshot,
+    task::unconstrained,
     time::{Instant, timeout_at},
 };
 
@@ -48,8 +49,9 @@ impl PartitionClient {
     ///
     /// `Ok` means that every in-sync replica has them (acks = all). Until then lost replies, leader changes, reconnects and
     /// throttling are retried with the same batch, and the broker drops what it has already: it is on the log once.
-    /// Batches lie there in the order in which they were submitted: the place is fixed once there is room for the batch
-    /// ([`Limits::appends`](crate::Limits::appends)), and one batch of a partition is sent after the other.
+    /// Batches lie there in the order in which they were submitted, which is that of the first polls: from then on a batch waits
+    /// in turn until there is room for it ([`Limits::appends`](crate::Limits::appends)), and then its place is fixed. One
+    /// batch of a partition is sent after the other.
     ///
     /// # Cancellation
     /// Dropped before its place is fixed, the batch is not appended. Dropped later, it is appended all the same, and later
@@ -108,29 +110,42 @@ impl PartitionClient {
     }
 
     async fn append(&self, batch: EncodedBatch) -> Result<Produced, Error> {
-        let cluster = &self.core.cluster;
-        let after = cluster.config.deadlines.operation;
+        let after = self.core.cluster.config.deadlines.operation;
         let deadline = Instant::now() + after;
-        let at = || self.core.place().at(ApiKey::PRODUCE, None);
-        let room = async {
-            let memory = cluster.reserve(batch.size_in_bytes()).await;
-            let place = Arc::clone(&self.queue.room).acquire_owned().await;
-            place.map(|place| [memory, place])
+        let at = |outcome| {
+            let mut at = self.core.place().at(ApiKey::PRODUCE, None);
+            at.outcome = outcome;
+            at
         };
-        let room = match timeout_at(deadline, room).await {
-            Ok(Ok(room)) => room,
-            Ok(Err(_)) => return Err(Error::Closed { at: at() }),
-            Err(_) => return Err(Error::DeadlineExceeded { after, at: at(), last: None }),
+        // Nothing but the want of room may make it wait here, or another one could get in before it.
+        let done = match timeout_at(deadline, unconstrained(self.submit(batch, deadline))).await {
+            Ok(Some(done)) => done,
+            Ok(None) => return Err(Error::Closed { at: at(Outcome::NotAppended) }),
+            Err(_) => {
+                return Err(Error::DeadlineExceeded { after, at: at(Outcome::NotAppended), last: None });
+            }
         };
-        let (reply, done) = oneshot::channel();
-        if !self.queue.submit(Job { batch, deadline, reply, _room: room }) {
-            return Err(Error::Closed { at: at() });
+        match timeout_at(deadline + GRACE, done).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Error::Closed { at: at(Outcome::Unknown) }),
+            Err(_) => Err(Error::DeadlineExceeded { after, at: at(Outcome::Unknown), last: None }),
         }
-        // The writer keeps the deadline.
-        done.await.unwrap_or_else(|_| {
-            let mut at = at();
-            at.outcome = Outcome::Unknown;
-            Err(Error::Closed { at })
-        })
+    }
+
+    /// Waits for room, in turn, and fixes the place of a batch. `None` if the writer is gone.
+    async fn submit(
+        &self,
+        batch: EncodedBatch,
+        deadline: Instant,
+    ) -> Option<oneshot::Receiver<Result<Produced, Error>>> {
+        let _turn = self.queue.turn.lock().await;
+        let memory = self.core.cluster.reserve(batch.size_in_bytes()).await;
+        let place = Arc::clone(&self.queue.room).acquire_owned().await.ok()?;
+        let (reply, done) = oneshot::channel();
+        let job = Job { batch, deadline, reply, _room: [memory, place] };
+        self.queue.submit(job).then_some(done)
     }
 }
+
+/// The writer keeps the deadlines. Only if nobody drives its runtime, who waits for it has to look to itself.
+const GRACE: Duration = Duration::from_millis(100);

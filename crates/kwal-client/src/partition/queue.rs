@@ -31,6 +31,8 @@ pub(super) struct Job {
 pub(super) struct Queue {
     state: Mutex<State>,
     wake: Notify,
+    /// Held by the one that is next to get room. It is fair, so who came first is let in first, on whatever thread.
+    pub(super) turn: tokio::sync::Mutex<()>,
     pub(super) room: Arc<Semaphore>,
 }
 
@@ -45,7 +47,8 @@ struct State {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { state: Mutex::default(), wake: Notify::new(), room: Arc::new(Semaphore::new(CAPACITY)) }
+        let turn = tokio::sync::Mutex::default();
+        Self { state: Mutex::default(), wake: Notify::new(), turn, room: Arc::new(Semaphore::new(CAPACITY)) }
     }
 }
 
