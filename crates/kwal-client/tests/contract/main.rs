@@ -4,4 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
 mod appends;
+mod order;
 mod support;
+mod throttling;

@@ -1,0 +1,169 @@
+//! C3: appends lie in the order in which they were submitted, without a hole.
+
+use std::{future::poll_fn, task::Poll, time::Duration};
+
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use kwal_client::{
+    Limits, PartitionClient, Produced,
+    error::{Error, Outcome},
+};
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
+use kwal_testkit::Fault;
+use tokio::{task::JoinHandle, time::sleep};
+
+use crate::support::{HOUR, Wire, broker, builder, log, open, open_over, record, settle};
+
+/// Submits an append now.
+fn submit(partition: &PartitionClient, value: impl Into<String>) -> JoinHandle<Result<Produced, Error>> {
+    let (partition, value) = (partition.clone(), value.into());
+    tokio::spawn(async move { partition.produce(record(value)).await })
+}
+
+fn numbers(count: usize) -> Vec<String> {
+    (0..count).map(|i| i.to_string()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_submitted_whatever_the_faults() {
+    let faults = [
+        Fault::Pass,
+        Fault::LoseReply,
+        Fault::Drop,
+        Fault::ErrorAfter(ErrorCode::REQUEST_TIMED_OUT),
+        Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+        Fault::Pass,
+        Fault::Throttle(Duration::from_millis(300)),
+        Fault::DelayRequest(Duration::from_secs(15)),
+        Fault::DelayReply(Duration::from_secs(15)),
+        Fault::WrongCorrelationId,
+    ];
+    let broker = broker();
+    let partition = open(&broker).await;
+    for round in 0..10 {
+        for fault in &faults[round % 3..] {
+            broker.on(ApiKey::PRODUCE, *fault);
+        }
+        let before = log(&broker).len();
+        // More than have room at once.
+        let values = numbers(200);
+        let appends = join_all(values.iter().map(|value| partition.produce(record(value))));
+        for (i, produced) in appends.await.into_iter().enumerate() {
+            assert_eq!(produced.unwrap().base_offset, (before + i) as i64, "round {round}");
+        }
+        assert_eq!(log(&broker)[before..], values, "round {round}");
+        assert_eq!(broker.faults_left(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn appends_are_done_in_their_order() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    broker.on(ApiKey::PRODUCE, Fault::LoseReply);
+    let appends: FuturesUnordered<_> = (0..300).map(|i| partition.produce(record(i.to_string()))).collect();
+    let offsets: Vec<_> = appends.map(|produced| produced.unwrap().base_offset).collect().await;
+    assert_eq!(offsets, (0..300).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn clones_share_the_order() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    let mut appends = Vec::new();
+    for value in numbers(100) {
+        appends.push(submit(&partition.clone(), value));
+    }
+    for append in appends {
+        append.await.unwrap().unwrap();
+    }
+    assert_eq!(log(&broker), numbers(100));
+}
+
+/// On several threads, with so little memory that nearly all of them have to wait for room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn waiting_for_room_keeps_the_order() {
+    let broker = broker();
+    let limits = Limits { appends: 4 << 10, ..Limits::default() };
+    let client = builder(&broker).limits(limits).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let mut appends = Vec::new();
+    for i in 0..1000 {
+        let mut append = Box::pin({
+            let partition = partition.clone();
+            async move { partition.produce(record(i.to_string())).await }
+        });
+        // The first poll is what submits it, as far as it can.
+        let first = poll_fn(|cx| Poll::Ready(append.as_mut().poll(cx))).await;
+        appends.push(tokio::spawn(async move {
+            match first {
+                Poll::Ready(done) => done,
+                Poll::Pending => append.await,
+            }
+        }));
+    }
+    for append in appends {
+        append.await.unwrap().unwrap();
+    }
+    assert!(log(&broker) == numbers(1000), "out of order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_submitted_behind_a_failed_one_fails_with_it() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    partition.produce(record("before")).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(5)));
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_RECORD));
+    let good = submit(&partition, "good");
+    let bad = submit(&partition, "bad");
+    settle().await;
+    let mut behind = Vec::new();
+    for i in 0..10 {
+        behind.push(submit(&partition, i.to_string()));
+    }
+    good.await.unwrap().unwrap();
+    let error = bad.await.unwrap().unwrap_err();
+    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotAppended));
+    // The error is out: this one is not behind it any more.
+    partition.produce(record("after")).await.unwrap();
+    for append in behind {
+        let error = append.await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Behind { .. }), "{error:?}");
+        assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotAppended));
+    }
+    assert_eq!(log(&broker), ["before", "good", "after"]);
+    assert_eq!(wire.count(ApiKey::PRODUCE), 4, "what was behind was never sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_submitted_behind_an_open_one_is_not_appended() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    broker.on_all(ApiKey::PRODUCE, Fault::DelayRequest(HOUR));
+    let open = submit(&partition, "open");
+    sleep(Duration::from_secs(30)).await;
+    let behind = [submit(&partition, "1"), submit(&partition, "2")];
+    let error = open.await.unwrap().unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    broker.clear_faults();
+    for append in behind {
+        let error = append.await.unwrap().unwrap_err();
+        let Error::Behind { cause, .. } = &error else { panic!("{error:?}") };
+        assert_eq!((error.outcome(), cause.outcome()), (Outcome::NotAppended, Outcome::Unknown));
+    }
+    partition.produce(record("after")).await.unwrap();
+    sleep(2 * HOUR).await;
+    assert_eq!(log(&broker), ["after"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_one_partition_is_none_of_another() {
+    let broker = broker();
+    let client = builder(&broker).build().await.unwrap();
+    let one = client.partition_client("wal", 0).await.unwrap();
+    let other = client.partition_client("wal", 1).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_RECORD));
+    let (a, b) = tokio::join!(one.produce(record("a")), other.produce(record("b")));
+    assert!(a.is_ok() != b.is_ok(), "{a:?}, {b:?}");
+}

@@ -1,0 +1,125 @@
+//! C10: a pause that a broker asks for delays what comes next on that connection, and nothing else.
+
+use std::time::Duration;
+
+use kwal_client::{Limits, OffsetAt};
+use kwal_protocol::api::ApiKey;
+use kwal_testkit::Fault;
+use tokio::time::Instant;
+
+use crate::support::{Wire, broker, deadlines, log, open_over, record, settle, timed};
+
+const PAUSE: Duration = Duration::from_secs(25);
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_answer_counts_and_the_next_request_waits() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    broker.on(ApiKey::PRODUCE, Fault::Throttle(PAUSE));
+    let begun = Instant::now();
+    let (produced, took) = timed(partition.produce(record("a"))).await;
+    assert_eq!((produced.unwrap().attempts, took), (1, Duration::ZERO), "the answer is used as it comes");
+    let (produced, took) = timed(partition.produce(record("b"))).await;
+    assert_eq!((produced.unwrap().attempts, took), (1, PAUSE));
+    assert_eq!(log(&broker), ["a", "b"]);
+    let left: Vec<_> = wire.seen(ApiKey::PRODUCE).iter().map(|seen| seen.at - begun).collect();
+    assert_eq!(left, [Duration::ZERO, PAUSE], "nothing is sent twice, and nothing before its time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_wait_too() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    partition.produce(record("a")).await.unwrap();
+    for api in [ApiKey::FETCH, ApiKey::LIST_OFFSETS] {
+        broker.on(api, Fault::Throttle(PAUSE));
+        let begun = Instant::now();
+        for took in [Duration::ZERO, PAUSE] {
+            match api {
+                ApiKey::FETCH => assert_eq!(partition.fetch(0).await.unwrap().next_offset, 1),
+                _ => assert_eq!(partition.get_offset(OffsetAt::Latest).await.unwrap(), 1),
+            }
+            assert_eq!(begun.elapsed(), took);
+        }
+        let left: Vec<_> = wire.seen(api).iter().map(|seen| seen.at - begun).collect();
+        assert_eq!(left, [Duration::ZERO, PAUSE]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_connections_do_not_wait() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let one = client.partition_client("wal", 0).await.unwrap();
+    let other = client.partition_client("wal", 1).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::Throttle(PAUSE));
+    let begun = Instant::now();
+    one.produce(record("a")).await.unwrap();
+    other.produce(record("b")).await.unwrap();
+    one.fetch(0).await.unwrap();
+    one.get_offset(OffsetAt::Latest).await.unwrap();
+    client.list_topics().await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_what_is_under_way_stands_still() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let limits = Limits { lanes: 1, ..Limits::default() };
+    let client = wire.builder().limits(limits).build().await.unwrap();
+    let one = client.partition_client("wal", 0).await.unwrap();
+    let other = client.partition_client("wal", 1).await.unwrap();
+    assert!(PAUSE > deadlines().request);
+    // Both are on their way when the broker answers the first and looks at nothing else for longer than a request may take.
+    broker.on(ApiKey::PRODUCE, Fault::Throttle(PAUSE));
+    let begun = Instant::now();
+    let (a, b) = tokio::join!(one.produce(record("a")), other.produce(record("b")));
+    assert_eq!((a.unwrap().attempts, b.unwrap().attempts), (1, 1));
+    assert_eq!(begun.elapsed(), PAUSE);
+    assert_eq!(broker.requests(ApiKey::PRODUCE), 2, "nothing was sent again");
+    let seen = wire.seen(ApiKey::PRODUCE);
+    assert_eq!(seen[0].connection, seen[1].connection);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_producer_gets_everything_on_the_log_once() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    broker.on_all(ApiKey::PRODUCE, Fault::Throttle(Duration::from_millis(700)));
+    let mut appends = Vec::new();
+    for i in 0..60 {
+        let partition = partition.clone();
+        appends.push(tokio::spawn(async move { partition.produce(record(i.to_string())).await }));
+        settle().await;
+    }
+    for append in appends {
+        append.await.unwrap().unwrap();
+    }
+    assert_eq!(log(&broker), (0..60).map(|i| i.to_string()).collect::<Vec<_>>());
+    assert_eq!(wire.count(ApiKey::PRODUCE), 60);
+    assert_eq!(broker.requests(ApiKey::PRODUCE), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_longer_than_the_deadline_ends_at_the_deadline() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    let pause = deadlines().operation * 3 / 2;
+    broker.on(ApiKey::PRODUCE, Fault::Throttle(pause));
+    partition.produce(record("a")).await.unwrap();
+    let (error, took) = timed(partition.produce(record("b"))).await;
+    error.unwrap_err();
+    assert_eq!(took, deadlines().operation);
+    assert_eq!(wire.count(ApiKey::PRODUCE), 1);
+    assert!(partition.produce(record("c")).await.is_ok(), "the pause ends within its deadline");
+    assert!(
+        [&["a", "c"][..], &["a", "b", "c"]]
+            .contains(&&log(&broker).iter().map(|s| s.as_str()).collect::<Vec<_>>()[..])
+    );
+}
