@@ -12,6 +12,7 @@ use kwal_protocol::{
     api::ApiKey, compression::CompressionError, error_code::ErrorCode, record::Compression, wire::Uuid,
 };
 use kwal_transport::BoxFuture;
+use tokio::time::Instant;
 use tracing::debug;
 
 pub(crate) use self::writer::ProducerState;
@@ -178,14 +179,15 @@ impl OpenPartition {
         }
         let cluster = client.into_cluster();
         let place = Place { topic: Some(&topic), partition: Some(partition) };
-        let (topic_id, leader) = find(&cluster, place).await?;
+        let deadline = Instant::now() + cluster.config.deadlines.operation;
+        let (topic_id, leader) = find(&cluster, place, deadline).await?;
         let lane = cluster.next_lane();
         let core = Arc::new(Core { cluster, topic, partition, topic_id, lane });
         let queue = Arc::new(Queue::default());
         let mut writer = Writer::new(Arc::clone(&core), Arc::clone(&queue), idempotent);
         // Brought along, so that the first append is as quick as the others. What fails here, fails there with its reason: who
         // only reads may not need it.
-        let attempts = core.cluster.attempts(ApiKey::PRODUCE, core.place());
+        let attempts = core.cluster.attempts_until(deadline, ApiKey::PRODUCE, core.place());
         if let Err(error) = attempts.within(writer.prepare(leader)).await {
             debug!(%error, "not prepared for appends");
         }
@@ -196,8 +198,8 @@ impl OpenPartition {
 }
 
 /// The topic's id, and who leads the partition.
-async fn find(cluster: &Cluster, place: Place<'_>) -> Result<(Uuid, Leader), Error> {
-    let mut attempts = cluster.attempts(ApiKey::METADATA, place);
+async fn find(cluster: &Cluster, place: Place<'_>, deadline: Instant) -> Result<(Uuid, Leader), Error> {
+    let mut attempts = cluster.attempts_until(deadline, ApiKey::METADATA, place);
     loop {
         let mut used = 0;
         let attempt = async {
