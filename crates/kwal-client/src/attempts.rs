@@ -1,7 +1,10 @@
 //! The one loop that retries: attempts, pauses, and the deadline over all of them.
 
 use fastrand::Rng;
-use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
+use kwal_protocol::{
+    api::ApiKey,
+    error_code::{Effect, ErrorCode},
+};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 
@@ -89,7 +92,11 @@ impl<'a> Attempts<'a> {
         if recovery == Recovery::Refresh {
             self.stale = self.stale.max(used);
         }
-        let pause = self.backoff.next().unwrap_or_default();
+        let mut pause = self.backoff.next().unwrap_or_default();
+        if let Some(since) = self.unknown_since {
+            // The last question falls on the end of the time for it.
+            pause = pause.min(since + self.deadlines.unknown_topic - now);
+        }
         debug!(attempt = self.count, ?pause, %error, "trying again");
         if now + pause >= self.deadline {
             // The next attempt could not begin in time, so the answer need not wait either.
@@ -114,7 +121,7 @@ impl<'a> Attempts<'a> {
         Err(match (error, self.place.topic) {
             (error @ Error::UnknownPartition { .. }, _) | (error, None) => error,
             // On Produce the code may follow the append, so it is not for here to simplify.
-            (error @ Error::Broker { .. }, Some(_)) if self.api == ApiKey::PRODUCE => error,
+            (error @ Error::Broker { .. }, _) if error.effect() == Effect::Unknown => error,
             (_, Some(topic)) => Error::UnknownTopic { topic: topic.to_owned(), waited },
         })
     }
