@@ -128,6 +128,7 @@ pub(crate) struct Seen {
     /// Of an append.
     pub(crate) batch: Option<BatchHeader>,
     pub(crate) acks: Option<i16>,
+    pub(crate) timeout_ms: Option<i32>,
 }
 
 /// How a wire treats its connections.
@@ -314,13 +315,14 @@ async fn carry(inner: &Inner, connection: usize, client: Stream, broker: Stream)
 fn note(inner: &Inner, connection: usize, frame: &Bytes) -> (ApiKey, i16) {
     let (header, reader) = decode_request_header(frame).unwrap();
     let (api, version) = (header.request_api_key, header.request_api_version);
-    let mut seen = Seen { at: Instant::now(), connection, api, version, batch: None, acks: None };
+    let mut seen =
+        Seen { at: Instant::now(), connection, api, version, batch: None, acks: None, timeout_ms: None };
     if api == ApiKey::PRODUCE {
         let body = frame.slice(reader.position()..);
         let request = ProduceRequest::decode(&body, ProduceRequest::version(version).unwrap()).unwrap();
         let records = request.topic_data[0].partition_data[0].records.clone().unwrap().into_bytes();
         seen.batch = Some(BatchHeader::parse(&records).unwrap());
-        seen.acks = Some(request.acks);
+        (seen.acks, seen.timeout_ms) = (Some(request.acks), Some(request.timeout_ms));
     }
     inner.state.lock().unwrap().seen.push(seen);
     (api, version)

@@ -1,0 +1,358 @@
+//! C4: no call hangs, whatever a broker does or does not do.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use kwal_client::{
+    Client, ControllerClient, Deadlines, OffsetAt, PartitionClient,
+    error::{Error, Outcome},
+};
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode, messages::MetadataRequest};
+use kwal_testkit::Fault;
+use tokio::time::sleep;
+
+use crate::support::{
+    HOUR, Mood, Wire, assert_took, broker, builder, chain, deadlines, large, log, open_over, record, timed,
+};
+
+/// What is there to be called once a client is there.
+struct Calls {
+    client: Client,
+    controller: ControllerClient,
+    partition: PartitionClient,
+}
+
+type Call = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+
+impl Calls {
+    async fn over(wire: &Wire) -> Self {
+        let client = wire.client().await;
+        let controller = client.controller_client().await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        Self { client, controller, partition }
+    }
+
+    /// Every call, and whether it may have changed something that cannot be told.
+    fn all(&self) -> Vec<(&'static str, bool, Call)> {
+        macro_rules! call {
+            ($name:literal, $changes:literal, |$this:ident| $future:expr) => {{
+                let $this = Self {
+                    client: self.client.clone(),
+                    controller: self.controller.clone(),
+                    partition: self.partition.clone(),
+                };
+                ($name, $changes, Box::pin(async move { $future.await.map(drop) }) as Call)
+            }};
+        }
+        vec![
+            call!("partition_client", false, |this| this.client.partition_client("wal", 1)),
+            call!("partition_client of a topic not met before", false, |this| {
+                this.client.partition_client("other", 0)
+            }),
+            call!("list_topics", false, |this| this.client.list_topics()),
+            call!("create_topic", true, |this| this.controller.create_topic("new", 1, 1)),
+            call!("delete_topic", true, |this| this.controller.delete_topic("gone")),
+            call!("produce", true, |this| this.partition.produce(record("a"))),
+            call!("produce much", true, |this| this.partition.produce(large(300_000))),
+            call!("fetch", false, |this| this.partition.fetch(0)),
+            call!("fetch_records", false, |this| this.partition.fetch_records(0, 1..1_000_000, 1_000)),
+            call!("fetch with a long wait", false, |this| this.partition.fetch(0).max_wait(HOUR)),
+            call!("get_offset", false, |this| this.partition.get_offset(OffsetAt::Latest)),
+        ]
+    }
+}
+
+/// Everything else is in place; then this happens, and every call ends at its deadline.
+async fn every_call_ends(mishap: impl AsyncFn(&kwal_testkit::EmbeddedBroker, &Wire), may_do: &[&str]) {
+    let count = {
+        let broker = broker();
+        Calls::over(&Wire::to(&broker)).await.all().len()
+    };
+    for index in 0..count {
+        let broker = broker();
+        broker.create_topic("other", 1).unwrap();
+        broker.create_topic("gone", 1).unwrap();
+        let wire = Wire::to(&broker);
+        let calls = Calls::over(&wire).await;
+        mishap(&broker, &wire).await;
+        let (name, changes, call) = calls.all().swap_remove(index);
+        let (result, took) = timed(call).await;
+        if may_do.contains(&name) {
+            assert!(took <= deadlines().operation, "{name} took {took:?}");
+            continue;
+        }
+        let error = result.expect_err(name);
+        assert!(matches!(error, Error::DeadlineExceeded { .. }), "{name}: {error:?}");
+        assert!(error.is_retriable(), "{name}");
+        assert_took(took, deadlines().operation);
+        assert!(changes || error.outcome() == Outcome::NotAppended, "{name}: {error:?}");
+    }
+}
+
+/// What needs nothing that is not there already succeeds, or ends sooner.
+const OPENED: [&str; 1] = ["partition_client"];
+
+#[tokio::test(start_paused = true)]
+async fn of_a_broker_that_takes_everything_and_says_nothing() {
+    every_call_ends(async |_, wire| wire.set(Mood::Deaf), &OPENED).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_broker_that_says_nothing_on_new_connections_either() {
+    let mishap = async |broker: &kwal_testkit::EmbeddedBroker, wire: &Wire| {
+        wire.set(Mood::Deaf);
+        broker.disconnect();
+    };
+    every_call_ends(mishap, &OPENED).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_broker_that_stops_reading() {
+    every_call_ends(async |_, wire| wire.set(Mood::Stalled), &OPENED).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_broker_that_cannot_be_reached_any_more() {
+    let mishap = async |broker: &kwal_testkit::EmbeddedBroker, wire: &Wire| {
+        wire.set(Mood::Unreachable);
+        broker.disconnect();
+    };
+    every_call_ends(mishap, &OPENED).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_broker_that_is_gone() {
+    every_call_ends(async |broker, _| broker.stop().await, &OPENED).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_broker_that_does_not_answer_what_is_asked() {
+    let mishap = async |broker: &kwal_testkit::EmbeddedBroker, _: &Wire| {
+        for api in ApiKey::ALL {
+            if *api != ApiKey::API_VERSIONS {
+                broker.on_all(*api, Fault::BlackHole);
+            }
+        }
+    };
+    every_call_ends(mishap, &OPENED).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_broker_that_drops_everything() {
+    let mishap = async |broker: &kwal_testkit::EmbeddedBroker, _: &Wire| {
+        for api in ApiKey::ALL {
+            broker.on_all(*api, Fault::Drop);
+        }
+        broker.disconnect();
+    };
+    every_call_ends(mishap, &OPENED).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_partition_without_a_leader() {
+    for old in [false, true] {
+        let broker = kwal_testkit::EmbeddedBroker::builder().topic("wal", 1);
+        let broker = match old {
+            true => broker.dialect(kwal_testkit::Dialect::kafka_2_8()),
+            false => broker,
+        };
+        let broker = broker.start_in_memory().unwrap();
+        let wire = Wire::to(&broker);
+        wire.edit::<MetadataRequest>(|response| {
+            for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                partition.leader_id = -1;
+                partition.error_code = ErrorCode::LEADER_NOT_AVAILABLE;
+            }
+        });
+        let client = wire.client().await;
+        let (result, took) = timed(client.partition_client("wal", 0)).await;
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error:?}");
+        assert_eq!(error.code(), Some(ErrorCode::LEADER_NOT_AVAILABLE));
+        assert_took(took, deadlines().operation);
+
+        // As soon as there is one it goes on.
+        let opening = tokio::spawn(client.partition_client("wal", 0).into_future());
+        sleep(Duration::from_secs(20)).await;
+        wire.clear_edits();
+        let (partition, took) = timed(opening).await;
+        assert!(took <= Duration::from_secs(1), "{took:?}");
+
+        // Nor does an append hang when the leader goes.
+        let partition = partition.unwrap().unwrap();
+        wire.edit::<MetadataRequest>(|response| {
+            for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                partition.leader_id = -1;
+            }
+        });
+        broker.on_all(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+        let (result, took) = timed(partition.produce(record("a"))).await;
+        assert_eq!(result.unwrap_err().code(), Some(ErrorCode::LEADER_NOT_AVAILABLE));
+        assert_took(took, deadlines().operation);
+        assert_eq!(wire.count(ApiKey::PRODUCE), 1, "there is nobody to send it to");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_not_built_where_no_broker_is() {
+    let broker = broker();
+    let address = broker.bootstrap();
+    let addresses = vec!["nowhere:1".to_owned(), address.clone(), "[::1]:9".to_owned()];
+    broker.stop().await;
+    let build = kwal_client::ClientBuilder::new(addresses).connector(broker.connector()).build();
+    let (result, took) = timed(build).await;
+    let error = result.unwrap_err();
+    assert_eq!(took, Duration::ZERO, "it does not wait for one to come");
+    let Error::NoBroker { attempts } = &error else { panic!("{error:?}") };
+    let tried: Vec<_> = attempts.iter().map(|(broker, _)| broker.as_str()).collect();
+    assert_eq!(tried, ["nowhere:1", &address, "[::1]:9"]);
+    assert!(error.is_retriable());
+    for address in tried {
+        assert!(error.to_string().contains(&format!("{address}: cannot connect to {address}")), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bootstrap_broker_that_answers_is_enough() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let addresses = vec!["nowhere:1".to_owned(), broker.bootstrap()];
+    let client = kwal_client::ClientBuilder::new(addresses).connector(wire).build().await.unwrap();
+    assert_eq!(client.brokers(), [(1, broker.address().clone())]);
+    client.partition_client("wal", 0).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn building_ends_at_the_deadline_for_connecting_and_at_that_for_everything() {
+    let connect = deadlines().connect;
+    for mood in [Mood::Deaf, Mood::Stalled, Mood::Unreachable] {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        wire.set(mood);
+        let (result, took) = timed(wire.builder().build()).await;
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::NoBroker { .. }), "{mood:?}: {error:?}");
+        assert_eq!(took, connect, "{mood:?}");
+
+        let short = Deadlines { operation: connect / 5, ..deadlines() };
+        let (result, took) = timed(wire.builder().deadlines(short).build()).await;
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::DeadlineExceeded { .. }), "{mood:?}: {error:?}");
+        assert_eq!(took, connect / 5, "{mood:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_handshake_may_take_as_long_as_connecting_may() {
+    let broker = broker();
+    let almost = deadlines().connect - Duration::from_millis(1);
+    broker.on(ApiKey::API_VERSIONS, Fault::DelayReply(almost));
+    let (client, took) = timed(builder(&broker).build()).await;
+    client.unwrap();
+    assert_eq!(took, almost);
+
+    broker.on(ApiKey::API_VERSIONS, Fault::DelayReply(deadlines().connect + Duration::from_millis(1)));
+    let (error, took) = timed(builder(&broker).build()).await;
+    let error = error.unwrap_err();
+    assert_eq!(took, deadlines().connect);
+    assert!(chain(&error).contains("the handshake was not done within 10s"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_has_its_time_from_when_it_has_left() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    let almost = deadlines().request - Duration::from_millis(1);
+    broker.on(ApiKey::PRODUCE, Fault::DelayReply(almost));
+    let (produced, took) = timed(partition.produce(record("a"))).await;
+    assert_eq!((produced.unwrap().attempts, took), (1, almost));
+
+    // A long poll has the time that the broker may wait on top.
+    let wait = Duration::from_secs(20);
+    let (fetched, took) = timed(partition.fetch(1).max_wait(wait)).await;
+    assert_eq!((fetched.unwrap().batches.len(), took), (0, wait));
+    assert_eq!(wire.count(ApiKey::FETCH), 1);
+
+    broker.on(ApiKey::PRODUCE, Fault::DelayReply(deadlines().request + Duration::from_millis(1)));
+    let produced = partition.produce(record("b")).await.unwrap();
+    assert_eq!(produced.attempts, 2);
+    assert_eq!(log(&broker), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_broker_gives_up_waiting_before_the_client_does() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    partition.produce(record("a")).await.unwrap();
+    let wait = wire.seen(ApiKey::PRODUCE)[0].timeout_ms.unwrap();
+    let limit = deadlines().request.as_millis() as i32;
+    assert!((limit / 2..limit).contains(&wait), "{wait}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadlines_are_those_that_were_set() {
+    let set = Deadlines {
+        operation: Duration::from_secs(7),
+        request: Duration::from_secs(2),
+        connect: Duration::from_secs(3),
+        unknown_topic: Duration::from_secs(1),
+    };
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.builder().deadlines(set).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let (result, took) = timed(client.partition_client("unknown", 0)).await;
+    assert!(matches!(result.unwrap_err(), Error::UnknownTopic { .. }));
+    assert_eq!(took, set.unknown_topic);
+
+    broker.on_all(ApiKey::PRODUCE, Fault::BlackHole);
+    let (result, took) = timed(partition.produce(record("a"))).await;
+    let error = result.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    assert!(took <= set.operation && took > set.operation - Duration::from_secs(1), "{took:?}");
+    let sent = wire.seen(ApiKey::PRODUCE);
+    assert!(sent[1].at - sent[0].at >= set.request && sent[1].at - sent[0].at < set.request * 3 / 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn opening_has_one_deadline_for_everything_it_does() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    // First nobody leads for a while, then there is no producer id to be had, nor a connection.
+    wire.edit::<MetadataRequest>(|response| {
+        for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            partition.leader_id = -1;
+        }
+    });
+    let opening = tokio::spawn(timed(client.partition_client("wal", 0)));
+    sleep(deadlines().operation - Duration::from_secs(5)).await;
+    wire.clear_edits();
+    broker.on_all(ApiKey::INIT_PRODUCER_ID, Fault::BlackHole);
+    let (_, took) = opening.await.unwrap();
+    assert!(took <= deadlines().operation, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_behind_one_that_takes_its_time_ends_at_its_own_deadline() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    broker.on_all(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
+    let mut appends = Vec::new();
+    for i in 0..100 {
+        let partition = partition.clone();
+        appends.push(tokio::spawn(async move { timed(partition.produce(record(i.to_string()))).await }));
+        sleep(Duration::from_secs(1)).await;
+    }
+    for (i, append) in appends.into_iter().enumerate() {
+        let (result, took) = append.await.unwrap();
+        let error = result.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::NotAppended);
+        assert!(took <= deadlines().operation, "append {i} took {took:?}");
+    }
+    broker.clear_faults();
+    partition.produce(record("after")).await.unwrap();
+    assert_eq!(log(&broker), ["after"]);
+}
