@@ -65,8 +65,11 @@ impl<'a> Attempts<'a> {
         self.stale
     }
 
-    /// Waits for a piece of the work, until the deadline.
+    /// Waits for a piece of the work, until the deadline; does not begin it after that.
     pub(crate) async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        if Instant::now() >= self.deadline {
+            return Err(self.too_late(None));
+        }
         match timeout_at(self.deadline, work).await {
             Ok(result) => result,
             Err(_) => Err(self.too_late(None)),
