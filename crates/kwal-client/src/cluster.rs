@@ -49,8 +49,9 @@ pub(crate) struct Cluster {
     rng: Mutex<Rng>,
     next_lane: AtomicUsize,
     budget: Arc<Semaphore>,
-    /// Producer ids that nobody uses at the moment, by partition: who opens the partition next goes on with one.
-    idle_producers: Mutex<HashMap<(String, i32), ProducerState>>,
+    /// Producer ids that nobody uses at the moment, by partition: who opens the partition next goes on with one, so that there
+    /// are never more of them than there were partition clients at the same time.
+    idle_producers: Mutex<HashMap<(String, i32), Vec<ProducerState>>>,
 }
 
 /// A connection that some calls share. Requests of one connection are worked on one at a time, so what may take long (an
@@ -359,12 +360,12 @@ impl Cluster {
 
     pub(crate) fn take_producer(&self, topic: &str, partition: i32) -> Option<ProducerState> {
         let mut idle = self.idle_producers.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.remove(&(topic.to_owned(), partition))
+        idle.get_mut(&(topic.to_owned(), partition))?.pop()
     }
 
     pub(crate) fn give_producer(&self, topic: &str, partition: i32, producer: ProducerState) {
         let mut idle = self.idle_producers.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.insert((topic.to_owned(), partition), producer);
+        idle.entry((topic.to_owned(), partition)).or_default().push(producer);
     }
 }
 

@@ -188,10 +188,13 @@ impl OpenPartition {
         // Brought along, so that the first append is as quick as the others. What fails here, fails there with its reason: who
         // only reads may not need it.
         let attempts = core.cluster.attempts_until(deadline, ApiKey::PRODUCE, core.place());
-        if let Err(error) = attempts.within(writer.prepare(leader)).await {
-            debug!(%error, "not prepared for appends");
+        match attempts.within(writer.prepare(leader)).await {
+            Ok(()) => {}
+            Err(error @ Error::Closed { .. }) => return Err(error),
+            Err(error) => debug!(%error, "not prepared for appends"),
         }
-        let open = Arc::new(queue::Open(Arc::clone(&queue)));
+        writer.rest();
+        let open = Arc::new(queue::Open { core: Arc::clone(&core), queue: Arc::clone(&queue) });
         core.cluster.runtime.spawn(writer.run());
         Ok(PartitionClient { core, queue, _open: open, compression })
     }

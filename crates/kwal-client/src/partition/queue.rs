@@ -11,7 +11,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::Produced;
+use super::{Core, Produced, ProducerState};
 use crate::error::{At, Error};
 
 /// How many appends of one partition may be submitted and not done; further ones wait for their place.
@@ -39,6 +39,8 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// The producer id, for as long as there is nothing to append: who takes it from here may go on with it.
+    resting: Option<ProducerState>,
     /// Nobody is left to submit: the writer ends when it is done.
     closing: bool,
     /// The writer is gone.
@@ -64,6 +66,7 @@ impl Queue {
             return false;
         }
         state.jobs.push_back(job);
+        state.resting = None;
         drop(state);
         self.wake.notify_one();
         true
@@ -86,11 +89,30 @@ impl Queue {
         }
     }
 
+    /// Says with which producer id the next append is to go on.
+    pub(super) fn rest(&self, producer: Option<ProducerState>) {
+        self.state().rest(producer);
+    }
+
+    /// Hands a success out.
+    pub(super) fn succeed(
+        &self,
+        reply: oneshot::Sender<Result<Produced, Error>>,
+        produced: Produced,
+        producer: Option<ProducerState>,
+    ) {
+        let mut state = self.state();
+        state.rest(producer);
+        // Who does not wait any more does not need the answer either.
+        drop(reply.send(Ok(produced)));
+    }
+
     /// Hands a failure out. What was submitted behind it until this moment fails too, so that the log has no hole.
     pub(super) fn fail(
         &self,
         reply: oneshot::Sender<Result<Produced, Error>>,
         error: Error,
+        producer: Option<ProducerState>,
         at: impl Fn() -> Box<At>,
     ) {
         let mut state = self.state();
@@ -100,18 +122,38 @@ impl Queue {
                 drop(job.reply.send(Err(Error::Behind { at: at(), cause: Arc::clone(&cause) })));
             }
         }
+        state.rest(producer);
         drop(reply.send(Err(error)));
+    }
+
+    /// Gives the producer id, if nothing is under way with it, to whoever opens the partition next.
+    pub(super) fn give_producer(&self, core: &Core) {
+        let resting = self.state().resting.take();
+        if let Some(producer) = resting {
+            core.cluster.give_producer(&core.topic, core.partition, producer);
+        }
+    }
+}
+
+impl State {
+    fn rest(&mut self, producer: Option<ProducerState>) {
+        self.resting = producer.filter(|_| self.jobs.is_empty());
     }
 }
 
 /// Held by the partition clients; dropped with the last of them.
 #[derive(Debug)]
-pub(super) struct Open(pub(super) Arc<Queue>);
+pub(super) struct Open {
+    pub(super) core: Arc<Core>,
+    pub(super) queue: Arc<Queue>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.state().closing = true;
-        self.0.wake.notify_one();
+        self.queue.state().closing = true;
+        // At once, since the partition may be opened again before the writer has its turn.
+        self.queue.give_producer(&self.core);
+        self.queue.wake.notify_one();
     }
 }
 

@@ -75,8 +75,7 @@ struct Progress {
 
 impl Writer {
     pub(super) fn new(core: Arc<Core>, queue: Arc<Queue>, idempotent: bool) -> Self {
-        let producer = core.cluster.take_producer(&core.topic, core.partition).filter(|_| idempotent);
-        Self { core, queue, idempotent, producer, end: None }
+        Self { core, queue, idempotent, producer: None, end: None }
     }
 
     /// Brings connection and producer id along.
@@ -89,6 +88,15 @@ impl Writer {
         Ok(())
     }
 
+    /// Leaves the producer id to others for as long as nothing is to be appended.
+    pub(super) fn rest(&self) {
+        self.queue.rest(self.resting());
+    }
+
+    fn resting(&self) -> Option<ProducerState> {
+        self.producer.filter(|_| self.end.is_none())
+    }
+
     /// Appends until nobody is left to ask for it.
     pub(super) async fn run(mut self) {
         let _served = Served(Arc::clone(&self.queue));
@@ -96,20 +104,18 @@ impl Writer {
             let result = self.append(&job).await;
             let Job { reply, _room, .. } = job;
             match result {
-                // Who does not wait any more does not need the answer either.
-                Ok(produced) => drop(reply.send(Ok(produced))),
+                Ok(produced) => self.queue.succeed(reply, produced, self.resting()),
                 Err(error) => {
                     if reply.is_closed() {
                         let Core { topic, partition, .. } = &*self.core;
                         warn!(topic, partition, %error, "an append failed that nobody waits for any more");
                     }
-                    self.queue.fail(reply, error, || self.core.place().at(ApiKey::PRODUCE, None));
+                    let at = || self.core.place().at(ApiKey::PRODUCE, None);
+                    self.queue.fail(reply, error, self.resting(), at);
                 }
             }
         }
-        if let (Some(producer), None) = (self.producer, self.end) {
-            self.core.cluster.give_producer(&self.core.topic, self.core.partition, producer);
-        }
+        self.queue.give_producer(&self.core);
     }
 
     async fn append(&mut self, job: &Job) -> Result<Produced, Error> {
@@ -249,8 +255,12 @@ impl Writer {
         }
     }
 
-    /// The producer id; asked for if there is none.
+    /// The producer id: its own, else one that others have left, else a new one.
     async fn producer(&mut self) -> Result<ProducerState, Error> {
+        let Core { cluster, topic, partition, .. } = &*self.core;
+        if self.producer.is_none() {
+            self.producer = cluster.take_producer(topic, *partition);
+        }
         if let Some(producer) = self.producer {
             return Ok(producer);
         }
