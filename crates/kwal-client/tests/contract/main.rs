@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
 mod appends;
+mod connections;
 mod deadlines;
+mod lookup;
 mod order;
+mod producers;
 mod support;
 mod throttling;

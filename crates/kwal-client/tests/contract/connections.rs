@@ -1,0 +1,254 @@
+//! How many connections there are, what waits for what, and what lives on which runtime.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use kwal_client::{
+    Limits, OffsetAt, PartitionClient,
+    error::{Error, Outcome},
+};
+use kwal_protocol::api::ApiKey;
+use kwal_testkit::Fault;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::support::{HOUR, Wire, broker, builder, chain, deadlines, log, open_over, record, settle, timed};
+
+#[tokio::test(start_paused = true)]
+async fn partitions_share_a_few_connections() {
+    let broker = broker();
+    broker.create_topic("wide", 200).unwrap();
+    let wire = Wire::to(&broker);
+    let lanes = 4;
+    let limits = Limits { lanes, ..Limits::default() };
+    let client = wire.builder().limits(limits).build().await.unwrap();
+    let partitions: Vec<_> = join_all((0..200).map(|i| client.partition_client("wide", i).into_future()))
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let work = async |partition: &PartitionClient| {
+        let (produced, fetched, offset, topics) = tokio::join!(
+            partition.produce(record("a")),
+            partition.fetch(0),
+            partition.get_offset(OffsetAt::Earliest),
+            client.list_topics(),
+        );
+        assert_eq!((produced.unwrap().base_offset, fetched.unwrap().next_offset), (0, 1));
+        assert_eq!((offset.unwrap(), topics.unwrap().len()), (0, 2));
+    };
+    join_all(partitions.iter().map(work)).await;
+    let (open, most) = wire.open();
+    assert_eq!((open, most), (2 * lanes + 1, 2 * lanes + 1));
+
+    drop(partitions);
+    drop(client);
+    settle().await;
+    assert_eq!(wire.open().0, 0, "nothing is left when everybody is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sharing_more_than_a_connection_can_carry_fails_nobody() {
+    let broker = broker();
+    broker.create_topic("wide", 2000).unwrap();
+    let limits = Limits { lanes: 1, ..Limits::default() };
+    let client = builder(&broker).limits(limits).build().await.unwrap();
+    let opening = (0..2000).map(|i| client.partition_client("wide", i).into_future());
+    let partitions = join_all(opening).await.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+    let appends = join_all(partitions.iter().map(|partition| partition.produce(record("a")))).await;
+    assert!(appends.iter().all(|produced| produced.as_ref().unwrap().attempts == 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_behind_what_may_take_long() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let one = client.partition_client("wal", 0).await.unwrap();
+    let other = client.partition_client("wal", 1).await.unwrap();
+    one.fetch(0).max_wait(Duration::ZERO).await.unwrap();
+    other.fetch(0).max_wait(Duration::ZERO).await.unwrap();
+    // An append waits for its replicas, and a fetch for records.
+    broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(9)));
+    let append = tokio::spawn({
+        let one = one.clone();
+        async move { timed(one.produce(record("a"))).await }
+    });
+    settle().await;
+    let fetch = tokio::spawn({
+        let one = one.clone();
+        async move { timed(one.fetch(1).max_wait(Duration::from_secs(20))).await }
+    });
+    settle().await;
+    let (results, took) = timed(async {
+        other.produce(record("b")).await.unwrap();
+        other.fetch(0).await.unwrap();
+        one.get_offset(OffsetAt::Latest).await.unwrap();
+        client.list_topics().await.unwrap();
+    })
+    .await;
+    assert_eq!((results, took), ((), Duration::ZERO));
+    let (produced, took) = append.await.unwrap();
+    produced.unwrap();
+    assert_eq!(took, Duration::from_secs(9));
+    one.produce(record("c")).await.unwrap();
+    let (fetched, took) = fetch.await.unwrap();
+    assert_eq!(fetched.unwrap().next_offset, 2);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_something_else_closes_the_connection() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    let before = wire.connections();
+    broker.on(ApiKey::PRODUCE, Fault::WrongCorrelationId);
+    assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2);
+    broker.on(ApiKey::FETCH, Fault::WrongCorrelationId);
+    assert_eq!(partition.fetch(0).await.unwrap().next_offset, 1);
+    assert_eq!(wire.connections(), before + 3);
+    assert_eq!(log(&broker), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_speak_kafka_is_told_by_its_first_bytes() {
+    use tokio::io::AsyncWriteExt;
+    for (bytes, said) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "HTTP"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "TLS"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "SSH-2.0"),
+    ] {
+        let network = kwal_transport::memory::MemoryNetwork::default();
+        let mut listener = network.listen(kwal_transport::HostPort::new("other", 80)).unwrap();
+        tokio::spawn(async move {
+            loop {
+                let mut stream = listener.accept().await;
+                stream.write_all(bytes).await.unwrap();
+                tokio::spawn(async move {
+                    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                });
+            }
+        });
+        let build = kwal_client::ClientBuilder::new(vec!["other:80".to_owned()]).connector(network).build();
+        let (result, took) = timed(build).await;
+        let error = result.unwrap_err();
+        assert!(chain(&error).contains(said), "{error}");
+        assert_eq!(took, Duration::ZERO);
+    }
+}
+
+/// A client whose tasks live on one runtime, and which is called from another.
+struct Abroad {
+    home: Runtime,
+    away: Runtime,
+    broker: kwal_testkit::EmbeddedBroker,
+    client: kwal_client::Client,
+    partition: PartitionClient,
+}
+
+impl Abroad {
+    fn new(home: Runtime) -> Self {
+        let away = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (broker, builder) = away.block_on(async {
+            let broker = broker();
+            let builder = builder(&broker);
+            (broker, builder)
+        });
+        // The default is the runtime that it is built on.
+        let (client, partition) = home.block_on(async {
+            let client = builder.build().await.unwrap();
+            let partition = client.partition_client("wal", 0).await.unwrap();
+            partition.produce(record("a")).await.unwrap();
+            partition.fetch(0).await.unwrap();
+            (client, partition)
+        });
+        Self { home, away, broker, client, partition }
+    }
+}
+
+#[test]
+fn calls_of_a_client_whose_runtime_is_gone_fail_at_once() {
+    let home = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let Abroad { home, away, broker, client, partition } = Abroad::new(home);
+    away.block_on(async {
+        partition.produce(record("b")).await.unwrap();
+        broker.on(ApiKey::PRODUCE, Fault::DelayReply(HOUR));
+        broker.on(ApiKey::FETCH, Fault::DelayReply(HOUR));
+        let under_way = |append: bool| {
+            let partition = partition.clone();
+            tokio::spawn(async move {
+                match append {
+                    true => partition.produce(record("c")).await.map(drop),
+                    false => partition.fetch(0).await.map(drop),
+                }
+            })
+        };
+        let (append, behind, fetch) = (under_way(true), under_way(true), under_way(false));
+        while broker.requests(ApiKey::PRODUCE) < 3 || broker.requests(ApiKey::FETCH) < 2 {
+            tokio::task::yield_now().await;
+        }
+        home.shutdown_background();
+        for call in [append, behind] {
+            let error = call.await.unwrap().unwrap_err();
+            assert!(matches!(error, Error::Closed { .. }), "{error:?}");
+            assert_eq!(error.outcome(), Outcome::Unknown);
+        }
+        let error = fetch.await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Closed { .. }), "{error:?}");
+
+        let errors = [
+            partition.produce(record("d")).await.unwrap_err(),
+            partition.fetch(0).await.unwrap_err(),
+            partition.get_offset(OffsetAt::Latest).await.unwrap_err(),
+            client.list_topics().await.unwrap_err(),
+            client.partition_client("wal", 1).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, Error::Closed { .. }), "{error:?}");
+            assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotAppended, false));
+        }
+        assert_eq!(log(&broker), ["a", "b", "c"]);
+    });
+}
+
+#[test]
+fn calls_of_a_client_whose_runtime_nobody_drives_end_at_their_deadline() {
+    let home = Builder::new_current_thread().enable_all().build().unwrap();
+    let Abroad { home, away, broker, client, partition } = Abroad::new(home);
+    let here = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    here.block_on(async {
+        let limit = deadlines().operation;
+        let (error, took) = timed(partition.produce(record("b"))).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+        assert!(took >= limit && took < limit + Duration::from_secs(1), "{took:?}");
+        let (error, took) = timed(partition.fetch(0)).await;
+        assert!(matches!(error, Err(Error::DeadlineExceeded { .. })), "{error:?}");
+        assert_eq!(took, limit);
+        let (error, took) = timed(client.list_topics()).await;
+        assert!(matches!(error, Err(Error::DeadlineExceeded { .. })), "{error:?}");
+        assert_eq!(took, limit);
+    });
+    // Driven again it is usable again.
+    home.block_on(partition.produce(record("c"))).unwrap();
+    drop((broker, away));
+}
+
+#[test]
+fn the_runtime_for_the_tasks_can_be_given() {
+    let home = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let away = Builder::new_current_thread().enable_all().build().unwrap();
+    away.block_on(async {
+        let broker = {
+            let _home = home.enter();
+            broker()
+        };
+        let client = builder(&broker).runtime(home.handle().clone()).build().await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+        assert_eq!(partition.fetch(0).await.unwrap().next_offset, 1);
+        home.shutdown_background();
+        let error = partition.produce(record("b")).await.unwrap_err();
+        assert!(matches!(error, Error::Closed { .. }), "{error:?}");
+    });
+}

@@ -1,0 +1,274 @@
+//! Finding topics and leaders.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use kwal_client::{ClientBuilder, error::Error};
+use kwal_protocol::{
+    api::{ApiKey, Versions},
+    error_code::ErrorCode,
+    messages::{MetadataBroker, MetadataRequest},
+};
+use kwal_testkit::{EmbeddedBroker, Fault};
+use kwal_transport::{HostPort, memory::MemoryNetwork};
+use tokio::time::sleep;
+
+use crate::support::{Wire, broker, builder, deadlines, log, open_over, polled, record, settle, timed};
+
+#[tokio::test(start_paused = true)]
+async fn looking_up_never_creates() {
+    for newest in 4..=13 {
+        let broker = EmbeddedBroker::builder()
+            .auto_create_topics(true)
+            .cap(ApiKey::METADATA, Versions::new(0, newest))
+            .start_in_memory()
+            .unwrap();
+        let client = builder(&broker).build().await.unwrap();
+        let (result, took) = timed(client.partition_client("missing", 0)).await;
+        let error = result.unwrap_err();
+        let Error::UnknownTopic { topic, waited } = &error else { panic!("{error:?}") };
+        assert_eq!((topic.as_str(), *waited, took), ("missing", deadlines().unknown_topic, *waited));
+        assert!(!error.is_retriable());
+        assert_eq!(client.list_topics().await.unwrap(), []);
+        assert_eq!(broker.topics(), [""; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_not_there_is_given_up_after_the_same_time() {
+    let broker = broker();
+    let client = builder(&broker).build().await.unwrap();
+    let (result, took) = timed(client.partition_client("wal", 2)).await;
+    let error = result.unwrap_err();
+    assert!(matches!(error, Error::UnknownPartition { partition: 2, partitions: 2, .. }), "{error:?}");
+    assert_eq!(took, deadlines().unknown_topic);
+    assert_eq!(error.to_string(), "topic wal has no partition 2, it has 2: 0 to 1");
+    assert!(!error.is_retriable());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_made_meanwhile_is_found() {
+    let broker = broker();
+    let client = builder(&broker).build().await.unwrap();
+    let opening = tokio::spawn(client.partition_client("late", 0).into_future());
+    sleep(deadlines().unknown_topic * 9 / 10).await;
+    broker.create_topic("late", 1).unwrap();
+    opening.await.unwrap().unwrap().produce(record("a")).await.unwrap();
+
+    // So is one that was looked for in vain before.
+    client.partition_client("later", 0).await.unwrap_err();
+    broker.create_topic("later", 1).unwrap();
+    client.partition_client("later", 0).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_goes_away_is_unknown_to_appends_and_reads() {
+    for old in [false, true] {
+        let broker = EmbeddedBroker::builder().topic("wal", 1);
+        let broker = match old {
+            true => broker.dialect(kwal_testkit::Dialect::kafka_2_8()),
+            false => broker,
+        };
+        let broker = broker.start_in_memory().unwrap();
+        let wire = Wire::to(&broker);
+        let partition = open_over(&wire).await;
+        broker.delete_topic("wal");
+        let (result, took) = timed(partition.fetch(0)).await;
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::UnknownTopic { .. }), "{error:?}");
+        assert_eq!(took, deadlines().unknown_topic);
+        let (result, took) = timed(partition.produce(record("a"))).await;
+        result.unwrap_err();
+        assert_eq!(took, deadlines().unknown_topic);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_not_there_yet_is_waited_for() {
+    // Version 13 can say it of the whole answer, those before say it of the topic.
+    for newest in [13, 12, 4] {
+        let broker = EmbeddedBroker::builder()
+            .topic("wal", 1)
+            .cap(ApiKey::METADATA, Versions::new(0, newest))
+            .start_in_memory()
+            .unwrap();
+        let client = builder(&broker).build().await.unwrap();
+        broker.on_times(ApiKey::METADATA, 3, Fault::Error(ErrorCode::LEADER_NOT_AVAILABLE));
+        client.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
+        assert_eq!(broker.faults_left(), 0);
+        assert_eq!(log(&broker), ["a"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_look_for_the_same_ask_once() {
+    let broker = broker();
+    broker.create_topic("wide", 100).unwrap();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    assert_eq!(wire.count(ApiKey::METADATA), 1);
+    broker.on(ApiKey::METADATA, Fault::DelayReply(Duration::from_secs(1)));
+    let opening = (0..100).map(|partition| client.partition_client("wide", partition).into_future());
+    let partitions: Vec<_> = join_all(opening).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(wire.count(ApiKey::METADATA), 2);
+
+    // A leader that has moved takes all its partitions along: one answer mends them all.
+    broker.on_times(ApiKey::PRODUCE, 100, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    let appends = join_all(partitions.iter().map(|partition| partition.produce(record("a")))).await;
+    assert!(appends.iter().all(|produced| produced.as_ref().unwrap().attempts == 2));
+    assert_eq!(wire.count(ApiKey::METADATA), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_the_one_who_asks_gives_up_another_asks() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    broker.on(ApiKey::METADATA, Fault::DelayReply(Duration::from_secs(9)));
+    let first = tokio::spawn(client.partition_client("wal", 0).into_future());
+    settle().await;
+    let second = tokio::spawn(client.partition_client("wal", 1).into_future());
+    settle().await;
+    first.abort();
+    let (partition, took) = timed(second).await;
+    partition.unwrap().unwrap();
+    assert!(took < Duration::from_secs(9), "{took:?}");
+    for polls in 1..5 {
+        let client = wire.client().await;
+        polled(client.partition_client("wal", 0), polls).await;
+        client.partition_client("wal", 0).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_has_moved_is_followed() {
+    let network = MemoryNetwork::default();
+    // Two brokers that agree on the topic's id.
+    let start = |name: &str| {
+        let address = HostPort::new(name, 9092);
+        EmbeddedBroker::builder().seed(5).topic("wal", 1).start_in(&network, address).unwrap()
+    };
+    let (one, two) = (start("one"), start("two"));
+    let wire = Wire::to(&one);
+    let lead = |leader: i32| {
+        wire.edit::<MetadataRequest>(move |response| {
+            let broker = |node_id, host: &str| MetadataBroker {
+                node_id,
+                host: host.to_owned(),
+                port: 9092,
+                ..MetadataBroker::default()
+            };
+            response.brokers = vec![broker(1, "one"), broker(2, "two")];
+            for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                partition.leader_id = leader;
+            }
+        });
+    };
+    lead(1);
+    let partition = open_over(&wire).await;
+    partition.produce(record("a")).await.unwrap();
+    partition.fetch(0).await.unwrap();
+    assert_eq!((log(&one).len(), log(&two).len()), (1, 0));
+
+    lead(2);
+    one.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    let before = wire.count(ApiKey::METADATA);
+    assert_eq!(partition.produce(record("b")).await.unwrap().attempts, 2);
+    assert_eq!(wire.count(ApiKey::METADATA), before + 1);
+    assert_eq!((log(&one).len(), log(&two).len()), (1, 1));
+    assert_eq!(two.requests(ApiKey::FETCH), 0);
+    partition.fetch(0).await.unwrap();
+    assert_eq!(two.requests(ApiKey::FETCH), 1, "reads follow what appends have learnt");
+    assert_eq!(wire.stamps()[1], wire.stamps()[2], "the same batch");
+
+    // A broker that dies without a word is found out by the broken connection.
+    let partition = open_over(&wire).await;
+    partition.fetch(0).await.unwrap();
+    lead(1);
+    two.stop().await;
+    let before = wire.count(ApiKey::METADATA);
+    partition.produce(record("c")).await.unwrap();
+    partition.fetch(0).await.unwrap();
+    assert_eq!(log(&one), ["a", "c"]);
+    assert_eq!(wire.count(ApiKey::METADATA), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_moves_is_found_at_its_new_address() {
+    let network = MemoryNetwork::default();
+    let start = |name: &str| {
+        let address = HostPort::new(name, 9092);
+        EmbeddedBroker::builder().seed(5).topic("wal", 1).start_in(&network, address).unwrap()
+    };
+    let old = start("old");
+    let addresses = vec!["old:9092".to_owned(), "new:9092".to_owned()];
+    let client = ClientBuilder::new(addresses).connector(network.clone()).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    drop(old);
+    let new = start("new");
+    partition.produce(record("a")).await.unwrap();
+    assert_eq!(log(&new), ["a"]);
+    assert_eq!(client.brokers()[0].1.to_string(), "new:9092");
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_cannot_be_are_refused_before_anything_is_sent() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let controller = client.controller_client().await.unwrap();
+    let asked = wire.count(ApiKey::METADATA);
+    for name in ["", ".", "..", "a b", "a/b", "ä", &"x".repeat(250)] {
+        let errors = [
+            client.partition_client(name, 0).await.unwrap_err(),
+            controller.create_topic(name, 1, 1).await.unwrap_err(),
+            controller.delete_topic(name).await.unwrap_err(),
+        ];
+        assert!(errors.iter().all(|error| matches!(error, Error::InvalidInput(_))), "{errors:?}");
+    }
+    let error = client.partition_client("wal", -1).await.unwrap_err();
+    assert!(matches!(error, Error::InvalidInput(_)), "{error:?}");
+    assert_eq!(wire.count(ApiKey::METADATA), asked);
+    assert_eq!(wire.count(ApiKey::CREATE_TOPICS) + wire.count(ApiKey::DELETE_TOPICS), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_are_listed_made_and_deleted() {
+    let broker = broker();
+    let client = builder(&broker).build().await.unwrap();
+    let controller = client.controller_client().await.unwrap();
+    let created = controller.create_topic("a", 3, 1).config("retention.ms", "-1").await.unwrap();
+    assert_eq!((created.partitions, created.replication_factor, created.id), (3, 1, broker.topic_id("a")));
+    let checked = controller.create_topic("b", 1, 1).validate_only(true).await.unwrap();
+    assert_eq!(checked.partitions, 1);
+    let listed = client.list_topics().await.unwrap();
+    let names: Vec<_> = listed.iter().map(|topic| (topic.name.as_str(), topic.partitions)).collect();
+    assert_eq!(names, [("a", 3), ("wal", 2)]);
+    let error = controller.create_topic("a", 1, 1).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::TOPIC_ALREADY_EXISTS));
+    controller.delete_topic("a").await.unwrap();
+    let (result, took) = timed(controller.delete_topic("a")).await;
+    assert_eq!(result.unwrap_err().code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    assert_eq!(took, Duration::ZERO);
+    assert_eq!(broker.topics(), ["wal"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_exists_may_be_of_the_same_call_if_an_answer_was_lost() {
+    use kwal_client::error::Outcome;
+    let broker = broker();
+    let client = builder(&broker).build().await.unwrap();
+    let controller = client.controller_client().await.unwrap();
+    let error = controller.create_topic("wal", 1, 1).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::NotAppended);
+    broker.on(ApiKey::CREATE_TOPICS, Fault::LoseReply);
+    let error = controller.create_topic("a", 1, 1).await.unwrap_err();
+    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::TOPIC_ALREADY_EXISTS), Outcome::Unknown));
+    broker.on(ApiKey::DELETE_TOPICS, Fault::LoseReply);
+    let error = controller.delete_topic("a").await.unwrap_err();
+    let code = Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!((error.code(), error.outcome()), (code, Outcome::Unknown));
+    // The controller has moved and is found.
+    broker.on(ApiKey::CREATE_TOPICS, Fault::Error(ErrorCode::NOT_CONTROLLER));
+    controller.create_topic("b", 1, 1).await.unwrap();
+}

@@ -1,0 +1,180 @@
+//! One producer id for each partition, and no more of them than it takes.
+
+use kwal_client::error::Outcome;
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
+use kwal_testkit::Fault;
+
+use crate::support::{Wire, broker, builder, log, open_over, polled, record, settle};
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_client_for_each_append_goes_on_with_the_same_id() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    for i in 0..20 {
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        partition.produce(record(i.to_string())).await.unwrap();
+    }
+    assert_eq!(broker.requests(ApiKey::INIT_PRODUCER_ID), 1);
+    let stamps = wire.stamps();
+    assert!(stamps.iter().zip(0..).all(|(stamp, i)| *stamp == (stamps[0].0, 0, i)), "{stamps:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn so_it_does_on_several_threads() {
+    let broker = broker();
+    let client = builder(&broker).build().await.unwrap();
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for i in 0..50 {
+                    let partition = client.partition_client("wal", 0).await.unwrap();
+                    partition.produce(record(i.to_string())).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let ids = broker.requests(ApiKey::INIT_PRODUCER_ID);
+    assert!(ids <= 4, "{ids} ids for four at a time");
+    assert_eq!(log(&broker).len(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clones_share_it_and_others_have_their_own() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let one = client.partition_client("wal", 0).await.unwrap();
+    one.clone().produce(record("a")).await.unwrap();
+    one.produce(record("b")).await.unwrap();
+    let second = client.partition_client("wal", 0).await.unwrap();
+    second.produce(record("c")).await.unwrap();
+    one.produce(record("d")).await.unwrap();
+    let other = client.partition_client("wal", 1).await.unwrap();
+    other.produce(record("e")).await.unwrap();
+    let [a, b, c, d, e] = wire.stamps()[..] else { panic!("{:?}", wire.stamps()) };
+    assert_eq!((b, d), ((a.0, 0, 1), (a.0, 0, 2)));
+    assert_eq!((c.2, e.2), (0, 0));
+    assert!(a.0 != c.0 && a.0 != e.0 && c.0 != e.0);
+    assert_eq!(log(&broker), ["a", "b", "c", "d"]);
+
+    // Both come back, and no third one is asked for.
+    drop((one, second));
+    let again =
+        [client.partition_client("wal", 0).await.unwrap(), client.partition_client("wal", 0).await.unwrap()];
+    for partition in again {
+        partition.produce(record("f")).await.unwrap();
+    }
+    assert_eq!(broker.requests(ApiKey::INIT_PRODUCER_ID), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_epoch_raised_after_an_open_append_is_kept() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    partition.produce(record("a")).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::ErrorAfter(ErrorCode::UNKNOWN_SERVER_ERROR));
+    let error = partition.produce(record("b")).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    drop(partition);
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    partition.produce(record("c")).await.unwrap();
+    let id = wire.stamps()[0].0;
+    assert_eq!(wire.stamps(), [(id, 0, 0), (id, 0, 1), (id, 1, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_was_taken_over_is_not_used_again() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_PRODUCER_EPOCH));
+    partition.produce(record("a")).await.unwrap_err();
+    drop(partition);
+    client.partition_client("wal", 0).await.unwrap().produce(record("b")).await.unwrap();
+    assert_ne!(wire.stamps()[0].0, wire.stamps()[1].0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_nobody_waits_for_keeps_its_id_until_it_is_done() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::LoseReply);
+    assert!(polled(partition.produce(record("a")), 1).await.is_none());
+    drop(partition);
+    let second = client.partition_client("wal", 0).await.unwrap();
+    second.produce(record("b")).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let stamps = wire.stamps();
+    let of = |id| stamps.iter().filter(|stamp| stamp.0 == id).count();
+    assert_eq!((of(stamps[0].0), stamps.len()), (2, 3), "{stamps:?}");
+    let mut values = log(&broker);
+    values.sort();
+    assert_eq!(values, ["a", "b"]);
+    // Two at the same time were two ids; there is no third.
+    drop(second);
+    for _ in 0..3 {
+        client.partition_client("wal", 0).await.unwrap().produce(record("c")).await.unwrap();
+    }
+    assert_eq!(broker.requests(ApiKey::INIT_PRODUCER_ID), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_none_takes_none() {
+    let broker = broker();
+    let client = builder(&broker).build().await.unwrap();
+    for idempotent in [true, false, true, false, true] {
+        let partition = client.partition_client("wal", 0).idempotent(idempotent).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+    }
+    assert_eq!(broker.requests(ApiKey::INIT_PRODUCER_ID), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn opening_that_is_given_up_loses_none() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    drop(client.partition_client("wal", 0).await.unwrap());
+    let mut polls = 0;
+    loop {
+        polls += 1;
+        // The lanes have to be opened anew each time.
+        broker.disconnect();
+        settle().await;
+        match polled(client.partition_client("wal", 0), polls).await {
+            Some(partition) => break drop(partition.unwrap()),
+            None => settle().await,
+        }
+    }
+    assert!(polls > 1);
+    client.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
+    assert_eq!(broker.requests(ApiKey::INIT_PRODUCER_ID), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_that_cannot_be_had_now_are_asked_for_again_with_the_append() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    broker.on_times(ApiKey::INIT_PRODUCER_ID, 3, Fault::Error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
+    let partition = open_over(&wire).await;
+    partition.produce(record("a")).await.unwrap();
+    assert_eq!(log(&broker), ["a"]);
+    assert_eq!(broker.requests(ApiKey::INIT_PRODUCER_ID), 4);
+
+    broker.on_all(ApiKey::INIT_PRODUCER_ID, Fault::Error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
+    let partition = open_over(&wire).await;
+    assert!(partition.fetch(0).await.is_ok(), "who only reads needs none");
+    let error = partition.produce(record("b")).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
+    assert_eq!(error.outcome(), Outcome::NotAppended);
+}
