@@ -81,9 +81,9 @@ pub enum Error {
         at: Box<At>,
     },
     /// No record has such a timestamp or a later one.
-    #[error("{at}: no record has a timestamp of {timestamp_ms} ms or later")]
+    #[error("{at}: no record has {}", Time(.timestamp_ms))]
     OffsetNotFound {
-        /// The time asked for, in milliseconds since the epoch.
+        /// The time asked for, in milliseconds since the epoch; −3 if it was the largest of the log.
         timestamp_ms: i64,
         /// Where.
         at: Box<At>,
@@ -121,7 +121,7 @@ pub enum Error {
         at: Box<At>,
     },
     /// The client and the broker have no version of the API in common.
-    #[error("{at}: {}", Theirs(ours, .theirs))]
+    #[error("{at}: {}", Theirs(ours, .theirs, .at))]
     Unsupported {
         /// What the client speaks.
         ours: Versions,
@@ -422,15 +422,31 @@ impl fmt::Display for Message<'_> {
     }
 }
 
-struct Theirs<'a>(&'a Versions, &'a Option<Versions>);
+struct Theirs<'a>(&'a Versions, &'a Option<Versions>, &'a At);
 
 impl fmt::Display for Theirs<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.1 {
-            Some(theirs) => write!(f, "the broker speaks versions {theirs}, and this client {}", self.0),
-            None => {
-                f.write_str("the broker does not offer it; is it a controller's port, or an older Kafka?")
+        let Self(ours, theirs, At { api, .. }) = self;
+        let missing = match (theirs, *api) {
+            (Some(theirs), _) => {
+                return write!(f, "the broker speaks versions {theirs}, and this client {ours}");
             }
+            (None, Some(ApiKey::INIT_PRODUCER_ID)) => {
+                "to append without producer ids, open the partition with `.idempotent(false)`"
+            }
+            (None, _) => "is it a controller's port, or an older Kafka?",
+        };
+        write!(f, "the broker does not offer it; {missing}")
+    }
+}
+
+struct Time<'a>(&'a i64);
+
+impl fmt::Display for Time<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            -3 => f.write_str("a timestamp"),
+            time => write!(f, "a timestamp of {time} ms or later"),
         }
     }
 }
