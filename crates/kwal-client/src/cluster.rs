@@ -252,16 +252,6 @@ impl Cluster {
         Err(Error::NoBroker { attempts })
     }
 
-    /// Calls a broker with something short.
-    pub(crate) async fn call<R: Speak>(
-        &self,
-        broker: i32,
-        request: &R,
-        place: Place<'_>,
-    ) -> Result<R::Response, Error> {
-        self.call_target(Target::Broker(broker), request, place).await
-    }
-
     async fn call_target<R: Speak>(
         &self,
         target: Target,
@@ -378,6 +368,11 @@ pub(crate) struct OpenLane<'a> {
 }
 
 impl OpenLane<'_> {
+    /// The version that requests of this kind are sent in, if there is any.
+    pub(crate) fn version<R: Speak>(&self) -> Option<i16> {
+        self.link.session().negotiate(R::KEY, R::OURS).ok()
+    }
+
     /// Makes a call. `limit` is for a request with which the broker itself waits.
     ///
     /// Its outcome counts as unknown from the moment that its bytes are handed to the stream until there is an answer.

@@ -14,7 +14,7 @@ use kwal_transport::BoxFuture;
 
 use crate::{
     client::check_topic,
-    cluster::{Cluster, Place},
+    cluster::{Cluster, LaneKind, Place},
     error::Error,
     speak::Speak,
 };
@@ -77,13 +77,19 @@ impl ControllerClient {
     pub async fn delete_topic(&self, name: impl Into<String>) -> Result<(), Error> {
         let name = name.into();
         check_topic(&name)?;
-        let request = DeleteTopicsRequest {
-            topics: vec![DeleteTopic { name: Some(name.clone()), ..DeleteTopic::default() }],
-            topic_names: vec![name.clone()],
+        let request = |version| DeleteTopicsRequest {
             timeout_ms: self.broker_wait(None),
+            ..match version {
+                // The newer list has no place in the older versions, nor the older one in the newer.
+                ..6 => DeleteTopicsRequest { topic_names: vec![name.clone()], ..Default::default() },
+                _ => {
+                    let topic = DeleteTopic { name: Some(name.clone()), ..DeleteTopic::default() };
+                    DeleteTopicsRequest { topics: vec![topic], ..Default::default() }
+                }
+            }
         };
         let result = self
-            .administer(&name, &request, |response| {
+            .administer(&name, request, |response| {
                 let result = response.responses.pop()?;
                 Some((result.error_code, result.error_message, ()))
             })
@@ -98,11 +104,12 @@ impl ControllerClient {
         i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)
     }
 
-    /// Asks the controller, wherever it is, until it has an answer.
+    /// Asks the controller, wherever it is, until it has an answer. The request depends on the
+    /// version that is spoken.
     async fn administer<R: Speak, T>(
         &self,
         topic: &str,
-        request: &R,
+        request: impl Fn(i16) -> R,
         mut answer: impl FnMut(&mut R::Response) -> Option<(ErrorCode, Option<String>, T)>,
     ) -> Result<T, Error> {
         let place = Place { topic: Some(topic), partition: None };
@@ -118,7 +125,9 @@ impl ControllerClient {
                     let at = place.at(R::KEY, None);
                     return Err(Error::Broker { code: ErrorCode::NOT_CONTROLLER, message: None, at });
                 };
-                let mut response = self.cluster.call(controller, request, place).await?;
+                let lane = self.cluster.lane(controller, LaneKind::Shared, R::KEY, place).await?;
+                let request = request(lane.version::<R>().unwrap_or(R::OURS.newest));
+                let mut response = lane.call(&request, place, R::OURS, None).await?;
                 let at = || place.at(R::KEY, Some(format!("broker {controller}")));
                 match answer(&mut response) {
                     Some((ErrorCode::NONE, _, result)) => Ok(result),
@@ -227,16 +236,24 @@ impl CreateTopic<'_> {
         let told = |told: i16, asked: i16| if told >= 0 { told } else { asked };
         let (partitions, replication_factor) = (self.partitions, self.replication_factor);
         self.controller
-            .administer(&self.name, &request, |response| {
-                let result = response.topics.pop()?;
-                let created = CreatedTopic {
-                    name: result.name,
-                    id: (!result.topic_id.is_zero()).then_some(result.topic_id),
-                    partitions: if result.num_partitions >= 0 { result.num_partitions } else { partitions },
-                    replication_factor: told(result.replication_factor, replication_factor),
-                };
-                Some((result.error_code, result.error_message, created))
-            })
+            .administer(
+                &self.name,
+                |_| request.clone(),
+                |response| {
+                    let result = response.topics.pop()?;
+                    let created = CreatedTopic {
+                        name: result.name,
+                        id: (!result.topic_id.is_zero()).then_some(result.topic_id),
+                        partitions: if result.num_partitions >= 0 {
+                            result.num_partitions
+                        } else {
+                            partitions
+                        },
+                        replication_factor: told(result.replication_factor, replication_factor),
+                    };
+                    Some((result.error_code, result.error_message, created))
+                },
+            )
             .await
     }
 }
