@@ -207,7 +207,7 @@ async fn a_client_is_not_built_where_no_broker_is() {
     assert_eq!(tried, ["nowhere:1", &address, "[::1]:9"]);
     assert!(error.is_retriable());
     for address in tried {
-        assert!(error.to_string().contains(&format!("{address}: cannot connect to {address}")), "{error}");
+        assert!(error.to_string().contains(&format!("cannot connect to {address}")), "{error}");
     }
 }
 
@@ -254,7 +254,7 @@ async fn a_slow_handshake_may_take_as_long_as_connecting_may() {
     let (error, took) = timed(builder(&broker).build()).await;
     let error = error.unwrap_err();
     assert_eq!(took, deadlines().connect);
-    assert!(chain(&error).contains("the handshake was not done within 10s"), "{error}");
+    assert!(chain(&error).contains("the handshake was not done within 10"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,5 +9,8 @@ mod deadlines;
 mod lookup;
 mod order;
 mod producers;
+mod reading;
 mod support;
 mod throttling;
+mod truncation;
+mod versions;

@@ -1,0 +1,83 @@
+//! C8, as far as it goes without positions: a topic made again is another topic.
+
+use kwal_client::{OffsetAt, error::Error};
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
+use kwal_testkit::Fault;
+
+use crate::support::{Wire, broker, log, open_over, record, timed};
+
+/// What lies under what an append that may have been sent ended with.
+fn cause(error: &Error) -> &Error {
+    match error {
+        Error::Unsettled { cause, .. } => cause,
+        error => error,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_made_again_is_an_error_for_reads_and_appends() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    partition.produce(record("before")).await.unwrap();
+    let before = broker.delete_topic("wal").unwrap();
+    let now = broker.create_topic("wal", 2).unwrap();
+
+    let (error, took) = timed(partition.fetch(0)).await;
+    let error = error.unwrap_err();
+    let Error::TopicRecreated { topic, was, is } = &error else { panic!("{error:?}") };
+    assert_eq!((topic.as_str(), *was, *is), ("wal", before, now));
+    assert!(!error.is_retriable());
+    assert!(took.as_millis() < 100, "{took:?}");
+    let error = partition.produce(record("after")).await.unwrap_err();
+    assert!(matches!(cause(&error), Error::TopicRecreated { .. }), "{error:?}");
+    let error = partition.get_offset(OffsetAt::Latest).await.unwrap_err();
+    assert!(matches!(error, Error::TopicRecreated { .. }), "{error:?}");
+    assert_eq!(log(&broker), [""; 0], "nothing gets into the other one");
+
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    partition.produce(record("after")).await.unwrap();
+    assert_eq!(log(&broker), ["after"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_finds_it_out_too() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    broker.delete_topic("wal");
+    broker.create_topic("wal", 2).unwrap();
+    let error = partition.produce(record("a")).await.unwrap_err();
+    assert!(matches!(cause(&error), Error::TopicRecreated { .. }), "{error:?}");
+    assert_eq!(log(&broker), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn codes_alone_prove_nothing() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    for code in [ErrorCode::UNKNOWN_TOPIC_ID, ErrorCode::INCONSISTENT_TOPIC_ID] {
+        broker.on(ApiKey::FETCH, Fault::Error(code));
+        partition.fetch(0).await.unwrap();
+        broker.on(ApiKey::PRODUCE, Fault::Error(code));
+        assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2, "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_ids_a_topic_made_again_cannot_be_told_apart() {
+    let broker = kwal_testkit::EmbeddedBroker::builder()
+        .topic("wal", 1)
+        .cap(ApiKey::METADATA, kwal_protocol::api::Versions::new(0, 9))
+        .start_in_memory()
+        .unwrap();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    partition.produce(record("a")).await.unwrap();
+    broker.delete_topic("wal");
+    broker.create_topic("wal", 1).unwrap();
+    partition.produce(record("b")).await.unwrap();
+    assert_eq!(log(&broker), ["b"]);
+}

@@ -1,0 +1,166 @@
+//! Old brokers and new ones.
+
+use kwal_client::{
+    OffsetAt,
+    error::{Error, Outcome},
+};
+use kwal_protocol::api::{ApiKey, Versions};
+use kwal_testkit::{Dialect, EmbeddedBroker};
+
+use crate::support::{Wire, log, record};
+
+/// What the client is ready to speak.
+const OURS: [(ApiKey, i16, i16); 7] = [
+    (ApiKey::PRODUCE, 3, 13),
+    (ApiKey::FETCH, 4, 17),
+    (ApiKey::LIST_OFFSETS, 1, 10),
+    (ApiKey::METADATA, 4, 13),
+    (ApiKey::CREATE_TOPICS, 2, 7),
+    (ApiKey::DELETE_TOPICS, 1, 6),
+    (ApiKey::INIT_PRODUCER_ID, 0, 5),
+];
+
+/// The main job, on a broker that speaks like this; which versions it took.
+async fn work(dialect: Dialect) -> Vec<(ApiKey, i16)> {
+    let broker = EmbeddedBroker::builder().dialect(dialect).start_in_memory().unwrap();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let controller = client.controller_client().await.unwrap();
+    let created = controller.create_topic("wal", 2, 1).config("retention.ms", "-1").await.unwrap();
+    assert_eq!((created.name.as_str(), created.partitions, created.replication_factor), ("wal", 2, 1));
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    broker.on(ApiKey::PRODUCE, kwal_testkit::Fault::LoseReply);
+    let produced = partition.produce([record("a"), record("b")].concat()).await.unwrap();
+    assert_eq!((produced.offsets(), produced.attempts), (0..2, 2));
+    partition.produce(record("c")).await.unwrap();
+    let (records, high_watermark) = partition.fetch_records(1, 1..1_000_000, 100).await.unwrap();
+    let values: Vec<_> = records.iter().map(|record| record.value.as_deref().unwrap()).collect();
+    assert_eq!((values, high_watermark), (vec![&b"b"[..], b"c"], 3));
+    assert_eq!(partition.get_offset(OffsetAt::Earliest).await.unwrap(), 0);
+    assert_eq!(partition.get_offset(OffsetAt::Latest).await.unwrap(), 3);
+    let listed = client.list_topics().await.unwrap();
+    assert_eq!((listed.len(), listed[0].partitions), (1, 2));
+    assert_eq!(log(&broker), ["a", "b", "c"]);
+    controller.delete_topic("wal").await.unwrap();
+    assert_eq!(broker.topics(), [""; 0]);
+    let newest = |api| wire.seen(api).iter().map(|seen| seen.version).max().unwrap();
+    OURS.iter().map(|(api, ..)| (*api, newest(*api))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_version_of_every_request_does_the_job() {
+    for (api, oldest, newest) in OURS {
+        for version in oldest..=newest {
+            let used = work(Dialect::kafka_4_3().cap(api, Versions::new(version, version))).await;
+            assert!(used.contains(&(api, version)), "{api} {version}: {used:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_version_in_common_is_spoken() {
+    let used = work(Dialect::kafka_4_3()).await;
+    assert_eq!(used, OURS.map(|(api, _, newest)| (api, newest)));
+    let used = work(Dialect::kafka_3_9()).await;
+    assert!(used.contains(&(ApiKey::PRODUCE, 11)) && used.contains(&(ApiKey::FETCH, 17)), "{used:?}");
+    let used = work(Dialect::kafka_2_8()).await;
+    assert!(used.contains(&(ApiKey::PRODUCE, 9)) && used.contains(&(ApiKey::FETCH, 12)), "{used:?}");
+    let oldest = OURS.iter().fold(Dialect::kafka_2_8(), |dialect, (api, oldest, _)| {
+        dialect.cap(*api, Versions::new(0, (*oldest).max(i16::from(*api == ApiKey::LIST_OFFSETS))))
+    });
+    let used = work(oldest.cap(ApiKey::API_VERSIONS, Versions::new(0, 0))).await;
+    assert_eq!(used, OURS.map(|(api, oldest, _)| (api, oldest)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_broker_does_not_know_how_it_is_asked_for_its_versions() {
+    for newest in 0..=4 {
+        let dialect = Dialect::kafka_4_3().cap(ApiKey::API_VERSIONS, Versions::new(0, newest));
+        let broker = EmbeddedBroker::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
+        let wire = Wire::to(&broker);
+        wire.client().await.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
+        let asked: Vec<_> = wire.seen(ApiKey::API_VERSIONS).iter().map(|seen| seen.version).collect();
+        let once = match newest {
+            4 => vec![4],
+            newest => vec![4, newest],
+        };
+        assert_eq!(asked, once.repeat(wire.connections()), "up to {newest}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_are_named_by_id_only_where_the_id_is_known() {
+    for (newest, produce, fetch) in [(9, 12, 12), (10, 13, 17)] {
+        let dialect = Dialect::kafka_4_3().cap(ApiKey::METADATA, Versions::new(0, newest));
+        let used = work(dialect).await;
+        assert!(used.contains(&(ApiKey::PRODUCE, produce)), "{newest}: {used:?}");
+        assert!(used.contains(&(ApiKey::FETCH, fetch)), "{newest}: {used:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_without_producer_ids_is_told_of_with_the_way_out() {
+    let dialect = Dialect::kafka_2_8().without(ApiKey::INIT_PRODUCER_ID);
+    let broker = EmbeddedBroker::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    assert_eq!(partition.fetch(0).await.unwrap().next_offset, 0);
+    let error = partition.produce(record("a")).await.unwrap_err();
+    assert!(matches!(error, Error::Unsupported { theirs: None, .. }), "{error:?}");
+    assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotAppended, false));
+    assert!(error.to_string().contains("idempotent(false)"), "{error}");
+    assert_eq!(wire.count(ApiKey::PRODUCE), 0);
+    let partition = client.partition_client("wal", 0).idempotent(false).await.unwrap();
+    partition.produce(record("b")).await.unwrap();
+    assert_eq!(log(&broker), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_version_in_common_is_told_and_not_sent() {
+    for (api, oldest, newest) in
+        [(ApiKey::FETCH, 18, 18), (ApiKey::LIST_OFFSETS, 11, 11), (ApiKey::METADATA, 0, 3)]
+    {
+        let dialect = Dialect::kafka_4_3().cap(api, Versions::new(oldest, newest));
+        let broker = EmbeddedBroker::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
+        let wire = Wire::to(&broker);
+        let error = match api {
+            ApiKey::METADATA => wire.builder().build().await.unwrap_err(),
+            _ => {
+                let partition = wire.client().await.partition_client("wal", 0).await.unwrap();
+                match api {
+                    ApiKey::FETCH => partition.fetch(0).await.unwrap_err(),
+                    _ => partition.get_offset(OffsetAt::Latest).await.unwrap_err(),
+                }
+            }
+        };
+        let Error::Unsupported { theirs: Some(theirs), ours, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(*theirs, Versions::new(oldest, newest));
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("the broker speaks versions {theirs}, and this client {ours}")),
+            "{error}"
+        );
+        assert_eq!(wire.count(api), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_largest_timestamp_wants_a_broker_that_knows_it() {
+    for (newest, known) in [(6, false), (7, true)] {
+        let dialect = Dialect::kafka_4_3().cap(ApiKey::LIST_OFFSETS, Versions::new(1, newest));
+        let broker = EmbeddedBroker::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
+        let wire = Wire::to(&broker);
+        let partition = wire.client().await.partition_client("wal", 0).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+        match partition.get_offset(OffsetAt::MaxTimestamp).await {
+            Ok(offset) => assert_eq!((offset, known), (0, true)),
+            Err(error) => {
+                assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+                assert!(!known);
+            }
+        }
+        assert_eq!(wire.count(ApiKey::LIST_OFFSETS), usize::from(known));
+    }
+}
