@@ -57,6 +57,13 @@ impl Wire for ApiKey {
     }
 }
 
+#[cfg(feature = "arbitrary")]
+impl crate::arbitrary::Arbitrate for ApiKey {
+    fn arbitrate(bytes: &mut ::arbitrary::Unstructured<'_>) -> ::arbitrary::Result<Self> {
+        ::arbitrary::Arbitrary::arbitrary(bytes).map(Self)
+    }
+}
+
 #[cfg(feature = "serde")]
 impl crate::json::Json for ApiKey {
     fn write_json<S: serde::Serializer>(&self, serializer: S, _: Version) -> Result<S::Ok, S::Error> {

@@ -147,6 +147,13 @@ impl Wire for ErrorCode {
     }
 }
 
+#[cfg(feature = "arbitrary")]
+impl crate::arbitrary::Arbitrate for ErrorCode {
+    fn arbitrate(bytes: &mut ::arbitrary::Unstructured<'_>) -> ::arbitrary::Result<Self> {
+        ::arbitrary::Arbitrary::arbitrary(bytes).map(Self)
+    }
+}
+
 #[cfg(feature = "serde")]
 impl crate::json::Json for ErrorCode {
     fn write_json<S: serde::Serializer>(&self, serializer: S, _: Version) -> Result<S::Ok, S::Error> {

@@ -58,6 +58,8 @@
 //! * `time`: timestamps of records as `time::OffsetDateTime`.
 
 pub mod api;
+#[cfg(feature = "arbitrary")]
+pub mod arbitrary;
 pub mod compression;
 pub mod connection;
 pub mod error;

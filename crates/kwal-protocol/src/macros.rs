@@ -166,10 +166,12 @@ macro_rules! message {
             derive(serde::Deserialize),
             serde(default, rename_all = "camelCase", deny_unknown_fields)
         )]
+        #[cfg_attr(feature = "arbitrary", derive(::arbitrary::Arbitrary))]
         pub struct $name {
             $(
                 $(#[$field_meta])*
                 #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::json::field"))]
+                #[cfg_attr(feature = "arbitrary", arbitrary(with = $crate::arbitrary::field))]
                 pub $field: $ty,
             )*
         }
@@ -267,6 +269,13 @@ macro_rules! message {
                     ..0 => Ok(None),
                     0.. => $crate::wire::Wire::read(reader, version).map(Some),
                 }
+            }
+        }
+
+        #[cfg(feature = "arbitrary")]
+        impl $crate::arbitrary::Arbitrate for $name {
+            fn arbitrate(bytes: &mut ::arbitrary::Unstructured<'_>) -> ::arbitrary::Result<Self> {
+                ::arbitrary::Arbitrary::arbitrary(bytes)
             }
         }
 
@@ -426,6 +435,13 @@ macro_rules! open_enum {
                 version: $crate::wire::Version,
             ) -> Result<Self, $crate::error::DecodeError> {
                 <$ty>::read(reader, version).map(Self)
+            }
+        }
+
+        #[cfg(feature = "arbitrary")]
+        impl $crate::arbitrary::Arbitrate for $name {
+            fn arbitrate(bytes: &mut ::arbitrary::Unstructured<'_>) -> ::arbitrary::Result<Self> {
+                ::arbitrary::Arbitrary::arbitrary(bytes).map(Self)
             }
         }
 

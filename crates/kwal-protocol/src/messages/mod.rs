@@ -70,6 +70,7 @@ macro_rules! any {
     ($(#[$meta:meta])* pub enum $any:ident { $($name:ident($body:ident),)* }) => {
         $(#[$meta])*
         #[derive(Clone, Debug, Eq, PartialEq)]
+        #[cfg_attr(feature = "arbitrary", derive(::arbitrary::Arbitrary))]
         #[non_exhaustive]
         #[allow(missing_docs, reason = "the bodies have their own")]
         pub enum $any {

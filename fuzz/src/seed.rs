@@ -1,0 +1,66 @@
+//! Makes the seed corpus out of the golden vectors: `cargo run --bin seed`, in this folder.
+//!
+//! A few short ones for each API, version and kind, and one batch of each family and codec: what a fuzzer would take long to
+//! find by itself. Small enough for the repository.
+
+use std::{collections::HashMap, fs, io::Read as _, path::Path};
+
+use flate2::read::GzDecoder;
+use kwal_protocol::api::ApiKey;
+use serde_json::Value;
+
+/// The longest seed, in bytes.
+const LONGEST: usize = 600;
+
+fn main() {
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/kwal-protocol/tests/vectors");
+    for (index, key) in ApiKey::ALL.iter().enumerate() {
+        let mut taken = HashMap::new();
+        for vector in lines(&vectors.join(format!("messages/{key}.jsonl.gz"))) {
+            let direction = u8::from(vector["kind"] == "response");
+            let version = vector["version"].as_u64().expect("a version") as u8;
+            let body = unhex(&vector["hex"]);
+            // Of each version one that has something in it.
+            if !(8..=LONGEST).contains(&body.len()) || taken.insert((direction, version), ()).is_some() {
+                continue;
+            }
+            let seed = [&[direction, index as u8, version], &body[..]].concat();
+            write("protocol_reader", &format!("{key}-{direction}-{version}"), &seed);
+        }
+    }
+    let mut taken = HashMap::new();
+    for vector in lines(&vectors.join("records.jsonl.gz")) {
+        let bytes = unhex(&vector["hex"]);
+        // The name without its number is the family and the codec.
+        let name = vector["name"].as_str().expect("a name");
+        let kind = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
+        if bytes.len() > LONGEST || taken.insert(kind.clone(), ()).is_some() {
+            continue;
+        }
+        write("record_batch_reader", &kind, &[&[1], &bytes[..]].concat());
+        for codec in ["gzip", "snappy", "lz4", "zstd"] {
+            // Behind the header of a batch of magic 2 lies what its codec made.
+            if kind.contains(codec) && bytes.get(16) == Some(&2) && bytes.len() > 61 {
+                write(&format!("decompress_{codec}"), &kind, &bytes[61..]);
+            }
+        }
+    }
+}
+
+fn write(target: &str, name: &str, seed: &[u8]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join(name), seed).expect("a file");
+}
+
+fn lines(file: &Path) -> Vec<Value> {
+    let mut text = String::new();
+    let packed = fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    GzDecoder::new(&packed[..]).read_to_string(&mut text).expect("a gzipped text");
+    text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+fn unhex(value: &Value) -> Vec<u8> {
+    let digits: Vec<_> = value.as_str().expect("a text").chars().map(|c| c.to_digit(16).expect("hex") as u8).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
