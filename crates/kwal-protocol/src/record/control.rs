@@ -35,7 +35,7 @@ impl ControlRecord {
     /// Reads a record of a control batch. Versions above the known ones only add at the end.
     ///
     /// # Errors
-    /// If the key, or the value of an end of a transaction, is null or too short.
+    /// If the key, or the value of an end of a transaction, is null, too short or of a negative version.
     pub fn decode(record: &RecordView<'_>) -> Result<Self, DecodeError> {
         Self::from_key_and_value(record.key, record.value)
     }
@@ -46,14 +46,16 @@ impl ControlRecord {
     /// Those of [`decode`](Self::decode).
     pub fn from_key_and_value(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Self, DecodeError> {
         let key = Field { name: "key", bytes: key };
-        let key_version = i16::from_be_bytes(key.array(0)?);
+        let key_version = key.version()?;
         let control_type = ControlType(i16::from_be_bytes(key.array(2)?));
         let committed = match control_type {
             ControlType::ABORT => false,
             ControlType::COMMIT => true,
             _ => return Ok(Self::Other { key_version, control_type }),
         };
-        let coordinator_epoch = i32::from_be_bytes(Field { name: "value", bytes: value }.array(2)?);
+        let value = Field { name: "value", bytes: value };
+        let coordinator_epoch = i32::from_be_bytes(value.array(2)?);
+        value.version()?;
         Ok(Self::EndTransaction(EndTransaction { key_version, committed, coordinator_epoch }))
     }
 
@@ -133,6 +135,15 @@ struct Field<'a> {
 }
 
 impl Field<'_> {
+    /// What it begins with.
+    fn version(&self) -> Result<i16, DecodeError> {
+        let version = i16::from_be_bytes(self.array(0)?);
+        if version >= 0 {
+            return Ok(version);
+        }
+        Err(DecodeError { kind: DecodeErrorKind::InvalidValue(version.into()), at: 0, field: self.name })
+    }
+
     fn array<const N: usize>(&self, at: usize) -> Result<[u8; N], DecodeError> {
         let bytes = self.bytes.ok_or(DecodeErrorKind::UnexpectedNull);
         let array = bytes.and_then(|bytes| {
@@ -173,5 +184,7 @@ mod tests {
         assert_eq!(fault(Some(&[0, 0, 0]), None), "the input ends too early at byte 2 in key");
         assert_eq!(fault(Some(&[0; 4]), None), "null where a value is needed at byte 2 in value");
         assert_eq!(fault(Some(&[0; 4]), Some(&[0; 5])), "the input ends too early at byte 2 in value");
+        assert_eq!(fault(Some(&[255, 255, 0, 0]), None), "-1 is not allowed here at byte 0 in key");
+        assert_eq!(fault(Some(&[0; 4]), Some(&[128; 6])), "-32640 is not allowed here at byte 0 in value");
     }
 }
