@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `api`, `kind`, `version`, `hex` | `hex`: encoded again from the fields; `json`: the fields |
 //! | `api`, `kind`, `version`, `json` | `hex`: encoded from the fields |
-//! | `hex` alone: the content of a `records` field | `batches`; `consumedBytes`: where the last whole one ends; `hex`: those that are not compressed, encoded again from their records |
+//! | `hex` alone: the content of a `records` field | `batches`; `consumedBytes`: where the last whole one ends; `hex`: those that are not compressed, encoded again from their records, messages of magic 0 and 1 too |
 //!
 //! `kind` is `request`, `response` or `header`; the APIs of headers are `RequestHeader` and `ResponseHeader`. Bodies come
 //! without a header, and nothing comes with its length in front. Other keys are passed over. `ok` is false if something is

@@ -382,8 +382,14 @@ fn batches() -> Samples {
     samples! {
         "Length": BatchError { kind: BatchErrorKind::Length(5), position: 0, base_offset: None },
         "TooShort": batch(BatchErrorKind::TooShort(40)),
-        "Magic": batch(BatchErrorKind::Magic(1)),
+        "Magic": batch(BatchErrorKind::Magic(3)),
         "Checksum": batch(checksum()),
+        "NoMessages": batch(BatchErrorKind::NoMessages),
+        "Nested": batch(BatchErrorKind::Nested { index: 4 }),
+        "WrapperOffset": batch(BatchErrorKind::WrapperOffset { offset: 42, last: 43 }),
+        "CodecOfLaterMagic":
+            batch(BatchErrorKind::CodecOfLaterMagic { magic: 1, codec: Compression::Zstd }),
+        "OffsetsApart": batch(BatchErrorKind::OffsetsApart { first: 42, other: 1 << 40 }),
         "Compression": batch(BatchErrorKind::Compression(CompressionError::NotBuiltIn { codec: Compression::Zstd })),
         "Count": batch(BatchErrorKind::Count(-1)),
         "RecordsMissing": batch(BatchErrorKind::RecordsMissing { count: 10, found: 7 }),
@@ -397,6 +403,7 @@ fn builds() -> Samples {
         "Empty": BuildError::Empty,
         "TooLarge": BuildError::TooLarge,
         "TooManyRecords": BuildError::TooManyRecords,
+        "NoMessage": BuildError::NoMessage { magic: 1 },
         "Compression": BuildError::Compression(CompressionError::NotBuiltIn { codec: Compression::Zstd }),
     }
 }

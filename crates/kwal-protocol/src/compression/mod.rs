@@ -105,6 +105,17 @@ impl Compression {
     }
 }
 
+impl Compression {
+    /// The same for messages of magic 0, whose LZ4 frames have a header with a wrong checksum.
+    pub(crate) fn decompress_magic_0(self, input: &[u8], limit: usize) -> Result<Vec<u8>, CompressionError> {
+        match self {
+            #[cfg(feature = "compression-lz4")]
+            Self::Lz4 => lz4::decompress_unchecked_header(input, limit),
+            _ => self.decompress(input, limit),
+        }
+    }
+}
+
 impl fmt::Display for Compression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

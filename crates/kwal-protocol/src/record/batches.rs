@@ -4,7 +4,7 @@ use std::iter::FusedIterator;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{BatchError, BatchErrorKind, BatchHeader, Records, crc, header::TimestampType};
+use super::{BatchError, BatchErrorKind, BatchHeader, Records, crc, header::TimestampType, legacy};
 use crate::compression::Compression;
 
 /// The batches in the content of a `records` field, as a Fetch response or a log segment has it.
@@ -12,6 +12,8 @@ use crate::compression::Compression;
 /// A last batch that is cut off ends the iteration without an error, since brokers cut at the fetch limit: what is whole
 /// is handed out, [`torn`](Self::torn) is the rest. Everything else that is not as it should be is an error, after which
 /// nothing more comes. The checksum of a batch is compared before it is handed out. Nothing is copied.
+///
+/// Messages of magic 0 and 1, which old logs have, come as batches too, each as one: see [`Batch::magic`].
 ///
 /// ```
 /// use bytes::Bytes;
@@ -69,10 +71,10 @@ impl Batches {
         let length = i32::from_be_bytes(*length);
         let error = |kind| BatchError { kind, position, base_offset: Some(base_offset) };
         let size = match usize::try_from(length) {
-            Ok(length) if length >= MIN_LENGTH => length + BatchHeader::LOG_OVERHEAD,
+            Ok(length) if length >= legacy::MIN_SIZE as usize => length + BatchHeader::LOG_OVERHEAD,
             _ => return Err(error(BatchErrorKind::Length(length))),
         };
-        let Some(&magic) = rest.get(MAGIC_AT) else { return Ok(None) };
+        let Some(&magic) = rest.get(legacy::MAGIC_AT) else { return Ok(None) };
         // In Kafka's order: a magic that there is not is an error even if the batch is cut off.
         let magic = magic as i8;
         if !(0..=BatchHeader::MAGIC).contains(&magic) {
@@ -80,7 +82,9 @@ impl Batches {
         }
         let Some(batch) = rest.get(..size) else { return Ok(None) };
         if magic != BatchHeader::MAGIC {
-            return Err(error(BatchErrorKind::Magic(magic)));
+            let header = legacy::header(batch).map_err(error)?;
+            self.consumed += size;
+            return Ok(Some(Batch { header, position, bytes: self.bytes.slice(position..self.consumed) }));
         }
         let Some(header) = batch.first_chunk::<{ BatchHeader::LEN }>() else {
             return Err(error(BatchErrorKind::TooShort(size)));
@@ -119,6 +123,15 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Which format it is in: 2, or 0 or 1 for what brokers before 0.11 wrote.
+    ///
+    /// Those have messages instead of batches: a `Batch` is one of them, or a wrapper that has others in it, compressed. Its
+    /// [header](Self::header) has what a message has and is without a producer. The offset of a wrapper is that of the last
+    /// message in it; only [`records`](Self::records) knows the others, and how many they are.
+    pub const fn magic(&self) -> i8 {
+        self.header.magic
+    }
+
     /// What stands before the records.
     pub const fn header(&self) -> &BatchHeader {
         &self.header
@@ -140,6 +153,8 @@ impl Batch {
     }
 
     /// The offset that the records' deltas count from; compaction may have taken the record that had it.
+    ///
+    /// In a wrapper of [magic](Self::magic) 0 or 1 it is the last offset, and records come before it.
     pub const fn base_offset(&self) -> i64 {
         self.header.base_offset
     }
@@ -175,6 +190,9 @@ impl Batch {
     /// If the codec is unknown or not built in, the compressed bytes are corrupt or give more than `limit` bytes, or the
     /// number of records is negative. `limit` is not applied to what is not compressed.
     pub fn records(&self, limit: usize) -> Result<Records, BatchError> {
+        if self.header.magic != BatchHeader::MAGIC {
+            return self.messages(limit).map_err(|kind| self.error(kind));
+        }
         let count = self.header.count;
         let count = u32::try_from(count).map_err(|_| self.error(BatchErrorKind::Count(count)))?;
         let body = self.bytes.slice(BatchHeader::LEN..);
@@ -187,11 +205,26 @@ impl Batch {
         Ok(Records::new(self.header, self.position, count, body))
     }
 
+    /// The same for the formats before magic 2.
+    #[cold]
+    fn messages(&self, limit: usize) -> Result<Records, BatchErrorKind> {
+        legacy::records(self, |codec, value| {
+            let lenient = self.header.magic == 0;
+            let decompressed =
+                if lenient { codec.decompress_magic_0(value, limit) } else { codec.decompress(value, limit) };
+            Ok(decompressed?.into())
+        })
+    }
+
     /// A copy with the fields that a broker sets on append. They are outside of the checksum.
+    ///
+    /// Before magic 2 it is the offset alone, and that of a wrapper's last message.
     pub fn to_bytes_at(&self, base_offset: i64, partition_leader_epoch: i32) -> Bytes {
         let mut bytes = BytesMut::from(&self.bytes[..]);
         bytes[..8].copy_from_slice(&base_offset.to_be_bytes());
-        bytes[12..16].copy_from_slice(&partition_leader_epoch.to_be_bytes());
+        if self.header.magic == BatchHeader::MAGIC {
+            bytes[12..16].copy_from_slice(&partition_leader_epoch.to_be_bytes());
+        }
         bytes.freeze()
     }
 
@@ -199,8 +232,3 @@ impl Batch {
         BatchError { kind, position: self.position, base_offset: Some(self.header.base_offset) }
     }
 }
-
-/// Where the magic is, in all formats.
-const MAGIC_AT: usize = 16;
-/// The smallest that a length field can say, in all formats.
-const MIN_LENGTH: usize = 14;

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::{compression::CompressionError, error::DecodeError};
+use crate::{
+    compression::{Compression, CompressionError},
+    error::DecodeError,
+};
 
 /// A batch that cannot be read, and where it stands.
 ///
@@ -29,7 +32,7 @@ pub enum BatchErrorKind {
     /// The batch is shorter than its header.
     #[error("it has {0} bytes, fewer than its header takes")]
     TooShort(usize),
-    /// A format that there is not, or that is not read.
+    /// A format that there is not.
     #[error("its magic {0} is not one that can be read")]
     Magic(i8),
     /// The bytes are not those that were written.
@@ -39,6 +42,39 @@ pub enum BatchErrorKind {
         stored: u32,
         /// What its bytes give.
         computed: u32,
+    },
+    /// A wrapper of magic 0 or 1 that should have messages in it has none.
+    #[error("its codec says that there are messages in it, and there are none")]
+    NoMessages,
+    /// A message in a wrapper of magic 0 or 1 is a wrapper too.
+    #[error("message {index} in it is compressed once more")]
+    Nested {
+        /// Which one, counted from 0.
+        index: u32,
+    },
+    /// A wrapper of magic 1 has not the offset of the last message in it.
+    #[error("its offset {offset} is below {last}, that of the last message in it")]
+    WrapperOffset {
+        /// The wrapper's.
+        offset: i64,
+        /// The last message's.
+        last: i64,
+    },
+    /// A codec that there was only later.
+    #[error("its codec {codec} is none of magic {magic}")]
+    CodecOfLaterMagic {
+        /// What the batch is in.
+        magic: i8,
+        /// What it claims to be compressed with.
+        codec: Compression,
+    },
+    /// The offsets of a wrapper's messages are too far apart for a [`RawBatch`](super::RawBatch).
+    #[error("its offsets {first} and {other} are too far apart")]
+    OffsetsApart {
+        /// The first message's.
+        first: i64,
+        /// That of another, or of the wrapper.
+        other: i64,
     },
     /// It cannot be decompressed.
     #[error("its records cannot be decompressed")]
@@ -81,6 +117,12 @@ pub enum BuildError {
     /// More records than their count can say.
     #[error("a batch cannot have more than 2147483647 records")]
     TooManyRecords,
+    /// More than one record, headers or a codec, which a message of magic 0 or 1 cannot have or which is only read.
+    #[error("a message of magic {magic} is one record, without headers and codec")]
+    NoMessage {
+        /// What was to be written.
+        magic: i8,
+    },
     /// It cannot be compressed.
     #[error("the records cannot be compressed")]
     Compression(#[from] CompressionError),

@@ -6,6 +6,9 @@ use crate::{
 };
 
 /// The 61 bytes before the records of a batch (magic 2, KIP-98), as they are on the wire.
+///
+/// A message of magic 0 or 1 has fewer fields: of those here it has the offset, the size, the checksum (CRC-32), the
+/// attributes, and in magic 1 the timestamp. The others are as in the batch of a producer without an id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BatchHeader {
     /// The offset that the deltas of the records count from. A broker sets it on append; outside of the checksum.
@@ -32,7 +35,7 @@ pub struct BatchHeader {
     pub producer_epoch: i16,
     /// The sequence number of the first record, −1 if there is none.
     pub base_sequence: i32,
-    /// How many records there are; 0 in a batch that compaction emptied.
+    /// How many records there are; 0 in a batch that compaction emptied, −1 in a wrapper of magic 0 or 1, which does not say.
     pub count: i32,
 }
 
@@ -142,7 +145,9 @@ impl BatchHeader {
 
     /// Whose clock made the timestamps.
     pub const fn timestamp_type(&self) -> TimestampType {
-        if self.attributes & Self::LOG_APPEND_TIME == 0 {
+        if self.magic == 0 {
+            TimestampType::NoTimestamp
+        } else if self.attributes & Self::LOG_APPEND_TIME == 0 {
             TimestampType::CreateTime
         } else {
             TimestampType::LogAppendTime
@@ -151,17 +156,22 @@ impl BatchHeader {
 
     /// Whether the batch belongs to a transaction.
     pub const fn is_transactional(&self) -> bool {
-        self.attributes & Self::TRANSACTIONAL != 0
+        self.has(Self::TRANSACTIONAL)
     }
 
     /// Whether the records are for the client and not for the application: see [`ControlRecord`](super::ControlRecord).
     pub const fn is_control(&self) -> bool {
-        self.attributes & Self::CONTROL != 0
+        self.has(Self::CONTROL)
     }
 
     /// From when on compaction may remove the tombstones and markers in here (KIP-534), in milliseconds since the epoch.
     pub const fn delete_horizon_ms(&self) -> Option<i64> {
-        if self.attributes & Self::DELETE_HORIZON == 0 { None } else { Some(self.base_timestamp) }
+        if self.has(Self::DELETE_HORIZON) { Some(self.base_timestamp) } else { None }
+    }
+
+    /// Whether a bit is set that means something since magic 2.
+    const fn has(&self, bit: i16) -> bool {
+        self.magic >= Self::MAGIC && self.attributes & bit != 0
     }
 }
 
@@ -194,6 +204,8 @@ pub enum TimestampType {
     CreateTime,
     /// The broker's, when it appended the batch.
     LogAppendTime,
+    /// There are none: magic 0.
+    NoTimestamp,
 }
 
 /// What stands where a record has no timestamp.

@@ -4,14 +4,20 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::Error as _};
+use serde_json::Value;
 
 use super::{
-    BatchHeader, ControlRecord, Header, Headers, RawBatch, RawRecord, TimestampType, control::ControlType,
+    BatchHeader, ControlRecord, Header, Headers, NO_TIMESTAMP, RawBatch, RawRecord, TimestampType,
+    control::ControlType,
 };
+use crate::compression::CompressionError;
 
 impl Serialize for RawBatch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let header = &self.header;
+        if header.magic < BatchHeader::MAGIC {
+            return MessageOut::new(self).map_err(S::Error::custom)?.serialize(serializer);
+        }
         let batch = BatchOut {
             position: self.position,
             size_in_bytes: header.size_in_bytes(),
@@ -43,7 +49,12 @@ impl Serialize for RawBatch {
 
 impl<'de> Deserialize<'de> for RawBatch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let batch = BatchIn::deserialize(deserializer)?;
+        let json = Value::deserialize(deserializer)?;
+        if json.get("magic").is_some_and(|magic| *magic == 0 || *magic == 1) {
+            let message: MessageIn = serde_json::from_value(json).map_err(de::Error::custom)?;
+            return message.into_raw().map_err(de::Error::custom);
+        }
+        let batch: BatchIn = serde_json::from_value(json).map_err(de::Error::custom)?;
         let count = i32::try_from(batch.records.len()).map_err(de::Error::custom)?;
         Ok(Self {
             position: batch.position,
@@ -127,6 +138,63 @@ impl<'a> RecordOut<'a> {
             offset_delta: record.offset_delta,
         }
     }
+}
+
+/// A message of magic 0 or 1, or a wrapper.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageOut<'a> {
+    position: usize,
+    size_in_bytes: i64,
+    magic: i8,
+    crc: u32,
+    offset: i64,
+    message_size: i32,
+    attributes: i16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<i64>,
+    compression: &'static str,
+    timestamp_type: &'static str,
+    base_offset: i64,
+    last_offset: i64,
+    max_timestamp: i64,
+    records: Vec<MessageRecordOut<'a>>,
+}
+
+impl<'a> MessageOut<'a> {
+    fn new(batch: &'a RawBatch) -> Result<Self, CompressionError> {
+        let header = &batch.header;
+        let record = |record: &'a RawRecord| MessageRecordOut {
+            offset: batch.offset(record),
+            timestamp: batch.timestamp_ms(record),
+            key: record.key.as_deref().map(Hex),
+            value: record.value.as_deref().map(Hex),
+        };
+        Ok(Self {
+            position: batch.position,
+            size_in_bytes: header.size_in_bytes(),
+            magic: header.magic,
+            crc: header.crc,
+            offset: header.last_offset(),
+            message_size: header.batch_length,
+            attributes: header.attributes,
+            timestamp: (header.magic != 0).then_some(header.base_timestamp),
+            compression: header.compression()?.name(),
+            timestamp_type: header.timestamp_type().name(),
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            max_timestamp: header.max_timestamp,
+            records: batch.records.iter().map(record).collect(),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct MessageRecordOut<'a> {
+    offset: i64,
+    timestamp: i64,
+    key: Option<Hex<'a>>,
+    value: Option<Hex<'a>>,
 }
 
 struct HeaderOut<'a>(&'a Header);
@@ -219,6 +287,68 @@ impl From<RecordIn> for RawRecord {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageIn {
+    #[serde(default)]
+    position: usize,
+    magic: i8,
+    #[serde(default)]
+    crc: u32,
+    offset: i64,
+    #[serde(default)]
+    message_size: i32,
+    attributes: i16,
+    timestamp: Option<i64>,
+    records: Vec<MessageRecordIn>,
+}
+
+impl MessageIn {
+    fn into_raw(self) -> Result<RawBatch, String> {
+        let timestamp = match (self.magic, self.timestamp) {
+            (0, _) => NO_TIMESTAMP,
+            (_, Some(timestamp)) => timestamp,
+            (_, None) => return Err("missing field `timestamp`".to_owned()),
+        };
+        let base_offset = self.records.first().map_or(self.offset, |record| record.offset);
+        let delta = |offset: i64| {
+            let delta = i32::try_from(i128::from(offset) - i128::from(base_offset));
+            delta.map_err(|_| format!("the offsets {base_offset} and {offset} are too far apart"))
+        };
+        let header = BatchHeader {
+            base_offset,
+            batch_length: self.message_size,
+            magic: self.magic,
+            crc: self.crc,
+            attributes: self.attributes,
+            last_offset_delta: delta(self.offset)?,
+            base_timestamp: timestamp,
+            max_timestamp: timestamp,
+            count: i32::try_from(self.records.len()).map_err(|error| error.to_string())?,
+            ..BatchHeader::default()
+        };
+        let record = |record: MessageRecordIn| {
+            Ok(RawRecord {
+                timestamp_delta: record.timestamp.wrapping_sub(timestamp),
+                offset_delta: delta(record.offset)?,
+                key: record.key.map(|Unhex(bytes)| bytes),
+                value: record.value.map(|Unhex(bytes)| bytes),
+                ..RawRecord::default()
+            })
+        };
+        let records = self.records.into_iter().map(record).collect::<Result<_, String>>()?;
+        Ok(RawBatch { position: self.position, header, records })
+    }
+}
+
+#[derive(Deserialize)]
+struct MessageRecordIn {
+    offset: i64,
+    timestamp: i64,
+    key: Option<Unhex>,
+    value: Option<Unhex>,
+}
+
+#[derive(Deserialize)]
 struct HeaderIn {
     key: String,
     value: Option<Unhex>,
@@ -230,6 +360,7 @@ impl TimestampType {
         match self {
             Self::CreateTime => "CREATE_TIME",
             Self::LogAppendTime => "LOG_APPEND_TIME",
+            Self::NoTimestamp => "NO_TIMESTAMP_TYPE",
         }
     }
 }

@@ -13,6 +13,7 @@
 //!   whatever is in the batch: control batches and those that compaction emptied move the position too.
 //! * Writing: [`BatchBuilder`] writes each record once, [`EncodedBatch`] is the result, into which producer id, epoch and
 //!   sequence are [stamped](EncodedBatch::stamp) without going over the records again.
+//! * What brokers before 0.11 wrote, messages of magic 0 and 1, is read the same way: see [`Batch::magic`].
 //! * [`RawBatch`] is a batch with every field laid open, for tools, brokers and tests.
 
 mod batches;
@@ -24,6 +25,7 @@ mod header;
 mod headers;
 #[cfg(feature = "serde")]
 mod json;
+mod legacy;
 mod raw;
 mod records;
 

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    Batch, BatchError, BatchHeader, BuildError, EncodedBatch, Headers, RecordView, builder::Fields,
-    control::ControlRecord, header::sequence, records::timestamp_ms,
+    Batch, BatchError, BatchErrorKind, BatchHeader, BuildError, EncodedBatch, Headers, RecordView, Records,
+    builder::Fields, control::ControlRecord, header::sequence, legacy, records::timestamp_ms,
 };
 use crate::error::DecodeError;
 
@@ -14,6 +14,9 @@ use crate::error::DecodeError;
 /// of a broker. With the feature `serde` it is JSON, named as Kafka names the fields, with the keys and values in hex and
 /// what follows from the fields (`lastOffset`, `compression`, the offset of a record …) beside them; reading passes over
 /// what follows.
+///
+/// A message of magic 0 or 1 has what its [`BatchHeader`] says it has, and one record; only reading gives it more, those that
+/// are compressed in it. Its base offset is then that of the first record, and the last offset its own.
 ///
 /// ```
 /// use kwal_protocol::record::{BatchHeader, Batches, RawBatch, RawRecord};
@@ -44,6 +47,9 @@ impl RawBatch {
     /// Those of [`Batch::records`] and of its records.
     pub fn from_batch(batch: &Batch, limit: usize) -> Result<Self, BatchError> {
         let records = batch.records(limit)?;
+        if batch.magic() != BatchHeader::MAGIC {
+            return Self::from_messages(batch, &records);
+        }
         let raw = |record: RecordView<'_>| {
             let owned = record.slice_of(records.bytes());
             RawRecord {
@@ -59,11 +65,44 @@ impl RawBatch {
         Ok(Self { position: batch.position(), header: *batch.header(), records })
     }
 
+    fn from_messages(batch: &Batch, records: &Records) -> Result<Self, BatchError> {
+        let mut header = *batch.header();
+        let error =
+            |kind| BatchError { kind, position: batch.position(), base_offset: Some(header.base_offset) };
+        let mut raw = Vec::new();
+        let mut first = None;
+        let delta = |first: i64, other: i64| {
+            let delta = i32::try_from(i128::from(other) - i128::from(first));
+            delta.map_err(|_| error(BatchErrorKind::OffsetsApart { first, other }))
+        };
+        for record in records {
+            let record = record?;
+            let owned = record.slice_of(records.bytes());
+            raw.push(RawRecord {
+                attributes: 0,
+                timestamp_delta: record.timestamp_ms.wrapping_sub(header.base_timestamp),
+                offset_delta: delta(*first.get_or_insert(record.offset), record.offset)?,
+                key: owned.key,
+                value: owned.value,
+                headers: owned.headers,
+            });
+        }
+        let first = first.unwrap_or(header.base_offset);
+        header.last_offset_delta = delta(first, header.base_offset)?;
+        header.base_offset = first;
+        header.count = raw.len() as i32;
+        Ok(Self { position: batch.position(), header, records: raw })
+    }
+
     /// The bytes of the batch, compressed as its attributes say.
     ///
     /// # Errors
-    /// If it does not fit in its length field, or its codec is unknown or not built in.
+    /// If it does not fit in its length field, or its codec is unknown or not built in. Messages of magic 0 and 1 that are
+    /// compressed are only read.
     pub fn encode(&self) -> Result<Bytes, BuildError> {
+        if matches!(self.header.magic, 0 | 1) {
+            return legacy::encode(self);
+        }
         let mut records = Vec::new();
         for record in &self.records {
             let fields = Fields {

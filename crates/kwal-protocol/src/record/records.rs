@@ -4,9 +4,7 @@ use std::iter::FusedIterator;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{
-    BatchError, BatchErrorKind, BatchHeader, Header, HeaderView, Headers, TimestampType, header::sequence,
-};
+use super::{BatchError, BatchErrorKind, BatchHeader, Header, HeaderView, Headers, header::sequence, legacy};
 use crate::{
     error::{DecodeError, DecodeErrorKind},
     varint,
@@ -22,11 +20,24 @@ pub struct Records {
     position: usize,
     count: u32,
     body: Bytes,
+    /// Before magic 2: what is added to the offsets in there.
+    shift: i64,
 }
 
 impl Records {
     pub(super) const fn new(header: BatchHeader, position: usize, count: u32, body: Bytes) -> Self {
-        Self { header, position, count, body }
+        Self { header, position, count, body, shift: 0 }
+    }
+
+    /// Messages of magic 0 or 1, which were all looked at.
+    pub(super) const fn of_messages(
+        header: BatchHeader,
+        position: usize,
+        count: u32,
+        body: Bytes,
+        shift: i64,
+    ) -> Self {
+        Self { header, position, count, body, shift }
     }
 
     /// The header of the batch they are in.
@@ -34,12 +45,12 @@ impl Records {
         &self.header
     }
 
-    /// How many there are, by the batch's header.
+    /// How many there are, by the batch's header; before magic 2, by counting them.
     pub const fn count(&self) -> u32 {
         self.count
     }
 
-    /// The records section, uncompressed.
+    /// The records section, uncompressed; before magic 2, the messages.
     pub const fn bytes(&self) -> &Bytes {
         &self.body
     }
@@ -122,17 +133,17 @@ pub struct RecordView<'a> {
     pub timestamp_ms: i64,
     /// The producer's number for it, −1 if there is none.
     pub sequence: i32,
-    /// A byte that nobody uses.
+    /// A byte that nobody uses; before magic 2, the attributes of the message.
     pub attributes: i8,
-    /// The timestamp less the batch's base, as it is on the wire.
+    /// The timestamp less the batch's base, as it is on the wire; 0 before magic 2.
     pub timestamp_delta: i64,
-    /// The offset less the batch's base, as it is on the wire.
+    /// The offset less the batch's base, as it is on the wire; 0 before magic 2.
     pub offset_delta: i32,
     /// Null, empty or anything.
     pub key: Option<&'a [u8]>,
     /// Null (which deletes the key in a compacted topic), empty or anything.
     pub value: Option<&'a [u8]>,
-    headers: HeadersIter<'a>,
+    pub(super) headers: HeadersIter<'a>,
 }
 
 impl<'a> RecordView<'a> {
@@ -286,9 +297,10 @@ impl FusedIterator for HeadersIter<'_> {}
 /// The time of a record: the batch's if the broker set it, whatever the delta says.
 #[inline]
 pub(super) const fn timestamp_ms(batch: &BatchHeader, delta: i64) -> i64 {
-    match batch.timestamp_type() {
-        TimestampType::LogAppendTime => batch.max_timestamp,
-        TimestampType::CreateTime => batch.base_timestamp.wrapping_add(delta),
+    if batch.magic >= BatchHeader::MAGIC && batch.attributes & BatchHeader::LOG_APPEND_TIME != 0 {
+        batch.max_timestamp
+    } else {
+        batch.base_timestamp.wrapping_add(delta)
     }
 }
 
@@ -306,6 +318,9 @@ impl Walk {
         if self.index == records.count || self.done {
             return self.end(records).map(Err);
         }
+        if records.header.magic != BatchHeader::MAGIC {
+            return Some(self.next_message(records));
+        }
         let rest = &records.body[self.at..];
         let mut reader = Reader(rest);
         match reader.record(&records.header) {
@@ -315,6 +330,23 @@ impl Walk {
                 Some(Ok(record))
             }
             Err(fault) => Some(Err(self.fail(records, fault, reader.0.len()))),
+        }
+    }
+
+    /// The same for the formats before magic 2.
+    #[cold]
+    fn next_message<'a>(&mut self, records: &'a Records) -> Result<RecordView<'a>, BatchError> {
+        match legacy::view(&records.body[self.at..], &records.header, records.shift) {
+            Ok((view, size)) => {
+                self.at += size;
+                self.index += 1;
+                Ok(view)
+            }
+            Err(error) => {
+                self.done = true;
+                let error = DecodeError { at: self.at + error.at, ..error };
+                Err(records.error(BatchErrorKind::Record { index: self.index, error }))
+            }
         }
     }
 

@@ -183,6 +183,8 @@ fn place(
 const BY_ID: i16 = 13;
 /// The first version that takes zstd (KIP-110).
 const TAKES_ZSTD: i16 = 7;
+/// Where the magic is in a batch, as in every older format.
+const MAGIC_AT: usize = 16;
 /// The id of a producer that has none.
 const NO_PRODUCER: i64 = -1;
 
@@ -201,14 +203,14 @@ fn sole_batch(records: Bytes, config: &TopicConfig, version: i16) -> Result<Batc
             return Err(Refusal::saying(ErrorCode::MESSAGE_TOO_LARGE, message));
         }
     }
+    // Before its checksum is looked at, which older formats have elsewhere.
+    if matches!(records.get(MAGIC_AT), Some(0 | 1)) {
+        return Err(invalid("a batch needs magic 2"));
+    }
     let mut batches = Batches::new(records);
     let batch =
         batches.next().ok_or_else(|| invalid("a partition needs a whole batch"))?.map_err(unreadable)?;
-    let header = *batch.header();
-    if header.magic != BatchHeader::MAGIC {
-        return Err(invalid("a batch needs magic 2"));
-    }
-    match header.compression() {
+    match batch.header().compression() {
         Ok(Compression::Zstd) if version < TAKES_ZSTD => {
             let message = format!("Produce {version} does not take zstd");
             return Err(Refusal::saying(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message));
@@ -225,11 +227,7 @@ fn sole_batch(records: Bytes, config: &TopicConfig, version: i16) -> Result<Batc
 }
 
 fn unreadable(error: BatchError) -> Refusal {
-    let code = match error.kind {
-        BatchErrorKind::Magic(0 | 1) => ErrorCode::INVALID_RECORD,
-        _ => ErrorCode::CORRUPT_MESSAGE,
-    };
-    Refusal::saying(code, format!("{error}: {}", error.kind))
+    Refusal::saying(ErrorCode::CORRUPT_MESSAGE, format!("{error}: {}", error.kind))
 }
 
 /// What Kafka wants of the header of a client's batch.
