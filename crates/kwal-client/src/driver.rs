@@ -188,6 +188,10 @@ impl Driver {
             let has_room = self.waiting.len() < QUEUE && self.connection.outgoing_bytes() < HIGH_WATER;
             tokio::select! {
                 biased;
+                () = given_up(&mut self.ready) => {
+                    debug!("closing, nobody waits for it to be ready any more");
+                    return;
+                }
                 // Reads never wait for writes: a broker that is busy answering may not read.
                 read = receive(&mut self.read, &mut self.inbox, self.wanted) => self.received(read),
                 wrote = send(&mut self.write, &mut self.writing), if is_writing || !self.flushed => {
@@ -297,6 +301,14 @@ async fn send(
             result => result,
         },
         None => write.flush().await.map(|()| 0),
+    }
+}
+
+/// When who has asked for the connection does not want it any more.
+async fn given_up(ready: &mut Option<oneshot::Sender<Result<Arc<Session>, ConnectionError>>>) {
+    match ready {
+        Some(ready) => ready.closed().await,
+        None => pending().await,
     }
 }
 
