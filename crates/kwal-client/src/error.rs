@@ -305,6 +305,8 @@ impl Error {
                     Remedy::Refresh => Recovery::Refresh,
                 }
             }
+            // It would be as large again.
+            Self::Connection { source: ConnectionError::FrameTooLarge { .. }, .. } => Recovery::Fail,
             // The broker may be gone for good, and somebody else lead its partitions.
             Self::Connect { .. } | Self::Connection { .. } => Recovery::Refresh,
             Self::NoBroker { .. } => Recovery::Retry,
