@@ -385,7 +385,9 @@ impl OpenLane<'_> {
     ) -> Result<R::Response, Error> {
         let at = |outcome| {
             let mut at = place.at(R::KEY, Some(self.broker()));
-            at.outcome = outcome;
+            if R::KEY.changes_something() {
+                at.outcome = outcome;
+            }
             at
         };
         let call = self.link.session().encode(request, ours).map_err(|error| match error {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kwal_protocol::record::EncodedBatch;
+use kwal_protocol::{api::ApiKey, record::EncodedBatch};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
     time::Instant,
@@ -159,13 +159,19 @@ impl Drop for Open {
 
 /// Held by the writer; dropped with it, also when its runtime ends it.
 #[derive(Debug)]
-pub(super) struct Served(pub(super) Arc<Queue>);
+pub(super) struct Served {
+    pub(super) core: Arc<Core>,
+    pub(super) queue: Arc<Queue>,
+}
 
 impl Drop for Served {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.queue.state();
         state.closed = true;
-        // Their callers see that nobody will answer.
-        state.jobs.clear();
+        // Whose append was under way sees that nobody will answer; these were not looked at yet.
+        for job in state.jobs.drain(..) {
+            let at = self.core.place().at(ApiKey::PRODUCE, None);
+            drop(job.reply.send(Err(Error::Closed { at })));
+        }
     }
 }

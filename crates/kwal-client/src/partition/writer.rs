@@ -99,7 +99,7 @@ impl Writer {
 
     /// Appends until nobody is left to ask for it.
     pub(super) async fn run(mut self) {
-        let _served = Served(Arc::clone(&self.queue));
+        let _served = Served { core: Arc::clone(&self.core), queue: Arc::clone(&self.queue) };
         while let Some(job) = self.queue.next().await {
             let result = self.append(&job).await;
             let Job { reply, _room, .. } = job;
