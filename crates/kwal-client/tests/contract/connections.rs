@@ -188,13 +188,13 @@ fn calls_of_a_client_whose_runtime_is_gone_fail_at_once() {
             tokio::task::yield_now().await;
         }
         home.shutdown_background();
-        for call in [append, behind] {
+        for (call, outcome) in
+            [(append, Outcome::Unknown), (behind, Outcome::NotAppended), (fetch, Outcome::NotAppended)]
+        {
             let error = call.await.unwrap().unwrap_err();
             assert!(matches!(error, Error::Closed { .. }), "{error:?}");
-            assert_eq!(error.outcome(), Outcome::Unknown);
+            assert_eq!(error.outcome(), outcome);
         }
-        let error = fetch.await.unwrap().unwrap_err();
-        assert!(matches!(error, Error::Closed { .. }), "{error:?}");
 
         let errors = [
             partition.produce(record("d")).await.unwrap_err(),

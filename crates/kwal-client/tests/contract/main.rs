@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
 mod appends;
+mod cancellation;
 mod connections;
 mod deadlines;
+mod limits;
 mod lookup;
 mod order;
 mod producers;

@@ -1,0 +1,175 @@
+//! C9 and C11: memory is bounded, and who wants more waits.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use kwal_client::{
+    Limits, PartitionClient,
+    error::{Error, Outcome},
+};
+use kwal_protocol::{api::ApiKey, connection::ConnectionError, record::Compression};
+use kwal_testkit::Fault;
+
+use crate::support::{
+    HOUR, Wire, broker, builder, deadlines, large, log, open, polled, record, settle, timed,
+};
+
+async fn limited(wire: &Wire, limits: Limits) -> PartitionClient {
+    wire.builder().limits(limits).build().await.unwrap().partition_client("wal", 0).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_over_the_limit_is_refused_before_anything_is_sent() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let limits = Limits { batch: 10_000, ..Limits::default() };
+    let client = wire.builder().limits(limits).build().await.unwrap();
+    let mut codecs = vec![Compression::None];
+    if Compression::Lz4.is_built_in() {
+        // What is read again counts, too: small as it may be when it is sent.
+        codecs.push(Compression::Lz4);
+    }
+    for compression in codecs {
+        let partition = client.partition_client("wal", 0).compression(compression).await.unwrap();
+        let many = (0..1_000).flat_map(|i| record(i.to_string())).collect();
+        for (records, count) in [(large(10_000), 1), (large(9_990), 1), (many, 1_000)] {
+            let error = partition.produce(records).await.unwrap_err();
+            let Error::BatchTooLarge { size, records, limit: Some(10_000), .. } = &error else {
+                panic!("{error:?}")
+            };
+            assert!(*size > 10_000 && *records == count, "{size}");
+            assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotAppended, false));
+        }
+        assert_eq!(wire.count(ApiKey::PRODUCE), 0);
+    }
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    partition.produce(large(9_900)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn appends_beyond_the_budget_wait_and_are_let_in_later() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    // Room for three of these.
+    let limits = Limits { appends: 64 << 10, ..Limits::default() };
+    let client = wire.builder().limits(limits).build().await.unwrap();
+    let one = client.partition_client("wal", 0).await.unwrap();
+    let other = client.partition_client("wal", 1).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(5)));
+    let mut under_way: Vec<_> = (0..3).map(|_| Box::pin(one.produce(large(20 << 10)))).collect();
+    for append in &mut under_way {
+        assert!(polled(append, 1).await.is_none());
+    }
+    // All partitions of a client share it, and what waits for room is not on the log yet.
+    for _ in 0..3 {
+        assert!(polled(one.produce(large(20 << 10)), 1).await.is_none());
+        assert!(polled(other.produce(large(20 << 10)), 1).await.is_none());
+    }
+    let (appends, took) = timed(join_all(under_way)).await;
+    assert_eq!(
+        (appends.iter().filter(|produced| produced.is_ok()).count(), took),
+        (3, Duration::from_secs(5))
+    );
+    settle().await;
+    assert_eq!((broker.end_offset("wal", 0).unwrap(), broker.end_offset("wal", 1).unwrap()), (3, 0));
+
+    broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(5)));
+    let appends = (0..40).map(|i| match i % 2 {
+        0 => one.produce(large(20 << 10)),
+        _ => other.produce(large(20 << 10)),
+    });
+    assert!(join_all(appends).await.iter().all(Result::is_ok));
+    assert_eq!((broker.end_offset("wal", 0).unwrap(), broker.end_offset("wal", 1).unwrap()), (23, 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_larger_than_the_budget_goes_alone() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = limited(&wire, Limits { appends: 1, ..Limits::default() }).await;
+    let appends = join_all((0..10).map(|_| partition.produce(large(500_000)))).await;
+    assert!(appends.iter().all(Result::is_ok));
+    assert_eq!(wire.count(ApiKey::PRODUCE), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_room_ends_at_the_deadline() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.builder().limits(Limits { appends: 1, ..Limits::default() }).build().await.unwrap();
+    let one = client.partition_client("wal", 0).await.unwrap();
+    let other = client.partition_client("wal", 1).await.unwrap();
+    broker.on_all(ApiKey::PRODUCE, Fault::DelayRequest(HOUR));
+    let first = tokio::spawn(async move { timed(one.produce(record("a"))).await });
+    settle().await;
+    let (error, took) = timed(other.produce(record("b"))).await;
+    // The first ends a moment before, and lets it in.
+    assert!(took <= deadlines().operation, "{took:?}");
+    error.unwrap_err();
+    let (error, took) = first.await.unwrap();
+    assert_eq!(error.unwrap_err().outcome(), Outcome::Unknown);
+    assert!(took <= deadlines().operation, "{took:?}");
+
+    // Of one that never got in, nothing can be on the log.
+    broker.clear_faults();
+    broker.on_all(ApiKey::PRODUCE, Fault::Throttle(deadlines().operation * 3));
+    other.produce(record("c")).await.unwrap();
+    let (under_way, waiting) = tokio::join!(other.produce(record("d")), timed(other.produce(record("e"))));
+    under_way.unwrap_err();
+    let (error, took) = waiting;
+    assert_eq!((error.unwrap_err().outcome(), took), (Outcome::NotAppended, deadlines().operation));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_larger_than_the_limit_is_an_error_at_once() {
+    let broker = broker();
+    open(&broker).await.produce(large(100_000)).await.unwrap();
+    let wire = Wire::to(&broker);
+    let partition = limited(&wire, Limits { frame: 50_000, ..Limits::default() }).await;
+    let (error, took) = timed(partition.fetch(0)).await;
+    let error = error.unwrap_err();
+    let Error::Connection { source: ConnectionError::FrameTooLarge { len, max: 50_000, .. }, .. } = &error
+    else {
+        panic!("{error:?}")
+    };
+    assert!(*len > 100_000);
+    assert_eq!((took, error.is_retriable()), (Duration::ZERO, false));
+    assert_eq!(error.outcome(), Outcome::NotAppended, "reading appends nothing");
+    assert_eq!(wire.count(ApiKey::FETCH), 1);
+    partition.produce(record("a")).await.unwrap();
+    assert_eq!(partition.fetch(1).await.unwrap().next_offset, 2);
+}
+
+#[cfg(feature = "compression-lz4")]
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_unpacks_to_more_than_the_limit_is_an_error_with_its_offset() {
+    let broker = broker();
+    let client = builder(&broker).build().await.unwrap();
+    let writer = client.partition_client("wal", 0).compression(Compression::Lz4).await.unwrap();
+    writer.produce(record("a")).await.unwrap();
+    let produced = writer.produce(large(1 << 20)).await.unwrap();
+    assert!(produced.wire_bytes < 10_000);
+    let wire = Wire::to(&broker);
+    let reader = limited(&wire, Limits { decompressed: 1_000_000, ..Limits::default() }).await;
+    let fetched = reader.fetch(0).await.unwrap();
+    let mut batches = fetched.records();
+    assert_eq!(batches.next().unwrap().unwrap().iter().count(), 1);
+    let error = batches.next().unwrap().unwrap_err();
+    let Error::Corrupt { source, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(source.base_offset, Some(1));
+    assert_eq!(writer.fetch(0).await.unwrap().to_records().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_with_the_defaults_is_read_with_the_defaults() {
+    let broker = kwal_testkit::EmbeddedBroker::builder()
+        .topic_with("wal", 1, &[("max.message.bytes", "104857600")])
+        .start_in_memory()
+        .unwrap();
+    let partition = open(&broker).await;
+    let limit = Limits::default().batch;
+    partition.produce(large(limit - 200)).await.unwrap();
+    assert_eq!(partition.fetch(0).await.unwrap().to_records().unwrap().len(), 1);
+    partition.produce(large(limit)).await.unwrap_err();
+    assert_eq!(log(&broker).len(), 1);
+}
