@@ -164,32 +164,30 @@ impl Cluster {
 
     /// What is known of a topic, learnt after the answer number `stale`.
     pub(crate) async fn topic(&self, topic: &str, stale: u64) -> Result<Arc<TopicMetadata>, Error> {
-        let known =
-            |this: &Self| this.metadata().topics.get(topic).filter(|known| known.as_of > stale).cloned();
-        if let Some(known) = known(self) {
+        let known = || {
+            let metadata = self.metadata();
+            let known = metadata.topics.get(topic)?;
+            (known.as_of > stale && !known.error.is_error()).then(|| Arc::clone(known))
+        };
+        if let Some(known) = known() {
             return Ok(known);
         }
         let mut count = self.refresh.lock().await;
-        if let Some(known) = known(self) {
+        if let Some(known) = known() {
             return Ok(known);
         }
         self.ask_metadata(Some(&[topic]), &mut count).await?;
-        let place = Place { topic: Some(topic), partition: None };
-        match known(self) {
-            Some(known) => match known.error {
-                ErrorCode::NONE => Ok(known),
-                code => {
-                    self.forget(topic);
-                    Err(Error::Broker { code, message: None, at: place.at(ApiKey::METADATA, None) })
-                }
-            },
-            // The answer did not speak of the topic.
-            None => Err(Error::Broker {
-                code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-                message: None,
-                at: place.at(ApiKey::METADATA, None),
-            }),
+        if let Some(known) = known() {
+            return Ok(known);
         }
+        let code = match self.metadata().topics.get(topic) {
+            Some(told) if told.error.is_error() => told.error,
+            // The answer did not speak of the topic.
+            _ => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        };
+        self.forget(topic);
+        let place = Place { topic: Some(topic), partition: None };
+        Err(Error::Broker { code, message: None, at: place.at(ApiKey::METADATA, None) })
     }
 
     /// Asks anew, for these topics or for all.
