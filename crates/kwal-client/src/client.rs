@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kwal_protocol::{api::ApiKey, messages::MetadataRequest, wire::Uuid};
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode, messages::MetadataRequest, wire::Uuid};
 use kwal_transport::{Connect, HostPort};
 use tokio::runtime::Handle;
 
@@ -38,7 +38,17 @@ impl Client {
             MetadataRequest { topics: None, allow_auto_topic_creation: false, ..Default::default() };
         let mut attempts = self.cluster.attempts(ApiKey::METADATA, Place::default());
         let response = loop {
-            match attempts.within(self.cluster.call_any(&request)).await {
+            let attempt = async {
+                let response = self.cluster.call_any(&request).await?;
+                match response.error_code {
+                    ErrorCode::NONE => Ok(response),
+                    code => {
+                        let at = Place::default().at(ApiKey::METADATA, None);
+                        Err(Error::Broker { code, message: None, at })
+                    }
+                }
+            };
+            match attempts.within(attempt).await {
                 Ok(response) => break response,
                 Err(error) => attempts.again(error, 0).await?,
             }

@@ -254,6 +254,17 @@ async fn topics_are_listed_made_and_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_that_could_not_be_made_is_not_an_empty_one() {
+    let broker = broker();
+    let client = builder(&broker).build().await.unwrap();
+    broker.on(ApiKey::METADATA, Fault::Error(ErrorCode::LEADER_NOT_AVAILABLE));
+    assert_eq!(client.list_topics().await.unwrap().len(), 1);
+    broker.on(ApiKey::METADATA, Fault::Error(ErrorCode::REBOOTSTRAP_REQUIRED));
+    let error = client.list_topics().await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::REBOOTSTRAP_REQUIRED));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_topic_that_exists_may_be_of_the_same_call_if_an_answer_was_lost() {
     use kwal_client::error::Outcome;
     let broker = broker();
