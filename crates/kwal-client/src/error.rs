@@ -240,7 +240,8 @@ pub struct At {
 }
 
 impl Error {
-    /// What became of the append. Calls that append nothing are always [`Outcome::NotAppended`].
+    /// What became of the append, or of the topic that was to be created or deleted. Calls that change nothing are always
+    /// [`Outcome::NotAppended`].
     pub fn outcome(&self) -> Outcome {
         self.at().map_or(Outcome::NotAppended, |at| at.outcome)
     }
