@@ -8,8 +8,8 @@ use bytes::Bytes;
 use kwal_protocol::{
     compression::Compression,
     record::{
-        BatchBuilder, BatchError, Batches, Header, HeaderView, OwnedRecord, RawBatch, RecordView,
-        TimestampType, crc,
+        BatchBuilder, BatchError, BatchHeader, Batches, EncodedBatch, Header, HeaderView, NotForwardable,
+        OwnedRecord, RawBatch, RecordView, TimestampType, crc,
     },
 };
 use serde_json::Value;
@@ -150,6 +150,55 @@ fn a_producers_batches_are_built_to_the_byte() {
         seen += 1;
     }
     assert!(seen > 50, "{seen}");
+}
+
+/// What is sent on has the same records and checksum, and nothing of its sender; what brokers would refuse is not.
+#[test]
+fn fetched_batches_are_sent_on() {
+    let (mut sent, mut refused) = (0, [0; 6]);
+    for vector in readable() {
+        for batch in Batches::new(unhex(&vector["hex"])).map_while(Result::ok) {
+            let (name, header) = (&vector["name"], batch.header());
+            let fault = match EncodedBatch::from_fetched(&batch) {
+                Ok(sent_on) => {
+                    let again = Batches::new(sent_on.to_bytes()).next().unwrap().unwrap();
+                    assert_eq!(again.bytes()[61..], batch.bytes()[61..], "{name}");
+                    let expected = BatchHeader {
+                        base_offset: 0,
+                        partition_leader_epoch: -1,
+                        producer_id: -1,
+                        producer_epoch: -1,
+                        base_sequence: -1,
+                        attributes: header.attributes & BatchHeader::COMPRESSION_MASK,
+                        crc: again.header().crc,
+                        ..*header
+                    };
+                    assert_eq!(*again.header(), expected, "{name}");
+                    let stamped = sent_on.stamp(1, 2, 3).to_bytes();
+                    assert_eq!(Batches::new(stamped).next().unwrap().unwrap().header().producer_id, 1);
+                    sent += 1;
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            let (reason, is_so) = match fault {
+                NotForwardable::Magic { magic, .. } => (0, magic == header.magic && magic < 2),
+                NotForwardable::Control { .. } => (1, header.is_control()),
+                NotForwardable::Transactional { .. } => (2, header.is_transactional()),
+                NotForwardable::Holes { count, offsets, .. } => {
+                    (3, i64::from(count) != offsets || count <= 0)
+                }
+                NotForwardable::LogAppendTime { .. } => {
+                    (4, header.timestamp_type() == TimestampType::LogAppendTime)
+                }
+                NotForwardable::Codec { .. } => (5, header.compression().is_err()),
+                other => panic!("{name}: {other}"),
+            };
+            assert!(is_so, "{name}: {fault}");
+            refused[reason] += 1;
+        }
+    }
+    assert!(sent > 50 && refused.iter().all(|count| *count > 0), "{sent} {refused:?}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use kwal::{
         connection::{CallError, ConnectionError, CorrelationId, Misbehaviour, OtherProtocol, Stage},
         error::{DecodeError, DecodeErrorKind, EncodeError},
         error_code::ErrorCode,
-        record::{BatchError, BatchErrorKind, BuildError},
+        record::{BatchError, BatchErrorKind, BuildError, NotForwardable},
         wire::Uuid,
     },
     record::Compression,
@@ -75,6 +75,11 @@ fn every_text_is_in_the_snapshot() {
         "kwal::protocol::record::BuildError",
         builds(),
         variants!("kwal-protocol/src/record/error.rs", "BuildError"),
+    );
+    page.section(
+        "kwal::protocol::record::NotForwardable",
+        not_forwardable(),
+        variants!("kwal-protocol/src/record/error.rs", "NotForwardable"),
     );
     page.section(
         "kwal::protocol::compression::CompressionError",
@@ -384,6 +389,7 @@ fn batches() -> Samples {
         "TooShort": batch(BatchErrorKind::TooShort(40)),
         "Magic": batch(BatchErrorKind::Magic(3)),
         "Checksum": batch(checksum()),
+        "Control": batch(BatchErrorKind::Control(decode(DecodeErrorKind::UnexpectedNull))),
         "NoMessages": batch(BatchErrorKind::NoMessages),
         "Nested": batch(BatchErrorKind::Nested { index: 4 }),
         "WrapperOffset": batch(BatchErrorKind::WrapperOffset { offset: 42, last: 43 }),
@@ -395,6 +401,18 @@ fn batches() -> Samples {
         "RecordsMissing": batch(BatchErrorKind::RecordsMissing { count: 10, found: 7 }),
         "BytesLeft": batch(BatchErrorKind::BytesLeft(3)),
         "Record": batch(BatchErrorKind::Record { index: 4, error: decode(DecodeErrorKind::VarintOverflow) }),
+    }
+}
+
+fn not_forwardable() -> Samples {
+    let base_offset = 42;
+    samples! {
+        "Magic": NotForwardable::Magic { base_offset, magic: 1 },
+        "Control": NotForwardable::Control { base_offset },
+        "Transactional": NotForwardable::Transactional { base_offset },
+        "Holes": NotForwardable::Holes { base_offset, count: 7, offsets: 10 },
+        "LogAppendTime": NotForwardable::LogAppendTime { base_offset },
+        "Codec": NotForwardable::Codec { base_offset, source: CompressionError::UnknownCodec(6) },
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    BatchHeader, BuildError, HeaderView, NO_TIMESTAMP,
+    Batch, BatchHeader, BuildError, HeaderView, NO_TIMESTAMP, NotForwardable, TimestampType,
     crc::{self, Shift},
 };
 use crate::{compression::Compression, varint};
@@ -170,6 +170,58 @@ impl EncodedBatch {
         })
     }
 
+    /// A batch that was fetched, to be appended elsewhere: its records as they are, still compressed and without going over
+    /// them, and nothing of what says who sent it and where it was.
+    ///
+    /// That its records are well-formed is not looked at; its checksum was when it was [read](super::Batches).
+    ///
+    /// # Errors
+    /// If brokers would refuse it, or take it for something else: it is in an older format, a control batch, part of a
+    /// transaction, has holes where compaction took records, or the times of a broker.
+    pub fn from_fetched(batch: &Batch) -> Result<Self, NotForwardable> {
+        let header = *batch.header();
+        let BatchHeader { base_offset, magic, count, last_offset_delta, .. } = header;
+        let offsets = i64::from(last_offset_delta) + 1;
+        if magic != BatchHeader::MAGIC {
+            return Err(NotForwardable::Magic { base_offset, magic });
+        }
+        let compression = header.compression();
+        let compression = compression.map_err(|source| NotForwardable::Codec { base_offset, source })?;
+        if header.is_control() {
+            return Err(NotForwardable::Control { base_offset });
+        }
+        if header.is_transactional() {
+            return Err(NotForwardable::Transactional { base_offset });
+        }
+        if count <= 0 || i64::from(count) != offsets {
+            return Err(NotForwardable::Holes { base_offset, count, offsets });
+        }
+        if header.timestamp_type() == TimestampType::LogAppendTime {
+            return Err(NotForwardable::LogAppendTime { base_offset });
+        }
+        let bytes = batch.bytes();
+        let body = bytes.slice(BatchHeader::LEN..);
+        let body_shift = Shift::by(body.len());
+        // The checksum of both is known: taking that of the header out of it leaves that of the body.
+        let first = crc::checksum(&bytes[BatchHeader::CRC_START..BatchHeader::LEN]);
+        let unsent = BatchHeader {
+            batch_length: header.batch_length,
+            attributes: compression.id().into(),
+            last_offset_delta,
+            base_timestamp: header.base_timestamp,
+            max_timestamp: header.max_timestamp,
+            count,
+            ..BatchHeader::default()
+        };
+        Ok(Self {
+            header: unsent,
+            body_crc: crc::combine(first, header.crc, body_shift),
+            body_shift,
+            uncompressed_size: body.len(),
+            body,
+        })
+    }
+
     /// The same batch with the producer's id and epoch and the sequence number of its first record (KIP-98).
     #[must_use]
     pub fn stamp(&self, producer_id: i64, producer_epoch: i16, base_sequence: i32) -> Self {
@@ -234,7 +286,8 @@ impl EncodedBatch {
         BatchHeader::LEN + self.body.len()
     }
 
-    /// The size it would have without compression, header included, in bytes.
+    /// The size it would have without compression, header included, in bytes. Of a batch [`from_fetched`](Self::from_fetched)
+    /// it is not known, and this is the size it has.
     pub const fn uncompressed_size(&self) -> usize {
         BatchHeader::LEN + self.uncompressed_size
     }

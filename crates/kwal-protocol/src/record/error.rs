@@ -76,6 +76,9 @@ pub enum BatchErrorKind {
         /// That of another, or of the wrapper.
         other: i64,
     },
+    /// It is a control batch, and its record is malformed.
+    #[error("its control record is malformed")]
+    Control(#[source] DecodeError),
     /// It cannot be decompressed.
     #[error("its records cannot be decompressed")]
     Compression(#[from] CompressionError),
@@ -126,6 +129,60 @@ pub enum BuildError {
     /// It cannot be compressed.
     #[error("the records cannot be compressed")]
     Compression(#[from] CompressionError),
+}
+
+/// Why a batch cannot be sent on as it is: see [`EncodedBatch::from_fetched`](super::EncodedBatch::from_fetched).
+///
+/// Its records can be sent in a new batch, where they are what they look like: all but those of a control batch.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotForwardable {
+    /// It is in an older format; brokers take batches of magic 2 only.
+    #[error("the batch at offset {base_offset} is a message of magic {magic}, and brokers take magic 2 only")]
+    Magic {
+        /// Its base offset.
+        base_offset: i64,
+        /// What it is in.
+        magic: i8,
+    },
+    /// It is a control batch, which brokers write and take from nobody.
+    #[error("the batch at offset {base_offset} is a control batch, which brokers write themselves")]
+    Control {
+        /// Its base offset.
+        base_offset: i64,
+    },
+    /// It belongs to a transaction of its sender.
+    #[error("the batch at offset {base_offset} belongs to a transaction of another producer")]
+    Transactional {
+        /// Its base offset.
+        base_offset: i64,
+    },
+    /// It has not one record for each offset: compaction took some out of it, perhaps all.
+    #[error(
+        "the batch at offset {base_offset} has {count} records on {offsets} offsets; brokers take one on each"
+    )]
+    Holes {
+        /// Its base offset.
+        base_offset: i64,
+        /// How many records are left.
+        count: i32,
+        /// How many offsets it takes.
+        offsets: i64,
+    },
+    /// Its times were set by the broker it was fetched from, which brokers take from nobody.
+    #[error("the batch at offset {base_offset} has the time at which a broker appended it")]
+    LogAppendTime {
+        /// Its base offset.
+        base_offset: i64,
+    },
+    /// Its codec is one that Kafka does not have.
+    #[error("the batch at offset {base_offset} is compressed with an unknown codec")]
+    Codec {
+        /// Its base offset.
+        base_offset: i64,
+        /// Which one.
+        source: CompressionError,
+    },
 }
 
 /// ` with the base offset <offset>`, or nothing.

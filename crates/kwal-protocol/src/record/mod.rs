@@ -14,6 +14,7 @@
 //! * Writing: [`BatchBuilder`] writes each record once, [`EncodedBatch`] is the result, into which producer id, epoch and
 //!   sequence are [stamped](EncodedBatch::stamp) without going over the records again.
 //! * What brokers before 0.11 wrote, messages of magic 0 and 1, is read the same way: see [`Batch::magic`].
+//! * Transactions: [`CommittedBatches`] leaves out what was aborted, [`Batch::control`] reads the markers.
 //! * [`RawBatch`] is a batch with every field laid open, for tools, brokers and tests.
 
 mod batches;
@@ -28,15 +29,17 @@ mod json;
 mod legacy;
 mod raw;
 mod records;
+mod transactions;
 
 pub use self::{
     batches::{Batch, Batches},
     builder::{BatchBuilder, EncodedBatch},
     control::{ControlRecord, ControlType, EndTransaction},
-    error::{BatchError, BatchErrorKind, BuildError},
+    error::{BatchError, BatchErrorKind, BuildError, NotForwardable},
     header::{BatchHeader, NO_TIMESTAMP, TimestampType},
     headers::{Header, HeaderView, Headers, IntoHeaderBytes, IntoHeaderValue},
     raw::{RawBatch, RawRecord},
     records::{HeadersIter, OwnedRecord, OwnedRecords, RecordIter, RecordView, Records},
+    transactions::{AbortedTransactions, CommittedBatches},
 };
 pub use crate::compression::Compression;
