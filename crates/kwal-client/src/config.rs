@@ -45,9 +45,9 @@ impl Default for Config {
 pub struct Deadlines {
     /// A whole call with all that it retries, from its start to its result. Default 60 s.
     pub operation: Duration,
-    /// One request, from its last byte written to its answer; what the broker itself waits for replicas is a little
-    /// shorter, and the wait of a long poll comes on top. The time stands still while the broker throttles the
-    /// connection. Default 10 s.
+    /// One request, from its last byte written, and what is ahead of it on the connection answered, to its answer; what the
+    /// broker itself waits for replicas is a little shorter, and the wait of a long poll comes on top. The time stands
+    /// still while the broker throttles the connection. Default 10 s.
     pub request: Duration,
     /// Making a connection: name, stream, versions. Default 10 s.
     pub connect: Duration,

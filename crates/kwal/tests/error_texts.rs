@@ -316,7 +316,7 @@ fn connection() -> Samples {
         "Io": ConnectionError::Io { stage: at_work(ApiKey::FETCH, 17), source: Arc::new(reset) },
         "HandshakeTimedOut": ConnectionError::HandshakeTimedOut { stage: asked, after },
         "RequestTimedOut":
-            ConnectionError::RequestTimedOut { api: ApiKey::PRODUCE, version: 11, after, ahead: 2 },
+            ConnectionError::RequestTimedOut { api: ApiKey::PRODUCE, version: 11, after },
         "FrameTooLarge": ConnectionError::FrameTooLarge {
             api: ApiKey::FETCH,
             version: 17,

@@ -97,6 +97,41 @@ async fn nothing_waits_behind_what_may_take_long() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_its_turn_on_a_shared_connection_is_not_overdue() {
+    let broker = broker();
+    broker.create_topic("wide", 60).unwrap();
+    let wire = Wire::to(&broker);
+    let limits = Limits { lanes: 1, ..Limits::default() };
+    let client = wire.builder().limits(limits).build().await.unwrap();
+    let partitions: Vec<_> = join_all((0..60).map(|i| client.partition_client("wide", i).into_future()))
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    // A broker works on one after the other: the last one has its turn when a request alone would long be overdue.
+    let wait = Duration::from_millis(500);
+    let fetches = join_all(partitions.iter().map(|partition| timed(partition.fetch(0).max_wait(wait)))).await;
+    assert!(fetches.iter().all(|(fetched, _)| fetched.is_ok()));
+    assert_eq!(fetches.iter().map(|(_, took)| *took).max(), Some(60 * wait));
+    assert_eq!(wire.count(ApiKey::FETCH), 60);
+
+    let long = deadlines().request * 2;
+    let (first, second) = tokio::join!(
+        timed(partitions[0].fetch(0).max_wait(long)),
+        timed(partitions[1].fetch(0).max_wait(wait)),
+    );
+    assert_eq!((first.0.is_ok(), first.1), (true, long));
+    assert_eq!((second.0.is_ok(), second.1), (true, long + wait));
+    assert_eq!(wire.count(ApiKey::FETCH), 62);
+
+    let almost = deadlines().request * 9 / 10;
+    broker.on_times(ApiKey::PRODUCE, 5, Fault::DelayReply(almost));
+    let appends = join_all(partitions[..5].iter().map(|partition| partition.produce(record("a")))).await;
+    assert!(appends.iter().all(|produced| produced.as_ref().unwrap().attempts == 1));
+    assert_eq!(wire.count(ApiKey::PRODUCE), 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_to_something_else_closes_the_connection() {
     let broker = broker();
     let wire = Wire::to(&broker);

@@ -66,9 +66,9 @@ pub enum ConnectionError {
         /// The limit.
         after: Duration,
     },
-    /// A request got no reply in time. As the stream cannot pass over a reply, the connection is closed with all that is
-    /// in flight.
-    #[error("{api} version {version} got no reply within {after:?}{}", Ahead(*.ahead))]
+    /// A request got no reply in time, though it was the first in line. As the stream cannot pass over a reply, the connection
+    /// is closed with all that is in flight.
+    #[error("{api} version {version} got no reply within {after:?}")]
     RequestTimedOut {
         /// The request that is overdue.
         api: ApiKey,
@@ -76,8 +76,6 @@ pub enum ConnectionError {
         version: i16,
         /// Its limit.
         after: Duration,
-        /// How many requests were sent before it and had no reply either; brokers work on one at a time.
-        ahead: usize,
     },
     /// The peer announced a frame that is larger than the limit. Nothing was reserved for it.
     #[error(
@@ -127,19 +125,6 @@ pub enum ConnectionError {
         /// What the broker named.
         theirs: Versions,
     },
-}
-
-/// What was sent before a request that is overdue, if there was anything.
-struct Ahead(usize);
-
-impl fmt::Display for Ahead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => Ok(()),
-            1 => f.write_str(", nor did the request sent before it"),
-            count => write!(f, ", nor did the {count} requests sent before it"),
-        }
-    }
 }
 
 /// Where a connection stood when something happened to it.

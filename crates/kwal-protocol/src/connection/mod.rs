@@ -106,6 +106,8 @@ pub struct Connection {
     outgoing_bytes: usize,
     /// Requests handed out that wait for a reply, in their order.
     in_flight: VecDeque<InFlight>,
+    /// When the first of them is overdue.
+    overdue_at: Option<Instant>,
     events: VecDeque<Event>,
     next_id: i32,
     throttled_until: Option<Instant>,
@@ -128,8 +130,9 @@ pub struct ConnectionConfig {
     pub max_frame_len: usize,
     /// How many calls may wait, handed out or not, 1000 by default. A broker works on one of them at a time.
     pub max_in_flight: usize,
-    /// How long the reply to a call may take, from when its bytes have left, 10 s by default. [`Call::with_timeout`] goes
-    /// before it. It stands still while the connection is throttled.
+    /// How long the reply to a call may take, 10 s by default; [`Call::with_timeout`] goes before it. A broker works on one
+    /// request of a connection at a time, so the time of each starts when its bytes have left and those ahead of it are
+    /// answered. It stands still while the connection is throttled.
     pub request_timeout: Duration,
     /// How long the whole handshake may take, 10 s by default.
     pub handshake_timeout: Duration,
@@ -205,8 +208,8 @@ struct InFlight {
     origin: Origin,
     /// `None` for the handshake, which has a limit as a whole.
     timeout: Option<Duration>,
-    /// Known once the bytes have left.
-    deadline: Option<Instant>,
+    /// Whether the last byte has left.
+    has_left: bool,
 }
 
 impl Connection {
@@ -222,6 +225,7 @@ impl Connection {
             outgoing: VecDeque::new(),
             outgoing_bytes: 0,
             in_flight: VecDeque::new(),
+            overdue_at: None,
             events: VecDeque::new(),
             next_id: 0,
             throttled_until: None,
@@ -314,21 +318,30 @@ impl Connection {
             let after = self.config.handshake_timeout;
             self.close(ConnectionError::HandshakeTimedOut { stage: self.stage(), after });
         }
-        if let Some(ahead) = self.in_flight.iter().position(|call| is_over(call.deadline)) {
-            let InFlight { key: api, version, timeout, .. } = self.in_flight[ahead];
-            let after = timeout.unwrap_or_default();
-            self.close(ConnectionError::RequestTimedOut { api, version: version.number, after, ahead });
+        if is_over(self.overdue_at)
+            && let Some(InFlight { key: api, version, timeout, .. }) = self.in_flight.front()
+        {
+            let (api, version, after) = (*api, version.number, timeout.unwrap_or_default());
+            self.close(ConnectionError::RequestTimedOut { api, version, after });
         }
     }
 
-    /// The last byte of a frame has left: the time of its request starts now, or when the pause ends that a broker asked
-    /// for. Said of a call that has no reply or has got it, it does nothing.
+    /// The last byte of a frame has left: the time of its request starts now, or when those ahead of it are answered, or when
+    /// the pause ends that a broker asked for. Said of a call that has no reply or has got it, it does nothing.
     pub fn handle_transmitted(&mut self, now: Instant, id: CorrelationId) {
-        let start = self.throttled_until.map_or(now, |until| until.max(now));
-        if let Some(call) = self.in_flight.iter_mut().rev().find(|call| call.id == id)
-            && call.deadline.is_none()
+        if let Some(call) = self.in_flight.iter_mut().rev().find(|call| call.id == id) {
+            call.has_left = true;
+            self.start_time(now);
+        }
+    }
+
+    /// Starts the time of the first request in flight, unless it runs already.
+    fn start_time(&mut self, now: Instant) {
+        if let Some(call) = self.in_flight.front().filter(|call| call.has_left)
+            && self.overdue_at.is_none()
         {
-            call.deadline = call.timeout.and_then(|timeout| start.checked_add(timeout));
+            let start = self.throttled_until.map_or(now, |until| until.max(now));
+            self.overdue_at = call.timeout.and_then(|timeout| start.checked_add(timeout));
         }
     }
 
@@ -352,7 +365,7 @@ impl Connection {
                 Origin::Owner => Some(call.timeout.unwrap_or(self.config.request_timeout)),
             };
             let Call { key, version, .. } = call;
-            self.in_flight.push_back(InFlight { id, key, version, origin, timeout, deadline: None });
+            self.in_flight.push_back(InFlight { id, key, version, origin, timeout, has_left: false });
         }
         Some((id, call.frame))
     }
@@ -371,12 +384,11 @@ impl Connection {
         };
         let held = self.handshake.is_some() || !self.outgoing.is_empty();
         let pause = self.throttled_until.filter(|_| held);
-        let overdue = self.in_flight.iter().filter_map(|call| call.deadline).min();
-        [handshake, pause, overdue].into_iter().flatten().min()
+        [handshake, pause, self.overdue_at].into_iter().flatten().min()
     }
 
     /// The broker asked for a pause (`throttleTimeMs` of a response, KIP-219): nothing is handed out before it is over, and
-    /// the deadlines of what is in flight stand still. Of several pauses the one that ends last counts.
+    /// the time of what is in flight stands still. Of several pauses the one that ends last counts.
     pub fn throttle(&mut self, now: Instant, pause: Duration) {
         self.end_throttle(now);
         let Some(until) = now.checked_add(pause) else { return };
@@ -385,9 +397,7 @@ impl Connection {
             return;
         }
         self.throttled_until = Some(until);
-        for call in &mut self.in_flight {
-            call.deadline = call.deadline.and_then(|deadline| deadline.checked_add(until - from));
-        }
+        self.overdue_at = self.overdue_at.and_then(|at| at.checked_add(until - from));
     }
 
     /// Whether [`poll_transmit`](Self::poll_transmit) has handed the call out, so that the broker may have got it. Of a call
@@ -483,6 +493,8 @@ impl Connection {
         let Some(InFlight { id, key, version, origin, .. }) = self.in_flight.pop_front() else {
             return Err(ConnectionError::PeerMisbehaved(Misbehaviour::Unasked));
         };
+        self.overdue_at = None;
+        self.start_time(now);
         match (origin, &self.state) {
             (Origin::Handshake, State::Versions { asked, .. }) => match read_versions(*asked, &frame)? {
                 VersionsReply::Told(told) => self.be_ready(now, told),
