@@ -10,7 +10,9 @@ use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 use tokio::time::sleep;
 
-use crate::support::{HOUR, Wire, assert_took, broker, deadlines, log, open_over, record, timed};
+use crate::support::{
+    HOUR, Mood, Wire, assert_took, broker, deadlines, log, open_over, record, settle, timed,
+};
 
 /// After these the leader may have appended, so they say nothing about the log.
 const OPEN: [ErrorCode; 6] = [
@@ -244,6 +246,24 @@ async fn too_few_replicas_are_waited_for() {
     assert_eq!(log(&broker), ["a", "c"]);
     let stamps = wire.stamps();
     assert_eq!(*stamps.last().unwrap(), (stamps[0].0, 0, 1), "no sequence number was used up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_stays_one_when_no_further_attempt_gets_through() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
+    let (error, ()) = tokio::join!(partition.produce(record("a")), async {
+        settle().await;
+        wire.set(Mood::Unreachable);
+        broker.disconnect();
+    });
+    let error = error.unwrap_err();
+    assert_eq!((error.outcome(), wire.count(ApiKey::PRODUCE)), (Outcome::NotAppended, 1), "{error:?}");
+    wire.set(Mood::Passing);
+    partition.produce(record("b")).await.unwrap();
+    assert_same(&wire.stamps(), 2);
 }
 
 #[tokio::test(start_paused = true)]
