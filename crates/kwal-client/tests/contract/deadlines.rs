@@ -280,6 +280,23 @@ async fn a_request_has_its_time_from_when_it_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_takes_no_bytes_is_left_for_another() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    let before = wire.connections();
+    wire.set(Mood::Stalled);
+    let append = tokio::spawn(async move { partition.produce(large(300_000)).await });
+    sleep(deadlines().request - Duration::from_millis(1)).await;
+    assert_eq!(wire.connections(), before);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(wire.connections(), before + 1);
+    wire.set(Mood::Passing);
+    assert_eq!(append.await.unwrap().unwrap().attempts, 2);
+    assert_eq!(log(&broker).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_broker_gives_up_waiting_before_the_client_does() {
     let broker = broker();
     let wire = Wire::to(&broker);
