@@ -175,6 +175,7 @@ impl Driver {
                         is_ready = true;
                         done |= self.ready.take().is_none_or(|ready| ready.send(Ok(session)).is_err());
                     }
+                    Event::Authenticated(_) => debug!("authenticated"),
                     Event::Reply(id, reply) => self.answer(id, reply),
                     Event::Closed(error) => return self.end(error, calls).await,
                 }

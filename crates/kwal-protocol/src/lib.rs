@@ -71,6 +71,7 @@ mod macros;
 pub mod messages;
 pub mod reader;
 pub mod record;
+pub mod sasl;
 pub mod varint;
 pub mod wire;
 pub mod writer;

@@ -865,7 +865,7 @@ impl Model {
             match event {
                 Event::Reply(id, _) => self.replies.push(id),
                 Event::Closed(error) => self.closed = Some(error),
-                Event::Ready(_) => panic!("ready again"),
+                other => panic!("{other:?} again"),
             }
         }
         assert_eq!(self.closed.is_some(), self.connection.is_closed());

@@ -19,6 +19,7 @@ use kwal::{
         error::{DecodeError, DecodeErrorKind, EncodeError},
         error_code::ErrorCode,
         record::{BatchError, BatchErrorKind, BuildError, NotForwardable},
+        sasl::SaslError,
         wire::Uuid,
     },
     record::Compression,
@@ -65,6 +66,11 @@ fn every_text_is_in_the_snapshot() {
         "kwal::protocol::connection::CallError",
         calls(),
         variants!("kwal-protocol/src/connection/session.rs", "CallError"),
+    );
+    page.section(
+        "kwal::protocol::sasl::SaslError",
+        sasl(),
+        variants!("kwal-protocol/src/sasl/mod.rs", "SaslError"),
     );
     page.section(
         "kwal::protocol::record::BatchError",
@@ -335,6 +341,21 @@ fn connection() -> Samples {
             version: 4,
             code: ErrorCode::INVALID_REQUEST,
         },
+        "MechanismRefused": ConnectionError::MechanismRefused {
+            mechanism: "PLAIN".to_owned(),
+            offered: vec!["GSSAPI".to_owned(), "SCRAM-SHA-512".to_owned()],
+        },
+        "AuthenticationFailed": ConnectionError::AuthenticationFailed {
+            mechanism: "PLAIN".to_owned(),
+            code: ErrorCode::SASL_AUTHENTICATION_FAILED,
+            message: Some("Authentication failed: Invalid username or password".to_owned()),
+        },
+        "Sasl": ConnectionError::Sasl {
+            mechanism: "PLAIN".to_owned(),
+            source: SaslError::Challenge { mechanism: "PLAIN", what: "it has no challenges" },
+        },
+        "EndlessExchange": ConnectionError::EndlessExchange { mechanism: "PLAIN".to_owned() },
+        "NoAuthentication": ConnectionError::NoAuthentication { api: ApiKey::SASL_HANDSHAKE },
         "NoCommonVersion":
             ConnectionError::NoCommonVersion { ours: Versions::new(0, 4), theirs: Versions::new(5, 6) },
     }
@@ -372,6 +393,13 @@ fn calls() -> Samples {
             version: 11,
             source: EncodeError::NotInVersion { field: "topicId", version: 11 },
         },
+    }
+}
+
+fn sasl() -> Samples {
+    samples! {
+        "Credentials": SaslError::Credentials("the password has a NUL in it"),
+        "Challenge": SaslError::Challenge { mechanism: "PLAIN", what: "it has no challenges" },
     }
 }
 

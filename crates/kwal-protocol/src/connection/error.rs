@@ -5,6 +5,7 @@ use crate::{
     api::{ApiKey, Versions},
     error::{DecodeError, EncodeError},
     error_code::ErrorCode,
+    sasl::SaslError,
 };
 
 /// Why a call was not taken, or why the connection is closed.
@@ -117,6 +118,44 @@ pub enum ConnectionError {
         /// What the broker said.
         code: ErrorCode,
     },
+    /// The broker does not offer the mechanism.
+    #[error("the broker does not offer SASL {mechanism}, it offers {}", .offered.join(", "))]
+    MechanismRefused {
+        /// The mechanism asked for.
+        mechanism: String,
+        /// Those that the broker offers.
+        offered: Vec<String>,
+    },
+    /// The broker did not accept who is there.
+    #[error("the broker refused to authenticate by SASL {mechanism}: {}", .message.as_deref().unwrap_or("it did not say why"))]
+    AuthenticationFailed {
+        /// The mechanism.
+        mechanism: String,
+        /// The broker's code.
+        code: ErrorCode,
+        /// Its words.
+        message: Option<String>,
+    },
+    /// The mechanism cannot go on.
+    #[error("SASL {mechanism} failed")]
+    Sasl {
+        /// The mechanism.
+        mechanism: String,
+        /// Why.
+        source: SaslError,
+    },
+    /// The mechanism does not come to an end.
+    #[error("SASL {mechanism} does not come to an end")]
+    EndlessExchange {
+        /// The mechanism.
+        mechanism: String,
+    },
+    /// The broker does not speak what authentication needs: SaslHandshake 1 and SaslAuthenticate, since Kafka 1.0.
+    #[error("the broker has no {api} to authenticate with: is this listener one for SASL?")]
+    NoAuthentication {
+        /// What it lacks.
+        api: ApiKey,
+    },
     /// The broker and this crate have no version of ApiVersions in common, so nothing can be agreed upon.
     #[error("the broker speaks ApiVersions {theirs}, and this client {ours}")]
     NoCommonVersion {
@@ -136,6 +175,8 @@ pub enum Stage {
         /// The version of ApiVersions that was asked.
         version: i16,
     },
+    /// An authentication was under way.
+    Authentication,
     /// The handshake was done.
     Ready {
         /// The oldest request without a reply, with its version.
@@ -150,6 +191,7 @@ impl Stage {
             Self::Versions { .. } => {
                 ": is it a Kafka broker of 0.10 or later, and this listener not one for TLS?"
             }
+            Self::Authentication => ": are the credentials right, and is this listener one for SASL?",
             Self::Ready { .. } => "",
         }
     }
@@ -161,6 +203,7 @@ impl fmt::Display for Stage {
             Self::Versions { version } => {
                 write!(f, "while {} version {version} waited for its reply", ApiKey::API_VERSIONS)
             }
+            Self::Authentication => f.write_str("while it authenticated"),
             Self::Ready { awaited: Some((api, version)) } => {
                 write!(f, "while {api} version {version} waited for its reply")
             }

@@ -17,10 +17,12 @@
 //! not know it says so in version 0 (KIP-511) and is asked again, in the version that it names or else in version 0. Then the
 //! connection is *ready*.
 //!
-//! Authentication has its place between these two states, and it is one to come back to (KIP-368: a session that expires is
-//! renewed on the same connection). While a connection authenticates, calls stay in `outgoing` as they do under throttling;
-//! those in flight are answered first, then the exchange goes through the same slot as ApiVersions, ahead of all calls.
+//! Between these two a connection *authenticates*, if it was given a [`Mechanism`]; and it goes back there from *ready* when a
+//! session is to be renewed on the same connection ([`Connection::reauthenticate`], KIP-368). While it authenticates, calls
+//! stay in `outgoing` as they do under throttling; those in flight are answered first, then the exchange goes through
+//! the same slot as ApiVersions, ahead of all calls.
 
+mod authentication;
 mod error;
 mod handshake;
 mod session;
@@ -37,10 +39,12 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use self::authentication::Authentication;
 use self::handshake::{VersionsReply, check_software, other_protocol, read_versions, versions_call};
 use crate::{
     api::{ApiKey, Body},
     messages::{ApiVersionsRequest, ApiVersionsResponse},
+    sasl::Mechanism,
     wire::Version,
     writer::Frame,
 };
@@ -111,6 +115,10 @@ pub struct Connection {
     events: VecDeque<Event>,
     next_id: i32,
     throttled_until: Option<Instant>,
+    /// To authenticate with once the versions are known.
+    mechanism: Option<Box<dyn Mechanism>>,
+    /// What the handshake taught.
+    session: Option<Arc<Session>>,
     /// Whether the peer has shown that it speaks Kafka.
     heard: bool,
 }
@@ -155,6 +163,9 @@ impl Default for ConnectionConfig {
 /// What a connection has to tell.
 #[derive(Debug)]
 pub enum Event {
+    /// The broker knows who is there; before [`Ready`](Self::Ready), and again after each
+    /// [`Connection::reauthenticate`]. For how long the session is good from now, if not for ever (KIP-368).
+    Authenticated(Option<Duration>),
     /// The handshake is done; calls may be encoded and sent.
     Ready(Arc<Session>),
     /// The reply to a call.
@@ -174,12 +185,12 @@ impl fmt::Display for CorrelationId {
     }
 }
 
-/// Authentication, when there is one, stands between [`Versions`](State::Versions) and [`Ready`](State::Ready), and is
-/// entered from both; see the module.
 #[derive(Debug)]
 enum State {
     /// ApiVersions has been asked in this version.
     Versions { asked: i16, deadline: Option<Instant> },
+    /// A SASL exchange is under way; entered from the one above and from the one below.
+    Authenticating(Authentication),
     /// Calls go out as they come.
     Ready,
     /// Nothing goes any more. Who asks is told why.
@@ -216,6 +227,15 @@ impl Connection {
     /// Starts the handshake: the first request is there to be [transmitted](Self::poll_transmit) at once, unless the
     /// configuration is wrong; then the connection is closed at once.
     pub fn new(config: ConnectionConfig, now: Instant) -> Self {
+        Self::start(config, None, now)
+    }
+
+    /// The same on a listener that wants to know who is there: authenticates before the connection is ready.
+    pub fn with_sasl(config: ConnectionConfig, mechanism: Box<dyn Mechanism>, now: Instant) -> Self {
+        Self::start(config, Some(mechanism), now)
+    }
+
+    fn start(config: ConnectionConfig, mechanism: Option<Box<dyn Mechanism>>, now: Instant) -> Self {
         let newest = ApiVersionsRequest::VERSIONS.newest;
         let deadline = now.checked_add(config.handshake_timeout);
         let mut this = Self {
@@ -229,6 +249,8 @@ impl Connection {
             events: VecDeque::new(),
             next_id: 0,
             throttled_until: None,
+            mechanism,
+            session: None,
             heard: false,
         };
         if let Err(error) = this.ask_versions(newest) {
@@ -245,9 +267,11 @@ impl Connection {
     pub fn send(&mut self, now: Instant, call: Call) -> Result<CorrelationId, ConnectionError> {
         self.end_throttle(now);
         match &self.state {
-            State::Versions { .. } => return Err(ConnectionError::NotReady),
+            State::Versions { .. } | State::Authenticating(Authentication { again: false, .. }) => {
+                return Err(ConnectionError::NotReady);
+            }
             State::Closed(error) => return Err(error.clone()),
-            State::Ready => {}
+            State::Authenticating(_) | State::Ready => {}
         }
         let limit = self.config.max_in_flight;
         if self.in_flight() >= limit {
@@ -312,9 +336,7 @@ impl Connection {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.end_throttle(now);
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
-        if let State::Versions { deadline, .. } = self.state
-            && is_over(deadline)
-        {
+        if is_over(self.handshake_deadline()) {
             let after = self.config.handshake_timeout;
             self.close(ConnectionError::HandshakeTimedOut { stage: self.stage(), after });
         }
@@ -377,11 +399,10 @@ impl Connection {
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called, if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let handshake = match self.state {
-            State::Closed(_) => return None,
-            State::Versions { deadline, .. } => deadline,
-            State::Ready => None,
-        };
+        if self.is_closed() {
+            return None;
+        }
+        let handshake = self.handshake_deadline();
         let held = self.handshake.is_some() || !self.outgoing.is_empty();
         let pause = self.throttled_until.filter(|_| held);
         [handshake, pause, self.overdue_at].into_iter().flatten().min()
@@ -406,9 +427,9 @@ impl Connection {
         !self.outgoing.iter().any(|call| call.id == id)
     }
 
-    /// Whether the handshake is done and calls are taken.
+    /// Whether the handshake is done and calls are taken; held back they may be.
     pub fn is_ready(&self) -> bool {
-        matches!(self.state, State::Ready)
+        matches!(self.state, State::Ready | State::Authenticating(Authentication { again: true, .. }))
     }
 
     /// Whether the connection is closed.
@@ -431,10 +452,19 @@ impl Connection {
         self.throttled_until
     }
 
+    fn handshake_deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Versions { deadline, .. } => *deadline,
+            State::Authenticating(authentication) => authentication.deadline,
+            State::Ready | State::Closed(_) => None,
+        }
+    }
+
     /// Where the connection stands.
     fn stage(&self) -> Stage {
         match self.state {
             State::Versions { asked, .. } => Stage::Versions { version: asked },
+            State::Authenticating(_) => Stage::Authentication,
             State::Ready | State::Closed(_) => {
                 Stage::Ready { awaited: self.in_flight.front().map(|call| (call.key, call.version.number)) }
             }
@@ -500,7 +530,11 @@ impl Connection {
                 VersionsReply::Told(told) => self.be_ready(now, told),
                 VersionsReply::AskAgain(version) => self.ask_versions(version)?,
             },
-            _ => self.events.push_back(Event::Reply(id, Reply { frame, key, version })),
+            (Origin::Handshake, _) => self.handle_authentication(&frame)?,
+            (Origin::Owner, _) => {
+                self.events.push_back(Event::Reply(id, Reply { frame, key, version }));
+                self.begin_when_drained(now);
+            }
         }
         Ok(())
     }
@@ -525,9 +559,16 @@ impl Connection {
         if let Ok(pause) = u64::try_from(told.throttle_time_ms) {
             self.throttle(now, Duration::from_millis(pause));
         }
-        self.state = State::Ready;
         let client_id = self.config.client_id.as_deref().map(Arc::from);
-        self.events.push_back(Event::Ready(Arc::new(Session::new(client_id, told))));
+        let session = Arc::new(Session::new(client_id, told));
+        self.session = Some(Arc::clone(&session));
+        match self.mechanism.take() {
+            Some(mechanism) => self.authenticate(now, mechanism, self.handshake_deadline()),
+            None => {
+                self.state = State::Ready;
+                self.events.push_back(Event::Ready(session));
+            }
+        }
     }
 }
 

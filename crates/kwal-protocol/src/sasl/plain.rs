@@ -1,0 +1,79 @@
+//! PLAIN (RFC 4616): name and password as they are, so only over an encrypted connection.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::{Mechanism, SaslError, Step};
+
+/// The mechanism PLAIN.
+#[derive(Clone)]
+pub struct Plain {
+    message: Bytes,
+    sent: bool,
+}
+
+impl Plain {
+    /// Authenticates as `user`.
+    ///
+    /// # Errors
+    /// [`SaslError::Credentials`] if one of the two is empty or has a NUL in it (RFC 4616, section 2).
+    pub fn new(user: &str, password: &str) -> Result<Self, SaslError> {
+        for (text, empty, nul) in [
+            (user, "the user name is empty", "the user name has a NUL in it"),
+            (password, "the password is empty", "the password has a NUL in it"),
+        ] {
+            if text.is_empty() {
+                return Err(SaslError::Credentials(empty));
+            }
+            if text.contains('\0') {
+                return Err(SaslError::Credentials(nul));
+            }
+        }
+        Ok(Self { message: format!("\0{user}\0{password}").into(), sent: false })
+    }
+}
+
+impl Mechanism for Plain {
+    fn name(&self) -> &str {
+        "PLAIN"
+    }
+
+    fn respond(&mut self, challenge: Option<&[u8]>) -> Result<Step, SaslError> {
+        match (self.sent, challenge) {
+            (false, None) => {
+                self.sent = true;
+                Ok(Step::Send(self.message.clone()))
+            }
+            (true, Some(b"")) => Ok(Step::Done),
+            _ => Err(SaslError::Challenge { mechanism: "PLAIN", what: "it has no challenges" }),
+        }
+    }
+}
+
+impl fmt::Debug for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plain").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_checked_and_not_told() {
+        for (user, password) in [("", "x"), ("x", ""), ("a\0b", "x"), ("x", "a\0b")] {
+            assert!(matches!(Plain::new(user, password), Err(SaslError::Credentials(_))));
+        }
+        let plain = Plain::new("alice", "wonderland").unwrap();
+        assert!(!format!("{plain:?}").contains("wonderland"));
+    }
+
+    #[test]
+    fn a_challenge_is_out_of_place() {
+        let mut plain = Plain::new("alice", "secret").unwrap();
+        plain.respond(None).unwrap();
+        assert!(plain.respond(Some(b"why?")).is_err());
+    }
+}

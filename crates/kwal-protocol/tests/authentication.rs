@@ -1,0 +1,354 @@
+//! A connection that authenticates, and does so again while it is in use (KIP-368).
+
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use kwal_protocol::{
+    api::{ApiKey, Body, Request, decode_request_header, encode_response},
+    connection::{Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Session, Stage},
+    error_code::ErrorCode,
+    messages::{
+        ApiVersion, ApiVersionsResponse, MetadataRequest, MetadataResponse, SaslAuthenticateRequest,
+        SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
+    },
+    sasl::{Mechanism, Plain, SaslError, Step},
+};
+use proptest::prelude::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Three messages, each of which is to be answered with its number.
+#[derive(Debug, Default)]
+struct Counting(u8);
+
+impl Mechanism for Counting {
+    fn name(&self) -> &str {
+        "COUNTING"
+    }
+
+    fn respond(&mut self, challenge: Option<&[u8]>) -> Result<Step, SaslError> {
+        if challenge != (self.0 > 0).then_some(&[self.0][..]) {
+            return Err(SaslError::Challenge { mechanism: "COUNTING", what: "not the next number" });
+        }
+        self.0 += 1;
+        Ok(if self.0 <= 3 { Step::Send(Bytes::copy_from_slice(&[self.0])) } else { Step::Done })
+    }
+}
+
+/// Never content.
+#[derive(Debug)]
+struct Endless;
+
+impl Mechanism for Endless {
+    fn name(&self) -> &str {
+        "ENDLESS"
+    }
+
+    fn respond(&mut self, _: Option<&[u8]>) -> Result<Step, SaslError> {
+        Ok(Step::Send(Bytes::new()))
+    }
+}
+
+/// A connection and its broker; what leaves is at the broker at once.
+struct Pair {
+    connection: Connection,
+    now: Instant,
+    inbox: BytesMut,
+    /// At the broker: which API, and the body.
+    asked: VecDeque<(CorrelationId, ApiKey, Bytes)>,
+    events: VecDeque<Event>,
+}
+
+impl Pair {
+    #[allow(clippy::disallowed_methods, reason = "some instant is needed to count from")]
+    fn new(mechanism: Option<Box<dyn Mechanism>>) -> Self {
+        let now = Instant::now();
+        let config = ConnectionConfig { handshake_timeout: 5 * SECOND, ..ConnectionConfig::default() };
+        let connection = match mechanism {
+            Some(mechanism) => Connection::with_sasl(config, mechanism, now),
+            None => Connection::new(config, now),
+        };
+        let (inbox, asked, events) = Default::default();
+        let mut this = Self { connection, now, inbox, asked, events };
+        this.transmit();
+        this.answer(&versions());
+        this
+    }
+
+    fn transmit(&mut self) {
+        while let Some((id, mut frame)) = self.connection.poll_transmit() {
+            let bytes = frame.copy_to_bytes(frame.remaining()).slice(4..);
+            let (header, reader) = decode_request_header(&bytes).unwrap();
+            self.asked.push_back((id, header.request_api_key, bytes.slice(reader.position()..)));
+            self.connection.handle_transmitted(self.now, id);
+        }
+        while let Some(event) = self.connection.poll_event() {
+            self.events.push_back(event);
+        }
+    }
+
+    /// Answers the oldest request; it is one of `B`'s.
+    fn answer<B: Body>(&mut self, body: &B) {
+        let (id, key, _) = self.asked.pop_front().expect("something was asked");
+        assert_eq!(key, B::KEY);
+        let version = match B::KEY {
+            ApiKey::API_VERSIONS => 4,
+            ApiKey::SASL_HANDSHAKE => 1,
+            key => key.versions().unwrap().newest,
+        };
+        let mut frame = encode_response(body, version, id.0).unwrap();
+        self.inbox.extend_from_slice(&frame.copy_to_bytes(frame.remaining()));
+        let _ = self.connection.handle_input(self.now, &mut self.inbox);
+        self.transmit();
+    }
+
+    /// The body of the oldest request.
+    fn read<R: Request>(&self, version: i16) -> R {
+        let (_, key, body) = self.asked.front().expect("something was asked");
+        assert_eq!(*key, R::KEY);
+        R::decode(body, R::version(version).unwrap()).unwrap()
+    }
+
+    fn ready(&mut self) -> Arc<Session> {
+        match self.events.pop_front() {
+            Some(Event::Ready(session)) => session,
+            other => panic!("not ready but {other:?}"),
+        }
+    }
+
+    fn authenticated(&mut self) -> Option<Duration> {
+        match self.events.pop_front() {
+            Some(Event::Authenticated(lifetime)) => lifetime,
+            other => panic!("not authenticated but {other:?}"),
+        }
+    }
+
+    fn closed(&mut self) -> ConnectionError {
+        match self.events.pop_front() {
+            Some(Event::Closed(error)) => error,
+            other => panic!("not closed but {other:?}"),
+        }
+    }
+
+    fn call(&mut self, session: &Session) -> CorrelationId {
+        let call = session.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS).unwrap();
+        let id = self.connection.send(self.now, call).unwrap();
+        self.transmit();
+        id
+    }
+}
+
+fn versions() -> ApiVersionsResponse {
+    let api_keys = ApiKey::ALL
+        .iter()
+        .map(|key| {
+            let versions = key.versions().unwrap();
+            ApiVersion { api_key: *key, min_version: versions.oldest, max_version: versions.newest }
+        })
+        .collect();
+    ApiVersionsResponse { api_keys, ..Default::default() }
+}
+
+fn challenge(bytes: &'static [u8]) -> SaslAuthenticateResponse {
+    SaslAuthenticateResponse { auth_bytes: Bytes::from_static(bytes), ..Default::default() }
+}
+
+fn plain() -> Option<Box<dyn Mechanism>> {
+    Some(Box::new(Plain::new("alice", "secret").unwrap()))
+}
+
+#[test]
+fn ready_comes_after_authentication() {
+    let mut pair = Pair::new(plain());
+    assert!(!pair.connection.is_ready());
+    assert_eq!(pair.read::<SaslHandshakeRequest>(1).mechanism, "PLAIN");
+    pair.answer(&SaslHandshakeResponse::default());
+    assert_eq!(&pair.read::<SaslAuthenticateRequest>(2).auth_bytes[..], b"\0alice\0secret");
+    pair.answer(&SaslAuthenticateResponse { session_lifetime_ms: 60_000, ..Default::default() });
+    assert_eq!(pair.authenticated(), Some(60 * SECOND));
+    let session = pair.ready();
+    pair.call(&session);
+    pair.answer(&MetadataResponse::default());
+    assert!(matches!(pair.events.pop_front(), Some(Event::Reply(..))));
+}
+
+#[test]
+fn a_mechanism_may_take_several_messages() {
+    let mut pair = Pair::new(Some(Box::new(Counting::default())));
+    pair.answer(&SaslHandshakeResponse::default());
+    for bytes in [b"\x01", b"\x02", b"\x03"] {
+        assert_eq!(&pair.read::<SaslAuthenticateRequest>(2).auth_bytes[..], bytes);
+        pair.answer(&challenge(bytes));
+    }
+    assert_eq!(pair.authenticated(), None);
+    pair.ready();
+}
+
+#[test]
+fn refusals_carry_the_brokers_words() {
+    let mut pair = Pair::new(plain());
+    pair.answer(&SaslHandshakeResponse {
+        error_code: ErrorCode::UNSUPPORTED_SASL_MECHANISM,
+        mechanisms: vec!["GSSAPI".to_owned(), "SCRAM-SHA-512".to_owned()],
+    });
+    let text = pair.closed().to_string();
+    assert_eq!(text, "the broker does not offer SASL PLAIN, it offers GSSAPI, SCRAM-SHA-512");
+
+    let mut pair = Pair::new(plain());
+    pair.answer(&SaslHandshakeResponse::default());
+    pair.answer(&SaslAuthenticateResponse {
+        error_code: ErrorCode::SASL_AUTHENTICATION_FAILED,
+        error_message: Some("Authentication failed: Invalid username or password".to_owned()),
+        ..Default::default()
+    });
+    let error = pair.closed();
+    assert!(error.to_string().ends_with("Invalid username or password"), "{error}");
+    assert!(!format!("{error:?}").contains("secret"));
+
+    let mut pair = Pair::new(plain());
+    pair.answer(&SaslHandshakeResponse::default());
+    pair.answer(&challenge(b"why?"));
+    assert!(matches!(pair.closed(), ConnectionError::Sasl { .. }));
+
+    let mut pair = Pair::new(Some(Box::new(Endless)));
+    pair.answer(&SaslHandshakeResponse::default());
+    while !pair.connection.is_closed() {
+        pair.answer(&challenge(b""));
+    }
+    assert!(matches!(pair.closed(), ConnectionError::EndlessExchange { .. }));
+}
+
+#[test]
+fn the_first_authentication_is_part_of_the_handshakes_time() {
+    let mut pair = Pair::new(plain());
+    pair.now += 5 * SECOND;
+    pair.connection.handle_timeout(pair.now);
+    pair.transmit();
+    assert!(matches!(pair.closed(), ConnectionError::HandshakeTimedOut { stage: Stage::Authentication, .. }));
+}
+
+#[test]
+fn a_broker_without_sasl_is_told() {
+    let mut pair = Pair::new(None);
+    pair.ready();
+    // Now as one that has a mechanism, to a broker that names only Metadata.
+    let config = ConnectionConfig::default();
+    pair.connection = Connection::with_sasl(config, plain().unwrap(), pair.now);
+    pair.transmit();
+    let metadata = ApiVersion { api_key: ApiKey::METADATA, min_version: 0, max_version: 12 };
+    pair.answer(&ApiVersionsResponse { api_keys: vec![metadata], ..Default::default() });
+    assert!(matches!(pair.closed(), ConnectionError::NoAuthentication { api: ApiKey::SASL_HANDSHAKE }));
+}
+
+#[test]
+fn what_was_sent_before_is_answered_first_and_what_comes_then_waits() {
+    let mut pair = Pair::new(None);
+    let session = pair.ready();
+    let before = pair.call(&session);
+    pair.connection.reauthenticate(pair.now, plain().unwrap()).unwrap();
+    assert!(pair.connection.reauthenticate(pair.now, plain().unwrap()).is_err(), "one at a time");
+    let held = pair.call(&session);
+    assert_eq!(pair.asked.len(), 1, "nothing leaves while a call is in flight");
+    assert!(!pair.connection.was_handed_out(held));
+
+    pair.answer(&MetadataResponse::default());
+    assert!(matches!(pair.events.pop_front(), Some(Event::Reply(id, _)) if id == before));
+    pair.answer(&SaslHandshakeResponse::default());
+    assert_eq!(pair.asked.len(), 1);
+    pair.answer(&SaslAuthenticateResponse { session_lifetime_ms: 1000, ..Default::default() });
+    assert_eq!(pair.authenticated(), Some(SECOND));
+    assert_eq!(pair.asked.front().unwrap().0, held);
+    pair.answer(&MetadataResponse::default());
+    assert!(matches!(pair.events.pop_front(), Some(Event::Reply(id, _)) if id == held));
+}
+
+#[test]
+fn the_time_of_a_renewal_counts_from_when_it_begins() {
+    let mut pair = Pair::new(None);
+    let session = pair.ready();
+    pair.call(&session);
+    pair.connection.reauthenticate(pair.now, plain().unwrap()).unwrap();
+    pair.now += 8 * SECOND;
+    pair.connection.handle_timeout(pair.now);
+    pair.answer(&MetadataResponse::default());
+    assert_eq!(pair.connection.poll_timeout(), Some(pair.now + 5 * SECOND));
+    pair.now += 5 * SECOND;
+    pair.connection.handle_timeout(pair.now);
+    pair.transmit();
+    pair.events.pop_front();
+    assert!(matches!(pair.closed(), ConnectionError::HandshakeTimedOut { .. }));
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Send,
+    Transmit,
+    Answer,
+    Reauthenticate,
+    Wait(u16),
+    Throttle(u16),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => Just(Op::Send),
+        8 => Just(Op::Transmit),
+        8 => Just(Op::Answer),
+        2 => Just(Op::Reauthenticate),
+        2 => (0u16..400).prop_map(Op::Wait),
+        1 => (0u16..300).prop_map(Op::Throttle),
+    ]
+}
+
+proptest! {
+    /// From SaslHandshake to the last answer of the exchange nothing of the owner's is at the broker, and every call is answered
+    /// in its order.
+    #[test]
+    fn an_exchange_is_never_mixed_with_calls(ops in proptest::collection::vec(op(), 0..120)) {
+        let mut pair = Pair::new(None);
+        let session = pair.ready();
+        let mut calls = VecDeque::new();
+        for op in ops {
+            match op {
+                Op::Send => {
+                    let call = session.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS).unwrap();
+                    calls.push_back(pair.connection.send(pair.now, call).unwrap());
+                }
+                Op::Transmit => pair.transmit(),
+                Op::Answer => match pair.asked.front().map(|asked| asked.1) {
+                    Some(ApiKey::METADATA) => pair.answer(&MetadataResponse::default()),
+                    Some(ApiKey::SASL_HANDSHAKE) => pair.answer(&SaslHandshakeResponse::default()),
+                    Some(_) => {
+                        let number = pair.read::<SaslAuthenticateRequest>(2).auth_bytes;
+                        pair.answer(&SaslAuthenticateResponse { auth_bytes: number, ..Default::default() });
+                    }
+                    None => {}
+                },
+                Op::Reauthenticate => drop(pair.connection.reauthenticate(pair.now, Box::new(Counting::default()))),
+                Op::Wait(ms) => {
+                    // Not so long that anything is overdue.
+                    pair.now += Duration::from_millis(ms.into());
+                    for (id, ..) in &pair.asked {
+                        pair.connection.handle_transmitted(pair.now, *id);
+                    }
+                }
+                Op::Throttle(ms) => pair.connection.throttle(pair.now, Duration::from_millis(ms.into())),
+            }
+            let of_sasl = |asked: &(CorrelationId, ApiKey, Bytes)| asked.1 != ApiKey::METADATA;
+            prop_assert!(!pair.asked.iter().any(of_sasl) || pair.asked.len() == 1, "{:?}", pair.asked);
+            while let Some(event) = pair.events.pop_front() {
+                match event {
+                    Event::Reply(id, _) => prop_assert_eq!(calls.pop_front(), Some(id)),
+                    Event::Authenticated(_) => {}
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            }
+        }
+    }
+}
