@@ -1,14 +1,22 @@
 //! A connection under arbitrary operations.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arbitrary::Arbitrary;
 use bytes::{Buf, BytesMut};
 use kwal_protocol::{
-    api::{Body, encode_response},
-    connection::{Connection, ConnectionConfig, ConnectionError, CorrelationId, Event},
-    messages::{ApiVersion, ApiVersionsResponse, MetadataRequest, MetadataResponse},
-    api::ApiKey,
+    api::{ApiKey, Body, encode_response},
+    connection::{Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Session},
+    messages::{
+        ApiVersion, ApiVersionsResponse, MetadataRequest, MetadataResponse, SaslAuthenticateResponse,
+        SaslHandshakeResponse,
+    },
+    sasl::Plain,
+    writer::Frame,
 };
 
 /// What is done to a connection.
@@ -28,6 +36,8 @@ pub enum Op {
     Wait(u16),
     /// A broker asked for a pause, in milliseconds.
     Throttle(u16),
+    /// The session is to be renewed.
+    Reauthenticate,
     /// The stream ends.
     Eof,
     /// The owner closes it.
@@ -42,13 +52,14 @@ pub fn connection_ops(ops: Vec<Op>) {
     let (mut session, mut closed) = (None, false);
     // What the broker holds: requests that came, and answers that have not arrived yet.
     let (mut asked, mut wire, mut inbox) = (Vec::new(), Vec::new(), BytesMut::new());
-    let mut calls: std::collections::VecDeque<CorrelationId> = Default::default();
+    let mut calls: VecDeque<CorrelationId> = VecDeque::new();
     for op in ops {
         match op {
             Op::Send => {
                 let Some(session) = &session else { continue };
-                let session: &std::sync::Arc<kwal_protocol::connection::Session> = session;
-                let call = session.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS).expect("was told");
+                let session: &Arc<Session> = session;
+                let call =
+                    session.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS).expect("was told");
                 if let Ok(id) = connection.send(now, call) {
                     assert!(!closed);
                     calls.push_back(id);
@@ -67,14 +78,7 @@ pub fn connection_ops(ops: Vec<Op>) {
                     continue;
                 }
                 let (id, key) = asked.remove(0);
-                let mut frame = match ApiKey(key) {
-                    ApiKey::API_VERSIONS => {
-                        let metadata = ApiVersion { api_key: ApiKey::METADATA, min_version: 0, max_version: 12 };
-                        let told = ApiVersionsResponse { api_keys: vec![metadata], ..Default::default() };
-                        encode_response(&told, 4, id.0).expect("well-formed")
-                    }
-                    _ => encode_response(&MetadataResponse::default(), 12, id.0).expect("well-formed"),
-                };
+                let mut frame = answer(ApiKey(key), id);
                 wire.extend_from_slice(&frame.copy_to_bytes(frame.remaining()));
             }
             Op::Deliver(len) => {
@@ -91,12 +95,17 @@ pub fn connection_ops(ops: Vec<Op>) {
                 connection.handle_timeout(now);
             }
             Op::Throttle(ms) => connection.throttle(now, Duration::from_millis(ms.into())),
+            Op::Reauthenticate => {
+                let plain = Plain::new("alice", "secret").expect("well-formed");
+                let _ = connection.reauthenticate(now, Box::new(plain));
+            }
             Op::Eof => connection.handle_eof(),
             Op::Close => connection.close(ConnectionError::Closed),
         }
         while let Some(event) = connection.poll_event() {
             assert!(!closed, "{event:?} after the end");
             match event {
+                Event::Authenticated(_) => {}
                 Event::Ready(told) => session = Some(told),
                 Event::Reply(id, _) => assert_eq!(calls.pop_front(), Some(id)),
                 Event::Closed(_) => closed = true,
@@ -106,4 +115,23 @@ pub fn connection_ops(ops: Vec<Op>) {
         assert!(connection.in_flight() <= 9);
         assert!(inbox.len() <= wire.len() + (1 << 20));
     }
+}
+
+/// What a broker says that has Metadata and SASL.
+fn answer(key: ApiKey, id: CorrelationId) -> Frame {
+    let speaks = |api_key, max_version| ApiVersion { api_key, min_version: 0, max_version };
+    match key {
+        ApiKey::API_VERSIONS => {
+            let api_keys = vec![
+                speaks(ApiKey::METADATA, 12),
+                speaks(ApiKey::SASL_HANDSHAKE, 1),
+                speaks(ApiKey::SASL_AUTHENTICATE, 2),
+            ];
+            encode_response(&ApiVersionsResponse { api_keys, ..Default::default() }, 4, id.0)
+        }
+        ApiKey::SASL_HANDSHAKE => encode_response(&SaslHandshakeResponse::default(), 1, id.0),
+        ApiKey::SASL_AUTHENTICATE => encode_response(&SaslAuthenticateResponse::default(), 2, id.0),
+        _ => encode_response(&MetadataResponse::default(), 12, id.0),
+    }
+    .expect("well-formed")
 }

@@ -7,7 +7,7 @@ use kwal_protocol::{
     api::{ApiKey, decode_request_header},
     compression::Compression,
     messages::{AnyRequest, AnyResponse},
-    record::{Batches, RecordIter},
+    record::Batches,
 };
 
 pub use connection::{Op, connection_ops};
@@ -60,7 +60,8 @@ pub fn record_batch_reader(data: &[u8]) {
         assert_eq!(batch.position(), end);
         end += batch.size_in_bytes();
         let Ok(records) = batch.records(LIMIT) else { continue };
-        let borrowed: Vec<_> = RecordIter::map(records.iter(), |record| record.map(|record| record.to_detached())).collect();
+        let borrowed: Vec<_> =
+            records.iter().map(|record| record.map(|record| record.to_detached())).collect();
         let owned: Vec<_> = records.into_iter().collect();
         assert_eq!(borrowed, owned);
     }
@@ -80,13 +81,15 @@ pub fn round_trip(message: &AnyMessage, version: i16) {
     match message {
         AnyMessage::Request(request) => {
             let Ok(written) = request.encode(version) else { return };
-            let read = AnyRequest::decode(request.key(), version, &written).expect("known").expect("well-formed");
+            let read =
+                AnyRequest::decode(request.key(), version, &written).expect("known").expect("well-formed");
             assert_eq!(read.to_json(version), request.to_json(version));
             assert_eq!(read.encode(version).as_ref(), Ok(&written));
         }
         AnyMessage::Response(response) => {
             let Ok(written) = response.encode(version) else { return };
-            let read = AnyResponse::decode(response.key(), version, &written).expect("known").expect("well-formed");
+            let read =
+                AnyResponse::decode(response.key(), version, &written).expect("known").expect("well-formed");
             assert_eq!(read.to_json(version), response.to_json(version));
             assert_eq!(read.encode(version).as_ref(), Ok(&written));
         }

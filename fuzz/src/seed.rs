@@ -61,6 +61,7 @@ fn lines(file: &Path) -> Vec<Value> {
 }
 
 fn unhex(value: &Value) -> Vec<u8> {
-    let digits: Vec<_> = value.as_str().expect("a text").chars().map(|c| c.to_digit(16).expect("hex") as u8).collect();
+    let digits: Vec<_> =
+        value.as_str().expect("a text").chars().map(|c| c.to_digit(16).expect("hex") as u8).collect();
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
