@@ -23,8 +23,9 @@ fn readable() -> Vec<Value> {
     let mut all = vectors("records");
     let count = all.len();
     all.retain(|vector| !needs_more(vector));
-    let readable = if Compression::Lz4.is_built_in() { 326 } else { 268 };
-    assert_eq!((all.len(), count), (readable, 503), "another set of vectors: look at what is left out");
+    assert_eq!(count, 503, "another set of vectors");
+    let complete = Compression::ALL.into_iter().all(Compression::can_decompress);
+    assert!(all.len() == count || !complete && all.len() > 250, "{} are left", all.len());
     all
 }
 
@@ -32,7 +33,7 @@ fn readable() -> Vec<Value> {
 fn needs_more(vector: &Value) -> bool {
     let name = vector["name"].as_str().unwrap();
     let batches = vector["batches"].as_array().unwrap();
-    let missing = |codec: &Compression| !codec.is_built_in();
+    let missing = |codec: &Compression| !codec.can_decompress();
     let mut codecs = Compression::ALL.into_iter().filter(missing).map(Compression::name);
     let in_batches = |codec: &str| batches.iter().any(|batch| batch["compression"] == codec);
     codecs.any(|codec| name.contains(codec) || in_batches(codec))
@@ -90,7 +91,8 @@ fn uncompressed_records_are_those_that_were_compressed() {
             }
         }
     }
-    assert_eq!(seen > 20, Compression::Lz4.is_built_in(), "{seen}");
+    let codecs = Compression::ALL.into_iter().filter(|codec| codec.can_decompress()).count() - 1;
+    assert!(seen >= 20 * codecs, "{seen}");
 }
 
 #[test]
@@ -113,6 +115,10 @@ fn compressed_batches_come_back() {
     for vector in readable().iter().filter(|vector| vector["reencode"] == false && vector["expect"] == "ok") {
         // What is compressed is only read before magic 2.
         for batch in read(&unhex(&vector["hex"])).0.into_iter().filter(|batch| batch.header.magic == 2) {
+            if !batch.header.compression().unwrap().is_built_in() {
+                assert!(batch.encode().is_err(), "{}", vector["name"]);
+                continue;
+            }
             let (again, _, fault) = read(&batch.encode().unwrap());
             assert_eq!(fault, None, "{}", vector["name"]);
             assert_eq!(again[0].records, batch.records, "{}", vector["name"]);

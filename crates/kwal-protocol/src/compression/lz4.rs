@@ -9,55 +9,72 @@ use std::borrow::Cow;
 use lz4_flex::block::{self, CompressTable, DecompressError};
 use twox_hash::XxHash32;
 
-use super::{Compression, CompressionError};
+use super::{Compression, CompressionError, Output};
 
-/// One frame of independent blocks of 64 KiB; a block that does not shrink is stored.
-pub(super) fn compress(input: &[u8]) -> Result<Vec<u8>, CompressionError> {
-    // Each block may be written with room to spare, and only the last one keeps that room until it is cut off.
-    let room = block::get_maximum_output_size(BLOCK_LEN.min(input.len()));
-    let blocks = input.len().div_ceil(BLOCK_LEN);
-    let mut out = vec![0; HEADER.len() + blocks * 4 + input.len() + room + END_MARK.len()];
-    out[..HEADER.len()].copy_from_slice(&HEADER);
-    let mut len = HEADER.len();
-    let mut table = if input.len() < BLOCK_LEN { CompressTable::small() } else { CompressTable::large() };
-    for block in input.chunks(BLOCK_LEN) {
-        let (size, data) = out[len..].split_at_mut(4);
-        let compressed = block::compress_into_with_table(block, data, &mut table).map_err(corrupt)?;
-        let (written, stored) = if compressed < block.len() {
-            (compressed, 0)
+/// The memory of the compressor, to be used over and over: it is cleared for every block.
+#[derive(Default)]
+pub(super) struct Encoder {
+    small: Option<CompressTable>,
+    large: Option<CompressTable>,
+}
+
+impl Encoder {
+    /// One frame of independent blocks of 64 KiB, at the front of `out`; a block that does not shrink is stored. Answers its
+    /// length.
+    pub(super) fn compress(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, CompressionError> {
+        // Each block may be written with room to spare.
+        let room = block::get_maximum_output_size(BLOCK_LEN.min(input.len()));
+        let blocks = input.len().div_ceil(BLOCK_LEN);
+        let bound = HEADER.len() + blocks * 4 + input.len() + room + END_MARK.len();
+        if out.len() < bound {
+            out.resize(bound, 0);
+        }
+        out[..HEADER.len()].copy_from_slice(&HEADER);
+        let mut len = HEADER.len();
+        let table = if input.len() < BLOCK_LEN {
+            self.small.get_or_insert_with(CompressTable::small)
         } else {
-            data[..block.len()].copy_from_slice(block);
-            (block.len(), STORED)
+            self.large.get_or_insert_with(CompressTable::large)
         };
-        size.copy_from_slice(&(written as u32 | stored).to_le_bytes());
-        len += 4 + written;
+        for block in input.chunks(BLOCK_LEN) {
+            let (size, data) = out[len..].split_at_mut(4);
+            let compressed = block::compress_into_with_table(block, data, table).map_err(corrupt)?;
+            let (written, stored) = if compressed < block.len() {
+                (compressed, 0)
+            } else {
+                data[..block.len()].copy_from_slice(block);
+                (block.len(), STORED)
+            };
+            size.copy_from_slice(&(written as u32 | stored).to_le_bytes());
+            len += 4 + written;
+        }
+        out[len..len + END_MARK.len()].copy_from_slice(&END_MARK);
+        Ok(len + END_MARK.len())
     }
-    out[len..len + END_MARK.len()].copy_from_slice(&END_MARK);
-    out.truncate(len + END_MARK.len());
-    // What is compressed is kept for as long as it is on its way: do not keep the room of what it was made from.
-    out.shrink_to_fit();
-    Ok(out)
+}
+
+/// Whose frames they are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Checksums {
+    /// As the format says.
+    Right,
+    /// Those of messages of magic 0, whose writer took the header checksum over too many bytes (KIP-57): it is not looked at.
+    WrongInHeader,
 }
 
 /// All frames in `input`, at least one.
-pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, CompressionError> {
-    decompress_frames(input, limit, true)
-}
-
-/// The same, whatever the checksums of the frame headers are: in magic 0 they are over the wrong bytes.
-pub(super) fn decompress_unchecked_header(input: &[u8], limit: usize) -> Result<Vec<u8>, CompressionError> {
-    decompress_frames(input, limit, false)
-}
-
-fn decompress_frames(input: &[u8], limit: usize, check_header: bool) -> Result<Vec<u8>, CompressionError> {
+pub(super) fn decompress(
+    input: &[u8],
+    checksums: Checksums,
+    out: &mut Output,
+) -> Result<(), CompressionError> {
     let mut input = Input(input);
-    let mut out = Output { bytes: Vec::new(), len: 0, limit };
     loop {
-        let frame = Frame::read(&mut input, check_header)?;
-        out.reserve(frame.bound(input));
-        frame.decompress(&mut input, &mut out)?;
+        let frame = Frame::read(&mut input, checksums)?;
+        out.expect(frame.bound(input), input.0.len());
+        frame.decompress(&mut input, out)?;
         if input.0.is_empty() {
-            return Ok(out.finish());
+            return Ok(());
         }
     }
 }
@@ -73,7 +90,7 @@ struct Frame {
 }
 
 impl Frame {
-    fn read(input: &mut Input<'_>, check_header: bool) -> Result<Self, CompressionError> {
+    fn read(input: &mut Input<'_>, checksums: Checksums) -> Result<Self, CompressionError> {
         if input.u32()? != MAGIC {
             return Err(corrupt("it does not begin with the magic number of a frame"));
         }
@@ -98,7 +115,7 @@ impl Frame {
         };
         let descriptor = &descriptor[..descriptor.len() - input.0.len()];
         let [checksum] = input.array()?;
-        if check_header && checksum != (XxHash32::oneshot(0, descriptor) >> 8) as u8 {
+        if checksums == Checksums::Right && checksum != (XxHash32::oneshot(0, descriptor) >> 8) as u8 {
             return Err(corrupt("the checksum of its frame header is wrong"));
         }
         Ok(Self {
@@ -134,7 +151,7 @@ impl Frame {
     }
 
     fn decompress(&self, input: &mut Input<'_>, out: &mut Output) -> Result<(), CompressionError> {
-        let start = out.len;
+        let start = out.len();
         while let Some(block) = self.block(input)? {
             if block.checksum.is_some_and(|checksum| checksum != XxHash32::oneshot(0, block.data)) {
                 return Err(corrupt("the checksum of a block is wrong"));
@@ -145,9 +162,11 @@ impl Frame {
                 if block.data.len() > self.block_max {
                     return Err(corrupt("a block is larger than its frame allows"));
                 }
-                let Some(room) = room.get_mut(..block.data.len()) else { return Err(out.too_large()) };
+                if full < block.data.len() {
+                    return Err(out.too_large());
+                }
                 room.copy_from_slice(block.data);
-                out.len += block.data.len();
+                out.advance(block.data.len());
                 continue;
             }
             let result = if self.linked {
@@ -157,15 +176,15 @@ impl Frame {
             } else {
                 block::decompress_into(block.data, room)
             };
-            out.len += match result {
-                Ok(len) => len,
+            match result {
+                Ok(len) => out.advance(len),
                 Err(DecompressError::OutputTooSmall { .. }) if full < self.block_bound(&block) => {
                     return Err(out.too_large());
                 }
                 Err(error) => return Err(corrupt(error)),
-            };
+            }
         }
-        let content = &out.bytes[start..out.len];
+        let content = out.since(start);
         if self.content_size.is_some_and(|size| size != content.len() as u64) {
             return Err(corrupt("it is not as long as its frame says"));
         }
@@ -180,44 +199,6 @@ struct Block<'a> {
     data: &'a [u8],
     stored: bool,
     checksum: Option<u32>,
-}
-
-/// What is decompressed, in the front of a buffer that is zero behind it.
-struct Output {
-    bytes: Vec<u8>,
-    len: usize,
-    limit: usize,
-}
-
-impl Output {
-    /// Makes room for as much more, within the limit.
-    fn reserve(&mut self, more: usize) {
-        let len = self.len.saturating_add(more).min(self.limit);
-        if self.bytes.is_empty() {
-            self.bytes = vec![0; len];
-        } else {
-            self.bytes.resize(len.max(self.len), 0);
-        }
-    }
-
-    /// What is there, and at most `len` bytes behind it; fewer at the limit.
-    fn room(&mut self, len: usize) -> (&[u8], &mut [u8]) {
-        let (before, room) = self.bytes.split_at_mut(self.len);
-        let len = len.min(room.len());
-        (before, &mut room[..len])
-    }
-
-    fn too_large(&self) -> CompressionError {
-        CompressionError::TooLarge { codec: Compression::Lz4, limit: self.limit }
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.bytes.truncate(self.len);
-        if self.bytes.capacity() / 2 > self.len {
-            self.bytes.shrink_to_fit();
-        }
-        self.bytes
-    }
 }
 
 /// What is still to be read.
@@ -273,25 +254,17 @@ const FLAGS_DICTIONARY: u8 = 0x01;
 mod tests {
     use std::io::Write;
 
+    use bytes::Bytes;
     use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
-    use super::*;
+    use super::{super::samples::input, *};
 
-    /// Words that repeat, and noise.
-    fn input(len: usize) -> Vec<u8> {
-        let mut state = 1u32;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state >> 24
-        };
-        let mut input = Vec::with_capacity(len + 16);
-        while input.len() < len {
-            let word = next();
-            let noise = word % 7 == 0;
-            input.extend((0..16).map(|i| if noise { next() as u8 } else { (word + i) as u8 }));
-        }
-        input.truncate(len);
-        input
+    fn compress(input: &[u8]) -> Result<Bytes, CompressionError> {
+        Compression::Lz4.compress(input)
+    }
+
+    fn decompress(input: &[u8], limit: usize) -> Result<Bytes, CompressionError> {
+        Compression::Lz4.decompress(input, limit)
     }
 
     #[test]
@@ -341,7 +314,7 @@ mod tests {
         let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
         encoder.write_all(&input).unwrap();
         let checked = encoder.finish().unwrap();
-        for frame in [&checked, &compress(&input).unwrap()] {
+        for frame in [&checked[..], &compress(&input).unwrap()] {
             for len in 0..frame.len() {
                 assert!(
                     matches!(decompress(&frame[..len], 1 << 20), Err(CompressionError::Corrupt { .. })),
@@ -371,7 +344,7 @@ mod tests {
         frame.extend([0x10, b'x', 0]);
         frame.extend(END_MARK);
         let mut input = Input(&frame);
-        let header = Frame::read(&mut input, true).unwrap();
+        let header = Frame::read(&mut input, Checksums::Right).unwrap();
         assert_eq!(header.bound(input), 3 * MAX_RATIO);
         assert!(decompress(&frame, usize::MAX).is_err());
     }

@@ -5,7 +5,7 @@ use std::iter::FusedIterator;
 use bytes::{Bytes, BytesMut};
 
 use super::{BatchError, BatchErrorKind, BatchHeader, Records, crc, header::TimestampType, legacy};
-use crate::compression::Compression;
+use crate::compression::{Compression, Decompressor};
 
 /// The batches in the content of a `records` field, as a Fetch response or a log segment has it.
 ///
@@ -190,15 +190,23 @@ impl Batch {
     /// If the codec is unknown or not built in, the compressed bytes are corrupt or give more than `limit` bytes, or the
     /// number of records is negative. `limit` is not applied to what is not compressed.
     pub fn records(&self, limit: usize) -> Result<Records, BatchError> {
+        self.records_with(&mut Decompressor::new(), limit)
+    }
+
+    /// The same with memory that was used for earlier batches.
+    ///
+    /// # Errors
+    /// Those of [`records`](Self::records).
+    pub fn records_with(&self, decompressor: &mut Decompressor, limit: usize) -> Result<Records, BatchError> {
         if self.header.magic != BatchHeader::MAGIC {
-            return self.messages(limit).map_err(|kind| self.error(kind));
+            return self.messages(decompressor, limit).map_err(|kind| self.error(kind));
         }
         let count = self.header.count;
         let count = u32::try_from(count).map_err(|_| self.error(BatchErrorKind::Count(count)))?;
         let body = self.bytes.slice(BatchHeader::LEN..);
         let body = match self.header.compression() {
             Ok(Compression::None) => Ok(body),
-            Ok(codec) => codec.decompress(&body, limit).map(Bytes::from),
+            Ok(codec) => decompressor.decompress(codec, &body, limit),
             Err(error) => Err(error),
         };
         let body = body.map_err(|error| self.error(error.into()))?;
@@ -207,12 +215,13 @@ impl Batch {
 
     /// The same for the formats before magic 2.
     #[cold]
-    fn messages(&self, limit: usize) -> Result<Records, BatchErrorKind> {
+    fn messages(&self, decompressor: &mut Decompressor, limit: usize) -> Result<Records, BatchErrorKind> {
         legacy::records(self, |codec, value| {
-            let lenient = self.header.magic == 0;
-            let decompressed =
-                if lenient { codec.decompress_magic_0(value, limit) } else { codec.decompress(value, limit) };
-            Ok(decompressed?.into())
+            let decompressed = match self.header.magic {
+                0 => decompressor.decompress_magic_0(codec, value, limit),
+                _ => decompressor.decompress(codec, value, limit),
+            };
+            Ok(decompressed?)
         })
     }
 

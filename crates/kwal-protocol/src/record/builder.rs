@@ -6,7 +6,10 @@ use super::{
     Batch, BatchHeader, BuildError, HeaderView, NO_TIMESTAMP, NotForwardable, TimestampType,
     crc::{self, Shift},
 };
-use crate::{compression::Compression, varint};
+use crate::{
+    compression::{Compression, Compressor},
+    varint,
+};
 
 /// Collects records and makes a batch of them; each is written once.
 ///
@@ -26,6 +29,7 @@ use crate::{compression::Compression, varint};
 #[derive(Clone, Debug)]
 pub struct BatchBuilder {
     compression: Compression,
+    level: Option<i32>,
     records: Vec<u8>,
     count: u32,
     base_timestamp: i64,
@@ -39,6 +43,7 @@ impl BatchBuilder {
     pub const fn new(compression: Compression) -> Self {
         Self {
             compression,
+            level: None,
             records: Vec::new(),
             count: 0,
             base_timestamp: NO_TIMESTAMP,
@@ -50,6 +55,26 @@ impl BatchBuilder {
     /// The same with room for as many bytes of uncompressed records.
     pub fn with_capacity(compression: Compression, bytes: usize) -> Self {
         Self { records: Vec::with_capacity(bytes), ..Self::new(compression) }
+    }
+
+    /// The same in memory that was used for earlier batches, which [`finish_with`](Self::finish_with) gives back.
+    pub fn with_capacity_of(compressor: &mut Compressor, compression: Compression, bytes: usize) -> Self {
+        let mut records = match compression {
+            // It becomes the batch, so it would not come back.
+            Compression::None => Vec::new(),
+            _ => compressor.take_records(),
+        };
+        records.reserve(bytes);
+        Self { records, ..Self::new(compression) }
+    }
+
+    /// Compresses at this level instead of the [default](Compression::default_level) of the codec.
+    ///
+    /// A level that the codec does not have is an error of [`finish`](Self::finish).
+    #[must_use]
+    pub const fn level(mut self, level: i32) -> Self {
+        self.level = Some(level);
+        self
     }
 
     /// Appends a record and answers its place in the batch: its offset will be that of the batch plus this.
@@ -114,8 +139,16 @@ impl BatchBuilder {
     /// As a producer has it: the base timestamp is the first record's, the maximum the newest, offsets count from 0.
     ///
     /// # Errors
-    /// If there are no records, or they do not fit in one batch, or the codec is not built in.
+    /// If there are no records, or they do not fit in one batch, or the codec is not built in or does not have the level.
     pub fn finish(self) -> Result<EncodedBatch, BuildError> {
+        self.finish_with(&mut Compressor::new())
+    }
+
+    /// The same with memory that was used for earlier batches.
+    ///
+    /// # Errors
+    /// Those of [`finish`](Self::finish).
+    pub fn finish_with(self, compressor: &mut Compressor) -> Result<EncodedBatch, BuildError> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -130,7 +163,7 @@ impl BatchBuilder {
             count: self.count as i32,
             ..BatchHeader::default()
         };
-        EncodedBatch::new(header, self.compression, self.records)
+        EncodedBatch::new(header, self.compression, self.level, self.records, compressor)
     }
 }
 
@@ -152,12 +185,18 @@ impl EncodedBatch {
     pub(super) fn new(
         header: BatchHeader,
         compression: Compression,
+        level: Option<i32>,
         records: Vec<u8>,
+        compressor: &mut Compressor,
     ) -> Result<Self, BuildError> {
         let uncompressed_size = records.len();
-        let body = match compression {
-            Compression::None => records,
-            codec => codec.compress(&records)?,
+        compression.check_level(level)?;
+        let body = if compression == Compression::None {
+            Bytes::from(records)
+        } else {
+            let body = compressor.compress(compression, level, &records)?;
+            compressor.keep_records(records);
+            body
         };
         let batch_length = i32::try_from(body.len() + (BatchHeader::LEN - BatchHeader::LOG_OVERHEAD));
         let batch_length = batch_length.map_err(|_| BuildError::TooLarge)?;
@@ -165,7 +204,7 @@ impl EncodedBatch {
             header: BatchHeader { batch_length, crc: 0, ..header },
             body_crc: crc::checksum(&body),
             body_shift: Shift::by(body.len()),
-            body: body.into(),
+            body,
             uncompressed_size,
         })
     }

@@ -6,7 +6,7 @@ use super::{
     Batch, BatchError, BatchErrorKind, BatchHeader, BuildError, EncodedBatch, Headers, RecordView, Records,
     builder::Fields, control::ControlRecord, header::sequence, legacy, records::timestamp_ms,
 };
-use crate::error::DecodeError;
+use crate::{compression::Compressor, error::DecodeError};
 
 /// A batch whose fields are all there to be looked at and set.
 ///
@@ -119,7 +119,7 @@ impl RawBatch {
         let count = i32::try_from(self.records.len()).map_err(|_| BuildError::TooManyRecords)?;
         let header = BatchHeader { count, ..self.header };
         let compression = header.compression()?;
-        Ok(EncodedBatch::new(header, compression, records)?.to_bytes())
+        Ok(EncodedBatch::new(header, compression, None, records, &mut Compressor::new())?.to_bytes())
     }
 
     /// The offset of one of its records.

@@ -1,0 +1,260 @@
+//! What codecs need besides input and output, to be used over and over.
+
+use std::{fmt, mem};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Compression, CompressionError, Output};
+
+/// Compresses one batch after the other with the same memory.
+///
+/// What the codecs work with, some hundred kilobytes for gzip and more for the high levels of zstd, is made when it is
+/// first needed and used again from then on, and so is the buffer that they write to, up to 4 MiB.
+///
+/// ```
+/// use kwal_protocol::compression::{Compression, Compressor, Decompressor};
+///
+/// let codec = Compression::ALL.into_iter().filter(|codec| codec.is_built_in()).next_back().unwrap();
+/// let mut compressor = Compressor::new();
+/// let mut decompressor = Decompressor::new();
+/// for text in ["hello", "kafka"] {
+///     let squeezed = compressor.compress(codec, None, text.as_bytes())?;
+///     assert_eq!(decompressor.decompress(codec, &squeezed, 1 << 20)?, text);
+/// }
+/// # Ok::<(), kwal_protocol::compression::CompressionError>(())
+/// ```
+#[derive(Default)]
+pub struct Compressor {
+    /// All of it means nothing; as long as the longest output so far could have become.
+    out: Vec<u8>,
+    /// Where a batch was written before it was compressed; empty.
+    records: Vec<u8>,
+    codecs: Encoders,
+}
+
+#[derive(Default)]
+struct Encoders {
+    #[cfg(feature = "compression-gzip")]
+    gzip: Option<super::gzip::Encoder>,
+    #[cfg(feature = "compression-snappy")]
+    snappy: Option<Box<snap::raw::Encoder>>,
+    #[cfg(feature = "compression-lz4")]
+    lz4: super::lz4::Encoder,
+    #[cfg(feature = "compression-zstd")]
+    zstd: Option<super::zstd::Encoder>,
+}
+
+impl Compressor {
+    /// With no memory yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Compresses `input` as Kafka's own producer frames it, at this [level](Compression::levels) or the codec's default.
+    ///
+    /// # Errors
+    /// [`CompressionError::NotBuiltIn`], [`CompressionError::Level`].
+    pub fn compress(
+        &mut self,
+        codec: Compression,
+        level: Option<i32>,
+        input: &[u8],
+    ) -> Result<Bytes, CompressionError> {
+        codec.check_level(level)?;
+        let len = self.codecs.run(codec, level, input, &mut self.out)?;
+        let compressed = Bytes::copy_from_slice(&self.out[..len]);
+        if self.out.capacity() > KEEP {
+            self.out = Vec::new();
+        }
+        Ok(compressed)
+    }
+
+    /// An empty buffer, with room if it was used before.
+    pub(crate) fn take_records(&mut self) -> Vec<u8> {
+        mem::take(&mut self.records)
+    }
+
+    /// Keeps a buffer that is needed no longer.
+    pub(crate) fn keep_records(&mut self, mut records: Vec<u8>) {
+        if records.capacity() <= KEEP {
+            records.clear();
+            self.records = records;
+        }
+    }
+}
+
+impl fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compressor").finish_non_exhaustive()
+    }
+}
+
+impl Encoders {
+    /// The length of what is at the front of `out` then.
+    #[cfg_attr(
+        not(any(
+            feature = "compression-gzip",
+            feature = "compression-snappy",
+            feature = "compression-lz4",
+            feature = "compression-zstd"
+        )),
+        expect(clippy::needless_pass_by_ref_mut, unused_variables, reason = "no codec is built in")
+    )]
+    fn run(
+        &mut self,
+        codec: Compression,
+        level: Option<i32>,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<usize, CompressionError> {
+        match codec {
+            Compression::None => {
+                out.clear();
+                out.extend_from_slice(input);
+                Ok(input.len())
+            }
+            #[cfg(feature = "compression-gzip")]
+            Compression::Gzip => {
+                let level = level.unwrap_or(super::gzip::DEFAULT_LEVEL);
+                let encoder = match &mut self.gzip {
+                    Some(encoder) if encoder.level() == level => encoder,
+                    other => other.insert(super::gzip::Encoder::new(level)),
+                };
+                encoder.compress(input, out)
+            }
+            #[cfg(feature = "compression-snappy")]
+            Compression::Snappy => {
+                let encoder = self.snappy.get_or_insert_with(|| Box::new(snap::raw::Encoder::new()));
+                super::snappy::compress(encoder, input, out)
+            }
+            #[cfg(feature = "compression-lz4")]
+            Compression::Lz4 => self.lz4.compress(input, out),
+            #[cfg(feature = "compression-zstd")]
+            Compression::Zstd => {
+                let level = level.unwrap_or(super::zstd::DEFAULT_LEVEL);
+                self.zstd.get_or_insert_with(super::zstd::Encoder::new).compress(level, input, out)
+            }
+            #[allow(unreachable_patterns, reason = "with all features it is")]
+            _ => Err(CompressionError::NotBuiltIn { codec }),
+        }
+    }
+}
+
+/// Decompresses one batch after the other with the same memory.
+///
+/// What the codecs work with is made when it is first needed and used again from then on. So is the buffer, up to 4 MiB, if
+/// nothing of the batch before is held any longer when the next one is decompressed; else there is a new one.
+#[derive(Default)]
+pub struct Decompressor {
+    /// All of what was handed out last.
+    last: Bytes,
+    codecs: Decoders,
+}
+
+#[derive(Default)]
+struct Decoders {
+    #[cfg(feature = "compression-gzip")]
+    gzip: Option<super::gzip::Decoder>,
+    #[cfg(any(feature = "compression-zstd", feature = "decompression-zstd"))]
+    zstd: Option<super::zstd::Decoder>,
+}
+
+impl Decompressor {
+    /// With no memory yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Decompresses all of `input`, whose result must not be larger than `limit` bytes, into one buffer.
+    ///
+    /// Memory is taken as output appears, never because a length inside of `input` asks for it: at first 64 KiB, or 16
+    /// bytes for each one of `input`, then twice what is there, and never more than `limit`.
+    ///
+    /// # Errors
+    /// [`CompressionError::TooLarge`] as soon as the output passes `limit`, [`CompressionError::Corrupt`],
+    /// [`CompressionError::NotBuiltIn`].
+    pub fn decompress(
+        &mut self,
+        codec: Compression,
+        input: &[u8],
+        limit: usize,
+    ) -> Result<Bytes, CompressionError> {
+        self.run(codec, input, limit, |codecs, out| codecs.run(codec, input, out))
+    }
+
+    /// The same for the value of a message of magic 0, whose LZ4 frames have a wrong header checksum (KIP-57).
+    pub(crate) fn decompress_magic_0(
+        &mut self,
+        codec: Compression,
+        input: &[u8],
+        limit: usize,
+    ) -> Result<Bytes, CompressionError> {
+        #[cfg(feature = "compression-lz4")]
+        if codec == Compression::Lz4 {
+            use super::lz4::{Checksums, decompress};
+            return self.run(codec, input, limit, |_, out| decompress(input, Checksums::WrongInHeader, out));
+        }
+        self.decompress(codec, input, limit)
+    }
+
+    fn run(
+        &mut self,
+        codec: Compression,
+        input: &[u8],
+        limit: usize,
+        run: impl FnOnce(&mut Decoders, &mut Output) -> Result<(), CompressionError>,
+    ) -> Result<Bytes, CompressionError> {
+        if codec == Compression::None {
+            let fits = input.len() <= limit;
+            return if fits { Ok(Bytes::copy_from_slice(input)) } else { Err(codec.too_large(limit)) };
+        }
+        let buffer = mem::take(&mut self.last).try_into_mut().unwrap_or_else(|_held| BytesMut::new());
+        let mut out = Output::new(codec, buffer, limit);
+        run(&mut self.codecs, &mut out)?;
+        let (bytes, all) = out.finish();
+        if all.len() <= KEEP {
+            self.last = all;
+        }
+        Ok(bytes)
+    }
+}
+
+impl fmt::Debug for Decompressor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decompressor").finish_non_exhaustive()
+    }
+}
+
+impl Decoders {
+    #[cfg_attr(
+        not(any(
+            feature = "compression-gzip",
+            feature = "compression-snappy",
+            feature = "compression-lz4",
+            feature = "compression-zstd",
+            feature = "decompression-zstd"
+        )),
+        expect(clippy::needless_pass_by_ref_mut, unused_variables, reason = "no codec is built in")
+    )]
+    fn run(&mut self, codec: Compression, input: &[u8], out: &mut Output) -> Result<(), CompressionError> {
+        match codec {
+            #[cfg(feature = "compression-gzip")]
+            Compression::Gzip => {
+                self.gzip.get_or_insert_with(super::gzip::Decoder::new).decompress(input, out)
+            }
+            #[cfg(feature = "compression-snappy")]
+            Compression::Snappy => super::snappy::decompress(input, out),
+            #[cfg(feature = "compression-lz4")]
+            Compression::Lz4 => super::lz4::decompress(input, super::lz4::Checksums::Right, out),
+            #[cfg(any(feature = "compression-zstd", feature = "decompression-zstd"))]
+            Compression::Zstd => {
+                let decoder = self.zstd.get_or_insert_with(super::zstd::Decoder::new);
+                super::zstd::decompress(decoder, input, out)
+            }
+            _ => Err(CompressionError::NotBuiltIn { codec }),
+        }
+    }
+}
+
+/// The largest buffer that is kept for the next time.
+const KEEP: usize = 4 << 20;
