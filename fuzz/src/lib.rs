@@ -72,8 +72,10 @@ pub fn record_batch_reader(data: &[u8]) {
 pub fn decompress(codec: Compression, data: &[u8]) {
     let Ok(out) = codec.decompress(data, LIMIT) else { return };
     assert!(out.len() <= LIMIT);
-    let packed = codec.compress(&out).expect("built in");
-    assert_eq!(codec.decompress(&packed, LIMIT).expect("packed here"), out);
+    if codec.is_built_in() {
+        let packed = codec.compress(&out).expect("built in");
+        assert_eq!(codec.decompress(&packed, LIMIT).expect("packed here"), out);
+    }
 }
 
 /// A message of arbitrary fields: what a version can carry comes back.

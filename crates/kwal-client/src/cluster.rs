@@ -13,6 +13,7 @@ use std::{
 use fastrand::Rng;
 use kwal_protocol::{
     api::{ApiKey, Versions},
+    compression::Compressor,
     connection::{CallError, ConnectionConfig},
     error_code::ErrorCode,
     messages::{MetadataRequest, MetadataTopic},
@@ -52,6 +53,8 @@ pub(crate) struct Cluster {
     /// Producer ids that nobody uses at the moment, by partition: who opens the partition next goes on with one, so that there
     /// are never more of them than there were partition clients at the same time.
     idle_producers: Mutex<HashMap<(String, i32), Vec<ProducerState>>>,
+    /// For one batch at a time: whoever finds it taken makes one of its own.
+    compressor: Mutex<Compressor>,
 }
 
 /// A connection that some calls share. Requests of one connection are worked on one at a time, so what may take long (an
@@ -118,6 +121,7 @@ impl Cluster {
             next_lane: AtomicUsize::new(0),
             budget: Arc::new(Semaphore::new(units)),
             idle_producers: Mutex::default(),
+            compressor: Mutex::default(),
         });
         let attempts = this.attempts(ApiKey::METADATA, Place::default());
         attempts.within(this.refresh(Some(&[]))).await?;
@@ -137,6 +141,14 @@ impl Cluster {
         place: Place<'a>,
     ) -> Attempts<'a> {
         Attempts::new(&self.config, self.fork_rng(), deadline, api, place)
+    }
+
+    /// Lends the memory that codecs work with.
+    pub(crate) fn with_compressor<T>(&self, work: impl FnOnce(&mut Compressor) -> T) -> T {
+        match self.compressor.try_lock() {
+            Ok(mut compressor) => work(&mut compressor),
+            Err(_taken) => work(&mut Compressor::new()),
+        }
     }
 
     fn fork_rng(&self) -> Rng {

@@ -53,7 +53,9 @@
 //! The example `transcode` does this for lines of hex, with JSON on the other side; it needs the feature `serde`.
 //!
 //! # Features
-//! * `compression-lz4` (default): LZ4 in record batches.
+//! * `compression-gzip`, `compression-lz4`, `compression-snappy` (default): these codecs in record batches, in pure Rust.
+//! * `compression-zstd`: zstd in record batches, by its C library.
+//! * `decompression-zstd` (default): zstd in record batches, reading only, in pure Rust where the C library is not built.
 //! * `serde`: messages and batches as JSON, named as in Kafka's schemas.
 //! * `time`: timestamps of records as `time::OffsetDateTime`.
 

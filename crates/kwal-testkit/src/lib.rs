@@ -52,7 +52,8 @@
 //! Everything stays in memory until the topic is deleted or the broker dropped.
 //!
 //! # Features
-//! `compression-lz4` (default) lets the broker look into lz4 batches.
+//! `compression-gzip`, `compression-lz4`, `compression-snappy`, `decompression-zstd` (all default) and `compression-zstd` let
+//! the broker look into batches of these codecs.
 
 mod broker;
 mod cluster;

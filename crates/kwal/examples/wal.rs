@@ -35,7 +35,7 @@ Usage: wal [options]
   --records N       how many records to append, over all partitions (1000000)
   --size BYTES      the size of each record's value, 12 or more (100)
   --partitions N    how many partitions; a task appends to each and reads it (4)
-  --compression C   none or lz4 (none)
+  --compression C   none, gzip, lz4, snappy, or zstd if it is built in (none)
   --batch BYTES     values of about so many bytes go into one append (262144)
   --topic NAME      the topic to create; it must not exist (wal- and a unique end)
   --keep            do not delete the topic at the end

@@ -459,6 +459,7 @@ fn compressions() -> Samples {
     samples! {
         "UnknownCodec": CompressionError::UnknownCodec(5),
         "NotBuiltIn": CompressionError::NotBuiltIn { codec: Compression::Gzip },
+        "Level": CompressionError::Level { codec: Compression::Gzip, level: 10 },
         "TooLarge": CompressionError::TooLarge { codec, limit: 134_217_728 },
         "Corrupt": CompressionError::Corrupt { codec, reason: "the frame ends inside of a block".into() },
     }

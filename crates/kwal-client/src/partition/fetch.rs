@@ -4,6 +4,7 @@ use std::{future::IntoFuture, ops::Range, time::Duration};
 
 use kwal_protocol::{
     api::ApiKey,
+    compression::Decompressor,
     error_code::ErrorCode,
     messages::{FetchPartition, FetchPartitionResponse, FetchRequest, FetchTopic, IsolationLevel},
     record::{Batch, Batches, OwnedRecord, Records},
@@ -63,14 +64,16 @@ impl Fetched {
     /// The records of each batch that holds some, unpacked one batch at a time: each is decompressed once, if it is
     /// compressed, and otherwise a slice of the response. Control batches are passed over.
     ///
-    /// Records before the offset asked for are among them, if the first batch began there.
+    /// Records before the offset asked for are among them, if the first batch began there. Records that are dropped before
+    /// the next ones are asked for leave their memory to them.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for a batch that cannot be decompressed, or is larger than
     /// [`Limits::decompressed`](crate::Limits::decompressed).
     pub fn records(&self) -> impl Iterator<Item = Result<Records, Error>> + '_ {
         let data = self.batches.iter().filter(|batch| !batch.is_control());
-        data.map(|batch| self.check(batch.records(self.limit)))
+        let mut decompressor = Decompressor::new();
+        data.map(move |batch| self.check(batch.records_with(&mut decompressor, self.limit)))
     }
 
     /// Says of a batch that cannot be read where it was read from.

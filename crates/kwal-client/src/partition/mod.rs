@@ -45,6 +45,7 @@ pub struct PartitionClient {
     /// The last one to go lets the writer end.
     _open: Arc<queue::Open>,
     compression: Compression,
+    level: Option<i32>,
 }
 
 /// What reading and writing have in common.
@@ -143,17 +144,24 @@ pub struct OpenPartition {
     topic: String,
     partition: i32,
     compression: Compression,
+    level: Option<i32>,
     idempotent: bool,
 }
 
 impl OpenPartition {
     pub(crate) fn new(client: Client, topic: String, partition: i32) -> Self {
-        Self { client, topic, partition, compression: Compression::None, idempotent: true }
+        Self { client, topic, partition, compression: Compression::None, level: None, idempotent: true }
     }
 
     /// How the batches of [`produce`](PartitionClient::produce) are compressed. Default: not at all.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
+        self
+    }
+
+    /// At which level they are compressed: gzip has 1 to 9, zstd −131072 to 22, the others none. Default: 6 and 3.
+    pub fn compression_level(mut self, level: i32) -> Self {
+        self.level = Some(level);
         self
     }
 
@@ -168,7 +176,7 @@ impl OpenPartition {
     }
 
     async fn open(self) -> Result<PartitionClient, Error> {
-        let Self { client, topic, partition, compression, idempotent } = self;
+        let Self { client, topic, partition, compression, level, idempotent } = self;
         crate::client::check_topic(&topic)?;
         if partition < 0 {
             return Err(Error::InvalidInput(format!("partition {partition} is negative")));
@@ -196,7 +204,7 @@ impl OpenPartition {
         writer.rest();
         let open = Arc::new(queue::Open { core: Arc::clone(&core), queue: Arc::clone(&queue) });
         core.cluster.runtime.spawn(writer.run());
-        Ok(PartitionClient { core, queue, _open: open, compression })
+        Ok(PartitionClient { core, queue, _open: open, compression, level })
     }
 }
 

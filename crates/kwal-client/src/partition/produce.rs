@@ -4,6 +4,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use kwal_protocol::{
     api::ApiKey,
+    compression::Compressor,
     record::{BatchBuilder, EncodedBatch},
 };
 use tokio::{
@@ -84,7 +85,19 @@ impl PartitionClient {
         };
         let size: usize = records.iter().map(payload).sum();
         self.check_size(size, records.len())?;
-        let mut builder = BatchBuilder::with_capacity(self.compression, size);
+        self.core.cluster.with_compressor(|compressor| self.build(records, size, compressor))
+    }
+
+    fn build(
+        &self,
+        records: &[Record],
+        size: usize,
+        compressor: &mut Compressor,
+    ) -> Result<EncodedBatch, Error> {
+        let mut builder = BatchBuilder::with_capacity_of(compressor, self.compression, size);
+        if let Some(level) = self.level {
+            builder = builder.level(level);
+        }
         for record in records {
             builder.push(
                 record.timestamp_ms(),
@@ -93,7 +106,7 @@ impl PartitionClient {
                 &record.headers,
             );
         }
-        let batch = builder.finish().map_err(Error::Encode)?;
+        let batch = builder.finish_with(compressor).map_err(Error::Encode)?;
         self.check_size(batch.size_in_bytes().max(batch.uncompressed_size()), batch.record_count())?;
         Ok(batch)
     }

@@ -227,13 +227,13 @@ pub enum CompressionError {
     },
 }
 
-/// `: they are <first> to <last>`, or that there are none.
+/// `: its levels are <first> to <last>`, or that there are none.
 struct Levels(Compression);
 
 impl fmt::Display for Levels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.levels() {
-            Some(levels) => write!(f, ": they are {} to {}", levels.start(), levels.end()),
+            Some(levels) => write!(f, ": its levels are {} to {}", levels.start(), levels.end()),
             None => f.write_str(": it has no levels"),
         }
     }

@@ -128,6 +128,11 @@ pub(crate) const CODEC: Compression = match cfg!(feature = "compression-lz4") {
     false => Compression::None,
 };
 
+/// All that are built in.
+pub(crate) fn codecs() -> impl Iterator<Item = Compression> {
+    Compression::ALL.into_iter().filter(|codec| codec.is_built_in())
+}
+
 pub(crate) fn compressed(compression: Compression, values: &[&str]) -> EncodedBatch {
     let mut builder = BatchBuilder::new(compression);
     for (index, value) in values.iter().enumerate() {

@@ -10,7 +10,7 @@ use kwal_protocol::{
 use kwal_testkit::{EmbeddedBroker, Error};
 
 use crate::client::{
-    CODEC, Client, Place, STARTED_AT, batch, both, compressed, in_memory, outcome, produce, values,
+    CODEC, Client, Place, STARTED_AT, batch, both, codecs, compressed, in_memory, outcome, produce, values,
 };
 
 /// The table of what real brokers do, on one partition.
@@ -262,7 +262,7 @@ async fn settings_of_the_topic_are_heeded() {
         (200, Ok(0))
     );
 
-    for compression in [Compression::None, CODEC] {
+    for compression in codecs() {
         let late = compressed(compression, &["a", "b"]);
         let answer = client.produce(&place("clock"), late.to_bytes()).await;
         assert!((STARTED_AT + 500..).contains(&answer.log_append_time_ms));
