@@ -6,6 +6,7 @@ mod java;
 mod process;
 mod ready;
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::{fmt, fs};
@@ -178,20 +179,44 @@ impl Kafka {
     ///
     /// If it fails, or the cluster is an external one.
     pub async fn dump_log(&self, node: u16, topic: &str, partition: i32) -> String {
+        self.dump(&self.segments(node, topic, partition), &[]).await
+    }
+
+    /// The same of some segment files, with a line for each record as well.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    pub async fn dump_records(&self, segments: &[PathBuf]) -> String {
+        self.dump(segments, &["--print-data-log"]).await
+    }
+
+    /// The segment files of a partition on a node, in the order of their offsets.
+    ///
+    /// # Panics
+    ///
+    /// If there are none, or the cluster is an external one.
+    pub fn segments(&self, node: u16, topic: &str, partition: i32) -> Vec<PathBuf> {
         let cluster = self.cluster().expect("a cluster of ours");
         let dir = cluster.node(node).data().join(format!("{topic}-{partition}"));
         let files = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-        let mut segments: Vec<String> = files
+        let mut segments: Vec<_> = files
             .flatten()
-            .map(|file| file.path().display().to_string())
-            .filter(|path| path.ends_with(".log"))
+            .map(|file| file.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
             .collect();
         segments.sort_unstable();
+        assert!(!segments.is_empty(), "{} has no segments", dir.display());
+        segments
+    }
+
+    async fn dump(&self, segments: &[PathBuf], options: &[&str]) -> String {
         let class = match self.tools() {
             Version::V3_9_2 => "kafka.tools.DumpLogSegments",
             Version::V4_3_1 => "org.apache.kafka.tools.DumpLogSegments",
         };
-        self.tool(&[class, "--files", &segments.join(",")]).await
+        let files: Vec<_> = segments.iter().map(|path| path.display().to_string()).collect();
+        self.tool(&[&[class, "--files", &files.join(",")], options].concat()).await
     }
 
     /// Runs the main class of one of Kafka's tools; what it prints.

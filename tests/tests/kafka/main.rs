@@ -10,5 +10,6 @@ mod program;
 mod raw;
 mod read;
 mod restart;
+mod segments;
 mod support;
 mod wire;

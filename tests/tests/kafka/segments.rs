@@ -1,0 +1,143 @@
+//! Segment files as brokers write them, read by the example `segment` of kwal-protocol: DumpLogSegments is the judge of what
+//! it prints, line by line.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kwal_protocol::record::Compression;
+use kwal_tests::kafka::{ClusterConfig, Kafka, Version};
+use kwal_tests::message::{Message, pseudo_random};
+
+#[path = "../../../crates/kwal-protocol/examples/segment.rs"]
+#[allow(dead_code, reason = "the example has a main")]
+mod segment;
+
+kwal_tests::suite! {
+    shared: [],
+    own: [codecs_and_transactions, compacted_and_emptied],
+}
+
+const NOW: i64 = 1_750_000_000_000;
+
+/// What fits in a line: DumpLogSegments escapes nothing.
+fn messages() -> Vec<Message> {
+    let long: String = pseudo_random(20_000, 3).iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+    vec![
+        Message::new(NOW, None, Some(b"value")),
+        Message::new(NOW + 1, Some(b"key"), None),
+        Message::new(NOW - 5, Some(b""), Some(b"")),
+        Message::new(NOW + 2, None, None),
+        Message::new(NOW + 3, Some("cl\u{e9}".as_bytes()), Some(long.as_bytes())),
+        Message::new(NOW + 4, Some(b"k"), Some(b"v"))
+            .header("twice", Some(b"1"))
+            .header("other", None)
+            .header("twice", Some(b"2")),
+    ]
+}
+
+async fn codecs_and_transactions(version: Version) {
+    let kafka = Kafka::shared(version);
+    let topic = kafka.topic("dumped", 1, &[]).await;
+    let java = kafka.java();
+    let codecs = Compression::ALL.into_iter().filter(|codec| codec.is_built_in());
+    let mut records = 0;
+    for codec in codecs {
+        java.produce(&topic, 0, codec.name(), &messages()).await;
+        records += messages().len();
+    }
+    for commit in [true, false, true] {
+        java.produce_in_transaction(&topic, 0, &messages(), commit).await;
+        records += messages().len() + 1;
+    }
+    let lines = same_as_kafka(kafka, &kafka.segments(1, &topic, 0)).await;
+    assert_eq!(lines.iter().filter(|line| line.starts_with("| ")).count(), records);
+    for expected in
+        ["compresscodec: lz4", "isTransactional: true", "endTxnMarker: ABORT", "endTxnMarker: COMMIT"]
+    {
+        assert!(lines.iter().any(|line| line.contains(expected)), "{expected}");
+    }
+}
+
+/// A cleaner that has nothing else to do takes out all records but the last of each key, then the tombstones and what is
+/// left of transactions; of a producer's last batch the header stays.
+async fn compacted_and_emptied(version: Version) {
+    let properties = [("log.cleaner.backoff.ms", "100")];
+    let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+    let kafka = Kafka::start(version, &ClusterConfig { properties, ..ClusterConfig::default() });
+    let configs = [
+        ("cleanup.policy", "compact"),
+        ("segment.ms", "1000"),
+        ("min.cleanable.dirty.ratio", "0.001"),
+        ("min.compaction.lag.ms", "0"),
+        ("delete.retention.ms", "0"),
+    ];
+    let topic = kafka.topic("compacted", 1, &configs).await;
+    let java = kafka.java();
+    let keyed = |round: i64, key: &str| {
+        Message::new(NOW + round * 10_000, Some(key.as_bytes()), Some(format!("{round}").as_bytes()))
+    };
+    // Each round's times are far enough from those of the last for a segment of its own.
+    for round in 0..6 {
+        let messages = ["a", "b", "c", "d"].map(|key| keyed(round, key));
+        let kept = keyed(round, &format!("only in {round}"));
+        match round {
+            0 => drop(java.produce(&topic, 0, "none", &messages).await),
+            3 => java.produce_in_transaction(&topic, 0, &messages, false).await,
+            4 => java.produce_in_transaction(&topic, 0, &[&messages[..2], &[kept]].concat(), true).await,
+            _ => drop(java.produce(&topic, 0, "lz4", &[&messages[..], &[kept]].concat()).await),
+        }
+    }
+    let is_clean = |lines: &[String]| {
+        let has = |pattern: &str| lines.iter().any(|line| line.contains(pattern));
+        has(" count: 0 ") && !has("payload: 0") && !has("payload: 1 ")
+    };
+    loop {
+        let lines = same_as_kafka(&kafka, &kafka.segments(1, &topic, 0)).await;
+        if is_clean(&lines) {
+            assert!(lines.iter().any(|line| line.contains("payload: 5")));
+            return;
+        }
+        // The test's own limit ends this.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Reads copies, since a cleaner may be at work; what both print of them.
+async fn same_as_kafka(kafka: &Kafka, segments: &[PathBuf]) -> Vec<String> {
+    let dir = segments[0].parent().unwrap().with_extension("copies");
+    std::fs::create_dir_all(&dir).unwrap();
+    let copies: Vec<_> = segments
+        .iter()
+        .filter_map(|segment| {
+            let copy = dir.join(segment.file_name().unwrap());
+            std::fs::copy(segment, &copy).is_ok().then_some(copy)
+        })
+        .collect();
+    let printed = kafka.dump_records(&copies).await;
+    let theirs: Vec<_> = printed.lines().filter_map(in_our_words).collect();
+    let mut ours = Vec::new();
+    for copy in &copies {
+        segment::dump(BufReader::new(File::open(copy).unwrap()), &mut ours, true).unwrap();
+    }
+    let ours: Vec<_> = String::from_utf8(ours).unwrap().lines().map(str::to_owned).collect();
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert_eq!(ours, theirs);
+    }
+    assert_eq!(ours.len(), theirs.len(), "{printed}");
+    std::fs::remove_dir_all(&dir).unwrap();
+    ours
+}
+
+/// A line of DumpLogSegments that is about a batch or a record.
+fn in_our_words(line: &str) -> Option<String> {
+    if !line.starts_with("baseOffset: ") && !line.starts_with("| offset: ") {
+        return None;
+    }
+    let line = line.replace("OptionalLong.empty", "none");
+    Some(match line.split_once("OptionalLong[") {
+        Some((before, after)) => format!("{before}{}", after.replacen(']', "", 1)),
+        None => line,
+    })
+}
