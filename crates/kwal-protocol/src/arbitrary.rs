@@ -1,5 +1,4 @@
-//! Messages out of arbitrary bytes, for fuzzers (feature `arbitrary`): every message implements
-//! [`arbitrary::Arbitrary`](::arbitrary::Arbitrary).
+//! Messages out of arbitrary bytes, for fuzzers (feature `arbitrary`): every message implements [`Arbitrary`].
 
 use ::arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;

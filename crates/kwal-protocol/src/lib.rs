@@ -52,12 +52,139 @@
 //!
 //! The example `transcode` does this for lines of hex, with JSON on the other side; it needs the feature `serde`.
 //!
+//! # A tiny client
+//! A [`Connection`](connection::Connection) wants a stream, the time, and somebody who carries bytes between the two. Without a
+//! runtime that is a loop of a few lines:
+//!
+//! ```
+//! use std::{io::{Read, Write}, net::TcpStream, time::Instant};
+//!
+//! use bytes::{Buf, BytesMut};
+//! use kwal_protocol::{
+//!     api::Body,
+//!     connection::{Connection, ConnectionConfig, Event},
+//!     messages::{MetadataRequest, MetadataResponse},
+//! };
+//!
+//! /// Carries bytes until there is something to tell.
+//! fn next(
+//!     connection: &mut Connection,
+//!     stream: &mut TcpStream,
+//!     inbox: &mut BytesMut,
+//! ) -> Result<Event, Box<dyn std::error::Error>> {
+//!     loop {
+//!         while let Some((id, mut frame)) = connection.poll_transmit() {
+//!             stream.write_all(&frame.copy_to_bytes(frame.remaining()))?;
+//!             connection.handle_transmitted(Instant::now(), id);
+//!         }
+//!         if let Some(event) = connection.poll_event() {
+//!             return Ok(event);
+//!         }
+//!         let mut piece = [0; 4096];
+//!         match stream.read(&mut piece)? {
+//!             0 => connection.handle_eof(),
+//!             len => {
+//!                 inbox.extend_from_slice(&piece[..len]);
+//!                 // What goes wrong comes as an event.
+//!                 let _ = connection.handle_input(Instant::now(), inbox);
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! /// Asks a broker for all topics.
+//! fn topics(address: std::net::SocketAddr) -> Result<MetadataResponse, Box<dyn std::error::Error>> {
+//!     let mut stream = TcpStream::connect(address)?;
+//!     let (mut inbox, now) = (BytesMut::new(), Instant::now());
+//!     let mut connection = Connection::new(ConnectionConfig::default(), now);
+//!     let session = match next(&mut connection, &mut stream, &mut inbox)? {
+//!         Event::Ready(session) => session,
+//!         other => return Err(format!("{other:?}").into()),
+//!     };
+//!     let request = MetadataRequest { topics: None, ..MetadataRequest::default() };
+//!     connection.send(now, session.encode(&request, MetadataRequest::VERSIONS)?)?;
+//!     match next(&mut connection, &mut stream, &mut inbox)? {
+//!         Event::Reply(_, reply) => Ok(reply.decode::<MetadataRequest>()?),
+//!         other => Err(format!("{other:?}").into()),
+//!     }
+//! }
+//! # // A broker of two answers, for the client above to talk to.
+//! # use kwal_protocol::{api::{decode_request_header, encode_response, ApiKey}, messages::*};
+//! # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+//! # let address = listener.local_addr()?;
+//! # let broker = std::thread::spawn(move || {
+//! #     let (mut stream, _) = listener.accept().unwrap();
+//! #     for _ in 0..2 {
+//! #         let mut len = [0; 4];
+//! #         stream.read_exact(&mut len).unwrap();
+//! #         let mut frame = vec![0; u32::from_be_bytes(len) as usize];
+//! #         stream.read_exact(&mut frame).unwrap();
+//! #         let frame = bytes::Bytes::from(frame);
+//! #         let (header, _) = decode_request_header(&frame).unwrap();
+//! #         let (version, id) = (header.request_api_version, header.correlation_id);
+//! #         let mut answer = match header.request_api_key {
+//! #             ApiKey::API_VERSIONS => {
+//! #                 let metadata = ApiVersion { api_key: ApiKey::METADATA, min_version: 0, max_version: 12 };
+//! #                 let told = ApiVersionsResponse { api_keys: vec![metadata], ..Default::default() };
+//! #                 encode_response(&told, version, id).unwrap()
+//! #             }
+//! #             _ => {
+//! #                 let wal = MetadataTopicResponse { name: Some("wal".to_owned()), ..Default::default() };
+//! #                 let told = MetadataResponse { topics: vec![wal], ..Default::default() };
+//! #                 encode_response(&told, version, id).unwrap()
+//! #             }
+//! #         };
+//! #         stream.write_all(&answer.copy_to_bytes(answer.remaining())).unwrap();
+//! #     }
+//! # });
+//!
+//! let told = topics(address)?;
+//! assert_eq!(told.topics[0].name.as_deref(), Some("wal"));
+//! # broker.join().unwrap();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! A real one also sets the stream's timeouts by [`poll_timeout`](connection::Connection::poll_timeout) and calls
+//! [`handle_timeout`](connection::Connection::handle_timeout); a listener that wants SASL takes
+//! [`Connection::with_sasl`](connection::Connection::with_sasl) and a [`sasl::Mechanism`].
+//!
+//! # A segment file
+//! A `.log` file of a broker is a run of batches, the same as a `records` field:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use kwal_protocol::{compression::Compression, record::{BatchBuilder, Batches, Headers}};
+//!
+//! let mut batch = BatchBuilder::new(Compression::None);
+//! batch.push(1_700_000_000_000, Some(b"key"), Some(b"value"), &Headers::new());
+//! let file: Bytes = batch.finish()?.at(41, 0).to_bytes();
+//!
+//! for batch in Batches::new(file) {
+//!     let batch = batch?;
+//!     for record in batch.records(1 << 20 /* bytes at the most */)?.iter() {
+//!         let record = record?;
+//!         assert_eq!((record.offset, record.key, record.value), (41, Some(&b"key"[..]), Some(&b"value"[..])));
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! The example `segment` prints such files as Kafka's `DumpLogSegments` does.
+//!
+//! # To add to it
+//! | what | where |
+//! | --- | --- |
+//! | an API | a file in `messages/` with two definitions, its line in `messages/mod.rs`, its vectors |
+//! | a version | the range in that line, the new lines of the definition, its vectors |
+//! | a codec | a file in `compression/`, its arms in `compression/mod.rs`, a feature |
+//! | a SASL mechanism | a file in `sasl/`, or an `impl` of [`sasl::Mechanism`] anywhere |
+//! | an error code | its line in `error_code.rs` |
+//!
 //! # Features
 //! * `compression-gzip`, `compression-lz4`, `compression-snappy` (default): these codecs in record batches, in pure Rust.
 //! * `compression-zstd`: zstd in record batches, by its C library.
 //! * `decompression-zstd` (default): zstd in record batches, reading only, in pure Rust where the C library is not built.
 //! * `serde`: messages and batches as JSON, named as in Kafka's schemas.
 //! * `time`: timestamps of records as `time::OffsetDateTime`.
+//! * `arbitrary`: messages out of arbitrary bytes, for fuzzers.
 
 pub mod api;
 #[cfg(feature = "arbitrary")]
