@@ -212,6 +212,22 @@ async fn a_broker_that_moves_is_found_at_its_new_address() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_address_counts_even_if_the_old_one_still_answers() {
+    let network = MemoryNetwork::default();
+    let start = |name: &str| {
+        let address = HostPort::new(name, 9092);
+        EmbeddedBroker::builder().seed(5).topic("wal", 1).start_in(&network, address).unwrap()
+    };
+    let (old, new) = (start("old"), start("new"));
+    let wire = Wire::to(&old);
+    let partition = open_over(&wire).await;
+    wire.edit::<MetadataRequest>(|response| response.brokers[0].host = "new".to_owned());
+    old.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    partition.produce(record("a")).await.unwrap();
+    assert_eq!((log(&old).len(), log(&new).len()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn names_that_cannot_be_are_refused_before_anything_is_sent() {
     let broker = broker();
     let wire = Wire::to(&broker);

@@ -12,6 +12,7 @@ mod lookup;
 mod order;
 mod producers;
 mod reading;
+mod storm;
 mod support;
 mod throttling;
 mod truncation;
