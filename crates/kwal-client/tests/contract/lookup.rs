@@ -228,6 +228,27 @@ async fn a_new_address_counts_even_if_the_old_one_still_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_controller_that_has_moved_is_followed() {
+    let network = MemoryNetwork::default();
+    let start = |name: &str| {
+        let address = HostPort::new(name, 9092);
+        EmbeddedBroker::builder().start_in(&network, address).unwrap()
+    };
+    let (one, two) = (start("one"), start("two"));
+    let wire = Wire::to(&one);
+    let client = wire.client().await;
+    let controller = client.controller_client().await.unwrap();
+    wire.edit::<MetadataRequest>(|response| {
+        let two = MetadataBroker { node_id: 2, host: "two".to_owned(), port: 9092, ..Default::default() };
+        response.brokers.push(two);
+        response.controller_id = 2;
+    });
+    one.on(ApiKey::CREATE_TOPICS, Fault::Error(ErrorCode::NOT_CONTROLLER));
+    controller.create_topic("a", 1, 1).await.unwrap();
+    assert_eq!((one.topics().len(), two.topics().len()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn names_that_cannot_be_are_refused_before_anything_is_sent() {
     let broker = broker();
     let wire = Wire::to(&broker);
