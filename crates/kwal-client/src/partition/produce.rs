@@ -34,7 +34,8 @@ pub struct Produced {
     pub log_start_offset: Option<i64>,
     /// The size of the batch on the wire and in the log, in bytes.
     pub wire_bytes: usize,
-    /// How many attempts it took.
+    /// How many attempts it took. One that did not come as far as sending the batch counts too: for want of a leader, a
+    /// connection or a producer id.
     pub attempts: u32,
 }
 
