@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // Clippy takes only functions marked as tests for tests.
 
 mod append;
+mod batches;
 mod facts;
 mod interop;
 mod peers;

@@ -113,7 +113,8 @@ async fn records_written_and_read(kafka: &'static Kafka) {
 
     let (mut end, mut values) = (0, Vec::new());
     for version in broker.common::<ProduceRequest>().filter(|version| *version >= 3) {
-        let compression = if version % 2 == 0 { Compression::None } else { Compression::Lz4 };
+        let codecs = [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4];
+        let compression = codecs[version as usize % codecs.len()];
         let mut batch = BatchBuilder::new(compression);
         let value = version.to_string();
         for key in 0..3_u8 {

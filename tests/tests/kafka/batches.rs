@@ -1,0 +1,141 @@
+//! Batches as brokers give them out: without what was aborted, and sent on to another topic.
+
+use kwal_protocol::error_code::ErrorCode;
+use kwal_protocol::messages::{
+    FetchPartition, FetchPartitionResponse, FetchRequest, FetchTopic, IsolationLevel, ProducePartition,
+    ProduceRequest, ProduceTopic,
+};
+use kwal_protocol::record::{Batches, CommittedBatches, Compression, EncodedBatch, NotForwardable};
+use kwal_protocol::wire::Spliced;
+use kwal_tests::kafka::Kafka;
+use kwal_tests::message::{Message, samples};
+use time::OffsetDateTime;
+
+use crate::raw::Broker;
+
+kwal_tests::suite! {
+    shared: [aborted_transactions_are_left_out, fetched_batches_are_taken_elsewhere],
+    own: [],
+}
+
+/// The last versions that have topics by name.
+const FETCH: i16 = 12;
+const PRODUCE: i16 = 9;
+
+async fn fetch(broker: &mut Broker, topic: &str, from: i64) -> FetchPartitionResponse {
+    let request = FetchRequest {
+        max_wait_ms: 1_000,
+        min_bytes: 1,
+        isolation_level: IsolationLevel::READ_COMMITTED,
+        topics: vec![FetchTopic {
+            topic: topic.to_owned(),
+            partitions: vec![FetchPartition {
+                fetch_offset: from,
+                partition_max_bytes: 8 << 20,
+                ..FetchPartition::default()
+            }],
+            ..FetchTopic::default()
+        }],
+        ..FetchRequest::default()
+    };
+    let answer = broker.call(&request, FETCH).await;
+    let partition = answer.responses[0].partitions[0].clone();
+    assert_eq!(partition.error_code, ErrorCode::NONE, "{partition:?}");
+    partition
+}
+
+/// Of now, as the times of markers are: what is far apart in time is in segments of its own, and not in one fetch.
+fn messages() -> Vec<Message> {
+    let now = (OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64;
+    (0..3).map(|i| Message::new(now + i, None, Some(b"value"))).collect()
+}
+
+async fn aborted_transactions_are_left_out(kafka: &'static Kafka) {
+    let topic = kafka.topic("aborted", 1, &[]).await;
+    let messages = messages();
+    let (mut end, mut committed) = (0, Vec::new());
+    for commit in [false, true, false, false, true] {
+        kafka.java().produce_in_transaction(&topic, 0, &messages, commit).await;
+        if commit {
+            committed.extend(end..end + 3);
+        }
+        end += 4;
+    }
+    kafka.java().produce(&topic, 0, "none", &messages).await;
+    committed.extend(end..end + 3);
+    end += 3;
+
+    let mut broker = Broker::leading(&kafka.bootstrap()[0], &topic).await;
+    // From before, within and behind each transaction.
+    for from in 0..end {
+        let (mut next, mut offsets) = (from, Vec::new());
+        while next < end {
+            let partition = fetch(&mut broker, &topic, next).await;
+            let mut aborted = partition.aborted_transactions.unwrap();
+            aborted.reverse();
+            let mut batches = CommittedBatches::new(Batches::new(partition.records.unwrap()), &aborted);
+            for batch in batches.by_ref() {
+                let batch = batch.unwrap();
+                if !batch.is_control() {
+                    let records = batch.records(1 << 20).unwrap();
+                    offsets
+                        .extend(records.iter().map(|record| record.unwrap().offset).filter(|o| *o >= from));
+                }
+            }
+            next = batches.next_offset().unwrap();
+        }
+        let expected: Vec<i64> = committed.iter().copied().filter(|offset| *offset >= from).collect();
+        assert_eq!(offsets, expected, "from {from}");
+    }
+}
+
+async fn fetched_batches_are_taken_elsewhere(kafka: &'static Kafka) {
+    let source = kafka.topic("sent-from", 1, &[]).await;
+    let target = kafka.topic("sent-to", 1, &[]).await;
+    let java = kafka.java();
+    for codec in Compression::ALL {
+        java.produce(&source, 0, codec.name(), &samples()).await;
+    }
+    java.produce_in_transaction(&source, 0, &samples()[..1], true).await;
+
+    let mut from = Broker::leading(&kafka.bootstrap()[0], &source).await;
+    let mut to = Broker::leading(&kafka.bootstrap()[0], &target).await;
+    let end = java.offset(&source, 0, "latest").await;
+    let (mut next, mut refused) = (0, Vec::new());
+    while next < end {
+        let partition = fetch(&mut from, &source, next).await;
+        for batch in Batches::new(partition.records.unwrap()) {
+            let batch = batch.unwrap();
+            next = batch.next_offset();
+            let sent_on = match EncodedBatch::from_fetched(&batch) {
+                Ok(sent_on) => sent_on,
+                Err(fault) => {
+                    refused.push(fault);
+                    continue;
+                }
+            };
+            assert_eq!(*sent_on.body(), batch.bytes()[61..]);
+            let records = Some(Spliced::from(sent_on.to_bytes()));
+            let request = ProduceRequest {
+                acks: -1,
+                timeout_ms: 10_000,
+                topic_data: vec![ProduceTopic {
+                    name: target.clone(),
+                    partition_data: vec![ProducePartition { index: 0, records }],
+                    ..ProduceTopic::default()
+                }],
+                ..ProduceRequest::default()
+            };
+            let answer = to.call(&request, PRODUCE).await;
+            let partition = &answer.responses[0].partition_responses[0];
+            assert_eq!(partition.error_code, ErrorCode::NONE, "{answer:?}");
+            assert_eq!(partition.base_offset, batch.base_offset());
+        }
+    }
+    let (base_offset, marker) = (end - 2, end - 1);
+    let expected =
+        [NotForwardable::Transactional { base_offset }, NotForwardable::Control { base_offset: marker }];
+    assert_eq!(refused, expected);
+    let sent = java.consume(&source, 0, 0, Some(base_offset)).await;
+    assert_eq!(java.consume(&target, 0, 0, None).await, sent);
+}
