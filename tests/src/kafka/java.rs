@@ -112,7 +112,7 @@ impl Java {
         self.must("produce", arguments).await
     }
 
-    /// Appends within a transaction that is committed or aborted; its marker takes one more offset.
+    /// Appends within a transaction that is committed or aborted; its marker takes one more offset, and is there at the end.
     pub async fn produce_in_transaction(
         &self,
         topic: &str,
@@ -125,7 +125,12 @@ impl Java {
             "transaction": if commit { "commit" } else { "abort" },
             "config": { "transactional.id": format!("{topic}-{partition}") },
         });
-        let _offsets: Vec<i64> = self.must("produce", arguments).await;
+        let offsets: Vec<i64> = self.must("produce", arguments).await;
+        // The coordinator answers before it has written the markers.
+        let marker = offsets.last().map_or(0, |last| last + 1);
+        while self.offset(topic, partition, "latest").await <= marker {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Reads by a `KafkaConsumer` from offset `from` to before `to`, or to the end of now.
