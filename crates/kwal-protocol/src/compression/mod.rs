@@ -24,6 +24,10 @@ mod context;
 mod gzip;
 #[cfg(feature = "compression-lz4")]
 mod lz4;
+#[cfg_attr(
+    not(all(feature = "compression-gzip", feature = "compression-lz4", feature = "compression-snappy")),
+    allow(dead_code, reason = "a codec uses what it needs")
+)]
 mod output;
 #[cfg(test)]
 mod samples;
