@@ -44,7 +44,8 @@ async fn segments_hold_what_was_meant(version: Version) {
     let kafka = Kafka::shared(version);
     let topic = kafka.topic("segments", 1, &[]).await;
     let client = client(kafka).await;
-    for (compression, name) in [(Compression::None, "none"), (Compression::Lz4, "lz4")] {
+    for compression in Compression::ALL {
+        let name = compression.name();
         let writer = client.partition_client(&topic, 0).compression(compression).await.unwrap();
         let produced = writer.produce(samples().iter().map(to_record).collect()).await.unwrap();
         writer.produce(vec![Record::new("one", "more")]).await.unwrap();

@@ -57,7 +57,7 @@ async fn offsets_of_an_empty_log(kafka: &'static Kafka) {
 }
 
 async fn middle_of_a_batch(kafka: &'static Kafka) {
-    for compression in ["none", "lz4"] {
+    for compression in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let topic = kafka.topic("middle", 1, &[]).await;
         let one_batch = json!({ "linger.ms": 1_000, "batch.size": 1_000_000 });
         kafka.java().produce_with(&topic, 0, compression, &samples(), one_batch).await;
@@ -131,7 +131,7 @@ async fn larger_than_the_limit(kafka: &'static Kafka) {
 }
 
 async fn lazy_views(kafka: &'static Kafka) {
-    for compression in ["none", "lz4"] {
+    for compression in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let topic = kafka.topic("lazy", 1, &[]).await;
         kafka.java().produce(&topic, 0, compression, &samples()).await;
         let reader = client(kafka).await.partition_client(&topic, 0).await.unwrap();

@@ -11,7 +11,7 @@ kwal_tests::suite! {
 }
 
 async fn java_reads_what_java_wrote(kafka: &'static Kafka) {
-    for compression in ["none", "lz4"] {
+    for compression in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let topic = kafka.topic("java", 2, &[]).await;
         let offsets = kafka.java().produce(&topic, 1, compression, &samples()).await;
         assert_eq!(offsets, (0..10).collect::<Vec<i64>>());

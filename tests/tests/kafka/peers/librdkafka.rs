@@ -19,6 +19,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Librdkafka;
 
 impl Peer for Librdkafka {
+    /// Those it brings itself: the others want libraries of their own.
+    const COMPRESSIONS: &'static [&'static str] = &["none", "snappy", "lz4"];
+
     async fn produce(
         kafka: &Kafka,
         topic: &str,

@@ -14,7 +14,7 @@ pub(crate) use self::rskafka::Rskafka;
 /// A client that appends to a partition and reads it.
 pub(crate) trait Peer {
     /// The codecs it is asked for.
-    const COMPRESSIONS: &'static [&'static str] = &["none", "lz4"];
+    const COMPRESSIONS: &'static [&'static str] = &["none", "gzip", "snappy", "lz4", "zstd"];
 
     /// What it can express of the samples, with offsets from 0.
     fn samples() -> Vec<Message> {

@@ -39,7 +39,10 @@ impl Peer for Rskafka {
     ) -> Vec<i64> {
         let compression = match compression {
             "none" => Compression::NoCompression,
+            "gzip" => Compression::Gzip,
+            "snappy" => Compression::Snappy,
             "lz4" => Compression::Lz4,
+            "zstd" => Compression::Zstd,
             other => panic!("no codec of rskafka here: {other}"),
         };
         let records = records.iter().map(to_record).collect();
