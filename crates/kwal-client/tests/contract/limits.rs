@@ -10,9 +10,7 @@ use kwal_client::{
 use kwal_protocol::{api::ApiKey, connection::ConnectionError, record::Compression};
 use kwal_testkit::Fault;
 
-use crate::support::{
-    HOUR, Wire, broker, builder, deadlines, large, log, open, polled, record, settle, timed,
-};
+use crate::support::{HOUR, Wire, broker, deadlines, large, log, open, polled, record, settle, timed};
 
 async fn limited(wire: &Wire, limits: Limits) -> PartitionClient {
     wire.builder().limits(limits).build().await.unwrap().partition_client("wal", 0).await.unwrap()
@@ -144,7 +142,7 @@ async fn a_response_larger_than_the_limit_is_an_error_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_unpacks_to_more_than_the_limit_is_an_error_with_its_offset() {
     let broker = broker();
-    let client = builder(&broker).build().await.unwrap();
+    let client = crate::support::builder(&broker).build().await.unwrap();
     let writer = client.partition_client("wal", 0).compression(Compression::Lz4).await.unwrap();
     writer.produce(record("a")).await.unwrap();
     let produced = writer.produce(large(1 << 20)).await.unwrap();
