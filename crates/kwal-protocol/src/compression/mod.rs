@@ -3,7 +3,7 @@
 //! | codec | feature | framing written | also read | levels |
 //! | --- | --- | --- | --- | --- |
 //! | gzip | `compression-gzip` | one member | several members | 1 to 9, default 6 |
-//! | snappy | `compression-snappy` | xerial's stream, blocks of 32 KiB | a block without framing, several streams | none |
+//! | snappy | `compression-snappy` | xerial's stream, blocks of 64 KiB | a block without framing, several streams | none |
 //! | lz4 | `compression-lz4` | one frame, independent blocks of 64 KiB | any frames, several of them | none |
 //! | zstd | `compression-zstd` | one frame with its content size | any frames, several of them | −131072 to 22, default 3 |
 //!

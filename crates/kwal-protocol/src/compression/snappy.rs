@@ -1,7 +1,8 @@
 //! Snappy, in the stream format of the Java library (xerial's), as Kafka frames records.
 //!
-//! Kafka writes a header and blocks of 32 KiB. A single block without any framing, as some clients write it, is read as
-//! well, and so are blocks of other sizes and several streams one after the other.
+//! A header and blocks of any size: Kafka writes 32 KiB each, kwal 64 KiB, as far as snappy looks back, for the better ratio.
+//! A single block without any framing, as some clients write it, is read as well, and so are several streams one after the
+//! other.
 
 use std::borrow::Cow;
 
@@ -109,6 +110,6 @@ fn ended() -> CompressionError {
 const MAGIC: [u8; 8] = *b"\x82SNAPPY\0";
 /// The same with its version, and the version that a reader must know.
 const HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
-const BLOCK_LEN: usize = 32 << 10;
+const BLOCK_LEN: usize = 64 << 10;
 /// A byte of a block gives no more than this: three that copy 64.
 const MAX_RATIO: usize = 22;
