@@ -9,6 +9,7 @@ kwal_tests::suite! {
     shared: [
         kwal_and_kwal,
         kwal_and_java,
+        kwal_and_java_in_large_batches,
         kwal_and_librdkafka,
         kwal_and_rskafka,
         librdkafka_and_java,
@@ -24,6 +25,19 @@ async fn kwal_and_kwal(kafka: &'static Kafka) {
 async fn kwal_and_java(kafka: &'static Kafka) {
     one_writes_other_reads::<Kwal, Java>(kafka, Java::samples).await;
     one_writes_other_reads::<Java, Kwal>(kafka, Java::samples).await;
+}
+
+/// Many blocks of each codec.
+async fn kwal_and_java_in_large_batches(kafka: &'static Kafka) {
+    let samples = || {
+        let sample = |offset: i64| {
+            let value: Vec<u8> = (0..1024).map(|at| (offset * at / 7 % 251) as u8).collect();
+            Message { offset, ..Message::new(1_750_000_000_000 + offset, Some(b"key"), Some(&value)) }
+        };
+        (0..400).map(sample).collect()
+    };
+    one_writes_other_reads::<Kwal, Java>(kafka, samples).await;
+    one_writes_other_reads::<Java, Kwal>(kafka, samples).await;
 }
 
 async fn kwal_and_librdkafka(kafka: &'static Kafka) {
