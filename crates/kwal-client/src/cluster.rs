@@ -39,7 +39,6 @@ use crate::{
 /// One unit of the budget for appends.
 const BUDGET_UNIT: usize = 1024;
 
-#[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) config: Config,
     pub(crate) runtime: Handle,
@@ -366,6 +365,16 @@ impl Cluster {
     pub(crate) fn give_producer(&self, topic: &str, partition: i32, producer: ProducerState) {
         let mut idle = self.idle_producers.lock().unwrap_or_else(PoisonError::into_inner);
         idle.entry((topic.to_owned(), partition)).or_default().push(producer);
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let metadata = self.metadata();
+        f.debug_struct("Cluster")
+            .field("id", &metadata.cluster_id)
+            .field("brokers", &metadata.brokers)
+            .finish_non_exhaustive()
     }
 }
 

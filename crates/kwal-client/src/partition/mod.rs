@@ -6,7 +6,7 @@ mod produce;
 mod queue;
 mod writer;
 
-use std::{future::IntoFuture, sync::Arc};
+use std::{fmt, future::IntoFuture, sync::Arc};
 
 use kwal_protocol::{
     api::ApiKey, compression::CompressionError, error_code::ErrorCode, record::Compression, wire::Uuid,
@@ -38,7 +38,7 @@ use crate::{
 ///
 /// A partition client is meant to be kept. Its appends go over one connection and its reads over another, each shared with
 /// others beyond [`Limits::lanes`](crate::Limits::lanes) of them, so that an append never waits behind a long poll.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PartitionClient {
     core: Arc<Core>,
     queue: Arc<Queue>,
@@ -46,6 +46,17 @@ pub struct PartitionClient {
     _open: Arc<queue::Open>,
     compression: Compression,
     level: Option<i32>,
+}
+
+impl fmt::Debug for PartitionClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Core { topic, partition, topic_id, .. } = &*self.core;
+        f.debug_struct("PartitionClient")
+            .field("topic", topic)
+            .field("partition", partition)
+            .field("topic_id", topic_id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What reading and writing have in common.
