@@ -13,8 +13,8 @@ pub const MAX_LEN_U64: usize = 10;
 /// How many bytes [`put_u64`] writes for `value`.
 #[inline]
 pub const fn len_u64(value: u64) -> usize {
-    // One byte for every started group of seven bits; zero takes one too.
-    ((70 - (value | 1).leading_zeros()) / 7) as usize
+    // One byte for every started group of seven bits; zero takes one too. 9/64 stands for 1/7: exact up to 64 bits.
+    (((63 - (value | 1).leading_zeros()) * 9 + 73) / 64) as usize
 }
 
 /// How many bytes [`put_u32`] writes for `value`.

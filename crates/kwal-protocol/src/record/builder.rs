@@ -365,22 +365,34 @@ impl Fields<'_> {
             headers_len = headers_len.saturating_add(len);
             header_count += 1;
         }
-        let length = 1
-            + varint::len_i64(self.timestamp_delta)
-            + varint::len_i32(self.offset_delta)
-            + varint::len_u64((header_count as u64) << 1);
-        let length = length.saturating_add(len_bytes(self.key)).saturating_add(len_bytes(self.value));
-        let length = length.saturating_add(headers_len);
-        if length > MAX_RECORDS.saturating_sub(out.len() + varint::MAX_LEN_U32) {
+        let mut front = Front::new();
+        front.put_byte(self.attributes as u8);
+        front.put(varint::zigzag_i64(self.timestamp_delta));
+        front.put(u64::from(varint::zigzag_i32(self.offset_delta)));
+        let behind = match self.key {
+            Some(key) => {
+                front.put((key.len() as u64) << 1);
+                key.len().saturating_add(len_bytes(self.value))
+            }
+            None => {
+                front.put_byte(NULL);
+                front.put_bytes_len(self.value);
+                self.value.map_or(0, <[u8]>::len)
+            }
+        };
+        let length = front.len() + len_length(header_count);
+        let length = length.saturating_add(behind).saturating_add(headers_len);
+        if length.saturating_add(out.len()) > MAX_RECORDS - varint::MAX_LEN_U32 {
             return false;
         }
-        out.reserve(length + varint::MAX_LEN_U32);
-        put_length(out, length);
-        out.push(self.attributes as u8);
-        put_varint(out, varint::zigzag_i64(self.timestamp_delta));
-        put_varint(out, u64::from(varint::zigzag_i32(self.offset_delta)));
-        put_bytes(out, self.key);
-        put_bytes(out, self.value);
+        out.reserve(length + varint::MAX_LEN_U32 + Front::SIZE);
+        front.append_to(out, length);
+        if let Some(key) = self.key {
+            out.extend_from_slice(key);
+            put_bytes(out, self.value);
+        } else {
+            out.extend_from_slice(self.value.unwrap_or_default());
+        }
         put_length(out, header_count);
         for header in headers {
             let header = header.into();
@@ -388,6 +400,96 @@ impl Fields<'_> {
             put_bytes(out, header.value);
         }
         true
+    }
+}
+
+/// What comes before the first bytes of a record: put together here, because what is pushed to a `Vec` byte by byte asks for
+/// room each time, and so that the record's length is found on the way.
+struct Front {
+    /// Room for the length, what was put in, room.
+    bytes: [u8; varint::MAX_LEN_U32 + Self::SIZE],
+    end: usize,
+}
+
+impl Front {
+    /// The length of the record, attributes, both deltas and the lengths of key and value take up to 31.
+    const SIZE: usize = 32;
+
+    #[inline]
+    const fn new() -> Self {
+        Self { bytes: [0; varint::MAX_LEN_U32 + Self::SIZE], end: varint::MAX_LEN_U32 }
+    }
+
+    /// How much was put in.
+    #[inline]
+    const fn len(&self) -> usize {
+        self.end - varint::MAX_LEN_U32
+    }
+
+    #[inline]
+    fn put_byte(&mut self, byte: u8) {
+        self.bytes[self.end] = byte;
+        self.end += 1;
+    }
+
+    #[inline]
+    fn put(&mut self, mut value: u64) {
+        // Most take one byte or two.
+        if (0x80..0x4000).contains(&value) {
+            let at = self.end;
+            self.bytes[at..at + 2].copy_from_slice(&[value as u8 | 0x80, (value >> 7) as u8]);
+            self.end = at + 2;
+            return;
+        }
+        while value >= 0x80 {
+            self.put_byte(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.put_byte(value as u8);
+    }
+
+    #[inline]
+    fn put_bytes_len(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => self.put((bytes.len() as u64) << 1),
+            None => self.put_byte(NULL),
+        }
+    }
+
+    /// Appends the length and what was put in. That a fixed number of bytes is copied and some are taken away again is
+    /// cheaper than copying just these.
+    #[inline]
+    fn append_to(&mut self, out: &mut Vec<u8>, length: usize) {
+        let length = (length as u64) << 1;
+        let start = match length {
+            ..0x80 => {
+                self.bytes[4] = length as u8;
+                4
+            }
+            0x80..0x4000 => {
+                self.bytes[3] = length as u8 | 0x80;
+                self.bytes[4] = (length >> 7) as u8;
+                3
+            }
+            _ => self.put_long_length(length),
+        };
+        let end = out.len() + self.end - start;
+        out.extend_from_slice(&self.bytes[start..start + Self::SIZE]);
+        out.truncate(end);
+    }
+
+    /// Ends where the rest begins; answers where it begins itself.
+    #[cold]
+    fn put_long_length(&mut self, mut length: u64) -> usize {
+        let start = varint::MAX_LEN_U32 - varint::len_u64(length);
+        let mut at = start;
+        while length >= 0x80 {
+            self.bytes[at] = length as u8 | 0x80;
+            length >>= 7;
+            at += 1;
+        }
+        self.bytes[at] = length as u8;
+        start
     }
 }
 
@@ -399,7 +501,13 @@ const MAX_RECORDS: usize = i32::MAX as usize - (BatchHeader::LEN - BatchHeader::
 /// The bytes of a nullable field, its length included.
 #[inline]
 fn len_bytes(bytes: Option<&[u8]>) -> usize {
-    bytes.map_or(1, |bytes| varint::len_u64((bytes.len() as u64) << 1).saturating_add(bytes.len()))
+    bytes.map_or(1, |bytes| len_length(bytes.len()).saturating_add(bytes.len()))
+}
+
+/// The bytes that a length or a count takes; most take one.
+#[inline]
+const fn len_length(length: usize) -> usize {
+    if length < 0x40 { 1 } else { varint::len_u64((length as u64) << 1) }
 }
 
 /// A nullable field.
