@@ -3,6 +3,8 @@
 //! Figures of different runs do not compare: machines swing. What counts are the ratios inside of one run, in which the
 //! clients take turns.
 
+pub mod codec;
+
 use std::{collections::BTreeMap, env, error::Error, fmt, sync::Arc};
 
 use bytes::Bytes;

@@ -1,0 +1,31 @@
+//! Does everything that there is to measure about the codec once, each in a call of `measured`.
+//!
+//! To be run by the benchmark `codec_counts` under callgrind, which counts what happens inside of these calls.
+
+use std::{hint::black_box, process::ExitCode};
+
+use kwal_benches::codec::{Case, Glance, Input, Operation, Shape, Subject};
+
+fn main() -> ExitCode {
+    let inputs = Shape::ALL.map(|shape| (shape, Input::new(shape)));
+    for (_, input) in &inputs {
+        if let Err(error) = input.check() {
+            eprintln!("codec-rounds: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    for case in Case::all() {
+        let (_, input) =
+            inputs.iter().find(|(shape, _)| *shape == case.shape).expect("there is one for each");
+        // Once for the allocator and what the checksums find out about the processor.
+        black_box(input.run::<Glance>(case.operation, case.subject));
+        measured(input, case.operation, case.subject);
+        println!("{case}");
+    }
+    ExitCode::SUCCESS
+}
+
+#[inline(never)]
+fn measured(input: &Input, operation: Operation, subject: Subject) {
+    black_box(black_box(input).run::<Glance>(operation, subject));
+}
