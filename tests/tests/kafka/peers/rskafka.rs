@@ -1,4 +1,4 @@
-//! rskafka, as it is on crates.io.
+//! rskafka, as it is published.
 
 use std::collections::BTreeMap;
 
