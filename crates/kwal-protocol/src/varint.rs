@@ -130,7 +130,7 @@ pub fn get_i64(bytes: &[u8]) -> Result<(i64, usize), DecodeErrorKind> {
 }
 
 /// `last` masks the bits that the last of `MAX` bytes may have.
-#[inline]
+#[inline(never)]
 fn get_long<const MAX: usize>(bytes: &[u8], last: u8) -> Result<(u64, usize), DecodeErrorKind> {
     let mut value = 0u64;
     for (i, &byte) in bytes.iter().take(MAX).enumerate() {

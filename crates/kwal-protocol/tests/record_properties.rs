@@ -93,3 +93,19 @@ proptest! {
         prop_assert!(Batches::new(body.into()).map_while(Result::ok).count() < 10);
     }
 }
+
+/// The last byte of such a record is a length of 0.
+#[test]
+fn what_is_empty_at_the_end_is_read() {
+    let headers = Headers::from([("", ""), ("a", "")]);
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(0, Some(b""), Some(b""), &headers);
+    builder.push(0, None, Some(b""), &Headers::new());
+    let bytes = builder.finish().unwrap().to_bytes();
+    let records = Batches::new(bytes).next().unwrap().unwrap().records(LIMIT).unwrap();
+    let detached: Vec<_> = records.iter().map(|record| record.unwrap().to_detached()).collect();
+    let owned: Vec<_> = records.into_iter().map(Result::unwrap).collect();
+    assert_eq!(detached, owned);
+    assert_eq!((owned[0].key.as_deref(), owned[0].value.as_deref()), (Some(&b""[..]), Some(&b""[..])));
+    assert_eq!((&owned[0].headers, owned[1].key.as_deref()), (&headers, None));
+}

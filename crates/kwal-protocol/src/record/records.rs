@@ -183,8 +183,8 @@ impl<'a> RecordView<'a> {
         OwnedRecord {
             offset: self.offset,
             timestamp_ms: self.timestamp_ms,
-            key: self.key.map(|key| body.slice_ref(key)),
-            value: self.value.map(|value| body.slice_ref(value)),
+            key: self.key.map(|key| slice(body, key)),
+            value: self.value.map(|value| slice(body, value)),
             headers: self.headers.slice_of(body),
         }
     }
@@ -265,10 +265,10 @@ impl<'a> HeadersIter<'a> {
         if self.left == 0 {
             return Headers::new();
         }
-        let slice = |header: HeaderView<'_>| {
-            Header::new(body.slice_ref(header.key), header.value.map(|value| body.slice_ref(value)))
+        let own = |header: HeaderView<'_>| {
+            Header::new(slice(body, header.key), header.value.map(|value| slice(body, value)))
         };
-        self.map(slice).collect()
+        self.map(own).collect()
     }
 }
 
@@ -293,6 +293,16 @@ impl<'a> Iterator for HeadersIter<'a> {
 
 impl ExactSizeIterator for HeadersIter<'_> {}
 impl FusedIterator for HeadersIter<'_> {}
+
+/// `part` of `body`, shared; a part that is empty may be from anywhere. As [`Bytes::slice_ref`], which asks more.
+#[inline]
+fn slice(body: &Bytes, part: &[u8]) -> Bytes {
+    if part.is_empty() {
+        return Bytes::new();
+    }
+    let start = (part.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize);
+    body.slice(start..start.wrapping_add(part.len()))
+}
 
 /// The time of a record: the batch's if the broker set it, whatever the delta says.
 #[inline]
@@ -382,9 +392,7 @@ impl<'a> Reader<'a> {
     /// A record. On an error the reader is left near the fault.
     #[inline]
     fn record(&mut self, batch: &BatchHeader) -> Result<RecordView<'a>, Fault> {
-        let length = self.i32().map_err(|kind| (kind, "length"))?;
-        let length = usize::try_from(length)
-            .map_err(|_| (DecodeErrorKind::NegativeLength(length.into()), "length"))?;
+        let length = self.length().map_err(|kind| (kind, "length"))?;
         if length > self.0.len() {
             return Err((DecodeErrorKind::UnexpectedEnd, "length"));
         }
@@ -425,22 +433,20 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn headers(&mut self) -> Result<HeadersIter<'a>, DecodeErrorKind> {
-        let count = self.i32()?;
+        let count = self.length()?;
         if count == 0 {
             return Ok(HeadersIter::default());
         }
-        let count = u32::try_from(count).map_err(|_| DecodeErrorKind::NegativeLength(count.into()))?;
         // Two bytes each at least: what cannot be there is not waited for.
-        if count as usize > self.0.len() / 2 {
+        if count > self.0.len() / 2 {
             return Err(DecodeErrorKind::UnexpectedEnd);
         }
-        HeadersIter::read(self, count)
+        HeadersIter::read(self, count as u32)
     }
 
     #[inline]
     fn header(&mut self) -> Result<HeaderView<'a>, DecodeErrorKind> {
-        let length = self.i32()?;
-        let length = usize::try_from(length).map_err(|_| DecodeErrorKind::NegativeLength(length.into()))?;
+        let length = self.length()?;
         let key = self.bytes(length)?;
         Ok(HeaderView { key, value: self.nullable()? })
     }
@@ -448,7 +454,7 @@ impl<'a> Reader<'a> {
     /// Any negative length is null, as with Kafka.
     #[inline]
     fn nullable(&mut self) -> Result<Option<&'a [u8]>, DecodeErrorKind> {
-        match usize::try_from(self.i32()?) {
+        match self.nullable_length()? {
             Ok(length) => self.bytes(length).map(Some),
             Err(_) => Ok(None),
         }
@@ -463,14 +469,71 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn i32(&mut self) -> Result<i32, DecodeErrorKind> {
-        let (value, length) = varint::get_i32(self.0)?;
-        self.0 = &self.0[length..];
-        Ok(value)
+        let value = match self.short() {
+            Some(value) => value,
+            None => self.long(varint::get_u32)?,
+        };
+        Ok(varint::unzigzag_u32(value))
     }
 
     #[inline]
     fn i64(&mut self) -> Result<i64, DecodeErrorKind> {
-        let (value, length) = varint::get_i64(self.0)?;
+        let value = match self.short() {
+            Some(value) => value.into(),
+            None => self.long(varint::get_u64)?,
+        };
+        Ok(varint::unzigzag_u64(value))
+    }
+
+    /// A length or a count, which must not be negative.
+    #[inline]
+    fn length(&mut self) -> Result<usize, DecodeErrorKind> {
+        match self.nullable_length()? {
+            Ok(length) => Ok(length),
+            Err(negative) => Err(DecodeErrorKind::NegativeLength(negative.into())),
+        }
+    }
+
+    /// The same; what is negative is for the caller to judge.
+    #[inline]
+    fn nullable_length(&mut self) -> Result<Result<usize, i32>, DecodeErrorKind> {
+        let value = match self.short() {
+            Some(value) => value,
+            None => self.long(varint::get_u32)?,
+        };
+        // The lowest bit of a zig-zag varint is its sign.
+        Ok(if value & 1 == 0 { Ok((value >> 1) as usize) } else { Err(varint::unzigzag_u32(value)) })
+    }
+
+    /// A varint of one byte or two, as most are.
+    #[inline]
+    fn short(&mut self) -> Option<u32> {
+        match *self.0 {
+            [first, second, ..] => {
+                if first < 0x80 {
+                    self.0 = &self.0[1..];
+                    return Some(first.into());
+                }
+                if second < 0x80 {
+                    self.0 = &self.0[2..];
+                    return Some(u32::from(first & 0x7f) | u32::from(second) << 7);
+                }
+                None
+            }
+            [first] if first < 0x80 => {
+                self.0 = &self.0[1..];
+                Some(first.into())
+            }
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn long<T>(
+        &mut self,
+        get: impl Fn(&[u8]) -> Result<(T, usize), DecodeErrorKind>,
+    ) -> Result<T, DecodeErrorKind> {
+        let (value, length) = get(self.0)?;
         self.0 = &self.0[length..];
         Ok(value)
     }
