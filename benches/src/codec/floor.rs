@@ -189,16 +189,16 @@ fn put_nullable(out: &mut [u8], at: &mut usize, bytes: Option<&Bytes>) {
 
 #[inline]
 fn take_varint(bytes: &[u8], at: &mut usize) -> i64 {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let byte = bytes[*at];
+    // None here is longer than two bytes.
+    let mut value = u64::from(bytes[*at]);
+    *at += 1;
+    if value >= 0x80 {
+        let second = u64::from(bytes[*at]);
         *at += 1;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return (value >> 1) as i64 ^ -((value & 1) as i64);
-        }
-        shift += 7;
+        assert!(second < 0x80);
+        value = value & 0x7f | second << 7;
     }
+    (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
 #[inline]
