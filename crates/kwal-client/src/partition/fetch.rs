@@ -148,7 +148,7 @@ impl PartitionClient {
     ///
     /// # Errors
     /// [`Error::OffsetOutOfRange`] before the log's start and beyond its end; [`Error::Corrupt`] with the offset of a damaged
-    /// batch; [`Error::DeadlineExceeded`].
+    /// batch, once the fetch begins with it: those before it are given out first; [`Error::DeadlineExceeded`].
     ///
     /// # Cancellation
     /// Nothing is lost by dropping it. The connection that it shares with other reads is free again when the broker has
@@ -269,6 +269,8 @@ impl Fetch<'_> {
         for batch in Batches::new(bytes) {
             match batch {
                 Ok(batch) => batches.push(batch),
+                // What is whole before it can be read; the next fetch begins with it and tells.
+                Err(_) if !batches.is_empty() => break,
                 Err(source) => return Err(Error::Corrupt { at, source }),
             }
         }

@@ -176,15 +176,22 @@ async fn a_damaged_batch_is_an_error_with_its_offset() {
     partition.produce(record("value 1")).await.unwrap();
     // From behind the length and the leader's epoch, all bytes are under the checksum, or are the magic or the checksum.
     for byte in 16..size {
-        wire.edit::<FetchRequest>(move |response| {
-            let records = response.responses[0].partitions[0].records.as_mut().unwrap();
-            let mut damaged = BytesMut::from(&records[..]);
-            damaged[size + byte] ^= 0x40;
-            *records = damaged.freeze();
-        });
-        let error = partition.fetch(0).await.unwrap_err();
+        let damage = |at: usize| {
+            wire.edit::<FetchRequest>(move |response| {
+                let records = response.responses[0].partitions[0].records.as_mut().unwrap();
+                let mut damaged = BytesMut::from(&records[..]);
+                damaged[at] ^= 0x40;
+                *records = damaged.freeze();
+            });
+        };
+        // The whole one before it is given out first.
+        damage(size + byte);
+        let fetched = partition.fetch(0).await.unwrap();
+        assert_eq!((fetched.batches.len(), fetched.next_offset), (1, 1), "byte {byte}");
+        damage(byte);
+        let error = partition.fetch(1).await.unwrap_err();
         let Error::Corrupt { source, .. } = &error else { panic!("{error:?}") };
-        assert_eq!((source.base_offset, source.position), (Some(1), size), "byte {byte}");
+        assert_eq!((source.base_offset, source.position), (Some(1), 0), "byte {byte}");
         assert!(!error.is_retriable());
     }
 }
