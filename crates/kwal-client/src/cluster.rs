@@ -123,7 +123,7 @@ impl Cluster {
             compressor: Mutex::default(),
         });
         let attempts = this.attempts(ApiKey::METADATA, Place::default());
-        attempts.within(this.refresh(Some(&[]))).await?;
+        attempts.within(this.refresh(&[])).await?;
         debug!(cluster = this.metadata().cluster_id.as_deref(), "connected");
         Ok(this)
     }
@@ -187,7 +187,7 @@ impl Cluster {
         if let Some(known) = known() {
             return Ok(known);
         }
-        self.ask_metadata(Some(&[topic]), &mut count).await?;
+        self.ask_metadata(&[topic], &mut count).await?;
         if let Some(known) = known() {
             return Ok(known);
         }
@@ -201,8 +201,8 @@ impl Cluster {
         Err(Error::Broker { code, message: None, at: place.at(ApiKey::METADATA, None) })
     }
 
-    /// Asks anew, for these topics or for all.
-    pub(crate) async fn refresh(&self, topics: Option<&[&str]>) -> Result<(), Error> {
+    /// Asks anew for the brokers, and for these topics.
+    pub(crate) async fn refresh(&self, topics: &[&str]) -> Result<(), Error> {
         let mut count = self.refresh.lock().await;
         self.ask_metadata(topics, &mut count).await
     }
@@ -212,11 +212,11 @@ impl Cluster {
         Arc::make_mut(&mut metadata).topics.remove(topic);
     }
 
-    async fn ask_metadata(&self, topics: Option<&[&str]>, count: &mut u64) -> Result<(), Error> {
+    async fn ask_metadata(&self, topics: &[&str], count: &mut u64) -> Result<(), Error> {
         let topic =
             |name: &&str| MetadataTopic { name: Some((*name).to_owned()), ..MetadataTopic::default() };
         let request = MetadataRequest {
-            topics: topics.map(|topics| topics.iter().map(topic).collect()),
+            topics: Some(topics.iter().map(topic).collect()),
             // Looking a topic up never creates it.
             allow_auto_topic_creation: false,
             ..MetadataRequest::default()
@@ -251,7 +251,7 @@ impl Cluster {
         let targets = known.chain((0..self.config.bootstrap.len()).map(Target::Bootstrap));
         let mut attempts = Vec::new();
         for target in targets {
-            match self.call_target(target, request, Place::default()).await {
+            match self.call_target(target, request).await {
                 Ok(response) => return Ok(response),
                 // Another broker would not help.
                 Err(error) if error.recovery() == Recovery::Fail => return Err(error),
@@ -261,12 +261,8 @@ impl Cluster {
         Err(Error::NoBroker { attempts })
     }
 
-    async fn call_target<R: Speak>(
-        &self,
-        target: Target,
-        request: &R,
-        place: Place<'_>,
-    ) -> Result<R::Response, Error> {
+    async fn call_target<R: Speak>(&self, target: Target, request: &R) -> Result<R::Response, Error> {
+        let place = Place::default();
         let lane = self.open_lane(LaneKey { target, kind: LaneKind::Shared }, R::KEY, place).await?;
         lane.call(request, place, R::OURS, None).await
     }

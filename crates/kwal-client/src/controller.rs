@@ -119,7 +119,7 @@ impl ControllerClient {
         loop {
             let attempt = async {
                 if !first {
-                    self.cluster.refresh(Some(&[])).await?;
+                    self.cluster.refresh(&[]).await?;
                 }
                 let Some(controller) = self.cluster.metadata().controller else {
                     let at = place.at(R::KEY, None);
