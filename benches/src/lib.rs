@@ -8,7 +8,7 @@ pub mod codec;
 use std::{collections::BTreeMap, env, error::Error, fmt, sync::Arc};
 
 use bytes::Bytes;
-use kwal_testkit::EmbeddedBroker;
+use kwal_testkit::EmbeddedCluster;
 use time::OffsetDateTime;
 
 /// Brokers that a benchmark runs on.
@@ -18,7 +18,7 @@ pub struct Target {
     pub name: String,
     /// `host:port` of each.
     pub bootstrap: Vec<String>,
-    _embedded: Option<EmbeddedBroker>,
+    _embedded: Option<EmbeddedCluster>,
 }
 
 impl Target {
@@ -27,7 +27,7 @@ impl Target {
     /// # Errors
     /// Those of starting the embedded broker.
     pub async fn all() -> Result<Vec<Self>, Box<dyn Error>> {
-        let broker = EmbeddedBroker::builder().start().await?;
+        let broker = EmbeddedCluster::builder().start().await?;
         let bootstrap = vec![broker.bootstrap()];
         let mut targets =
             vec![Self { name: "embedded broker".to_owned(), bootstrap, _embedded: Some(broker) }];

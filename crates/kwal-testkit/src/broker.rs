@@ -34,17 +34,17 @@ use crate::{
 /// anywhere and at any time; none of them waits, but for [`stop`](Self::stop) and [`restart`](Self::restart). They see and
 /// change what lies in the logs directly, without a request, so no fault applies to them and nothing is counted.
 #[derive(Debug)]
-pub struct EmbeddedBroker {
+pub struct EmbeddedCluster {
     shared: Arc<Shared>,
     address: HostPort,
     network: Option<MemoryNetwork>,
     listening: Mutex<Option<Listening>>,
 }
 
-impl EmbeddedBroker {
-    /// Begins a broker; see [`EmbeddedBrokerBuilder`].
-    pub fn builder() -> EmbeddedBrokerBuilder {
-        EmbeddedBrokerBuilder::default()
+impl EmbeddedCluster {
+    /// Begins a broker; see [`EmbeddedClusterBuilder`].
+    pub fn builder() -> EmbeddedClusterBuilder {
+        EmbeddedClusterBuilder::default()
     }
 
     /// Where clients begin: `host:port`.
@@ -142,7 +142,7 @@ impl EmbeddedBroker {
 }
 
 /// Topics and logs.
-impl EmbeddedBroker {
+impl EmbeddedCluster {
     /// Makes a topic with default settings; answers its id.
     ///
     /// # Errors
@@ -282,11 +282,11 @@ impl EmbeddedBroker {
     }
 }
 
-/// How an [`EmbeddedBroker`] is to be.
+/// How an [`EmbeddedCluster`] is to be.
 ///
 /// Without further words it speaks like Kafka 4.3, has no topics and makes none by itself.
 #[derive(Clone, Debug)]
-pub struct EmbeddedBrokerBuilder {
+pub struct EmbeddedClusterBuilder {
     settings: Settings,
     topics: Vec<CreatableTopic>,
     max_frame_len: usize,
@@ -295,7 +295,7 @@ pub struct EmbeddedBrokerBuilder {
     advertised: Option<HostPort>,
 }
 
-impl Default for EmbeddedBrokerBuilder {
+impl Default for EmbeddedClusterBuilder {
     fn default() -> Self {
         Self {
             settings: Settings::default(),
@@ -308,7 +308,7 @@ impl Default for EmbeddedBrokerBuilder {
     }
 }
 
-impl EmbeddedBrokerBuilder {
+impl EmbeddedClusterBuilder {
     /// Has a topic from the start.
     #[must_use]
     pub fn topic(self, name: &str, partitions: i32) -> Self {
@@ -397,19 +397,19 @@ impl EmbeddedBrokerBuilder {
     ///
     /// # Panics
     /// Outside of a tokio runtime with IO and time enabled.
-    pub async fn start(self) -> Result<EmbeddedBroker, Error> {
+    pub async fn start(self) -> Result<EmbeddedCluster, Error> {
         let acceptor = listen_at(HostPort::new(Ipv4Addr::LOCALHOST.to_string(), self.port)).await?;
         self.start_with(acceptor, None)
     }
 
-    /// Starts in memory, in a network of its own: [`connector`](EmbeddedBroker::connector) reaches it.
+    /// Starts in memory, in a network of its own: [`connector`](EmbeddedCluster::connector) reaches it.
     ///
     /// # Errors
     /// [`Error::Create`] if a topic cannot be made.
     ///
     /// # Panics
     /// Outside of a tokio runtime with time enabled.
-    pub fn start_in_memory(self) -> Result<EmbeddedBroker, Error> {
+    pub fn start_in_memory(self) -> Result<EmbeddedCluster, Error> {
         self.start_in(&MemoryNetwork::default(), HostPort::new("broker-1", 9092))
     }
 
@@ -420,12 +420,16 @@ impl EmbeddedBrokerBuilder {
     ///
     /// # Panics
     /// Outside of a tokio runtime with time enabled.
-    pub fn start_in(self, network: &MemoryNetwork, address: HostPort) -> Result<EmbeddedBroker, Error> {
+    pub fn start_in(self, network: &MemoryNetwork, address: HostPort) -> Result<EmbeddedCluster, Error> {
         let acceptor = listen_in(network, address)?;
         self.start_with(acceptor, Some(network.clone()))
     }
 
-    fn start_with(self, acceptor: Acceptor, network: Option<MemoryNetwork>) -> Result<EmbeddedBroker, Error> {
+    fn start_with(
+        self,
+        acceptor: Acceptor,
+        network: Option<MemoryNetwork>,
+    ) -> Result<EmbeddedCluster, Error> {
         let address = acceptor.address()?;
         let mut cluster = Cluster::new(self.settings);
         cluster.nodes.insert(NODE, self.advertised.unwrap_or_else(|| address.clone()));
@@ -435,7 +439,7 @@ impl EmbeddedBrokerBuilder {
         let clock = Clock::new(self.started_unix_ms.unwrap_or_else(system_time_ms));
         let shared = Arc::new(Shared::new(cluster, clock, self.max_frame_len));
         let listening = Listening::start(Arc::clone(&shared), acceptor);
-        Ok(EmbeddedBroker { shared, address, network, listening: Mutex::new(Some(listening)) })
+        Ok(EmbeddedCluster { shared, address, network, listening: Mutex::new(Some(listening)) })
     }
 }
 

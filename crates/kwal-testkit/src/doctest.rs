@@ -4,9 +4,9 @@ use std::{error::Error, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use crate::EmbeddedBroker;
+use crate::EmbeddedCluster;
 
-/// Runs an example that has its broker at a port of localhost: a new [`EmbeddedBroker`], which is gone when the example ends.
+/// Runs an example that has its broker at a port of localhost: a new [`EmbeddedCluster`], which is gone when the example ends.
 ///
 /// With it, two lines that do not show make a doc test of an example that can be copied as it stands:
 ///
@@ -34,10 +34,10 @@ pub fn doctest(port: u16, example: impl Future<Output = Result<(), Box<dyn Error
     }
 }
 
-async fn start(port: u16) -> Result<EmbeddedBroker, crate::Error> {
+async fn start(port: u16) -> Result<EmbeddedCluster, crate::Error> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match EmbeddedBroker::builder().port(port).start().await {
+        match EmbeddedCluster::builder().port(port).start().await {
             Err(crate::Error::Listen { .. }) if Instant::now() < deadline => sleep(PAUSE).await,
             result => return result,
         }

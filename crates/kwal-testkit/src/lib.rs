@@ -1,6 +1,6 @@
 //! A Kafka broker to embed in tests.
 //!
-//! [`EmbeddedBroker`] starts in a millisecond, on a free port of 127.0.0.1 for any Kafka client in any language, or in memory
+//! [`EmbeddedCluster`] starts in a millisecond, on a free port of 127.0.0.1 for any Kafka client in any language, or in memory
 //! for clients that connect through [`kwal_transport`]; in memory, everything goes on under tokio's paused clock as well. What
 //! a test wants to know it can ask afterwards: what lies in the logs, and how many requests it took. What is to go wrong is
 //! one line each: see [`Fault`].
@@ -11,12 +11,12 @@
 //!     messages::{ProducePartition, ProduceRequest, ProduceTopic},
 //!     record::{BatchBuilder, Compression, Headers},
 //! };
-//! use kwal_testkit::{EmbeddedBroker, Fault};
+//! use kwal_testkit::{EmbeddedCluster, Fault};
 //! use tokio::io::{AsyncReadExt, AsyncWriteExt};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let broker = EmbeddedBroker::builder().topic("wal", 2).start().await?;
+//! let broker = EmbeddedCluster::builder().topic("wal", 2).start().await?;
 //! broker.on(ApiKey::PRODUCE, Fault::LoseReply);
 //!
 //! // Usually a client is given `broker.bootstrap()`. Here a request is made by hand.
@@ -44,7 +44,7 @@
 //! | --- | --- | --- |
 //! | APIs | ApiVersions, Metadata, Produce, Fetch, ListOffsets, CreateTopics, DeleteTopics, InitProducerId, at every version that Kafka 4.3, 3.9 or 2.8 speak ([`Dialect`]) | groups, transactions, authentication; record formats before magic 2 |
 //! | connections | requests answered in order and one at a time; unknown versions close the connection, but for ApiVersions; a throttled request is carried out, then the connection is muted | idle connections are not closed |
-//! | producers | a batch sent again is told apart, five batches back; gaps, old epochs and new epochs that do not begin at 0 are refused; an unknown id may begin anywhere | producers expire only by [`forget_producer`](EmbeddedBroker::forget_producer) |
+//! | producers | a batch sent again is told apart, five batches back; gaps, old epochs and new epochs that do not begin at 0 are refused; an unknown id may begin anywhere | producers expire only by [`forget_producer`](EmbeddedCluster::forget_producer) |
 //! | batches | one a partition, its checksum, header and records looked at; a wrong newest timestamp is put right; `max.message.bytes`, `LogAppendTime`, keys for compacted topics | refusals say why in words, where Kafka mostly has only the code; `compression.type` changes nothing; in codecs that are not built in, records are not looked at |
 //! | reading | waits for `min_bytes`; the first batch comes whole, the last is cut off at the limit; a fetch may begin inside of a batch; leader epochs (KIP-320), divergence (KIP-595) | no fetch sessions, so all fetches are full ones; nothing is ever deleted by age or size |
 //! | cluster | topic ids (KIP-516), settings and their checks, replica assignments | one broker that leads everything; `min.insync.replicas` changes nothing, as in a cluster of one |
@@ -66,7 +66,7 @@ mod producers;
 mod serve;
 mod topic_config;
 
-pub use broker::{EmbeddedBroker, EmbeddedBrokerBuilder};
+pub use broker::{EmbeddedCluster, EmbeddedClusterBuilder};
 pub use dialect::Dialect;
 pub use doctest::doctest;
 pub use error::Error;

@@ -21,7 +21,7 @@ use kwal::{
     client::{Client, ClientBuilder, OffsetAt, PartitionClient},
     record::{Compression, Headers, Record},
 };
-use kwal_testkit::EmbeddedBroker;
+use kwal_testkit::EmbeddedCluster;
 use lexopt::{Arg, ValueExt};
 use time::OffsetDateTime;
 use tokio::{task::JoinSet, time::Instant};
@@ -84,10 +84,10 @@ async fn run(options: Options) -> Result<(), Failure> {
 }
 
 /// A client of the brokers that the environment names, or of one inside this process, which lives as long as the handle.
-async fn connect() -> Result<(Client, Option<EmbeddedBroker>), Failure> {
+async fn connect() -> Result<(Client, Option<EmbeddedCluster>), Failure> {
     let named = env::var("KAFKA_CONNECT").unwrap_or_default();
     if named.is_empty() {
-        let broker = EmbeddedBroker::builder().start().await?;
+        let broker = EmbeddedCluster::builder().start().await?;
         let client = ClientBuilder::new(vec![broker.bootstrap()]).build().await?;
         return Ok((client, Some(broker)));
     }

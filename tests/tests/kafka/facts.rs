@@ -12,7 +12,7 @@ use kwal_protocol::messages::{
 };
 use kwal_protocol::record::{BatchBuilder, BatchHeader, Batches, Compression, EncodedBatch};
 use kwal_protocol::wire::Spliced;
-use kwal_testkit::{Dialect, EmbeddedBroker};
+use kwal_testkit::{Dialect, EmbeddedCluster};
 use kwal_tests::kafka::Kafka;
 use tokio::time::Instant;
 
@@ -370,8 +370,8 @@ mod of {
     }
 }
 
-async fn embedded_as(dialect: Dialect) -> EmbeddedBroker {
-    EmbeddedBroker::builder().dialect(dialect).start().await.unwrap()
+async fn embedded_as(dialect: Dialect) -> EmbeddedCluster {
+    EmbeddedCluster::builder().dialect(dialect).start().await.unwrap()
 }
 
 const TIME: i64 = 1_750_000_000_000;

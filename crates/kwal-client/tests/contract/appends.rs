@@ -206,7 +206,7 @@ async fn a_refusal_says_that_it_is_not_on_the_log_and_uses_no_sequence_number_up
 
 #[tokio::test(start_paused = true)]
 async fn too_large_for_the_topic_is_told_with_its_sizes() {
-    let broker = kwal_testkit::EmbeddedBroker::builder()
+    let broker = kwal_testkit::EmbeddedCluster::builder()
         .topic_with("wal", 1, &[("max.message.bytes", "1000")])
         .start_in_memory()
         .unwrap();

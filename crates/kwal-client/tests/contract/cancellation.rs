@@ -4,7 +4,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 
 use kwal_client::{Client, ControllerClient, Limits, OffsetAt, PartitionClient};
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-use kwal_testkit::{EmbeddedBroker, Fault};
+use kwal_testkit::{EmbeddedCluster, Fault};
 use tokio::{
     task::yield_now,
     time::{sleep, timeout},
@@ -152,7 +152,7 @@ fn calls() -> Vec<(&'static str, Make)> {
     ]
 }
 
-async fn still_works(broker: &EmbeddedBroker, client: &Client, partition: &PartitionClient, what: &str) {
+async fn still_works(broker: &EmbeddedCluster, client: &Client, partition: &PartitionClient, what: &str) {
     let before = broker.end_offset("wal", 0).unwrap();
     assert_eq!(partition.produce(record("a")).await.unwrap().base_offset, before, "{what}");
     assert!(partition.fetch(before).await.unwrap().next_offset > before, "{what}");

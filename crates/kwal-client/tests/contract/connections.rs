@@ -176,7 +176,7 @@ async fn a_peer_that_does_not_speak_kafka_is_told_by_its_first_bytes() {
 struct Abroad {
     home: Runtime,
     away: Runtime,
-    broker: kwal_testkit::EmbeddedBroker,
+    broker: kwal_testkit::EmbeddedCluster,
     client: kwal_client::Client,
     partition: PartitionClient,
 }

@@ -62,7 +62,7 @@ impl Calls {
 }
 
 /// Everything else is in place; then this happens, and every call ends at its deadline.
-async fn every_call_ends(mishap: impl AsyncFn(&kwal_testkit::EmbeddedBroker, &Wire), may_do: &[&str]) {
+async fn every_call_ends(mishap: impl AsyncFn(&kwal_testkit::EmbeddedCluster, &Wire), may_do: &[&str]) {
     let count = {
         let broker = broker();
         Calls::over(&Wire::to(&broker)).await.all().len()
@@ -98,7 +98,7 @@ async fn of_a_broker_that_takes_everything_and_says_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn of_a_broker_that_says_nothing_on_new_connections_either() {
-    let mishap = async |broker: &kwal_testkit::EmbeddedBroker, wire: &Wire| {
+    let mishap = async |broker: &kwal_testkit::EmbeddedCluster, wire: &Wire| {
         wire.set(Mood::Deaf);
         broker.disconnect();
     };
@@ -112,7 +112,7 @@ async fn of_a_broker_that_stops_reading() {
 
 #[tokio::test(start_paused = true)]
 async fn of_a_broker_that_cannot_be_reached_any_more() {
-    let mishap = async |broker: &kwal_testkit::EmbeddedBroker, wire: &Wire| {
+    let mishap = async |broker: &kwal_testkit::EmbeddedCluster, wire: &Wire| {
         wire.set(Mood::Unreachable);
         broker.disconnect();
     };
@@ -126,7 +126,7 @@ async fn of_a_broker_that_is_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn of_a_broker_that_does_not_answer_what_is_asked() {
-    let mishap = async |broker: &kwal_testkit::EmbeddedBroker, _: &Wire| {
+    let mishap = async |broker: &kwal_testkit::EmbeddedCluster, _: &Wire| {
         for api in ApiKey::ALL {
             if *api != ApiKey::API_VERSIONS {
                 broker.on_all(*api, Fault::BlackHole);
@@ -138,7 +138,7 @@ async fn of_a_broker_that_does_not_answer_what_is_asked() {
 
 #[tokio::test(start_paused = true)]
 async fn of_a_broker_that_drops_everything() {
-    let mishap = async |broker: &kwal_testkit::EmbeddedBroker, _: &Wire| {
+    let mishap = async |broker: &kwal_testkit::EmbeddedCluster, _: &Wire| {
         for api in ApiKey::ALL {
             broker.on_all(*api, Fault::Drop);
         }
@@ -150,7 +150,7 @@ async fn of_a_broker_that_drops_everything() {
 #[tokio::test(start_paused = true)]
 async fn of_a_partition_without_a_leader() {
     for old in [false, true] {
-        let broker = kwal_testkit::EmbeddedBroker::builder().topic("wal", 1);
+        let broker = kwal_testkit::EmbeddedCluster::builder().topic("wal", 1);
         let broker = match old {
             true => broker.dialect(kwal_testkit::Dialect::kafka_2_8()),
             false => broker,

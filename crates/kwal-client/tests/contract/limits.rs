@@ -160,7 +160,7 @@ async fn a_batch_that_unpacks_to_more_than_the_limit_is_an_error_with_its_offset
 
 #[tokio::test(start_paused = true)]
 async fn what_is_written_with_the_defaults_is_read_with_the_defaults() {
-    let broker = kwal_testkit::EmbeddedBroker::builder()
+    let broker = kwal_testkit::EmbeddedCluster::builder()
         .topic_with("wal", 1, &[("max.message.bytes", "104857600")])
         .start_in_memory()
         .unwrap();

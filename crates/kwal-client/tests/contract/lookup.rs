@@ -9,7 +9,7 @@ use kwal_protocol::{
     error_code::ErrorCode,
     messages::{MetadataBroker, MetadataRequest},
 };
-use kwal_testkit::{EmbeddedBroker, Fault};
+use kwal_testkit::{EmbeddedCluster, Fault};
 use kwal_transport::{HostPort, memory::MemoryNetwork};
 use tokio::time::sleep;
 
@@ -18,7 +18,7 @@ use crate::support::{Wire, broker, builder, deadlines, log, open_over, polled, r
 #[tokio::test(start_paused = true)]
 async fn looking_up_never_creates() {
     for newest in 4..=13 {
-        let broker = EmbeddedBroker::builder()
+        let broker = EmbeddedCluster::builder()
             .auto_create_topics(true)
             .cap(ApiKey::METADATA, Versions::new(0, newest))
             .start_in_memory()
@@ -64,7 +64,7 @@ async fn a_topic_made_meanwhile_is_found() {
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_goes_away_is_unknown_to_appends_and_reads() {
     for old in [false, true] {
-        let broker = EmbeddedBroker::builder().topic("wal", 1);
+        let broker = EmbeddedCluster::builder().topic("wal", 1);
         let broker = match old {
             true => broker.dialect(kwal_testkit::Dialect::kafka_2_8()),
             false => broker,
@@ -87,7 +87,7 @@ async fn a_topic_that_goes_away_is_unknown_to_appends_and_reads() {
 async fn a_leader_that_is_not_there_yet_is_waited_for() {
     // Version 13 can say it of the whole answer, those before say it of the topic.
     for newest in [13, 12, 4] {
-        let broker = EmbeddedBroker::builder()
+        let broker = EmbeddedCluster::builder()
             .topic("wal", 1)
             .cap(ApiKey::METADATA, Versions::new(0, newest))
             .start_in_memory()
@@ -146,7 +146,7 @@ async fn a_leader_that_has_moved_is_followed() {
     // Two brokers that agree on the topic's id.
     let start = |name: &str| {
         let address = HostPort::new(name, 9092);
-        EmbeddedBroker::builder().seed(5).topic("wal", 1).start_in(&network, address).unwrap()
+        EmbeddedCluster::builder().seed(5).topic("wal", 1).start_in(&network, address).unwrap()
     };
     let (one, two) = (start("one"), start("two"));
     let wire = Wire::to(&one);
@@ -198,7 +198,7 @@ async fn a_broker_that_moves_is_found_at_its_new_address() {
     let network = MemoryNetwork::default();
     let start = |name: &str| {
         let address = HostPort::new(name, 9092);
-        EmbeddedBroker::builder().seed(5).topic("wal", 1).start_in(&network, address).unwrap()
+        EmbeddedCluster::builder().seed(5).topic("wal", 1).start_in(&network, address).unwrap()
     };
     let old = start("old");
     let addresses = vec!["old:9092".to_owned(), "new:9092".to_owned()];
@@ -216,7 +216,7 @@ async fn a_new_address_counts_even_if_the_old_one_still_answers() {
     let network = MemoryNetwork::default();
     let start = |name: &str| {
         let address = HostPort::new(name, 9092);
-        EmbeddedBroker::builder().seed(5).topic("wal", 1).start_in(&network, address).unwrap()
+        EmbeddedCluster::builder().seed(5).topic("wal", 1).start_in(&network, address).unwrap()
     };
     let (old, new) = (start("old"), start("new"));
     let wire = Wire::to(&old);
@@ -232,7 +232,7 @@ async fn a_controller_that_has_moved_is_followed() {
     let network = MemoryNetwork::default();
     let start = |name: &str| {
         let address = HostPort::new(name, 9092);
-        EmbeddedBroker::builder().start_in(&network, address).unwrap()
+        EmbeddedCluster::builder().start_in(&network, address).unwrap()
     };
     let (one, two) = (start("one"), start("two"));
     let wire = Wire::to(&one);

@@ -10,7 +10,7 @@ use kwal_protocol::{
     messages::FetchRequest,
     record::{BatchBuilder, BatchErrorKind, BatchHeader, Compression, Headers},
 };
-use kwal_testkit::{EmbeddedBroker, Fault};
+use kwal_testkit::{EmbeddedCluster, Fault};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
@@ -324,7 +324,7 @@ async fn reads_are_repeated_after_what_passes() {
 
 #[tokio::test(start_paused = true)]
 async fn offsets_are_looked_up() {
-    let broker = EmbeddedBroker::builder().topic("wal", 1).start_in_memory().unwrap();
+    let broker = EmbeddedCluster::builder().topic("wal", 1).start_in_memory().unwrap();
     let partition = open(&broker).await;
     for at in [OffsetAt::Earliest, OffsetAt::Latest] {
         assert_eq!(partition.get_offset(at).await.unwrap(), 0);

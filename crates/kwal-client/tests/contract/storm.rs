@@ -8,7 +8,7 @@ use kwal_client::{
     error::{Error, Outcome},
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-use kwal_testkit::{EmbeddedBroker, Fault};
+use kwal_testkit::{EmbeddedCluster, Fault};
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::support::{HOUR, builder, deadlines, log, polled, record};
@@ -38,7 +38,7 @@ enum Append {
 
 async fn storm(seed: u64) -> BTreeMap<&'static str, usize> {
     let mut rng = Rng::with_seed(seed);
-    let broker = EmbeddedBroker::builder().seed(seed).topic("wal", 1).start_in_memory().unwrap();
+    let broker = EmbeddedCluster::builder().seed(seed).topic("wal", 1).start_in_memory().unwrap();
     let seconds = Duration::from_secs;
     let short = Deadlines { operation: seconds(6), request: seconds(2), connect: seconds(1), ..deadlines() };
     let limits = Limits { appends: 8 << 10, ..Limits::default() };

@@ -18,7 +18,7 @@ use kwal_protocol::{
     messages::ProduceRequest,
     record::BatchHeader,
 };
-use kwal_testkit::EmbeddedBroker;
+use kwal_testkit::EmbeddedCluster;
 use kwal_transport::{BoxFuture, Connect, HostPort, Stream, TransportError, memory};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink, split},
@@ -30,17 +30,17 @@ use tokio::{
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// A broker with the topic `wal` of two partitions.
-pub(crate) fn broker() -> EmbeddedBroker {
-    EmbeddedBroker::builder().topic("wal", 2).start_in_memory().unwrap()
+pub(crate) fn broker() -> EmbeddedCluster {
+    EmbeddedCluster::builder().topic("wal", 2).start_in_memory().unwrap()
 }
 
 /// A client straight to a broker.
-pub(crate) fn builder(broker: &EmbeddedBroker) -> ClientBuilder {
+pub(crate) fn builder(broker: &EmbeddedCluster) -> ClientBuilder {
     ClientBuilder::new(vec![broker.bootstrap()]).connector(broker.connector()).seed(7)
 }
 
 /// Partition 0 of `wal`, straight to a broker.
-pub(crate) async fn open(broker: &EmbeddedBroker) -> PartitionClient {
+pub(crate) async fn open(broker: &EmbeddedCluster) -> PartitionClient {
     builder(broker).build().await.unwrap().partition_client("wal", 0).await.unwrap()
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn large(bytes: usize) -> Vec<Record> {
 }
 
 /// The values in the log of partition 0 of `wal`, in order.
-pub(crate) fn log(broker: &EmbeddedBroker) -> Vec<String> {
+pub(crate) fn log(broker: &EmbeddedCluster) -> Vec<String> {
     let records = broker.records("wal", 0).unwrap();
     records.into_iter().map(|record| String::from_utf8_lossy(&record.value.unwrap()).into_owned()).collect()
 }
@@ -167,7 +167,7 @@ struct State {
 type Edit = Box<dyn FnMut(Bytes, i16) -> Bytes + Send>;
 
 impl Wire {
-    pub(crate) fn to(broker: &EmbeddedBroker) -> Self {
+    pub(crate) fn to(broker: &EmbeddedCluster) -> Self {
         Self::through(broker.connector(), broker.bootstrap())
     }
 

@@ -68,7 +68,7 @@ async fn codes_alone_prove_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn without_ids_a_topic_made_again_cannot_be_told_apart() {
-    let broker = kwal_testkit::EmbeddedBroker::builder()
+    let broker = kwal_testkit::EmbeddedCluster::builder()
         .topic("wal", 1)
         .cap(ApiKey::METADATA, kwal_protocol::api::Versions::new(0, 9))
         .start_in_memory()

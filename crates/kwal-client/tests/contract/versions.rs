@@ -5,7 +5,7 @@ use kwal_client::{
     error::{Error, Outcome},
 };
 use kwal_protocol::api::{ApiKey, Versions};
-use kwal_testkit::{Dialect, EmbeddedBroker};
+use kwal_testkit::{Dialect, EmbeddedCluster};
 
 use crate::support::{Wire, log, record};
 
@@ -22,7 +22,7 @@ const OURS: [(ApiKey, i16, i16); 7] = [
 
 /// The main job, on a broker that speaks like this; which versions it took.
 async fn work(dialect: Dialect) -> Vec<(ApiKey, i16)> {
-    let broker = EmbeddedBroker::builder().dialect(dialect).start_in_memory().unwrap();
+    let broker = EmbeddedCluster::builder().dialect(dialect).start_in_memory().unwrap();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
     let controller = client.controller_client().await.unwrap();
@@ -76,7 +76,7 @@ async fn the_newest_version_in_common_is_spoken() {
 async fn an_old_broker_does_not_know_how_it_is_asked_for_its_versions() {
     for newest in 0..=4 {
         let dialect = Dialect::kafka_4_3().cap(ApiKey::API_VERSIONS, Versions::new(0, newest));
-        let broker = EmbeddedBroker::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
+        let broker = EmbeddedCluster::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
         let wire = Wire::to(&broker);
         wire.client().await.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
         let asked: Vec<_> = wire.seen(ApiKey::API_VERSIONS).iter().map(|seen| seen.version).collect();
@@ -101,7 +101,7 @@ async fn topics_are_named_by_id_only_where_the_id_is_known() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_without_producer_ids_is_told_of_with_the_way_out() {
     let dialect = Dialect::kafka_2_8().without(ApiKey::INIT_PRODUCER_ID);
-    let broker = EmbeddedBroker::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
+    let broker = EmbeddedCluster::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
     let partition = client.partition_client("wal", 0).await.unwrap();
@@ -122,7 +122,7 @@ async fn what_has_no_version_in_common_is_told_and_not_sent() {
         [(ApiKey::FETCH, 18, 18), (ApiKey::LIST_OFFSETS, 11, 11), (ApiKey::METADATA, 0, 3)]
     {
         let dialect = Dialect::kafka_4_3().cap(api, Versions::new(oldest, newest));
-        let broker = EmbeddedBroker::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
+        let broker = EmbeddedCluster::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
         let wire = Wire::to(&broker);
         let error = match api {
             ApiKey::METADATA => wire.builder().build().await.unwrap_err(),
@@ -150,7 +150,7 @@ async fn what_has_no_version_in_common_is_told_and_not_sent() {
 async fn the_largest_timestamp_wants_a_broker_that_knows_it() {
     for (newest, known) in [(6, false), (7, true)] {
         let dialect = Dialect::kafka_4_3().cap(ApiKey::LIST_OFFSETS, Versions::new(1, newest));
-        let broker = EmbeddedBroker::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
+        let broker = EmbeddedCluster::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
         let wire = Wire::to(&broker);
         let partition = wire.client().await.partition_client("wal", 0).await.unwrap();
         partition.produce(record("a")).await.unwrap();

@@ -10,7 +10,7 @@ use kwal_protocol::{
     },
     wire::Uuid,
 };
-use kwal_testkit::{Dialect, EmbeddedBroker};
+use kwal_testkit::{Dialect, EmbeddedCluster};
 
 use crate::client::{
     CODEC, Client, Place, STARTED_AT, batch, both, compressed, fetch, in_memory, outcome, produce, values,
@@ -49,7 +49,7 @@ async fn api_versions_at_every_version() {
 
 #[tokio::test]
 async fn api_versions_newer_than_the_broker_are_answered_in_version_0() {
-    let broker = EmbeddedBroker::builder().dialect(Dialect::kafka_2_8()).start_in_memory().unwrap();
+    let broker = EmbeddedCluster::builder().dialect(Dialect::kafka_2_8()).start_in_memory().unwrap();
     let mut client = Client::connect(&broker).await;
     // By hand: version 4 with its header, read as version 0.
     client.send(&api_versions(), 4).await;
@@ -86,7 +86,7 @@ async fn other_unknown_versions_and_apis_close_the_connection() {
         assert_eq!(broker.end_offset("wal", 0).unwrap(), 0);
     }
     let broker =
-        EmbeddedBroker::builder().cap(ApiKey::METADATA, Versions::new(0, 4)).start_in_memory().unwrap();
+        EmbeddedCluster::builder().cap(ApiKey::METADATA, Versions::new(0, 4)).start_in_memory().unwrap();
     let mut client = Client::connect(&broker).await;
     client.call(&MetadataRequest::default(), 4).await;
     client.send(&MetadataRequest::default(), 5).await;
@@ -195,7 +195,7 @@ async fn permissions_are_told_when_asked_for() {
 #[tokio::test]
 async fn topics_are_made_by_a_look_only_where_both_sides_allow_it() {
     let broker =
-        EmbeddedBroker::builder().auto_create_topics(true).default_partitions(3).start_in_memory().unwrap();
+        EmbeddedCluster::builder().auto_create_topics(true).default_partitions(3).start_in_memory().unwrap();
     let mut client = Client::connect(&broker).await;
     let topics = Some(vec![MetadataTopic { name: Some("new".to_owned()), topic_id: Uuid::ZERO }]);
     let mut request =
@@ -434,7 +434,7 @@ async fn offsets_of_what_is_not_there() {
 #[tokio::test]
 async fn the_same_seed_gives_the_same_ids() {
     let ids = |seed| {
-        let broker = EmbeddedBroker::builder().seed(seed).start_in_memory().unwrap();
+        let broker = EmbeddedCluster::builder().seed(seed).start_in_memory().unwrap();
         [broker.create_topic("a", 1).unwrap(), broker.create_topic("b", 1).unwrap()]
     };
     assert_eq!(ids(1), ids(1));

@@ -11,7 +11,7 @@ use kwal_protocol::{
     record::{BatchBuilder, Compression, EncodedBatch, Headers},
     wire::Uuid,
 };
-use kwal_testkit::EmbeddedBroker;
+use kwal_testkit::EmbeddedCluster;
 use kwal_transport::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -21,7 +21,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) async fn connect(broker: &EmbeddedBroker) -> Self {
+    pub(crate) async fn connect(broker: &EmbeddedCluster) -> Self {
         let stream = broker.connector().connect(broker.address()).await.unwrap();
         Self { stream, sent: 0 }
     }
@@ -94,7 +94,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn of(broker: &EmbeddedBroker, topic: &'static str, partition: i32) -> Self {
+    pub(crate) fn of(broker: &EmbeddedCluster, topic: &'static str, partition: i32) -> Self {
         Self { topic, id: broker.topic_id(topic).unwrap_or_default(), partition }
     }
 }
@@ -143,7 +143,7 @@ pub(crate) fn compressed(compression: Compression, values: &[&str]) -> EncodedBa
 }
 
 /// The value of every record of a partition.
-pub(crate) fn values(broker: &EmbeddedBroker, place: &Place) -> Vec<String> {
+pub(crate) fn values(broker: &EmbeddedCluster, place: &Place) -> Vec<String> {
     let records = broker.records(place.topic, place.partition).unwrap();
     records
         .iter()
@@ -160,12 +160,12 @@ pub(crate) fn outcome(response: &ProducePartitionResponse) -> Result<i64, ErrorC
 pub(crate) const STARTED_AT: i64 = 1_700_000_000_000;
 
 /// A broker with a topic `wal` of two partitions, in memory.
-pub(crate) fn in_memory() -> EmbeddedBroker {
-    EmbeddedBroker::builder().topic("wal", 2).started_at(STARTED_AT).start_in_memory().unwrap()
+pub(crate) fn in_memory() -> EmbeddedCluster {
+    EmbeddedCluster::builder().topic("wal", 2).started_at(STARTED_AT).start_in_memory().unwrap()
 }
 
 /// The same, once over TCP and once in memory.
-pub(crate) async fn both() -> [EmbeddedBroker; 2] {
-    let tcp = EmbeddedBroker::builder().topic("wal", 2).started_at(STARTED_AT).start().await.unwrap();
+pub(crate) async fn both() -> [EmbeddedCluster; 2] {
+    let tcp = EmbeddedCluster::builder().topic("wal", 2).started_at(STARTED_AT).start().await.unwrap();
     [tcp, in_memory()]
 }

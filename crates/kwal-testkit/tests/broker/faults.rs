@@ -10,7 +10,7 @@ use kwal_protocol::{
         ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, ProduceRequest,
     },
 };
-use kwal_testkit::{Dialect, EmbeddedBroker, Fault};
+use kwal_testkit::{Dialect, EmbeddedCluster, Fault};
 use kwal_transport::{HostPort, memory::MemoryNetwork};
 use tokio::time::{Instant, timeout};
 
@@ -200,7 +200,7 @@ async fn connections_end_with_the_broker_and_the_log_outlives_a_restart() {
 #[tokio::test]
 async fn two_brokers_in_one_network() {
     let network = MemoryNetwork::default();
-    let start = |host: &str| EmbeddedBroker::builder().start_in(&network, HostPort::new(host, 9092));
+    let start = |host: &str| EmbeddedCluster::builder().start_in(&network, HostPort::new(host, 9092));
     let (one, two) = (start("one").unwrap(), start("two").unwrap());
     one.create_topic("a", 1).unwrap();
     for (broker, topics) in [(&one, 1), (&two, 0)] {
@@ -215,7 +215,7 @@ async fn two_brokers_in_one_network() {
 
 #[tokio::test]
 async fn an_advertised_address_is_what_metadata_tells() {
-    let broker = EmbeddedBroker::builder().advertised(HostPort::new("proxy", 1234)).start().await.unwrap();
+    let broker = EmbeddedCluster::builder().advertised(HostPort::new("proxy", 1234)).start().await.unwrap();
     let mut client = Client::connect(&broker).await;
     let answer = client.call(&MetadataRequest::default(), 12).await;
     assert_eq!((answer.brokers[0].host.as_str(), answer.brokers[0].port), ("proxy", 1234));
@@ -223,7 +223,7 @@ async fn an_advertised_address_is_what_metadata_tells() {
 
 #[tokio::test]
 async fn topics_that_cannot_be_made_stop_the_start() {
-    let error = EmbeddedBroker::builder().topic("a b", 1).start_in_memory().unwrap_err();
+    let error = EmbeddedCluster::builder().topic("a b", 1).start_in_memory().unwrap_err();
     let says = "the topic \"a b\" cannot be made (INVALID_TOPIC_EXCEPTION): \
                 \"a b\" is not a topic name: 1 to 249 letters, digits, '.', '_' and '-'";
     assert_eq!(error.to_string(), says);

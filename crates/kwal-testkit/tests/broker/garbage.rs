@@ -10,7 +10,7 @@ use kwal_protocol::{
         ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, MetadataTopic,
     },
 };
-use kwal_testkit::EmbeddedBroker;
+use kwal_testkit::EmbeddedCluster;
 use kwal_transport::memory::MemoryNetwork;
 use tokio::time::timeout;
 
@@ -18,7 +18,7 @@ use crate::client::{CODEC, Client, Place, batch, compressed, fetch, in_memory, p
 
 #[tokio::test]
 async fn lengths_that_no_frame_may_have() {
-    let broker = EmbeddedBroker::builder().topic("wal", 1).max_frame_len(1000).start().await.unwrap();
+    let broker = EmbeddedCluster::builder().topic("wal", 1).max_frame_len(1000).start().await.unwrap();
     let place = Place::of(&broker, "wal", 0);
     for len in [-1, i32::MIN, 1001, i32::MAX, 0, 3, 7] {
         let mut client = Client::connect(&broker).await;
@@ -40,7 +40,7 @@ async fn a_frame_may_come_byte_by_byte_and_end_early() {
     // Streams that hold a single byte.
     let network = MemoryNetwork::with_buffer(1);
     let address = kwal_transport::HostPort::new("slow", 9092);
-    let broker = EmbeddedBroker::builder().topic("wal", 1).start_in(&network, address).unwrap();
+    let broker = EmbeddedCluster::builder().topic("wal", 1).start_in(&network, address).unwrap();
     let place = Place::of(&broker, "wal", 0);
     let mut client = Client::connect(&broker).await;
     client.produce(&place, batch(&["a"]).to_bytes()).await;

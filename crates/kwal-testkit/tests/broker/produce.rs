@@ -7,7 +7,7 @@ use kwal_protocol::{
     messages::ProduceRequest,
     record::{BatchBuilder, BatchHeader, Compression, EncodedBatch, Headers, TimestampType, crc},
 };
-use kwal_testkit::{EmbeddedBroker, Error};
+use kwal_testkit::{EmbeddedCluster, Error};
 
 use crate::client::{
     CODEC, Client, Place, STARTED_AT, batch, both, codecs, compressed, in_memory, outcome, produce, values,
@@ -239,7 +239,7 @@ async fn acks() {
 
 #[tokio::test]
 async fn settings_of_the_topic_are_heeded() {
-    let broker = EmbeddedBroker::builder()
+    let broker = EmbeddedCluster::builder()
         .topic_with("small", 1, &[("max.message.bytes", "200")])
         .topic_with("clock", 1, &[("message.timestamp.type", "LogAppendTime")])
         .topic_with("compact", 1, &[("cleanup.policy", "compact,delete")])
