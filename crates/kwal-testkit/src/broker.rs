@@ -290,6 +290,7 @@ pub struct EmbeddedClusterBuilder {
     settings: Settings,
     topics: Vec<CreatableTopic>,
     max_frame_len: usize,
+    broker_settings: Vec<(String, String)>,
     started_unix_ms: Option<i64>,
     port: u16,
     advertised: Option<HostPort>,
@@ -301,6 +302,7 @@ impl Default for EmbeddedClusterBuilder {
             settings: Settings::default(),
             topics: Vec::new(),
             max_frame_len: 100 << 20,
+            broker_settings: Vec::new(),
             started_unix_ms: None,
             port: 0,
             advertised: None,
@@ -323,6 +325,14 @@ impl EmbeddedClusterBuilder {
     #[must_use]
     pub fn topic_with(mut self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Self {
         self.topics.push(creatable(name, partitions, settings));
+        self
+    }
+
+    /// Has a setting from the start, as in `server.properties`: one that holds for topics that do not have their own, such as
+    /// `log.retention.ms` and `min.insync.replicas`, or one that DescribeConfigs tells, such as `producer.id.expiration.ms`.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.broker_settings.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -431,7 +441,11 @@ impl EmbeddedClusterBuilder {
         network: Option<MemoryNetwork>,
     ) -> Result<EmbeddedCluster, Error> {
         let address = acceptor.address()?;
-        let mut cluster = Cluster::new(self.settings);
+        let mut settings = self.settings;
+        for (name, value) in &self.broker_settings {
+            settings.broker.set(name, value).map_err(|message| Error::Setting { message })?;
+        }
+        let mut cluster = Cluster::new(settings);
         cluster.nodes.insert(NODE, self.advertised.unwrap_or_else(|| address.clone()));
         for topic in &self.topics {
             create(&mut cluster, topic)?;

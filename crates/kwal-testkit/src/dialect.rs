@@ -44,6 +44,12 @@ impl Dialect {
             (ApiKey::CREATE_TOPICS, 2, 7),
             (ApiKey::DELETE_TOPICS, 1, 6),
             (ApiKey::INIT_PRODUCER_ID, 0, 5),
+            (ApiKey::DELETE_RECORDS, 0, 2),
+            (ApiKey::OFFSET_FOR_LEADER_EPOCH, 2, 4),
+            (ApiKey::DESCRIBE_CONFIGS, 1, 4),
+            (ApiKey::CREATE_PARTITIONS, 0, 3),
+            (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
+            (ApiKey::DESCRIBE_CLUSTER, 0, 2),
         ])
     }
 
@@ -58,6 +64,12 @@ impl Dialect {
             (ApiKey::CREATE_TOPICS, 0, 7),
             (ApiKey::DELETE_TOPICS, 0, 6),
             (ApiKey::INIT_PRODUCER_ID, 0, 5),
+            (ApiKey::DELETE_RECORDS, 0, 2),
+            (ApiKey::OFFSET_FOR_LEADER_EPOCH, 0, 4),
+            (ApiKey::DESCRIBE_CONFIGS, 0, 4),
+            (ApiKey::CREATE_PARTITIONS, 0, 3),
+            (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
+            (ApiKey::DESCRIBE_CLUSTER, 0, 1),
         ])
     }
 
@@ -72,6 +84,12 @@ impl Dialect {
             (ApiKey::CREATE_TOPICS, 0, 7),
             (ApiKey::DELETE_TOPICS, 0, 6),
             (ApiKey::INIT_PRODUCER_ID, 0, 4),
+            (ApiKey::DELETE_RECORDS, 0, 2),
+            (ApiKey::OFFSET_FOR_LEADER_EPOCH, 0, 4),
+            (ApiKey::DESCRIBE_CONFIGS, 0, 4),
+            (ApiKey::CREATE_PARTITIONS, 0, 3),
+            (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
+            (ApiKey::DESCRIBE_CLUSTER, 0, 0),
         ])
     }
 

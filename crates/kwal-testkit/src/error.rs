@@ -30,6 +30,12 @@ pub enum Error {
         /// In words.
         message: String,
     },
+    /// The broker cannot have such a setting.
+    #[error("the broker cannot be set so: {message}")]
+    Setting {
+        /// What is wrong with it.
+        message: String,
+    },
     /// There is no such topic, or it has no such partition.
     #[error("there is no partition {partition} of a topic {topic:?}")]
     UnknownPartition {

@@ -42,12 +42,12 @@
 //!
 //! | | as Kafka | not, or not yet |
 //! | --- | --- | --- |
-//! | APIs | ApiVersions, Metadata, Produce, Fetch, ListOffsets, CreateTopics, DeleteTopics, InitProducerId, at every version that Kafka 4.3, 3.9 or 2.8 speak ([`Dialect`]) | groups, transactions, authentication; record formats before magic 2 |
+//! | APIs | ApiVersions, Metadata, Produce, Fetch, ListOffsets, OffsetForLeaderEpoch, DeleteRecords, CreateTopics, DeleteTopics, CreatePartitions, DescribeConfigs, IncrementalAlterConfigs, DescribeCluster, InitProducerId, at every version that Kafka 4.3, 3.9 or 2.8 speak ([`Dialect`]) | groups, transactions, authentication; record formats before magic 2 |
 //! | connections | requests answered in order and one at a time; unknown versions close the connection, but for ApiVersions; a throttled request is carried out, then the connection is muted | idle connections are not closed |
 //! | producers | a batch sent again is told apart, five batches back; gaps, old epochs and new epochs that do not begin at 0 are refused; an unknown id may begin anywhere | producers expire only by [`forget_producer`](EmbeddedCluster::forget_producer) |
 //! | batches | one a partition, its checksum, header and records looked at; a wrong newest timestamp is put right; `max.message.bytes`, `LogAppendTime`, keys for compacted topics | refusals say why in words, where Kafka mostly has only the code; `compression.type` changes nothing; in codecs that are not built in, records are not looked at |
 //! | reading | waits for `min_bytes`; the first batch comes whole, the last is cut off at the limit; a fetch may begin inside of a batch; leader epochs (KIP-320), divergence (KIP-595) | no fetch sessions, so all fetches are full ones; nothing is ever deleted by age or size |
-//! | cluster | topic ids (KIP-516), settings and their checks, replica assignments | one broker that leads everything; `min.insync.replicas` changes nothing, as in a cluster of one |
+//! | cluster | topic ids (KIP-516), settings, where they come from and their checks, replica assignments | settings of brokers are told and not altered; one broker that leads everything; `min.insync.replicas` changes nothing, as in a cluster of one |
 //!
 //! Everything stays in memory until the topic is deleted or the broker dropped.
 //!

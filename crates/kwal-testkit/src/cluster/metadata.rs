@@ -76,7 +76,7 @@ impl Serve for MetadataRequest {
 
 impl Cluster {
     /// All but the topics.
-    fn metadata(&self) -> MetadataResponse {
+    pub(super) fn metadata(&self) -> MetadataResponse {
         let broker = |(id, address): (&i32, &kwal_transport::HostPort)| MetadataBroker {
             node_id: *id,
             host: address.host.clone(),
@@ -150,11 +150,11 @@ const EMPTY_MEANS_NONE: i16 = 1;
 const BY_ID: i16 = 12;
 
 /// What the response says where permissions were not asked for.
-const NOT_ASKED: i32 = i32::MIN;
+pub(super) const NOT_ASKED: i32 = i32::MIN;
 /// Everything that can be done to a topic (KIP-430): bits 3 to 8, 10 and 11.
 const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// Everything that can be done to a cluster (KIP-430): bits 5 and 7 to 12.
-const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
 /// Why a topic is not asked for in a way that the version allows.
 fn badly_named(topic: &MetadataTopic, version: i16) -> Option<ErrorCode> {

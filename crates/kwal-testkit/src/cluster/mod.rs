@@ -4,10 +4,15 @@
 //! [`Cluster::resume`] when its time has come or something has changed.
 
 mod api_versions;
+mod configs;
+mod create_partitions;
+mod delete_records;
+mod describe_cluster;
 mod fetch;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
+mod offset_for_leader_epoch;
 mod produce;
 mod topics;
 
@@ -22,10 +27,13 @@ use kwal_protocol::{
     error::{DecodeError, EncodeError},
     error_code::ErrorCode,
     messages::{
-        ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-        DeleteTopicsRequest, DeleteTopicsResponse, FetchRequest, FetchResponse, InitProducerIdRequest,
+        ApiVersionsRequest, ApiVersionsResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+        CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse,
+        DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterRequest, DescribeClusterResponse,
+        DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FetchResponse,
+        IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, InitProducerIdRequest,
         InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
-        ProduceRequest, ProduceResponse,
+        OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse,
     },
     record::BatchHeader,
     wire::Uuid,
@@ -38,7 +46,7 @@ use crate::{
     fault::{Fault, Script},
     log::Log,
     producers::Producers,
-    topic_config::TopicConfig,
+    topic_config::{BrokerConfig, TopicConfig},
 };
 
 /// What the brokers of a cluster know and hold.
@@ -65,11 +73,18 @@ pub(crate) struct Settings {
     pub(crate) auto_create: bool,
     pub(crate) default_partitions: i32,
     pub(crate) seed: Option<u64>,
+    pub(crate) broker: BrokerConfig,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { dialect: Dialect::default(), auto_create: false, default_partitions: 1, seed: None }
+        Self {
+            dialect: Dialect::default(),
+            auto_create: false,
+            default_partitions: 1,
+            seed: None,
+            broker: BrokerConfig::default(),
+        }
     }
 }
 
@@ -240,6 +255,12 @@ impl Cluster {
             ApiKey::CREATE_TOPICS => self.read::<CreateTopicsRequest>(arrival, body),
             ApiKey::DELETE_TOPICS => self.read::<DeleteTopicsRequest>(arrival, body),
             ApiKey::INIT_PRODUCER_ID => self.read::<InitProducerIdRequest>(arrival, body),
+            ApiKey::CREATE_PARTITIONS => self.read::<CreatePartitionsRequest>(arrival, body),
+            ApiKey::DESCRIBE_CONFIGS => self.read::<DescribeConfigsRequest>(arrival, body),
+            ApiKey::INCREMENTAL_ALTER_CONFIGS => self.read::<IncrementalAlterConfigsRequest>(arrival, body),
+            ApiKey::DELETE_RECORDS => self.read::<DeleteRecordsRequest>(arrival, body),
+            ApiKey::DESCRIBE_CLUSTER => self.read::<DescribeClusterRequest>(arrival, body),
+            ApiKey::OFFSET_FOR_LEADER_EPOCH => self.read::<OffsetForLeaderEpochRequest>(arrival, body),
             api => Answer::Close(CloseReason::Unsupported { api, version: exchange.version }),
         }
     }
@@ -362,12 +383,18 @@ macro_rules! throttled {
 
 throttled!(
     ApiVersionsResponse,
+    CreatePartitionsResponse,
     CreateTopicsResponse,
+    DeleteRecordsResponse,
     DeleteTopicsResponse,
+    DescribeClusterResponse,
+    DescribeConfigsResponse,
     FetchResponse,
+    IncrementalAlterConfigsResponse,
     InitProducerIdResponse,
     ListOffsetsResponse,
     MetadataResponse,
+    OffsetForLeaderEpochResponse,
     ProduceResponse,
 );
 

@@ -1,6 +1,9 @@
 //! CreateTopics and DeleteTopics.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use kwal_protocol::{
     error_code::ErrorCode,
@@ -83,7 +86,8 @@ pub(super) struct Plan {
     replicas: Vec<Vec<i32>>,
 }
 
-type Refusal = (ErrorCode, String);
+/// Why something cannot be: the code and the words.
+pub(super) type Refusal = (ErrorCode, String);
 
 impl Cluster {
     fn create_asked(&mut self, topic: &CreatableTopic, validate_only: bool) -> CreateTopicsResult {
@@ -98,7 +102,7 @@ impl Cluster {
                 error_message: None,
                 num_partitions: plan.replicas.len() as i32,
                 replication_factor: plan.replicas.first().map_or(-1, |replicas| replicas.len() as i16),
-                configs: Some(plan.config.describe()),
+                configs: Some(plan.config.created(&self.settings.broker)),
                 ..CreateTopicsResult::default()
             },
             Err((code, message)) => not_created(topic, code, Some(message)),
@@ -109,14 +113,7 @@ impl Cluster {
     pub(super) fn create_topic(&mut self, topic: &CreatableTopic) -> Result<(Uuid, Plan), Refusal> {
         let plan = self.plan_topic(topic)?;
         let id = id(&mut self.random);
-        let partition = |replicas: &Vec<i32>| Partition {
-            log: Log::new(FIRST_EPOCH),
-            producers: Producers::default(),
-            leader: replicas.first().copied().unwrap_or(-1),
-            leader_epoch: FIRST_EPOCH,
-            replicas: replicas.clone(),
-        };
-        let partitions = plan.replicas.iter().map(partition).collect();
+        let partitions = plan.replicas.iter().map(|replicas| Partition::first(replicas)).collect();
         self.names.insert(id, topic.name.clone());
         self.topics.insert(topic.name.clone(), Topic { id, config: plan.config.clone(), partitions });
         self.changed = true;
@@ -156,7 +153,8 @@ impl Cluster {
             false => self.assigned(topic)?,
         };
         let given = topic.configs.iter().map(|config| (config.name.as_str(), config.value.as_deref()));
-        let config = TopicConfig::new(given).map_err(|message| (ErrorCode::INVALID_CONFIG, message))?;
+        let config = TopicConfig::new(given, &self.settings.broker)
+            .map_err(|message| (ErrorCode::INVALID_CONFIG, message))?;
         Ok(Plan { config, replicas })
     }
 
@@ -181,13 +179,47 @@ impl Cluster {
         let factor = usize::try_from(factor).ok().filter(|number| *number > 0).ok_or_else(|| {
             (ErrorCode::INVALID_REPLICATION_FACTOR, "Replication factor must be larger than 0.".to_owned())
         })?;
-        let nodes: Vec<_> = self.nodes.keys().copied().collect();
-        if factor > nodes.len() {
-            let message = format!("{factor} replicas need as many brokers, and there are {}", nodes.len());
+        if factor > self.nodes.len() {
+            let message =
+                format!("{factor} replicas need as many brokers, and there are {}", self.nodes.len());
             return Err((ErrorCode::INVALID_REPLICATION_FACTOR, message));
         }
-        let replicas = |partition: usize| (0..factor).map(|i| nodes[(partition + i) % nodes.len()]).collect();
-        Ok((0..partitions).map(replicas).collect())
+        Ok(self.spread_over(0..partitions, factor))
+    }
+
+    /// Some partitions over all brokers in turn.
+    pub(super) fn spread_over(&self, partitions: Range<usize>, factor: usize) -> Vec<Vec<i32>> {
+        let nodes: Vec<_> = self.nodes.keys().copied().collect();
+        let replicas = |partition: usize| {
+            (0..factor).filter_map(|i| nodes.get((partition + i) % nodes.len().max(1)).copied()).collect()
+        };
+        partitions.map(replicas).collect()
+    }
+
+    /// Whether these brokers can hold a partition, whose topic has so many replicas of each if it is known already.
+    pub(super) fn check_replicas(&self, brokers: &[i32], factor: Option<usize>) -> Result<(), Refusal> {
+        let invalid = |what: String| {
+            let message = format!("The manual partition assignment includes {what}");
+            Err((ErrorCode::INVALID_REPLICA_ASSIGNMENT, message))
+        };
+        if brokers.is_empty() {
+            return invalid("an empty replica list.".to_owned());
+        }
+        if let Some(broker) = brokers.iter().find(|broker| !self.nodes.contains_key(broker)) {
+            return invalid(format!("broker {broker}, but no such broker is registered."));
+        }
+        let mut different = BTreeSet::new();
+        if let Some(broker) = brokers.iter().find(|broker| !different.insert(**broker)) {
+            return invalid(format!("the broker {broker} more than once."));
+        }
+        match factor.filter(|factor| *factor != brokers.len()) {
+            None => Ok(()),
+            Some(factor) => invalid(format!(
+                "a partition with {} replica(s), but this is not consistent with previous partitions, which have \
+                 {factor} replica(s).",
+                brokers.len()
+            )),
+        }
     }
 
     /// Partitions as the request assigns them.
@@ -202,16 +234,8 @@ impl Cluster {
         let mut factor = None;
         for assignment in &topic.assignments {
             let (index, brokers) = (assignment.partition_index, &assignment.broker_ids);
-            if let Some(broker) = brokers.iter().find(|broker| !self.nodes.contains_key(broker)) {
-                return Err(invalid(format!("there is no broker {broker}")));
-            }
-            let different: BTreeSet<_> = brokers.iter().collect();
-            if brokers.is_empty() || different.len() != brokers.len() {
-                return Err(invalid(format!("partition {index} needs brokers, each of them once")));
-            }
-            if *factor.get_or_insert(brokers.len()) != brokers.len() {
-                return Err(invalid("all partitions need the same number of replicas".to_owned()));
-            }
+            self.check_replicas(brokers, factor)?;
+            factor = Some(brokers.len());
             if replicas.insert(index, brokers.clone()).is_some() {
                 return Err(invalid(format!("partition {index} is assigned twice")));
             }
@@ -256,10 +280,23 @@ impl Cluster {
     }
 }
 
+impl Partition {
+    /// One that begins.
+    pub(super) fn first(replicas: &[i32]) -> Self {
+        Self {
+            log: Log::new(FIRST_EPOCH),
+            producers: Producers::default(),
+            leader: replicas.first().copied().unwrap_or(-1),
+            leader_epoch: FIRST_EPOCH,
+            replicas: replicas.to_vec(),
+        }
+    }
+}
+
 /// The epoch of the first leader of a partition.
 const FIRST_EPOCH: i32 = 0;
 /// How many partitions one topic may be made with, as in Kafka.
-const MAX_PARTITIONS: usize = 10_000;
+pub(super) const MAX_PARTITIONS: usize = 10_000;
 
 /// What Kafka takes for a topic's name.
 pub(super) fn is_valid_name(name: &str) -> bool {

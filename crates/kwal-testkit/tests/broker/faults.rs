@@ -6,8 +6,12 @@ use kwal_protocol::{
     api::ApiKey,
     error_code::ErrorCode,
     messages::{
-        ApiVersionsRequest, CreatableTopic, CreateTopicsRequest, DeleteTopicsRequest, InitProducerIdRequest,
-        ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, ProduceRequest,
+        AlterConfigsResource, ApiVersionsRequest, CreatableTopic, CreatePartitionsRequest,
+        CreatePartitionsTopic, CreateTopicsRequest, DeleteRecordsPartition, DeleteRecordsRequest,
+        DeleteRecordsTopic, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeConfigsResource, IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsPartition,
+        ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, OffsetForLeaderEpochRequest,
+        OffsetForLeaderPartition, OffsetForLeaderTopic, ProduceRequest,
     },
 };
 use kwal_testkit::{Dialect, EmbeddedCluster, Fault};
@@ -41,11 +45,39 @@ async fn an_error_on_each_api() {
     assert_eq!(client.call(&gone, 5).await.responses[0].error_code, code);
     let id = client.call(&InitProducerIdRequest { transactional_id: None, ..Default::default() }, 5).await;
     assert_eq!((id.error_code, id.producer_id), (code, -1));
+    refused_administration(&mut client, code).await;
 
     assert_eq!(broker.faults_left(), 0);
     assert_eq!((broker.topics(), broker.end_offset("wal", 0).unwrap()), (vec!["wal".to_owned()], 0));
     assert_eq!(outcome(&client.produce(&place, batch(&["a"]).to_bytes()).await), Ok(0), "only once");
     assert!(Dialect::default().apis().all(|api| broker.requests(api) >= 1));
+}
+
+async fn refused_administration(client: &mut Client, code: ErrorCode) {
+    let name = "wal".to_owned();
+    let partitions = vec![DeleteRecordsPartition::default()];
+    let topics = vec![DeleteRecordsTopic { name: name.clone(), partitions }];
+    let deleted = client.call(&DeleteRecordsRequest { topics, ..Default::default() }, 2).await;
+    assert_eq!(deleted.topics[0].partitions[0].error_code, code);
+    let partitions = vec![OffsetForLeaderPartition::default()];
+    let topics = vec![OffsetForLeaderTopic { topic: name.clone(), partitions }];
+    let epochs = client.call(&OffsetForLeaderEpochRequest { topics, ..Default::default() }, 4).await;
+    assert_eq!(epochs.topics[0].partitions[0].error_code, code);
+    let topics = vec![CreatePartitionsTopic { name: name.clone(), count: 3, assignments: None }];
+    let created = client.call(&CreatePartitionsRequest { topics, ..Default::default() }, 3).await;
+    assert_eq!(created.results[0].error_code, code);
+    let resources = vec![DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: name.clone(),
+        configuration_keys: None,
+    }];
+    let described = client.call(&DescribeConfigsRequest { resources, ..Default::default() }, 4).await;
+    assert_eq!(described.results[0].error_code, code);
+    let resources =
+        vec![AlterConfigsResource { resource_type: 2, resource_name: name, ..Default::default() }];
+    let altered = client.call(&IncrementalAlterConfigsRequest { resources, ..Default::default() }, 1).await;
+    assert_eq!(altered.responses[0].error_code, code);
+    assert_eq!(client.call(&DescribeClusterRequest::default(), 1).await.error_code, code);
 }
 
 #[tokio::test]

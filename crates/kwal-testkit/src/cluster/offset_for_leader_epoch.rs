@@ -1,0 +1,44 @@
+use kwal_protocol::{
+    error_code::ErrorCode,
+    messages::{
+        EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
+        OffsetForLeaderTopicResult,
+    },
+};
+
+use super::{Arrival, Cluster, Serve, Served, TopicKey};
+
+impl Serve for OffsetForLeaderEpochRequest {
+    fn refuse(&self, _: &Cluster, code: ErrorCode) -> OffsetForLeaderEpochResponse {
+        answer_each(self, |_, _| Err(code))
+    }
+
+    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<OffsetForLeaderEpochResponse> {
+        let node = arrival.exchange.node;
+        Served::Reply(answer_each(&self, |topic, asked| {
+            let key = TopicKey::Name(topic);
+            let (_, partition) = cluster.led(node, key, asked.partition, asked.current_leader_epoch)?;
+            Ok(partition.log.end_of_epoch(asked.leader_epoch).filter(|_| asked.leader_epoch >= 0))
+        }))
+    }
+}
+
+fn answer_each(
+    request: &OffsetForLeaderEpochRequest,
+    mut each: impl FnMut(&str, &OffsetForLeaderPartition) -> Result<Option<(i32, i64)>, ErrorCode>,
+) -> OffsetForLeaderEpochResponse {
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|asked| {
+            let result = each(&topic.topic, asked);
+            let (leader_epoch, end_offset) = result.ok().flatten().unwrap_or((-1, -1));
+            EpochEndOffset {
+                error_code: result.err().unwrap_or(ErrorCode::NONE),
+                partition: asked.partition,
+                leader_epoch,
+                end_offset,
+            }
+        });
+        OffsetForLeaderTopicResult { topic: topic.topic.clone(), partitions: partitions.collect() }
+    });
+    OffsetForLeaderEpochResponse { topics: topics.collect(), ..OffsetForLeaderEpochResponse::default() }
+}
