@@ -3,50 +3,79 @@
 //! A test against a real broker is an `async fn` that takes a [`Kafka`](kafka::Kafka); [`suite!`] makes one test of it
 //! for each version of Apache Kafka. They run with `TEST_INTEGRATION=1`, are listed as ignored without it, and fail
 //! when no broker can be had: Java 17 and Maven, which fetch and start Apache Kafka, or `KAFKA_CONNECT=host:port[,…]`,
-//! which names a cluster to use instead.
+//! which names a cluster to use instead. What goes through a proxy wants microsocks.
 
 pub mod kafka;
 pub mod message;
+mod process;
+pub mod socks5;
 
+use std::fmt::Display;
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Makes a module of tests for each Kafka version out of functions of the calling module.
 ///
-/// `shared` functions are `async fn(&'static Kafka)` and get one broker that the tests of a process share; `own`
-/// functions are `async fn(Version)`, for what cannot be done to a broker of others: ending it, reading its files. They
-/// are ignored under `KAFKA_CONNECT`.
+/// `shared` functions are `async fn(&'static Kafka)` and get one broker that the tests of a process share; `secured`
+/// functions are the same with three brokers that have every way in ([`Kafka::secured`](kafka::Kafka::secured)); `own`
+/// functions are `async fn(Version)`, for what cannot be done to a broker of others: ending it, reading its files. Under
+/// `KAFKA_CONNECT`, the first get that cluster and the others are ignored.
 ///
 /// ```text
-/// suite! { shared: [offsets], own: [broker_killed] }       // v3_9_2::offsets, v4_3_1::offsets, …
+/// suite! { shared: [offsets], secured: [by_tls], own: [broker_killed] }    // v3_9_2::offsets, v4_3_1::offsets, …
 /// ```
 #[macro_export]
 macro_rules! suite {
-    (shared: [$($shared:ident),* $(,)?], own: [$($own:ident),* $(,)?] $(,)?) => {
-        $crate::suite!(@version v3_9_2 V3_9_2 [$($shared)*] [$($own)*]);
-        $crate::suite!(@version v4_3_1 V4_3_1 [$($shared)*] [$($own)*]);
+    (
+        $(shared: [$($shared:ident),* $(,)?] $(,)?)?
+        $(secured: [$($secured:ident),* $(,)?] $(,)?)?
+        $(own: [$($own:ident),* $(,)?] $(,)?)?
+    ) => {
+        $crate::suite!(@version v3_9_2 V3_9_2 [$($($shared)*)?] [$($($secured)*)?] [$($($own)*)?]);
+        $crate::suite!(@version v4_3_1 V4_3_1 [$($($shared)*)?] [$($($secured)*)?] [$($($own)*)?]);
 
-        #[cfg(kwal_external)]
-        mod external {
-            $(
-                #[test]
-                #[cfg_attr(not(kwal_integration), ignore = "needs a broker: TEST_INTEGRATION=1")]
-                fn $shared() {
-                    $crate::run(async { super::$shared($crate::kafka::Kafka::external()).await });
-                }
-            )*
-        }
+        $(
+            #[cfg(kwal_external)]
+            mod external {
+                $(
+                    #[test]
+                    #[cfg_attr(not(kwal_integration), ignore = "needs a broker: TEST_INTEGRATION=1")]
+                    fn $shared() {
+                        let test = async { super::$shared($crate::kafka::Kafka::external()).await };
+                        $crate::run(concat!(module_path!(), "::", stringify!($shared)), test);
+                    }
+                )*
+            }
+        )?
     };
-    (@version $module:ident $version:ident [$($shared:ident)*] [$($own:ident)*]) => {
+    (@version $module:ident $version:ident [$($shared:ident)*] [$($secured:ident)*] [$($own:ident)*]) => {
         mod $module {
             $(
                 #[cfg(not(kwal_external))]
                 #[test]
                 #[cfg_attr(not(kwal_integration), ignore = "needs a broker: TEST_INTEGRATION=1")]
                 fn $shared() {
-                    $crate::run(async {
+                    let test = async {
                         super::$shared($crate::kafka::Kafka::shared($crate::kafka::Version::$version)).await
-                    });
+                    };
+                    $crate::run(concat!(module_path!(), "::", stringify!($shared)), test);
+                }
+            )*
+            $(
+                #[test]
+                #[cfg_attr(not(kwal_integration), ignore = "needs brokers: TEST_INTEGRATION=1")]
+                #[cfg_attr(
+                    all(kwal_integration, kwal_external),
+                    ignore = "needs listeners of its own: not those of KAFKA_CONNECT"
+                )]
+                fn $secured() {
+                    let test = async {
+                        super::$secured($crate::kafka::Kafka::secured($crate::kafka::Version::$version)).await
+                    };
+                    $crate::run(concat!(module_path!(), "::", stringify!($secured)), test);
                 }
             )*
             $(
@@ -57,28 +86,41 @@ macro_rules! suite {
                     ignore = "needs brokers of its own: not those of KAFKA_CONNECT"
                 )]
                 fn $own() {
-                    $crate::run(super::$own($crate::kafka::Version::$version));
+                    let test = super::$own($crate::kafka::Version::$version);
+                    $crate::run(concat!(module_path!(), "::", stringify!($own)), test);
                 }
             )*
         }
     };
 }
 
-/// Runs a test on a runtime of its own, with a limit: what hangs fails.
+/// Runs a test on a runtime of its own, with a limit: what hangs fails. What takes more than ten seconds is
+/// [told](report).
 ///
 /// # Panics
 ///
 /// As the test does, and after five minutes.
-pub fn run(test: impl Future<Output = ()>) {
+pub fn run(name: &str, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime can be built");
     runtime.block_on(async {
+        let begun = Instant::now();
         tokio::time::timeout(Duration::from_secs(300), test)
             .await
             .expect("the test ends within five minutes");
+        let took = begun.elapsed();
+        if took > Duration::from_secs(10) {
+            report(format_args!("{name} took {:.1} s", took.as_secs_f64()));
+        }
     });
     runtime.shutdown_background();
+}
+
+/// Tells a person what a test has measured, also if it passes: the tests' own output is seen only of those that fail.
+pub fn report(line: impl Display) {
+    // In one piece, as other tests run beside it. Nobody can be told if it cannot be told.
+    let _ = io::stderr().write_all(format!("      {line}\n").as_bytes());
 }

@@ -11,9 +11,10 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::Signal;
 
-use super::install;
-use super::process::Guarded;
+use super::install::{self, Installation};
+use super::listeners::Listener;
 use super::{Version, ready};
+use crate::process::Guarded;
 
 /// What a [`Cluster`] is made of.
 #[derive(Clone, Debug)]
@@ -32,28 +33,14 @@ impl Default for ClusterConfig {
     }
 }
 
-/// A listener of every node of a cluster.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// Its name.
-    pub name: String,
-    /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
-    pub security_protocol: String,
-    /// The host that clients are sent to. `127.0.0.1`.
-    pub advertised_host: String,
-    /// The port that clients are sent to, node by node: a proxy's. Without it, the listener's own.
-    pub advertised_ports: Vec<u16>,
-}
-
-impl Listener {
-    /// A listener on a free port of 127.0.0.1.
-    pub fn new(name: &str, security_protocol: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            security_protocol: security_protocol.to_owned(),
-            advertised_host: "127.0.0.1".to_owned(),
-            advertised_ports: Vec::new(),
-        }
+impl ClusterConfig {
+    /// Nodes with every way in: [`Listener::every_way_in`].
+    ///
+    /// # Panics
+    ///
+    /// If no certificates can be made.
+    pub fn secured(nodes: u16) -> Self {
+        Self { nodes, listeners: Listener::every_way_in(), properties: Vec::new() }
     }
 }
 
@@ -72,8 +59,17 @@ impl Cluster {
     ///
     /// What went wrong, as text: no Java, no Maven, a broker that does not start, with the end of its log.
     pub fn start(version: Version, config: &ClusterConfig) -> Result<Self, String> {
+        Self::start_with(version, version.installation()?, config, &[])
+    }
+
+    /// The same with more options for Java.
+    pub(super) fn start_with(
+        version: Version,
+        installation: &Installation,
+        config: &ClusterConfig,
+        options: &[OsString],
+    ) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let installation = version.installation()?;
         let run = install::RUN.as_ref().map_err(Clone::clone)?;
         let name = format!("{version}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = run.dir.join(name);
@@ -90,6 +86,7 @@ impl Cluster {
             prepared.map_err(|e| format!("cannot prepare {}: {e}", dir.display()))?;
             let mut command = installation.java();
             command.extend(LOGGING.map(OsString::from));
+            command.extend_from_slice(options);
             command.push("kafka.Kafka".into());
             command.push(dir.join("server.properties").into_os_string());
             let running = Mutex::new(None);
@@ -115,13 +112,21 @@ impl Cluster {
         self.addresses(&self.listeners[0].name)
     }
 
-    /// `host:port` of every node's own port, not a proxy's, of the listener of that name; none if there is no such.
+    /// `host:port` of every node's own port, not a proxy's, of the listener of that name.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
     pub fn addresses(&self, listener: &str) -> Vec<String> {
-        let Some(index) = self.listeners.iter().position(|each| each.name == listener) else {
-            return Vec::new();
-        };
+        let index = self.listeners.iter().position(|each| each.name == listener);
+        let index = index.unwrap_or_else(|| panic!("no listener {listener}"));
         let host = &self.listeners[index].advertised_host;
         self.nodes.iter().map(|node| format!("{host}:{}", node.ports[index])).collect()
+    }
+
+    /// The names of its listeners.
+    pub fn listeners(&self) -> impl Iterator<Item = &str> {
+        self.listeners.iter().map(|listener| &*listener.name)
     }
 
     /// The nodes; ids count from 1.
@@ -254,21 +259,25 @@ struct Ports {
 }
 
 impl Ports {
-    /// Ports that nobody listens on. They lie below those the system gives to outgoing connections, so that nobody
-    /// gets one while its broker is down, not even a client that looks for the broker.
     fn take(listeners: usize) -> Self {
-        static TAKEN: LazyLock<Mutex<BTreeSet<u16>>> = LazyLock::new(Mutex::default);
-        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = || {
-            loop {
-                let port = fastrand::u16(10_000..32_000);
-                if !taken.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-                    taken.insert(port);
-                    return port;
-                }
-            }
-        };
-        Self { controller: next(), listeners: std::iter::repeat_with(next).take(listeners).collect() }
+        Self {
+            controller: free_port(),
+            listeners: std::iter::repeat_with(free_port).take(listeners).collect(),
+        }
+    }
+}
+
+/// A port of 127.0.0.1 that nobody listens on, and that nobody else here gets. It lies below those the system gives to
+/// outgoing connections, so that nobody gets it while its broker is down, not even a client that looks for the broker.
+pub fn free_port() -> u16 {
+    static TAKEN: LazyLock<Mutex<BTreeSet<u16>>> = LazyLock::new(Mutex::default);
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let port = fastrand::u16(10_000..32_000);
+        if !taken.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            taken.insert(port);
+            return port;
+        }
     }
 }
 
@@ -279,7 +288,7 @@ fn server_properties(config: &ClusterConfig, id: u16, ports: &[Ports], dir: &Pat
     let mut advertised = Vec::new();
     let mut protocols = vec!["CONTROLLER:PLAINTEXT".to_owned()];
     for (listener, port) in config.listeners.iter().zip(&own.listeners) {
-        let Listener { name, security_protocol, advertised_host, advertised_ports } = listener;
+        let Listener { name, security_protocol, advertised_host, advertised_ports, .. } = listener;
         listeners.push(format!("{name}://127.0.0.1:{port}"));
         advertised
             .push(format!("{name}://{advertised_host}:{}", advertised_ports.get(index).unwrap_or(port)));
@@ -293,7 +302,7 @@ fn server_properties(config: &ClusterConfig, id: u16, ports: &[Ports], dir: &Pat
     let replicas = config.nodes.min(3).to_string();
     let in_sync = if config.nodes < 3 { "1" } else { "2" };
 
-    let mut properties: Vec<(&str, String)> = vec![
+    let mut properties = vec![
         ("process.roles", "broker,controller".to_owned()),
         ("node.id", id.to_string()),
         ("controller.quorum.voters", voters.join(",")),
@@ -310,11 +319,15 @@ fn server_properties(config: &ClusterConfig, id: u16, ports: &[Ports], dir: &Pat
         ("transaction.state.log.min.isr", in_sync.to_owned()),
     ];
     properties.extend(SMALL_AND_QUICK.iter().map(|(key, value)| (*key, (*value).to_owned())));
-    properties.extend(config.properties.iter().map(|(key, value)| (key.as_str(), value.clone())));
-    properties.into_iter().fold(String::new(), |mut text, (key, value)| {
+    let of_listeners = config.listeners.iter().flat_map(Listener::properties);
+    let mut text = String::new();
+    for (key, value) in properties {
         let _ = writeln!(text, "{key}={value}");
-        text
-    })
+    }
+    for (key, value) in of_listeners.chain(config.properties.iter().cloned()) {
+        let _ = writeln!(text, "{key}={value}");
+    }
+    text
 }
 
 /// The time in each line, and not all the settings again and again.

@@ -10,12 +10,14 @@ use std::{env, io};
 use rustix::fs::{FlockOperation, flock};
 
 use super::Version;
+use super::cluster::{Cluster, ClusterConfig};
+use super::listeners::{PASSWORD, USER};
 
 const INTEROP: &str = include_str!("../../java/Interop.java");
 
 /// What is installed of one version.
 #[derive(Debug)]
-pub(super) struct Installation {
+pub(crate) struct Installation {
     dir: PathBuf,
 }
 
@@ -29,6 +31,7 @@ impl Installation {
         installation.jars(version)?;
         installation.program()?;
         installation.format()?;
+        installation.archive(version)?;
         Ok(installation)
     }
 
@@ -41,6 +44,12 @@ impl Installation {
         let options = ["-Xmx400m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"];
         let mut command = vec![java_tool("java")];
         command.extend(options.map(OsString::from));
+        let archive = self.dir.join(ARCHIVE);
+        if archive.exists() {
+            let mut option = OsString::from("-XX:SharedArchiveFile=");
+            option.push(archive);
+            command.insert(1, option);
+        }
         command.push(class_path);
         command
     }
@@ -83,7 +92,7 @@ impl Installation {
     fn format(&self) -> Result<(), String> {
         let storage = self.dir.join("storage");
         let properties = format!(
-            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:1\n\
+            "# {USER}\nprocess.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:1\n\
              listeners=PLAINTEXT://127.0.0.1:2,CONTROLLER://127.0.0.1:1\ncontroller.listener.names=CONTROLLER\n\
              log.dirs={}\n",
             storage.display()
@@ -96,25 +105,45 @@ impl Installation {
                 .args(&java[1..])
                 .args(["kafka.tools.StorageTool", "format", "-t", &uuid(), "-c"])
                 .arg(config);
+            // A cluster that nobody has logged in to yet has nobody who could add its first user.
+            for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+                let user = format!("{mechanism}=[name={USER},password={PASSWORD}]");
+                format.args(["--add-scram", &user]);
+            }
             run(&mut format, "Kafka's StorageTool")
+        })
+    }
+
+    /// Keeps the classes that a broker loads in the form in which Java works with them (JEP 350): the next one starts in
+    /// less than half the time.
+    fn archive(&self, version: Version) -> Result<(), String> {
+        once(&self.dir.join("archive.made"), version.as_str(), |_| {
+            let mut option = OsString::from("-XX:ArchiveClassesAtExit=");
+            option.push(self.dir.join(ARCHIVE));
+            let cluster = Cluster::start_with(version, self, &ClusterConfig::secured(1), &[option])?;
+            // Whoever comes in first makes it load the most.
+            cluster.nodes().iter().try_for_each(|node| node.stop())
         })
     }
 }
 
+/// The archive of classes.
+const ARCHIVE: &str = "classes.jsa";
+
 /// The directory below the target directory where everything of real brokers lies.
-pub(super) fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let out = Path::new(env!("OUT_DIR"));
     let target = out.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
     target.unwrap_or(out).join("kafka")
 }
 
 /// The directory of this process's runs: logs and, while it runs, data. Those of ended processes go, but for the last.
-pub(super) static RUN: LazyLock<Result<Run, String>> =
+pub(crate) static RUN: LazyLock<Result<Run, String>> =
     LazyLock::new(|| Run::new().map_err(|e| format!("a run directory: {e}")));
 
 #[derive(Debug)]
-pub(super) struct Run {
-    pub(super) dir: PathBuf,
+pub(crate) struct Run {
+    pub(crate) dir: PathBuf,
     _alive: File,
 }
 
@@ -149,7 +178,7 @@ fn prune(runs: &Path) {
 }
 
 /// 128 random bits as Kafka writes them.
-pub(super) fn uuid() -> String {
+pub(crate) fn uuid() -> String {
     // 21 digits of six bits, and one whose last four bits are zero.
     std::iter::repeat_with(fastrand::alphanumeric).take(21).chain(['A']).collect()
 }

@@ -1,19 +1,24 @@
 //! Real Apache Kafka, started here or named by `KAFKA_CONNECT`.
 
+mod certificates;
 mod cluster;
-mod install;
+pub(crate) mod install;
 mod java;
-mod process;
+mod listeners;
 mod ready;
+mod token;
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::{fmt, fs};
 
-pub use self::cluster::{Cluster, ClusterConfig, Listener, Node};
+pub use self::certificates::Certificates;
+pub use self::cluster::{Cluster, ClusterConfig, Node, free_port};
 use self::install::Installation;
 pub use self::java::Java;
+pub use self::listeners::{Listener, MECHANISMS, PASSWORD, SHORT_SESSION_MS, USER};
+pub use self::token::unsecured_token;
 
 /// A version of Apache Kafka that the tests run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +78,18 @@ impl Kafka {
         static SHARED: [OnceLock<Result<Kafka, String>>; 2] = [const { OnceLock::new() }; 2];
         let started =
             SHARED[version as usize].get_or_init(|| Self::try_start(version, &ClusterConfig::default()));
+        started.as_ref().unwrap_or_else(|e| panic!("no Kafka {version}: {e}"))
+    }
+
+    /// The three brokers of this version with every way in ([`ClusterConfig::secured`]), shared as [`Self::shared`] is.
+    ///
+    /// # Panics
+    ///
+    /// If they cannot be had.
+    pub fn secured(version: Version) -> &'static Self {
+        static SECURED: [OnceLock<Result<Kafka, String>>; 2] = [const { OnceLock::new() }; 2];
+        let started =
+            SECURED[version as usize].get_or_init(|| Self::try_start(version, &ClusterConfig::secured(3)));
         started.as_ref().unwrap_or_else(|e| panic!("no Kafka {version}: {e}"))
     }
 

@@ -2,11 +2,18 @@
 
 use std::sync::Arc;
 
-use kwal_tests::kafka::{ClusterConfig, Kafka, Node, Version};
+use kwal_tests::kafka::{
+    Certificates, ClusterConfig, Kafka, MECHANISMS, Node, PASSWORD, USER, Version, unsecured_token,
+};
 use kwal_tests::message::{Message, samples};
+use kwal_tests::socks5::Socks5;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 kwal_tests::suite! {
     shared: [java_reads_what_java_wrote, tools_agree],
+    secured: [java_comes_in_every_way],
     own: [segments_can_be_read, survives_kill_and_restart, three_nodes, paused_and_resumed],
 }
 
@@ -31,6 +38,74 @@ async fn tools_agree(kafka: &'static Kafka) {
     kafka.java().delete_records(&topic, 2, 4).await;
     assert_eq!(kafka.java().offset(&topic, 2, "earliest").await, 4);
     kafka.java().delete_topic(&topic).await;
+}
+
+/// What the brokers want of a client, and that they want it, is what Kafka's own client says it is.
+async fn java_comes_in_every_way(kafka: &'static Kafka) {
+    let topic = kafka.topic("ways", 1, &[]).await;
+    let message = [Message::new(1_750_000_000_000, None, Some(b"in"))];
+    let certificates = Certificates::shared();
+    let (chain, key) = certificates.client();
+    let read = |path| std::fs::read_to_string(path).unwrap();
+    let trust = json!({
+        "ssl.truststore.type": "PEM", "ssl.truststore.location": certificates.authority().to_str(),
+    });
+    let own = json!({
+        "ssl.keystore.type": "PEM", "ssl.keystore.certificate.chain": read(chain), "ssl.keystore.key": read(key),
+    });
+    let mut ways = vec![("SSL", "SSL", vec![trust.clone()]), ("MTLS", "SSL", vec![trust.clone(), own])];
+    for mechanism in MECHANISMS {
+        let modules = "org.apache.kafka.common.security";
+        let login = match mechanism {
+            "PLAIN" => {
+                format!("{modules}.plain.PlainLoginModule required username={USER} password=\"{PASSWORD}\";")
+            }
+            "OAUTHBEARER" => format!(
+                "{modules}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub={USER};"
+            ),
+            _ => {
+                format!("{modules}.scram.ScramLoginModule required username={USER} password=\"{PASSWORD}\";")
+            }
+        };
+        let login = json!({ "sasl.mechanism": mechanism, "sasl.jaas.config": login });
+        ways.push(("SASL_PLAINTEXT", "SASL_PLAINTEXT", vec![login.clone()]));
+        ways.push(("SASL_SSL", "SASL_SSL", vec![trust.clone(), login.clone()]));
+        ways.push(("SHORT", "SASL_SSL", vec![trust.clone(), login]));
+    }
+    for ((listener, protocol, settings), offset) in ways.into_iter().zip(0..) {
+        let brokers = kafka.cluster().unwrap().addresses(listener).join(",");
+        let mut config = json!({ "bootstrap.servers": brokers, "security.protocol": protocol });
+        let config_map = config.as_object_mut().unwrap();
+        for setting in settings {
+            let Value::Object(setting) = setting else { unreachable!() };
+            config_map.extend(setting);
+        }
+        let offsets = kafka.java().produce_with(&topic, 0, "none", &message, config).await;
+        assert_eq!(offsets, [offset], "{listener}");
+    }
+}
+
+#[test]
+#[cfg_attr(not(kwal_integration), ignore = "needs microsocks: TEST_INTEGRATION=1")]
+fn microsocks_asks_for_its_login() {
+    kwal_tests::run("microsocks_asks_for_its_login", async {
+        for (login, method) in [(None, 0), (Some(("bob", "bob-secret")), 2)] {
+            let proxy = Socks5::start(login);
+            let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+            // Version 5, with no login or user and password (RFC 1928, section 3).
+            stream.write_all(&[5, 2, 0, 2]).await.unwrap();
+            let mut answer = [0; 2];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, [5, method]);
+        }
+    });
+}
+
+#[test]
+fn a_token_is_what_kafka_takes_for_one() {
+    let token = unsecured_token(USER, 60);
+    assert!(token.starts_with("eyJhbGciOiJub25lIn0.") && token.ends_with('.'), "{token}");
+    assert_eq!(token.split('.').count(), 3);
 }
 
 async fn segments_can_be_read(version: Version) {

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// A process under a shell that kills it when the pipe from here to there is closed: by [`Drop`], or by the end of
 /// this process, SIGKILL included.
 #[derive(Debug)]
-pub(super) struct Guarded {
+pub(crate) struct Guarded {
     shell: Child,
     pid: Pid,
     leash: Option<ChildStdin>,
@@ -40,7 +40,7 @@ read -r _ <&3 || rm -rf "$data"
 impl Guarded {
     /// Starts `command`; its output goes to the end of `log`. `data` is removed after it unless [`Self::wait`] was
     /// called.
-    pub(super) fn start(
+    pub(crate) fn start(
         command: impl IntoIterator<Item = impl AsRef<OsStr>>,
         log: &Path,
         data: &Path,
@@ -63,17 +63,17 @@ impl Guarded {
         Ok(Self { shell, pid, leash, said })
     }
 
-    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         kill_process(self.pid, signal).map_err(io::Error::from)
     }
 
     /// Whether it still runs.
-    pub(super) fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         rustix::process::test_kill_process(self.pid).is_ok()
     }
 
     /// Waits for its end and keeps its data; the shell's exit status (128 + signal).
-    pub(super) fn wait(mut self) -> io::Result<String> {
+    pub(crate) fn wait(mut self) -> io::Result<String> {
         let mut status = String::new();
         self.said.read_line(&mut status)?;
         if let Some(mut leash) = self.leash.take() {
