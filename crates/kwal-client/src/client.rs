@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode, messages::MetadataRequest, wire::Uuid};
+#[cfg(feature = "transport-socks5")]
+use kwal_transport::Socks5;
 use kwal_transport::{Connect, HostPort};
+#[cfg(feature = "transport-tls")]
+use kwal_transport::{Tls, tls::TlsConfig};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -131,13 +135,25 @@ pub struct ClientBuilder {
     bootstrap: Vec<String>,
     config: Config,
     runtime: Option<Handle>,
+    #[cfg(feature = "transport-socks5")]
+    socks5: Option<Socks5>,
+    #[cfg(feature = "transport-tls")]
+    tls: Option<Tls>,
 }
 
 impl ClientBuilder {
     /// Starts from the addresses of some brokers, as `host:port`; IPv6 addresses in brackets. One that answers is enough: it
     /// tells of the others.
     pub fn new(bootstrap_brokers: Vec<String>) -> Self {
-        Self { bootstrap: bootstrap_brokers, config: Config::default(), runtime: None }
+        Self {
+            bootstrap: bootstrap_brokers,
+            config: Config::default(),
+            runtime: None,
+            #[cfg(feature = "transport-socks5")]
+            socks5: None,
+            #[cfg(feature = "transport-tls")]
+            tls: None,
+        }
     }
 
     /// What the client calls itself: shows in the brokers' logs, metrics and quotas. Default `kwal`.
@@ -164,9 +180,55 @@ impl ClientBuilder {
         self
     }
 
-    /// How to reach brokers. Default: [`kwal_transport::Tcp`].
+    /// How to reach brokers, or the proxy or TLS in front of them. Default: [`kwal_transport::Tcp`].
     pub fn connector(mut self, connector: impl Connect) -> Self {
         self.config.connect = Arc::new(connector);
+        self
+    }
+
+    /// Connects by TLS: for listeners of the protocols `SSL` and `SASL_SSL`. With a [proxy](Self::socks5_proxy), TLS goes
+    /// through it.
+    ///
+    /// `config` is an `Arc<rustls::ClientConfig>`, a [`TlsBuilder`](kwal_transport::tls::TlsBuilder) (which reads its files
+    /// anew for each connection, so that certificates may be renewed), or an async function that gives the configuration
+    /// for each connection. Each broker has to show a certificate for the name that it advertises.
+    ///
+    /// What is wrong with certificates or the configuration ends a call at once, as [`Error::Connect`] or
+    /// [`Error::Connection`] over a [`TlsError`](kwal_transport::TlsError).
+    ///
+    #[cfg_attr(feature = "tls-ring", doc = "```no_run")]
+    #[cfg_attr(not(feature = "tls-ring"), doc = "```ignore")]
+    /// use kwal_client::ClientBuilder;
+    /// use kwal_transport::tls;
+    ///
+    /// # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tls = tls::ring().roots_pem_file("ca.pem").client_pem_files("client.pem", "client.key");
+    /// let client = ClientBuilder::new(vec!["kafka.example.org:9093".to_owned()]).tls(tls).build().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "transport-tls")]
+    pub fn tls(mut self, config: impl TlsConfig) -> Self {
+        self.tls = Some(Tls::new(config));
+        self
+    }
+
+    /// Connects through a SOCKS5 proxy, which resolves the brokers' names. The proxy itself is reached by the
+    /// [connector](Self::connector), whatever [`Socks5::over`] was told.
+    ///
+    /// ```no_run
+    /// use kwal_client::ClientBuilder;
+    /// use kwal_transport::Socks5;
+    ///
+    /// # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
+    /// let proxy = Socks5::new("proxy.example.org:1080".parse()?).login("orders", "a secret")?;
+    /// let client = ClientBuilder::new(vec!["kafka.internal:9092".to_owned()]).socks5_proxy(proxy).build().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "transport-socks5")]
+    pub fn socks5_proxy(mut self, proxy: Socks5) -> Self {
+        self.socks5 = Some(proxy);
         self
     }
 
@@ -204,6 +266,14 @@ impl ClientBuilder {
             self.config.bootstrap.push(address);
         }
         check_config(&self.config)?;
+        #[cfg(feature = "transport-socks5")]
+        if let Some(socks5) = self.socks5 {
+            self.config.connect = Arc::new(socks5.over(self.config.connect));
+        }
+        #[cfg(feature = "transport-tls")]
+        if let Some(tls) = self.tls {
+            self.config.connect = Arc::new(tls.over(self.config.connect));
+        }
         let runtime = self.runtime.unwrap_or_else(Handle::current);
         Ok(Client { cluster: Cluster::connect(self.config, runtime).await? })
     }

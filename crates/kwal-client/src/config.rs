@@ -49,7 +49,7 @@ pub struct Deadlines {
     /// broker itself waits for replicas is a little shorter, and the wait of a long poll comes on top. The time stands
     /// still while the broker throttles the connection. Default 10 s.
     pub request: Duration,
-    /// Making a connection: name, stream, versions. Default 10 s.
+    /// Making a connection: name, proxy, stream, TLS, versions. Default 10 s.
     pub connect: Duration,
     /// How long a topic or partition that the brokers do not know is asked for again: right after it was made, not all of
     /// them know it. Default 5 s.

@@ -308,6 +308,14 @@ impl Error {
             }
             // It would be as large again.
             Self::Connection { source: ConnectionError::FrameTooLarge { .. }, .. } => Recovery::Fail,
+            // Certificates, TLS or the proxy have to be seen to, or it is no broker that answers.
+            Self::Connect { source, .. } if source.is_permanent() => Recovery::Fail,
+            Self::Connection { source: ConnectionError::NotKafka(_), .. } => Recovery::Fail,
+            Self::Connection { source: ConnectionError::Io { source, .. }, .. }
+                if TransportError::within(source).is_some_and(TransportError::is_permanent) =>
+            {
+                Recovery::Fail
+            }
             // The broker may be gone for good, and somebody else lead its partitions.
             Self::Connect { .. } | Self::Connection { .. } => Recovery::Refresh,
             Self::NoBroker { .. } => Recovery::Retry,

@@ -63,12 +63,25 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Stream {
     io: Box<dyn ReadWrite>,
     peer: Box<str>,
+    encrypted: bool,
 }
 
 impl Stream {
-    /// Wraps what carries the bytes; `peer` says in logs and errors who is at the other end.
+    /// Wraps what carries the bytes, which is taken not to encrypt them; `peer` says in logs and errors who is at the
+    /// other end.
     pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: impl Into<String>) -> Self {
-        Self { io: Box::new(io), peer: peer.into().into_boxed_str() }
+        Self { io: Box::new(io), peer: peer.into().into_boxed_str(), encrypted: false }
+    }
+
+    /// Says that the carrier encrypts all the way to the peer, and knows who that is: passwords may be sent through it.
+    pub fn encrypted(mut self) -> Self {
+        self.encrypted = true;
+        self
+    }
+
+    /// Whether it is [encrypted](Self::encrypted), as those over TLS are.
+    pub fn is_encrypted(&self) -> bool {
+        self.encrypted
     }
 
     /// Who is at the other end, for people to read: for example `kafka-1:9092 (10.0.0.7:9092)`.
@@ -115,7 +128,10 @@ impl AsyncWrite for Stream {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("Stream")
+            .field("peer", &self.peer)
+            .field("encrypted", &self.encrypted)
+            .finish_non_exhaustive()
     }
 }
 
@@ -150,7 +166,7 @@ mod tests {
 
         let plain = Stream::new(Recorder { vectored: false, calls }, "recorder");
         assert!(!plain.is_write_vectored());
-        assert_eq!(format!("{plain:?}"), "Stream { peer: \"recorder\", .. }");
+        assert_eq!(format!("{plain:?}"), "Stream { peer: \"recorder\", encrypted: false, .. }");
     }
 
     /// Notes the lengths of what each write is given.

@@ -5,8 +5,26 @@
 //! | way | type | for |
 //! | --- | --- | --- |
 //! | TCP | [`Tcp`] | brokers on a network |
+#![cfg_attr(
+    feature = "transport-tls",
+    doc = "| TLS | [`Tls`], over any other | brokers whose listener is `SSL` or `SASL_SSL` |"
+)]
+#![cfg_attr(
+    feature = "transport-socks5",
+    doc = "| SOCKS5 | [`Socks5`], over any other | brokers that only a proxy can reach |"
+)]
 //! | memory | [`memory::MemoryNetwork`] | a broker in the same process: tests, simulations |
 //! | your own | `impl Connect` | tunnels, service meshes, fault injection |
+//!
+//! They nest: TLS through a proxy is `Tls::new(…).over(Socks5::new(…))`. Each is bounded in time by who calls, who drops the
+//! future.
+//!
+//! | feature | default | what it brings |
+//! | --- | --- | --- |
+//! | `transport-tls` | yes | TLS by rustls; the crypto provider is the caller's |
+//! | `tls-ring` | no | the provider *ring*, and Mozilla's and the system's root certificates |
+//! | `tls-aws-lc-rs` | no | the provider AWS-LC, and the same roots |
+//! | `transport-socks5` | no | SOCKS5 proxies by fast-socks5 |
 //!
 //! ```
 //! use kwal_transport::{Connect, HostPort, Tcp};
@@ -32,9 +50,17 @@ mod address;
 mod connect;
 mod error;
 pub mod memory;
+#[cfg(feature = "transport-socks5")]
+mod socks5;
 mod tcp;
+#[cfg(feature = "transport-tls")]
+pub mod tls;
 
 pub use address::{AddressProblem, HostPort, InvalidAddress};
 pub use connect::{BoxFuture, Connect, Stream};
-pub use error::{Attempt, TransportError};
+pub use error::{Alert, Attempt, Socks5Error, Socks5Reply, TlsError, TransportError};
+#[cfg(feature = "transport-socks5")]
+pub use socks5::Socks5;
 pub use tcp::{Keepalive, Tcp};
+#[cfg(feature = "transport-tls")]
+pub use tls::Tls;

@@ -7,7 +7,13 @@
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
 use std::{
-    collections::BTreeSet, env, error, fmt::Write as _, fs, io, net::SocketAddr, sync::Arc, time::Duration,
+    collections::BTreeSet,
+    env, error,
+    fmt::Write as _,
+    fs, io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use kwal::{
@@ -23,7 +29,7 @@ use kwal::{
         wire::Uuid,
     },
     record::Compression,
-    transport::{Attempt, HostPort, TransportError},
+    transport::{Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError},
 };
 
 /// The names of an enum's variants, as they stand in a file of the workspace.
@@ -44,7 +50,17 @@ fn every_text_is_in_the_snapshot() {
     page.section(
         "kwal::transport::TransportError",
         transport(),
-        variants!("kwal-transport/src/error.rs", "TransportError"),
+        variants!("kwal-transport/src/error/mod.rs", "TransportError"),
+    );
+    page.section(
+        "kwal::transport::TlsError",
+        tls(),
+        variants!("kwal-transport/src/error/tls.rs", "TlsError"),
+    );
+    page.section(
+        "kwal::transport::Socks5Error",
+        socks5(),
+        variants!("kwal-transport/src/error/socks5.rs", "Socks5Error"),
     );
     page.section("kwal::transport::InvalidAddress", addresses(), Vec::new());
     page.section(
@@ -286,7 +302,81 @@ fn transport() -> Samples {
         "Refused": TransportError::Refused { to: to() },
         "InUse": TransportError::InUse { at: to() },
         "NoFreePort": TransportError::NoFreePort { host: "kafka-1".to_owned() },
+        "Tls": TransportError::Tls { to: to(), source: TlsError::UnknownIssuer },
+        "Socks5": TransportError::Socks5 {
+            to: to(),
+            proxy: HostPort::new("proxy", 1080),
+            source: Socks5Error::Refused { reply: Socks5Reply::HOST_UNREACHABLE },
+        },
         "Other": TransportError::other(to(), "the tunnel is shut"),
+    }
+}
+
+fn tls() -> Samples {
+    let at = |days: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(days * 24 * 60 * 60));
+    let alert = |code, client_certificate| TlsError::Alert { alert: Alert(code), client_certificate };
+    samples! {
+        "InvalidHost": TlsError::InvalidHost { host: "müller.example".to_owned() },
+        "Config": TlsError::Config { source: "the vault is sealed".into() },
+        "UnknownIssuer": TlsError::UnknownIssuer,
+        "BadSignature": TlsError::BadSignature,
+        "Expired": TlsError::Expired { not_after: at(20_000), now: at(20_001) },
+        "NotYetValid": TlsError::NotYetValid { not_before: at(20_000), now: at(19_999) },
+        "WrongHost": TlsError::WrongHost {
+            host: "kafka-1".to_owned(),
+            names: vec!["*.kafka.example".to_owned(), "10.0.0.1".to_owned()],
+        },
+        "WrongHost, without names": TlsError::WrongHost { host: "kafka-1".to_owned(), names: Vec::new() },
+        "Certificate": TlsError::Certificate { source: "invalid peer certificate: Revoked".into() },
+        "NotTls": TlsError::NotTls,
+        "ClosedInHandshake": TlsError::ClosedInHandshake,
+        "ClosedAfterHandshake": TlsError::ClosedAfterHandshake { client_certificate: false },
+        "ClosedAfterHandshake, with a certificate":
+            TlsError::ClosedAfterHandshake { client_certificate: true },
+        "Truncated": TlsError::Truncated,
+        "Alert, no certificate": alert(116, false),
+        "Alert, bad certificate": alert(48, true),
+        "Alert, none that it takes": alert(116, true),
+        "Alert, nothing in common": alert(40, false),
+        "Alert, nothing in common or a bad certificate": alert(40, true),
+        "Alert, version": alert(70, false),
+        "Alert, not let in": alert(49, true),
+        "Alert, name": alert(112, false),
+        "Alert, not TLS": alert(50, false),
+        "Alert, its own affair": alert(80, false),
+        "Incompatible": TlsError::Incompatible { source: "peer is incompatible: Tls12NotOffered".into() },
+        "Io": TlsError::Io { source: io::Error::other("no route to host") },
+        "Other": TlsError::Other { source: "peer misbehaved: TooMuchEarlyDataReceived".into() },
+    }
+}
+
+fn socks5() -> Samples {
+    let (greeted, connect) = ("when it was greeted", "when it was asked to connect");
+    let refused_with = |code| Socks5Error::Refused { reply: Socks5Reply(code) };
+    samples! {
+        "InvalidLogin": Socks5Error::InvalidLogin { field: "password", len: 300 },
+        "HostTooLong": Socks5Error::HostTooLong { len: 256 },
+        "Proxy": Socks5Error::Proxy { source: Box::new(refused()) },
+        "NotSocks5, HTTP": Socks5Error::NotSocks5 { version: b'H' },
+        "NotSocks5, TLS": Socks5Error::NotSocks5 { version: 0x15 },
+        "NotSocks5, SOCKS4": Socks5Error::NotSocks5 { version: 0 },
+        "NotSocks5, unknown": Socks5Error::NotSocks5 { version: 99 },
+        "LoginRequired": Socks5Error::LoginRequired,
+        "NoCommonMethod": Socks5Error::NoCommonMethod,
+        "UnknownMethod": Socks5Error::UnknownMethod { method: 1 },
+        "LoginRefused": Socks5Error::LoginRefused,
+        "Refused, 1": refused_with(1),
+        "Refused, 2": refused_with(2),
+        "Refused, 3": refused_with(3),
+        "Refused, 4": refused_with(4),
+        "Refused, 5": refused_with(5),
+        "Refused, 6": refused_with(6),
+        "Refused, 7": refused_with(7),
+        "Refused, 8": refused_with(8),
+        "Refused, 9": refused_with(9),
+        "Closed": Socks5Error::Closed { stage: greeted },
+        "Io": Socks5Error::Io { stage: connect, source: io::Error::other("no route to host") },
+        "Malformed": Socks5Error::Malformed { stage: connect },
     }
 }
 
@@ -320,6 +410,13 @@ fn connection() -> Samples {
         "PeerClosed, at work": ConnectionError::PeerClosed { stage: at_work(ApiKey::PRODUCE, 11) },
         "PeerClosed, idle": ConnectionError::PeerClosed { stage: Stage::Ready { awaited: None } },
         "Io": ConnectionError::Io { stage: at_work(ApiKey::FETCH, 17), source: Arc::new(reset) },
+        "Io, of TLS": ConnectionError::Io {
+            stage: asked,
+            source: Arc::new(io::Error::other(TransportError::Tls {
+                to: HostPort::new("kafka-1", 9092),
+                source: TlsError::Alert { alert: Alert(116), client_certificate: false },
+            })),
+        },
         "HandshakeTimedOut": ConnectionError::HandshakeTimedOut { stage: asked, after },
         "RequestTimedOut":
             ConnectionError::RequestTimedOut { api: ApiKey::PRODUCE, version: 11, after },

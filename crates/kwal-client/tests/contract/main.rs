@@ -17,3 +17,5 @@ mod support;
 mod throttling;
 mod truncation;
 mod versions;
+#[cfg(feature = "transport-tls")]
+mod ways;

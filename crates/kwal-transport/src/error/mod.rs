@@ -1,6 +1,12 @@
 //! Why there is no stream.
 
+mod socks5;
+mod tls;
+
 use std::{error, fmt, io, net::SocketAddr};
+
+pub use socks5::{Socks5Error, Socks5Reply};
+pub use tls::{Alert, TlsError};
 
 use crate::{HostPort, InvalidAddress};
 
@@ -62,6 +68,27 @@ pub enum TransportError {
         host: String,
     },
 
+    /// There is no TLS with the peer. Streams carry this too, inside of the [`io::Error`] of a read or a write: with
+    /// TLS 1.3 a peer refuses a client's certificate when the handshake is over for the client.
+    #[error("TLS with {to} failed")]
+    Tls {
+        /// Host and port asked for.
+        to: HostPort,
+        /// Why.
+        source: TlsError,
+    },
+
+    /// The SOCKS5 proxy did not connect.
+    #[error("cannot connect to {to} through the SOCKS5 proxy {proxy}")]
+    Socks5 {
+        /// Host and port asked for.
+        to: HostPort,
+        /// Host and port of the proxy.
+        proxy: HostPort,
+        /// Why.
+        source: Socks5Error,
+    },
+
     /// A [`Connect`](crate::Connect) from outside this crate failed.
     #[error("cannot connect to {to}")]
     Other {
@@ -76,6 +103,21 @@ impl TransportError {
     /// The failure of a [`Connect`](crate::Connect) that this enum has no variant for.
     pub fn other(to: HostPort, source: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
         Self::Other { to, source: source.into() }
+    }
+
+    /// True if the same again would fail the same: certificates, a TLS configuration, a proxy's login or rules have to
+    /// be changed first, here or there.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Tls { source, .. } => source.is_permanent(),
+            Self::Socks5 { source, .. } => source.is_permanent(),
+            _ => false,
+        }
+    }
+
+    /// The failure that an error of a [`Stream`](crate::Stream) carries, if it does: see [`Tls`](Self::Tls).
+    pub fn within(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
     }
 
     /// True if the host is there and said at each of its addresses that nothing listens at the port.

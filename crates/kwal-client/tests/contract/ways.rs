@@ -1,0 +1,374 @@
+//! TLS and SOCKS5 between client and broker: what goes wrong there ends a call at once, and says what to do.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use kwal_client::{ClientBuilder, Deadlines, error::Error};
+use kwal_testkit::EmbeddedCluster;
+use kwal_transport::{
+    BoxFuture, Connect, HostPort, Stream, TransportError, memory,
+    tls::{TlsBuilder, with_provider},
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::{
+    RootCertStore, ServerConfig, crypto::ring, pki_types::PrivatePkcs8KeyDer, server::WebPkiClientVerifier,
+};
+use tokio::{io::copy_bidirectional, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::{broker, chain, log, record, timed};
+
+#[tokio::test(start_paused = true)]
+async fn the_main_job_goes_over_tls_with_client_certificates() {
+    let (broker, ca) = (broker(), Ca::new());
+    let front = Front::of(&broker, ca.server(&broker, Some(&ca)));
+    let partition =
+        front.builder(ca.client_with(&ca)).build().await.unwrap().partition_client("wal", 0).await.unwrap();
+    let produced = partition.produce(record("a")).await.unwrap();
+    assert_eq!(produced.offsets(), 0..1);
+    assert_eq!(partition.fetch(0).await.unwrap().next_offset, 1);
+    assert_eq!(log(&broker), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_is_not_trusted_ends_the_call_at_once() {
+    let (broker, ca, other) = (broker(), Ca::new(), Ca::named("another"));
+    let front = Front::of(&broker, ca.server(&broker, None));
+    let (error, took) = timed(front.builder(other.client()).build()).await;
+    let error = error.unwrap_err();
+    assert_eq!(took, Duration::ZERO);
+    let address = broker.bootstrap();
+    assert_eq!(
+        chain(&error),
+        format!(
+            "Metadata at {address}: there is no connection: TLS with {address} failed: the certificate of the peer was \
+             issued by a CA that is not trusted: add the CA's certificate to the roots"
+        ),
+    );
+    assert!(!error.is_retriable());
+
+    // The same when the client has been at work for long.
+    let partition =
+        front.builder(ca.client()).build().await.unwrap().partition_client("wal", 0).await.unwrap();
+    partition.produce(record("a")).await.unwrap();
+    front.change(Some(other.server(&broker, None)));
+    let (error, took) = timed(partition.produce(record("b"))).await;
+    let error = error.unwrap_err();
+    assert!(chain(&error).contains("is not trusted"), "{}", chain(&error));
+    assert!(took < Duration::from_secs(1) && !error.is_retriable(), "{took:?}");
+
+    // And when it has been put right, it goes on.
+    front.change(Some(ca.server(&broker, None)));
+    partition.produce(record("c")).await.unwrap();
+    assert_eq!(log(&broker), ["a", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_certificate_that_is_missing_or_refused_is_told_at_once() {
+    let (broker, ca, other) = (broker(), Ca::new(), Ca::named("another"));
+    let front = Front::of(&broker, ca.server(&broker, Some(&ca)));
+    for (client, text) in [
+        (ca.client(), "certificate_required: it requires a client certificate, and none is configured"),
+        (ca.client_with(&other), "unknown_ca: it does not accept the client certificate"),
+    ] {
+        let (error, took) = timed(front.builder(client).build()).await;
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::Connection { .. }), "{error:?}");
+        assert!(chain(&error).ends_with(text), "{}", chain(&error));
+        assert!(took < Duration::from_secs(1) && !error.is_retriable(), "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tls_at_a_plain_listener_and_plain_at_one_for_tls() {
+    let (broker, ca) = (broker(), Ca::new());
+    let front = Front::of(&broker, ca.server(&broker, None));
+    let plain = ClientBuilder::new(vec![broker.bootstrap()]).connector(front.clone());
+    let error = plain.build().await.unwrap_err();
+    assert!(
+        chain(&error)
+            .ends_with("the peer speaks TLS, not plain Kafka: connect with TLS, or to another listener"),
+        "{}",
+        chain(&error)
+    );
+    assert!(!error.is_retriable());
+
+    front.change(None);
+    let error = front.builder(ca.client()).build().await.unwrap_err();
+    assert!(
+        chain(&error)
+            .ends_with("the peer closed the connection in the TLS handshake: is this listener one for TLS?"),
+        "{}",
+        chain(&error)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_for_connecting_is_also_that_of_the_handshake() {
+    let connect = Duration::from_secs(3);
+    let deadlines = Deadlines { connect, ..Deadlines::default() };
+    let builder = ClientBuilder::new(vec!["kafka:9093".to_owned()]).connector(Silent::default());
+    let (error, took) = timed(builder.deadlines(deadlines).tls(Ca::new().client()).build()).await;
+    assert!(error.unwrap_err().to_string().contains("no connection within 3s"));
+    assert!((connect..connect + Duration::from_millis(10)).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_fails_is_asked_again() {
+    let (broker, ca) = (broker(), Ca::new());
+    let front = Front::of(&broker, ca.server(&broker, None));
+    let config = ca.client().build().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let client = ClientBuilder::new(vec![broker.bootstrap()])
+        .connector(front.clone())
+        .tls(move || {
+            let sealed = count.fetch_add(1, Ordering::Relaxed) == 1;
+            let config = Arc::clone(&config);
+            async move { if sealed { Err("the vault is sealed") } else { Ok(config) } }
+        })
+        .build()
+        .await
+        .unwrap();
+    // The second connection is that to the broker by its id.
+    client.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
+    assert!(asked.load(Ordering::Relaxed) > 2);
+}
+
+#[cfg(feature = "transport-socks5")]
+mod socks5 {
+    use kwal_transport::{Socks5, Socks5Error};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn tls_goes_through_the_proxy_which_gets_the_names() {
+        let (broker, ca) = (broker(), Ca::new());
+        let front = Front::of(&broker, ca.server(&broker, Some(&ca)));
+        let proxy = Proxy { front, asked: Arc::default() };
+        let client = ClientBuilder::new(vec![broker.bootstrap()])
+            .connector(proxy.clone())
+            .tls(ca.client_with(&ca))
+            .socks5_proxy(socks5().login("alice", "open sesame").unwrap());
+        let shown = format!("{client:?}");
+        assert!(!shown.contains("sesame") && !shown.contains("PRIVATE"), "{shown}");
+        let partition = client.build().await.unwrap().partition_client("wal", 0).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+        assert_eq!(log(&broker), ["a"]);
+        let asked = proxy.asked.lock().unwrap();
+        assert!(asked.len() >= 2 && asked.iter().all(|to| *to == broker.bootstrap()), "{asked:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_login_ends_the_call_at_once() {
+        let broker = broker();
+        let front = Front::of(&broker, Ca::new().server(&broker, None));
+        let proxy = Proxy { front, asked: Arc::default() };
+        for (socks5, reason) in [
+            (socks5(), "the proxy demands a login, and none was given"),
+            (
+                socks5().login("alice", "guess").unwrap(),
+                "the proxy refuses the login: are user and password right?",
+            ),
+        ] {
+            let client = ClientBuilder::new(vec![broker.bootstrap()]).connector(proxy.clone());
+            let (error, took) = timed(client.socks5_proxy(socks5).build()).await;
+            let error = error.unwrap_err();
+            assert_eq!(took, Duration::ZERO);
+            let address = broker.bootstrap();
+            assert_eq!(
+                chain(&error),
+                format!(
+                    "Metadata at {address}: there is no connection: cannot connect to {address} through the SOCKS5 \
+                     proxy proxy:1080: {reason}"
+                )
+            );
+            assert!(!error.is_retriable());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_is_not_there_is_tried_again() {
+        let client = ClientBuilder::new(vec!["kafka:9092".to_owned()])
+            .connector(memory::MemoryNetwork::default())
+            .socks5_proxy(socks5());
+        let error = client.build().await.unwrap_err();
+        let Error::NoBroker { attempts } = &error else { panic!("{error:?}") };
+        let Error::Connect { source, .. } = &attempts[0].1 else { panic!("{error:?}") };
+        assert!(matches!(**source, TransportError::Socks5 { source: Socks5Error::Proxy { .. }, .. }));
+        assert!(error.is_retriable());
+    }
+
+    fn socks5() -> Socks5 {
+        Socks5::new(HostPort::new("proxy", 1080))
+    }
+
+    /// Reads a length and so many bytes.
+    async fn counted(stream: &mut Stream) -> Vec<u8> {
+        let mut read = vec![0; stream.read_u8().await.unwrap().into()];
+        stream.read_exact(&mut read).await.unwrap();
+        read
+    }
+
+    /// A proxy that lets alice in.
+    #[derive(Clone, Debug)]
+    struct Proxy {
+        front: Front,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Connect for Proxy {
+        fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
+            assert_eq!(to.to_string(), "proxy:1080");
+            let (near, mut far) = memory::pair(64 << 10);
+            let this = self.clone();
+            tokio::spawn(async move {
+                assert_eq!(far.read_u8().await.unwrap(), 5);
+                let methods = counted(&mut far).await;
+                if !methods.contains(&2) {
+                    return far.write_all(&[5, 0xff]).await.unwrap();
+                }
+                far.write_all(&[5, 2]).await.unwrap();
+                assert_eq!(far.read_u8().await.unwrap(), 1);
+                let (user, password) = (counted(&mut far).await, counted(&mut far).await);
+                let right = user == b"alice" && password == b"open sesame";
+                far.write_all(&[1, u8::from(!right)]).await.unwrap();
+                if !right {
+                    return;
+                }
+                assert_eq!(far.read_u32().await.unwrap(), 0x05_01_00_03, "names are the proxy's to resolve");
+                let host = String::from_utf8(counted(&mut far).await).unwrap();
+                let to = HostPort::new(host, far.read_u16().await.unwrap());
+                this.asked.lock().unwrap().push(to.to_string());
+                let mut broker = this.front.connect(&to).await.unwrap();
+                far.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+                let _ = copy_bidirectional(&mut far, &mut broker).await;
+            });
+            Box::pin(async { Ok(near) })
+        }
+    }
+}
+
+/// What stands before the brokers: TLS, or nothing.
+#[derive(Clone, Debug)]
+struct Front {
+    bootstrap: String,
+    brokers: Arc<dyn Connect>,
+    tls: Arc<Mutex<Option<Arc<ServerConfig>>>>,
+    relays: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Front {
+    fn of(broker: &EmbeddedCluster, tls: Arc<ServerConfig>) -> Self {
+        Self {
+            bootstrap: broker.bootstrap(),
+            brokers: Arc::new(broker.connector()),
+            tls: Arc::new(Mutex::new(Some(tls))),
+            relays: Arc::default(),
+        }
+    }
+
+    /// A client that comes by TLS.
+    fn builder(&self, tls: TlsBuilder) -> ClientBuilder {
+        let tls = tls.build().unwrap();
+        ClientBuilder::new(vec![self.bootstrap.clone()]).connector(self.clone()).tls(tls)
+    }
+
+    /// Ends all connections; the next are as said here.
+    fn change(&self, tls: Option<Arc<ServerConfig>>) {
+        *self.tls.lock().unwrap() = tls;
+        for relay in self.relays.lock().unwrap().drain(..) {
+            relay.abort();
+        }
+    }
+}
+
+impl Connect for Front {
+    fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        let (near, mut far) = memory::pair(64 << 10);
+        let (brokers, to) = (Arc::clone(&self.brokers), to.clone());
+        let tls = self.tls.lock().unwrap().clone();
+        self.relays.lock().unwrap().push(tokio::spawn(async move {
+            let mut broker = brokers.connect(&to).await.unwrap();
+            let Some(tls) = tls else {
+                let _ = copy_bidirectional(&mut far, &mut broker).await;
+                return;
+            };
+            if let Ok(mut client) = TlsAcceptor::from(tls).accept(far).await {
+                let _ = copy_bidirectional(&mut client, &mut broker).await;
+            }
+        }));
+        Box::pin(async { Ok(near) })
+    }
+}
+
+/// Takes connections and says nothing.
+#[derive(Clone, Debug, Default)]
+struct Silent(Arc<Mutex<Vec<Stream>>>);
+
+impl Connect for Silent {
+    fn connect<'a>(&'a self, _: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        let (near, far) = memory::pair(64 << 10);
+        self.0.lock().unwrap().push(far);
+        Box::pin(async { Ok(near) })
+    }
+}
+
+struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+impl Ca {
+    fn new() -> Self {
+        Self::named("kwal")
+    }
+
+    fn named(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn signed(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.0).unwrap(), key)
+    }
+
+    /// A client that trusts this CA.
+    fn client(&self) -> TlsBuilder {
+        with_provider(ring::default_provider()).roots_pem(self.0.pem())
+    }
+
+    /// The same with a certificate of another.
+    fn client_with(&self, other: &Self) -> TlsBuilder {
+        let (certificate, key) = other.signed("orders");
+        self.client().client_pem(certificate.pem(), key.serialize_pem())
+    }
+
+    /// What is in front of a broker; it takes clients of another CA, if one is given.
+    fn server(&self, broker: &EmbeddedCluster, clients: Option<&Self>) -> Arc<ServerConfig> {
+        let provider = Arc::new(ring::default_provider());
+        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let config = match clients {
+            Some(ca) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(ca.0.der().clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+                config.with_client_cert_verifier(verifier.build().unwrap())
+            }
+            None => config.with_no_client_auth(),
+        };
+        let address: HostPort = broker.bootstrap().parse().unwrap();
+        let (certificate, key) = self.signed(&address.host);
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        Arc::new(config.with_single_cert(vec![certificate.der().clone()], key.into()).unwrap())
+    }
+}

@@ -1,0 +1,308 @@
+use std::{error, fmt, io, time::SystemTime};
+
+use time::OffsetDateTime;
+
+/// Why there is no TLS with a peer, or none any more.
+///
+/// Its text says what to do about it. It holds no secrets.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The host is nothing that a certificate can be for. Names are checked as brokers advertise them, in ASCII.
+    #[error("{host:?} is neither an IP address nor a host name that a certificate can have")]
+    InvalidHost {
+        /// The host.
+        host: String,
+    },
+    /// The configuration for this connection could not be had.
+    #[error("there is no TLS configuration for the connection")]
+    Config {
+        /// What its provider said.
+        source: Box<dyn error::Error + Send + Sync>,
+    },
+    /// The certificate was issued by somebody who is not among the roots.
+    #[error(
+        "the certificate of the peer was issued by a CA that is not trusted: add the CA's certificate to the roots"
+    )]
+    UnknownIssuer,
+    /// The certificate was not signed by the root that has its issuer's name, or the peer does not have its key.
+    #[error(
+        "the signature of the peer's certificate is wrong: is the CA among the roots an older one, or another one of the same name?"
+    )]
+    BadSignature,
+    /// A certificate is over.
+    #[error("a certificate of the peer has expired{}: it has to be renewed, unless the clock here is wrong", Valid("it was valid until", .not_after, .now))]
+    Expired {
+        /// The end of its time, if known.
+        not_after: Option<SystemTime>,
+        /// The time it was held against, if known.
+        now: Option<SystemTime>,
+    },
+    /// A certificate is not valid yet.
+    #[error("a certificate of the peer is not valid yet{}: is the clock here right?", Valid("it will be from", .not_before, .now))]
+    NotYetValid {
+        /// The beginning of its time, if known.
+        not_before: Option<SystemTime>,
+        /// The time it was held against, if known.
+        now: Option<SystemTime>,
+    },
+    /// The certificate is for others. The name that counts is the one that the broker advertises.
+    #[error("the certificate of the peer is not for {host}, it is for {}: is this the broker's advertised name?", Names(.names))]
+    WrongHost {
+        /// Whom it should be for.
+        host: String,
+        /// Whom it is for.
+        names: Vec<String>,
+    },
+    /// The certificate is not acceptable for another reason.
+    #[error("the certificate of the peer cannot be accepted")]
+    Certificate {
+        /// The reason.
+        source: Box<dyn error::Error + Send + Sync>,
+    },
+    /// What came is not TLS.
+    #[error(
+        "the answer of the peer is not TLS: is this a plain listener? Connect to it without TLS, or to another port"
+    )]
+    NotTls,
+    /// The stream ended within the handshake. So do plain listeners of Kafka, which take its beginning for a request of
+    /// 369 MB.
+    #[error("the peer closed the connection in the TLS handshake: is this listener one for TLS?")]
+    ClosedInHandshake,
+    /// The stream ended behind the handshake, before anything was received. With TLS 1.3 this is where a peer ends that
+    /// wants another client certificate, or one at all.
+    #[error("the peer closed the connection right after the TLS handshake{}", ClosedHint(*.client_certificate))]
+    ClosedAfterHandshake {
+        /// Whether there was a client certificate to be shown.
+        client_certificate: bool,
+    },
+    /// The stream ended without the peer saying so: bytes may be missing.
+    #[error("the peer closed the connection without the closing message that TLS demands (close_notify)")]
+    Truncated,
+    /// The peer says why it ends the connection.
+    #[error("the peer ended TLS with the alert {alert}{}", AlertHint(*.alert, *.client_certificate))]
+    Alert {
+        /// The alert.
+        alert: Alert,
+        /// Whether there was a client certificate to be shown.
+        client_certificate: bool,
+    },
+    /// The two sides have no TLS version, cipher suite, key exchange or signature scheme in common.
+    #[error("the peer and this client have no way to speak TLS in common")]
+    Incompatible {
+        /// What is missing.
+        source: Box<dyn error::Error + Send + Sync>,
+    },
+    /// The stream below broke.
+    #[error("the connection broke in the TLS handshake")]
+    Io {
+        /// What it said.
+        source: io::Error,
+    },
+    /// The peer did what TLS does not allow, or something else went wrong.
+    #[error("TLS failed")]
+    Other {
+        /// What it was.
+        source: Box<dyn error::Error + Send + Sync>,
+    },
+}
+
+impl TlsError {
+    /// True for what only a change of certificates or of the configuration, on one side or the other, can mend.
+    ///
+    /// It is false for [`Config`](Self::Config): a provider that is asked again may answer.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::InvalidHost { .. }
+            | Self::UnknownIssuer
+            | Self::BadSignature
+            | Self::Expired { .. }
+            | Self::NotYetValid { .. }
+            | Self::WrongHost { .. }
+            | Self::Certificate { .. }
+            | Self::NotTls
+            | Self::Incompatible { .. } => true,
+            Self::Alert { alert, .. } => alert.is_permanent(),
+            Self::Config { .. }
+            | Self::ClosedInHandshake
+            | Self::ClosedAfterHandshake { .. }
+            | Self::Truncated
+            | Self::Io { .. }
+            | Self::Other { .. } => false,
+        }
+    }
+}
+
+/// An alert of TLS (RFC 8446, section 6): a code, shown by its name.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Alert(pub u8);
+
+macro_rules! alerts {
+    ($($code:literal $name:literal $permanent:literal)*) => {
+        impl Alert {
+            /// Its name; `None` for a code that has none.
+            pub fn name(self) -> Option<&'static str> {
+                match self.0 {
+                    $($code => Some($name),)*
+                    _ => None,
+                }
+            }
+
+            /// Whether it is about certificates or what the two sides are set up to.
+            fn is_permanent(self) -> bool {
+                match self.0 {
+                    $($code => $permanent,)*
+                    _ => false,
+                }
+            }
+        }
+    };
+}
+
+alerts! {
+    0 "close_notify" false
+    10 "unexpected_message" false
+    20 "bad_record_mac" false
+    22 "record_overflow" false
+    40 "handshake_failure" true
+    41 "no_certificate" true
+    42 "bad_certificate" true
+    43 "unsupported_certificate" true
+    44 "certificate_revoked" true
+    45 "certificate_expired" true
+    46 "certificate_unknown" true
+    47 "illegal_parameter" false
+    48 "unknown_ca" true
+    49 "access_denied" true
+    50 "decode_error" false
+    51 "decrypt_error" false
+    70 "protocol_version" true
+    71 "insufficient_security" true
+    80 "internal_error" false
+    86 "inappropriate_fallback" true
+    90 "user_canceled" false
+    100 "no_renegotiation" false
+    109 "missing_extension" true
+    110 "unsupported_extension" true
+    112 "unrecognized_name" true
+    113 "bad_certificate_status_response" true
+    115 "unknown_psk_identity" false
+    116 "certificate_required" true
+    120 "no_application_protocol" true
+}
+
+impl fmt::Display for Alert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "number {}", self.0),
+        }
+    }
+}
+
+struct AlertHint(Alert, bool);
+
+impl fmt::Display for AlertHint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.0.0, self.1) {
+            (116, true) => ": it requires a client certificate, and takes none of the kind that is configured",
+            // These are about a certificate of this side; there is none, and that is what they are about.
+            (41..=46 | 48 | 116, false) => ": it requires a client certificate, and none is configured",
+            (41..=46 | 48 | 51, true) => ": it does not accept the client certificate",
+            (49, _) => ": it does not let this client in",
+            (40, false) => {
+                ": the two have no cipher suite in common, or it requires a client certificate, and none is configured"
+            }
+            (40 | 71, _) => ": the two have no cipher suite in common, or it does not accept the client certificate",
+            (70, _) => ": it speaks other versions of TLS than 1.2 and 1.3",
+            (112, _) => ": it does not know the host name that was asked for",
+            (10 | 50, _) => ": is this listener one for TLS?",
+            _ => "",
+        })
+    }
+}
+
+struct ClosedHint(bool);
+
+impl fmt::Display for ClosedHint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            true => ": does it accept the client certificate?",
+            false => ": does it require a client certificate? None is configured",
+        })
+    }
+}
+
+struct Valid<'a>(&'static str, &'a Option<SystemTime>, &'a Option<SystemTime>);
+
+impl fmt::Display for Valid<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self(words, Some(limit), Some(now)) => {
+                write!(f, " ({words} {}, and it is {} now)", Utc(*limit), Utc(*now))
+            }
+            Self(words, Some(limit), None) => write!(f, " ({words} {})", Utc(*limit)),
+            Self(_, None, _) => Ok(()),
+        }
+    }
+}
+
+struct Utc(SystemTime);
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = OffsetDateTime::from(self.0);
+        let (hour, minute, second) = at.to_hms();
+        write!(f, "{} {hour:02}:{minute:02}:{second:02} UTC", at.date())
+    }
+}
+
+struct Names<'a>(&'a [String]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A certificate can have hundreds of names.
+        const SHOWN: usize = 8;
+        if self.0.is_empty() {
+            return f.write_str("nobody by name (its subject alternative names are empty)");
+        }
+        f.write_str(&self.0[..self.0.len().min(SHOWN)].join(", "))?;
+        match self.0.len().checked_sub(SHOWN) {
+            None | Some(0) => Ok(()),
+            Some(more) => write!(f, " and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_utc() {
+        let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(seconds));
+        let error = TlsError::Expired { not_after: at(1_000_000_000), now: at(1_700_000_000) };
+        assert!(
+            error.to_string().contains(
+                "(it was valid until 2001-09-09 01:46:40 UTC, and it is 2023-11-14 22:13:20 UTC now)"
+            )
+        );
+        let error = TlsError::Expired { not_after: None, now: None };
+        assert!(error.to_string().starts_with("a certificate of the peer has expired: "));
+    }
+
+    #[test]
+    fn many_names_are_cut() {
+        let names = (0..300).map(|i| format!("kafka-{i}")).collect();
+        let text = TlsError::WrongHost { host: "broker".to_owned(), names }.to_string();
+        assert!(text.contains("kafka-7 and 292 more: "), "{text}");
+    }
+
+    #[test]
+    fn alerts_without_a_name_have_a_number() {
+        assert_eq!(Alert(116).to_string(), "certificate_required");
+        assert_eq!(Alert(200).to_string(), "number 200");
+    }
+}
