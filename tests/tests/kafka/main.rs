@@ -4,7 +4,7 @@
 
 mod append;
 mod batches;
-mod facts;
+mod fidelity;
 mod interop;
 mod peers;
 mod program;

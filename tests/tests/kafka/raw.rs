@@ -1,25 +1,41 @@
 //! Requests of the codec on a plain connection.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes};
-use kwal_protocol::api::{Body, Request, Versions, decode_response_header, encode_request};
+use kwal_protocol::api::{ApiKey, Body, Request, Versions, decode_response_header, encode_request};
 use kwal_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse, MetadataTopic,
 };
 use kwal_protocol::wire::{Uuid, Wire as _};
+use kwal_transport::{Connect, Stream, Tcp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// A connection without a client: frames, one at a time.
 pub(crate) struct Broker {
-    stream: TcpStream,
+    stream: Stream,
+    client_id: String,
     versions: ApiVersionsResponse,
     correlation_id: i32,
+    /// The ids of the answers that are to come.
+    awaited: VecDeque<i32>,
 }
 
 impl Broker {
     pub(crate) async fn connect(address: &str) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        let mut broker = Self { stream, versions: ApiVersionsResponse::default(), correlation_id: 0 };
+        let stream = Tcp::default().connect(&address.parse().unwrap()).await.unwrap();
+        Self::over(stream, "kwal-tests").await
+    }
+
+    /// The same over a stream that is there already.
+    pub(crate) async fn over(stream: Stream, client_id: &str) -> Self {
+        let mut broker = Self {
+            stream,
+            client_id: client_id.to_owned(),
+            versions: ApiVersionsResponse::default(),
+            correlation_id: 0,
+            awaited: VecDeque::new(),
+        };
         broker.versions = broker.call(&ApiVersionsRequest::default(), 0).await;
         broker
     }
@@ -46,8 +62,13 @@ impl Broker {
     }
 
     pub(crate) fn versions_of<R: Request>(&self) -> Versions {
-        let api = self.versions.api_keys.iter().find(|api| api.api_key == R::KEY).unwrap();
-        Versions::new(api.min_version, api.max_version)
+        self.versions_of_api(R::KEY).unwrap()
+    }
+
+    /// What the broker lists of an API; `None` if it does not list it.
+    pub(crate) fn versions_of_api(&self, api: ApiKey) -> Option<Versions> {
+        let listed = self.versions.api_keys.iter().find(|listed| listed.api_key == api)?;
+        Some(Versions::new(listed.min_version, listed.max_version))
     }
 
     /// What both know; not one version, or the test would show nothing.
@@ -69,33 +90,53 @@ impl Broker {
     }
 
     pub(crate) async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
+        let answer = self.ask(request, version).await;
+        answer.unwrap_or_else(|| panic!("{} version {version}: the broker hung up", R::KEY))
+    }
+
+    /// The same; `None` if the broker hangs up instead of answering.
+    pub(crate) async fn ask<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
         self.send(request, version).await;
-        let answer = self.receive().await;
-        let answer = answer.unwrap_or_else(|| panic!("{} version {version}: the broker hung up", R::KEY));
+        self.answer::<R>(version).await
+    }
+
+    /// Reads the answer to the first request that was sent and has none yet.
+    pub(crate) async fn answer<R: Request>(&mut self, version: i16) -> Option<R::Response> {
+        let answer = self.receive().await?;
         let decoded = R::Response::version(version).unwrap();
         let (correlation_id, mut reader) = decode_response_header::<R::Response>(&answer, decoded).unwrap();
-        assert_eq!(correlation_id, self.correlation_id);
+        assert_eq!(Some(correlation_id), self.awaited.pop_front());
         let response = R::Response::read(&mut reader, decoded)
             .unwrap_or_else(|e| panic!("{} version {version}: {e}", R::KEY));
         reader.finish().unwrap_or_else(|e| panic!("{} version {version}: {e}", R::KEY));
-        response
+        Some(response)
     }
 
     /// Sends a request without reading an answer.
     pub(crate) async fn send<R: Request>(&mut self, request: &R, version: i16) {
         self.correlation_id += 1;
-        let mut frame = encode_request(request, version, self.correlation_id, Some("kwal-tests")).unwrap();
+        if request.expects_reply() {
+            self.awaited.push_back(self.correlation_id);
+        }
+        let mut frame = encode_request(request, version, self.correlation_id, Some(&self.client_id)).unwrap();
         let bytes = frame.copy_to_bytes(frame.remaining());
-        self.stream.write_all(&bytes).await.unwrap();
+        self.write(&bytes).await;
     }
 
     /// Writes a frame and reads one, without its length; `None` if the broker hangs up.
     pub(crate) async fn exchange(&mut self, frame: &[u8]) -> Option<Bytes> {
-        self.stream.write_all(frame).await.unwrap();
+        self.write(frame).await;
         self.receive().await
     }
 
-    async fn receive(&mut self) -> Option<Bytes> {
+    /// Writes bytes. That the broker hangs up meanwhile shows when it is read from.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
+        let _ = self.stream.flush().await;
+    }
+
+    /// Reads a frame, without its length; `None` if the broker hangs up.
+    pub(crate) async fn receive(&mut self) -> Option<Bytes> {
         let length = self.stream.read_i32().await.ok()?;
         let mut answer = vec![0; usize::try_from(length).unwrap()];
         self.stream.read_exact(&mut answer).await.unwrap();

@@ -1,0 +1,190 @@
+//! A partition, and the requests that are made of it.
+
+use bytes::Bytes;
+use kwal_protocol::error_code::ErrorCode;
+use kwal_protocol::messages::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic, DescribeProducersRequest,
+    DescribeProducersTopic, FetchPartition, FetchPartitionResponse, FetchRequest, FetchTopic,
+    InitProducerIdRequest, ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest,
+    ListOffsetsTopic, OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
+    ProducePartition, ProduceRequest, ProduceTopic,
+};
+use kwal_protocol::record::{BatchBuilder, Compression, EncodedBatch};
+use kwal_protocol::wire::{Spliced, Uuid};
+
+use super::tell;
+use super::world::until;
+use crate::raw::Broker;
+
+/// A partition and a connection to its leader. Requests are of the newest versions that both Kafkas have and that name topics
+/// instead of giving their ids.
+pub(crate) struct Log {
+    pub(crate) link: Broker,
+    pub(crate) topic: String,
+    pub(crate) id: Uuid,
+    pub(crate) partition: i32,
+}
+
+/// The last version that names topics, less what only 4.3 has.
+pub(crate) const PRODUCE: i16 = 11;
+/// The last version that names topics.
+pub(crate) const FETCH: i16 = 12;
+pub(crate) const LIST_OFFSETS: i16 = 7;
+
+impl Log {
+    /// Appends a batch with acks = all.
+    pub(crate) async fn append(&mut self, batch: EncodedBatch) -> String {
+        self.append_bytes(batch.to_bytes(), -1).await
+    }
+
+    pub(crate) async fn append_bytes(&mut self, records: Bytes, acks: i16) -> String {
+        let request = self.produce(records, acks);
+        self.produce_by(&request, PRODUCE).await
+    }
+
+    pub(crate) async fn produce_by(&mut self, request: &ProduceRequest, version: i16) -> String {
+        match self.link.ask(request, version).await {
+            Some(answer) => tell::produced(&answer.responses[0].partition_responses[0]),
+            None => "hangs up".to_owned(),
+        }
+    }
+
+    pub(crate) fn produce(&self, records: Bytes, acks: i16) -> ProduceRequest {
+        let partition = ProducePartition { index: self.partition, records: Some(Spliced::from(records)) };
+        let topic =
+            ProduceTopic { name: self.topic.clone(), topic_id: self.id, partition_data: vec![partition] };
+        ProduceRequest { acks, timeout_ms: 30_000, topic_data: vec![topic], ..ProduceRequest::default() }
+    }
+
+    pub(crate) async fn fetch(&mut self, offset: i64) -> String {
+        self.fetch_up_to(offset, 1 << 20).await
+    }
+
+    pub(crate) async fn fetch_up_to(&mut self, offset: i64, max_bytes: i32) -> String {
+        tell::fetched(&self.fetch_answer(offset, max_bytes).await)
+    }
+
+    pub(crate) async fn fetch_answer(&mut self, offset: i64, max_bytes: i32) -> FetchPartitionResponse {
+        let request = self.fetch_request(offset, max_bytes);
+        self.link.call(&request, FETCH).await.responses.remove(0).partitions.remove(0)
+    }
+
+    pub(crate) fn fetch_request(&self, offset: i64, max_bytes: i32) -> FetchRequest {
+        let partition = FetchPartition {
+            partition: self.partition,
+            fetch_offset: offset,
+            partition_max_bytes: max_bytes,
+            ..FetchPartition::default()
+        };
+        let topic = FetchTopic { topic: self.topic.clone(), topic_id: self.id, partitions: vec![partition] };
+        FetchRequest { topics: vec![topic], ..FetchRequest::default() }
+    }
+
+    /// ListOffsets; times are told as what they are past `since`.
+    pub(crate) async fn offset(&mut self, timestamp: i64, since: i64) -> String {
+        tell::offset(&self.offset_answer(timestamp, LIST_OFFSETS).await, since)
+    }
+
+    pub(crate) async fn end(&mut self) -> i64 {
+        self.offset_answer(LATEST, LIST_OFFSETS).await.offset
+    }
+
+    pub(crate) async fn offset_answer(
+        &mut self,
+        timestamp: i64,
+        version: i16,
+    ) -> ListOffsetsPartitionResponse {
+        let request = self.list_offsets(timestamp);
+        self.link.call(&request, version).await.topics.remove(0).partitions.remove(0)
+    }
+
+    pub(crate) fn list_offsets(&self, timestamp: i64) -> ListOffsetsRequest {
+        let partition = ListOffsetsPartition {
+            partition_index: self.partition,
+            timestamp,
+            ..ListOffsetsPartition::default()
+        };
+        let topic = ListOffsetsTopic { name: self.topic.clone(), partitions: vec![partition] };
+        ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() }
+    }
+
+    /// OffsetForLeaderEpoch.
+    pub(crate) async fn epoch_end(&mut self, leader_epoch: i32, current: i32) -> String {
+        let partition = OffsetForLeaderPartition {
+            partition: self.partition,
+            current_leader_epoch: current,
+            leader_epoch,
+        };
+        let topic = OffsetForLeaderTopic { topic: self.topic.clone(), partitions: vec![partition] };
+        let request = OffsetForLeaderEpochRequest { replica_id: -1, topics: vec![topic] };
+        tell::epoch_end(&self.link.call(&request, 4).await.topics[0].partitions[0])
+    }
+
+    pub(crate) async fn delete_records(&mut self, before: i64) -> String {
+        let partition = DeleteRecordsPartition { partition_index: self.partition, offset: before };
+        let topic = DeleteRecordsTopic { name: self.topic.clone(), partitions: vec![partition] };
+        let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 30_000 };
+        let answer = self.link.call(&request, 2).await;
+        let partition = &answer.topics[0].partitions[0];
+        format!("{}, low watermark {}", tell::code(partition.error_code), partition.low_watermark)
+    }
+
+    pub(crate) async fn producers(&mut self) -> String {
+        let topic =
+            DescribeProducersTopic { name: self.topic.clone(), partition_indexes: vec![self.partition] };
+        let request = DescribeProducersRequest { topics: vec![topic] };
+        tell::active_producers(&self.link.call(&request, 0).await.topics[0].partitions[0])
+    }
+
+    /// A new producer id.
+    pub(crate) async fn producer_id(&mut self) -> i64 {
+        producer_id(&mut self.link).await
+    }
+}
+
+pub(crate) const EARLIEST: i64 = -2;
+pub(crate) const LATEST: i64 = -1;
+pub(crate) const MAX_TIMESTAMP: i64 = -3;
+
+/// A new producer id, of no transactional id.
+pub(crate) async fn producer_id(link: &mut Broker) -> i64 {
+    let request = InitProducerIdRequest {
+        transactional_id: None,
+        transaction_timeout_ms: 60_000,
+        ..InitProducerIdRequest::default()
+    };
+    // Right after its start a broker has no ids to give yet.
+    until("there are ids", async || {
+        let answer = link.call(&request, 4).await;
+        match answer.error_code {
+            ErrorCode::NONE => Some(answer.producer_id),
+            code => {
+                assert_eq!(code, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
+                None
+            }
+        }
+    })
+    .await
+}
+
+/// The time of the records of [`batch`].
+pub(crate) const TIME: i64 = 1_750_000_000_000;
+pub(crate) const NO_HEADERS: [(&str, &str); 0] = [];
+
+/// `count` records of the same time.
+pub(crate) fn batch(count: u8) -> EncodedBatch {
+    let mut batch = BatchBuilder::new(Compression::None);
+    for index in 0..count {
+        batch.push(TIME, Some(&[index]), Some(b"value"), NO_HEADERS);
+    }
+    batch.finish().unwrap()
+}
+
+/// A record at each of these times.
+pub(crate) fn batch_at(times: &[i64]) -> EncodedBatch {
+    let mut batch = BatchBuilder::new(Compression::None);
+    for time in times {
+        batch.push(*time, None, Some(b"value"), NO_HEADERS);
+    }
+    batch.finish().unwrap()
+}

@@ -1,0 +1,308 @@
+//! What brokers do, in a table of scenarios: recorded from real Kafka, and asked of the embedded cluster.
+//!
+//! A scenario is a function that makes requests of brokers and writes down what it sees, in lines without anything random.
+//! On real brokers a run compares the lines with those of the file of that version, `tests/fidelity/VERSION.txt`, or writes
+//! the file if `KWAL_RECORD=1` is set; so nobody *says* what Kafka does. The embedded cluster is held against the same files,
+//! in its dialect of that version and under a paused clock, without any broker.
+//!
+//! A new scenario is a function in one of the files here and its name in the table; then a run that records.
+
+mod acts;
+mod administration;
+mod appends;
+mod connections;
+mod coordinators;
+mod log;
+mod producers;
+mod reading;
+mod recording;
+mod tell;
+mod throttling;
+mod topics;
+mod world;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kwal_testkit::{Dialect, EmbeddedCluster};
+use kwal_tests::kafka::{Kafka, Version};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+use self::recording::{RECORD, Recording, difference};
+use self::world::{Place, World};
+
+scenarios! {
+    connections: [
+        versions_that_are_listed,
+        api_versions_of_an_unknown_version,
+        api_versions_of_odd_software,
+        versions_that_the_broker_lacks,
+        an_unknown_api,
+        frames_of_odd_lengths,
+        a_body_that_cannot_be_read,
+        answers_in_order,
+        no_answer_to_acks_0,
+        a_failed_append_with_acks_0,
+        one_request_at_a_time,
+    ]
+    throttling: [appends_over_the_quota, fetches_over_the_quota]
+    producers: [
+        sequences_of_a_known_producer,
+        a_duplicate_is_known_by_its_numbers,
+        any_sequence_of_an_unknown_producer,
+        sequences_begin_again_after_the_last,
+        epochs,
+        a_fence,
+        a_fence_after_all_records_are_deleted,
+        producer_ids,
+        two_in_flight_of_a_fresh_producer,
+    ]
+    appends: [
+        batches_that_are_refused,
+        batches_of_odd_counts,
+        acks,
+        batches_without_a_producer,
+        log_append_time,
+        times_far_from_now,
+        times_that_a_topic_does_not_take,
+        records_of_a_compacted_topic,
+        codecs,
+        a_topic_with_a_codec_of_its_own,
+        zstd_of_old_versions,
+        transactional_batches_outside_of_a_transaction,
+        several_partitions_in_a_request,
+        appends_to_what_is_not_there,
+        appends_by_topic_id,
+    ]
+    reading: [
+        fetches,
+        limits_of_a_whole_request,
+        a_long_poll,
+        a_long_poll_that_ends_early,
+        offsets,
+        offsets_of_old_and_odd_kinds,
+        leader_epochs_of_one_leader,
+        fetches_with_epochs,
+        fetches_of_what_is_not_there,
+        fetches_by_topic_id,
+        fetch_sessions,
+        deleted_records,
+    ]
+    topics: [
+        topics_made,
+        topics_with_settings,
+        topics_with_assignments,
+        a_topic_named_twice,
+        topic_names_that_collide,
+        topics_deleted,
+        a_topic_made_again,
+        metadata_of_unknown_topics,
+        metadata_by_topic_id,
+        metadata_of_no_topics,
+        a_topic_made_by_asking,
+    ]
+    administration: [
+        partitions_added,
+        settings_described,
+        settings_changed,
+        the_cluster_described,
+        producers_described,
+        sasl_where_there_is_none,
+    ]
+    coordinators: [
+        coordinators_found,
+        names_and_epochs,
+        times_of_transactions,
+        a_fence_by_name,
+        an_epoch_raised_past_the_coordinator,
+    ]
+}
+
+/// A scenario of the table.
+struct Scenario {
+    name: &'static str,
+    run: for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = ()> + 'a>>,
+}
+
+/// The scenarios that the embedded cluster cannot play yet, or plays otherwise, and as which Kafka.
+const LACKING: &[(&str, &[Version])] = &[
+    ("a_body_that_cannot_be_read", BOTH),
+    ("a_fence_by_name", BOTH),
+    ("a_topic_with_a_codec_of_its_own", BOTH),
+    ("an_epoch_raised_past_the_coordinator", BOTH),
+    ("appends_over_the_quota", BOTH),
+    ("batches_of_odd_counts", BOTH),
+    ("coordinators_found", BOTH),
+    ("epochs", BOTH),
+    ("fetches_over_the_quota", BOTH),
+    ("leader_epochs_of_one_leader", BOTH),
+    ("metadata_of_unknown_topics", BOTH),
+    ("names_and_epochs", BOTH),
+    ("offsets", BOTH),
+    ("offsets_of_old_and_odd_kinds", BOTH),
+    ("producers_described", BOTH),
+    ("sasl_where_there_is_none", BOTH),
+    ("sequences_of_a_known_producer", BOTH),
+    ("settings_described", BOTH),
+    ("times_far_from_now", &[Version::V3_9_2]),
+    ("times_of_transactions", BOTH),
+    ("topics_deleted", BOTH),
+    ("topics_with_settings", BOTH),
+    ("transactional_batches_outside_of_a_transaction", BOTH),
+    ("versions_that_are_listed", BOTH),
+    ("zstd_of_old_versions", BOTH),
+];
+
+const BOTH: &[Version] = &[Version::V3_9_2, Version::V4_3_1];
+
+macro_rules! scenarios {
+    ($($module:ident: [$($name:ident),* $(,)?])*) => {
+        /// All scenarios, in the order of the files.
+        const TABLE: &[Scenario] = &[$($(
+            Scenario { name: stringify!($name), run: |world| Box::pin($module::$name(world)) },
+        )*)*];
+
+        mod real {
+            #[test]
+            #[cfg_attr(not(kwal_integration), ignore = "needs a broker: TEST_INTEGRATION=1")]
+            #[cfg_attr(
+                all(kwal_integration, kwal_external),
+                ignore = "needs brokers of its own: not those of KAFKA_CONNECT"
+            )]
+            fn v3_9_2() {
+                super::on_real_brokers(kwal_tests::kafka::Version::V3_9_2);
+            }
+
+            #[test]
+            #[cfg_attr(not(kwal_integration), ignore = "needs a broker: TEST_INTEGRATION=1")]
+            #[cfg_attr(
+                all(kwal_integration, kwal_external),
+                ignore = "needs brokers of its own: not those of KAFKA_CONNECT"
+            )]
+            fn v4_3_1() {
+                super::on_real_brokers(kwal_tests::kafka::Version::V4_3_1);
+            }
+        }
+
+        mod embedded {
+            mod v3_9_2 {
+                $($(#[test]
+                fn $name() {
+                    super::super::on_embedded_brokers(kwal_tests::kafka::Version::V3_9_2, stringify!($name));
+                })*)*
+            }
+
+            mod v4_3_1 {
+                $($(#[test]
+                fn $name() {
+                    super::super::on_embedded_brokers(kwal_tests::kafka::Version::V4_3_1, stringify!($name));
+                })*)*
+            }
+        }
+    };
+}
+use scenarios;
+
+/// Plays all scenarios on real brokers and compares with the file, or writes it.
+fn on_real_brokers(version: Version) {
+    // One version after the other: there are waits in them that a busy machine should not stretch.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let kafka = Kafka::shared(version);
+    let mut seen = Vec::new();
+    let mut failed = String::new();
+    kwal_tests::run(
+        &format!("fidelity of {version}"),
+        LocalSet::new().run_until(async {
+            let room = Arc::new(Semaphore::new(6));
+            let playing: Vec<_> = TABLE
+                .iter()
+                .map(|scenario| {
+                    let room = Arc::clone(&room);
+                    let play = async move {
+                        let _room = room.acquire_owned().await.unwrap();
+                        play(scenario, Place::Real(kafka)).await
+                    };
+                    (scenario.name, spawn_local(play))
+                })
+                .collect();
+            for (name, playing) in playing {
+                match playing.await.unwrap() {
+                    Ok(lines) => seen.push((name.to_owned(), lines)),
+                    Err(end) => failed.push_str(&end),
+                }
+            }
+        }),
+    );
+    assert!(failed.is_empty(), "Kafka {version}:\n{failed}");
+    let seen = Recording::new(seen);
+    if std::env::var(RECORD).is_ok_and(|value| value == "1") {
+        seen.write(version);
+        return;
+    }
+    let difference = Recording::read(version).compare(&seen);
+    assert!(
+        difference.is_empty(),
+        "Kafka {version} does not do what the file says of it (-); if it is right, record again with {RECORD}=1:\n{difference}"
+    );
+}
+
+/// Plays one scenario on the embedded brokers and compares with the file.
+fn on_embedded_brokers(version: Version, name: &str) {
+    let scenario = TABLE.iter().find(|scenario| scenario.name == name).unwrap();
+    let recording = Recording::read(version);
+    let recorded = recording.of(name).unwrap_or_else(|| panic!("record it first, by a run with {RECORD}=1"));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let played = LocalSet::new().block_on(&runtime, async {
+        let dialect = match version {
+            Version::V3_9_2 => Dialect::kafka_3_9(),
+            Version::V4_3_1 => Dialect::kafka_4_3(),
+        };
+        let broker = EmbeddedCluster::builder().dialect(dialect).auto_create_topics(true).start_in_memory();
+        play(scenario, Place::Embedded(broker.unwrap())).await
+    });
+    let difference = match played {
+        Ok(seen) => difference(name, recorded, &seen, same_but_for_words),
+        Err(end) => end,
+    };
+    let lacking = LACKING.iter().any(|(lacking, versions)| *lacking == name && versions.contains(&version));
+    match lacking {
+        true => assert!(!difference.is_empty(), "{name} is as in Kafka now: take it off the list"),
+        false => assert!(difference.is_empty(), "not as in Kafka {version} (-):\n{difference}"),
+    }
+}
+
+/// The one difference that is meant: the model explains its refusals in words of its own, and some that Kafka does not explain.
+fn same_but_for_words(recorded: &str, seen: &str) -> bool {
+    let words = |line: &str| line.matches('“').count();
+    without_words(recorded) == without_words(seen) && words(recorded) <= words(seen)
+}
+
+fn without_words(line: &str) -> String {
+    let mut parts = line.split('“');
+    let mut kept = parts.next().unwrap_or_default().trim_end().to_owned();
+    for part in parts {
+        kept.push_str(part.split_once('”').map_or("", |(_, rest)| rest).trim_end());
+    }
+    kept
+}
+
+/// What a scenario sees; or what it saw until it failed, as text.
+async fn play(scenario: &'static Scenario, place: Place) -> Result<Vec<String>, String> {
+    let lines = Rc::new(RefCell::new(Vec::new()));
+    let mut world = World::new(place, Rc::clone(&lines));
+    let playing: JoinHandle<()> = spawn_local(async move { (scenario.run)(&mut world).await });
+    match playing.await {
+        Ok(()) => Ok(lines.take()),
+        Err(_) => Err(format!(
+            "{} failed (see its panic above) after:\n{}\n",
+            scenario.name,
+            lines.take().join("\n")
+        )),
+    }
+}
