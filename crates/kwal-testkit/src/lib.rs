@@ -38,6 +38,8 @@
 //! # }
 //! ```
 //!
+//! Whether what a client was told agrees with what is on the logs in the end, [`check`] judges, of any client and any broker.
+//!
 //! # How true it is
 //!
 //! | | as Kafka | not, or not yet |
@@ -56,6 +58,7 @@
 //! the broker look into batches of these codecs.
 
 mod broker;
+pub mod check;
 mod cluster;
 mod dialect;
 mod doctest;

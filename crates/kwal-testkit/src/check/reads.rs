@@ -1,0 +1,260 @@
+//! Holds what readers got against what lies on the logs.
+
+use super::{
+    End, Log, Rule, Told, Value,
+    judge::{Facts, Loss, Partition, ReaderFacts, Step},
+    logs::{Judged, is_empty, record_at},
+    verdict::Bench,
+};
+
+pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, bench: &mut Bench<'a>) {
+    for reader in &facts.readers {
+        let partition = &facts.partitions[reader.partition];
+        let Some((log_event, log)) = partition.log else { continue };
+        let Some(missing) = &judged.missing[reader.partition] else { continue };
+        let position = Some(reader.reader.offset);
+        let since = reader.event;
+        let mut judge = Judge {
+            facts,
+            partition,
+            log_event,
+            log,
+            missing,
+            reader,
+            bench,
+            position,
+            since,
+            diverged: None,
+        };
+        for (event, step) in &reader.steps {
+            match step {
+                Step::Read(records, next) => judge.read(*event, records, *next),
+                Step::Told(told) => judge.told(*event, *told),
+                Step::Seek(offset) => judge.go_on_at(Some(*offset)),
+            }
+            judge.since = *event;
+        }
+    }
+    for writer in &facts.writers {
+        let partition = &facts.partitions[writer.partition];
+        if let Some(event) = writer.lost.filter(|_| partition.losses.is_empty()) {
+            bench.violated(Rule::FalseAlarm, [(event, None)], || {
+                format!("{} was told of a loss, and nothing is known to have been lost", writer.id)
+            });
+        }
+    }
+}
+
+/// Judges one reader.
+struct Judge<'a, 'b, 'c> {
+    facts: &'b Facts<'a>,
+    partition: &'b Partition<'a>,
+    log_event: usize,
+    log: &'a Log,
+    /// The offsets where acknowledged records should be and are not.
+    missing: &'b [i64],
+    reader: &'b ReaderFacts<'a>,
+    bench: &'b mut Bench<'c>,
+    /// Where it stands, if that is known.
+    position: Option<i64>,
+    /// Its event before: what it gets now was not asked for earlier.
+    since: usize,
+    /// What it has seen since it was told last, and is lost.
+    diverged: Option<Diverged>,
+}
+
+#[derive(Clone, Copy)]
+struct Diverged {
+    /// The first of it.
+    offset: i64,
+    /// When it was seen.
+    seen: usize,
+    /// The event by which the last of it was lost.
+    lost: usize,
+    recreated: bool,
+}
+
+impl Judge<'_, '_, '_> {
+    fn violated(&mut self, rule: Rule, event: usize, offset: i64, message: impl FnOnce() -> String) {
+        let events = [(event, Some(offset)), (self.log_event, Some(offset))];
+        self.bench.violated(rule, events, message);
+    }
+
+    fn read(&mut self, event: usize, records: &[(i64, Value)], next: i64) {
+        let id = self.reader.id;
+        if !records.is_empty() || self.position != Some(next) {
+            self.goes_on(event);
+        }
+        let first = records.first().map_or(next, |(offset, _)| *offset);
+        let mut cursor = self.position.unwrap_or(first);
+        for (offset, value) in records {
+            if *offset < cursor {
+                self.violated(Rule::ReadOnce, event, *offset, || {
+                    format!("{id} got {value} at {offset}, when it should have gone on at {cursor}")
+                });
+                continue;
+            }
+            self.passed_over(event, cursor, *offset);
+            self.seen(event, *offset, value);
+            cursor = offset.saturating_add(1);
+        }
+        if next < cursor {
+            self.violated(Rule::ReadOnce, event, next, || {
+                format!("{id} went back to {next}, when it should have gone on at {cursor}")
+            });
+        } else {
+            self.passed_over(event, cursor, next);
+        }
+        let end = self.log.offsets.end;
+        if next > end && event < self.log_event && self.partition.lost(self.since, end).is_none() {
+            self.violated(Rule::ReadEvery, event, end, || {
+                format!("{id} stands at {next}, and the log ends at {end}")
+            });
+        }
+        self.position = Some(next);
+    }
+
+    /// There is nothing between that it should have got.
+    fn passed_over(&mut self, event: usize, from: i64, to: i64) {
+        if from >= to {
+            return;
+        }
+        let records = &self.log.records;
+        let first = records.partition_point(|(offset, _)| *offset < from);
+        let on_log = records[first..].iter().map(|(offset, _)| *offset).take_while(|offset| *offset < to);
+        let first = self.missing.partition_point(|offset| *offset < from);
+        let missing = self.missing[first..].iter().copied().take_while(|offset| *offset < to);
+        let missing = missing.filter(|offset| record_at(self.log, *offset).is_none());
+        let passed =
+            on_log.chain(missing).filter(|offset| self.partition.lost(self.since, *offset).is_none());
+        let (count, first) =
+            passed.fold((0_usize, i64::MAX), |(count, first), offset| (count + 1, first.min(offset)));
+        if count > 0 {
+            let id = self.reader.id;
+            self.violated(Rule::ReadEvery, event, first, || {
+                format!("{id} passed from {from} to {to} over {count} records, that at {first} first")
+            });
+        }
+    }
+
+    /// A record is what is on the log, or what was there.
+    fn seen(&mut self, event: usize, offset: i64, value: &Value) {
+        let on_log = record_at(self.log, offset);
+        if on_log == Some(value) {
+            return;
+        }
+        let lost = self.partition.lost(self.since, offset);
+        // Nothing but a loss excuses that something else is there now. Where there is nothing now, something may have been.
+        let excused = lost.is_some()
+            || on_log.is_none()
+                && (offset < self.log.offsets.start
+                    || is_empty(self.log, offset)
+                    || self.missing.binary_search(&offset).is_ok()
+                    || offset >= self.log.offsets.end && event > self.log_event);
+        if excused && self.may_have_been(offset, value) {
+            // What is deleted or compacted by now shows nothing.
+            if let Some(loss) = lost.filter(|_| on_log.is_some() || offset >= self.log.offsets.end) {
+                self.note(event, offset, loss);
+            }
+            return;
+        }
+        let id = self.reader.id;
+        self.violated(Rule::ReadTrue, event, offset, || match on_log {
+            Some(there) => format!("{id} got {value} at {offset}, where {there} is"),
+            None => format!("{id} got {value} at {offset}, where no such record has been"),
+        });
+    }
+
+    /// Whether a record, by what its writer was told, may have been at an offset.
+    fn may_have_been(&self, offset: i64, value: &Value) -> bool {
+        let Some((append, record)) = self.facts.owner(value) else {
+            return self.partition.barriers.iter().any(|barrier| barrier.offset == offset);
+        };
+        let append = &self.facts.appends[append];
+        match append.outcome() {
+            Some(End::Acked { base_offset }) => base_offset.saturating_add(record as i64) == offset,
+            Some(End::NotAppended | End::Withdrawn) => false,
+            Some(End::Unknown | End::Dropped) | None => true,
+        }
+    }
+
+    /// It has seen what is lost.
+    fn note(&mut self, seen: usize, offset: i64, loss: &Loss) {
+        let diverged =
+            self.diverged.get_or_insert(Diverged { offset, seen, lost: loss.event, recreated: false });
+        if offset < diverged.offset {
+            (diverged.offset, diverged.seen) = (offset, seen);
+        }
+        if loss.event >= diverged.lost {
+            (diverged.lost, diverged.recreated) = (loss.event, loss.recreated);
+        }
+    }
+
+    /// It goes on without having been told anything.
+    fn goes_on(&mut self, event: usize) {
+        let Some(diverged) = self.diverged.filter(|diverged| self.since > diverged.lost) else { return };
+        self.diverged = None;
+        if self.reader.reader.bare && !diverged.recreated {
+            return;
+        }
+        let Diverged { offset, seen, lost, .. } = diverged;
+        let id = self.reader.id;
+        let events = [(seen, Some(offset)), (lost, None), (event, None), (self.log_event, Some(offset))];
+        self.bench.violated(Rule::Truncation, events, || {
+            format!("{id} goes on, and has not been told that what it got from {offset} on was lost")
+        });
+    }
+
+    fn told(&mut self, event: usize, told: Told) {
+        let id = self.reader.id;
+        let losses = &self.partition.losses;
+        match told {
+            Told::Error => {}
+            Told::OutOfRange => {
+                let position = self.position.filter(|position| {
+                    let end = self.partition.acked_end(self.since);
+                    (self.log.offsets.start..=end).contains(position)
+                });
+                if let Some(position) = position.filter(|_| losses.is_empty() && event < self.log_event) {
+                    self.violated(Rule::FalseAlarm, event, position, || {
+                        format!("{id} was told that {position} is out of range, and it never was")
+                    });
+                }
+                self.go_on_at(None);
+            }
+            Told::Truncated { diverged_at } => {
+                if losses.is_empty() {
+                    self.violated(Rule::FalseAlarm, event, diverged_at, || {
+                        format!("{id} was told of a loss, and nothing is known to have been lost")
+                    });
+                }
+                if let Some(diverged) =
+                    self.diverged.filter(|diverged| diverged.lost < event && diverged.offset < diverged_at)
+                {
+                    let Diverged { offset, seen, .. } = diverged;
+                    let events = [(seen, Some(offset)), (event, None), (self.log_event, Some(offset))];
+                    self.bench.violated(Rule::Truncation, events, || {
+                        format!("{id} was told of a loss from {diverged_at} on, and what it got at {offset} was lost")
+                    });
+                }
+                self.go_on_at(Some(diverged_at));
+            }
+            Told::Recreated => {
+                if !losses.iter().any(|loss| loss.recreated) {
+                    let position = self.position.unwrap_or_default();
+                    self.violated(Rule::FalseAlarm, event, position, || {
+                        format!(
+                            "{id} was told that the topic was made again, and it is not known to have been"
+                        )
+                    });
+                }
+                self.go_on_at(None);
+            }
+        }
+    }
+
+    fn go_on_at(&mut self, position: Option<i64>) {
+        self.position = position;
+        self.diverged = None;
+    }
+}

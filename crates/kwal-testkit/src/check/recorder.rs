@@ -1,0 +1,157 @@
+//! Recording while it happens.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{AppendId, End, Event, History, Place, Value, WriterId};
+
+/// A [`History`] that many tasks record together, with the times of tokio's clock, paused or not.
+///
+/// It knows no client, so it serves any. What an append comes to is recorded best by who awaits it, as soon as it is there:
+///
+/// ```
+/// use kwal_testkit::check::{Expect, Log, Recorder};
+///
+/// # async fn append(value: &str) -> Result<i64, bool> { if value == "b" { Err(true) } else { Ok(0) } }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let recorder = Recorder::new();
+/// let writer = recorder.now().writer(("wal", 0));
+///
+/// for value in ["a", "b"] {
+///     let ticket = recorder.submit(writer, [value]);
+///     match append(value).await {
+///         Ok(offset) => ticket.acked(offset),
+///         Err(true) => ticket.unknown(),
+///         Err(false) => ticket.not_appended(),
+///     }
+/// }
+/// // Given up: if a future that holds a ticket is dropped, that is recorded.
+/// drop(recorder.submit(writer, ["c"]));
+///
+/// recorder.now().log(Log::new(("wal", 0), 0..2, [(0, "a"), (1, "b")]));
+/// let verdict = recorder.now().check(&Expect::default());
+/// verdict.assert();
+/// assert_eq!((verdict.tally().acked, verdict.tally().unknown, verdict.tally().dropped), (1, 1, 1));
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    start: Instant,
+    history: Arc<Mutex<History>>,
+}
+
+impl Recorder {
+    /// Times are counted from now on.
+    pub fn new() -> Self {
+        Self { start: Instant::now(), history: Arc::default() }
+    }
+
+    /// The history, to record what happens now or to have it checked. The lock is not to be held across an await.
+    pub fn now(&self) -> MutexGuard<'_, History> {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.at(self.elapsed());
+        history
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// An append whose place is fixed, as [`History::submit`].
+    pub fn submit(&self, writer: WriterId, records: impl IntoIterator<Item = impl Into<Value>>) -> Ticket {
+        self.append(writer, Place::Fixed, records)
+    }
+
+    /// An append that waits in turn, as [`History::queue`].
+    pub fn queue(&self, writer: WriterId, records: impl IntoIterator<Item = impl Into<Value>>) -> Ticket {
+        self.append(writer, Place::InTurn, records)
+    }
+
+    /// An append whose place is open, as [`History::start`].
+    pub fn start(&self, writer: WriterId, records: impl IntoIterator<Item = impl Into<Value>>) -> Ticket {
+        self.append(writer, Place::Open, records)
+    }
+
+    fn append(
+        &self,
+        writer: WriterId,
+        place: Place,
+        records: impl IntoIterator<Item = impl Into<Value>>,
+    ) -> Ticket {
+        // Not under the lock, in case the iterator asks for it.
+        let records: Vec<Value> = records.into_iter().map(Into::into).collect();
+        let append = {
+            let mut history = self.now();
+            match place {
+                Place::Fixed => history.submit(writer, records),
+                Place::InTurn => history.queue(writer, records),
+                Place::Open => history.start(writer, records),
+            }
+        };
+        Ticket { recorder: self.clone(), append, end: End::Dropped }
+    }
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An append that is under way. Dropping it records that the caller has given it up.
+#[must_use = "a dropped ticket records that the append was given up"]
+pub struct Ticket {
+    recorder: Recorder,
+    append: AppendId,
+    /// What is recorded when it is dropped.
+    end: End,
+}
+
+impl Ticket {
+    /// Which one it is.
+    pub fn append(&self) -> AppendId {
+        self.append
+    }
+
+    /// It is on the log, its first record at this offset.
+    pub fn acked(self, base_offset: i64) {
+        self.ends(End::Acked { base_offset });
+    }
+
+    /// It failed, and is not on the log.
+    pub fn not_appended(self) {
+        self.ends(End::NotAppended);
+    }
+
+    /// It failed, and may be on the log.
+    pub fn unknown(self) {
+        self.ends(End::Unknown);
+    }
+
+    /// The caller gave it up before its place was fixed.
+    pub fn withdrawn(self) {
+        self.ends(End::Withdrawn);
+    }
+
+    fn ends(mut self, end: End) {
+        self.end = end;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.recorder.now().push(Event::End { append: self.append, end: self.end });
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ticket({})", self.append)
+    }
+}

@@ -1,0 +1,449 @@
+//! A history as text, one event a line, and back.
+
+use std::{fmt, ops::Range, str::FromStr, time::Duration};
+
+use super::{
+    AppendId, CallId, End, Event, History, Log, Place, Reader, ReaderId, Told, TopicPartition, Value, Writer,
+    WriterId, value::unescape,
+};
+
+/// A line that is no event of a [`History`].
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("line {line} of the history: {problem}")]
+pub struct ParseError {
+    /// Which line, from 1 on.
+    pub line: usize,
+    problem: String,
+}
+
+impl FromStr for History {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let mut history = Self::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (at, event) =
+                Words::new(line).event().map_err(|problem| ParseError { line: number + 1, problem })?;
+            history.at(at).push(event);
+        }
+        Ok(history)
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.events().iter().try_for_each(|(at, event)| writeln!(f, "{} {event}", Seconds(*at)))
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_event(f, self, |_, _| true)
+    }
+}
+
+/// An event in short: of many records, the few around an offset, or else the first.
+pub(super) struct Around<'a>(pub(super) &'a Event, pub(super) Option<i64>);
+
+impl fmt::Display for Around<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_event(f, self.0, |index, offset| match (self.1, offset) {
+            (Some(around), Some(offset)) => around.abs_diff(offset) <= NEIGHBOURS,
+            _ => index <= 2 * NEIGHBOURS as usize,
+        })
+    }
+}
+
+/// How many records are shown in short on either side of the one in question.
+const NEIGHBOURS: u64 = 3;
+
+/// In seconds, without needless zeros.
+pub(super) struct Seconds(pub(super) Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:09}", self.0.as_secs(), self.0.subsec_nanos());
+        f.pad(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+impl Seconds {
+    fn parse(text: &str) -> Option<Duration> {
+        let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(seconds) || !digits(fraction) || fraction.len() > 9 {
+            return None;
+        }
+        Some(Duration::new(seconds.parse().ok()?, format!("{fraction:0<9}").parse().ok()?))
+    }
+}
+
+/// Writes an event with those of its records that `shown` takes, by index and offset.
+fn write_event(
+    f: &mut fmt::Formatter<'_>,
+    event: &Event,
+    shown: impl Fn(usize, Option<i64>) -> bool,
+) -> fmt::Result {
+    match event {
+        Event::Writer { id, writer } => {
+            write!(f, "writer {id} {}", writer.partition)?;
+            if let Some(deadline) = writer.deadline {
+                write!(f, " deadline={}", Seconds(deadline))?;
+            }
+            if let Some(name) = &writer.exclusive {
+                write!(f, " exclusive={name}")?;
+            }
+            f.write_str(if writer.on_failure_continue { " continue" } else { "" })
+        }
+        Event::Submit { append, writer, place, records } => {
+            let verb = match place {
+                Place::Fixed => "submit",
+                Place::InTurn => "queue",
+                Place::Open => "start",
+            };
+            write!(f, "{verb} {append} {writer}")?;
+            let mut left_out = false;
+            for (index, value) in records.iter().enumerate() {
+                match shown(index, None) {
+                    true => write!(f, " {value}")?,
+                    false => left_out = true,
+                }
+            }
+            f.write_str(if left_out { " …" } else { "" })
+        }
+        Event::End { append, end } => match end {
+            End::Acked { base_offset } => write!(f, "acked {append} {base_offset}"),
+            End::NotAppended => write!(f, "not-appended {append}"),
+            End::Unknown => write!(f, "unknown {append}"),
+            End::Dropped => write!(f, "dropped {append}"),
+            End::Withdrawn => write!(f, "withdrawn {append}"),
+        },
+        Event::Fenced { writer } => write!(f, "fenced {writer}"),
+        Event::Lost { writer } => write!(f, "lost {writer}"),
+        Event::Barrier { writer, offset } => write!(f, "barrier {writer} {offset}"),
+        Event::Reader { id, reader } => {
+            write!(f, "reader {id} {} {}", reader.partition, reader.offset)?;
+            f.write_str(if reader.bare { " bare" } else { "" })
+        }
+        Event::Read { reader, records, next_offset } => {
+            write!(f, "read {reader} {next_offset}")?;
+            write_records(f, records, shown)
+        }
+        Event::Told { reader, told } => match told {
+            Told::OutOfRange => write!(f, "told {reader} out-of-range"),
+            Told::Truncated { diverged_at } => write!(f, "told {reader} truncated {diverged_at}"),
+            Told::Recreated => write!(f, "told {reader} recreated"),
+            Told::Error => write!(f, "told {reader} error"),
+        },
+        Event::Seek { reader, offset } => write!(f, "seek {reader} {offset}"),
+        Event::Call { id, what, deadline } => write!(f, "call {id} {} {what}", Seconds(*deadline)),
+        Event::Returned { call } => write!(f, "returned {call}"),
+        Event::Truncated { partition, offset } => write!(f, "truncated {partition} {offset}"),
+        Event::Deleted { partition, before } => write!(f, "deleted {partition} {before}"),
+        Event::Recreated { partition } => write!(f, "recreated {partition}"),
+        Event::Log(log) => {
+            write!(f, "log {} {} {}", log.partition, log.offsets.start, log.offsets.end)?;
+            for (index, Range { start, end }) in log.empty.iter().enumerate() {
+                if shown(index, Some(*start)) {
+                    write!(f, " empty={start}..{end}")?;
+                }
+            }
+            write_records(f, &log.records, shown)
+        }
+    }
+}
+
+fn write_records(
+    f: &mut fmt::Formatter<'_>,
+    records: &[(i64, Value)],
+    shown: impl Fn(usize, Option<i64>) -> bool,
+) -> fmt::Result {
+    let (mut next, mut left_out) = (None, false);
+    for (index, (offset, value)) in records.iter().enumerate() {
+        if !shown(index, Some(*offset)) {
+            left_out = true;
+            continue;
+        }
+        if left_out {
+            f.write_str(" …")?;
+            left_out = false;
+            next = None;
+        }
+        if next != Some(*offset) {
+            write!(f, " @{offset}")?;
+        }
+        write!(f, " {value}")?;
+        next = offset.checked_add(1);
+    }
+    f.write_str(if left_out { " …" } else { "" })
+}
+
+/// The words of a line that are still to be read.
+struct Words<'a>(std::str::SplitAsciiWhitespace<'a>);
+
+impl<'a> Words<'a> {
+    fn new(line: &'a str) -> Self {
+        Self(line.split_ascii_whitespace())
+    }
+
+    fn event(mut self) -> Result<(Duration, Event), String> {
+        let at = self.seconds("the time in seconds")?;
+        let verb = self.next("what happened")?;
+        let event = match verb {
+            "writer" => Event::Writer { id: WriterId(self.id('w')?), writer: self.writer()? },
+            "submit" => self.submit(Place::Fixed)?,
+            "queue" => self.submit(Place::InTurn)?,
+            "start" => self.submit(Place::Open)?,
+            "acked" => {
+                let append = AppendId(self.id('a')?);
+                Event::End { append, end: End::Acked { base_offset: self.offset()? } }
+            }
+            "not-appended" => Event::End { append: AppendId(self.id('a')?), end: End::NotAppended },
+            "unknown" => Event::End { append: AppendId(self.id('a')?), end: End::Unknown },
+            "dropped" => Event::End { append: AppendId(self.id('a')?), end: End::Dropped },
+            "withdrawn" => Event::End { append: AppendId(self.id('a')?), end: End::Withdrawn },
+            "fenced" => Event::Fenced { writer: WriterId(self.id('w')?) },
+            "lost" => Event::Lost { writer: WriterId(self.id('w')?) },
+            "barrier" => Event::Barrier { writer: WriterId(self.id('w')?), offset: self.offset()? },
+            "reader" => Event::Reader { id: ReaderId(self.id('r')?), reader: self.reader()? },
+            "read" => {
+                let (reader, next_offset) = (ReaderId(self.id('r')?), self.offset()?);
+                Event::Read { reader, next_offset, records: self.records()? }
+            }
+            "told" => Event::Told { reader: ReaderId(self.id('r')?), told: self.told()? },
+            "seek" => Event::Seek { reader: ReaderId(self.id('r')?), offset: self.offset()? },
+            "call" => {
+                let (id, deadline) = (CallId(self.id('c')?), self.seconds("the deadline in seconds")?);
+                Event::Call { id, deadline, what: value(self.next("what is called")?)? }
+            }
+            "returned" => Event::Returned { call: CallId(self.id('c')?) },
+            "truncated" => Event::Truncated { partition: self.partition()?, offset: self.offset()? },
+            "deleted" => Event::Deleted { partition: self.partition()?, before: self.offset()? },
+            "recreated" => Event::Recreated { partition: self.partition()? },
+            "log" => Event::Log(self.log()?),
+            _ => return Err(format!("{verb:?} is no event")),
+        };
+        match self.0.next() {
+            Some(word) => Err(format!("{word:?} is one word too many")),
+            None => Ok((at, event)),
+        }
+    }
+
+    fn next(&mut self, what: &str) -> Result<&'a str, String> {
+        self.0.next().ok_or_else(|| format!("{what} is missing"))
+    }
+
+    fn id(&mut self, letter: char) -> Result<u64, String> {
+        let word = self.next("a number")?;
+        let id = word.strip_prefix(letter).and_then(|number| number.parse().ok());
+        id.ok_or_else(|| format!("{word:?} should be a number behind {letter:?}"))
+    }
+
+    fn offset(&mut self) -> Result<i64, String> {
+        let word = self.next("an offset")?;
+        offset(word)
+    }
+
+    fn seconds(&mut self, what: &str) -> Result<Duration, String> {
+        seconds(self.next(what)?)
+    }
+
+    fn partition(&mut self) -> Result<TopicPartition, String> {
+        let word = self.next("a topic and partition")?;
+        let parsed = word.rsplit_once('-').and_then(|(topic, partition)| {
+            let topic = String::from_utf8(unescape(topic)?).ok()?;
+            Some(TopicPartition { topic, partition: partition.parse().ok()? })
+        });
+        parsed.ok_or_else(|| format!("{word:?} is no topic and partition"))
+    }
+
+    fn writer(&mut self) -> Result<Writer, String> {
+        let mut writer = Writer::new(self.partition()?);
+        for word in self.0.by_ref() {
+            writer = match word.split_once('=') {
+                Some(("deadline", time)) => writer.deadline(seconds(time)?),
+                Some(("exclusive", name)) => writer.exclusive(value(name)?),
+                None if word == "continue" => writer.on_failure_continue(),
+                _ => return Err(format!("{word:?} says nothing of a writer")),
+            };
+        }
+        Ok(writer)
+    }
+
+    fn submit(&mut self, place: Place) -> Result<Event, String> {
+        let (append, writer) = (AppendId(self.id('a')?), WriterId(self.id('w')?));
+        let records = self.0.by_ref().map(value).collect::<Result<_, _>>()?;
+        Ok(Event::Submit { append, writer, place, records })
+    }
+
+    fn reader(&mut self) -> Result<Reader, String> {
+        let reader = Reader::new(self.partition()?, self.offset()?);
+        match self.0.next() {
+            None => Ok(reader),
+            Some("bare") => Ok(reader.bare()),
+            Some(word) => Err(format!("{word:?} says nothing of a reader")),
+        }
+    }
+
+    fn told(&mut self) -> Result<Told, String> {
+        match self.next("what it was told")? {
+            "out-of-range" => Ok(Told::OutOfRange),
+            "truncated" => Ok(Told::Truncated { diverged_at: self.offset()? }),
+            "recreated" => Ok(Told::Recreated),
+            "error" => Ok(Told::Error),
+            word => Err(format!("{word:?} is nothing that a reader is told")),
+        }
+    }
+
+    fn log(&mut self) -> Result<Log, String> {
+        let (partition, start, end) = (self.partition()?, self.offset()?, self.offset()?);
+        let mut empty = Vec::new();
+        let mut rest = self.0.clone();
+        while let Some(word) = rest.next().and_then(|word| word.strip_prefix("empty=")) {
+            let ends = word.split_once("..").ok_or_else(|| format!("{word:?} are no offsets"))?;
+            empty.push(offset(ends.0)?..offset(ends.1)?);
+            self.0 = rest.clone();
+        }
+        Ok(Log { partition, offsets: start..end, empty, records: self.records()? })
+    }
+
+    fn records(&mut self) -> Result<Vec<(i64, Value)>, String> {
+        let mut next = None;
+        let mut records = Vec::new();
+        for word in self.0.by_ref() {
+            if let Some(at) = word.strip_prefix('@') {
+                next = Some(offset(at)?);
+            } else {
+                let at = next.ok_or_else(|| format!("the offset of {word:?} is missing"))?;
+                records.push((at, value(word)?));
+                next = i64::checked_add(at, 1);
+            }
+        }
+        Ok(records)
+    }
+}
+
+fn value(word: &str) -> Result<Value, String> {
+    Value::parse(word).ok_or_else(|| format!("{word:?} is no value"))
+}
+
+fn offset(word: &str) -> Result<i64, String> {
+    word.parse().map_err(|_| format!("{word:?} is no offset"))
+}
+
+fn seconds(word: &str) -> Result<Duration, String> {
+    Seconds::parse(word).ok_or_else(|| format!("{word:?} are no seconds"))
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+
+    const ALL: &str = "\
+0 writer w7 wal-0 deadline=60 exclusive=me continue
+0 writer w8 a-b%25c-12
+0.5 submit a3 w7 x y
+0.5 queue a4 w7 z
+0.500000001 start a5 w8 \"\" %20
+1 acked a3 5
+1 not-appended a4
+1 unknown a5
+1.25 dropped a6
+1.25 withdrawn a7
+2 fenced w7
+2 lost w7
+2 barrier w7 9
+2 reader r0 wal-0 0
+2 reader r1 wal-0 4 bare
+3 read r0 9 @5 x y @8 z
+3 read r0 9
+3 told r0 out-of-range
+3 told r0 truncated -1
+3 told r0 recreated
+3 told r0 error
+3 seek r0 9
+4 call c0 10 fetch
+4 returned c0
+5 truncated wal-0 3
+5 deleted wal-0 3
+5 recreated wal-0
+18446744073709551615 log wal-0 3 12 empty=3..5 empty=7..8 @5 x y @8 z
+";
+
+    #[test]
+    fn every_event_comes_back_from_its_line() {
+        let history: History = ALL.parse().unwrap();
+        assert_eq!(history.to_string(), ALL);
+        assert_eq!(history.events().len(), ALL.lines().count());
+        let mut longer = history.clone();
+        assert_eq!(longer.writer(("wal", 0)), WriterId(9), "numbers go on behind those that were read");
+    }
+
+    #[test]
+    fn the_line_that_is_wrong_is_named() {
+        for (line, problem) in [
+            ("x submit a0 w0", "\"x\" are no seconds"),
+            ("1.0000000001 fenced w0", "\"1.0000000001\" are no seconds"),
+            ("1", "what happened is missing"),
+            ("1 went", "\"went\" is no event"),
+            ("1 acked a0", "an offset is missing"),
+            ("1 acked 0 5", "\"0\" should be a number behind 'a'"),
+            ("1 acked a0 5 6", "\"6\" is one word too many"),
+            ("1 writer w0 wal", "\"wal\" is no topic and partition"),
+            ("1 writer w0 wal-0 soon", "\"soon\" says nothing of a writer"),
+            ("1 read r0 5 x", "the offset of \"x\" is missing"),
+            ("1 read r0 5 @5 %", "\"%\" is no value"),
+            ("1 log wal-0 0 1 empty=3", "\"3\" are no offsets"),
+        ] {
+            let error = format!("\n# fine\n{line}\n").parse::<History>().unwrap_err();
+            assert_eq!(error.to_string(), format!("line 3 of the history: {problem}"));
+        }
+    }
+
+    #[test]
+    fn nothing_that_can_be_read_makes_it_panic() {
+        let mut rng = Rng::with_seed(1);
+        for _ in 0..1_000 {
+            let mut text = ALL.as_bytes().to_vec();
+            for _ in 0..rng.usize(1..20) {
+                let at = rng.usize(..text.len());
+                match rng.u8(..3) {
+                    0 => text[at] = rng.u8(..128),
+                    1 => drop(text.remove(at)),
+                    _ => text.insert(at, b" @%=-.9\n"[rng.usize(..8)]),
+                }
+            }
+            let text = String::from_utf8(text).unwrap();
+            for line in text.lines() {
+                if let Ok(history) = line.parse::<History>() {
+                    assert_eq!(history.to_string().parse::<History>().as_ref(), Ok(&history), "{line}");
+                    let _ = history.check(&Default::default()).to_string();
+                }
+            }
+            if let Ok(history) = text.parse::<History>() {
+                let _ = history.check(&Default::default()).to_string();
+            }
+        }
+    }
+
+    #[test]
+    fn in_short_the_neighbours_of_an_offset_are_shown() {
+        let log = Log::new(("wal", 0), 0..100, (0..100).map(|offset| (offset, offset)));
+        let log = Event::Log(log.empty(3..4).empty(52..53));
+        let text = Around(&log, Some(50)).to_string();
+        assert_eq!(text, "log wal-0 0 100 empty=52..53 … @47 47 48 49 50 51 52 53 …");
+        let append = Event::Submit {
+            append: AppendId(0),
+            writer: WriterId(0),
+            place: Place::Fixed,
+            records: (0..100).map(Value::from).collect(),
+        };
+        assert_eq!(Around(&append, None).to_string(), "submit a0 w0 0 1 2 3 4 5 6 …");
+    }
+}

@@ -1,0 +1,406 @@
+//! Makes histories that are right, by seed: a model of a log, of writers and of readers that do as they should.
+
+use std::{collections::VecDeque, time::Duration};
+
+use fastrand::Rng;
+use kwal_testkit::check::{AppendId, Expect, History, Log, Reader, ReaderId, Tally, Told, Writer, WriterId};
+
+/// Which things may happen that not every history should have.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Weather {
+    /// Unclean elections, deleted records, topics made again.
+    pub(crate) losses: bool,
+    /// How many records an append has at the most.
+    pub(crate) batch: usize,
+    pub(crate) steps: usize,
+}
+
+/// A history that is right.
+pub(crate) fn generate(seed: u64, weather: Weather) -> History {
+    let mut rng = Rng::with_seed(seed);
+    let mut history = History::new();
+    let mut partitions: Vec<_> = (0..2).map(|number| Partition::new(&mut history, number)).collect();
+    let mut now = Duration::ZERO;
+    for _ in 0..weather.steps {
+        // Much happens at the same instant.
+        if rng.bool() {
+            now += Duration::from_millis(rng.u64(1..10));
+        }
+        history.at(now);
+        let partition = rng.usize(..partitions.len());
+        let mut world = World { history: &mut history, rng: &mut rng, weather };
+        partitions[partition].step(&mut world);
+    }
+    history.at(now + Duration::from_secs(1));
+    for partition in &partitions {
+        history.log(partition.log());
+    }
+    history
+}
+
+struct World<'a> {
+    history: &'a mut History,
+    rng: &'a mut Rng,
+    weather: Weather,
+}
+
+struct Partition {
+    name: (&'static str, i32),
+    /// By offset from 0 on; `None` holds no record.
+    log: Vec<Option<String>>,
+    /// Where its batches begin.
+    batches: Vec<usize>,
+    start: usize,
+    writers: Vec<State>,
+    readers: Vec<ReaderState>,
+    values: usize,
+    takeovers: usize,
+}
+
+struct State {
+    id: WriterId,
+    exclusive: bool,
+    goes_on: bool,
+    ended: bool,
+    /// What is submitted and not on the log.
+    queue: VecDeque<Pending>,
+}
+
+struct Pending {
+    append: AppendId,
+    values: Vec<String>,
+    given_up: bool,
+}
+
+struct ReaderState {
+    id: ReaderId,
+    bare: bool,
+    position: usize,
+    /// From where on what it has seen is lost.
+    diverged: Option<usize>,
+    recreated: bool,
+}
+
+impl Partition {
+    fn new(history: &mut History, number: i32) -> Self {
+        let name = ("wal", number);
+        let writer = |deadline| Writer::new(name).deadline(Duration::from_secs(deadline));
+        let mut writers = Vec::new();
+        for (writer, goes_on) in [(writer(60), false), (writer(90).on_failure_continue(), true)] {
+            let id = history.writer(writer);
+            writers.push(State { id, exclusive: false, goes_on, ended: false, queue: VecDeque::new() });
+        }
+        let mut readers = Vec::new();
+        for bare in [false, true] {
+            let reader = Reader::new(name, 0);
+            let id = history.reader(if bare { reader.bare() } else { reader });
+            readers.push(ReaderState { id, bare, position: 0, diverged: None, recreated: false });
+        }
+        Self {
+            name,
+            log: Vec::new(),
+            batches: Vec::new(),
+            start: 0,
+            writers,
+            readers,
+            values: 0,
+            takeovers: 0,
+        }
+    }
+
+    fn land(&mut self, batch: impl IntoIterator<Item = Option<String>>) {
+        self.batches.push(self.log.len());
+        self.log.extend(batch);
+    }
+
+    fn step(&mut self, world: &mut World<'_>) {
+        let writer = world.rng.usize(..self.writers.len());
+        let reader = world.rng.usize(..self.readers.len());
+        match world.rng.u8(..100) {
+            0..35 => self.submit(writer, world),
+            35..65 => self.serve(writer, world),
+            65..68 => self.give_up(writer, world),
+            68..70 => self.land([None]),
+            70..72 => self.take_over(world),
+            72..95 => self.read(reader, world),
+            95 => world.history.told(self.readers[reader].id, Told::Error),
+            96 if world.weather.losses => self.truncate(world),
+            97 if world.weather.losses => {
+                self.start = world.rng.usize(self.start..=self.log.len());
+                world.history.deleted(self.name, self.start as i64);
+            }
+            98 if world.weather.losses && world.rng.u8(..4) == 0 => self.recreate(world),
+            _ => {}
+        }
+    }
+
+    fn submit(&mut self, writer: usize, world: &mut World<'_>) {
+        let values: Vec<_> = (0..world.rng.usize(1..=world.weather.batch))
+            .map(|_| {
+                self.values += 1;
+                format!("{}-{}", self.name.1, self.values)
+            })
+            .collect();
+        let state = &mut self.writers[writer];
+        let append = match world.rng.u8(..10) {
+            0 => {
+                let append = world.history.queue(state.id, &values);
+                world.history.withdrawn(append);
+                return;
+            }
+            1 => world.history.queue(state.id, &values),
+            2 => world.history.start(state.id, &values),
+            _ => world.history.submit(state.id, &values),
+        };
+        if state.ended {
+            world.history.not_appended(append);
+        } else {
+            state.queue.push_back(Pending { append, values, given_up: false });
+        }
+    }
+
+    /// The next of a writer lands or does not, and its caller is told.
+    fn serve(&mut self, writer: usize, world: &mut World<'_>) {
+        let Some(pending) = self.writers[writer].queue.pop_front() else { return };
+        let base = self.log.len() as i64;
+        let fate = world.rng.u8(..20);
+        if fate < 16 {
+            self.land(pending.values.iter().cloned().map(Some));
+        }
+        match (pending.given_up, fate) {
+            (false, 0..14) => return world.history.acked(pending.append, base),
+            (true, 0..16) => return,
+            _ => {}
+        }
+        // It is known to have failed before its caller is told: what is submitted in between, at the same instant, is not
+        // behind it.
+        let behind = if self.writers[writer].goes_on {
+            VecDeque::new()
+        } else {
+            std::mem::take(&mut self.writers[writer].queue)
+        };
+        if world.rng.bool() {
+            self.submit(writer, world);
+        }
+        if !pending.given_up {
+            match fate {
+                14..18 => world.history.unknown(pending.append),
+                _ => world.history.not_appended(pending.append),
+            }
+        }
+        fail(behind, world);
+    }
+
+    fn give_up(&mut self, writer: usize, world: &mut World<'_>) {
+        let queue = &mut self.writers[writer].queue;
+        if queue.is_empty() {
+            return;
+        }
+        let index = world.rng.usize(..queue.len());
+        if !std::mem::replace(&mut queue[index].given_up, true) {
+            world.history.dropped(queue[index].append);
+        }
+    }
+
+    /// Another holder of the name.
+    fn take_over(&mut self, world: &mut World<'_>) {
+        self.takeovers += 1;
+        let id = world.history.writer(Writer::new(self.name).exclusive("me"));
+        let offset = self.log.len() as i64;
+        self.land([Some(format!("barrier-{}", self.takeovers))]);
+        for earlier in self.writers.iter_mut().filter(|writer| writer.exclusive && !writer.ended) {
+            let behind = std::mem::take(&mut earlier.queue);
+            world.history.fenced(earlier.id);
+            earlier.ended = true;
+            fail(behind, world);
+        }
+        world.history.barrier(id, offset);
+        self.writers.push(State {
+            id,
+            exclusive: true,
+            goes_on: false,
+            ended: false,
+            queue: VecDeque::new(),
+        });
+    }
+
+    /// What a reader would get now.
+    fn fetch(&self, reader: usize, world: &mut World<'_>) -> (Vec<(i64, String)>, usize) {
+        let position = self.readers[reader].position;
+        let next = world.rng.usize(position..=self.log.len().min(position + 20));
+        let records = (position..next).filter_map(|offset| Some((offset as i64, self.log[offset].clone()?)));
+        (records.collect(), next)
+    }
+
+    fn in_range(&self, reader: usize) -> bool {
+        (self.start..=self.log.len()).contains(&self.readers[reader].position)
+    }
+
+    fn read(&mut self, reader: usize, world: &mut World<'_>) {
+        let state = &mut self.readers[reader];
+        let told = match (std::mem::take(&mut state.recreated), state.diverged.take(), state.bare) {
+            (true, ..) => Some((Told::Recreated, self.start)),
+            (false, Some(diverged), false) => {
+                let at = diverged.max(self.start);
+                let told = Told::Truncated { diverged_at: diverged as i64 };
+                Some((told, at))
+            }
+            _ if !self.in_range(reader) => {
+                let position = self.readers[reader].position;
+                Some((Told::OutOfRange, position.clamp(self.start, self.log.len())))
+            }
+            _ => None,
+        };
+        let Some((told, position)) = told else {
+            let (records, next) = self.fetch(reader, world);
+            let state = &mut self.readers[reader];
+            state.position = next;
+            return world.history.read(state.id, records, next as i64);
+        };
+        let state = &mut self.readers[reader];
+        world.history.told(state.id, told);
+        world.history.seek(state.id, position as i64);
+        state.position = position;
+    }
+
+    fn truncate(&mut self, world: &mut World<'_>) {
+        // Brokers cut between batches.
+        let ends = self.batches.iter().copied().filter(|offset| *offset >= self.start);
+        let ends: Vec<_> = ends.chain([self.log.len()]).collect();
+        let offset = ends[world.rng.usize(..ends.len())];
+        self.lose(offset, world, |world, name| world.history.truncated(name, offset as i64));
+        for reader in &mut self.readers {
+            if reader.position > offset {
+                let diverged = reader.diverged.map_or(offset, |diverged| diverged.min(offset));
+                reader.diverged = Some(diverged);
+            }
+        }
+    }
+
+    fn recreate(&mut self, world: &mut World<'_>) {
+        self.start = 0;
+        self.lose(0, world, |world, name| world.history.recreated(name));
+        for reader in &mut self.readers {
+            reader.recreated = true;
+        }
+    }
+
+    /// Answers and acknowledgements may be under way while it happens.
+    fn lose(&mut self, offset: usize, world: &mut World<'_>, happened: impl Fn(&mut World<'_>, (&str, i32))) {
+        let under_way: Vec<_> = (0..self.readers.len())
+            .map(|reader| {
+                let state = &self.readers[reader];
+                let answered = state.diverged.is_none() && !state.recreated && self.in_range(reader);
+                (answered && world.rng.bool()).then(|| self.fetch(reader, world))
+            })
+            .collect();
+        let writer = world.rng.usize(..self.writers.len());
+        let acked = if world.rng.bool() { self.writers[writer].queue.pop_front() } else { None };
+        let base = self.log.len() as i64;
+        if let Some(acked) = &acked {
+            self.land(acked.values.iter().cloned().map(Some));
+        }
+        self.log.truncate(offset);
+        self.batches.retain(|batch| *batch < offset);
+        happened(world, self.name);
+        if let Some(acked) = acked.filter(|acked| !acked.given_up) {
+            world.history.acked(acked.append, base);
+        }
+        for (reader, read) in self.readers.iter_mut().zip(under_way) {
+            if let Some((records, next)) = read {
+                world.history.read(reader.id, records, next as i64);
+                reader.position = next;
+            }
+        }
+    }
+
+    fn log(&self) -> Log {
+        let records = self.log.iter().enumerate().skip(self.start);
+        let (mut log, mut found) = (Vec::new(), Vec::new());
+        for (offset, value) in records {
+            match value {
+                Some(value) => found.push((offset as i64, value)),
+                None => log.push(offset as i64),
+            }
+        }
+        let all = Log::new(self.name, self.start as i64..self.log.len() as i64, found);
+        log.into_iter().fold(all, |log, offset| log.empty(offset..offset + 1))
+    }
+}
+
+fn fail(behind: VecDeque<Pending>, world: &mut World<'_>) {
+    for pending in behind.into_iter().filter(|pending| !pending.given_up) {
+        world.history.not_appended(pending.append);
+    }
+}
+
+#[test]
+fn what_is_right_passes() {
+    let mut all = Tally::default();
+    let seeds = std::env::var("KWAL_CHECK_SEEDS").map_or(150, |seeds| seeds.parse().unwrap());
+    for seed in 0..seeds {
+        let history = generate(seed, Weather { losses: seed % 3 != 0, batch: 4, steps: 600 });
+        let verdict = history.check(&Expect::default());
+        assert!(verdict.holds(), "seed {seed}: {verdict}");
+        let tally = verdict.tally();
+        all.acked += tally.acked;
+        all.not_appended += tally.not_appended;
+        all.unknown += tally.unknown;
+        all.dropped += tally.dropped;
+        all.open += tally.open;
+        all.read += tally.read;
+        if seed < 20 {
+            assert_eq!(history.to_string().parse::<History>().as_ref(), Ok(&history), "seed {seed}");
+        }
+    }
+    for count in [all.acked, all.not_appended, all.unknown, all.dropped, all.open, all.read] {
+        assert!(count > 1_000, "it was always the same: {all}");
+    }
+}
+
+#[test]
+fn a_seed_makes_one_history() {
+    let weather = Weather { losses: true, batch: 4, steps: 600 };
+    assert_eq!(generate(7, weather).to_string(), generate(7, weather).to_string());
+    assert_ne!(generate(7, weather).to_string(), generate(8, weather).to_string());
+}
+
+/// A million records, so that it is seen if anything grows with more than their number.
+#[test]
+fn large_histories_are_judged_in_the_time_that_it_takes_to_look_at_them() {
+    let records = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
+    let mut history = History::new();
+    let name = ("wal", 0);
+    let writer = history.writer(name);
+    let reader = history.reader(Reader::new(name, 0));
+    let mut log = Vec::new();
+    for base in (0..records).step_by(10) {
+        let append = history.submit(writer, base..base + 10);
+        match base % 500 {
+            0 => history.unknown(append),
+            10 => history.not_appended(append),
+            _ => {}
+        }
+        if base % 500 != 10 {
+            let at = log.len() as i64;
+            if base % 500 != 0 {
+                history.acked(append, at);
+            }
+            log.extend((at..).zip(base..base + 10));
+            history.read(reader, log[at as usize..].iter().copied(), log.len() as i64);
+        }
+    }
+    history.log(Log::new(name, 0..log.len() as i64, log.clone()));
+    let begun = tokio::time::Instant::now();
+    history.check(&Expect::default()).assert();
+    let took = begun.elapsed();
+    println!("{records} records were judged in {took:?}");
+
+    // And if all is wrong with it.
+    log.reverse();
+    history.log(Log::new(name, 0..log.len() as i64, (0..).zip(log.iter().map(|(_, value)| *value))));
+    let begun = tokio::time::Instant::now();
+    let verdict = history.check(&Expect::default());
+    println!("{} violations were found in {:?}", verdict.violations().len(), begun.elapsed());
+    assert!(!verdict.holds());
+}

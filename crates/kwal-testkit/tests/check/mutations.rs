@@ -1,0 +1,472 @@
+//! What is right is made wrong in one place, and convicted of it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fastrand::Rng;
+use kwal_testkit::check::{AppendId, End, Event, Expect, History, Log, Place, Rule, Told, Value, WriterId};
+
+use crate::generator::{Weather, generate};
+
+type Events = Vec<(Duration, Event)>;
+
+/// A mutation: `None` if this history has no place for it.
+type Mutation = fn(&mut Events, &mut Rng) -> Option<()>;
+
+const MUTATIONS: &[(&str, Rule, Mutation)] = &[
+    ("drop an acked record from the log", Rule::Durable, |events, rng| {
+        let (_, base, values) = pick(acked(events), rng)?;
+        let log = log_with(events, &values[0])?;
+        log.records.retain(|(offset, _)| *offset != base);
+        Some(())
+    }),
+    ("drop the barrier from the log", Rule::Durable, |events, rng| {
+        let offsets = events.iter().filter_map(|(_, event)| match event {
+            Event::Barrier { writer, offset } => Some((*writer, *offset)),
+            _ => None,
+        });
+        let (writer, offset) = pick(offsets.collect(), rng)?;
+        let partition = partition_of(events, writer);
+        let log =
+            logs(events).find(|log| (log.partition.topic.clone(), log.partition.partition) == partition)?;
+        log.records.retain(|(at, _)| *at != offset);
+        Some(())
+    }),
+    ("shift an acknowledged offset", Rule::Offset, |events, rng| {
+        let (append, ..) = pick(acked(events), rng)?;
+        match end_of(events, append)? {
+            (_, End::Acked { base_offset }) => *base_offset += if rng.bool() { 1 } else { -1 },
+            _ => return None,
+        }
+        Some(())
+    }),
+    ("put a record on the log once more", Rule::Once, |events, rng| {
+        let (_, _, values) = pick(acked(events), rng)?;
+        append_to_log(log_with(events, &values[0])?, &values[..1]);
+        Some(())
+    }),
+    ("put a batch of unknown outcome on the log once more", Rule::Once, |events, rng| {
+        let ends = ends(events);
+        let unknown =
+            appends(events).into_iter().filter(|(append, ..)| matches!(ends.get(append), Some(End::Unknown)));
+        let (.., values) = pick(unknown.collect(), rng)?;
+        append_to_log(log_with(events, &values[0])?, &values);
+        Some(())
+    }),
+    ("tear a batch in two", Rule::Whole, |events, rng| {
+        let batches = acked(events).into_iter().filter(|(_, _, values)| values.len() > 1);
+        let (_, base, values) = pick(batches.collect(), rng)?;
+        let log = log_with(events, &values[0])?;
+        let last = log.records.iter().position(|(offset, _)| *offset == base + values.len() as i64 - 1)?;
+        let far = rng.usize(..log.records.len());
+        if values.contains(&log.records[far].1) {
+            return None;
+        }
+        let value = log.records[far].1.clone();
+        log.records[far].1 = std::mem::replace(&mut log.records[last].1, value);
+        Some(())
+    }),
+    ("leave half of a batch", Rule::Whole, |events, rng| {
+        let ends = ends(events);
+        let batches = appends(events).into_iter().filter(|(append, _, values)| {
+            values.len() > 1 && matches!(ends.get(append), Some(End::Unknown | End::Dropped))
+        });
+        let (_, _, values) = pick(batches.collect(), rng)?;
+        let log = log_with(events, &values[0])?;
+        log.records.retain(|(_, value)| *value != values[1]);
+        Some(())
+    }),
+    ("swap two batches, on the log and in what was told", Rule::Order, |events, rng| {
+        let one = acked(events)
+            .into_iter()
+            .filter(|(append, _, values)| values.len() == 1 && is_fixed(events, *append));
+        let mut by_writer: BTreeMap<WriterId, Vec<_>> = BTreeMap::new();
+        for (append, base, values) in one {
+            by_writer.entry(writer_of(events, append)?).or_default().push((append, base, values));
+        }
+        let appends = pick(by_writer.into_values().filter(|appends| appends.len() > 1).collect(), rng)?;
+        let index = rng.usize(1..appends.len());
+        let [(a, a_base, a_values), (b, b_base, b_values)] = &appends[index - 1..=index] else { return None };
+        let log = log_with(events, &a_values[0])?;
+        for (offset, value) in &mut log.records {
+            match *offset {
+                offset if offset == *a_base => *value = b_values[0].clone(),
+                offset if offset == *b_base => *value = a_values[0].clone(),
+                _ => {}
+            }
+        }
+        *end_of(events, *a)?.1 = End::Acked { base_offset: *b_base };
+        *end_of(events, *b)?.1 = End::Acked { base_offset: *a_base };
+        Some(())
+    }),
+    ("land after a later one", Rule::Order, |events, rng| {
+        let absent = absent(events, |end| matches!(end, End::Unknown));
+        let (append, values) = pick(absent, rng)?;
+        append_to_log(behind_later(events, append)?, &values);
+        Some(())
+    }),
+    ("fail one of those in flight, and not those behind it", Rule::NoHole, |events, rng| {
+        let all = acked(events);
+        let mut candidates = Vec::new();
+        for (append, base, values) in &all {
+            let ended = end_of(events, *append)?.0;
+            let begun = submitted(events, *append);
+            let behind = all.iter().any(|(other, ..)| {
+                *other > *append
+                    && is_fixed(events, *other)
+                    && writer_of(events, *other) == writer_of(events, *append)
+                    && submitted(events, *other) > begun
+                    && submitted(events, *other) < Some(ended)
+            });
+            if behind && is_fixed(events, *append) && !goes_on(events, *append) {
+                candidates.push((*append, *base, values.clone()));
+            }
+        }
+        let (append, base, values) = pick(candidates, rng)?;
+        *end_of(events, append)?.1 = if rng.bool() { End::NotAppended } else { End::Unknown };
+        let log = log_with(events, &values[0])?;
+        log.records.retain(|(_, value)| !values.contains(value));
+        log.empty.push(base..base + values.len() as i64);
+        log.empty.sort_by_key(|empty| empty.start);
+        Some(())
+    }),
+    ("resurrect what was not appended", Rule::NotAppended, |events, rng| {
+        let (append, values) = pick(absent(events, |end| matches!(end, End::NotAppended)), rng)?;
+        append_to_log(log_of(events, append)?, &values);
+        Some(())
+    }),
+    ("append what was given up in time", Rule::Withdrawn, |events, rng| {
+        let (append, values) = pick(absent(events, |end| matches!(end, End::Withdrawn)), rng)?;
+        append_to_log(log_of(events, append)?, &values);
+        Some(())
+    }),
+    ("end after the deadline", Rule::Deadline, |events, rng| {
+        let all = appends(events).into_iter().filter(|(append, ..)| {
+            let writer = writer_of(events, *append);
+            events.iter().any(|(_, event)| {
+                matches!(event, Event::Writer { id, writer: facts } if Some(*id) == writer && facts.deadline.is_some())
+            })
+        });
+        let (append, ..) = pick(all.collect(), rng)?;
+        let at = submitted(events, append)? + Duration::from_secs(91);
+        let end = events
+            .iter_mut()
+            .find(|(_, event)| matches!(event, Event::End { append: of, .. } if *of == append))?;
+        end.0 = at;
+        Some(())
+    }),
+    ("append behind the barrier of the next", Rule::OneWriter, |events, rng| {
+        let barriers = barriers(events);
+        let earlier = barriers.iter().filter(|(partition, _, offset)| {
+            barriers.iter().any(|(other, _, later)| other == partition && later > offset)
+        });
+        let (_, writer, _) = pick(earlier.cloned().collect(), rng)?;
+        new_append(events, writer, |_| End::Unknown)
+    }),
+    ("append after it was fenced", Rule::Ended, |events, rng| {
+        let fenced = events.iter().filter_map(|(_, event)| match event {
+            Event::Fenced { writer } => Some(*writer),
+            _ => None,
+        });
+        let writer = pick(fenced.collect(), rng)?;
+        new_append(events, writer, |base_offset| End::Acked { base_offset })
+    }),
+    ("pass over one when reading", Rule::ReadEvery, |events, rng| {
+        let records = pick(reads(events), rng)?.0;
+        records.remove(rng.usize(..records.len()));
+        Some(())
+    }),
+    ("pass over one between two reads", Rule::ReadEvery, |events, rng| {
+        let (records, _) = pick(reads(events), rng)?;
+        records.remove(0);
+        Some(())
+    }),
+    ("read one twice", Rule::ReadOnce, |events, rng| {
+        let records = pick(reads(events), rng)?.0;
+        let index = rng.usize(..records.len());
+        records.insert(index, records[index].clone());
+        Some(())
+    }),
+    ("go back by one", Rule::ReadOnce, |events, rng| {
+        let (records, next) = pick(reads(events), rng)?;
+        *next = records.last()?.0;
+        Some(())
+    }),
+    ("read another one", Rule::ReadTrue, |events, rng| {
+        let records = pick(reads(events), rng)?.0;
+        let index = rng.usize(..records.len());
+        records[index].1 = match records.len() {
+            1 => Value::from("another"),
+            len => records[(index + 1) % len].1.clone(),
+        };
+        Some(())
+    }),
+    ("tell of a loss", Rule::FalseAlarm, |events, rng| {
+        let readers = events.iter().filter_map(|(_, event)| match event {
+            Event::Reader { id, .. } => Some(*id),
+            _ => None,
+        });
+        let reader = pick(readers.collect(), rng)?;
+        let told = Told::Truncated { diverged_at: 0 };
+        let event = events
+            .iter()
+            .rposition(|(_, event)| matches!(event, Event::Read { reader: of, .. } if *of == reader))?;
+        let at = events[event].0;
+        events.insert(event + 1, (at, Event::Told { reader, told }));
+        Some(())
+    }),
+    ("put a stranger on the log", Rule::Asked, |events, rng| {
+        let log = pick(logs(events).collect(), rng)?;
+        append_to_log(log, &["stranger".into()]);
+        Some(())
+    }),
+    ("leave an offset without a record", Rule::Asked, |events, rng| {
+        let log = pick(logs(events).collect(), rng)?;
+        log.offsets.end += 1;
+        Some(())
+    }),
+    ("forget a log", Rule::History, |events, _| {
+        events.pop();
+        Some(())
+    }),
+    ("forget a submission", Rule::History, |events, rng| {
+        let (append, ..) = pick(acked(events), rng)?;
+        events.retain(|(_, event)| !matches!(event, Event::Submit { append: of, .. } if *of == append));
+        Some(())
+    }),
+];
+
+#[test]
+fn one_thing_wrong_is_convicted() {
+    let mut tried = vec![0; MUTATIONS.len()];
+    for seed in 0..40 {
+        let history = generate(seed, Weather { losses: false, batch: 3, steps: 400 });
+        for ((name, rule, mutation), tried) in MUTATIONS.iter().zip(&mut tried) {
+            let mut events = history.events().to_vec();
+            if mutation(&mut events, &mut Rng::with_seed(seed)).is_some() {
+                *tried += 1;
+                let verdict = rebuilt(events).check(&Expect::default());
+                assert!(verdict.count(*rule) > 0, "{name}, seed {seed}, is not convicted: {verdict}");
+            }
+        }
+    }
+    for ((name, ..), tried) in MUTATIONS.iter().zip(tried) {
+        assert!(tried > 10, "{name} was possible {tried} times only");
+    }
+}
+
+/// What a reader has seen is lost, and nobody tells it.
+#[test]
+fn a_loss_that_is_not_told_is_convicted() {
+    let mut tried = 0;
+    for seed in 0..250 {
+        let history = generate(seed, Weather { losses: true, batch: 3, steps: 600 });
+        for (index, (_, event)) in history.events().iter().enumerate() {
+            let Event::Told { reader, told: Told::Truncated { diverged_at } } = event else { continue };
+            let (before, after) = (&history.events()[..index], &history.events()[index + 1..]);
+            // What is lost later still hides what was lost now.
+            if after
+                .iter()
+                .any(|(_, event)| matches!(event, Event::Truncated { .. } | Event::Recreated { .. }))
+            {
+                continue;
+            }
+            // What the reader got, and `None` when it was told something.
+            let of_reader = |(_, event): &(Duration, Event)| match event {
+                Event::Read { reader: of, records, .. } if of == reader => Some(Some(records.clone())),
+                Event::Told { reader: of, .. } if of == reader => Some(None),
+                _ => None,
+            };
+            let since = before.iter().rev().filter_map(of_reader).map_while(|read| read);
+            let partition = history.events().iter().find_map(|(_, event)| match event {
+                Event::Reader { id, reader: facts } if id == reader => Some(&facts.partition),
+                _ => None,
+            });
+            let log = after.iter().find_map(|(_, event)| match event {
+                Event::Log(log) if Some(&log.partition) == partition => Some(log),
+                _ => None,
+            });
+            // Where nothing is any more, nothing shows.
+            let shows = |at: i64| {
+                log.is_some_and(|log| {
+                    at >= log.offsets.end || log.records.iter().any(|(offset, _)| *offset == at)
+                })
+            };
+            let saw = since.flatten().any(|(offset, _)| offset >= *diverged_at && shows(offset));
+            // The first answer may have been under way, so that it takes two.
+            let answers =
+                after.iter().filter_map(of_reader).map_while(|read| read).filter(|read| !read.is_empty());
+            if !saw || answers.count() < 2 {
+                continue;
+            }
+            let mut events = history.events().to_vec();
+            events.drain(index..index + 2);
+            tried += 1;
+            let verdict = rebuilt(events).check(&Expect::default());
+            assert!(verdict.count(Rule::Truncation) > 0, "seed {seed}, event {index}: {verdict}");
+        }
+    }
+    assert!(tried > 10, "it was possible {tried} times only");
+}
+
+fn rebuilt(events: Events) -> History {
+    let mut history = History::new();
+    for (at, event) in events {
+        history.at(at).push(event);
+    }
+    history
+}
+
+fn pick<T>(mut from: Vec<T>, rng: &mut Rng) -> Option<T> {
+    if from.is_empty() {
+        return None;
+    }
+    Some(from.swap_remove(rng.usize(..from.len())))
+}
+
+/// All appends with their writers and records.
+fn appends(events: &[(Duration, Event)]) -> Vec<(AppendId, WriterId, Vec<Value>)> {
+    let appends = events.iter().filter_map(|(_, event)| match event {
+        Event::Submit { append, writer, records, .. } => Some((*append, *writer, records.clone())),
+        _ => None,
+    });
+    appends.collect()
+}
+
+/// The acknowledged ones with their offsets and records.
+fn acked(events: &Events) -> Vec<(AppendId, i64, Vec<Value>)> {
+    let ends: BTreeMap<_, _> = ends(events);
+    let acked = appends(events).into_iter().filter_map(|(append, _, values)| match ends.get(&append) {
+        Some(End::Acked { base_offset }) => Some((append, *base_offset, values)),
+        _ => None,
+    });
+    acked.collect()
+}
+
+fn ends(events: &Events) -> BTreeMap<AppendId, End> {
+    let ends = events.iter().filter_map(|(_, event)| match event {
+        Event::End { append, end } => Some((*append, *end)),
+        _ => None,
+    });
+    ends.collect()
+}
+
+/// Those that ended in a way and are not on a log.
+fn absent(events: &mut Events, ended: impl Fn(End) -> bool) -> Vec<(AppendId, Vec<Value>)> {
+    let ends = ends(events);
+    let mut absent = Vec::new();
+    for (append, _, values) in appends(events) {
+        let on_log = logs(events).any(|log| log.records.iter().any(|(_, value)| *value == values[0]));
+        if !on_log && ends.get(&append).is_some_and(|end| ended(*end)) {
+            absent.push((append, values));
+        }
+    }
+    absent
+}
+
+fn end_of(events: &mut Events, append: AppendId) -> Option<(Duration, &mut End)> {
+    events.iter_mut().find_map(|(at, event)| match event {
+        Event::End { append: of, end } if *of == append => Some((*at, end)),
+        _ => None,
+    })
+}
+
+fn submitted(events: &Events, append: AppendId) -> Option<Duration> {
+    events.iter().find_map(|(at, event)| match event {
+        Event::Submit { append: of, .. } if *of == append => Some(*at),
+        _ => None,
+    })
+}
+
+fn is_fixed(events: &Events, append: AppendId) -> bool {
+    events.iter().any(
+        |(_, event)| matches!(event, Event::Submit { append: of, place: Place::Fixed, .. } if *of == append),
+    )
+}
+
+fn writer_of(events: &Events, append: AppendId) -> Option<WriterId> {
+    events.iter().find_map(|(_, event)| match event {
+        Event::Submit { append: of, writer, .. } if *of == append => Some(*writer),
+        _ => None,
+    })
+}
+
+fn goes_on(events: &Events, append: AppendId) -> bool {
+    let writer = writer_of(events, append);
+    events.iter().any(|(_, event)| {
+        matches!(event, Event::Writer { id, writer: facts } if Some(*id) == writer && facts.on_failure_continue)
+    })
+}
+
+fn partition_of(events: &Events, writer: WriterId) -> (String, i32) {
+    let partition = events.iter().find_map(|(_, event)| match event {
+        Event::Writer { id, writer: facts } if *id == writer => Some(facts.partition.clone()),
+        _ => None,
+    });
+    let partition = partition.expect("writers come before what they do");
+    (partition.topic, partition.partition)
+}
+
+fn barriers(events: &Events) -> Vec<((String, i32), WriterId, i64)> {
+    let barriers = events.iter().filter_map(|(_, event)| match event {
+        Event::Barrier { writer, offset } => Some((partition_of(events, *writer), *writer, *offset)),
+        _ => None,
+    });
+    barriers.collect()
+}
+
+fn logs(events: &mut Events) -> impl Iterator<Item = &mut Log> {
+    events.iter_mut().filter_map(|(_, event)| match event {
+        Event::Log(log) => Some(log),
+        _ => None,
+    })
+}
+
+fn log_with<'a>(events: &'a mut Events, value: &Value) -> Option<&'a mut Log> {
+    logs(events).find(|log| log.records.iter().any(|(_, on_log)| on_log == value))
+}
+
+fn log_of(events: &mut Events, append: AppendId) -> Option<&mut Log> {
+    let partition = partition_of(events, writer_of(events, append)?);
+    logs(events).find(|log| (log.partition.topic.clone(), log.partition.partition) == partition)
+}
+
+fn append_to_log(log: &mut Log, values: &[Value]) {
+    let end = log.offsets.end;
+    log.records.extend((end..).zip(values.iter().cloned()));
+    log.offsets.end += values.len() as i64;
+}
+
+/// The log of an append, if one that its writer submitted after it had ended is there.
+fn behind_later(events: &mut Events, append: AppendId) -> Option<&mut Log> {
+    let writer = writer_of(events, append)?;
+    let ended = events
+        .iter()
+        .position(|(_, event)| matches!(event, Event::End { append: of, .. } if *of == append))?;
+    let later = appends(&events[ended..]).into_iter().filter(|(_, of, _)| *of == writer);
+    let later: Vec<_> = later.map(|(.., values)| values[0].clone()).collect();
+    log_of(events, append).filter(|log| log.records.iter().any(|(_, value)| later.contains(value)))
+}
+
+/// A writer submits one more, which lands at the end of its log.
+fn new_append(events: &mut Events, writer: WriterId, end: impl Fn(i64) -> End) -> Option<()> {
+    let append = AppendId(1_000_000);
+    let first_log = events.iter().position(|(_, event)| matches!(event, Event::Log(_)))?;
+    let at = events[first_log].0;
+    let partition = partition_of(events, writer);
+    let log = logs(events).find(|log| (log.partition.topic.clone(), log.partition.partition) == partition)?;
+    let base = log.offsets.end;
+    append_to_log(log, &["more".into()]);
+    let submit = Event::Submit { append, writer, place: Place::Fixed, records: vec!["more".into()] };
+    events.insert(first_log, (at, submit));
+    events.insert(first_log + 1, (at, Event::End { append, end: end(base) }));
+    Some(())
+}
+
+/// The reads that got something.
+fn reads(events: &mut Events) -> Vec<(&mut Vec<(i64, Value)>, &mut i64)> {
+    let reads = events.iter_mut().filter_map(|(_, event)| match event {
+        Event::Read { records, next_offset, .. } if !records.is_empty() => Some((records, next_offset)),
+        _ => None,
+    });
+    reads.collect()
+}

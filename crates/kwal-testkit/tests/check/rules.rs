@@ -1,0 +1,421 @@
+//! For every rule histories that break it and no other, next to such that do not.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use kwal_testkit::check::{Expect, History, Rule};
+
+/// What each history breaks: one rule, or `None`. All have a writer `w0` and a reader `r0` of `wal-0`.
+const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
+    ("nothing happened", None, "1 log wal-0 0 0"),
+    ("acked and not there", Some(Rule::Durable), "1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 0 0"),
+    (
+        "half of it is not there",
+        Some(Rule::Durable),
+        "1 submit a0 w0 x y\n1 acked a0 0\n2 log wal-0 0 1 @0 x",
+    ),
+    ("deleted", None, "1 submit a0 w0 x\n1 acked a0 0\n1 deleted wal-0 1\n2 log wal-0 1 1"),
+    ("deleted, says the log alone", Some(Rule::Durable), "1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 1 1"),
+    ("compacted", None, "1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 0 1 empty=0..1"),
+    ("lost", None, "1 submit a0 w0 x\n1 acked a0 0\n1 truncated wal-0 0\n2 log wal-0 0 0"),
+    (
+        "told late of what is lost",
+        None,
+        "1 submit a0 w0 x\n1 truncated wal-0 0\n1 acked a0 0\n2 log wal-0 0 0",
+    ),
+    (
+        "the loss begins behind it",
+        Some(Rule::Durable),
+        "1 submit a0 w0 x\n1 acked a0 0\n1 truncated wal-0 1\n2 log wal-0 0 0",
+    ),
+    (
+        "submitted after the loss",
+        Some(Rule::Durable),
+        "1 truncated wal-0 0\n1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 0 0",
+    ),
+    ("acked after the log was looked at", None, "1 submit a0 w0 x\n2 log wal-0 0 0\n3 acked a0 0"),
+    (
+        "the last look at the log counts",
+        Some(Rule::Durable),
+        "1 submit a0 w0 x\n2 log wal-0 0 0\n3 acked a0 0\n4 log wal-0 0 0",
+    ),
+    ("the barrier is not there", Some(Rule::Durable), "1 barrier w0 0\n2 log wal-0 0 0"),
+    ("elsewhere", Some(Rule::Offset), "1 submit a0 w0 x\n1 acked a0 1\n2 log wal-0 0 1 @0 x"),
+    ("without an offset", Some(Rule::Offset), "1 submit a0 w0 x\n1 acked a0 -1\n2 log wal-0 0 1 @0 x"),
+    (
+        "two at one offset",
+        Some(Rule::Offset),
+        "1 submit a0 w0 x\n1 acked a0 0\n1 submit a1 w0 y\n1 acked a1 0\n1 deleted wal-0 1\n2 log wal-0 1 1",
+    ),
+    ("twice", Some(Rule::Once), "1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 0 2 @0 x x"),
+    ("twice, the second is told", Some(Rule::Once), "1 submit a0 w0 x\n1 acked a0 1\n2 log wal-0 0 2 @0 x x"),
+    ("twice, nobody knows", Some(Rule::Once), "1 submit a0 w0 x y\n1 unknown a0\n2 log wal-0 0 4 @0 x y x y"),
+    ("half", Some(Rule::Whole), "1 submit a0 w0 x y\n1 unknown a0\n2 log wal-0 0 1 @0 x"),
+    ("half, dropped", Some(Rule::Whole), "1 submit a0 w0 x y\n1 dropped a0\n2 log wal-0 0 1 @0 y"),
+    (
+        "torn",
+        Some(Rule::Whole),
+        "1 submit a0 w0 x y\n1 acked a0 0\n1 submit a1 w0 z\n1 unknown a1\n2 log wal-0 0 3 @0 x z y",
+    ),
+    ("turned round", Some(Rule::Whole), "1 submit a0 w0 x y\n1 acked a0 0\n2 log wal-0 0 2 @0 y x"),
+    ("half deleted", None, "1 submit a0 w0 x y\n1 dropped a0\n1 deleted wal-0 1\n2 log wal-0 1 2 @1 y"),
+    ("half compacted", None, "1 submit a0 w0 x y z\n1 unknown a0\n2 log wal-0 0 3 empty=1..2 @0 x @2 z"),
+    (
+        "out of order",
+        Some(Rule::Order),
+        "1 submit a0 w0 x\n1 submit a1 w0 y\n2 acked a0 1\n2 acked a1 0\n3 log wal-0 0 2 @0 y x",
+    ),
+    (
+        "landed late",
+        Some(Rule::Order),
+        "1 submit a0 w0 x\n2 unknown a0\n2 submit a1 w0 y\n3 acked a1 0\n3 log wal-0 0 2 @0 y x",
+    ),
+    (
+        "out of turn",
+        Some(Rule::Order),
+        "1 queue a0 w0 x\n1 queue a1 w0 y\n2 acked a0 1\n2 acked a1 0\n3 log wal-0 0 2 @0 y x",
+    ),
+    (
+        "at the same time",
+        None,
+        "1 start a0 w0 x\n1 start a1 w0 y\n2 acked a0 1\n2 acked a1 0\n3 log wal-0 0 2 @0 y x",
+    ),
+    (
+        "one after the other",
+        Some(Rule::Order),
+        "1 start a0 w0 x\n1 acked a0 1\n1 start a1 w0 y\n2 acked a1 0\n3 log wal-0 0 2 @0 y x",
+    ),
+    (
+        "of two writers",
+        None,
+        "0 writer w1 wal-0\n1 submit a0 w0 x\n1 acked a0 1\n1 submit a1 w1 y\n2 acked a1 0\n3 log wal-0 0 2 @0 y x",
+    ),
+    (
+        "out of order, and deleted since",
+        Some(Rule::Order),
+        "1 submit a0 w0 x\n1 submit a1 w0 y\n2 acked a0 1\n2 acked a1 0\n2 deleted wal-0 2\n3 log wal-0 2 2",
+    ),
+    (
+        "behind what was not appended",
+        Some(Rule::NoHole),
+        "1 submit a0 w0 x\n1 submit a1 w0 y\n2 not-appended a0\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
+    ),
+    (
+        "behind what is unknown and not there",
+        Some(Rule::NoHole),
+        "1 submit a0 w0 x\n1 submit a1 w0 y\n2 unknown a0\n2 unknown a1\n3 log wal-0 0 1 @0 y",
+    ),
+    (
+        "acked behind what is unknown",
+        Some(Rule::NoHole),
+        "1 submit a0 w0 x\n1 submit a1 w0 y\n2 unknown a0\n2 acked a1 1\n3 log wal-0 0 2 @0 x y",
+    ),
+    (
+        "both in flight, both unknown, both there",
+        None,
+        "1 submit a0 w0 x\n1 submit a1 w0 y\n2 unknown a0\n2 unknown a1\n3 log wal-0 0 2 @0 x y",
+    ),
+    (
+        "behind what was given up and is not there",
+        Some(Rule::NoHole),
+        "1 submit a0 w0 x\n1 submit a1 w0 y\n2 dropped a0\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
+    ),
+    (
+        "behind what was given up in time",
+        None,
+        "1 queue a0 w0 x\n1 submit a1 w0 y\n2 withdrawn a0\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
+    ),
+    (
+        "asked to go on",
+        None,
+        "0 writer w1 wal-0 continue\n1 submit a0 w1 x\n1 submit a1 w1 y\n2 not-appended a0\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
+    ),
+    (
+        "submitted after the error",
+        None,
+        "1 submit a0 w0 x\n2 not-appended a0\n2 submit a1 w0 y\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
+    ),
+    (
+        "submitted when the error came out",
+        None,
+        "1 submit a0 w0 x\n2 submit a1 w0 y\n2 not-appended a0\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
+    ),
+    (
+        "still waiting for room",
+        None,
+        "1 submit a0 w0 x\n1 queue a1 w0 y\n2 not-appended a0\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
+    ),
+    (
+        "not appended and there",
+        Some(Rule::NotAppended),
+        "1 submit a0 w0 x\n1 not-appended a0\n2 log wal-0 0 1 @0 x",
+    ),
+    ("too late", Some(Rule::Deadline), "1 submit a0 w0 x\n11.001 not-appended a0\n12 log wal-0 0 0"),
+    ("just in time", None, "1 submit a0 w0 x\n11 not-appended a0\n12 log wal-0 0 0"),
+    ("never", Some(Rule::Deadline), "1 submit a0 w0 x\n12 log wal-0 0 0"),
+    ("not yet", None, "1 submit a0 w0 x\n2 log wal-0 0 0"),
+    ("a call too late", Some(Rule::Deadline), "1 call c0 5 fetch\n7 returned c0\n8 log wal-0 0 0"),
+    ("a call for ever", Some(Rule::Deadline), "1 call c0 5 fetch\n8 log wal-0 0 0"),
+    ("a call in time", None, "1 call c0 5 fetch\n6 returned c0\n8 log wal-0 0 0"),
+    (
+        "given up in time and there",
+        Some(Rule::Withdrawn),
+        "1 queue a0 w0 x\n1 withdrawn a0\n2 log wal-0 0 1 @0 x",
+    ),
+    (
+        "behind the barrier of another",
+        Some(Rule::OneWriter),
+        "0 writer w1 wal-0 exclusive=me\n0 writer w2 wal-0 exclusive=me\n1 barrier w1 0\n1 submit a0 w1 x\n\
+         2 barrier w2 1\n3 unknown a0\n3 log wal-0 0 3 @0 b1 b2 x",
+    ),
+    (
+        "before the barrier of another",
+        None,
+        "0 writer w1 wal-0 exclusive=me\n0 writer w2 wal-0 exclusive=me\n1 barrier w1 0\n1 submit a0 w1 x\n\
+         2 barrier w2 2\n3 unknown a0\n3 submit a1 w2 y\n4 acked a1 3\n4 log wal-0 0 4 @0 b1 x b2 y",
+    ),
+    (
+        "before its own barrier",
+        Some(Rule::OneWriter),
+        "0 writer w1 wal-0 exclusive=me\n1 barrier w1 1\n1 submit a0 w1 x\n3 acked a0 0\n3 log wal-0 0 2 @0 x b1",
+    ),
+    (
+        "another name, another writer",
+        None,
+        "0 writer w1 wal-0 exclusive=me\n0 writer w2 wal-0 exclusive=you\n1 barrier w1 0\n2 barrier w2 1\n\
+         3 submit a0 w1 x\n3 acked a0 2\n3 log wal-0 0 3 @0 b1 b2 x",
+    ),
+    (
+        "the barrier was lost, and is no more",
+        None,
+        "0 writer w1 wal-0 exclusive=me\n0 writer w2 wal-0 exclusive=me\n1 barrier w1 0\n2 barrier w2 1\n\
+         3 truncated wal-0 1\n3 submit a0 w1 x\n3 acked a0 1\n4 log wal-0 0 2 @0 b1 x",
+    ),
+    (
+        "goes on after it was fenced",
+        Some(Rule::Ended),
+        "1 fenced w0\n1 submit a0 w0 x\n2 acked a0 0\n3 log wal-0 0 1 @0 x",
+    ),
+    (
+        "goes on after a loss",
+        Some(Rule::Ended),
+        "1 truncated wal-0 0\n1 lost w0\n1 submit a0 w0 x\n2 unknown a0\n3 log wal-0 0 1 @0 x",
+    ),
+    ("told of an ack late", None, "1 submit a0 w0 x\n1 fenced w0\n2 acked a0 0\n3 log wal-0 0 1 @0 x"),
+    (
+        "reads",
+        None,
+        "1 submit a0 w0 x y z\n1 acked a0 0\n2 read r0 1 @0 x\n2 read r0 1\n2 read r0 3 @1 y z\n3 log wal-0 0 3 @0 x y z",
+    ),
+    (
+        "passes over one",
+        Some(Rule::ReadEvery),
+        "1 submit a0 w0 x y z\n1 acked a0 0\n2 read r0 3 @0 x @2 z\n3 log wal-0 0 3 @0 x y z",
+    ),
+    (
+        "the next offset passes over one",
+        Some(Rule::ReadEvery),
+        "1 submit a0 w0 x y\n1 acked a0 0\n2 read r0 2 @0 x\n3 log wal-0 0 2 @0 x y",
+    ),
+    (
+        "passes over control records and compacted ones",
+        None,
+        "1 submit a0 w0 x y\n1 acked a0 1\n2 read r0 3 @2 y\n3 log wal-0 0 3 empty=0..2 @2 y",
+    ),
+    ("behind the end", Some(Rule::ReadEvery), "2 read r0 1\n3 log wal-0 0 0"),
+    (
+        "passes over what is deleted, and is not told",
+        Some(Rule::ReadEvery),
+        "1 submit a0 w0 x y\n1 acked a0 0\n1 deleted wal-0 1\n2 read r0 2 @1 y\n3 log wal-0 1 2 @1 y",
+    ),
+    (
+        "is told of what is deleted",
+        None,
+        "1 submit a0 w0 x y\n1 acked a0 0\n1 deleted wal-0 1\n2 told r0 out-of-range\n2 seek r0 1\n2 read r0 2 @1 y\n\
+         3 log wal-0 1 2 @1 y",
+    ),
+    (
+        "has read what is deleted",
+        None,
+        "1 submit a0 w0 x y\n1 unknown a0\n2 read r0 2 @0 x y\n3 deleted wal-0 2\n3 log wal-0 2 2",
+    ),
+    (
+        "goes back by itself",
+        Some(Rule::ReadOnce),
+        "1 submit a0 w0 x\n1 acked a0 0\n2 read r0 1 @0 x\n2 read r0 1 @0 x\n3 log wal-0 0 1 @0 x",
+    ),
+    (
+        "is sent back",
+        None,
+        "1 submit a0 w0 x\n1 acked a0 0\n2 read r0 1 @0 x\n2 seek r0 0\n2 read r0 1 @0 x\n3 log wal-0 0 1 @0 x",
+    ),
+    (
+        "the next offset goes back",
+        Some(Rule::ReadOnce),
+        "1 submit a0 w0 x\n1 acked a0 0\n2 read r0 0 @0 x\n3 log wal-0 0 1 @0 x",
+    ),
+    (
+        "out of order when read",
+        Some(Rule::ReadOnce),
+        "1 submit a0 w0 x y\n1 acked a0 0\n2 seek r0 1\n2 read r0 2 @1 y @0 x\n3 log wal-0 0 2 @0 x y",
+    ),
+    (
+        "reads another one",
+        Some(Rule::ReadTrue),
+        "1 submit a0 w0 x y\n1 acked a0 0\n2 read r0 2 @0 x x\n3 log wal-0 0 2 @0 x y",
+    ),
+    (
+        "reads what has never been there",
+        Some(Rule::ReadTrue),
+        "1 submit a0 w0 x\n1 not-appended a0\n1 deleted wal-0 1\n2 read r0 1 @0 x\n3 log wal-0 1 1",
+    ),
+    ("reads where nothing is", Some(Rule::ReadTrue), "2 read r0 1 @0 marker\n3 log wal-0 0 1 empty=0..1"),
+    (
+        "goes on behind a loss and is not told",
+        Some(Rule::Truncation),
+        "1 submit a0 w0 x y\n1 acked a0 0\n2 read r0 2 @0 x y\n3 truncated wal-0 1\n3 submit a1 w0 v w\n3 acked a1 1\n\
+         4 read r0 2\n5 read r0 3 @2 w\n6 log wal-0 0 3 @0 x v w",
+    ),
+    (
+        "is told too late an offset",
+        Some(Rule::Truncation),
+        "1 submit a0 w0 x y\n1 acked a0 0\n2 read r0 2 @0 x y\n3 truncated wal-0 1\n4 told r0 truncated 2\n5 log wal-0 0 1 @0 x",
+    ),
+    (
+        "is told",
+        None,
+        "1 submit a0 w0 x y\n1 acked a0 0\n2 read r0 2 @0 x y\n3 truncated wal-0 1\n3 submit a1 w0 v w\n3 acked a1 1\n\
+         4 told r0 truncated 1\n5 read r0 3 @1 v w\n6 log wal-0 0 3 @0 x v w",
+    ),
+    (
+        "asked by offset alone",
+        None,
+        "0 reader r1 wal-0 0 bare\n1 submit a0 w0 x y\n1 acked a0 0\n2 read r1 2 @0 x y\n3 truncated wal-0 1\n\
+         3 submit a1 w0 v w\n3 acked a1 1\n4 read r1 2\n5 read r1 3 @2 w\n6 log wal-0 0 3 @0 x v w",
+    ),
+    (
+        "asked by offset alone of a topic made again",
+        Some(Rule::Truncation),
+        "0 reader r1 wal-0 0 bare\n1 submit a0 w0 x\n1 acked a0 0\n2 read r1 1 @0 x\n3 recreated wal-0\n\
+         3 submit a1 w0 v w\n3 acked a1 0\n4 read r1 1\n5 read r1 2 @1 w\n6 log wal-0 0 2 @0 v w",
+    ),
+    (
+        "told of a topic made again",
+        None,
+        "1 submit a0 w0 x\n1 acked a0 0\n2 read r0 1 @0 x\n3 recreated wal-0\n3 told r0 recreated\n3 seek r0 0\n\
+         3 submit a1 w0 v w\n3 acked a1 0\n5 read r0 2 @0 v w\n6 log wal-0 0 2 @0 v w",
+    ),
+    ("no loss", Some(Rule::FalseAlarm), "2 told r0 truncated 0\n3 log wal-0 0 0"),
+    ("no other topic", Some(Rule::FalseAlarm), "2 told r0 recreated\n3 log wal-0 0 0"),
+    ("no loss for a writer", Some(Rule::FalseAlarm), "2 lost w0\n3 log wal-0 0 0"),
+    ("in range", Some(Rule::FalseAlarm), "2 told r0 out-of-range\n3 log wal-0 0 0"),
+    ("out of range", None, "2 seek r0 1\n2 told r0 out-of-range\n3 log wal-0 0 0"),
+    ("an error is told", None, "2 told r0 error\n2 read r0 0\n3 log wal-0 0 0"),
+    ("a stranger", Some(Rule::Asked), "3 log wal-0 0 1 @0 x"),
+    ("an offset that nobody took", Some(Rule::Asked), "3 log wal-0 0 1"),
+    (
+        "on the wrong partition",
+        Some(Rule::Asked),
+        "0 writer w1 wal-1\n1 submit a0 w1 x\n1 unknown a0\n3 log wal-0 0 1 @0 x\n3 log wal-1 0 0",
+    ),
+    ("no log", Some(Rule::History), "1 submit a0 w0 x\n1 acked a0 0"),
+    ("an unknown writer", Some(Rule::History), "1 submit a0 w9 x\n3 log wal-0 0 0"),
+    ("an unknown append", Some(Rule::History), "1 acked a9 0\n3 log wal-0 0 0"),
+    (
+        "ended twice",
+        Some(Rule::History),
+        "1 submit a0 w0 x\n1 acked a0 0\n1 unknown a0\n3 log wal-0 0 1 @0 x",
+    ),
+    (
+        "two of the same value",
+        Some(Rule::History),
+        "1 submit a0 w0 x\n1 unknown a0\n1 submit a1 w0 x\n1 unknown a1\n3 log wal-0 0 0",
+    ),
+    ("two of the same number", Some(Rule::History), "1 writer w0 wal-0\n3 log wal-0 0 0"),
+    ("a log that does not rise", Some(Rule::History), "3 log wal-0 0 2 @1 x @0 y"),
+    ("a record outside of the log", Some(Rule::History), "3 log wal-0 0 1 @1 x"),
+    ("a record where none is", Some(Rule::History), "3 log wal-0 0 1 empty=0..1 @0 x"),
+];
+
+fn history(text: &str) -> History {
+    let all = format!("0 writer w0 wal-0 deadline=10\n0 reader r0 wal-0 0\n{text}");
+    all.parse().expect("one of the lines is no event")
+}
+
+#[test]
+fn each_is_convicted_of_what_it_breaks_and_nothing_else() {
+    for (name, broken, text) in HISTORIES {
+        let history = history(text);
+        let verdict = history.check(&Expect::default());
+        assert!(verdict.broken().eq(*broken), "{name}: {verdict}");
+        if let Some(rule) = broken {
+            assert_eq!(verdict.count(*rule), 1, "{name}: {verdict}");
+            let violation = &verdict.violations()[0];
+            assert_eq!(violation.rule(), *rule);
+            assert!(!violation.events().is_empty(), "{name}: {verdict}");
+            assert!(violation.events().iter().all(|event| *event < history.events().len()), "{name}");
+            let waived = history.check(&Expect::default().waive(*rule));
+            assert_eq!(waived.holds(), *rule != Rule::History, "{name}, waived: {waived}");
+        }
+    }
+}
+
+#[test]
+fn every_rule_is_broken_by_one() {
+    let broken: BTreeSet<_> = HISTORIES.iter().filter_map(|(_, broken, _)| *broken).collect();
+    assert!(broken.iter().eq(Rule::ALL), "{broken:?}");
+}
+
+#[test]
+fn clocks_that_run_are_given_grace() {
+    let late = history("1 submit a0 w0 x\n11.5 not-appended a0\n12 log wal-0 0 0");
+    let hole = history(
+        "1 submit a0 w0 x\n1.7 submit a1 w0 y\n2 not-appended a0\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
+    );
+    for (history, rule) in [(late, Rule::Deadline), (hole, Rule::NoHole)] {
+        for (grace, holds) in [(0, false), (250, false), (500, true)] {
+            let verdict = history.check(&Expect::default().grace(Duration::from_millis(grace)));
+            assert_eq!(verdict.count(rule), usize::from(!holds), "{verdict}");
+        }
+    }
+}
+
+#[test]
+fn without_producer_ids_what_is_lost_is_still_convicted() {
+    let twice =
+        history("1 submit a0 w0 x\n1 submit a1 w0 y\n2 acked a1 1\n2 acked a0 2\n3 log wal-0 0 3 @0 x y x");
+    assert!(!twice.check(&Expect::default()).holds());
+    twice.check(&Expect::at_least_once()).assert();
+    let lost = history("1 submit a0 w0 x\n2 acked a0 0\n3 log wal-0 0 0");
+    assert!(lost.check(&Expect::at_least_once()).broken().eq([Rule::Durable]));
+}
+
+#[test]
+fn a_verdict_is_read_by_a_person() {
+    let mut text = String::from("1 submit a0 w0 x y\n1 acked a0 0\n2 log wal-0 0 1000 @0");
+    for offset in 0..1000 {
+        text.push_str(&format!(" v{offset}"));
+    }
+    let verdict = history(&text).check(&Expect::default());
+    let text = verdict.to_string();
+    assert!(text.len() < 4000, "{text}");
+    let begin = "\
+the contract is broken: 1 appends (1 acknowledged, 0 not appended, 0 unknown, 0 given up, 0 open), 1000 records on the log, 0 read
+
+C1 acknowledged is durable: broken 1 times
+- a0 was acknowledged, and x of it, which should lie at 0, is not on the log
+       3         1 submit a0 w0 x y
+       4         1 acked a0 0
+       5         2 log wal-0 0 1000 @0 v0 v1 v2 v3 …
+
+C11 nothing that was not asked for: broken 1000 times
+- v0 lies at 0, and nobody has submitted it
+       5         2 log wal-0 0 1000 @0 v0 v1 v2 v3 …
+";
+    assert!(text.starts_with(begin), "{text}");
+}
+
+#[test]
+#[should_panic(expected = "x of a0 lies on the log once more, at 1")]
+fn a_test_fails_with_all_there_is_to_say() {
+    history("1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 0 2 @0 x x").check(&Expect::default()).assert();
+}
