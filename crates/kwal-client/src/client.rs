@@ -268,10 +268,12 @@ impl ClientBuilder {
         check_config(&self.config)?;
         #[cfg(feature = "transport-socks5")]
         if let Some(socks5) = self.socks5 {
+            self.config.way = format!(" through the SOCKS5 proxy {}", socks5.proxy());
             self.config.connect = Arc::new(socks5.over(self.config.connect));
         }
         #[cfg(feature = "transport-tls")]
         if let Some(tls) = self.tls {
+            self.config.way.insert_str(0, " by TLS");
             self.config.connect = Arc::new(tls.over(self.config.connect));
         }
         let runtime = self.runtime.unwrap_or_else(Handle::current);

@@ -319,7 +319,10 @@ impl Cluster {
             Ok(Ok(stream)) => stream,
             Ok(Err(source)) => return Err(Error::Connect { at: at(), source: Arc::new(source) }),
             Err(_) => {
-                let source = TransportError::other(address.clone(), TookTooLong(limit));
+                let source = TransportError::other(
+                    address.clone(),
+                    TookTooLong { limit, way: self.config.way.clone() },
+                );
                 return Err(Error::Connect { at: at(), source: Arc::new(source) });
             }
         };
@@ -440,11 +443,14 @@ impl OpenLane<'_> {
 
 /// A connection that was not there in time.
 #[derive(Debug)]
-struct TookTooLong(Duration);
+struct TookTooLong {
+    limit: Duration,
+    way: String,
+}
 
 impl fmt::Display for TookTooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no connection within {:?}", self.0)
+        write!(f, "no connection within {:?}{}", self.limit, self.way)
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) struct Config {
     pub(crate) bootstrap: Vec<HostPort>,
     pub(crate) client_id: String,
     pub(crate) connect: Arc<dyn Connect>,
+    /// How that goes, in words for who waited for a connection in vain.
+    pub(crate) way: String,
     pub(crate) deadlines: Deadlines,
     pub(crate) limits: Limits,
     pub(crate) retry: RetryPolicy,
@@ -24,6 +26,7 @@ impl Default for Config {
             bootstrap: Vec::new(),
             client_id: "kwal".to_owned(),
             connect: Arc::new(Tcp::default()),
+            way: String::new(),
             deadlines: Deadlines::default(),
             limits: Limits::default(),
             retry: RetryPolicy::default(),

@@ -114,7 +114,7 @@ async fn the_time_for_connecting_is_also_that_of_the_handshake() {
     let deadlines = Deadlines { connect, ..Deadlines::default() };
     let builder = ClientBuilder::new(vec!["kafka:9093".to_owned()]).connector(Silent::default());
     let (error, took) = timed(builder.deadlines(deadlines).tls(Ca::new().client()).build()).await;
-    assert!(error.unwrap_err().to_string().contains("no connection within 3s"));
+    assert!(error.unwrap_err().to_string().contains("no connection within 3s by TLS"));
     assert!((connect..connect + Duration::from_millis(10)).contains(&took), "{took:?}");
 }
 
@@ -191,6 +191,18 @@ mod socks5 {
             );
             assert!(!error.is_retriable());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_answer_as_a_proxy_is_named() {
+        let client = ClientBuilder::new(vec!["kafka:9092".to_owned()]).connector(Silent::default());
+        let error = client.tls(Ca::new().client()).socks5_proxy(socks5()).build().await.unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("no connection within 10s by TLS through the SOCKS5 proxy proxy:1080"),
+            "{error}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

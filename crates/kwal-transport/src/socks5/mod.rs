@@ -91,6 +91,11 @@ impl Socks5 {
         self
     }
 
+    /// Where the proxy is.
+    pub fn proxy(&self) -> &HostPort {
+        &self.proxy
+    }
+
     async fn connect_host(&self, to: &HostPort) -> Result<Stream, TransportError> {
         if to.host.is_empty() {
             return Err(InvalidAddress::no_host(to).into());
@@ -180,8 +185,9 @@ impl fmt::Debug for Socks5 {
     }
 }
 
-/// The stream while it is the proxy's: what is written goes out in one piece when an answer is waited for, and the answer
-/// to the request is looked at before fast-socks5 gets it, which takes a code that RFC 1928 does not have for impossible.
+/// The stream while it is the proxy's. What is written goes out in one piece, and the whole of it, when an answer is waited
+/// for. The answer to the request is looked at before fast-socks5 gets it, which panics over codes that RFC 1928 does not
+/// have.
 struct Exchange {
     stream: Stream,
     unsent: Vec<u8>,

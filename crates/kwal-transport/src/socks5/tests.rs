@@ -6,7 +6,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::memory::{self, MemoryNetwork};
+use crate::memory::MemoryNetwork;
 
 const NO_LOGIN: &[u8] = &[5, 0];
 const LOGIN: &[u8] = &[5, 2];
@@ -43,6 +43,24 @@ async fn ip_addresses_go_as_addresses() {
     request.extend([0; 13]);
     request.extend([7, 0x23, 0x84]);
     assert_eq!(writes[1], request);
+}
+
+/// fast-socks5 takes what a write has written for all of it.
+#[tokio::test]
+async fn messages_leave_whole_also_bit_by_bit() {
+    let network = MemoryNetwork::with_buffer(1);
+    let mut listener = network.listen(HostPort::new("proxy", 1080)).unwrap();
+    let proxy = tokio::spawn(async move {
+        let mut stream = listener.accept().await;
+        let mut request = [0; 3 + 5 + 14 + 2];
+        stream.read_exact(&mut request[..3]).await.unwrap();
+        stream.write_all(NO_LOGIN).await.unwrap();
+        stream.read_exact(&mut request[3..]).await.unwrap();
+        stream.write_all(CONNECTED).await.unwrap();
+        request
+    });
+    socks5().over(network).connect(&HostPort::new("kafka.internal", 9092)).await.unwrap();
+    assert_eq!(proxy.await.unwrap()[8..22], *b"kafka.internal");
 }
 
 #[tokio::test]
@@ -295,22 +313,4 @@ impl AsyncWrite for Recorder {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
-}
-
-#[tokio::test]
-async fn partial_writes_are_gone_on_with() {
-    let (near, mut far) = memory::pair(2);
-    let mut exchange = Exchange { stream: near, unsent: Vec::new(), messages: 0, reply: None };
-    let proxy = tokio::spawn(async move {
-        let mut read = Vec::new();
-        while read.len() < 18 {
-            far.read_buf(&mut read).await.unwrap();
-        }
-        read
-    });
-    exchange.write_all(b"0123456789").await.unwrap();
-    exchange.write_all(b"01234567").await.unwrap();
-    exchange.flush().await.unwrap();
-    assert_eq!(exchange.messages, 1);
-    assert_eq!(proxy.await.unwrap(), b"012345678901234567");
 }
