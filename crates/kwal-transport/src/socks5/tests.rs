@@ -1,8 +1,9 @@
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinHandle,
+    time::timeout,
 };
 
 use super::*;
@@ -59,7 +60,8 @@ async fn messages_leave_whole_also_bit_by_bit() {
         stream.write_all(CONNECTED).await.unwrap();
         request
     });
-    socks5().over(network).connect(&HostPort::new("kafka.internal", 9092)).await.unwrap();
+    let (socks5, to) = (socks5().over(network), HostPort::new("kafka.internal", 9092));
+    timeout(Duration::from_secs(10), socks5.connect(&to)).await.unwrap().unwrap();
     assert_eq!(proxy.await.unwrap()[8..22], *b"kafka.internal");
 }
 

@@ -162,8 +162,7 @@ fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
     if let Ok(address) = address.parse::<IpAddr>() {
         return Ok(ServerName::IpAddress(address.into()));
     }
-    let name = host.strip_suffix('.').unwrap_or(host);
-    ServerName::try_from(name.to_owned()).map_err(|_| TlsError::InvalidHost { host: host.to_owned() })
+    ServerName::try_from(host.to_owned()).map_err(|_| TlsError::InvalidHost { host: host.to_owned() })
 }
 
 /// What an error of the handshake means.
