@@ -28,7 +28,7 @@ impl Target {
     /// Those of starting the embedded broker.
     pub async fn all() -> Result<Vec<Self>, Box<dyn Error>> {
         let broker = EmbeddedCluster::builder().start().await?;
-        let bootstrap = vec![broker.bootstrap()];
+        let bootstrap = broker.bootstrap();
         let mut targets =
             vec![Self { name: "embedded broker".to_owned(), bootstrap, _embedded: Some(broker) }];
         if let Ok(named) = env::var("KAFKA_CONNECT")

@@ -23,6 +23,7 @@ use kwal_protocol::{
 #[derive(Clone, Debug)]
 pub struct Dialect {
     apis: BTreeMap<ApiKey, Spoken>,
+    forwards: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,9 +74,9 @@ impl Dialect {
         ])
     }
 
-    /// Kafka 2.8.
+    /// Kafka 2.8, with ZooKeeper: only the [controller](Self::forwarding) makes and deletes topics.
     pub fn kafka_2_8() -> Self {
-        Self::of(&[
+        let dialect = Self::of(&[
             (ApiKey::PRODUCE, 0, 9),
             (ApiKey::FETCH, 0, 12),
             (ApiKey::LIST_OFFSETS, 0, 6),
@@ -90,7 +91,8 @@ impl Dialect {
             (ApiKey::CREATE_PARTITIONS, 0, 3),
             (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
             (ApiKey::DESCRIBE_CLUSTER, 0, 0),
-        ])
+        ]);
+        dialect.forwarding(false)
     }
 
     /// Lists and answers no other versions of an API than these. Versions that were not there before do not appear; if none is
@@ -114,6 +116,14 @@ impl Dialect {
         self
     }
 
+    /// Whether every broker passes on to the controller what only that can do (KIP-500), or answers `NOT_CONTROLLER` unless it
+    /// is the controller itself.
+    #[must_use]
+    pub fn forwarding(mut self, yes: bool) -> Self {
+        self.forwards = yes;
+        self
+    }
+
     /// The versions that are answered, if the API is there at all.
     pub fn versions(&self, api: ApiKey) -> Option<Versions> {
         self.apis.get(&api).map(|spoken| spoken.answered)
@@ -122,6 +132,10 @@ impl Dialect {
     /// The APIs that are there, by rising key.
     pub fn apis(&self) -> impl Iterator<Item = ApiKey> + '_ {
         self.apis.keys().copied()
+    }
+
+    pub(crate) fn forwards(&self) -> bool {
+        self.forwards
     }
 
     pub(crate) fn answers(&self, api: ApiKey, version: i16) -> bool {
@@ -145,7 +159,7 @@ impl Dialect {
             let answered = both(listed, Versions::new(oldest_answered(*api), i16::MAX))?;
             Some((*api, Spoken { listed, answered }))
         });
-        Self { apis: spoken.collect() }
+        Self { apis: spoken.collect(), forwards: true }
     }
 }
 

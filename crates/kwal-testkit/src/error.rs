@@ -5,7 +5,7 @@ use std::io;
 use kwal_protocol::{error_code::ErrorCode, record::BatchError};
 use kwal_transport::{HostPort, TransportError};
 
-/// Why the embedded broker cannot do what a test asks of it.
+/// Why the embedded cluster cannot do what a test asks of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -43,6 +43,18 @@ pub enum Error {
         topic: String,
         /// The index of the partition.
         partition: i32,
+    },
+    /// There is no such broker.
+    #[error("there is no broker {broker}")]
+    UnknownBroker {
+        /// The number of the broker.
+        broker: i32,
+    },
+    /// A broker cannot lead: it is not alive, or its replica is not in sync.
+    #[error("broker {broker} cannot lead: it is not alive, or not in sync")]
+    CannotLead {
+        /// The number of the broker.
+        broker: i32,
     },
     /// A batch cannot be read.
     #[error("a batch cannot be read")]

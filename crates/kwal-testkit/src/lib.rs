@@ -1,6 +1,6 @@
-//! A Kafka broker to embed in tests.
+//! A Kafka cluster to embed in tests.
 //!
-//! [`EmbeddedCluster`] starts in a millisecond, on a free port of 127.0.0.1 for any Kafka client in any language, or in memory
+//! [`EmbeddedCluster`], of one broker or several, starts in a millisecond, on free ports of 127.0.0.1 for any Kafka client in any language, or in memory
 //! for clients that connect through [`kwal_transport`]; in memory, everything goes on under tokio's paused clock as well. What
 //! a test wants to know it can ask afterwards: what lies in the logs, and how many requests it took. What is to go wrong is
 //! one line each: see [`Fault`].
@@ -16,24 +16,24 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let broker = EmbeddedCluster::builder().topic("wal", 2).start().await?;
-//! broker.on(ApiKey::PRODUCE, Fault::LoseReply);
+//! let cluster = EmbeddedCluster::builder().topic("wal", 2).start().await?;
+//! cluster.on(ApiKey::PRODUCE, Fault::LoseReply);
 //!
-//! // Usually a client is given `broker.bootstrap()`. Here a request is made by hand.
+//! // Usually a client is given `cluster.bootstrap()`. Here a request is made by hand.
 //! let mut builder = BatchBuilder::new(Compression::None);
 //! builder.push(1_700_000_000_000, None, Some(b"hello kafka"), &Headers::new());
 //! let batch = ProducePartition { index: 0, records: Some(builder.finish()?.to_bytes().into()) };
 //! let topic = ProduceTopic { name: "wal".to_owned(), partition_data: vec![batch], ..Default::default() };
 //! let request = ProduceRequest { acks: -1, topic_data: vec![topic], ..Default::default() };
 //!
-//! let mut stream = broker.connector().connect(broker.address()).await?;
+//! let mut stream = cluster.connector().connect(&cluster.address(1)?).await?;
 //! stream.write_all_buf(&mut encode_request(&request, 12, 1, Some("me"))?).await?;
 //! assert_eq!(stream.read(&mut [0]).await?, 0, "closed without a reply");
 //!
-//! let records = broker.records("wal", 0)?;
+//! let records = cluster.records("wal", 0)?;
 //! assert_eq!(records[0].value.as_deref(), Some(&b"hello kafka"[..]));
-//! assert_eq!(broker.requests(ApiKey::PRODUCE), 1);
-//! assert_eq!(broker.faults_left(), 0);
+//! assert_eq!(cluster.requests(ApiKey::PRODUCE), 1);
+//! assert_eq!(cluster.faults_left(), 0);
 //! # Ok(())
 //! # }
 //! ```
@@ -49,28 +49,30 @@
 //! | producers | a batch sent again is told apart, five batches back; gaps, old epochs and new epochs that do not begin at 0 are refused; an unknown id may begin anywhere | producers expire only by [`forget_producer`](EmbeddedCluster::forget_producer) |
 //! | batches | one a partition, its checksum, header and records looked at; a wrong newest timestamp is put right; `max.message.bytes`, `LogAppendTime`, keys for compacted topics | refusals say why in words, where Kafka mostly has only the code; `compression.type` changes nothing; in codecs that are not built in, records are not looked at |
 //! | reading | waits for `min_bytes`; the first batch comes whole, the last is cut off at the limit; a fetch may begin inside of a batch; leader epochs (KIP-320), divergence (KIP-595) | no fetch sessions, so all fetches are full ones; nothing is ever deleted by age or size |
-//! | cluster | topic ids (KIP-516), settings, where they come from and their checks, replica assignments | settings of brokers are told and not altered; one broker that leads everything; `min.insync.replicas` changes nothing, as in a cluster of one |
+//! | cluster | brokers that come, go, die and are behind with metadata; elections, leader epochs, in-sync replicas; who is asked in vain says who leads (KIP-951); topic ids (KIP-516), settings, where they come from and their checks, replica assignments | settings of brokers are told and not altered; replicas share one log, so a follower is never behind; `min.insync.replicas` changes nothing; leaders do not move back by themselves |
 //!
-//! Everything stays in memory until the topic is deleted or the broker dropped.
+//! Everything stays in memory until the topic is deleted or the cluster dropped.
 //!
 //! # Features
 //! `compression-gzip`, `compression-lz4`, `compression-snappy`, `decompression-zstd` (all default) and `compression-zstd` let
-//! the broker look into batches of these codecs.
+//! brokers look into batches of these codecs.
 
-mod broker;
 pub mod check;
 mod cluster;
 mod dialect;
 mod doctest;
+mod embedded;
 mod error;
 mod fault;
+mod listen;
 mod log;
 mod producers;
 mod serve;
 mod topic_config;
 
-pub use broker::{EmbeddedCluster, EmbeddedClusterBuilder};
+pub use cluster::Connections;
 pub use dialect::Dialect;
 pub use doctest::doctest;
+pub use embedded::{EmbeddedCluster, EmbeddedClusterBuilder};
 pub use error::Error;
 pub use fault::Fault;

@@ -1,37 +1,36 @@
-//! Where sockets meet the [`Cluster`]: connections are taken, frames read, waits waited for.
+//! Where sockets meet the [`Cluster`]: frames are read, waits waited for, and time told.
 
 use std::{
     io,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    pin::pin,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::{BufMut, Bytes};
-use kwal_transport::{Stream, memory};
+use kwal_transport::Stream;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader, copy, sink},
-    net::TcpListener,
-    sync::watch,
+    sync::{Notify, futures::Notified},
     time::{Instant, sleep, sleep_until},
 };
 
-use crate::cluster::{Answer, Cluster, Now, Waiting};
+use crate::cluster::{Answer, Cluster, Connected, Now, Waiting};
 
 /// What all connections share.
+///
+/// `Notify` wakes those that wait in the order in which they came, so that one run is like the other.
 #[derive(Debug)]
 pub(crate) struct Shared {
     cluster: Mutex<Cluster>,
-    /// Wakes fetches that wait.
-    changes: watch::Sender<()>,
-    /// Ends all connections.
-    pub(crate) disconnect: watch::Sender<()>,
+    /// Wakes requests that wait.
+    changes: Notify,
+    /// Wakes connections to see whether they are over.
+    closed: Notify,
+    /// Wakes the clockwork when something is planned for earlier than it knows.
+    planned: Notify,
     clock: Clock,
     max_frame_len: usize,
-    pub(crate) open: AtomicUsize,
-    pub(crate) accepted: AtomicUsize,
 }
 
 /// Tokio's clock, also told as milliseconds since the epoch.
@@ -55,27 +54,51 @@ impl Clock {
 
 impl Shared {
     pub(crate) fn new(cluster: Cluster, clock: Clock, max_frame_len: usize) -> Self {
-        Self {
-            cluster: Mutex::new(cluster),
-            changes: watch::Sender::new(()),
-            disconnect: watch::Sender::new(()),
-            clock,
-            max_frame_len,
-            open: AtomicUsize::new(0),
-            accepted: AtomicUsize::new(0),
+        let (changes, closed, planned) = (Notify::new(), Notify::new(), Notify::new());
+        Self { cluster: Mutex::new(cluster), changes, closed, planned, clock, max_frame_len }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// The cluster as it is now, for a moment; then all that wait for what was done are woken.
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Cluster) -> T) -> T {
+        let mut cluster = self.lock();
+        cluster.advance(self.now());
+        let before = cluster.next_event();
+        let done = act(&mut cluster);
+        let (changed, closed) = (cluster.take_changed(), cluster.take_closed());
+        let planned = cluster.next_event() != before;
+        drop(cluster);
+        for (notify, needed) in [(&self.closed, closed), (&self.changes, changed), (&self.planned, planned)] {
+            if needed {
+                notify.notify_waiters();
+            }
+        }
+        done
+    }
+
+    /// Waits while a broker is paused.
+    pub(crate) async fn until_running(&self, broker: i32) {
+        loop {
+            let changed = self.changes.notified();
+            if !self.with(|cluster| cluster.is_paused(broker)) {
+                return;
+            }
+            changed.await;
         }
     }
 
-    /// The cluster, for a moment; then fetches that wait for what was done are woken.
-    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Cluster) -> T) -> T {
-        let mut cluster = self.lock();
-        let done = act(&mut cluster);
-        let changed = cluster.take_changed();
-        drop(cluster);
-        if changed {
-            self.changes.send_replace(());
+    /// Waits until a connection is closed from this side.
+    async fn until_closed(&self, connection: Connected) {
+        loop {
+            let closed = self.closed.notified();
+            if !self.with(|cluster| cluster.is_open(connection)) {
+                return;
+            }
+            closed.await;
         }
-        done
     }
 
     fn lock(&self) -> MutexGuard<'_, Cluster> {
@@ -84,44 +107,37 @@ impl Shared {
     }
 }
 
-/// Where connections come from.
-#[derive(Debug)]
-pub(crate) enum Acceptor {
-    Tcp(TcpListener),
-    Memory(memory::Listener),
-}
-
-impl Acceptor {
-    pub(crate) async fn accept(&mut self) -> io::Result<Stream> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok(Stream::new(stream, peer.to_string()))
+/// Lets things happen in a cluster when their time has come.
+pub(crate) async fn clockwork(shared: std::sync::Arc<Shared>) {
+    loop {
+        let planned = shared.planned.notified();
+        let next = shared.with(|cluster| cluster.next_event());
+        let due = async {
+            match next {
+                Some(next) => sleep_until(Instant::from_std(next)).await,
+                None => std::future::pending().await,
             }
-            Self::Memory(listener) => Ok(listener.accept().await),
+        };
+        tokio::select! {
+            biased;
+            () = planned => {}
+            () = due => {}
         }
     }
 }
 
 /// Serves one connection until it ends or is ended.
-pub(crate) async fn serve(shared: &Shared, node: i32, stream: Stream) {
-    let _open = Open::count(shared);
-    let peer = stream.peer().to_owned();
-    let mut disconnect = shared.disconnect.subscribe();
-    let mut connection = Connection {
-        shared,
-        node,
-        stream: BufReader::with_capacity(READ_BUFFER, stream),
-        changes: shared.changes.subscribe(),
-    };
+pub(crate) async fn serve(shared: &Shared, id: Connected, stream: Stream) {
+    let _open = Open { shared, id };
+    let (peer, connection) = (stream.peer().to_owned(), id.number);
+    let mut serving = Connection { shared, id, stream: BufReader::with_capacity(READ_BUFFER, stream) };
     tokio::select! {
         biased;
-        _ = disconnect.changed() => tracing::debug!(peer, "disconnected by the test"),
-        end = connection.run() => match end {
-            Ok(()) => tracing::debug!(peer, "the client has gone"),
+        () = shared.until_closed(id) => tracing::debug!(peer, connection, "closed by the broker"),
+        end = serving.run() => match end {
+            Ok(()) => tracing::debug!(peer, connection, "the client has gone"),
             Err(error) => {
-                tracing::debug!(peer, error = &*error as &dyn std::error::Error, "connection closed");
+                tracing::debug!(peer, connection, error = &*error as &dyn std::error::Error, "connection closed");
             }
         }
     }
@@ -129,25 +145,30 @@ pub(crate) async fn serve(shared: &Shared, node: i32, stream: Stream) {
 
 struct Connection<'a> {
     shared: &'a Shared,
-    node: i32,
+    id: Connected,
     stream: BufReader<Stream>,
-    changes: watch::Receiver<()>,
 }
 
 impl Connection<'_> {
     /// Request by request: the next one is read only when the answer to the last is out, as in Kafka.
     async fn run(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let shared = self.shared;
         while let Some(frame) = self.read_frame().await? {
-            self.changes.mark_unchanged();
-            let mut answer = self.shared.with(|cluster| cluster.handle(self.node, self.now(), frame));
+            shared.until_running(self.id.node).await;
+            // From before the cluster is asked, so that no change is missed.
+            let mut changed = pin!(shared.changes.notified());
+            let mut answer = shared.with(|cluster| cluster.handle(self.id, shared.now(), frame));
             let mute = loop {
                 match answer {
                     Answer::Wait(waiting) => {
-                        self.wait(&waiting).await;
-                        answer = self.shared.with(|cluster| cluster.resume(self.now(), waiting));
+                        until_worth_a_look(&waiting, changed.as_mut()).await;
+                        shared.until_running(self.id.node).await;
+                        changed.set(shared.changes.notified());
+                        answer = shared.with(|cluster| cluster.resume(shared.now(), waiting));
                     }
                     Answer::Reply { mut frame, delay, mute } => {
                         pause(delay).await;
+                        shared.until_running(self.id.node).await;
                         self.stream.get_mut().write_all_buf(&mut frame).await?;
                         self.stream.get_mut().flush().await?;
                         break mute;
@@ -163,18 +184,6 @@ impl Connection<'_> {
             pause(mute).await;
         }
         Ok(())
-    }
-
-    async fn wait(&mut self, waiting: &Waiting) {
-        let time = sleep_until(Instant::from_std(waiting.until));
-        match waiting.heeds_changes {
-            true => tokio::select! {
-                biased;
-                _ = self.changes.changed() => {}
-                () = time => {}
-            },
-            false => time.await,
-        }
     }
 
     /// The next frame without its length; `None` if the peer has ended the connection in front of it.
@@ -205,26 +214,30 @@ impl Connection<'_> {
         }
         Ok(Some(frame.into()))
     }
+}
 
-    fn now(&self) -> Now {
-        self.shared.clock.now()
+/// Waits until time, or a change if that matters, may have brought an answer.
+async fn until_worth_a_look(waiting: &Waiting, changed: std::pin::Pin<&mut Notified<'_>>) {
+    let time = sleep_until(Instant::from_std(waiting.until));
+    match waiting.heeds_changes {
+        true => tokio::select! {
+            biased;
+            () = changed => {}
+            () = time => {}
+        },
+        false => time.await,
     }
 }
 
-/// Counts a connection for as long as it lives.
-struct Open<'a>(&'a AtomicUsize);
-
-impl<'a> Open<'a> {
-    fn count(shared: &'a Shared) -> Self {
-        shared.accepted.fetch_add(1, Ordering::Relaxed);
-        shared.open.fetch_add(1, Ordering::Relaxed);
-        Self(&shared.open)
-    }
+/// Ends a connection in the cluster's books when it ends.
+struct Open<'a> {
+    shared: &'a Shared,
+    id: Connected,
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.shared.with(|cluster| cluster.close(self.id));
     }
 }
 

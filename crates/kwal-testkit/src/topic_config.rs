@@ -4,6 +4,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
 use kwal_protocol::{
@@ -167,6 +168,17 @@ impl BrokerConfig {
         let value = kind.read(name, value)?;
         self.set.insert(name, value.into_owned());
         Ok(())
+    }
+
+    /// A setting that is a number and that topics do not have.
+    pub(crate) fn number(&self, name: &str) -> i64 {
+        let default = || OWN.iter().find(|own| own.name == name).map_or("", |own| own.default);
+        self.set.get(name).map_or_else(default, String::as_str).parse().unwrap_or_default()
+    }
+
+    /// The same of a time in milliseconds.
+    pub(crate) fn millis(&self, name: &str) -> Duration {
+        Duration::from_millis(u64::try_from(self.number(name)).unwrap_or_default())
     }
 
     /// All settings as DescribeConfigs tells them; `computed` are those that follow from what the broker is.
@@ -446,6 +458,7 @@ const fn own(name: &'static str, default: &'static str, kind: Kind, read_only: b
 }
 
 const OWN: &[Own] = &[
+    own("broker.session.timeout.ms", "9000", Kind::Number(0, INT), true),
     own("default.replication.factor", "1", Kind::Number(1, INT), true),
     own("fetch.max.bytes", "57671680", Kind::Number(1024, INT), true),
     own("producer.id.expiration.ms", "86400000", Kind::Number(1, INT), false),

@@ -88,7 +88,7 @@ async fn connect() -> Result<(Client, Option<EmbeddedCluster>), Failure> {
     let named = env::var("KAFKA_CONNECT").unwrap_or_default();
     if named.is_empty() {
         let broker = EmbeddedCluster::builder().start().await?;
-        let client = ClientBuilder::new(vec![broker.bootstrap()]).build().await?;
+        let client = ClientBuilder::new(broker.bootstrap()).build().await?;
         return Ok((client, Some(broker)));
     }
     let addresses = named.split(',').map(|address| address.trim().to_owned()).collect();

@@ -35,7 +35,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let broker = kwal_testkit::EmbeddedCluster::builder().start().await?;
-//! # let client = ClientBuilder::new(vec![broker.bootstrap()]).build().await?;
+//! # let client = ClientBuilder::new(broker.bootstrap()).build().await?;
 //! # client.controller_client().await?.create_topic("wal", 1, 1).await?;
 //! let partition = client.partition_client("wal", 0).await?;
 //! partition.produce(vec![Record::new("a", "1"), Record::new("b", "2")]).await?;

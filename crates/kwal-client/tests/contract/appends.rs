@@ -257,7 +257,7 @@ async fn a_refusal_stays_one_when_no_further_attempt_gets_through() {
     let (error, ()) = tokio::join!(partition.produce(record("a")), async {
         settle().await;
         wire.set(Mood::Unreachable);
-        broker.disconnect();
+        broker.disconnect_all();
     });
     let error = error.unwrap_err();
     assert_eq!((error.outcome(), wire.count(ApiKey::PRODUCE)), (Outcome::NotAppended, 1), "{error:?}");
@@ -293,10 +293,10 @@ async fn without_sequence_numbers_a_refusal_is_sent_again() {
     broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
     assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2);
     // Nothing was written yet when the connection could not be made.
-    broker.stop().await;
+    broker.stop(1).unwrap();
     let (produced, ()) = tokio::join!(partition.produce(record("b")), async {
         sleep(Duration::from_secs(3)).await;
-        broker.restart().await.unwrap();
+        broker.restart(1).unwrap();
     });
     assert!(produced.unwrap().attempts > 2);
     assert_eq!(log(&broker), ["a", "b"]);
@@ -352,12 +352,12 @@ async fn a_broker_that_stops_and_comes_back_gets_it_once() {
     let partition = open_over(&wire).await;
     for round in 0..5_u64 {
         let (produced, ()) = tokio::join!(partition.produce(record(round.to_string())), async {
-            broker.stop().await;
+            broker.stop(1).unwrap();
             sleep(Duration::from_secs(round * 3)).await;
-            broker.restart().await.unwrap();
+            broker.restart(1).unwrap();
         });
         assert_eq!(produced.unwrap().base_offset, round as i64);
-        broker.disconnect();
+        broker.disconnect_all();
     }
     assert_eq!(log(&broker), ["0", "1", "2", "3", "4"]);
 }

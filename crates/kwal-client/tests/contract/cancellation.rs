@@ -178,7 +178,7 @@ async fn any_other_call_may_be_dropped_too() {
                     partition.produce(record("first")).await.unwrap();
                     if cut {
                         // Everything has to be connected anew.
-                        broker.disconnect();
+                        broker.disconnect_all();
                         settle().await;
                     }
                     let mut call = make(&client, &controller, &partition);

@@ -100,7 +100,7 @@ async fn of_a_broker_that_takes_everything_and_says_nothing() {
 async fn of_a_broker_that_says_nothing_on_new_connections_either() {
     let mishap = async |broker: &kwal_testkit::EmbeddedCluster, wire: &Wire| {
         wire.set(Mood::Deaf);
-        broker.disconnect();
+        broker.disconnect_all();
     };
     every_call_ends(mishap, &OPENED).await;
 }
@@ -114,14 +114,14 @@ async fn of_a_broker_that_stops_reading() {
 async fn of_a_broker_that_cannot_be_reached_any_more() {
     let mishap = async |broker: &kwal_testkit::EmbeddedCluster, wire: &Wire| {
         wire.set(Mood::Unreachable);
-        broker.disconnect();
+        broker.disconnect_all();
     };
     every_call_ends(mishap, &OPENED).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn of_a_broker_that_is_gone() {
-    every_call_ends(async |broker, _| broker.stop().await, &OPENED).await;
+    every_call_ends(async |broker, _| broker.stop(1).unwrap(), &OPENED).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,7 +142,7 @@ async fn of_a_broker_that_drops_everything() {
         for api in ApiKey::ALL {
             broker.on_all(*api, Fault::Drop);
         }
-        broker.disconnect();
+        broker.disconnect_all();
     };
     every_call_ends(mishap, &OPENED).await;
 }
@@ -195,9 +195,9 @@ async fn of_a_partition_without_a_leader() {
 #[tokio::test(start_paused = true)]
 async fn a_client_is_not_built_where_no_broker_is() {
     let broker = broker();
-    let address = broker.bootstrap();
+    let address = broker.bootstrap().remove(0);
     let addresses = vec!["nowhere:1".to_owned(), address.clone(), "[::1]:9".to_owned()];
-    broker.stop().await;
+    broker.stop(1).unwrap();
     let build = kwal_client::ClientBuilder::new(addresses).connector(broker.connector()).build();
     let (result, took) = timed(build).await;
     let error = result.unwrap_err();
@@ -215,9 +215,9 @@ async fn a_client_is_not_built_where_no_broker_is() {
 async fn one_bootstrap_broker_that_answers_is_enough() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    let addresses = vec!["nowhere:1".to_owned(), broker.bootstrap()];
+    let addresses = vec!["nowhere:1".to_owned(), broker.bootstrap().remove(0)];
     let client = kwal_client::ClientBuilder::new(addresses).connector(wire).build().await.unwrap();
-    assert_eq!(client.brokers(), [(1, broker.address().clone())]);
+    assert_eq!(client.brokers(), [(1, broker.address(1).unwrap())]);
     client.partition_client("wal", 0).await.unwrap();
 }
 

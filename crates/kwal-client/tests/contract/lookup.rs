@@ -185,7 +185,7 @@ async fn a_leader_that_has_moved_is_followed() {
     let partition = open_over(&wire).await;
     partition.fetch(0).await.unwrap();
     lead(1);
-    two.stop().await;
+    two.stop(1).unwrap();
     let before = wire.count(ApiKey::METADATA);
     partition.produce(record("c")).await.unwrap();
     partition.fetch(0).await.unwrap();

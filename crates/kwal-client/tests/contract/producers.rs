@@ -149,7 +149,7 @@ async fn opening_that_is_given_up_loses_none() {
     loop {
         polls += 1;
         // The lanes have to be opened anew each time.
-        broker.disconnect();
+        broker.disconnect_all();
         settle().await;
         match polled(client.partition_client("wal", 0), polls).await {
             Some(partition) => break drop(partition.unwrap()),

@@ -64,11 +64,11 @@ async fn storm(seed: u64) -> BTreeMap<&'static str, usize> {
                 let api = if rng.u8(..8) == 0 { ApiKey::METADATA } else { ApiKey::PRODUCE };
                 broker.on(api, fault(&mut rng));
             }
-            15 => broker.disconnect(),
+            15 => broker.disconnect_all(),
             16 if rng.bool() => {
-                broker.stop().await;
+                broker.stop(1).unwrap();
                 sleep(Duration::from_millis(rng.u64(..8_000))).await;
-                broker.restart().await.unwrap();
+                broker.restart(1).unwrap();
             }
             _ => sleep(Duration::from_millis(rng.u64(..1_500))).await,
         }

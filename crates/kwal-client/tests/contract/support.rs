@@ -36,7 +36,7 @@ pub(crate) fn broker() -> EmbeddedCluster {
 
 /// A client straight to a broker.
 pub(crate) fn builder(broker: &EmbeddedCluster) -> ClientBuilder {
-    ClientBuilder::new(vec![broker.bootstrap()]).connector(broker.connector()).seed(7)
+    ClientBuilder::new(broker.bootstrap()).connector(broker.connector()).seed(7)
 }
 
 /// Partition 0 of `wal`, straight to a broker.
@@ -150,7 +150,7 @@ pub(crate) struct Wire(Arc<Inner>);
 
 struct Inner {
     to: Arc<dyn Connect>,
-    bootstrap: String,
+    bootstrap: Vec<String>,
     mood: watch::Sender<Mood>,
     state: Mutex<State>,
 }
@@ -171,13 +171,13 @@ impl Wire {
         Self::through(broker.connector(), broker.bootstrap())
     }
 
-    pub(crate) fn through(to: Arc<dyn Connect>, bootstrap: String) -> Self {
+    pub(crate) fn through(to: Arc<dyn Connect>, bootstrap: Vec<String>) -> Self {
         let mood = watch::Sender::new(Mood::Passing);
         Self(Arc::new(Inner { to, bootstrap, mood, state: Mutex::default() }))
     }
 
     pub(crate) fn builder(&self) -> ClientBuilder {
-        ClientBuilder::new(vec![self.0.bootstrap.clone()]).connector(self.clone()).seed(7)
+        ClientBuilder::new(self.0.bootstrap.clone()).connector(self.clone()).seed(7)
     }
 
     pub(crate) async fn client(&self) -> Client {

@@ -42,7 +42,7 @@ async fn a_certificate_that_is_not_trusted_ends_the_call_at_once() {
     let (error, took) = timed(front.builder(other.client()).build()).await;
     let error = error.unwrap_err();
     assert_eq!(took, Duration::ZERO);
-    let address = broker.bootstrap();
+    let address = broker.bootstrap().remove(0);
     assert_eq!(
         chain(&error),
         format!(
@@ -88,7 +88,7 @@ async fn a_client_certificate_that_is_missing_or_refused_is_told_at_once() {
 async fn tls_at_a_plain_listener_and_plain_at_one_for_tls() {
     let (broker, ca) = (broker(), Ca::new());
     let front = Front::of(&broker, ca.server(&broker, None));
-    let plain = ClientBuilder::new(vec![broker.bootstrap()]).connector(front.clone());
+    let plain = ClientBuilder::new(broker.bootstrap()).connector(front.clone());
     let error = plain.build().await.unwrap_err();
     assert!(
         chain(&error)
@@ -125,7 +125,7 @@ async fn a_provider_that_fails_is_asked_again() {
     let config = ca.client().build().unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
-    let client = ClientBuilder::new(vec![broker.bootstrap()])
+    let client = ClientBuilder::new(broker.bootstrap())
         .connector(front.clone())
         .tls(move || {
             let sealed = count.fetch_add(1, Ordering::Relaxed) == 1;
@@ -152,7 +152,7 @@ mod socks5 {
         let (broker, ca) = (broker(), Ca::new());
         let front = Front::of(&broker, ca.server(&broker, Some(&ca)));
         let proxy = Proxy { front, asked: Arc::default() };
-        let client = ClientBuilder::new(vec![broker.bootstrap()])
+        let client = ClientBuilder::new(broker.bootstrap())
             .connector(proxy.clone())
             .tls(ca.client_with(&ca))
             .socks5_proxy(socks5().login("alice", "open sesame").unwrap());
@@ -162,7 +162,7 @@ mod socks5 {
         partition.produce(record("a")).await.unwrap();
         assert_eq!(log(&broker), ["a"]);
         let asked = proxy.asked.lock().unwrap();
-        assert!(asked.len() >= 2 && asked.iter().all(|to| *to == broker.bootstrap()), "{asked:?}");
+        assert!(asked.len() >= 2 && asked.iter().all(|to| *to == broker.bootstrap()[0]), "{asked:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -177,11 +177,11 @@ mod socks5 {
                 "the proxy refuses the login: are user and password right?",
             ),
         ] {
-            let client = ClientBuilder::new(vec![broker.bootstrap()]).connector(proxy.clone());
+            let client = ClientBuilder::new(broker.bootstrap()).connector(proxy.clone());
             let (error, took) = timed(client.socks5_proxy(socks5).build()).await;
             let error = error.unwrap_err();
             assert_eq!(took, Duration::ZERO);
-            let address = broker.bootstrap();
+            let address = broker.bootstrap().remove(0);
             assert_eq!(
                 chain(&error),
                 format!(
@@ -270,7 +270,7 @@ mod socks5 {
 /// What stands before the brokers: TLS, or nothing.
 #[derive(Clone, Debug)]
 struct Front {
-    bootstrap: String,
+    bootstrap: Vec<String>,
     brokers: Arc<dyn Connect>,
     tls: Arc<Mutex<Option<Arc<ServerConfig>>>>,
     relays: Arc<Mutex<Vec<JoinHandle<()>>>>,
@@ -289,7 +289,7 @@ impl Front {
     /// A client that comes by TLS.
     fn builder(&self, tls: TlsBuilder) -> ClientBuilder {
         let tls = tls.build().unwrap();
-        ClientBuilder::new(vec![self.bootstrap.clone()]).connector(self.clone()).tls(tls)
+        ClientBuilder::new(self.bootstrap.clone()).connector(self.clone()).tls(tls)
     }
 
     /// Ends all connections; the next are as said here.
@@ -378,7 +378,7 @@ impl Ca {
             }
             None => config.with_no_client_auth(),
         };
-        let address: HostPort = broker.bootstrap().parse().unwrap();
+        let address: HostPort = broker.address(1).unwrap();
         let (certificate, key) = self.signed(&address.host);
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
         Arc::new(config.with_single_cert(vec![certificate.der().clone()], key.into()).unwrap())

@@ -89,7 +89,7 @@ impl Cluster {
             // What holds for all brokers and was set while they ran; nothing ever is.
             BROKER if name.is_empty() => Ok(Vec::new()),
             BROKER => {
-                let node = arrival.exchange.node;
+                let node = arrival.exchange.from.node;
                 match name.parse() {
                     Ok(id) if node == id => Ok(self.broker_configs(node)),
                     Ok(id) => Err(other_broker(&format!("{node} or empty string"), id)),

@@ -8,7 +8,7 @@ use kwal_protocol::{
 };
 
 use super::{
-    Arrival, Cluster, Partition, Serve, Served,
+    Arrival, Cluster, Serve, Served,
     topics::{MAX_PARTITIONS, Refusal},
 };
 
@@ -64,7 +64,7 @@ impl Cluster {
             // Kafka stumbles over it.
             return Err((ErrorCode::UNKNOWN_SERVER_ERROR, String::new()));
         }
-        let factor = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+        let factor = topic.partitions.first().map_or(1, |partition| partition.state.replicas.len());
         let replicas = match &asked.assignments {
             None => self.spread_over(now..now + more, factor),
             Some(given) if given.len() != more => {
@@ -82,8 +82,9 @@ impl Cluster {
                 given
             }
         };
+        let partitions: Vec<_> = replicas.iter().map(|replicas| self.new_partition(replicas)).collect();
         if !validate_only && let Some(topic) = self.topics.get_mut(name) {
-            topic.partitions.extend(replicas.iter().map(|replicas| Partition::first(replicas)));
+            topic.partitions.extend(partitions);
             self.changed = true;
         }
         Ok(())

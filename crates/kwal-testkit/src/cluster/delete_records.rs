@@ -26,7 +26,7 @@ impl Cluster {
         asked: &DeleteRecordsPartition,
         arrival: &Arrival,
     ) -> Result<i64, ErrorCode> {
-        let led = self.led(arrival.exchange.node, TopicKey::Name(topic), asked.partition_index, -1);
+        let led = self.led(arrival.exchange.from.node, TopicKey::Name(topic), asked.partition_index, -1);
         let (config, partition) = led?;
         if !config.deletes {
             return Err(ErrorCode::POLICY_VIOLATION);

@@ -10,7 +10,7 @@ impl Serve for DescribeClusterRequest {
         DescribeClusterResponse { error_code: code, ..DescribeClusterResponse::default() }
     }
 
-    fn serve(self, cluster: &mut Cluster, _: &Arrival) -> Served<DescribeClusterResponse> {
+    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<DescribeClusterResponse> {
         let refused = |error_code, message: String| {
             let error_message = Some(message);
             Served::Reply(DescribeClusterResponse { error_code, error_message, ..Default::default() })
@@ -28,7 +28,7 @@ impl Serve for DescribeClusterRequest {
             }
         }
         // The same as Metadata tells.
-        let told = cluster.metadata();
+        let told = cluster.metadata(arrival.exchange.from.node);
         let brokers = told.brokers.into_iter().map(|broker| DescribeClusterBroker {
             broker_id: broker.node_id,
             host: broker.host,

@@ -1,13 +1,14 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{
-        DivergingEpoch, FetchPartition, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopic,
-        FetchTopicResponse, IsolationLevel,
+        DivergingEpoch, FetchLeader, FetchNodeEndpoint, FetchPartition, FetchPartitionResponse, FetchRequest,
+        FetchResponse, FetchTopic, FetchTopicResponse, IsolationLevel,
     },
 };
+use kwal_transport::HostPort;
 
 use super::{Arrival, Cluster, Partition, Serve, Served, TopicKey, Work, later};
 use crate::log::ReadLimit;
@@ -64,7 +65,10 @@ impl Cluster {
             let mut read = |asked: &FetchPartition| {
                 let partition = match self.readable(topic, asked, arrival) {
                     Ok(partition) => partition,
-                    Err(refusal) => return refusal.answer(asked),
+                    Err(refusal) => {
+                        let current_leader = self.hint(topic, asked, &refusal, arrival);
+                        return FetchPartitionResponse { current_leader, ..refusal.answer(asked) };
+                    }
                 };
                 let limit =
                     ReadLimit { bytes: limit(asked.partition_max_bytes).min(room), first_anyway: first };
@@ -79,7 +83,29 @@ impl Cluster {
                 partitions: topic.partitions.iter().map(&mut read).collect(),
             });
         }
-        FetchResponse { responses, ..FetchResponse::default() }
+        let node_endpoints = endpoints(self, arrival.exchange.from.node, &responses);
+        FetchResponse { responses, node_endpoints, ..FetchResponse::default() }
+    }
+
+    /// Who leads, for those who asked another (KIP-951).
+    fn hint(
+        &self,
+        topic: &FetchTopic,
+        asked: &FetchPartition,
+        refusal: &Refusal,
+        arrival: &Arrival,
+    ) -> FetchLeader {
+        let moved = matches!(
+            refusal,
+            Refusal::Code(ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
+        );
+        let exchange = arrival.exchange;
+        if !moved || exchange.version < HINTS {
+            return FetchLeader::default();
+        }
+        let known = self.known_leader(exchange.from.node, key(topic, exchange.version), asked.partition);
+        let (leader_id, leader_epoch) = known.unwrap_or((-1, -1));
+        FetchLeader { leader_id, leader_epoch }
     }
 
     /// The partition, if it can be read at the offset asked for.
@@ -89,11 +115,8 @@ impl Cluster {
         asked: &FetchPartition,
         arrival: &Arrival,
     ) -> Result<&Partition, Refusal> {
-        let key = match arrival.exchange.version >= BY_ID {
-            true => TopicKey::Id(topic.topic_id),
-            false => TopicKey::Name(&topic.topic),
-        };
-        let node = arrival.exchange.node;
+        let key = key(topic, arrival.exchange.version);
+        let node = arrival.exchange.from.node;
         let led = self.led(node, key, asked.partition, asked.current_leader_epoch.max(-1));
         let (_, partition) = led.map_err(Refusal::Code)?;
         let log = &partition.log;
@@ -150,8 +173,38 @@ impl Refusal {
 
 /// The first version that has topics by id.
 const BY_ID: i16 = 13;
+/// The first version that tells who leads instead (KIP-951).
+const HINTS: i16 = 16;
 /// `fetch.max.bytes` of a broker, its default.
 const BROKER_MAX_BYTES: usize = 55 << 20;
+
+fn key(topic: &FetchTopic, version: i16) -> TopicKey<'_> {
+    match version >= BY_ID {
+        true => TopicKey::Id(topic.topic_id),
+        false => TopicKey::Name(&topic.topic),
+    }
+}
+
+/// Where the leaders are that an answer names (KIP-951).
+fn endpoints(cluster: &Cluster, node: i32, topics: &[FetchTopicResponse]) -> Vec<FetchNodeEndpoint> {
+    let named: BTreeSet<_> = topics
+        .iter()
+        .flat_map(|topic| &topic.partitions)
+        .map(|partition| partition.current_leader.leader_id)
+        .filter(|id| *id >= 0)
+        .collect();
+    if named.is_empty() {
+        return Vec::new();
+    }
+    let known = cluster.endpoints(node).into_iter().filter(|(id, _)| named.contains(id));
+    let endpoint = |(node_id, address): (i32, HostPort)| FetchNodeEndpoint {
+        node_id,
+        host: address.host,
+        port: address.port.into(),
+        rack: None,
+    };
+    known.map(endpoint).collect()
+}
 
 fn max_bytes(request: &FetchRequest) -> usize {
     limit(request.max_bytes).min(BROKER_MAX_BYTES)

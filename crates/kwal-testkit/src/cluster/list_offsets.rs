@@ -68,7 +68,7 @@ impl Cluster {
         let exchange = arrival.exchange;
         let key = TopicKey::Name(topic);
         let (_, partition) =
-            self.led(exchange.node, key, asked.partition_index, asked.current_leader_epoch)?;
+            self.led(exchange.from.node, key, asked.partition_index, asked.current_leader_epoch)?;
         let log = &partition.log;
         let at = |offset: i64| Found {
             timestamp: NO_TIMESTAMP,
@@ -81,7 +81,7 @@ impl Cluster {
             Err(_) => Err(ErrorCode::UNKNOWN_SERVER_ERROR),
         };
         match (asked.timestamp, exchange.version) {
-            (LATEST, _) => Ok(Found { leader_epoch: partition.leader_epoch, ..at(log.end()) }),
+            (LATEST, _) => Ok(Found { leader_epoch: partition.state.leader_epoch, ..at(log.end()) }),
             // Nothing is ever moved to a remote storage, so all that is there is local and still to be moved.
             (EARLIEST, _) | (EARLIEST_LOCAL, 8..) | (EARLIEST_PENDING_UPLOAD, 11..) => Ok(at(log.start())),
             (LATEST_TIERED, 9..) => Ok(at(-1)),

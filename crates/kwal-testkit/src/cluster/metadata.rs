@@ -6,8 +6,9 @@ use kwal_protocol::{
     },
     wire::Uuid,
 };
+use kwal_transport::HostPort;
 
-use super::{Arrival, Cluster, Partition, Serve, Served, topics::is_valid_name};
+use super::{Arrival, Cluster, Connected, Exchange, Serve, Served, partition::State, topics::is_valid_name};
 
 impl Serve for MetadataRequest {
     fn refuse(&self, cluster: &Cluster, code: ErrorCode) -> MetadataResponse {
@@ -27,11 +28,11 @@ impl Serve for MetadataRequest {
                 cluster.topics.iter().map(|(name, topic)| refused(Some(name.clone()), topic.id)).collect()
             }
         };
-        MetadataResponse { topics, error_code: code, ..cluster.metadata() }
+        MetadataResponse { topics, error_code: code, ..cluster.metadata(ANY) }
     }
 
     fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<MetadataResponse> {
-        let version = arrival.exchange.version;
+        let Exchange { version, from: Connected { node, .. }, .. } = arrival.exchange;
         let topics = match self.topics {
             Some(topics) if version >= EMPTY_MEANS_NONE || !topics.is_empty() => Some(topics),
             _ => None,
@@ -50,11 +51,11 @@ impl Serve for MetadataRequest {
         let topics: Vec<_> = match topics {
             Some(topics) => topics
                 .into_iter()
-                .map(|topic| cluster.describe_asked(topic, self.allow_auto_topic_creation))
+                .map(|topic| cluster.describe_asked(node, topic, self.allow_auto_topic_creation))
                 .collect(),
             None => {
-                let names: Vec<_> = cluster.topics.keys().cloned().collect();
-                names.into_iter().filter_map(|name| cluster.describe(name)).collect()
+                let names = cluster.known_topics(node).into_iter();
+                names.filter_map(|name| cluster.describe(node, name)).collect()
             }
         };
         let topics = topics.into_iter().map(|topic| match topic.error_code {
@@ -69,29 +70,29 @@ impl Serve for MetadataRequest {
                 true => CLUSTER_OPERATIONS,
                 false => NOT_ASKED,
             },
-            ..cluster.metadata()
+            ..cluster.metadata(node)
         })
     }
 }
 
 impl Cluster {
-    /// All but the topics.
-    pub(super) fn metadata(&self) -> MetadataResponse {
-        let broker = |(id, address): (&i32, &kwal_transport::HostPort)| MetadataBroker {
-            node_id: *id,
-            host: address.host.clone(),
+    /// All but the topics, as `node` tells it.
+    pub(super) fn metadata(&self, node: i32) -> MetadataResponse {
+        let broker = |(node_id, address): (i32, HostPort)| MetadataBroker {
+            node_id,
+            host: address.host,
             port: address.port.into(),
             rack: None,
         };
         MetadataResponse {
-            brokers: self.nodes.iter().map(broker).collect(),
+            brokers: self.endpoints(node).into_iter().map(broker).collect(),
             cluster_id: Some(self.cluster_id.to_string()),
-            controller_id: self.nodes.keys().next().copied().unwrap_or(-1),
+            controller_id: self.controller(),
             ..MetadataResponse::default()
         }
     }
 
-    fn describe_asked(&mut self, asked: MetadataTopic, may_create: bool) -> MetadataTopicResponse {
+    fn describe_asked(&mut self, node: i32, asked: MetadataTopic, may_create: bool) -> MetadataTopicResponse {
         let unknown = |error_code, name, topic_id| MetadataTopicResponse {
             error_code,
             name,
@@ -100,10 +101,10 @@ impl Cluster {
         };
         let Some(name) = asked.name.filter(|_| asked.topic_id.is_zero()) else {
             let name = self.names.get(&asked.topic_id).cloned();
-            let found = name.and_then(|name| self.describe(name));
+            let found = name.and_then(|name| self.describe(node, name));
             return found.unwrap_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_ID, None, asked.topic_id));
         };
-        if let Some(found) = self.describe(name.clone()) {
+        if let Some(found) = self.describe(node, name.clone()) {
             return found;
         }
         if !is_valid_name(&name) {
@@ -125,20 +126,24 @@ impl Cluster {
         unknown(code, Some(name), Uuid::ZERO)
     }
 
-    fn describe(&self, name: String) -> Option<MetadataTopicResponse> {
-        let topic = self.topics.get(&name)?;
-        let partition = |(index, partition): (usize, &Partition)| MetadataPartition {
+    fn describe(&self, node: i32, name: String) -> Option<MetadataTopicResponse> {
+        let (topic_id, states) = self.states(node, &name)?;
+        let partition = |(index, state): (usize, &State)| MetadataPartition {
+            error_code: match state.leader {
+                Some(_) => ErrorCode::NONE,
+                None => ErrorCode::LEADER_NOT_AVAILABLE,
+            },
             partition_index: index as i32,
-            leader_id: partition.leader,
-            leader_epoch: partition.leader_epoch,
-            replica_nodes: partition.replicas.clone(),
-            isr_nodes: partition.replicas.clone(),
-            ..MetadataPartition::default()
+            leader_id: state.leader.unwrap_or(-1),
+            leader_epoch: state.leader_epoch,
+            replica_nodes: state.replicas.clone(),
+            isr_nodes: state.isr.clone(),
+            offline_replicas: state.replicas.iter().copied().filter(|id| !self.is_alive(*id)).collect(),
         };
         Some(MetadataTopicResponse {
             name: Some(name),
-            topic_id: topic.id,
-            partitions: topic.partitions.iter().enumerate().map(partition).collect(),
+            topic_id,
+            partitions: states.into_iter().enumerate().map(partition).collect(),
             ..MetadataTopicResponse::default()
         })
     }
@@ -149,6 +154,8 @@ const EMPTY_MEANS_NONE: i16 = 1;
 /// The first version in which topics can be asked for by id.
 const BY_ID: i16 = 12;
 
+/// No broker in particular: one that knows everything.
+const ANY: i32 = -1;
 /// What the response says where permissions were not asked for.
 pub(super) const NOT_ASKED: i32 = i32::MIN;
 /// Everything that can be done to a topic (KIP-430): bits 3 to 8, 10 and 11.

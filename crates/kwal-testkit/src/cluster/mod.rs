@@ -8,11 +8,14 @@ mod configs;
 mod create_partitions;
 mod delete_records;
 mod describe_cluster;
+mod election;
 mod fetch;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
+mod node;
 mod offset_for_leader_epoch;
+mod partition;
 mod produce;
 mod topics;
 
@@ -35,35 +38,47 @@ use kwal_protocol::{
         InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
         OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse,
     },
-    record::BatchHeader,
     wire::Uuid,
     writer::Frame,
 };
-use kwal_transport::HostPort;
 
+pub use self::node::Connections;
+use self::{election::Event, node::Node, partition::TopicKey};
+pub(crate) use self::{
+    node::Connected,
+    partition::{Partition, Topic},
+};
 use crate::{
     dialect::Dialect,
     fault::{Fault, Script},
-    log::Log,
-    producers::Producers,
-    topic_config::{BrokerConfig, TopicConfig},
+    topic_config::BrokerConfig,
 };
 
 /// What the brokers of a cluster know and hold.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) settings: Settings,
-    /// Where each broker says that it listens.
-    pub(crate) nodes: BTreeMap<i32, HostPort>,
     pub(crate) faults: Script,
+    nodes: BTreeMap<i32, Node>,
+    /// The highest number that a broker ever had.
+    last_node: i32,
+    /// The one that takes the requests for the controller.
+    controller: i32,
     cluster_id: Uuid,
     topics: BTreeMap<String, Topic>,
     names: BTreeMap<Uuid, String>,
     next_producer_id: i64,
+    next_connection: u64,
+    connections: Connections,
     requests: BTreeMap<ApiKey, u64>,
     random: fastrand::Rng,
-    /// Something happened that a waiting fetch may have waited for.
+    /// What time will bring: by its moment, and in the order it was planned.
+    events: BTreeMap<(Instant, u64), Event>,
+    next_event: u64,
+    /// Something happened that a waiting request may have waited for.
     changed: bool,
+    /// Connections were closed that do not know of it yet.
+    closed: bool,
 }
 
 /// What is chosen when a cluster is made.
@@ -148,12 +163,14 @@ pub(crate) enum CloseReason {
     NoRecords,
     #[error("the script says so: {0:?}")]
     Fault(Fault),
+    #[error("the broker has closed the connection")]
+    Ended,
 }
 
 /// A request on its way to its answer.
 #[derive(Clone, Copy, Debug)]
 struct Exchange {
-    node: i32,
+    from: Connected,
     api: ApiKey,
     version: i16,
     correlation_id: i32,
@@ -174,22 +191,32 @@ impl Cluster {
         Self {
             cluster_id: id(&mut random),
             settings,
-            nodes: BTreeMap::new(),
             faults: Script::default(),
+            nodes: BTreeMap::new(),
+            last_node: 0,
+            controller: -1,
             topics: BTreeMap::new(),
             names: BTreeMap::new(),
             // As from the second block of a controller, so that it is told apart from a forgotten field.
             next_producer_id: 1000,
+            next_connection: 1,
+            connections: Connections::default(),
             requests: BTreeMap::new(),
             random,
+            events: BTreeMap::new(),
+            next_event: 0,
             changed: false,
+            closed: false,
         }
     }
 
     /// Takes a request frame, without its length, that has arrived at a broker.
     ///
     /// It should be the only owner of the frame: what is appended is then not copied.
-    pub(crate) fn handle(&mut self, node: i32, now: Now, frame: Bytes) -> Answer {
+    pub(crate) fn handle(&mut self, from: Connected, now: Now, frame: Bytes) -> Answer {
+        let Some(node) = self.nodes.get_mut(&from.node).filter(|node| node.has(from)) else {
+            return Answer::Close(CloseReason::Ended);
+        };
         let (header, body) = match decode_request_header(&frame) {
             Ok((header, reader)) => (header, frame.slice(reader.position()..)),
             Err(error) => return Answer::Close(CloseReason::Header(error)),
@@ -197,8 +224,9 @@ impl Cluster {
         drop(frame);
         let (api, version) = (header.request_api_key, header.request_api_version);
         *self.requests.entry(api).or_default() += 1;
+        *node.requests.entry(api).or_default() += 1;
         let mut exchange =
-            Exchange { node, api, version, correlation_id: header.correlation_id, fault: Fault::Pass };
+            Exchange { from, api, version, correlation_id: header.correlation_id, fault: Fault::Pass };
         if !self.settings.dialect.answers(api, version) {
             return match api {
                 ApiKey::API_VERSIONS => {
@@ -225,6 +253,9 @@ impl Cluster {
 
     /// Looks again at a request that waited.
     pub(crate) fn resume(&mut self, now: Now, waiting: Waiting) -> Answer {
+        if !self.is_open(waiting.exchange.from) {
+            return Answer::Close(CloseReason::Ended);
+        }
         match waiting.work {
             Work::Arrived(body) => self.dispatch(now, waiting.exchange, body),
             Work::Fetch(request) => {
@@ -234,17 +265,20 @@ impl Cluster {
         }
     }
 
-    /// Whether anything has changed, since the last call, that ends the wait of a fetch.
+    /// Whether anything has changed, since the last call, that ends the wait of a request.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// How many requests of an API have arrived.
+    /// How many requests of an API have arrived, at any broker.
     pub(crate) fn requests(&self, api: ApiKey) -> u64 {
         self.requests.get(&api).copied().unwrap_or_default()
     }
 
-    fn dispatch(&mut self, now: Now, exchange: Exchange, body: Bytes) -> Answer {
+    fn dispatch(&mut self, now: Now, mut exchange: Exchange, body: Bytes) -> Answer {
+        if !self.controls(exchange.from.node) && is_for_controller(exchange.api) {
+            exchange.fault = Fault::Error(ErrorCode::NOT_CONTROLLER);
+        }
         let arrival = Arrival { now, exchange, until: None };
         match exchange.api {
             ApiKey::PRODUCE => self.read::<ProduceRequest>(arrival, body),
@@ -398,86 +432,9 @@ throttled!(
     ProduceResponse,
 );
 
-/// A topic and its partitions.
-#[derive(Debug)]
-pub(crate) struct Topic {
-    pub(crate) id: Uuid,
-    pub(crate) config: TopicConfig,
-    pub(crate) partitions: Vec<Partition>,
-}
-
-/// A partition at its leader.
-#[derive(Debug)]
-pub(crate) struct Partition {
-    pub(crate) log: Log,
-    pub(crate) producers: Producers,
-    leader: i32,
-    leader_epoch: i32,
-    /// All of them in sync.
-    replicas: Vec<i32>,
-}
-
-/// How a request names a topic: by name, or by id in later versions.
-#[derive(Clone, Copy, Debug)]
-enum TopicKey<'a> {
-    Name(&'a str),
-    Id(Uuid),
-}
-
-impl Cluster {
-    pub(crate) fn topic(&self, name: &str) -> Option<&Topic> {
-        self.topics.get(name)
-    }
-
-    pub(crate) fn topic_names(&self) -> impl Iterator<Item = &str> {
-        self.topics.keys().map(String::as_str)
-    }
-
-    pub(crate) fn partition(&self, topic: &str, index: i32) -> Option<&Partition> {
-        self.topics.get(topic)?.partitions.get(usize::try_from(index).ok()?)
-    }
-
-    /// To be changed from outside: waiting fetches will look again.
-    pub(crate) fn partition_mut(&mut self, topic: &str, index: i32) -> Option<&mut Partition> {
-        self.changed = true;
-        self.topics.get_mut(topic)?.partitions.get_mut(usize::try_from(index).ok()?)
-    }
-
-    /// A partition that `node` leads, for a client that knows the leader epoch `epoch` (−1 for none).
-    fn led(
-        &mut self,
-        node: i32,
-        topic: TopicKey<'_>,
-        index: i32,
-        epoch: i32,
-    ) -> Result<(&TopicConfig, &mut Partition), ErrorCode> {
-        let (name, unknown) = match topic {
-            TopicKey::Name(name) => (Some(name), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
-            TopicKey::Id(id) => (self.names.get(&id).map(String::as_str), ErrorCode::UNKNOWN_TOPIC_ID),
-        };
-        let topic = name.and_then(|name| self.topics.get_mut(name)).ok_or(unknown)?;
-        let partition = usize::try_from(index).ok().and_then(|index| topic.partitions.get_mut(index));
-        let partition = partition.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-        if partition.leader != node {
-            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
-        }
-        match epoch {
-            -1 => {}
-            older if older < partition.leader_epoch => return Err(ErrorCode::FENCED_LEADER_EPOCH),
-            newer if newer > partition.leader_epoch => return Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
-            _ => {}
-        }
-        Ok((&topic.config, partition))
-    }
-}
-
-impl Partition {
-    /// Appends a batch as it is, `gap` offsets behind the end, without any check.
-    pub(crate) fn place(&mut self, batch: Bytes, header: &BatchHeader, gap: i64) {
-        let base_offset = self.log.end() + gap;
-        let partition_leader_epoch = self.leader_epoch;
-        self.log.append(batch, &BatchHeader { base_offset, partition_leader_epoch, ..*header });
-    }
+/// What only the controller does, where brokers do not pass it on.
+fn is_for_controller(api: ApiKey) -> bool {
+    matches!(api, ApiKey::CREATE_TOPICS | ApiKey::DELETE_TOPICS | ApiKey::CREATE_PARTITIONS)
 }
 
 /// A random id that is not one of Kafka's own (version 4, RFC 9562).
@@ -503,13 +460,15 @@ mod tests {
         messages::{CreatableTopic, ProducePartition, ProduceTopic},
         record::{BatchBuilder, Compression, Headers},
     };
+    use kwal_transport::HostPort;
 
     use super::*;
 
     #[test]
     fn what_is_appended_stays_where_it_was_received() {
         let mut cluster = Cluster::new(Settings::default());
-        cluster.nodes.insert(1, HostPort::new("broker", 9092));
+        cluster.register(1, HostPort::new("broker", 9092));
+        let from = cluster.open(1).unwrap();
         let topic = CreatableTopic { num_partitions: 1, replication_factor: 1, ..CreatableTopic::default() };
         cluster.create_simply(&CreatableTopic { name: "wal".to_owned(), ..topic }).unwrap();
         let mut builder = BatchBuilder::new(Compression::None);
@@ -524,7 +483,7 @@ mod tests {
         let frame = Bytes::from(frame.copy_to_bytes(frame.remaining()).to_vec());
         let received = frame.as_ptr_range();
         let now = Now { monotonic: tokio::time::Instant::now().into_std(), unix_ms: 0 };
-        assert!(matches!(cluster.handle(1, now, frame), Answer::Reply { .. }));
+        assert!(matches!(cluster.handle(from, now, frame), Answer::Reply { .. }));
         let stored = cluster.partition("wal", 0).unwrap().log.batches().next().unwrap();
         assert!(received.contains(&stored.as_ptr()), "copied");
     }

@@ -14,7 +14,7 @@ impl Serve for OffsetForLeaderEpochRequest {
     }
 
     fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<OffsetForLeaderEpochResponse> {
-        let node = arrival.exchange.node;
+        let node = arrival.exchange.from.node;
         Served::Reply(answer_each(&self, |topic, asked| {
             let key = TopicKey::Name(topic);
             let (_, partition) = cluster.led(node, key, asked.partition, asked.current_leader_epoch)?;

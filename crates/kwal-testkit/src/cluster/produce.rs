@@ -1,14 +1,17 @@
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{
-        ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopicResponse,
-        RecordError,
+        ProduceLeader, ProduceNodeEndpoint, ProducePartition, ProducePartitionResponse, ProduceRequest,
+        ProduceResponse, ProduceTopicResponse, RecordError,
     },
     record::{Batch, BatchError, BatchErrorKind, BatchHeader, Batches, Compression, NO_TIMESTAMP},
 };
+use kwal_transport::HostPort;
 
-use super::{Arrival, CloseReason, Cluster, Now, Partition, Serve, Served, TopicKey};
+use super::{Arrival, CloseReason, Cluster, Exchange, Now, Partition, Serve, Served, TopicKey};
 use crate::{log::MAX_UNCOMPRESSED, topic_config::TopicConfig};
 
 impl Serve for ProduceRequest {
@@ -26,7 +29,8 @@ impl Serve for ProduceRequest {
     }
 
     fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<ProduceResponse> {
-        let (acks, by_id) = (self.acks, arrival.exchange.version >= BY_ID);
+        let Exchange { version, from, .. } = arrival.exchange;
+        let (acks, by_id) = (self.acks, version >= BY_ID);
         let mut all = self.topic_data.iter().flat_map(|topic| &topic.partition_data);
         if all.clone().any(|data| data.records.is_none()) {
             return Served::Close(CloseReason::NoRecords);
@@ -52,19 +56,45 @@ impl Serve for ProduceRequest {
                     Ok(appended) => appended,
                     Err(refusal) => {
                         failed = true;
-                        refusal.answer(index)
+                        let moved = refusal.code == ErrorCode::NOT_LEADER_OR_FOLLOWER && version >= HINTS;
+                        let leader = moved.then(|| cluster.known_leader(from.node, key, index)).flatten();
+                        let (leader_id, leader_epoch) = leader.unwrap_or((-1, -1));
+                        let current_leader = ProduceLeader { leader_id, leader_epoch };
+                        ProducePartitionResponse { current_leader, ..refusal.answer(index) }
                     }
                 }
             });
             let partition_responses = partitions.collect();
             ProduceTopicResponse { name: topic.name, topic_id: topic.topic_id, partition_responses }
         });
-        let responses = topics.collect();
-        match acks {
-            0 => Served::Silent { failed },
-            _ => Served::Reply(ProduceResponse { responses, ..ProduceResponse::default() }),
+        let responses: Vec<_> = topics.collect();
+        if acks == 0 {
+            return Served::Silent { failed };
         }
+        let node_endpoints = endpoints(cluster, from.node, &responses);
+        Served::Reply(ProduceResponse { responses, node_endpoints, ..ProduceResponse::default() })
     }
+}
+
+/// Where the leaders are that an answer names (KIP-951).
+fn endpoints(cluster: &Cluster, node: i32, topics: &[ProduceTopicResponse]) -> Vec<ProduceNodeEndpoint> {
+    let named: BTreeSet<_> = topics
+        .iter()
+        .flat_map(|topic| &topic.partition_responses)
+        .map(|partition| partition.current_leader.leader_id)
+        .filter(|id| *id >= 0)
+        .collect();
+    if named.is_empty() {
+        return Vec::new();
+    }
+    let known = cluster.endpoints(node).into_iter().filter(|(id, _)| named.contains(id));
+    let endpoint = |(node_id, address): (i32, HostPort)| ProduceNodeEndpoint {
+        node_id,
+        host: address.host,
+        port: address.port.into(),
+        rack: None,
+    };
+    known.map(endpoint).collect()
 }
 
 /// One batch and where it is to go.
@@ -110,7 +140,7 @@ impl Cluster {
     fn append(&mut self, call: Append<'_>, arrival: &Arrival) -> Result<ProducePartitionResponse, Refusal> {
         let Append { key, index, records, acks } = call;
         let version = arrival.exchange.version;
-        let led = self.led(arrival.exchange.node, key, index, -1);
+        let led = self.led(arrival.exchange.from.node, key, index, -1);
         let (config, partition) = led.map_err(|code| Refusal::new(code, None))?;
         let batch = sole_batch(records, config, version)?;
         let header = *batch.header();
@@ -167,7 +197,7 @@ fn place(
     let base_offset = partition.log.end();
     let header = BatchHeader {
         base_offset,
-        partition_leader_epoch: partition.leader_epoch,
+        partition_leader_epoch: partition.state.leader_epoch,
         attributes: original.attributes & !BatchHeader::LOG_APPEND_TIME | time_kind,
         max_timestamp: log_append_time.or(max_timestamp).unwrap_or(original.max_timestamp),
         ..original
@@ -181,6 +211,8 @@ fn place(
 
 /// The first version that has topics by id.
 const BY_ID: i16 = 13;
+/// The first version that tells who leads instead (KIP-951).
+const HINTS: i16 = 10;
 /// The first version that takes zstd (KIP-110).
 const TAKES_ZSTD: i16 = 7;
 /// Where the magic is in a batch, as in every older format.

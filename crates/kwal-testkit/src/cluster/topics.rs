@@ -14,8 +14,8 @@ use kwal_protocol::{
     wire::Uuid,
 };
 
-use super::{Arrival, Cluster, Partition, Serve, Served, Topic, id};
-use crate::{log::Log, producers::Producers, topic_config::TopicConfig};
+use super::{Arrival, Cluster, Serve, Served, Topic, id};
+use crate::topic_config::TopicConfig;
 
 impl Serve for CreateTopicsRequest {
     fn refuse(&self, _: &Cluster, code: ErrorCode) -> CreateTopicsResponse {
@@ -113,7 +113,7 @@ impl Cluster {
     pub(super) fn create_topic(&mut self, topic: &CreatableTopic) -> Result<(Uuid, Plan), Refusal> {
         let plan = self.plan_topic(topic)?;
         let id = id(&mut self.random);
-        let partitions = plan.replicas.iter().map(|replicas| Partition::first(replicas)).collect();
+        let partitions = plan.replicas.iter().map(|replicas| self.new_partition(replicas)).collect();
         self.names.insert(id, topic.name.clone());
         self.topics.insert(topic.name.clone(), Topic { id, config: plan.config.clone(), partitions });
         self.changed = true;
@@ -158,7 +158,7 @@ impl Cluster {
         Ok(Plan { config, replicas })
     }
 
-    /// Partitions over all brokers in turn.
+    /// Partitions over all living brokers in turn.
     fn spread(&self, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refusal> {
         let partitions = match topic.num_partitions {
             -1 => self.settings.default_partitions,
@@ -173,23 +173,23 @@ impl Cluster {
             return Err((ErrorCode::POLICY_VIOLATION, message));
         }
         let factor = match topic.replication_factor {
-            -1 => 1,
-            number => number,
+            -1 => self.settings.broker.number("default.replication.factor"),
+            number => number.into(),
         };
         let factor = usize::try_from(factor).ok().filter(|number| *number > 0).ok_or_else(|| {
             (ErrorCode::INVALID_REPLICATION_FACTOR, "Replication factor must be larger than 0.".to_owned())
         })?;
-        if factor > self.nodes.len() {
-            let message =
-                format!("{factor} replicas need as many brokers, and there are {}", self.nodes.len());
+        let alive = self.alive().count();
+        if factor > alive {
+            let message = format!("{factor} replicas need as many brokers, and there are {alive}");
             return Err((ErrorCode::INVALID_REPLICATION_FACTOR, message));
         }
         Ok(self.spread_over(0..partitions, factor))
     }
 
-    /// Some partitions over all brokers in turn.
+    /// Some partitions over all living brokers in turn.
     pub(super) fn spread_over(&self, partitions: Range<usize>, factor: usize) -> Vec<Vec<i32>> {
-        let nodes: Vec<_> = self.nodes.keys().copied().collect();
+        let nodes: Vec<_> = self.alive().collect();
         let replicas = |partition: usize| {
             (0..factor).filter_map(|i| nodes.get((partition + i) % nodes.len().max(1)).copied()).collect()
         };
@@ -280,21 +280,6 @@ impl Cluster {
     }
 }
 
-impl Partition {
-    /// One that begins.
-    pub(super) fn first(replicas: &[i32]) -> Self {
-        Self {
-            log: Log::new(FIRST_EPOCH),
-            producers: Producers::default(),
-            leader: replicas.first().copied().unwrap_or(-1),
-            leader_epoch: FIRST_EPOCH,
-            replicas: replicas.to_vec(),
-        }
-    }
-}
-
-/// The epoch of the first leader of a partition.
-const FIRST_EPOCH: i32 = 0;
 /// How many partitions one topic may be made with, as in Kafka.
 pub(super) const MAX_PARTITIONS: usize = 10_000;
 

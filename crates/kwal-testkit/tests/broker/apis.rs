@@ -136,7 +136,7 @@ async fn metadata_at_every_version() {
             let request = MetadataRequest { topics, ..MetadataRequest::default() };
             let answer = client.call(&request, version).await;
             let broker_told = &answer.brokers[0];
-            assert_eq!(format!("{}:{}", broker_told.host, broker_told.port), broker.bootstrap());
+            assert_eq!(format!("{}:{}", broker_told.host, broker_told.port), broker.bootstrap()[0]);
             let [wal, nope, invalid] = &answer.topics[..] else { panic!("{answer:?}") };
             assert_eq!((wal.error_code, wal.partitions.len()), (ErrorCode::NONE, 2));
             let id = broker.topic_id("wal").unwrap();

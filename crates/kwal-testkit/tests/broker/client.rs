@@ -21,8 +21,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) async fn connect(broker: &EmbeddedCluster) -> Self {
-        let stream = broker.connector().connect(broker.address()).await.unwrap();
+    /// To the first broker.
+    pub(crate) async fn connect(cluster: &EmbeddedCluster) -> Self {
+        Self::connect_to(cluster, 1).await
+    }
+
+    pub(crate) async fn connect_to(cluster: &EmbeddedCluster, broker: i32) -> Self {
+        let stream = cluster.connector().connect(&cluster.address(broker).unwrap()).await.unwrap();
         Self { stream, sent: 0 }
     }
 

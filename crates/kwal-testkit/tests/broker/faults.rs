@@ -111,7 +111,7 @@ async fn connections_that_end_before_or_after_the_append() {
             assert_eq!(broker.end_offset("wal", 0).unwrap(), end + 2 + appended, "{fault:?}");
         }
         assert_eq!(broker.requests(ApiKey::PRODUCE), 6);
-        assert_eq!(broker.connections_accepted(), 2);
+        assert_eq!(broker.connections().accepted, 2);
     }
 }
 
@@ -195,7 +195,7 @@ async fn a_black_hole() {
     }
     assert!(timeout(Duration::from_secs(86_400), client.receive_frame()).await.is_err());
     assert_eq!(broker.end_offset("wal", 0).unwrap(), 0);
-    assert_eq!((broker.connections(), broker.requests(ApiKey::FETCH)), (1, 1));
+    assert_eq!((broker.connections().open, broker.requests(ApiKey::FETCH)), (1, 1));
     let mut other = Client::connect(&broker).await;
     assert_eq!(other.fetch(&place, 0).await.high_watermark, 0);
 }
@@ -206,23 +206,23 @@ async fn connections_end_with_the_broker_and_the_log_outlives_a_restart() {
         let place = Place::of(&broker, "wal", 0);
         let mut client = Client::connect(&broker).await;
         client.produce(&place, batch(&["a"]).stamp(1, 0, 0).to_bytes()).await;
-        broker.disconnect();
+        broker.disconnect_all();
         assert!(client.receive_frame().await.is_none());
         let mut client = Client::connect(&broker).await;
         client.produce(&place, batch(&["b"]).stamp(1, 0, 1).to_bytes()).await;
 
-        broker.stop().await;
+        broker.stop(1).unwrap();
         assert!(client.receive_frame().await.is_none());
-        assert_eq!(broker.connections(), 0);
-        let refused = broker.connector().connect(broker.address()).await.unwrap_err();
+        assert_eq!(broker.connections().open, 0);
+        let refused = broker.connector().connect(&broker.address(1).unwrap()).await.unwrap_err();
         assert!(refused.is_refused(), "{refused:?}");
-        broker.restart().await.unwrap();
+        broker.restart(1).unwrap();
         let mut client = Client::connect(&broker).await;
         let again = client.produce(&place, batch(&["b"]).stamp(1, 0, 1).to_bytes()).await;
         assert_eq!(outcome(&again), Ok(1), "the producer is still known");
         assert_eq!(values(&broker, &place), ["a", "b"]);
 
-        let (connector, address) = (broker.connector(), broker.address().clone());
+        let (connector, address) = (broker.connector(), broker.address(1).unwrap());
         drop(broker);
         assert!(client.receive_frame().await.is_none());
         assert!(connector.connect(&address).await.is_err());
@@ -239,7 +239,10 @@ async fn two_brokers_in_one_network() {
         let mut client = Client::connect(broker).await;
         let all = MetadataRequest { topics: None, ..MetadataRequest::default() };
         let answer = client.call(&all, 12).await;
-        assert_eq!((answer.topics.len(), &answer.brokers[0].host), (topics, &broker.address().host));
+        assert_eq!(
+            (answer.topics.len(), &answer.brokers[0].host),
+            (topics, &broker.address(1).unwrap().host)
+        );
     }
     let taken = start("one").unwrap_err();
     assert_eq!(taken.to_string(), "cannot listen in memory");
@@ -247,7 +250,8 @@ async fn two_brokers_in_one_network() {
 
 #[tokio::test]
 async fn an_advertised_address_is_what_metadata_tells() {
-    let broker = EmbeddedCluster::builder().advertised(HostPort::new("proxy", 1234)).start().await.unwrap();
+    let broker =
+        EmbeddedCluster::builder().advertised(1, HostPort::new("proxy", 1234)).start().await.unwrap();
     let mut client = Client::connect(&broker).await;
     let answer = client.call(&MetadataRequest::default(), 12).await;
     assert_eq!((answer.brokers[0].host.as_str(), answer.brokers[0].port), ("proxy", 1234));

@@ -4,6 +4,7 @@
 
 mod administration;
 mod apis;
+mod brokers;
 mod client;
 mod faults;
 mod fetch;

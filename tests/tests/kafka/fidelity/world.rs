@@ -195,7 +195,7 @@ impl World {
     fn addresses(&self) -> Vec<String> {
         match &self.place {
             Place::Real(kafka) => kafka.bootstrap(),
-            Place::Embedded(broker) => vec![broker.bootstrap()],
+            Place::Embedded(broker) => broker.bootstrap(),
         }
     }
 

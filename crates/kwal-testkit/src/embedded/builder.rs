@@ -1,0 +1,238 @@
+//! How a cluster is to be.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use kwal_protocol::{
+    api::{ApiKey, Versions},
+    messages::CreatableTopic,
+};
+use kwal_transport::{HostPort, memory::MemoryNetwork};
+use tokio::runtime::Handle;
+
+use super::{
+    EmbeddedCluster,
+    topics::{assigned, creatable, create},
+};
+use crate::{
+    Dialect, Error,
+    cluster::{Cluster, Settings},
+    listen::{Doors, Ground},
+    serve::{Clock, Shared, clockwork},
+};
+
+/// How an [`EmbeddedCluster`] is to be.
+///
+/// Without further words it is one broker that speaks like Kafka 4.3, has no topics and makes none by itself.
+#[derive(Clone, Debug)]
+pub struct EmbeddedClusterBuilder {
+    settings: Settings,
+    brokers: i32,
+    topics: Vec<CreatableTopic>,
+    max_frame_len: usize,
+    broker_settings: Vec<(String, String)>,
+    started_unix_ms: Option<i64>,
+    port: u16,
+    advertised: BTreeMap<i32, HostPort>,
+}
+
+impl Default for EmbeddedClusterBuilder {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            brokers: 1,
+            topics: Vec::new(),
+            max_frame_len: 100 << 20,
+            broker_settings: Vec::new(),
+            started_unix_ms: None,
+            port: 0,
+            advertised: BTreeMap::new(),
+        }
+    }
+}
+
+impl EmbeddedClusterBuilder {
+    /// How many brokers there are, numbered from 1. Default: 1.
+    #[must_use]
+    pub fn brokers(mut self, brokers: i32) -> Self {
+        self.brokers = brokers;
+        self
+    }
+
+    /// Has a topic from the start.
+    #[must_use]
+    pub fn topic(self, name: &str, partitions: i32) -> Self {
+        self.topic_with(name, partitions, &[])
+    }
+
+    /// Has a topic with settings from the start, by their names in Kafka.
+    ///
+    /// Heeded are `max.message.bytes`, `message.timestamp.type`, `message.timestamp.before.max.ms`,
+    /// `message.timestamp.after.max.ms` and `cleanup.policy` (records of a compacted topic need a key). The others that
+    /// Kafka 4.3 knows are kept and told.
+    #[must_use]
+    pub fn topic_with(mut self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Self {
+        self.topics.push(creatable(name, partitions, settings));
+        self
+    }
+
+    /// Has a topic from the start whose partitions have these replicas, the preferred leader of each first.
+    #[must_use]
+    pub fn topic_assigned(mut self, name: &str, replicas: &[&[i32]]) -> Self {
+        self.topics.push(assigned(name, replicas));
+        self
+    }
+
+    /// Has a setting from the start, as in `server.properties`: one that holds for topics that do not have their own, such as
+    /// `log.retention.ms` and `min.insync.replicas`, or one of the brokers, such as `producer.id.expiration.ms`.
+    ///
+    /// Two differ from Kafka's defaults for the sake of tests: nothing is made without being asked for, and
+    /// `default.replication.factor` is 3, or as many as there are brokers.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.broker_settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Makes a topic that a Metadata request asks for and allows to be made (`auto.create.topics.enable`). Default: no.
+    #[must_use]
+    pub fn auto_create_topics(mut self, yes: bool) -> Self {
+        self.settings.auto_create = yes;
+        self
+    }
+
+    /// How many partitions a topic gets if nobody says (`num.partitions`). Default: 1.
+    #[must_use]
+    pub fn default_partitions(mut self, partitions: i32) -> Self {
+        self.settings.default_partitions = partitions;
+        self
+    }
+
+    /// Which versions it speaks. Default: [`Dialect::kafka_4_3`].
+    #[must_use]
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.settings.dialect = dialect;
+        self
+    }
+
+    /// Speaks at most these versions of an API; see [`Dialect::cap`].
+    #[must_use]
+    pub fn cap(mut self, api: ApiKey, versions: Versions) -> Self {
+        self.settings.dialect = self.settings.dialect.cap(api, versions);
+        self
+    }
+
+    /// Where topic and cluster ids come from: the same seed gives the same ids. Default: random.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.settings.seed = Some(seed);
+        self
+    }
+
+    /// The time when the broker starts, in milliseconds since the epoch; from there on it goes with tokio's clock. Default: the
+    /// system's time.
+    #[must_use]
+    pub fn started_at(mut self, unix_ms: i64) -> Self {
+        self.started_unix_ms = Some(unix_ms);
+        self
+    }
+
+    /// The size of the largest request that is taken, in bytes (`socket.request.max.bytes`). Default: 100 MiB.
+    #[must_use]
+    pub fn max_frame_len(mut self, bytes: usize) -> Self {
+        self.max_frame_len = bytes;
+        self
+    }
+
+    /// The TCP port of 127.0.0.1 to [start](Self::start) the first broker on; the others follow it. Default: free ones.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Where Metadata says that a broker is, if clients are to come to it through something else. Default: where it is.
+    #[must_use]
+    pub fn advertised(mut self, broker: i32, address: HostPort) -> Self {
+        self.advertised.insert(broker, address);
+        self
+    }
+
+    /// Starts on TCP ports of 127.0.0.1: free ones, unless they were [chosen](Self::port).
+    ///
+    /// # Errors
+    /// [`Error::Listen`]; [`Error::Setting`]; [`Error::Create`] if a topic cannot be made.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with IO and time enabled.
+    pub async fn start(self) -> Result<EmbeddedCluster, Error> {
+        let ground = Ground::Tcp(self.port);
+        self.start_on(ground)
+    }
+
+    /// Starts in memory, in a network of its own: [`connector`](EmbeddedCluster::connector) reaches it. The brokers are at
+    /// `broker-1:9092`, `broker-2:9092` and so on.
+    ///
+    /// # Errors
+    /// [`Error::Create`] if a topic cannot be made.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time enabled.
+    pub fn start_in_memory(self) -> Result<EmbeddedCluster, Error> {
+        self.start_on(Ground::Memory(MemoryNetwork::default()))
+    }
+
+    /// Starts in a network in memory, the first broker at an address, the others at the ports that follow.
+    ///
+    /// # Errors
+    /// [`Error::ListenInMemory`]; [`Error::Create`] if a topic cannot be made.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time enabled.
+    pub fn start_in(self, network: &MemoryNetwork, address: HostPort) -> Result<EmbeddedCluster, Error> {
+        self.start_on(Ground::MemoryAt(network.clone(), address))
+    }
+
+    fn start_on(self, ground: Ground) -> Result<EmbeddedCluster, Error> {
+        let runtime = Handle::current();
+        let mut settings = self.settings;
+        let replicas = self.brokers.clamp(1, USUAL_REPLICATION).to_string();
+        let replicas = (self.brokers > 1).then_some(("default.replication.factor", replicas.as_str()));
+        let given = self.broker_settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in replicas.into_iter().chain(given) {
+            settings.broker.set(name, value).map_err(|message| Error::Setting { message })?;
+        }
+        let mut cluster = Cluster::new(settings);
+        let mut listening = Vec::new();
+        for broker in 1..=self.brokers {
+            let acceptor = ground.listen(broker, &runtime)?;
+            let address = acceptor.address()?;
+            let advertised = self.advertised.get(&broker).unwrap_or(&address);
+            cluster.register(broker, advertised.clone());
+            listening.push((broker, address, acceptor));
+        }
+        for topic in &self.topics {
+            create(&mut cluster, topic)?;
+        }
+        let clock = Clock::new(self.started_unix_ms.unwrap_or_else(system_time_ms));
+        let shared = Arc::new(Shared::new(cluster, clock, self.max_frame_len));
+        let doors = Doors::default();
+        for (broker, address, acceptor) in listening {
+            doors.open(broker, address, acceptor, &shared, &runtime);
+        }
+        let clockwork = runtime.spawn(clockwork(Arc::clone(&shared)));
+        Ok(EmbeddedCluster { shared, doors, ground, runtime, clockwork })
+    }
+}
+
+/// How many replicas a partition of a log that matters has.
+const USUAL_REPLICATION: i32 = 3;
+
+#[expect(clippy::disallowed_methods, reason = "a broker has a clock; `started_at` replaces it")]
+fn system_time_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,147 @@
+//! The cluster that a test starts.
+
+mod brokers;
+mod builder;
+mod topics;
+
+use std::sync::Arc;
+
+use kwal_protocol::api::ApiKey;
+use kwal_transport::{Connect, HostPort, Tcp};
+use tokio::{runtime::Handle, task::JoinHandle};
+
+pub use self::builder::EmbeddedClusterBuilder;
+use crate::{
+    Connections, Error, Fault,
+    listen::{Doors, Ground},
+    serve::Shared,
+};
+
+/// A Kafka cluster inside of the process, its logs in memory.
+///
+/// It runs as tasks of the tokio runtime it was started on, and ends when it is dropped. Its methods may be called from
+/// anywhere and at any time; none of them waits. They see and change what there is directly, without a request, so no fault
+/// applies to them and nothing is counted.
+///
+/// Brokers are numbered from 1.
+///
+/// ```
+/// use kwal_testkit::EmbeddedCluster;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), kwal_testkit::Error> {
+/// let cluster = EmbeddedCluster::builder().brokers(3).topic("wal", 1).start_in_memory()?;
+/// assert_eq!(cluster.leader("wal", 0)?, Some(1));
+///
+/// cluster.move_leader("wal", 0, 2)?;
+/// cluster.stop(2)?;
+/// assert_eq!((cluster.leader("wal", 0)?, cluster.leader_epoch("wal", 0)?), (Some(1), 2));
+/// assert_eq!(cluster.in_sync("wal", 0)?, [1, 3]);
+///
+/// cluster.restart(2)?;
+/// assert_eq!(cluster.in_sync("wal", 0)?, [1, 2, 3]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct EmbeddedCluster {
+    shared: Arc<Shared>,
+    doors: Doors,
+    ground: Ground,
+    runtime: Handle,
+    clockwork: JoinHandle<()>,
+}
+
+impl EmbeddedCluster {
+    /// Begins a cluster; see [`EmbeddedClusterBuilder`].
+    pub fn builder() -> EmbeddedClusterBuilder {
+        EmbeddedClusterBuilder::default()
+    }
+
+    /// Where clients begin: `host:port` of every broker, by rising number.
+    pub fn bootstrap(&self) -> Vec<String> {
+        self.doors.addresses().into_iter().map(|(_, address)| address.to_string()).collect()
+    }
+
+    /// Where a broker listens.
+    ///
+    /// # Errors
+    /// [`Error::UnknownBroker`].
+    pub fn address(&self, broker: i32) -> Result<HostPort, Error> {
+        let found = self.doors.addresses().into_iter().find(|(id, _)| *id == broker);
+        found.map(|(_, address)| address).ok_or(Error::UnknownBroker { broker })
+    }
+
+    /// What reaches the brokers: TCP, or the network in memory that they were started in.
+    pub fn connector(&self) -> Arc<dyn Connect> {
+        match self.ground.network() {
+            Some(network) => Arc::new(network.clone()),
+            None => Arc::new(Tcp::default()),
+        }
+    }
+
+    /// The next request of an API meets a fault. Faults of the same API are met in the order they were added.
+    pub fn on(&self, api: ApiKey, fault: Fault) {
+        self.on_times(api, 1, fault);
+    }
+
+    /// The next `times` requests of an API meet a fault, behind those that were added before.
+    pub fn on_times(&self, api: ApiKey, times: usize, fault: Fault) {
+        self.shared.with(|cluster| cluster.faults.add(api, Some(times), fault));
+    }
+
+    /// All requests of an API meet a fault, behind those that were added before, until [`clear_faults`](Self::clear_faults).
+    pub fn on_all(&self, api: ApiKey, fault: Fault) {
+        self.shared.with(|cluster| cluster.faults.add(api, None, fault));
+    }
+
+    /// Forgets all faults that were not met yet.
+    pub fn clear_faults(&self) {
+        self.shared.with(|cluster| cluster.faults.clear());
+    }
+
+    /// How many requests are still to meet a fault: 0 says that a test has met all that it planned. A fault for all requests
+    /// counts as one.
+    pub fn faults_left(&self) -> usize {
+        self.shared.with(|cluster| cluster.faults.left())
+    }
+
+    /// How many requests of an API have arrived at any broker, whatever became of them.
+    pub fn requests(&self, api: ApiKey) -> u64 {
+        self.shared.with(|cluster| cluster.requests(api))
+    }
+
+    /// How many requests of an API have arrived at one broker.
+    ///
+    /// # Errors
+    /// [`Error::UnknownBroker`].
+    pub fn requests_to(&self, broker: i32, api: ApiKey) -> Result<u64, Error> {
+        let requests = self.shared.with(|cluster| Some(cluster.node(broker)?.requests(api)));
+        requests.ok_or(Error::UnknownBroker { broker })
+    }
+
+    /// The connections to all brokers together, also to those that were removed.
+    pub fn connections(&self) -> Connections {
+        self.shared.with(|cluster| cluster.connections())
+    }
+
+    /// The connections to one broker.
+    ///
+    /// # Errors
+    /// [`Error::UnknownBroker`].
+    pub fn connections_to(&self, broker: i32) -> Result<Connections, Error> {
+        let connections = self.shared.with(|cluster| Some(cluster.node(broker)?.connections()));
+        connections.ok_or(Error::UnknownBroker { broker })
+    }
+}
+
+impl Drop for EmbeddedCluster {
+    fn drop(&mut self) {
+        self.clockwork.abort();
+        self.doors.close_all();
+        self.shared.with(|cluster| {
+            let all: Vec<_> = cluster.node_ids().collect();
+            all.into_iter().for_each(|node| cluster.remove(node));
+        });
+    }
+}
