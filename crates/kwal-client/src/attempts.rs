@@ -1,5 +1,7 @@
 //! The one loop that retries: attempts, pauses, and the deadline over all of them.
 
+use std::time::Duration;
+
 use fastrand::Rng;
 use kwal_protocol::{
     api::ApiKey,
@@ -35,8 +37,10 @@ pub(crate) struct Attempts<'a> {
     count: u32,
     /// Since when the topic or partition has been unknown, without a break.
     unknown_since: Option<Instant>,
-    /// Metadata up to this answer has proved wrong.
+    /// Metadata up to this news has proved wrong.
     stale: u64,
+    /// The attempt began without a pause.
+    at_once: bool,
     last: Option<Box<Error>>,
 }
 
@@ -51,6 +55,7 @@ impl<'a> Attempts<'a> {
             count: 1,
             unknown_since: None,
             stale: 0,
+            at_once: false,
             last: None,
         }
     }
@@ -60,7 +65,7 @@ impl<'a> Attempts<'a> {
         self.count
     }
 
-    /// Metadata has to be newer than this answer.
+    /// Metadata has to be newer than this news.
     pub(crate) fn stale(&self) -> u64 {
         self.stale
     }
@@ -78,8 +83,18 @@ impl<'a> Attempts<'a> {
 
     /// Pauses before the next attempt, or ends the operation with the error.
     ///
-    /// `used` is the answer of metadata that the attempt relied on.
+    /// `used` is the news of metadata that the attempt relied on.
     pub(crate) async fn again(&mut self, error: Error, used: u64) -> Result<(), Error> {
+        self.next(error, used, false).await
+    }
+
+    /// The same, when it is known already who is to be asked next: the first time there is no pause then.
+    pub(crate) async fn again_elsewhere(&mut self, error: Error, used: u64) -> Result<(), Error> {
+        let at_once = !self.at_once;
+        self.next(error, used, at_once).await
+    }
+
+    async fn next(&mut self, error: Error, used: u64, at_once: bool) -> Result<(), Error> {
         let recovery = error.recovery();
         if recovery == Recovery::Fail {
             // A deadline tells why it was not met sooner.
@@ -95,7 +110,11 @@ impl<'a> Attempts<'a> {
         if recovery == Recovery::Refresh {
             self.stale = self.stale.max(used);
         }
-        let mut pause = self.backoff.next().unwrap_or_default();
+        self.at_once = at_once;
+        let mut pause = match at_once {
+            true => Duration::ZERO,
+            false => self.backoff.next().unwrap_or_default(),
+        };
         if let Some(since) = self.unknown_since {
             // The last question falls on the end of the time for it.
             pause = pause.min(since + self.deadlines.unknown_topic - now);
@@ -106,7 +125,9 @@ impl<'a> Attempts<'a> {
             return Err(self.too_late(Some(Box::new(error))));
         }
         self.last = Some(Box::new(error));
-        sleep_until(now + pause).await;
+        if !at_once {
+            sleep_until(now + pause).await;
+        }
         self.count += 1;
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kwal_protocol::{api::ApiKey, error_code::ErrorCode, messages::MetadataRequest, wire::Uuid};
+use kwal_protocol::{api::ApiKey, messages::MetadataRequest, wire::Uuid};
 #[cfg(feature = "transport-socks5")]
 use kwal_transport::Socks5;
 use kwal_transport::{Connect, HostPort};
@@ -42,17 +42,7 @@ impl Client {
             MetadataRequest { topics: None, allow_auto_topic_creation: false, ..Default::default() };
         let mut attempts = self.cluster.attempts(ApiKey::METADATA, Place::default());
         let response = loop {
-            let attempt = async {
-                let response = self.cluster.call_any(&request).await?;
-                match response.error_code {
-                    ErrorCode::NONE => Ok(response),
-                    code => {
-                        let at = Place::default().at(ApiKey::METADATA, None);
-                        Err(Error::Broker { code, message: None, at })
-                    }
-                }
-            };
-            match attempts.within(attempt).await {
+            match attempts.within(self.cluster.call_for_metadata(&request)).await {
                 Ok(response) => break response,
                 Err(error) => attempts.again(error, 0).await?,
             }

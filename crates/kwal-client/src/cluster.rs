@@ -1,22 +1,20 @@
 //! Who is there, who leads what, and a connection to each: what all clients of one cluster share.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
 use fastrand::Rng;
+use futures::{StreamExt, stream::FuturesUnordered};
 use kwal_protocol::{
     api::{ApiKey, Versions},
     compression::Compressor,
-    connection::{CallError, ConnectionConfig},
+    connection::{CallError, ConnectionConfig, ConnectionError},
     error_code::ErrorCode,
-    messages::{MetadataRequest, MetadataTopic},
+    messages::{MetadataRequest, MetadataResponse, MetadataTopic},
 };
 use kwal_transport::{HostPort, TransportError};
 use tokio::{
@@ -24,14 +22,15 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     attempts::Attempts,
     config::Config,
     driver::{Failed, Link},
     error::{At, Error, Outcome, Recovery},
-    metadata::{Metadata, TopicMetadata},
+    lanes::{Lane, Lanes, Share, Target},
+    metadata::{LeaderHint, Metadata, TopicMetadata},
     partition::ProducerState,
     speak::Speak,
 };
@@ -43,11 +42,11 @@ pub(crate) struct Cluster {
     pub(crate) config: Config,
     pub(crate) runtime: Handle,
     metadata: RwLock<Arc<Metadata>>,
-    /// Held while metadata is asked for, so that many who need it ask once. Counts the answers.
-    refresh: tokio::sync::Mutex<u64>,
-    lanes: Mutex<HashMap<LaneKey, Arc<Lane>>>,
+    /// Held while metadata is asked for, so that many who need it ask once.
+    refresh: tokio::sync::Mutex<LastAnswer>,
+    wanted: Mutex<Wanted>,
+    lanes: Lanes,
     rng: Mutex<Rng>,
-    next_lane: AtomicUsize,
     budget: Arc<Semaphore>,
     /// Producer ids that nobody uses at the moment, by partition: who opens the partition next goes on with one, so that there
     /// are never more of them than there were partition clients at the same time.
@@ -56,34 +55,21 @@ pub(crate) struct Cluster {
     compressor: Mutex<Compressor>,
 }
 
-/// A connection that some calls share. Requests of one connection are worked on one at a time, so what may take long (an
-/// append that waits for replicas, a fetch that waits for records) has its own.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum LaneKind {
-    /// What is short.
-    Shared,
-    /// Appends of the partition clients with this number.
-    Produce(usize),
-    /// Reads of the partition clients with this number.
-    Fetch(usize),
-}
-
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-enum Target {
-    Broker(i32),
-    /// A bootstrap address by its index: used until the brokers are known, and when none of them answers.
-    Bootstrap(usize),
-}
-
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-struct LaneKey {
-    target: Target,
-    kind: LaneKind,
-}
-
+/// What those who wait for metadata want of it.
 #[derive(Debug, Default)]
-struct Lane {
-    open: tokio::sync::Mutex<Option<(Link, HostPort)>>,
+struct Wanted {
+    topics: BTreeSet<String>,
+    /// How often metadata has been asked for, with an answer or in vain.
+    asked: u64,
+}
+
+/// What came of asking for metadata the last time: for all who waited for it.
+#[derive(Debug)]
+struct LastAnswer {
+    /// How often it had been asked for by then.
+    number: u64,
+    /// What was told of each topic, or why nobody could be asked.
+    told: Result<BTreeMap<String, ErrorCode>, Error>,
 }
 
 /// What a call is about: for its errors.
@@ -110,20 +96,21 @@ impl Cluster {
     pub(crate) async fn connect(config: Config, runtime: Handle) -> Result<Arc<Self>, Error> {
         let seed = config.seed;
         let units = (config.limits.appends / BUDGET_UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        let lanes = Lanes::new(config.limits.lanes);
         let this = Arc::new(Self {
             config,
             runtime,
             metadata: RwLock::default(),
-            refresh: tokio::sync::Mutex::default(),
-            lanes: Mutex::default(),
+            refresh: tokio::sync::Mutex::new(LastAnswer { number: 0, told: Ok(BTreeMap::new()) }),
+            wanted: Mutex::default(),
+            lanes,
             rng: Mutex::new(seed.map_or_else(Rng::new, Rng::with_seed)),
-            next_lane: AtomicUsize::new(0),
             budget: Arc::new(Semaphore::new(units)),
             idle_producers: Mutex::default(),
             compressor: Mutex::default(),
         });
         let attempts = this.attempts(ApiKey::METADATA, Place::default());
-        attempts.within(this.refresh(&[])).await?;
+        attempts.within(this.refresh()).await?;
         debug!(cluster = this.metadata().cluster_id.as_deref(), "connected");
         Ok(this)
     }
@@ -154,10 +141,6 @@ impl Cluster {
         self.rng.lock().unwrap_or_else(PoisonError::into_inner).fork()
     }
 
-    pub(crate) fn next_lane(&self) -> usize {
-        self.next_lane.fetch_add(1, Ordering::Relaxed) % self.config.limits.lanes.max(1)
-    }
-
     /// Waits for room for an append of so many bytes, and holds it until dropped.
     pub(crate) async fn reserve(&self, bytes: usize) -> tokio::sync::OwnedSemaphorePermit {
         let limit = (self.config.limits.appends / BUDGET_UNIT).max(1);
@@ -173,143 +156,288 @@ impl Cluster {
         Arc::clone(&self.metadata.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What is known of a topic, learnt after the answer number `stale`.
-    pub(crate) async fn topic(&self, topic: &str, stale: u64) -> Result<Arc<TopicMetadata>, Error> {
+    /// What is known of the topic of a place, or of its partition, learnt after the news number `stale`.
+    pub(crate) async fn topic(&self, place: Place<'_>, stale: u64) -> Result<Arc<TopicMetadata>, Error> {
+        let name = place.topic.unwrap_or_default();
         let known = || {
             let metadata = self.metadata();
-            let known = metadata.topics.get(topic)?;
-            (known.as_of > stale && !known.error.is_error()).then(|| Arc::clone(known))
+            let known = metadata.topics.get(name)?;
+            (known.as_of(place.partition) > stale).then(|| Arc::clone(known))
         };
         if let Some(known) = known() {
             return Ok(known);
         }
-        let mut count = self.refresh.lock().await;
-        if let Some(known) = known() {
-            return Ok(known);
-        }
-        self.ask_metadata(&[topic], &mut count).await?;
-        if let Some(known) = known() {
-            return Ok(known);
-        }
-        let code = match self.metadata().topics.get(topic) {
-            Some(told) if told.error.is_error() => told.error,
-            // The answer did not speak of the topic.
-            _ => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-        };
-        self.forget(topic);
-        let place = Place { topic: Some(topic), partition: None };
-        Err(Error::Broker { code, message: None, at: place.at(ApiKey::METADATA, None) })
+        let code = self.ask(Some(name), || known().is_some()).await?;
+        known().ok_or_else(|| {
+            let code = match code {
+                // The answer did not speak of the topic.
+                ErrorCode::NONE => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                code => code,
+            };
+            Error::Broker { code, message: None, at: place.at(ApiKey::METADATA, None) }
+        })
     }
 
-    /// Asks anew for the brokers, and for these topics.
-    pub(crate) async fn refresh(&self, topics: &[&str]) -> Result<(), Error> {
-        let mut count = self.refresh.lock().await;
-        self.ask_metadata(topics, &mut count).await
+    /// Asks anew for the brokers and the controller.
+    pub(crate) async fn refresh(&self) -> Result<(), Error> {
+        self.ask(None, || false).await.map(drop)
+    }
+
+    /// Asks for metadata, unless it is `enough` what others have learnt meanwhile; answers what was told of the topic.
+    ///
+    /// Who comes while somebody asks waits for what comes of it, a failure included; what is wanted meanwhile is asked for
+    /// together.
+    async fn ask(&self, topic: Option<&str>, enough: impl Fn() -> bool) -> Result<ErrorCode, Error> {
+        let wanted = || self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = {
+            let mut wanted = wanted();
+            wanted.topics.extend(topic.map(str::to_owned));
+            wanted.asked
+        };
+        let mut last = self.refresh.lock().await;
+        if enough() {
+            return Ok(ErrorCode::NONE);
+        }
+        if last.number == before || !last.serves(topic) {
+            let mut topics = wanted().topics.clone();
+            topics.extend(topic.map(str::to_owned));
+            last.told = self.ask_metadata(&topics).await;
+            let mut wanted = wanted();
+            wanted.asked += 1;
+            wanted.topics.retain(|topic| !topics.contains(topic));
+            last.number = wanted.asked;
+        }
+        let told = last.told.as_ref().map_err(Clone::clone)?;
+        Ok(topic.and_then(|topic| told.get(topic)).copied().unwrap_or_default())
     }
 
     pub(crate) fn forget(&self, topic: &str) {
-        let mut metadata = self.metadata.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut metadata).topics.remove(topic);
+        self.change_metadata(|metadata| {
+            metadata.topics.remove(topic);
+        });
     }
 
-    async fn ask_metadata(&self, topics: &[&str], count: &mut u64) -> Result<(), Error> {
-        let topic =
-            |name: &&str| MetadataTopic { name: Some((*name).to_owned()), ..MetadataTopic::default() };
+    async fn ask_metadata(&self, topics: &BTreeSet<String>) -> Result<BTreeMap<String, ErrorCode>, Error> {
+        let topic = |name: &String| MetadataTopic { name: Some(name.clone()), ..MetadataTopic::default() };
         let request = MetadataRequest {
             topics: Some(topics.iter().map(topic).collect()),
             // Looking a topic up never creates it.
             allow_auto_topic_creation: false,
             ..MetadataRequest::default()
         };
-        let response = self.call_any(&request).await?;
-        if response.error_code.is_error() {
-            let at = Place::default().at(ApiKey::METADATA, None);
-            return Err(Error::Broker { code: response.error_code, message: None, at });
-        }
-        *count += 1;
-        let next = Arc::new(self.metadata().with(&response, *count));
-        debug!(brokers = next.brokers.len(), topics = response.topics.len(), "metadata");
-        self.drop_lanes_to_others(&next.brokers);
-        *self.metadata.write().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(())
+        let response = self.call_for_metadata(&request).await?;
+        debug!(brokers = response.brokers.len(), topics = response.topics.len(), "metadata");
+        self.change_metadata(|metadata| metadata.learn(&response));
+        let told = response.topics.into_iter();
+        Ok(told.filter_map(|told| Some((told.name?, told.error_code))).collect())
     }
 
-    /// Connections to brokers that are gone, and to bootstrap addresses once brokers are known, are let go.
-    fn drop_lanes_to_others(&self, brokers: &BTreeMap<i32, HostPort>) {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.retain(|key, _| match key.target {
-            Target::Broker(id) => brokers.contains_key(&id),
+    /// Takes a broker's word for who leads a partition now (KIP-951), if that is news.
+    pub(crate) fn take_hint(&self, place: Place<'_>, hint: LeaderHint) {
+        let (Some(topic), Some(partition)) = (place.topic, place.partition) else { return };
+        debug!(topic, partition, ?hint, "the broker says who leads");
+        self.change_metadata(|metadata| metadata.take_hint(topic, partition, hint));
+    }
+
+    /// Connections to brokers that are gone or elsewhere, and to bootstrap addresses once brokers are known, are let go.
+    fn change_metadata(&self, change: impl FnOnce(&mut Metadata)) {
+        change(Arc::make_mut(&mut self.metadata.write().unwrap_or_else(PoisonError::into_inner)));
+        let brokers = &self.metadata().brokers;
+        self.lanes.retire(|target, address| match target {
+            Target::Broker(id) => brokers.get(&id) == Some(address),
             Target::Bootstrap(_) => brokers.is_empty(),
         });
     }
 
-    /// Calls whichever broker answers: those that are known, from a random one on, then the bootstrap addresses.
-    pub(crate) async fn call_any<R: Speak>(&self, request: &R) -> Result<R::Response, Error> {
-        let known: Vec<_> = self.metadata().brokers.keys().copied().collect();
-        let from = self.fork_rng().usize(..known.len().max(1));
-        let known = known.iter().cycle().skip(from).take(known.len()).map(|id| Target::Broker(*id));
-        let targets = known.chain((0..self.config.bootstrap.len()).map(Target::Bootstrap));
-        let mut attempts = Vec::new();
-        for target in targets {
-            match self.call_target(target, request).await {
-                Ok(response) => return Ok(response),
-                // Another broker would not help.
-                Err(error) if error.recovery() == Recovery::Fail => return Err(error),
-                Err(error) => attempts.push((self.name(target), error)),
+    /// Asks whichever broker answers first for metadata. One of another cluster does not count.
+    pub(crate) async fn call_for_metadata(
+        &self,
+        request: &MetadataRequest,
+    ) -> Result<MetadataResponse, Error> {
+        let is_ours = |response: &MetadataResponse, broker: String| match (
+            &self.metadata().cluster_id,
+            &response.cluster_id,
+        ) {
+            (Some(was), Some(is)) if was != is => {
+                warn!(broker, was, is, "a broker of another cluster answers");
+                Err(Error::OtherCluster { broker, was: was.clone(), is: is.clone() })
+            }
+            _ => Ok(()),
+        };
+        let response = self.first_answer(request, is_ours).await?;
+        match response.error_code {
+            ErrorCode::NONE => Ok(response),
+            code => {
+                let at = Place::default().at(ApiKey::METADATA, None);
+                Err(Error::Broker { code, message: None, at })
             }
         }
-        Err(Error::NoBroker { attempts })
     }
 
-    async fn call_target<R: Speak>(&self, target: Target, request: &R) -> Result<R::Response, Error> {
-        let place = Place::default();
-        let lane = self.open_lane(LaneKey { target, kind: LaneKind::Shared }, R::KEY, place).await?;
-        lane.call(request, place, R::OURS, None).await
+    /// Calls whichever broker answers first.
+    pub(crate) async fn call_any<R: Speak>(&self, request: &R) -> Result<R::Response, Error> {
+        self.first_answer(request, |_, _| Ok(())).await
     }
 
-    /// The connection for a kind of calls to a broker.
-    pub(crate) async fn lane<'a>(
-        &'a self,
-        broker: i32,
-        kind: LaneKind,
-        api: ApiKey,
-        place: Place<'_>,
-    ) -> Result<OpenLane<'a>, Error> {
-        self.open_lane(LaneKey { target: Target::Broker(broker), kind }, api, place).await
-    }
-
-    async fn open_lane<'a>(
-        &'a self,
-        key: LaneKey,
-        api: ApiKey,
-        place: Place<'_>,
-    ) -> Result<OpenLane<'a>, Error> {
-        let link = self.link(key, api, place).await?;
-        Ok(OpenLane { cluster: self, target: key.target, link })
-    }
-
-    /// The connection of a lane; made if there is none, or if the broker has moved.
-    async fn link(&self, key: LaneKey, api: ApiKey, place: Place<'_>) -> Result<Link, Error> {
-        let lane = {
-            let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(lanes.entry(key).or_default())
+    /// Calls one broker after the other, and the next one besides when one takes long, until one has answered what can be
+    /// accepted.
+    async fn first_answer<R: Speak>(
+        &self,
+        request: &R,
+        accept: impl Fn(&R::Response, String) -> Result<(), Error>,
+    ) -> Result<R::Response, Error> {
+        let call = async |target| {
+            let place = Place::default();
+            let result = async {
+                let lane = self.shared_lane(target, R::KEY, place).await?;
+                let response = lane.call(request, place, R::OURS, None).await?;
+                accept(&response, lane.broker()).map(|()| response)
+            };
+            (target, result.await)
         };
-        let mut open = lane.open.lock().await;
-        let address = self.address(key.target);
-        match (&*open, &address) {
-            (Some((link, to)), Some(address)) if link.is_open() && to == address => return Ok(link.clone()),
-            _ => *open = None,
+        let order = self.order();
+        let pause = self.config.deadlines.request.min(self.config.deadlines.connect);
+        let pause = (pause / 10).min(pause / u32::try_from(order.len()).unwrap_or(u32::MAX).max(1));
+        let mut order = order.into_iter().peekable();
+        let mut calls = FuturesUnordered::new();
+        let mut last = None;
+        let mut failed = Vec::new();
+        loop {
+            if let Some(target) = order.next() {
+                last = Some(target);
+                calls.push(call(target));
+            }
+            let patience = match (last, order.peek()) {
+                (_, None) => None,
+                // A slow answer is no reason yet to begin again from the start.
+                (Some(Target::Broker(_)), Some(Target::Bootstrap(_))) => {
+                    Some(self.config.deadlines.request / 2)
+                }
+                _ => Some(pause),
+            };
+            let next = match patience {
+                Some(patience) => timeout(patience, calls.next()).await,
+                None => Ok(calls.next().await),
+            };
+            match (next, last) {
+                (Ok(Some((target, Ok(response)))), _) => {
+                    self.lanes.suspect(target, false);
+                    return Ok(response);
+                }
+                // Another broker would not help.
+                (Ok(Some((_, Err(error)))), _)
+                    if error.recovery() == Recovery::Fail && !error.is_of_others() =>
+                {
+                    return Err(error);
+                }
+                (Ok(Some((target, Err(error)))), _) => {
+                    self.lanes.suspect(target, true);
+                    failed.push((target, error));
+                }
+                (Ok(None), _) => return Err(self.nobody(failed)),
+                (Err(_), Some(slow)) => {
+                    debug!(broker = self.name(slow), "no answer yet, another one is asked besides");
+                    self.lanes.suspect(slow, true);
+                }
+                (Err(_), None) => {}
+            }
         }
-        let at = || place.at(api, Some(self.name(key.target)));
-        let Some(address) = address else {
-            // Metadata named a leader that it has no address for; the next answer may have.
-            let code = ErrorCode::BROKER_NOT_AVAILABLE;
-            return Err(Error::Broker { code, message: None, at: at() });
+    }
+
+    fn nobody(&self, mut failed: Vec<(Target, Error)>) -> Error {
+        match failed.iter().position(|(_, error)| error.is_of_others()) {
+            // Of all who could be asked none is ours.
+            Some(index) => failed.swap_remove(index).1,
+            None => {
+                let named = |(target, error)| (self.name(target), error);
+                Error::NoBroker { attempts: failed.into_iter().map(named).collect() }
+            }
+        }
+    }
+
+    /// Whom to ask: the brokers that are known, from a random one on, those last with which there was trouble; then the
+    /// bootstrap addresses.
+    fn order(&self) -> Vec<Target> {
+        let mut known: Vec<_> = self.metadata().brokers.keys().copied().map(Target::Broker).collect();
+        if !known.is_empty() {
+            let from = self.fork_rng().usize(..known.len());
+            known.rotate_left(from);
+            known.sort_by_cached_key(|target| self.lanes.is_suspect(*target));
+        }
+        known.extend((0..self.config.bootstrap.len()).map(Target::Bootstrap));
+        known
+    }
+
+    /// The connection to a broker for what is short.
+    pub(crate) async fn lane(&self, broker: i32, api: ApiKey, place: Place<'_>) -> Result<OpenLane, Error> {
+        self.shared_lane(Target::Broker(broker), api, place).await
+    }
+
+    async fn shared_lane(&self, target: Target, api: ApiKey, place: Place<'_>) -> Result<OpenLane, Error> {
+        self.open_lane(self.lanes.shared(target, || self.address(target)), target, api, place).await
+    }
+
+    /// The connection to a broker that a partition client has a share in.
+    pub(crate) async fn lane_of(
+        &self,
+        share: &Share,
+        broker: i32,
+        api: ApiKey,
+        place: Place<'_>,
+    ) -> Result<OpenLane, Error> {
+        let target = Target::Broker(broker);
+        self.open_lane(self.lanes.of(share, target, || self.address(target)), target, api, place).await
+    }
+
+    async fn open_lane(
+        &self,
+        lane: Option<Arc<Lane>>,
+        target: Target,
+        api: ApiKey,
+        place: Place<'_>,
+    ) -> Result<OpenLane, Error> {
+        // Metadata named a leader that it has no address for, or no longer; the next answer may have.
+        let gone = |broker| Error::Broker {
+            code: ErrorCode::BROKER_NOT_AVAILABLE,
+            message: None,
+            at: place.at(api, Some(broker)),
         };
-        let link = self.open(&address, at).await?;
-        debug!(broker = %self.name(key.target), kind = ?key.kind, "connected");
-        *open = Some((link.clone(), address));
-        Ok(link)
+        let Some(lane) = lane else { return Err(gone(self.name(target))) };
+        let link = tokio::select! {
+            biased;
+            () = lane.peer.gone() => return Err(gone(lane.peer.to_string())),
+            link = self.link(&lane, || place.at(api, Some(lane.peer.to_string()))) => link?,
+        };
+        Ok(OpenLane { lane, link })
+    }
+
+    /// The connection of a lane; made if there is none.
+    async fn link(&self, lane: &Lane, at: impl Fn() -> Box<At>) -> Result<Link, Error> {
+        if let Some(link) = lane.link() {
+            return Ok(link);
+        }
+        let before = lane.peer.failures();
+        let _turn = lane.turn.lock().await;
+        if let Some(link) = lane.link() {
+            return Ok(link);
+        }
+        // Shorter than the shortest pause between attempts, so that who has failed may try again after it.
+        let moment = (self.config.retry.initial / 2).max(Duration::from_millis(1));
+        if let Some(error) = lane.peer.failed_since(before, moment) {
+            return Err(error.placed(at()));
+        }
+        match self.open(&lane.peer.address, at).await {
+            Ok(link) => {
+                debug!(broker = %lane.peer, kind = ?lane.kind, "connected");
+                lane.peer.has_connected();
+                lane.keep(&link);
+                Ok(link)
+            }
+            Err(error) => {
+                lane.peer.has_failed(&error);
+                Err(error)
+            }
+        }
     }
 
     async fn open(&self, address: &HostPort, at: impl Fn() -> Box<At>) -> Result<Link, Error> {
@@ -377,15 +505,24 @@ impl fmt::Debug for Cluster {
     }
 }
 
+impl LastAnswer {
+    /// Whether it says all that can be said of the topic.
+    fn serves(&self, topic: Option<&str>) -> bool {
+        match (&self.told, topic) {
+            (Ok(told), Some(topic)) => told.get(topic).is_some_and(|code| code.is_error()),
+            _ => true,
+        }
+    }
+}
+
 /// A connection that is ready for calls.
 #[derive(Debug)]
-pub(crate) struct OpenLane<'a> {
-    cluster: &'a Cluster,
-    target: Target,
+pub(crate) struct OpenLane {
+    lane: Arc<Lane>,
     link: Link,
 }
 
-impl OpenLane<'_> {
+impl OpenLane {
     /// The version that requests of this kind are sent in, if there is any.
     pub(crate) fn version<R: Speak>(&self) -> Option<i16> {
         self.link.session().negotiate(R::KEY, R::OURS).ok()
@@ -418,7 +555,13 @@ impl OpenLane<'_> {
             Some(limit) => call.with_timeout(limit),
             None => call,
         };
-        let reply = self.link.call(call).await.map_err(|Failed { error, sent }| {
+        let reply = tokio::select! {
+            biased;
+            reply = self.link.call(call) => reply,
+            // Nobody leads from there any more: another broker may know at once what this one would be waited for in vain.
+            () = self.lane.peer.gone() => Err(Failed { error: Some(ConnectionError::Closed), sent: true }),
+        };
+        let reply = reply.map_err(|Failed { error, sent }| {
             let at = at(if sent { Outcome::Unknown } else { Outcome::NotAppended });
             match error {
                 Some(source) => Error::Connection { at, source },
@@ -437,7 +580,7 @@ impl OpenLane<'_> {
 
     /// What the broker is called in errors.
     pub(crate) fn broker(&self) -> String {
-        self.cluster.name(self.target)
+        self.lane.peer.to_string()
     }
 }
 

@@ -84,7 +84,13 @@ pub struct Limits {
     pub decompressed: usize,
     /// What all appends of a client that are waiting or under way may hold, in bytes. Further ones wait. Default 256 MiB.
     pub appends: usize,
-    /// How many connections to one broker the partition clients share for appends, and as many again for reads. Default 16.
+    /// How many connections to one broker the partition clients share for appends, and as many again for reads; there is one
+    /// more for all that is short. Default 16.
+    ///
+    /// A broker works on one request of a connection at a time, also while an append waits for its replicas or a fetch for
+    /// records. Up to so many partition clients whose leader is the same broker have a connection of their own for appends,
+    /// and one for reads from their first one on; further ones join where the fewest are. A connection that no partition
+    /// client is on any more is closed.
     pub lanes: usize,
 }
 

@@ -14,7 +14,7 @@ use kwal_transport::BoxFuture;
 
 use crate::{
     client::check_topic,
-    cluster::{Cluster, LaneKind, Place},
+    cluster::{Cluster, Place},
     error::Error,
     speak::Speak,
 };
@@ -119,13 +119,13 @@ impl ControllerClient {
         loop {
             let attempt = async {
                 if !first {
-                    self.cluster.refresh(&[]).await?;
+                    self.cluster.refresh().await?;
                 }
                 let Some(controller) = self.cluster.metadata().controller else {
                     let at = place.at(R::KEY, None);
                     return Err(Error::Broker { code: ErrorCode::NOT_CONTROLLER, message: None, at });
                 };
-                let lane = self.cluster.lane(controller, LaneKind::Shared, R::KEY, place).await?;
+                let lane = self.cluster.lane(controller, R::KEY, place).await?;
                 let request = request(lane.version::<R>().unwrap_or(R::OURS.newest));
                 let mut response = lane.call(&request, place, R::OURS, None).await?;
                 let at = || place.at(R::KEY, Some(format!("broker {controller}")));

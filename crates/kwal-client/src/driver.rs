@@ -1,8 +1,8 @@
 //! The one task that a connection has, and the only place where a socket meets the protocol.
 //!
 //! The task owns stream and [`Connection`]; callers own a [`Link`] and, for each call, a oneshot. So dropping a caller never
-//! leaves half a frame behind. The task ends when the connection does, or when the last link is dropped and every call
-//! has been answered.
+//! leaves half a frame behind. The task ends when the connection does, or when the last link is dropped: then nobody waits for
+//! an answer any more.
 
 use std::{
     collections::VecDeque,
@@ -180,7 +180,8 @@ impl Driver {
                     Event::Closed(error) => return self.end(error, calls).await,
                 }
             }
-            if done && self.waiting.is_empty() && self.writing.is_none() {
+            // Who waits for a reply has a link, so nobody does.
+            if done {
                 debug!("closing, nobody needs it any more");
                 return;
             }

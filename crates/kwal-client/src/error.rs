@@ -152,6 +152,19 @@ pub enum Error {
         /// Each broker, by id or address, and why it could not.
         attempts: Vec<(String, Self)>,
     },
+    /// The brokers that answer are not those of the cluster that this client was built for: another cluster has its addresses
+    /// now. Build a new client to go on with that one.
+    #[error(
+        "{broker} belongs to the cluster {is}, this client to {was}, of which no broker can be reached; to go on with the other cluster, build a new client"
+    )]
+    OtherCluster {
+        /// The broker that answered, by id or address.
+        broker: String,
+        /// The id of the cluster when the client was built.
+        was: String,
+        /// The id that the broker tells.
+        is: String,
+    },
     /// A response is not what the protocol says.
     #[error("{at}: the response is malformed")]
     Decode {
@@ -292,8 +305,22 @@ impl Error {
             | Self::UnknownTopic { .. }
             | Self::UnknownPartition { .. }
             | Self::TopicRecreated { .. }
-            | Self::NoBroker { .. } => None,
+            | Self::NoBroker { .. }
+            | Self::OtherCluster { .. } => None,
         }
+    }
+
+    /// Whether a broker of another cluster has answered: the next one may be of ours.
+    pub(crate) fn is_of_others(&self) -> bool {
+        matches!(self, Self::OtherCluster { .. })
+    }
+
+    /// The failure of a connection that was made for one call, as another call meets it.
+    pub(crate) fn placed(mut self, place: Box<At>) -> Self {
+        if let Self::Connect { at, .. } | Self::Connection { at, .. } | Self::Closed { at } = &mut self {
+            *at = place;
+        }
+        self
     }
 
     /// What may help: the one place where it is decided.

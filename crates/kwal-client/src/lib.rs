@@ -22,6 +22,7 @@ mod config;
 mod controller;
 mod driver;
 pub mod error;
+mod lanes;
 mod metadata;
 mod partition;
 pub mod record;

@@ -270,6 +270,11 @@ fn client() -> Samples {
             ],
         },
         "NoBroker, none is known": Error::NoBroker { attempts: Vec::new() },
+        "OtherCluster": Error::OtherCluster {
+            broker: kafka(1),
+            was: "LGcx5qLfSPK5piaVynM7ag".to_owned(),
+            is: "tw7oVUzlRDqxnJr4O2Nx5w".to_owned(),
+        },
         "Decode": Error::Decode { at: at(ApiKey::METADATA), source: decode(DecodeErrorKind::NegativeLength(-7)) },
         "Corrupt": Error::Corrupt { at: at(ApiKey::FETCH), source: batch(checksum()) },
         "NoAnswer": Error::NoAnswer { at: at(ApiKey::LIST_OFFSETS) },

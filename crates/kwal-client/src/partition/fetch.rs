@@ -6,13 +6,15 @@ use kwal_protocol::{
     api::ApiKey,
     compression::Decompressor,
     error_code::ErrorCode,
-    messages::{FetchPartition, FetchPartitionResponse, FetchRequest, FetchTopic, IsolationLevel},
+    messages::{
+        FetchLeader, FetchPartition, FetchPartitionResponse, FetchRequest, FetchTopic, IsolationLevel,
+    },
     record::{Batch, Batches, OwnedRecord, Records},
 };
 use kwal_transport::BoxFuture;
 
-use super::{OffsetAt, PartitionClient};
-use crate::{error::Error, speak::versions};
+use super::{OffsetAt, PartitionClient, leader_has_moved};
+use crate::{error::Error, metadata::address, speak::versions};
 
 /// What one fetch brought: batches, still packed, and where the log stands.
 ///
@@ -200,7 +202,7 @@ impl Fetch<'_> {
                 }
                 Err(error) => error,
             };
-            attempts.again(error, used).await?;
+            core.again(&mut attempts, error, used).await?;
         }
     }
 
@@ -239,7 +241,7 @@ impl Fetch<'_> {
             }],
             ..FetchRequest::default()
         };
-        let lane = core.cluster.lane(leader.id, core.fetch_lane(), ApiKey::FETCH, core.place()).await?;
+        let lane = core.cluster.lane_of(&core.fetches, leader.id, ApiKey::FETCH, core.place()).await?;
         let limit = deadlines.request + wait;
         let mut response = lane
             .call(&request, core.place(), versions::<FetchRequest>(core.has_topic_id()), Some(limit))
@@ -249,10 +251,16 @@ impl Fetch<'_> {
             return Err(Error::Broker { code: response.error_code, message: None, at: at() });
         }
         let answer = response.responses.pop().and_then(|mut topic| topic.partitions.pop());
-        match answer.filter(|answer| answer.partition_index == core.partition) {
-            Some(answer) => self.read(answer, at()),
-            None => Err(Error::NoAnswer { at: at() }),
+        let Some(answer) = answer.filter(|answer| answer.partition_index == core.partition) else {
+            return Err(Error::NoAnswer { at: at() });
+        };
+        if leader_has_moved(answer.error_code) {
+            let FetchLeader { leader_id, leader_epoch } = answer.current_leader;
+            let endpoint = response.node_endpoints.iter().find(|told| told.node_id == leader_id);
+            let address = endpoint.and_then(|told| address(&told.host, told.port));
+            core.take_hint(leader_id, leader_epoch, address);
         }
+        self.read(answer, at())
     }
 
     fn read(&self, answer: FetchPartitionResponse, at: Box<crate::error::At>) -> Result<Fetched, Error> {

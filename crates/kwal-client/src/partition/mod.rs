@@ -11,7 +11,7 @@ use std::{fmt, future::IntoFuture, sync::Arc};
 use kwal_protocol::{
     api::ApiKey, compression::CompressionError, error_code::ErrorCode, record::Compression, wire::Uuid,
 };
-use kwal_transport::BoxFuture;
+use kwal_transport::{BoxFuture, HostPort};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -23,9 +23,12 @@ pub use self::{
 };
 use self::{queue::Queue, writer::Writer};
 use crate::{
+    attempts::Attempts,
     client::Client,
-    cluster::{Cluster, LaneKind, Place},
+    cluster::{Cluster, Place},
     error::Error,
+    lanes::{LaneKind, Share},
+    metadata::{LeaderHint, TopicMetadata},
 };
 
 /// Appends to one partition and reads from it.
@@ -36,8 +39,14 @@ use crate::{
 /// whatever is retried; appends lie on the log in the order in which they were submitted, without a hole; every call ends
 /// within its [deadline](crate::Deadlines); any future can be dropped at any time.
 ///
-/// A partition client is meant to be kept. Its appends go over one connection and its reads over another, each shared with
-/// others beyond [`Limits::lanes`](crate::Limits::lanes) of them, so that an append never waits behind a long poll.
+/// A partition client is meant to be kept. Its appends go over one connection to the leader and its reads over another, each
+/// shared with others beyond [`Limits::lanes`](crate::Limits::lanes) of them, so that an append never waits behind a long poll.
+///
+/// It goes where the leader goes. That another broker leads now is learnt when a call comes to the one that did: nothing is
+/// asked for in the background. That broker refuses an append, ends a long poll and says who leads in its place (KIP-951,
+/// since Kafka 3.7), or the cluster is asked. If it does not answer at all, the call is made elsewhere as soon as its
+/// connection breaks, the request is [overdue](crate::Deadlines::request), or the cluster does not count it among its
+/// brokers any more.
 #[derive(Clone)]
 pub struct PartitionClient {
     core: Arc<Core>,
@@ -67,7 +76,9 @@ struct Core {
     partition: i32,
     /// The id of the topic when the client was made; zero where the brokers are too old to tell.
     topic_id: Uuid,
-    lane: usize,
+    /// Where its appends go, and where its reads do.
+    appends: Share,
+    fetches: Share,
 }
 
 /// Who leads the partition, as far as known.
@@ -98,19 +109,15 @@ impl Core {
         !self.topic_id.is_zero()
     }
 
-    fn fetch_lane(&self) -> LaneKind {
-        LaneKind::Fetch(self.lane)
-    }
-
-    fn produce_lane(&self) -> LaneKind {
-        LaneKind::Produce(self.lane)
-    }
-
-    /// Who leads, learnt after the answer number `stale`; `used` becomes the number of the answer relied on.
+    /// Who leads, learnt after the news number `stale`; `used` becomes the number of the news relied on.
     async fn leader(&self, stale: u64, used: &mut u64) -> Result<Leader, Error> {
-        let topic = self.cluster.topic(&self.topic, stale).await?;
-        *used = topic.as_of;
-        if self.has_topic_id() && !topic.id.is_zero() && topic.id != self.topic_id {
+        let mut topic = self.cluster.topic(self.place(), stale).await?;
+        if self.is_other(&topic) {
+            // A broker that is behind may tell of the topic before this one, so it takes two answers.
+            topic = self.cluster.topic(self.place(), topic.as_of(Some(self.partition))).await?;
+        }
+        *used = topic.as_of(Some(self.partition));
+        if self.is_other(&topic) {
             return Err(Error::TopicRecreated {
                 topic: self.topic.clone(),
                 was: self.topic_id,
@@ -119,9 +126,38 @@ impl Core {
         }
         leader_of(&topic, self.place())
     }
+
+    fn is_other(&self, topic: &TopicMetadata) -> bool {
+        self.has_topic_id() && !topic.id.is_zero() && topic.id != self.topic_id
+    }
+
+    /// Takes a broker's word for who leads the partition now.
+    fn take_hint(&self, leader: i32, leader_epoch: i32, address: Option<HostPort>) {
+        let hint = LeaderHint { topic_id: self.topic_id, leader, leader_epoch, address };
+        self.cluster.take_hint(self.place(), hint);
+    }
+
+    /// Pauses before the next attempt, or says why there is none. The pause is spared when the leader has moved and there is
+    /// news of where to: from the broker that was asked, or because others have asked meanwhile.
+    async fn again(&self, attempts: &mut Attempts<'_>, error: Error, used: u64) -> Result<(), Error> {
+        let has_moved = matches!(error, Error::Broker { code, .. } if leader_has_moved(code));
+        let is_known = || {
+            let metadata = self.cluster.metadata();
+            metadata.topics.get(&self.topic).is_some_and(|topic| topic.as_of(Some(self.partition)) > used)
+        };
+        match has_moved && is_known() {
+            true => attempts.again_elsewhere(error, used).await,
+            false => attempts.again(error, used).await,
+        }
+    }
 }
 
-fn leader_of(topic: &crate::metadata::TopicMetadata, place: Place<'_>) -> Result<Leader, Error> {
+/// Whether a broker that answers so may say who leads in its place (KIP-951).
+fn leader_has_moved(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
+}
+
+fn leader_of(topic: &TopicMetadata, place: Place<'_>) -> Result<Leader, Error> {
     let index = place.partition.unwrap_or_default();
     let Some(partition) = topic.partitions.get(&index) else {
         return Err(Error::UnknownPartition {
@@ -200,8 +236,8 @@ impl OpenPartition {
         let place = Place { topic: Some(&topic), partition: Some(partition) };
         let deadline = Instant::now() + cluster.config.deadlines.operation;
         let (topic_id, leader) = find(&cluster, place, deadline).await?;
-        let lane = cluster.next_lane();
-        let core = Arc::new(Core { cluster, topic, partition, topic_id, lane });
+        let (appends, fetches) = (Share::new(LaneKind::Produce), Share::new(LaneKind::Fetch));
+        let core = Arc::new(Core { cluster, topic, partition, topic_id, appends, fetches });
         let queue = Arc::new(Queue::default());
         let mut writer = Writer::new(Arc::clone(&core), Arc::clone(&queue), idempotent);
         // Brought along, so that the first append is as quick as the others. What fails here, fails there with its reason: who
@@ -225,8 +261,8 @@ async fn find(cluster: &Cluster, place: Place<'_>, deadline: Instant) -> Result<
     loop {
         let mut used = 0;
         let attempt = async {
-            let topic = cluster.topic(place.topic.unwrap_or_default(), attempts.stale()).await?;
-            used = topic.as_of;
+            let topic = cluster.topic(place, attempts.stale()).await?;
+            used = topic.as_of(place.partition);
             leader_of(&topic, place).map(|leader| (topic.id, leader))
         };
         match attempts.within(attempt).await {

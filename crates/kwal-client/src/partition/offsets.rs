@@ -8,7 +8,7 @@ use kwal_protocol::{
 use time::OffsetDateTime;
 
 use super::PartitionClient;
-use crate::{cluster::LaneKind, error::Error, speak::Speak};
+use crate::{error::Error, speak::Speak};
 
 /// Which offset is asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,7 +57,7 @@ impl PartitionClient {
             let mut used = 0;
             match attempts.within(self.try_offset(at, attempts.stale(), &mut used)).await {
                 Ok(offset) => return Ok(offset),
-                Err(error) => attempts.again(error, used).await?,
+                Err(error) => core.again(&mut attempts, error, used).await?,
             }
         }
     }
@@ -83,7 +83,7 @@ impl PartitionClient {
         if asked == OffsetAt::MaxTimestamp {
             ours.oldest = 7;
         }
-        let lane = core.cluster.lane(leader.id, LaneKind::Shared, ApiKey::LIST_OFFSETS, core.place()).await?;
+        let lane = core.cluster.lane(leader.id, ApiKey::LIST_OFFSETS, core.place()).await?;
         let mut response = lane.call(&request, core.place(), ours, None).await?;
         let at = || core.place().at(ApiKey::LIST_OFFSETS, Some(lane.broker()));
         let answer = response.topics.pop().and_then(|mut topic| topic.partitions.pop());

@@ -6,19 +6,20 @@ use bytes::Bytes;
 use kwal_protocol::{
     api::ApiKey,
     error_code::{Effect, ErrorCode},
-    messages::{InitProducerIdRequest, ProducePartition, ProduceRequest, ProduceTopic},
+    messages::{InitProducerIdRequest, ProduceLeader, ProducePartition, ProduceRequest, ProduceTopic},
     record::EncodedBatch,
     wire::Spliced,
 };
 use tracing::{debug, warn};
 
 use super::{
-    Core, Leader, Produced,
+    Core, Leader, Produced, leader_has_moved,
     queue::{Job, Queue, Served},
 };
 use crate::{
     attempts::Attempts,
     error::{At, Error, Outcome},
+    metadata::address,
     speak::versions,
 };
 
@@ -65,7 +66,7 @@ pub(super) struct Writer {
 /// What is known of the append at hand.
 #[derive(Debug, Default)]
 struct Progress {
-    /// The answer of metadata that the attempt relies on.
+    /// The news of metadata that the attempt relies on.
     used: u64,
     /// The attempt may have reached a broker, and there is no answer yet.
     in_flight: bool,
@@ -81,7 +82,7 @@ impl Writer {
     /// Brings connection and producer id along.
     pub(super) async fn prepare(&mut self, leader: Leader) -> Result<(), Error> {
         let Core { cluster, .. } = &*self.core;
-        cluster.lane(leader.id, self.core.produce_lane(), ApiKey::PRODUCE, self.core.place()).await?;
+        cluster.lane_of(&self.core.appends, leader.id, ApiKey::PRODUCE, self.core.place()).await?;
         if self.idempotent {
             self.producer().await?;
         }
@@ -175,7 +176,7 @@ impl Writer {
                 _ => {}
             }
         }
-        attempts.again(error, progress.used).await
+        self.core.again(attempts, error, progress.used).await
     }
 
     /// Says what became of an append that is given up.
@@ -213,7 +214,7 @@ impl Writer {
             }
             false => batch.clone(),
         };
-        let lane = core.cluster.lane(leader.id, core.produce_lane(), ApiKey::PRODUCE, core.place()).await?;
+        let lane = core.cluster.lane_of(&core.appends, leader.id, ApiKey::PRODUCE, core.place()).await?;
         let records = Spliced::new(Bytes::copy_from_slice(&batch.header_bytes()), batch.body().clone());
         // The broker waits a little shorter for the replicas than we wait for the broker.
         let limit = core.cluster.config.deadlines.request;
@@ -236,6 +237,12 @@ impl Writer {
         let Some(answer) = answer.filter(|answer| answer.index == core.partition) else {
             return Err(Error::NoAnswer { at: at() }.unsettled(at));
         };
+        if leader_has_moved(answer.error_code) {
+            let ProduceLeader { leader_id, leader_epoch } = answer.current_leader;
+            let endpoint = response.node_endpoints.iter().find(|told| told.node_id == leader_id);
+            let address = endpoint.and_then(|told| address(&told.host, told.port));
+            core.take_hint(leader_id, leader_epoch, address);
+        }
         match answer.error_code {
             ErrorCode::NONE => Ok(Produced {
                 base_offset: answer.base_offset,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
 mod appends;
+mod brokers;
 mod cancellation;
 mod connections;
 mod deadlines;

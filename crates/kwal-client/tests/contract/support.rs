@@ -151,16 +151,27 @@ pub(crate) struct Wire(Arc<Inner>);
 struct Inner {
     to: Arc<dyn Connect>,
     bootstrap: Vec<String>,
-    mood: watch::Sender<Mood>,
+    moods: watch::Sender<Moods>,
     state: Mutex<State>,
+}
+
+/// That of some hosts, and that of the others.
+#[derive(Clone, Debug)]
+struct Moods(BTreeMap<String, Mood>, Mood);
+
+impl Moods {
+    fn of(&self, to: &HostPort) -> Mood {
+        *self.0.get(&to.host).unwrap_or(&self.1)
+    }
 }
 
 #[derive(Default)]
 struct State {
     seen: Vec<Seen>,
     connections: usize,
-    open: usize,
-    most_open: usize,
+    attempts: BTreeMap<String, usize>,
+    /// How many are open to each host, and how many were at the most.
+    open: BTreeMap<String, (usize, usize)>,
     edits: BTreeMap<ApiKey, Edit>,
 }
 
@@ -172,8 +183,8 @@ impl Wire {
     }
 
     pub(crate) fn through(to: Arc<dyn Connect>, bootstrap: Vec<String>) -> Self {
-        let mood = watch::Sender::new(Mood::Passing);
-        Self(Arc::new(Inner { to, bootstrap, mood, state: Mutex::default() }))
+        let moods = watch::Sender::new(Moods(BTreeMap::new(), Mood::Passing));
+        Self(Arc::new(Inner { to, bootstrap, moods, state: Mutex::default() }))
     }
 
     pub(crate) fn builder(&self) -> ClientBuilder {
@@ -185,7 +196,12 @@ impl Wire {
     }
 
     pub(crate) fn set(&self, mood: Mood) {
-        self.0.mood.send_replace(mood);
+        self.0.moods.send_replace(Moods(BTreeMap::new(), mood));
+    }
+
+    /// Of the connections to one host.
+    pub(crate) fn set_at(&self, host: &str, mood: Mood) {
+        self.0.moods.send_modify(|moods| _ = moods.0.insert(host.to_owned(), mood));
     }
 
     /// Changes all responses of an API.
@@ -228,39 +244,51 @@ impl Wire {
         self.0.state.lock().unwrap().connections
     }
 
-    /// How many are open, and how many were at the most at the same time.
+    /// How often somebody tried to connect to a host.
+    pub(crate) fn attempts_at(&self, host: &str) -> usize {
+        self.0.state.lock().unwrap().attempts.get(host).copied().unwrap_or_default()
+    }
+
+    /// How many connections are open, and how many were at the most to one host at the same time.
     pub(crate) fn open(&self) -> (usize, usize) {
         let state = self.0.state.lock().unwrap();
-        (state.open, state.most_open)
+        let open = state.open.values();
+        (open.clone().map(|(open, _)| open).sum(), open.map(|(_, most)| *most).max().unwrap_or_default())
+    }
+
+    /// The same of one host.
+    pub(crate) fn open_at(&self, host: &str) -> (usize, usize) {
+        self.0.state.lock().unwrap().open.get(host).copied().unwrap_or_default()
     }
 }
 
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire").field("mood", &*self.0.mood.borrow()).finish_non_exhaustive()
+        f.debug_struct("Wire").field("moods", &*self.0.moods.borrow()).finish_non_exhaustive()
     }
 }
 
 impl Connect for Wire {
     fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
         Box::pin(async {
-            let mood = *self.0.mood.borrow();
-            if mood == Mood::Unreachable {
+            *self.0.state.lock().unwrap().attempts.entry(to.host.clone()).or_default() += 1;
+            if self.0.moods.borrow().of(to) == Mood::Unreachable {
                 return std::future::pending().await;
             }
             let broker = self.0.to.connect(to).await?;
             let (client, here) = memory::pair(64 << 10);
             let connection = {
                 let mut state = self.0.state.lock().unwrap();
+                let (open, most) = state.open.entry(to.host.clone()).or_default();
+                *open += 1;
+                *most = *most.max(open);
                 state.connections += 1;
-                state.open += 1;
-                state.most_open = state.most_open.max(state.open);
                 state.connections
             };
-            let inner = Arc::clone(&self.0);
+            let (inner, to) = (Arc::clone(&self.0), to.clone());
             tokio::spawn(async move {
-                let _ = carry(&inner, connection, here, broker).await;
-                inner.state.lock().unwrap().open -= 1;
+                let _ = carry(&inner, connection, &to, here, broker).await;
+                inner.state.lock().unwrap().open.get_mut(&to.host).unwrap().0 -= 1;
             });
             Ok(client)
         })
@@ -268,18 +296,24 @@ impl Connect for Wire {
 }
 
 /// Passes frames on in both directions until one side ends.
-async fn carry(inner: &Inner, connection: usize, client: Stream, broker: Stream) -> io::Result<()> {
+async fn carry(
+    inner: &Inner,
+    connection: usize,
+    to: &HostPort,
+    client: Stream,
+    broker: Stream,
+) -> io::Result<()> {
     let (mut from_client, mut to_client) = split(client);
     let (mut from_broker, mut to_broker) = split(broker);
     let asked = Mutex::new(VecDeque::new());
     let up = async {
-        let mut mood = inner.mood.subscribe();
+        let mut moods = inner.moods.subscribe();
         loop {
-            let now = *mood.borrow_and_update();
+            let now = moods.borrow_and_update().of(to);
             match now {
                 Mood::Passing => {}
                 Mood::Stalled => {
-                    let _ = mood.changed().await;
+                    let _ = moods.changed().await;
                     continue;
                 }
                 Mood::Deaf | Mood::Unreachable => {
@@ -289,7 +323,7 @@ async fn carry(inner: &Inner, connection: usize, client: Stream, broker: Stream)
             }
             let frame = tokio::select! {
                 biased;
-                _ = mood.changed() => continue,
+                _ = moods.changed() => continue,
                 frame = read_frame(&mut from_client) => frame?,
             };
             asked.lock().unwrap().push_back(note(inner, connection, &frame));

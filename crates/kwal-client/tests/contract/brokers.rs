@@ -1,0 +1,605 @@
+//! Several brokers: each one's trouble stays its own.
+//!
+//! What a broker answers is real; who there is and who leads what is as the wire tells it.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use kwal_client::{
+    Client, ClientBuilder, Deadlines, Limits, OffsetAt, PartitionClient, RetryPolicy, error::Error,
+};
+use kwal_protocol::{
+    api::{ApiKey, Versions},
+    error_code::ErrorCode,
+    messages::{
+        FetchNodeEndpoint, FetchRequest, MetadataBroker, MetadataRequest, ProduceNodeEndpoint, ProduceRequest,
+    },
+    wire::Uuid,
+};
+use kwal_testkit::{Dialect, EmbeddedCluster, EmbeddedClusterBuilder, Fault};
+use kwal_transport::{HostPort, memory::MemoryNetwork};
+use tokio::time::{Instant, sleep};
+
+use crate::support::{Mood, Wire, chain, deadlines, record, settle, timed};
+
+const NAMES: [&str; 3] = ["one", "two", "three"];
+
+/// Three brokers that agree on the ids of topic and cluster, and know nothing of each other.
+struct Three {
+    network: MemoryNetwork,
+    brokers: Vec<EmbeddedCluster>,
+    wire: Wire,
+    told: Arc<Mutex<Told>>,
+}
+
+struct Told {
+    brokers: Vec<(i32, &'static str)>,
+    leader: fn(i32) -> i32,
+    /// −1 is none, and believed.
+    epoch: i32,
+}
+
+impl Three {
+    /// With the topic `wal` of so many partitions, led by the brokers 1, 2 and 3 by turns.
+    fn start(partitions: i32) -> Self {
+        Self::start_as(&EmbeddedCluster::builder(), partitions)
+    }
+
+    fn start_as(builder: &EmbeddedClusterBuilder, partitions: i32) -> Self {
+        let network = MemoryNetwork::default();
+        let start = |name: &&str| {
+            let builder = builder.clone().seed(5).topic("wal", partitions);
+            builder.start_in(&network, HostPort::new(*name, 9092)).unwrap()
+        };
+        let brokers: Vec<_> = NAMES.iter().map(start).collect();
+        let wire = Wire::through(brokers[0].connector(), vec!["one:9092".to_owned()]);
+        let known = (1..).zip(NAMES).collect();
+        let told = Told { brokers: known, leader: |partition| partition % 3 + 1, epoch: -1 };
+        let told = Arc::new(Mutex::new(told));
+        let this = Self { network, brokers, wire, told };
+        this.tell();
+        this
+    }
+
+    fn tell(&self) {
+        let told = Arc::clone(&self.told);
+        self.wire.edit::<MetadataRequest>(move |response| {
+            let told = told.lock().unwrap();
+            let broker = |&(node_id, host): &(i32, &str)| MetadataBroker {
+                node_id,
+                host: host.to_owned(),
+                port: 9092,
+                ..MetadataBroker::default()
+            };
+            response.brokers = told.brokers.iter().map(broker).collect();
+            for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                partition.leader_id = (told.leader)(partition.partition_index);
+                partition.leader_epoch = told.epoch;
+            }
+        });
+    }
+
+    fn builder(&self) -> ClientBuilder {
+        let addresses = NAMES.iter().map(|name| format!("{name}:9092")).collect();
+        ClientBuilder::new(addresses).connector(self.wire.clone()).seed(7)
+    }
+
+    async fn client(&self) -> Client {
+        self.builder().build().await.unwrap()
+    }
+
+    fn lead(&self, leader: fn(i32) -> i32) {
+        self.told.lock().unwrap().leader = leader;
+    }
+
+    fn tell_epoch(&self, epoch: i32) {
+        self.told.lock().unwrap().epoch = epoch;
+    }
+
+    fn tell_of(&self, brokers: &[(i32, &'static str)]) {
+        self.told.lock().unwrap().brokers = brokers.to_vec();
+    }
+
+    /// The metadata requests that have come to any broker.
+    fn asked(&self) -> u64 {
+        self.brokers.iter().map(|broker| broker.requests(ApiKey::METADATA)).sum()
+    }
+}
+
+async fn open_all(client: &Client, partitions: i32) -> Vec<PartitionClient> {
+    join_all((0..partitions).map(async |i| client.partition_client("wal", i).await.unwrap())).await
+}
+
+async fn append_to_all(partitions: &[PartitionClient]) {
+    let appends = join_all(partitions.iter().map(|partition| partition.produce(record("a")))).await;
+    assert!(appends.iter().all(Result::is_ok), "{:?}", appends.iter().find(|produced| produced.is_err()));
+}
+
+async fn read_all(partitions: &[PartitionClient]) {
+    let fetch = async |partition: &PartitionClient| partition.fetch(0).max_wait(Duration::ZERO).await;
+    let reads = join_all(partitions.iter().map(fetch)).await;
+    assert!(reads.iter().all(Result::is_ok), "{:?}", reads.iter().find(|fetched| fetched.is_err()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_partitions_hold_a_few_connections_to_each_broker_wherever_they_are_led() {
+    let three = Three::start(1000);
+    let limits = Limits::default();
+    let most = 2 * limits.lanes + 1;
+    let client = three.client().await;
+    // Without sequence numbers, as these brokers do not know what was appended to another one.
+    let open = async |i| client.partition_client("wal", i).idempotent(false).await.unwrap();
+    let partitions = join_all((0..1000).map(open)).await;
+    append_to_all(&partitions).await;
+    read_all(&partitions).await;
+    for name in NAMES {
+        let (open, peak) = three.wire.open_at(name);
+        assert!(open >= 2 * limits.lanes && peak <= most, "{name}: {open}, {peak}");
+    }
+    // All leaders move to one broker, and then away from it.
+    for (leader, full) in [(1, [true, false, false]), (2, [false, true, false])] {
+        three.lead(if leader == 1 { |_| 1 } else { |_| 2 });
+        for broker in &three.brokers {
+            broker.on_times(ApiKey::FETCH, 1000, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+        }
+        read_all(&partitions).await;
+        three.brokers.iter().for_each(EmbeddedCluster::clear_faults);
+        append_to_all(&partitions).await;
+        read_all(&partitions).await;
+        settle().await;
+        for (name, full) in NAMES.into_iter().zip(full) {
+            let (open, peak) = three.wire.open_at(name);
+            assert!(peak <= most, "{name}: {peak}");
+            assert!(if full { open >= 2 * limits.lanes } else { open <= 1 }, "{name}: {open}");
+        }
+    }
+    // Those who go leave no connections behind that nobody needs.
+    drop(partitions);
+    settle().await;
+    assert!(three.wire.open().0 <= NAMES.len(), "{:?}", three.wire.open());
+    client.partition_client("wal", 0).await.unwrap().produce(record("b")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connections_of_a_partition_client_go_with_it_also_in_the_middle_of_a_read() {
+    let three = Three::start(3);
+    let client = three.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let other = client.partition_client("wal", 0).await.unwrap();
+    let (before, _) = three.wire.open_at("one");
+    let fetch = tokio::spawn({
+        let partition = partition.clone();
+        async move { partition.fetch(0).max_wait(Duration::from_secs(30)).await }
+    });
+    settle().await;
+    assert_eq!(three.wire.open_at("one").0, before + 1);
+    drop(partition);
+    fetch.abort();
+    settle().await;
+    assert_eq!(three.wire.open_at("one").0, before - 1);
+    other.produce(record("a")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_does_not_answer_delays_only_what_needs_it() {
+    for mood in [Mood::Deaf, Mood::Stalled, Mood::Unreachable] {
+        let three = Three::start(3);
+        let client = three.client().await;
+        let partitions = open_all(&client, 3).await;
+        append_to_all(&partitions).await;
+        three.wire.set_at("two", mood);
+        // Who asks for metadata now may come to the one that does not answer: once it takes a moment.
+        let mut waits = Vec::new();
+        for _ in 0..30 {
+            let (topics, took) = timed(client.list_topics()).await;
+            topics.unwrap();
+            waits.push(took);
+        }
+        let moment = deadlines().request / 10;
+        assert!(waits.iter().all(|took| *took <= moment), "{mood:?}: {waits:?}");
+        assert!(waits.iter().filter(|took| !took.is_zero()).count() <= 1, "{mood:?}: {waits:?}");
+        // Nor does it hold those up whose leader has moved, and whoever opens a partition.
+        let append = tokio::spawn({
+            let two = partitions[1].clone();
+            async move { timed(two.produce(record("b"))).await }
+        });
+        settle().await;
+        three.lead(|_| 3);
+        three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+        let (_, took) = timed(async {
+            partitions[0].produce(record("b")).await.unwrap();
+            partitions[2].produce(record("b")).await.unwrap();
+            client.partition_client("wal", 1).await.unwrap();
+        })
+        .await;
+        assert!(took <= Duration::from_millis(100), "{mood:?}: {took:?}");
+        // What needs it has its time, and goes on elsewhere.
+        let (produced, took) = append.await.unwrap();
+        produced.unwrap();
+        assert!(took <= deadlines().request + Duration::from_millis(200), "{mood:?}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nobody_known_answers_the_bootstrap_addresses_are_asked_again() {
+    for mood in [Mood::Deaf, Mood::Unreachable] {
+        let three = Three::start(1);
+        // The same cluster with other brokers at other addresses, behind the names of before.
+        three.tell_of(&[(11, "old-1"), (12, "old-2")]);
+        for name in ["old-1", "old-2"] {
+            three.wire.set_at(name, mood);
+        }
+        let stands_for = |name| {
+            let address = HostPort::new(name, 9092);
+            EmbeddedCluster::builder().seed(5).topic("wal", 1).start_in(&three.network, address).unwrap()
+        };
+        let _old = [stands_for("old-1"), stands_for("old-2")];
+        let client = three.client().await;
+        three.tell_of(&[(21, "two"), (22, "three")]);
+        three.lead(|_| 22);
+        let (topics, took) = timed(client.list_topics()).await;
+        assert_eq!(topics.unwrap().len(), 1);
+        assert!(took <= Duration::from_secs(7), "{mood:?}: {took:?}");
+        assert_eq!(
+            three.wire.open_at("old-1").0 + three.wire.open_at("old-2").0,
+            if mood == Mood::Deaf { 2 } else { 0 }
+        );
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+        let brokers: Vec<_> = client.brokers().into_iter().map(|(id, _)| id).collect();
+        assert_eq!(brokers, [21, 22]);
+        settle().await;
+        assert_eq!(three.wire.open_at("old-1").0 + three.wire.open_at("old-2").0, 0, "they are forgotten");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn brokers_and_bootstrap_addresses_are_asked_until_the_deadline() {
+    let three = Three::start(1);
+    let client = three.client().await;
+    for broker in &three.brokers {
+        broker.stop(1).unwrap();
+    }
+    let listing = tokio::spawn({
+        let client = client.clone();
+        async move { timed(client.list_topics()).await }
+    });
+    let almost = deadlines().operation - Duration::from_secs(5);
+    sleep(almost).await;
+    three.brokers[2].restart(1).unwrap();
+    let (topics, took) = listing.await.unwrap();
+    topics.unwrap();
+    assert!(took - almost <= RetryPolicy::default().max, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_gone_is_waited_for_no_longer() {
+    let three = Three::start(3);
+    let client = three.client().await;
+    let partitions = open_all(&client, 3).await;
+    append_to_all(&partitions).await;
+    read_all(&partitions).await;
+    three.wire.set_at("two", Mood::Deaf);
+    let begun = Instant::now();
+    let append = partitions[1].produce(record("b"));
+    let fetch = partitions[1].fetch(0).max_wait(Duration::from_secs(30)).min_bytes(1000).into_future();
+    let offset = partitions[1].get_offset(OffsetAt::Latest);
+    let elsewhere = async {
+        sleep(Duration::from_secs(1)).await;
+        three.lead(|_| 3);
+        three.tell_of(&[(1, "one"), (3, "three")]);
+        client.controller_client().await.unwrap();
+        three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+        partitions[0].produce(record("b")).await.unwrap();
+        begun.elapsed()
+    };
+    let (produced, offset, told) = tokio::join!(append, offset, elsewhere);
+    let took = begun.elapsed();
+    assert_eq!((produced.unwrap().attempts, offset.is_ok()), (2, true));
+    assert!(took - told <= Duration::from_millis(100), "{took:?} after {told:?}");
+    drop(fetch);
+    settle().await;
+    assert_eq!(three.wire.open_at("two").0, 0, "its connections are closed");
+    // It comes back, and is as good as new.
+    three.wire.set(Mood::Passing);
+    three.tell_of(&[(1, "one"), (2, "two"), (3, "three")]);
+    three.lead(|_| 2);
+    three.brokers[2].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    assert_eq!(partitions[2].produce(record("c")).await.unwrap().attempts, 2);
+    assert_eq!(three.brokers[1].end_offset("wal", 2).unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_calls_to_a_dead_broker_make_few_connections() {
+    // Nobody listens, or nobody answers.
+    for gone in [true, false] {
+        let three = Three::start(1000);
+        let limits = Limits { lanes: 4, ..Limits::default() };
+        let client = three.builder().limits(limits).build().await.unwrap();
+        let partitions = open_all(&client, 1000).await;
+        let led_by_two: Vec<_> = partitions.iter().filter(|one| one.partition() % 3 == 1).cloned().collect();
+        match gone {
+            true => three.brokers[1].stop(1).unwrap(),
+            false => three.wire.set_at("two", Mood::Unreachable),
+        }
+        three.brokers[1].disconnect(1).unwrap();
+        settle().await;
+        let before = three.wire.attempts_at("two");
+        let appends = tokio::spawn(async move { timed(append_to_all_in_one(&led_by_two)).await });
+        let outage = Duration::from_secs(25);
+        sleep(outage).await;
+        let attempts = three.wire.attempts_at("two") - before;
+        match gone {
+            // One by one, with half of the shortest pause between them at the least.
+            true => assert!(attempts <= 25 * 40, "{attempts}"),
+            // Four lanes for appends and the shared one, three times; and metadata asked for.
+            false => assert!(attempts <= 3 * (limits.lanes + 1), "{attempts}"),
+        }
+        let asked = three.asked();
+        assert!(asked <= 25 * 40, "{asked}");
+        three.lead(|_| 3);
+        let (appends, took) = appends.await.unwrap();
+        assert!(appends.iter().all(Result::is_ok));
+        let late = took - outage;
+        // The attempt under way has its time, and nobody waits for another one behind it.
+        assert!(late <= if gone { Duration::from_secs(2) } else { deadlines().connect }, "{late:?}");
+    }
+}
+
+async fn append_to_all_in_one(partitions: &[PartitionClient]) -> Vec<Result<(), Error>> {
+    join_all(partitions.iter().map(async |one| one.produce(record("a")).await.map(drop))).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_connection_that_cannot_be_made_waits_once() {
+    let three = Three::start(60);
+    let limits = Limits { lanes: 1, ..Limits::default() };
+    let short = Deadlines { operation: deadlines().connect * 3 / 2, ..deadlines() };
+    let client = three.builder().limits(limits).deadlines(short).build().await.unwrap();
+    let partitions = open_all(&client, 60).await;
+    three.wire.set_at("two", Mood::Unreachable);
+    three.brokers[1].disconnect(1).unwrap();
+    settle().await;
+    let led_by_two: Vec<_> = partitions.into_iter().filter(|one| one.partition() % 3 == 1).collect();
+    let appends = tokio::spawn(async move { timed(append_to_all_in_one(&led_by_two)).await });
+    settle().await;
+    three.lead(|_| 3);
+    let (appends, took) = appends.await.unwrap();
+    assert!(appends.iter().all(Result::is_ok), "{appends:?}");
+    assert!(took <= deadlines().connect + Duration::from_millis(100), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_need_different_topics_ask_together() {
+    let three = Three::start(1);
+    for broker in &three.brokers {
+        for topic in 0..100 {
+            broker.create_topic(&format!("topic-{topic}"), 1).unwrap();
+        }
+    }
+    let client = three.client().await;
+    let asked = three.asked();
+    let open = |topic: i32| client.partition_client(format!("topic-{topic}"), 0).into_future();
+    let partitions = join_all((0..100).map(open)).await;
+    partitions.into_iter().for_each(|partition| drop(partition.unwrap()));
+    assert_eq!(three.asked() - asked, 2, "the first, and all that came while it was under way");
+    // Those who wait for a topic that is not there ask together too: one request is under way at a time.
+    let asked = three.asked();
+    let takes = Duration::from_millis(50);
+    three.brokers.iter().for_each(|broker| broker.on_all(ApiKey::METADATA, Fault::DelayReply(takes)));
+    let missing = join_all((0..100).map(|_| client.partition_client("missing", 0).into_future())).await;
+    assert!(missing.iter().all(|one| matches!(one, Err(Error::UnknownTopic { .. }))));
+    let (asked, most) = (three.asked() - asked, deadlines().unknown_topic.div_duration_f64(takes));
+    assert!(asked as f64 <= most + 2.0, "{asked}");
+}
+
+/// Makes the answers of a broker to one append and one fetch, which it refuses, name the leader.
+fn hint(three: &Three, leader: i32, epoch: i32, endpoint: Option<&'static str>) {
+    three.wire.edit::<ProduceRequest>(move |response| {
+        let partitions = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
+        for partition in partitions.filter(|partition| partition.error_code.is_error()) {
+            (partition.current_leader.leader_id, partition.current_leader.leader_epoch) = (leader, epoch);
+        }
+        response.node_endpoints = endpoint
+            .map(|host| ProduceNodeEndpoint {
+                node_id: leader,
+                host: host.to_owned(),
+                port: 9092,
+                rack: None,
+            })
+            .into_iter()
+            .collect();
+    });
+    three.wire.edit::<FetchRequest>(move |response| {
+        let partitions = response.responses.iter_mut().flat_map(|topic| &mut topic.partitions);
+        for partition in partitions.filter(|partition| partition.error_code.is_error()) {
+            (partition.current_leader.leader_id, partition.current_leader.leader_epoch) = (leader, epoch);
+        }
+        response.node_endpoints = endpoint
+            .map(|host| FetchNodeEndpoint { node_id: leader, host: host.to_owned(), port: 9092, rack: None })
+            .into_iter()
+            .collect();
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_of_who_leads_is_followed_at_once() {
+    for code in [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH] {
+        let three = Three::start(3);
+        three.tell_of(&[(1, "one")]);
+        let client = three.client().await;
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+        partition.fetch(0).await.unwrap();
+        hint(&three, 2, 2, Some("two"));
+        let asked = three.asked();
+        three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(code));
+        let (produced, took) = timed(partition.produce(record("b"))).await;
+        assert_eq!((produced.unwrap().attempts, took), (2, Duration::ZERO));
+        assert_eq!(three.brokers[1].end_offset("wal", 0).unwrap(), 1);
+        // Reads have learnt it too. This broker is of an older epoch than it says, so it is not sure yet.
+        let reading = tokio::spawn(async move { partition.fetch(0).await });
+        settle().await;
+        reading.abort();
+        assert_eq!(three.brokers[1].requests(ApiKey::FETCH), 1);
+        assert_eq!(three.asked(), asked, "nobody had to be asked");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_is_no_news_or_leads_nowhere_is_not_followed() {
+    for (leader, epoch, endpoint) in
+        [(2, 1, Some("two")), (2, 0, Some("two")), (-1, -1, None), (-1, 9, None), (9, 9, None)]
+    {
+        let three = Three::start(3);
+        three.tell_epoch(1);
+        let client = three.client().await;
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        hint(&three, leader, epoch, endpoint);
+        three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+        let asked = three.asked();
+        let (produced, took) = timed(partition.produce(record("a"))).await;
+        assert_eq!(produced.unwrap().attempts, 2);
+        assert!(!took.is_zero(), "there was a pause");
+        assert_eq!(three.asked(), asked + 1);
+        assert_eq!(three.brokers[0].end_offset("wal", 0).unwrap(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn brokers_that_send_each_other_are_not_asked_without_a_pause() {
+    let three = Three::start(1);
+    let client = three.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let epoch = Arc::new(Mutex::new(1));
+    three.wire.edit::<ProduceRequest>(move |response| {
+        let mut epoch = epoch.lock().unwrap();
+        *epoch += 1;
+        let partitions = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
+        for partition in partitions.filter(|partition| partition.error_code.is_error()) {
+            let leader = &mut partition.current_leader;
+            (leader.leader_id, leader.leader_epoch) = (*epoch % 3 + 1, *epoch);
+        }
+    });
+    for broker in &three.brokers {
+        broker.on_all(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    }
+    let (result, took) = timed(partition.produce(record("a"))).await;
+    assert!(matches!(result, Err(Error::DeadlineExceeded { .. })), "{result:?}");
+    assert!(took <= deadlines().operation);
+    let sent = three.wire.count(ApiKey::PRODUCE);
+    // Two for each pause, which soon are of half a second at the least.
+    assert!(sent <= 2 * 130, "{sent}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_hinted_at_and_dead_is_looked_for_anew() {
+    let three = Three::start(1);
+    three.tell_epoch(1);
+    let client = three.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    hint(&three, 2, 2, None);
+    three.brokers[1].stop(1).unwrap();
+    three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    let append = tokio::spawn({
+        let partition = partition.clone();
+        async move { timed(partition.produce(record("a"))).await }
+    });
+    sleep(Duration::from_secs(3)).await;
+    assert!(!append.is_finished(), "brokers that are behind name an older epoch, which does not count");
+    three.lead(|_| 3);
+    three.tell_epoch(3);
+    let (produced, took) = append.await.unwrap();
+    produced.unwrap();
+    assert!(took <= Duration::from_secs(4), "{took:?}");
+    assert_eq!(three.brokers[2].end_offset("wal", 0).unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_cluster_behind_the_same_names_is_noticed() {
+    let three = Three::start(1);
+    let client = three.client().await;
+    let was = client.cluster_id().unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    // One of the addresses is another cluster's now: the others are asked.
+    three.brokers[1].stop(1).unwrap();
+    let other = |name: &str| {
+        let address = HostPort::new(name, 9092);
+        EmbeddedCluster::builder().seed(6).topic("wal", 1).start_in(&three.network, address).unwrap()
+    };
+    let two = other("two");
+    for _ in 0..20 {
+        assert_eq!(client.list_topics().await.unwrap()[0].id, three.brokers[0].topic_id("wal"));
+    }
+    // All of them: no call goes on as if nothing were.
+    for index in [0, 2] {
+        three.brokers[index].stop(1).unwrap();
+    }
+    let others = [other("one"), other("three"), two];
+    let (errors, took) = timed(async {
+        [
+            client.list_topics().await.unwrap_err(),
+            partition.produce(record("a")).await.unwrap_err(),
+            partition.fetch(0).await.unwrap_err(),
+        ]
+    })
+    .await;
+    assert!(took <= Duration::from_secs(1), "{took:?}");
+    for error in &errors {
+        let text = chain(error);
+        assert!(text.contains(&was) && text.contains("build a new client"), "{text}");
+        assert!(!error.is_retriable());
+    }
+    assert!(others.iter().all(|other| other.end_offset("wal", 0).unwrap() == 0));
+    assert_eq!(client.cluster_id(), Some(was));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_one_broker_tells_with_its_id_of_before_was_not_made_again() {
+    let three = Three::start(1);
+    let client = three.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let times = Arc::new(Mutex::new(1));
+    let told = Arc::clone(&three.told);
+    let rename = {
+        let times = Arc::clone(&times);
+        move |response: &mut kwal_protocol::messages::MetadataResponse| {
+            let (mut times, told) = (times.lock().unwrap(), told.lock().unwrap());
+            for topic in &mut response.topics {
+                for partition in &mut topic.partitions {
+                    (partition.leader_id, partition.leader_epoch) = (1, told.epoch);
+                }
+                if *times > 0 {
+                    *times -= 1;
+                    topic.topic_id = Uuid([9; 16]);
+                }
+            }
+        }
+    };
+    three.wire.edit::<MetadataRequest>(rename);
+    three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2);
+    // When it is told again it is so.
+    *times.lock().unwrap() = 2;
+    three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    let error = partition.produce(record("b")).await.unwrap_err();
+    assert!(chain(&error).contains("was deleted and made again"), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_are_not_there_in_older_versions_and_not_missed() {
+    let old = EmbeddedCluster::builder()
+        .dialect(Dialect::kafka_2_8())
+        .cap(ApiKey::PRODUCE, Versions::new(0, 9))
+        .cap(ApiKey::FETCH, Versions::new(0, 11));
+    let three = Three::start_as(&old, 1);
+    let client = three.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    three.lead(|_| 2);
+    three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2);
+    assert_eq!(three.brokers[1].end_offset("wal", 0).unwrap(), 1);
+}
