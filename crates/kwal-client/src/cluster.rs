@@ -562,6 +562,7 @@ impl OpenLane {
             () = self.lane.peer.gone() => Err(Failed { error: Some(ConnectionError::Closed), sent: true }),
         };
         let reply = reply.map_err(|Failed { error, sent }| {
+            self.lane.peer.suspect(true);
             let at = at(if sent { Outcome::Unknown } else { Outcome::NotAppended });
             match error {
                 Some(source) => Error::Connection { at, source },

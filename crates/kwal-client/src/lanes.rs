@@ -154,7 +154,7 @@ impl Lanes {
     /// Says of a broker whether it is better to ask another one, from now on.
     pub(crate) fn suspect(&self, target: Target, suspect: bool) {
         if let Some(roads) = lock(&self.peers).get(&target) {
-            roads.peer.suspect.store(suspect, Ordering::Relaxed);
+            roads.peer.suspect(suspect);
         }
     }
 }
@@ -275,12 +275,17 @@ impl Peer {
         let mut failed = lock(&self.failed);
         failed.count += 1;
         failed.last = Some((Instant::now(), error.clone()));
-        self.suspect.store(true, Ordering::Relaxed);
+        self.suspect(true);
     }
 
     pub(crate) fn has_connected(&self) {
         lock(&self.failed).last = None;
-        self.suspect.store(false, Ordering::Relaxed);
+        self.suspect(false);
+    }
+
+    /// Says whether it is better to ask another broker: with this one there was trouble, and nothing good since.
+    pub(crate) fn suspect(&self, suspect: bool) {
+        self.suspect.store(suspect, Ordering::Relaxed);
     }
 
     fn is_gone(&self) -> bool {

@@ -125,45 +125,6 @@ async fn read_all(partitions: &[PartitionClient]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_partitions_hold_a_few_connections_to_each_broker_wherever_they_are_led() {
-    let three = Three::start(1000);
-    let limits = Limits::default();
-    let most = 2 * limits.lanes + 1;
-    let client = three.client().await;
-    // Without sequence numbers, as these brokers do not know what was appended to another one.
-    let open = async |i| client.partition_client("wal", i).idempotent(false).await.unwrap();
-    let partitions = join_all((0..1000).map(open)).await;
-    append_to_all(&partitions).await;
-    read_all(&partitions).await;
-    for name in NAMES {
-        let (open, peak) = three.wire.open_at(name);
-        assert!(open >= 2 * limits.lanes && peak <= most, "{name}: {open}, {peak}");
-    }
-    // All leaders move to one broker, and then away from it.
-    for (leader, full) in [(1, [true, false, false]), (2, [false, true, false])] {
-        three.lead(if leader == 1 { |_| 1 } else { |_| 2 });
-        for broker in &three.brokers {
-            broker.on_times(ApiKey::FETCH, 1000, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
-        }
-        read_all(&partitions).await;
-        three.brokers.iter().for_each(EmbeddedCluster::clear_faults);
-        append_to_all(&partitions).await;
-        read_all(&partitions).await;
-        settle().await;
-        for (name, full) in NAMES.into_iter().zip(full) {
-            let (open, peak) = three.wire.open_at(name);
-            assert!(peak <= most, "{name}: {peak}");
-            assert!(if full { open >= 2 * limits.lanes } else { open <= 1 }, "{name}: {open}");
-        }
-    }
-    // Those who go leave no connections behind that nobody needs.
-    drop(partitions);
-    settle().await;
-    assert!(three.wire.open().0 <= NAMES.len(), "{:?}", three.wire.open());
-    client.partition_client("wal", 0).await.unwrap().produce(record("b")).await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
 async fn the_connections_of_a_partition_client_go_with_it_also_in_the_middle_of_a_read() {
     let three = Three::start(3);
     let client = three.client().await;

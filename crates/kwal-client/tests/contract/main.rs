@@ -8,6 +8,7 @@ mod brokers;
 mod cancellation;
 mod connections;
 mod deadlines;
+mod elections;
 mod limits;
 mod lookup;
 mod order;
