@@ -98,7 +98,8 @@ impl History {
         id
     }
 
-    /// Records are submitted as one batch: their place is [fixed](Place::Fixed).
+    /// Records are submitted as one batch: their place is [fixed](Place::Fixed). If the client may have it wait for room
+    /// first, it is [`queue`](Self::queue); if several tasks on several threads call it, [`start`](Self::start).
     pub fn submit(
         &mut self,
         writer: WriterId,

@@ -28,7 +28,7 @@ pub(super) struct Facts<'a> {
     /// How many records all appends have together.
     pub(super) records: usize,
     /// To which append a record belongs, and which of it it is.
-    owners: HashMap<&'a Value, (usize, usize)>,
+    owners: HashMap<&'a [u8], (usize, usize)>,
     known: Known<'a>,
 }
 
@@ -165,11 +165,16 @@ pub(super) enum Step<'a> {
 impl<'a> Facts<'a> {
     /// The append that a record belongs to, and which of it it is.
     pub(super) fn owner(&self, value: &Value) -> Option<(usize, usize)> {
-        self.owners.get(value).copied()
+        self.owners.get(value.as_bytes()).copied()
     }
 
     fn gather(history: &'a History, bench: &mut Bench<'a>) -> Self {
         let mut facts = Self::default();
+        let records = history.events().iter().map(|(_, event)| match event {
+            Event::Submit { records, .. } => records.len(),
+            _ => 0,
+        });
+        facts.owners.reserve(records.sum());
         for (event, (at, what)) in history.events().iter().enumerate() {
             if facts.take(event, *at, what, bench).is_none() {
                 bench.violated(Rule::History, [(event, None)], || {
@@ -278,7 +283,7 @@ impl<'a> Facts<'a> {
         let (index, event) = (self.appends.len(), append.event);
         once(event, self.known.appends.insert(append.id, index), bench);
         for (record, value) in append.records.iter().enumerate() {
-            if let Some((other, _)) = self.owners.insert(value, (index, record)) {
+            if let Some((other, _)) = self.owners.insert(value.as_bytes(), (index, record)) {
                 let other = self.appends.get(other).map_or(event, |append| append.event);
                 bench.violated(Rule::History, [(other, None), (event, None)], || {
                     format!("{value} is appended twice, so nobody can tell which one lies on the log")

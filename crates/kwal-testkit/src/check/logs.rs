@@ -200,6 +200,9 @@ impl<'a> Judge<'a, '_, '_> {
         for holders in of_name.values_mut() {
             holders.barriers.sort_unstable();
         }
+        if of_name.is_empty() {
+            return;
+        }
         let mut accused = None;
         for (offset, value) in &self.log.records {
             let Some((index, _)) = self.facts.owner(value) else { continue };

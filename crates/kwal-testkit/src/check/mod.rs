@@ -52,7 +52,7 @@
 //! A loss is excused by what happened: [`Event::Truncated`], [`Event::Deleted`] and [`Event::Recreated`] excuse that
 //! something is not there, or no longer what a reader saw; never that it is there twice, or elsewhere.
 //!
-//! The time and memory it takes grow with the history: a million records take about a second.
+//! The time and memory it takes grow with the history: a million records take a second or two in a release build.
 
 mod history;
 mod judge;

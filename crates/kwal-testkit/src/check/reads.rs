@@ -24,6 +24,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, bench: &mut Bench<'a
             bench,
             position,
             since,
+            behind: 0,
             diverged: None,
         };
         for (event, step) in &reader.steps {
@@ -59,6 +60,8 @@ struct Judge<'a, 'b, 'c> {
     position: Option<i64>,
     /// Its event before: what it gets now was not asked for earlier.
     since: usize,
+    /// The index on the log of the record behind the last that it got.
+    behind: usize,
     /// What it has seen since it was told last, and is lost.
     diverged: Option<Diverged>,
 }
@@ -139,6 +142,13 @@ impl Judge<'_, '_, '_> {
 
     /// A record is what is on the log, or what was there.
     fn seen(&mut self, event: usize, offset: i64, value: &Value) {
+        // Mostly it is the one behind the last.
+        let expected = self.log.records.get(self.behind);
+        if expected.is_some_and(|(at, there)| *at == offset && there == value) {
+            self.behind += 1;
+            return;
+        }
+        self.behind = self.log.records.partition_point(|(at, _)| *at <= offset);
         let on_log = record_at(self.log, offset);
         if on_log == Some(value) {
             return;

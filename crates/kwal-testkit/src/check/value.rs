@@ -22,6 +22,10 @@ impl Value {
         Self(short.into())
     }
 
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Reads what [`Display`](fmt::Display) writes.
     pub(super) fn parse(text: &str) -> Option<Self> {
         unescape(text).map(|bytes| Self::new(&bytes))
