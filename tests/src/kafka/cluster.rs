@@ -21,6 +21,9 @@ use crate::process::Guarded;
 pub struct ClusterConfig {
     /// How many nodes; each is broker and controller. 1.
     pub nodes: u16,
+    /// How many of them, from the first on, are controllers; the others are brokers alone, so that ending them changes nothing
+    /// of the controllers. All.
+    pub controllers: u16,
     /// Where clients come in; brokers talk over the first. One of PLAINTEXT.
     pub listeners: Vec<Listener>,
     /// More lines of `server.properties`, for every node.
@@ -29,7 +32,12 @@ pub struct ClusterConfig {
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        Self { nodes: 1, listeners: vec![Listener::new("PLAINTEXT", "PLAINTEXT")], properties: Vec::new() }
+        Self {
+            nodes: 1,
+            controllers: u16::MAX,
+            listeners: vec![Listener::new("PLAINTEXT", "PLAINTEXT")],
+            properties: Vec::new(),
+        }
     }
 }
 
@@ -40,7 +48,7 @@ impl ClusterConfig {
     ///
     /// If no certificates can be made.
     pub fn secured(nodes: u16) -> Self {
-        Self { nodes, listeners: Listener::every_way_in(), properties: Vec::new() }
+        Self { nodes, listeners: Listener::every_way_in(), ..Self::default() }
     }
 }
 
@@ -294,8 +302,12 @@ fn server_properties(config: &ClusterConfig, id: u16, ports: &[Ports], dir: &Pat
             .push(format!("{name}://{advertised_host}:{}", advertised_ports.get(index).unwrap_or(port)));
         protocols.push(format!("{name}:{security_protocol}"));
     }
-    listeners.push(format!("CONTROLLER://127.0.0.1:{}", own.controller));
-    let voters: Vec<String> = (1..)
+    let mut roles = "broker";
+    if id <= config.controllers {
+        roles = "broker,controller";
+        listeners.push(format!("CONTROLLER://127.0.0.1:{}", own.controller));
+    }
+    let voters: Vec<String> = (1..=config.controllers)
         .zip(ports)
         .map(|(id, ports): (u16, _)| format!("{id}@127.0.0.1:{}", ports.controller))
         .collect();
@@ -303,7 +315,7 @@ fn server_properties(config: &ClusterConfig, id: u16, ports: &[Ports], dir: &Pat
     let in_sync = if config.nodes < 3 { "1" } else { "2" };
 
     let mut properties = vec![
-        ("process.roles", "broker,controller".to_owned()),
+        ("process.roles", roles.to_owned()),
         ("node.id", id.to_string()),
         ("controller.quorum.voters", voters.join(",")),
         ("controller.listener.names", "CONTROLLER".to_owned()),

@@ -83,6 +83,12 @@ impl Broker {
         self.metadata_of(topic).await.topics[0].topic_id
     }
 
+    /// How many brokers it knows of.
+    pub(crate) async fn brokers(&mut self) -> usize {
+        let request = MetadataRequest { topics: Some(Vec::new()), ..MetadataRequest::default() };
+        self.call(&request, 12).await.brokers.len()
+    }
+
     async fn metadata_of(&mut self, topic: &str) -> MetadataResponse {
         let wanted = MetadataTopic { name: Some(topic.to_owned()), ..MetadataTopic::default() };
         let request = MetadataRequest { topics: Some(vec![wanted]), ..MetadataRequest::default() };

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use kwal_protocol::error_code::ErrorCode;
 use kwal_protocol::messages::{
-    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic, DescribeProducersRequest,
-    DescribeProducersTopic, FetchPartition, FetchPartitionResponse, FetchRequest, FetchTopic,
-    InitProducerIdRequest, ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest,
-    ListOffsetsTopic, OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
-    ProducePartition, ProduceRequest, ProduceTopic,
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic, DescribeProducersPartitionResult,
+    DescribeProducersRequest, DescribeProducersTopic, FetchPartition, FetchPartitionResponse, FetchRequest,
+    FetchTopic, InitProducerIdRequest, IsolationLevel, ListOffsetsPartition, ListOffsetsPartitionResponse,
+    ListOffsetsRequest, ListOffsetsTopic, OffsetForLeaderEpochRequest, OffsetForLeaderPartition,
+    OffsetForLeaderTopic, ProducePartition, ProduceRequest, ProduceTopic,
 };
 use kwal_protocol::record::{BatchBuilder, Compression, EncodedBatch};
 use kwal_protocol::wire::{Spliced, Uuid};
@@ -69,6 +69,22 @@ impl Log {
         self.link.call(&request, FETCH).await.responses.remove(0).partitions.remove(0)
     }
 
+    /// Whether the broker asked knows that it leads. Followers answer later versions too.
+    pub(crate) async fn is_led_here(&mut self) -> bool {
+        let request = self.fetch_request(0, 1);
+        let code = self.link.call(&request, 10).await.responses[0].partitions[0].error_code;
+        matches!(code, ErrorCode::NONE | ErrorCode::OFFSET_OUT_OF_RANGE)
+    }
+
+    /// With READ_COMMITTED.
+    pub(crate) async fn fetch_committed(&mut self, offset: i64) -> String {
+        let request = FetchRequest {
+            isolation_level: IsolationLevel::READ_COMMITTED,
+            ..self.fetch_request(offset, 1 << 20)
+        };
+        tell::fetched(&self.link.call(&request, FETCH).await.responses[0].partitions[0])
+    }
+
     pub(crate) fn fetch_request(&self, offset: i64, max_bytes: i32) -> FetchRequest {
         let partition = FetchPartition {
             partition: self.partition,
@@ -121,19 +137,27 @@ impl Log {
     }
 
     pub(crate) async fn delete_records(&mut self, before: i64) -> String {
-        let partition = DeleteRecordsPartition { partition_index: self.partition, offset: before };
-        let topic = DeleteRecordsTopic { name: self.topic.clone(), partitions: vec![partition] };
-        let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 30_000 };
+        let request = self.delete_records_request(before);
         let answer = self.link.call(&request, 2).await;
         let partition = &answer.topics[0].partitions[0];
         format!("{}, low watermark {}", tell::code(partition.error_code), partition.low_watermark)
     }
 
+    pub(crate) fn delete_records_request(&self, before: i64) -> DeleteRecordsRequest {
+        let partition = DeleteRecordsPartition { partition_index: self.partition, offset: before };
+        let topic = DeleteRecordsTopic { name: self.topic.clone(), partitions: vec![partition] };
+        DeleteRecordsRequest { topics: vec![topic], timeout_ms: 30_000 }
+    }
+
     pub(crate) async fn producers(&mut self) -> String {
+        tell::active_producers(&self.active_producers().await)
+    }
+
+    pub(crate) async fn active_producers(&mut self) -> DescribeProducersPartitionResult {
         let topic =
             DescribeProducersTopic { name: self.topic.clone(), partition_indexes: vec![self.partition] };
         let request = DescribeProducersRequest { topics: vec![topic] };
-        tell::active_producers(&self.link.call(&request, 0).await.topics[0].partitions[0])
+        self.link.call(&request, 0).await.topics.remove(0).partitions.remove(0)
     }
 
     /// A new producer id.
@@ -171,11 +195,16 @@ pub(crate) async fn producer_id(link: &mut Broker) -> i64 {
 pub(crate) const TIME: i64 = 1_750_000_000_000;
 pub(crate) const NO_HEADERS: [(&str, &str); 0] = [];
 
-/// `count` records of the same time.
+/// `count` records of [`TIME`].
 pub(crate) fn batch(count: u8) -> EncodedBatch {
+    batch_of(count, TIME)
+}
+
+/// `count` records of one time.
+pub(crate) fn batch_of(count: u8, time: i64) -> EncodedBatch {
     let mut batch = BatchBuilder::new(Compression::None);
     for index in 0..count {
-        batch.push(TIME, Some(&[index]), Some(b"value"), NO_HEADERS);
+        batch.push(time, Some(&[index]), Some(b"value"), NO_HEADERS);
     }
     batch.finish().unwrap()
 }

@@ -12,31 +12,35 @@ mod administration;
 mod appends;
 mod connections;
 mod coordinators;
+mod expiry;
 mod log;
 mod producers;
 mod reading;
 mod recording;
+mod replicas;
 mod tell;
 mod throttling;
 mod topics;
+mod transactions;
 mod world;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kwal_testkit::{Dialect, EmbeddedCluster};
-use kwal_tests::kafka::{Kafka, Version};
+use kwal_tests::kafka::{ClusterConfig, Kafka, Version};
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_blocking, spawn_local};
 
 use self::recording::{RECORD, Recording, difference};
 use self::world::{Place, World};
 
 scenarios! {
-    connections: [
+    connections, 1: [
         versions_that_are_listed,
         api_versions_of_an_unknown_version,
         api_versions_of_odd_software,
@@ -49,8 +53,8 @@ scenarios! {
         a_failed_append_with_acks_0,
         one_request_at_a_time,
     ]
-    throttling: [appends_over_the_quota, fetches_over_the_quota]
-    producers: [
+    throttling, 1: [appends_over_the_quota, fetches_over_the_quota]
+    producers, 1: [
         sequences_of_a_known_producer,
         a_duplicate_is_known_by_its_numbers,
         any_sequence_of_an_unknown_producer,
@@ -61,7 +65,7 @@ scenarios! {
         producer_ids,
         two_in_flight_of_a_fresh_producer,
     ]
-    appends: [
+    appends, 1: [
         batches_that_are_refused,
         batches_of_odd_counts,
         acks,
@@ -78,7 +82,7 @@ scenarios! {
         appends_to_what_is_not_there,
         appends_by_topic_id,
     ]
-    reading: [
+    reading, 1: [
         fetches,
         limits_of_a_whole_request,
         a_long_poll,
@@ -92,7 +96,7 @@ scenarios! {
         fetch_sessions,
         deleted_records,
     ]
-    topics: [
+    topics, 1: [
         topics_made,
         topics_with_settings,
         topics_with_assignments,
@@ -105,7 +109,7 @@ scenarios! {
         metadata_of_no_topics,
         a_topic_made_by_asking,
     ]
-    administration: [
+    administration, 1: [
         partitions_added,
         settings_described,
         settings_changed,
@@ -113,18 +117,40 @@ scenarios! {
         producers_described,
         sasl_where_there_is_none,
     ]
-    coordinators: [
+    transactions, 1: [
+        a_transaction_that_is_committed,
+        a_transaction_that_is_aborted,
+        what_lies_behind_an_open_transaction,
+        transactions_of_two_producers,
+        a_transaction_of_a_fenced_producer,
+    ]
+    coordinators, 1: [
         coordinators_found,
         names_and_epochs,
         times_of_transactions,
         a_fence_by_name,
         an_epoch_raised_past_the_coordinator,
     ]
+    replicas, 3: [
+        requests_to_brokers_that_do_not_lead,
+        a_leader_that_moves,
+        an_epoch_that_rose_unseen,
+        a_follower_that_falls_silent,
+        a_connection_that_waits_for_replicas,
+        the_end_of_the_log_after_an_election,
+        an_unclean_election,
+        brokers_killed_and_restarted,
+        a_broker_that_shuts_down,
+        topics_of_three_brokers,
+    ]
+    expiry, 3: [producers_that_expire, producers_of_old_records, names_that_expire]
 }
 
 /// A scenario of the table.
 struct Scenario {
     name: &'static str,
+    /// How many there are. One is shared with other tests and scenarios; three are the scenario's own as long as it runs.
+    brokers: i32,
     run: for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = ()> + 'a>>,
 }
 
@@ -155,15 +181,33 @@ const LACKING: &[(&str, &[Version])] = &[
     ("transactional_batches_outside_of_a_transaction", BOTH),
     ("versions_that_are_listed", BOTH),
     ("zstd_of_old_versions", BOTH),
+    ("a_connection_that_waits_for_replicas", BOTH),
+    ("a_follower_that_falls_silent", BOTH),
+    ("a_transaction_of_a_fenced_producer", BOTH),
+    ("a_transaction_that_is_aborted", BOTH),
+    ("a_transaction_that_is_committed", BOTH),
+    ("brokers_killed_and_restarted", BOTH),
+    ("names_that_expire", BOTH),
+    ("producers_of_old_records", BOTH),
+    ("producers_that_expire", BOTH),
+    ("an_unclean_election", BOTH),
+    ("requests_to_brokers_that_do_not_lead", BOTH),
+    ("transactions_of_two_producers", BOTH),
+    ("what_lies_behind_an_open_transaction", BOTH),
+    ("the_end_of_the_log_after_an_election", BOTH),
 ];
 
 const BOTH: &[Version] = &[Version::V3_9_2, Version::V4_3_1];
 
 macro_rules! scenarios {
-    ($($module:ident: [$($name:ident),* $(,)?])*) => {
+    ($($module:ident, $brokers:literal: [$($name:ident),* $(,)?])*) => {
         /// All scenarios, in the order of the files.
         const TABLE: &[Scenario] = &[$($(
-            Scenario { name: stringify!($name), run: |world| Box::pin($module::$name(world)) },
+            Scenario {
+                name: stringify!($name),
+                brokers: $brokers,
+                run: |world| Box::pin($module::$name(world)),
+            },
         )*)*];
 
         mod real {
@@ -212,32 +256,43 @@ fn on_real_brokers(version: Version) {
     // One version after the other: there are waits in them that a busy machine should not stretch.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let kafka = Kafka::shared(version);
-    let mut seen = Vec::new();
-    let mut failed = String::new();
+    let mut played = BTreeMap::new();
     kwal_tests::run(
         &format!("fidelity of {version}"),
         LocalSet::new().run_until(async {
+            let one = Kafka::shared(version);
+            // Starts while the scenarios of one broker are played.
+            let three = spawn_blocking(move || Kafka::start(version, &of_three()));
             let room = Arc::new(Semaphore::new(6));
-            let playing: Vec<_> = TABLE
-                .iter()
+            let playing: Vec<_> = of(1)
                 .map(|scenario| {
                     let room = Arc::clone(&room);
                     let play = async move {
                         let _room = room.acquire_owned().await.unwrap();
-                        play(scenario, Place::Real(kafka)).await
+                        play(scenario, Place::Real(one)).await
                     };
                     (scenario.name, spawn_local(play))
                 })
                 .collect();
             for (name, playing) in playing {
-                match playing.await.unwrap() {
-                    Ok(lines) => seen.push((name.to_owned(), lines)),
-                    Err(end) => failed.push_str(&end),
-                }
+                played.insert(name, playing.await.unwrap());
+            }
+            // Nobody else has them, and they end with the process.
+            let three = Box::leak(Box::new(three.await.unwrap()));
+            for scenario in of(3) {
+                played.insert(scenario.name, play(scenario, Place::Real(three)).await);
+                acts::restore(three).await;
             }
         }),
     );
+    let mut failed = String::new();
+    let mut seen = Vec::new();
+    for Scenario { name, .. } in TABLE {
+        match played.remove(name).unwrap() {
+            Ok(lines) => seen.push(((*name).to_owned(), lines)),
+            Err(end) => failed.push_str(&end),
+        }
+    }
     assert!(failed.is_empty(), "Kafka {version}:\n{failed}");
     let seen = Recording::new(seen);
     if std::env::var(RECORD).is_ok_and(|value| value == "1") {
@@ -249,6 +304,27 @@ fn on_real_brokers(version: Version) {
         difference.is_empty(),
         "Kafka {version} does not do what the file says of it (-); if it is right, record again with {RECORD}=1:\n{difference}"
     );
+}
+
+fn of(brokers: i32) -> impl Iterator<Item = &'static Scenario> {
+    TABLE.iter().filter(move |scenario| scenario.brokers == brokers)
+}
+
+/// Three brokers, the first of them the only controller, which no scenario ends.
+fn of_three() -> ClusterConfig {
+    let properties = [
+        // A broker that falls silent is given up after this time.
+        ("broker.session.timeout.ms", "4000"),
+        ("producer.id.expiration.check.interval.ms", "200"),
+        ("transactional.id.expiration.ms", "1500"),
+        ("transaction.remove.expired.transaction.cleanup.interval.ms", "300"),
+    ];
+    ClusterConfig {
+        nodes: 3,
+        controllers: 1,
+        properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+        ..ClusterConfig::default()
+    }
 }
 
 /// Plays one scenario on the embedded brokers and compares with the file.
@@ -263,8 +339,14 @@ fn on_embedded_brokers(version: Version, name: &str) {
             Version::V3_9_2 => Dialect::kafka_3_9(),
             Version::V4_3_1 => Dialect::kafka_4_3(),
         };
-        let broker = EmbeddedCluster::builder().dialect(dialect).auto_create_topics(true).start_in_memory();
-        play(scenario, Place::Embedded(broker.unwrap())).await
+        let mut cluster =
+            EmbeddedCluster::builder().brokers(scenario.brokers).dialect(dialect).auto_create_topics(true);
+        if scenario.brokers == 3 {
+            // Kafka's default, and not the embedded cluster's.
+            cluster = cluster.setting("min.insync.replicas", "2");
+            cluster = cluster.setting("broker.session.timeout.ms", "4000");
+        }
+        play(scenario, Place::Embedded(cluster.start_in_memory().unwrap())).await
     });
     let difference = match played {
         Ok(seen) => difference(name, recorded, &seen, same_but_for_words),

@@ -68,9 +68,19 @@ impl World {
         self.lines.borrow_mut().push(line);
     }
 
+    /// How much was seen so far.
+    pub(crate) fn mark(&self) -> usize {
+        self.lines.borrow().len()
+    }
+
+    /// Forgets what was seen since: the brokers were too slow for it to mean anything.
+    pub(crate) fn forget_since(&self, mark: usize) {
+        self.lines.borrow_mut().truncate(mark);
+    }
+
     /// A name for a topic (or for anything else) that nobody has; what is seen calls it `what`.
     pub(crate) fn name(&mut self, what: &str) -> String {
-        let name = format!("{what}-{}", self.tag);
+        let name = format!("{what}-{}-{}", self.tag, self.names.len());
         self.calls(&name, what);
         name
     }
@@ -103,7 +113,7 @@ impl World {
         let address = &self.addresses()[usize::try_from(node).unwrap() - 1];
         let connector: Arc<dyn Connect> = match &self.place {
             Place::Real(_) => Arc::new(Tcp::default()),
-            Place::Embedded(broker) => broker.connector(),
+            Place::Embedded(cluster) => cluster.connector(),
         };
         let stream = connector.connect(&address.parse().unwrap()).await.unwrap();
         Broker::over(stream, &self.tag).await
@@ -130,10 +140,7 @@ impl World {
         let found = topic_metadata(&mut link, &topic).await;
         self.calls(&found.topic_id.to_string(), &format!("<id of {what}>"));
         let mut log = Log { link, topic, id: found.topic_id, partition: 0 };
-        until("the leader leads", async || {
-            (log.fetch_answer(0, 1).await.error_code == ErrorCode::NONE).then_some(())
-        })
-        .await;
+        until("the leader leads", async || log.is_led_here().await.then_some(())).await;
         log
     }
 
@@ -188,7 +195,7 @@ impl World {
         }
     }
 
-    fn nodes(&self) -> i32 {
+    pub(crate) fn nodes(&self) -> i32 {
         i32::try_from(self.addresses().len()).unwrap()
     }
 
