@@ -38,6 +38,13 @@
 //! # }
 //! ```
 //!
+//! As a program it serves clients in any process: it prints `host:port` of its brokers between commas when they can be
+//! connected to, and runs until it is ended. `--help` lists its options.
+//!
+//! ```sh
+//! cargo run -p kwal-testkit -- --brokers 3 --topic wal:4
+//! ```
+//!
 //! Whether what a client was told agrees with what is on the logs in the end, [`check`] judges, of any client and any broker.
 //!
 //! # How true it is

@@ -12,7 +12,7 @@ use kwal_protocol::{
     wire::Uuid,
 };
 use kwal_testkit::EmbeddedCluster;
-use kwal_transport::Stream;
+use kwal_transport::{Connect, HostPort, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub(crate) struct Client {
@@ -27,8 +27,11 @@ impl Client {
     }
 
     pub(crate) async fn connect_to(cluster: &EmbeddedCluster, broker: i32) -> Self {
-        let stream = cluster.connector().connect(&cluster.address(broker).unwrap()).await.unwrap();
-        Self { stream, sent: 0 }
+        Self::connect_by(&*cluster.connector(), &cluster.address(broker).unwrap()).await
+    }
+
+    pub(crate) async fn connect_by(connector: &dyn Connect, address: &HostPort) -> Self {
+        Self { stream: connector.connect(address).await.unwrap(), sent: 0 }
     }
 
     /// Sends a request and reads its answer.

@@ -10,3 +10,4 @@ mod faults;
 mod fetch;
 mod garbage;
 mod produce;
+mod program;
