@@ -15,11 +15,13 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Properties;
+import java.util.Set;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.NewPartitionReassignment;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.RecordsToDelete;
@@ -28,7 +30,10 @@ import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.ElectionType;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.TopicPartitionInfo;
+import org.apache.kafka.common.errors.ApiException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.quota.ClientQuotaAlteration;
@@ -106,6 +111,8 @@ public final class Interop {
                 return JSON.nullNode();
             case "quota":
                 return quota(command);
+            case "moveLeader":
+                return moveLeader(command);
             default:
                 throw new IllegalArgumentException("no such command: " + command.get("command"));
         }
@@ -230,6 +237,33 @@ public final class Interop {
             new ClientQuotaAlteration.Op(each.getKey(), each.getValue().isNull() ? null : each.getValue().asDouble())));
         admin.alterClientQuotas(List.of(new ClientQuotaAlteration(entity, ops))).all().get();
         return JSON.nullNode();
+    }
+
+    /** Makes the first of "replicas" the partition's leader, with everybody alive. */
+    private JsonNode moveLeader(JsonNode command) throws Exception {
+        TopicPartition partition = partition(command);
+        List<Integer> replicas = new ArrayList<>();
+        command.get("replicas").forEach(replica -> replicas.add(replica.asInt()));
+        admin.alterPartitionReassignments(Map.of(partition, Optional.of(new NewPartitionReassignment(replicas)))).all().get();
+        long deadline = System.nanoTime() + LIMIT.toNanos();
+        while (true) {
+            try {
+                admin.electLeaders(ElectionType.PREFERRED, Set.of(partition)).all().get();
+            } catch (ExecutionException e) {
+                // Also while the reassignment goes on; the leader tells.
+                if (!(e.getCause() instanceof ApiException)) {
+                    throw e;
+                }
+            }
+            TopicPartitionInfo info = admin.describeTopics(List.of(partition.topic())).allTopicNames().get()
+                .get(partition.topic()).partitions().get(partition.partition());
+            if (info.leader() != null && info.leader().id() == replicas.get(0)) {
+                return JSON.nullNode();
+            }
+            if (System.nanoTime() > deadline) {
+                throw new IllegalStateException("the leader is still " + info.leader());
+            }
+        }
     }
 
     private Properties config(JsonNode command) {

@@ -166,6 +166,12 @@ impl Java {
         self.must("deleteRecords", json!({ "topic": topic, "partition": partition, "before": before })).await
     }
 
+    /// Gives a partition these replicas, the first of them as its leader, and waits until it is.
+    pub async fn move_leader(&self, topic: &str, partition: i32, replicas: &[u16]) {
+        let arguments = json!({ "topic": topic, "partition": partition, "replicas": replicas });
+        self.must("moveLeader", arguments).await
+    }
+
     /// Limits what clients with this id produce, in bytes a second and broker; `None` takes the limit away.
     pub async fn producer_quota(&self, client_id: &str, bytes_per_second: Option<u64>) {
         let quotas = json!({ "producer_byte_rate": bytes_per_second });

@@ -11,7 +11,7 @@ use kwal_tests::kafka::Kafka;
 use kwal_tests::message::{Message, samples};
 use time::OffsetDateTime;
 
-use crate::raw::Broker;
+use crate::raw::{Ability, Broker, lacks};
 
 kwal_tests::suite! {
     shared: [aborted_transactions_are_left_out, fetched_batches_are_taken_elsewhere],
@@ -54,7 +54,11 @@ async fn aborted_transactions_are_left_out(kafka: &'static Kafka) {
     let topic = kafka.topic("aborted", 1, &[]).await;
     let messages = messages();
     let (mut end, mut committed) = (0, Vec::new());
-    for commit in [false, true, false, false, true] {
+    let transactions: &[bool] = match lacks(kafka, Ability::Transactions).await {
+        true => &[],
+        false => &[false, true, false, false, true],
+    };
+    for commit in transactions.iter().copied() {
         kafka.java().produce_in_transaction(&topic, 0, &messages, commit).await;
         if commit {
             committed.extend(end..end + 3);
@@ -96,7 +100,10 @@ async fn fetched_batches_are_taken_elsewhere(kafka: &'static Kafka) {
     for codec in Compression::ALL {
         java.produce(&source, 0, codec.name(), &samples()).await;
     }
-    java.produce_in_transaction(&source, 0, &samples()[..1], true).await;
+    let transactions = !lacks(kafka, Ability::Transactions).await;
+    if transactions {
+        java.produce_in_transaction(&source, 0, &samples()[..1], true).await;
+    }
 
     let mut from = Broker::leading(&kafka.bootstrap()[0], &source).await;
     let mut to = Broker::leading(&kafka.bootstrap()[0], &target).await;
@@ -132,10 +139,14 @@ async fn fetched_batches_are_taken_elsewhere(kafka: &'static Kafka) {
             assert_eq!(partition.base_offset, batch.base_offset());
         }
     }
-    let (base_offset, marker) = (end - 2, end - 1);
-    let expected =
-        [NotForwardable::Transactional { base_offset }, NotForwardable::Control { base_offset: marker }];
-    assert_eq!(refused, expected);
-    let sent = java.consume(&source, 0, 0, Some(base_offset)).await;
+    let mut taken = end;
+    if transactions {
+        let (base_offset, marker) = (end - 2, end - 1);
+        let expected =
+            [NotForwardable::Transactional { base_offset }, NotForwardable::Control { base_offset: marker }];
+        assert_eq!(refused, expected);
+        taken = base_offset;
+    }
+    let sent = java.consume(&source, 0, 0, Some(taken)).await;
     assert_eq!(java.consume(&target, 0, 0, None).await, sent);
 }

@@ -4,6 +4,7 @@
 
 mod append;
 mod batches;
+mod brokers;
 mod fidelity;
 mod interop;
 mod peers;
@@ -12,5 +13,6 @@ mod raw;
 mod read;
 mod restart;
 mod segments;
+mod sniffer;
 mod support;
 mod wire;

@@ -8,6 +8,7 @@ use kwal_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse, MetadataTopic,
 };
 use kwal_protocol::wire::{Uuid, Wire as _};
+use kwal_tests::kafka::Kafka;
 use kwal_transport::{Connect, Stream, Tcp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -19,6 +20,32 @@ pub(crate) struct Broker {
     correlation_id: i32,
     /// The ids of the answers that are to come.
     awaited: VecDeque<i32>,
+}
+
+/// What brokers may lack that some tests need of them, not of the client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ability {
+    Quotas,
+    DeleteRecords,
+    Transactions,
+}
+
+/// Whether these brokers cannot do this; it is told, since less is shown without.
+pub(crate) async fn lacks(kafka: &Kafka, ability: Ability) -> bool {
+    let api = match ability {
+        // AlterClientQuotas and EndTxn, which the client never calls.
+        Ability::Quotas => ApiKey(49),
+        Ability::Transactions => ApiKey(26),
+        Ability::DeleteRecords => ApiKey::DELETE_RECORDS,
+    };
+    let address = &kafka.bootstrap()[0];
+    let lacks = Broker::connect(address).await.versions_of_api(api).is_none();
+    if lacks {
+        kwal_tests::report(format_args!(
+            "{address} does not offer {api}: what takes {ability:?} is left out"
+        ));
+    }
+    lacks
 }
 
 impl Broker {

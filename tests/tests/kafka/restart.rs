@@ -7,14 +7,14 @@ use std::time::Duration;
 use kwal_client::record::Record;
 use kwal_client::{Client, ClientBuilder, Deadlines};
 use kwal_tests::kafka::{ClusterConfig, Kafka, Node, Version};
+use tokio::time::Instant;
 
 kwal_tests::suite! {
-    shared: [],
-    own: [killed, shut_down, paused, leader_killed],
+    own: [killed, shut_down, paused, leader_killed, restarted_one_by_one],
 }
 
 async fn killed(version: Version) {
-    appends_go_on(version, 1, 2, |node| {
+    appends_go_on(version, 1, &[1, 1], |node| {
         node.kill()?;
         node.start()
     })
@@ -22,7 +22,7 @@ async fn killed(version: Version) {
 }
 
 async fn shut_down(version: Version) {
-    appends_go_on(version, 1, 2, |node| {
+    appends_go_on(version, 1, &[1, 1], |node| {
         node.stop()?;
         node.start()
     })
@@ -31,7 +31,7 @@ async fn shut_down(version: Version) {
 
 /// Longer than a request may take, so that the client gives its connection up while the broker still holds the batch.
 async fn paused(version: Version) {
-    appends_go_on(version, 1, 1, |node| {
+    appends_go_on(version, 1, &[1], |node| {
         node.pause()?;
         std::thread::sleep(Duration::from_secs(4));
         node.resume()
@@ -40,7 +40,7 @@ async fn paused(version: Version) {
 }
 
 async fn leader_killed(version: Version) {
-    appends_go_on(version, 3, 1, |node| {
+    appends_go_on(version, 3, &[1], |node| {
         node.kill()?;
         // The others take over when its session is over, after three seconds.
         std::thread::sleep(Duration::from_secs(5));
@@ -49,9 +49,26 @@ async fn leader_killed(version: Version) {
     .await;
 }
 
-/// One writer for each of three partitions appends numbers, one after the other, while `fault` is done to a node
-/// `times` times; then Kafka's own client reads what is there.
-async fn appends_go_on(version: Version, nodes: u16, times: u32, fault: fn(&Node) -> Result<(), String>) {
+/// As somebody does who updates a cluster.
+async fn restarted_one_by_one(version: Version) {
+    let gap = appends_go_on(version, 3, &[1, 2, 3], |node| {
+        node.stop()?;
+        node.start()
+    })
+    .await;
+    kwal_tests::report(format_args!(
+        "{version}: three brokers restarted one by one; no partition waited longer than {gap:.1?} for an append"
+    ));
+}
+
+/// One writer for each of three partitions appends numbers, one after the other, while `fault` is done to the `hit` nodes
+/// in turn; then Kafka's own client reads what is there. The longest time from one acknowledgement to the next.
+async fn appends_go_on(
+    version: Version,
+    nodes: u16,
+    hit: &[u16],
+    fault: fn(&Node) -> Result<(), String>,
+) -> Duration {
     const PARTITIONS: i32 = 3;
     let kafka = Kafka::start(version, &ClusterConfig { nodes, ..ClusterConfig::default() });
     let topic = kafka.topic("appends", PARTITIONS, &[]).await;
@@ -62,17 +79,18 @@ async fn appends_go_on(version: Version, nodes: u16, times: u32, fault: fn(&Node
         .map(|partition| tokio::spawn(append(client.clone(), topic.clone(), partition, Arc::clone(&done))))
         .collect();
 
-    let node = Arc::clone(kafka.cluster().unwrap().node(1));
-    for _ in 0..times {
+    for id in hit {
         grown(&client, &topic, 50).await;
-        let node = Arc::clone(&node);
+        let node = Arc::clone(kafka.cluster().unwrap().node(*id));
         tokio::task::spawn_blocking(move || fault(&node)).await.unwrap().unwrap();
     }
     grown(&client, &topic, 50).await;
     done.store(true, Ordering::Relaxed);
 
+    let mut longest = Duration::ZERO;
     for (partition, writer) in (0..).zip(writers) {
-        let (acknowledged, retried) = writer.await.unwrap();
+        let Appended { acknowledged, retried, longest_gap } = writer.await.unwrap();
+        longest = longest.max(longest_gap);
         let log = kafka.java().consume(&topic, partition, 0, None).await;
         let numbers: Vec<u64> = log
             .iter()
@@ -82,20 +100,31 @@ async fn appends_go_on(version: Version, nodes: u16, times: u32, fault: fn(&Node
         assert_eq!(numbers, wanted, "partition {partition}");
         assert!(retried > 0 || nodes > 1, "partition {partition} has not noticed anything");
     }
+    longest
 }
 
-/// Appends 0, 1, 2, …, each acknowledged before the next, until it is `done`; how many, and in how many further attempts.
-async fn append(client: Client, topic: String, partition: i32, done: Arc<AtomicBool>) -> (u64, u32) {
+struct Appended {
+    acknowledged: u64,
+    /// In how many further attempts.
+    retried: u32,
+    longest_gap: Duration,
+}
+
+/// Appends 0, 1, 2, …, each acknowledged before the next, until it is `done`.
+async fn append(client: Client, topic: String, partition: i32, done: Arc<AtomicBool>) -> Appended {
     let writer = client.partition_client(&topic, partition).await.unwrap();
-    let mut next = 0_u64;
-    let mut retried = 0;
+    let mut appended = Appended { acknowledged: 0, retried: 0, longest_gap: Duration::ZERO };
+    let mut last = Instant::now();
     while !done.load(Ordering::Relaxed) {
+        let next = appended.acknowledged;
         let produced = writer.produce(vec![Record::new(None::<&str>, next.to_string())]).await.unwrap();
         assert_eq!(u64::try_from(produced.base_offset).unwrap(), next, "partition {partition}");
-        retried += produced.attempts - 1;
-        next += 1;
+        appended.acknowledged += 1;
+        appended.retried += produced.attempts - 1;
+        appended.longest_gap = appended.longest_gap.max(last.elapsed());
+        last = Instant::now();
     }
-    (next, retried)
+    appended
 }
 
 /// Waits until every partition has this many records more.

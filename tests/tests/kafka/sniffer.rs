@@ -1,0 +1,91 @@
+//! Which connections a client has made, and which requests it has sent, as seen on its way to the brokers.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use kwal_protocol::api::ApiKey;
+use kwal_transport::{BoxFuture, Connect, HostPort, Stream, Tcp, TransportError};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// TCP that counts the requests by their API.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sniffer {
+    tcp: Tcp,
+    sent: Arc<Mutex<HashMap<i16, usize>>>,
+}
+
+impl Sniffer {
+    /// How many requests of this API have been sent, if not by TLS.
+    pub(crate) fn sent(&self, api: ApiKey) -> usize {
+        self.sent.lock().unwrap().get(&api.0).copied().unwrap_or(0)
+    }
+}
+
+impl Connect for Sniffer {
+    fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        Box::pin(async {
+            let stream = self.tcp.connect(to).await?;
+            let peer = stream.peer().to_owned();
+            let sent = Arc::clone(&self.sent);
+            Ok(Stream::new(Sniffed { stream, sent, head: Vec::new(), rest: 0 }, peer))
+        })
+    }
+}
+
+struct Sniffed {
+    stream: Stream,
+    sent: Arc<Mutex<HashMap<i16, usize>>>,
+    /// The first bytes of a frame: its length and the API.
+    head: Vec<u8>,
+    /// How many more the frame has.
+    rest: usize,
+}
+
+impl Sniffed {
+    fn sniff(&mut self, mut bytes: &[u8]) {
+        while let Some((first, others)) = bytes.split_first() {
+            if self.rest > 0 {
+                let skipped = self.rest.min(bytes.len());
+                self.rest -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            self.head.push(*first);
+            bytes = others;
+            if let [a, b, c, d, high, low] = self.head[..] {
+                self.rest = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap() - 2;
+                self.head.clear();
+                *self.sent.lock().unwrap().entry(i16::from_be_bytes([high, low])).or_default() += 1;
+            }
+        }
+    }
+}
+
+impl AsyncRead for Sniffed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Sniffed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let wrote = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.sniff(&bytes[..wrote]);
+        Poll::Ready(Ok(wrote))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
