@@ -74,7 +74,7 @@ impl Client {
         self.cluster.metadata().cluster_id.clone()
     }
 
-    /// For creating and deleting topics.
+    /// For setting topics up and looking after them.
     ///
     /// # Errors
     /// None yet: it finds the controller with each call. It may do so here one day.

@@ -80,6 +80,14 @@ pub enum Error {
         /// Where.
         at: Box<At>,
     },
+    /// Records cannot be deleted from a topic that is compacted and nothing else.
+    #[error(
+        "{at}: records cannot be deleted, since the topic is only compacted; its `cleanup.policy` would have to contain `delete`"
+    )]
+    NotDeletable {
+        /// Where.
+        at: Box<At>,
+    },
     /// No record has such a timestamp or a later one.
     #[error("{at}: no record has {}", Time(.timestamp_ms))]
     OffsetNotFound {
@@ -196,10 +204,8 @@ pub enum Error {
         #[source]
         cause: Arc<Self>,
     },
-    /// An attempt of the append may have reached the log, and then this happened.
-    #[error(
-        "{at}: an attempt may have been appended, which could not be found out; read the end of the log before it is appended again"
-    )]
+    /// An attempt may have been carried out, and of an append have reached the log, and then this happened.
+    #[error("{at}: {}", Open(.at))]
     Unsettled {
         /// Where.
         at: Box<At>,
@@ -253,7 +259,7 @@ pub struct At {
 }
 
 impl Error {
-    /// What became of the append, or of the topic that was to be created or deleted. Calls that change nothing are always
+    /// What became of the append, or of whatever else was to be changed: topics, settings, records to be deleted. Calls that change nothing are always
     /// [`Outcome::NotAppended`].
     pub fn outcome(&self) -> Outcome {
         self.at().map_or(Outcome::NotAppended, |at| at.outcome)
@@ -286,6 +292,7 @@ impl Error {
         match self {
             Self::BatchTooLarge { at, .. }
             | Self::OffsetOutOfRange { at, .. }
+            | Self::NotDeletable { at }
             | Self::OffsetNotFound { at, .. }
             | Self::Broker { at, .. }
             | Self::Fenced { at }
@@ -413,6 +420,20 @@ impl fmt::Display for At {
             (Some(broker), None) => write!(f, " to {broker}"),
             (None, _) => Ok(()),
         }
+    }
+}
+
+struct Open<'a>(&'a At);
+
+impl fmt::Display for Open<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0.api {
+            None | Some(ApiKey::PRODUCE) => {
+                "an attempt may have been appended, which could not be found out; read the end of the log before it is \
+                 appended again"
+            }
+            Some(_) => "an attempt may have been carried out, which could not be found out",
+        })
     }
 }
 

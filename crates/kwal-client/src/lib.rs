@@ -1,7 +1,7 @@
 //! The Kafka client of kwal: for people who use Kafka as a distributed write-ahead log.
 //!
 //! A [`Client`] knows the cluster. It makes a [`PartitionClient`] for each partition to append to and read from, and a
-//! [`ControllerClient`] to create and delete topics. There are no consumer groups, no transactions, no partitioner and no
+//! [`ControllerClient`] to set topics up and look after them. There are no consumer groups, no transactions, no partitioner and no
 //! buffers in the background.
 //!
 //! ```text
@@ -16,6 +16,7 @@
 //! says what an error code means for an API ([`kwal_protocol::error_code`]), one deadline ends it.
 
 mod attempts;
+mod audit;
 mod client;
 mod cluster;
 mod config;
@@ -29,8 +30,15 @@ pub mod record;
 mod retry;
 mod speak;
 
+pub use audit::{Finding, Severity};
 pub use client::{Client, ClientBuilder, Topic};
 pub use config::{Deadlines, Limits};
-pub use controller::{ControllerClient, CreateTopic, CreatedTopic};
-pub use partition::{Fetch, Fetched, OffsetAt, OpenPartition, PartitionClient, Produced};
+pub use controller::{
+    AlterTopicConfigs, BrokerDescription, ClusterDescription, ConfigSource, ConfigSynonym, ConfigValue,
+    ControllerClient, CreatePartitions, CreateTopic, CreatedTopic, DescribeTopicConfigs, EnsureTopic,
+    EnsuredTopic, TopicDifference,
+};
+pub use partition::{
+    DeleteBefore, EpochEnd, Fetch, Fetched, OffsetAt, OpenPartition, PartitionClient, Produced,
+};
 pub use retry::RetryPolicy;

@@ -1,13 +1,16 @@
 //! Which versions of which API this client speaks: one table.
 //!
 //! The codec knows more. Below these ranges a request could not say what the client must say (Metadata 4 is the first that
-//! can forbid to create a topic, Produce 3 and Fetch 4 the first with today's record batches).
+//! can forbid to create a topic, OffsetForLeaderEpoch 2 the first that says which leader it takes the broker for, DescribeConfigs
+//! 1 the first that tells where values come from, Produce 3 and Fetch 4 the first with today's record batches).
 
 use kwal_protocol::{
     api::{Request, Versions},
     messages::{
-        CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest,
-        MetadataRequest, ProduceRequest,
+        CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+        DescribeClusterRequest, DescribeConfigsRequest, FetchRequest, IncrementalAlterConfigsRequest,
+        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
+        ProduceRequest,
     },
 };
 
@@ -41,7 +44,13 @@ speak! {
     MetadataRequest 4-13;
     CreateTopicsRequest 2-7;
     DeleteTopicsRequest 1-6;
+    DeleteRecordsRequest 0-2;
     InitProducerIdRequest 0-5;
+    OffsetForLeaderEpochRequest 2-4;
+    DescribeConfigsRequest 1-4;
+    CreatePartitionsRequest 0-3;
+    IncrementalAlterConfigsRequest 0-1;
+    DescribeClusterRequest 0-2;
 }
 
 /// The versions to speak, with or without topic ids.

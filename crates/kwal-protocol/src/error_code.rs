@@ -76,15 +76,19 @@ impl ErrorCode {
     pub const fn meaning(self, api: ApiKey) -> Meaning {
         let remedy = match (api, self) {
             // A new leader answers so until it has caught up with the metadata (KIP-320).
-            (ApiKey::FETCH | ApiKey::LIST_OFFSETS, Self::UNKNOWN_LEADER_EPOCH) => Remedy::Refresh,
+            (
+                ApiKey::FETCH | ApiKey::LIST_OFFSETS | ApiKey::OFFSET_FOR_LEADER_EPOCH,
+                Self::UNKNOWN_LEADER_EPOCH,
+            ) => Remedy::Refresh,
             // The controller and the coordinator are found anew.
             (_, Self::NOT_CONTROLLER | Self::NOT_COORDINATOR) => Remedy::Refresh,
             // The request got damaged on its way, if it was sound when it left; asking again would not mend it.
             (ApiKey::PRODUCE, Self::CORRUPT_MESSAGE) => Remedy::Fail,
             // The controller knows all topics there are.
-            (ApiKey::DELETE_TOPICS, Self::UNKNOWN_TOPIC_OR_PARTITION | Self::UNKNOWN_TOPIC_ID) => {
-                Remedy::Fail
-            }
+            (
+                ApiKey::DELETE_TOPICS | ApiKey::CREATE_PARTITIONS,
+                Self::UNKNOWN_TOPIC_OR_PARTITION | Self::UNKNOWN_TOPIC_ID,
+            ) => Remedy::Fail,
             // A broker that is going down answers some requests so.
             (_, Self::BROKER_NOT_AVAILABLE) => Remedy::Refresh,
             (_, code) => code.usual_remedy(),
@@ -104,6 +108,11 @@ impl ErrorCode {
                 | Self::KAFKA_STORAGE_ERROR
                 // It says that the batch is there, and not where.
                 | Self::DUPLICATE_SEQUENCE_NUMBER,
+            ) => Effect::Unknown,
+            // Likewise the leader moves the start of its log first.
+            (
+                ApiKey::DELETE_RECORDS,
+                Self::NOT_LEADER_OR_FOLLOWER | Self::UNKNOWN_TOPIC_OR_PARTITION | Self::KAFKA_STORAGE_ERROR,
             ) => Effect::Unknown,
             // The broker goes on after it has stopped waiting.
             (_, Self::REQUEST_TIMED_OUT | Self::NETWORK_EXCEPTION | Self::UNKNOWN_SERVER_ERROR)
@@ -377,10 +386,40 @@ mod tests {
     }
 
     #[test]
+    fn what_may_follow_another_change() {
+        let apis = [
+            ApiKey::CREATE_TOPICS,
+            ApiKey::DELETE_TOPICS,
+            ApiKey::CREATE_PARTITIONS,
+            ApiKey::INCREMENTAL_ALTER_CONFIGS,
+            ApiKey::DELETE_RECORDS,
+        ];
+        for api in apis {
+            for open in [ErrorCode::REQUEST_TIMED_OUT, ErrorCode::UNKNOWN_SERVER_ERROR, ErrorCode(9999)] {
+                assert_eq!(effect(api, open), Effect::Unknown, "{api} {open}");
+            }
+            for refused in [ErrorCode::NOT_CONTROLLER, ErrorCode::THROTTLING_QUOTA_EXCEEDED] {
+                assert_eq!(effect(api, refused), Effect::None, "{api} {refused}");
+            }
+        }
+        assert_eq!(effect(ApiKey::DELETE_RECORDS, ErrorCode::NOT_LEADER_OR_FOLLOWER), Effect::Unknown);
+        assert_eq!(effect(ApiKey::DELETE_RECORDS, ErrorCode::OFFSET_OUT_OF_RANGE), Effect::None);
+    }
+
+    #[test]
     fn the_same_code_asks_for_different_things() {
         let remedy = |api, code: ErrorCode| code.meaning(api).remedy;
         assert_eq!(remedy(ApiKey::METADATA, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Remedy::Refresh);
         assert_eq!(remedy(ApiKey::DELETE_TOPICS, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Remedy::Fail);
+        assert_eq!(remedy(ApiKey::CREATE_PARTITIONS, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Remedy::Fail);
+        assert_eq!(remedy(ApiKey::DESCRIBE_CONFIGS, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Remedy::Refresh);
+        for api in [ApiKey::FETCH, ApiKey::LIST_OFFSETS, ApiKey::OFFSET_FOR_LEADER_EPOCH] {
+            assert_eq!(remedy(api, ErrorCode::UNKNOWN_LEADER_EPOCH), Remedy::Refresh, "{api}");
+        }
+        for api in [ApiKey::CREATE_TOPICS, ApiKey::CREATE_PARTITIONS, ApiKey::INCREMENTAL_ALTER_CONFIGS] {
+            assert_eq!(remedy(api, ErrorCode::NOT_CONTROLLER), Remedy::Refresh, "{api}");
+            assert_eq!(remedy(api, ErrorCode::THROTTLING_QUOTA_EXCEEDED), Remedy::Retry, "{api}");
+        }
         assert_eq!(remedy(ApiKey::FETCH, ErrorCode::CORRUPT_MESSAGE), Remedy::Retry);
         assert_eq!(remedy(ApiKey::PRODUCE, ErrorCode::CORRUPT_MESSAGE), Remedy::Fail);
         assert_eq!(remedy(ApiKey::PRODUCE, ErrorCode::NOT_ENOUGH_REPLICAS), Remedy::Retry);

@@ -3,14 +3,20 @@
 //! # The whole on a page
 //!
 //! ```text
-//!  Client ──────────── controller_client() ─► ControllerClient      create and delete topics
-//!    │                 list_topics()
+//!  Client ──────────── controller_client() ─► ControllerClient      for setting topics up and looking after them
+//!    │                 list_topics()            │
+//!    │              create_topic(name, …) ──────┤   also ensure_topic, create_partitions, delete_topic
+//!    │              audit(topic) ───────────────┤   what endangers the log, and why
+//!    │              describe_topic_configs(…) ──┤   settings and where they come from; alter_topic_configs
+//!    │              describe_cluster() ─────────┘   the brokers
+//!    │
 //!    └──────────────── partition_client() ──► PartitionClient       leader, connections and producer id brought along
 //!                                               │
 //!                   produce(records) ───────────┤   one batch: all or nothing, once, and its offsets
 //!                   get_offset(at) ─────────────┤   where the log begins, ends, or was at some time
 //!                   fetch(offset) ──────────────┤   whole batches as they lie on the log, records on demand
-//!                   fetch_records(offset, …) ───┘   the same as a list of owned records
+//!                   fetch_records(offset, …) ───┤   the same as a list of owned records
+//!                   delete_records(before) ─────┘   cuts off what is no longer needed
 //! ```
 //!
 //! | module | what is in it |
@@ -90,8 +96,11 @@ pub use kwal_transport as transport;
 /// Clients for a cluster, its controller and its partitions.
 pub mod client {
     pub use kwal_client::{
-        Client, ClientBuilder, ControllerClient, CreateTopic, CreatedTopic, Deadlines, Fetch, Fetched,
-        Limits, OffsetAt, OpenPartition, PartitionClient, Produced, RetryPolicy, Topic,
+        AlterTopicConfigs, BrokerDescription, Client, ClientBuilder, ClusterDescription, ConfigSource,
+        ConfigSynonym, ConfigValue, ControllerClient, CreatePartitions, CreateTopic, CreatedTopic, Deadlines,
+        DeleteBefore, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEnd, Fetch, Fetched, Finding,
+        Limits, OffsetAt, OpenPartition, PartitionClient, Produced, RetryPolicy, Severity, Topic,
+        TopicDifference,
     };
 
     /// What can go wrong, where, and what became of the call.

@@ -236,6 +236,7 @@ fn client() -> Samples {
             Error::OffsetOutOfRange { offset: 12, log: Some(100..100), at: at(ApiKey::FETCH) },
         "OffsetOutOfRange, and the log's offsets are not known":
             Error::OffsetOutOfRange { offset: 12, log: None, at: at(ApiKey::FETCH) },
+        "NotDeletable": Error::NotDeletable { at: at(ApiKey::DELETE_RECORDS) },
         "OffsetNotFound": Error::OffsetNotFound { timestamp_ms: 1_700_000_000_000, at: at(ApiKey::LIST_OFFSETS) },
         "Broker": not_leader(),
         "Broker, with a message": Error::Broker {
@@ -280,6 +281,7 @@ fn client() -> Samples {
         "NoAnswer": Error::NoAnswer { at: at(ApiKey::LIST_OFFSETS) },
         "Behind": Error::Behind { at: at(ApiKey::PRODUCE), cause: Arc::new(Error::Fenced { at: at(ApiKey::PRODUCE) }) },
         "Unsettled": Error::Unsettled { at: at(ApiKey::PRODUCE), cause: Arc::new(not_leader()) },
+        "Unsettled, not of an append": Error::Unsettled { at: at(ApiKey::DELETE_RECORDS), cause: Arc::new(not_leader()) },
         "DeadlineExceeded": Error::DeadlineExceeded {
             after: Duration::from_secs(60),
             at: at(ApiKey::PRODUCE),

@@ -13,7 +13,7 @@ use kwal_protocol::{
 };
 use kwal_transport::BoxFuture;
 
-use super::{OffsetAt, PartitionClient, leader_has_moved};
+use super::{PartitionClient, leader_has_moved};
 use crate::{error::Error, metadata::address, speak::versions};
 
 /// What one fetch brought: batches, still packed, and where the log stands.
@@ -197,7 +197,7 @@ impl Fetch<'_> {
             let error = match attempts.within(attempt).await {
                 Ok(fetched) => return Ok(fetched),
                 Err(Error::OffsetOutOfRange { offset, at, .. }) => {
-                    let log = attempts.within(self.log_range()).await.ok();
+                    let log = attempts.within(self.partition.log_range()).await.ok();
                     return Err(Error::OffsetOutOfRange { offset, log, at });
                 }
                 Err(error) => error,
@@ -294,12 +294,6 @@ impl Fetch<'_> {
             limit: self.partition.core.cluster.config.limits.decompressed,
             at,
         })
-    }
-
-    async fn log_range(&self) -> Result<Range<i64>, Error> {
-        let start = self.partition.get_offset(OffsetAt::Earliest).await?;
-        let end = self.partition.get_offset(OffsetAt::Latest).await?;
-        Ok(start..end)
     }
 }
 

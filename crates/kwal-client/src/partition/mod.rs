@@ -1,6 +1,8 @@
 //! One partition: appends, reads, offsets.
 
+mod delete_records;
 mod fetch;
+mod leader_epoch;
 mod offsets;
 mod produce;
 mod queue;
@@ -17,7 +19,9 @@ use tracing::debug;
 
 pub(crate) use self::writer::ProducerState;
 pub use self::{
+    delete_records::DeleteBefore,
     fetch::{Fetch, Fetched},
+    leader_epoch::EpochEnd,
     offsets::OffsetAt,
     produce::Produced,
 };

@@ -1,5 +1,7 @@
 //! Asking for offsets.
 
+use std::ops::Range;
+
 use kwal_protocol::{
     api::ApiKey,
     error_code::ErrorCode,
@@ -60,6 +62,13 @@ impl PartitionClient {
                 Err(error) => core.again(&mut attempts, error, used).await?,
             }
         }
+    }
+
+    /// The first offset of the log and the one behind its last record.
+    pub(super) async fn log_range(&self) -> Result<Range<i64>, Error> {
+        let start = self.get_offset(OffsetAt::Earliest).await?;
+        let end = self.get_offset(OffsetAt::Latest).await?;
+        Ok(start..end)
     }
 
     async fn try_offset(&self, asked: OffsetAt, stale: u64, used: &mut u64) -> Result<i64, Error> {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
+mod administration;
 mod appends;
 mod brokers;
 mod cancellation;

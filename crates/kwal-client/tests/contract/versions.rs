@@ -1,7 +1,7 @@
 //! Old brokers and new ones.
 
 use kwal_client::{
-    OffsetAt,
+    ConfigSource, OffsetAt,
     error::{Error, Outcome},
 };
 use kwal_protocol::api::{ApiKey, Versions};
@@ -10,7 +10,7 @@ use kwal_testkit::{Dialect, EmbeddedCluster};
 use crate::support::{Wire, log, record};
 
 /// What the client is ready to speak.
-const OURS: [(ApiKey, i16, i16); 7] = [
+const OURS: [(ApiKey, i16, i16); 13] = [
     (ApiKey::PRODUCE, 3, 13),
     (ApiKey::FETCH, 4, 17),
     (ApiKey::LIST_OFFSETS, 1, 10),
@@ -18,6 +18,12 @@ const OURS: [(ApiKey, i16, i16); 7] = [
     (ApiKey::CREATE_TOPICS, 2, 7),
     (ApiKey::DELETE_TOPICS, 1, 6),
     (ApiKey::INIT_PRODUCER_ID, 0, 5),
+    (ApiKey::DELETE_RECORDS, 0, 2),
+    (ApiKey::OFFSET_FOR_LEADER_EPOCH, 2, 4),
+    (ApiKey::DESCRIBE_CONFIGS, 1, 4),
+    (ApiKey::CREATE_PARTITIONS, 0, 3),
+    (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
+    (ApiKey::DESCRIBE_CLUSTER, 0, 2),
 ];
 
 /// The main job, on a broker that speaks like this; which versions it took.
@@ -41,6 +47,14 @@ async fn work(dialect: Dialect) -> Vec<(ApiKey, i16)> {
     let listed = client.list_topics().await.unwrap();
     assert_eq!((listed.len(), listed[0].partitions), (1, 2));
     assert_eq!(log(&broker), ["a", "b", "c"]);
+    assert_eq!(partition.delete_records(1).await.unwrap(), 1);
+    assert_eq!(partition.offset_for_leader_epoch(0).await.unwrap().unwrap().end_offset, 3);
+    controller.create_partitions("wal", 3).await.unwrap();
+    controller.alter_topic_configs("wal").set("retention.ms", "5").await.unwrap();
+    let configs = controller.describe_topic_configs("wal").only(["retention.ms"]).await.unwrap();
+    let retention = &configs["retention.ms"];
+    assert_eq!((retention.value.as_deref(), retention.source), (Some("5"), ConfigSource::Topic));
+    assert_eq!(controller.describe_cluster().await.unwrap().brokers.len(), 1);
     controller.delete_topic("wal").await.unwrap();
     assert_eq!(broker.topics(), [""; 0]);
     let newest = |api| wire.seen(api).iter().map(|seen| seen.version).max().unwrap();
