@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Clippy takes only functions marked as tests for tests.
 
+mod administration;
 mod append;
 mod batches;
 mod brokers;
