@@ -47,6 +47,9 @@
 //!
 //! Whether what a client was told agrees with what is on the logs in the end, [`check`] judges, of any client and any broker.
 //!
+//! `crates/kwal/tests/own_wal.rs` of the repository is a small write-ahead log on kwal with tests of this kind, to be copied:
+//! replies lost, the leader moved, the leader killed while appending, nobody there for longer than an append may take.
+//!
 //! # How true it is
 //!
 //! | | as Kafka | not, or not yet |
