@@ -7,15 +7,15 @@ use std::{
 };
 
 use arbitrary::Arbitrary;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use kwal_protocol::{
     api::{ApiKey, Body, encode_response},
-    connection::{Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Session},
+    connection::{Computation, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Session},
     messages::{
         ApiVersion, ApiVersionsResponse, MetadataRequest, MetadataResponse, SaslAuthenticateResponse,
         SaslHandshakeResponse,
     },
-    sasl::Plain,
+    sasl::{Mechanism, Plain, SaslError, Step},
     writer::Frame,
 };
 
@@ -38,6 +38,10 @@ pub enum Op {
     Throttle(u16),
     /// The session is to be renewed.
     Reauthenticate,
+    /// The same by a mechanism that has to compute first.
+    ReauthenticateSlowly,
+    /// What there is to compute is done.
+    Compute,
     /// The stream ends.
     Eof,
     /// The owner closes it.
@@ -53,6 +57,7 @@ pub fn connection_ops(ops: Vec<Op>) {
     // What the broker holds: requests that came, and answers that have not arrived yet.
     let (mut asked, mut wire, mut inbox) = (Vec::new(), Vec::new(), BytesMut::new());
     let mut calls: VecDeque<CorrelationId> = VecDeque::new();
+    let mut computations = VecDeque::new();
     for op in ops {
         match op {
             Op::Send => {
@@ -98,7 +103,15 @@ pub fn connection_ops(ops: Vec<Op>) {
             Op::Throttle(ms) => connection.throttle(now, Duration::from_millis(ms.into())),
             Op::Reauthenticate => {
                 let plain = Plain::new("alice", "secret").expect("well-formed");
-                let _ = connection.reauthenticate(now, Box::new(plain));
+                let _ = connection.reauthenticate(now, Box::new(plain), Duration::from_secs(10));
+            }
+            Op::ReauthenticateSlowly => {
+                let _ = connection.reauthenticate(now, Box::new(Slow), Duration::from_secs(10));
+            }
+            Op::Compute => {
+                if let Some(computation) = computations.pop_front() {
+                    connection.handle_computed(Computation::run(computation));
+                }
             }
             Op::Eof => connection.handle_eof(),
             Op::Close => connection.close(ConnectionError::Closed),
@@ -107,6 +120,7 @@ pub fn connection_ops(ops: Vec<Op>) {
             assert!(!closed, "{event:?} after the end");
             match event {
                 Event::Authenticated(_) => {}
+                Event::Compute(computation) => computations.push_back(computation),
                 Event::Ready(told) => session = Some(told),
                 Event::Reply(id, _) => assert_eq!(calls.pop_front(), Some(id)),
                 Event::Closed(_) => closed = true,
@@ -115,6 +129,24 @@ pub fn connection_ops(ops: Vec<Op>) {
         assert_eq!(closed, connection.is_closed());
         assert!(connection.in_flight() <= 9);
         assert!(inbox.len() <= wire.len() + (1 << 20));
+    }
+}
+
+/// Computes before it says anything.
+#[derive(Debug)]
+struct Slow;
+
+impl Mechanism for Slow {
+    fn name(&self) -> &str {
+        "SLOW"
+    }
+
+    fn respond(&mut self, challenge: Option<&[u8]>) -> Result<Step, SaslError> {
+        Ok(if challenge.is_none() { Step::Compute } else { Step::Done })
+    }
+
+    fn compute(&mut self) -> Result<Step, SaslError> {
+        Ok(Step::Send(Bytes::new()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the targets do with their bytes, over the public API of kwal-protocol alone.
 
 mod connection;
+mod sasl;
 
 use bytes::Bytes;
 use kwal_protocol::{
@@ -11,6 +12,7 @@ use kwal_protocol::{
 };
 
 pub use connection::{Op, connection_ops};
+pub use sasl::sasl_exchange;
 
 /// The most that a batch of the fuzzer may decompress to.
 const LIMIT: usize = 1 << 20;

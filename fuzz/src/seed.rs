@@ -1,4 +1,4 @@
-//! Makes the seed corpus out of the golden vectors: `cargo run --bin seed`, in this folder.
+//! Makes the seed corpus, most of it out of the golden vectors: `cargo run --bin seed`, in this folder.
 //!
 //! A few short ones for each API, version and kind, and one batch of each family and codec: what a fuzzer would take long to
 //! find by itself. Small enough for the repository.
@@ -28,6 +28,7 @@ fn main() {
             write("protocol_reader", &format!("{key}-{direction}-{version}"), &seed);
         }
     }
+    exchanges();
     let mut taken = HashMap::new();
     for vector in lines(&vectors.join("records.jsonl.gz")) {
         let bytes = unhex(&vector["hex"]);
@@ -44,6 +45,22 @@ fn main() {
                 write(&format!("decompress_{codec}"), &kind, &bytes[61..]);
             }
         }
+    }
+}
+
+/// What brokers say, to each mechanism by its number; see `sasl_exchange`.
+fn exchanges() {
+    let salted = "r=N0f9z,s=c2FsdC0wLW9mLWthZmth,i=4096\0v=A0TUAC/e3MehotGlQ9OhfdkidfzCQIsW/oLQig3gvG8=";
+    for (name, number, challenges) in [
+        ("plain", 0, ""),
+        ("oauthbearer", 1, ""),
+        ("oauthbearer-refused", 1, "{\"status\":\"invalid_token\"}\0"),
+        ("scram-sha-256", 2, salted),
+        ("scram-sha-256-refused", 2, "r=N0f9z,s=c2FsdC0wLW9mLWthZmth,i=4096\0e=invalid-proof"),
+        ("scram-sha-512", 3, salted),
+        ("scram-sha-512-extended", 3, "m=x,r=N0f9z,s=QQ==,i=1000001,x=y"),
+    ] {
+        write("sasl_exchange", name, &[&[number], challenges.as_bytes()].concat());
     }
 }
 

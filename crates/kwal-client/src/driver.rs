@@ -176,6 +176,7 @@ impl Driver {
                         done |= self.ready.take().is_none_or(|ready| ready.send(Ok(session)).is_err());
                     }
                     Event::Authenticated(_) => debug!("authenticated"),
+                    Event::Compute(computation) => self.connection.handle_computed(computation.run()),
                     Event::Reply(id, reply) => self.answer(id, reply),
                     Event::Closed(error) => return self.end(error, calls).await,
                 }

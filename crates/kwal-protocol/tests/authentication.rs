@@ -11,7 +11,9 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use kwal_protocol::{
     api::{ApiKey, Body, Request, decode_request_header, encode_response},
-    connection::{Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Session, Stage},
+    connection::{
+        Computation, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Session, Stage,
+    },
     error_code::ErrorCode,
     messages::{
         ApiVersion, ApiVersionsResponse, MetadataRequest, MetadataResponse, SaslAuthenticateRequest,
@@ -34,10 +36,31 @@ impl Mechanism for Counting {
 
     fn respond(&mut self, challenge: Option<&[u8]>) -> Result<Step, SaslError> {
         if challenge != (self.0 > 0).then_some(&[self.0][..]) {
-            return Err(SaslError::Challenge { mechanism: "COUNTING", what: "not the next number" });
+            return Err(SaslError::Challenge {
+                mechanism: "COUNTING".into(),
+                what: "not the next number".into(),
+            });
         }
         self.0 += 1;
         Ok(if self.0 <= 3 { Step::Send(Bytes::copy_from_slice(&[self.0])) } else { Step::Done })
+    }
+}
+
+/// Computes before it says anything.
+#[derive(Debug)]
+struct Slow;
+
+impl Mechanism for Slow {
+    fn name(&self) -> &str {
+        "SLOW"
+    }
+
+    fn respond(&mut self, challenge: Option<&[u8]>) -> Result<Step, SaslError> {
+        Ok(if challenge.is_none() { Step::Compute } else { Step::Done })
+    }
+
+    fn compute(&mut self) -> Result<Step, SaslError> {
+        Ok(Step::Send(Bytes::from_static(b"computed")))
     }
 }
 
@@ -136,6 +159,13 @@ impl Pair {
         }
     }
 
+    fn computation(&mut self) -> Computation {
+        match self.events.pop_front() {
+            Some(Event::Compute(computation)) => computation,
+            other => panic!("nothing to compute but {other:?}"),
+        }
+    }
+
     fn call(&mut self, session: &Session) -> CorrelationId {
         let call = session.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS).unwrap();
         let id = self.connection.send(self.now, call).unwrap();
@@ -188,6 +218,49 @@ fn a_mechanism_may_take_several_messages() {
     }
     assert_eq!(pair.authenticated(), None);
     pair.ready();
+}
+
+#[test]
+fn what_takes_long_is_computed_elsewhere() {
+    let mut pair = Pair::new(None);
+    let session = pair.ready();
+    pair.connection.reauthenticate(pair.now, Box::new(Slow), 5 * SECOND).unwrap();
+    pair.transmit();
+    pair.answer(&SaslHandshakeResponse::default());
+    let computation = pair.computation();
+    pair.call(&session);
+    assert!(pair.asked.is_empty(), "nothing leaves meanwhile");
+    assert_eq!(pair.connection.poll_timeout(), Some(pair.now + 5 * SECOND), "and its time goes on");
+    pair.connection.handle_computed(computation.run());
+    pair.transmit();
+    assert_eq!(&pair.read::<SaslAuthenticateRequest>(2).auth_bytes[..], b"computed");
+    pair.answer(&SaslAuthenticateResponse::default());
+    pair.authenticated();
+    pair.answer(&MetadataResponse::default());
+    assert!(matches!(pair.events.pop_front(), Some(Event::Reply(..))));
+}
+
+#[test]
+fn what_was_computed_too_late_does_nothing() {
+    let mut pair = Pair::new(Some(Box::new(Slow)));
+    pair.answer(&SaslHandshakeResponse::default());
+    let computation = pair.computation();
+    pair.now += 5 * SECOND;
+    pair.connection.handle_timeout(pair.now);
+    pair.transmit();
+    assert!(matches!(pair.closed(), ConnectionError::HandshakeTimedOut { stage: Stage::Authentication, .. }));
+    pair.connection.handle_computed(computation.run());
+    pair.transmit();
+    assert!(pair.asked.is_empty() && pair.events.is_empty());
+}
+
+#[test]
+fn a_listener_where_nobody_authenticates_says_so() {
+    let mut pair = Pair::new(plain());
+    let error_code = ErrorCode::ILLEGAL_SASL_STATE;
+    pair.answer(&SaslHandshakeResponse { error_code, ..Default::default() });
+    let text = pair.closed().to_string();
+    assert!(text.ends_with("out of turn for authentication: is this listener one for SASL?"), "{text}");
 }
 
 #[test]
@@ -251,8 +324,8 @@ fn what_was_sent_before_is_answered_first_and_what_comes_then_waits() {
     let mut pair = Pair::new(None);
     let session = pair.ready();
     let before = pair.call(&session);
-    pair.connection.reauthenticate(pair.now, plain().unwrap()).unwrap();
-    assert!(pair.connection.reauthenticate(pair.now, plain().unwrap()).is_err(), "one at a time");
+    pair.connection.reauthenticate(pair.now, plain().unwrap(), 5 * SECOND).unwrap();
+    assert!(pair.connection.reauthenticate(pair.now, plain().unwrap(), 5 * SECOND).is_err(), "one at a time");
     let held = pair.call(&session);
     assert_eq!(pair.asked.len(), 1, "nothing leaves while a call is in flight");
     assert!(!pair.connection.was_handed_out(held));
@@ -273,7 +346,7 @@ fn the_time_of_a_renewal_counts_from_when_it_begins() {
     let mut pair = Pair::new(None);
     let session = pair.ready();
     pair.call(&session);
-    pair.connection.reauthenticate(pair.now, plain().unwrap()).unwrap();
+    pair.connection.reauthenticate(pair.now, plain().unwrap(), 5 * SECOND).unwrap();
     pair.now += 8 * SECOND;
     pair.connection.handle_timeout(pair.now);
     pair.answer(&MetadataResponse::default());
@@ -330,7 +403,7 @@ proptest! {
                     }
                     None => {}
                 },
-                Op::Reauthenticate => drop(pair.connection.reauthenticate(pair.now, Box::new(Counting::default()))),
+                Op::Reauthenticate => drop(pair.connection.reauthenticate(pair.now, Box::new(Counting::default()), 5 * SECOND)),
                 Op::Wait(ms) => {
                     // Not so long that anything is overdue.
                     pair.now += Duration::from_millis(ms.into());

@@ -456,7 +456,7 @@ fn connection() -> Samples {
         },
         "Sasl": ConnectionError::Sasl {
             mechanism: "PLAIN".to_owned(),
-            source: SaslError::Challenge { mechanism: "PLAIN", what: "it has no challenges" },
+            source: SaslError::Challenge { mechanism: "PLAIN".into(), what: "it has no challenges".into() },
         },
         "EndlessExchange": ConnectionError::EndlessExchange { mechanism: "PLAIN".to_owned() },
         "NoAuthentication": ConnectionError::NoAuthentication { api: ApiKey::SASL_HANDSHAKE },
@@ -503,7 +503,9 @@ fn calls() -> Samples {
 fn sasl() -> Samples {
     samples! {
         "Credentials": SaslError::Credentials("the password has a NUL in it"),
-        "Challenge": SaslError::Challenge { mechanism: "PLAIN", what: "it has no challenges" },
+        "Challenge": SaslError::Challenge { mechanism: "PLAIN".into(), what: "it has no challenges".into() },
+        "Refused": SaslError::Refused { words: "{\"status\":\"invalid_token\"}".to_owned() },
+        "NotTheBroker": SaslError::NotTheBroker,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     messages::{
         SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
     },
-    sasl::{Mechanism, Step},
+    sasl::{Mechanism, SaslError, Step},
     wire::Version,
 };
 
@@ -32,10 +32,16 @@ const MAX_ROUNDS: u8 = 16;
 /// An authentication under way.
 #[derive(Debug)]
 pub(super) struct Authentication {
-    mechanism: Box<dyn Mechanism>,
+    /// `None` while it computes, elsewhere.
+    mechanism: Option<Box<dyn Mechanism>>,
+    name: String,
     phase: Phase,
     rounds: u8,
     pub(super) deadline: Option<Instant>,
+    /// How long it may take, from when what was in flight has been answered; of the first one the deadline stands already.
+    limit: Duration,
+    /// What the broker said last: for how long the session is good.
+    lifetime_ms: i64,
     /// Whether the connection was in use before, so that calls are taken and held meanwhile.
     pub(super) again: bool,
 }
@@ -48,6 +54,43 @@ enum Phase {
     Handshake(Version),
     /// A message of the mechanism was sent, in this version.
     Exchange(Version),
+    /// The mechanism computes its next message.
+    Computing,
+}
+
+impl Authentication {
+    fn new(mechanism: Box<dyn Mechanism>, limit: Duration) -> Self {
+        Self {
+            name: mechanism.name().to_owned(),
+            mechanism: Some(mechanism),
+            phase: Phase::Draining,
+            rounds: 0,
+            deadline: None,
+            limit,
+            lifetime_ms: 0,
+            again: false,
+        }
+    }
+}
+
+/// What a mechanism has to compute before it can go on ([`Step::Compute`]): it may take a second of a processor.
+#[derive(Debug)]
+pub struct Computation(Box<dyn Mechanism>);
+
+impl Computation {
+    /// Does it, where nothing else waits: on a thread for work that blocks, say. The result is for
+    /// [`Connection::handle_computed`].
+    pub fn run(mut self) -> Computed {
+        let step = self.0.compute();
+        Computed { mechanism: self.0, step }
+    }
+}
+
+/// What came of a [`Computation`].
+#[derive(Debug)]
+pub struct Computed {
+    mechanism: Box<dyn Mechanism>,
+    step: Result<Step, SaslError>,
 }
 
 impl Connection {
@@ -55,8 +98,8 @@ impl Connection {
     /// are taken meanwhile, and held; those in flight are answered first. [`Event::Authenticated`] tells the end.
     ///
     /// It must be over before the session is: brokers close a connection whose session has expired, without a word.
-    /// The handshake's limit, [`handshake_timeout`](super::ConnectionConfig::handshake_timeout), counts from when the last
-    /// call in flight has been answered.
+    /// `limit` is how long it may take, from when the last call in flight has been answered; then the connection is closed
+    /// with [`ConnectionError::HandshakeTimedOut`].
     ///
     /// # Errors
     /// [`ConnectionError::NotReady`] while a handshake or an authentication is under way; why the connection is closed.
@@ -64,6 +107,7 @@ impl Connection {
         &mut self,
         now: Instant,
         mechanism: Box<dyn Mechanism>,
+        limit: Duration,
     ) -> Result<(), ConnectionError> {
         match &self.state {
             State::Ready => {}
@@ -71,14 +115,25 @@ impl Connection {
             _ => return Err(ConnectionError::NotReady),
         }
         self.state = State::Authenticating(Authentication {
-            mechanism,
-            phase: Phase::Draining,
-            rounds: 0,
             deadline: None,
             again: true,
+            ..Authentication::new(mechanism, limit)
         });
         self.begin_when_drained(now);
         Ok(())
+    }
+
+    /// The mechanism has computed what [`Event::Compute`] asked for. Handed in late, when the connection is closed, it does
+    /// nothing.
+    pub fn handle_computed(&mut self, Computed { mechanism, step }: Computed) {
+        let State::Authenticating(authentication) = &mut self.state else { return };
+        if authentication.phase != Phase::Computing {
+            return;
+        }
+        authentication.mechanism = Some(mechanism);
+        if let Err(error) = self.follow(step) {
+            self.close(error);
+        }
     }
 
     /// Goes from the versions to the first authentication.
@@ -88,9 +143,9 @@ impl Connection {
         mechanism: Box<dyn Mechanism>,
         deadline: Option<Instant>,
     ) {
-        let phase = Phase::Draining;
+        let limit = self.config.handshake_timeout;
         self.state =
-            State::Authenticating(Authentication { mechanism, phase, rounds: 0, deadline, again: false });
+            State::Authenticating(Authentication { deadline, ..Authentication::new(mechanism, limit) });
         self.begin_when_drained(now);
     }
 
@@ -104,9 +159,9 @@ impl Connection {
             return;
         }
         if authentication.again {
-            authentication.deadline = now.checked_add(self.config.handshake_timeout);
+            authentication.deadline = now.checked_add(authentication.limit);
         }
-        let request = SaslHandshakeRequest { mechanism: authentication.mechanism.name().to_owned() };
+        let request = SaslHandshakeRequest { mechanism: authentication.name.clone() };
         match self.hand_in(&request, HANDSHAKE) {
             Ok(version) => self.set_phase(Phase::Handshake(version)),
             Err(error) => self.close(error),
@@ -116,9 +171,9 @@ impl Connection {
     /// Takes a reply of the exchange.
     pub(super) fn handle_authentication(&mut self, frame: &Bytes) -> Result<(), ConnectionError> {
         let State::Authenticating(authentication) = &mut self.state else { return Ok(()) };
-        let mechanism = authentication.mechanism.name().to_owned();
+        let mechanism = authentication.name.clone();
         let challenge = match authentication.phase {
-            Phase::Draining => return Ok(()),
+            Phase::Draining | Phase::Computing => return Ok(()),
             Phase::Handshake(version) => {
                 let told: SaslHandshakeResponse = read(version, frame)?;
                 match told.error_code {
@@ -143,37 +198,51 @@ impl Connection {
                         message: told.error_message.filter(|message| !message.is_empty()),
                     });
                 }
-                Some(told)
+                authentication.lifetime_ms = told.session_lifetime_ms;
+                Some(told.auth_bytes)
             }
         };
-        let bytes = challenge.as_ref().map(|told| &told.auth_bytes[..]);
-        let step = match authentication.mechanism.respond(bytes) {
-            Ok(step) => step,
-            Err(source) => return Err(ConnectionError::Sasl { mechanism, source }),
-        };
-        authentication.rounds += 1;
-        match (step, challenge) {
-            (Step::Send(auth_bytes), _) if authentication.rounds <= MAX_ROUNDS => {
+        let Some(exchange) = &mut authentication.mechanism else { return Ok(()) };
+        let step = exchange.respond(challenge.as_deref());
+        self.follow(step)
+    }
+
+    /// Takes the step that the mechanism wants to take.
+    fn follow(&mut self, step: Result<Step, SaslError>) -> Result<(), ConnectionError> {
+        let State::Authenticating(authentication) = &mut self.state else { return Ok(()) };
+        let mechanism = || authentication.name.clone();
+        match step {
+            Err(source) => Err(ConnectionError::Sasl { mechanism: mechanism(), source }),
+            Ok(Step::Done) => {
+                self.authenticated();
+                Ok(())
+            }
+            _ if authentication.rounds >= MAX_ROUNDS => {
+                Err(ConnectionError::EndlessExchange { mechanism: mechanism() })
+            }
+            Ok(Step::Send(auth_bytes)) => {
+                authentication.rounds += 1;
                 let request = SaslAuthenticateRequest { auth_bytes };
                 let version = self.hand_in(&request, SaslAuthenticateRequest::VERSIONS)?;
                 self.set_phase(Phase::Exchange(version));
                 Ok(())
             }
-            (Step::Send(_), _) => Err(ConnectionError::EndlessExchange { mechanism }),
-            (Step::Done, told) => {
-                let lifetime_ms = told.map_or(0, |told| told.session_lifetime_ms);
-                self.authenticated(lifetime_ms);
+            Ok(Step::Compute) => {
+                authentication.rounds += 1;
+                authentication.phase = Phase::Computing;
+                let computation = authentication.mechanism.take().map(Computation);
+                self.events.extend(computation.map(Event::Compute));
                 Ok(())
             }
         }
     }
 
-    fn authenticated(&mut self, lifetime_ms: i64) {
-        let first = matches!(&self.state, State::Authenticating(authentication) if !authentication.again);
+    fn authenticated(&mut self) {
+        let State::Authenticating(Authentication { lifetime_ms, again, .. }) = self.state else { return };
         self.state = State::Ready;
         let lifetime = u64::try_from(lifetime_ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis);
         self.events.push_back(Event::Authenticated(lifetime));
-        if let (true, Some(session)) = (first, &self.session) {
+        if let (false, Some(session)) = (again, &self.session) {
             self.events.push_back(Event::Ready(Arc::clone(session)));
         }
     }

@@ -109,7 +109,7 @@ pub enum ConnectionError {
         source: DecodeError,
     },
     /// The broker answered a request of the handshake with an error.
-    #[error("the broker refused {api} version {version}: {code}")]
+    #[error("the broker refused {api} version {version}: {code}{}", wants_no_sasl(.api, .code))]
     Refused {
         /// The API.
         api: ApiKey,
@@ -164,6 +164,14 @@ pub enum ConnectionError {
         /// What the broker named.
         theirs: Versions,
     },
+}
+
+/// Kafka's answer to SaslHandshake on a listener where nobody has to authenticate.
+fn wants_no_sasl(api: &ApiKey, code: &ErrorCode) -> &'static str {
+    match (*api, *code) {
+        (ApiKey::SASL_HANDSHAKE, ErrorCode::ILLEGAL_SASL_STATE) => ": is this listener one for SASL?",
+        _ => "",
+    }
 }
 
 /// Where a connection stood when something happened to it.

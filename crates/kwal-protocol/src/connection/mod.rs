@@ -20,13 +20,14 @@
 //! Between these two a connection *authenticates*, if it was given a [`Mechanism`]; and it goes back there from *ready* when a
 //! session is to be renewed on the same connection ([`Connection::reauthenticate`], KIP-368). While it authenticates, calls
 //! stay in `outgoing` as they do under throttling; those in flight are answered first, then the exchange goes through
-//! the same slot as ApiVersions, ahead of all calls.
+//! the same slot as ApiVersions, ahead of all calls. What takes a mechanism long to compute is handed out as an event.
 
 mod authentication;
 mod error;
 mod handshake;
 mod session;
 
+pub use authentication::{Computation, Computed};
 pub use error::{ConnectionError, Misbehaviour, OtherProtocol, Stage};
 pub use session::{Call, CallError, Reply, Session};
 
@@ -166,6 +167,9 @@ pub enum Event {
     /// The broker knows who is there; before [`Ready`](Self::Ready), and again after each
     /// [`Connection::reauthenticate`]. For how long the session is good from now, if not for ever (KIP-368).
     Authenticated(Option<Duration>),
+    /// The mechanism has to compute something that may take a second: run it elsewhere, and hand the result to
+    /// [`Connection::handle_computed`]. The handshake's time goes on.
+    Compute(Computation),
     /// The handshake is done; calls may be encoded and sent.
     Ready(Arc<Session>),
     /// The reply to a call.

@@ -46,7 +46,7 @@ impl Mechanism for Plain {
                 Ok(Step::Send(self.message.clone()))
             }
             (true, Some(b"")) => Ok(Step::Done),
-            _ => Err(SaslError::Challenge { mechanism: "PLAIN", what: "it has no challenges" }),
+            _ => Err(SaslError::Challenge { mechanism: "PLAIN".into(), what: "it has no challenges".into() }),
         }
     }
 }
