@@ -41,6 +41,7 @@ impl Dialect {
             (ApiKey::FETCH, 4, 18),
             (ApiKey::LIST_OFFSETS, 1, 11),
             (ApiKey::METADATA, 0, 13),
+            (ApiKey::SASL_HANDSHAKE, 0, 1),
             (ApiKey::API_VERSIONS, 0, 4),
             (ApiKey::CREATE_TOPICS, 2, 7),
             (ApiKey::DELETE_TOPICS, 1, 6),
@@ -51,6 +52,7 @@ impl Dialect {
             (ApiKey::CREATE_PARTITIONS, 0, 3),
             (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
             (ApiKey::DESCRIBE_CLUSTER, 0, 2),
+            (ApiKey::SASL_AUTHENTICATE, 0, 2),
         ])
     }
 
@@ -61,6 +63,7 @@ impl Dialect {
             (ApiKey::FETCH, 0, 17),
             (ApiKey::LIST_OFFSETS, 0, 9),
             (ApiKey::METADATA, 0, 12),
+            (ApiKey::SASL_HANDSHAKE, 0, 1),
             (ApiKey::API_VERSIONS, 0, 4),
             (ApiKey::CREATE_TOPICS, 0, 7),
             (ApiKey::DELETE_TOPICS, 0, 6),
@@ -71,6 +74,7 @@ impl Dialect {
             (ApiKey::CREATE_PARTITIONS, 0, 3),
             (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
             (ApiKey::DESCRIBE_CLUSTER, 0, 1),
+            (ApiKey::SASL_AUTHENTICATE, 0, 2),
         ])
     }
 
@@ -81,6 +85,7 @@ impl Dialect {
             (ApiKey::FETCH, 0, 12),
             (ApiKey::LIST_OFFSETS, 0, 6),
             (ApiKey::METADATA, 0, 11),
+            (ApiKey::SASL_HANDSHAKE, 0, 1),
             (ApiKey::API_VERSIONS, 0, 3),
             (ApiKey::CREATE_TOPICS, 0, 7),
             (ApiKey::DELETE_TOPICS, 0, 6),
@@ -91,6 +96,7 @@ impl Dialect {
             (ApiKey::CREATE_PARTITIONS, 0, 3),
             (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
             (ApiKey::DESCRIBE_CLUSTER, 0, 0),
+            (ApiKey::SASL_AUTHENTICATE, 0, 2),
         ]);
         dialect.forwarding(false)
     }
@@ -175,6 +181,8 @@ const fn oldest_answered(api: ApiKey) -> i16 {
         ApiKey::PRODUCE => 3,
         ApiKey::FETCH => 4,
         ApiKey::LIST_OFFSETS => 1,
+        // After version 0 come bare frames.
+        ApiKey::SASL_HANDSHAKE => 1,
         _ => 0,
     }
 }

@@ -54,8 +54,9 @@
 //!
 //! | | as Kafka | not, or not yet |
 //! | --- | --- | --- |
-//! | APIs | ApiVersions, Metadata, Produce, Fetch, ListOffsets, OffsetForLeaderEpoch, DeleteRecords, CreateTopics, DeleteTopics, CreatePartitions, DescribeConfigs, IncrementalAlterConfigs, DescribeCluster, InitProducerId, at every version that Kafka 4.3, 3.9 or 2.8 speak ([`Dialect`]) | groups, transactions, authentication; record formats before magic 2 |
+//! | APIs | ApiVersions, Metadata, Produce, Fetch, ListOffsets, OffsetForLeaderEpoch, DeleteRecords, CreateTopics, DeleteTopics, CreatePartitions, DescribeConfigs, IncrementalAlterConfigs, DescribeCluster, InitProducerId, at every version that Kafka 4.3, 3.9 or 2.8 speak ([`Dialect`]) | groups, transactions; record formats before magic 2 |
 //! | connections | requests answered in order and one at a time; unknown versions close the connection, but for ApiVersions; a throttled request is carried out, then the connection is muted | idle connections are not closed |
+//! | authentication | PLAIN, SCRAM and OAUTHBEARER ([`Sasl`]), sessions that end and are renewed (KIP-368), refusals in Kafka's words | tokens are judged by the test; a request in the middle of a renewal gets no garbage before the connection is closed |
 //! | producers | a batch sent again is told apart, five batches back; gaps, old epochs and new epochs that do not begin at 0 are refused; an unknown id may begin anywhere | producers expire only by [`forget_producer`](EmbeddedCluster::forget_producer) |
 //! | batches | one a partition, its checksum, header and records looked at; a wrong newest timestamp is put right; `max.message.bytes`, `LogAppendTime`, keys for compacted topics | refusals say why in words, where Kafka mostly has only the code; `compression.type` changes nothing; in codecs that are not built in, records are not looked at |
 //! | reading | waits for `min_bytes`; the first batch comes whole, the last is cut off at the limit; a fetch may begin inside of a batch; leader epochs (KIP-320), divergence (KIP-595) | no fetch sessions, so all fetches are full ones; nothing is ever deleted by age or size |
@@ -77,6 +78,7 @@ mod fault;
 mod listen;
 mod log;
 mod producers;
+mod sasl;
 mod serve;
 mod topic_config;
 
@@ -86,3 +88,4 @@ pub use doctest::doctest;
 pub use embedded::{EmbeddedCluster, EmbeddedClusterBuilder};
 pub use error::Error;
 pub use fault::Fault;
+pub use sasl::Sasl;

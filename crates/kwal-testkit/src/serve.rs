@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use crate::cluster::{Answer, Cluster, Connected, Now, Waiting};
+use crate::{
+    cluster::{Answer, Cluster, Connected, Now, Waiting},
+    sasl::Gate,
+};
 
 /// What all connections share.
 ///
@@ -130,7 +133,12 @@ pub(crate) async fn clockwork(shared: std::sync::Arc<Shared>) {
 pub(crate) async fn serve(shared: &Shared, id: Connected, stream: Stream) {
     let _open = Open { shared, id };
     let (peer, connection) = (stream.peer().to_owned(), id.number);
-    let mut serving = Connection { shared, id, stream: BufReader::with_capacity(READ_BUFFER, stream) };
+    let mut serving = Connection {
+        shared,
+        id,
+        gate: Gate::default(),
+        stream: BufReader::with_capacity(READ_BUFFER, stream),
+    };
     tokio::select! {
         biased;
         () = shared.until_closed(id) => tracing::debug!(peer, connection, "closed by the broker"),
@@ -146,6 +154,7 @@ pub(crate) async fn serve(shared: &Shared, id: Connected, stream: Stream) {
 struct Connection<'a> {
     shared: &'a Shared,
     id: Connected,
+    gate: Gate,
     stream: BufReader<Stream>,
 }
 
@@ -157,7 +166,11 @@ impl Connection<'_> {
             shared.until_running(self.id.node).await;
             // From before the cluster is asked, so that no change is missed.
             let mut changed = pin!(shared.changes.notified());
-            let mut answer = shared.with(|cluster| cluster.handle(self.id, shared.now(), frame));
+            let now = shared.now();
+            let mut answer = shared.with(|cluster| match self.gate.stop(cluster, self.id, now, &frame) {
+                Some(answer) => answer,
+                None => cluster.handle(self.id, now, frame),
+            });
             let mute = loop {
                 match answer {
                     Answer::Wait(waiting) => {
@@ -181,6 +194,9 @@ impl Connection<'_> {
                     }
                 }
             };
+            if self.gate.is_over() {
+                return Ok(());
+            }
             pause(mute).await;
         }
         Ok(())

@@ -89,6 +89,8 @@ pub(crate) struct Settings {
     pub(crate) default_partitions: i32,
     pub(crate) seed: Option<u64>,
     pub(crate) broker: BrokerConfig,
+    /// `None` if nobody has to authenticate.
+    pub(crate) sasl: Option<crate::sasl::Sasl>,
 }
 
 impl Default for Settings {
@@ -99,6 +101,7 @@ impl Default for Settings {
             default_partitions: 1,
             seed: None,
             broker: BrokerConfig::default(),
+            sasl: None,
         }
     }
 }
@@ -161,6 +164,8 @@ pub(crate) enum CloseReason {
     AcksZero,
     #[error("a produce request has null instead of records")]
     NoRecords,
+    #[error("{0}")]
+    Sasl(&'static str),
     #[error("the script says so: {0:?}")]
     Fault(Fault),
     #[error("the broker has closed the connection")]
@@ -214,17 +219,16 @@ impl Cluster {
     ///
     /// It should be the only owner of the frame: what is appended is then not copied.
     pub(crate) fn handle(&mut self, from: Connected, now: Now, frame: Bytes) -> Answer {
-        let Some(node) = self.nodes.get_mut(&from.node).filter(|node| node.has(from)) else {
+        if !self.nodes.get(&from.node).is_some_and(|node| node.has(from)) {
             return Answer::Close(CloseReason::Ended);
-        };
+        }
         let (header, body) = match decode_request_header(&frame) {
             Ok((header, reader)) => (header, frame.slice(reader.position()..)),
             Err(error) => return Answer::Close(CloseReason::Header(error)),
         };
         drop(frame);
         let (api, version) = (header.request_api_key, header.request_api_version);
-        *self.requests.entry(api).or_default() += 1;
-        *node.requests.entry(api).or_default() += 1;
+        self.count(from, api);
         let mut exchange =
             Exchange { from, api, version, correlation_id: header.correlation_id, fault: Fault::Pass };
         if !self.settings.dialect.answers(api, version) {
@@ -268,6 +272,14 @@ impl Cluster {
     /// Whether anything has changed, since the last call, that ends the wait of a request.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
+    }
+
+    /// A request of an API has arrived.
+    pub(crate) fn count(&mut self, from: Connected, api: ApiKey) {
+        *self.requests.entry(api).or_default() += 1;
+        if let Some(node) = self.nodes.get_mut(&from.node) {
+            *node.requests.entry(api).or_default() += 1;
+        }
     }
 
     /// How many requests of an API have arrived, at any broker.

@@ -111,6 +111,13 @@ impl EmbeddedClusterBuilder {
         self
     }
 
+    /// Demands that clients authenticate. Default: nobody has to.
+    #[must_use]
+    pub fn sasl(mut self, sasl: crate::Sasl) -> Self {
+        self.settings.sasl = Some(sasl);
+        self
+    }
+
     /// Which versions it speaks. Default: [`Dialect::kafka_4_3`].
     #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {

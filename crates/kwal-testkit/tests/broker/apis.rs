@@ -39,7 +39,7 @@ async fn api_versions_at_every_version() {
                 let api = response.api_keys.iter().find(|api| api.api_key == key);
                 api.map(|api| (api.min_version, api.max_version))
             };
-            assert_eq!(response.api_keys.len(), 14);
+            assert_eq!(response.api_keys.len(), 16);
             assert_eq!(listed(ApiKey::PRODUCE), Some((0, 13)), "as Kafka 4.3 lists it");
             assert_eq!(listed(ApiKey::FETCH), Some((4, 18)));
             assert_eq!(listed(ApiKey::INIT_PRODUCER_ID), Some((0, 5)));

@@ -11,7 +11,8 @@ use kwal_protocol::{
         DeleteRecordsTopic, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
         DescribeConfigsResource, IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsPartition,
         ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, OffsetForLeaderEpochRequest,
-        OffsetForLeaderPartition, OffsetForLeaderTopic, ProduceRequest,
+        OffsetForLeaderPartition, OffsetForLeaderTopic, ProduceRequest, SaslAuthenticateRequest,
+        SaslHandshakeRequest,
     },
 };
 use kwal_testkit::{Dialect, EmbeddedCluster, Fault};
@@ -46,6 +47,9 @@ async fn an_error_on_each_api() {
     let id = client.call(&InitProducerIdRequest { transactional_id: None, ..Default::default() }, 5).await;
     assert_eq!((id.error_code, id.producer_id), (code, -1));
     refused_administration(&mut client, code).await;
+
+    assert_eq!(client.call(&SaslHandshakeRequest::default(), 1).await.error_code, code);
+    assert_eq!(client.call(&SaslAuthenticateRequest::default(), 2).await.error_code, code);
 
     assert_eq!(broker.faults_left(), 0);
     assert_eq!((broker.topics(), broker.end_offset("wal", 0).unwrap()), (vec!["wal".to_owned()], 0));

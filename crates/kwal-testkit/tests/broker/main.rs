@@ -4,6 +4,7 @@
 
 mod administration;
 mod apis;
+mod authentication;
 mod brokers;
 mod client;
 mod faults;
