@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     partition::OpenPartition,
     retry::RetryPolicy,
+    sasl::Sasl,
 };
 
 /// A cluster of brokers. Cloning is cheap; clones share connections, metadata and budgets.
@@ -222,6 +223,21 @@ impl ClientBuilder {
         self
     }
 
+    /// Who the client is, for brokers that want to know: by PLAIN, SCRAM, OAUTHBEARER or a mechanism of your own. Default:
+    /// nobody asks.
+    ///
+    /// ```
+    /// use kwal_client::{ClientBuilder, sasl::Sasl};
+    ///
+    /// let builder = ClientBuilder::new(vec!["kafka-1:9093".to_owned()]).sasl(Sasl::scram_sha_512("alice", "secret"));
+    /// assert!(!format!("{builder:?}").contains("secret"));
+    /// ```
+    /// See [`sasl`](crate::sasl) for an example of each.
+    pub fn sasl(mut self, sasl: Sasl) -> Self {
+        self.config.sasl = Some(sasl);
+        self
+    }
+
     /// The runtime for the tasks that work on connections. Default: the one on which [`build`](Self::build) is called.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
@@ -229,6 +245,7 @@ impl ClientBuilder {
     }
 
     /// Makes all that is random (the pauses between attempts, which broker is asked first) follow from a number. For tests.
+    /// What must not be guessed, the nonces of SCRAM, does not.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = Some(seed);
         self

@@ -27,11 +27,12 @@ use tracing::{debug, warn};
 use crate::{
     attempts::Attempts,
     config::Config,
-    driver::{Failed, Link},
+    driver::{Failed, Link, Wait},
     error::{At, Error, Outcome, Recovery},
     lanes::{Lane, Lanes, Share, Target},
     metadata::{LeaderHint, Metadata, TopicMetadata},
     partition::ProducerState,
+    renewal::Renewals,
     speak::Speak,
 };
 
@@ -326,7 +327,8 @@ impl Cluster {
                 }
                 // Another broker would not help.
                 (Ok(Some((_, Err(error)))), _)
-                    if error.recovery() == Recovery::Fail && !error.is_of_others() =>
+                    if error.recovery() == Recovery::Fail && !error.is_of_others()
+                        || matches!(error, Error::Credentials { .. }) =>
                 {
                     return Err(error);
                 }
@@ -443,7 +445,16 @@ impl Cluster {
     async fn open(&self, address: &HostPort, at: impl Fn() -> Box<At>) -> Result<Link, Error> {
         let limit = self.config.deadlines.connect;
         let begun = Instant::now();
-        let stream = match timeout(limit, self.config.connect.connect(address)).await {
+        let left = || limit.saturating_sub(begun.elapsed());
+        // What there is to authenticate with comes first: without it, a connection would be of no use.
+        let sasl = match &self.config.sasl {
+            Some(sasl) => {
+                let mechanism = sasl.begin(limit).await.map_err(|unready| unready.into_error(at()))?;
+                Some((mechanism, sasl.clone()))
+            }
+            None => None,
+        };
+        let stream = match timeout(left(), self.config.connect.connect(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(source)) => return Err(Error::Connect { at: at(), source: Arc::new(source) }),
             Err(_) => {
@@ -454,14 +465,23 @@ impl Cluster {
                 return Err(Error::Connect { at: at(), source: Arc::new(source) });
             }
         };
+        if let Some((mechanism, sasl)) = &sasl
+            && !sasl.may_use(stream.is_encrypted())
+        {
+            return Err(Error::Unencrypted { mechanism: mechanism.name().to_owned(), at: at() });
+        }
         let config = ConnectionConfig {
             client_id: Some(self.config.client_id.clone()),
             max_frame_len: self.config.limits.frame,
             request_timeout: self.config.deadlines.request,
-            handshake_timeout: limit.saturating_sub(begun.elapsed()),
+            handshake_timeout: left(),
             ..ConnectionConfig::default()
         };
-        Link::open(stream, config, &self.runtime).await.map_err(|error| match error {
+        let sasl = sasl.map(|(mechanism, sasl)| {
+            let (longest, rng) = (self.config.deadlines.request, Mutex::new(self.fork_rng()));
+            (mechanism, Renewals { sasl, longest, limit, rng })
+        });
+        Link::open(stream, config, sasl, &self.runtime).await.map_err(|error| match error {
             Some(source) => Error::Connection { at: at(), source },
             None => Error::Closed { at: at() },
         })
@@ -526,6 +546,11 @@ impl OpenLane {
     /// The version that requests of this kind are sent in, if there is any.
     pub(crate) fn version<R: Speak>(&self) -> Option<i16> {
         self.link.session().negotiate(R::KEY, R::OURS).ok()
+    }
+
+    /// How long the broker may wait with the answer to the next request, of the time that is wanted; see [`Link::wait`].
+    pub(crate) fn wait(&self, wanted: Duration) -> Wait {
+        self.link.wait(wanted)
     }
 
     /// Makes a call. `limit` is for a request with which the broker itself waits.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use kwal_transport::{Connect, HostPort, Tcp};
 
-use crate::retry::RetryPolicy;
+use crate::{retry::RetryPolicy, sasl::Sasl};
 
 /// What a [`ClientBuilder`](crate::ClientBuilder) collects.
 #[derive(Clone, Debug)]
@@ -14,6 +14,7 @@ pub(crate) struct Config {
     pub(crate) connect: Arc<dyn Connect>,
     /// How that goes, in words for who waited for a connection in vain.
     pub(crate) way: String,
+    pub(crate) sasl: Option<Sasl>,
     pub(crate) deadlines: Deadlines,
     pub(crate) limits: Limits,
     pub(crate) retry: RetryPolicy,
@@ -27,6 +28,7 @@ impl Default for Config {
             client_id: "kwal".to_owned(),
             connect: Arc::new(Tcp::default()),
             way: String::new(),
+            sasl: None,
             deadlines: Deadlines::default(),
             limits: Limits::default(),
             retry: RetryPolicy::default(),
@@ -52,7 +54,8 @@ pub struct Deadlines {
     /// broker itself waits for replicas is a little shorter, and the wait of a long poll comes on top. The time stands
     /// still while the broker throttles the connection. Default 10 s.
     pub request: Duration,
-    /// Making a connection: name, proxy, stream, TLS, versions. Default 10 s.
+    /// Making a connection: something to authenticate with, name, proxy, stream, TLS, versions, authentication. Default
+    /// 10 s.
     pub connect: Duration,
     /// How long a topic or partition that the brokers do not know is asked for again: right after it was made, not all of
     /// them know it. Default 5 s.

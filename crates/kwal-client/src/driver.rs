@@ -3,29 +3,36 @@
 //! The task owns stream and [`Connection`]; callers own a [`Link`] and, for each call, a oneshot. So dropping a caller never
 //! leaves half a frame behind. The task ends when the connection does, or when the last link is dropped: then nobody waits for
 //! an answer any more.
+//!
+//! Where a session ends after a time, the task renews it before that; a [`Link`] tells how long a broker may wait with an
+//! answer, so that it is not held up.
 
 use std::{
     collections::VecDeque,
     future::pending,
     io,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
 use kwal_protocol::connection::{
-    Call, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Reply, Session,
+    Call, Computed, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Reply, Session,
 };
+use kwal_protocol::sasl::Mechanism;
 use kwal_protocol::writer::Frame;
 use kwal_transport::Stream;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
+    task::{JoinError, JoinSet},
     time::{Instant, Sleep, sleep_until},
 };
 use tracing::{Instrument, debug, debug_span};
+
+use crate::renewal::{Renewals, Term};
 
 /// How many calls may wait to be taken by the task, and how many may be under way; further callers wait themselves.
 const QUEUE: usize = 64;
@@ -42,6 +49,24 @@ pub(crate) struct Link {
     calls: mpsc::Sender<Submitted>,
     throttle: Arc<watch::Sender<Option<Instant>>>,
     session: Arc<Session>,
+    /// Of the session, if it ends.
+    term: watch::Receiver<Option<Term>>,
+    /// For how long the broker may wait with the answers to what is under way, in all.
+    waits: Arc<Mutex<Duration>>,
+}
+
+/// How long a broker may wait with an answer. It counts until it is dropped: requests of one connection wait one after the
+/// other.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    pub(crate) time: Duration,
+    waits: Arc<Mutex<Duration>>,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) -= self.time;
+    }
 }
 
 #[derive(Debug)]
@@ -64,6 +89,7 @@ impl Link {
     pub(crate) async fn open(
         stream: Stream,
         config: ConnectionConfig,
+        sasl: Option<(Box<dyn Mechanism>, Renewals)>,
         runtime: &Handle,
     ) -> Result<Self, Option<ConnectionError>> {
         let (calls, queue) = mpsc::channel(QUEUE);
@@ -71,7 +97,14 @@ impl Link {
         let (throttle, throttled) = watch::channel(None);
         let span = debug_span!("connection", peer = stream.peer());
         let stall = config.request_timeout;
-        let connection = Connection::new(config, Instant::now().into_std());
+        let (term, told) = watch::channel(None);
+        let now = Instant::now().into_std();
+        let (connection, renewals) = match sasl {
+            Some((mechanism, renewals)) => {
+                (Connection::with_sasl(config, mechanism, now), Some(Arc::new(renewals)))
+            }
+            None => (Connection::new(config, now), None),
+        };
         let (read, write) = tokio::io::split(stream);
         let driver = Driver {
             connection,
@@ -84,10 +117,16 @@ impl Link {
             stall,
             waiting: VecDeque::new(),
             ready: Some(ready),
+            renewals,
+            term,
+            tasks: JoinSet::new(),
         };
         runtime.spawn(driver.run(queue, throttled).instrument(span));
         match is_ready.await {
-            Ok(Ok(session)) => Ok(Self { calls, throttle: Arc::new(throttle), session }),
+            Ok(Ok(session)) => {
+                let waits = Arc::default();
+                Ok(Self { calls, throttle: Arc::new(throttle), session, term: told, waits })
+            }
             Ok(Err(error)) => Err(Some(error)),
             Err(_) => Err(None),
         }
@@ -112,6 +151,22 @@ impl Link {
             }
             later
         });
+    }
+
+    /// How long a broker may wait with the answer to the next request, of the time that is wanted: it must not hold the
+    /// renewal of the session up, nor run past the session's end.
+    pub(crate) fn wait(&self, wanted: Duration) -> Wait {
+        let term = *self.term.borrow();
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = match term {
+            Some(term) => wanted.min(term.room(Instant::now(), *waits)),
+            None => wanted,
+        };
+        // It goes over the wire in milliseconds.
+        let time = Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        *waits += time;
+        drop(waits);
+        Wait { time, waits: Arc::clone(&self.waits) }
     }
 
     /// Makes a call. Dropped before it is taken it is not made; later, the reply is thrown away when it comes.
@@ -145,6 +200,18 @@ struct Driver {
     stall: Duration,
     waiting: VecDeque<Waiting>,
     ready: Option<oneshot::Sender<Result<Arc<Session>, ConnectionError>>>,
+    /// Of a connection that has authenticated.
+    renewals: Option<Arc<Renewals>>,
+    term: watch::Sender<Option<Term>>,
+    /// What the connection waits for besides its peer. They end with it.
+    tasks: JoinSet<Done>,
+}
+
+/// What came of a task.
+enum Done {
+    Computed(Computed),
+    /// What to renew the session with, `None` if it is over before there is anything.
+    Renew(Option<Box<dyn Mechanism>>),
 }
 
 impl Driver {
@@ -157,6 +224,7 @@ impl Driver {
         let mut stalled = pin!(sleep_until(Instant::now() + self.stall));
         let mut is_ready = false;
         let mut done = false;
+        let mut expired = false;
         loop {
             // Asked before anything leaves: who has set a pause and then made a call relies on their order.
             if throttle.has_changed().unwrap_or_default() {
@@ -175,14 +243,16 @@ impl Driver {
                         is_ready = true;
                         done |= self.ready.take().is_none_or(|ready| ready.send(Ok(session)).is_err());
                     }
-                    Event::Authenticated(_) => debug!("authenticated"),
-                    Event::Compute(computation) => self.connection.handle_computed(computation.run()),
+                    Event::Authenticated(lifetime) => self.authenticated(lifetime),
+                    Event::Compute(computation) => {
+                        self.tasks.spawn_blocking(|| Done::Computed(computation.run()));
+                    }
                     Event::Reply(id, reply) => self.answer(id, reply),
                     Event::Closed(error) => return self.end(error, calls).await,
                 }
             }
             // Who waits for a reply has a link, so nobody does.
-            if done {
+            if done || expired && self.waiting.is_empty() {
                 debug!("closing, nobody needs it any more");
                 return;
             }
@@ -200,7 +270,10 @@ impl Driver {
                 wrote = send(&mut self.write, &mut self.writing), if is_writing || !self.flushed => {
                     self.sent(wrote, stalled.as_mut());
                 }
-                call = calls.recv(), if is_ready && !done && has_room => match call {
+                Some(task) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    expired |= self.finished(task, &mut calls);
+                }
+                call = calls.recv(), if is_ready && !expired && has_room => match call {
                     Some(call) => self.submit(call),
                     None => done = true,
                 },
@@ -214,6 +287,50 @@ impl Driver {
                 Ok(()) = throttle.changed() => self.pause(*throttle.borrow_and_update()),
             }
         }
+    }
+
+    /// The session is good for so long from now.
+    fn authenticated(&mut self, lifetime: Option<Duration>) {
+        debug!(?lifetime, "authenticated");
+        let term = match (&self.renewals, lifetime) {
+            (Some(renewals), Some(lifetime)) => {
+                let term = renewals.plan(lifetime);
+                let renewals = Arc::clone(renewals);
+                self.tasks.spawn(async move { Done::Renew(renewals.mechanism(term).await) });
+                Some(term)
+            }
+            _ => None,
+        };
+        self.term.send_replace(term);
+    }
+
+    /// Goes on with what a task has brought. Answers whether the session has expired, so that no more calls are taken.
+    fn finished(&mut self, task: Result<Done, JoinError>, calls: &mut mpsc::Receiver<Submitted>) -> bool {
+        match task {
+            Ok(Done::Computed(computed)) => self.connection.handle_computed(computed),
+            Ok(Done::Renew(Some(mechanism))) => {
+                let limit = self.renewals.as_ref().map_or(Duration::ZERO, |renewals| renewals.limit);
+                let now = Instant::now().into_std();
+                if let Err(error) = self.connection.reauthenticate(now, mechanism, limit) {
+                    debug!(%error, "the session cannot be renewed");
+                }
+            }
+            // What is under way will be answered. What is not goes to another connection, which says why there is none.
+            Ok(Done::Renew(None)) => {
+                debug!("the session is over, closing");
+                calls.close();
+                while let Ok(Submitted { reply, .. }) = calls.try_recv() {
+                    drop(reply.send(Err(Failed { error: Some(ConnectionError::Closed), sent: false })));
+                }
+                return true;
+            }
+            // It panicked, or the runtime is shutting down.
+            Err(error) => {
+                debug!(%error, "closing");
+                self.connection.close(ConnectionError::Closed);
+            }
+        }
+        false
     }
 
     fn pause(&mut self, until: Option<Instant>) {
@@ -273,6 +390,11 @@ impl Driver {
     /// Tells everybody who waits.
     async fn end(mut self, error: ConnectionError, mut calls: mpsc::Receiver<Submitted>) {
         debug!(%error, "closed");
+        if let (Some(renewals), ConnectionError::AuthenticationFailed { .. } | ConnectionError::Sasl { .. }) =
+            (&self.renewals, &error)
+        {
+            renewals.sasl.refused();
+        }
         if let Some(ready) = self.ready.take() {
             drop(ready.send(Err(error.clone())));
         }

@@ -138,6 +138,25 @@ pub enum Error {
         /// Where.
         at: Box<At>,
     },
+    /// There is nothing to authenticate with: the token, or whatever is asked for it, could not be had.
+    #[error("{at}: there is nothing to authenticate with")]
+    Credentials {
+        /// Where.
+        at: Box<At>,
+        /// What the source of it said.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The connection is not encrypted, and the mechanism would tell its secret to all who read along. Nothing was sent.
+    #[error(
+        "{at}: SASL {mechanism} would send its secret over a connection that is not encrypted: connect with TLS, or allow it \
+         with `Sasl::danger_send_unencrypted`"
+    )]
+    Unencrypted {
+        /// The mechanism.
+        mechanism: String,
+        /// Where.
+        at: Box<At>,
+    },
     /// No stream to the broker could be made.
     #[error("{at}: there is no connection")]
     Connect {
@@ -298,6 +317,8 @@ impl Error {
             | Self::Fenced { at }
             | Self::Lost { at, .. }
             | Self::Unsupported { at, .. }
+            | Self::Credentials { at, .. }
+            | Self::Unencrypted { at, .. }
             | Self::Connect { at, .. }
             | Self::Connection { at, .. }
             | Self::Decode { at, .. }
@@ -324,7 +345,12 @@ impl Error {
 
     /// The failure of a connection that was made for one call, as another call meets it.
     pub(crate) fn placed(mut self, place: Box<At>) -> Self {
-        if let Self::Connect { at, .. } | Self::Connection { at, .. } | Self::Closed { at } = &mut self {
+        if let Self::Credentials { at, .. }
+        | Self::Unencrypted { at, .. }
+        | Self::Connect { at, .. }
+        | Self::Connection { at, .. }
+        | Self::Closed { at } = &mut self
+        {
             *at = place;
         }
         self
@@ -340,18 +366,13 @@ impl Error {
                     Remedy::Refresh => Recovery::Refresh,
                 }
             }
-            // It would be as large again.
-            Self::Connection { source: ConnectionError::FrameTooLarge { .. }, .. } => Recovery::Fail,
             // Certificates, TLS or the proxy have to be seen to, or it is no broker that answers.
             Self::Connect { source, .. } if source.is_permanent() => Recovery::Fail,
-            Self::Connection { source: ConnectionError::NotKafka(_), .. } => Recovery::Fail,
-            Self::Connection { source: ConnectionError::Io { source, .. }, .. }
-                if TransportError::within(source).is_some_and(TransportError::is_permanent) =>
-            {
-                Recovery::Fail
-            }
+            Self::Connection { source, .. } => after_connection(source),
+            // Who gives it out may be back in a moment.
+            Self::Credentials { .. } => Recovery::Retry,
             // The broker may be gone for good, and somebody else lead its partitions.
-            Self::Connect { .. } | Self::Connection { .. } => Recovery::Refresh,
+            Self::Connect { .. } => Recovery::Refresh,
             Self::NoBroker { .. } => Recovery::Retry,
             // Partitions that were just added are not known everywhere at once.
             Self::UnknownPartition { .. } => Recovery::Refresh,
@@ -390,6 +411,35 @@ impl Error {
                 Self::Unsettled { at, cause: Arc::new(self) }
             }
         }
+    }
+}
+
+/// What may help after a connection has ended.
+fn after_connection(error: &ConnectionError) -> Recovery {
+    let remedy = match error {
+        // It would be as large again.
+        ConnectionError::FrameTooLarge { .. } => return Recovery::Fail,
+        // It is no broker that answers, or TLS has to be seen to.
+        ConnectionError::NotKafka(_) => return Recovery::Fail,
+        ConnectionError::Io { source, .. }
+            if TransportError::within(source).is_some_and(TransportError::is_permanent) =>
+        {
+            return Recovery::Fail;
+        }
+        // Trying again would only lock the account.
+        ConnectionError::MechanismRefused { .. }
+        | ConnectionError::Sasl { .. }
+        | ConnectionError::EndlessExchange { .. }
+        | ConnectionError::NoAuthentication { .. } => return Recovery::Fail,
+        ConnectionError::AuthenticationFailed { code, .. } => code.meaning(ApiKey::SASL_AUTHENTICATE).remedy,
+        ConnectionError::Refused { api: api @ ApiKey::SASL_HANDSHAKE, code, .. } => code.meaning(*api).remedy,
+        // The broker may be gone for good, and somebody else lead its partitions.
+        _ => Remedy::Refresh,
+    };
+    match remedy {
+        Remedy::Fail => Recovery::Fail,
+        Remedy::Retry => Recovery::Retry,
+        Remedy::Refresh => Recovery::Refresh,
     }
 }
 

@@ -27,7 +27,9 @@ mod lanes;
 mod metadata;
 mod partition;
 pub mod record;
+mod renewal;
 mod retry;
+pub mod sasl;
 mod speak;
 
 pub use audit::{Finding, Severity};

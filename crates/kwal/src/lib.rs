@@ -103,6 +103,11 @@ pub mod client {
         TopicDifference,
     };
 
+    /// Who a client is, and how it proves that to brokers.
+    pub mod sasl {
+        pub use kwal_client::sasl::{Authenticate, Sasl, Token};
+    }
+
     /// What can go wrong, where, and what became of the call.
     pub mod error {
         pub use kwal_client::error::{At, Error, Outcome};

@@ -255,6 +255,11 @@ fn client() -> Samples {
         },
         "Unsupported, not there at all":
             Error::Unsupported { ours: Versions::new(0, 5), theirs: None, at: at(ApiKey::INIT_PRODUCER_ID) },
+        "Credentials": Error::Credentials {
+            at: at_broker(),
+            source: Arc::new(io::Error::other("the token endpoint is down")),
+        },
+        "Unencrypted": Error::Unencrypted { mechanism: "PLAIN".to_owned(), at: at_broker() },
         "Connect": Error::Connect { at: at_broker(), source: Arc::new(refused()) },
         "Connection": Error::Connection {
             at: at(ApiKey::PRODUCE),

@@ -12,6 +12,7 @@ use kwal_protocol::{
     record::{Batch, Batches, OwnedRecord, Records},
 };
 use kwal_transport::BoxFuture;
+use tokio::time::Instant;
 
 use super::{PartitionClient, leader_has_moved};
 use crate::{error::Error, metadata::address, speak::versions};
@@ -181,7 +182,7 @@ impl Fetch<'_> {
     }
 
     /// How long the broker may wait for the bytes. Default 500 ms; at the most half of
-    /// [`Deadlines::operation`](crate::Deadlines::operation).
+    /// [`Deadlines::operation`](crate::Deadlines::operation). Where sessions end, the wait may take several requests.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
@@ -191,11 +192,22 @@ impl Fetch<'_> {
         self.check_input()?;
         let core = &self.partition.core;
         let mut attempts = core.cluster.attempts(ApiKey::FETCH, core.place());
+        let enough = usize::try_from(self.min_bytes.min(self.max_bytes)).unwrap_or_default();
+        let mut wait = millis(self.max_wait.min(core.cluster.config.deadlines.operation / 2));
         loop {
             let mut used = 0;
-            let attempt = self.attempt(attempts.stale(), &mut used);
+            let begun = Instant::now();
+            let attempt = self.attempt(wait, attempts.stale(), &mut used);
             let error = match attempts.within(attempt).await {
-                Ok(fetched) => return Ok(fetched),
+                Ok((fetched, waited)) => {
+                    // A session that is to be renewed left no room for the whole wait: what is left of it comes now.
+                    let cut = waited < wait && begun.elapsed() >= waited;
+                    wait = millis(wait.saturating_sub(begun.elapsed()));
+                    if fetched.wire_bytes >= enough || !cut || wait.is_zero() {
+                        return Ok(fetched);
+                    }
+                    continue;
+                }
                 Err(Error::OffsetOutOfRange { offset, at, .. }) => {
                     let log = attempts.within(self.partition.log_range()).await.ok();
                     return Err(Error::OffsetOutOfRange { offset, log, at });
@@ -218,13 +230,19 @@ impl Fetch<'_> {
         Err(Error::InvalidInput(what))
     }
 
-    async fn attempt(&self, stale: u64, used: &mut u64) -> Result<Fetched, Error> {
+    /// Answers also for how long the broker was asked to wait: as long as wanted, or shorter.
+    async fn attempt(
+        &self,
+        wait: Duration,
+        stale: u64,
+        used: &mut u64,
+    ) -> Result<(Fetched, Duration), Error> {
         let core = &self.partition.core;
         let leader = core.leader(stale, used).await?;
-        let deadlines = core.cluster.config.deadlines;
-        let wait = self.max_wait.min(deadlines.operation / 2);
+        let lane = core.cluster.lane_of(&core.fetches, leader.id, ApiKey::FETCH, core.place()).await?;
+        let wait = lane.wait(wait);
         let request = FetchRequest {
-            max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
+            max_wait_ms: i32::try_from(wait.time.as_millis()).unwrap_or(i32::MAX),
             min_bytes: self.min_bytes,
             max_bytes: self.max_bytes,
             isolation_level: IsolationLevel::READ_UNCOMMITTED,
@@ -241,8 +259,7 @@ impl Fetch<'_> {
             }],
             ..FetchRequest::default()
         };
-        let lane = core.cluster.lane_of(&core.fetches, leader.id, ApiKey::FETCH, core.place()).await?;
-        let limit = deadlines.request + wait;
+        let limit = core.cluster.config.deadlines.request + wait.time;
         let mut response = lane
             .call(&request, core.place(), versions::<FetchRequest>(core.has_topic_id()), Some(limit))
             .await?;
@@ -260,7 +277,7 @@ impl Fetch<'_> {
             let address = endpoint.and_then(|told| address(&told.host, told.port));
             core.take_hint(leader_id, leader_epoch, address);
         }
-        self.read(answer, at())
+        Ok((self.read(answer, at())?, wait.time))
     }
 
     fn read(&self, answer: FetchPartitionResponse, at: Box<crate::error::At>) -> Result<Fetched, Error> {
@@ -295,6 +312,11 @@ impl Fetch<'_> {
             at,
         })
     }
+}
+
+/// As it goes over the wire.
+fn millis(wait: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl<'a> IntoFuture for Fetch<'a> {

@@ -5,6 +5,7 @@
 
 mod administration;
 mod appends;
+mod authentication;
 mod brokers;
 mod cancellation;
 mod connections;

@@ -229,6 +229,11 @@ impl Wire {
         state.seen.iter().filter(|seen| seen.api == api).copied().collect()
     }
 
+    /// All requests so far.
+    pub(crate) fn all(&self) -> Vec<Seen> {
+        self.0.state.lock().unwrap().seen.clone()
+    }
+
     pub(crate) fn count(&self, api: ApiKey) -> usize {
         self.seen(api).len()
     }
