@@ -24,6 +24,15 @@ use kwal_protocol::{
 pub struct Dialect {
     apis: BTreeMap<ApiKey, Spoken>,
     forwards: bool,
+    release: Release,
+}
+
+/// What brokers do differently, other than by version.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Release {
+    Kafka2_8,
+    Kafka3_9,
+    Kafka4_3,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,70 +44,84 @@ struct Spoken {
 impl Dialect {
     /// Kafka 4.3: the default.
     pub fn kafka_4_3() -> Self {
-        Self::of(&[
-            // Listed from 0 on for the sake of old clients that look at nothing else (KIP-896).
-            (ApiKey::PRODUCE, 0, 13),
-            (ApiKey::FETCH, 4, 18),
-            (ApiKey::LIST_OFFSETS, 1, 11),
-            (ApiKey::METADATA, 0, 13),
-            (ApiKey::SASL_HANDSHAKE, 0, 1),
-            (ApiKey::API_VERSIONS, 0, 4),
-            (ApiKey::CREATE_TOPICS, 2, 7),
-            (ApiKey::DELETE_TOPICS, 1, 6),
-            (ApiKey::INIT_PRODUCER_ID, 0, 5),
-            (ApiKey::DELETE_RECORDS, 0, 2),
-            (ApiKey::OFFSET_FOR_LEADER_EPOCH, 2, 4),
-            (ApiKey::DESCRIBE_CONFIGS, 1, 4),
-            (ApiKey::CREATE_PARTITIONS, 0, 3),
-            (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
-            (ApiKey::DESCRIBE_CLUSTER, 0, 2),
-            (ApiKey::SASL_AUTHENTICATE, 0, 2),
-        ])
+        Self::of(
+            Release::Kafka4_3,
+            &[
+                // Listed from 0 on for the sake of old clients that look at nothing else (KIP-896).
+                (ApiKey::PRODUCE, 0, 13),
+                (ApiKey::FETCH, 4, 18),
+                (ApiKey::LIST_OFFSETS, 1, 11),
+                (ApiKey::METADATA, 0, 13),
+                (ApiKey::SASL_HANDSHAKE, 0, 1),
+                (ApiKey::API_VERSIONS, 0, 4),
+                (ApiKey::CREATE_TOPICS, 2, 7),
+                (ApiKey::DELETE_TOPICS, 1, 6),
+                (ApiKey::INIT_PRODUCER_ID, 0, 5),
+                (ApiKey::FIND_COORDINATOR, 0, 6),
+                (ApiKey::DESCRIBE_PRODUCERS, 0, 0),
+                (ApiKey::DELETE_RECORDS, 0, 2),
+                (ApiKey::OFFSET_FOR_LEADER_EPOCH, 2, 4),
+                (ApiKey::DESCRIBE_CONFIGS, 1, 4),
+                (ApiKey::CREATE_PARTITIONS, 0, 3),
+                (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
+                (ApiKey::DESCRIBE_CLUSTER, 0, 2),
+                (ApiKey::SASL_AUTHENTICATE, 0, 2),
+            ],
+        )
     }
 
     /// Kafka 3.9.
     pub fn kafka_3_9() -> Self {
-        Self::of(&[
-            (ApiKey::PRODUCE, 0, 11),
-            (ApiKey::FETCH, 0, 17),
-            (ApiKey::LIST_OFFSETS, 0, 9),
-            (ApiKey::METADATA, 0, 12),
-            (ApiKey::SASL_HANDSHAKE, 0, 1),
-            (ApiKey::API_VERSIONS, 0, 4),
-            (ApiKey::CREATE_TOPICS, 0, 7),
-            (ApiKey::DELETE_TOPICS, 0, 6),
-            (ApiKey::INIT_PRODUCER_ID, 0, 5),
-            (ApiKey::DELETE_RECORDS, 0, 2),
-            (ApiKey::OFFSET_FOR_LEADER_EPOCH, 0, 4),
-            (ApiKey::DESCRIBE_CONFIGS, 0, 4),
-            (ApiKey::CREATE_PARTITIONS, 0, 3),
-            (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
-            (ApiKey::DESCRIBE_CLUSTER, 0, 1),
-            (ApiKey::SASL_AUTHENTICATE, 0, 2),
-        ])
+        Self::of(
+            Release::Kafka3_9,
+            &[
+                (ApiKey::PRODUCE, 0, 11),
+                (ApiKey::FETCH, 0, 17),
+                (ApiKey::LIST_OFFSETS, 0, 9),
+                (ApiKey::METADATA, 0, 12),
+                (ApiKey::SASL_HANDSHAKE, 0, 1),
+                (ApiKey::API_VERSIONS, 0, 4),
+                (ApiKey::CREATE_TOPICS, 0, 7),
+                (ApiKey::DELETE_TOPICS, 0, 6),
+                (ApiKey::INIT_PRODUCER_ID, 0, 5),
+                (ApiKey::FIND_COORDINATOR, 0, 6),
+                (ApiKey::DESCRIBE_PRODUCERS, 0, 0),
+                (ApiKey::DELETE_RECORDS, 0, 2),
+                (ApiKey::OFFSET_FOR_LEADER_EPOCH, 0, 4),
+                (ApiKey::DESCRIBE_CONFIGS, 0, 4),
+                (ApiKey::CREATE_PARTITIONS, 0, 3),
+                (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
+                (ApiKey::DESCRIBE_CLUSTER, 0, 1),
+                (ApiKey::SASL_AUTHENTICATE, 0, 2),
+            ],
+        )
     }
 
     /// Kafka 2.8, with ZooKeeper: only the [controller](Self::forwarding) makes and deletes topics.
     pub fn kafka_2_8() -> Self {
-        let dialect = Self::of(&[
-            (ApiKey::PRODUCE, 0, 9),
-            (ApiKey::FETCH, 0, 12),
-            (ApiKey::LIST_OFFSETS, 0, 6),
-            (ApiKey::METADATA, 0, 11),
-            (ApiKey::SASL_HANDSHAKE, 0, 1),
-            (ApiKey::API_VERSIONS, 0, 3),
-            (ApiKey::CREATE_TOPICS, 0, 7),
-            (ApiKey::DELETE_TOPICS, 0, 6),
-            (ApiKey::INIT_PRODUCER_ID, 0, 4),
-            (ApiKey::DELETE_RECORDS, 0, 2),
-            (ApiKey::OFFSET_FOR_LEADER_EPOCH, 0, 4),
-            (ApiKey::DESCRIBE_CONFIGS, 0, 4),
-            (ApiKey::CREATE_PARTITIONS, 0, 3),
-            (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
-            (ApiKey::DESCRIBE_CLUSTER, 0, 0),
-            (ApiKey::SASL_AUTHENTICATE, 0, 2),
-        ]);
-        dialect.forwarding(false)
+        Self::of(
+            Release::Kafka2_8,
+            &[
+                (ApiKey::PRODUCE, 0, 9),
+                (ApiKey::FETCH, 0, 12),
+                (ApiKey::LIST_OFFSETS, 0, 6),
+                (ApiKey::METADATA, 0, 11),
+                (ApiKey::SASL_HANDSHAKE, 0, 1),
+                (ApiKey::API_VERSIONS, 0, 3),
+                (ApiKey::CREATE_TOPICS, 0, 7),
+                (ApiKey::DELETE_TOPICS, 0, 6),
+                (ApiKey::INIT_PRODUCER_ID, 0, 4),
+                (ApiKey::FIND_COORDINATOR, 0, 3),
+                (ApiKey::DESCRIBE_PRODUCERS, 0, 0),
+                (ApiKey::DELETE_RECORDS, 0, 2),
+                (ApiKey::OFFSET_FOR_LEADER_EPOCH, 0, 4),
+                (ApiKey::DESCRIBE_CONFIGS, 0, 4),
+                (ApiKey::CREATE_PARTITIONS, 0, 3),
+                (ApiKey::INCREMENTAL_ALTER_CONFIGS, 0, 1),
+                (ApiKey::DESCRIBE_CLUSTER, 0, 0),
+                (ApiKey::SASL_AUTHENTICATE, 0, 2),
+            ],
+        )
     }
 
     /// Lists and answers no other versions of an API than these. Versions that were not there before do not appear; if none is
@@ -144,6 +167,17 @@ impl Dialect {
         self.forwards
     }
 
+    /// With fewer replicas in sync than `min.insync.replicas`, the high watermark stands still, and what is more than there are
+    /// replicas is not asked for.
+    pub(crate) fn waits_for_min_isr(&self) -> bool {
+        self.release >= Release::Kafka3_9
+    }
+
+    /// Replicas that may lead are not the same as those in sync (KIP-966).
+    pub(crate) fn keeps_eligible(&self) -> bool {
+        self.release >= Release::Kafka4_3
+    }
+
     pub(crate) fn answers(&self, api: ApiKey, version: i16) -> bool {
         self.versions(api).is_some_and(|versions| versions.contains(version))
     }
@@ -159,13 +193,13 @@ impl Dialect {
         self.versions(api).into_iter().map(|versions| entry(api, versions)).collect()
     }
 
-    fn of(listed: &[(ApiKey, i16, i16)]) -> Self {
+    fn of(release: Release, listed: &[(ApiKey, i16, i16)]) -> Self {
         let spoken = listed.iter().filter_map(|(api, oldest, newest)| {
             let listed = Versions::new(*oldest, *newest);
             let answered = both(listed, Versions::new(oldest_answered(*api), i16::MAX))?;
             Some((*api, Spoken { listed, answered }))
         });
-        Self { apis: spoken.collect(), forwards: true }
+        Self { apis: spoken.collect(), forwards: release > Release::Kafka2_8, release }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::io;
 
-use kwal_protocol::{error_code::ErrorCode, record::BatchError};
+use kwal_protocol::{
+    error_code::ErrorCode,
+    record::{BatchError, BuildError},
+};
 use kwal_transport::{HostPort, TransportError};
 
 /// Why the embedded cluster cannot do what a test asks of it.
@@ -56,9 +59,18 @@ pub enum Error {
         /// The number of the broker.
         broker: i32,
     },
+    /// A broker leads, so its replica cannot be out of sync.
+    #[error("broker {broker} leads, so it is in sync")]
+    Leads {
+        /// The number of the broker.
+        broker: i32,
+    },
     /// A batch cannot be read.
     #[error("a batch cannot be read")]
     Batch(#[from] BatchError),
+    /// A batch cannot be written.
+    #[error("a batch cannot be written")]
+    Build(#[from] BuildError),
     /// A batch to be placed would not lie behind the end of the log.
     #[error("the batch takes the offsets {first} to {last}, counted from the end of the log")]
     Misplaced {

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use kwal_protocol::record::{BatchError, BatchErrorKind, BatchHeader, Batches, crc};
 
-/// Batches by rising offset. There is one replica, so the high watermark is the end.
-#[derive(Debug)]
+/// Batches by rising offset.
+#[derive(Debug, Default)]
 pub(crate) struct Log {
     batches: VecDeque<Stored>,
     start: i64,
@@ -15,7 +15,7 @@ pub(crate) struct Log {
     epochs: Vec<(i32, i64)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Stored {
     next_offset: i64,
     max_timestamp: i64,
@@ -25,6 +25,8 @@ struct Stored {
 /// How much of a log one fetch may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadLimit {
+    /// Batches from this offset on are left out.
+    pub(crate) below: i64,
     /// In bytes; the last batch is cut off there, as Kafka does.
     pub(crate) bytes: usize,
     /// The first batch comes whole even if it is larger (KIP-74); else it is left out.
@@ -57,10 +59,7 @@ impl Log {
             let crc = crc::checksum(&bytes[CHECKSUM_FROM..]);
             bytes[CHECKSUM_FROM - 4..CHECKSUM_FROM].copy_from_slice(&crc.to_be_bytes());
         }
-        let epoch = header.partition_leader_epoch;
-        if self.epochs.last().is_none_or(|(known, _)| *known < epoch) {
-            self.epochs.push((epoch, header.base_offset));
-        }
+        self.begin_epoch(header.partition_leader_epoch, header.base_offset);
         self.end = header.next_offset();
         self.batches.push_back(Stored {
             next_offset: self.end,
@@ -69,10 +68,61 @@ impl Log {
         });
     }
 
+    /// Notes that a leader epoch begins at an offset. Epochs in which nothing was written are forgotten.
+    pub(crate) fn begin_epoch(&mut self, epoch: i32, start: i64) {
+        if self.epochs.last().is_some_and(|(known, _)| *known >= epoch) {
+            return;
+        }
+        while self.epochs.last().is_some_and(|(_, known)| *known >= start) {
+            self.epochs.pop();
+        }
+        self.epochs.push((epoch, start));
+    }
+
+    /// Appends what another log has behind the end of this one; answers it.
+    pub(crate) fn copy(&mut self, from: &Self) -> Vec<(BatchHeader, Bytes)> {
+        if self.end < from.start {
+            *self = Self { start: from.start, end: from.start, ..Self::default() };
+        }
+        let mut copied = Vec::new();
+        for batch in from.batches.range(from.index(self.end)..) {
+            let Ok(header) = BatchHeader::parse(&batch.bytes) else { continue };
+            self.begin_epoch(header.partition_leader_epoch, header.base_offset);
+            self.end = batch.next_offset;
+            self.batches.push_back(batch.clone());
+            copied.push((header, batch.bytes.clone()));
+        }
+        self.end = from.end.max(self.end);
+        copied
+    }
+
+    /// Forgets what lies from `offset` on, in whole batches.
+    pub(crate) fn truncate(&mut self, offset: i64) {
+        let kept = self.batches.partition_point(|batch| batch.next_offset <= offset);
+        self.batches.truncate(kept);
+        self.end = offset.clamp(self.start, self.end);
+        let epochs = self.epochs.partition_point(|(_, start)| *start < offset);
+        self.epochs.truncate(epochs);
+    }
+
+    /// Up to where this log agrees with another: to the end of the last leader epoch that both know (KIP-101).
+    pub(crate) fn agreement(&self, other: &Self) -> i64 {
+        let mut end = self.end;
+        for (epoch, start) in self.epochs.iter().rev() {
+            if let Ok(known) = other.epochs.binary_search_by_key(epoch, |(epoch, _)| *epoch) {
+                let other_end = other.epochs.get(known + 1).map_or(other.end, |(_, next)| *next);
+                return end.min(other_end);
+            }
+            end = *start;
+        }
+        end.min(self.start)
+    }
+
     /// The batches from the one that holds `offset` on.
     pub(crate) fn read(&self, offset: i64, limit: ReadLimit) -> Bytes {
         let first = self.index(offset);
-        let Some(batch) = self.batches.get(first) else { return Bytes::new() };
+        let last = self.index(limit.below);
+        let Some(batch) = self.batches.get(first).filter(|_| first < last) else { return Bytes::new() };
         let mut room = limit.bytes;
         if limit.first_anyway {
             room = room.max(batch.bytes.len());
@@ -82,7 +132,7 @@ impl Log {
         if batch.bytes.len() >= room {
             return batch.bytes.slice(..room);
         }
-        let rest = self.batches.range(first + 1..);
+        let rest = self.batches.range(first + 1..last);
         let size = rest.clone().try_fold(batch.bytes.len(), |size, batch| {
             let size = size + batch.bytes.len();
             if size < room { Ok(size) } else { Err(room) }
@@ -92,7 +142,7 @@ impl Log {
             return batch.bytes.clone();
         }
         let mut joined = BytesMut::with_capacity(size);
-        for batch in self.batches.range(first..) {
+        for batch in self.batches.range(first..last) {
             let take = batch.bytes.len().min(size - joined.len());
             joined.extend_from_slice(&batch.bytes[..take]);
             if joined.len() == size {
@@ -102,10 +152,11 @@ impl Log {
         joined.freeze()
     }
 
-    /// How many bytes lie from the batch that holds `offset` on, counted up to `enough`.
-    pub(crate) fn bytes_from(&self, offset: i64, enough: usize) -> usize {
+    /// How many bytes lie from the batch that holds `offset` on and below another offset, counted up to `enough`.
+    pub(crate) fn bytes_between(&self, offset: i64, below: i64, enough: usize) -> usize {
         let mut sum = 0;
-        for batch in self.batches.range(self.index(offset)..) {
+        let first = self.index(offset);
+        for batch in self.batches.range(first..self.index(below).max(first)) {
             sum += batch.bytes.len();
             if sum >= enough {
                 return enough;
@@ -119,11 +170,23 @@ impl Log {
         self.batches.iter().map(|batch| batch.bytes.clone())
     }
 
-    /// Forgets what lies before `offset`; a batch goes only as a whole. Does nothing outside of the log.
-    pub(crate) fn delete_before(&mut self, offset: i64) {
+    /// Forgets what lies before `offset`; a batch goes only as a whole. Does nothing outside of the log. Answers the headers of
+    /// what is gone.
+    pub(crate) fn delete_before(&mut self, offset: i64) -> Vec<BatchHeader> {
         self.start = offset.clamp(self.start, self.end);
         let gone = self.batches.partition_point(|batch| batch.next_offset <= self.start);
-        self.batches.drain(..gone);
+        let gone = self.batches.drain(..gone);
+        gone.filter_map(|batch| BatchHeader::parse(&batch.bytes).ok()).collect()
+    }
+
+    /// Puts other batches in the place of those that there are, as compaction does. They are of rising offsets.
+    pub(crate) fn replace(&mut self, batches: Vec<Bytes>) {
+        self.batches.clear();
+        for bytes in batches {
+            let Ok(header) = BatchHeader::parse(&bytes) else { continue };
+            let (next_offset, max_timestamp) = (header.next_offset(), header.max_timestamp);
+            self.batches.push_back(Stored { next_offset, max_timestamp, bytes });
+        }
     }
 
     /// The leader epoch that wrote `offset`, or will if nothing is there yet; `None` before all.
@@ -166,6 +229,12 @@ impl Log {
     /// The index of the batch that holds `offset`, or else of the first one behind it.
     fn index(&self, offset: i64) -> usize {
         self.batches.partition_point(|batch| batch.next_offset <= offset)
+    }
+
+    /// The last leader epoch that wrote; −1 for none.
+    #[cfg(test)]
+    fn last_epoch(&self) -> i32 {
+        self.epochs.last().map_or(-1, |(epoch, _)| *epoch)
     }
 
     /// The first offset of every batch.
@@ -257,8 +326,8 @@ mod tests {
         for (offset, skipped) in [(0, 0), (1, 0), (2, 1), (4, 1), (5, 2)] {
             let rest: usize = sizes[skipped..].iter().sum();
             assert_eq!(log.read(offset, whole(all)).len(), rest, "from {offset}");
-            assert_eq!(log.bytes_from(offset, usize::MAX), rest);
-            assert_eq!(log.bytes_from(offset, 10), 10);
+            assert_eq!(log.bytes_between(offset, 6, usize::MAX), rest);
+            assert_eq!(log.bytes_between(offset, 6, 10), 10);
         }
         assert_eq!(log.read(6, whole(all)).len(), 0);
         for room in 0..=all + 1 {
@@ -310,6 +379,67 @@ mod tests {
         assert_eq!([0, 3, 4, 5].map(|offset| log.epoch_at(offset)), [Some(2), Some(2), Some(5), Some(5)]);
     }
 
+    #[test]
+    fn what_lies_from_an_offset_on_can_be_left_out() {
+        let log = log(&[2, 3, 1]);
+        for (below, end) in [(0, 0), (1, 0), (2, 2), (4, 2), (5, 5), (6, 6), (9, 6)] {
+            let read = log.read(0, ReadLimit { below, ..whole(1 << 20) });
+            let last = Batches::new(read.clone()).last().map_or(0, |batch| batch.unwrap().next_offset());
+            assert_eq!((last, log.bytes_between(0, below, usize::MAX)), (end, read.len()), "below {below}");
+        }
+        assert_eq!(log.bytes_between(5, 2, usize::MAX), 0);
+    }
+
+    #[test]
+    fn logs_that_parted_agree_up_to_the_last_common_epoch() {
+        let of = |epochs: &[(i32, usize)]| {
+            let mut log = Log::default();
+            for (epoch, count) in epochs {
+                for _ in 0..*count {
+                    append(&mut log, *epoch, &[0]);
+                }
+            }
+            log
+        };
+        for (own, other, expected) in [
+            (&[][..], &[][..], 0),
+            (&[], &[(0, 3)], 0),
+            (&[(0, 3)], &[], 0),
+            (&[(0, 2)], &[(0, 3)], 2),
+            (&[(0, 3)], &[(0, 2), (1, 5)], 2),
+            (&[(0, 2), (1, 3)], &[(0, 2), (2, 1)], 2),
+            (&[(0, 4), (1, 3)], &[(0, 2), (2, 9)], 2),
+            (&[(0, 2), (2, 3)], &[(0, 2), (1, 1), (3, 1)], 2),
+            (&[(0, 1), (1, 2), (4, 3)], &[(0, 1), (1, 3), (3, 1), (5, 1)], 3),
+            (&[(1, 2)], &[(0, 5)], 0),
+            (&[(2, 2)], &[(1, 1), (3, 5)], 0),
+        ] {
+            assert_eq!(of(own).agreement(&of(other)), expected, "{own:?} with {other:?}");
+        }
+    }
+
+    #[test]
+    fn a_copy_and_a_cut_know_their_epochs() {
+        let mut from = Log::new(0);
+        for epoch in [0, 0, 2, 3] {
+            append(&mut from, epoch, &[0; 2]);
+        }
+        let mut to = Log::default();
+        assert_eq!(to.copy(&from).len(), 4);
+        assert_eq!((to.end(), to.base_offsets(), &to.epochs), (8, from.base_offsets(), &from.epochs));
+        assert!(to.copy(&from).is_empty());
+        to.truncate(5);
+        assert_eq!((to.end(), to.base_offsets(), to.last_epoch()), (5, vec![0, 2], 2));
+        to.truncate(4);
+        assert_eq!((to.end(), to.last_epoch()), (4, 0));
+        assert_eq!(to.copy(&from).len(), 2);
+        assert_eq!(to.base_offsets(), from.base_offsets());
+        from.delete_before(6);
+        let mut late = Log::default();
+        late.copy(&from);
+        assert_eq!((late.start(), late.end(), late.base_offsets()), (6, 8, vec![6]));
+    }
+
     /// Batches of as many records each, of timestamps from 100 on.
     fn log(counts: &[usize]) -> Log {
         let mut log = Log::new(7);
@@ -335,6 +465,6 @@ mod tests {
     }
 
     fn whole(bytes: usize) -> ReadLimit {
-        ReadLimit { bytes, first_anyway: true }
+        ReadLimit { below: i64::MAX, bytes, first_anyway: true }
     }
 }

@@ -1,21 +1,26 @@
-//! What a partition knows of the producers that write to it (KIP-98).
+//! What a replica knows of the producers that write to it (KIP-98).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use kwal_protocol::{error_code::ErrorCode, record::BatchHeader};
 
-/// The state of every producer id that has written to one partition.
-#[derive(Debug, Default)]
+/// The state of every producer id that has written to one replica.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Producers {
-    // Only ever looked up, so its order decides nothing.
-    known: HashMap<i64, Producer>,
+    known: BTreeMap<i64, Producer>,
 }
 
-#[derive(Debug)]
-struct Producer {
-    epoch: i16,
-    /// The last [`REMEMBERED`] batches of the epoch, oldest first; never empty.
+#[derive(Clone, Debug)]
+pub(crate) struct Producer {
+    pub(crate) epoch: i16,
+    /// The last [`REMEMBERED`] batches of the epoch, oldest first; none if only a marker is known of it.
     batches: VecDeque<Appended>,
+    /// The newest timestamp of its last batch.
+    pub(crate) last_timestamp: i64,
+    /// When that came, by the clock of the cluster.
+    noted_at: i64,
+    /// The epoch of the coordinator that wrote its last marker; −1 for none.
+    pub(crate) coordinator_epoch: i32,
 }
 
 /// A batch that was appended.
@@ -24,7 +29,17 @@ pub(crate) struct Appended {
     first_sequence: i32,
     last_sequence: i32,
     pub(crate) first_offset: i64,
+    pub(crate) last_offset: i64,
     pub(crate) timestamp: i64,
+}
+
+/// When producers are forgotten (`producer.id.expiration.ms`): brokers look every so often, for those whose last batch is too
+/// old by its own timestamp.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expiry {
+    /// The moment of the last look.
+    pub(crate) looked_at: i64,
+    pub(crate) after_ms: i64,
 }
 
 impl Producers {
@@ -58,15 +73,26 @@ impl Producers {
         Ok(None)
     }
 
-    /// Notes a batch that was appended.
-    pub(crate) fn note(&mut self, header: &BatchHeader, first_offset: i64, timestamp: i64) {
-        let producer = self
-            .known
-            .entry(header.producer_id)
-            .or_insert_with(|| Producer { epoch: header.producer_epoch, batches: VecDeque::new() });
+    /// Notes a batch that lies on the log; `now` in milliseconds since the epoch.
+    pub(crate) fn note(&mut self, header: &BatchHeader, now: i64) {
+        if header.producer_id < 0 {
+            return;
+        }
+        let producer = self.known.entry(header.producer_id).or_insert_with(|| Producer {
+            epoch: header.producer_epoch,
+            batches: VecDeque::new(),
+            last_timestamp: 0,
+            noted_at: 0,
+            coordinator_epoch: -1,
+        });
         if producer.epoch != header.producer_epoch {
             producer.epoch = header.producer_epoch;
             producer.batches.clear();
+        }
+        (producer.last_timestamp, producer.noted_at) = (header.max_timestamp, now);
+        if header.is_control() {
+            producer.coordinator_epoch = producer.coordinator_epoch.max(0);
+            return;
         }
         if producer.batches.len() == REMEMBERED {
             producer.batches.pop_front();
@@ -74,14 +100,40 @@ impl Producers {
         producer.batches.push_back(Appended {
             first_sequence: header.base_sequence,
             last_sequence: header.last_sequence(),
-            first_offset,
-            timestamp,
+            first_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            timestamp: header.max_timestamp,
+        });
+    }
+
+    /// Forgets those that have been silent for too long, but for those `busy` with a transaction.
+    pub(crate) fn expire(&mut self, expiry: Expiry, busy: impl Fn(i64) -> bool) {
+        self.known.retain(|id, producer| {
+            let age = expiry.looked_at.saturating_sub(producer.last_timestamp);
+            producer.noted_at >= expiry.looked_at || age < expiry.after_ms || busy(*id)
         });
     }
 
     /// Forgets a producer, as its expiry does.
     pub(crate) fn forget(&mut self, id: i64) {
         self.known.remove(&id);
+    }
+
+    /// Forgets all producers.
+    pub(crate) fn forget_all(&mut self) {
+        self.known.clear();
+    }
+
+    /// All that are known, by rising id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, &Producer)> {
+        self.known.iter().map(|(id, producer)| (*id, producer))
+    }
+}
+
+impl Producer {
+    /// The last sequence of its epoch; −1 for none.
+    pub(crate) fn last_sequence(&self) -> i32 {
+        self.batches.back().map_or(-1, |batch| batch.last_sequence)
     }
 }
 
@@ -135,6 +187,19 @@ mod tests {
         assert_eq!(producers.append(1, 0, i32::MAX, 3), Ok(101), "again");
     }
 
+    #[test]
+    fn the_silent_are_forgotten_when_somebody_looks() {
+        let mut producers = Partition::default();
+        producers.append(1, 0, 0, 1).unwrap();
+        let expiry = |looked_at| Expiry { looked_at, after_ms: 100 };
+        producers.state.expire(expiry(98), |_| false);
+        assert_eq!(producers.append(1, 0, 5, 1), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        producers.state.expire(expiry(100), |id| id == 1);
+        assert_eq!(producers.append(1, 0, 5, 1), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        producers.state.expire(expiry(100), |_| false);
+        assert_eq!(producers.append(1, 0, 5, 1), Ok(101));
+    }
+
     /// Gives each batch that it takes the next offset from 100 on.
     #[derive(Default)]
     struct Partition {
@@ -158,7 +223,7 @@ mod tests {
                 Ok(None) => {
                     let offset = 100 + self.taken;
                     self.taken += 1;
-                    self.state.note(&header, offset, 0);
+                    self.state.note(&BatchHeader { base_offset: offset, ..header }, 0);
                     Ok(offset)
                 }
             }

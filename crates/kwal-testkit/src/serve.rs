@@ -48,7 +48,7 @@ impl Clock {
         Self { started: Instant::now(), started_unix_ms }
     }
 
-    fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         let now = Instant::now();
         let passed = i64::try_from((now - self.started).as_millis()).unwrap_or(i64::MAX);
         Now { monotonic: now.into_std(), unix_ms: self.started_unix_ms.saturating_add(passed) }

@@ -29,6 +29,10 @@ pub(crate) struct TopicConfig {
     pub(crate) compacted: bool,
     /// `cleanup.policy` has `delete`: the beginning may be cut off.
     pub(crate) deletes: bool,
+    /// `min.insync.replicas`.
+    pub(crate) min_isr: usize,
+    /// `unclean.leader.election.enable`.
+    pub(crate) unclean_elections: bool,
 }
 
 /// Why settings are not taken: the code, and the words that Kafka has for it.
@@ -62,6 +66,8 @@ impl TopicConfig {
             timestamp_after_max: number("message.timestamp.after.max.ms"),
             compacted: cleanup("compact"),
             deletes: cleanup("delete"),
+            min_isr: number("min.insync.replicas") as usize,
+            unclean_elections: text("unclean.leader.election.enable") == "true",
             set,
         })
     }
@@ -461,8 +467,12 @@ const OWN: &[Own] = &[
     own("broker.session.timeout.ms", "9000", Kind::Number(0, INT), true),
     own("default.replication.factor", "1", Kind::Number(1, INT), true),
     own("fetch.max.bytes", "57671680", Kind::Number(1024, INT), true),
+    own("producer.id.expiration.check.interval.ms", "600000", Kind::Number(1, INT), true),
     own("producer.id.expiration.ms", "86400000", Kind::Number(1, INT), false),
     own("replica.fetch.max.bytes", "1048576", Kind::Number(0, INT), true),
+    own("replica.lag.time.max.ms", "30000", Kind::Number(0, LONG), true),
+    own("transaction.max.timeout.ms", "900000", Kind::Number(1, INT), true),
+    own("transaction.remove.expired.transaction.cleanup.interval.ms", "3600000", Kind::Number(1, INT), true),
     own("transactional.id.expiration.ms", "604800000", Kind::Number(1, INT), true),
 ];
 

@@ -118,7 +118,9 @@ async fn a_read_that_waits_at_a_leader_of_before_goes_on_at_the_new_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_is_behind_leads_nobody_astray() {
-    let cluster = cluster(1);
+    // One that would follow would hold appends up: it does not know whom.
+    let cluster = EmbeddedCluster::builder().seed(5).brokers(3);
+    let cluster = cluster.topic_assigned("wal", &[&[1, 3]]).start_in_memory().unwrap();
     let client = builder(&cluster).build().await.unwrap();
     let partition = client.partition_client("wal", 0).await.unwrap();
     partition.produce(record("a")).await.unwrap();
@@ -204,7 +206,9 @@ async fn brokers_are_restarted_one_by_one_under_appends() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_is_dead_or_paused_delays_only_what_it_leads() {
     for pause in [false, true] {
-        let cluster = cluster(3);
+        // None that it follows: those it would hold up until it is given up.
+        let cluster = EmbeddedCluster::builder().seed(5).brokers(3);
+        let cluster = cluster.topic_assigned("wal", &[&[1, 3], &[2, 3], &[3, 1]]).start_in_memory().unwrap();
         let client = builder(&cluster).build().await.unwrap();
         let partitions = open_all(&client, 3).await;
         let down = cluster.leader("wal", 1).unwrap().unwrap();

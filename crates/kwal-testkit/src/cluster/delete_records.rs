@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{
@@ -6,7 +8,8 @@ use kwal_protocol::{
     },
 };
 
-use super::{Arrival, Cluster, Serve, Served, TopicKey};
+use super::{Arrival, Cluster, Connected, Exchange, Serve, Served, TopicKey, Work, later};
+use crate::fault::Fault;
 
 impl Serve for DeleteRecordsRequest {
     fn refuse(&self, _: &Cluster, code: ErrorCode) -> DeleteRecordsResponse {
@@ -14,24 +17,84 @@ impl Serve for DeleteRecordsRequest {
     }
 
     fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<DeleteRecordsResponse> {
-        Served::Reply(answer_each(&self, |topic, asked| cluster.delete_before(topic, asked, arrival)))
+        let timeout = Duration::from_millis(u64::try_from(self.timeout_ms).unwrap_or_default());
+        let until = later(arrival.now, timeout);
+        let Exchange { from: Connected { node, .. }, fault, .. } = arrival.exchange;
+        let instead = match fault {
+            Fault::ErrorAfter(code) => Some(self.refuse(cluster, code)),
+            _ => None,
+        };
+        let mut waits = Vec::new();
+        let response = answer_each(&self, |topic, asked| {
+            let before = cluster.delete_before(topic, asked, arrival)?;
+            waits.push((topic.to_owned(), asked.partition_index, before));
+            Ok(before)
+        });
+        cluster.deleted_everywhere(Deleting { node, waits, response, instead }, until)
     }
 }
 
+/// Records that were deleted at the leader, and are to be at all replicas that live.
+#[derive(Debug)]
+pub(super) struct Deleting {
+    node: i32,
+    /// Topic, partition, and where its logs are to begin.
+    waits: Vec<(String, i32, i64)>,
+    response: DeleteRecordsResponse,
+    /// What is answered in the end, whatever came of it.
+    instead: Option<DeleteRecordsResponse>,
+}
+
 impl Cluster {
-    /// Cuts the beginning off a log; answers where it starts then.
+    /// Answers where the logs of all replicas begin, if all have deleted what was asked for or nobody waits any more.
+    pub(super) fn deleted_everywhere(
+        &self,
+        mut deleting: Deleting,
+        until: Instant,
+    ) -> Served<DeleteRecordsResponse> {
+        let over = self.now.monotonic >= until;
+        let (node, response) = (deleting.node, &mut deleting.response);
+        deleting.waits.retain(|(topic, index, before)| {
+            let (error_code, low_watermark) = match self.low_watermark(node, topic, *index) {
+                None => (ErrorCode::NOT_LEADER_OR_FOLLOWER, -1),
+                Some(low) if low >= *before => (ErrorCode::NONE, low),
+                Some(low) if over => (ErrorCode::REQUEST_TIMED_OUT, low),
+                Some(_) => return true,
+            };
+            let partitions = response.topics.iter_mut().filter(|found| found.name == *topic);
+            for found in partitions.flat_map(|found| &mut found.partitions) {
+                if found.partition_index == *index {
+                    (found.error_code, found.low_watermark) = (error_code, low_watermark);
+                }
+            }
+            false
+        });
+        match deleting.waits.is_empty() {
+            true => Served::Reply(deleting.instead.unwrap_or(deleting.response)),
+            false => Served::Wait { until, work: Work::Delete(deleting) },
+        }
+    }
+
+    /// Where the last of the logs of the living begins, if `node` leads.
+    fn low_watermark(&self, node: i32, topic: &str, index: i32) -> Option<i64> {
+        let partition = self.partition(topic, index).filter(|found| found.state.leader == Some(node))?;
+        let living = partition.state.replicas.iter().filter(|replica| self.is_alive(**replica));
+        living.filter_map(|replica| Some(partition.replica(*replica)?.log.start())).min()
+    }
+
+    /// Cuts the beginning off the leader's log; answers where it is to start.
     fn delete_before(
         &mut self,
         topic: &str,
         asked: &DeleteRecordsPartition,
         arrival: &Arrival,
     ) -> Result<i64, ErrorCode> {
-        let led = self.led(arrival.exchange.from.node, TopicKey::Name(topic), asked.partition_index, -1);
-        let (config, partition) = led?;
-        if !config.deletes {
+        let unix_ms = arrival.now.unix_ms;
+        let led = self.led(arrival.exchange.from.node, TopicKey::Name(topic), asked.partition_index, -1)?;
+        if !led.config.deletes {
             return Err(ErrorCode::POLICY_VIOLATION);
         }
-        let end = partition.log.end();
+        let end = led.replica.high_watermark;
         let before = match asked.offset {
             UP_TO_HIGH_WATERMARK => end,
             offset => offset,
@@ -39,10 +102,11 @@ impl Cluster {
         if !(0..=end).contains(&before) {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }
-        partition.log.delete_before(before);
-        let start = partition.log.start();
+        led.replica.delete_before(before, unix_ms);
+        let id = led.id;
+        self.replicate(id);
         self.changed = true;
-        Ok(start)
+        Ok(before)
     }
 }
 

@@ -1,15 +1,27 @@
 //! Who lives and who leads: what the controller does.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Cluster, Now, node::Condition, partition::State};
+use super::{
+    Cluster, Now, later,
+    node::Condition,
+    partition::{Partition, PartitionId},
+};
 
 /// What time brings.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     /// The controller has not heard of a broker for too long.
     SessionOver { node: i32 },
+    /// What a follower has asked for arrives.
+    Fetch { id: PartitionId, broker: i32 },
+    /// A follower has been behind for too long.
+    Late { id: PartitionId, broker: i32, since: Instant },
 }
+
+/// Why a replica does not become the leader.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct CannotLead;
 
 impl Cluster {
     /// When time changes something next.
@@ -21,21 +33,26 @@ impl Cluster {
     pub(crate) fn advance(&mut self, now: Now) {
         while let Some(event) = self.events.first_entry().filter(|event| event.key().0 <= now.monotonic) {
             let ((at, _), event) = event.remove_entry();
+            // It happens at its own time, however late somebody looks.
+            self.now = self.now.at(at);
             match event {
                 Event::SessionOver { node } => self.session_over(node, at),
+                Event::Fetch { id, broker } => self.fetch_due(id, broker, at),
+                Event::Late { id, broker, since } => self.late(id, broker, since),
             }
         }
+        self.now = now;
     }
 
-    fn plan(&mut self, at: Instant, event: Event) {
+    pub(super) fn plan(&mut self, at: Instant, event: Event) {
         self.events.insert((at, self.next_event), event);
         self.next_event += 1;
     }
 
     /// The end of a broker's process without a word: the others find out when its session is over.
-    pub(crate) fn kill(&mut self, node: i32, now: Now) {
+    pub(crate) fn kill(&mut self, node: i32) {
         self.disconnect(node);
-        self.falls_silent(node, Condition::Down, now);
+        self.falls_silent(node, Condition::Down);
     }
 
     /// The end of a broker's process in good order: it gives its partitions away first.
@@ -48,9 +65,9 @@ impl Cluster {
     }
 
     /// A broker stops in the middle of whatever it does.
-    pub(crate) fn pause(&mut self, node: i32, now: Now) {
+    pub(crate) fn pause(&mut self, node: i32) {
         if self.nodes.get(&node).is_some_and(|node| node.condition == Condition::Running) {
-            self.falls_silent(node, Condition::Paused, now);
+            self.falls_silent(node, Condition::Paused);
         }
     }
 
@@ -61,31 +78,70 @@ impl Cluster {
         if !node.alive {
             node.alive = true;
             self.choose_controller();
-            self.each_state(|state, cluster| state.returned(id, cluster));
+            self.each_partition(|partition, unclean, _| partition.returned(id, unclean));
         }
+        self.replicate_all();
         self.changed = true;
     }
 
-    /// Forgets a broker; replicas that it had are nowhere.
-    pub(crate) fn remove(&mut self, node: i32) {
-        self.stop(node);
-        self.nodes.remove(&node);
+    /// Forgets a broker and the replicas that it had.
+    pub(crate) fn remove(&mut self, id: i32) {
+        self.stop(id);
+        self.nodes.remove(&id);
+        self.each_partition(|partition, _, _| drop(partition.replicas.remove(&id)));
     }
 
-    /// Makes a replica in sync the leader; `false` if it is not alive and in sync.
-    pub(crate) fn move_leader(&mut self, topic: &str, index: i32, to: i32) -> bool {
-        let alive = self.is_alive(to);
-        let Some(partition) = self.partition_mut(topic, index) else { return false };
-        let may_lead = alive && partition.state.isr.contains(&to);
-        if may_lead && partition.state.leader != Some(to) {
-            partition.state.lead(Some(to));
+    /// Makes a replica in sync the leader.
+    pub(crate) fn move_leader(&mut self, topic: &str, index: i32, to: i32) -> Result<(), CannotLead> {
+        let in_sync = self.partition(topic, index).is_some_and(|partition| partition.state.isr.contains(&to));
+        match in_sync {
+            true => self.elect(topic, index, to, false),
+            false => Err(CannotLead),
         }
-        may_lead
     }
 
-    fn falls_silent(&mut self, id: i32, condition: Condition, now: Now) {
-        let timeout = self.settings.broker.millis("broker.session.timeout.ms");
-        let at = super::later(now, timeout);
+    /// Makes any living replica the leader, and the only one in sync: what it does not have is lost.
+    pub(crate) fn elect_unclean(&mut self, topic: &str, index: i32, to: i32) -> Result<(), CannotLead> {
+        self.elect(topic, index, to, true)
+    }
+
+    fn elect(&mut self, topic: &str, index: i32, to: i32, unclean: bool) -> Result<(), CannotLead> {
+        let alive = self.is_alive(to);
+        let id = self.partition_id(topic, index).filter(|_| alive).ok_or(CannotLead)?;
+        let partition = self.partition_by_id(id).filter(|partition| partition.replicas.contains_key(&to));
+        let partition = partition.ok_or(CannotLead)?;
+        if partition.state.leader != Some(to) {
+            if unclean {
+                partition.state.isr = vec![to];
+            }
+            partition.lead(Some(to));
+            self.replicate(id);
+            self.changed = true;
+        }
+        Ok(())
+    }
+
+    /// How long what the leader has takes to come to a follower, or that it never comes.
+    pub(crate) fn set_lag(&mut self, id: PartitionId, broker: i32, lag: Duration) {
+        let Some(partition) = self.partition_by_id(id) else { return };
+        if let Some(replica) = partition.replicas.get_mut(&broker) {
+            (replica.lag, replica.due) = (lag, None);
+        }
+        self.replicate(id);
+    }
+
+    /// The leader takes a follower for out of sync, and it stays so until its lag is set anew.
+    pub(crate) fn shrink_isr(&mut self, id: PartitionId, broker: i32) {
+        let Some(partition) = self.partition_by_id(id) else { return };
+        if let Some(replica) = partition.replicas.get_mut(&broker) {
+            (replica.lag, replica.due) = (Duration::MAX, None);
+        }
+        partition.state.isr.retain(|replica| *replica != broker);
+        self.replicate(id);
+    }
+
+    fn falls_silent(&mut self, id: i32, condition: Condition) {
+        let at = later(self.now, self.settings.broker.millis("broker.session.timeout.ms"));
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.condition = condition;
         if node.alive && node.given_up_at.is_none() {
@@ -106,52 +162,67 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         (node.alive, node.given_up_at) = (false, None);
         self.choose_controller();
-        self.each_state(|state, cluster| state.lost(id, cluster));
+        self.each_partition(|partition, unclean, alive| partition.lost(id, unclean, alive));
+        self.replicate_all();
         self.changed = true;
     }
 
-    fn each_state(&mut self, mut change: impl FnMut(&mut State, &Situation)) {
-        let situation = Situation { alive: self.alive().collect() };
+    /// With each partition, whether it may be led by a replica out of sync, and the brokers that are alive.
+    fn each_partition(&mut self, mut change: impl FnMut(&mut Partition, bool, &[i32])) {
+        let alive: Vec<_> = self.alive().collect();
         for topic in self.topics.values_mut() {
             for partition in &mut topic.partitions {
-                change(&mut partition.state, &situation);
+                change(partition, topic.config.unclean_elections, &alive);
             }
         }
     }
 }
 
-/// What elections go by.
-struct Situation {
-    alive: Vec<i32>,
-}
-
-impl State {
+impl Partition {
     /// A broker is dead. The last replica in sync stays so: it alone has everything.
-    fn lost(&mut self, node: i32, now: &Situation) {
-        if self.isr.len() > 1 {
-            self.isr.retain(|replica| *replica != node);
+    fn lost(&mut self, node: i32, unclean: bool, alive: &[i32]) {
+        let state = &mut self.state;
+        if state.isr.len() > 1 {
+            state.isr.retain(|replica| *replica != node);
         }
-        if self.leader == Some(node) {
-            let next = self.isr.iter().copied().find(|replica| now.alive.contains(replica));
-            self.lead(next);
+        if state.leader != Some(node) {
+            return;
         }
+        let lives = |replica: &i32| alive.contains(replica);
+        let clean = state.isr.iter().copied().find(lives);
+        let any = || state.replicas.iter().copied().find(lives).filter(|_| unclean);
+        let next = clean.or_else(any);
+        if let (None, Some(next)) = (clean, next) {
+            state.isr = vec![next];
+        }
+        self.lead(next);
     }
 
     /// A broker is back.
-    fn returned(&mut self, node: i32, now: &Situation) {
-        if self.leader.is_none() && self.isr.contains(&node) {
-            self.lead(Some(node));
+    fn returned(&mut self, node: i32, unclean: bool) {
+        let state = &mut self.state;
+        if state.leader.is_some() {
+            return;
         }
-        if self.leader.is_some() && self.replicas.contains(&node) {
-            let in_sync = |replica: &&i32| {
-                self.isr.contains(replica) || **replica == node && now.alive.contains(replica)
-            };
-            self.isr = self.replicas.iter().filter(in_sync).copied().collect();
+        let in_sync = state.isr.contains(&node);
+        if !in_sync && unclean && state.replicas.contains(&node) {
+            state.isr = vec![node];
+        }
+        if state.isr.contains(&node) {
+            self.lead(Some(node));
         }
     }
 
+    /// An election.
     fn lead(&mut self, leader: Option<i32>) {
-        self.leader = leader;
-        self.leader_epoch += 1;
+        self.state.leader = leader;
+        self.state.leader_epoch += 1;
+        for replica in self.replicas.values_mut() {
+            (replica.fetched, replica.due, replica.behind_since) = (None, None, None);
+        }
+        if let Some(replica) = leader.and_then(|leader| self.replicas.get_mut(&leader)) {
+            replica.led_from = replica.log.end();
+            replica.log.begin_epoch(self.state.leader_epoch, replica.led_from);
+        }
     }
 }

@@ -7,10 +7,11 @@ use kwal_protocol::{
         DivergingEpoch, FetchLeader, FetchNodeEndpoint, FetchPartition, FetchPartitionResponse, FetchRequest,
         FetchResponse, FetchTopic, FetchTopicResponse, IsolationLevel,
     },
+    record::Batches,
 };
 use kwal_transport::HostPort;
 
-use super::{Arrival, Cluster, Partition, Serve, Served, TopicKey, Work, later};
+use super::{Arrival, Cluster, Exchange, Serve, Served, TopicKey, Work, later, replica::Replica};
 use crate::log::ReadLimit;
 
 impl Serve for FetchRequest {
@@ -45,10 +46,10 @@ impl Cluster {
         for topic in &request.topics {
             for asked in &topic.partitions {
                 match self.readable(topic, asked, arrival) {
-                    Ok(partition) => {
-                        let bytes =
-                            partition.log.bytes_from(asked.fetch_offset, limit(asked.partition_max_bytes));
-                        readable += bytes;
+                    Ok(replica) => {
+                        let end = end_for(replica, request.isolation_level);
+                        let enough = limit(asked.partition_max_bytes);
+                        readable += replica.log.bytes_between(asked.fetch_offset, end, enough);
                     }
                     Err(_) => return true,
                 }
@@ -63,19 +64,22 @@ impl Cluster {
         let mut responses = Vec::with_capacity(request.topics.len());
         for topic in &request.topics {
             let mut read = |asked: &FetchPartition| {
-                let partition = match self.readable(topic, asked, arrival) {
-                    Ok(partition) => partition,
+                let replica = match self.readable(topic, asked, arrival) {
+                    Ok(replica) => replica,
                     Err(refusal) => {
                         let current_leader = self.hint(topic, asked, &refusal, arrival);
                         return FetchPartitionResponse { current_leader, ..refusal.answer(asked) };
                     }
                 };
-                let limit =
-                    ReadLimit { bytes: limit(asked.partition_max_bytes).min(room), first_anyway: first };
-                let records = partition.log.read(asked.fetch_offset, limit);
+                let limit = ReadLimit {
+                    below: end_for(replica, request.isolation_level),
+                    bytes: limit(asked.partition_max_bytes).min(room),
+                    first_anyway: first,
+                };
+                let records = replica.log.read(asked.fetch_offset, limit);
                 room = room.saturating_sub(records.len());
                 first &= records.is_empty();
-                answer(asked, partition, request.isolation_level, records)
+                answer(asked, replica, request.isolation_level, records)
             };
             responses.push(FetchTopicResponse {
                 topic: topic.topic.clone(),
@@ -108,18 +112,22 @@ impl Cluster {
         FetchLeader { leader_id, leader_epoch }
     }
 
-    /// The partition, if it can be read at the offset asked for.
+    /// The replica, if it can be read at the offset asked for.
     fn readable(
         &mut self,
         topic: &FetchTopic,
         asked: &FetchPartition,
         arrival: &Arrival,
-    ) -> Result<&Partition, Refusal> {
-        let key = key(topic, arrival.exchange.version);
-        let node = arrival.exchange.from.node;
-        let led = self.led(node, key, asked.partition, asked.current_leader_epoch.max(-1));
-        let (_, partition) = led.map_err(Refusal::Code)?;
-        let log = &partition.log;
+    ) -> Result<&Replica, Refusal> {
+        let Exchange { version, from, .. } = arrival.exchange;
+        let (key, epoch) = (key(topic, version), asked.current_leader_epoch.max(-1));
+        // Followers are read from as well (KIP-392).
+        let found = match version >= FROM_FOLLOWERS {
+            true => self.found(from.node, key, asked.partition, epoch),
+            false => self.led(from.node, key, asked.partition, epoch),
+        };
+        let replica = &*found.map_err(Refusal::Code)?.replica;
+        let log = &replica.log;
         if asked.last_fetched_epoch >= 0 {
             match log.end_of_epoch(asked.last_fetched_epoch) {
                 None => return Err(Refusal::Code(ErrorCode::OFFSET_OUT_OF_RANGE)),
@@ -127,7 +135,8 @@ impl Cluster {
                     return Err(Refusal::Diverged {
                         epoch,
                         end_offset: end,
-                        high_watermark: log.end(),
+                        high_watermark: replica.high_watermark,
+                        last_stable: replica.last_stable(),
                         log_start: log.start(),
                     });
                 }
@@ -140,7 +149,15 @@ impl Cluster {
         if asked.partition_max_bytes < 0 {
             return Err(Refusal::Code(ErrorCode::UNKNOWN_SERVER_ERROR));
         }
-        Ok(partition)
+        Ok(replica)
+    }
+}
+
+/// Up to where a reader may read: all in sync have it, and if it asks for that no transaction is open before it.
+pub(super) fn end_for(replica: &Replica, isolation: IsolationLevel) -> i64 {
+    match isolation {
+        IsolationLevel::READ_COMMITTED => replica.last_stable(),
+        _ => replica.high_watermark,
     }
 }
 
@@ -152,6 +169,7 @@ enum Refusal {
         epoch: i32,
         end_offset: i64,
         high_watermark: i64,
+        last_stable: i64,
         log_start: i64,
     },
 }
@@ -160,19 +178,23 @@ impl Refusal {
     fn answer(self, asked: &FetchPartition) -> FetchPartitionResponse {
         match self {
             Self::Code(code) => refused(asked, code),
-            Self::Diverged { epoch, end_offset, high_watermark, log_start } => FetchPartitionResponse {
-                diverging_epoch: DivergingEpoch { epoch, end_offset },
-                high_watermark,
-                last_stable_offset: high_watermark,
-                log_start_offset: log_start,
-                ..refused(asked, ErrorCode::NONE)
-            },
+            Self::Diverged { epoch, end_offset, high_watermark, last_stable, log_start } => {
+                FetchPartitionResponse {
+                    diverging_epoch: DivergingEpoch { epoch, end_offset },
+                    high_watermark,
+                    last_stable_offset: last_stable,
+                    log_start_offset: log_start,
+                    ..refused(asked, ErrorCode::NONE)
+                }
+            }
         }
     }
 }
 
 /// The first version that has topics by id.
 const BY_ID: i16 = 13;
+/// The first version in which followers answer clients.
+const FROM_FOLLOWERS: i16 = 11;
 /// The first version that tells who leads instead (KIP-951).
 const HINTS: i16 = 16;
 /// `fetch.max.bytes` of a broker, its default.
@@ -225,17 +247,21 @@ fn check_session(request: &FetchRequest) -> Result<(), ErrorCode> {
 
 fn answer(
     asked: &FetchPartition,
-    partition: &Partition,
+    replica: &Replica,
     isolation: IsolationLevel,
     records: Bytes,
 ) -> FetchPartitionResponse {
+    let aborted = || {
+        let last = Batches::new(records.clone()).map_while(Result::ok).last();
+        let to = last.map_or(asked.fetch_offset, |batch| batch.next_offset());
+        replica.known.transactions.aborted(asked.fetch_offset, to)
+    };
     FetchPartitionResponse {
         partition_index: asked.partition,
-        high_watermark: partition.log.end(),
-        // No transaction is ever open here.
-        last_stable_offset: partition.log.end(),
-        log_start_offset: partition.log.start(),
-        aborted_transactions: (isolation == IsolationLevel::READ_COMMITTED).then(Vec::new),
+        high_watermark: replica.high_watermark,
+        last_stable_offset: replica.last_stable(),
+        log_start_offset: replica.log.start(),
+        aborted_transactions: (isolation == IsolationLevel::READ_COMMITTED).then(aborted),
         records: Some(records),
         ..FetchPartitionResponse::default()
     }

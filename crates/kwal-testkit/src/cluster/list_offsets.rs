@@ -1,13 +1,13 @@
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{
-        ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
-        ListOffsetsTopicResponse,
+        IsolationLevel, ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest,
+        ListOffsetsResponse, ListOffsetsTopicResponse,
     },
     record::{BatchError, NO_TIMESTAMP},
 };
 
-use super::{Arrival, Cluster, Serve, Served, TopicKey};
+use super::{Arrival, Cluster, Serve, Served, TopicKey, fetch::end_for};
 
 impl Serve for ListOffsetsRequest {
     fn refuse(&self, _: &Cluster, code: ErrorCode) -> ListOffsetsResponse {
@@ -15,18 +15,20 @@ impl Serve for ListOffsetsRequest {
     }
 
     fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<ListOffsetsResponse> {
-        Served::Reply(self.answer(|topic, partition| match cluster.look_up(topic, partition, arrival) {
-            Ok(found) => ListOffsetsPartitionResponse {
-                partition_index: partition.partition_index,
-                timestamp: found.timestamp,
-                offset: found.offset,
-                leader_epoch: match arrival.exchange.version >= TELLS_EPOCH {
-                    true => found.leader_epoch,
-                    false => -1,
+        Served::Reply(self.answer(|topic, partition| {
+            match cluster.look_up(topic, partition, self.isolation_level, arrival) {
+                Ok(found) => ListOffsetsPartitionResponse {
+                    partition_index: partition.partition_index,
+                    timestamp: found.timestamp,
+                    offset: found.offset,
+                    leader_epoch: match arrival.exchange.version >= TELLS_EPOCH {
+                        true => found.leader_epoch,
+                        false => -1,
+                    },
+                    ..ListOffsetsPartitionResponse::default()
                 },
-                ..ListOffsetsPartitionResponse::default()
-            },
-            Err(code) => refused(partition, code),
+                Err(code) => refused(partition, code),
+            }
         }))
     }
 }
@@ -63,25 +65,32 @@ impl Cluster {
         &mut self,
         topic: &str,
         asked: &ListOffsetsPartition,
+        isolation: IsolationLevel,
         arrival: &Arrival,
     ) -> Result<Found, ErrorCode> {
         let exchange = arrival.exchange;
         let key = TopicKey::Name(topic);
-        let (_, partition) =
-            self.led(exchange.from.node, key, asked.partition_index, asked.current_leader_epoch)?;
-        let log = &partition.log;
+        let led = self.led(exchange.from.node, key, asked.partition_index, asked.current_leader_epoch)?;
+        let (replica, log, leader_epoch) = (&*led.replica, &led.replica.log, led.state.leader_epoch);
+        let end = end_for(replica, isolation);
         let at = |offset: i64| Found {
             timestamp: NO_TIMESTAMP,
             offset,
             leader_epoch: log.epoch_at(offset).unwrap_or(-1),
         };
+        // After an election the high watermark may be too low for a while (KIP-207).
+        let settled = match replica.high_watermark < replica.led_from {
+            true if exchange.version >= WAITS_FOR_HIGH_WATERMARK => Err(ErrorCode::OFFSET_NOT_AVAILABLE),
+            true => Err(ErrorCode::LEADER_NOT_AVAILABLE),
+            false => Ok(()),
+        };
         let record = |found: Result<Option<(i64, i64)>, BatchError>| match found {
-            Ok(Some((timestamp, offset))) => Ok(Found { timestamp, ..at(offset) }),
-            Ok(None) => Ok(at(-1)),
+            Ok(Some((timestamp, offset))) if offset < end => Ok(Found { timestamp, ..at(offset) }),
+            Ok(_) => settled.map(|()| at(-1)),
             Err(_) => Err(ErrorCode::UNKNOWN_SERVER_ERROR),
         };
         match (asked.timestamp, exchange.version) {
-            (LATEST, _) => Ok(Found { leader_epoch: partition.state.leader_epoch, ..at(log.end()) }),
+            (LATEST, _) => settled.map(|()| Found { leader_epoch, ..at(end) }),
             // Nothing is ever moved to a remote storage, so all that is there is local and still to be moved.
             (EARLIEST, _) | (EARLIEST_LOCAL, 8..) | (EARLIEST_PENDING_UPLOAD, 11..) => Ok(at(log.start())),
             (LATEST_TIERED, 9..) => Ok(at(-1)),
@@ -92,6 +101,8 @@ impl Cluster {
     }
 }
 
+/// The first version in which there is a code for an offset that will be known soon.
+const WAITS_FOR_HIGH_WATERMARK: i16 = 5;
 /// The first version that tells leader epochs.
 const TELLS_EPOCH: i16 = 4;
 

@@ -137,7 +137,11 @@ impl Cluster {
             leader_id: state.leader.unwrap_or(-1),
             leader_epoch: state.leader_epoch,
             replica_nodes: state.replicas.clone(),
-            isr_nodes: state.isr.clone(),
+            // The last one in sync is told of apart, and not here (KIP-966).
+            isr_nodes: match state.leader.is_none() && self.settings.dialect.keeps_eligible() {
+                true => Vec::new(),
+                false => state.isr.clone(),
+            },
             offline_replicas: state.replicas.iter().copied().filter(|id| !self.is_alive(*id)).collect(),
         };
         Some(MetadataTopicResponse {

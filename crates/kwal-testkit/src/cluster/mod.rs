@@ -5,18 +5,22 @@
 
 mod api_versions;
 mod configs;
+mod coordinator;
 mod create_partitions;
 mod delete_records;
 mod describe_cluster;
+mod describe_producers;
 mod election;
 mod fetch;
-mod init_producer_id;
 mod list_offsets;
 mod metadata;
 mod node;
 mod offset_for_leader_epoch;
 mod partition;
 mod produce;
+mod quota;
+mod replica;
+mod replication;
 mod topics;
 
 use std::{
@@ -24,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use kwal_protocol::{
     api::{ApiKey, Body, Request, decode_request_header, encode_response},
     error::{DecodeError, EncodeError},
@@ -33,7 +37,8 @@ use kwal_protocol::{
         ApiVersionsRequest, ApiVersionsResponse, CreatePartitionsRequest, CreatePartitionsResponse,
         CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse,
         DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterRequest, DescribeClusterResponse,
-        DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FetchResponse,
+        DescribeConfigsRequest, DescribeConfigsResponse, DescribeProducersRequest, DescribeProducersResponse,
+        FetchRequest, FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse,
         IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, InitProducerIdRequest,
         InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
         OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse,
@@ -43,10 +48,16 @@ use kwal_protocol::{
 };
 
 pub use self::node::Connections;
-use self::{election::Event, node::Node, partition::TopicKey};
+use self::{
+    coordinator::Coordinators, delete_records::Deleting, election::Event, node::Node, partition::TopicKey,
+    produce::Appended, quota::Quotas,
+};
 pub(crate) use self::{
+    election::CannotLead,
     node::Connected,
-    partition::{Partition, Topic},
+    partition::{Partition, PartitionId, Topic},
+    quota::Kind as Limited,
+    replica::Replica,
 };
 use crate::{
     dialect::Dialect,
@@ -67,13 +78,18 @@ pub(crate) struct Cluster {
     cluster_id: Uuid,
     topics: BTreeMap<String, Topic>,
     names: BTreeMap<Uuid, String>,
-    next_producer_id: i64,
+    coordinators: Coordinators,
+    quotas: Quotas,
+    /// The ids of clients that quotas care for.
+    clients: Vec<String>,
     next_connection: u64,
     connections: Connections,
     requests: BTreeMap<ApiKey, u64>,
     random: fastrand::Rng,
     /// What time will bring: by its moment, and in the order it was planned.
     events: BTreeMap<(Instant, u64), Event>,
+    now: Now,
+    started_unix_ms: i64,
     next_event: u64,
     /// Something happened that a waiting request may have waited for.
     changed: bool,
@@ -179,8 +195,16 @@ struct Exchange {
     api: ApiKey,
     version: i16,
     correlation_id: i32,
+    /// Of its body, in bytes.
+    size: usize,
+    /// Its client's id, if quotas care.
+    client: Option<ClientId>,
     fault: Fault,
 }
+
+/// A client's id, by its place in [`Cluster::clients`].
+#[derive(Clone, Copy, Debug)]
+struct ClientId(usize);
 
 /// What is left to be done for a request that waits.
 #[derive(Debug)]
@@ -188,10 +212,12 @@ enum Work {
     /// Everything: its body has not been looked at.
     Arrived(Bytes),
     Fetch(FetchRequest),
+    Produce(Appended),
+    Delete(Deleting),
 }
 
 impl Cluster {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings, now: Now) -> Self {
         let mut random = settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         Self {
             cluster_id: id(&mut random),
@@ -202,13 +228,16 @@ impl Cluster {
             controller: -1,
             topics: BTreeMap::new(),
             names: BTreeMap::new(),
-            // As from the second block of a controller, so that it is told apart from a forgotten field.
-            next_producer_id: 1000,
+            coordinators: Coordinators::default(),
+            quotas: Quotas::default(),
+            clients: Vec::new(),
             next_connection: 1,
             connections: Connections::default(),
             requests: BTreeMap::new(),
             random,
             events: BTreeMap::new(),
+            now,
+            started_unix_ms: now.unix_ms,
             next_event: 0,
             changed: false,
             closed: false,
@@ -219,6 +248,7 @@ impl Cluster {
     ///
     /// It should be the only owner of the frame: what is appended is then not copied.
     pub(crate) fn handle(&mut self, from: Connected, now: Now, frame: Bytes) -> Answer {
+        self.advance(now);
         if !self.nodes.get(&from.node).is_some_and(|node| node.has(from)) {
             return Answer::Close(CloseReason::Ended);
         }
@@ -229,8 +259,9 @@ impl Cluster {
         drop(frame);
         let (api, version) = (header.request_api_key, header.request_api_version);
         self.count(from, api);
-        let mut exchange =
-            Exchange { from, api, version, correlation_id: header.correlation_id, fault: Fault::Pass };
+        let client = self.quotas.any().then(|| self.client(header.client_id.unwrap_or_default()));
+        let (correlation_id, size) = (header.correlation_id, body.len());
+        let mut exchange = Exchange { from, api, version, correlation_id, size, client, fault: Fault::Pass };
         if !self.settings.dialect.answers(api, version) {
             return match api {
                 ApiKey::API_VERSIONS => {
@@ -257,6 +288,7 @@ impl Cluster {
 
     /// Looks again at a request that waited.
     pub(crate) fn resume(&mut self, now: Now, waiting: Waiting) -> Answer {
+        self.advance(now);
         if !self.is_open(waiting.exchange.from) {
             return Answer::Close(CloseReason::Ended);
         }
@@ -265,6 +297,16 @@ impl Cluster {
             Work::Fetch(request) => {
                 let arrival = Arrival { now, exchange: waiting.exchange, until: Some(waiting.until) };
                 self.serve(arrival, request)
+            }
+            Work::Produce(appended) => {
+                let (exchange, until) = (waiting.exchange, waiting.until);
+                let served = self.acknowledge(appended, until);
+                self.answer::<ProduceRequest>(exchange, served, None)
+            }
+            Work::Delete(deleting) => {
+                let (exchange, until) = (waiting.exchange, waiting.until);
+                let served = self.deleted_everywhere(deleting, until);
+                self.answer::<DeleteRecordsRequest>(exchange, served, None)
             }
         }
     }
@@ -287,6 +329,50 @@ impl Cluster {
         self.requests.get(&api).copied().unwrap_or_default()
     }
 
+    /// Limits a client in bytes a second.
+    pub(crate) fn limit(&mut self, what: Limited, client: Option<&str>, bytes_per_second: Option<u64>) {
+        self.quotas.limit(what, client, bytes_per_second);
+        if !self.quotas.any() {
+            self.clients.clear();
+        }
+    }
+
+    /// When brokers last did what they do every so often, as a setting says; long ago if they have not done it yet.
+    fn looked_at(&self, setting: &str) -> i64 {
+        let every = self.settings.broker.number(setting).max(1);
+        match self.now.unix_ms.saturating_sub(self.started_unix_ms) / every {
+            ..=0 => i64::MIN,
+            times => self.started_unix_ms.saturating_add(times.saturating_mul(every)),
+        }
+    }
+
+    fn client(&mut self, id: String) -> ClientId {
+        let known = self.clients.iter().position(|known| *known == id);
+        ClientId(known.unwrap_or_else(|| {
+            self.clients.push(id);
+            self.clients.len() - 1
+        }))
+    }
+
+    /// The pause that an answer costs its client.
+    fn pause_after<B: Body>(&mut self, exchange: Exchange, response: &B) -> Duration {
+        match exchange.api {
+            ApiKey::PRODUCE => self.pause_for(Limited::Produce, exchange, exchange.size),
+            ApiKey::FETCH if exchange.client.is_some() => {
+                let encoded = encode_response(response, exchange.version, exchange.correlation_id);
+                let size = encoded.map_or(0, |frame| frame.remaining());
+                self.pause_for(Limited::Fetch, exchange, size)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn pause_for(&mut self, what: Limited, exchange: Exchange, bytes: usize) -> Duration {
+        let client = exchange.client.and_then(|ClientId(at)| self.clients.get(at));
+        let Some(client) = client else { return Duration::ZERO };
+        self.quotas.count(what, exchange.from.node, client, bytes, self.now.unix_ms)
+    }
+
     fn dispatch(&mut self, now: Now, mut exchange: Exchange, body: Bytes) -> Answer {
         if !self.controls(exchange.from.node) && is_for_controller(exchange.api) {
             exchange.fault = Fault::Error(ErrorCode::NOT_CONTROLLER);
@@ -306,6 +392,8 @@ impl Cluster {
             ApiKey::INCREMENTAL_ALTER_CONFIGS => self.read::<IncrementalAlterConfigsRequest>(arrival, body),
             ApiKey::DELETE_RECORDS => self.read::<DeleteRecordsRequest>(arrival, body),
             ApiKey::DESCRIBE_CLUSTER => self.read::<DescribeClusterRequest>(arrival, body),
+            ApiKey::DESCRIBE_PRODUCERS => self.read::<DescribeProducersRequest>(arrival, body),
+            ApiKey::FIND_COORDINATOR => self.read::<FindCoordinatorRequest>(arrival, body),
             ApiKey::OFFSET_FOR_LEADER_EPOCH => self.read::<OffsetForLeaderEpochRequest>(arrival, body),
             api => Answer::Close(CloseReason::Unsupported { api, version: exchange.version }),
         }
@@ -337,9 +425,29 @@ impl Cluster {
             Fault::ErrorAfter(code) => Some(request.refuse(self, code)),
             _ => None,
         };
-        match request.serve(self, &arrival) {
-            Served::Reply(response) => exchange.reply::<R>(instead.unwrap_or(response)),
-            Served::Silent { failed } => exchange.no_reply(failed || instead.is_some()),
+        let served = request.serve(self, &arrival);
+        self.answer::<R>(exchange, served, instead)
+    }
+
+    fn answer<R: Serve>(
+        &mut self,
+        exchange: Exchange,
+        served: Served<R::Response>,
+        instead: Option<R::Response>,
+    ) -> Answer {
+        match served {
+            Served::Reply(response) => {
+                let pause = self.pause_after(exchange, &response);
+                let response = match pause.is_zero() || exchange.api != ApiKey::FETCH {
+                    true => instead.unwrap_or(response),
+                    false => R::Response::default(),
+                };
+                exchange.reply_after::<R>(response, pause)
+            }
+            Served::Silent { failed } => {
+                let pause = self.pause_for(Limited::Produce, exchange, exchange.size);
+                exchange.no_reply(failed || instead.is_some(), pause)
+            }
             Served::Close(reason) => Answer::Close(reason),
             Served::Wait { until, work } => {
                 Answer::Wait(Waiting { until, heeds_changes: true, exchange, work })
@@ -381,18 +489,23 @@ struct Arrival {
 }
 
 impl Exchange {
-    fn reply<R: Serve>(self, mut response: R::Response) -> Answer {
+    fn reply<R: Serve>(self, response: R::Response) -> Answer {
+        self.reply_after::<R>(response, Duration::ZERO)
+    }
+
+    /// Answers; a `pause` for a quota follows the answer.
+    fn reply_after<R: Serve>(self, mut response: R::Response, pause: Duration) -> Answer {
         let mut correlation_id = self.correlation_id;
-        let (mut delay, mut mute) = (Duration::ZERO, Duration::ZERO);
+        let (mut delay, mut mute) = (Duration::ZERO, pause);
         match self.fault {
             Fault::LoseReply => return Answer::Close(CloseReason::Fault(self.fault)),
             Fault::WrongCorrelationId => correlation_id = correlation_id.wrapping_add(1),
             Fault::DelayReply(pause) => delay = pause,
-            Fault::Throttle(pause) => {
-                *response.throttle_time_ms() = i32::try_from(pause.as_millis()).unwrap_or(i32::MAX);
-                mute = pause;
-            }
+            Fault::Throttle(pause) => mute = mute.max(pause),
             _ => {}
+        }
+        if !mute.is_zero() {
+            *response.throttle_time_ms() = i32::try_from(mute.as_millis()).unwrap_or(i32::MAX);
         }
         match encode_response(&response, self.version, correlation_id) {
             Ok(frame) => Answer::Reply { frame, delay, mute },
@@ -400,12 +513,12 @@ impl Exchange {
         }
     }
 
-    fn no_reply(self, failed: bool) -> Answer {
+    fn no_reply(self, failed: bool, pause: Duration) -> Answer {
         match self.fault {
             Fault::LoseReply => Answer::Close(CloseReason::Fault(self.fault)),
             _ if failed => Answer::Close(CloseReason::AcksZero),
-            Fault::Throttle(mute) => Answer::Nothing { mute },
-            _ => Answer::Nothing { mute: Duration::ZERO },
+            Fault::Throttle(mute) => Answer::Nothing { mute: mute.max(pause) },
+            _ => Answer::Nothing { mute: pause },
         }
     }
 }
@@ -435,7 +548,9 @@ throttled!(
     DeleteTopicsResponse,
     DescribeClusterResponse,
     DescribeConfigsResponse,
+    DescribeProducersResponse,
     FetchResponse,
+    FindCoordinatorResponse,
     IncrementalAlterConfigsResponse,
     InitProducerIdResponse,
     ListOffsetsResponse,
@@ -457,6 +572,18 @@ fn id(random: &mut fastrand::Rng) -> Uuid {
     Uuid(bytes)
 }
 
+impl Now {
+    /// Another moment of the same clock.
+    fn at(self, monotonic: Instant) -> Self {
+        let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        let unix_ms = match monotonic.checked_duration_since(self.monotonic) {
+            Some(later) => self.unix_ms.saturating_add(millis(later)),
+            None => self.unix_ms.saturating_sub(millis(self.monotonic - monotonic)),
+        };
+        Self { monotonic, unix_ms }
+    }
+}
+
 /// A pause that no clock can count lasts for ever, which is as long as anybody waits.
 fn later(now: Now, pause: Duration) -> Instant {
     now.monotonic.checked_add(pause).unwrap_or_else(|| now.monotonic + FOR_EVER)
@@ -466,7 +593,6 @@ const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
 #[cfg(test)]
 mod tests {
-    use bytes::Buf;
     use kwal_protocol::{
         api::encode_request,
         messages::{CreatableTopic, ProducePartition, ProduceTopic},
@@ -478,7 +604,8 @@ mod tests {
 
     #[test]
     fn what_is_appended_stays_where_it_was_received() {
-        let mut cluster = Cluster::new(Settings::default());
+        let now = Now { monotonic: tokio::time::Instant::now().into_std(), unix_ms: 0 };
+        let mut cluster = Cluster::new(Settings::default(), now);
         cluster.register(1, HostPort::new("broker", 9092));
         let from = cluster.open(1).unwrap();
         let topic = CreatableTopic { num_partitions: 1, replication_factor: 1, ..CreatableTopic::default() };
@@ -494,9 +621,8 @@ mod tests {
         frame.advance(4);
         let frame = Bytes::from(frame.copy_to_bytes(frame.remaining()).to_vec());
         let received = frame.as_ptr_range();
-        let now = Now { monotonic: tokio::time::Instant::now().into_std(), unix_ms: 0 };
         assert!(matches!(cluster.handle(from, now, frame), Answer::Reply { .. }));
-        let stored = cluster.partition("wal", 0).unwrap().log.batches().next().unwrap();
+        let stored = cluster.partition("wal", 0).unwrap().authority().unwrap().log.batches().next().unwrap();
         assert!(received.contains(&stored.as_ptr()), "copied");
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Node {
     connections: Connections,
     pub(super) requests: BTreeMap<ApiKey, u64>,
     /// What it knows instead of what is, if it is kept from hearing of changes.
-    outdated: Option<View>,
+    pub(super) outdated: Option<View>,
 }
 
 /// How a broker's process does.
@@ -56,7 +56,7 @@ pub(crate) struct Connected {
 
 /// What a broker has heard of the cluster at some time.
 #[derive(Clone, Debug)]
-struct View {
+pub(super) struct View {
     nodes: BTreeMap<i32, HostPort>,
     topics: BTreeMap<String, (Uuid, Vec<State>)>,
 }
@@ -202,6 +202,7 @@ impl Cluster {
         if let Some(node) = self.nodes.get_mut(&node) {
             node.outdated = None;
         }
+        self.replicate_all();
         self.changed = true;
     }
 
@@ -239,6 +240,14 @@ impl Cluster {
     fn living(&self) -> BTreeMap<i32, HostPort> {
         let living = self.nodes.iter().filter(|(_, node)| node.alive);
         living.map(|(id, node)| (*id, node.advertised.clone())).collect()
+    }
+}
+
+impl View {
+    /// What is known of a partition of a topic of this name and id.
+    pub(super) fn state(&self, topic: &str, id: Uuid, index: usize) -> Option<&State> {
+        let (known, states) = self.topics.get(topic)?;
+        states.get(index).filter(|_| *known == id)
     }
 }
 

@@ -17,8 +17,8 @@ impl Serve for OffsetForLeaderEpochRequest {
         let node = arrival.exchange.from.node;
         Served::Reply(answer_each(&self, |topic, asked| {
             let key = TopicKey::Name(topic);
-            let (_, partition) = cluster.led(node, key, asked.partition, asked.current_leader_epoch)?;
-            Ok(partition.log.end_of_epoch(asked.leader_epoch).filter(|_| asked.leader_epoch >= 0))
+            let led = cluster.led(node, key, asked.partition, asked.current_leader_epoch)?;
+            Ok(led.replica.log.end_of_epoch(asked.leader_epoch).filter(|_| asked.leader_epoch >= 0))
         }))
     }
 }

@@ -1,10 +1,12 @@
 //! Topics, and their partitions as the controller sees them.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use kwal_protocol::{error_code::ErrorCode, record::BatchHeader, wire::Uuid};
 
-use super::Cluster;
-use crate::{log::Log, producers::Producers, topic_config::TopicConfig};
+use super::{Cluster, replica::Replica};
+use crate::{log::Log, topic_config::TopicConfig};
 
 /// A topic and its partitions.
 #[derive(Debug)]
@@ -14,12 +16,18 @@ pub(crate) struct Topic {
     pub(crate) partitions: Vec<Partition>,
 }
 
-/// A partition.
+/// A partition, with all copies of it.
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) state: State,
-    pub(crate) log: Log,
-    pub(crate) producers: Producers,
+    pub(super) replicas: BTreeMap<i32, Replica>,
+}
+
+impl Topic {
+    pub(super) fn partition_ids(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        let topic = self.id;
+        (0..self.partitions.len()).map(move |index| PartitionId { topic, index: index as i32 })
+    }
 }
 
 /// What the controller has decided about a partition.
@@ -33,6 +41,22 @@ pub(crate) struct State {
     pub(crate) replicas: Vec<i32>,
     /// The replicas in sync, in the order of all.
     pub(crate) isr: Vec<i32>,
+}
+
+/// Which partition, of which life of its topic.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct PartitionId {
+    pub(super) topic: Uuid,
+    pub(super) index: i32,
+}
+
+/// A replica at a broker, as a request finds it.
+pub(super) struct Found<'a> {
+    pub(super) id: PartitionId,
+    pub(super) config: &'a TopicConfig,
+    /// As the broker knows it.
+    pub(super) state: &'a State,
+    pub(super) replica: &'a mut Replica,
 }
 
 /// How a request names a topic: by name, or by id in later versions.
@@ -55,10 +79,28 @@ impl Cluster {
         self.topics.get(topic)?.partitions.get(usize::try_from(index).ok()?)
     }
 
-    /// To be changed from outside: waiting requests will look again.
-    pub(crate) fn partition_mut(&mut self, topic: &str, index: i32) -> Option<&mut Partition> {
+    /// Changes a partition from outside.
+    pub(crate) fn change<T>(
+        &mut self,
+        topic: &str,
+        index: i32,
+        change: impl FnOnce(&mut Partition) -> T,
+    ) -> Option<T> {
+        let id = self.partition_id(topic, index)?;
+        let changed = change(self.partition_by_id(id)?);
+        self.replicate(id);
         self.changed = true;
-        self.topics.get_mut(topic)?.partitions.get_mut(usize::try_from(index).ok()?)
+        Some(changed)
+    }
+
+    pub(super) fn partition_by_id(&mut self, id: PartitionId) -> Option<&mut Partition> {
+        let name = self.names.get(&id.topic)?;
+        self.topics.get_mut(name)?.partitions.get_mut(usize::try_from(id.index).ok()?)
+    }
+
+    pub(crate) fn partition_id(&self, topic: &str, index: i32) -> Option<PartitionId> {
+        self.partition(topic, index)?;
+        Some(PartitionId { topic: self.topics.get(topic)?.id, index })
     }
 
     /// A partition that begins, led by the first of its replicas that is alive.
@@ -70,58 +112,93 @@ impl Cluster {
             replicas: replicas.to_vec(),
             isr: if isr.is_empty() { replicas.to_vec() } else { isr },
         };
-        Partition { state, log: Log::new(FIRST_EPOCH), producers: Producers::default() }
+        let empty = |id: &i32| (*id, Replica { log: Log::new(FIRST_EPOCH), ..Replica::default() });
+        Partition { replicas: replicas.iter().map(empty).collect(), state }
     }
 
-    /// A partition that `node` leads, for a client that knows the leader epoch `epoch` (−1 for none).
-    pub(super) fn led(
+    /// The replica of a partition at `node`, for a client that knows the leader epoch `epoch` (−1 for none).
+    pub(super) fn found(
         &mut self,
         node: i32,
         topic: TopicKey<'_>,
         index: i32,
         epoch: i32,
-    ) -> Result<(&TopicConfig, &mut Partition), ErrorCode> {
+    ) -> Result<Found<'_>, ErrorCode> {
         let (name, unknown) = match topic {
             TopicKey::Name(name) => (Some(name), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
             TopicKey::Id(id) => (self.names.get(&id).map(String::as_str), ErrorCode::UNKNOWN_TOPIC_ID),
         };
-        let topic = name.and_then(|name| self.topics.get_mut(name)).ok_or(unknown)?;
-        let partition = usize::try_from(index).ok().and_then(|index| topic.partitions.get_mut(index));
-        let partition = partition.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-        // Whoever has no replica looks no further (Kafka: only a replica knows epochs to compare with).
-        let state = &partition.state;
-        if !state.replicas.contains(&node) {
-            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
-        }
+        let name = name.ok_or(unknown)?;
+        let outdated = self.nodes.get(&node).and_then(|node| node.outdated.as_ref());
+        let topic = self.topics.get_mut(name).ok_or(unknown)?;
+        let at = usize::try_from(index).map_err(|_| ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        let partition = topic.partitions.get_mut(at).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        let state = match outdated {
+            Some(view) => view.state(name, topic.id, at).ok_or(unknown)?,
+            None => &partition.state,
+        };
+        // Whoever has no replica looks no further: it knows no epoch to compare with.
+        let replica = partition.replicas.get_mut(&node).ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
         match epoch {
             -1 => {}
             older if older < state.leader_epoch => return Err(ErrorCode::FENCED_LEADER_EPOCH),
             newer if newer > state.leader_epoch => return Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
             _ => {}
         }
-        if state.leader != Some(node) {
-            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
-        }
-        Ok((&topic.config, partition))
+        Ok(Found { id: PartitionId { topic: topic.id, index }, config: &topic.config, state, replica })
     }
 
-    /// Who leads a partition as far as `node` knows, and the leader epoch; for those that asked the wrong one (KIP-951).
+    /// The same at the leader, or what `node` takes for it.
+    pub(super) fn led(
+        &mut self,
+        node: i32,
+        topic: TopicKey<'_>,
+        index: i32,
+        epoch: i32,
+    ) -> Result<Found<'_>, ErrorCode> {
+        match self.found(node, topic, index, epoch) {
+            Ok(found) if found.state.leader != Some(node) => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            found => found,
+        }
+    }
+
+    /// Who leads a partition as far as `node` knows, −1 for nobody, and the leader epoch; for those that asked the wrong one (KIP-951).
     pub(super) fn known_leader(&self, node: i32, topic: TopicKey<'_>, index: i32) -> Option<(i32, i32)> {
         let name = match topic {
             TopicKey::Name(name) => name,
             TopicKey::Id(id) => self.names.get(&id)?,
         };
         let state = self.states(node, name)?.1.into_iter().nth(usize::try_from(index).ok()?)?;
-        Some((state.leader?, state.leader_epoch))
+        Some((state.leader.unwrap_or(-1), state.leader_epoch))
     }
 }
 
 impl Partition {
+    /// The copy that counts: the leader's, or where there is none that of the replica that would lead.
+    pub(crate) fn authority(&self) -> Option<&Replica> {
+        let id = self.state.leader.or_else(|| self.state.isr.first().copied())?;
+        self.replicas.get(&id)
+    }
+
+    pub(crate) fn authority_mut(&mut self) -> Option<&mut Replica> {
+        let id = self.state.leader.or_else(|| self.state.isr.first().copied())?;
+        self.replicas.get_mut(&id)
+    }
+
+    pub(crate) fn replica(&self, broker: i32) -> Option<&Replica> {
+        self.replicas.get(&broker)
+    }
+
+    pub(crate) fn replicas_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
+        self.replicas.values_mut()
+    }
+
     /// Appends a batch as it is, `gap` offsets behind the end, without any check.
-    pub(crate) fn place(&mut self, batch: Bytes, header: &BatchHeader, gap: i64) {
-        let base_offset = self.log.end() + gap;
+    pub(crate) fn place(&mut self, batch: Bytes, header: &BatchHeader, gap: i64, now: i64) {
         let partition_leader_epoch = self.state.leader_epoch;
-        self.log.append(batch, &BatchHeader { base_offset, partition_leader_epoch, ..*header });
+        let Some(replica) = self.authority_mut() else { return };
+        let base_offset = replica.log.end() + gap;
+        replica.append(batch, &BatchHeader { base_offset, partition_leader_epoch, ..*header }, now);
     }
 }
 

@@ -1,4 +1,7 @@
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use kwal_protocol::{
@@ -11,8 +14,12 @@ use kwal_protocol::{
 };
 use kwal_transport::HostPort;
 
-use super::{Arrival, CloseReason, Cluster, Exchange, Now, Partition, Serve, Served, TopicKey};
-use crate::{log::MAX_UNCOMPRESSED, topic_config::TopicConfig};
+use super::{
+    Arrival, CloseReason, Cluster, Connected, Exchange, Now, Serve, Served, TopicKey, Work, later,
+    partition::{Found, PartitionId},
+    replica::Replica,
+};
+use crate::{fault::Fault, log::MAX_UNCOMPRESSED, producers::Expiry, topic_config::TopicConfig};
 
 impl Serve for ProduceRequest {
     fn refuse(&self, _: &Cluster, code: ErrorCode) -> ProduceResponse {
@@ -42,18 +49,25 @@ impl Serve for ProduceRequest {
                 _ => Served::Reply(self.refuse(cluster, code)),
             };
         }
-        let mut failed = false;
-        let topics = self.topic_data.into_iter().map(|topic| {
+        let instead = match arrival.exchange.fault {
+            Fault::ErrorAfter(code) => Some(self.refuse(cluster, code)),
+            _ => None,
+        };
+        let timeout = Duration::from_millis(u64::try_from(self.timeout_ms).unwrap_or_default());
+        let (mut failed, mut waits) = (false, Vec::new());
+        let topics = self.topic_data.into_iter().enumerate().map(|(at, topic)| {
             let key = match by_id {
                 true => TopicKey::Id(topic.topic_id),
                 false => TopicKey::Name(&topic.name),
             };
-            let partitions = topic.partition_data.into_iter().map(|data| {
+            let partitions = topic.partition_data.into_iter().enumerate().map(|(part, data)| {
                 let index = data.index;
                 let records = data.records.map(|records| records.into_bytes()).unwrap_or_default();
-                let call = Append { key, index, records, acks };
-                match cluster.append(call, arrival) {
-                    Ok(appended) => appended,
+                match cluster.append(Append { key, index, records, acks }, arrival) {
+                    Ok((response, place)) => {
+                        waits.push(Wait { at: (at, part), ..place });
+                        response
+                    }
                     Err(refusal) => {
                         failed = true;
                         let moved = refusal.code == ErrorCode::NOT_LEADER_OR_FOLLOWER && version >= HINTS;
@@ -67,12 +81,92 @@ impl Serve for ProduceRequest {
             let partition_responses = partitions.collect();
             ProduceTopicResponse { name: topic.name, topic_id: topic.topic_id, partition_responses }
         });
-        let responses: Vec<_> = topics.collect();
-        if acks == 0 {
-            return Served::Silent { failed };
+        let responses = topics.collect();
+        match acks {
+            0 => return Served::Silent { failed },
+            -1 => {}
+            _ => waits.clear(),
         }
-        let node_endpoints = endpoints(cluster, from.node, &responses);
-        Served::Reply(ProduceResponse { responses, node_endpoints, ..ProduceResponse::default() })
+        let appended = Appended {
+            response: ProduceResponse { responses, ..Default::default() },
+            waits,
+            from,
+            version,
+            instead,
+        };
+        cluster.acknowledge(appended, later(arrival.now, timeout))
+    }
+}
+
+/// What was appended and is to be acknowledged when all in sync have it.
+#[derive(Debug)]
+pub(super) struct Appended {
+    response: ProduceResponse,
+    waits: Vec<Wait>,
+    from: Connected,
+    version: i16,
+    /// What is answered in the end, whatever came of it.
+    instead: Option<ProduceResponse>,
+}
+
+/// A batch that is to be acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    /// Which topic and which partition of the answer it is.
+    at: (usize, usize),
+    id: PartitionId,
+    leader_epoch: i32,
+    /// The high watermark that says that all in sync have it.
+    end: i64,
+}
+
+impl Cluster {
+    /// Answers what was appended, if everything can be told by now.
+    pub(super) fn acknowledge(&mut self, appended: Appended, until: Instant) -> Served<ProduceResponse> {
+        let Appended { mut response, mut waits, from, version, instead } = appended;
+        let over = self.now.monotonic >= until;
+        waits.retain(|wait| {
+            let code = match self.look_whether_all_have(from.node, wait) {
+                None if over => ErrorCode::REQUEST_TIMED_OUT,
+                None => return true,
+                Some(code) => code,
+            };
+            let (topic, partition) = wait.at;
+            let answer = &mut response.responses[topic].partition_responses[partition];
+            if code.is_error() {
+                // The offset is told all the same.
+                (answer.error_code, answer.error_message) = (code, code.text().map(str::to_owned));
+            }
+            if code == ErrorCode::NOT_LEADER_OR_FOLLOWER && version >= HINTS {
+                let key = TopicKey::Id(wait.id.topic);
+                let (leader_id, leader_epoch) =
+                    self.known_leader(from.node, key, wait.id.index).unwrap_or((-1, -1));
+                answer.current_leader = ProduceLeader { leader_id, leader_epoch };
+            }
+            false
+        });
+        if !waits.is_empty() {
+            let work = Work::Produce(Appended { response, waits, from, version, instead });
+            return Served::Wait { until, work };
+        }
+        response.node_endpoints = endpoints(self, from.node, &response.responses);
+        Served::Reply(instead.unwrap_or(response))
+    }
+
+    /// `None` while not all in sync have a batch.
+    fn look_whether_all_have(&mut self, node: i32, wait: &Wait) -> Option<ErrorCode> {
+        let Wait { id, leader_epoch, end, .. } = *wait;
+        let waits_for_min_isr = self.settings.dialect.waits_for_min_isr();
+        match self.led(node, TopicKey::Id(id.topic), id.index, -1) {
+            Err(ErrorCode::UNKNOWN_TOPIC_ID) => Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+            Err(code) => Some(code),
+            Ok(found) if found.state.leader_epoch != leader_epoch => Some(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            Ok(found) if found.replica.high_watermark < end => None,
+            Ok(found) => match found.state.isr.len() < found.min_isr(waits_for_min_isr) {
+                true => Some(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND),
+                false => Some(ErrorCode::NONE),
+            },
+        }
     }
 }
 
@@ -137,55 +231,104 @@ impl Refusal {
 
 impl Cluster {
     /// Appends one batch, unless it is there already or is refused.
-    fn append(&mut self, call: Append<'_>, arrival: &Arrival) -> Result<ProducePartitionResponse, Refusal> {
+    fn append(
+        &mut self,
+        call: Append<'_>,
+        arrival: &Arrival,
+    ) -> Result<(ProducePartitionResponse, Wait), Refusal> {
         let Append { key, index, records, acks } = call;
-        let version = arrival.exchange.version;
-        let led = self.led(arrival.exchange.from.node, key, index, -1);
-        let (config, partition) = led.map_err(|code| Refusal::new(code, None))?;
+        let Exchange { version, from, .. } = arrival.exchange;
+        let (now, expiry) = (arrival.now, self.producer_expiry());
+        let waits_for_min_isr = self.settings.dialect.waits_for_min_isr();
+        let found = self.led(from.node, key, index, -1).map_err(|code| Refusal::new(code, None))?;
+        let config = found.config;
         let batch = sole_batch(records, config, version)?;
         let header = *batch.header();
         if !matches!(acks, -1..=1) {
             return Err(Refusal::saying(ErrorCode::INVALID_REQUIRED_ACKS, format!("acks = {acks}")));
         }
         if header.is_transactional() {
-            // As Kafka answers where no transaction is under way.
-            let message = "there are no transactions here";
-            return Err(Refusal::saying(ErrorCode::NOT_ENOUGH_REPLICAS, message));
+            // As Kafka answers where no transaction is under way (KIP-890).
+            let code = match version >= VERIFIES {
+                true => ErrorCode::TRANSACTION_ABORTABLE,
+                false => ErrorCode::NOT_ENOUGH_REPLICAS,
+            };
+            return Err(Refusal::saying(code, "there are no transactions here"));
         }
-        let known = check_header(&header).and_then(|()| check_records(&batch, config, arrival.now)).and_then(
+        let (in_sync, needed) = (found.state.isr.len(), found.min_isr(waits_for_min_isr));
+        if acks == -1 && in_sync < needed {
+            let message = format!("{in_sync} in sync, and min.insync.replicas is {needed}");
+            let log_start = found.replica.log.start();
+            return Err(Refusal { log_start, ..Refusal::saying(ErrorCode::NOT_ENOUGH_REPLICAS, message) });
+        }
+        let known = &mut found.replica.known;
+        known.producers.expire(expiry, |id| known.transactions.begun_at(id).is_some());
+        let known = check_header(&header).and_then(|()| check_records(&batch, config, now)).and_then(
             |max_timestamp| match header.producer_id {
                 NO_PRODUCER => Ok((None, max_timestamp)),
-                _ => match partition.producers.check(&header) {
+                _ => match known.producers.check(&header) {
                     Ok(known) => Ok((known, max_timestamp)),
                     Err((code, message)) => Err(Refusal::saying(code, message)),
                 },
             },
         );
-        let log_start_offset = partition.log.start();
+        let log_start_offset = found.replica.log.start();
         let (known, max_timestamp) =
             known.map_err(|refusal| Refusal { log_start: log_start_offset, ..refusal })?;
-        let append_time = config.log_append_time.then_some(arrival.now.unix_ms);
-        let (base_offset, log_append_time) = match known {
-            Some(appended) => (appended.first_offset, Some(appended.timestamp)),
-            None => (place(partition, batch, append_time, max_timestamp), append_time),
+        let append_time = config.log_append_time.then_some(now.unix_ms);
+        let (id, leader_epoch, sole) = (found.id, found.state.leader_epoch, found.state.isr == [from.node]);
+        let (base_offset, log_append_time, end) = match known {
+            Some(appended) => (appended.first_offset, Some(appended.timestamp), appended.last_offset + 1),
+            None => {
+                let base_offset = place(found.replica, batch, leader_epoch, append_time, max_timestamp, now);
+                let end = found.replica.log.end();
+                if sole && needed <= 1 {
+                    // Also of one that leads only in its own belief.
+                    found.replica.high_watermark = end;
+                }
+                self.changed = true;
+                self.replicate(id);
+                (base_offset, append_time, end)
+            }
         };
-        self.changed |= known.is_none();
-        Ok(ProducePartitionResponse {
+        let response = ProducePartitionResponse {
             index,
             base_offset,
             log_append_time_ms: log_append_time.unwrap_or(NO_TIMESTAMP),
             log_start_offset,
             ..ProducePartitionResponse::default()
-        })
+        };
+        Ok((response, Wait { at: (0, 0), id, leader_epoch, end }))
+    }
+
+    /// When producers are forgotten.
+    pub(super) fn producer_expiry(&self) -> Expiry {
+        let broker = &self.settings.broker;
+        Expiry {
+            looked_at: self.looked_at("producer.id.expiration.check.interval.ms"),
+            after_ms: broker.number("producer.id.expiration.ms"),
+        }
+    }
+}
+
+impl Found<'_> {
+    /// How many in sync an append needs that all are to have.
+    fn min_isr(&self, capped: bool) -> usize {
+        match capped {
+            true => self.config.min_isr.min(self.state.replicas.len()),
+            false => self.config.min_isr,
+        }
     }
 }
 
 /// Appends a batch that has passed all checks, with the times that the log is to have.
 fn place(
-    partition: &mut Partition,
+    replica: &mut Replica,
     batch: Batch,
+    partition_leader_epoch: i32,
     log_append_time: Option<i64>,
     max_timestamp: Option<i64>,
+    now: Now,
 ) -> i64 {
     let (original, bytes) = (*batch.header(), batch.bytes().clone());
     // The log changes the bytes in place if it is the only one that has them.
@@ -194,18 +337,15 @@ fn place(
         Some(_) => BatchHeader::LOG_APPEND_TIME,
         None => 0,
     };
-    let base_offset = partition.log.end();
+    let base_offset = replica.log.end();
     let header = BatchHeader {
         base_offset,
-        partition_leader_epoch: partition.state.leader_epoch,
+        partition_leader_epoch,
         attributes: original.attributes & !BatchHeader::LOG_APPEND_TIME | time_kind,
         max_timestamp: log_append_time.or(max_timestamp).unwrap_or(original.max_timestamp),
         ..original
     };
-    partition.log.append(bytes, &header);
-    if header.producer_id != NO_PRODUCER {
-        partition.producers.note(&header, base_offset, header.max_timestamp);
-    }
+    replica.append(bytes, &header, now.unix_ms);
     base_offset
 }
 
@@ -213,6 +353,8 @@ fn place(
 const BY_ID: i16 = 13;
 /// The first version that tells who leads instead (KIP-951).
 const HINTS: i16 = 10;
+/// The first version in which transactions are verified (KIP-890).
+const VERIFIES: i16 = 11;
 /// The first version that takes zstd (KIP-110).
 const TAKES_ZSTD: i16 = 7;
 /// Where the magic is in a batch, as in every older format.

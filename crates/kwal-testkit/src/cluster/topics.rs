@@ -128,6 +128,19 @@ impl Cluster {
         Some(topic.id)
     }
 
+    /// Deletes a topic and makes it again as it was, but empty and of another id, which it answers.
+    pub(crate) fn recreate_topic(&mut self, name: &str) -> Option<Uuid> {
+        let Topic { id: old, config, partitions } = self.topics.remove(name)?;
+        self.names.remove(&old);
+        let id = id(&mut self.random);
+        let again = partitions.iter().map(|partition| self.new_partition(&partition.state.replicas));
+        let partitions = again.collect();
+        self.names.insert(id, name.to_owned());
+        self.topics.insert(name.to_owned(), Topic { id, config, partitions });
+        self.changed = true;
+        Some(id)
+    }
+
     /// Makes a topic for a test.
     pub(crate) fn create_simply(&mut self, topic: &CreatableTopic) -> Result<Uuid, Refusal> {
         self.create_topic(topic).map(|(id, _)| id)

@@ -1,7 +1,12 @@
 //! What a test does to brokers and leaders.
 
+use std::time::Duration;
+
 use super::EmbeddedCluster;
-use crate::{Error, cluster::Cluster};
+use crate::{
+    Error,
+    cluster::{CannotLead, Cluster, PartitionId},
+};
 
 /// Brokers.
 impl EmbeddedCluster {
@@ -40,8 +45,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownBroker`].
     pub fn kill(&self, broker: i32) -> Result<(), Error> {
-        let now = self.shared.now();
-        self.act(broker, |cluster| cluster.kill(broker, now))?;
+        self.act(broker, |cluster| cluster.kill(broker))?;
         self.doors.close(broker);
         Ok(())
     }
@@ -78,8 +82,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownBroker`].
     pub fn pause(&self, broker: i32) -> Result<(), Error> {
-        let now = self.shared.now();
-        self.act(broker, |cluster| cluster.pause(broker, now))
+        self.act(broker, |cluster| cluster.pause(broker))
     }
 
     /// Lets a paused broker go on.
@@ -192,10 +195,63 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`]; [`Error::CannotLead`] if the broker is not alive and in sync.
     pub fn move_leader(&self, topic: &str, partition: i32, to: i32) -> Result<(), Error> {
+        self.elect(topic, partition, to, |cluster| cluster.move_leader(topic, partition, to))
+    }
+
+    /// Makes any replica the leader and the only one in sync, as an unclean election does: what it does not have is lost, and
+    /// cut off from the others' logs. Does nothing if it leads already.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`]; [`Error::CannotLead`] if the broker is not alive or has no replica.
+    pub fn elect_unclean(&self, topic: &str, partition: i32, to: i32) -> Result<(), Error> {
+        self.elect(topic, partition, to, |cluster| cluster.elect_unclean(topic, partition, to))
+    }
+
+    fn elect(
+        &self,
+        topic: &str,
+        partition: i32,
+        to: i32,
+        elect: impl FnOnce(&mut Cluster) -> Result<(), CannotLead>,
+    ) -> Result<(), Error> {
         self.look(topic, partition, |_| ())?;
-        match self.shared.with(|cluster| cluster.move_leader(topic, partition, to)) {
-            true => Ok(()),
-            false => Err(Error::CannotLead { broker: to }),
+        self.shared.with(elect).map_err(|CannotLead| Error::CannotLead { broker: to })
+    }
+
+    /// How long it takes until a follower has what the leader has, and then again until it knows that all have it.
+    /// [`Duration::ZERO`], the default, is at once; with [`Duration::MAX`] it fetches nothing any more, and is out of sync after
+    /// `replica.lag.time.max.ms` (30 s).
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`], also if the broker has no replica.
+    pub fn set_lag(&self, topic: &str, partition: i32, broker: i32, lag: Duration) -> Result<(), Error> {
+        self.at_replica(topic, partition, broker, |cluster, id| cluster.set_lag(id, broker, lag))
+    }
+
+    /// Takes a follower out of sync, and it fetches nothing until its [lag](Self::set_lag) is set anew.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`], also if the broker has no replica; [`Error::Leads`] if it leads.
+    pub fn shrink_isr(&self, topic: &str, partition: i32, broker: i32) -> Result<(), Error> {
+        if self.leader(topic, partition)? == Some(broker) {
+            return Err(Error::Leads { broker });
         }
+        self.at_replica(topic, partition, broker, |cluster, id| cluster.shrink_isr(id, broker))
+    }
+
+    fn at_replica(
+        &self,
+        topic: &str,
+        partition: i32,
+        broker: i32,
+        act: impl FnOnce(&mut Cluster, PartitionId),
+    ) -> Result<(), Error> {
+        self.look_at_replica(broker, topic, partition, |_| ())?;
+        self.shared.with(|cluster| {
+            if let Some(id) = cluster.partition_id(topic, partition) {
+                act(cluster, id);
+            }
+        });
+        Ok(())
     }
 }

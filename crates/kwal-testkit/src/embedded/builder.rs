@@ -212,7 +212,8 @@ impl EmbeddedClusterBuilder {
         for (name, value) in replicas.into_iter().chain(given) {
             settings.broker.set(name, value).map_err(|message| Error::Setting { message })?;
         }
-        let mut cluster = Cluster::new(settings);
+        let clock = Clock::new(self.started_unix_ms.unwrap_or_else(system_time_ms));
+        let mut cluster = Cluster::new(settings, clock.now());
         let mut listening = Vec::new();
         for broker in 1..=self.brokers {
             let acceptor = ground.listen(broker, &runtime)?;
@@ -224,7 +225,6 @@ impl EmbeddedClusterBuilder {
         for topic in &self.topics {
             create(&mut cluster, topic)?;
         }
-        let clock = Clock::new(self.started_unix_ms.unwrap_or_else(system_time_ms));
         let shared = Arc::new(Shared::new(cluster, clock, self.max_frame_len));
         let doors = Doors::default();
         for (broker, address, acceptor) in listening {

@@ -13,6 +13,7 @@ use tokio::{runtime::Handle, task::JoinHandle};
 pub use self::builder::EmbeddedClusterBuilder;
 use crate::{
     Connections, Error, Fault,
+    cluster::Limited,
     listen::{Doors, Ground},
     serve::Shared,
 };
@@ -104,6 +105,29 @@ impl EmbeddedCluster {
     /// counts as one.
     pub fn faults_left(&self) -> usize {
         self.shared.with(|cluster| cluster.faults.left())
+    }
+
+    /// Limits how many bytes a second each broker takes from a client (`producer_byte_rate`), by its client id, or with `None`
+    /// from each that has no limit of its own; `None` bytes lift a limit. As in Kafka, what is too much is carried out, its
+    /// answer names a pause, and nothing more is read from the connection until that is over (KIP-219).
+    pub fn limit_produce(&self, client_id: Option<&str>, bytes_per_second: Option<u64>) {
+        self.shared.with(|cluster| cluster.limit(Limited::Produce, client_id, bytes_per_second));
+    }
+
+    /// The same for what a client fetches (`consumer_byte_rate`); a fetch that is too much is answered without records.
+    pub fn limit_fetch(&self, client_id: Option<&str>, bytes_per_second: Option<u64>) {
+        self.shared.with(|cluster| cluster.limit(Limited::Fetch, client_id, bytes_per_second));
+    }
+
+    /// Forgets the producer id and epoch of a transactional id, as the coordinator does after `transactional.id.expiration.ms`;
+    /// `false` if it knew none.
+    pub fn forget_transactional_id(&self, name: &str) -> bool {
+        self.shared.with(|cluster| cluster.forget_name(name))
+    }
+
+    /// The broker that coordinates a transactional id, if one lives that could.
+    pub fn coordinator(&self, name: &str) -> Option<i32> {
+        self.shared.with(|cluster| cluster.coordinator(name))
     }
 
     /// How many requests of an API have arrived at any broker, whatever became of them.

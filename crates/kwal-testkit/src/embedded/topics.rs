@@ -1,16 +1,18 @@
 //! What a test sees of topics and logs, and does to them.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use kwal_protocol::{
     messages::{CreatableAssignment, CreatableConfig, CreatableTopic},
-    record::{Batch, Batches, OwnedRecord},
+    record::{Batch, BatchHeader, Batches, EndTransaction, OwnedRecord, RawBatch, RawRecord},
     wire::Uuid,
 };
 
 use super::EmbeddedCluster;
 use crate::{
     Error,
-    cluster::{Cluster, Partition},
+    cluster::{Cluster, Partition, Replica},
     log::MAX_UNCOMPRESSED,
 };
 
@@ -60,30 +62,47 @@ impl EmbeddedCluster {
         self.shared.with(|cluster| cluster.topic(name).map(|topic| topic.id))
     }
 
-    /// All batches of a partition as they lie in its log, control batches included.
+    /// Deletes a topic and makes it again as it was, empty; answers its new id.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`].
+    pub fn recreate_topic(&self, name: &str) -> Result<Uuid, Error> {
+        self.shared.with(|cluster| cluster.recreate_topic(name)).ok_or_else(|| unknown(name, 0))
+    }
+
+    /// All batches of a partition as they lie in its leader's log, control batches included, also those that not all in sync
+    /// have yet. Without a leader, it is the log of the replica that would lead.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn log(&self, topic: &str, partition: i32) -> Result<Vec<Batch>, Error> {
-        let batches: Vec<_> = self.look(topic, partition, |found| found.log.batches().collect())?;
-        batches.into_iter().flat_map(Batches::new).map(|batch| Ok(batch?)).collect()
+        batches(self.look_at_log(topic, partition, |replica| replica.log.batches().collect())?)
     }
 
-    /// All records of a partition, without those of control batches.
+    /// All records of a partition in its leader's log, without those of control batches.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`]; [`Error::Batch`] if the codec of a batch is not built in, or it was
     /// [placed](Self::place) and is malformed.
     pub fn records(&self, topic: &str, partition: i32) -> Result<Vec<OwnedRecord>, Error> {
         let start = self.start_offset(topic, partition)?;
-        let mut records = Vec::new();
-        for batch in self.log(topic, partition)?.iter().filter(|batch| !batch.is_control()) {
-            for record in batch.records(MAX_UNCOMPRESSED)? {
-                records.push(record?);
-            }
-        }
-        records.retain(|record| record.offset >= start);
-        Ok(records)
+        records(&self.log(topic, partition)?, start)
+    }
+
+    /// The same in the log of one replica, whether its broker is there or not.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`], also if the broker has no replica; [`Error::Batch`].
+    pub fn replica_records(
+        &self,
+        broker: i32,
+        topic: &str,
+        partition: i32,
+    ) -> Result<Vec<OwnedRecord>, Error> {
+        let (start, log) = self.look_at_replica(broker, topic, partition, |replica| {
+            (replica.log.start(), replica.log.batches().collect())
+        })?;
+        records(&batches(log)?, start)
     }
 
     /// The first offset of a partition.
@@ -91,7 +110,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn start_offset(&self, topic: &str, partition: i32) -> Result<i64, Error> {
-        self.look(topic, partition, |found| found.log.start())
+        self.look_at_log(topic, partition, |replica| replica.log.start())
     }
 
     /// The offset that the next record of a partition gets.
@@ -99,32 +118,67 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn end_offset(&self, topic: &str, partition: i32) -> Result<i64, Error> {
-        self.look(topic, partition, |found| found.log.end())
+        self.look_at_log(topic, partition, |replica| replica.log.end())
     }
 
-    /// Puts batches behind the end of a log as they are: control batches, emptied ones, such with holes, which a broker does
-    /// not take from clients. Answers the new end of the log.
+    /// The same in the log of one replica.
     ///
-    /// The base offset of each counts from the end of the log: 0 follows it, more leaves a hole. What is known of producers
-    /// does not change.
+    /// # Errors
+    /// [`Error::UnknownPartition`], also if the broker has no replica.
+    pub fn replica_end_offset(&self, broker: i32, topic: &str, partition: i32) -> Result<i64, Error> {
+        self.look_at_replica(broker, topic, partition, |replica| replica.log.end())
+    }
+
+    /// The offset before which all in sync are known to have everything: up to it, clients read.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`].
+    pub fn high_watermark(&self, topic: &str, partition: i32) -> Result<i64, Error> {
+        self.look_at_log(topic, partition, |replica| replica.high_watermark)
+    }
+
+    /// Puts batches behind the end of a log as they are: control batches, emptied ones, such with holes, those of
+    /// transactions, which a broker does not take from clients. Answers the new end of the log.
+    ///
+    /// The base offset of each counts from the end of the log: 0 follows it, more leaves a hole. Producers, transactions and
+    /// followers take note as of batches that were appended.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`], [`Error::Batch`], [`Error::Misplaced`]; batches before the one that failed are placed.
     pub fn place(&self, topic: &str, partition: i32, batches: Bytes) -> Result<i64, Error> {
-        self.change(topic, partition, |found| {
+        let now = self.shared.now().unix_ms;
+        let placed = self.change(topic, partition, |found| {
             for batch in Batches::new(batches) {
                 let batch = batch?;
                 let header = *batch.header();
                 let (first, last) = (header.base_offset, header.last_offset());
-                if !(0..=last).contains(&first)
-                    || found.log.end().checked_add(last).is_none_or(|end| end == i64::MAX)
-                {
+                let end = found.authority().map_or(0, |replica| replica.log.end());
+                if !(0..=last).contains(&first) || end.checked_add(last).is_none_or(|end| end == i64::MAX) {
                     return Err(Error::Misplaced { first, last });
                 }
-                found.place(batch.bytes().clone(), &header, first);
+                found.place(batch.bytes().clone(), &header, first, now);
             }
-            Ok(found.log.end())
-        })?
+            Ok(())
+        })?;
+        placed?;
+        self.end_offset(topic, partition)
+    }
+
+    /// Ends a transaction of a producer in a partition: its marker is put behind the end of the log, as the coordinator does.
+    /// Batches of transactions are [placed](Self::place). Answers the offset of the marker.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`].
+    pub fn end_transaction(
+        &self,
+        topic: &str,
+        partition: i32,
+        producer: (i64, i16),
+        committed: bool,
+    ) -> Result<i64, Error> {
+        let now = self.shared.now().unix_ms;
+        let marker = marker(producer, committed, now)?;
+        Ok(self.place(topic, partition, marker)? - 1)
     }
 
     /// Deletes the records before an offset, as DeleteRecords or retention do; nothing outside of the log changes.
@@ -132,7 +186,37 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<(), Error> {
-        self.change(topic, partition, |found| found.log.delete_before(before))
+        let now = self.shared.now().unix_ms;
+        self.change(topic, partition, |found| {
+            if let Some(replica) = found.authority_mut() {
+                replica.delete_before(before, now);
+            }
+        })
+    }
+
+    /// Takes records out of all replicas of a partition, as compaction does: those that are not to be kept are holes. What is
+    /// left of a batch is not compressed any more; of an emptied one its header is left. Control batches stay.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`]; [`Error::Batch`] if a batch cannot be read, and then nothing is changed.
+    pub fn compact(
+        &self,
+        topic: &str,
+        partition: i32,
+        mut keep: impl FnMut(&OwnedRecord) -> bool,
+    ) -> Result<(), Error> {
+        self.change(topic, partition, |found| {
+            let mut compacted = Vec::new();
+            for replica in found.replicas_mut() {
+                let log = batches(replica.log.batches().collect())?;
+                let log: Result<Vec<_>, Error> = log.iter().map(|batch| without(batch, &mut keep)).collect();
+                compacted.push((replica, log?));
+            }
+            for (replica, log) in compacted {
+                replica.log.replace(log);
+            }
+            Ok(())
+        })?
     }
 
     /// Forgets a producer id, as a partition does when the producer was silent for `producer.id.expiration.ms`.
@@ -140,7 +224,19 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn forget_producer(&self, topic: &str, partition: i32, producer_id: i64) -> Result<(), Error> {
-        self.change(topic, partition, |found| found.producers.forget(producer_id))
+        self.change(topic, partition, |found| {
+            found.replicas_mut().for_each(|replica| replica.known.producers.forget(producer_id));
+        })
+    }
+
+    /// Forgets all producer ids of a partition.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`].
+    pub fn forget_producers(&self, topic: &str, partition: i32) -> Result<(), Error> {
+        self.change(topic, partition, |found| {
+            found.replicas_mut().for_each(|replica| replica.known.producers.forget_all());
+        })
     }
 
     pub(super) fn look<T>(
@@ -149,10 +245,29 @@ impl EmbeddedCluster {
         partition: i32,
         look: impl FnOnce(&Partition) -> T,
     ) -> Result<T, Error> {
-        self.shared.with(|cluster| match cluster.partition(topic, partition) {
-            Some(found) => Ok(look(found)),
-            None => Err(unknown(topic, partition)),
-        })
+        let found = self.shared.with(|cluster| cluster.partition(topic, partition).map(look));
+        found.ok_or_else(|| unknown(topic, partition))
+    }
+
+    fn look_at_log<T>(
+        &self,
+        topic: &str,
+        partition: i32,
+        look: impl FnOnce(&Replica) -> T,
+    ) -> Result<T, Error> {
+        let found = self.look(topic, partition, |found| found.authority().map(look))?;
+        found.ok_or_else(|| unknown(topic, partition))
+    }
+
+    pub(super) fn look_at_replica<T>(
+        &self,
+        broker: i32,
+        topic: &str,
+        partition: i32,
+        look: impl FnOnce(&Replica) -> T,
+    ) -> Result<T, Error> {
+        let found = self.look(topic, partition, |found| found.replica(broker).map(look))?;
+        found.ok_or_else(|| unknown(topic, partition))
     }
 
     fn change<T>(
@@ -161,11 +276,65 @@ impl EmbeddedCluster {
         partition: i32,
         change: impl FnOnce(&mut Partition) -> T,
     ) -> Result<T, Error> {
-        self.shared.with(|cluster| match cluster.partition_mut(topic, partition) {
-            Some(found) => Ok(change(found)),
-            None => Err(unknown(topic, partition)),
-        })
+        let changed = self.shared.with(|cluster| cluster.change(topic, partition, change));
+        changed.ok_or_else(|| unknown(topic, partition))
     }
+}
+
+fn batches(log: Vec<Bytes>) -> Result<Vec<Batch>, Error> {
+    log.into_iter().flat_map(Batches::new).map(|batch| Ok(batch?)).collect()
+}
+
+fn records(log: &[Batch], start: i64) -> Result<Vec<OwnedRecord>, Error> {
+    let mut records = Vec::new();
+    for batch in log.iter().filter(|batch| !batch.is_control()) {
+        for record in batch.records(MAX_UNCOMPRESSED)? {
+            records.push(record?);
+        }
+    }
+    records.retain(|record| record.offset >= start);
+    Ok(records)
+}
+
+/// A batch without the records that are not to be kept.
+fn without(batch: &Batch, keep: &mut impl FnMut(&OwnedRecord) -> bool) -> Result<Bytes, Error> {
+    if batch.is_control() {
+        return Ok(batch.bytes().clone());
+    }
+    let mut kept = BTreeSet::new();
+    for record in batch.records(MAX_UNCOMPRESSED)? {
+        let record = record?;
+        if keep(&record) {
+            kept.insert(record.offset);
+        }
+    }
+    let mut raw = RawBatch::from_batch(batch, MAX_UNCOMPRESSED)?;
+    let base = raw.header.base_offset;
+    raw.records.retain(|record| kept.contains(&(base + i64::from(record.offset_delta))));
+    // Compression::None is 0.
+    raw.header.attributes &= !BatchHeader::COMPRESSION_MASK;
+    Ok(raw.encode()?)
+}
+
+/// The end of a transaction, as a coordinator writes it.
+fn marker((producer_id, producer_epoch): (i64, i16), committed: bool, now: i64) -> Result<Bytes, Error> {
+    let end = EndTransaction { key_version: 0, committed, coordinator_epoch: 0 };
+    let (key, value) = end.to_key_and_value();
+    let record = RawRecord {
+        key: Some(Bytes::copy_from_slice(&key)),
+        value: Some(Bytes::copy_from_slice(&value)),
+        ..RawRecord::default()
+    };
+    let header = BatchHeader {
+        attributes: BatchHeader::TRANSACTIONAL | BatchHeader::CONTROL,
+        base_timestamp: now,
+        max_timestamp: now,
+        producer_id,
+        producer_epoch,
+        base_sequence: -1,
+        ..BatchHeader::default()
+    };
+    Ok(RawBatch { position: 0, header, records: vec![record] }.encode()?)
 }
 
 pub(super) fn creatable(name: &str, partitions: i32, settings: &[(&str, &str)]) -> CreatableTopic {

@@ -39,7 +39,7 @@ async fn api_versions_at_every_version() {
                 let api = response.api_keys.iter().find(|api| api.api_key == key);
                 api.map(|api| (api.min_version, api.max_version))
             };
-            assert_eq!(response.api_keys.len(), 16);
+            assert_eq!(response.api_keys.len(), 18);
             assert_eq!(listed(ApiKey::PRODUCE), Some((0, 13)), "as Kafka 4.3 lists it");
             assert_eq!(listed(ApiKey::FETCH), Some((4, 18)));
             assert_eq!(listed(ApiKey::INIT_PRODUCER_ID), Some((0, 5)));
@@ -355,7 +355,9 @@ async fn producer_ids_at_every_version() {
                 assert_eq!(client.call(&request, version).await.error_code, ErrorCode::INVALID_REQUEST);
             }
         }
-        for (name, code) in [("", ErrorCode::INVALID_REQUEST), ("name", ErrorCode::NOT_COORDINATOR)] {
+        for (name, code) in
+            [("", ErrorCode::INVALID_REQUEST), ("name", ErrorCode::INVALID_TRANSACTION_TIMEOUT)]
+        {
             let transactional_id = Some(name.to_owned());
             let request = InitProducerIdRequest { transactional_id, ..InitProducerIdRequest::default() };
             let answer = client.call(&request, 5).await;

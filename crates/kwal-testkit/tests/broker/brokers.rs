@@ -87,8 +87,9 @@ async fn replicas_are_where_they_are_asked_to_be() {
 #[tokio::test]
 async fn who_does_not_lead_says_who_does() {
     let cluster = three();
-    cluster.move_leader("wal", 0, 3).unwrap();
-    let place = Place::of(&cluster, "wal", 0);
+    cluster.create_topic_assigned("narrow", &[&[2, 3]]).unwrap();
+    cluster.move_leader("narrow", 0, 3).unwrap();
+    let place = Place::of(&cluster, "narrow", 0);
     let mut client = Client::connect_to(&cluster, 1).await;
     let at = cluster.address(3).unwrap();
     for (version, told) in [(9, false), (10, true), (13, true)] {
@@ -229,11 +230,13 @@ async fn a_fetch_that_waits_hears_of_an_election() {
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect_to(&cluster, 1).await;
     let begun = Instant::now();
-    client.send(&FetchRequest { max_wait_ms: 60_000, ..fetch(&place, 0) }, 18).await;
+    let mut request = FetchRequest { max_wait_ms: 60_000, ..fetch(&place, 0) };
+    request.topics[0].partitions[0].current_leader_epoch = 0;
+    client.send(&request, 18).await;
     sleep(Duration::from_secs(1)).await;
     cluster.move_leader("wal", 0, 2).unwrap();
     let (_, answer) = client.receive::<FetchRequest>(18).await.unwrap();
-    assert_eq!(answer.responses[0].partitions[0].error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    assert_eq!(answer.responses[0].partitions[0].error_code, ErrorCode::FENCED_LEADER_EPOCH);
     assert_eq!(begun.elapsed(), Duration::from_secs(1));
 }
 

@@ -9,10 +9,10 @@ use kwal_protocol::{
         AlterConfigsResource, ApiVersionsRequest, CreatableTopic, CreatePartitionsRequest,
         CreatePartitionsTopic, CreateTopicsRequest, DeleteRecordsPartition, DeleteRecordsRequest,
         DeleteRecordsTopic, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-        DescribeConfigsResource, IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsPartition,
-        ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, OffsetForLeaderEpochRequest,
-        OffsetForLeaderPartition, OffsetForLeaderTopic, ProduceRequest, SaslAuthenticateRequest,
-        SaslHandshakeRequest,
+        DescribeConfigsResource, DescribeProducersRequest, DescribeProducersTopic, FindCoordinatorRequest,
+        IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsPartition, ListOffsetsRequest,
+        ListOffsetsTopic, MetadataRequest, OffsetForLeaderEpochRequest, OffsetForLeaderPartition,
+        OffsetForLeaderTopic, ProduceRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
     },
 };
 use kwal_testkit::{Dialect, EmbeddedCluster, Fault};
@@ -82,6 +82,11 @@ async fn refused_administration(client: &mut Client, code: ErrorCode) {
     let altered = client.call(&IncrementalAlterConfigsRequest { resources, ..Default::default() }, 1).await;
     assert_eq!(altered.responses[0].error_code, code);
     assert_eq!(client.call(&DescribeClusterRequest::default(), 1).await.error_code, code);
+    let request = FindCoordinatorRequest { coordinator_keys: vec!["name".to_owned()], ..Default::default() };
+    assert_eq!(client.call(&request, 6).await.coordinators[0].error_code, code);
+    let topics = vec![DescribeProducersTopic { name: "wal".to_owned(), partition_indexes: vec![0] }];
+    let producers = client.call(&DescribeProducersRequest { topics }, 0).await;
+    assert_eq!(producers.topics[0].partitions[0].error_code, code);
 }
 
 #[tokio::test]

@@ -170,7 +170,7 @@ async fn batches_that_no_client_should_send() {
     let mut named = produce(&place, batch(&["a"]).with_transactional(true).stamp(1, 0, 0).to_bytes());
     named.transactional_id = Some("name".to_owned());
     let answer = client.call(&named, 11).await;
-    assert_eq!(answer.responses[0].partition_responses[0].error_code, ErrorCode::NOT_ENOUGH_REPLICAS);
+    assert_eq!(answer.responses[0].partition_responses[0].error_code, ErrorCode::TRANSACTION_ABORTABLE);
     let zstd = forged(&["a"], |header| header.attributes |= 4);
     let answer = client.call(&produce(&place, zstd.clone()), 6).await;
     let code = answer.responses[0].partition_responses[0].error_code;

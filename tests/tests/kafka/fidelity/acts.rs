@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, Bytes};
 use kwal_protocol::error_code::ErrorCode;
 use kwal_protocol::messages::{
     AlterConfigsResource, AlterableConfig, DescribableLogDirTopic, DescribeLogDirsRequest,
-    IncrementalAlterConfigsRequest, ProduceRequest,
+    IncrementalAlterConfigsRequest, ProducePartitionResponse, ProduceRequest,
 };
 use kwal_protocol::record::EncodedBatch;
 use kwal_tests::kafka::{Kafka, Node};
@@ -125,7 +125,7 @@ impl World {
                 })
                 .await;
             }
-            Place::Embedded(_) => lacking(),
+            Place::Embedded(cluster) => cluster.elect_unclean(&log.topic, log.partition, to).unwrap(),
         }
         self.wait_for_leader(log, to).await;
     }
@@ -169,7 +169,10 @@ impl World {
                 })
                 .await;
             }
-            Place::Embedded(_) => lacking(),
+            Place::Embedded(cluster) => {
+                let copied = cluster.replica_end_offset(node, &log.topic, log.partition).unwrap();
+                assert_eq!(copied, cluster.end_offset(&log.topic, log.partition).unwrap());
+            }
         }
     }
 
@@ -228,7 +231,13 @@ impl World {
                 let request = ProduceRequest { transactional_id: name, ..log.produce(marked.to_bytes(), -1) };
                 log.produce_by(&request, PRODUCE).await
             }
-            Place::Embedded(_) => lacking(),
+            Place::Embedded(cluster) => {
+                let base_offset = cluster.end_offset(&log.topic, log.partition).unwrap();
+                cluster.place(&log.topic, log.partition, marked.to_bytes()).unwrap();
+                let placed =
+                    ProducePartitionResponse { base_offset, log_start_offset: 0, ..Default::default() };
+                tell::produced(&placed)
+            }
         };
         transaction.is_open = true;
         transaction.sequence += i32::try_from(batch.record_count()).unwrap();
@@ -244,7 +253,10 @@ impl World {
                 assert_eq!(code, ErrorCode::NONE);
                 until("the marker is there", async || (log.end().await > end).then_some(())).await;
             }
-            Place::Embedded(_) => lacking(),
+            Place::Embedded(cluster) => {
+                let producer = transaction.producer;
+                cluster.end_transaction(&log.topic, log.partition, producer, commit).unwrap();
+            }
         }
         transaction.is_open = false;
     }
@@ -260,7 +272,13 @@ impl World {
                 until("the marker is there", async || (log.end().await > end).then_some(())).await;
                 tell::producer_id(&next)
             }
-            Place::Embedded(_) => lacking(),
+            Place::Embedded(cluster) => {
+                // The coordinator takes an epoch to abort with, before the next holder gets its own.
+                let fence = init(&mut log.link, &before.name, -1, -1, 4).await;
+                let producer = (fence.producer_id, fence.producer_epoch);
+                cluster.end_transaction(&log.topic, log.partition, producer, false).unwrap();
+                tell::producer_id(&init(&mut log.link, &before.name, -1, -1, 4).await)
+            }
         }
     }
 }
@@ -369,13 +387,15 @@ impl World {
                 answer.advance(4 + 4);
                 assert_eq!(answer.get_i16(), 0, "AlterClientQuotas");
             }
-            Place::Embedded(_) => lacking(),
+            Place::Embedded(cluster) => {
+                let (client, limit) = (Some(self.client_id()), Some(bytes_per_second as u64));
+                match what {
+                    "producer_byte_rate" => cluster.limit_produce(client, limit),
+                    _ => cluster.limit_fetch(client, limit),
+                }
+            }
         }
     }
-}
-
-fn lacking() -> ! {
-    panic!("the embedded cluster cannot do this yet")
 }
 
 const ADD_PARTITIONS_TO_TXN: i16 = 24;

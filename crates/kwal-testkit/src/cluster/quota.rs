@@ -1,0 +1,122 @@
+//! How many bytes clients may send and fetch (KIP-13): what is too much is carried out, and paid for with a pause (KIP-219).
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+/// The limits of clients, and what they have used.
+#[derive(Debug, Default)]
+pub(super) struct Quotas {
+    /// In bytes a second, of a client or of all that have no own.
+    limits: BTreeMap<(Kind, Option<String>), f64>,
+    used: BTreeMap<(Kind, i32, String), Rate>,
+}
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Kind {
+    Produce,
+    Fetch,
+}
+
+impl Quotas {
+    /// Limits a client, or with `None` each that has no own limit; `None` bytes a second lift a limit.
+    pub(super) fn limit(&mut self, kind: Kind, client: Option<&str>, bytes_per_second: Option<u64>) {
+        let key = (kind, client.map(str::to_owned));
+        match bytes_per_second {
+            Some(limit) => self.limits.insert(key, limit as f64),
+            None => self.limits.remove(&key),
+        };
+        if self.limits.is_empty() {
+            self.used.clear();
+        }
+    }
+
+    /// Whether anybody is limited.
+    pub(super) fn any(&self) -> bool {
+        !self.limits.is_empty()
+    }
+
+    /// Counts bytes of a client at a broker; answers the pause that they cost. `now` in milliseconds.
+    pub(super) fn count(&mut self, kind: Kind, node: i32, client: &str, bytes: usize, now: i64) -> Duration {
+        let limit =
+            self.limits.get(&(kind, Some(client.to_owned()))).or_else(|| self.limits.get(&(kind, None)));
+        let Some(limit) = limit.copied() else { return Duration::ZERO };
+        let rate = self.used.entry((kind, node, client.to_owned())).or_default();
+        rate.count(bytes, now);
+        let pause = rate.pause(limit, now);
+        if kind == Kind::Fetch && !pause.is_zero() {
+            // What was fetched is not handed out.
+            rate.uncount(bytes);
+        }
+        pause
+    }
+}
+
+/// Bytes by second, of the last eleven: `quota.window.num` and `quota.window.size.seconds`.
+#[derive(Debug, Default)]
+struct Rate {
+    seconds: VecDeque<(i64, f64)>,
+}
+
+impl Rate {
+    fn count(&mut self, bytes: usize, now: i64) {
+        while self.seconds.front().is_some_and(|(start, _)| now - start >= WINDOWS * WINDOW_MS) {
+            self.seconds.pop_front();
+        }
+        match self.seconds.back_mut().filter(|(start, _)| now - *start < WINDOW_MS) {
+            Some((_, sum)) => *sum += bytes as f64,
+            None => self.seconds.push_back((now, bytes as f64)),
+        }
+    }
+
+    fn uncount(&mut self, bytes: usize) {
+        if let Some((_, sum)) = self.seconds.back_mut() {
+            *sum -= bytes as f64;
+        }
+    }
+
+    /// How long nothing may come until the average is down at the limit. It is over ten seconds, also in the first ones.
+    fn pause(&self, limit: f64, now: i64) -> Duration {
+        let Some((oldest, _)) = self.seconds.front() else { return Duration::ZERO };
+        let passed = now - oldest;
+        let lacking = (WINDOWS - 1 - passed / WINDOW_MS).max(0);
+        let span_ms = (passed + lacking * WINDOW_MS) as f64;
+        let sum: f64 = self.seconds.iter().map(|(_, sum)| sum).sum();
+        let rate = sum / (span_ms / 1000.0);
+        match rate > limit {
+            true => Duration::from_millis(((rate - limit) / limit * span_ms).round() as u64),
+            false => Duration::ZERO,
+        }
+    }
+}
+
+const WINDOWS: i64 = 11;
+const WINDOW_MS: i64 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen on a real broker: six batches of 400 kB at once, at 100 kB/s, are answered after 0, 0, 0, 2, 8 and 18 s.
+    #[test]
+    fn what_comes_at_once_is_answered_later_and_later() {
+        let mut quotas = Quotas::default();
+        quotas.limit(Kind::Produce, None, Some(100_000));
+        let mut now = 0;
+        let mut answered = Vec::new();
+        for _ in 0..6 {
+            answered.push(now);
+            now += quotas.count(Kind::Produce, 1, "me", 400_000, now).as_millis() as i64;
+        }
+        assert_eq!(answered, [0, 0, 0, 2_000, 8_000, 18_000]);
+        assert!(quotas.count(Kind::Fetch, 1, "me", 1 << 30, now).is_zero(), "another kind");
+        assert!(quotas.count(Kind::Produce, 2, "me", 400_000, now).is_zero(), "another broker");
+        quotas.limit(Kind::Produce, Some("me"), Some(1 << 40));
+        assert!(quotas.count(Kind::Produce, 1, "me", 1 << 30, now).is_zero(), "an own limit");
+        quotas.limit(Kind::Produce, None, None);
+        quotas.limit(Kind::Produce, Some("me"), None);
+        assert!(!quotas.any());
+    }
+}

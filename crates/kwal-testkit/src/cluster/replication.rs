@@ -1,0 +1,194 @@
+//! Followers fetch from leaders; the high watermark and the replicas in sync follow from how far they are.
+
+use std::{
+    mem::take,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Cluster, Now,
+    election::Event,
+    later,
+    node::Condition,
+    partition::{Partition, PartitionId},
+};
+
+impl Cluster {
+    /// Lets followers fetch what they may by now, and plans when they fetch the rest.
+    pub(super) fn replicate(&mut self, id: PartitionId) {
+        let (now, setting) = (self.now, self.setting(id));
+        let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
+        let Some(leader) = partition.state.leader.filter(|leader| setting.works(*leader)) else { return };
+        while partition.fetch_all(leader, &setting, now) {}
+        for (at, event) in partition.plan(id, leader, &setting, now) {
+            self.plan(at, event);
+        }
+        self.changed = true;
+    }
+
+    /// The same for all partitions.
+    pub(super) fn replicate_all(&mut self) {
+        let ids: Vec<_> = self.topics.values().flat_map(|topic| topic.partition_ids()).collect();
+        ids.into_iter().for_each(|id| self.replicate(id));
+    }
+
+    /// What a follower has asked for arrives.
+    pub(super) fn fetch_due(&mut self, id: PartitionId, broker: i32, at: Instant) {
+        let (now, setting) = (self.now, self.setting(id));
+        let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
+        let Some(replica) = partition.replicas.get_mut(&broker) else { return };
+        if replica.due != Some(at) {
+            return;
+        }
+        replica.due = None;
+        if let Some(leader) = partition.state.leader.filter(|leader| setting.works(*leader))
+            && setting.works(broker)
+        {
+            partition.fetch(leader, broker, now);
+        }
+        self.replicate(id);
+    }
+
+    /// A follower has been behind for `replica.lag.time.max.ms`: the leader takes it for out of sync.
+    pub(super) fn late(&mut self, id: PartitionId, broker: i32, since: Instant) {
+        let setting = self.setting(id);
+        let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
+        let late = partition.replicas.get(&broker).is_some_and(|replica| replica.behind_since == Some(since));
+        if late && partition.state.leader.is_some_and(|leader| leader != broker && setting.works(leader)) {
+            partition.state.isr.retain(|replica| *replica != broker);
+            self.replicate(id);
+        }
+    }
+
+    fn setting(&self, id: PartitionId) -> Option<Setting> {
+        let name = self.names.get(&id.topic)?;
+        let topic = self.topics.get(name)?;
+        let index = usize::try_from(id.index).ok()?;
+        let state = &topic.partitions.get(index)?.state;
+        let informed = |outdated: &Option<super::node::View>| match outdated {
+            Some(view) => {
+                view.state(name, id.topic, index).is_some_and(|s| s.leader_epoch == state.leader_epoch)
+            }
+            None => true,
+        };
+        let working = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.condition == Condition::Running && informed(&node.outdated));
+        Some(Setting {
+            working: working.map(|(id, _)| *id).collect(),
+            alive: self.alive().collect(),
+            needed: match self.settings.dialect.waits_for_min_isr() {
+                true => topic.config.min_isr.min(state.replicas.len()),
+                false => 1,
+            },
+            late_after: self.settings.broker.millis("replica.lag.time.max.ms"),
+        })
+    }
+}
+
+/// How it stands around a partition.
+struct Setting {
+    /// The brokers that run and know the leader of today.
+    working: Vec<i32>,
+    /// Those that the controller counts among the living.
+    alive: Vec<i32>,
+    /// With fewer in sync, the high watermark stands still.
+    needed: usize,
+    late_after: Duration,
+}
+
+impl Setting {
+    fn works(&self, broker: i32) -> bool {
+        self.working.contains(&broker)
+    }
+}
+
+impl Partition {
+    /// One round; answers whether another may bring more.
+    fn fetch_all(&mut self, leader: i32, setting: &Setting, now: Now) -> bool {
+        let mut progress = false;
+        for at in 0..self.state.replicas.len() {
+            let broker = self.state.replicas[at];
+            let prompt = self.replicas.get(&broker).is_some_and(|replica| replica.lag.is_zero());
+            if prompt && broker != leader && setting.works(broker) {
+                progress |= self.fetch(leader, broker, now);
+            }
+        }
+        progress | self.advance(leader, setting)
+    }
+
+    /// A follower fetches all that there is; answers whether there was anything.
+    fn fetch(&mut self, leader: i32, broker: i32, now: Now) -> bool {
+        let Some(mut follower) = self.replicas.get_mut(&broker).map(take) else { return false };
+        let mut fetched = false;
+        if let Some(leader) = self.replicas.get(&leader) {
+            fetched = follower.fetched != Some(leader.log.end()) || follower.lacks(leader);
+            if fetched {
+                follower.follow(leader, now.unix_ms);
+                follower.fetched = Some(follower.log.end());
+            }
+            follower.behind_since = None;
+        }
+        self.replicas.insert(broker, follower);
+        fetched
+    }
+
+    /// The leader looks at how far the followers are; answers whether that changed anything.
+    fn advance(&mut self, leader: i32, setting: &Setting) -> bool {
+        let Some(led) = self.replicas.get(&leader) else { return false };
+        let (end, high_watermark) = (led.log.end(), led.high_watermark);
+        let joins_at = high_watermark.max(led.led_from);
+        let fetched = |broker: &i32| match *broker == leader {
+            true => Some(end),
+            false => self.replicas.get(broker)?.fetched,
+        };
+        let in_sync = |broker: &&i32| {
+            let joins = setting.alive.contains(*broker)
+                && setting.works(**broker)
+                && self.replicas.get(*broker).is_some_and(|replica| replica.lag < Duration::MAX)
+                && fetched(broker).is_some_and(|fetched| fetched >= joins_at);
+            self.state.isr.contains(*broker) || joins
+        };
+        let isr: Vec<_> = self.state.replicas.iter().filter(in_sync).copied().collect();
+        let all_have = isr.iter().map(fetched).min().flatten().unwrap_or(high_watermark);
+        let advanced = isr.len() >= setting.needed && all_have > high_watermark;
+        let changed = isr != self.state.isr || advanced;
+        self.state.isr = isr;
+        if advanced && let Some(led) = self.replicas.get_mut(&leader) {
+            led.high_watermark = all_have;
+        }
+        changed
+    }
+
+    /// When followers fetch that take their time, and when those that are behind are taken for out of sync.
+    fn plan(&mut self, id: PartitionId, leader: i32, setting: &Setting, now: Now) -> Vec<(Instant, Event)> {
+        let mut plans = Vec::new();
+        for at in 0..self.state.replicas.len() {
+            let broker = self.state.replicas[at];
+            let (Some(led), Some(follower)) = (self.replicas.get(&leader), self.replicas.get(&broker)) else {
+                continue;
+            };
+            if broker == leader {
+                continue;
+            }
+            let behind = follower.fetched != Some(led.log.end());
+            let wanting = behind || follower.lacks(led);
+            let slow = !follower.lag.is_zero() && follower.lag < Duration::MAX;
+            let fetches = wanting && slow && follower.due.is_none() && setting.works(broker);
+            let newly_behind = behind && follower.behind_since.is_none();
+            let Some(follower) = self.replicas.get_mut(&broker) else { continue };
+            if fetches {
+                let at = later(now, follower.lag);
+                follower.due = Some(at);
+                plans.push((at, Event::Fetch { id, broker }));
+            }
+            if newly_behind {
+                let since = now.monotonic;
+                follower.behind_since = Some(since);
+                plans.push((later(now, setting.late_after), Event::Late { id, broker, since }));
+            }
+        }
+        plans
+    }
+}

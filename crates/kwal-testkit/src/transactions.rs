@@ -1,0 +1,67 @@
+//! Which transactions lie in a replica, and where (KIP-98).
+
+use std::collections::BTreeMap;
+
+use kwal_protocol::{messages::AbortedTransaction, record::BatchHeader};
+
+/// The transactions of one replica.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Transactions {
+    /// The first offset of each that is open, by producer id.
+    open: BTreeMap<i64, i64>,
+    /// Those that ended, by the offset of their markers.
+    ended: Vec<Ended>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    producer_id: i64,
+    first_offset: i64,
+    marker: i64,
+    committed: bool,
+}
+
+impl Transactions {
+    /// Notes a batch that lies on the log; `committed` says how a transaction ends if it is a marker.
+    pub(crate) fn note(&mut self, header: &BatchHeader, committed: Option<bool>) {
+        if let Some(committed) = committed {
+            if let Some(first_offset) = self.open.remove(&header.producer_id) {
+                let (producer_id, marker) = (header.producer_id, header.base_offset);
+                self.ended.push(Ended { producer_id, first_offset, marker, committed });
+            }
+        } else if header.is_transactional() && !header.is_control() {
+            self.open.entry(header.producer_id).or_insert(header.base_offset);
+        }
+    }
+
+    /// The offset before which no transaction is open, nor has ended in what not all replicas have.
+    pub(crate) fn last_stable(&self, high_watermark: i64) -> i64 {
+        let open = self.open.values().copied();
+        let fresh = self.ended.iter().rev().take_while(|ended| ended.marker >= high_watermark);
+        open.chain(fresh.map(|ended| ended.first_offset))
+            .min()
+            .map_or(high_watermark, |first| first.min(high_watermark))
+    }
+
+    /// The aborted transactions that have records in a range of offsets, its end not included.
+    pub(crate) fn aborted(&self, from: i64, to: i64) -> Vec<AbortedTransaction> {
+        let overlaps = |ended: &&Ended| !ended.committed && ended.marker >= from && ended.first_offset < to;
+        let aborted = self.ended.iter().filter(overlaps);
+        aborted
+            .map(|ended| AbortedTransaction {
+                producer_id: ended.producer_id,
+                first_offset: ended.first_offset,
+            })
+            .collect()
+    }
+
+    /// Where the open transaction of a producer began.
+    pub(crate) fn begun_at(&self, producer_id: i64) -> Option<i64> {
+        self.open.get(&producer_id).copied()
+    }
+
+    /// Forgets what ended before an offset.
+    pub(crate) fn forget_before(&mut self, offset: i64) {
+        self.ended.retain(|ended| ended.marker >= offset);
+    }
+}
