@@ -327,7 +327,7 @@ impl Cluster {
                 }
                 // Another broker would not help.
                 (Ok(Some((_, Err(error)))), _)
-                    if error.recovery() == Recovery::Fail && !error.is_of_others()
+                    if error.recovery() == Recovery::Fail && !error.is_of_this_broker()
                         || matches!(error, Error::Credentials { .. }) =>
                 {
                     return Err(error);
@@ -347,8 +347,8 @@ impl Cluster {
     }
 
     fn nobody(&self, mut failed: Vec<(Target, Error)>) -> Error {
-        match failed.iter().position(|(_, error)| error.is_of_others()) {
-            // Of all who could be asked none is ours.
+        match failed.iter().position(|(_, error)| error.is_of_this_broker()) {
+            // Nobody else could be asked, and trying again would not mend it.
             Some(index) => failed.swap_remove(index).1,
             None => {
                 let named = |(target, error)| (self.name(target), error);

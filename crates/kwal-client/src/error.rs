@@ -338,9 +338,17 @@ impl Error {
         }
     }
 
-    /// Whether a broker of another cluster has answered: the next one may be of ours.
-    pub(crate) fn is_of_others(&self) -> bool {
-        matches!(self, Self::OtherCluster { .. })
+    /// Whether trying again would not mend it, but another broker may be better: this one belongs to another cluster, or
+    /// what is wrong is its certificate, or it is no broker.
+    pub(crate) fn is_of_this_broker(&self) -> bool {
+        match self {
+            Self::OtherCluster { .. } => true,
+            Self::Connect { source, .. } => source.is_permanent(),
+            Self::Connection {
+                source: ConnectionError::NotKafka(_) | ConnectionError::Io { .. }, ..
+            } => self.recovery() == Recovery::Fail,
+            _ => false,
+        }
     }
 
     /// The failure of a connection that was made for one call, as another call meets it.

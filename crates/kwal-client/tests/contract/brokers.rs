@@ -21,7 +21,10 @@ use kwal_protocol::{
 };
 use kwal_testkit::{Dialect, EmbeddedCluster, EmbeddedClusterBuilder, Fault};
 use kwal_transport::{HostPort, memory::MemoryNetwork};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, sleep},
+};
 
 use crate::support::{Mood, Wire, chain, deadlines, record, settle, timed};
 
@@ -516,6 +519,50 @@ async fn another_cluster_behind_the_same_names_is_noticed() {
     }
     assert!(others.iter().all(|other| other.end_offset("wal", 0).unwrap() == 0));
     assert_eq!(client.cluster_id(), Some(was));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_one_broker_for_good_is_told_when_no_other_answers() {
+    let three = Three::start(1);
+    // The first address is no broker's: another one tells what it would have.
+    three.brokers[0].stop(1).unwrap();
+    let web = Web::at(&three.network, "one");
+    let builder = three.builder().connector(three.network.clone());
+    let client = builder.clone().build().await.unwrap();
+    client.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
+    assert!(web.visits() > 0);
+    // None of them is.
+    for index in [1, 2] {
+        three.brokers[index].stop(1).unwrap();
+    }
+    let _others = [Web::at(&three.network, "two"), Web::at(&three.network, "three")];
+    let (error, took) = timed(builder.build()).await;
+    let error = error.unwrap_err();
+    assert!(chain(&error).contains("the peer speaks HTTP, not Kafka"), "{}", chain(&error));
+    assert!(!error.is_retriable() && took < Duration::from_secs(1), "{took:?}");
+}
+
+/// Answers whatever comes as a web server does.
+struct Web(Arc<Mutex<usize>>);
+
+impl Web {
+    fn at(network: &MemoryNetwork, host: &str) -> Self {
+        let mut listener = network.listen(HostPort::new(host, 9092)).unwrap();
+        let visits = Arc::<Mutex<usize>>::default();
+        let count = Arc::clone(&visits);
+        tokio::spawn(async move {
+            loop {
+                let mut stream = listener.accept().await;
+                *count.lock().unwrap() += 1;
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            }
+        });
+        Self(visits)
+    }
+
+    fn visits(&self) -> usize {
+        *self.0.lock().unwrap()
+    }
 }
 
 #[tokio::test(start_paused = true)]
