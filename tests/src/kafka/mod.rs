@@ -63,6 +63,7 @@ impl fmt::Display for Version {
 pub struct Kafka {
     bootstrap: Vec<String>,
     version: Option<Version>,
+    tools: Version,
     cluster: Option<Cluster>,
     java: OnceLock<Java>,
 }
@@ -112,8 +113,13 @@ impl Kafka {
         EXTERNAL.get_or_init(|| {
             let brokers = std::env::var("KAFKA_CONNECT").expect("KAFKA_CONNECT=host:port[,…] is set");
             let bootstrap = brokers.split(',').map(|broker| broker.trim().to_owned()).collect();
-            Self { bootstrap, version: None, cluster: None, java: OnceLock::new() }
+            Self::at(bootstrap, Version::V4_3_1)
         })
+    }
+
+    /// A cluster of somebody else's at these addresses, with Kafka's Java client and tools of this version for it.
+    pub fn at(bootstrap: Vec<String>, tools: Version) -> Self {
+        Self { bootstrap, version: None, tools, cluster: None, java: OnceLock::new() }
     }
 
     /// `host:port` of brokers, without encryption or authentication.
@@ -121,17 +127,17 @@ impl Kafka {
         self.bootstrap.clone()
     }
 
-    /// Its version; not known of an external one.
+    /// Its version; not known of one of somebody else's.
     pub fn version(&self) -> Option<Version> {
         self.version
     }
 
-    /// The processes, unless it is an external one.
+    /// The processes, unless it is somebody else's.
     pub fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
     }
 
-    /// Kafka's Java client of this version (4.3.1 for an external cluster).
+    /// Kafka's Java client of this version (4.3.1 for that of `KAFKA_CONNECT`).
     ///
     /// # Panics
     ///
@@ -139,11 +145,14 @@ impl Kafka {
     pub fn java(&self) -> &Java {
         self.java.get_or_init(|| {
             let start = || {
-                let dir = match &self.cluster {
-                    Some(cluster) => cluster.dir(),
-                    None => &install::RUN.as_ref().map_err(Clone::clone)?.dir,
+                let log = match &self.cluster {
+                    Some(cluster) => cluster.dir().join("java.log"),
+                    None => {
+                        let run = install::RUN.as_ref().map_err(Clone::clone)?;
+                        run.dir.join(format!("java-{}.log", install::uuid()))
+                    }
                 };
-                Java::start(self.tools().installation()?, &self.bootstrap.join(","), &dir.join("java.log"))
+                Java::start(self.tools.installation()?, &self.bootstrap.join(","), &log)
             };
             start().unwrap_or_else(|e| panic!("no Java client: {e}"))
         })
@@ -228,7 +237,7 @@ impl Kafka {
     }
 
     async fn dump(&self, segments: &[PathBuf], options: &[&str]) -> String {
-        let class = match self.tools() {
+        let class = match self.tools {
             Version::V3_9_2 => "kafka.tools.DumpLogSegments",
             Version::V4_3_1 => "org.apache.kafka.tools.DumpLogSegments",
         };
@@ -242,7 +251,7 @@ impl Kafka {
     ///
     /// If it fails.
     pub async fn tool(&self, command: &[&str]) -> String {
-        let installation = self.tools().installation().unwrap_or_else(|e| panic!("no tools of Kafka: {e}"));
+        let installation = self.tools.installation().unwrap_or_else(|e| panic!("no tools of Kafka: {e}"));
         let java = installation.java();
         let mut tool = Command::new(&java[0]);
         tool.args(&java[1..]).arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn").args(command);
@@ -259,15 +268,12 @@ impl Kafka {
         said
     }
 
-    fn tools(&self) -> Version {
-        self.version.unwrap_or(Version::V4_3_1)
-    }
-
     fn try_start(version: Version, config: &ClusterConfig) -> Result<Self, String> {
         let cluster = Cluster::start(version, config)?;
         Ok(Self {
             bootstrap: cluster.bootstrap(),
             version: Some(version),
+            tools: version,
             cluster: Some(cluster),
             java: OnceLock::new(),
         })

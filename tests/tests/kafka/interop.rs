@@ -63,13 +63,27 @@ async fn rskafka_and_java(kafka: &'static Kafka) {
 }
 
 async fn one_writes_other_reads<Writer: Peer, Reader: Peer>(kafka: &Kafka, samples: fn() -> Vec<Message>) {
-    let both = Writer::COMPRESSIONS.iter().filter(|codec| Reader::COMPRESSIONS.contains(codec));
-    for compression in both {
+    for compression in both_have::<Writer, Reader>() {
         let topic = kafka.topic("interop", 2, &[]).await;
-        let samples = samples();
-        let offsets = Writer::produce(kafka, &topic, 1, compression, &samples).await;
-        assert!(offsets.iter().copied().eq(samples.iter().map(|sample| sample.offset)), "{offsets:?}");
-        let read = Reader::consume(kafka, &topic, 1, 0, samples.len()).await;
-        assert_eq!(read, samples, "{compression}");
+        passes_on::<Writer, Reader>(kafka, &topic, 1, compression, &samples()).await;
     }
+}
+
+/// The codecs of both.
+pub(crate) fn both_have<Writer: Peer, Reader: Peer>() -> impl Iterator<Item = &'static str> {
+    Writer::COMPRESSIONS.iter().copied().filter(|codec| Reader::COMPRESSIONS.contains(codec))
+}
+
+/// What one client wrote to a new partition, the other reads.
+pub(crate) async fn passes_on<Writer: Peer, Reader: Peer>(
+    kafka: &Kafka,
+    topic: &str,
+    partition: i32,
+    compression: &str,
+    samples: &[Message],
+) {
+    let offsets = Writer::produce(kafka, topic, partition, compression, samples).await;
+    assert!(offsets.iter().copied().eq(samples.iter().map(|sample| sample.offset)), "{offsets:?}");
+    let read = Reader::consume(kafka, topic, partition, 0, samples.len()).await;
+    assert_eq!(read, samples, "{compression}");
 }

@@ -1,4 +1,4 @@
-//! Tests against real Apache Kafka, one binary, so that they share brokers.
+//! Tests against real Apache Kafka, and of other clients against the embedded cluster: one binary, so that they share brokers.
 
 #![allow(clippy::unwrap_used)] // Clippy takes only functions marked as tests for tests.
 
@@ -6,6 +6,7 @@ mod administration;
 mod append;
 mod batches;
 mod brokers;
+mod embedded;
 mod fidelity;
 mod interop;
 mod peers;

@@ -29,7 +29,8 @@ async fn java_reads_what_java_wrote(kafka: &'static Kafka) {
     }
 }
 
-async fn tools_agree(kafka: &'static Kafka) {
+/// What Kafka's own tools are told of topics and offsets.
+pub(crate) async fn tools_agree(kafka: &Kafka) {
     let topic = kafka.topic("tools.test", 3, &[("max.message.bytes", "2000000")]).await;
     assert!(kafka.java().topics().await.contains(&topic));
     kafka.java().produce(&topic, 2, "none", &samples()).await;

@@ -1,0 +1,97 @@
+//! The embedded cluster over TCP, as the clients of others meet it: what one wrote, another reads, to the byte.
+
+use kwal_protocol::api::ApiKey;
+use kwal_testkit::{Dialect, EmbeddedCluster};
+use kwal_tests::kafka::{Kafka, Version};
+use kwal_tests::message::Message;
+
+use crate::interop::{both_have, passes_on};
+use crate::peers::{Java, Kwal, Librdkafka, Peer, Rskafka};
+use crate::support::tools_agree;
+
+kwal_tests::suite! {
+    own: [java_and_all_others, tools_of_kafka_agree],
+}
+
+#[test]
+fn kwal_and_kwal() {
+    run("kwal_and_kwal", async || one_writes_other_reads::<Kwal, Kwal>(Kwal::samples).await);
+}
+
+#[test]
+fn kwal_and_librdkafka() {
+    run("kwal_and_librdkafka", async || {
+        one_writes_other_reads::<Kwal, Librdkafka>(Librdkafka::samples).await;
+        one_writes_other_reads::<Librdkafka, Kwal>(Librdkafka::samples).await;
+    });
+}
+
+#[test]
+fn kwal_and_rskafka() {
+    run("kwal_and_rskafka", async || {
+        one_writes_other_reads::<Kwal, Rskafka>(Rskafka::samples).await;
+        one_writes_other_reads::<Rskafka, Kwal>(Rskafka::samples).await;
+    });
+}
+
+#[test]
+fn librdkafka_and_rskafka() {
+    run("librdkafka_and_rskafka", async || {
+        one_writes_other_reads::<Librdkafka, Rskafka>(Rskafka::samples).await;
+        one_writes_other_reads::<Rskafka, Librdkafka>(Rskafka::samples).await;
+    });
+}
+
+async fn java_and_all_others(version: Version) {
+    let cluster = cluster(Dialect::default()).await;
+    let kafka = Kafka::at(cluster.bootstrap(), version);
+    on::<Java, Java>(&cluster, &kafka, Java::samples).await;
+    on::<Java, Kwal>(&cluster, &kafka, Java::samples).await;
+    on::<Kwal, Java>(&cluster, &kafka, Java::samples).await;
+    on::<Java, Librdkafka>(&cluster, &kafka, Librdkafka::samples).await;
+    on::<Librdkafka, Java>(&cluster, &kafka, Librdkafka::samples).await;
+    on::<Java, Rskafka>(&cluster, &kafka, Rskafka::samples).await;
+    on::<Rskafka, Java>(&cluster, &kafka, Rskafka::samples).await;
+}
+
+async fn tools_of_kafka_agree(version: Version) {
+    let cluster = cluster(Dialect::default()).await;
+    tools_agree(&Kafka::at(cluster.bootstrap(), version)).await;
+    assert!(cluster.topics().is_empty(), "what was made is deleted");
+}
+
+/// On a cluster of each dialect.
+async fn one_writes_other_reads<Writer: Peer, Reader: Peer>(samples: fn() -> Vec<Message>) {
+    for dialect in [Dialect::kafka_4_3(), Dialect::kafka_3_9(), Dialect::kafka_2_8()] {
+        let cluster = cluster(dialect).await;
+        // What is asked of it here has no need of Java.
+        let kafka = Kafka::at(cluster.bootstrap(), Version::V4_3_1);
+        on::<Writer, Reader>(&cluster, &kafka, samples).await;
+        let asked_all = cluster.brokers().into_iter().all(|broker| {
+            cluster.requests_to(broker, ApiKey::PRODUCE).unwrap() > 0
+                && cluster.requests_to(broker, ApiKey::FETCH).unwrap() > 0
+        });
+        assert!(asked_all, "each broker leads a partition");
+    }
+}
+
+/// In a topic for each codec, the first to a partition of the first broker, the next to one of the second, and so on.
+async fn on<Writer: Peer, Reader: Peer>(
+    cluster: &EmbeddedCluster,
+    kafka: &Kafka,
+    samples: fn() -> Vec<Message>,
+) {
+    for (compression, partition) in both_have::<Writer, Reader>().zip((0..3).cycle()) {
+        let topic = kafka.topic_name("interop");
+        cluster.create_topic(&topic, 3).unwrap();
+        passes_on::<Writer, Reader>(kafka, &topic, partition, compression, &samples()).await;
+    }
+}
+
+async fn cluster(dialect: Dialect) -> EmbeddedCluster {
+    EmbeddedCluster::builder().brokers(3).dialect(dialect).start().await.unwrap()
+}
+
+fn run(name: &str, test: impl AsyncFnOnce()) {
+    kwal_tests::run(&format!("embedded::{name}"), test());
+}
