@@ -11,6 +11,7 @@ mod fidelity;
 mod interop;
 mod peers;
 mod program;
+mod quota;
 mod raw;
 mod read;
 mod restart;

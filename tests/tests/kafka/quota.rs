@@ -1,0 +1,131 @@
+//! What clients do to a log when the broker slows them down, as the judge of kwal-testkit sees it.
+
+use std::time::Duration;
+
+use kwal_client::ClientBuilder;
+use kwal_client::record::Record;
+use kwal_testkit::check::{Expect, Log, Recorder, Rule, Ticket, Verdict, WriterId};
+use kwal_tests::kafka::{Kafka, Version};
+use kwal_tests::message::pseudo_random;
+use rdkafka::ClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rskafka::chrono::{TimeZone, Utc};
+use rskafka::client::partition::{Compression, UnknownTopicHandling};
+
+kwal_tests::suite! {
+    own: [who_appends_twice_when_throttled],
+}
+
+/// A broker answers a throttled append as any other, it is on the log (KIP-219). rskafka 0.6 takes it for a failure.
+async fn who_appends_twice_when_throttled(version: Version) {
+    let kafka = Kafka::shared(version);
+    let (kwal, librdkafka, rskafka) =
+        tokio::join!(judged(kafka, by_kwal), judged(kafka, by_librdkafka), judged(kafka, by_rskafka));
+    kwal.assert();
+    librdkafka.assert();
+    for tally in [kwal.tally(), librdkafka.tally(), rskafka.tally()] {
+        assert_eq!((tally.appends, tally.acked), (BATCHES as usize, BATCHES as usize), "{tally}");
+    }
+    kwal_tests::report(format_args!("Kafka {version}, rskafka: {}", rskafka.tally()));
+    assert!(rskafka.broken().eq([Rule::Once]), "{rskafka}");
+}
+
+/// 2 MB. The broker lets the first ten seconds' worth pass.
+const BATCHES: u64 = 40;
+const BYTES_PER_SECOND: u64 = 100_000;
+
+/// Has a client append to a topic of its own under a quota of its own, and then looks at the log.
+async fn judged(kafka: &'static Kafka, append: impl AsyncFnOnce(&Kafka, Told)) -> Verdict {
+    let topic = kafka.topic("quota", 1, &[]).await;
+    kafka.java().producer_quota(&topic, Some(BYTES_PER_SECOND)).await;
+    let recorder = Recorder::new();
+    let writer = recorder.now().writer((&*topic, 0));
+    append(kafka, Told { recorder: recorder.clone(), writer, topic: topic.clone() }).await;
+    kafka.java().producer_quota(&topic, None).await;
+    let records = kafka.java().consume(&topic, 0, 0, None).await;
+    let end = kafka.end_offsets(&topic).await[0];
+    let records = records.into_iter().map(|record| (record.offset, record.value.unwrap()));
+    recorder.now().log(Log::new((&*topic, 0), 0..end, records));
+    let verdict = recorder.now().check(&Expect::default());
+    verdict
+}
+
+/// What a client is to do, and where it is told what came of it.
+struct Told {
+    recorder: Recorder,
+    writer: WriterId,
+    /// Also the client id, which the quota is for.
+    topic: String,
+}
+
+impl Told {
+    /// The batches of one record, each noted when it is asked for.
+    fn batches(&self) -> impl Iterator<Item = (Ticket, Vec<u8>)> + '_ {
+        (0..BATCHES).map(|batch| {
+            let value = pseudo_random(50_000, batch);
+            (self.recorder.submit(self.writer, [&value]), value)
+        })
+    }
+}
+
+async fn by_kwal(kafka: &Kafka, told: Told) {
+    let client = ClientBuilder::new(kafka.bootstrap()).client_id(&told.topic).build().await.unwrap();
+    let partition = client.partition_client(&told.topic, 0).await.unwrap();
+    for (ticket, value) in told.batches() {
+        let produced = partition.produce(vec![Record::new(None::<&str>, value)]).await.unwrap();
+        ticket.acked(produced.base_offset);
+    }
+}
+
+async fn by_rskafka(kafka: &Kafka, told: Told) {
+    let client = rskafka::client::ClientBuilder::new(kafka.bootstrap()).client_id(&*told.topic);
+    let client = client.build().await.unwrap();
+    let partition = client.partition_client(&told.topic, 0, UnknownTopicHandling::Retry).await.unwrap();
+    for (ticket, value) in told.batches() {
+        let record = rskafka::record::Record {
+            key: None,
+            value: Some(value),
+            headers: Default::default(),
+            timestamp: Utc.timestamp_millis_opt(1_750_000_000_000).unwrap(),
+        };
+        let offsets = partition.produce(vec![record], Compression::NoCompression).await.unwrap();
+        ticket.acked(offsets[0]);
+    }
+}
+
+/// Idempotent, and with up to five batches on their way.
+async fn by_librdkafka(kafka: &Kafka, told: Told) {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", kafka.bootstrap().join(","))
+        .set("client.id", &told.topic)
+        .set("enable.idempotence", "true")
+        .set("batch.num.messages", "1");
+    let append = move || {
+        let producer: BaseProducer<Tickets> = config.create_with_context(Tickets).unwrap();
+        for (ticket, value) in told.batches() {
+            let record: BaseRecord<'_, (), _, _> =
+                BaseRecord::with_opaque_to(&told.topic, Box::new(ticket)).partition(0).payload(&value);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(120)).unwrap();
+    };
+    tokio::task::spawn_blocking(append).await.unwrap();
+}
+
+struct Tickets;
+
+impl ClientContext for Tickets {}
+
+impl ProducerContext for Tickets {
+    type DeliveryOpaque = Box<Ticket>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        match result {
+            Ok(message) => ticket.acked(message.offset()),
+            Err(_) => ticket.unknown(),
+        }
+    }
+}
