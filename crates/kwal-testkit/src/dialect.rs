@@ -178,6 +178,16 @@ impl Dialect {
         self.release >= Release::Kafka4_3
     }
 
+    /// Fetches of versions that do not know zstd are refused where a topic has that codec; else they get what they cannot read.
+    pub(crate) fn refuses_zstd(&self) -> bool {
+        self.release < Release::Kafka4_3
+    }
+
+    /// Settings are those of before Kafka 4.
+    pub(crate) fn has_old_settings(&self) -> bool {
+        self.release < Release::Kafka4_3
+    }
+
     pub(crate) fn answers(&self, api: ApiKey, version: i16) -> bool {
         self.versions(api).is_some_and(|versions| versions.contains(version))
     }

@@ -52,13 +52,16 @@
 //!
 //! # How true it is
 //!
+//! Its answers are held against what Kafka 3.9.2 and 4.3.1 answered to the same requests, which is recorded in the project's
+//! `tests/fidelity`.
+//!
 //! | | as Kafka | not, or not yet |
 //! | --- | --- | --- |
 //! | APIs | ApiVersions, Metadata, Produce, Fetch, ListOffsets, OffsetForLeaderEpoch, DeleteRecords, CreateTopics, DeleteTopics, CreatePartitions, DescribeConfigs, IncrementalAlterConfigs, DescribeCluster, DescribeProducers, FindCoordinator, InitProducerId, at every version that Kafka 4.3, 3.9 or 2.8 speak ([`Dialect`]) | groups, transactions of clients; record formats before magic 2 |
 //! | connections | requests answered in order and one at a time; unknown versions close the connection, but for ApiVersions; also while an append waits for its replicas or a fetch for records; a throttled request is carried out, then the connection is muted; [quotas](EmbeddedCluster::limit_produce) by client id (KIP-219) | idle connections are not closed |
 //! | authentication | PLAIN, SCRAM and OAUTHBEARER ([`Sasl`]), sessions that end and are renewed (KIP-368), refusals in Kafka's words | tokens are judged by the test; a request in the middle of a renewal gets no garbage before the connection is closed |
 //! | producers | a batch sent again is told apart, five batches back; gaps, old epochs and new epochs that do not begin at 0 are refused; an unknown id may begin anywhere; each replica knows what lies in its log, also of records that were deleted; the silent are forgotten (`producer.id.expiration.ms`), by the times of their records; transactional ids have coordinators, which hand out ids and epochs (KIP-360) and forget them | a name's log is never lost; no transaction is under way |
-//! | batches | one a partition, its checksum, header and records looked at; a wrong newest timestamp is put right; `max.message.bytes`, `LogAppendTime`, keys for compacted topics | refusals say why in words, where Kafka mostly has only the code; `compression.type` changes nothing; in codecs that are not built in, records are not looked at |
+//! | batches | one a partition, its checksum, header and records looked at; a wrong newest timestamp is put right; `max.message.bytes`, `LogAppendTime`, keys for compacted topics, `compression.type` where its codec can be written | refusals say why in words, where Kafka mostly has only the code; offsets within a batch have to rise by one; in codecs that are not built in, records are not looked at |
 //! | reading | waits for `min_bytes`; the first batch comes whole, the last is cut off at the limit; a fetch may begin inside of a batch; leader epochs (KIP-320), divergence (KIP-595); up to the high watermark, or for READ_COMMITTED to the last stable offset; from followers (KIP-392) | no fetch sessions, so all fetches are full ones; nothing is ever deleted by age or size |
 //! | cluster | brokers that come, go, die, fall silent and are behind with metadata; replicas with logs of their own, followers that lag and fall out of sync, `min.insync.replicas`; elections, clean and unclean, leader epochs, logs that are cut off where they parted (KIP-101); the end of a log is withheld while it is not known (KIP-207); who is asked in vain says who leads (KIP-951); topic ids (KIP-516), settings, where they come from and their checks, replica assignments | settings of brokers are told and not altered; leaders do not move back by themselves; a broker that comes back has lost nothing |
 //!

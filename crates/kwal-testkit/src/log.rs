@@ -13,6 +13,8 @@ pub(crate) struct Log {
     end: i64,
     /// Each leader epoch that wrote, and the offset it began at; both rise.
     epochs: Vec<(i32, i64)>,
+    /// The first batch with the newest timestamp. Kafka goes on telling of it when its records are deleted.
+    newest: Option<Stored>,
 }
 
 #[derive(Clone, Debug)]
@@ -44,7 +46,7 @@ impl Log {
 
     /// A log whose first leader has this epoch.
     pub(crate) fn new(leader_epoch: i32) -> Self {
-        Self { batches: VecDeque::new(), start: 0, end: 0, epochs: vec![(leader_epoch, 0)] }
+        Self { epochs: vec![(leader_epoch, 0)], ..Self::default() }
     }
 
     /// Appends a batch whose header is to become `header`. The base offset is not below the end; more leaves a hole.
@@ -61,11 +63,18 @@ impl Log {
         }
         self.begin_epoch(header.partition_leader_epoch, header.base_offset);
         self.end = header.next_offset();
-        self.batches.push_back(Stored {
+        self.push(Stored {
             next_offset: self.end,
             max_timestamp: header.max_timestamp,
             bytes: bytes.freeze(),
         });
+    }
+
+    fn push(&mut self, batch: Stored) {
+        if self.newest.as_ref().is_none_or(|newest| newest.max_timestamp < batch.max_timestamp) {
+            self.newest = Some(batch.clone());
+        }
+        self.batches.push_back(batch);
     }
 
     /// Notes that a leader epoch begins at an offset. Epochs in which nothing was written are forgotten.
@@ -89,7 +98,7 @@ impl Log {
             let Ok(header) = BatchHeader::parse(&batch.bytes) else { continue };
             self.begin_epoch(header.partition_leader_epoch, header.base_offset);
             self.end = batch.next_offset;
-            self.batches.push_back(batch.clone());
+            self.push(batch.clone());
             copied.push((header, batch.bytes.clone()));
         }
         self.end = from.end.max(self.end);
@@ -100,6 +109,10 @@ impl Log {
     pub(crate) fn truncate(&mut self, offset: i64) {
         let kept = self.batches.partition_point(|batch| batch.next_offset <= offset);
         self.batches.truncate(kept);
+        self.newest = None;
+        for batch in std::mem::take(&mut self.batches) {
+            self.push(batch);
+        }
         self.end = offset.clamp(self.start, self.end);
         let epochs = self.epochs.partition_point(|(_, start)| *start < offset);
         self.epochs.truncate(epochs);
@@ -182,10 +195,11 @@ impl Log {
     /// Puts other batches in the place of those that there are, as compaction does. They are of rising offsets.
     pub(crate) fn replace(&mut self, batches: Vec<Bytes>) {
         self.batches.clear();
+        self.newest = None;
         for bytes in batches {
             let Ok(header) = BatchHeader::parse(&bytes) else { continue };
             let (next_offset, max_timestamp) = (header.next_offset(), header.max_timestamp);
-            self.batches.push_back(Stored { next_offset, max_timestamp, bytes });
+            self.push(Stored { next_offset, max_timestamp, bytes });
         }
     }
 
@@ -218,12 +232,13 @@ impl Log {
         Ok(None)
     }
 
-    /// The first record, by offset, with the largest timestamp of all: its timestamp and its offset.
+    /// The first record, by offset, with the largest timestamp of all, also if it was deleted since: its timestamp and its
+    /// offset.
     pub(crate) fn at_max_timestamp(&self) -> Result<Option<(i64, i64)>, BatchError> {
-        let Some(newest) = self.batches.iter().map(|batch| batch.max_timestamp).max() else {
-            return Ok(None);
-        };
-        self.at_timestamp(newest)
+        match &self.newest {
+            Some(newest) => first_record(&newest.bytes, |_, time| time >= newest.max_timestamp),
+            None => Ok(None),
+        }
     }
 
     /// The index of the batch that holds `offset`, or else of the first one behind it.
@@ -347,7 +362,7 @@ mod tests {
         assert_eq!(log.at_timestamp(0).unwrap(), Some((101, 3)), "not the record before the start");
         log.delete_before(100);
         assert_eq!((log.start(), log.end(), log.base_offsets()), (6, 6, vec![]));
-        assert_eq!(log.at_max_timestamp().unwrap(), None);
+        assert_eq!(log.at_max_timestamp().unwrap(), Some((102, 4)), "as Kafka says");
     }
 
     #[test]

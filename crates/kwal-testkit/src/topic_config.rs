@@ -1,4 +1,4 @@
-//! The settings of topics and of the broker: those that Kafka 4.3 knows, their defaults, and what the embedded broker makes
+//! The settings of topics and of the broker: those that Kafka 4.3 or 3.9 knows, their defaults, and what the embedded broker makes
 //! of them.
 
 use std::{
@@ -10,6 +10,7 @@ use std::{
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{AlterableConfig, ConfigSynonym, CreatedConfig, DescribedConfig},
+    record::Compression,
 };
 
 /// The settings of one topic.
@@ -17,6 +18,10 @@ use kwal_protocol::{
 pub(crate) struct TopicConfig {
     /// What the topic has of its own.
     set: BTreeMap<&'static str, String>,
+    /// The same as it was given.
+    given: BTreeMap<&'static str, String>,
+    /// `compression.type`, unless that is the producer's.
+    pub(crate) compression: Option<Compression>,
     /// `max.message.bytes`: the size of a batch, in bytes.
     pub(crate) max_message_bytes: usize,
     /// `message.timestamp.type` is `LogAppendTime`.
@@ -44,17 +49,18 @@ impl TopicConfig {
         given: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
         broker: &BrokerConfig,
     ) -> Result<Self, String> {
-        let mut set = BTreeMap::new();
+        let (mut set, mut originals) = (BTreeMap::new(), BTreeMap::new());
         for (name, value) in given {
-            let known = find(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?;
+            let known = broker.find(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?;
             let Some(value) = value else {
                 return Err(format!("the topic config {name} has no value"));
             };
+            originals.insert(known.name, value.to_owned());
             let value = known.kind.read(known.name, value)?;
             set.insert(known.name, value.into_owned());
         }
         let text = |name| {
-            let found = find(name).map(|known| known.in_force(&set, broker).0);
+            let found = broker.find(name).map(|known| known.in_force(&set, broker).0);
             found.unwrap_or_default()
         };
         let number = |name| text(name).parse::<i64>().unwrap_or_default();
@@ -68,6 +74,11 @@ impl TopicConfig {
             deletes: cleanup("delete"),
             min_isr: number("min.insync.replicas") as usize,
             unclean_elections: text("unclean.leader.election.enable") == "true",
+            compression: match text("compression.type") {
+                "uncompressed" => Some(Compression::None),
+                name => Compression::ALL.into_iter().find(|codec| codec.name() == name),
+            },
+            given: originals,
             set,
         })
     }
@@ -96,7 +107,7 @@ impl TopicConfig {
                 SET => drop(set.insert(name.into(), value.to_owned())),
                 DELETE => drop(set.remove(name)),
                 APPEND | SUBTRACT => {
-                    let list = self.list_changed(change, value)?;
+                    let list = self.list_changed(change, value, broker)?;
                     set.insert(name.into(), list);
                 }
                 // Kafka stumbles over it.
@@ -109,10 +120,15 @@ impl TopicConfig {
 
     /// A list with some elements more or fewer. Like Kafka it begins with the topic's own or the default, whatever the broker
     /// has.
-    fn list_changed(&self, change: &AlterableConfig, value: &str) -> Result<String, ConfigRefusal> {
+    fn list_changed(
+        &self,
+        change: &AlterableConfig,
+        value: &str,
+        broker: &BrokerConfig,
+    ) -> Result<String, ConfigRefusal> {
         let name = change.name.as_str();
         let verb = if change.config_operation == APPEND { "APPEND" } else { "SUBTRACT" };
-        let Some(known) = find(name).filter(|known| known.kind.is_list()) else {
+        let Some(known) = broker.find(name).filter(|known| known.kind.is_list()) else {
             let message = format!("Can't {verb} to key {name} because its type is not LIST.");
             return Err((ErrorCode::INVALID_CONFIG, message));
         };
@@ -130,7 +146,7 @@ impl TopicConfig {
     /// All settings as CreateTopics tells them.
     pub(crate) fn created(&self, broker: &BrokerConfig) -> Vec<CreatedConfig> {
         let describe = |known: &Known| {
-            let (value, config_source) = known.in_force(&self.set, broker);
+            let (value, config_source) = known.in_force(&self.given, broker);
             CreatedConfig {
                 name: known.name.to_owned(),
                 value: Some(value.to_owned()),
@@ -139,7 +155,7 @@ impl TopicConfig {
                 is_sensitive: false,
             }
         };
-        KNOWN.iter().map(describe).collect()
+        broker.known().map(describe).collect()
     }
 
     /// All settings as DescribeConfigs tells them.
@@ -152,7 +168,7 @@ impl TopicConfig {
                 ..described(known.name, Some(value), config_source, known.kind.config_type())
             }
         };
-        KNOWN.iter().map(describe).collect()
+        broker.known().map(describe).collect()
     }
 }
 
@@ -160,12 +176,27 @@ impl TopicConfig {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BrokerConfig {
     set: BTreeMap<&'static str, String>,
+    /// The settings are those of before Kafka 4.
+    pub(crate) is_old: bool,
 }
 
 impl BrokerConfig {
+    /// The settings that topics have, by name.
+    fn known(&self) -> impl Iterator<Item = &'static Known> + use<> {
+        let old: &[Known] = if self.is_old { OLD } else { &[] };
+        let replaced = |known: &&Known| !old.iter().any(|old| old.name == known.name);
+        let mut all: Vec<_> = KNOWN.iter().filter(replaced).chain(old).collect();
+        all.sort_by_key(|known| known.name);
+        all.into_iter()
+    }
+
+    fn find(&self, name: &str) -> Option<&'static Known> {
+        self.known().find(|known| known.name == name)
+    }
+
     /// Sets one; says what is wrong with it.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let of_topics = KNOWN.iter().filter(|known| !known.broker.is_empty());
+        let of_topics = self.known().filter(|known| !known.broker.is_empty());
         let of_topics = of_topics.map(|known| (known.broker, &known.kind));
         let own = OWN.iter().map(|own| (own.name, &own.kind));
         let Some((name, kind)) = of_topics.chain(own).find(|(known, _)| *known == name) else {
@@ -199,7 +230,7 @@ impl BrokerConfig {
                 if *value == "true" || *value == "false" { 1 } else { 3 },
             )
         });
-        let of_topics = KNOWN.iter().filter(|known| !known.broker.is_empty()).map(|known| DescribedConfig {
+        let of_topics = self.known().filter(|known| !known.broker.is_empty()).map(|known| DescribedConfig {
             synonyms: known.broker_synonyms(self).collect(),
             ..described(
                 known.broker,
@@ -291,7 +322,8 @@ impl Known {
 
     fn broker_synonyms<'a>(&'a self, broker: &'a BrokerConfig) -> impl Iterator<Item = ConfigSynonym> + 'a {
         let set = broker.set.get(self.broker).map(|value| synonym(self.broker, value, FROM_BROKER));
-        let default = (!self.broker.is_empty()).then(|| synonym(self.broker, self.default, FROM_DEFAULT));
+        let has_default = !self.broker.is_empty() && !WITHOUT_DEFAULT.contains(&self.name);
+        let default = has_default.then(|| synonym(self.broker, self.default, FROM_DEFAULT));
         set.into_iter().chain(default)
     }
 }
@@ -317,6 +349,8 @@ enum Kind {
     Some(&'static [&'static str]),
     /// Any words, between commas.
     Words,
+    /// Anything.
+    Text,
 }
 
 impl Kind {
@@ -350,7 +384,7 @@ impl Kind {
                 None => return Ok(parts(value).join(",").into()),
             },
             Self::Words => return Ok(parts(value).join(",").into()),
-            Self::One(_) => return Ok(value.into()),
+            Self::One(_) | Self::Text => return Ok(value.into()),
         };
         Err(format!("Invalid value {blamed} for configuration {name}: {wrong}"))
     }
@@ -363,7 +397,7 @@ impl Kind {
     fn config_type(&self) -> i8 {
         match self {
             Self::Bool => 1,
-            Self::One(_) => 2,
+            Self::One(_) | Self::Text => 2,
             Self::Number(_, ..=INT) => 3,
             Self::Number(..) => 5,
             Self::Ratio => 6,
@@ -392,10 +426,6 @@ const LONG: i64 = i64::MAX;
 
 const fn known(name: &'static str, broker: &'static str, default: &'static str, kind: Kind) -> Known {
     Known { name, broker, default, kind }
-}
-
-fn find(name: &str) -> Option<&'static Known> {
-    KNOWN.iter().find(|known| known.name == name)
 }
 
 const KNOWN: &[Known] = &[
@@ -459,6 +489,28 @@ const KNOWN: &[Known] = &[
     known("unclean.leader.election.enable", "unclean.leader.election.enable", "false", Kind::Bool),
 ];
 
+/// The broker has none for these: it goes by hours, minutes or another setting instead.
+const WITHOUT_DEFAULT: &[&str] = &["flush.ms", "retention.ms", "segment.jitter.ms", "segment.ms"];
+
+/// What Kafka 3.9 has instead or as well.
+const OLD: &[Known] = &[
+    known("message.downconversion.enable", "log.message.downconversion.enable", "true", Kind::Bool),
+    known("message.format.version", "log.message.format.version", "3.0-IV1", Kind::Text),
+    known(
+        "message.timestamp.after.max.ms",
+        "log.message.timestamp.after.max.ms",
+        "9223372036854775807",
+        Kind::Number(0, LONG),
+    ),
+    known(
+        "message.timestamp.difference.max.ms",
+        "log.message.timestamp.difference.max.ms",
+        "9223372036854775807",
+        Kind::Number(0, LONG),
+    ),
+    known("segment.bytes", "log.segment.bytes", "1073741824", Kind::Number(14, INT)),
+];
+
 const fn own(name: &'static str, default: &'static str, kind: Kind, read_only: bool) -> Own {
     Own { name, default, kind, read_only }
 }
@@ -482,7 +534,7 @@ mod tests {
 
     #[test]
     fn every_default_is_allowed() {
-        for known in KNOWN {
+        for known in KNOWN.iter().chain(OLD) {
             assert!(known.kind.read(known.name, known.default).is_ok(), "{} = {}", known.name, known.default);
         }
         let config = TopicConfig::new([], &BrokerConfig::default()).unwrap();

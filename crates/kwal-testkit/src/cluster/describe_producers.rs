@@ -47,7 +47,7 @@ fn answer_each(
             DescribeProducersPartitionResult {
                 partition_index: *index,
                 error_code,
-                error_message: error_code.text().map(str::to_owned),
+                error_message: error_code.text().filter(|_| error_code.is_error()).map(str::to_owned),
                 active_producers,
             }
         });

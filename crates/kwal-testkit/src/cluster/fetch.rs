@@ -7,7 +7,7 @@ use kwal_protocol::{
         DivergingEpoch, FetchLeader, FetchNodeEndpoint, FetchPartition, FetchPartitionResponse, FetchRequest,
         FetchResponse, FetchTopic, FetchTopicResponse, IsolationLevel,
     },
-    record::Batches,
+    record::{Batches, Compression},
 };
 use kwal_transport::HostPort;
 
@@ -120,13 +120,18 @@ impl Cluster {
         arrival: &Arrival,
     ) -> Result<&Replica, Refusal> {
         let Exchange { version, from, .. } = arrival.exchange;
+        let refuses_zstd = version < READS_ZSTD && self.settings.dialect.refuses_zstd();
         let (key, epoch) = (key(topic, version), asked.current_leader_epoch.max(-1));
         // Followers are read from as well (KIP-392).
         let found = match version >= FROM_FOLLOWERS {
             true => self.found(from.node, key, asked.partition, epoch),
             false => self.led(from.node, key, asked.partition, epoch),
         };
-        let replica = &*found.map_err(Refusal::Code)?.replica;
+        let found = found.map_err(Refusal::Code)?;
+        if refuses_zstd && found.config.compression == Some(Compression::Zstd) {
+            return Err(Refusal::Code(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE));
+        }
+        let replica = &*found.replica;
         let log = &replica.log;
         if asked.last_fetched_epoch >= 0 {
             match log.end_of_epoch(asked.last_fetched_epoch) {
@@ -193,6 +198,8 @@ impl Refusal {
 
 /// The first version that has topics by id.
 const BY_ID: i16 = 13;
+/// The first version that reads zstd (KIP-110).
+const READS_ZSTD: i16 = 10;
 /// The first version in which followers answer clients.
 const FROM_FOLLOWERS: i16 = 11;
 /// The first version that tells who leads instead (KIP-951).
@@ -269,13 +276,14 @@ fn answer(
 
 fn refused(asked: &FetchPartition, code: ErrorCode) -> FetchPartitionResponse {
     // Where Kafka has not come as far as to the log, its answer has an empty list instead of none.
+    let converts = code == ErrorCode::UNSUPPORTED_COMPRESSION_TYPE;
     let early = matches!(code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID);
     FetchPartitionResponse {
         partition_index: asked.partition,
         error_code: code,
         high_watermark: -1,
-        aborted_transactions: early.then(Vec::new),
-        records: Some(Bytes::new()),
+        aborted_transactions: (early || converts).then(Vec::new),
+        records: (!converts).then(Bytes::new),
         ..FetchPartitionResponse::default()
     }
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{
@@ -15,7 +17,11 @@ impl Serve for ListOffsetsRequest {
     }
 
     fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<ListOffsetsResponse> {
+        let twice = self.asked_twice();
         Served::Reply(self.answer(|topic, partition| {
+            if twice.contains(&(topic.to_owned(), partition.partition_index)) {
+                return refused(partition, ErrorCode::INVALID_REQUEST);
+            }
             match cluster.look_up(topic, partition, self.isolation_level, arrival) {
                 Ok(found) => ListOffsetsPartitionResponse {
                     partition_index: partition.partition_index,
@@ -34,6 +40,9 @@ impl Serve for ListOffsetsRequest {
 }
 
 trait AnswerEach {
+    /// The partitions that are there more than once.
+    fn asked_twice(&self) -> BTreeSet<(String, i32)>;
+
     fn answer(
         &self,
         each: impl FnMut(&str, &ListOffsetsPartition) -> ListOffsetsPartitionResponse,
@@ -41,6 +50,14 @@ trait AnswerEach {
 }
 
 impl AnswerEach for ListOffsetsRequest {
+    fn asked_twice(&self) -> BTreeSet<(String, i32)> {
+        let mut known = BTreeSet::new();
+        let all = self.topics.iter().flat_map(|topic| {
+            topic.partitions.iter().map(|partition| (topic.name.clone(), partition.partition_index))
+        });
+        all.filter(|partition| !known.insert(partition.clone())).collect()
+    }
+
     fn answer(
         &self,
         mut each: impl FnMut(&str, &ListOffsetsPartition) -> ListOffsetsPartitionResponse,
@@ -91,9 +108,9 @@ impl Cluster {
         };
         match (asked.timestamp, exchange.version) {
             (LATEST, _) => settled.map(|()| Found { leader_epoch, ..at(end) }),
-            // Nothing is ever moved to a remote storage, so all that is there is local and still to be moved.
-            (EARLIEST, _) | (EARLIEST_LOCAL, 8..) | (EARLIEST_PENDING_UPLOAD, 11..) => Ok(at(log.start())),
-            (LATEST_TIERED, 9..) => Ok(at(-1)),
+            // Nothing is ever moved to a remote storage, so all that is there is local.
+            (EARLIEST, _) | (EARLIEST_LOCAL, 8..) => Ok(at(log.start())),
+            (LATEST_TIERED, 9..) | (EARLIEST_PENDING_UPLOAD, 11..) => Ok(at(-1)),
             (MAX_TIMESTAMP, 7..) => record(log.at_max_timestamp()),
             (timestamp @ 0.., _) => record(log.at_timestamp(timestamp)),
             _ => Err(ErrorCode::UNSUPPORTED_VERSION),

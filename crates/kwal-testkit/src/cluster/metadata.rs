@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{
@@ -49,7 +51,7 @@ impl Serve for MetadataRequest {
             false => NOT_ASKED,
         };
         let topics: Vec<_> = match topics {
-            Some(topics) => topics
+            Some(topics) => each_once(topics)
                 .into_iter()
                 .map(|topic| cluster.describe_asked(node, topic, self.allow_auto_topic_creation))
                 .collect(),
@@ -166,6 +168,12 @@ pub(super) const NOT_ASKED: i32 = i32::MIN;
 const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// Everything that can be done to a cluster (KIP-430): bits 5 and 7 to 12.
 pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+
+/// What is asked for twice is told once.
+fn each_once(topics: Vec<MetadataTopic>) -> Vec<MetadataTopic> {
+    let mut known = BTreeSet::new();
+    topics.into_iter().filter(|topic| known.insert((topic.name.clone(), topic.topic_id))).collect()
+}
 
 /// Why a topic is not asked for in a way that the version allows.
 fn badly_named(topic: &MetadataTopic, version: i16) -> Option<ErrorCode> {

@@ -18,10 +18,13 @@ impl Serve for OffsetForLeaderEpochRequest {
         Served::Reply(answer_each(&self, |topic, asked| {
             let key = TopicKey::Name(topic);
             let led = cluster.led(node, key, asked.partition, asked.current_leader_epoch)?;
-            Ok(led.replica.log.end_of_epoch(asked.leader_epoch).filter(|_| asked.leader_epoch >= 0))
+            Ok(led.replica.log.end_of_epoch(asked.leader_epoch).filter(|_| asked.leader_epoch != NO_EPOCH))
         }))
     }
 }
+
+/// What stands for no epoch.
+const NO_EPOCH: i32 = -1;
 
 fn answer_each(
     request: &OffsetForLeaderEpochRequest,

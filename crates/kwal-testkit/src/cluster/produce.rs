@@ -10,7 +10,7 @@ use kwal_protocol::{
         ProduceLeader, ProduceNodeEndpoint, ProducePartition, ProducePartitionResponse, ProduceRequest,
         ProduceResponse, ProduceTopicResponse, RecordError,
     },
-    record::{Batch, BatchError, BatchErrorKind, BatchHeader, Batches, Compression, NO_TIMESTAMP},
+    record::{Batch, BatchError, BatchErrorKind, BatchHeader, Batches, Compression, NO_TIMESTAMP, RawBatch},
 };
 use kwal_transport::HostPort;
 
@@ -276,6 +276,7 @@ impl Cluster {
         let (known, max_timestamp) =
             known.map_err(|refusal| Refusal { log_start: log_start_offset, ..refusal })?;
         let append_time = config.log_append_time.then_some(now.unix_ms);
+        let batch = in_codec(batch, config.compression);
         let (id, leader_epoch, sole) = (found.id, found.state.leader_epoch, found.state.isr == [from.node]);
         let (base_offset, log_append_time, end) = match known {
             Some(appended) => (appended.first_offset, Some(appended.timestamp), appended.last_offset + 1),
@@ -319,6 +320,20 @@ impl Found<'_> {
             false => self.config.min_isr,
         }
     }
+}
+
+/// The batch in the codec that the topic wants (`compression.type`); as it is where that cannot be written.
+fn in_codec(batch: Batch, codec: Option<Compression>) -> Batch {
+    let Some(codec) = codec.filter(|codec| batch.header().compression().is_ok_and(|own| own != *codec))
+    else {
+        return batch;
+    };
+    let rewritten = || {
+        let mut raw = RawBatch::from_batch(&batch, MAX_UNCOMPRESSED).ok()?;
+        raw.header.attributes = raw.header.attributes & !BatchHeader::COMPRESSION_MASK | codec as i16;
+        Batches::new(raw.encode().ok()?).next()?.ok()
+    };
+    rewritten().unwrap_or(batch)
 }
 
 /// Appends a batch that has passed all checks, with the times that the log is to have.

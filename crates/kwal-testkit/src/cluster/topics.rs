@@ -56,7 +56,8 @@ impl Serve for DeleteTopicsRequest {
     }
 
     fn serve(self, cluster: &mut Cluster, _: &Arrival) -> Served<DeleteTopicsResponse> {
-        let topics = named(&self);
+        let mut topics = named(&self);
+        let mut responses = cluster.named_both_ways(&mut topics);
         let mut times = BTreeMap::new();
         for topic in &topics {
             *times.entry((topic.name.clone(), topic.topic_id)).or_insert(0) += 1;
@@ -74,7 +75,7 @@ impl Serve for DeleteTopicsRequest {
                 }),
             }
         };
-        let responses = topics.into_iter().filter_map(delete).collect();
+        responses.extend(topics.into_iter().filter_map(delete));
         Served::Reply(DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() })
     }
 }
@@ -257,6 +258,30 @@ impl Cluster {
             return Err(invalid("partitions have to be numbered from 0 on, without a gap".to_owned()));
         }
         Ok(replicas.into_values().collect())
+    }
+
+    /// Takes out what is named once by name and once by id; answers it.
+    fn named_both_ways(&self, topics: &mut Vec<DeleteTopic>) -> Vec<DeleteTopicResult> {
+        let by_id: BTreeSet<_> =
+            topics.iter().map(|topic| topic.topic_id).filter(|id| !id.is_zero()).collect();
+        let both = |topic: &DeleteTopic| {
+            let name = topic.name.as_ref().filter(|_| topic.topic_id.is_zero())?;
+            Some((name.clone(), self.topics.get(name)?.id)).filter(|(_, id)| by_id.contains(id))
+        };
+        let twice: BTreeMap<_, _> = topics.iter().filter_map(both).collect();
+        topics.retain(|topic| {
+            let named = topic.name.as_ref().is_some_and(|name| twice.contains_key(name));
+            !named && !twice.values().any(|id| *id == topic.topic_id)
+        });
+        let refused = |(name, topic_id)| DeleteTopicResult {
+            name: Some(name),
+            topic_id,
+            error_code: ErrorCode::INVALID_REQUEST,
+            error_message: Some(
+                "The provided topic name maps to an ID that was already supplied.".to_owned(),
+            ),
+        };
+        twice.into_iter().map(refused).collect()
     }
 
     fn delete_named(&mut self, topic: DeleteTopic) -> DeleteTopicResult {

@@ -71,8 +71,9 @@ impl EmbeddedClusterBuilder {
     /// Has a topic with settings from the start, by their names in Kafka.
     ///
     /// Heeded are `max.message.bytes`, `message.timestamp.type`, `message.timestamp.before.max.ms`,
-    /// `message.timestamp.after.max.ms` and `cleanup.policy` (records of a compacted topic need a key). The others that
-    /// Kafka 4.3 knows are kept and told.
+    /// `message.timestamp.after.max.ms`, `compression.type`, `min.insync.replicas`, `unclean.leader.election.enable` and
+    /// `cleanup.policy` (records of a compacted topic need a key). The others that the [dialect](Self::dialect)'s Kafka knows
+    /// are kept and told.
     #[must_use]
     pub fn topic_with(mut self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Self {
         self.topics.push(creatable(name, partitions, settings));
@@ -206,6 +207,7 @@ impl EmbeddedClusterBuilder {
     fn start_on(self, ground: Ground) -> Result<EmbeddedCluster, Error> {
         let runtime = Handle::current();
         let mut settings = self.settings;
+        settings.broker.is_old = settings.dialect.has_old_settings();
         let replicas = self.brokers.clamp(1, USUAL_REPLICATION).to_string();
         let replicas = (self.brokers > 1).then_some(("default.replication.factor", replicas.as_str()));
         let given = self.broker_settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));

@@ -406,7 +406,7 @@ async fn offsets_at_every_version() {
                 (-3, since(7, (STARTED_AT + 3, 6, epoch))),
                 (-4, since(8, (-1, 0, epoch))),
                 (-5, since(9, (-1, -1, -1))),
-                (-6, since(11, (-1, 0, epoch))),
+                (-6, since(11, (-1, -1, -1))),
                 (-7, Err(ErrorCode::UNSUPPORTED_VERSION)),
                 (0, Ok((STARTED_AT, 0, epoch))),
                 (STARTED_AT + 1, Ok((STARTED_AT + 1, 1, epoch))),

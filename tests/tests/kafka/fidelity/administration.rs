@@ -1,14 +1,17 @@
 //! Partitions added, settings described and changed, the cluster described.
 
+use bytes::Bytes;
+use kwal_protocol::error_code::ErrorCode;
 use kwal_protocol::messages::{
-    AlterConfigsResource, AlterableConfig, CreatePartitionsAssignment, CreatePartitionsRequest,
-    CreatePartitionsTopic, DescribeClusterRequest, DescribeConfigsRequest, DescribeConfigsResource,
-    DescribeProducersRequest, DescribeProducersTopic, IncrementalAlterConfigsRequest, SaslHandshakeRequest,
+    AlterConfigsResource, AlterableConfig, CreatableTopic, CreatePartitionsAssignment,
+    CreatePartitionsRequest, CreatePartitionsTopic, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeConfigsResource, DescribeProducersRequest, DescribeProducersTopic,
+    IncrementalAlterConfigsRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
 };
 
 use super::log::batch_at;
 use super::tell;
-use super::world::{World, topic_metadata, until};
+use super::world::{World, create, topic_metadata, until};
 use crate::raw::Broker;
 
 pub(super) async fn partitions_added(world: &mut World) {
@@ -57,12 +60,33 @@ pub(super) async fn partitions_added(world: &mut World) {
 }
 
 pub(super) async fn settings_described(world: &mut World) {
-    let settings = [("min.insync.replicas", "1"), ("max.message.bytes", "5000")];
+    let settings = [
+        ("min.insync.replicas", "1"),
+        ("max.message.bytes", "5000"),
+        ("file.delete.delay.ms", " 10000 "),
+        ("preallocate", "TRUE"),
+    ];
     let mut log = world.log("described", &settings).await;
     let nobody = world.name("nobody-made");
+    let plain = world.name("plain");
+    let topic = CreatableTopic {
+        name: plain.clone(),
+        num_partitions: 1,
+        replication_factor: 1,
+        ..CreatableTopic::default()
+    };
+    assert_eq!(create(&mut log.link, topic).await, ErrorCode::NONE);
+    world.wait_for_topic(&plain).await;
     let keys = |keys: &[&str]| Some(keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>());
     for (what, kind, name, wanted) in [
         ("some", TOPIC, log.topic.as_str(), keys(&["retention.ms", "max.message.bytes", "cleanup.policy"])),
+        ("odd values", TOPIC, log.topic.as_str(), keys(&["file.delete.delay.ms", "preallocate"])),
+        (
+            "defaults",
+            TOPIC,
+            plain.as_str(),
+            keys(&["retention.ms", "segment.ms", "segment.jitter.ms", "flush.ms", "compression.type"]),
+        ),
         ("one that is not there", TOPIC, log.topic.as_str(), keys(&["no.such", "segment.bytes"])),
         ("nobody's topic", TOPIC, nobody.as_str(), None),
         ("a bad name", TOPIC, "a b", None),
@@ -242,7 +266,13 @@ pub(super) async fn sasl_where_there_is_none(world: &mut World) {
         Some(answer) => format!("{}, mechanisms {:?}", tell::code(answer.error_code), answer.mechanisms),
         None => "hangs up".to_owned(),
     };
-    world.saw(told);
+    world.saw(format!("SaslHandshake: {told}"));
+    let request = SaslAuthenticateRequest { auth_bytes: Bytes::from_static(b"\0alice\0secret") };
+    let told = match link.ask(&request, 2).await {
+        Some(answer) => tell::refusal(answer.error_code, answer.error_message.as_deref()),
+        None => "hangs up".to_owned(),
+    };
+    world.saw(format!("SaslAuthenticate: {told}"));
 }
 
 const TOPIC: i8 = 2;

@@ -16,6 +16,8 @@ pub(super) async fn producers_that_expire(world: &mut World) {
     world.saw(format!("A 1: {}", log.append(batch(1).stamp(id, 0, 1)).await));
     world.expire_producers(&mut log).await;
     world.saw(format!("known: {}", log.producers().await));
+    let now = world.now_ms();
+    let batch = |count| batch_of(count, now);
     world.saw(format!("A 1: {}", log.append(batch(1).stamp(id, 0, 1)).await));
     world.saw(format!("A 0 again: {}", log.append(batch(1).stamp(id, 0, 0)).await));
     world.saw(format!("B 1: {}", log.append(batch(1).stamp(id, 1, 1)).await));

@@ -41,14 +41,14 @@ pub(crate) enum Place {
 }
 
 impl World {
-    /// What is seen goes to `lines`.
-    pub(crate) fn new(place: Place, lines: Rc<RefCell<Vec<String>>>) -> Self {
+    /// What is seen goes to `lines`. It is `now`.
+    pub(crate) fn new(place: Place, now: OffsetDateTime, lines: Rc<RefCell<Vec<String>>>) -> Self {
         let mut world = Self {
             place,
             tag: format!("{:016x}", fastrand::u64(..)),
             names: Vec::new(),
             producers: Vec::new(),
-            started: (OffsetDateTime::now_utc(), Instant::now()),
+            started: (now, Instant::now()),
             lines,
         };
         for (id, address) in (1..).zip(world.addresses()) {
