@@ -1,9 +1,10 @@
 //! A Kafka cluster to embed in tests.
 //!
-//! [`EmbeddedCluster`], of one broker or several, starts in a millisecond, on free ports of 127.0.0.1 for any Kafka client in any language, or in memory
-//! for clients that connect through [`kwal_transport`]; in memory, everything goes on under tokio's paused clock as well. What
-//! a test wants to know it can ask afterwards: what lies in the logs, and how many requests it took. What is to go wrong is
-//! one line each: see [`Fault`].
+//! [`EmbeddedCluster`], of one broker or several, starts in a millisecond, on free ports of 127.0.0.1 for any Kafka client in
+//! any language, or in memory for clients that connect through [`kwal_transport`]; in memory, everything goes on under tokio's
+//! paused clock as well. What a test wants to know it can ask afterwards: what lies in the logs, and how many requests it
+//! took. What is to go wrong is one line each: see [`Fault`] and [`Aim`], or all of it at once, by seed: see [`Storm`]. The
+//! same seed is the same history, which the [`Journal`] has.
 //!
 //! ```
 //! use kwal_protocol::{
@@ -78,11 +79,13 @@ mod doctest;
 mod embedded;
 mod error;
 mod fault;
+mod journal;
 mod listen;
 mod log;
 mod producers;
 mod sasl;
 mod serve;
+mod storm;
 mod topic_config;
 mod transactions;
 
@@ -91,5 +94,7 @@ pub use dialect::Dialect;
 pub use doctest::doctest;
 pub use embedded::{EmbeddedCluster, EmbeddedClusterBuilder};
 pub use error::Error;
-pub use fault::Fault;
+pub use fault::{Aim, Fault, Hits};
+pub use journal::{Entry, Journal, What};
 pub use sasl::Sasl;
+pub use storm::{Damage, Hazard, Storm};

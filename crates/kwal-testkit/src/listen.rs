@@ -175,9 +175,9 @@ async fn accept_all(shared: Arc<Shared>, broker: i32, acceptor: Arc<Mutex<Option
         match accepted.await {
             None => return,
             Some(Ok(stream)) => {
-                if let Some(connection) = shared.with(|cluster| cluster.open(broker)) {
+                if let Some((id, fault)) = shared.with(|cluster| cluster.open(broker)) {
                     let shared = Arc::clone(&shared);
-                    tokio::spawn(async move { serve(&shared, connection, stream).await });
+                    tokio::spawn(async move { serve(&shared, id, fault, stream).await });
                 }
             }
             Some(Err(error)) => {

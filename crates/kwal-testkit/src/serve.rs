@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::{BufMut, Bytes};
+use bytes::{Buf, BufMut, Bytes};
+use kwal_protocol::writer::Frame;
 use kwal_transport::Stream;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader, copy, sink},
@@ -16,7 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{Answer, Cluster, Connected, Now, Waiting},
+    Fault,
+    cluster::{Answer, Cluster, Connected, Manner, Now, Waiting},
     sasl::Gate,
 };
 
@@ -130,7 +132,7 @@ pub(crate) async fn clockwork(shared: std::sync::Arc<Shared>) {
 }
 
 /// Serves one connection until it ends or is ended.
-pub(crate) async fn serve(shared: &Shared, id: Connected, stream: Stream) {
+pub(crate) async fn serve(shared: &Shared, id: Connected, fault: Fault, stream: Stream) {
     let _open = Open { shared, id };
     let (peer, connection) = (stream.peer().to_owned(), id.number);
     let mut serving = Connection {
@@ -142,7 +144,7 @@ pub(crate) async fn serve(shared: &Shared, id: Connected, stream: Stream) {
     tokio::select! {
         biased;
         () = shared.until_closed(id) => tracing::debug!(peer, connection, "closed by the broker"),
-        end = serving.run() => match end {
+        end = serving.meet(fault) => match end {
             Ok(()) => tracing::debug!(peer, connection, "the client has gone"),
             Err(error) => {
                 tracing::debug!(peer, connection, error = &*error as &dyn std::error::Error, "connection closed");
@@ -159,6 +161,20 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
+    /// Begins with what was planned for the connection.
+    async fn meet(&mut self, fault: Fault) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        match fault {
+            Fault::Drop | Fault::LoseReply => return Ok(()),
+            Fault::BlackHole => {
+                copy(&mut self.stream, &mut sink()).await?;
+                return Ok(());
+            }
+            Fault::DelayRequest(delay) | Fault::DelayReply(delay) => pause(delay).await,
+            _ => {}
+        }
+        self.run().await
+    }
+
     /// Request by request: the next one is read only when the answer to the last is out, as in Kafka.
     async fn run(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let shared = self.shared;
@@ -179,11 +195,10 @@ impl Connection<'_> {
                         changed.set(shared.changes.notified());
                         answer = shared.with(|cluster| cluster.resume(shared.now(), waiting));
                     }
-                    Answer::Reply { mut frame, delay, mute } => {
+                    Answer::Reply { frame, delay, manner, mute } => {
                         pause(delay).await;
                         shared.until_running(self.id.node).await;
-                        self.stream.get_mut().write_all_buf(&mut frame).await?;
-                        self.stream.get_mut().flush().await?;
+                        self.write(frame, manner).await?;
                         break mute;
                     }
                     Answer::Nothing { mute } => break mute,
@@ -197,9 +212,31 @@ impl Connection<'_> {
             if self.gate.is_over() {
                 return Ok(());
             }
+            shared.with(|cluster| cluster.answered(self.id));
             pause(mute).await;
         }
         Ok(())
+    }
+
+    async fn write(&mut self, mut frame: Frame, manner: Manner) -> io::Result<()> {
+        let stream = self.stream.get_mut();
+        match manner {
+            Manner::Whole => stream.write_all_buf(&mut frame).await?,
+            Manner::Garbage(bytes) => stream.write_all(&bytes).await?,
+            Manner::Cut(bytes) => {
+                stream.write_all_buf(&mut frame.take(bytes)).await?;
+                stream.flush().await?;
+                return Err(io::Error::other("the reply is cut off"));
+            }
+            Manner::Trickle { bytes, pause: between } => {
+                while frame.has_remaining() {
+                    stream.write_all_buf(&mut (&mut frame).take(bytes)).await?;
+                    stream.flush().await?;
+                    pause(between).await;
+                }
+            }
+        }
+        self.stream.get_mut().flush().await
     }
 
     /// The next frame without its length; `None` if the peer has ended the connection in front of it.

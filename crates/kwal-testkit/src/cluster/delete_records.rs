@@ -82,6 +82,18 @@ impl Cluster {
         living.filter_map(|replica| Some(partition.replica(*replica)?.log.start())).min()
     }
 
+    /// Cuts the beginning off all logs of a partition, as far as there is something; `None` if there is no such partition.
+    pub(crate) fn delete_at_leader(&mut self, topic: &str, index: i32, before: i64) -> Option<()> {
+        let (id, now) = (self.partition_id(topic, index)?, self.now.unix_ms);
+        if let Some(replica) = self.partition_by_id(id)?.authority_mut() {
+            replica.delete_before(before, now);
+        }
+        self.tell_deletion(id);
+        self.replicate(id);
+        self.changed = true;
+        Some(())
+    }
+
     /// Cuts the beginning off the leader's log; answers where it is to start.
     fn delete_before(
         &mut self,
@@ -104,6 +116,7 @@ impl Cluster {
         }
         led.replica.delete_before(before, unix_ms);
         let id = led.id;
+        self.tell_deletion(id);
         self.replicate(id);
         self.changed = true;
         Ok(before)

@@ -51,12 +51,14 @@ impl Cluster {
 
     /// The end of a broker's process without a word: the others find out when its session is over.
     pub(crate) fn kill(&mut self, node: i32) {
+        self.note(|| format!("broker {node} is killed"));
         self.disconnect(node);
         self.falls_silent(node, Condition::Down);
     }
 
     /// The end of a broker's process in good order: it gives its partitions away first.
     pub(crate) fn stop(&mut self, node: i32) {
+        self.note(|| format!("broker {node} stops"));
         self.give_up(node);
         self.disconnect(node);
         if let Some(node) = self.nodes.get_mut(&node) {
@@ -67,12 +69,15 @@ impl Cluster {
     /// A broker stops in the middle of whatever it does.
     pub(crate) fn pause(&mut self, node: i32) {
         if self.nodes.get(&node).is_some_and(|node| node.condition == Condition::Running) {
+            self.note(|| format!("broker {node} is paused"));
+            self.blame(node);
             self.falls_silent(node, Condition::Paused);
         }
     }
 
     /// A broker is there, whether it was down, paused or neither.
     pub(crate) fn revive(&mut self, id: i32) {
+        self.note(|| format!("broker {id} runs again"));
         let Some(node) = self.nodes.get_mut(&id) else { return };
         (node.condition, node.given_up_at) = (Condition::Running, None);
         if !node.alive {
@@ -111,10 +116,7 @@ impl Cluster {
         let partition = self.partition_by_id(id).filter(|partition| partition.replicas.contains_key(&to));
         let partition = partition.ok_or(CannotLead)?;
         if partition.state.leader != Some(to) {
-            if unclean {
-                partition.state.isr = vec![to];
-            }
-            partition.lead(Some(to));
+            partition.lead(Some(to), unclean);
             self.replicate(id);
             self.changed = true;
         }
@@ -123,6 +125,11 @@ impl Cluster {
 
     /// How long what the leader has takes to come to a follower, or that it never comes.
     pub(crate) fn set_lag(&mut self, id: PartitionId, broker: i32, lag: Duration) {
+        let name = self.partition_name(id);
+        self.note(|| match lag {
+            Duration::MAX => format!("{name} at {broker} fetches nothing any more"),
+            lag => format!("{name} at {broker} lags by {lag:?}"),
+        });
         let Some(partition) = self.partition_by_id(id) else { return };
         if let Some(replica) = partition.replicas.get_mut(&broker) {
             (replica.lag, replica.due) = (lag, None);
@@ -132,6 +139,8 @@ impl Cluster {
 
     /// The leader takes a follower for out of sync, and it stays so until its lag is set anew.
     pub(crate) fn shrink_isr(&mut self, id: PartitionId, broker: i32) {
+        let name = self.partition_name(id);
+        self.note(|| format!("{name} at {broker} falls out of sync"));
         let Some(partition) = self.partition_by_id(id) else { return };
         if let Some(replica) = partition.replicas.get_mut(&broker) {
             (replica.lag, replica.due) = (Duration::MAX, None);
@@ -153,6 +162,7 @@ impl Cluster {
 
     fn session_over(&mut self, id: i32, at: Instant) {
         if self.nodes.get(&id).is_some_and(|node| node.given_up_at == Some(at)) {
+            self.note(|| format!("broker {id} is given up"));
             self.give_up(id);
         }
     }
@@ -192,10 +202,7 @@ impl Partition {
         let clean = state.isr.iter().copied().find(lives);
         let any = || state.replicas.iter().copied().find(lives).filter(|_| unclean);
         let next = clean.or_else(any);
-        if let (None, Some(next)) = (clean, next) {
-            state.isr = vec![next];
-        }
-        self.lead(next);
+        self.lead(next, clean.is_none() && next.is_some());
     }
 
     /// A broker is back.
@@ -205,16 +212,22 @@ impl Partition {
             return;
         }
         let in_sync = state.isr.contains(&node);
-        if !in_sync && unclean && state.replicas.contains(&node) {
-            state.isr = vec![node];
-        }
-        if state.isr.contains(&node) {
-            self.lead(Some(node));
+        if in_sync || unclean && state.replicas.contains(&node) {
+            self.lead(Some(node), !in_sync);
         }
     }
 
-    /// An election.
-    fn lead(&mut self, leader: Option<i32>) {
+    /// An election; after an `unclean` one, the leader alone is in sync.
+    fn lead(&mut self, leader: Option<i32>, unclean: bool) {
+        if let Some(old) = self.authority()
+            && let Some(new) = leader.and_then(|leader| self.replicas.get(&leader))
+        {
+            let agreed = new.log.agreement(&old.log);
+            self.lost = (agreed < old.high_watermark).then_some(agreed);
+        }
+        if unclean {
+            self.state.isr = leader.into_iter().collect();
+        }
         self.state.leader = leader;
         self.state.leader_epoch += 1;
         for replica in self.replicas.values_mut() {

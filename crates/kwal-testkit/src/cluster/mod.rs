@@ -3,6 +3,7 @@
 //! Nothing here waits, reads a clock or starts a task. What has to wait is an [`Answer::Wait`], which is handed back to
 //! [`Cluster::resume`] when its time has come or something has changed.
 
+mod about;
 mod api_versions;
 mod configs;
 mod coordinator;
@@ -21,6 +22,7 @@ mod produce;
 mod quota;
 mod replica;
 mod replication;
+mod tell;
 mod topics;
 
 use std::{
@@ -28,7 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kwal_protocol::{
     api::{ApiKey, Body, Request, decode_request_header, encode_response},
     error::{DecodeError, EncodeError},
@@ -49,8 +51,14 @@ use kwal_protocol::{
 
 pub use self::node::Connections;
 use self::{
-    coordinator::Coordinators, delete_records::Deleting, election::Event, node::Node, partition::TopicKey,
-    produce::Appended, quota::Quotas,
+    about::{About, says},
+    coordinator::Coordinators,
+    delete_records::Deleting,
+    election::Event,
+    node::Node,
+    partition::TopicKey,
+    produce::Appended,
+    quota::Quotas,
 };
 pub(crate) use self::{
     election::CannotLead,
@@ -60,8 +68,10 @@ pub(crate) use self::{
     replica::Replica,
 };
 use crate::{
+    check::Recorder,
     dialect::Dialect,
-    fault::{Fault, Script},
+    fault::{Coming, Fault, Hits, Script},
+    journal::{Journal, What},
     topic_config::BrokerConfig,
 };
 
@@ -85,10 +95,17 @@ pub(crate) struct Cluster {
     next_connection: u64,
     connections: Connections,
     requests: BTreeMap<ApiKey, u64>,
+    /// The request that each connection is about to be answered, by its number.
+    pending: BTreeMap<u64, Pending>,
+    hits: Hits,
+    journal: Journal,
+    /// Who is told what excuses that records are gone.
+    recorder: Option<Recorder>,
     random: fastrand::Rng,
     /// What time will bring: by its moment, and in the order it was planned.
     events: BTreeMap<(Instant, u64), Event>,
     now: Now,
+    started: Instant,
     started_unix_ms: i64,
     next_event: u64,
     /// Something happened that a waiting request may have waited for.
@@ -107,6 +124,8 @@ pub(crate) struct Settings {
     pub(crate) broker: BrokerConfig,
     /// `None` if nobody has to authenticate.
     pub(crate) sasl: Option<crate::sasl::Sasl>,
+    /// How many entries of the journal are kept.
+    pub(crate) journal: usize,
 }
 
 impl Default for Settings {
@@ -118,6 +137,7 @@ impl Default for Settings {
             seed: None,
             broker: BrokerConfig::default(),
             sasl: None,
+            journal: 0,
         }
     }
 }
@@ -134,8 +154,8 @@ pub(crate) struct Now {
 /// What a connection does about a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Send a frame after `delay`; then read nothing for as long as `mute`.
-    Reply { frame: Frame, delay: Duration, mute: Duration },
+    /// Send a frame after `delay`, in some manner; then read nothing for as long as `mute`.
+    Reply { frame: Frame, delay: Duration, manner: Manner, mute: Duration },
     /// Send nothing; then read nothing for as long as `mute`.
     Nothing { mute: Duration },
     /// Ask [`Cluster::resume`] later.
@@ -144,6 +164,21 @@ pub(crate) enum Answer {
     Close(CloseReason),
     /// Never answer anything any more, and leave the connection open.
     Ignore,
+}
+
+/// How an answer goes out.
+#[derive(Debug)]
+pub(crate) enum Manner {
+    Whole,
+    /// Only so many bytes; then the connection is closed.
+    Cut(usize),
+    /// So many bytes at a time, with a pause before each but the first.
+    Trickle {
+        bytes: usize,
+        pause: Duration,
+    },
+    /// These bytes go out in its place.
+    Garbage(Bytes),
 }
 
 /// A request that is not answered yet.
@@ -182,7 +217,7 @@ pub(crate) enum CloseReason {
     NoRecords,
     #[error("{0}")]
     Sasl(&'static str),
-    #[error("the script says so: {0:?}")]
+    #[error("{0:?}")]
     Fault(Fault),
     #[error("the broker has closed the connection")]
     Ended,
@@ -200,6 +235,17 @@ struct Exchange {
     /// Its client's id, if quotas care.
     client: Option<ClientId>,
     fault: Fault,
+}
+
+/// A request that is to be answered, and what becomes of a client whose connection ends before.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    node: i32,
+    api: ApiKey,
+    /// Something was appended.
+    appended: bool,
+    /// If the connection ends, it is not because the client had enough of it.
+    faulty: bool,
 }
 
 /// A client's id, by its place in [`Cluster::clients`].
@@ -221,7 +267,6 @@ impl Cluster {
         let mut random = settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         Self {
             cluster_id: id(&mut random),
-            settings,
             faults: Script::default(),
             nodes: BTreeMap::new(),
             last_node: 0,
@@ -234,6 +279,11 @@ impl Cluster {
             next_connection: 1,
             connections: Connections::default(),
             requests: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            hits: Hits::default(),
+            journal: Journal::new(settings.journal),
+            recorder: None,
+            started: now.monotonic,
             random,
             events: BTreeMap::new(),
             now,
@@ -241,6 +291,7 @@ impl Cluster {
             next_event: 0,
             changed: false,
             closed: false,
+            settings,
         }
     }
 
@@ -249,6 +300,12 @@ impl Cluster {
     /// It should be the only owner of the frame: what is appended is then not copied.
     pub(crate) fn handle(&mut self, from: Connected, now: Now, frame: Bytes) -> Answer {
         self.advance(now);
+        let answer = self.take_request(from, now, frame);
+        self.tell_end(from, &answer);
+        answer
+    }
+
+    fn take_request(&mut self, from: Connected, now: Now, frame: Bytes) -> Answer {
         if !self.nodes.get(&from.node).is_some_and(|node| node.has(from)) {
             return Answer::Close(CloseReason::Ended);
         }
@@ -267,12 +324,12 @@ impl Cluster {
                 ApiKey::API_VERSIONS => {
                     let (version, response) = self.unknown_api_versions();
                     exchange.version = version;
-                    exchange.reply::<ApiVersionsRequest>(response)
+                    self.reply::<ApiVersionsRequest>(exchange, response, Duration::ZERO)
                 }
                 _ => Answer::Close(CloseReason::Unsupported { api, version }),
             };
         }
-        exchange.fault = self.faults.take(api);
+        exchange.fault = self.meet(from, (api, version, correlation_id), &body);
         match exchange.fault {
             Fault::Drop => Answer::Close(CloseReason::Fault(exchange.fault)),
             Fault::BlackHole => Answer::Ignore,
@@ -289,9 +346,16 @@ impl Cluster {
     /// Looks again at a request that waited.
     pub(crate) fn resume(&mut self, now: Now, waiting: Waiting) -> Answer {
         self.advance(now);
-        if !self.is_open(waiting.exchange.from) {
-            return Answer::Close(CloseReason::Ended);
-        }
+        let from = waiting.exchange.from;
+        let answer = match self.is_open(from) {
+            true => self.look_again(now, waiting),
+            false => Answer::Close(CloseReason::Ended),
+        };
+        self.tell_end(from, &answer);
+        answer
+    }
+
+    fn look_again(&mut self, now: Now, waiting: Waiting) -> Answer {
         match waiting.work {
             Work::Arrived(body) => self.dispatch(now, waiting.exchange, body),
             Work::Fetch(request) => {
@@ -417,7 +481,10 @@ impl Cluster {
         let exchange = arrival.exchange;
         if let Fault::Error(code) = exchange.fault {
             return match request.expects_reply() {
-                true => exchange.reply::<R>(request.refuse(self, code)),
+                true => {
+                    let refused = request.refuse(self, code);
+                    self.reply::<R>(exchange, refused, Duration::ZERO)
+                }
                 false => Answer::Close(CloseReason::AcksZero),
             };
         }
@@ -427,6 +494,63 @@ impl Cluster {
         };
         let served = request.serve(self, &arrival);
         self.answer::<R>(exchange, served, instead)
+    }
+
+    /// Answers, and tells of it.
+    fn reply<R: Serve>(&mut self, exchange: Exchange, response: R::Response, pause: Duration) -> Answer {
+        let Exchange { from, api, correlation_id, fault, .. } = exchange;
+        if self.journal.is_kept() {
+            let (connection, broker) = (from.number, from.node);
+            let says = says(&response);
+            self.tell(What::Answer { connection, broker, api, correlation_id, says });
+        }
+        self.deliver(from, fault, exchange.reply::<R>(response, pause))
+    }
+
+    /// What a fault makes of an answer.
+    pub(crate) fn deliver(&mut self, from: Connected, fault: Fault, mut answer: Answer) -> Answer {
+        if matches!(fault, Fault::Garbage | Fault::WrongCorrelationId | Fault::ErrorAfter(_)) {
+            // What is answered is not what has happened.
+            self.count_hit(from.number);
+        }
+        let Answer::Reply { frame, delay, manner, .. } = &mut answer else { return answer };
+        match fault {
+            Fault::LoseReply => return Answer::Close(CloseReason::Fault(fault)),
+            Fault::DelayReply(pause) => *delay = pause,
+            Fault::CutReply(bytes) => *manner = Manner::Cut(bytes),
+            Fault::Trickle { bytes, pause } => *manner = Manner::Trickle { bytes: bytes.max(1), pause },
+            Fault::Garbage => {
+                let mut bytes = BytesMut::new();
+                bytes.put(frame);
+                self.random.fill(bytes.get_mut(BEHIND_CORRELATION_ID..).unwrap_or_default());
+                *manner = Manner::Garbage(bytes.freeze());
+            }
+            _ => {}
+        }
+        answer
+    }
+
+    /// What a request that has arrived meets; it is told of.
+    pub(crate) fn meet(
+        &mut self,
+        from: Connected,
+        (api, version, correlation_id): (ApiKey, i16, i32),
+        body: &Bytes,
+    ) -> Fault {
+        let mut about = About::default();
+        if self.journal.is_kept() || self.faults.minds_partitions(api) {
+            about = self.about(api, version, body);
+        }
+        let coming = Coming { api: Some(api), broker: from.node, partitions: &about.partitions };
+        let fault = self.faults.take(coming, &mut self.random);
+        let faulty = fault != Fault::Pass;
+        let pending = Pending { node: from.node, api, appended: false, faulty };
+        self.pending.insert(from.number, pending);
+        if self.journal.is_kept() {
+            let (connection, broker, asks) = (from.number, from.node, about.asks);
+            self.tell(What::Request { connection, broker, api, version, correlation_id, fault, asks });
+        }
+        fault
     }
 
     fn answer<R: Serve>(
@@ -442,7 +566,7 @@ impl Cluster {
                     true => instead.unwrap_or(response),
                     false => R::Response::default(),
                 };
-                exchange.reply_after::<R>(response, pause)
+                self.reply::<R>(exchange, response, pause)
             }
             Served::Silent { failed } => {
                 let pause = self.pause_for(Limited::Produce, exchange, exchange.size);
@@ -489,18 +613,12 @@ struct Arrival {
 }
 
 impl Exchange {
-    fn reply<R: Serve>(self, response: R::Response) -> Answer {
-        self.reply_after::<R>(response, Duration::ZERO)
-    }
-
     /// Answers; a `pause` for a quota follows the answer.
-    fn reply_after<R: Serve>(self, mut response: R::Response, pause: Duration) -> Answer {
+    fn reply<R: Serve>(self, mut response: R::Response, pause: Duration) -> Answer {
         let mut correlation_id = self.correlation_id;
-        let (mut delay, mut mute) = (Duration::ZERO, pause);
+        let mut mute = pause;
         match self.fault {
-            Fault::LoseReply => return Answer::Close(CloseReason::Fault(self.fault)),
             Fault::WrongCorrelationId => correlation_id = correlation_id.wrapping_add(1),
-            Fault::DelayReply(pause) => delay = pause,
             Fault::Throttle(pause) => mute = mute.max(pause),
             _ => {}
         }
@@ -508,7 +626,7 @@ impl Exchange {
             *response.throttle_time_ms() = i32::try_from(mute.as_millis()).unwrap_or(i32::MAX);
         }
         match encode_response(&response, self.version, correlation_id) {
-            Ok(frame) => Answer::Reply { frame, delay, mute },
+            Ok(frame) => Answer::Reply { frame, delay: Duration::ZERO, manner: Manner::Whole, mute },
             Err(error) => Answer::Close(CloseReason::Response { api: self.api, error }),
         }
     }
@@ -524,7 +642,7 @@ impl Exchange {
 }
 
 /// A response that can ask for a pause.
-trait Throttled: Body {
+trait Throttled: Body + 'static {
     fn throttle_time_ms(&mut self) -> &mut i32;
 }
 
@@ -558,6 +676,9 @@ throttled!(
     OffsetForLeaderEpochResponse,
     ProduceResponse,
 );
+
+/// Where in an answer anything may be that is not its length or its correlation id.
+const BEHIND_CORRELATION_ID: usize = 8;
 
 /// What only the controller does, where brokers do not pass it on.
 fn is_for_controller(api: ApiKey) -> bool {
@@ -607,7 +728,7 @@ mod tests {
         let now = Now { monotonic: tokio::time::Instant::now().into_std(), unix_ms: 0 };
         let mut cluster = Cluster::new(Settings::default(), now);
         cluster.register(1, HostPort::new("broker", 9092));
-        let from = cluster.open(1).unwrap();
+        let (from, _) = cluster.open(1).unwrap();
         let topic = CreatableTopic { num_partitions: 1, replication_factor: 1, ..CreatableTopic::default() };
         cluster.create_simply(&CreatableTopic { name: "wal".to_owned(), ..topic }).unwrap();
         let mut builder = BatchBuilder::new(Compression::None);

@@ -6,6 +6,10 @@ use kwal_protocol::{api::ApiKey, wire::Uuid};
 use kwal_transport::HostPort;
 
 use super::{Cluster, partition::State};
+use crate::{
+    fault::{Coming, Fault},
+    journal::What,
+};
 
 /// A broker.
 #[derive(Debug)]
@@ -95,7 +99,7 @@ impl Cluster {
     }
 
     /// A client has come to a broker; `None` if there is nobody to take it.
-    pub(crate) fn open(&mut self, node: i32) -> Option<Connected> {
+    pub(crate) fn open(&mut self, node: i32) -> Option<(Connected, Fault)> {
         let found = self.nodes.get_mut(&node)?;
         if found.condition == Condition::Down {
             return None;
@@ -104,11 +108,20 @@ impl Cluster {
         self.connections.add();
         let number = self.next_connection;
         self.next_connection += 1;
-        Some(Connected { node, life: found.life, number })
+        let connected = Connected { node, life: found.life, number };
+        let coming = Coming { api: None, broker: node, partitions: &[] };
+        let fault = self.faults.take(coming, &mut self.random);
+        if fault != Fault::Pass {
+            self.count_refused();
+        }
+        self.tell(What::Opened { connection: number, broker: node, fault });
+        Some((connected, fault))
     }
 
     /// The end of a connection.
     pub(crate) fn close(&mut self, connection: Connected) {
+        self.settle(connection.number);
+        self.tell(What::Closed { connection: connection.number, broker: connection.node });
         if let Some(node) = self.nodes.get_mut(&connection.node).filter(|node| node.has(connection)) {
             node.connections.open -= 1;
             self.connections.open -= 1;
@@ -117,6 +130,7 @@ impl Cluster {
 
     /// Closes all connections of a broker.
     pub(crate) fn disconnect(&mut self, node: i32) {
+        self.count_hits(node);
         let Some(node) = self.nodes.get_mut(&node) else { return };
         node.life += 1;
         self.connections.open -= std::mem::take(&mut node.connections.open);
@@ -181,6 +195,7 @@ impl Cluster {
 impl Cluster {
     /// Keeps a broker from hearing of what changes from now on.
     pub(crate) fn hold_metadata(&mut self, node: i32) {
+        self.note(|| format!("broker {node} hears of no more changes"));
         let view = View {
             nodes: self.living(),
             topics: self
@@ -199,6 +214,7 @@ impl Cluster {
 
     /// Lets it hear of everything again.
     pub(crate) fn release_metadata(&mut self, node: i32) {
+        self.note(|| format!("broker {node} hears of everything again"));
         if let Some(node) = self.nodes.get_mut(&node) {
             node.outdated = None;
         }

@@ -21,6 +21,12 @@ pub(crate) struct Topic {
 pub(crate) struct Partition {
     pub(crate) state: State,
     pub(super) replicas: BTreeMap<i32, Replica>,
+    /// The state that was told of last.
+    pub(super) told: State,
+    /// What replicas have cut off, and nobody was told of: broker and first offset.
+    pub(super) cuts: Vec<(i32, i64)>,
+    /// From where on an election has lost what all in sync had, and nobody was told of.
+    pub(super) lost: Option<i64>,
 }
 
 impl Topic {
@@ -113,7 +119,13 @@ impl Cluster {
             isr: if isr.is_empty() { replicas.to_vec() } else { isr },
         };
         let empty = |id: &i32| (*id, Replica { log: Log::new(FIRST_EPOCH), ..Replica::default() });
-        Partition { replicas: replicas.iter().map(empty).collect(), state }
+        Partition {
+            replicas: replicas.iter().map(empty).collect(),
+            told: state.clone(),
+            state,
+            cuts: Vec::new(),
+            lost: None,
+        }
     }
 
     /// The replica of a partition at `node`, for a client that knows the leader epoch `epoch` (−1 for none).

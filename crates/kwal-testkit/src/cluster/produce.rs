@@ -288,6 +288,7 @@ impl Cluster {
                     found.replica.high_watermark = end;
                 }
                 self.changed = true;
+                self.appended(from);
                 self.replicate(id);
                 (base_offset, append_time, end)
             }

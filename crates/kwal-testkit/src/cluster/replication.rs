@@ -16,6 +16,7 @@ use super::{
 impl Cluster {
     /// Lets followers fetch what they may by now, and plans when they fetch the rest.
     pub(super) fn replicate(&mut self, id: PartitionId) {
+        self.tell_partition(id);
         let (now, setting) = (self.now, self.setting(id));
         let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
         let Some(leader) = partition.state.leader.filter(|leader| setting.works(*leader)) else { return };
@@ -23,6 +24,7 @@ impl Cluster {
         for (at, event) in partition.plan(id, leader, &setting, now) {
             self.plan(at, event);
         }
+        self.tell_partition(id);
         self.changed = true;
     }
 
@@ -125,7 +127,8 @@ impl Partition {
         if let Some(leader) = self.replicas.get(&leader) {
             fetched = follower.fetched != Some(leader.log.end()) || follower.lacks(leader);
             if fetched {
-                follower.follow(leader, now.unix_ms);
+                let cut = follower.follow(leader, now.unix_ms);
+                self.cuts.extend(cut.map(|from| (broker, from)));
                 follower.fetched = Some(follower.log.end());
             }
             follower.behind_since = None;

@@ -15,7 +15,7 @@ use kwal_protocol::{
 };
 
 use super::{Arrival, Cluster, Serve, Served, Topic, id};
-use crate::topic_config::TopicConfig;
+use crate::{journal::What, topic_config::TopicConfig};
 
 impl Serve for CreateTopicsRequest {
     fn refuse(&self, _: &Cluster, code: ErrorCode) -> CreateTopicsResponse {
@@ -117,6 +117,7 @@ impl Cluster {
         let partitions = plan.replicas.iter().map(|replicas| self.new_partition(replicas)).collect();
         self.names.insert(id, topic.name.clone());
         self.topics.insert(topic.name.clone(), Topic { id, config: plan.config.clone(), partitions });
+        self.note(|| format!("topic {} is made", topic.name));
         self.changed = true;
         Ok((id, plan))
     }
@@ -125,6 +126,7 @@ impl Cluster {
     pub(crate) fn delete_topic(&mut self, name: &str) -> Option<Uuid> {
         let topic = self.topics.remove(name)?;
         self.names.remove(&topic.id);
+        self.note(|| format!("topic {name} is deleted"));
         self.changed = true;
         Some(topic.id)
     }
@@ -135,9 +137,11 @@ impl Cluster {
         self.names.remove(&old);
         let id = id(&mut self.random);
         let again = partitions.iter().map(|partition| self.new_partition(&partition.state.replicas));
-        let partitions = again.collect();
+        let partitions: Vec<_> = again.collect();
         self.names.insert(id, name.to_owned());
+        let count = partitions.len() as i32;
         self.topics.insert(name.to_owned(), Topic { id, config, partitions });
+        self.tell(What::Recreated { topic: name.to_owned(), partitions: count });
         self.changed = true;
         Some(id)
     }

@@ -133,7 +133,14 @@ impl EmbeddedClusterBuilder {
         self
     }
 
-    /// Where topic and cluster ids come from: the same seed gives the same ids. Default: random.
+    /// Keeps what happens in the cluster, up to so many entries: see [`Journal`](crate::Journal). Default: nothing.
+    #[must_use]
+    pub fn journal(mut self, entries: usize) -> Self {
+        self.settings.journal = entries;
+        self
+    }
+
+    /// Where ids, and what faults meet by chance, come from: the same seed gives the same. Default: random.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);

@@ -12,7 +12,8 @@ use tokio::{runtime::Handle, task::JoinHandle};
 
 pub use self::builder::EmbeddedClusterBuilder;
 use crate::{
-    Connections, Error, Fault,
+    Aim, Connections, Error, Fault, Hits, Journal,
+    check::Recorder,
     cluster::Limited,
     listen::{Doors, Ground},
     serve::Shared,
@@ -81,19 +82,20 @@ impl EmbeddedCluster {
         }
     }
 
-    /// The next request of an API meets a fault. Faults of the same API are met in the order they were added.
-    pub fn on(&self, api: ApiKey, fault: Fault) {
-        self.on_times(api, 1, fault);
+    /// The next request of an API, or whatever an [`Aim`] meets, meets a fault. Of several faults for the same, each is met in
+    /// the order they were added.
+    pub fn on(&self, aim: impl Into<Aim>, fault: Fault) {
+        self.on_times(aim, 1, fault);
     }
 
-    /// The next `times` requests of an API meet a fault, behind those that were added before.
-    pub fn on_times(&self, api: ApiKey, times: usize, fault: Fault) {
-        self.shared.with(|cluster| cluster.faults.add(api, Some(times), fault));
+    /// The next `times` that an aim meets meet a fault, behind those that were added before.
+    pub fn on_times(&self, aim: impl Into<Aim>, times: usize, fault: Fault) {
+        self.shared.with(|cluster| cluster.faults.add(aim.into(), Some(times), fault));
     }
 
-    /// All requests of an API meet a fault, behind those that were added before, until [`clear_faults`](Self::clear_faults).
-    pub fn on_all(&self, api: ApiKey, fault: Fault) {
-        self.shared.with(|cluster| cluster.faults.add(api, None, fault));
+    /// All that an aim meets meet a fault, behind those that were added before, until [`clear_faults`](Self::clear_faults).
+    pub fn on_all(&self, aim: impl Into<Aim>, fault: Fault) {
+        self.shared.with(|cluster| cluster.faults.add(aim.into(), None, fault));
     }
 
     /// Forgets all faults that were not met yet.
@@ -128,6 +130,27 @@ impl EmbeddedCluster {
     /// The broker that coordinates a transactional id, if one lives that could.
     pub fn coordinator(&self, name: &str) -> Option<i32> {
         self.shared.with(|cluster| cluster.coordinator(name))
+    }
+
+    /// How often what went wrong hit clients at their worst.
+    pub fn hits(&self) -> Hits {
+        self.shared.with(|cluster| cluster.hits())
+    }
+
+    /// What has happened, as far as it is [kept](EmbeddedClusterBuilder::journal).
+    pub fn journal(&self) -> Journal {
+        self.shared.with(|cluster| cluster.journal().clone())
+    }
+
+    /// Writes something into the journal, in words.
+    pub fn note(&self, text: impl Into<String>) {
+        self.shared.with(|cluster| cluster.note(|| text.into()));
+    }
+
+    /// Records from now on what excuses that records are gone, as it happens: elections that lost what all in sync had,
+    /// deletions, topics that were made again. The recorder's lock is not to be held while anything is asked of the cluster.
+    pub fn excuse_to(&self, recorder: &Recorder) {
+        self.shared.with(|cluster| cluster.excuse_to(recorder.clone()));
     }
 
     /// How many requests of an API have arrived at any broker, whatever became of them.

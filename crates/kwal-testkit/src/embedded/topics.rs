@@ -186,12 +186,8 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<(), Error> {
-        let now = self.shared.now().unix_ms;
-        self.change(topic, partition, |found| {
-            if let Some(replica) = found.authority_mut() {
-                replica.delete_before(before, now);
-            }
-        })
+        let deleted = self.shared.with(|cluster| cluster.delete_at_leader(topic, partition, before));
+        deleted.ok_or_else(|| unknown(topic, partition))
     }
 
     /// Takes records out of all replicas of a partition, as compaction does: those that are not to be kept are holes. What is

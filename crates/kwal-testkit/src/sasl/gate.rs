@@ -16,7 +16,7 @@ use super::{
     exchange::{Exchange, Verdict},
 };
 use crate::{
-    cluster::{Answer, CloseReason, Cluster, Connected, Now},
+    cluster::{Answer, CloseReason, Cluster, Connected, Manner, Now},
     fault::Fault,
 };
 
@@ -88,8 +88,12 @@ impl Gate {
         if !cluster.settings.dialect.answers(asked.api, asked.version) {
             return Some(Answer::Close(CloseReason::Unsupported { api: asked.api, version: asked.version }));
         }
-        let fault = cluster.faults.take(asked.api);
-        Some(match fault {
+        let fault = cluster.meet(from, (asked.api, asked.version, asked.id), &asked.body);
+        let asked = match fault {
+            Fault::WrongCorrelationId => Asked { id: asked.id.wrapping_add(1), ..asked },
+            _ => asked,
+        };
+        let answer = match fault {
             Fault::BlackHole => Answer::Ignore,
             Fault::Drop => Answer::Close(CloseReason::Fault(fault)),
             Fault::Error(code) => {
@@ -98,15 +102,18 @@ impl Gate {
                 }
                 asked.refuse(code, None)
             }
-            _ => match (self.handle(sasl.as_ref(), now, &asked), fault) {
-                (_, Fault::LoseReply) => Answer::Close(CloseReason::Fault(fault)),
-                (
-                    Answer::Reply { frame, mute, .. },
-                    Fault::DelayReply(delay) | Fault::DelayRequest(delay),
-                ) => Answer::Reply { frame, delay, mute },
-                (answer, _) => answer,
-            },
-        })
+            _ => {
+                let answer = self.handle(sasl.as_ref(), now, &asked);
+                // Nobody else would see the difference.
+                let fault = match fault {
+                    Fault::DelayRequest(delay) => Fault::DelayReply(delay),
+                    fault => fault,
+                };
+                cluster.deliver(from, fault, answer)
+            }
+        };
+        cluster.tell_end(from, &answer);
+        Some(answer)
     }
 
     /// Whether nothing more is to be read once the answer is out.
@@ -233,7 +240,7 @@ impl Asked {
 
     fn answer<B: Body>(&self, response: &B, delay: Duration) -> Answer {
         match encode_response(response, self.version, self.id) {
-            Ok(frame) => Answer::Reply { frame, delay, mute: Duration::ZERO },
+            Ok(frame) => Answer::Reply { frame, delay, manner: Manner::Whole, mute: Duration::ZERO },
             Err(error) => Answer::Close(CloseReason::Response { api: self.api, error }),
         }
     }

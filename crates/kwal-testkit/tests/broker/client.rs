@@ -76,6 +76,22 @@ impl Client {
         Some(frame.into())
     }
 
+    /// The next frame with its length, or as much of it as comes before the end.
+    pub(crate) async fn receive_bytes(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            let expected = match bytes.first_chunk() {
+                Some(len) => 4 + u32::from_be_bytes(*len) as usize,
+                None => 4,
+            };
+            let mut byte = [0];
+            if bytes.len() == expected || !matches!(self.stream.read(&mut byte).await, Ok(1)) {
+                return bytes;
+            }
+            bytes.push(byte[0]);
+        }
+    }
+
     /// Produces one batch with acks = all.
     pub(crate) async fn produce(
         &mut self,

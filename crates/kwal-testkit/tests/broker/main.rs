@@ -14,3 +14,4 @@ mod garbage;
 mod produce;
 mod program;
 mod replication;
+mod storms;

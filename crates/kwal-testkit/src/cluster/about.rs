@@ -1,0 +1,221 @@
+//! What requests ask for and answers say, in short, for people who read a journal.
+
+use std::{any::Any, fmt::Write as _};
+
+use bytes::Bytes;
+use kwal_protocol::{
+    api::{ApiKey, Request},
+    error_code::ErrorCode,
+    messages::{
+        ApiVersionsResponse, DeleteRecordsRequest, DeleteRecordsResponse, FetchRequest, FetchResponse,
+        FindCoordinatorRequest, FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse,
+        ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
+        OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse,
+    },
+    record::BatchHeader,
+    wire::Uuid,
+};
+
+use super::Cluster;
+
+/// What a request is about.
+#[derive(Debug, Default)]
+pub(super) struct About {
+    /// The partitions that it names.
+    pub(super) partitions: Vec<(String, i32)>,
+    pub(super) asks: String,
+}
+
+impl Cluster {
+    /// What is said of a request here; nothing of one that cannot be read.
+    pub(super) fn about(&self, api: ApiKey, version: i16, body: &Bytes) -> About {
+        match api {
+            ApiKey::PRODUCE => self.about_as::<ProduceRequest>(version, body, Self::about_produce),
+            ApiKey::FETCH => self.about_as::<FetchRequest>(version, body, Self::about_fetch),
+            ApiKey::LIST_OFFSETS => self.about_as::<ListOffsetsRequest>(version, body, Self::about_offsets),
+            ApiKey::OFFSET_FOR_LEADER_EPOCH => {
+                self.about_as::<OffsetForLeaderEpochRequest>(version, body, Self::about_epochs)
+            }
+            ApiKey::DELETE_RECORDS => {
+                self.about_as::<DeleteRecordsRequest>(version, body, Self::about_deletion)
+            }
+            ApiKey::METADATA => self.about_as::<MetadataRequest>(version, body, |_, request, about| {
+                let named = request.topics.as_deref().unwrap_or_default().iter();
+                let names: Vec<_> = named.map(|topic| topic.name.as_deref().unwrap_or("by id")).collect();
+                about.asks = names.join(" ");
+            }),
+            ApiKey::INIT_PRODUCER_ID => {
+                self.about_as::<InitProducerIdRequest>(version, body, |_, request, about| {
+                    let name = request.transactional_id.as_deref().unwrap_or("no name");
+                    about.asks = format!("{name} {}/{}", request.producer_id, request.producer_epoch);
+                })
+            }
+            ApiKey::FIND_COORDINATOR => {
+                self.about_as::<FindCoordinatorRequest>(version, body, |_, request, about| {
+                    about.asks = format!("{}{}", request.key, request.coordinator_keys.join(" "));
+                })
+            }
+            _ => About::default(),
+        }
+    }
+
+    fn about_as<R: Request>(
+        &self,
+        version: i16,
+        body: &Bytes,
+        tell: impl FnOnce(&Self, &R, &mut About),
+    ) -> About {
+        let mut about = About::default();
+        if let Ok(format) = R::version(version)
+            && let Ok(request) = R::decode(body, format)
+        {
+            tell(self, &request, &mut about);
+        }
+        about
+    }
+
+    fn about_produce(&self, request: &ProduceRequest, about: &mut About) {
+        let _ = write!(about.asks, "acks={}", request.acks);
+        for topic in &request.topic_data {
+            for data in &topic.partition_data {
+                let name = self.name_of(&topic.name, topic.topic_id);
+                let _ = write!(about.asks, " {name}-{}", data.index);
+                about.partitions.push((name, data.index));
+                let records = data.records.clone().unwrap_or_default().into_bytes();
+                if let Ok(header) = BatchHeader::parse(&records) {
+                    let BatchHeader { producer_id, producer_epoch, base_sequence, count, .. } = header;
+                    let _ = write!(about.asks, " {producer_id}/{producer_epoch}:{base_sequence}x{count}");
+                }
+            }
+        }
+    }
+
+    fn about_fetch(&self, request: &FetchRequest, about: &mut About) {
+        for topic in &request.topics {
+            for asked in &topic.partitions {
+                let name = self.name_of(&topic.topic, topic.topic_id);
+                let _ = write!(about.asks, "{name}-{} @{} ", asked.partition, asked.fetch_offset);
+                about.partitions.push((name, asked.partition));
+            }
+        }
+        let _ = write!(about.asks, "{} bytes in {} ms", request.min_bytes, request.max_wait_ms);
+    }
+
+    fn about_offsets(&self, request: &ListOffsetsRequest, about: &mut About) {
+        for topic in &request.topics {
+            for asked in &topic.partitions {
+                about.names(&topic.name, asked.partition_index, asked.timestamp);
+            }
+        }
+    }
+
+    fn about_epochs(&self, request: &OffsetForLeaderEpochRequest, about: &mut About) {
+        for topic in &request.topics {
+            for asked in &topic.partitions {
+                about.names(&topic.topic, asked.partition, asked.leader_epoch.into());
+            }
+        }
+    }
+
+    fn about_deletion(&self, request: &DeleteRecordsRequest, about: &mut About) {
+        for topic in &request.topics {
+            for asked in &topic.partitions {
+                about.names(&topic.name, asked.partition_index, asked.offset);
+            }
+        }
+    }
+
+    fn name_of(&self, name: &str, id: Uuid) -> String {
+        match id.is_zero() {
+            true => name.to_owned(),
+            false => self.names.get(&id).cloned().unwrap_or_else(|| id.to_string()),
+        }
+    }
+}
+
+impl About {
+    fn names(&mut self, topic: &str, partition: i32, number: i64) {
+        let gap = if self.asks.is_empty() { "" } else { " " };
+        let _ = write!(self.asks, "{gap}{topic}-{partition} {number}");
+        self.partitions.push((topic.to_owned(), partition));
+    }
+}
+
+/// What an answer says, of those that are worth it. Topics are in the order in which they were asked for.
+pub(super) fn says(response: &dyn Any) -> String {
+    let mut text = Vec::new();
+    if let Some(response) = response.downcast_ref::<ProduceResponse>() {
+        for partition in response.responses.iter().flat_map(|topic| &topic.partition_responses) {
+            text.push(match partition.error_code {
+                ErrorCode::NONE => format!("@{}", partition.base_offset),
+                code => format!("{code:?}"),
+            });
+        }
+        throttle(response.throttle_time_ms, &mut text);
+    } else if let Some(response) = response.downcast_ref::<FetchResponse>() {
+        for partition in response.responses.iter().flat_map(|topic| &topic.partitions) {
+            let bytes = partition.records.as_ref().map_or(0, Bytes::len);
+            text.push(match partition.error_code {
+                ErrorCode::NONE if partition.diverging_epoch.end_offset >= 0 => {
+                    format!("diverged at {}", partition.diverging_epoch.end_offset)
+                }
+                ErrorCode::NONE => format!("{bytes} bytes, high watermark {}", partition.high_watermark),
+                code => format!("{code:?}"),
+            });
+        }
+        throttle(response.throttle_time_ms, &mut text);
+    } else if let Some(response) = response.downcast_ref::<ListOffsetsResponse>() {
+        for partition in response.topics.iter().flat_map(|topic| &topic.partitions) {
+            text.push(coded(partition.error_code, partition.offset));
+        }
+    } else if let Some(response) = response.downcast_ref::<OffsetForLeaderEpochResponse>() {
+        for partition in response.topics.iter().flat_map(|topic| &topic.partitions) {
+            text.push(coded(partition.error_code, partition.end_offset));
+        }
+    } else if let Some(response) = response.downcast_ref::<DeleteRecordsResponse>() {
+        for partition in response.topics.iter().flat_map(|topic| &topic.partitions) {
+            text.push(coded(partition.error_code, partition.low_watermark));
+        }
+    } else if let Some(response) = response.downcast_ref::<MetadataResponse>() {
+        let brokers: Vec<_> = response.brokers.iter().map(|broker| broker.node_id.to_string()).collect();
+        text.push(format!("brokers {}", brokers.join(" ")));
+        for topic in &response.topics {
+            let name = topic.name.as_deref().unwrap_or("by id");
+            if topic.error_code.is_error() {
+                text.push(format!("{name} {:?}", topic.error_code));
+            }
+            for found in &topic.partitions {
+                let (leader, epoch) = (found.leader_id, found.leader_epoch);
+                text.push(format!("{name}-{} led by {leader} in epoch {epoch}", found.partition_index));
+            }
+        }
+    } else if let Some(response) = response.downcast_ref::<InitProducerIdResponse>() {
+        text.push(match response.error_code {
+            ErrorCode::NONE => format!("{}/{}", response.producer_id, response.producer_epoch),
+            code => format!("{code:?}"),
+        });
+    } else if let Some(response) = response.downcast_ref::<FindCoordinatorResponse>() {
+        for found in &response.coordinators {
+            text.push(coded(found.error_code, found.node_id.into()));
+        }
+        if response.coordinators.is_empty() {
+            text.push(coded(response.error_code, response.node_id.into()));
+        }
+    } else if let Some(response) = response.downcast_ref::<ApiVersionsResponse>() {
+        text.push(format!("{:?}", response.error_code));
+    }
+    text.join(", ")
+}
+
+fn coded(code: ErrorCode, number: i64) -> String {
+    match code {
+        ErrorCode::NONE => number.to_string(),
+        code => format!("{code:?}"),
+    }
+}
+
+fn throttle(millis: i32, text: &mut Vec<String>) {
+    if millis > 0 {
+        text.push(format!("throttled for {millis} ms"));
+    }
+}

@@ -1,0 +1,225 @@
+//! What happened in a cluster, in order: for people to read when a test fails, and for programs to compare and to judge by.
+
+use std::{collections::VecDeque, fmt, time::Duration};
+
+use kwal_protocol::api::ApiKey;
+
+use crate::{Fault, check::TopicPartition};
+
+/// What happened in a cluster, the oldest first.
+///
+/// The cluster writes it if it is [asked to](crate::EmbeddedClusterBuilder::journal). On a runtime of one thread whose time
+/// stands still, the same seeds give the same journal, byte for byte.
+///
+/// ```
+/// use kwal_testkit::EmbeddedCluster;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), kwal_testkit::Error> {
+/// let builder = EmbeddedCluster::builder().brokers(3).topic("wal", 1).journal(1000);
+/// let cluster = builder.start_in_memory()?;
+/// cluster.stop(1)?;
+/// cluster.note("this is the moment");
+/// assert_eq!(
+///     cluster.journal().to_string(),
+///     "     0.000 topic wal is made\n     0.000 broker 1 stops\n     \
+///      0.000 wal-0 is led by 2 in epoch 1, in sync 2 3\n     0.000 this is the moment\n",
+/// );
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Journal {
+    entries: VecDeque<Entry>,
+    /// How many are kept.
+    room: usize,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// When, by tokio's clock, since the cluster was started.
+    pub at: Duration,
+    /// What.
+    pub what: What,
+}
+
+/// What may happen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum What {
+    /// A client has come.
+    Opened {
+        /// The connection: all of a cluster are counted from 1.
+        connection: u64,
+        /// The broker.
+        broker: i32,
+        /// What it meets.
+        fault: Fault,
+    },
+    /// A connection is over, whoever ended it.
+    Closed {
+        /// The connection.
+        connection: u64,
+        /// The broker.
+        broker: i32,
+    },
+    /// A request has arrived.
+    Request {
+        /// The connection it came on.
+        connection: u64,
+        /// The broker.
+        broker: i32,
+        /// The API.
+        api: ApiKey,
+        /// The version.
+        version: i16,
+        /// The number that the client gave it.
+        correlation_id: i32,
+        /// What it meets.
+        fault: Fault,
+        /// What it asks for, in short.
+        asks: String,
+    },
+    /// A request has been answered, or was found not to be.
+    Answer {
+        /// The connection of the request.
+        connection: u64,
+        /// The broker.
+        broker: i32,
+        /// The API of the request.
+        api: ApiKey,
+        /// The number of the request.
+        correlation_id: i32,
+        /// What is answered, in short.
+        says: String,
+    },
+    /// The controller has decided who leads a partition, or the leader who is in sync.
+    Leads {
+        /// The partition.
+        partition: TopicPartition,
+        /// The leader, if there is one.
+        leader: Option<i32>,
+        /// The leader epoch.
+        epoch: i32,
+        /// The replicas in sync.
+        in_sync: Vec<i32>,
+    },
+    /// A replica has cut off what its new leader does not have.
+    Truncated {
+        /// The partition.
+        partition: TopicPartition,
+        /// The broker of the replica.
+        broker: i32,
+        /// The first offset that is gone.
+        from: i64,
+    },
+    /// An election has lost records that all in sync had.
+    Lost {
+        /// The partition.
+        partition: TopicPartition,
+        /// The first offset that is gone.
+        from: i64,
+    },
+    /// Records were deleted from the beginning of a partition.
+    Deleted {
+        /// The partition.
+        partition: TopicPartition,
+        /// The first offset that is left.
+        before: i64,
+    },
+    /// A topic was deleted and made again.
+    Recreated {
+        /// The topic.
+        topic: String,
+        /// How many partitions it has.
+        partitions: i32,
+    },
+    /// Anything else, in words.
+    Note(String),
+}
+
+impl Journal {
+    /// What happened, the oldest first.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    pub(crate) fn new(room: usize) -> Self {
+        Self { entries: VecDeque::new(), room }
+    }
+
+    /// Whether anything is written at all.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.room > 0
+    }
+
+    pub(crate) fn push(&mut self, at: Duration, what: What) {
+        if self.entries.len() >= self.room {
+            self.entries.pop_front();
+        }
+        if self.room > 0 {
+            self.entries.push_back(Entry { at, what });
+        }
+    }
+}
+
+/// An entry a line.
+impl fmt::Display for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.entries.iter().try_for_each(|entry| writeln!(f, "{entry}"))
+    }
+}
+
+/// The time in seconds, then what happened: requests as `2 c7 #12 > Produce 13 …`, which is at broker 2 on the connection 7,
+/// and answers as `2 c7 #12 < …`.
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>6}.{:03} {}", self.at.as_secs(), self.at.subsec_millis(), self.what)
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Opened { connection, broker, fault: Fault::Pass } => {
+                write!(f, "{broker} c{connection} opened")
+            }
+            Self::Opened { connection, broker, fault } => {
+                write!(f, "{broker} c{connection} opened ({fault:?})")
+            }
+            Self::Closed { connection, broker } => write!(f, "{broker} c{connection} closed"),
+            Self::Request { connection, broker, api, version, correlation_id, fault, asks } => {
+                write!(f, "{broker} c{connection} #{correlation_id} > {api} {version}")?;
+                if !asks.is_empty() {
+                    write!(f, " {asks}")?;
+                }
+                match fault {
+                    Fault::Pass => Ok(()),
+                    fault => write!(f, " ({fault:?})"),
+                }
+            }
+            Self::Answer { connection, broker, api, correlation_id, says } => {
+                write!(f, "{broker} c{connection} #{correlation_id} < {api} {says}")
+            }
+            Self::Leads { partition, leader, epoch, in_sync } => {
+                match leader {
+                    Some(leader) => write!(f, "{partition} is led by {leader} in epoch {epoch}, in sync")?,
+                    None => write!(f, "{partition} has no leader in epoch {epoch}, in sync")?,
+                }
+                in_sync.iter().try_for_each(|broker| write!(f, " {broker}"))
+            }
+            Self::Truncated { partition, broker, from } => {
+                write!(f, "{partition} at {broker} is cut off from {from} on")
+            }
+            Self::Lost { partition, from } => {
+                write!(f, "{partition} has lost what all had from {from} on")
+            }
+            Self::Deleted { partition, before } => {
+                write!(f, "{partition} begins at {before} now")
+            }
+            Self::Recreated { topic, .. } => write!(f, "{topic} was deleted and made again"),
+            Self::Note(text) => f.write_str(text),
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! Foul weather by seed: what may go wrong in a cluster goes wrong, again and again, while a client is at work.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use fastrand::Rng;
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
+use tokio::time::{Instant, sleep_until};
+
+use crate::{Aim, EmbeddedCluster, Error, Fault, Hits};
+
+/// What goes wrong while a client is at work, and how often.
+///
+/// It is run beside the client, and leaves the cluster whole: brokers are back, followers catch up, faults are gone. The same
+/// seed does the same to the same cluster at the same times.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use kwal_testkit::{EmbeddedCluster, Hazard, Storm};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), kwal_testkit::Error> {
+/// let builder = EmbeddedCluster::builder().brokers(3).topic("wal", 1).seed(7).journal(10_000);
+/// let cluster = builder.start_in_memory()?;
+/// let storm = Storm::new(7).with(Hazard::UncleanElections).without(Hazard::Pauses);
+/// // Usually beside a client: tokio::join!(storm.rage(&cluster, …), …).
+/// let damage = storm.rage(&cluster, Duration::from_secs(60)).await?;
+/// println!("{damage}");
+/// assert!(damage.count(Hazard::Kills) > 0 && damage.count(Hazard::Pauses) == 0);
+/// assert_eq!(cluster.in_sync("wal", 0)?.len(), 3);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Storm {
+    seed: u64,
+    every: Duration,
+    hazards: Vec<Hazard>,
+}
+
+/// What a storm may bring.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum Hazard {
+    /// Some of the next requests of an API meet a [`Fault`].
+    Faults,
+    /// All connections of a broker are closed.
+    Disconnects,
+    /// A broker is killed, and comes back; never as many as would leave a partition without one that is in sync.
+    Kills,
+    /// A broker is stopped in good order, and comes back.
+    Restarts,
+    /// A broker is paused for a while, which may be longer than its session.
+    Pauses,
+    /// Another replica in sync becomes the leader.
+    Elections,
+    /// A follower falls out of sync, and catches up.
+    Shrinking,
+    /// A follower takes its time.
+    Lag,
+    /// A broker does not hear of what changes for a while.
+    StaleMetadata,
+    /// Any replica becomes the leader, whatever it lacks: not unless [asked for](Storm::with).
+    UncleanElections,
+    /// A partition forgets its producers: not unless [asked for](Storm::with).
+    ProducerExpiry,
+    /// A topic is deleted and made again: not unless [asked for](Storm::with).
+    Recreation,
+}
+
+impl Storm {
+    /// A storm of all that a client has to live with, so of none that loses what is acknowledged, or forgets producers.
+    pub fn new(seed: u64) -> Self {
+        let hazards = ALL.iter().copied().filter(|hazard| *hazard < Hazard::UncleanElections);
+        Self { seed, every: Duration::from_millis(500), hazards: hazards.collect() }
+    }
+
+    /// How long it takes on average from one thing that goes wrong to the next. Default: 500 ms.
+    #[must_use]
+    pub fn every(mut self, mean: Duration) -> Self {
+        self.every = mean;
+        self
+    }
+
+    /// Brings this as well.
+    #[must_use]
+    pub fn with(mut self, hazard: Hazard) -> Self {
+        self.hazards.push(hazard);
+        self.hazards.sort_unstable();
+        self.hazards.dedup();
+        self
+    }
+
+    /// Does not bring this.
+    #[must_use]
+    pub fn without(mut self, hazard: Hazard) -> Self {
+        self.hazards.retain(|one| *one != hazard);
+        self
+    }
+
+    /// Rages for so long, then mends what it broke; answers what it did.
+    ///
+    /// If the future is dropped, what was broken stays so.
+    ///
+    /// # Errors
+    /// If a broker's address cannot be had again.
+    pub async fn rage(&self, cluster: &EmbeddedCluster, time: Duration) -> Result<Damage, Error> {
+        let mut rage = Rage {
+            cluster,
+            rng: Rng::with_seed(self.seed),
+            repairs: BTreeMap::new(),
+            planned: 0,
+            busy: BTreeMap::new(),
+            counts: BTreeMap::new(),
+        };
+        let before = cluster.hits();
+        let end = Instant::now() + time;
+        let mut next = Instant::now() + rage.about(self.every);
+        loop {
+            let repair = rage.repairs.keys().next().map(|(at, _)| *at);
+            let now = repair.map_or(next, |repair| repair.min(next)).min(end);
+            sleep_until(now).await;
+            while let Some(due) = rage.repairs.first_entry().filter(|due| due.key().0 <= now) {
+                let repair = due.remove();
+                rage.repair(repair)?;
+            }
+            if now >= end {
+                break;
+            }
+            if now >= next {
+                if let Some(hazard) = rage.rng.choice(&self.hazards).copied() {
+                    rage.strike(hazard)?;
+                }
+                next = now + rage.about(self.every);
+            }
+        }
+        for repair in std::mem::take(&mut rage.repairs).into_values() {
+            rage.repair(repair)?;
+        }
+        cluster.clear_faults();
+        Ok(Damage { counts: rage.counts, hits: cluster.hits() - before })
+    }
+}
+
+/// What a storm did.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Damage {
+    counts: BTreeMap<Hazard, u64>,
+    /// Whom it hit, and when.
+    pub hits: Hits,
+}
+
+impl Damage {
+    /// How often something went wrong.
+    pub fn count(&self, hazard: Hazard) -> u64 {
+        self.counts.get(&hazard).copied().unwrap_or_default()
+    }
+
+    /// Adds what another storm did.
+    pub fn add(&mut self, other: &Self) {
+        for (hazard, count) in &other.counts {
+            *self.counts.entry(*hazard).or_default() += count;
+        }
+        self.hits = self.hits + other.hits;
+    }
+}
+
+/// In one line.
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.hits)?;
+        self.counts.iter().try_for_each(|(hazard, count)| write!(f, ", {count} {hazard:?}"))
+    }
+}
+
+struct Rage<'a> {
+    cluster: &'a EmbeddedCluster,
+    rng: Rng,
+    repairs: BTreeMap<(Instant, u64), Repair>,
+    planned: u64,
+    /// What is broken is not broken again.
+    busy: BTreeMap<i32, Hazard>,
+    counts: BTreeMap<Hazard, u64>,
+}
+
+#[derive(Debug)]
+enum Repair {
+    Restart(i32),
+    Resume(i32),
+    Release(i32),
+    CatchUp { topic: String, partition: i32, broker: i32 },
+}
+
+impl Rage<'_> {
+    fn strike(&mut self, hazard: Hazard) -> Result<(), Error> {
+        let struck = match hazard {
+            Hazard::Faults => self.fault(),
+            Hazard::Disconnects => {
+                self.broker().is_some_and(|broker| self.cluster.disconnect(broker).is_ok())
+            }
+            Hazard::Kills | Hazard::Restarts | Hazard::Pauses => self.fell(hazard)?,
+            Hazard::StaleMetadata => self.blind(),
+            Hazard::Elections | Hazard::UncleanElections => self.elect(hazard),
+            Hazard::Shrinking | Hazard::Lag => self.hold_back(hazard),
+            Hazard::ProducerExpiry => {
+                self.partition().is_some_and(|(topic, at)| self.cluster.forget_producers(&topic, at).is_ok())
+            }
+            Hazard::Recreation => {
+                self.partition().is_some_and(|(topic, _)| self.cluster.recreate_topic(&topic).is_ok())
+            }
+        };
+        *self.counts.entry(hazard).or_default() += u64::from(struck);
+        Ok(())
+    }
+
+    fn fault(&mut self) -> bool {
+        let (api, codes) = self.rng.choice(TARGETS).copied().unwrap_or(TARGETS[0]);
+        let times = self.rng.usize(1..3);
+        let fault = match self.rng.u8(..12) {
+            0 => Fault::Drop,
+            1 | 2 => Fault::LoseReply,
+            3 => Fault::DelayRequest(self.upto(4_000)),
+            4 => Fault::DelayReply(self.upto(4_000)),
+            5 => Fault::Throttle(self.upto(2_000)),
+            6 => Fault::WrongCorrelationId,
+            7 => Fault::BlackHole,
+            8 => Fault::CutReply(self.rng.usize(..40)),
+            9 => Fault::Trickle { bytes: self.rng.usize(1..5), pause: self.upto(20) },
+            10 => Fault::Garbage,
+            _ => match self.rng.choice(codes).copied() {
+                Some((code, false)) => Fault::Error(code),
+                Some((code, true)) => Fault::ErrorAfter(code),
+                None => Fault::Drop,
+            },
+        };
+        let mut aim = Aim::api(api).after(self.rng.usize(..3));
+        if self.rng.bool()
+            && let Some(broker) = self.broker()
+        {
+            aim = aim.broker(broker);
+        }
+        if self.rng.u8(..10) == 0 {
+            aim = Aim::connections();
+        }
+        self.cluster.on_times(aim, times, fault);
+        true
+    }
+
+    /// Ends or stops a broker for a while, if enough are left.
+    fn fell(&mut self, hazard: Hazard) -> Result<bool, Error> {
+        let Some(broker) = self.broker().filter(|broker| self.may_fall(*broker)) else { return Ok(false) };
+        let repair = match hazard {
+            Hazard::Kills => {
+                self.cluster.kill(broker)?;
+                Repair::Restart(broker)
+            }
+            Hazard::Restarts => {
+                self.cluster.stop(broker)?;
+                Repair::Restart(broker)
+            }
+            _ => {
+                self.cluster.pause(broker)?;
+                Repair::Resume(broker)
+            }
+        };
+        self.busy.insert(broker, hazard);
+        // Often before its session is over, sometimes after.
+        let pause = self.upto(15_000);
+        self.repair_after(pause, repair);
+        Ok(true)
+    }
+
+    /// Whether every partition has another in sync that is there.
+    fn may_fall(&self, broker: i32) -> bool {
+        if self.busy.contains_key(&broker) {
+            return false;
+        }
+        let cluster = self.cluster;
+        let down =
+            |broker: &i32| matches!(self.busy.get(broker), Some(hazard) if *hazard != Hazard::StaleMetadata);
+        cluster.brokers().len() == 1
+            || partitions(cluster).iter().all(|(topic, partition)| {
+                let in_sync = cluster.in_sync(topic, *partition).unwrap_or_default();
+                !in_sync.contains(&broker) || in_sync.iter().any(|other| *other != broker && !down(other))
+            })
+    }
+
+    fn blind(&mut self) -> bool {
+        let Some(broker) = self.broker().filter(|broker| !self.busy.contains_key(broker)) else {
+            return false;
+        };
+        if self.cluster.hold_metadata(broker).is_err() {
+            return false;
+        }
+        self.busy.insert(broker, Hazard::StaleMetadata);
+        let pause = self.upto(5_000);
+        self.repair_after(pause, Repair::Release(broker));
+        true
+    }
+
+    fn elect(&mut self, hazard: Hazard) -> bool {
+        let Some((topic, partition)) = self.partition() else { return false };
+        let candidates = match hazard {
+            Hazard::Elections => self.cluster.in_sync(&topic, partition),
+            _ => self.cluster.replicas(&topic, partition),
+        };
+        let mut candidates = candidates.unwrap_or_default();
+        let leader = self.cluster.leader(&topic, partition).ok().flatten();
+        candidates.retain(|broker| Some(*broker) != leader && !self.busy.contains_key(broker));
+        let Some(to) = self.rng.choice(candidates) else { return false };
+        let elected = match hazard {
+            Hazard::Elections => self.cluster.move_leader(&topic, partition, to),
+            _ => self.cluster.elect_unclean(&topic, partition, to),
+        };
+        elected.is_ok()
+    }
+
+    fn hold_back(&mut self, hazard: Hazard) -> bool {
+        let Some((topic, partition)) = self.partition() else { return false };
+        let leader = self.cluster.leader(&topic, partition).ok().flatten();
+        let mut followers = self.cluster.replicas(&topic, partition).unwrap_or_default();
+        followers.retain(|broker| Some(*broker) != leader);
+        let Some(broker) = self.rng.choice(followers) else { return false };
+        // The last but one in sync stays, so that a broker may fall at any time.
+        let in_sync = self.cluster.in_sync(&topic, partition).unwrap_or_default().len();
+        let held = match hazard {
+            Hazard::Shrinking if in_sync > 2 => self.cluster.shrink_isr(&topic, partition, broker),
+            Hazard::Shrinking => return false,
+            _ => {
+                let lag = self.upto(3_000);
+                self.cluster.set_lag(&topic, partition, broker, lag)
+            }
+        };
+        let pause = self.upto(10_000);
+        self.repair_after(pause, Repair::CatchUp { topic, partition, broker });
+        held.is_ok()
+    }
+
+    fn repair(&mut self, repair: Repair) -> Result<(), Error> {
+        match repair {
+            Repair::Restart(broker) => {
+                self.busy.remove(&broker);
+                self.cluster.restart(broker)
+            }
+            Repair::Resume(broker) => {
+                self.busy.remove(&broker);
+                self.cluster.resume(broker)
+            }
+            Repair::Release(broker) => {
+                self.busy.remove(&broker);
+                self.cluster.release_metadata(broker)
+            }
+            Repair::CatchUp { topic, partition, broker } => {
+                // Nobody minds if the topic is gone.
+                let _ = self.cluster.set_lag(&topic, partition, broker, Duration::ZERO);
+                Ok(())
+            }
+        }
+    }
+
+    fn repair_after(&mut self, pause: Duration, repair: Repair) {
+        self.repairs.insert((Instant::now() + pause, self.planned), repair);
+        self.planned += 1;
+    }
+
+    fn broker(&mut self) -> Option<i32> {
+        self.rng.choice(self.cluster.brokers())
+    }
+
+    fn partition(&mut self) -> Option<(String, i32)> {
+        self.rng.choice(partitions(self.cluster))
+    }
+
+    /// Up to so many milliseconds.
+    fn upto(&mut self, millis: u64) -> Duration {
+        Duration::from_millis(self.rng.u64(..millis))
+    }
+
+    /// As long on average.
+    fn about(&mut self, mean: Duration) -> Duration {
+        let millis = u64::try_from(mean.as_millis()).unwrap_or(u64::MAX / 2);
+        self.upto(millis.saturating_mul(2).max(1)) + Duration::from_millis(1)
+    }
+}
+
+fn partitions(cluster: &EmbeddedCluster) -> Vec<(String, i32)> {
+    let count = |topic: &str| (0..).take_while(|at| cluster.leader(topic, *at).is_ok()).count() as i32;
+    let of = |topic: String| (0..count(&topic)).map(move |at| (topic.clone(), at)).collect::<Vec<_>>();
+    cluster.topics().into_iter().flat_map(of).collect()
+}
+
+const ALL: &[Hazard] = &[
+    Hazard::Faults,
+    Hazard::Disconnects,
+    Hazard::Kills,
+    Hazard::Restarts,
+    Hazard::Pauses,
+    Hazard::Elections,
+    Hazard::Shrinking,
+    Hazard::Lag,
+    Hazard::StaleMetadata,
+    Hazard::UncleanElections,
+    Hazard::ProducerExpiry,
+    Hazard::Recreation,
+];
+
+/// An API that faults are for, and the codes that brokers answer it with at bad times; `true` of those that follow the work.
+type Target = (ApiKey, &'static [(ErrorCode, bool)]);
+
+/// By their weight.
+const TARGETS: &[Target] = &[PRODUCE, PRODUCE, PRODUCE, PRODUCE, FETCH, FETCH, METADATA, HANDSHAKE];
+
+const PRODUCE: Target = (
+    ApiKey::PRODUCE,
+    &[
+        (ErrorCode::NOT_LEADER_OR_FOLLOWER, false),
+        (ErrorCode::NOT_LEADER_OR_FOLLOWER, true),
+        (ErrorCode::NOT_ENOUGH_REPLICAS, false),
+        (ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND, true),
+        (ErrorCode::REQUEST_TIMED_OUT, true),
+        (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, false),
+        (ErrorCode::KAFKA_STORAGE_ERROR, true),
+    ],
+);
+const FETCH: Target = (
+    ApiKey::FETCH,
+    &[
+        (ErrorCode::NOT_LEADER_OR_FOLLOWER, false),
+        (ErrorCode::FENCED_LEADER_EPOCH, false),
+        (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, false),
+        (ErrorCode::KAFKA_STORAGE_ERROR, false),
+    ],
+);
+const METADATA: Target = (ApiKey::METADATA, &[(ErrorCode::LEADER_NOT_AVAILABLE, false)]);
+const HANDSHAKE: Target = (ApiKey::API_VERSIONS, &[]);

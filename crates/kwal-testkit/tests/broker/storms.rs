@@ -1,0 +1,287 @@
+//! Storms beside a simple client: what they hit, what they mend, and that the same seed is the same weather.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use bytes::Bytes;
+use kwal_protocol::{
+    api::{ApiKey, Body, Request, decode_response_header, encode_request},
+    messages::{ApiVersionsRequest, ProducePartitionResponse},
+};
+use kwal_testkit::{Aim, Damage, EmbeddedCluster, Fault, Hazard, Storm, What, check::Recorder};
+use kwal_transport::Stream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, sleep, timeout},
+};
+
+use crate::client::{Client, Place, STARTED_AT, batch, fetch, outcome, produce, values};
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A client that takes everything for possible.
+struct Sturdy<'a> {
+    cluster: &'a EmbeddedCluster,
+    place: Place,
+    stream: Option<Stream>,
+    sent: i32,
+}
+
+impl<'a> Sturdy<'a> {
+    fn new(cluster: &'a EmbeddedCluster) -> Self {
+        Self { cluster, place: Place::of(cluster, "wal", 0), stream: None, sent: 0 }
+    }
+
+    /// The answer of the leader, if there is one; else the connection is given up.
+    async fn call<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
+        let answer = timeout(PATIENCE, async {
+            if self.stream.is_none() {
+                let leader = self.cluster.leader("wal", 0).unwrap().unwrap_or(1);
+                let address = self.cluster.address(leader).unwrap();
+                self.stream = Some(self.cluster.connector().connect(&address).await.ok()?);
+                self.exchange(&ApiVersionsRequest::default(), 0).await?;
+            }
+            self.exchange(request, version).await
+        });
+        let answer = answer.await.ok().flatten();
+        if answer.is_none() {
+            self.stream = None;
+        }
+        answer
+    }
+
+    async fn exchange<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
+        self.sent += 1;
+        let stream = self.stream.as_mut()?;
+        let mut frame = encode_request(request, version, self.sent, Some("sturdy")).unwrap();
+        stream.write_all_buf(&mut frame).await.ok()?;
+        let len = stream.read_u32().await.ok()?;
+        let mut frame = vec![0; len.min(1 << 20) as usize];
+        stream.read_exact(&mut frame).await.ok()?;
+        let frame = Bytes::from(frame);
+        let format = R::Response::version(version).unwrap();
+        let (id, reader) = decode_response_header::<R::Response>(&frame, format).ok()?;
+        let response = R::Response::decode(&frame.slice(reader.position()..), format).ok()?;
+        (id == self.sent).then_some(response)
+    }
+
+    /// Appends record after record, each until it is acknowledged; answers how many were.
+    async fn append(mut self, until: Instant) -> usize {
+        let mut acked = 0;
+        while Instant::now() < until {
+            let value = acked.to_string();
+            let sent = batch(&[&value]).stamp(77, 0, acked as i32).to_bytes();
+            let answer = self.call(&produce(&self.place.clone(), sent), 13).await;
+            let told = answer.and_then(|answer| -> Option<ProducePartitionResponse> {
+                answer.responses.first()?.partition_responses.first().cloned()
+            });
+            match told.as_ref().map(outcome) {
+                Some(Ok(_)) => {
+                    acked += 1;
+                    // Answers take no time here, and without a pause none would ever pass.
+                    sleep(Duration::from_millis(100)).await;
+                }
+                _ => {
+                    self.stream = None;
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        acked
+    }
+
+    /// Fetches at once or waits for more, again and again.
+    async fn read(mut self, until: Instant) {
+        let mut offset = 0;
+        while Instant::now() < until {
+            let request = kwal_protocol::messages::FetchRequest {
+                max_wait_ms: 500,
+                ..fetch(&self.place.clone(), offset)
+            };
+            match self.call(&request, 18).await {
+                Some(answer) if !answer.responses.is_empty() => {
+                    let partition = &answer.responses[0].partitions[0];
+                    match partition.error_code.is_error() {
+                        true => self.stream = None,
+                        false => offset = partition.high_watermark.max(0),
+                    }
+                }
+                _ => {}
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// What a storm of this seed does to a cluster, and what of it is left.
+struct Outcome {
+    journal: String,
+    damage: Damage,
+    acked: usize,
+    values: Vec<String>,
+    lost: bool,
+}
+
+fn storm(seed: u64, storm: impl FnOnce(Storm) -> Storm) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        let builder =
+            EmbeddedCluster::builder().brokers(3).seed(seed).started_at(STARTED_AT).journal(100_000);
+        let settings = [("min.insync.replicas", "2")];
+        let cluster = builder.topic_with("wal", 1, &settings).start_in_memory().unwrap();
+        let time = Duration::from_secs(60);
+        let until = Instant::now() + time;
+        let storm = storm(Storm::new(seed));
+        let (damage, acked, ()) = tokio::join!(
+            storm.rage(&cluster, time),
+            Sturdy::new(&cluster).append(until),
+            Sturdy::new(&cluster).read(until),
+        );
+        let journal = cluster.journal();
+        Outcome {
+            damage: damage.unwrap(),
+            acked,
+            values: values(&cluster, &Place::of(&cluster, "wal", 0)),
+            lost: journal.entries().any(|entry| matches!(entry.what, What::Lost { .. })),
+            journal: journal.to_string(),
+        }
+    })
+}
+
+#[test]
+fn the_same_seed_is_the_same_weather() {
+    let all = |storm: Storm| storm.with(Hazard::UncleanElections).with(Hazard::ProducerExpiry);
+    for seed in [1, 2, 3] {
+        let (one, two) = (storm(seed, all), storm(seed, all));
+        for (first, second) in one.journal.lines().zip(two.journal.lines()) {
+            assert_eq!(first, second, "seed {seed}");
+        }
+        assert_eq!((one.journal.len(), one.damage), (two.journal.len(), two.damage));
+    }
+    assert_ne!(storm(1, all).journal, storm(2, all).journal);
+}
+
+#[test]
+fn a_storm_hits_everything_and_loses_nothing_that_is_acknowledged() {
+    let mut sum = Damage::default();
+    for seed in 0..25 {
+        let Outcome { journal, damage, acked, values, lost } = storm(seed, |storm| storm);
+        assert!(!lost && acked > 5, "seed {seed}: {acked} acknowledged\n{journal}");
+        let expected: Vec<_> = (0..acked).map(|value| value.to_string()).collect();
+        // One more may be there that nobody was told of.
+        assert_eq!(values[..acked], expected, "seed {seed}\n{journal}");
+        assert!(values.len() <= acked + 1, "seed {seed}: {values:?}\n{journal}");
+        sum.add(&damage);
+    }
+    println!("{sum}");
+    assert!(sum.hits.produces > 0 && sum.hits.fetches > 0 && sum.hits.handshakes > 0, "{sum}");
+    let calm = [Hazard::UncleanElections, Hazard::ProducerExpiry, Hazard::Recreation];
+    assert!(calm.iter().all(|hazard| sum.count(*hazard) == 0), "{sum}");
+    for hazard in [
+        Hazard::Faults,
+        Hazard::Disconnects,
+        Hazard::Kills,
+        Hazard::Restarts,
+        Hazard::Pauses,
+        Hazard::Elections,
+        Hazard::Shrinking,
+        Hazard::Lag,
+        Hazard::StaleMetadata,
+    ] {
+        assert!(sum.count(hazard) > 0, "{hazard:?}: {sum}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn losses_are_told_to_a_recorder_when_they_happen() {
+    let cluster =
+        EmbeddedCluster::builder().brokers(2).topic("wal", 1).journal(100).start_in_memory().unwrap();
+    let recorder = Recorder::new();
+    cluster.excuse_to(&recorder);
+    let place = Place::of(&cluster, "wal", 0);
+    let mut client = Client::connect(&cluster).await;
+    client.produce(&place, batch(&["a"]).to_bytes()).await;
+    cluster.shrink_isr("wal", 0, 2).unwrap();
+    client.produce(&place, batch(&["b"]).to_bytes()).await;
+    cluster.elect_unclean("wal", 0, 2).unwrap();
+    cluster.delete_records("wal", 0, 1).unwrap();
+    cluster.recreate_topic("wal").unwrap();
+    let told = recorder.now().to_string();
+    let events: Vec<_> =
+        told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(events, ["0 truncated wal-0 1", "0 deleted wal-0 1", "0 recreated wal-0"]);
+    let journal = cluster.journal().to_string();
+    for line in [
+        "0.000 topic wal is made",
+        "0.000 1 c1 opened",
+        "0.000 1 c1 #1 > Produce 13 acks=-1 wal-0 -1/-1:-1x1",
+        "0.000 1 c1 #1 < Produce @0",
+        "0.000 wal-0 at 2 falls out of sync",
+        "0.000 wal-0 is led by 1 in epoch 0, in sync 1",
+        "0.000 wal-0 has lost what all had from 1 on",
+        "0.000 wal-0 is led by 2 in epoch 1, in sync 2",
+        "0.000 wal-0 at 1 is cut off from 1 on",
+        "0.000 wal-0 begins at 1 now",
+        "0.000 wal was deleted and made again",
+    ] {
+        assert!(journal.lines().any(|told| told.trim() == line), "{line}\n{journal}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_that_are_cut_trickle_or_are_garbage() {
+    let cluster = EmbeddedCluster::builder().topic("wal", 1).seed(3).start_in_memory().unwrap();
+    let place = Place::of(&cluster, "wal", 0);
+    let one = || batch(&["a"]).to_bytes();
+    let frame = async |client: &mut Client| {
+        client.send(&produce(&place, one()), 13).await;
+        client.receive_bytes().await
+    };
+    let whole = frame(&mut Client::connect(&cluster).await).await;
+    assert!(whole.len() > 30);
+    for bytes in [0, 3, 4, 20] {
+        cluster.on(ApiKey::PRODUCE, Fault::CutReply(bytes));
+        let cut = frame(&mut Client::connect(&cluster).await).await;
+        assert_eq!(cut.len(), bytes);
+    }
+    let mut client = Client::connect(&cluster).await;
+    cluster.on(ApiKey::PRODUCE, Fault::Trickle { bytes: 7, pause: Duration::from_millis(10) });
+    let begun = Instant::now();
+    let trickled = frame(&mut client).await;
+    assert_eq!(trickled.len(), whole.len());
+    assert!(begun.elapsed() >= Duration::from_millis(10 * (whole.len() as u64 / 7)));
+    cluster.on(ApiKey::PRODUCE, Fault::Garbage);
+    let garbage = frame(&mut client).await;
+    assert_eq!((garbage.len(), &garbage[..4]), (whole.len(), &whole[..4]));
+    assert_ne!(garbage[8..], whole[8..]);
+    assert_eq!(cluster.end_offset("wal", 0).unwrap(), 7, "all were carried out");
+    assert_eq!((cluster.faults_left(), cluster.hits().produces), (0, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_are_aimed() {
+    let cluster = EmbeddedCluster::builder().brokers(2).topic("wal", 2).start_in_memory().unwrap();
+    let places = [0, 1].map(|partition| Place::of(&cluster, "wal", partition));
+    cluster.on(Aim::api(ApiKey::PRODUCE).partition("wal", 1).after(1), Fault::Drop);
+    cluster.on(Aim::requests().broker(2).partition("wal", 1), Fault::LoseReply);
+    let mut done = BTreeSet::new();
+    for attempt in 0..3 {
+        for (place, broker) in places.iter().zip([1, 2]) {
+            let mut client = Client::connect_to(&cluster, broker).await;
+            client.send(&produce(place, batch(&["a"]).to_bytes()), 13).await;
+            if client.receive_frame().await.is_some() {
+                done.insert((place.partition, attempt));
+            }
+        }
+    }
+    assert_eq!(done, BTreeSet::from([(0, 0), (0, 1), (0, 2), (1, 2)]));
+    let ends = [0, 1].map(|partition| cluster.end_offset("wal", partition).unwrap());
+    assert_eq!(ends, [3, 2], "the first was lost on its way back, the second on its way there");
+
+    cluster.on(Aim::connections().broker(1), Fault::Drop);
+    cluster.on(Aim::connections(), Fault::BlackHole);
+    assert!(Client::connect(&cluster).await.receive_frame().await.is_none());
+    let mut deaf = Client::connect_to(&cluster, 2).await;
+    deaf.send(&ApiVersionsRequest::default(), 0).await;
+    assert!(timeout(Duration::from_secs(60), deaf.receive_frame()).await.is_err());
+    assert_eq!((cluster.faults_left(), cluster.hits().handshakes), (0, 2));
+}
