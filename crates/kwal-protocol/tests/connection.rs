@@ -543,6 +543,18 @@ fn the_end_of_the_stream_says_at_which_stage() {
     assert_eq!(error.to_string(), "the connection broke while Fetch version 18 waited for its reply");
     assert_eq!(error.source().unwrap().to_string(), "reset");
 
+    // What Kafka does on a listener for SASL, which tells its versions to anybody.
+    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    owner.send(metadata(&session)).unwrap();
+    owner.connection.handle_eof();
+    owner.drain();
+    let error = owner.closed();
+    assert!(matches!(error, ConnectionError::PeerClosed { stage: Stage::FirstCall { .. } }));
+    assert_eq!(
+        error.to_string(),
+        "the peer closed the connection while Metadata version 13 waited for its reply: does this listener want SASL?"
+    );
+
     let (mut owner, _) = Owner::ready(ConnectionConfig::default());
     owner.connection.handle_eof();
     owner.drain();

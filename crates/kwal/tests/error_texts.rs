@@ -419,6 +419,9 @@ fn connection() -> Samples {
         "Encode": ConnectionError::Encode { api: ApiKey::API_VERSIONS, source: EncodeError::TooLong(40_000) },
         "Closed": ConnectionError::Closed,
         "PeerClosed, in the handshake": ConnectionError::PeerClosed { stage: asked },
+        "PeerClosed, after the handshake": ConnectionError::PeerClosed {
+            stage: Stage::FirstCall { api: ApiKey::METADATA, version: 13 },
+        },
         "PeerClosed, at work": ConnectionError::PeerClosed { stage: at_work(ApiKey::PRODUCE, 11) },
         "PeerClosed, idle": ConnectionError::PeerClosed { stage: Stage::Ready { awaited: None } },
         "Io": ConnectionError::Io { stage: at_work(ApiKey::FETCH, 17), source: Arc::new(reset) },

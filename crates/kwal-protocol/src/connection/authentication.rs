@@ -241,6 +241,7 @@ impl Connection {
         let State::Authenticating(Authentication { lifetime_ms, again, .. }) = self.state else { return };
         self.state = State::Ready;
         let lifetime = u64::try_from(lifetime_ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis);
+        self.admitted = true;
         self.events.push_back(Event::Authenticated(lifetime));
         if let (false, Some(session)) = (again, &self.session) {
             self.events.push_back(Event::Ready(Arc::clone(session)));

@@ -185,7 +185,15 @@ pub enum Stage {
     },
     /// An authentication was under way.
     Authentication,
-    /// The handshake was done.
+    /// The handshake was done, without SASL, and the first call had no reply yet: brokers that want SASL end the connection
+    /// here.
+    FirstCall {
+        /// Its API.
+        api: ApiKey,
+        /// Its version.
+        version: i16,
+    },
+    /// The handshake was done, and calls were answered.
     Ready {
         /// The oldest request without a reply, with its version.
         awaited: Option<(ApiKey, i16)>,
@@ -200,6 +208,7 @@ impl Stage {
                 ": is it a Kafka broker of 0.10 or later, and this listener not one for TLS?"
             }
             Self::Authentication => ": are the credentials right, and is this listener one for SASL?",
+            Self::FirstCall { .. } => ": does this listener want SASL?",
             Self::Ready { .. } => "",
         }
     }
@@ -212,7 +221,7 @@ impl fmt::Display for Stage {
                 write!(f, "while {} version {version} waited for its reply", ApiKey::API_VERSIONS)
             }
             Self::Authentication => f.write_str("while it authenticated"),
-            Self::Ready { awaited: Some((api, version)) } => {
+            Self::FirstCall { api, version } | Self::Ready { awaited: Some((api, version)) } => {
                 write!(f, "while {api} version {version} waited for its reply")
             }
             Self::Ready { awaited: None } => f.write_str("while nothing waited for a reply"),

@@ -122,6 +122,8 @@ pub struct Connection {
     session: Option<Arc<Session>>,
     /// Whether the peer has shown that it speaks Kafka.
     heard: bool,
+    /// Whether the broker has shown that it lets this client in: answered a call, or authenticated it.
+    admitted: bool,
 }
 
 /// How a [`Connection`] behaves.
@@ -256,6 +258,7 @@ impl Connection {
             mechanism,
             session: None,
             heard: false,
+            admitted: false,
         };
         if let Err(error) = this.ask_versions(newest) {
             this.close(error);
@@ -470,7 +473,10 @@ impl Connection {
             State::Versions { asked, .. } => Stage::Versions { version: asked },
             State::Authenticating(_) => Stage::Authentication,
             State::Ready | State::Closed(_) => {
-                Stage::Ready { awaited: self.in_flight.front().map(|call| (call.key, call.version.number)) }
+                match self.in_flight.front().map(|call| (call.key, call.version.number)) {
+                    Some((api, version)) if !self.admitted => Stage::FirstCall { api, version },
+                    awaited => Stage::Ready { awaited },
+                }
             }
         }
     }
@@ -536,6 +542,7 @@ impl Connection {
             },
             (Origin::Handshake, _) => self.handle_authentication(&frame)?,
             (Origin::Owner, _) => {
+                self.admitted = true;
                 self.events.push_back(Event::Reply(id, Reply { frame, key, version }));
                 self.begin_when_drained(now);
             }
