@@ -26,6 +26,11 @@ use lexopt::{Arg, ValueExt};
 use time::OffsetDateTime;
 use tokio::{task::JoinSet, time::Instant};
 
+use self::access::Access;
+
+#[path = "wal/access.rs"]
+mod access;
+
 const HELP: &str = "\
 Creates a topic, appends records to it, reads every partition back from its start,
 compares what came with what was appended, and says how fast it all went.
@@ -38,12 +43,26 @@ Usage: wal [options]
   --compression C   none, gzip, lz4, snappy, or zstd if it is built in (none)
   --batch BYTES     values of about so many bytes go into one append (262144)
   --topic NAME      the topic to create; it must not exist (wal- and a unique end)
+  --replicas N      how many brokers hold each partition (3, or all if they are fewer)
   --keep            do not delete the topic at the end
   -h, --help        this text
 
 The brokers are those of KAFKA_CONNECT=host:port[,host:port...]; without it there
-is an embedded one, in memory. The end offsets that were acknowledged come last, a
-line for each partition: topic:partition:offset.
+is an embedded one, in memory. How to come in to them:
+
+  --tls-ca ROOTS    by TLS. Trusted are the authorities of a PEM file of this name,
+                    or webpki (those that Mozilla trusts), or platform (this machine)
+  --tls-cert FILE   show this certificate, in PEM, to brokers that want one
+  --tls-key FILE    its private key, if it is not in the same file
+  --sasl MECHANISM  PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 with KAFKA_USER and
+                    KAFKA_PASSWORD, or OAUTHBEARER with KAFKA_TOKEN
+  --sasl-in-clear   send PLAIN's password or the token without TLS too, where
+                    everybody on the way can read them
+  --socks5 ADDRESS  through the SOCKS5 proxy at host:port, with SOCKS5_USER and
+                    SOCKS5_PASSWORD if it wants them
+
+The end offsets that were acknowledged come last, a line for each partition:
+topic:partition:offset.
 ";
 
 #[tokio::main]
@@ -63,9 +82,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), Failure> {
-    let (client, _broker) = connect().await?;
+    let (client, _broker) = connect(&options.access).await?;
     let controller = client.controller_client().await?;
-    let mut create = controller.create_topic(&options.topic, options.partitions, 1);
+    let replicas = options.replicas.unwrap_or_else(|| client.brokers().len().clamp(1, 3) as i16);
+    let mut create = controller.create_topic(&options.topic, options.partitions, replicas);
+    if replicas > 2 {
+        // What is acknowledged is on two of them at least.
+        create = create.config("min.insync.replicas", "2");
+    }
     // Brokers take batches of up to 1 MiB unless the topic says otherwise; headers and lengths come on top of the values.
     let largest = options.per_batch() * (options.size + 64) + 1024;
     if largest > 1 << 20 {
@@ -84,22 +108,23 @@ async fn run(options: Options) -> Result<(), Failure> {
 }
 
 /// A client of the brokers that the environment names, or of one inside this process, which lives as long as the handle.
-async fn connect() -> Result<(Client, Option<EmbeddedCluster>), Failure> {
+async fn connect(access: &Access) -> Result<(Client, Option<EmbeddedCluster>), Failure> {
     let named = env::var("KAFKA_CONNECT").unwrap_or_default();
     if named.is_empty() {
+        if !access.is_plain() {
+            let usage =
+                "--tls-…, --sasl… and --socks5 are for the brokers of KAFKA_CONNECT, which is not set";
+            return Err(Failure::Usage(usage.to_owned()));
+        }
         let broker = EmbeddedCluster::builder().start().await?;
         let client = ClientBuilder::new(broker.bootstrap()).build().await?;
         return Ok((client, Some(broker)));
     }
     let addresses = named.split(',').map(|address| address.trim().to_owned()).collect();
-    match ClientBuilder::new(addresses).build().await {
-        Ok(client) => Ok((client, None)),
-        Err(error) => Err(format!(
-            "cannot use KAFKA_CONNECT={named}: {}; give host:port of a Kafka broker, or unset it to use an embedded one",
-            Chain(&error)
-        )
-        .into()),
-    }
+    let client = access.apply(ClientBuilder::new(addresses))?.build().await;
+    let client =
+        client.map_err(|error| format!("cannot use the brokers of KAFKA_CONNECT: {}", Chain(&error)))?;
+    Ok((client, None))
 }
 
 /// Append, replay and verify; the report.
@@ -441,7 +466,9 @@ struct Options {
     compression: Compression,
     batch: usize,
     topic: String,
+    replicas: Option<i16>,
     keep: bool,
+    access: Access,
 }
 
 impl Options {
@@ -454,7 +481,9 @@ impl Options {
             compression: Compression::None,
             batch: 256 << 10,
             topic: format!("wal-{:016x}", unique()),
+            replicas: None,
             keep: false,
+            access: Access::default(),
         };
         while let Some(argument) = parser.next()? {
             match argument {
@@ -469,8 +498,17 @@ impl Options {
                 Arg::Long("compression") => options.compression = codec(&text(&mut parser)?)?,
                 Arg::Long("batch") => options.batch = number(&mut parser, "--batch", 1..=LARGEST)? as usize,
                 Arg::Long("topic") => options.topic = text(&mut parser)?,
+                Arg::Long("replicas") => {
+                    options.replicas = Some(number(&mut parser, "--replicas", 1..=i16::MAX as u64)? as i16);
+                }
                 Arg::Long("keep") => options.keep = true,
                 Arg::Short('h') | Arg::Long("help") => return Ok(None),
+                Arg::Long(option) => {
+                    let option = option.to_owned();
+                    if !options.access.take(&option, &mut parser)? {
+                        return Err(Arg::Long(&option).unexpected().into());
+                    }
+                }
                 other => return Err(other.unexpected().into()),
             }
         }

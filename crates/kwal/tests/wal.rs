@@ -61,9 +61,46 @@ fn what_is_wrong_with_the_command_line_is_told_in_a_line() {
         #[cfg(not(feature = "compression-zstd"))]
         (&["--compression", "zstd"], "--compression \"zstd\" is not in this build, which has none"),
         (&["--keep=yes"], "--keep"),
+        (&["--replicas", "0"], "--replicas \"0\" is not a whole number from 1"),
+        (&["--sasl"], "--sasl"),
+        // The embedded broker has none of these.
+        (&["--tls-ca", "webpki"], "KAFKA_CONNECT, which is not set"),
+        (&["--socks5", "localhost:1080"], "KAFKA_CONNECT, which is not set"),
     ] {
         let line = fails(2, &wal(None, arguments.iter().copied()));
         assert!(line.contains(told) && line.ends_with("--help lists the options"), "{line}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_way_in_is_told_in_a_line() {
+    for (arguments, told) in [
+        (&["--sasl", "KERBEROS"][..], "--sasl \"KERBEROS\" is none of PLAIN"),
+        (&["--sasl", "PLAIN"], "--sasl PLAIN takes KAFKA_USER in the environment"),
+        (&["--sasl", "OAUTHBEARER"], "--sasl OAUTHBEARER takes KAFKA_TOKEN in the environment"),
+        (&["--tls-key", "key.pem"], "--tls-cert and --tls-key take --tls-ca as well"),
+        #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc-rs")))]
+        (
+            &["--tls-ca", "webpki"],
+            "--tls-ca is not in this build: it takes cryptography, by cargo's --features tls-ring",
+        ),
+        #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
+        (&["--tls-ca", "webpki", "--tls-key", "key.pem"], "--tls-key takes --tls-cert as well"),
+        #[cfg(not(feature = "transport-socks5"))]
+        (
+            &["--socks5", "localhost:1080"],
+            "--socks5 is not in this build: it takes cargo's --features transport-socks5",
+        ),
+        #[cfg(feature = "transport-socks5")]
+        (&["--socks5", "localhost"], "--socks5: \"localhost\" has no port"),
+    ] {
+        let line = fails(2, &wal(Some("localhost:9092"), arguments.iter().copied()));
+        assert!(line.contains(told) && line.ends_with("--help lists the options"), "{line}");
+    }
+    #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
+    {
+        let line = fails(1, &wal(Some("localhost:9092"), ["--tls-ca", "/nowhere/ca.pem"]));
+        assert!(line.contains("/nowhere/ca.pem: No such file"), "{line}");
     }
 }
 
@@ -79,7 +116,14 @@ fn help_lists_every_option() {
         "--compression",
         "--batch",
         "--topic",
+        "--replicas",
         "--keep",
+        "--tls-ca",
+        "--tls-cert",
+        "--tls-key",
+        "--sasl ",
+        "--sasl-in-clear",
+        "--socks5",
         "KAFKA_CONNECT",
     ] {
         assert!(help.contains(option), "{option}: {help}");
@@ -90,15 +134,15 @@ fn help_lists_every_option() {
 fn a_wrong_address_is_told_in_a_line() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     for (address, told) in [
-        (&*free, "refused"),
+        (&*free, &*format!("{free}: Connection refused")),
         ("localhost", "\"localhost\" has no port"),
         ("http://localhost:9092", "starts with a scheme"),
         ("no-such-host.invalid:9092", "no-such-host.invalid"),
         ("localhost:9092,", "has no"),
     ] {
         let line = fails(1, &wal(Some(address), ["--records", "1"]));
-        assert!(line.contains(told) && line.contains(address), "{line}");
-        assert!(line.ends_with("unset it to use an embedded one"), "{line}");
+        assert!(line.starts_with("wal: cannot use the brokers of KAFKA_CONNECT: "), "{line}");
+        assert!(line.contains(told), "{line}");
     }
 }
 
@@ -139,7 +183,12 @@ fn wal<'a>(kafka: Option<&str>, arguments: impl IntoIterator<Item = &'a str>) ->
     program.push(format!("examples/wal{EXE_SUFFIX}"));
     assert!(program.exists(), "{} is not built: run `cargo test -p kwal` as a whole", program.display());
     let mut command = Command::new(program);
-    command.args(arguments).env_remove("KAFKA_CONNECT");
+    command.args(arguments);
+    for name in
+        ["KAFKA_CONNECT", "KAFKA_USER", "KAFKA_PASSWORD", "KAFKA_TOKEN", "SOCKS5_USER", "SOCKS5_PASSWORD"]
+    {
+        command.env_remove(name);
+    }
     if let Some(address) = kafka {
         command.env("KAFKA_CONNECT", address);
     }
