@@ -265,10 +265,7 @@ async fn settings_are_described_and_altered() {
     assert_eq!((retention.value.as_deref(), retention.source), (Some("-1"), ConfigSource::Topic));
     assert!(!retention.is_read_only && !retention.is_sensitive);
     let synonyms: Vec<_> = retention.synonyms.iter().map(|one| (one.name.as_str(), one.source)).collect();
-    assert_eq!(
-        synonyms,
-        [("retention.ms", ConfigSource::Topic), ("log.retention.ms", ConfigSource::Default)]
-    );
+    assert_eq!(synonyms, [("retention.ms", ConfigSource::Topic)]);
     let some = controller.describe_topic_configs("wal").only(["retention.bytes", "nope"]).await.unwrap();
     assert_eq!(some.keys().collect::<Vec<_>>(), ["retention.bytes"]);
     assert_eq!(some["retention.bytes"].source, ConfigSource::StaticBroker);
