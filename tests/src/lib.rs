@@ -99,7 +99,7 @@ macro_rules! suite {
 ///
 /// # Panics
 ///
-/// As the test does, and after five minutes.
+/// As the test does, and after ten minutes: the first of them may have to fetch and start brokers, and to build programs.
 pub fn run(name: &str, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -108,9 +108,7 @@ pub fn run(name: &str, test: impl Future<Output = ()>) {
         .expect("a runtime can be built");
     runtime.block_on(async {
         let begun = Instant::now();
-        tokio::time::timeout(Duration::from_secs(300), test)
-            .await
-            .expect("the test ends within five minutes");
+        tokio::time::timeout(Duration::from_secs(600), test).await.expect("the test ends within ten minutes");
         let took = begun.elapsed();
         if took > Duration::from_secs(10) {
             report(format_args!("{name} took {:.1} s", took.as_secs_f64()));

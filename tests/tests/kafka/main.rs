@@ -16,6 +16,8 @@ mod raw;
 mod read;
 mod restart;
 mod segments;
+mod sessions;
 mod sniffer;
 mod support;
+mod ways;
 mod wire;

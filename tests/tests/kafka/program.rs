@@ -51,13 +51,8 @@ async fn main_job(kafka: &'static Kafka, records: u32, size: u32, compression: &
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
 
-    let acknowledged: Vec<i64> = (0..PARTITIONS)
-        .map(|partition| {
-            let start = format!("{topic}:{partition}:");
-            let line = said.lines().find_map(|line| line.strip_prefix(&start));
-            line.unwrap_or_else(|| panic!("no line {start} in {said}")).parse().unwrap()
-        })
-        .collect();
+    let acknowledged = acknowledged(&said, &topic);
+    assert_eq!(acknowledged.len(), PARTITIONS as usize, "{said}");
     assert_eq!(acknowledged.iter().sum::<i64>(), i64::from(records));
     assert_eq!(kafka.end_offsets(&topic).await, acknowledged);
     // A gigabyte is not left behind.
@@ -72,12 +67,19 @@ async fn no_such_broker(_: &'static Kafka) {
     assert!(said.contains("127.0.0.1:1"), "{said}");
 }
 
-/// The program as README's command runs it, and built by the same command: up to date, and fast enough for a gigabyte.
-fn program() -> PathBuf {
+/// The end offsets that the program tells, of each partition.
+pub(crate) fn acknowledged(said: &str, topic: &str) -> Vec<i64> {
+    let of = |line: &str| line.strip_prefix(topic)?.strip_prefix(':')?.split_once(':')?.1.parse().ok();
+    said.lines().filter_map(of).collect()
+}
+
+/// The program as README's commands run it, built like them: up to date, and fast enough for a gigabyte.
+pub(crate) fn program() -> PathBuf {
     static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let build = ["build", "--release", "-p", "kwal", "--example", "wal", "--message-format", "json"];
-        let output = Command::new(cargo).args(build).output().unwrap();
+        let ways = ["--features", "tls-ring,transport-socks5"];
+        let output = Command::new(cargo).args(build).args(ways).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let messages = String::from_utf8(output.stdout).unwrap();
         let built = messages.lines().find_map(|line| {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -15,9 +16,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) struct Sniffer {
     tcp: Tcp,
     sent: Arc<Mutex<HashMap<i16, usize>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Sniffer {
+    /// How many connections have been made.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// How many requests of this API have been sent, if not by TLS.
     pub(crate) fn sent(&self, api: ApiKey) -> usize {
         self.sent.lock().unwrap().get(&api.0).copied().unwrap_or(0)
@@ -28,6 +35,7 @@ impl Connect for Sniffer {
     fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
         Box::pin(async {
             let stream = self.tcp.connect(to).await?;
+            self.connections.fetch_add(1, Ordering::Relaxed);
             let peer = stream.peer().to_owned();
             let sent = Arc::clone(&self.sent);
             Ok(Stream::new(Sniffed { stream, sent, head: Vec::new(), rest: 0 }, peer))
