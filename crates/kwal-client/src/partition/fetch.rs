@@ -260,9 +260,16 @@ impl Fetch<'_> {
             ..FetchRequest::default()
         };
         let limit = core.cluster.config.deadlines.request + wait.time;
-        let mut response = lane
-            .call(&request, core.place(), versions::<FetchRequest>(core.has_topic_id()), Some(limit))
-            .await?;
+        let mut response = loop {
+            let versions = versions::<FetchRequest>(core.has_topic_id());
+            let response = lane.call(&request, core.place(), versions, Some(limit)).await?;
+            // Over its quota a reader is answered without anything, and is to ask again after the pause (KIP-219), which the
+            // connection waits for.
+            let is_throttled = response.throttle_time_ms > 0 && response.responses.is_empty();
+            if response.error_code.is_error() || !is_throttled {
+                break response;
+            }
+        };
         let at = || core.place().at(ApiKey::FETCH, Some(lane.broker()));
         if response.error_code.is_error() {
             return Err(Error::Broker { code: response.error_code, message: None, at: at() });

@@ -7,7 +7,7 @@ use kwal_protocol::api::ApiKey;
 use kwal_testkit::Fault;
 use tokio::time::Instant;
 
-use crate::support::{Wire, broker, deadlines, log, open_over, record, settle, timed};
+use crate::support::{Wire, broker, deadlines, large, log, open, open_over, record, settle, timed};
 
 const PAUSE: Duration = Duration::from_secs(25);
 
@@ -46,6 +46,24 @@ async fn reads_wait_too() {
         let left: Vec<_> = wire.seen(api).iter().map(|seen| seen.at - begun).collect();
         assert_eq!(left, [Duration::ZERO, PAUSE]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_over_its_quota_reads_on_after_the_pause() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    for _ in 0..20 {
+        partition.produce(large(50_000)).await.unwrap();
+    }
+    broker.limit_fetch(None, Some(50_000));
+    let (begun, mut next) = (Instant::now(), 0);
+    while next < 20 {
+        let fetched = partition.fetch(next).max_bytes(60_000).await.unwrap();
+        assert_eq!(fetched.next_offset, next + 1, "never nothing");
+        next = fetched.next_offset;
+    }
+    // 1 MB, of which half a MB passes at once.
+    assert!(begun.elapsed() > Duration::from_secs(5), "not throttled at all: {:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
