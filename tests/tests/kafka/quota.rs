@@ -48,8 +48,7 @@ async fn judged(kafka: &'static Kafka, append: impl AsyncFnOnce(&Kafka, Told)) -
     let end = kafka.end_offsets(&topic).await[0];
     let records = records.into_iter().map(|record| (record.offset, record.value.unwrap()));
     recorder.now().log(Log::new((&*topic, 0), 0..end, records));
-    let verdict = recorder.now().check(&Expect::default());
-    verdict
+    recorder.now().check(&Expect::default())
 }
 
 /// What a client is to do, and where it is told what came of it.
