@@ -277,7 +277,11 @@ impl Cluster {
 
     /// Calls whichever broker answers first.
     pub(crate) async fn call_any<R: Speak>(&self, request: &R) -> Result<R::Response, Error> {
-        self.first_answer(request, |_, _| Ok(())).await
+        let answer = self.first_answer(request, |_, _| Ok(())).await;
+        if !self.metadata().brokers.is_empty() {
+            self.lanes.leave_bootstrap();
+        }
+        answer
     }
 
     /// Calls one broker after the other, and the next one besides when one takes long, until one has answered what can be

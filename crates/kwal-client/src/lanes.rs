@@ -146,6 +146,13 @@ impl Lanes {
         });
     }
 
+    /// Lets go of the bootstrap addresses that nobody waits for.
+    pub(crate) fn leave_bootstrap(&self) {
+        lock(&self.peers).retain(|target, roads| {
+            matches!(target, Target::Broker(_)) || Arc::strong_count(&roads.shared) > 1
+        });
+    }
+
     /// Whether it is better to ask another broker.
     pub(crate) fn is_suspect(&self, target: Target) -> bool {
         lock(&self.peers).get(&target).is_some_and(|roads| roads.peer.suspect.load(Ordering::Relaxed))

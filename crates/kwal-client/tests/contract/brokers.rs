@@ -221,6 +221,23 @@ async fn when_nobody_known_answers_the_bootstrap_addresses_are_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bootstrap_address_that_was_asked_besides_is_let_go() {
+    let three = Three::start(1);
+    let client = three.client().await;
+    let delay = deadlines().request * 9 / 10;
+    for broker in &three.brokers {
+        broker.on(ApiKey::INIT_PRODUCER_ID, Fault::DelayReply(delay));
+    }
+    let (partition, took) = timed(client.partition_client("wal", 0).into_future()).await;
+    let partition = partition.unwrap();
+    assert!(took > Duration::ZERO && took < delay, "{took:?}: a bootstrap address was quicker");
+    settle().await;
+    let open = NAMES.map(|name| three.wire.open_at(name).0);
+    assert_eq!(open, [2, 1, 1], "one for what is short at each, and one for appends at the leader");
+    partition.produce(record("a")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn brokers_and_bootstrap_addresses_are_asked_until_the_deadline() {
     let three = Three::start(1);
     let client = three.client().await;
