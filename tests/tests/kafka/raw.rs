@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 use kwal_protocol::api::{ApiKey, Body, Request, Versions, decode_response_header, encode_request};
+use kwal_protocol::error_code::ErrorCode;
 use kwal_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse, MetadataTopic,
+    ApiVersionsRequest, ApiVersionsResponse, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+    MetadataRequest, MetadataResponse, MetadataTopic,
 };
 use kwal_protocol::wire::{Uuid, Wire as _};
 use kwal_tests::kafka::Kafka;
@@ -108,6 +110,16 @@ impl Broker {
 
     pub(crate) async fn topic_id(&mut self, topic: &str) -> Uuid {
         self.metadata_of(topic).await.topics[0].topic_id
+    }
+
+    /// Whether it answers as the leader of partition 0, whoever is named as such.
+    pub(crate) async fn leads(&mut self, topic: &str) -> bool {
+        const EARLIEST: i64 = -2;
+        let partition = ListOffsetsPartition { timestamp: EARLIEST, ..ListOffsetsPartition::default() };
+        let topic = ListOffsetsTopic { name: topic.to_owned(), partitions: vec![partition] };
+        let request =
+            ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };
+        self.call(&request, 7).await.topics[0].partitions[0].error_code == ErrorCode::NONE
     }
 
     /// How many brokers it knows of.
