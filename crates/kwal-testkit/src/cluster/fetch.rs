@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kwal_protocol::{
@@ -216,23 +216,15 @@ fn key(topic: &FetchTopic, version: i16) -> TopicKey<'_> {
 
 /// Where the leaders are that an answer names (KIP-951).
 fn endpoints(cluster: &Cluster, node: i32, topics: &[FetchTopicResponse]) -> Vec<FetchNodeEndpoint> {
-    let named: BTreeSet<_> = topics
-        .iter()
-        .flat_map(|topic| &topic.partitions)
-        .map(|partition| partition.current_leader.leader_id)
-        .filter(|id| *id >= 0)
-        .collect();
-    if named.is_empty() {
-        return Vec::new();
-    }
-    let known = cluster.endpoints(node).into_iter().filter(|(id, _)| named.contains(id));
+    let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+    let leaders = partitions.map(|partition| partition.current_leader.leader_id);
     let endpoint = |(node_id, address): (i32, HostPort)| FetchNodeEndpoint {
         node_id,
         host: address.host,
         port: address.port.into(),
         rack: None,
     };
-    known.map(endpoint).collect()
+    cluster.endpoints_of(node, leaders).into_iter().map(endpoint).collect()
 }
 
 fn max_bytes(request: &FetchRequest) -> usize {

@@ -1,6 +1,9 @@
 //! Brokers, their connections, and what each of them knows of the cluster.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use kwal_protocol::{api::ApiKey, wire::Uuid};
 use kwal_transport::HostPort;
@@ -228,6 +231,15 @@ impl Cluster {
             Some(view) => view.nodes.clone(),
             None => self.living(),
         }
+    }
+
+    /// The same of the leaders that an answer names (KIP-951).
+    pub(super) fn endpoints_of(&self, node: i32, leaders: impl Iterator<Item = i32>) -> Vec<(i32, HostPort)> {
+        let named: BTreeSet<_> = leaders.filter(|id| *id >= 0).collect();
+        if named.is_empty() {
+            return Vec::new();
+        }
+        self.endpoints(node).into_iter().filter(|(id, _)| named.contains(id)).collect()
     }
 
     /// The names of the topics that `node` knows.

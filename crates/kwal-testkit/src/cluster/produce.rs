@@ -1,7 +1,4 @@
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kwal_protocol::{
@@ -172,23 +169,15 @@ impl Cluster {
 
 /// Where the leaders are that an answer names (KIP-951).
 fn endpoints(cluster: &Cluster, node: i32, topics: &[ProduceTopicResponse]) -> Vec<ProduceNodeEndpoint> {
-    let named: BTreeSet<_> = topics
-        .iter()
-        .flat_map(|topic| &topic.partition_responses)
-        .map(|partition| partition.current_leader.leader_id)
-        .filter(|id| *id >= 0)
-        .collect();
-    if named.is_empty() {
-        return Vec::new();
-    }
-    let known = cluster.endpoints(node).into_iter().filter(|(id, _)| named.contains(id));
+    let partitions = topics.iter().flat_map(|topic| &topic.partition_responses);
+    let leaders = partitions.map(|partition| partition.current_leader.leader_id);
     let endpoint = |(node_id, address): (i32, HostPort)| ProduceNodeEndpoint {
         node_id,
         host: address.host,
         port: address.port.into(),
         rack: None,
     };
-    known.map(endpoint).collect()
+    cluster.endpoints_of(node, leaders).into_iter().map(endpoint).collect()
 }
 
 /// One batch and where it is to go.
