@@ -509,8 +509,8 @@ const BROKER_SETTINGS: [(&str, i64, &str, &str); 2] = [
     (
         PRODUCER_EXPIRY,
         DAY,
-        "A writer that appends nothing for so long is forgotten: neither a repeated batch nor a writer that was fenced is \
-         recognised after that.",
+        "A writer whose last batch is older, by the times of its records, is forgotten: neither a repeated batch nor a writer \
+         that was fenced is recognised after that.",
         "at least 86400000 (1 day)",
     ),
     (

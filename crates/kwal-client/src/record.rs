@@ -24,6 +24,11 @@ pub struct Record {
     pub headers: Headers,
     /// When the record was made. Kafka keeps milliseconds since the epoch: what is finer is cut off, downwards. A topic with
     /// `message.timestamp.type=LogAppendTime` puts the broker's time in its place.
+    ///
+    /// On other topics, brokers also reckon by it for how long a writer has been silent. A writer whose last batch has only
+    /// records of more than `producer.id.expiration.ms` ago (a day by default) is forgotten the next time they look, every ten
+    /// minutes, and an append that is under way then and has to be repeated may be on the log twice. Records of the past
+    /// belong into a topic with `LogAppendTime`, their own time in the value or a header.
     pub timestamp: OffsetDateTime,
 }
 

@@ -174,8 +174,17 @@ impl Java {
 
     /// Limits what clients with this id produce, in bytes a second and broker; `None` takes the limit away.
     pub async fn producer_quota(&self, client_id: &str, bytes_per_second: Option<u64>) {
-        let quotas = json!({ "producer_byte_rate": bytes_per_second });
-        self.must("quota", json!({ "clientId": client_id, "quotas": quotas })).await
+        self.quota(client_id, "producer_byte_rate", bytes_per_second).await
+    }
+
+    /// The same of what they fetch.
+    pub async fn consumer_quota(&self, client_id: &str, bytes_per_second: Option<u64>) {
+        self.quota(client_id, "consumer_byte_rate", bytes_per_second).await
+    }
+
+    async fn quota(&self, client_id: &str, name: &str, bytes_per_second: Option<u64>) {
+        let arguments = json!({ "clientId": client_id, "quotas": { name: bytes_per_second } });
+        self.must("quota", arguments).await
     }
 
     async fn must<T: DeserializeOwned>(&self, command: &str, arguments: Value) -> T {

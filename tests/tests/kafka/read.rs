@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use kwal_client::OffsetAt;
 use kwal_client::error::Error;
+use kwal_client::record::Record;
+use kwal_client::{ClientBuilder, OffsetAt};
+use kwal_protocol::api::ApiKey;
 use kwal_tests::kafka::Kafka;
 use kwal_tests::message::{Message, samples};
 use serde_json::json;
@@ -11,6 +13,7 @@ use time::OffsetDateTime;
 
 use crate::peers::kwal::{client, from_record, read_all, to_record};
 use crate::raw::{Ability, lacks};
+use crate::sniffer::Sniffer;
 
 kwal_tests::suite! {
     shared: [
@@ -22,6 +25,7 @@ kwal_tests::suite! {
         larger_than_the_limit,
         lazy_views,
         transactions_of_others,
+        over_the_quota,
     ],
     own: [],
 }
@@ -191,6 +195,38 @@ async fn transactions_of_others(kafka: &'static Kafka) {
     for marker in markers {
         let fetched = reader.fetch(marker).max_bytes(1).await.unwrap();
         assert!(fetched.next_offset > marker, "{fetched:?}");
+    }
+}
+
+/// A broker answers a reader over its quota with nothing, and then not at all for a while; the call goes on after that.
+async fn over_the_quota(kafka: &'static Kafka) {
+    const BATCHES: i64 = 16;
+    let topic = kafka.topic("over", 1, &[]).await;
+    let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+    for batch in 0..BATCHES {
+        writer.produce(vec![Record::new(batch.to_string(), vec![b'x'; 50_000])]).await.unwrap();
+    }
+    let has_quotas = !lacks(kafka, Ability::Quotas).await;
+    if has_quotas {
+        kafka.java().consumer_quota(&topic, Some(100_000)).await;
+    }
+    let sniffer = Sniffer::default();
+    let builder = ClientBuilder::new(kafka.bootstrap()).client_id(&topic).connector(sniffer.clone());
+    let reader = builder.build().await.unwrap().partition_client(&topic, 0).await.unwrap();
+    let (mut keys, mut next, mut calls) = (Vec::new(), 0, 0);
+    while next < BATCHES {
+        let fetched = reader.fetch(next).max_bytes(100_000).await.unwrap();
+        for batch in &fetched.batches {
+            let records = batch.records(1 << 20).unwrap();
+            keys.extend(records.iter().map(|record| record.unwrap().key.unwrap().to_vec()));
+        }
+        assert!(fetched.next_offset > next, "{fetched:?}");
+        (next, calls) = (fetched.next_offset, calls + 1);
+    }
+    assert_eq!(keys, (0..BATCHES).map(|batch| batch.to_string().into_bytes()).collect::<Vec<_>>());
+    if has_quotas {
+        assert!(sniffer.sent(ApiKey::FETCH) > calls, "{calls} calls were never over the quota");
+        kafka.java().consumer_quota(&topic, None).await;
     }
 }
 
