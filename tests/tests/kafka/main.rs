@@ -8,6 +8,7 @@ mod batches;
 mod brokers;
 mod embedded;
 mod fidelity;
+mod foul;
 mod interop;
 mod peers;
 mod program;

@@ -38,7 +38,7 @@ impl Connect for Sniffer {
             self.connections.fetch_add(1, Ordering::Relaxed);
             let peer = stream.peer().to_owned();
             let sent = Arc::clone(&self.sent);
-            Ok(Stream::new(Sniffed { stream, sent, head: Vec::new(), rest: 0 }, peer))
+            Ok(Stream::new(Sniffed { stream, sent, frames: Frames::default() }, peer))
         })
     }
 }
@@ -46,14 +46,21 @@ impl Connect for Sniffer {
 struct Sniffed {
     stream: Stream,
     sent: Arc<Mutex<HashMap<i16, usize>>>,
+    frames: Frames,
+}
+
+/// Where in its frames a stream of requests is.
+#[derive(Default)]
+pub(crate) struct Frames {
     /// The first bytes of a frame: its length and the API.
     head: Vec<u8>,
     /// How many more the frame has.
     rest: usize,
 }
 
-impl Sniffed {
-    fn sniff(&mut self, mut bytes: &[u8]) {
+impl Frames {
+    /// Goes on by some bytes; tells the API of each frame that begins among them.
+    pub(crate) fn pass(&mut self, mut bytes: &[u8], mut begun: impl FnMut(ApiKey)) {
         while let Some((first, others)) = bytes.split_first() {
             if self.rest > 0 {
                 let skipped = self.rest.min(bytes.len());
@@ -66,9 +73,14 @@ impl Sniffed {
             if let [a, b, c, d, high, low] = self.head[..] {
                 self.rest = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap() - 2;
                 self.head.clear();
-                *self.sent.lock().unwrap().entry(i16::from_be_bytes([high, low])).or_default() += 1;
+                begun(ApiKey(i16::from_be_bytes([high, low])));
             }
         }
+    }
+
+    /// Whether the last frame is whole.
+    pub(crate) fn are_whole(&self) -> bool {
+        self.rest == 0 && self.head.is_empty()
     }
 }
 
@@ -85,7 +97,8 @@ impl AsyncRead for Sniffed {
 impl AsyncWrite for Sniffed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.sniff(&bytes[..wrote]);
+        let Self { frames, sent, .. } = &mut *self;
+        frames.pass(&bytes[..wrote], |api| *sent.lock().unwrap().entry(api.0).or_default() += 1);
         Poll::Ready(Ok(wrote))
     }
 
