@@ -141,6 +141,14 @@ impl Append<'_> {
         }
     }
 
+    /// The event by which its place was fixed.
+    pub(super) fn fixed(&self) -> usize {
+        match self.place {
+            Place::Fixed | Place::InTurn => self.event,
+            Place::Open => self.end.map_or(usize::MAX, |(event, _, _)| event),
+        }
+    }
+
     /// Its events, for a violation.
     pub(super) fn events(&self) -> impl Iterator<Item = (usize, Option<i64>)> + use<> {
         let end = self.end.map(|(event, _, _)| event);

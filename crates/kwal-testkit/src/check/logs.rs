@@ -39,6 +39,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, bench: &mut Bench<'a>) -> Judged {
             if !writer.writer.on_failure_continue {
                 judge.no_hole(&writer.appends);
             }
+            judge.loss_ends(&writer.appends);
         }
         judged.missing[index] = Some(missing);
     }
@@ -477,10 +478,7 @@ impl<'a> Judge<'a, '_, '_> {
                     format!("{id} was submitted after {earlier}, and lies at {offset}, before it at {behind}")
                 });
             }
-            let fixed = match append.place {
-                Place::Fixed | Place::InTurn => append.event,
-                Place::Open => append.end.map_or(usize::MAX, |(event, _, _)| event),
-            };
+            let fixed = append.fixed();
             if earliest.is_none_or(|(earliest, _)| fixed < earliest) {
                 earliest = Some((fixed, index));
             }
@@ -518,6 +516,28 @@ impl<'a> Judge<'a, '_, '_> {
             if matches!(end, End::NotAppended | End::Unknown | End::Dropped) && !on_log {
                 latest(&mut absent);
             }
+        }
+    }
+
+    /// Nothing that was submitted behind what is acknowledged and lost is there, on a log that goes on without it.
+    fn loss_ends(&mut self, appends: &[usize]) {
+        let appends = || appends.iter().map(|index| &self.facts.appends[*index]);
+        let lost = appends().filter_map(|append| {
+            let base = append.acked_at()?;
+            let gone = !self.judged.is_on_log(append) && !self.is_deleted(base) && !is_empty(self.log, base);
+            let loss = self.partition.lost(append.event, base).filter(|_| gone)?;
+            Some((append.fixed(), append, loss.event))
+        });
+        let Some((fixed, lost, loss)) = lost.min_by_key(|(fixed, ..)| *fixed) else { return };
+        for append in appends().filter(|append| append.event > fixed) {
+            let Some(base) = self.judged.base(append) else { continue };
+            let events = lost.events().chain(append.events()).chain([(loss, None), (self.event, Some(base))]);
+            self.bench.violated(Rule::LossEnds, events, || {
+                format!(
+                    "{} lies at {base}, and {} before it was acknowledged and is lost",
+                    append.id, lost.id
+                )
+            });
         }
     }
 

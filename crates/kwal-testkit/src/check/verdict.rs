@@ -67,6 +67,8 @@ rules! {
     ReadTrue "C7" "read as it is";
     /// A reader that has seen what is lost is told so, and from where on, before it goes on.
     Truncation "C8" "a loss is told";
+    /// Behind an acknowledged append that is lost there is nothing of its writer, which is told so instead.
+    LossEnds "C8" "a loss ends a writer";
     /// Nobody is told of a loss, or of an offset out of range, where there is none.
     FalseAlarm "C8" "no false alarm";
     /// Nothing is on the log that was not asked for.

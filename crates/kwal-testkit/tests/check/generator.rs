@@ -62,6 +62,8 @@ struct State {
     exclusive: bool,
     goes_on: bool,
     ended: bool,
+    /// The offset behind what of it was acknowledged, of what it knows.
+    acked: usize,
     /// What is submitted and not on the log.
     queue: VecDeque<Pending>,
 }
@@ -81,14 +83,23 @@ struct ReaderState {
     recreated: bool,
 }
 
+impl State {
+    fn new(history: &mut History, name: (&'static str, i32), goes_on: bool) -> Self {
+        let writer = match goes_on {
+            false => Writer::new(name).deadline(Duration::from_secs(60)),
+            true => Writer::new(name).deadline(Duration::from_secs(90)).on_failure_continue(),
+        };
+        let id = history.writer(writer);
+        Self { id, exclusive: false, goes_on, ended: false, acked: 0, queue: VecDeque::new() }
+    }
+}
+
 impl Partition {
     fn new(history: &mut History, number: i32) -> Self {
         let name = ("wal", number);
-        let writer = |deadline| Writer::new(name).deadline(Duration::from_secs(deadline));
         let mut writers = Vec::new();
-        for (writer, goes_on) in [(writer(60), false), (writer(90).on_failure_continue(), true)] {
-            let id = history.writer(writer);
-            writers.push(State { id, exclusive: false, goes_on, ended: false, queue: VecDeque::new() });
+        for goes_on in [false, true] {
+            writers.push(State::new(history, name, goes_on));
         }
         let mut readers = Vec::new();
         for bare in [false, true] {
@@ -168,7 +179,10 @@ impl Partition {
             self.land(pending.values.iter().cloned().map(Some));
         }
         match (pending.given_up, fate) {
-            (false, 0..14) => return world.history.acked(pending.append, base),
+            (false, 0..14) => {
+                self.writers[writer].acked = self.log.len();
+                return world.history.acked(pending.append, base);
+            }
             (true, 0..16) => return,
             _ => {}
         }
@@ -220,6 +234,7 @@ impl Partition {
             exclusive: true,
             goes_on: false,
             ended: false,
+            acked: 0,
             queue: VecDeque::new(),
         });
     }
@@ -299,6 +314,7 @@ impl Partition {
         let base = self.log.len() as i64;
         if let Some(acked) = &acked {
             self.land(acked.values.iter().cloned().map(Some));
+            self.writers[writer].acked = self.log.len();
         }
         self.log.truncate(offset);
         self.batches.retain(|batch| *batch < offset);
@@ -306,10 +322,24 @@ impl Partition {
         if let Some(acked) = acked.filter(|acked| !acked.given_up) {
             world.history.acked(acked.append, base);
         }
+        self.end_losers(offset, world);
         for (reader, read) in self.readers.iter_mut().zip(under_way) {
             if let Some((records, next)) = read {
                 world.history.read(reader.id, records, next as i64);
                 reader.position = next;
+            }
+        }
+    }
+
+    /// Whoever has lost what was acknowledged is told so, and appends no more; somebody else does.
+    fn end_losers(&mut self, offset: usize, world: &mut World<'_>) {
+        for writer in self.writers.iter_mut().filter(|writer| writer.acked > offset && !writer.ended) {
+            let behind = std::mem::take(&mut writer.queue);
+            world.history.lost(writer.id);
+            fail(behind, world);
+            match writer.exclusive {
+                true => writer.ended = true,
+                false => *writer = State::new(world.history, self.name, writer.goes_on),
             }
         }
     }

@@ -308,6 +308,44 @@ fn a_loss_that_is_not_told_is_convicted() {
     assert!(tried > 10, "it was possible {tried} times only");
 }
 
+/// What a writer was told is on the log is lost, and it appends all the same.
+#[test]
+fn a_writer_that_goes_on_after_a_loss_is_convicted() {
+    let mut tried = 0;
+    for seed in 0..100 {
+        let history = generate(seed, Weather { losses: true, batch: 3, steps: 600 });
+        for (index, (_, event)) in history.events().iter().enumerate() {
+            let Event::Lost { writer } = event else { continue };
+            let mut events = history.events().to_vec();
+            events.remove(index);
+            let acked: Vec<_> = acked(&events);
+            let mut acked =
+                acked.into_iter().filter(|(append, ..)| writer_of(&events, *append) == Some(*writer));
+            let partition = partition_of(&events, *writer);
+            let mut logs = history.events().iter().filter_map(|(_, event)| match event {
+                Event::Log(log) => Some(log),
+                _ => None,
+            });
+            let log =
+                logs.find(|log| (log.partition.topic.clone(), log.partition.partition) == partition).unwrap();
+            // Where records are deleted or compacted away, nobody can tell.
+            let shows = acked.any(|(_, base, values)| {
+                base >= log.offsets.start
+                    && !log.empty.iter().any(|empty| empty.contains(&base))
+                    && !log.records.iter().any(|(_, value)| values.contains(value))
+            });
+            if !shows {
+                continue;
+            }
+            tried += 1;
+            new_append(&mut events, *writer, |_| End::Unknown).unwrap();
+            let verdict = rebuilt(events).check(&Expect::default());
+            assert!(verdict.count(Rule::LossEnds) > 0, "seed {seed}, event {index}: {verdict}");
+        }
+    }
+    assert!(tried > 10, "it was possible {tried} times only");
+}
+
 fn rebuilt(events: Events) -> History {
     let mut history = History::new();
     for (at, event) in events {

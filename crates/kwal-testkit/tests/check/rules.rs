@@ -196,6 +196,37 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "1 fenced w0\n1 submit a0 w0 x\n2 acked a0 0\n3 log wal-0 0 1 @0 x",
     ),
     (
+        "goes on after a loss, and is not told",
+        Some(Rule::LossEnds),
+        "1 submit a0 w0 x\n1 acked a0 0\n2 truncated wal-0 0\n3 submit a1 w0 y\n3 acked a1 0\n4 log wal-0 0 1 @0 y",
+    ),
+    (
+        "submitted before the loss, and there all the same",
+        Some(Rule::LossEnds),
+        "1 submit a0 w0 x\n1 submit a1 w0 y\n1 acked a0 0\n2 truncated wal-0 0\n3 unknown a1\n4 log wal-0 0 1 @0 y",
+    ),
+    (
+        "goes on in the topic that was made again",
+        Some(Rule::LossEnds),
+        "1 submit a0 w0 x\n1 acked a0 0\n2 recreated wal-0\n3 submit a1 w0 y\n3 unknown a1\n4 log wal-0 0 1 @0 y",
+    ),
+    (
+        "another one goes on after a loss",
+        None,
+        "0 writer w1 wal-0\n1 submit a0 w0 x\n1 acked a0 0\n2 truncated wal-0 0\n3 lost w0\n3 submit a1 w1 y\n3 acked a1 0\n\
+         4 log wal-0 0 1 @0 y",
+    ),
+    (
+        "what is lost was never acknowledged",
+        None,
+        "1 submit a0 w0 x\n1 unknown a0\n2 truncated wal-0 0\n3 submit a1 w0 y\n3 acked a1 0\n4 log wal-0 0 1 @0 y",
+    ),
+    (
+        "was before what is lost, at the same time",
+        None,
+        "1 start a0 w0 x\n1 start a1 w0 y\n1 acked a1 0\n1 acked a0 1\n2 truncated wal-0 1\n3 lost w0\n4 log wal-0 0 1 @0 y",
+    ),
+    (
         "goes on after a loss",
         Some(Rule::Ended),
         "1 truncated wal-0 0\n1 lost w0\n1 submit a0 w0 x\n2 unknown a0\n3 log wal-0 0 1 @0 x",
@@ -295,14 +326,14 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
     (
         "asked by offset alone of a topic made again",
         Some(Rule::Truncation),
-        "0 reader r1 wal-0 0 bare\n1 submit a0 w0 x\n1 acked a0 0\n2 read r1 1 @0 x\n3 recreated wal-0\n\
-         3 submit a1 w0 v w\n3 acked a1 0\n4 read r1 1\n5 read r1 2 @1 w\n6 log wal-0 0 2 @0 v w",
+        "0 writer w1 wal-0\n0 reader r1 wal-0 0 bare\n1 submit a0 w0 x\n1 acked a0 0\n2 read r1 1 @0 x\n3 recreated wal-0\n\
+         3 submit a1 w1 v w\n3 acked a1 0\n4 read r1 1\n5 read r1 2 @1 w\n6 log wal-0 0 2 @0 v w",
     ),
     (
         "told of a topic made again",
         None,
-        "1 submit a0 w0 x\n1 acked a0 0\n2 read r0 1 @0 x\n3 recreated wal-0\n3 told r0 recreated\n3 seek r0 0\n\
-         3 submit a1 w0 v w\n3 acked a1 0\n5 read r0 2 @0 v w\n6 log wal-0 0 2 @0 v w",
+        "0 writer w1 wal-0\n1 submit a0 w0 x\n1 acked a0 0\n2 read r0 1 @0 x\n3 recreated wal-0\n3 told r0 recreated\n3 seek r0 0\n\
+         3 submit a1 w1 v w\n3 acked a1 0\n5 read r0 2 @0 v w\n6 log wal-0 0 2 @0 v w",
     ),
     ("no loss", Some(Rule::FalseAlarm), "2 told r0 truncated 0\n3 log wal-0 0 0"),
     ("no other topic", Some(Rule::FalseAlarm), "2 told r0 recreated\n3 log wal-0 0 0"),
