@@ -74,7 +74,7 @@ impl Fetched {
     /// [`Error::Corrupt`] for a batch that cannot be decompressed, or is larger than
     /// [`Limits::decompressed`](crate::Limits::decompressed).
     pub fn records(&self) -> impl Iterator<Item = Result<Records, Error>> + '_ {
-        let data = self.batches.iter().filter(|batch| !batch.is_control());
+        let data = self.batches.iter().filter(|batch| !batch.is_control() || planted!(MarkersAreRecords));
         let mut decompressor = Decompressor::new();
         data.map(move |batch| self.check(batch.records_with(&mut decompressor, self.limit)))
     }
@@ -96,7 +96,7 @@ impl Fetched {
         for records in self.records() {
             for record in records? {
                 let record = self.check(record)?;
-                if record.offset >= self.from {
+                if record.offset >= self.from || planted!(FirstBatchWhole) {
                     all.push(record);
                 }
             }
@@ -266,7 +266,7 @@ impl Fetch<'_> {
             // Over its quota a reader is answered without anything, and is to ask again after the pause (KIP-219), which the
             // connection waits for.
             let is_throttled = response.throttle_time_ms > 0 && response.responses.is_empty();
-            if response.error_code.is_error() || !is_throttled {
+            if response.error_code.is_error() || !is_throttled || planted!(ThrottleTakenForAnswer) {
                 break response;
             }
         };
@@ -302,22 +302,49 @@ impl Fetch<'_> {
             match batch {
                 Ok(batch) => batches.push(batch),
                 // What is whole before it can be read; the next fetch begins with it and tells.
-                Err(_) if !batches.is_empty() => break,
+                Err(_) if !batches.is_empty() || planted!(DamagePassedOver) => break,
                 Err(source) => return Err(Error::Corrupt { at, source }),
             }
         }
         let said = |offset: i64| (offset >= 0).then_some(offset);
+        let next_offset = batches.last().map_or(self.offset, |batch| batch.next_offset().max(self.offset));
+        #[cfg(kwal_planted)]
+        let next_offset =
+            self.next_wrongly(&batches, wire_bytes, answer.high_watermark).unwrap_or(next_offset);
         Ok(Fetched {
             from: self.offset,
-            next_offset: batches.last().map_or(self.offset, |batch| batch.next_offset().max(self.offset)),
+            next_offset,
             high_watermark: answer.high_watermark,
             last_stable_offset: said(answer.last_stable_offset),
             log_start_offset: said(answer.log_start_offset),
             wire_bytes,
             batches,
-            limit: self.partition.core.cluster.config.limits.decompressed,
+            limit: match planted!(UnpackedWithoutLimit) {
+                true => usize::MAX,
+                false => self.partition.core.cluster.config.limits.decompressed,
+            },
             at,
         })
+    }
+}
+
+#[cfg(kwal_planted)]
+impl Fetch<'_> {
+    fn next_wrongly(&self, batches: &[Batch], wire_bytes: usize, high_watermark: i64) -> Option<i64> {
+        let whole: usize = batches.iter().map(Batch::size_in_bytes).sum();
+        if planted!(CutTakenForEnd) && whole < wire_bytes && !batches.is_empty()
+            || planted!(DamagePassedOver) && wire_bytes > 0 && batches.is_empty()
+        {
+            return Some(high_watermark);
+        }
+        if planted!(NextFromLastRecord) {
+            let limit = self.partition.core.cluster.config.limits.decompressed;
+            let records = batches.iter().filter(|batch| !batch.is_control());
+            let records = records.flat_map(|batch| batch.records(limit).ok().into_iter().flatten());
+            let last = records.filter_map(Result::ok).last();
+            return Some(last.map_or(self.offset, |record| (record.offset + 1).max(self.offset)));
+        }
+        None
     }
 }
 

@@ -132,7 +132,10 @@ impl Core {
     }
 
     fn is_other(&self, topic: &TopicMetadata) -> bool {
-        self.has_topic_id() && !topic.id.is_zero() && topic.id != self.topic_id
+        self.has_topic_id()
+            && !topic.id.is_zero()
+            && topic.id != self.topic_id
+            && !planted!(OtherTopicFollowed)
     }
 
     /// Takes a broker's word for who leads the partition now.
