@@ -233,9 +233,5 @@ impl Partition {
         for replica in self.replicas.values_mut() {
             (replica.fetched, replica.due, replica.behind_since) = (None, None, None);
         }
-        if let Some(replica) = leader.and_then(|leader| self.replicas.get_mut(&leader)) {
-            replica.led_from = replica.log.end();
-            replica.log.begin_epoch(self.state.leader_epoch, replica.led_from);
-        }
     }
 }

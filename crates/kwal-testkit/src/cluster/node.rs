@@ -277,6 +277,16 @@ impl View {
         let (known, states) = self.topics.get(topic)?;
         states.get(index).filter(|_| *known == id)
     }
+
+    /// Who is in sync is decided by the leader, so what there is of it is known to it.
+    pub(super) fn decide(&mut self, topic: &str, id: Uuid, index: usize, own: &State) {
+        if let Some((known, states)) = self.topics.get_mut(topic)
+            && let Some(state) = states.get_mut(index).filter(|_| *known == id)
+            && state.leader_epoch == own.leader_epoch
+        {
+            state.isr.clone_from(&own.isr);
+        }
+    }
 }
 
 impl Node {

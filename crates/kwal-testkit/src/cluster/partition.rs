@@ -1,6 +1,6 @@
 //! Topics, and their partitions as the controller sees them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use bytes::Bytes;
 use kwal_protocol::{error_code::ErrorCode, record::BatchHeader, wire::Uuid};
@@ -25,8 +25,10 @@ pub(crate) struct Partition {
     pub(super) told: State,
     /// What replicas have cut off, and nobody was told of: broker and first offset.
     pub(super) cuts: Vec<(i32, i64)>,
-    /// From where on an election has lost what all in sync had, and nobody was told of.
+    /// From where on what all in sync had is lost by an election, and nobody was told of.
     pub(super) lost: Option<i64>,
+    /// What was told of that last, and when.
+    pub(super) told_lost: Option<(i64, Instant)>,
 }
 
 impl Topic {
@@ -125,6 +127,7 @@ impl Cluster {
             state,
             cuts: Vec::new(),
             lost: None,
+            told_lost: None,
         }
     }
 

@@ -16,7 +16,8 @@ pub(crate) struct Replica {
     pub(super) known_at_start: Known,
     /// The offset up to which all in sync are known to have everything.
     pub(crate) high_watermark: i64,
-    /// Where its own leadership began, if it leads.
+    /// The epoch in which it leads, or led last, and where that began.
+    pub(super) led_epoch: i32,
     pub(super) led_from: i64,
     /// How far the leader knows that this follower is, since it leads.
     pub(super) fetched: Option<i64>,

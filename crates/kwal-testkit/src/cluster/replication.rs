@@ -20,12 +20,25 @@ impl Cluster {
         let (now, setting) = (self.now, self.setting(id));
         let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
         let Some(leader) = partition.state.leader.filter(|leader| setting.works(*leader)) else { return };
+        partition.begin_to_lead(leader);
         while partition.fetch_all(leader, &setting, now) {}
         for (at, event) in partition.plan(id, leader, &setting, now) {
             self.plan(at, event);
         }
+        self.tell_leader(id, leader);
         self.tell_partition(id);
         self.changed = true;
+    }
+
+    /// Whatever else a leader does not hear of, who is in sync it decides itself.
+    fn tell_leader(&mut self, id: PartitionId, leader: i32) {
+        let Some(name) = self.names.get(&id.topic) else { return };
+        let Some(view) = self.nodes.get_mut(&leader).and_then(|node| node.outdated.as_mut()) else { return };
+        if let (Some(topic), Ok(index)) = (self.topics.get(name), usize::try_from(id.index))
+            && let Some(partition) = topic.partitions.get(index)
+        {
+            view.decide(name, id.topic, index, &partition.state);
+        }
     }
 
     /// The same for all partitions.
@@ -107,6 +120,15 @@ impl Setting {
 }
 
 impl Partition {
+    /// A leader has heard that it is one: its epoch begins behind what it has by now.
+    fn begin_to_lead(&mut self, leader: i32) {
+        let epoch = self.state.leader_epoch;
+        if let Some(replica) = self.replicas.get_mut(&leader).filter(|replica| replica.led_epoch != epoch) {
+            (replica.led_epoch, replica.led_from) = (epoch, replica.log.end());
+            replica.log.begin_epoch(epoch, replica.led_from);
+        }
+    }
+
     /// One round; answers whether another may bring more.
     fn fetch_all(&mut self, leader: i32, setting: &Setting, now: Now) -> bool {
         let mut progress = false;
@@ -127,8 +149,11 @@ impl Partition {
         if let Some(leader) = self.replicas.get(&leader) {
             fetched = follower.fetched != Some(leader.log.end()) || follower.lacks(leader);
             if fetched {
+                let committed = follower.high_watermark;
                 let cut = follower.follow(leader, now.unix_ms);
                 self.cuts.extend(cut.map(|from| (broker, from)));
+                // A leader of yesterday may have shown it to readers until now.
+                self.lost = self.lost.or_else(|| cut.filter(|from| *from < committed));
                 follower.fetched = Some(follower.log.end());
             }
             follower.behind_since = None;

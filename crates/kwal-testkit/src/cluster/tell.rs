@@ -59,9 +59,13 @@ impl Cluster {
 
     /// Tells what has changed of a partition.
     pub(super) fn tell_partition(&mut self, id: PartitionId) {
+        let now = self.now.monotonic;
         let Some(partition) = self.partition_by_id(id) else { return };
         let cuts = std::mem::take(&mut partition.cuts);
-        let lost = partition.lost.take();
+        // Once for all replicas that lose it at the same time.
+        let lost = partition.lost.take().map(|from| (from, now));
+        let lost =
+            lost.filter(|lost| partition.told_lost.replace(*lost) != Some(*lost)).map(|(from, _)| from);
         let state = (partition.state != partition.told).then(|| partition.state.clone());
         if let Some(state) = &state {
             partition.told = state.clone();

@@ -328,6 +328,43 @@ async fn a_leader_of_yesterday_takes_what_will_be_cut_off() {
     assert_eq!(produce_to_one(&mut old, &place, "c").await, Err(ErrorCode::NOT_LEADER_OR_FOLLOWER));
 }
 
+/// Who comes back into sync does so by the word of the leader, who hears of nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_leader_of_yesterday_does_not_acknowledge_what_it_has_alone() {
+    let cluster = three().topic("wal", 1).start_in_memory().unwrap();
+    let place = Place::of(&cluster, "wal", 0);
+    for follower in [2, 3] {
+        cluster.shrink_isr("wal", 0, follower).unwrap();
+    }
+    let mut old = Client::connect(&cluster).await;
+    cluster.hold_metadata(1).unwrap();
+    assert_eq!(outcome(&old.produce(&place, one("a")).await), Ok(0), "it is the only one in sync");
+    cluster.set_lag("wal", 0, 2, Duration::ZERO).unwrap();
+    assert_eq!(cluster.in_sync("wal", 0).unwrap(), [1, 2]);
+    cluster.move_leader("wal", 0, 2).unwrap();
+    let waited = old.produce(&place, one("b")).await;
+    assert_eq!(outcome(&waited), Err(ErrorCode::REQUEST_TIMED_OUT));
+    cluster.release_metadata(1).unwrap();
+    assert_eq!(values(&cluster, &place), ["a"]);
+}
+
+/// What it takes before it hears that it leads anew belongs to the epoch of which it knew.
+#[tokio::test(start_paused = true)]
+async fn a_leader_begins_its_epoch_when_it_hears_of_it() {
+    let cluster = strict();
+    let place = Place::of(&cluster, "wal", 0);
+    let mut client = Client::connect(&cluster).await;
+    client.produce(&place, one("a")).await;
+    cluster.hold_metadata(1).unwrap();
+    cluster.move_leader("wal", 0, 2).unwrap();
+    cluster.move_leader("wal", 0, 1).unwrap();
+    assert_eq!(produce_to_one(&mut client, &place, "b").await, Ok(1));
+    cluster.release_metadata(1).unwrap();
+    assert_eq!(outcome(&client.produce(&place, one("c")).await), Ok(2));
+    assert_eq!(replicas(&cluster), [["a", "b", "c"]; 3]);
+    assert_eq!((end_of_epoch(&mut client, 0).await, end_of_epoch(&mut client, 2).await), ((0, 2), (2, 3)));
+}
+
 /// KIP-392: what is asked of a follower is answered up to what it knows that all have.
 #[tokio::test]
 async fn followers_are_read_from() {

@@ -227,6 +227,26 @@ async fn losses_are_told_to_a_recorder_when_they_happen() {
     }
 }
 
+/// Who does not hear of the election goes on with what is lost, and acknowledges more of it if it is alone.
+#[tokio::test(start_paused = true)]
+async fn what_a_leader_of_yesterday_loses_is_told_when_it_is_lost() {
+    let cluster = EmbeddedCluster::builder().brokers(2).topic("wal", 1).start_in_memory().unwrap();
+    let recorder = Recorder::new();
+    cluster.excuse_to(&recorder);
+    let place = Place::of(&cluster, "wal", 0);
+    let mut client = Client::connect(&cluster).await;
+    client.produce(&place, batch(&["a"]).to_bytes()).await;
+    cluster.shrink_isr("wal", 0, 2).unwrap();
+    client.produce(&place, batch(&["b"]).to_bytes()).await;
+    cluster.hold_metadata(1).unwrap();
+    cluster.elect_unclean("wal", 0, 2).unwrap();
+    assert_eq!(outcome(&client.produce(&place, batch(&["c"]).to_bytes()).await), Ok(2));
+    assert_eq!(client.fetch(&place, 0).await.high_watermark, 3);
+    sleep(Duration::from_secs(1)).await;
+    cluster.release_metadata(1).unwrap();
+    assert_eq!(recorder.now().to_string(), "0 truncated wal-0 1\n1 truncated wal-0 1\n");
+}
+
 #[tokio::test(start_paused = true)]
 async fn replies_that_are_cut_trickle_or_are_garbage() {
     let cluster = EmbeddedCluster::builder().topic("wal", 1).seed(3).start_in_memory().unwrap();
