@@ -1,0 +1,334 @@
+//! One storm: clients at work on a cluster where everything goes wrong, all of it by seed, and what has come of it.
+//!
+//! ```text
+//!   Plan::of(seed) ─► three brokers ◄── Storm
+//!                        ▲    │
+//!     writers, readers, ─┘    └─► what excuses a loss, the logs ─► Recorder ─► verdict
+//!     others  └────────────────── what they were told ──────────────┘
+//! ```
+
+mod others;
+mod plan;
+mod reader;
+mod writer;
+
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use fastrand::Rng;
+use kwal_client::{Client, ClientBuilder, PartitionClient, error::Error};
+use kwal_testkit::{
+    Damage, EmbeddedCluster, Journal,
+    check::{CallId, Expect, History, Log, Recorder, Rule, Verdict},
+};
+use tokio::{
+    runtime::Builder,
+    time::{Instant, sleep},
+};
+
+pub(crate) use self::plan::Plan;
+use self::{reader::Seat, writer::Pen};
+
+/// What has come of a storm.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// What the checker says.
+    pub(crate) verdict: Verdict,
+    /// What else was wrong, of which the history does not speak: a client that is of no use afterwards, an answer that
+    /// cannot be.
+    pub(crate) problems: Vec<String>,
+    pub(crate) history: History,
+    /// Empty unless the [plan](Plan::journal) asks for it.
+    pub(crate) journal: Journal,
+    /// How often what was met, by [`MEETINGS`].
+    pub(crate) met: BTreeMap<&'static str, u64>,
+    pub(crate) damage: Damage,
+}
+
+impl Report {
+    pub(crate) fn holds(&self) -> bool {
+        self.verdict.holds() && self.problems.is_empty()
+    }
+}
+
+/// What the clients meet. It would prove little if it were always fine weather, or always foul.
+pub(crate) const MEETINGS: &[&str] = &[
+    "appends ok at once",
+    "appends ok after retries",
+    "appends not appended",
+    "appends failed behind others",
+    "appends unknown",
+    "appends given up",
+    "appends given up before their place was fixed",
+    "large appends",
+    "writers told of a loss",
+    "partitions opened",
+    "fetches with records",
+    "fetches without",
+    "fetches failed",
+    "fetches given up",
+    "fetches out of range",
+    "topics made again",
+    "offsets told",
+    "offsets not told",
+    "records deleted",
+    "logs read to the end",
+];
+
+/// Lets a storm of this seed pass.
+pub(crate) fn storm(seed: u64) -> Report {
+    Plan::of(seed).run()
+}
+
+impl Plan {
+    pub(crate) fn run(&self) -> Report {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(self.pass())
+    }
+
+    async fn pass(&self) -> Report {
+        let cluster = self.cluster();
+        let recorder = Recorder::new();
+        cluster.excuse_to(&recorder);
+        let scene = Arc::new(Scene {
+            plan: self.clone(),
+            cluster,
+            recorder,
+            begun: Instant::now(),
+            met: Mutex::default(),
+            acked: Mutex::default(),
+            problems: Mutex::default(),
+            over: AtomicBool::new(false),
+        });
+        let mut rng = Rng::with_seed(self.seed);
+        let mut pens = Vec::new();
+        let mut seats = Vec::new();
+        let mut clients = Vec::new();
+        for number in 0..self.clients {
+            let client = scene.client(number).await;
+            for partition in 0..self.partitions {
+                let rng = Rng::with_seed(rng.u64(..));
+                pens.push(Pen::take(&scene, &client, number, partition, rng).await);
+            }
+            clients.push(client);
+        }
+        for partition in 0..self.partitions {
+            let client = &clients[partition as usize % clients.len()];
+            seats.push(Seat::take(&scene, client, partition, Rng::with_seed(rng.u64(..))).await);
+        }
+        let mut damage = Damage::default();
+        for phase in 0..self.phases {
+            if phase > 0 {
+                scene.lull().await;
+            }
+            damage.add(&scene.rage(phase, &mut pens, &mut seats, &clients[0], &mut rng).await);
+        }
+        scene.calm(&mut pens, &clients[0]).await;
+        drop((pens, seats, clients));
+        // What was late arrives now at the latest.
+        sleep(LONG).await;
+        scene.report(damage)
+    }
+}
+
+/// Longer than anything takes.
+const LONG: Duration = Duration::from_secs(100);
+const TOPIC: &str = "wal";
+
+/// What all have in common.
+struct Scene {
+    plan: Plan,
+    cluster: EmbeddedCluster,
+    recorder: Recorder,
+    begun: Instant,
+    met: Mutex<BTreeMap<&'static str, u64>>,
+    /// Up to where each client has appended to each partition.
+    acked: Mutex<BTreeMap<(u64, i32), i64>>,
+    problems: Mutex<Vec<String>>,
+    /// The storm is, and everything has to work.
+    over: AtomicBool,
+}
+
+impl Scene {
+    async fn client(&self, number: u64) -> Client {
+        let builder = ClientBuilder::new(self.cluster.bootstrap()).connector(self.cluster.connector());
+        let builder = builder.seed(self.plan.seed.wrapping_add(number)).client_id(format!("client-{number}"));
+        builder.deadlines(self.plan.deadlines).limits(self.plan.limits).build().await.unwrap()
+    }
+
+    /// Writers and readers work while a storm rages; then what is under way ends.
+    async fn rage(
+        self: &Arc<Self>,
+        phase: u64,
+        pens: &mut Vec<Pen>,
+        seats: &mut Vec<Seat>,
+        client: &Client,
+        rng: &mut Rng,
+    ) -> Damage {
+        let until = Instant::now() + self.plan.time;
+        let pens_at_work: Vec<_> = pens.drain(..).map(|pen| tokio::spawn(pen.work(until))).collect();
+        let seats_at_work: Vec<_> = seats.drain(..).map(|seat| tokio::spawn(seat.work(until))).collect();
+        let others =
+            tokio::spawn(others::work(Arc::clone(self), client.clone(), until, Rng::with_seed(rng.u64(..))));
+        let storm = self.plan.storm(phase).rage(&self.cluster, self.plan.time).await.unwrap();
+        for pen in pens_at_work {
+            pens.push(pen.await.unwrap());
+        }
+        for seat in seats_at_work {
+            seats.push(seat.await.unwrap());
+        }
+        others.await.unwrap();
+        storm
+    }
+
+    /// Nothing happens for so long that the brokers forget who has written.
+    async fn lull(&self) {
+        sleep(LONG).await;
+        for partition in 0..self.plan.partitions {
+            self.cluster.forget_producers(TOPIC, partition).unwrap();
+        }
+        self.cluster.note("the producers are forgotten");
+    }
+
+    /// The storm is over: everybody can append, and read what there is.
+    async fn calm(self: &Arc<Self>, pens: &mut [Pen], client: &Client) {
+        sleep(LONG).await;
+        self.over.store(true, Ordering::Relaxed);
+        for pen in pens {
+            pen.append_at_last().await;
+        }
+        for partition in 0..self.plan.partitions {
+            let Some(partition_client) = self.open(client, partition).await else { continue };
+            reader::read_to_the_end(self, &partition_client).await;
+        }
+    }
+
+    /// Opens a partition, again and again.
+    async fn open(&self, client: &Client, partition: i32) -> Option<PartitionClient> {
+        let begun = Instant::now();
+        loop {
+            let opening = client.partition_client(TOPIC, partition).compression(self.plan.compression);
+            match self.timed("open", opening).await {
+                Ok(opened) => {
+                    self.meet("partitions opened");
+                    return Some(opened);
+                }
+                // No storm keeps everybody away for so long.
+                Err(error) if self.is_over() || begun.elapsed() > LONG => {
+                    self.problem(format!("partition {partition} cannot be opened: {}", chain(&error)));
+                    return None;
+                }
+                Err(_) => {}
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Records that a call is made and returns, or is given up.
+    async fn timed<T>(&self, what: &str, call: impl IntoFuture<Output = T>) -> T {
+        let id = self.recorder.now().call(what, self.plan.deadlines.operation);
+        let _returned = Returned { recorder: &self.recorder, id };
+        call.await
+    }
+
+    /// The offset behind all that was acknowledged to a client. Others may have been told of more: a broker that has not heard
+    /// yet that it leads no more tells the end of what it knows, unless it is asked by one who has.
+    fn acked_end(&self, client: u64, partition: i32) -> i64 {
+        lock(&self.acked).get(&(client, partition)).copied().unwrap_or_default()
+    }
+
+    fn is_acked(&self, client: u64, partition: i32, end: i64) {
+        let mut acked = lock(&self.acked);
+        let known = acked.entry((client, partition)).or_default();
+        *known = end.max(*known);
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    fn meet(&self, what: &'static str) {
+        debug_assert!(MEETINGS.contains(&what), "{what}");
+        *lock(&self.met).entry(what).or_default() += 1;
+    }
+
+    fn problem(&self, problem: String) {
+        lock(&self.problems).push(format!("{:>9.3?} {problem}", self.begun.elapsed()));
+    }
+
+    fn report(&self, damage: Damage) -> Report {
+        for partition in 0..self.plan.partitions {
+            let cluster = &self.cluster;
+            let start = cluster.start_offset(TOPIC, partition).unwrap();
+            let end = cluster.end_offset(TOPIC, partition).unwrap();
+            let records = cluster.records(TOPIC, partition).unwrap();
+            let records = records.into_iter().map(|record| (record.offset, record.value.unwrap_or_default()));
+            self.recorder.now().log(Log::new((TOPIC, partition), start..end, records));
+        }
+        let history = self.recorder.now().clone();
+        Report {
+            // A new leader that has never heard of a producer takes whatever comes of it, and the client does not look yet
+            // whether what it was acknowledged before is still there.
+            verdict: history.check(&Expect::default().waive(Rule::LossEnds)),
+            history,
+            problems: lock(&self.problems).clone(),
+            journal: self.cluster.journal(),
+            met: lock(&self.met).clone(),
+            damage,
+        }
+    }
+}
+
+/// Says of a call that it is over, however it ends.
+struct Returned<'a> {
+    recorder: &'a Recorder,
+    id: CallId,
+}
+
+impl Drop for Returned<'_> {
+    fn drop(&mut self) {
+        self.recorder.now().returned(self.id);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a future comes to the first time that it is polled, if it does.
+async fn polled<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// What it all began with.
+fn root(error: &Error) -> &Error {
+    match error {
+        Error::Behind { cause, .. } | Error::Unsettled { cause, .. } => root(cause),
+        error => error,
+    }
+}
+
+/// The whole chain of an error in one line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source;
+    }
+    text
+}
