@@ -204,7 +204,7 @@ impl Roads {
             LaneKind::Fetch => &mut self.fetch,
         };
         lanes.retain(|lane| lane.strong_count() > 0);
-        if lanes.len() >= limit {
+        if lanes.len() >= limit && !planted!(LanesWithoutLimit) {
             let open = lanes.iter().filter_map(Weak::upgrade);
             if let Some(lane) = open.min_by_key(|lane| lane.seats.load(Ordering::Relaxed)) {
                 return Seat::on(lane);

@@ -148,6 +148,8 @@ mod switch {
             MarkersAreRecords,
             /// Where the log ends is taken from a fetch.
             EndFromFetch,
+            /// What is asked for and deleted by now is passed over, and nobody told.
+            DeletedPassedOver,
         }
         // Truncation.
         "C8" {
@@ -162,6 +164,8 @@ mod switch {
         "C9" {
             /// The budget for appends counts them, and not their bytes.
             BudgetCountsAppends,
+            /// Every partition client has connections of its own.
+            LanesWithoutLimit,
             /// What is read may unpack to any size.
             UnpackedWithoutLimit,
             /// A response may be of any size.

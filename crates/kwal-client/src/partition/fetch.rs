@@ -210,6 +210,12 @@ impl Fetch<'_> {
                 }
                 Err(Error::OffsetOutOfRange { offset, at, .. }) => {
                     let log = attempts.within(self.partition.log_range()).await.ok();
+                    #[cfg(kwal_planted)]
+                    if planted!(DeletedPassedOver)
+                        && let Some(log) = &log
+                    {
+                        return Fetch { offset: log.start, ..self }.await;
+                    }
                     return Err(Error::OffsetOutOfRange { offset, log, at });
                 }
                 Err(error) => error,

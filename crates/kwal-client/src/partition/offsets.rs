@@ -54,7 +54,8 @@ impl PartitionClient {
     /// Nothing is lost by dropping it.
     pub async fn get_offset(&self, at: OffsetAt) -> Result<i64, Error> {
         if planted!(EndFromFetch) && at == OffsetAt::Latest {
-            return self.fetch(0).await.map(|fetched| fetched.high_watermark);
+            let start = Box::pin(self.get_offset(OffsetAt::Earliest)).await?;
+            return self.fetch(start).await.map(|fetched| fetched.high_watermark);
         }
         let core = &self.core;
         let mut attempts = core.cluster.attempts(ApiKey::LIST_OFFSETS, core.place());

@@ -3,6 +3,7 @@
 //! The client here is `kwal-client`'s own source, built with the cfg `kwal_planted`. A [`Bug`] is switched on for a thread,
 //! then a scene is played in which it would do harm. It is to be found by [`kwal_testkit::check`], by a rule that stands in
 //! the list below; where no history could show it, by what else the scene looks at. The same scene without it is acquitted.
+//! Some are looked for in storms as well.
 //!
 //! What brokers keep by themselves, whatever a client asks for, cannot be planted: that nothing above the high watermark is
 //! read.
@@ -14,6 +15,10 @@ extern crate kwal_planted as kwal_client;
 mod bench;
 mod reading;
 mod resources;
+#[allow(dead_code, reason = "others use it too")]
+#[path = "../../../../crates/kwal-client/tests/storm/run/mod.rs"]
+mod run;
+mod storms;
 #[allow(dead_code, reason = "others use it too")]
 #[path = "../../../../crates/kwal-client/tests/contract/support.rs"]
 mod support;
@@ -60,10 +65,12 @@ async fn play(bug: Bug) -> (Bench, &'static [Rule]) {
         Bug::FirstBatchWhole => (reading::from_within_a_batch().await, &[Rule::ReadOnce]),
         Bug::MarkersAreRecords => (reading::holes_and_markers().await, &[Rule::ReadTrue]),
         Bug::EndFromFetch => (reading::end_after_an_election().await, &[]),
+        Bug::DeletedPassedOver => (reading::deleted_meanwhile().await, &[Rule::ReadEvery]),
         Bug::LossPaperedOver => (writing::loss().await, &[Rule::LossEnds]),
         Bug::AppendsAfterLoss => (writing::loss().await, &[Rule::Ended, Rule::LossEnds]),
         Bug::OtherTopicFollowed => (reading::topic_made_again().await, &[Rule::Truncation]),
         Bug::BudgetCountsAppends => (resources::budget_used_up().await, &[Rule::Withdrawn]),
+        Bug::LanesWithoutLimit => (resources::many_partition_clients().await, &[]),
         Bug::UnpackedWithoutLimit => (resources::unpacks_to_much().await, &[]),
         Bug::FrameWithoutLimit => (resources::large_response().await, &[]),
         Bug::ThrottleTakenForFailure => (writing::throttled().await, &[Rule::Once]),

@@ -69,6 +69,19 @@ pub(crate) async fn from_within_a_batch() -> Bench {
     bench
 }
 
+pub(crate) async fn deleted_meanwhile() -> Bench {
+    let bench = Bench::one();
+    let wal = bench.open().await;
+    for value in ["a", "b", "c", "d"] {
+        wal.append(&[value]).await;
+    }
+    let reader = bench.reader(0);
+    let next = bench.read(reader, &wal.partition, 0, 1, 1).await;
+    bench.cluster.delete_records("wal", 0, 3).unwrap();
+    bench.read(reader, &wal.partition, next, 4, 1).await;
+    bench
+}
+
 /// A leader that does not know yet up to where all have the log.
 pub(crate) async fn end_after_an_election() -> Bench {
     let bench = Bench::of(3);

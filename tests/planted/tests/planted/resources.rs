@@ -62,6 +62,20 @@ pub(crate) async fn queue_full() -> Bench {
     bench
 }
 
+pub(crate) async fn many_partition_clients() -> Bench {
+    let bench = Bench::one();
+    let client = bench.builder().limits(Limits { lanes: 2, ..Limits::default() }).build().await.unwrap();
+    let mut open = Vec::new();
+    for number in 0..20 {
+        let wal = bench.open_at(&client, number % 2).await;
+        wal.append(&[&number.to_string()]).await;
+        wal.partition.fetch(0).await.unwrap();
+        open.push(wal);
+    }
+    bench.expect(bench.cluster.connections().open <= 5, "there are more connections than may be");
+    bench
+}
+
 pub(crate) async fn unpacks_to_much() -> Bench {
     let bench = Bench::one();
     let client = bench.client().await;
