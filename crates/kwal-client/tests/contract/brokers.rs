@@ -294,6 +294,30 @@ async fn a_broker_that_is_gone_is_waited_for_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_to_a_broker_that_is_gone_is_waited_for_no_longer() {
+    let three = Three::start(3);
+    let client = three.client().await;
+    let partitions = open_all(&client, 3).await;
+    three.wire.set_at("two", Mood::Unreachable);
+    three.brokers[1].disconnect(1).unwrap();
+    settle().await;
+    let append = tokio::spawn({
+        let two = partitions[1].clone();
+        async move { timed(two.produce(record("a"))).await }
+    });
+    let before = Duration::from_secs(1);
+    sleep(before).await;
+    three.lead(|_| 3);
+    three.tell_of(&[(1, "one"), (3, "three")]);
+    three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    partitions[0].produce(record("b")).await.unwrap();
+    let (produced, took) = append.await.unwrap();
+    produced.unwrap();
+    // The dead one may have been asked first for what there is to know.
+    assert!(took - before <= deadlines().request / 10 + Duration::from_millis(200), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_calls_to_a_dead_broker_make_few_connections() {
     // Nobody listens, or nobody answers.
     for gone in [true, false] {
