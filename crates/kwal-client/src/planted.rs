@@ -81,6 +81,8 @@ mod switch {
             RetryUnderNewSequence,
             /// A retry goes out in the next epoch.
             RetryInNewEpoch,
+            /// A leader that has moved is appended to under a new producer id.
+            NewIdAtNewLeader,
             /// Without producer ids, a batch whose outcome is open is sent again.
             RetryWithoutId,
             /// The append behind one whose outcome is open goes out in the same epoch.
@@ -159,6 +161,8 @@ mod switch {
             AppendsAfterLoss,
             /// A topic that was made again is taken for the same.
             OtherTopicFollowed,
+            /// An error code is taken for the proof that a topic was made again.
+            CodeTakenForOtherTopic,
         }
         // Bounded memory.
         "C9" {

@@ -110,11 +110,9 @@ impl Writer {
         self.queue.give_producer(&self.core);
     }
 
+    /// Tells whoever waits for an append what has become of it.
     fn hand_out(&self, job: Job, result: Result<Produced, Error>) {
         let Job { reply, _room, .. } = job;
-        if planted!(DroppedKeepsRoom) && reply.is_closed() {
-            return std::mem::forget(_room);
-        }
         match result {
             Ok(produced) => self.queue.succeed(reply, produced, self.resting()),
             Err(error) => {
@@ -277,6 +275,9 @@ impl Writer {
             return Err(Error::NoAnswer { at: at() }.unsettled(at));
         };
         if leader_has_moved(answer.error_code) {
+            if planted!(NewIdAtNewLeader) {
+                self.producer = None;
+            }
             let ProduceLeader { leader_id, leader_epoch } = answer.current_leader;
             let endpoint = response.node_endpoints.iter().find(|told| told.node_id == leader_id);
             let address = endpoint.and_then(|told| address(&told.host, told.port));
@@ -336,6 +337,15 @@ impl Writer {
     /// Appends in a way that is wrong; gives the append back if none is planted.
     async fn append_wrongly(&mut self, mut job: Job) -> Option<Job> {
         if planted!(DroppedNotSent) && job.reply.is_closed() {
+            return None;
+        }
+        if planted!(DroppedKeepsRoom) && job.reply.is_closed() {
+            let result = self.append(&job).await;
+            let Job { reply, _room, .. } = job;
+            std::mem::forget(_room);
+            if let Ok(produced) = result {
+                self.queue.succeed(reply, produced, self.resting());
+            }
             return None;
         }
         if planted!(DroppedCutOff) {

@@ -1,9 +1,19 @@
-//! Every mistake of which the client is meant to keep free, made on purpose: each is found, and nothing without it.
+//! Every mistake that a branch of the client is there to avoid, made on purpose: each is found, and nothing without it.
 //!
 //! The client here is `kwal-client`'s own source, built with the cfg `kwal_planted`. A [`Bug`] is switched on for a thread,
-//! then a scene is played in which it would do harm. It is to be found by [`kwal_testkit::check`], by a rule that stands in
-//! the list below; where no history could show it, by what else the scene looks at. The same scene without it is acquitted.
-//! Some are looked for in storms as well.
+//! then a scene is played in which it would do harm. It is to be found by [`kwal_testkit::check`], by the rule that stands
+//! first in the list below, and by no rule that does not stand there. The same scene without it is acquitted. Some are looked
+//! for in storms as well.
+//!
+//! A history of appends and reads cannot show everything. What it cannot is looked at by the scene itself:
+//! - memory and connections (C9): whether there is an error or a wait where the limit is. How much is held in fact, the
+//!   contract's own tests (`limits`, `connections`) and those of `kwal-protocol` count.
+//! - pauses (C10): how often a broker was asked, and that a reader gets on.
+//! - topics that are made by looking them up (C11), since no partition has a record of it.
+//! - that a call gets on, and does not merely end in time with an error: one request's deadline (C4), and room that is given
+//!   back (C5).
+//! - the end of a log (C7): a leader that has not heard yet that it is none tells an older one, so that an end before what
+//!   others were told is no crime in itself.
 //!
 //! What brokers keep by themselves, whatever a client asks for, cannot be planted: that nothing above the high watermark is
 //! read.
@@ -39,6 +49,7 @@ async fn play(bug: Bug) -> (Bench, &'static [Rule]) {
         Bug::RetryWithoutSequence | Bug::RetryUnderNewSequence | Bug::RetryInNewEpoch => {
             (writing::answer_lost().await, &[Rule::Once])
         }
+        Bug::NewIdAtNewLeader => (writing::answer_lost_and_leader_moved().await, &[Rule::Once]),
         Bug::RetryWithoutId => (writing::answer_lost_without_id().await, &[Rule::Once]),
         Bug::EpochKept => (writing::behind_an_open_one().await, &[Rule::Durable]),
         Bug::IdGivenTwice => (writing::opened_twice_again().await, &[Rule::Durable]),
@@ -69,6 +80,7 @@ async fn play(bug: Bug) -> (Bench, &'static [Rule]) {
         Bug::LossPaperedOver => (writing::loss().await, &[Rule::LossEnds]),
         Bug::AppendsAfterLoss => (writing::loss().await, &[Rule::Ended, Rule::LossEnds]),
         Bug::OtherTopicFollowed => (reading::topic_made_again().await, &[Rule::Truncation]),
+        Bug::CodeTakenForOtherTopic => (reading::topic_unknown_for_a_moment().await, &[Rule::FalseAlarm]),
         Bug::BudgetCountsAppends => (resources::budget_used_up().await, &[Rule::Withdrawn]),
         Bug::LanesWithoutLimit => (resources::many_partition_clients().await, &[]),
         Bug::UnpackedWithoutLimit => (resources::unpacks_to_much().await, &[]),

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use kwal_client::OffsetAt;
 use kwal_protocol::{
     api::{ApiKey, Versions},
+    error_code::ErrorCode,
     messages::FetchRequest,
 };
 use kwal_testkit::{EmbeddedCluster, Fault};
@@ -95,6 +96,15 @@ pub(crate) async fn end_after_an_election() -> Bench {
     bench.cluster.stop(1).unwrap();
     let end = wal.partition.get_offset(OffsetAt::Latest).await.unwrap();
     bench.expect(end == 2, "the end is before what was acknowledged");
+    bench
+}
+
+pub(crate) async fn topic_unknown_for_a_moment() -> Bench {
+    let bench = Bench::one();
+    let wal = bench.open().await;
+    wal.append(&["a"]).await;
+    bench.cluster.on(ApiKey::FETCH, Fault::Error(ErrorCode::UNKNOWN_TOPIC_ID));
+    bench.read(bench.reader(0), &wal.partition, 0, 1, 1000).await;
     bench
 }
 

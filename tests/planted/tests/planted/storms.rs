@@ -59,7 +59,11 @@ fn storms_find_mistakes_by_themselves() {
     for (bug, rule) in FOUND {
         match found[bug] {
             Some(seed) => {
-                println!("{:24} {:4} {rule}: in the storm of seed {seed}", format!("{bug:?}"), bug.breaks())
+                println!(
+                    "{:24} {:4} {rule}: in the storm of seed {seed}, of {SEEDS}",
+                    format!("{bug:?}"),
+                    bug.breaks()
+                )
             }
             None => panic!("{bug:?} is not found in {SEEDS} storms"),
         }

@@ -49,6 +49,21 @@ pub(crate) async fn answer_lost() -> Bench {
     bench
 }
 
+pub(crate) async fn answer_lost_and_leader_moved() -> Bench {
+    let bench = Bench::of(3);
+    let wal = bench.open().await;
+    wal.append(&["a"]).await;
+    let leader = bench.cluster.leader("wal", 0).unwrap().unwrap();
+    bench.cluster.on(ApiKey::PRODUCE, Fault::LoseReply);
+    let append = wal.submit(&["b"]).await;
+    settle().await;
+    bench.cluster.move_leader("wal", 0, leader % 3 + 1).unwrap();
+    // It may know already where to go, or has to be told.
+    bench.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    append.await.unwrap();
+    bench
+}
+
 pub(crate) async fn answer_lost_without_id() -> Bench {
     let bench = Bench::one();
     let partition = bench.client().await.partition_client("wal", 0).idempotent(false).await.unwrap();
