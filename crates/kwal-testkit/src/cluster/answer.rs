@@ -25,7 +25,7 @@ pub(crate) enum Answer {
     Reply { frame: Frame, delay: Duration, manner: Manner, mute: Duration },
     /// Send nothing; then read nothing for as long as `mute`.
     Nothing { mute: Duration },
-    /// Ask [`Cluster::resume`] later.
+    /// Ask [`Cluster::resume`](super::Cluster::resume) later.
     Wait(Waiting),
     /// Close the connection.
     Close(CloseReason),
