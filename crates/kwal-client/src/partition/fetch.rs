@@ -209,7 +209,10 @@ impl Fetch<'_> {
                     continue;
                 }
                 Err(Error::OffsetOutOfRange { offset, at, .. }) => {
-                    let log = attempts.within(self.partition.log_range()).await.ok();
+                    let log = attempts
+                        .within(async { Ok(self.partition.log_range().await) })
+                        .await
+                        .unwrap_or_default();
                     #[cfg(kwal_planted)]
                     if planted!(DeletedPassedOver)
                         && let Some(log) = &log

@@ -8,6 +8,7 @@ use kwal_protocol::{
     messages::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic},
 };
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
 use super::PartitionClient;
 use crate::{error::Error, speak::Speak};
@@ -68,11 +69,15 @@ impl PartitionClient {
         }
     }
 
-    /// The first offset of the log and the one behind its last record.
-    pub(super) async fn log_range(&self) -> Result<Range<i64>, Error> {
-        let start = self.get_offset(OffsetAt::Earliest).await?;
-        let end = self.get_offset(OffsetAt::Latest).await?;
-        Ok(start..end)
+    /// The first offset of the log and the one behind its last record, if they can be had within the time of a request: for an
+    /// error that is certain without them.
+    pub(super) async fn log_range(&self) -> Option<Range<i64>> {
+        let range = async {
+            let start = self.get_offset(OffsetAt::Earliest).await?;
+            let end = self.get_offset(OffsetAt::Latest).await?;
+            Ok::<_, Error>(start..end)
+        };
+        timeout(self.core.cluster.config.deadlines.request, range).await.ok()?.ok()
     }
 
     async fn try_offset(&self, asked: OffsetAt, stale: u64, used: &mut u64) -> Result<i64, Error> {

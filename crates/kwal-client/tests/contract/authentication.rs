@@ -464,15 +464,23 @@ async fn a_session_that_cannot_be_renewed_goes_on_to_its_end_and_the_next_call_s
     let wire = Wire::to(&cluster);
     let client = wire.builder().sasl(sasl.danger_send_unencrypted()).build().await.unwrap();
     let partition = client.partition_client("wal", 0).await.unwrap();
+    let read = || partition.fetch(1_000_000).max_wait(SECOND).into_future();
+    read().await.unwrap_err();
     let begun = Instant::now();
+    let connections = wire.connections();
     *down.lock().unwrap() = true;
     while begun.elapsed() < 58 * SECOND {
-        partition.produce(record("a")).await.unwrap();
+        let (produced, took) = timed(partition.produce(record("a"))).await;
+        assert_eq!((produced.unwrap().attempts, took), (1, Duration::ZERO), "after {:?}", begun.elapsed());
         // Nor does a reader spin meanwhile.
-        partition.fetch(1_000_000).max_wait(SECOND).await.unwrap_err();
+        let (error, took) = timed(read()).await;
+        let error = error.unwrap_err();
+        let is_known = matches!(error, Error::OffsetOutOfRange { log: Some(_), .. });
+        assert!(is_known && took <= SECOND, "after {took:?} at {:?}: {error}", begun.elapsed());
         sleep(SECOND / 2).await;
     }
     assert!((5..200).contains(&asked.load(Ordering::Relaxed)), "{asked:?}");
+    assert_eq!(wire.connections(), connections);
     sleep(2 * SECOND).await;
     let (result, _) = timed(partition.produce(record("b"))).await;
     let text = chain(&result.unwrap_err());

@@ -243,7 +243,7 @@ async fn out_of_range_is_told_also_where_the_range_cannot_be_found_out() {
     let (error, took) = timed(partition.fetch(5)).await;
     let error = error.unwrap_err();
     assert!(matches!(error, Error::OffsetOutOfRange { offset: 5, log: None, .. }), "{error:?}");
-    assert!(took <= deadlines().operation, "{took:?}");
+    assert!(took <= deadlines().request, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
