@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kwal_client::{
-    ClientBuilder, ConfigSource, ControllerClient, DeleteBefore, EpochEnd, TopicDifference,
+    ClientBuilder, ConfigSource, ControllerClient, Deadlines, DeleteBefore, EpochEnd, TopicDifference,
     error::{Error, Outcome},
 };
 use kwal_protocol::{
@@ -455,10 +455,14 @@ struct Setup {
 
 impl Setup {
     async fn new() -> Self {
+        Self::with(deadlines()).await
+    }
+
+    async fn with(deadlines: Deadlines) -> Self {
         let broker = broker();
         broker.create_topic("gone", 1).unwrap();
         let wire = Wire::to(&broker);
-        let client = wire.client().await;
+        let client = wire.builder().deadlines(deadlines).build().await.unwrap();
         let controller = client.controller_client().await.unwrap();
         let partition = client.partition_client("wal", 0).await.unwrap();
         partition.produce(record("a")).await.unwrap();
@@ -555,13 +559,17 @@ async fn after_a_lost_answer_the_outcome_is_known_or_said_to_be_open() {
 async fn every_call_ends_at_its_deadline() {
     macro_rules! run {
         ($api:ident, |$this:ident| $call:expr) => {
-            for mood in [Mood::Deaf, Mood::Stalled] {
-                let $this = Setup::new().await;
+            // Of many attempts, and within the first one.
+            let short = Deadlines { operation: deadlines().request / 2, ..deadlines() };
+            for (mood, deadlines) in
+                [(Mood::Deaf, deadlines()), (Mood::Stalled, deadlines()), (Mood::Deaf, short)]
+            {
+                let $this = Setup::with(deadlines).await;
                 $this.wire.set(mood);
                 let (result, took) = timed(async { $call }).await;
                 let error = result.unwrap_err();
                 assert!(matches!(error, Error::DeadlineExceeded { .. }), "{}: {error:?}", ApiKey::$api);
-                assert_took(took, deadlines().operation);
+                assert_took(took, deadlines.operation);
                 let open = ApiKey::$api.changes_something();
                 let outcome = if open { Outcome::Unknown } else { Outcome::NotAppended };
                 assert_eq!(error.outcome(), outcome, "{}", ApiKey::$api);
