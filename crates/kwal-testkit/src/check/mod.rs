@@ -50,8 +50,8 @@
 //! | [withdrawn](End::Withdrawn) | no | as they end |
 //!
 //! A loss is excused by what happened: [`Event::Truncated`], [`Event::Deleted`] and [`Event::Recreated`] excuse that
-//! something is not there, or no longer what a reader saw; never that it is there twice, or elsewhere, and not that its
-//! writer goes on behind it.
+//! something is not there, or no longer what a reader saw; never that it is there twice, or that its writer goes on behind it.
+//! It may be there elsewhere, if its place was lost: an attempt that failed may have been left on the replica that leads now.
 //!
 //! The time and memory it takes grow with the history: a million records take a second or two in a release build.
 

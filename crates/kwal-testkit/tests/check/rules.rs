@@ -32,6 +32,16 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         Some(Rule::Durable),
         "1 truncated wal-0 0\n1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 0 0",
     ),
+    (
+        "lost, and there by an attempt before",
+        None,
+        "1 submit a0 w0 x y\n1 acked a0 2\n1 truncated wal-0 1\n2 log wal-0 0 3 empty=0..1 @1 x y",
+    ),
+    (
+        "there before what was lost",
+        Some(Rule::Offset),
+        "1 submit a0 w0 x y\n1 acked a0 2\n1 truncated wal-0 1\n2 log wal-0 0 2 @0 x y",
+    ),
     ("acked after the log was looked at", None, "1 submit a0 w0 x\n2 log wal-0 0 0\n3 acked a0 0"),
     (
         "the last look at the log counts",
