@@ -367,8 +367,9 @@ impl Cluster {
     fn order(&self) -> Vec<Target> {
         let mut known: Vec<_> = self.metadata().brokers.keys().copied().map(Target::Broker).collect();
         if !known.is_empty() {
-            let from = self.fork_rng().usize(..known.len());
-            known.rotate_left(from);
+            // The same on machines of 32 and 64 bits.
+            let from = self.fork_rng().u64(..known.len() as u64);
+            known.rotate_left(from as usize);
             known.sort_by_cached_key(|target| self.lanes.is_suspect(*target));
         }
         known.extend((0..self.config.bootstrap.len()).map(Target::Bootstrap));

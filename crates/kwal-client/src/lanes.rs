@@ -11,7 +11,7 @@ use std::{
 };
 
 use kwal_transport::HostPort;
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     driver::Link,
@@ -66,7 +66,9 @@ pub(crate) struct Peer {
     pub(crate) address: HostPort,
     failed: Mutex<Failures>,
     suspect: AtomicBool,
-    gone: watch::Sender<bool>,
+    gone: AtomicBool,
+    /// Wakes those that wait for that, in the order in which they came: who waits at a `watch` is woken in any.
+    goes: Notify,
 }
 
 /// Attempts to connect that failed.
@@ -139,7 +141,7 @@ impl Lanes {
             let stays = stays(target, &roads.peer.address);
             // What a bootstrap address has begun to answer, it may.
             if !stays && matches!(target, Target::Broker(_)) {
-                roads.peer.gone.send_replace(true);
+                roads.peer.go();
                 roads.lanes().for_each(|lane| lane.close());
             }
             stays
@@ -183,7 +185,8 @@ fn roads(
                 address: address()?,
                 failed: Mutex::default(),
                 suspect: AtomicBool::new(false),
-                gone: watch::Sender::new(false),
+                gone: AtomicBool::new(false),
+                goes: Notify::new(),
             });
             let shared = Lane::new(&peer, LaneKind::Shared);
             free.insert(Roads { peer, shared, produce: Vec::new(), fetch: Vec::new() })
@@ -295,14 +298,22 @@ impl Peer {
         self.suspect.store(suspect, Ordering::Relaxed);
     }
 
+    fn go(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.goes.notify_waiters();
+    }
+
     fn is_gone(&self) -> bool {
-        *self.gone.borrow()
+        self.gone.load(Ordering::Acquire)
     }
 
     /// When there is no such broker any more, or it is elsewhere.
     pub(crate) async fn gone(&self) {
-        // It does not fail while `self` is there.
-        let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
+        // From before it is looked at, so that it is not missed.
+        let goes = self.goes.notified();
+        if !self.is_gone() {
+            goes.await;
+        }
     }
 }
 
@@ -381,6 +392,30 @@ mod tests {
             lanes.of(&append, target, at(1)).unwrap().kind,
             lanes.of(&two, target, at(1)).unwrap().kind
         );
+    }
+
+    /// In any other order, the same seed would not be the same history.
+    #[tokio::test]
+    async fn those_who_wait_for_a_broker_to_go_are_woken_in_the_order_in_which_they_came() {
+        let lanes = Lanes::new(1);
+        let lane = lanes.shared(Target::Broker(1), at(1)).unwrap();
+        let woken = Arc::new(Mutex::new(Vec::new()));
+        let waits: Vec<_> = (0..40)
+            .map(|number| {
+                let (lane, woken) = (Arc::clone(&lane), Arc::clone(&woken));
+                tokio::spawn(async move {
+                    lane.peer.gone().await;
+                    lock(&woken).push(number);
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        lanes.retire(|_, _| false);
+        for wait in waits {
+            wait.await.unwrap();
+        }
+        assert!(lock(&woken).iter().copied().eq(0..40), "{woken:?}");
+        lane.peer.gone().await;
     }
 
     #[test]

@@ -13,6 +13,10 @@ use crate::{Aim, EmbeddedCluster, Error, Fault, Hits};
 /// It is run beside the client, and leaves the cluster whole: brokers are back, followers catch up, faults are gone. The same
 /// seed does the same to the same cluster at the same times.
 ///
+/// With a [`Recorder`](crate::check::Recorder) that is told what the client is told, and what
+/// [excuses a loss](EmbeddedCluster::excuse_to), the checker says whether the client has kept its word. kwal's own client is
+/// tested so, in `crates/kwal-client/tests/storm` of the repository.
+///
 /// ```
 /// use std::time::Duration;
 ///
@@ -128,7 +132,7 @@ impl Storm {
                 break;
             }
             if now >= next {
-                if let Some(hazard) = rage.rng.choice(&self.hazards).copied() {
+                if let Some(hazard) = rage.one_of(&self.hazards).copied() {
                     rage.strike(hazard)?;
                 }
                 next = now + rage.about(self.every);
@@ -214,8 +218,8 @@ impl Rage<'_> {
     }
 
     fn fault(&mut self) -> bool {
-        let (api, codes) = self.rng.choice(TARGETS).copied().unwrap_or(TARGETS[0]);
-        let times = self.rng.usize(1..3);
+        let (api, codes) = self.one_of(TARGETS).copied().unwrap_or(TARGETS[0]);
+        let times = 1 + self.below(2);
         let fault = match self.rng.u8(..12) {
             0 => Fault::Drop,
             1 | 2 => Fault::LoseReply,
@@ -224,16 +228,16 @@ impl Rage<'_> {
             5 => Fault::Throttle(self.upto(2_000)),
             6 => Fault::WrongCorrelationId,
             7 => Fault::BlackHole,
-            8 => Fault::CutReply(self.rng.usize(..40)),
-            9 => Fault::Trickle { bytes: self.rng.usize(1..5), pause: self.upto(20) },
+            8 => Fault::CutReply(self.below(40)),
+            9 => Fault::Trickle { bytes: 1 + self.below(4), pause: self.upto(20) },
             10 => Fault::Garbage,
-            _ => match self.rng.choice(codes).copied() {
+            _ => match self.one_of(codes).copied() {
                 Some((code, false)) => Fault::Error(code),
                 Some((code, true)) => Fault::ErrorAfter(code),
                 None => Fault::Drop,
             },
         };
-        let mut aim = Aim::api(api).after(self.rng.usize(..3));
+        let mut aim = Aim::api(api).after(self.below(3));
         if self.rng.bool()
             && let Some(broker) = self.broker()
         {
@@ -307,7 +311,7 @@ impl Rage<'_> {
         let mut candidates = candidates.unwrap_or_default();
         let leader = self.cluster.leader(&topic, partition).ok().flatten();
         candidates.retain(|broker| Some(*broker) != leader && !self.busy.contains_key(broker));
-        let Some(to) = self.rng.choice(candidates) else { return false };
+        let Some(to) = self.one_of(&candidates).copied() else { return false };
         let elected = match hazard {
             Hazard::Elections => self.cluster.move_leader(&topic, partition, to),
             _ => self.cluster.elect_unclean(&topic, partition, to),
@@ -320,7 +324,7 @@ impl Rage<'_> {
         let leader = self.cluster.leader(&topic, partition).ok().flatten();
         let mut followers = self.cluster.replicas(&topic, partition).unwrap_or_default();
         followers.retain(|broker| Some(*broker) != leader);
-        let Some(broker) = self.rng.choice(followers) else { return false };
+        let Some(broker) = self.one_of(&followers).copied() else { return false };
         // The last but one in sync stays, so that a broker may fall at any time.
         let in_sync = self.cluster.in_sync(&topic, partition).unwrap_or_default().len();
         let held = match hazard {
@@ -364,11 +368,20 @@ impl Rage<'_> {
     }
 
     fn broker(&mut self) -> Option<i32> {
-        self.rng.choice(self.cluster.brokers())
+        self.one_of(&self.cluster.brokers()).copied()
     }
 
     fn partition(&mut self) -> Option<(String, i32)> {
-        self.rng.choice(partitions(self.cluster))
+        self.one_of(&partitions(self.cluster)).cloned()
+    }
+
+    fn one_of<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
+        (!all.is_empty()).then(|| &all[self.below(all.len())])
+    }
+
+    /// A number, which is the same on machines of 32 and 64 bits.
+    fn below(&mut self, limit: usize) -> usize {
+        self.rng.u64(..limit as u64) as usize
     }
 
     /// Up to so many milliseconds.
