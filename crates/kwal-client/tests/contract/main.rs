@@ -16,7 +16,6 @@ mod lookup;
 mod order;
 mod producers;
 mod reading;
-mod storm;
 mod support;
 mod throttling;
 mod truncation;

@@ -11,15 +11,17 @@
 mod run;
 
 use std::{
-    collections::BTreeMap,
-    env,
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
     io::{self, Write},
     ops::Range,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
+        mpsc::{self, RecvTimeoutError, Sender},
     },
     thread,
+    time::Duration,
 };
 
 use kwal_testkit::{Damage, Hazard};
@@ -27,7 +29,7 @@ use kwal_testkit::{Damage, Hazard};
 use crate::run::{MEETINGS, Plan, Report, storm};
 
 /// How many storms there are if nobody says.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 2_000;
 
 #[test]
 fn whatever_goes_wrong_the_contract_holds() {
@@ -67,6 +69,28 @@ fn the_same_seed_is_the_same_history() {
     }
 }
 
+/// As it was recorded, on another machine perhaps. What the client does differently shows in the difference.
+#[test]
+fn the_same_seed_is_the_same_history_on_every_machine() {
+    let report = Plan::short(SHORT).journal(JOURNAL).run();
+    assert!(report.holds(), "{:?}\n{}", report.problems, report.verdict);
+    let told = format!(
+        "# What the clients were told in the storm of seed {SHORT}\n{}\n# What happened in the cluster\n{}",
+        report.history, report.journal
+    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/storm/short.txt");
+    if env::var_os("UPDATE_SNAPSHOT").is_some() {
+        fs::write(path, &told).unwrap();
+    }
+    let stored = fs::read_to_string(path).unwrap();
+    let differs = told.lines().zip(stored.lines()).enumerate().find(|(_, (new, old))| new != old);
+    assert!(
+        told == stored,
+        "the history is another one, first here (line - 1, (new, old)): {differs:?}; if it may be, then \
+         UPDATE_SNAPSHOT=1 cargo test -p kwal-client --test storm, and read the difference"
+    );
+}
+
 /// What all storms have met together.
 #[derive(Debug, Default)]
 struct Sum {
@@ -88,21 +112,36 @@ fn all(seeds: Range<u64>) -> Result<Sum, u64> {
     let next = AtomicU64::new(seeds.start);
     let failed = AtomicU64::new(u64::MAX);
     let sum = Mutex::new(Sum::default());
+    let under_way = Mutex::new(BTreeSet::new());
+    let work = |_at_work: Sender<()>| {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end.min(failed.load(Ordering::Relaxed)) {
+                return;
+            }
+            under_way.lock().unwrap().insert(seed);
+            let report = storm(seed);
+            under_way.lock().unwrap().remove(&seed);
+            if !report.holds() {
+                failed.fetch_min(seed, Ordering::Relaxed);
+            }
+            sum.lock().unwrap().add(&report);
+        }
+    };
     thread::scope(|scope| {
+        let (at_work, done) = mpsc::channel();
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end.min(failed.load(Ordering::Relaxed)) {
-                        return;
-                    }
-                    let report = storm(seed);
-                    if !report.holds() {
-                        failed.fetch_min(seed, Ordering::Relaxed);
-                    }
-                    sum.lock().unwrap().add(&report);
-                }
-            });
+            let at_work = at_work.clone();
+            scope.spawn(|| work(at_work));
+        }
+        drop(at_work);
+        let mut before = BTreeSet::new();
+        while done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            let now = under_way.lock().unwrap().clone();
+            for seed in now.intersection(&before) {
+                tell(&format!("the storm of seed {seed} does not come to an end"));
+            }
+            before = now;
         }
     });
     match failed.into_inner() {
@@ -126,6 +165,12 @@ fn story(seed: u64) -> String {
 fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
+
+/// Much longer than a storm takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The storm that is recorded.
+const SHORT: u64 = 143;
 
 /// Enough for any of them.
 const JOURNAL: usize = 100_000;

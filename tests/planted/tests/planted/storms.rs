@@ -15,7 +15,7 @@ use kwal_testkit::check::Rule;
 use crate::run::storm;
 
 /// How many storms each has to be found in.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 400;
 
 /// By which rule each is found.
 const FOUND: &[(Bug, Rule)] = &[

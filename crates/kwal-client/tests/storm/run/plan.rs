@@ -5,7 +5,10 @@ use std::time::Duration;
 use fastrand::Rng;
 use kwal_client::{Deadlines, Limits};
 use kwal_protocol::record::Compression;
-use kwal_testkit::{Dialect, EmbeddedCluster, Hazard, Storm};
+use kwal_testkit::{
+    Dialect, EmbeddedCluster, Hazard, Storm,
+    check::{Expect, Rule},
+};
 
 use super::TOPIC;
 
@@ -25,6 +28,10 @@ pub(crate) struct Plan {
     pub(crate) compression: Compression,
     /// What goes wrong that usually does not.
     pub(crate) hazards: Vec<Hazard>,
+    /// Brokers stay, and are bad at answering.
+    pub(crate) rude: bool,
+    /// Brokers that have not heard of an election go on as they were.
+    pub(crate) stale: bool,
     /// How often something goes wrong, on average.
     pub(crate) every: Duration,
     /// How long it lasts.
@@ -66,18 +73,12 @@ impl Plan {
             hazards.push(Hazard::Recreation);
         }
         let seconds = Duration::from_secs;
-        let short = Deadlines {
-            operation: seconds(6),
-            request: seconds(2),
-            connect: seconds(1),
-            unknown_topic: seconds(3),
-        };
-        let long = Deadlines { operation: seconds(20), request: seconds(4), connect: seconds(2), ..short };
-        let deadlines = if one_in(3) { long } else { short };
+        let long = Deadlines { operation: seconds(20), request: seconds(4), connect: seconds(2), ..SHORT };
+        let deadlines = if one_in(3) { long } else { SHORT };
         let scarce = Limits { appends: 2 << 10, lanes: 1, ..Limits::default() };
         let limits = if one_in(4) { scarce } else { Limits::default() };
         let phases = if one_in(8) { 2 } else { 1 };
-        let (large, deletes) = (one_in(4), one_in(8));
+        let (large, deletes, rude, stale) = (one_in(4), one_in(8), one_in(3), one_in(2));
         let codecs = [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4];
         let codecs: Vec<_> = codecs.into_iter().filter(|codec| codec.is_built_in()).collect();
         let compression =
@@ -92,12 +93,36 @@ impl Plan {
             limits,
             compression,
             hazards,
-            every: Duration::from_millis(rng.u64(150..600)),
-            time: seconds(rng.u64(8..20)) / phases as u32,
+            rude,
+            stale,
+            every: Duration::from_millis(rng.u64(80..300)),
+            time: seconds(rng.u64(3..8)) / phases as u32,
             phases,
             large,
             deletes,
             journal: 0,
+        }
+    }
+
+    /// A short one, to be read by a person. Nothing is compressed in it: another version of a codec may write other bytes.
+    pub(crate) fn short(seed: u64) -> Self {
+        Self {
+            kafka: "4.3",
+            partitions: 1,
+            settings: vec![("min.insync.replicas", "2")],
+            clients: 1,
+            deadlines: SHORT,
+            limits: Limits::default(),
+            compression: Compression::None,
+            hazards: Vec::new(),
+            rude: true,
+            stale: true,
+            every: Duration::from_millis(150),
+            time: Duration::from_secs(4),
+            phases: 1,
+            large: true,
+            deletes: false,
+            ..Self::of(seed)
         }
     }
 
@@ -132,11 +157,36 @@ impl Plan {
         builder.topic_with(TOPIC, self.partitions, &self.settings).start_in_memory().unwrap()
     }
 
+    /// What is promised so far.
+    pub(super) fn expect(&self) -> Expect {
+        // A new leader that has never heard of a producer takes whatever comes of it, and the client does not look whether
+        // what it was acknowledged before is still there.
+        let expect = Expect::default().waive(Rule::LossEnds);
+        // Nor does it look when a leader of yesterday, whose log ends earlier, says that something is missing.
+        if self.stale { expect.waive(Rule::FalseAlarm) } else { expect }
+    }
+
     pub(super) fn storm(&self, phase: u64) -> Storm {
         let storm = Storm::new(self.seed.wrapping_mul(2).wrapping_add(phase)).every(self.every);
+        let storm = match self.rude {
+            true => OF_BROKERS.iter().fold(storm, |storm, hazard| storm.without(*hazard)),
+            false => storm,
+        };
+        let storm = if self.stale { storm } else { storm.without(Hazard::StaleMetadata) };
         self.hazards.iter().fold(storm, |storm, hazard| storm.with(*hazard))
     }
 }
+
+/// What goes wrong with brokers, not with what they answer.
+const OF_BROKERS: &[Hazard] =
+    &[Hazard::Kills, Hazard::Restarts, Hazard::Pauses, Hazard::Shrinking, Hazard::Lag];
+
+const SHORT: Deadlines = Deadlines {
+    operation: Duration::from_secs(6),
+    request: Duration::from_secs(2),
+    connect: Duration::from_secs(1),
+    unknown_topic: Duration::from_secs(3),
+};
 
 /// When all storms begin, in milliseconds since the epoch.
 pub(super) const STARTED_AT: u64 = 1_700_000_000_000;

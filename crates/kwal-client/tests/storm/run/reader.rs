@@ -108,8 +108,17 @@ fn got(scene: &Scene, reader: ReaderId, fetched: &Fetched) -> i64 {
 }
 
 /// Reads the whole log when all is well: every record that there is.
-pub(super) async fn read_to_the_end(scene: &Scene, partition: &PartitionClient) {
-    match whole(scene, partition).await {
+pub(super) async fn read_to_the_end(scene: &Scene, client: &Client, partition: i32) {
+    let read = async || {
+        let Some(opened) = scene.open(client, partition).await else { return Ok(()) };
+        whole(scene, &opened).await
+    };
+    let read = match read().await {
+        // What the client knew of the topic was of the one before.
+        Err(Error::TopicRecreated { .. }) => read().await,
+        read => read,
+    };
+    match read {
         Ok(()) => scene.meet("logs read to the end"),
         Err(error) => {
             scene.problem(format!("a log cannot be read when all is well again: {}", chain(&error)))

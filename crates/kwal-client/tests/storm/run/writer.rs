@@ -71,7 +71,7 @@ impl Pen {
                 }
                 8 => self.settle().await,
                 9 if self.rng.bool() => self.open_anew().await,
-                _ => sleep(Duration::from_millis(self.rng.u64(..800))).await,
+                _ => sleep(Duration::from_millis(self.rng.u64(..1_000))).await,
             }
         }
         self.settle().await;
