@@ -88,17 +88,28 @@ impl<'a> Attempts<'a> {
     ///
     /// `used` is the news of metadata that the attempt relied on.
     pub(crate) async fn again(&mut self, error: Error, used: u64) -> Result<(), Error> {
-        self.next(error, used, false).await
+        let recovery = error.recovery();
+        self.next(error, recovery, used, false).await
+    }
+
+    /// The same after an error that would end the operation, if it was certain that it comes from the right broker.
+    pub(crate) async fn again_in_doubt(&mut self, error: Error, used: u64) -> Result<(), Error> {
+        self.next(error, Recovery::Refresh, used, false).await
     }
 
     /// The same, when it is known already who is to be asked next: the first time there is no pause then.
     pub(crate) async fn again_elsewhere(&mut self, error: Error, used: u64) -> Result<(), Error> {
-        let at_once = !self.at_once;
-        self.next(error, used, at_once).await
+        let (recovery, at_once) = (error.recovery(), !self.at_once);
+        self.next(error, recovery, used, at_once).await
     }
 
-    async fn next(&mut self, error: Error, used: u64, at_once: bool) -> Result<(), Error> {
-        let recovery = error.recovery();
+    async fn next(
+        &mut self,
+        error: Error,
+        recovery: Recovery,
+        used: u64,
+        at_once: bool,
+    ) -> Result<(), Error> {
         if recovery == Recovery::Fail {
             // A deadline tells why it was not met sooner.
             return Err(match (error, self.last.take()) {

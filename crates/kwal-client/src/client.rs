@@ -44,7 +44,7 @@ impl Client {
         let mut attempts = self.cluster.attempts(ApiKey::METADATA, Place::default());
         let response = loop {
             match attempts.within(self.cluster.call_for_metadata(&request)).await {
-                Ok(response) => break response,
+                Ok((_, response)) => break response,
                 Err(error) => attempts.again(error, 0).await?,
             }
         };

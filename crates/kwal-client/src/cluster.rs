@@ -227,9 +227,9 @@ impl Cluster {
             allow_auto_topic_creation: planted!(LookupCreates),
             ..MetadataRequest::default()
         };
-        let response = self.call_for_metadata(&request).await?;
+        let (by, response) = self.call_for_metadata(&request).await?;
         debug!(brokers = response.brokers.len(), topics = response.topics.len(), "metadata");
-        self.change_metadata(|metadata| metadata.learn(&response));
+        self.change_metadata(|metadata| metadata.learn(&response, by));
         let told = response.topics.into_iter();
         Ok(told.filter_map(|told| Some((told.name?, told.error_code))).collect())
     }
@@ -251,11 +251,12 @@ impl Cluster {
         });
     }
 
-    /// Asks whichever broker answers first for metadata. One of another cluster does not count.
+    /// Asks whichever broker answers first for metadata, and says which one it was, unless it is known by its bootstrap address
+    /// alone. One of another cluster does not count.
     pub(crate) async fn call_for_metadata(
         &self,
         request: &MetadataRequest,
-    ) -> Result<MetadataResponse, Error> {
+    ) -> Result<(Option<i32>, MetadataResponse), Error> {
         let is_ours = |response: &MetadataResponse, broker: String| match (
             &self.metadata().cluster_id,
             &response.cluster_id,
@@ -266,9 +267,13 @@ impl Cluster {
             }
             _ => Ok(()),
         };
-        let response = self.first_answer(request, is_ours).await?;
+        let (target, response) = self.first_answer(request, is_ours).await?;
+        let by = match target {
+            Target::Broker(id) => Some(id),
+            Target::Bootstrap(_) => None,
+        };
         match response.error_code {
-            ErrorCode::NONE => Ok(response),
+            ErrorCode::NONE => Ok((by, response)),
             code => {
                 let at = Place::default().at(ApiKey::METADATA, None);
                 Err(Error::Broker { code, message: None, at })
@@ -282,16 +287,16 @@ impl Cluster {
         if !self.metadata().brokers.is_empty() {
             self.lanes.leave_bootstrap();
         }
-        answer
+        answer.map(|(_, response)| response)
     }
 
     /// Calls one broker after the other, and the next one besides when one takes long, until one has answered what can be
-    /// accepted.
+    /// accepted; says which one it was.
     async fn first_answer<R: Speak>(
         &self,
         request: &R,
         accept: impl Fn(&R::Response, String) -> Result<(), Error>,
-    ) -> Result<R::Response, Error> {
+    ) -> Result<(Target, R::Response), Error> {
         let call = async |target| {
             let place = Place::default();
             let result = async {
@@ -328,7 +333,7 @@ impl Cluster {
             match (next, last) {
                 (Ok(Some((target, Ok(response)))), _) => {
                     self.lanes.suspect(target, false);
-                    return Ok(response);
+                    return Ok((target, response));
                 }
                 // Another broker would not help.
                 (Ok(Some((_, Err(error)))), _)
@@ -360,6 +365,11 @@ impl Cluster {
                 Error::NoBroker { attempts: failed.into_iter().map(named).collect() }
             }
         }
+    }
+
+    /// Has others asked before this broker from now on, until it has answered.
+    pub(crate) fn doubt(&self, broker: i32) {
+        self.lanes.suspect(Target::Broker(broker), true);
     }
 
     /// Whom to ask: the brokers that are known, from a random one on, those last with which there was trouble; then the

@@ -112,8 +112,9 @@ pub enum Error {
         /// Where.
         at: Box<At>,
     },
-    /// The broker no longer has batches that it had acknowledged. This partition client is at its end: read the end of the
-    /// log, mend what is missing, and open a new one.
+    /// The leader no longer has batches that were acknowledged: it has refused this one twice for the gap before it, and another
+    /// broker has named it as the leader in between, if there is another. This partition client is at its end: read the end of
+    /// the log, mend what is missing, and open a new one.
     #[error(
         "{at}: the broker does not have the batch before this one, which it acknowledged (sequence {sequence} of producer \
          {producer_id}, epoch {epoch}); this partition client can append no more: compare the log with what you hold"

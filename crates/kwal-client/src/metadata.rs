@@ -37,6 +37,8 @@ pub(crate) struct PartitionMetadata {
     /// −1 where the broker is too old to tell.
     pub(crate) leader_epoch: i32,
     pub(crate) error: ErrorCode,
+    /// Not only the leader itself says so, unless there is nobody else.
+    pub(crate) confirmed: bool,
 }
 
 /// What a broker that does not lead a partition says of the one that does (KIP-951).
@@ -51,18 +53,20 @@ pub(crate) struct LeaderHint {
 }
 
 impl Metadata {
-    /// Takes what a response tells: the brokers are replaced, topics that it does not speak of stay.
+    /// Takes what a response tells, and `by` whom, if that is known: the brokers are replaced, topics that it does not speak of stay.
     ///
     /// Leader epochs never go backwards for the same topic id (KIP-320): a broker that is behind tells of an old leader. So
     /// what is known of a topic also stays when a broker does not know the topic, but does not count any more.
-    pub(crate) fn learn(&mut self, response: &MetadataResponse) {
+    pub(crate) fn learn(&mut self, response: &MetadataResponse, by: Option<i32>) {
         self.news += 1;
+        let alone = response.brokers.len() <= 1;
+        let confirms = |leader: i32| alone || by.is_some_and(|by| by != leader);
         for told in &response.topics {
             let Some(name) = &told.name else { continue };
             let known = self.topics.get(name);
             let next = match known {
                 _ if !told.error_code.is_error() => {
-                    TopicMetadata::from_told(told, known.map(|known| &**known), self.news)
+                    TopicMetadata::from_told(told, known.map(|known| &**known), self.news, confirms)
                 }
                 Some(known) => known.outdated(),
                 None => continue,
@@ -95,6 +99,7 @@ impl Metadata {
                 leader: Some(leader),
                 leader_epoch,
                 error: ErrorCode::NONE,
+                confirmed: true,
             };
             Arc::make_mut(known).partitions.insert(partition, told);
         }
@@ -121,7 +126,12 @@ impl TopicMetadata {
         outdated
     }
 
-    fn from_told(told: &MetadataTopicResponse, known: Option<&Self>, as_of: u64) -> Self {
+    fn from_told(
+        told: &MetadataTopicResponse,
+        known: Option<&Self>,
+        as_of: u64,
+        confirms: impl Fn(i32) -> bool,
+    ) -> Self {
         let known = known.filter(|known| known.id == told.topic_id);
         let partition = |told: &MetadataPartition| {
             let index = told.partition_index;
@@ -130,6 +140,7 @@ impl TopicMetadata {
                 leader: (told.leader_id >= 0).then_some(told.leader_id),
                 leader_epoch: told.leader_epoch,
                 error: told.error_code,
+                confirmed: confirms(told.leader_id),
             };
             match known.and_then(|known| known.partitions.get(&index)) {
                 // A broker that tells no epochs tells the leader all the same.
@@ -173,7 +184,7 @@ mod tests {
     fn after(responses: &[MetadataResponse]) -> Metadata {
         let mut metadata = Metadata::default();
         for response in responses {
-            metadata.learn(response);
+            metadata.learn(response, None);
         }
         metadata
     }
@@ -188,7 +199,7 @@ mod tests {
         unknown.topics[0].partitions.clear();
         let mut metadata = after(&[told(1, 5, 7), unknown]);
         assert_eq!(metadata.topics["wal"].as_of(Some(0)), 0);
-        metadata.learn(&told(1, 4, 6));
+        metadata.learn(&told(1, 4, 6), None);
         assert_eq!((leader(&metadata), metadata.topics["wal"].as_of(Some(0))), (Some(5), 3));
         // One that tells none at all is taken at its word.
         assert_eq!(leader(&after(&[told(1, 5, 7), told(1, 4, -1)])), Some(4));

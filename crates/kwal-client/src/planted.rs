@@ -157,6 +157,8 @@ mod switch {
         "C8" {
             /// After a loss the epoch is raised, and nobody told.
             LossPaperedOver,
+            /// For a loss, the word of one broker is enough.
+            LossAtFirstWord,
             /// After a loss that was told, a new id is taken.
             AppendsAfterLoss,
             /// A topic that was made again is taken for the same.

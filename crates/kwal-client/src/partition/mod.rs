@@ -90,6 +90,14 @@ struct Core {
 struct Leader {
     id: i32,
     epoch: i32,
+    /// Not only itself says so.
+    confirmed: bool,
+}
+
+impl Leader {
+    fn is(self, other: Self) -> bool {
+        (self.id, self.epoch) == (other.id, other.epoch)
+    }
 }
 
 impl PartitionClient {
@@ -179,7 +187,7 @@ fn leader_of(topic: &TopicMetadata, place: Place<'_>) -> Result<Leader, Error> {
         });
     };
     match partition.leader {
-        Some(id) => Ok(Leader { id, epoch: partition.leader_epoch }),
+        Some(id) => Ok(Leader { id, epoch: partition.leader_epoch, confirmed: partition.confirmed }),
         None => {
             let code = match partition.error {
                 ErrorCode::NONE => ErrorCode::LEADER_NOT_AVAILABLE,

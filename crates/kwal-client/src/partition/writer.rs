@@ -68,10 +68,24 @@ pub(super) struct Writer {
 struct Progress {
     /// The news of metadata that the attempt relies on.
     used: u64,
+    /// Whom it goes to.
+    leader: Option<Leader>,
+    /// Who has refused an attempt because the batch before it is missing.
+    missed_by: Option<Leader>,
     /// The attempt may have reached a broker, and there is no answer yet.
     in_flight: bool,
     /// An earlier attempt may have been appended.
     open: bool,
+}
+
+impl Progress {
+    /// Whether the batch before is missing at the leader for sure, now that it was refused.
+    fn is_missed_for_sure(&self) -> bool {
+        let (Some(before), Some(now)) = (self.missed_by, self.leader) else {
+            return planted!(LossAtFirstWord);
+        };
+        now.confirmed && before.is(now)
+    }
 }
 
 impl Writer {
@@ -163,11 +177,11 @@ impl Writer {
             }
             // Without a sequence number the broker could not tell a retry from a new batch.
             let next = match self.idempotent || !progress.open || planted!(RetryWithoutId) {
-                true => self.again(&mut attempts, error, &progress).await,
+                true => self.again(&mut attempts, error, &mut progress).await,
                 false => Err(error),
             };
             if let Err(error) = next {
-                return Err(self.settle(error, progress.open, at));
+                return Err(self.settle(error, &progress, at));
             }
         }
     }
@@ -177,7 +191,7 @@ impl Writer {
         &mut self,
         attempts: &mut Attempts<'_>,
         error: Error,
-        progress: &Progress,
+        progress: &mut Progress,
     ) -> Result<(), Error> {
         if let (Error::Broker { code, at, .. }, Some(producer)) = (&error, self.producer) {
             match *code {
@@ -192,7 +206,16 @@ impl Writer {
                     self.producer = producer.next_epoch();
                     return Ok(());
                 }
-                // One batch is in flight and all before it are acknowledged: the broker has lost the last one.
+                // One batch is in flight and all before it are acknowledged: a leader that says so has lost the last one. A
+                // broker that has not heard yet that it leads no more says the same, so it takes a second refusal, and the
+                // word of another one on who leads in between.
+                ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER if !progress.is_missed_for_sure() => {
+                    progress.missed_by = progress.leader;
+                    if let Some(leader) = progress.leader {
+                        self.core.cluster.doubt(leader.id);
+                    }
+                    return attempts.again_in_doubt(error, progress.used).await;
+                }
                 ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => {
                     self.end = Some(End::Lost(producer));
                     if planted!(AppendsAfterLoss) {
@@ -207,8 +230,8 @@ impl Writer {
     }
 
     /// Says what became of an append that is given up.
-    fn settle(&mut self, error: Error, open: bool, at: impl FnOnce() -> Box<At>) -> Error {
-        if !open {
+    fn settle(&mut self, error: Error, progress: &Progress, at: impl FnOnce() -> Box<At>) -> Error {
+        if !progress.open {
             return match error {
                 // One attempt that did not get through does not say that for an append.
                 Error::DeadlineExceeded { after, mut at, last } => {
@@ -220,6 +243,13 @@ impl Writer {
         }
         if planted!(EpochKept) {
             return error.unsettled(at);
+        }
+        if let (None, Some(_), Some(producer)) = (self.end, progress.missed_by, self.producer) {
+            // Perhaps it was no leader that said so. But on the next epoch nobody would notice a loss any more.
+            self.end = Some(End::Lost(producer));
+            let mut at = at();
+            at.outcome = Outcome::Unknown;
+            return lost(producer, at);
         }
         // The next append goes out on the next epoch, so that this one can never come after it; with no next epoch, under
         // a new id.
@@ -237,6 +267,9 @@ impl Writer {
     ) -> Result<Produced, Error> {
         let core = Arc::clone(&self.core);
         let leader = core.leader(stale, &mut progress.used).await?;
+        // Another one has to say so itself.
+        progress.missed_by = progress.missed_by.filter(|missed| missed.is(leader));
+        progress.leader = Some(leader);
         let batch = match self.idempotent && !(planted!(RetryWithoutSequence) && count > 1) {
             true => {
                 let ProducerState { id, epoch, sequence } = self.producer().await?;

@@ -78,6 +78,7 @@ async fn play(bug: Bug) -> (Bench, &'static [Rule]) {
         Bug::EndFromFetch => (reading::end_after_an_election().await, &[]),
         Bug::DeletedPassedOver => (reading::deleted_meanwhile().await, &[Rule::ReadEvery]),
         Bug::LossPaperedOver => (writing::loss().await, &[Rule::LossEnds]),
+        Bug::LossAtFirstWord => (writing::leader_of_yesterday().await, &[Rule::FalseAlarm]),
         Bug::AppendsAfterLoss => (writing::loss().await, &[Rule::Ended, Rule::LossEnds]),
         Bug::OtherTopicFollowed => (reading::topic_made_again().await, &[Rule::Truncation]),
         Bug::CodeTakenForOtherTopic => (reading::topic_unknown_for_a_moment().await, &[Rule::FalseAlarm]),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kwal_client::Limits;
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-use kwal_testkit::{EmbeddedCluster, Fault};
+use kwal_testkit::{Aim, EmbeddedCluster, Fault};
 use tokio::time::sleep;
 
 use crate::{
@@ -273,6 +273,27 @@ pub(crate) async fn loss() -> Bench {
     bench.cluster.shrink_isr("wal", 0, other).unwrap();
     wal.append(&["b"]).await;
     bench.cluster.elect_unclean("wal", 0, other).unwrap();
+    for value in ["c", "d"] {
+        wal.append(&[value]).await;
+    }
+    bench
+}
+
+/// A broker that has led, and has not heard that it does so no more, is taken for the leader once more. It does not have what
+/// was acknowledged since.
+pub(crate) async fn leader_of_yesterday() -> Bench {
+    let bench = Bench::of(3);
+    let wal = bench.open().await;
+    wal.append(&["a"]).await;
+    bench.cluster.move_leader("wal", 0, 2).unwrap();
+    bench.cluster.hold_metadata(2).unwrap();
+    bench.cluster.move_leader("wal", 0, 1).unwrap();
+    bench.cluster.shrink_isr("wal", 0, 2).unwrap();
+    wal.append(&["b"]).await;
+    for broker in [1, 3] {
+        bench.cluster.on(Aim::api(ApiKey::METADATA).broker(broker), Fault::DelayReply(5 * SECOND));
+    }
+    bench.cluster.on(ApiKey::PRODUCE, Fault::Drop);
     for value in ["c", "d"] {
         wal.append(&[value]).await;
     }

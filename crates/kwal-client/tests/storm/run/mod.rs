@@ -274,7 +274,7 @@ impl Scene {
         }
         let history = self.recorder.now().clone();
         Report {
-            verdict: history.check(&self.plan.expect()),
+            verdict: history.check(&Plan::expect()),
             history,
             problems: lock(&self.problems).clone(),
             journal: self.cluster.journal(),
