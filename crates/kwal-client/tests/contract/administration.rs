@@ -631,6 +631,33 @@ async fn the_controller_is_followed_where_it_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_partition_with_more_replicas_than_the_others_is_told_apart() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let controller = controller_over(&wire).await;
+    wire.edit::<MetadataRequest>(|response| {
+        let all = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        all.filter(|partition| partition.partition_index == 1).for_each(|it| it.replica_nodes = vec![1, 2]);
+    });
+    controller.ensure_topic("new", 2, 1).await.unwrap();
+    for (asked, found) in [(1, 2), (2, 1), (3, 1)] {
+        let ensured = controller.ensure_topic("new", 2, asked).await.unwrap();
+        assert_eq!(ensured.replication_factor, 1);
+        assert_eq!(ensured.differences, [TopicDifference::ReplicationFactor { asked, found }]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_was_deleted_is_not_known_any_more() {
+    let broker = broker();
+    let client = builder(&broker).build().await.unwrap();
+    client.partition_client("wal", 0).await.unwrap();
+    client.controller_client().await.unwrap().delete_topic("wal").await.unwrap();
+    let error = client.partition_client("wal", 0).await.unwrap_err();
+    assert!(matches!(error, Error::UnknownTopic { .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_controller_what_every_broker_knows_is_told_all_the_same() {
     let broker = broker();
     let wire = Wire::to(&broker);
