@@ -283,16 +283,25 @@ impl Cluster {
 
     /// Calls whichever broker answers first.
     pub(crate) async fn call_any<R: Speak>(&self, request: &R) -> Result<R::Response, Error> {
-        let answer = self.first_answer(request, |_, _| Ok(())).await;
+        self.first_answer(request, |_, _| Ok(())).await.map(|(_, response)| response)
+    }
+
+    /// Calls brokers until one has answered what can be accepted; says which one it was. A bootstrap address that was asked
+    /// besides is let go, once brokers are known.
+    async fn first_answer<R: Speak>(
+        &self,
+        request: &R,
+        accept: impl Fn(&R::Response, String) -> Result<(), Error>,
+    ) -> Result<(Target, R::Response), Error> {
+        let answer = self.call_in_order(request, accept).await;
         if !self.metadata().brokers.is_empty() {
             self.lanes.leave_bootstrap();
         }
-        answer.map(|(_, response)| response)
+        answer
     }
 
-    /// Calls one broker after the other, and the next one besides when one takes long, until one has answered what can be
-    /// accepted; says which one it was.
-    async fn first_answer<R: Speak>(
+    /// Calls one broker after the other, and the next one besides when one takes long.
+    async fn call_in_order<R: Speak>(
         &self,
         request: &R,
         accept: impl Fn(&R::Response, String) -> Result<(), Error>,

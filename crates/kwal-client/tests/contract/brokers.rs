@@ -232,8 +232,16 @@ async fn a_bootstrap_address_that_was_asked_besides_is_let_go() {
     let partition = partition.unwrap();
     assert!(took > Duration::ZERO && took < delay, "{took:?}: a bootstrap address was quicker");
     settle().await;
-    let open = NAMES.map(|name| three.wire.open_at(name).0);
-    assert_eq!(open, [2, 1, 1], "one for what is short at each, and one for appends at the leader");
+    let open = || NAMES.map(|name| three.wire.open_at(name).0);
+    assert_eq!(open(), [2, 1, 1], "one for what is short at each, and one for appends at the leader");
+    for broker in &three.brokers {
+        broker.on(ApiKey::METADATA, Fault::DelayReply(delay));
+    }
+    let (topics, took) = timed(client.list_topics()).await;
+    topics.unwrap();
+    assert!(took > Duration::ZERO && took < delay, "{took:?}");
+    settle().await;
+    assert_eq!(open(), [2, 1, 1]);
     partition.produce(record("a")).await.unwrap();
 }
 
