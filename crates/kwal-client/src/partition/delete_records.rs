@@ -69,7 +69,7 @@ impl PartitionClient {
             let error = match attempts.within(self.try_delete(before, attempts.stale(), &mut used)).await {
                 Ok(start) => return Ok(start),
                 Err(Error::OffsetOutOfRange { offset, at, .. }) => {
-                    let log = attempts.within(async { Ok(self.log_range().await) }).await.unwrap_or_default();
+                    let log = self.log_range(&attempts).await;
                     Error::OffsetOutOfRange { offset, log, at }
                 }
                 Err(error) => error,

@@ -209,10 +209,7 @@ impl Fetch<'_> {
                     continue;
                 }
                 Err(Error::OffsetOutOfRange { offset, at, .. }) => {
-                    let log = attempts
-                        .within(async { Ok(self.partition.log_range().await) })
-                        .await
-                        .unwrap_or_default();
+                    let log = self.partition.log_range(&attempts).await;
                     #[cfg(kwal_planted)]
                     if planted!(DeletedPassedOver)
                         && let Some(log) = &log

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::PartitionClient;
-use crate::{error::Error, speak::Speak};
+use crate::{attempts::Attempts, error::Error, speak::Speak};
 
 /// Which offset is asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,13 +71,13 @@ impl PartitionClient {
 
     /// The first offset of the log and the one behind its last record, if they can be had within the time of a request: for an
     /// error that is certain without them.
-    pub(super) async fn log_range(&self) -> Option<Range<i64>> {
+    pub(super) async fn log_range(&self, attempts: &Attempts<'_>) -> Option<Range<i64>> {
         let range = async {
             let start = self.get_offset(OffsetAt::Earliest).await?;
             let end = self.get_offset(OffsetAt::Latest).await?;
             Ok::<_, Error>(start..end)
         };
-        timeout(self.core.cluster.config.deadlines.request, range).await.ok()?.ok()
+        timeout(self.core.cluster.config.deadlines.request, attempts.within(range)).await.ok()?.ok()
     }
 
     async fn try_offset(&self, asked: OffsetAt, stale: u64, used: &mut u64) -> Result<i64, Error> {
