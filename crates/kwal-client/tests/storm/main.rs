@@ -9,6 +9,9 @@
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
 mod run;
+#[allow(dead_code, reason = "others use it too")]
+#[path = "../contract/support.rs"]
+mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -14,12 +14,10 @@ mod writer;
 
 use std::{
     collections::BTreeMap,
-    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
@@ -36,6 +34,7 @@ use tokio::{
 
 pub(crate) use self::plan::Plan;
 use self::{reader::Seat, writer::Pen};
+use crate::support::chain;
 
 /// What has come of a storm.
 #[derive(Debug)]
@@ -300,32 +299,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a future comes to the first time that it is polled, if it does.
-async fn polled<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
-}
-
 /// What it all began with.
 fn root(error: &Error) -> &Error {
     match error {
         Error::Behind { cause, .. } | Error::Unsettled { cause, .. } => root(cause),
         error => error,
     }
-}
-
-/// The whole chain of an error in one line.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source;
-    }
-    text
 }

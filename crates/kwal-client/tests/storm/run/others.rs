@@ -6,7 +6,8 @@ use fastrand::Rng;
 use kwal_client::{Client, OffsetAt, PartitionClient, error::Error};
 use tokio::time::{Instant, sleep};
 
-use super::{Scene, TOPIC, chain, root};
+use super::{Scene, TOPIC, root};
+use crate::support::chain;
 
 /// At work with the first client.
 pub(super) async fn work(scene: Arc<Scene>, client: Client, until: Instant, mut rng: Rng) {

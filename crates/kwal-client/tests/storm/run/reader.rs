@@ -7,7 +7,8 @@ use kwal_client::{Client, Fetched, OffsetAt, PartitionClient, error::Error};
 use kwal_testkit::check::{Reader, ReaderId, Told};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Scene, TOPIC, chain, root};
+use super::{Scene, TOPIC, root};
+use crate::support::chain;
 
 /// Reads one partition, follows it, and begins again somewhere.
 pub(super) struct Seat {

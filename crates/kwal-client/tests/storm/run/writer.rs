@@ -16,7 +16,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Scene, TOPIC, chain, plan::STARTED_AT, polled, root};
+use super::{Scene, TOPIC, plan::STARTED_AT, root};
+use crate::support::{chain, polled};
 
 /// Appends to one partition through one client, with several appends in flight.
 pub(super) struct Pen {
@@ -146,7 +147,7 @@ impl Pen {
             _ => None,
         };
         // From here on it has its turn, whoever polls it next.
-        match polled(&mut append).await {
+        match polled(&mut append, 1).await {
             Some(done) => {
                 let how = book.ended(ticket, done);
                 self.under_way.push(tokio::spawn(async move { how }));
