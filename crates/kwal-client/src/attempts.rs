@@ -75,9 +75,6 @@ impl<'a> Attempts<'a> {
         if Instant::now() >= self.deadline {
             return Err(self.too_late(None));
         }
-        if planted!(AttemptWithoutDeadline) {
-            return work.await;
-        }
         match timeout_at(self.deadline, work).await {
             Ok(result) => result,
             Err(_) => Err(self.too_late(None)),
@@ -134,7 +131,7 @@ impl<'a> Attempts<'a> {
             pause = pause.min(since + self.deadlines.unknown_topic - now);
         }
         debug!(attempt = self.count, ?pause, %error, "trying again");
-        if now + pause >= self.deadline && !planted!(PauseBeyondDeadline) {
+        if now + pause >= self.deadline {
             // The next attempt could not begin in time, so the answer need not wait either.
             return Err(self.too_late(Some(Box::new(error))));
         }

@@ -145,7 +145,6 @@ impl Cluster {
     /// Waits for room for an append of so many bytes, and holds it until dropped.
     pub(crate) async fn reserve(&self, bytes: usize) -> tokio::sync::OwnedSemaphorePermit {
         let limit = (self.config.limits.appends / BUDGET_UNIT).max(1);
-        let bytes = if planted!(BudgetCountsAppends) { 1 } else { bytes };
         let units = bytes.div_ceil(BUDGET_UNIT).clamp(1, limit);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         match Arc::clone(&self.budget).acquire_many_owned(units).await {
@@ -224,7 +223,7 @@ impl Cluster {
         let request = MetadataRequest {
             topics: Some(topics.iter().map(topic).collect()),
             // Looking a topic up never creates it.
-            allow_auto_topic_creation: planted!(LookupCreates),
+            allow_auto_topic_creation: false,
             ..MetadataRequest::default()
         };
         let (by, response) = self.call_for_metadata(&request).await?;
@@ -497,7 +496,7 @@ impl Cluster {
         }
         let config = ConnectionConfig {
             client_id: Some(self.config.client_id.clone()),
-            max_frame_len: if planted!(FrameWithoutLimit) { usize::MAX } else { self.config.limits.frame },
+            max_frame_len: self.config.limits.frame,
             request_timeout: self.config.deadlines.request,
             handshake_timeout: left(),
             ..ConnectionConfig::default()
@@ -532,7 +531,7 @@ impl Cluster {
     pub(crate) fn take_producer(&self, topic: &str, partition: i32) -> Option<ProducerState> {
         let mut idle = self.idle_producers.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = idle.get_mut(&(topic.to_owned(), partition))?;
-        if planted!(IdGivenTwice) { idle.last().copied() } else { idle.pop() }
+        idle.pop()
     }
 
     pub(crate) fn give_producer(&self, topic: &str, partition: i32, producer: ProducerState) {
@@ -614,7 +613,6 @@ impl OpenLane {
         };
         let reply = reply.map_err(|Failed { error, sent }| {
             self.lane.peer.suspect(true);
-            let sent = sent && !planted!(LostAnswerTakenForUnsent);
             let at = at(if sent { Outcome::Unknown } else { Outcome::NotAppended });
             match error {
                 Some(source) => Error::Connection { at, source },
@@ -624,7 +622,7 @@ impl OpenLane {
         let response =
             reply.decode::<R>().map_err(|source| Error::Decode { at: at(Outcome::Unknown), source })?;
         let pause = R::throttle_time_ms(&response);
-        if pause > 0 && !planted!(ThrottleNotWaitedFor) {
+        if pause > 0 {
             debug!(api = %R::KEY, pause, "the broker throttles");
             self.link.throttle(Duration::from_millis(pause.unsigned_abs().into()));
         }

@@ -257,7 +257,6 @@ impl Driver {
                 return;
             }
             let deadline = self.connection.poll_timeout().map(Instant::from_std);
-            let deadline = deadline.filter(|_| !planted!(RequestWithoutDeadline));
             let is_writing = self.writing.is_some();
             let has_room = self.waiting.len() < QUEUE && self.connection.outgoing_bytes() < HIGH_WATER;
             tokio::select! {

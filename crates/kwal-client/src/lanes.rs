@@ -207,7 +207,7 @@ impl Roads {
             LaneKind::Fetch => &mut self.fetch,
         };
         lanes.retain(|lane| lane.strong_count() > 0);
-        if lanes.len() >= limit && !planted!(LanesWithoutLimit) {
+        if lanes.len() >= limit {
             let open = lanes.iter().filter_map(Weak::upgrade);
             if let Some(lane) = open.min_by_key(|lane| lane.seats.load(Ordering::Relaxed)) {
                 return Seat::on(lane);

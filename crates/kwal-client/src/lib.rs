@@ -15,9 +15,6 @@
 //! Requests are encoded and replies decoded on the caller's task; a driver task moves bytes only. One loop retries, one table
 //! says what an error code means for an API ([`kwal_protocol::error_code`]), one deadline ends it.
 
-#[macro_use]
-mod planted;
-
 mod attempts;
 mod audit;
 mod client;
@@ -46,6 +43,4 @@ pub use controller::{
 pub use partition::{
     DeleteBefore, EpochEnd, Fetch, Fetched, OffsetAt, OpenPartition, PartitionClient, Produced,
 };
-#[cfg(kwal_planted)]
-pub use planted::{Bug, plant};
 pub use retry::RetryPolicy;

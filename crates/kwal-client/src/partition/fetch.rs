@@ -74,7 +74,7 @@ impl Fetched {
     /// [`Error::Corrupt`] for a batch that cannot be decompressed, or is larger than
     /// [`Limits::decompressed`](crate::Limits::decompressed).
     pub fn records(&self) -> impl Iterator<Item = Result<Records, Error>> + '_ {
-        let data = self.batches.iter().filter(|batch| !batch.is_control() || planted!(MarkersAreRecords));
+        let data = self.batches.iter().filter(|batch| !batch.is_control());
         let mut decompressor = Decompressor::new();
         data.map(move |batch| self.check(batch.records_with(&mut decompressor, self.limit)))
     }
@@ -96,7 +96,7 @@ impl Fetched {
         for records in self.records() {
             for record in records? {
                 let record = self.check(record)?;
-                if record.offset >= self.from || planted!(FirstBatchWhole) {
+                if record.offset >= self.from {
                     all.push(record);
                 }
             }
@@ -210,12 +210,6 @@ impl Fetch<'_> {
                 }
                 Err(Error::OffsetOutOfRange { offset, at, .. }) => {
                     let log = self.partition.log_range(&attempts).await;
-                    #[cfg(kwal_planted)]
-                    if planted!(DeletedPassedOver)
-                        && let Some(log) = &log
-                    {
-                        return Fetch { offset: log.start, ..self }.await;
-                    }
                     return Err(Error::OffsetOutOfRange { offset, log, at });
                 }
                 Err(error) => error,
@@ -272,7 +266,7 @@ impl Fetch<'_> {
             // Over its quota a reader is answered without anything, and is to ask again after the pause (KIP-219), which the
             // connection waits for.
             let is_throttled = response.throttle_time_ms > 0 && response.responses.is_empty();
-            if response.error_code.is_error() || !is_throttled || planted!(ThrottleTakenForAnswer) {
+            if response.error_code.is_error() || !is_throttled {
                 break response;
             }
         };
@@ -308,15 +302,12 @@ impl Fetch<'_> {
             match batch {
                 Ok(batch) => batches.push(batch),
                 // What is whole before it can be read; the next fetch begins with it and tells.
-                Err(_) if !batches.is_empty() || planted!(DamagePassedOver) => break,
+                Err(_) if !batches.is_empty() => break,
                 Err(source) => return Err(Error::Corrupt { at, source }),
             }
         }
         let said = |offset: i64| (offset >= 0).then_some(offset);
         let next_offset = batches.last().map_or(self.offset, |batch| batch.next_offset().max(self.offset));
-        #[cfg(kwal_planted)]
-        let next_offset =
-            self.next_wrongly(&batches, wire_bytes, answer.high_watermark).unwrap_or(next_offset);
         Ok(Fetched {
             from: self.offset,
             next_offset,
@@ -325,32 +316,9 @@ impl Fetch<'_> {
             log_start_offset: said(answer.log_start_offset),
             wire_bytes,
             batches,
-            limit: match planted!(UnpackedWithoutLimit) {
-                true => usize::MAX,
-                false => self.partition.core.cluster.config.limits.decompressed,
-            },
+            limit: self.partition.core.cluster.config.limits.decompressed,
             at,
         })
-    }
-}
-
-#[cfg(kwal_planted)]
-impl Fetch<'_> {
-    fn next_wrongly(&self, batches: &[Batch], wire_bytes: usize, high_watermark: i64) -> Option<i64> {
-        let whole: usize = batches.iter().map(Batch::size_in_bytes).sum();
-        if planted!(CutTakenForEnd) && whole < wire_bytes && !batches.is_empty()
-            || planted!(DamagePassedOver) && wire_bytes > 0 && batches.is_empty()
-        {
-            return Some(high_watermark);
-        }
-        if planted!(NextFromLastRecord) {
-            let limit = self.partition.core.cluster.config.limits.decompressed;
-            let records = batches.iter().filter(|batch| !batch.is_control());
-            let records = records.flat_map(|batch| batch.records(limit).ok().into_iter().flatten());
-            let last = records.filter_map(Result::ok).last();
-            return Some(last.map_or(self.offset, |record| (record.offset + 1).max(self.offset)));
-        }
-        None
     }
 }
 

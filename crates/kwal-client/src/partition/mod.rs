@@ -140,10 +140,7 @@ impl Core {
     }
 
     fn is_other(&self, topic: &TopicMetadata) -> bool {
-        self.has_topic_id()
-            && !topic.id.is_zero()
-            && topic.id != self.topic_id
-            && !planted!(OtherTopicFollowed)
+        self.has_topic_id() && !topic.id.is_zero() && topic.id != self.topic_id
     }
 
     /// Takes a broker's word for who leads the partition now.
@@ -155,11 +152,6 @@ impl Core {
     /// Pauses before the next attempt, or says why there is none. The pause is spared when the leader has moved and there is
     /// news of where to: from the broker that was asked, or because others have asked meanwhile.
     async fn again(&self, attempts: &mut Attempts<'_>, error: Error, used: u64) -> Result<(), Error> {
-        #[cfg(kwal_planted)]
-        if planted!(CodeTakenForOtherTopic) && error.code() == Some(ErrorCode::UNKNOWN_TOPIC_ID) {
-            let (topic, was) = (self.topic.clone(), self.topic_id);
-            return Err(Error::TopicRecreated { topic, was, is: Uuid::default() });
-        }
         let has_moved = matches!(error, Error::Broker { code, .. } if leader_has_moved(code));
         let is_known = || {
             let metadata = self.cluster.metadata();

@@ -54,10 +54,6 @@ impl PartitionClient {
     /// # Cancellation
     /// Nothing is lost by dropping it.
     pub async fn get_offset(&self, at: OffsetAt) -> Result<i64, Error> {
-        if planted!(EndFromFetch) && at == OffsetAt::Latest {
-            let start = Box::pin(self.get_offset(OffsetAt::Earliest)).await?;
-            return self.fetch(start).await.map(|fetched| fetched.high_watermark);
-        }
         let core = &self.core;
         let mut attempts = core.cluster.attempts(ApiKey::LIST_OFFSETS, core.place());
         loop {

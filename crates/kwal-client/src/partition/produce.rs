@@ -65,10 +65,6 @@ impl PartitionClient {
     /// [`Error::DeadlineExceeded`] after [`Deadlines::operation`](crate::Deadlines::operation). After [`Error::Fenced`] and
     /// [`Error::Lost`] this client appends no more.
     pub async fn produce(&self, records: Vec<Record>) -> Result<Produced, Error> {
-        #[cfg(kwal_planted)]
-        if planted!(BatchForEachRecord) && records.len() > 1 {
-            return self.append_each(&records).await;
-        }
         let batch = self.encode(&records)?;
         drop(records);
         self.append(batch).await
@@ -136,10 +132,7 @@ impl PartitionClient {
             at
         };
         // Nothing but the want of room may make it wait here, or another one could get in before it.
-        #[cfg(not(kwal_planted))]
         let submitted = self.submit(batch, deadline);
-        #[cfg(kwal_planted)]
-        let submitted = self.submit_anyway(batch, deadline);
         let done = match timeout_at(deadline, unconstrained(submitted)).await {
             Ok(Some(done)) => done,
             Ok(None) => return Err(Error::Closed { at: at(Outcome::NotAppended) }),
@@ -160,40 +153,12 @@ impl PartitionClient {
         batch: EncodedBatch,
         deadline: Instant,
     ) -> Option<oneshot::Receiver<Result<Produced, Error>>> {
-        if planted!(OrderOfPolls) {
-            tokio::task::yield_now().await;
-        }
         let _turn = self.queue.turn.lock().await;
         let memory = self.core.cluster.reserve(batch.size_in_bytes()).await;
         let place = Arc::clone(&self.queue.room).acquire_owned().await.ok()?;
         let (reply, done) = oneshot::channel();
         let job = Job { batch, deadline, reply, _room: [memory, place] };
         self.queue.submit(job).then_some(done)
-    }
-}
-
-#[cfg(kwal_planted)]
-impl PartitionClient {
-    async fn append_each(&self, records: &[Record]) -> Result<Produced, Error> {
-        let mut first = None;
-        for record in records {
-            let produced = self.append(self.encode(std::slice::from_ref(record))?).await?;
-            first.get_or_insert(produced);
-        }
-        first.ok_or_else(|| Error::InvalidInput("no records to append".to_owned()))
-    }
-
-    async fn submit_anyway(
-        &self,
-        batch: EncodedBatch,
-        deadline: Instant,
-    ) -> Option<oneshot::Receiver<Result<Produced, Error>>> {
-        if !planted!(WithdrawnIsSent) {
-            return self.submit(batch, deadline).await;
-        }
-        let this = self.clone();
-        let submitted = self.core.cluster.runtime.spawn(async move { this.submit(batch, deadline).await });
-        submitted.await.ok().flatten()
     }
 }
 

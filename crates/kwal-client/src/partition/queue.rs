@@ -50,8 +50,7 @@ struct State {
 impl Default for Queue {
     fn default() -> Self {
         let turn = tokio::sync::Mutex::default();
-        let capacity = if planted!(QueueWithoutEnd) { Semaphore::MAX_PERMITS } else { CAPACITY };
-        Self { state: Mutex::default(), wake: Notify::new(), turn, room: Arc::new(Semaphore::new(capacity)) }
+        Self { state: Mutex::default(), wake: Notify::new(), turn, room: Arc::new(Semaphore::new(CAPACITY)) }
     }
 }
 
@@ -67,9 +66,7 @@ impl Queue {
             return false;
         }
         state.jobs.push_back(job);
-        if !planted!(IdNotTakenBack) {
-            state.resting = None;
-        }
+        state.resting = None;
         drop(state);
         self.wake.notify_one();
         true
@@ -90,11 +87,6 @@ impl Queue {
             }
             self.wake.notified().await;
         }
-    }
-
-    #[cfg(kwal_planted)]
-    pub(super) fn next_at_once(&self) -> Option<Job> {
-        self.state().jobs.pop_front()
     }
 
     /// Says with which producer id the next append is to go on.
@@ -124,7 +116,7 @@ impl Queue {
         at: impl Fn() -> Box<At>,
     ) {
         let mut state = self.state();
-        if !state.jobs.is_empty() && !planted!(HoleBehindFailure) {
+        if !state.jobs.is_empty() {
             let cause = Arc::new(error.clone());
             for job in state.jobs.drain(..) {
                 drop(job.reply.send(Err(Error::Behind { at: at(), cause: Arc::clone(&cause) })));

@@ -82,7 +82,7 @@ impl Progress {
     /// Whether the batch before is missing at the leader for sure, now that it was refused.
     fn is_missed_for_sure(&self) -> bool {
         let (Some(before), Some(now)) = (self.missed_by, self.leader) else {
-            return planted!(LossAtFirstWord);
+            return false;
         };
         now.confirmed && before.is(now)
     }
@@ -116,8 +116,6 @@ impl Writer {
     pub(super) async fn run(mut self) {
         let _served = Served { core: Arc::clone(&self.core), queue: Arc::clone(&self.queue) };
         while let Some(job) = self.queue.next().await {
-            #[cfg(kwal_planted)]
-            let Some(job) = self.append_wrongly(job).await else { continue };
             let result = self.append(&job).await;
             self.hand_out(job, result);
         }
@@ -161,22 +159,12 @@ impl Writer {
                 }
                 Err(error) => error,
             };
-            if planted!(EarlierAttemptsForgotten) {
-                progress.open = false;
-            }
             progress.open |= match error {
-                Error::DeadlineExceeded { .. } => progress.in_flight && !planted!(DeadlineTakenForRefusal),
-                Error::Broker { .. } if planted!(CodeTakenForRefusal) => false,
+                Error::DeadlineExceeded { .. } => progress.in_flight,
                 ref error => error.effect() == Effect::Unknown,
             };
-            if planted!(RetryUnderNewSequence) && progress.in_flight {
-                self.producer = self.producer.map(|producer| producer.behind(job.batch.record_count()));
-            }
-            if planted!(RetryInNewEpoch) && progress.open {
-                self.producer = self.producer.and_then(ProducerState::next_epoch);
-            }
             // Without a sequence number the broker could not tell a retry from a new batch.
-            let next = match self.idempotent || !progress.open || planted!(RetryWithoutId) {
+            let next = match self.idempotent || !progress.open {
                 true => self.again(&mut attempts, error, &mut progress).await,
                 false => Err(error),
             };
@@ -197,14 +185,7 @@ impl Writer {
             match *code {
                 ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::PRODUCER_FENCED => {
                     self.end = Some(End::Fenced);
-                    if planted!(AppendsAfterFence) {
-                        (self.end, self.producer) = (None, None);
-                    }
                     return Err(Error::Fenced { at: at.clone() });
-                }
-                ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER if planted!(LossPaperedOver) => {
-                    self.producer = producer.next_epoch();
-                    return Ok(());
                 }
                 // One batch is in flight and all before it are acknowledged: a leader that says so has lost the last one. A
                 // broker that has not heard yet that it leads no more says the same, so it takes a second refusal, and the
@@ -218,9 +199,6 @@ impl Writer {
                 }
                 ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => {
                     self.end = Some(End::Lost(producer));
-                    if planted!(AppendsAfterLoss) {
-                        (self.end, self.producer) = (None, None);
-                    }
                     return Err(lost(producer, at.clone()));
                 }
                 _ => {}
@@ -240,9 +218,6 @@ impl Writer {
                 }
                 error => error,
             };
-        }
-        if planted!(EpochKept) {
-            return error.unsettled(at);
         }
         if let (None, Some(_), Some(producer)) = (self.end, progress.missed_by, self.producer) {
             // Perhaps it was no leader that said so. But on the next epoch nobody would notice a loss any more.
@@ -270,7 +245,7 @@ impl Writer {
         // Another one has to say so itself.
         progress.missed_by = progress.missed_by.filter(|missed| missed.is(leader));
         progress.leader = Some(leader);
-        let batch = match self.idempotent && !(planted!(RetryWithoutSequence) && count > 1) {
+        let batch = match self.idempotent {
             true => {
                 let ProducerState { id, epoch, sequence } = self.producer().await?;
                 batch.stamp(id, epoch, sequence)
@@ -283,15 +258,12 @@ impl Writer {
         let limit = core.cluster.config.deadlines.request;
         let timeout_ms = i32::try_from((limit * 9 / 10).as_millis()).unwrap_or(i32::MAX);
         let request = ProduceRequest {
-            acks: if planted!(AcksOfOne) { 1 } else { -1 },
+            acks: -1,
             timeout_ms,
             topic_data: vec![ProduceTopic {
                 name: core.topic.clone(),
                 topic_id: core.topic_id,
-                partition_data: vec![ProducePartition {
-                    index: if planted!(FirstPartitionForAll) { 0 } else { core.partition },
-                    records: Some(records),
-                }],
+                partition_data: vec![ProducePartition { index: core.partition, records: Some(records) }],
             }],
             ..ProduceRequest::default()
         };
@@ -299,18 +271,11 @@ impl Writer {
         let mut response =
             lane.call(&request, core.place(), versions::<ProduceRequest>(core.has_topic_id()), None).await?;
         let at = || core.place().at(ApiKey::PRODUCE, Some(lane.broker()));
-        if planted!(ThrottleTakenForFailure) && response.throttle_time_ms > 0 {
-            self.producer = self.producer.map(|producer| producer.behind(batch.record_count()));
-            return Err(Error::Broker { code: ErrorCode::REQUEST_TIMED_OUT, message: None, at: at() });
-        }
         let answer = response.responses.pop().and_then(|mut topic| topic.partition_responses.pop());
         let Some(answer) = answer.filter(|answer| answer.index == core.partition) else {
             return Err(Error::NoAnswer { at: at() }.unsettled(at));
         };
         if leader_has_moved(answer.error_code) {
-            if planted!(NewIdAtNewLeader) {
-                self.producer = None;
-            }
             let ProduceLeader { leader_id, leader_epoch } = answer.current_leader;
             let endpoint = response.node_endpoints.iter().find(|told| told.node_id == leader_id);
             let address = endpoint.and_then(|told| address(&told.host, told.port));
@@ -318,10 +283,7 @@ impl Writer {
         }
         match answer.error_code {
             ErrorCode::NONE => Ok(Produced {
-                base_offset: match planted!(LastOffsetForFirst) {
-                    true => answer.base_offset + batch.record_count() as i64 - 1,
-                    false => answer.base_offset,
-                },
+                base_offset: answer.base_offset,
                 record_count: batch.record_count(),
                 log_append_time_ms: (answer.log_append_time_ms >= 0).then_some(answer.log_append_time_ms),
                 log_start_offset: (answer.log_start_offset >= 0).then_some(answer.log_start_offset),
@@ -362,54 +324,6 @@ impl Writer {
         debug!(?producer, topic = self.core.topic, partition = self.core.partition, "got a producer id");
         self.producer = Some(producer);
         Ok(producer)
-    }
-}
-
-#[cfg(kwal_planted)]
-impl Writer {
-    /// Appends in a way that is wrong; gives the append back if none is planted.
-    async fn append_wrongly(&mut self, mut job: Job) -> Option<Job> {
-        if planted!(DroppedNotSent) && job.reply.is_closed() {
-            return None;
-        }
-        if planted!(DroppedKeepsRoom) && job.reply.is_closed() {
-            let result = self.append(&job).await;
-            let Job { reply, _room, .. } = job;
-            std::mem::forget(_room);
-            if let Ok(produced) = result {
-                self.queue.succeed(reply, produced, self.resting());
-            }
-            return None;
-        }
-        if planted!(DroppedCutOff) {
-            let (nobody, _) = tokio::sync::oneshot::channel();
-            let mut reply = std::mem::replace(&mut job.reply, nobody);
-            let result = tokio::select! {
-                biased;
-                result = self.append(&job) => result,
-                () = reply.closed() => return None,
-            };
-            job.reply = reply;
-            self.hand_out(job, result);
-            return None;
-        }
-        let is_new = self.producer.is_some_and(|producer| producer.sequence == 0);
-        if planted!(TwoInFlight)
-            && is_new
-            && let Some(second) = self.queue.next_at_once()
-        {
-            let behind = self.producer.map(|producer| producer.behind(job.batch.record_count()));
-            let mut other = Self::new(Arc::clone(&self.core), Arc::clone(&self.queue), self.idempotent);
-            other.producer = behind;
-            let (result, after) = tokio::join!(self.append(&job), other.append(&second));
-            if result.is_ok() {
-                (self.producer, self.end) = (other.producer, other.end);
-            }
-            self.hand_out(job, result);
-            self.hand_out(second, after);
-            return None;
-        }
-        Some(job)
     }
 }
 
