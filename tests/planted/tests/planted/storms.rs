@@ -1,4 +1,4 @@
-//! The mistakes that storms soon find by themselves, where nobody has to know beforehand what does harm.
+//! Mutations that storms detect soon, without a scene that is made for them.
 
 use std::{
     collections::BTreeMap,
@@ -9,67 +9,72 @@ use std::{
     thread,
 };
 
-use kwal_client::{Bug, plant};
+use kwal_client::{Mutation, activate};
 use kwal_testkit::check::Rule;
 
 use crate::run::storm;
 
-/// How many storms each has to be found in.
+/// The number of storms in which each has to be detected.
 const SEEDS: u64 = 400;
 
-/// By which rule each is found.
-const FOUND: &[(Bug, Rule)] = &[
-    (Bug::AcksOfOne, Rule::Durable),
-    (Bug::LastOffsetForFirst, Rule::Offset),
-    (Bug::RetryWithoutSequence, Rule::Once),
-    (Bug::RetryUnderNewSequence, Rule::Once),
-    (Bug::RetryInNewEpoch, Rule::Once),
-    (Bug::EpochKept, Rule::Durable),
-    (Bug::BatchForEachRecord, Rule::Whole),
-    (Bug::TwoInFlight, Rule::NoHole),
-    (Bug::HoleBehindFailure, Rule::NoHole),
-    (Bug::AttemptWithoutDeadline, Rule::Deadline),
-    (Bug::PauseBeyondDeadline, Rule::Deadline),
-    (Bug::DeadlineTakenForRefusal, Rule::NotAppended),
-    (Bug::DroppedNotSent, Rule::NoHole),
-    (Bug::DroppedCutOff, Rule::NoHole),
-    (Bug::CutTakenForEnd, Rule::ReadEvery),
-    (Bug::FirstBatchWhole, Rule::ReadOnce),
-    (Bug::ThrottleTakenForFailure, Rule::Once),
-    (Bug::FirstPartitionForAll, Rule::Asked),
+/// The rule by which each is detected.
+const FOUND: &[(Mutation, Rule)] = &[
+    (Mutation::AcksOfOne, Rule::Durable),
+    (Mutation::LastOffsetForFirst, Rule::Offset),
+    (Mutation::RetryWithoutSequence, Rule::Once),
+    (Mutation::RetryUnderNewSequence, Rule::Once),
+    (Mutation::RetryInNewEpoch, Rule::Once),
+    (Mutation::EpochKept, Rule::Durable),
+    (Mutation::BatchForEachRecord, Rule::Whole),
+    (Mutation::TwoInFlight, Rule::NoHole),
+    (Mutation::HoleAfterFailure, Rule::NoHole),
+    (Mutation::AttemptWithoutDeadline, Rule::Deadline),
+    (Mutation::PauseBeyondDeadline, Rule::Deadline),
+    (Mutation::DeadlineTakenForRejection, Rule::NotAppended),
+    (Mutation::DroppedNotSent, Rule::NoHole),
+    (Mutation::DroppedCutOff, Rule::NoHole),
+    (Mutation::CutTakenForEnd, Rule::ReadEvery),
+    (Mutation::FirstBatchWhole, Rule::ReadOnce),
+    (Mutation::ThrottleTakenForFailure, Rule::Once),
+    (Mutation::FirstPartitionForAll, Rule::Asked),
 ];
 
 #[test]
-fn storms_find_mistakes_by_themselves() {
+fn storms_detect_mutations() {
     let next = AtomicUsize::new(0);
     let found = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while let Some((bug, rule)) = FOUND.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    plant(Some(*bug));
+                while let Some((mutation, rule)) = FOUND.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    activate(Some(*mutation));
                     let by = (0..SEEDS).find(|seed| storm(*seed).verdict.count(*rule) > 0);
-                    found.lock().unwrap().insert(*bug, by);
+                    found.lock().unwrap().insert(*mutation, by);
                 }
-                plant(None);
+                activate(None);
             });
         }
     });
     let found = found.into_inner().unwrap();
-    for (bug, rule) in FOUND {
-        match found[bug] {
+    for (mutation, rule) in FOUND {
+        match found[mutation] {
             Some(seed) => {
                 println!(
-                    "{:24} {:4} {rule}: in the storm of seed {seed}, of {SEEDS}",
-                    format!("{bug:?}"),
-                    bug.breaks()
+                    "{:26} {:4} {rule}: in the storm of seed {seed}, of {SEEDS}",
+                    format!("{mutation:?}"),
+                    mutation.contract()
                 )
             }
-            None => panic!("{bug:?} is not found in {SEEDS} storms"),
+            None => panic!("{mutation:?} is not detected in {SEEDS} storms"),
         }
     }
     for seed in 0..=found.into_values().flatten().max().unwrap_or_default() {
         let report = storm(seed);
-        assert!(report.holds(), "nothing is planted, seed {seed}: {:?} {}", report.problems, report.verdict);
+        assert!(
+            report.holds(),
+            "no mutation is active, seed {seed}: {:?} {}",
+            report.problems,
+            report.verdict
+        );
     }
 }
