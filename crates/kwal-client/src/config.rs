@@ -1,10 +1,10 @@
-//! Every knob of a client, with its default and the reason for it.
+//! The settings of a client, each with its default and the reason for it.
 
 use std::{sync::Arc, time::Duration};
 
 use kwal_transport::{Connect, HostPort, Tcp};
 
-use crate::{retry::RetryPolicy, sasl::Sasl};
+use crate::{error::Error, sasl::Sasl};
 
 /// What a [`ClientBuilder`](crate::ClientBuilder) collects.
 #[derive(Clone, Debug)]
@@ -12,8 +12,8 @@ pub(crate) struct Config {
     pub(crate) bootstrap: Vec<HostPort>,
     pub(crate) client_id: String,
     pub(crate) connect: Arc<dyn Connect>,
-    /// How that goes, in words for who waited for a connection in vain.
-    pub(crate) way: String,
+    /// How connections are made, in words for the error of one that timed out: ` with TLS through …`.
+    pub(crate) route: String,
     pub(crate) sasl: Option<Sasl>,
     pub(crate) deadlines: Deadlines,
     pub(crate) limits: Limits,
@@ -27,7 +27,7 @@ impl Default for Config {
             bootstrap: Vec::new(),
             client_id: "kwal".to_owned(),
             connect: Arc::new(Tcp::default()),
-            way: String::new(),
+            route: String::new(),
             sasl: None,
             deadlines: Deadlines::default(),
             limits: Limits::default(),
@@ -37,28 +37,59 @@ impl Default for Config {
     }
 }
 
-/// How long things may take. Every call of the client ends within its deadline, one way or the other.
+impl Config {
+    /// Rejects settings with which nothing could succeed.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        let Self { deadlines, limits, retry, .. } = self;
+        let zero_times = [
+            ("Deadlines::operation", deadlines.operation),
+            ("Deadlines::request", deadlines.request),
+            ("Deadlines::connect", deadlines.connect),
+            // Without a pause, a call would retry as fast as the machine can until its deadline.
+            ("RetryPolicy::initial", retry.initial),
+            ("RetryPolicy::max", retry.max),
+        ]
+        .map(|(name, time)| (name, time.is_zero()));
+        let zero_sizes = [
+            ("Limits::batch", limits.batch),
+            ("Limits::frame", limits.frame),
+            ("Limits::decompressed", limits.decompressed),
+            ("Limits::memory", limits.memory),
+            ("Limits::max_connections_per_broker", limits.max_connections_per_broker),
+        ]
+        .map(|(name, size)| (name, size == 0));
+        match zero_times.into_iter().chain(zero_sizes).find(|(_, is_zero)| *is_zero) {
+            Some((name, _)) => Err(Error::invalid_input(format!("{name} is zero"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How long calls may take. Every call of the client ends within its deadline, with a result or an error.
 ///
 /// ```
 /// use std::time::Duration;
 /// use kwal_client::Deadlines;
 ///
-/// let patient = Deadlines { operation: Duration::from_secs(300), ..Deadlines::default() };
+/// let patient = Deadlines::default().operation(Duration::from_secs(300));
 /// assert_eq!(patient.request, Duration::from_secs(10));
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Deadlines {
-    /// A whole call with all that it retries, from its start to its result. Default 60 s.
+    /// Time limit of a whole call with all its retries. Default 60 s.
     pub operation: Duration,
-    /// One request, from its last byte written, and what is ahead of it on the connection answered, to its answer; what the
-    /// broker itself waits for replicas is a little shorter, and the wait of a long poll comes on top. The time stands
-    /// still while the broker throttles the connection. Default 10 s.
+    /// Time limit of one request.
+    ///
+    /// It starts when the request has been written and every earlier request on the connection has been answered, and is
+    /// paused while the broker throttles. The time that a broker waits for replicas is a little shorter; the wait of a long
+    /// poll is added. Default 10 s.
     pub request: Duration,
-    /// Making a connection: something to authenticate with, name, proxy, stream, TLS, versions, authentication. Default
-    /// 10 s.
+    /// Time limit for opening a connection: credentials, name resolution, proxy, stream, TLS, versions, authentication.
+    /// Default 10 s.
     pub connect: Duration,
-    /// How long a topic or partition that the brokers do not know is asked for again: right after it was made, not all of
-    /// them know it. Default 5 s.
+    /// How long a call retries while no broker knows its topic or partition: right after a topic is created, not all of them
+    /// do. Default 5 s.
     pub unknown_topic: Duration,
 }
 
@@ -73,32 +104,111 @@ impl Default for Deadlines {
     }
 }
 
-/// How much memory things may take. Lengths are held against these before anything is reserved.
+/// How much memory and how many connections a client may use. Lengths are checked against these before memory is reserved.
 ///
 /// What kwal writes with its defaults, it reads with its defaults.
+///
+/// ```
+/// use kwal_client::Limits;
+///
+/// let small = Limits::default().memory(8 << 20).max_connections_per_broker(2);
+/// assert_eq!(small.batch, 16 << 20);
+/// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Limits {
-    /// The largest record batch to be appended, in bytes, before compression and after. Topics have a limit of their own,
+    /// The largest record batch to append, in bytes, before compression and after. Topics have a limit of their own,
     /// `max.message.bytes`, 1 MiB unless set. Default 16 MiB.
     pub batch: usize,
     /// The largest response frame, in bytes. Default 128 MiB.
     pub frame: usize,
-    /// The largest record batch that is read, in bytes after decompression. Default 128 MiB.
+    /// The largest record batch to read, in bytes after decompression. Default 128 MiB.
     pub decompressed: usize,
-    /// What all appends of a client that are waiting or under way may hold, in bytes. Further ones wait. Default 256 MiB.
-    pub appends: usize,
-    /// How many connections to one broker the partition clients share for appends, and as many again for reads; there is one
-    /// more for all that is short. Default 16.
+    /// The memory budget: what all appends of a client may hold, from before they are encoded until they are acknowledged, in
+    /// bytes. Further ones wait. Default 256 MiB.
+    pub memory: usize,
+    /// How many connections to one broker the partition clients share for appends, and as many again for fetches. One more
+    /// serves short requests. Default 16.
     ///
     /// A broker works on one request of a connection at a time, also while an append waits for its replicas or a fetch for
-    /// records. Up to so many partition clients whose leader is the same broker have a connection of their own for appends,
-    /// and one for reads from their first one on; further ones join where the fewest are. A connection that no partition
-    /// client is on any more is closed.
-    pub lanes: usize,
+    /// records. Up to this many partition clients with the same leader have connections of their own; further ones share the
+    /// least used ones. A connection that no partition client uses any more is closed.
+    pub max_connections_per_broker: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batch: 16 << 20, frame: 128 << 20, decompressed: 128 << 20, appends: 256 << 20, lanes: 16 }
+        Self {
+            batch: 16 << 20,
+            frame: 128 << 20,
+            decompressed: 128 << 20,
+            memory: 256 << 20,
+            max_connections_per_broker: 16,
+        }
+    }
+}
+
+/// How long to pause between attempts.
+///
+/// Each pause is up to twice the one before, from `initial` to `max`, and is shortened by a random part of up to half, so that
+/// clients do not retry in step. The deadline of the operation ends the retries, not a count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct RetryPolicy {
+    /// The first pause. Default 50 ms.
+    pub initial: Duration,
+    /// The longest pause. Default 1 s.
+    pub max: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { initial: Duration::from_millis(50), max: Duration::from_secs(1) }
+    }
+}
+
+/// A setter for each field, since the structs are `#[non_exhaustive]`.
+macro_rules! setters {
+    ($name:ident { $($field:ident: $ty:ty),* $(,)? }) => {
+        impl $name { $(
+            #[doc = concat!("Sets [`", stringify!($field), "`](Self#structfield.", stringify!($field), ").")]
+            #[must_use]
+            pub fn $field(mut self, $field: $ty) -> Self {
+                self.$field = $field;
+                self
+            }
+        )* }
+    };
+}
+
+setters!(Deadlines { operation: Duration, request: Duration, connect: Duration, unknown_topic: Duration });
+setters!(Limits {
+    batch: usize,
+    frame: usize,
+    decompressed: usize,
+    memory: usize,
+    max_connections_per_broker: usize,
+});
+setters!(RetryPolicy { initial: Duration, max: Duration });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_zero_are_rejected() {
+        let reason = |config: Config| config.validate().map_err(|error| error.to_string());
+        let with = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            reason(config)
+        };
+        assert_eq!(with(|_| {}), Ok(()));
+        assert_eq!(with(|config| config.deadlines.unknown_topic = Duration::ZERO), Ok(()));
+        let zero = |name: &str| Err(format!("{name} is zero"));
+        assert_eq!(with(|config| config.deadlines.request = Duration::ZERO), zero("Deadlines::request"));
+        assert_eq!(with(|config| config.retry.initial = Duration::ZERO), zero("RetryPolicy::initial"));
+        assert_eq!(with(|config| config.retry.max = Duration::ZERO), zero("RetryPolicy::max"));
+        assert_eq!(with(|config| config.limits.memory = 0), zero("Limits::memory"));
     }
 }

@@ -15,32 +15,40 @@
 //! Requests are encoded and replies decoded on the caller's task; a driver task moves bytes only. One loop retries, one table
 //! says what an error code means for an API ([`kwal_protocol::error_code`]), one deadline ends it.
 
-mod attempts;
-mod audit;
+mod builder;
 mod client;
 mod cluster;
 mod config;
+mod connection;
 mod controller;
-mod driver;
 pub mod error;
-mod lanes;
+mod memory;
 mod metadata;
 mod partition;
+mod pool;
+mod producer;
+mod producer_id;
+mod random;
 pub mod record;
-mod renewal;
-mod retry;
+mod request;
+mod routing;
 pub mod sasl;
-mod speak;
+mod validate;
+mod versions;
 
-pub use audit::{Finding, Severity};
-pub use client::{Client, ClientBuilder, Topic};
-pub use config::{Deadlines, Limits};
-pub use controller::{
-    AlterTopicConfigs, BrokerDescription, ClusterDescription, ConfigSource, ConfigSynonym, ConfigValue,
-    ControllerClient, CreatePartitions, CreateTopic, CreatedTopic, DescribeTopicConfigs, EnsureTopic,
-    EnsuredTopic, TopicDifference,
+pub use self::{
+    builder::ClientBuilder,
+    client::{Client, ListTopics, Topic},
+    config::{Deadlines, Limits, RetryPolicy},
+    controller::{
+        AlterTopicConfigs, Audit, BrokerDescription, ClusterDescription, ConfigSource, ConfigSynonym,
+        ConfigValue, ControllerClient, CreatePartitions, CreateTopic, CreatedTopic, DeleteTopic,
+        DescribeCluster, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, Finding,
+        Severity, TopicDifference,
+    },
+    partition::{
+        DeleteBefore, DeleteRecords, EpochEndOffset, Fetch, Fetched, FetchedRecords, GetOffset, OffsetAt,
+        OffsetForLeaderEpoch, OpenPartition, PartitionClient, Produce,
+    },
+    producer::Produced,
 };
-pub use partition::{
-    DeleteBefore, EpochEnd, Fetch, Fetched, OffsetAt, OpenPartition, PartitionClient, Produced,
-};
-pub use retry::RetryPolicy;

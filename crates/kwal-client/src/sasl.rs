@@ -1,25 +1,25 @@
-//! Who a client is, and how it proves that to brokers.
+//! Authentication: who the client is, and how it proves that to brokers.
 //!
 //! ```
 //! use kwal_client::{ClientBuilder, sasl::{Sasl, Token}};
 //!
 //! # fn token_from_the_identity_provider() -> Result<String, std::io::Error> { Ok("token".to_owned()) }
-//! let builder = ClientBuilder::new(vec!["kafka-1:9093".to_owned()]);
+//! let builder = ClientBuilder::new(["kafka-1:9093"]);
 //!
-//! // Proves that both sides know the password, and tells it to nobody.
+//! // Proves that both sides know the password, without sending it.
 //! let scram = builder.clone().sasl(Sasl::scram_sha_512("alice", "secret"));
 //!
-//! // Tells the password: only over an encrypted connection, unless that is allowed by name.
+//! // Sends the password: only over encrypted connections, unless explicitly allowed.
 //! let plain = builder.clone().sasl(Sasl::plain("alice", "secret"));
 //!
-//! // Tells a token, which is fetched for each connection and each renewal of a session.
+//! // Sends a token, which is fetched for each connection and each reauthentication.
 //! let bearer = builder.sasl(Sasl::oauth_bearer(async || {
 //!     Ok::<_, std::io::Error>(Token::new(token_from_the_identity_provider()?))
 //! }));
 //! # assert!(!format!("{scram:?}{plain:?}{bearer:?}").contains("secret"));
 //! ```
 //! Brokers may end a session after a time (`connections.max.reauth.ms`), and do so when a token expires. The client
-//! authenticates again before that, on the same connection (KIP-368); calls notice nothing of it.
+//! authenticates again before that, on the same connection (KIP-368), without disturbing calls.
 
 use std::{error::Error as StdError, fmt, future::Future, sync::Arc, time::Duration};
 
@@ -27,11 +27,11 @@ use kwal_protocol::sasl::{Mechanism, OAuthBearer, Plain, SaslError, Scram};
 use kwal_transport::BoxFuture;
 use tokio::time::{Instant, timeout};
 
-use crate::error::{At, Error};
+use crate::error::{Error, ErrorKind, Source};
 
-/// Who a client is: for [`ClientBuilder::sasl`](crate::ClientBuilder::sasl). Cloning is cheap.
+/// The mechanism and credentials of a client, for [`ClientBuilder::sasl`](crate::ClientBuilder::sasl). Cloning is cheap.
 ///
-/// `Debug` tells who, and no secret.
+/// `Debug` prints the user and no secret.
 #[derive(Clone, Debug)]
 pub struct Sasl {
     authenticate: Arc<dyn Authenticate>,
@@ -39,33 +39,33 @@ pub struct Sasl {
 }
 
 impl Sasl {
-    /// PLAIN (RFC 4616): tells user and password as they are.
+    /// PLAIN (RFC 4616): sends user and password in clear text.
     pub fn plain(user: impl Into<String>, password: impl Into<String>) -> Self {
         Self::new(Password { kind: Kind::Plain, user: user.into(), password: password.into() })
     }
 
-    /// SCRAM-SHA-256 (RFC 5802, RFC 7677): proves to each other that both sides know the password.
+    /// SCRAM-SHA-256 (RFC 5802, RFC 7677): both sides prove that they know the password.
     ///
-    /// User and password are taken as they are, in UTF-8, as Kafka does; see [`kwal_protocol::sasl::Scram`]. What the broker
-    /// wants to be computed for it (up to a million hashes) is, on a thread of tokio's for work that blocks.
+    /// User and password are used as they are, in UTF-8, as Kafka does; see [`kwal_protocol::sasl::Scram`]. The hashes that the
+    /// broker requests (up to a million) are computed on one of tokio's blocking threads.
     pub fn scram_sha_256(user: impl Into<String>, password: impl Into<String>) -> Self {
         Self::new(Password { kind: Kind::ScramSha256, user: user.into(), password: password.into() })
     }
 
-    /// SCRAM-SHA-512, the same otherwise as [`scram_sha_256`](Self::scram_sha_256).
+    /// SCRAM-SHA-512, otherwise the same as [`scram_sha_256`](Self::scram_sha_256).
     pub fn scram_sha_512(user: impl Into<String>, password: impl Into<String>) -> Self {
         Self::new(Password { kind: Kind::ScramSha512, user: user.into(), password: password.into() })
     }
 
-    /// OAUTHBEARER (RFC 7628, KIP-255): tells a token.
+    /// OAUTHBEARER (RFC 7628, KIP-255): sends a token.
     ///
-    /// `fetch` gets one. It is called before a connection is opened, and before a session is renewed, while calls go on;
-    /// never twice at the same time. A token that says [for how long it is good](Token::expires_in) is used for other
-    /// connections too during the first half of that time, unless a broker refuses it; others are fetched each time.
+    /// `fetch` returns a token. It is called before a connection is opened and before reauthentication, while calls continue;
+    /// never twice at the same time. A token with a [lifetime](Token::expires_in) is used for other connections as well during
+    /// the first half of its lifetime, unless a broker rejects it. Other tokens are fetched each time.
     ///
-    /// It has [`Deadlines::connect`](crate::Deadlines::connect) for it. If it fails, or takes longer, the call that needs the
-    /// connection tries again until its own deadline and then fails with [`Error::Credentials`]: who gives out tokens may be
-    /// back in a moment. A session whose renewal it is for goes on meanwhile, for as long as it is good.
+    /// `fetch` may take [`Deadlines::connect`](crate::Deadlines::connect). If it fails or takes longer, the call that needs the
+    /// connection retries until its own deadline and then fails with [`ErrorKind::CredentialsUnavailable`], since the issuer
+    /// may be back in a moment. During reauthentication the session continues as long as it is valid.
     pub fn oauth_bearer<Fut, E>(fetch: impl Fn() -> Fut + Send + Sync + 'static) -> Self
     where
         Fut: Future<Output = Result<Token, E>> + Send + 'static,
@@ -75,53 +75,55 @@ impl Sasl {
             let token = fetch();
             Box::pin(async { token.await.map_err(Into::into) })
         };
-        Self::new(Bearer { fetch: Box::new(fetch), kept: tokio::sync::Mutex::default() })
+        Self::new(Bearer { fetch: Box::new(fetch), cached: tokio::sync::Mutex::default() })
     }
 
-    /// Any other mechanism.
+    /// Any other mechanism, or another source of credentials.
     pub fn new(authenticate: impl Authenticate) -> Self {
         Self { authenticate: Arc::new(authenticate), unencrypted: false }
     }
 
-    /// Lets the secret out over connections that are not encrypted, where everybody on the way can read it: password or token
-    /// then belong to them too. For tests, and for networks that are encrypted below.
+    /// Allows to send the secret over unencrypted connections, where everybody on the path can read it. For tests, and for
+    /// networks that are encrypted on a lower layer.
     ///
-    /// Without this, PLAIN and OAUTHBEARER on such a connection are [`Error::Unencrypted`], before anything is sent. SCRAM
-    /// needs it not.
+    /// Without this, PLAIN and OAUTHBEARER on such a connection fail with [`ErrorKind::EncryptionRequired`] before anything is
+    /// sent. SCRAM does not need it.
     #[must_use]
     pub fn danger_send_unencrypted(mut self) -> Self {
         self.unencrypted = true;
         self
     }
 
-    /// Begins an authentication, within `limit`.
-    pub(crate) async fn begin(&self, limit: Duration) -> Result<Box<dyn Mechanism>, Unready> {
+    /// Begins an authentication, within `limit`. Its errors have no context yet.
+    pub(crate) async fn begin(&self, limit: Duration) -> Result<Box<dyn Mechanism>, Error> {
         let made = timeout(limit, self.authenticate.mechanism()).await;
         let error = match made {
             Ok(Ok(mechanism)) => return Ok(mechanism),
             Ok(Err(error)) => error,
-            Err(_) => TookTooLong(limit).into(),
+            Err(_) => TimedOut(limit).into(),
         };
         Err(match error.downcast::<SaslError>() {
-            Ok(error) => Unready::Invalid(*error),
-            Err(error) => Unready::Failed(Arc::from(error)),
+            Ok(error) => Error::invalid_input(format!("credentials: {error}")),
+            Err(error) => {
+                Error::new(ErrorKind::CredentialsUnavailable).with_source(Source::Credentials(Arc::from(error)))
+            }
         })
     }
 
-    /// Whether it may go over a stream.
+    /// Whether it may be used over a stream.
     pub(crate) fn may_use(&self, is_encrypted: bool) -> bool {
-        is_encrypted || self.unencrypted || !self.authenticate.tells_secrets()
+        is_encrypted || self.unencrypted || !self.authenticate.requires_encryption()
     }
 
-    /// A broker has refused what was begun last.
-    pub(crate) fn refused(&self) {
-        self.authenticate.refused();
+    /// Reports that a broker rejected the last authentication.
+    pub(crate) fn rejected(&self) {
+        self.authenticate.rejected();
     }
 }
 
-/// Begins authentications: for a mechanism, or a source of credentials, that [`Sasl`] does not have.
+/// A mechanism, or a source of credentials, that [`Sasl`] does not have.
 ///
-/// `Debug` must not tell secrets.
+/// `Debug` must not print secrets.
 ///
 /// ```
 /// use std::error::Error;
@@ -130,7 +132,7 @@ impl Sasl {
 /// use kwal_protocol::sasl::{Mechanism, Plain};
 /// use kwal_transport::BoxFuture;
 ///
-/// /// PLAIN with a password that lies in a file, which may change.
+/// /// PLAIN with a password from a file, which may change.
 /// #[derive(Debug)]
 /// struct PasswordFile(std::path::PathBuf);
 ///
@@ -142,7 +144,7 @@ impl Sasl {
 ///         })
 ///     }
 ///
-///     fn tells_secrets(&self) -> bool {
+///     fn requires_encryption(&self) -> bool {
 ///         true
 ///     }
 /// }
@@ -151,24 +153,23 @@ impl Sasl {
 /// # let _ = sasl;
 /// ```
 pub trait Authenticate: fmt::Debug + Send + Sync + 'static {
-    /// A fresh exchange: for each connection before it is opened, and for each renewal of a session before it begins. Several
-    /// may be asked for at the same time. The future is dropped when [`Deadlines::connect`](crate::Deadlines::connect) is
-    /// over.
+    /// Returns a fresh exchange: before each connection is opened, and before each reauthentication. Several may be requested
+    /// at the same time. The future is dropped after [`Deadlines::connect`](crate::Deadlines::connect).
     ///
     /// # Errors
-    /// A [`SaslError`] says that what was given cannot be used, and ends the call as [`Error::InvalidInput`]; any other error
-    /// may be over in a moment, and is tried again until the call's deadline: [`Error::Credentials`].
-    #[allow(clippy::type_complexity, reason = "another name for it would tell less")]
+    /// A [`SaslError`] means that the credentials cannot be used, and ends the call with [`ErrorKind::InvalidInput`]. After any
+    /// other error the call retries until its deadline: [`ErrorKind::CredentialsUnavailable`].
+    #[allow(clippy::type_complexity, reason = "an alias would hide more than it shows")]
     fn mechanism(&self) -> BoxFuture<'_, Result<Box<dyn Mechanism>, Box<dyn StdError + Send + Sync>>>;
 
-    /// Whether who reads along learns the secret, so that it needs an encrypted connection.
-    fn tells_secrets(&self) -> bool;
+    /// Whether the exchange exposes the secret, so that it needs an encrypted connection.
+    fn requires_encryption(&self) -> bool;
 
-    /// A broker did not accept what the last exchange brought: what is kept of it should not be used again.
-    fn refused(&self) {}
+    /// Called when a broker rejected the last exchange: cached credentials should not be used again.
+    fn rejected(&self) {}
 }
 
-/// A token for [`Sasl::oauth_bearer`]. `Debug` does not tell it.
+/// A token for [`Sasl::oauth_bearer`]. `Debug` does not print it.
 #[derive(Clone)]
 pub struct Token {
     token: String,
@@ -178,7 +179,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// A token as the authorization server gave it out.
+    /// A token as the authorization server issued it.
     pub fn new(token: impl Into<String>) -> Self {
         Self { token: token.into(), authorize_as: None, extensions: Vec::new(), expires_in: None }
     }
@@ -190,14 +191,14 @@ impl Token {
         self
     }
 
-    /// Asks to act as somebody; Kafka accepts nobody but the token's principal.
+    /// Asks to act as another identity. Kafka accepts only the token's principal.
     #[must_use]
     pub fn authorize_as(mut self, name: impl Into<String>) -> Self {
         self.authorize_as = Some(name.into());
         self
     }
 
-    /// For how long it is good from now (`expires_in` of RFC 6749). Default: not known, so it is used once.
+    /// Sets its lifetime from now on (`expires_in` of RFC 6749). Default: unknown, so it is used once.
     #[must_use]
     pub fn expires_in(mut self, time: Duration) -> Self {
         self.expires_in = Some(time);
@@ -219,33 +220,6 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").field("expires_in", &self.expires_in).finish_non_exhaustive()
-    }
-}
-
-/// Why there is nothing to authenticate with.
-#[derive(Debug)]
-pub(crate) enum Unready {
-    /// What was given cannot be used.
-    Invalid(SaslError),
-    /// It could not be had, for now.
-    Failed(Arc<dyn StdError + Send + Sync>),
-}
-
-impl Unready {
-    pub(crate) fn into_error(self, at: Box<At>) -> Error {
-        match self {
-            Self::Invalid(error) => Error::InvalidInput(format!("to authenticate with: {error}")),
-            Self::Failed(source) => Error::Credentials { at, source },
-        }
-    }
-}
-
-impl fmt::Display for Unready {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid(error) => error.fmt(f),
-            Self::Failed(error) => error.fmt(f),
-        }
     }
 }
 
@@ -275,7 +249,7 @@ impl Authenticate for Password {
         })
     }
 
-    fn tells_secrets(&self) -> bool {
+    fn requires_encryption(&self) -> bool {
         matches!(self.kind, Kind::Plain)
     }
 }
@@ -287,23 +261,23 @@ impl fmt::Debug for Password {
     }
 }
 
-/// What cannot be guessed: of the operating system, also for a client with a seed.
+/// Unpredictable bytes: from the operating system, also for a client with a seed.
 fn random() -> Result<[u8; 24], getrandom::Error> {
     let mut random = [0; 24];
     getrandom::fill(&mut random)?;
     Ok(random)
 }
 
-/// Tokens, and where they come from.
+/// Tokens and their source.
 struct Bearer {
-    #[allow(clippy::type_complexity, reason = "another name for it would tell less")]
+    #[allow(clippy::type_complexity, reason = "an alias would hide more than it shows")]
     fetch: Box<dyn Fn() -> BoxFuture<'static, Result<Token, Box<dyn StdError + Send + Sync>>> + Send + Sync>,
-    /// Held while one is fetched.
-    kept: tokio::sync::Mutex<Option<Kept>>,
+    /// Locked while a token is fetched.
+    cached: tokio::sync::Mutex<Option<Cached>>,
 }
 
 /// A token that is used again until then.
-struct Kept {
+struct Cached {
     token: Token,
     until: Instant,
 }
@@ -311,25 +285,25 @@ struct Kept {
 impl Authenticate for Bearer {
     fn mechanism(&self) -> BoxFuture<'_, Result<Box<dyn Mechanism>, Box<dyn StdError + Send + Sync>>> {
         Box::pin(async {
-            let mut kept = self.kept.lock().await;
-            if let Some(Kept { token, .. }) = kept.as_ref().filter(|kept| Instant::now() < kept.until) {
+            let mut cached = self.cached.lock().await;
+            if let Some(Cached { token, .. }) = cached.as_ref().filter(|cached| Instant::now() < cached.until) {
                 return Ok(token.mechanism()?);
             }
             let token = (self.fetch)().await?;
             let mechanism = token.mechanism()?;
-            *kept = token.expires_in.map(|time| Kept { token, until: Instant::now() + time / 2 });
+            *cached = token.expires_in.map(|time| Cached { token, until: Instant::now() + time / 2 });
             Ok(mechanism)
         })
     }
 
-    fn tells_secrets(&self) -> bool {
+    fn requires_encryption(&self) -> bool {
         true
     }
 
-    fn refused(&self) {
-        // If it is held, another one is on its way.
-        if let Ok(mut kept) = self.kept.try_lock() {
-            *kept = None;
+    fn rejected(&self) {
+        // If it is locked, another token is being fetched.
+        if let Ok(mut cached) = self.cached.try_lock() {
+            *cached = None;
         }
     }
 }
@@ -340,14 +314,14 @@ impl fmt::Debug for Bearer {
     }
 }
 
-/// Nothing to authenticate with was there in time.
+/// Credentials that were not there in time.
 #[derive(Debug)]
-struct TookTooLong(Duration);
+struct TimedOut(Duration);
 
-impl fmt::Display for TookTooLong {
+impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it was not there within {:?}", self.0)
+        write!(f, "not available within {:?}", self.0)
     }
 }
 
-impl StdError for TookTooLong {}
+impl StdError for TimedOut {}

@@ -1,66 +1,70 @@
-//! The settings of topics and brokers: asking for them and altering them.
+//! DescribeConfigs and IncrementalAlterConfigs: the configs of topics and brokers.
 
-use std::{collections::BTreeMap, fmt, future::IntoFuture};
+use std::{collections::BTreeMap, fmt};
 
 use kwal_protocol::messages::{
-    AlterConfigsResource, AlterableConfig, DescribeConfigsRequest, DescribeConfigsResource, DescribedConfig,
-    IncrementalAlterConfigsRequest,
+    AlterConfigsResource, AlterableConfig, DescribeConfigsRequest, DescribeConfigsResource,
+    DescribeConfigsResponse, DescribedConfig, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
 };
-use kwal_transport::BoxFuture;
-use tokio::time::Instant;
 
-use super::{ControllerClient, Question, Whom, check_configs};
-use crate::{client::check_topic, cluster::Place, error::Error};
+use super::ControllerClient;
+use crate::{
+    error::Error,
+    request::request,
+    routing::{Deadline, Operation, Rejection, Route, Target},
+    validate,
+};
 
-/// A setting as it holds, and where it comes from.
+/// The value of a config in force, and where it comes from.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ConfigValue {
-    /// The value; `None` where there is none, or it is kept secret.
+    /// The value; `None` if there is none or it is sensitive.
     pub value: Option<String>,
-    /// Who says so.
+    /// Where it is set.
     pub source: ConfigSource,
-    /// Whether it cannot be altered while the broker runs.
+    /// Whether it cannot be changed while the broker runs.
     pub is_read_only: bool,
-    /// Whether it is kept secret.
+    /// Whether brokers keep it secret.
     pub is_sensitive: bool,
-    /// All values that it has somewhere, the one that holds first: what remains when that is deleted.
+    /// All values that are set somewhere, in precedence order: what applies after the first one is deleted.
     pub synonyms: Vec<ConfigSynonym>,
-    pub(crate) kind: ConfigKind,
+    pub(super) kind: ConfigKind,
 }
 
-/// A value that a setting has somewhere, whether it holds or another one precedes it.
+/// A value that is set for a config somewhere, in force or overridden.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ConfigSynonym {
-    /// What the setting is called there: `log.retention.ms` of a broker is `retention.ms` of a topic.
+    /// The name of the config there: `log.retention.ms` of a broker is `retention.ms` of a topic.
     pub name: String,
-    /// The value; `None` where it is kept secret.
+    /// The value; `None` if it is sensitive.
     pub value: Option<String>,
-    /// Where that is.
+    /// Where it is set.
     pub source: ConfigSource,
 }
 
-/// Where the value of a setting comes from (KIP-226).
+/// Where the value of a config comes from (KIP-226).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ConfigSource {
     /// Set for the topic itself.
     Topic,
-    /// Set for this broker while it ran.
+    /// Set dynamically for this broker.
     DynamicBroker,
-    /// Set for all brokers while they ran.
+    /// Set dynamically for all brokers.
     DynamicDefaultBroker,
-    /// Set in the broker's file, `server.properties`.
+    /// Set in the broker's `server.properties`.
     StaticBroker,
     /// Kafka's default.
     Default,
-    /// Something else, by its number in the protocol; −1 if the broker is too old to tell.
+    /// Another source, by its number in the protocol; −1 if the broker is too old to report it.
     Other(i8),
 }
 
 impl ConfigSource {
-    fn from_told(source: i8) -> Self {
+    fn from_wire(source: i8) -> Self {
         match source {
             1 => Self::Topic,
             2 => Self::DynamicBroker,
@@ -79,25 +83,25 @@ impl fmt::Display for ConfigSource {
             Self::DynamicBroker | Self::StaticBroker => f.write_str("set for the broker"),
             Self::DynamicDefaultBroker => f.write_str("set for all brokers"),
             Self::Default => f.write_str("the default"),
-            Self::Other(-1) => f.write_str("of unknown origin"),
-            Self::Other(source) => write!(f, "of source {source}"),
+            Self::Other(-1) => f.write_str("unknown source"),
+            Self::Other(source) => write!(f, "source {source}"),
         }
     }
 }
 
-/// How values are compared.
+/// The type of a value: how values are compared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum ConfigKind {
+pub(super) enum ConfigKind {
     Bool,
     Number,
     List,
-    /// Or not told.
+    /// Or unknown.
     Text,
 }
 
 impl ConfigKind {
     /// Whether two values mean the same.
-    pub(crate) fn same(self, one: &str, other: &str) -> bool {
+    pub(super) fn same(self, one: &str, other: &str) -> bool {
         let (one, other) = (one.trim(), other.trim());
         let number = |text: &str| text.parse::<f64>().ok();
         let list = |text: &str| {
@@ -120,16 +124,13 @@ impl ConfigKind {
     }
 }
 
-/// What settings belong to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Resource<'a> {
-    Topic(&'a str),
-    Broker(i32),
-}
+/// The resource types of `DescribeConfigsRequest.json`.
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
 
 impl ControllerClient {
-    /// Asks for the settings of a topic, by name, those of the brokers and the defaults included. Await it, or say first
-    /// which ones.
+    /// Describes the configs of a topic by name, including those of the brokers and the defaults. Await it, or choose some
+    /// first.
     ///
     /// ```no_run
     /// # async fn look(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
@@ -140,12 +141,12 @@ impl ControllerClient {
     /// # }
     /// ```
     pub fn describe_topic_configs(&self, topic: impl Into<String>) -> DescribeTopicConfigs<'_> {
-        DescribeTopicConfigs { controller: self, topic: topic.into(), names: None }
+        DescribeTopicConfigs { controller: self, topic: topic.into(), names: None, deadline: None }
     }
 
-    /// Alters some settings of a topic and leaves the others as they are (KIP-339; Kafka 2.3). Say which, then await it.
+    /// Changes some configs of a topic and leaves the others as they are (KIP-339; Kafka 2.3). Choose which, then await it.
     ///
-    /// Either all are altered or none. Brokers hear of it a moment later, and then go by it.
+    /// Either all are changed or none. Brokers apply the change a moment later.
     ///
     /// ```no_run
     /// # async fn alter(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
@@ -154,164 +155,182 @@ impl ControllerClient {
     /// # }
     /// ```
     pub fn alter_topic_configs(&self, topic: impl Into<String>) -> AlterTopicConfigs<'_> {
-        AlterTopicConfigs { controller: self, topic: topic.into(), changes: Vec::new(), validate_only: false }
+        AlterTopicConfigs {
+            controller: self,
+            topic: topic.into(),
+            changes: Vec::new(),
+            validate_only: false,
+            deadline: None,
+        }
     }
 
-    /// The settings of a topic, or of a broker, which only that broker itself tells.
-    pub(crate) async fn configs(
+    /// Describes the configs of a topic.
+    pub(super) async fn topic_configs(
         &self,
-        resource: Resource<'_>,
+        topic: &str,
         names: Option<&[String]>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<BTreeMap<String, ConfigValue>, Error> {
-        let (place, whom, resource_type, resource_name) = match resource {
-            Resource::Topic(name) => {
-                let place = Place { topic: Some(name), partition: None };
-                (place, Whom::Any, TOPIC, name.to_owned())
-            }
-            Resource::Broker(id) => (Place::default(), Whom::Broker(id), BROKER, id.to_string()),
-        };
-        let request = DescribeConfigsRequest {
-            resources: vec![DescribeConfigsResource {
-                resource_type,
-                resource_name,
-                configuration_keys: names.map(<[String]>::to_vec),
-            }],
-            include_synonyms: true,
-            include_documentation: false,
-        };
-        let question = Question { place, whom, deadline, wait: None };
-        let asked = self.ask(
-            question,
-            |_| request.clone(),
-            |response| {
-                let result = response.results.pop()?;
-                let configs = result.configs.into_iter().map(told).collect();
-                Some((result.error_code, result.error_message, configs))
-            },
-        );
-        Ok(asked.await?)
+        let describe = Describe { resource_type: TOPIC, resource_name: topic.to_owned(), names };
+        Ok(self.call_topic(Target::Any, topic, &describe, deadline).await?)
+    }
+
+    /// Describes the configs of a broker, which only that broker itself can.
+    pub(super) async fn broker_configs(
+        &self,
+        broker: i32,
+        names: &[String],
+        deadline: Deadline,
+    ) -> Result<BTreeMap<String, ConfigValue>, Error> {
+        let describe =
+            Describe { resource_type: BROKER, resource_name: broker.to_string(), names: Some(names) };
+        Ok(self.call_cluster(Target::Broker(broker), &describe, deadline).await?)
     }
 }
 
-/// What a resource is.
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+#[derive(Debug)]
+struct Describe<'a> {
+    resource_type: i8,
+    resource_name: String,
+    names: Option<&'a [String]>,
+}
 
-fn told(told: DescribedConfig) -> (String, ConfigValue) {
-    let synonyms = told.synonyms.into_iter().map(|synonym| ConfigSynonym {
+impl Operation for Describe<'_> {
+    type Request = DescribeConfigsRequest;
+    type Output = BTreeMap<String, ConfigValue>;
+
+    fn request(&self, _route: &Route<'_>) -> DescribeConfigsRequest {
+        DescribeConfigsRequest {
+            resources: vec![DescribeConfigsResource {
+                resource_type: self.resource_type,
+                resource_name: self.resource_name.clone(),
+                configuration_keys: self.names.map(<[String]>::to_vec),
+            }],
+            include_synonyms: true,
+            include_documentation: false,
+        }
+    }
+
+    fn response(
+        &self,
+        _route: &Route<'_>,
+        mut response: DescribeConfigsResponse,
+    ) -> Result<BTreeMap<String, ConfigValue>, Rejection> {
+        let result = response.results.pop().ok_or(Rejection::Missing)?;
+        Rejection::check_with(result.error_code, result.error_message)?;
+        Ok(result.configs.into_iter().map(config).collect())
+    }
+}
+
+fn config(config: DescribedConfig) -> (String, ConfigValue) {
+    let synonyms = config.synonyms.into_iter().map(|synonym| ConfigSynonym {
         name: synonym.name,
         value: synonym.value,
-        source: ConfigSource::from_told(synonym.source),
+        source: ConfigSource::from_wire(synonym.source),
     });
     let value = ConfigValue {
-        value: told.value,
-        source: ConfigSource::from_told(told.config_source),
-        is_read_only: told.read_only,
-        is_sensitive: told.is_sensitive,
+        value: config.value,
+        source: ConfigSource::from_wire(config.config_source),
+        is_read_only: config.read_only,
+        is_sensitive: config.is_sensitive,
         synonyms: synonyms.collect(),
-        kind: match told.config_type {
+        kind: match config.config_type {
             1 => ConfigKind::Bool,
             3..=6 => ConfigKind::Number,
             7 => ConfigKind::List,
             _ => ConfigKind::Text,
         },
     };
-    (told.name, value)
+    (config.name, value)
 }
 
-/// A look at the settings of a topic: say which ones, then `.await` it.
-///
-/// # Errors
-/// [`Error::UnknownTopic`] after [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic). [`Error::Broker`] with
-/// `TOPIC_AUTHORIZATION_FAILED` if this client may not see them. [`Error::DeadlineExceeded`].
-///
-/// # Cancellation
-/// Nothing is lost by dropping it.
-#[derive(Debug)]
-#[must_use = "nothing happens until it is awaited"]
-pub struct DescribeTopicConfigs<'a> {
-    controller: &'a ControllerClient,
-    topic: String,
-    names: Option<Vec<String>>,
+request! {
+    /// A description of a topic's configs: choose which, then await it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopic`](crate::error::ErrorKind::UnknownTopic) after
+    /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic). [`ErrorKind::Broker`](crate::error::ErrorKind::Broker)
+    /// with `TOPIC_AUTHORIZATION_FAILED` if this client may not see them.
+    /// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded).
+    ///
+    /// # Cancellation safety
+    /// Cancel safe.
+    pub struct DescribeTopicConfigs<'a> -> BTreeMap<String, ConfigValue> {
+        controller: &'a ControllerClient,
+        topic: String,
+        names: Option<Vec<String>>,
+    }
 }
 
 impl DescribeTopicConfigs<'_> {
-    /// Only these; one that the broker does not know is not among the result. Default: all.
+    /// Sets which configs to describe. One that the broker does not know is not in the result. Default: all.
     pub fn only<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.names = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
     async fn run(self) -> Result<BTreeMap<String, ConfigValue>, Error> {
-        check_topic(&self.topic)?;
-        let deadline = self.controller.deadline();
-        // Brokers take an empty list for a wish to hear all.
+        validate::topic_name(&self.topic)?;
+        // To brokers, an empty list means all.
         if self.names.as_ref().is_some_and(Vec::is_empty) {
-            return Err(Error::InvalidInput("no setting is asked for".to_owned()));
+            return Err(Error::invalid_input("no config is requested"));
         }
-        self.controller.configs(Resource::Topic(&self.topic), self.names.as_deref(), deadline).await
+        let deadline = self.controller.deadline(self.deadline);
+        self.controller.topic_configs(&self.topic, self.names.as_deref(), deadline).await
     }
 }
 
-impl<'a> IntoFuture for DescribeTopicConfigs<'a> {
-    type Output = Result<BTreeMap<String, ConfigValue>, Error>;
-    type IntoFuture = BoxFuture<'a, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
+request! {
+    /// A change of a topic's configs: choose which, then await it.
+    ///
+    /// All changes can be applied twice without harm, so they are sent again after a lost response.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for no change, a config
+    /// without a name and duplicates. [`ErrorKind::UnknownTopic`](crate::error::ErrorKind::UnknownTopic) after
+    /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic). [`ErrorKind::Broker`](crate::error::ErrorKind::Broker),
+    /// with the broker's message, for what the cluster rejects: among others `INVALID_CONFIG`, `POLICY_VIOLATION`,
+    /// `TOPIC_AUTHORIZATION_FAILED`; then nothing is changed.
+    /// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded), with outcome `Unknown`.
+    ///
+    /// # Cancellation safety
+    /// If it is dropped, the configs may be changed or not, all of them.
+    pub struct AlterTopicConfigs<'a> -> () {
+        controller: &'a ControllerClient,
+        topic: String,
+        changes: Vec<AlterableConfig>,
+        validate_only: bool,
     }
 }
 
-/// Changes of settings: say which, then `.await` them.
-///
-/// All of them can be done twice without harm, so a lost answer is no trouble: they are asked for again.
-///
-/// # Errors
-/// [`Error::InvalidInput`], before anything is sent, for no change, a setting without a name and one that is given twice.
-/// [`Error::UnknownTopic`] after [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic). [`Error::Broker`] for what
-/// the cluster refuses, with its words: among others `INVALID_CONFIG`, `POLICY_VIOLATION`, `TOPIC_AUTHORIZATION_FAILED`;
-/// then nothing is altered. [`Error::DeadlineExceeded`], with an [`Error::outcome`] of `Unknown`.
-///
-/// # Cancellation
-/// Dropped, the settings may be altered or not, all of them.
-#[derive(Debug)]
-#[must_use = "nothing happens until it is awaited"]
-pub struct AlterTopicConfigs<'a> {
-    controller: &'a ControllerClient,
-    topic: String,
-    changes: Vec<AlterableConfig>,
-    validate_only: bool,
-}
-
-/// What is done to a setting.
+/// The operations of `IncrementalAlterConfigsRequest.json`.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
 impl AlterTopicConfigs<'_> {
-    /// Gives a setting a value.
+    /// Sets a config.
     pub fn set(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.change(name.into(), SET, Some(value.into()))
     }
 
-    /// Takes the topic's own value from a setting: what the brokers have for it holds again, or the default.
+    /// Deletes the topic's own value of a config, so that the brokers' value or the default applies.
     pub fn delete(self, name: impl Into<String>) -> Self {
         self.change(name.into(), DELETE, None)
     }
 
-    /// Adds to a setting that is a list, such as `cleanup.policy`: one element, or several between commas.
+    /// Appends to a config that is a list, such as `cleanup.policy`: one element, or several separated by commas.
     pub fn append(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.change(name.into(), APPEND, Some(value.into()))
     }
 
-    /// Takes from a setting that is a list: one element, or several between commas.
+    /// Removes from a config that is a list: one element, or several separated by commas.
     pub fn subtract(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.change(name.into(), SUBTRACT, Some(value.into()))
     }
 
-    /// Only checks that the settings could be altered. Default: no.
+    /// Sets whether to only check that the configs could be changed. Default: no.
     pub fn validate_only(mut self, validate_only: bool) -> Self {
         self.validate_only = validate_only;
         self
@@ -323,39 +342,46 @@ impl AlterTopicConfigs<'_> {
     }
 
     async fn run(self) -> Result<(), Error> {
-        check_topic(&self.topic)?;
-        check_configs(self.changes.iter().map(|change| change.name.as_str()))?;
-        if self.changes.is_empty() {
-            return Err(Error::InvalidInput("no setting is to be altered".to_owned()));
+        let Self { controller, topic, changes, validate_only, deadline } = self;
+        validate::topic_name(&topic)?;
+        validate::config_names(changes.iter().map(|change| change.name.as_str()))?;
+        if changes.is_empty() {
+            return Err(Error::invalid_input("no config is to be changed"));
         }
-        let request = IncrementalAlterConfigsRequest {
-            resources: vec![AlterConfigsResource {
-                resource_type: TOPIC,
-                resource_name: self.topic.clone(),
-                configs: self.changes,
-            }],
-            validate_only: self.validate_only,
-        };
-        let place = Place { topic: Some(&self.topic), partition: None };
-        let question = Question::new(self.controller, place, Whom::Controller);
-        let asked = self.controller.ask(
-            question,
-            |_| request.clone(),
-            |response| {
-                let result = response.responses.pop()?;
-                Some((result.error_code, result.error_message, ()))
-            },
-        );
-        Ok(asked.await?)
+        let deadline = controller.deadline(deadline);
+        let alter = Alter { changes, validate_only };
+        Ok(controller.call_topic(Target::Controller, &topic, &alter, deadline).await?)
     }
 }
 
-impl<'a> IntoFuture for AlterTopicConfigs<'a> {
-    type Output = Result<(), Error>;
-    type IntoFuture = BoxFuture<'a, Self::Output>;
+#[derive(Debug)]
+struct Alter {
+    changes: Vec<AlterableConfig>,
+    validate_only: bool,
+}
 
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
+impl Operation for Alter {
+    type Request = IncrementalAlterConfigsRequest;
+    type Output = ();
+
+    fn request(&self, route: &Route<'_>) -> IncrementalAlterConfigsRequest {
+        IncrementalAlterConfigsRequest {
+            resources: vec![AlterConfigsResource {
+                resource_type: TOPIC,
+                resource_name: route.topic.to_owned(),
+                configs: self.changes.clone(),
+            }],
+            validate_only: self.validate_only,
+        }
+    }
+
+    fn response(
+        &self,
+        _route: &Route<'_>,
+        mut response: IncrementalAlterConfigsResponse,
+    ) -> Result<(), Rejection> {
+        let result = response.responses.pop().ok_or(Rejection::Missing)?;
+        Rejection::check_with(result.error_code, result.error_message)
     }
 }
 

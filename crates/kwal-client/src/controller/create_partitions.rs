@@ -1,22 +1,27 @@
-//! Giving a topic more partitions.
+//! CreatePartitions (KIP-195).
 
-use std::{future::IntoFuture, time::Duration};
+use std::time::Duration;
 
 use kwal_protocol::{
     error_code::ErrorCode,
-    messages::{CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic},
+    messages::{
+        CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsResponse,
+        CreatePartitionsTopic,
+    },
 };
-use kwal_transport::BoxFuture;
-use tokio::time::Instant;
 
-use super::{ControllerClient, Question, Refused, Whom, check_assignment};
-use crate::{client::check_topic, cluster::Place, error::Error};
+use super::{BrokerTimeout, ControllerClient};
+use crate::{
+    config::Deadlines,
+    error::Error,
+    request::request,
+    routing::{CallFailed, Deadline, Operation, Rejection, Route, Target},
+    validate,
+};
 
 impl ControllerClient {
-    /// Gives a topic more partitions, so that it has `total` of them (KIP-195). What lies in the others stays where it is;
-    /// there is no way back.
-    ///
-    /// Await it, or set first where they are to be.
+    /// Adds partitions to a topic, so that it has `total` of them. Existing records stay where they are, and partitions cannot
+    /// be removed again.
     ///
     /// ```no_run
     /// # async fn grow(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
@@ -30,122 +35,140 @@ impl ControllerClient {
             topic: topic.into(),
             total,
             assignment: None,
-            timeout: None,
+            timeout: BrokerTimeout::default(),
             validate_only: false,
+            deadline: None,
         }
     }
 }
 
-/// Partitions to be: set where, then `.await` it.
-///
-/// `Ok` says that the topic has that many partitions now. If an answer was lost and the topic turns out to have them, that
-/// is taken for this call's success.
-///
-/// # Errors
-/// [`Error::InvalidInput`], before anything is sent, for a total that is not positive, and for an assignment that no
-/// controller would take. [`Error::Broker`] for what the cluster refuses, with its words: among others
-/// `INVALID_PARTITIONS` if the topic has as many or more, `UNKNOWN_TOPIC_OR_PARTITION`, `INVALID_REPLICA_ASSIGNMENT`.
-/// [`Error::DeadlineExceeded`].
-///
-/// # Cancellation
-/// Dropped, the partitions may be created or not.
-#[derive(Debug)]
-#[must_use = "nothing happens until it is awaited"]
-pub struct CreatePartitions<'a> {
-    controller: &'a ControllerClient,
-    topic: String,
-    total: i32,
-    assignment: Option<Vec<Vec<i32>>>,
-    timeout: Option<Duration>,
-    validate_only: bool,
+request! {
+    /// An addition of partitions: configure it, then await it.
+    ///
+    /// `Ok` means that the topic has that many partitions now. If a response was lost and the topic turns out to have them, the
+    /// call succeeds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for a total that is not
+    /// positive and for an invalid assignment. [`ErrorKind::Broker`](crate::error::ErrorKind::Broker), with the broker's
+    /// message, for what the cluster rejects: among others `INVALID_PARTITIONS` if the topic has as many or more,
+    /// `UNKNOWN_TOPIC_OR_PARTITION`, `INVALID_REPLICA_ASSIGNMENT`.
+    /// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded).
+    ///
+    /// # Cancellation safety
+    /// If it is dropped, the partitions may be created or not.
+    pub struct CreatePartitions<'a> -> () {
+        controller: &'a ControllerClient,
+        topic: String,
+        total: i32,
+        assignment: Option<Vec<Vec<i32>>>,
+        timeout: BrokerTimeout,
+        validate_only: bool,
+    }
 }
 
 impl CreatePartitions<'_> {
-    /// Says which brokers hold each of the *new* partitions, the preferred leader first. Default: the controller decides.
+    /// Sets which brokers hold each of the *new* partitions, the preferred leader first. Default: the controller decides.
     pub fn assignment(mut self, brokers_by_new_partition: Vec<Vec<i32>>) -> Self {
         self.assignment = Some(brokers_by_new_partition);
         self
     }
 
-    /// How long the broker waits until the partitions are there. Default: nine tenths of
-    /// [`Deadlines::request`](crate::Deadlines::request), which is given to the request on top of a longer one.
+    /// Sets how long the broker waits until the partitions are there. Default: nine tenths of
+    /// [`Deadlines::request`](crate::Deadlines::request). A longer one extends the time limit of the request.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.timeout = BrokerTimeout(Some(timeout));
         self
     }
 
-    /// Only checks that the partitions could be created. Default: no.
+    /// Sets whether to only check that the partitions could be created. Default: no.
     pub fn validate_only(mut self, validate_only: bool) -> Self {
         self.validate_only = validate_only;
         self
     }
 
     async fn run(self) -> Result<(), Error> {
-        check_topic(&self.topic)?;
+        validate::topic_name(&self.topic)?;
         if self.total < 1 {
-            return Err(Error::InvalidInput(format!("a topic cannot have {} partitions", self.total)));
+            return Err(Error::invalid_input(format!("a topic cannot have {} partitions", self.total)));
         }
         if let Some(assignment) = &self.assignment {
-            check_assignment(assignment)?;
+            validate::assignment(assignment)?;
         }
-        let deadline = self.controller.deadline();
-        let asked = self.ask(self.total, self.assignment.as_deref(), self.validate_only, deadline).await;
-        let result = match asked {
-            Err(refused) if refused.open && refused.is(ErrorCode::INVALID_PARTITIONS) => {
-                self.was_done(refused, deadline).await
+        let deadline = self.controller.deadline(self.deadline);
+        let create = Create {
+            total: self.total,
+            assignment: self.assignment.as_deref(),
+            timeout: self.timeout,
+            validate_only: self.validate_only,
+        };
+        let result = match self.create(&create, deadline).await {
+            Err(failed) if failed.may_have_applied && failed.has_code(ErrorCode::INVALID_PARTITIONS) => {
+                self.check_applied(failed, deadline).await
             }
             result => result,
         };
-        self.controller.cluster.forget(&self.topic);
+        self.controller.cluster.metadata.forget(&self.topic);
         Ok(result?)
     }
 
-    async fn ask(
-        &self,
-        total: i32,
-        assignment: Option<&[Vec<i32>]>,
-        validate_only: bool,
-        deadline: Instant,
-    ) -> Result<(), Refused> {
-        let assigned = |brokers: &Vec<i32>| CreatePartitionsAssignment { broker_ids: brokers.clone() };
-        let request = CreatePartitionsRequest {
-            topics: vec![CreatePartitionsTopic {
-                name: self.topic.clone(),
-                count: total,
-                assignments: assignment.map(|brokers| brokers.iter().map(assigned).collect()),
-            }],
-            timeout_ms: self.controller.broker_wait(self.timeout),
-            validate_only,
-        };
-        let place = Place { topic: Some(&self.topic), partition: None };
-        let question = Question { place, whom: Whom::Controller, deadline, wait: self.timeout };
-        self.controller
-            .ask(
-                question,
-                |_| request.clone(),
-                |response| {
-                    let result = response.results.pop()?;
-                    Some((result.error_code, result.error_message, ()))
-                },
-            )
-            .await
+    async fn create(&self, create: &Create<'_>, deadline: Deadline) -> Result<(), CallFailed> {
+        self.controller.call_topic(Target::Controller, &self.topic, create, deadline).await
     }
 
-    /// After a lost answer: the topic has no fewer partitions than asked for, says the controller. If it could have one more
-    /// than that, it has exactly as many. Metadata might be behind, and the controller's words are only words.
-    async fn was_done(&self, refused: Refused, deadline: Instant) -> Result<(), Refused> {
-        match self.ask(self.total.saturating_add(1), None, true, deadline).await {
+    /// Decides after a lost response, when the controller says that the topic has no fewer partitions than requested.
+    ///
+    /// If it could have one more than that, it has exactly as many. Metadata might lag, and the controller's message is only
+    /// text.
+    async fn check_applied(&self, failed: CallFailed, deadline: Deadline) -> Result<(), CallFailed> {
+        let one_more = Create {
+            total: self.total.saturating_add(1),
+            assignment: None,
+            timeout: self.timeout,
+            validate_only: true,
+        };
+        match self.create(&one_more, deadline).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(refused),
+            Err(_) => Err(failed),
         }
     }
 }
 
-impl<'a> IntoFuture for CreatePartitions<'a> {
-    type Output = Result<(), Error>;
-    type IntoFuture = BoxFuture<'a, Self::Output>;
+#[derive(Debug)]
+struct Create<'a> {
+    total: i32,
+    assignment: Option<&'a [Vec<i32>]>,
+    timeout: BrokerTimeout,
+    validate_only: bool,
+}
 
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
+impl Operation for Create<'_> {
+    type Request = CreatePartitionsRequest;
+    type Output = ();
+
+    fn request(&self, route: &Route<'_>) -> CreatePartitionsRequest {
+        let assigned = |brokers: &Vec<i32>| CreatePartitionsAssignment { broker_ids: brokers.clone() };
+        CreatePartitionsRequest {
+            topics: vec![CreatePartitionsTopic {
+                name: route.topic.to_owned(),
+                count: self.total,
+                assignments: self.assignment.map(|brokers| brokers.iter().map(assigned).collect()),
+            }],
+            timeout_ms: self.timeout.timeout_ms(route),
+            validate_only: self.validate_only,
+        }
+    }
+
+    fn response(
+        &self,
+        _route: &Route<'_>,
+        mut response: CreatePartitionsResponse,
+    ) -> Result<(), Rejection> {
+        let result = response.results.pop().ok_or(Rejection::Missing)?;
+        Rejection::check_with(result.error_code, result.error_message)
+    }
+
+    fn time_limit(&self, deadlines: &Deadlines, _granted: Duration) -> Option<Duration> {
+        self.timeout.time_limit(deadlines)
     }
 }

@@ -1,42 +1,68 @@
-//! Deleting topics.
+//! DeleteTopics.
 
-use kwal_protocol::messages::{DeleteTopic, DeleteTopicsRequest};
+use kwal_protocol::messages::{self, DeleteTopicsRequest, DeleteTopicsResponse};
 
-use super::{ControllerClient, Question, Whom};
-use crate::{client::check_topic, cluster::Place, error::Error};
+use super::ControllerClient;
+use crate::{
+    error::Error,
+    request::request,
+    routing::{Operation, Rejection, Route, Target},
+    validate,
+};
 
 impl ControllerClient {
-    /// Deletes a topic, with all its records.
+    /// Deletes a topic with all its records.
+    pub fn delete_topic(&self, name: impl Into<String>) -> DeleteTopic<'_> {
+        DeleteTopic { controller: self, name: name.into(), deadline: None }
+    }
+}
+
+request! {
+    /// The deletion of a topic. Nothing happens until it is awaited.
     ///
     /// # Errors
-    /// [`Error::Broker`] with `UNKNOWN_TOPIC_OR_PARTITION` if there is none of this name; then
-    /// [`Error::outcome`] is `Unknown` if an attempt of this call may have deleted it. Else as
-    /// [`create_topic`](Self::create_topic).
+    /// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker) with `UNKNOWN_TOPIC_OR_PARTITION` if there is no such topic; then
+    /// the [outcome](Error::outcome) is `Unknown` if an attempt of this call may have deleted it. Otherwise as
+    /// [`CreateTopic`](super::CreateTopic).
     ///
-    /// # Cancellation
-    /// Dropped, the topic may be deleted or not.
-    pub async fn delete_topic(&self, name: impl Into<String>) -> Result<(), Error> {
-        let name = name.into();
-        check_topic(&name)?;
-        let request = |version| DeleteTopicsRequest {
-            timeout_ms: self.broker_wait(None),
-            ..match version {
-                // The newer list has no place in the older versions, nor the older one in the newer.
-                ..6 => DeleteTopicsRequest { topic_names: vec![name.clone()], ..Default::default() },
-                _ => {
-                    let topic = DeleteTopic { name: Some(name.clone()), ..DeleteTopic::default() };
-                    DeleteTopicsRequest { topics: vec![topic], ..Default::default() }
-                }
-            }
+    /// # Cancellation safety
+    /// If it is dropped, the topic may be deleted or not.
+    pub struct DeleteTopic<'a> -> () {
+        controller: &'a ControllerClient,
+        name: String,
+    }
+}
+
+impl DeleteTopic<'_> {
+    async fn run(self) -> Result<(), Error> {
+        let Self { controller, name, deadline } = self;
+        validate::topic_name(&name)?;
+        let deadline = controller.deadline(deadline);
+        let deleted = controller.call_topic(Target::Controller, &name, &Delete, deadline).await;
+        controller.cluster.metadata.forget(&name);
+        Ok(deleted?)
+    }
+}
+
+#[derive(Debug)]
+struct Delete;
+
+impl Operation for Delete {
+    type Request = DeleteTopicsRequest;
+    type Output = ();
+
+    fn request(&self, route: &Route<'_>) -> DeleteTopicsRequest {
+        let name = route.topic.to_owned();
+        // Older versions cannot carry the newer list, nor newer ones the older.
+        let (topic_names, topics) = match route.version {
+            ..6 => (vec![name], Vec::new()),
+            _ => (Vec::new(), vec![messages::DeleteTopic { name: Some(name), ..Default::default() }]),
         };
-        let place = Place { topic: Some(&name), partition: None };
-        let result = self
-            .ask(Question::new(self, place, Whom::Controller), request, |response| {
-                let result = response.responses.pop()?;
-                Some((result.error_code, result.error_message, ()))
-            })
-            .await;
-        self.cluster.forget(&name);
-        Ok(result?)
+        DeleteTopicsRequest { topic_names, topics, timeout_ms: route.timeout_ms() }
+    }
+
+    fn response(&self, _route: &Route<'_>, mut response: DeleteTopicsResponse) -> Result<(), Rejection> {
+        let result = response.responses.pop().ok_or(Rejection::Missing)?;
+        Rejection::check_with(result.error_code, result.error_message)
     }
 }

@@ -1,13 +1,19 @@
-//! Asking who makes up the cluster.
+//! DescribeCluster (KIP-700), or Metadata of older brokers.
 
-use kwal_protocol::messages::{DescribeClusterRequest, MetadataRequest};
+use kwal_protocol::messages::{
+    DescribeClusterRequest, DescribeClusterResponse, MetadataRequest, MetadataResponse,
+};
 use kwal_transport::HostPort;
-use tokio::time::Instant;
 
-use super::{ControllerClient, Question, Whom};
-use crate::{cluster::Place, error::Error};
+use super::ControllerClient;
+use crate::{
+    error::{Error, ErrorKind},
+    metadata::address,
+    request::request,
+    routing::{Deadline, Operation, Rejection, Route, Target},
+};
 
-/// A cluster as one of its brokers tells it.
+/// A cluster as one of its brokers describes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ClusterDescription {
@@ -16,11 +22,11 @@ pub struct ClusterDescription {
     /// The broker to send administrative requests to; `None` if there is none at the moment. In a KRaft cluster it is any
     /// broker.
     pub controller: Option<i32>,
-    /// The brokers that are up, by rising id.
+    /// The brokers that are up, in id order.
     pub brokers: Vec<BrokerDescription>,
 }
 
-/// A broker as another one or itself tells it.
+/// A broker as itself or another one describes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct BrokerDescription {
@@ -28,80 +34,106 @@ pub struct BrokerDescription {
     pub id: i32,
     /// Where clients reach it.
     pub address: HostPort,
-    /// Where it stands, if it was told (`broker.rack`).
+    /// Its rack (`broker.rack`), if it has one.
     pub rack: Option<String>,
 }
 
 impl ControllerClient {
-    /// Asks for the brokers of the cluster: by DescribeCluster (KIP-700; Kafka 2.8), or of an older broker by Metadata.
-    ///
-    /// # Errors
-    /// [`Error::DeadlineExceeded`] if no answer comes within [`Deadlines::operation`](crate::Deadlines::operation);
-    /// [`Error::Broker`] for what the broker refuses.
-    ///
-    /// # Cancellation
-    /// Nothing is lost by dropping it.
-    pub async fn describe_cluster(&self) -> Result<ClusterDescription, Error> {
-        self.describe_cluster_until(self.deadline()).await
+    /// Describes the cluster and its brokers: by DescribeCluster (Kafka 2.8), or by Metadata of an older broker.
+    pub fn describe_cluster(&self) -> DescribeCluster<'_> {
+        DescribeCluster { controller: self, deadline: None }
     }
 
-    pub(crate) async fn describe_cluster_until(
-        &self,
-        deadline: Instant,
-    ) -> Result<ClusterDescription, Error> {
-        let question = Question { place: Place::default(), whom: Whom::Any, deadline, wait: None };
-        let asked = self
-            .ask(
-                question,
-                |_| DescribeClusterRequest::default(),
-                |response| {
-                    let brokers = response.brokers.drain(..);
-                    let description = ClusterDescription {
-                        cluster_id: Some(std::mem::take(&mut response.cluster_id)),
-                        controller: (response.controller_id >= 0).then_some(response.controller_id),
-                        brokers: brokers
-                            .filter_map(|told| broker(told.broker_id, told.host, told.port, told.rack))
-                            .collect(),
-                    };
-                    Some((response.error_code, response.error_message.take(), description))
-                },
-            )
-            .await
-            .map_err(Error::from);
-        let mut description = match asked {
-            Err(Error::Unsupported { .. }) => self.describe_by_metadata(question).await?,
-            asked => asked?,
+    pub(super) async fn cluster(&self, deadline: Deadline) -> Result<ClusterDescription, Error> {
+        let described = self.call_cluster(Target::Any, &Describe, deadline).await.map_err(Error::from);
+        let mut description = match described {
+            Err(error) if matches!(error.kind(), ErrorKind::Unsupported { .. }) => {
+                self.call_cluster(Target::Any, &DescribeByMetadata, deadline).await?
+            }
+            described => described?,
         };
         description.brokers.sort_unstable_by_key(|broker| broker.id);
         Ok(description)
     }
+}
 
-    async fn describe_by_metadata(&self, question: Question<'_>) -> Result<ClusterDescription, Error> {
-        let request = MetadataRequest {
-            topics: Some(Vec::new()),
-            allow_auto_topic_creation: false,
-            ..MetadataRequest::default()
-        };
-        let asked = self.ask(
-            question,
-            |_| request.clone(),
-            |response| {
-                let brokers = response.brokers.drain(..);
-                let description = ClusterDescription {
-                    cluster_id: response.cluster_id.take(),
-                    controller: (response.controller_id >= 0).then_some(response.controller_id),
-                    brokers: brokers
-                        .filter_map(|told| broker(told.node_id, told.host, told.port, told.rack))
-                        .collect(),
-                };
-                Some((response.error_code, None, description))
-            },
-        );
-        Ok(asked.await?)
+request! {
+    /// A description of the cluster. Nothing happens until it is awaited.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DeadlineExceeded`] if no broker answers; [`ErrorKind::Broker`] for what the broker rejects.
+    ///
+    /// # Cancellation safety
+    /// Cancel safe.
+    pub struct DescribeCluster<'a> -> ClusterDescription {
+        controller: &'a ControllerClient,
     }
 }
 
-/// A port that is none makes a broker that nobody reaches.
-fn broker(id: i32, host: String, port: i32, rack: Option<String>) -> Option<BrokerDescription> {
-    Some(BrokerDescription { id, address: HostPort::new(host, u16::try_from(port).ok()?), rack })
+impl DescribeCluster<'_> {
+    async fn run(self) -> Result<ClusterDescription, Error> {
+        self.controller.cluster(self.controller.deadline(self.deadline)).await
+    }
+}
+
+#[derive(Debug)]
+struct Describe;
+
+impl Operation for Describe {
+    type Request = DescribeClusterRequest;
+    type Output = ClusterDescription;
+
+    fn request(&self, _route: &Route<'_>) -> DescribeClusterRequest {
+        DescribeClusterRequest::default()
+    }
+
+    fn response(
+        &self,
+        _route: &Route<'_>,
+        response: DescribeClusterResponse,
+    ) -> Result<ClusterDescription, Rejection> {
+        Rejection::check_with(response.error_code, response.error_message)?;
+        let brokers = response.brokers.into_iter();
+        Ok(ClusterDescription {
+            cluster_id: Some(response.cluster_id),
+            controller: (response.controller_id >= 0).then_some(response.controller_id),
+            brokers: brokers
+                .filter_map(|found| broker(found.broker_id, &found.host, found.port, found.rack))
+                .collect(),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct DescribeByMetadata;
+
+impl Operation for DescribeByMetadata {
+    type Request = MetadataRequest;
+    type Output = ClusterDescription;
+
+    fn request(&self, _route: &Route<'_>) -> MetadataRequest {
+        let topics = Some(Vec::new());
+        MetadataRequest { topics, allow_auto_topic_creation: false, ..MetadataRequest::default() }
+    }
+
+    fn response(
+        &self,
+        _route: &Route<'_>,
+        response: MetadataResponse,
+    ) -> Result<ClusterDescription, Rejection> {
+        Rejection::check(response.error_code)?;
+        let brokers = response.brokers.into_iter();
+        Ok(ClusterDescription {
+            cluster_id: response.cluster_id,
+            controller: (response.controller_id >= 0).then_some(response.controller_id),
+            brokers: brokers
+                .filter_map(|found| broker(found.node_id, &found.host, found.port, found.rack))
+                .collect(),
+        })
+    }
+}
+
+/// Returns a broker; `None` if its port is not valid, since no client reaches it.
+fn broker(id: i32, host: &str, port: i32, rack: Option<String>) -> Option<BrokerDescription> {
+    Some(BrokerDescription { id, address: address(host, port)?, rack })
 }

@@ -1,21 +1,26 @@
-//! Cutting the beginning off the log.
+//! DeleteRecords: cutting off the beginning of the log (KIP-107).
 
 use kwal_protocol::{
-    api::ApiKey,
-    error_code::{Effect, ErrorCode},
-    messages::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic},
+    error_code::ErrorCode,
+    messages::{
+        DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic,
+    },
 };
 
 use super::PartitionClient;
-use crate::{error::Error, speak::Speak};
+use crate::{
+    error::{Error, ErrorKind},
+    request::request,
+    routing::{Operation, Rejection, Route, only_partition},
+};
 
-/// Up to where records are deleted.
+/// Up to where to delete records.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum DeleteBefore {
-    /// All before this offset.
+    /// All records before this offset.
     Offset(i64),
-    /// All that every in-sync replica has: the log is empty then, but for what is being appended.
+    /// All records that every in-sync replica has. Afterwards the log is empty, except for appends in flight.
     HighWatermark,
 }
 
@@ -26,7 +31,7 @@ impl From<i64> for DeleteBefore {
 }
 
 impl DeleteBefore {
-    /// As `DeleteRecordsRequest.json` has it.
+    /// Returns the `Offset` of `DeleteRecordsRequest.json`.
     fn offset(self) -> i64 {
         match self {
             Self::Offset(offset) => offset,
@@ -36,10 +41,10 @@ impl DeleteBefore {
 }
 
 impl PartitionClient {
-    /// Deletes the records before an offset, or all (KIP-107); answers where the log starts now. An offset before the log's
-    /// start deletes nothing.
+    /// Deletes the records before an offset, or all of them. Returns the new first offset of the log. An offset before the
+    /// start of the log deletes nothing.
     ///
-    /// Records are gone for every reader when this is `Ok`. Their bytes are freed later, whole segments at a time.
+    /// When this is `Ok`, the records are gone for every reader. Their bytes are freed later, whole segments at a time.
     ///
     /// ```no_run
     /// # async fn prune(partition: kwal_client::PartitionClient, applied: i64) -> Result<(), kwal_client::error::Error> {
@@ -48,69 +53,75 @@ impl PartitionClient {
     /// # Ok(())
     /// # }
     /// ```
+    pub fn delete_records(&self, before: impl Into<DeleteBefore>) -> DeleteRecords<'_> {
+        DeleteRecords { partition: self, before: before.into(), deadline: None }
+    }
+}
+
+request! {
+    /// A deletion of records. Nothing happens until it is awaited.
     ///
     /// # Errors
-    /// [`Error::OffsetOutOfRange`] beyond the high watermark, with what the log has; [`Error::NotDeletable`] if the topic is
-    /// compacted only; [`Error::Broker`] for what else the broker refuses; [`Error::DeadlineExceeded`]. Its
-    /// [`Error::outcome`] is `Unknown` if the records may be deleted all the same. It can be called again without harm.
+    /// [`ErrorKind::OffsetOutOfRange`] for an offset beyond the high watermark; [`ErrorKind::NotDeletable`] if the topic is
+    /// only compacted; [`ErrorKind::Broker`] for other rejections; [`ErrorKind::DeadlineExceeded`]. The
+    /// [outcome](Error::outcome) is `Unknown` if the records may have been deleted. It can be called again without harm.
     ///
-    /// # Cancellation
-    /// Dropped, the records may be deleted or not.
-    pub async fn delete_records(&self, before: impl Into<DeleteBefore>) -> Result<i64, Error> {
-        let before = before.into();
-        if let DeleteBefore::Offset(offset @ ..0) = before {
-            return Err(Error::InvalidInput(format!("offset {offset} is negative")));
+    /// # Cancellation safety
+    /// If it is dropped, the records may be deleted or not.
+    pub struct DeleteRecords<'a> -> i64 {
+        partition: &'a PartitionClient,
+        before: DeleteBefore,
+    }
+}
+
+impl DeleteRecords<'_> {
+    async fn run(self) -> Result<i64, Error> {
+        if let DeleteBefore::Offset(offset @ ..0) = self.before {
+            return Err(Error::invalid_input(format!("offset {offset} is negative")));
         }
-        let core = &self.core;
-        let mut attempts = core.cluster.attempts(ApiKey::DELETE_RECORDS, core.place());
-        let mut open = false;
-        loop {
-            let mut used = 0;
-            let error = match attempts.within(self.try_delete(before, attempts.stale(), &mut used)).await {
-                Ok(start) => return Ok(start),
-                Err(Error::OffsetOutOfRange { offset, at, .. }) => {
-                    let log = self.log_range(&attempts).await;
-                    Error::OffsetOutOfRange { offset, log, at }
-                }
-                Err(error) => error,
-            };
-            let cut = matches!(error, Error::DeadlineExceeded { .. });
-            open |= cut || error.effect() == Effect::Unknown;
-            if let Err(error) = core.again(&mut attempts, error, used).await {
-                let at = || core.place().at(ApiKey::DELETE_RECORDS, None);
-                return Err(if open { error.unsettled(at) } else { error });
-            }
+        let deadline = self.partition.deadline(self.deadline);
+        match self.partition.call(&Delete { before: self.before }, deadline).await {
+            Ok(start) => Ok(start),
+            Err(error) => Err(self.partition.with_log_range(error, deadline).await),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Delete {
+    before: DeleteBefore,
+}
+
+impl Operation for Delete {
+    type Request = DeleteRecordsRequest;
+    type Output = i64;
+
+    fn request(&self, route: &Route<'_>) -> DeleteRecordsRequest {
+        DeleteRecordsRequest {
+            topics: vec![DeleteRecordsTopic {
+                name: route.topic.to_owned(),
+                partitions: vec![DeleteRecordsPartition {
+                    partition_index: route.partition,
+                    offset: self.before.offset(),
+                }],
+            }],
+            timeout_ms: route.timeout_ms(),
         }
     }
 
-    async fn try_delete(&self, before: DeleteBefore, stale: u64, used: &mut u64) -> Result<i64, Error> {
-        let core = &self.core;
-        let leader = core.leader(stale, used).await?;
-        let wait = core.cluster.config.deadlines.request * 9 / 10;
-        let request = DeleteRecordsRequest {
-            topics: vec![DeleteRecordsTopic {
-                name: core.topic.clone(),
-                partitions: vec![DeleteRecordsPartition {
-                    partition_index: core.partition,
-                    offset: before.offset(),
-                }],
-            }],
-            timeout_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
-        };
-        let lane = core.cluster.lane(leader.id, ApiKey::DELETE_RECORDS, core.place()).await?;
-        let mut response = lane.call(&request, core.place(), DeleteRecordsRequest::OURS, None).await?;
-        let at = || core.place().at(ApiKey::DELETE_RECORDS, Some(lane.broker()));
-        let answer = response.topics.pop().and_then(|mut topic| topic.partitions.pop());
-        let Some(answer) = answer.filter(|answer| answer.partition_index == core.partition) else {
-            return Err(Error::NoAnswer { at: at() });
-        };
-        match answer.error_code {
-            ErrorCode::NONE => Ok(answer.low_watermark),
+    fn response(&self, route: &Route<'_>, response: DeleteRecordsResponse) -> Result<i64, Rejection> {
+        let found = only_partition(
+            response.topics,
+            |topic| topic.partitions,
+            |found| found.partition_index == route.partition,
+        )?;
+        match found.error_code {
             ErrorCode::OFFSET_OUT_OF_RANGE => {
-                Err(Error::OffsetOutOfRange { offset: before.offset(), log: None, at: at() })
+                let offset = self.before.offset();
+                Err(Rejection::Kind(ErrorKind::OffsetOutOfRange { offset, log: None }))
             }
-            ErrorCode::POLICY_VIOLATION => Err(Error::NotDeletable { at: at() }),
-            code => Err(Error::Broker { code, message: None, at: at() }),
+            ErrorCode::POLICY_VIOLATION => Err(Rejection::Kind(ErrorKind::NotDeletable)),
+            code => Rejection::check(code).map(|()| found.low_watermark),
         }
     }
 }

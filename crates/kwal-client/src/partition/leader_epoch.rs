@@ -1,86 +1,123 @@
-//! Asking where leader epochs end.
+//! OffsetForLeaderEpoch: where the records of a leader epoch end.
 
-use kwal_protocol::{
-    api::ApiKey,
-    error_code::ErrorCode,
-    messages::{OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic},
+use kwal_protocol::messages::{
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
+    OffsetForLeaderTopic,
 };
 
 use super::PartitionClient;
-use crate::{error::Error, speak::Speak};
+use crate::{
+    error::Error,
+    request::request,
+    routing::{Deadline, Operation, Rejection, Route, only_partition},
+};
 
 /// Where the records of a leader epoch end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct EpochEnd {
-    /// The largest epoch in the leader's log that is not above the one asked for.
+pub struct EpochEndOffset {
+    /// The largest epoch in the leader's log that is not above the requested one.
     pub leader_epoch: i32,
-    /// The offset behind the last record of that epoch; of the current epoch, the end of the leader's log.
+    /// The offset after the last record of that epoch; for the current epoch, the end of the leader's log.
     pub end_offset: i64,
 }
 
 impl PartitionClient {
-    /// Asks the leader where the records of a leader epoch end in its log (KIP-101, KIP-320); `None` if it cannot tell: it
-    /// does not know so new an epoch.
+    /// Asks the leader where the records of a leader epoch end in its log (KIP-101, KIP-320). `None` if it does not know the
+    /// epoch because it is newer than its own.
     ///
-    /// Who has read up to some offset in some epoch, and gets an older epoch or a lower offset, has read what is no longer in
-    /// the log from there on: an unclean election lost it. The other way round it proves nothing about a single record.
+    /// A reader that has read up to some offset in some epoch, and gets an older epoch or a lower offset, has read records that
+    /// are no longer in the log from there on: an unclean election lost them. The reverse proves nothing about a single record.
+    pub fn offset_for_leader_epoch(&self, leader_epoch: i32) -> OffsetForLeaderEpoch<'_> {
+        OffsetForLeaderEpoch { partition: self, leader_epoch, deadline: None }
+    }
+}
+
+request! {
+    /// A lookup of where a leader epoch ends. Nothing happens until it is awaited.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] for a negative epoch; [`Error::Unsupported`] for a broker before Kafka 2.1;
-    /// [`Error::TopicRecreated`]; [`Error::DeadlineExceeded`].
+    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for a negative epoch;
+    /// [`ErrorKind::Unsupported`](crate::error::ErrorKind::Unsupported) for a broker before Kafka 2.1; those of every read.
     ///
-    /// # Cancellation
-    /// Nothing is lost by dropping it.
-    pub async fn offset_for_leader_epoch(&self, leader_epoch: i32) -> Result<Option<EpochEnd>, Error> {
-        if leader_epoch < 0 {
-            return Err(Error::InvalidInput(format!("leader epoch {leader_epoch} is negative")));
+    /// # Cancellation safety
+    /// Cancel safe.
+    pub struct OffsetForLeaderEpoch<'a> -> Option<EpochEndOffset> {
+        partition: &'a PartitionClient,
+        leader_epoch: i32,
+    }
+}
+
+impl OffsetForLeaderEpoch<'_> {
+    async fn run(self) -> Result<Option<EpochEndOffset>, Error> {
+        if self.leader_epoch < 0 {
+            return Err(Error::invalid_input(format!("leader epoch {} is negative", self.leader_epoch)));
         }
-        let core = &self.core;
-        let mut attempts = core.cluster.attempts(ApiKey::OFFSET_FOR_LEADER_EPOCH, core.place());
-        loop {
-            let mut used = 0;
-            let attempt = self.try_leader_epoch(leader_epoch, attempts.stale(), &mut used);
-            match attempts.within(attempt).await {
-                Ok(end) => return Ok(end),
-                Err(error) => core.again(&mut attempts, error, used).await?,
-            }
+        let deadline = self.partition.deadline(self.deadline);
+        self.partition.call(&EpochEnd { leader_epoch: self.leader_epoch }, deadline).await
+    }
+}
+
+#[derive(Debug)]
+struct EpochEnd {
+    leader_epoch: i32,
+}
+
+impl Operation for EpochEnd {
+    type Request = OffsetForLeaderEpochRequest;
+    type Output = Option<EpochEndOffset>;
+
+    fn request(&self, route: &Route<'_>) -> OffsetForLeaderEpochRequest {
+        OffsetForLeaderEpochRequest {
+            replica_id: -1,
+            topics: vec![OffsetForLeaderTopic {
+                topic: route.topic.to_owned(),
+                partitions: vec![OffsetForLeaderPartition {
+                    partition: route.partition,
+                    current_leader_epoch: route.leader_epoch,
+                    leader_epoch: self.leader_epoch,
+                }],
+            }],
         }
     }
 
-    async fn try_leader_epoch(
+    fn response(
         &self,
-        leader_epoch: i32,
-        stale: u64,
-        used: &mut u64,
-    ) -> Result<Option<EpochEnd>, Error> {
-        let core = &self.core;
-        let leader = core.leader(stale, used).await?;
-        let request = OffsetForLeaderEpochRequest {
-            replica_id: -1,
-            topics: vec![OffsetForLeaderTopic {
-                topic: core.topic.clone(),
-                partitions: vec![OffsetForLeaderPartition {
-                    partition: core.partition,
-                    current_leader_epoch: leader.epoch,
-                    leader_epoch,
-                }],
-            }],
+        route: &Route<'_>,
+        response: OffsetForLeaderEpochResponse,
+    ) -> Result<Option<EpochEndOffset>, Rejection> {
+        let found = only_partition(response.topics, |topic| topic.partitions, |found| found.partition == route.partition)?;
+        Rejection::check(found.error_code)?;
+        let is_known = found.leader_epoch >= 0 && found.end_offset >= 0;
+        Ok(is_known
+            .then_some(EpochEndOffset { leader_epoch: found.leader_epoch, end_offset: found.end_offset }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kwal_protocol::{
+        error_code::ErrorCode,
+        messages::{EpochEndOffset as PartitionResponse, OffsetForLeaderTopicResult},
+    };
+
+    use super::*;
+
+    #[test]
+    fn an_unknown_epoch_is_none_and_a_missing_partition_is_malformed() {
+        let route = Route::of_partition("wal", 3);
+        let respond = |partition, leader_epoch, end_offset, error_code| {
+            let found =
+                PartitionResponse { partition, leader_epoch, end_offset, error_code };
+            let topic = OffsetForLeaderTopicResult { topic: "wal".to_owned(), partitions: vec![found] };
+            let response = OffsetForLeaderEpochResponse { topics: vec![topic], ..Default::default() };
+            EpochEnd { leader_epoch: 5 }.response(&route, response)
         };
-        let api = ApiKey::OFFSET_FOR_LEADER_EPOCH;
-        let lane = core.cluster.lane(leader.id, api, core.place()).await?;
-        let mut response = lane.call(&request, core.place(), OffsetForLeaderEpochRequest::OURS, None).await?;
-        let at = || core.place().at(api, Some(lane.broker()));
-        let answer = response.topics.pop().and_then(|mut topic| topic.partitions.pop());
-        let Some(answer) = answer.filter(|answer| answer.partition == core.partition) else {
-            return Err(Error::NoAnswer { at: at() });
-        };
-        match answer.error_code {
-            ErrorCode::NONE if answer.leader_epoch >= 0 && answer.end_offset >= 0 => {
-                Ok(Some(EpochEnd { leader_epoch: answer.leader_epoch, end_offset: answer.end_offset }))
-            }
-            ErrorCode::NONE => Ok(None),
-            code => Err(Error::Broker { code, message: None, at: at() }),
-        }
+        let end = EpochEndOffset { leader_epoch: 4, end_offset: 17 };
+        assert_eq!(respond(3, 4, 17, ErrorCode::NONE).unwrap(), Some(end));
+        assert_eq!(respond(3, -1, -1, ErrorCode::NONE).unwrap(), None);
+        assert!(matches!(respond(2, 4, 17, ErrorCode::NONE), Err(Rejection::Missing)));
+        let fenced = respond(3, 4, 17, ErrorCode::FENCED_LEADER_EPOCH);
+        assert!(matches!(fenced, Err(Rejection::Code { code: ErrorCode::FENCED_LEADER_EPOCH, .. })));
     }
 }

@@ -1,286 +1,244 @@
-//! One partition: appends, reads, offsets.
+//! The client of one partition: appends, reads, offsets. An operation a file.
 
 mod delete_records;
 mod fetch;
+mod fetched;
 mod leader_epoch;
 mod offsets;
-mod produce;
-mod queue;
-mod writer;
 
-use std::{fmt, future::IntoFuture, sync::Arc};
+use std::{fmt, future::IntoFuture, sync::Arc, time::Duration};
 
 use kwal_protocol::{
-    api::ApiKey, compression::CompressionError, error_code::ErrorCode, record::Compression, wire::Uuid,
+    api::Request,
+    compression::CompressionError,
+    record::Compression,
+    wire::Uuid,
 };
-use kwal_transport::{BoxFuture, HostPort};
-use tokio::time::Instant;
-use tracing::debug;
+use kwal_transport::BoxFuture;
 
-pub(crate) use self::writer::ProducerState;
 pub use self::{
-    delete_records::DeleteBefore,
-    fetch::{Fetch, Fetched},
-    leader_epoch::EpochEnd,
-    offsets::OffsetAt,
-    produce::Produced,
+    delete_records::{DeleteBefore, DeleteRecords},
+    fetch::Fetch,
+    fetched::{Fetched, FetchedRecords},
+    leader_epoch::{EpochEndOffset, OffsetForLeaderEpoch},
+    offsets::{GetOffset, OffsetAt},
 };
-use self::{queue::Queue, writer::Writer};
 use crate::{
-    attempts::Attempts,
-    client::Client,
-    cluster::{Cluster, Place},
+    cluster::Cluster,
     error::Error,
-    lanes::{LaneKind, Share},
-    metadata::{LeaderHint, TopicMetadata},
+    pool::Purpose,
+    producer::{Encoding, Produced, Producer},
+    record::Record,
+    routing::{self, Deadline, Operation, Partition, Target},
+    validate,
 };
 
 /// Appends to one partition and reads from it.
 ///
-/// Made by [`Client::partition_client`]. Cloning is cheap; clones share producer id and order of appends.
+/// Made by [`Client::partition_client`](crate::Client::partition_client). Cloning is cheap; clones share producer id and order
+/// of appends.
 ///
-/// What it promises, in short: an append is `Ok` only when every in-sync replica has it; it is on the log at most once
-/// whatever is retried; appends lie on the log in the order in which they were submitted, without a hole; every call ends
-/// within its [deadline](crate::Deadlines); any future can be dropped at any time.
+/// An append is `Ok` only when every in-sync replica has it; it is on the log at most once, whatever is retried; appends lie on
+/// the log in submission order without a hole; every call ends within its [deadline](crate::Deadlines); every future can be
+/// dropped at any time.
 ///
-/// A partition client is meant to be kept. Its appends go over one connection to the leader and its reads over another, each
-/// shared with others beyond [`Limits::lanes`](crate::Limits::lanes) of them, so that an append never waits behind a long poll.
+/// A partition client is meant to be kept. Its appends use one connection to the leader and its fetches another, each shared
+/// with other partition clients beyond
+/// [`Limits::max_connections_per_broker`](crate::Limits::max_connections_per_broker), so that an append never waits for a long
+/// poll.
 ///
-/// It goes where the leader goes. That another broker leads now is learnt when a call comes to the one that did: nothing is
-/// asked for in the background. That broker refuses an append, ends a long poll and says who leads in its place (KIP-951,
-/// since Kafka 3.7), or the cluster is asked. If it does not answer at all, the call is made elsewhere as soon as its
-/// connection breaks, the request is [overdue](crate::Deadlines::request), or the cluster does not count it among its
-/// brokers any more.
+/// It follows the leader. A move is noticed when a call reaches the former leader; nothing is requested in the background. That
+/// broker rejects an append, ends a long poll and reports the new leader (KIP-951, since Kafka 3.7), or metadata is refreshed.
+/// If it does not answer at all, the call goes elsewhere when its connection breaks, the request exceeds its
+/// [time limit](crate::Deadlines::request), or the cluster no longer lists the broker.
 #[derive(Clone)]
 pub struct PartitionClient {
-    core: Arc<Core>,
-    queue: Arc<Queue>,
-    /// The last one to go lets the writer end.
-    _open: Arc<queue::Open>,
-    compression: Compression,
-    level: Option<i32>,
+    partition: Arc<Partition>,
+    producer: Producer,
 }
 
 impl fmt::Debug for PartitionClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Core { topic, partition, topic_id, .. } = &*self.core;
+        let Partition { topic, index, topic_id, .. } = &*self.partition;
         f.debug_struct("PartitionClient")
             .field("topic", topic)
-            .field("partition", partition)
+            .field("partition", index)
             .field("topic_id", topic_id)
             .finish_non_exhaustive()
     }
 }
 
-/// What reading and writing have in common.
-#[derive(Debug)]
-struct Core {
-    cluster: Arc<Cluster>,
-    topic: String,
-    partition: i32,
-    /// The id of the topic when the client was made; zero where the brokers are too old to tell.
-    topic_id: Uuid,
-    /// Where its appends go, and where its reads do.
-    appends: Share,
-    fetches: Share,
-}
-
-/// Who leads the partition, as far as known.
-#[derive(Clone, Copy, Debug)]
-struct Leader {
-    id: i32,
-    epoch: i32,
-    /// Not only itself says so.
-    confirmed: bool,
-}
-
-impl Leader {
-    fn is(self, other: Self) -> bool {
-        (self.id, self.epoch) == (other.id, other.epoch)
-    }
-}
-
 impl PartitionClient {
-    /// The topic.
+    /// Returns the topic.
     pub fn topic(&self) -> &str {
-        &self.core.topic
+        &self.partition.topic
     }
 
-    /// The partition.
+    /// Returns the partition's index.
     pub fn partition(&self) -> i32 {
-        self.core.partition
+        self.partition.index
+    }
+
+    /// Returns the id of the topic (KIP-516) when this client was opened; `None` if the brokers are too old for topic ids.
+    pub fn topic_id(&self) -> Option<Uuid> {
+        let id = self.partition.topic_id;
+        (!id.is_zero()).then_some(id)
+    }
+
+    /// Appends records as one batch: all of them or none, one after the other.
+    ///
+    /// `Ok` means that every in-sync replica has them (acks = all). Until then, lost responses, leader changes, reconnects and
+    /// throttling are retried with the same batch, and the broker drops duplicates: it is on the log once.
+    ///
+    /// Batches lie on the log in submission order, which is that of the first polls: from then on a batch waits in turn for
+    /// memory ([`Limits::memory`](crate::Limits::memory)), is encoded, and its place is fixed. One batch of a partition is
+    /// sent after the other.
+    ///
+    /// ```no_run
+    /// # async fn append(partition: kwal_client::PartitionClient) -> Result<(), kwal_client::error::Error> {
+    /// use kwal_client::record::Record;
+    ///
+    /// let records = vec![Record::new("key", "value"), Record::new("key", "another value")];
+    /// let produced = partition.produce(&records).await?; // `records` stays with the caller; it may also be moved
+    /// assert_eq!(produced.offsets().count(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn produce<'a, R>(&'a self, records: R) -> Produce<'a, R>
+    where
+        R: AsRef<[Record]> + Send + 'a,
+    {
+        Produce { partition: self, records, deadline: None }
+    }
+
+    /// Runs an operation on the leader.
+    async fn call<O: Operation>(&self, operation: &O, deadline: Deadline) -> Result<O::Output, Error> {
+        let target = Target::Leader(&self.partition, Purpose::General);
+        let call = self.partition.call(<O::Request as Request>::KEY);
+        Ok(routing::call(&self.partition.cluster, target, call, operation, deadline).await?)
+    }
+
+    /// Returns the deadline of a call that begins now.
+    fn deadline(&self, after: Option<Duration>) -> Deadline {
+        Deadline::after(after.unwrap_or(self.partition.cluster.config.deadlines.operation))
     }
 }
 
-impl Core {
-    fn place(&self) -> Place<'_> {
-        Place { topic: Some(&self.topic), partition: Some(self.partition) }
-    }
-
-    fn has_topic_id(&self) -> bool {
-        !self.topic_id.is_zero()
-    }
-
-    /// Who leads, learnt after the news number `stale`; `used` becomes the number of the news relied on.
-    async fn leader(&self, stale: u64, used: &mut u64) -> Result<Leader, Error> {
-        let mut topic = self.cluster.topic(self.place(), stale).await?;
-        if self.is_other(&topic) {
-            // A broker that is behind may tell of the topic before this one, so it takes two answers.
-            topic = self.cluster.topic(self.place(), topic.as_of(Some(self.partition))).await?;
-        }
-        *used = topic.as_of(Some(self.partition));
-        if self.is_other(&topic) {
-            return Err(Error::TopicRecreated {
-                topic: self.topic.clone(),
-                was: self.topic_id,
-                is: topic.id,
-            });
-        }
-        leader_of(&topic, self.place())
-    }
-
-    fn is_other(&self, topic: &TopicMetadata) -> bool {
-        self.has_topic_id() && !topic.id.is_zero() && topic.id != self.topic_id
-    }
-
-    /// Takes a broker's word for who leads the partition now.
-    fn take_hint(&self, leader: i32, leader_epoch: i32, address: Option<HostPort>) {
-        let hint = LeaderHint { topic_id: self.topic_id, leader, leader_epoch, address };
-        self.cluster.take_hint(self.place(), hint);
-    }
-
-    /// Pauses before the next attempt, or says why there is none. The pause is spared when the leader has moved and there is
-    /// news of where to: from the broker that was asked, or because others have asked meanwhile.
-    async fn again(&self, attempts: &mut Attempts<'_>, error: Error, used: u64) -> Result<(), Error> {
-        let has_moved = matches!(error, Error::Broker { code, .. } if leader_has_moved(code));
-        let is_known = || {
-            let metadata = self.cluster.metadata();
-            metadata.topics.get(&self.topic).is_some_and(|topic| topic.as_of(Some(self.partition)) > used)
-        };
-        match has_moved && is_known() {
-            true => attempts.again_elsewhere(error, used).await,
-            false => attempts.again(error, used).await,
-        }
-    }
-}
-
-/// Whether a broker that answers so may say who leads in its place (KIP-951).
-fn leader_has_moved(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
-}
-
-fn leader_of(topic: &TopicMetadata, place: Place<'_>) -> Result<Leader, Error> {
-    let index = place.partition.unwrap_or_default();
-    let Some(partition) = topic.partitions.get(&index) else {
-        return Err(Error::UnknownPartition {
-            topic: place.topic.unwrap_or_default().to_owned(),
-            partition: index,
-            partitions: topic.partitions.len(),
-        });
-    };
-    match partition.leader {
-        Some(id) => Ok(Leader { id, epoch: partition.leader_epoch, confirmed: partition.confirmed }),
-        None => {
-            let code = match partition.error {
-                ErrorCode::NONE => ErrorCode::LEADER_NOT_AVAILABLE,
-                code => code,
-            };
-            Err(Error::Broker { code, message: None, at: place.at(ApiKey::METADATA, None) })
-        }
-    }
-}
-
-/// A partition client to be: set what it should be like, then `.await` it.
+/// An append. Nothing happens until it is awaited.
 ///
 /// # Errors
-/// [`Error::UnknownTopic`] and [`Error::UnknownPartition`] after
-/// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic); [`Error::DeadlineExceeded`] if there is no leader for the
-/// whole deadline; what else the brokers refuse.
+/// [`Error::outcome`] tells whether the batch may be on the log. [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput)
+/// for no records; [`ErrorKind::BatchTooLarge`](crate::error::ErrorKind::BatchTooLarge);
+/// [`ErrorKind::PrecedingAppendFailed`](crate::error::ErrorKind::PrecedingAppendFailed) if one submitted earlier failed;
+/// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded). After
+/// [`ErrorKind::Fenced`](crate::error::ErrorKind::Fenced) and [`ErrorKind::DataLoss`](crate::error::ErrorKind::DataLoss) this
+/// client cannot append any more.
+///
+/// # Cancellation safety
+/// If it is dropped before its place is fixed, the batch is not appended. Later, it is appended all the same, and appends
+/// submitted after it follow it.
+#[derive(Debug)]
+#[must_use = "nothing happens until it is awaited"]
+pub struct Produce<'a, R> {
+    partition: &'a PartitionClient,
+    records: R,
+    deadline: Option<Duration>,
+}
+
+impl<R> Produce<'_, R> {
+    /// Sets the time limit of this call. Default: [`Deadlines::operation`](crate::Deadlines::operation).
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+}
+
+impl<'a, R> IntoFuture for Produce<'a, R>
+where
+    R: AsRef<[Record]> + Send + 'a,
+{
+    type Output = Result<Produced, Error>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { partition, records, deadline } = self;
+        Box::pin(async move {
+            let deadline = partition.deadline(deadline);
+            partition.producer.produce(records, deadline).await
+        })
+    }
+}
+
+/// A partition client to be opened: configure it, then await it.
+///
+/// # Errors
+/// [`ErrorKind::UnknownTopic`](crate::error::ErrorKind::UnknownTopic) and
+/// [`ErrorKind::UnknownPartition`](crate::error::ErrorKind::UnknownPartition) after
+/// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic);
+/// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded) if there is no leader for the whole deadline;
+/// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker) for other rejections.
+///
+/// # Cancellation safety
+/// Cancel safe.
 #[derive(Debug)]
 #[must_use = "nothing happens until it is awaited"]
 pub struct OpenPartition {
-    client: Client,
+    cluster: Arc<Cluster>,
     topic: String,
-    partition: i32,
-    compression: Compression,
-    level: Option<i32>,
+    index: i32,
+    encoding: Encoding,
     idempotent: bool,
+    deadline: Option<Duration>,
 }
 
 impl OpenPartition {
-    pub(crate) fn new(client: Client, topic: String, partition: i32) -> Self {
-        Self { client, topic, partition, compression: Compression::None, level: None, idempotent: true }
+    pub(crate) fn new(cluster: Arc<Cluster>, topic: String, index: i32) -> Self {
+        let encoding = Encoding { compression: Compression::None, level: None };
+        Self { cluster, topic, index, encoding, idempotent: true, deadline: None }
     }
 
-    /// How the batches of [`produce`](PartitionClient::produce) are compressed. Default: not at all.
+    /// Sets how the batches of [`produce`](PartitionClient::produce) are compressed. Default: not at all.
     pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = compression;
+        self.encoding.compression = compression;
         self
     }
 
-    /// At which level they are compressed: gzip has 1 to 9, zstd −131072 to 22, the others none. Default: 6 and 3.
+    /// Sets the compression level: 1 to 9 for gzip, −131072 to 22 for zstd; the others have none. Default: 6 and 3.
     pub fn compression_level(mut self, level: i32) -> Self {
-        self.level = Some(level);
+        self.encoding.level = Some(level);
         self
     }
 
-    /// Whether batches carry a producer id and sequence number, by which brokers tell a retry from a new batch (KIP-98).
-    /// Default: they do.
+    /// Sets whether batches carry a producer id and sequence number, by which brokers detect duplicates (KIP-98). Default: yes.
     ///
-    /// Without, a batch whose outcome is open is never sent again: the call ends with
-    /// [`Outcome::Unknown`](crate::error::Outcome). Only for brokers that have no producer ids.
+    /// Without, a batch in doubt is never sent again: the call ends with [`Outcome::Unknown`](crate::error::Outcome::Unknown).
+    /// Only for brokers without producer ids.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = idempotent;
         self
     }
 
-    async fn open(self) -> Result<PartitionClient, Error> {
-        let Self { client, topic, partition, compression, level, idempotent } = self;
-        crate::client::check_topic(&topic)?;
-        if partition < 0 {
-            return Err(Error::InvalidInput(format!("partition {partition} is negative")));
-        }
-        if !compression.is_built_in() {
-            let error = CompressionError::NotBuiltIn { codec: compression };
-            return Err(Error::InvalidInput(format!("compression: {error}")));
-        }
-        let cluster = client.into_cluster();
-        let place = Place { topic: Some(&topic), partition: Some(partition) };
-        let deadline = Instant::now() + cluster.config.deadlines.operation;
-        let (topic_id, leader) = find(&cluster, place, deadline).await?;
-        let (appends, fetches) = (Share::new(LaneKind::Produce), Share::new(LaneKind::Fetch));
-        let core = Arc::new(Core { cluster, topic, partition, topic_id, appends, fetches });
-        let queue = Arc::new(Queue::default());
-        let mut writer = Writer::new(Arc::clone(&core), Arc::clone(&queue), idempotent);
-        // Brought along, so that the first append is as quick as the others. What fails here, fails there with its reason: who
-        // only reads may not need it.
-        let attempts = core.cluster.attempts_until(deadline, ApiKey::PRODUCE, core.place());
-        match attempts.within(writer.prepare(leader)).await {
-            Ok(()) => {}
-            Err(error @ Error::Closed { .. }) => return Err(error),
-            Err(error) => debug!(%error, "not prepared for appends"),
-        }
-        writer.rest();
-        let open = Arc::new(queue::Open { core: Arc::clone(&core), queue: Arc::clone(&queue) });
-        core.cluster.runtime.spawn(writer.run());
-        Ok(PartitionClient { core, queue, _open: open, compression, level })
+    /// Sets the time limit of opening it. Default: [`Deadlines::operation`](crate::Deadlines::operation).
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
     }
-}
 
-/// The topic's id, and who leads the partition.
-async fn find(cluster: &Cluster, place: Place<'_>, deadline: Instant) -> Result<(Uuid, Leader), Error> {
-    let mut attempts = cluster.attempts_until(deadline, ApiKey::METADATA, place);
-    loop {
-        let mut used = 0;
-        let attempt = async {
-            let topic = cluster.topic(place, attempts.stale()).await?;
-            used = topic.as_of(place.partition);
-            leader_of(&topic, place).map(|leader| (topic.id, leader))
-        };
-        match attempts.within(attempt).await {
-            Ok(found) => return Ok(found),
-            Err(error) => attempts.again(error, used).await?,
+    async fn run(self) -> Result<PartitionClient, Error> {
+        let Self { cluster, topic, index, encoding, idempotent, deadline } = self;
+        validate::topic_name(&topic)?;
+        if index < 0 {
+            return Err(Error::invalid_input(format!("partition {index} is negative")));
         }
+        if !encoding.compression.is_built_in() {
+            let error = CompressionError::NotBuiltIn { codec: encoding.compression };
+            return Err(Error::invalid_input(format!("compression: {error}")));
+        }
+        let deadline = Deadline::after(deadline.unwrap_or(cluster.config.deadlines.operation));
+        let (partition, leader) = Partition::find(cluster, topic, index, deadline).await?;
+        let partition = Arc::new(partition);
+        let producer = Producer::open(Arc::clone(&partition), leader, idempotent, encoding, deadline).await?;
+        Ok(PartitionClient { partition, producer })
     }
 }
 
@@ -289,6 +247,6 @@ impl IntoFuture for OpenPartition {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.open())
+        Box::pin(self.run())
     }
 }

@@ -1,26 +1,27 @@
-//! Asking for offsets.
+//! ListOffsets: where the log begins, ends, or was at some time.
 
 use std::ops::Range;
 
-use kwal_protocol::{
-    api::ApiKey,
-    error_code::ErrorCode,
-    messages::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic},
+use kwal_protocol::messages::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
 };
 use time::OffsetDateTime;
-use tokio::time::timeout;
 
 use super::PartitionClient;
-use crate::{attempts::Attempts, error::Error, speak::Speak};
+use crate::{
+    error::{Error, ErrorKind},
+    request::request,
+    routing::{Deadline, Operation, Rejection, Route, only_partition},
+};
 
-/// Which offset is asked for.
+/// Which offset to look up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum OffsetAt {
     /// The first offset of the log; the end of the log if it is empty.
     Earliest,
-    /// The offset behind the last record that all in-sync replicas have: the next one to be written, when nothing is under
-    /// way. The leader withholds the answer until it is sure (KIP-207).
+    /// The offset after the last record that all in-sync replicas have: the next one to be written when no append is in
+    /// flight. The leader withholds the answer until it is sure (KIP-207).
     Latest,
     /// The first record with this timestamp or a later one.
     Timestamp(OffsetDateTime),
@@ -29,7 +30,7 @@ pub enum OffsetAt {
 }
 
 impl OffsetAt {
-    /// As `ListOffsetsRequest.json` has it.
+    /// Returns the `Timestamp` of `ListOffsetsRequest.json`.
     fn timestamp(self) -> i64 {
         match self {
             Self::Latest => -1,
@@ -45,69 +46,91 @@ impl OffsetAt {
 }
 
 impl PartitionClient {
-    /// Looks an offset up.
+    /// Looks up an offset.
+    pub fn get_offset(&self, at: OffsetAt) -> GetOffset<'_> {
+        GetOffset { partition: self, at, deadline: None }
+    }
+
+    /// Adds the offsets of the log to an error that is certain without them, if they can be had within the time of a request.
+    pub(super) async fn with_log_range(&self, mut error: Error, deadline: Deadline) -> Error {
+        let request = Deadline::after(self.partition.cluster.config.deadlines.request);
+        if let ErrorKind::OffsetOutOfRange { log, .. } = error.kind_mut() {
+            *log = self.log_range(deadline.min(request)).await.ok();
+        }
+        error
+    }
+
+    async fn log_range(&self, deadline: Deadline) -> Result<Range<i64>, Error> {
+        let start = self.call(&ListOffset { at: OffsetAt::Earliest }, deadline).await?;
+        let end = self.call(&ListOffset { at: OffsetAt::Latest }, deadline).await?;
+        Ok(start..end)
+    }
+}
+
+request! {
+    /// A lookup of an offset. Nothing happens until it is awaited.
     ///
     /// # Errors
-    /// [`Error::OffsetNotFound`] if no record has such a timestamp; [`Error::Unsupported`] for
-    /// [`OffsetAt::MaxTimestamp`] of a broker before 3.0; [`Error::DeadlineExceeded`].
+    /// [`ErrorKind::OffsetNotFound`] if no record has such a timestamp; [`ErrorKind::Unsupported`] for
+    /// [`OffsetAt::MaxTimestamp`] and a broker before Kafka 3.0; those of every read.
     ///
-    /// # Cancellation
-    /// Nothing is lost by dropping it.
-    pub async fn get_offset(&self, at: OffsetAt) -> Result<i64, Error> {
-        let core = &self.core;
-        let mut attempts = core.cluster.attempts(ApiKey::LIST_OFFSETS, core.place());
-        loop {
-            let mut used = 0;
-            match attempts.within(self.try_offset(at, attempts.stale(), &mut used)).await {
-                Ok(offset) => return Ok(offset),
-                Err(error) => core.again(&mut attempts, error, used).await?,
-            }
-        }
+    /// # Cancellation safety
+    /// Cancel safe.
+    pub struct GetOffset<'a> -> i64 {
+        partition: &'a PartitionClient,
+        at: OffsetAt,
     }
+}
 
-    /// The first offset of the log and the one behind its last record, if they can be had within the time of a request: for an
-    /// error that is certain without them.
-    pub(super) async fn log_range(&self, attempts: &Attempts<'_>) -> Option<Range<i64>> {
-        let range = async {
-            let start = self.get_offset(OffsetAt::Earliest).await?;
-            let end = self.get_offset(OffsetAt::Latest).await?;
-            Ok::<_, Error>(start..end)
-        };
-        timeout(self.core.cluster.config.deadlines.request, attempts.within(range)).await.ok()?.ok()
+impl GetOffset<'_> {
+    async fn run(self) -> Result<i64, Error> {
+        let deadline = self.partition.deadline(self.deadline);
+        self.partition.call(&ListOffset { at: self.at }, deadline).await
     }
+}
 
-    async fn try_offset(&self, asked: OffsetAt, stale: u64, used: &mut u64) -> Result<i64, Error> {
-        let core = &self.core;
-        let leader = core.leader(stale, used).await?;
-        let timestamp = asked.timestamp();
-        let request = ListOffsetsRequest {
+#[derive(Debug)]
+struct ListOffset {
+    at: OffsetAt,
+}
+
+impl Operation for ListOffset {
+    type Request = ListOffsetsRequest;
+    type Output = i64;
+
+    fn request(&self, route: &Route<'_>) -> ListOffsetsRequest {
+        ListOffsetsRequest {
             replica_id: -1,
             topics: vec![ListOffsetsTopic {
-                name: core.topic.clone(),
+                name: route.topic.to_owned(),
                 partitions: vec![ListOffsetsPartition {
-                    partition_index: core.partition,
-                    current_leader_epoch: leader.epoch,
-                    timestamp,
+                    partition_index: route.partition,
+                    current_leader_epoch: route.leader_epoch,
+                    timestamp: self.at.timestamp(),
                     ..ListOffsetsPartition::default()
                 }],
             }],
             ..ListOffsetsRequest::default()
-        };
-        let mut ours = ListOffsetsRequest::OURS;
-        if asked == OffsetAt::MaxTimestamp {
-            ours.oldest = 7;
         }
-        let lane = core.cluster.lane(leader.id, ApiKey::LIST_OFFSETS, core.place()).await?;
-        let mut response = lane.call(&request, core.place(), ours, None).await?;
-        let at = || core.place().at(ApiKey::LIST_OFFSETS, Some(lane.broker()));
-        let answer = response.topics.pop().and_then(|mut topic| topic.partitions.pop());
-        let Some(answer) = answer.filter(|answer| answer.partition_index == core.partition) else {
-            return Err(Error::NoAnswer { at: at() });
-        };
-        match answer.error_code {
-            ErrorCode::NONE if answer.offset >= 0 => Ok(answer.offset),
-            ErrorCode::NONE => Err(Error::OffsetNotFound { timestamp_ms: timestamp, at: at() }),
-            code => Err(Error::Broker { code, message: None, at: at() }),
+    }
+
+    fn response(&self, route: &Route<'_>, response: ListOffsetsResponse) -> Result<i64, Rejection> {
+        let found = only_partition(
+            response.topics,
+            |topic| topic.partitions,
+            |found| found.partition_index == route.partition,
+        )?;
+        Rejection::check(found.error_code)?;
+        match found.offset {
+            0.. => Ok(found.offset),
+            _ => Err(Rejection::Kind(ErrorKind::OffsetNotFound { timestamp_ms: self.at.timestamp() })),
+        }
+    }
+
+    fn oldest_version(&self) -> i16 {
+        match self.at {
+            OffsetAt::MaxTimestamp => 7,
+            _ => 0,
         }
     }
 }

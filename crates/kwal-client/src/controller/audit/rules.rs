@@ -1,191 +1,43 @@
-//! What endangers a log: the settings of a topic and its brokers, held against what a write-ahead log needs.
+//! What a write-ahead log needs of a topic and its brokers, rule by rule.
 
 use std::{collections::BTreeMap, fmt};
 
-use kwal_protocol::{error_code::ErrorCode, messages::MetadataPartition};
-use tokio::time::Instant;
+use kwal_protocol::messages::MetadataPartition;
 
+use super::{
+    because,
+    finding::{Finding, Partitions, Severity},
+};
 use crate::{
-    client::check_topic,
     config::{Deadlines, Limits},
-    controller::{ConfigSource, ConfigValue, ControllerClient, Resource},
+    controller::{ConfigSource, ConfigValue},
     error::Error,
 };
 
-/// Something that endangers a log, or could not be checked.
-///
-/// ```text
-/// danger: min.insync.replicas: 1 (the default), should be 2 of 3 replicas. An append is acknowledged as soon as the leader …
-/// ```
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Finding {
-    /// How grave it is.
-    pub severity: Severity,
-    /// What it is about: a setting as Kafka's documentation names it, or `replication factor`, `in-sync replicas`, `leader`.
-    pub setting: &'static str,
-    /// The brokers, if it is a setting of theirs and not of the topic.
-    pub brokers: Vec<i32>,
-    /// What it is now; `None` if that could not be found out.
-    pub found: Option<String>,
-    /// Where that comes from, of a setting.
-    pub source: Option<ConfigSource>,
-    /// What it should be.
-    pub wanted: String,
-    /// Why, in a sentence or two.
-    pub why: String,
-}
-
-/// How grave a [`Finding`] is; the gravest is the largest.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[non_exhaustive]
-pub enum Severity {
-    /// It could not be found out: it may be right or wrong.
-    NotChecked,
-    /// Nothing is lost by it; it may surprise.
-    Notice,
-    /// Records may be deleted or refused, or one failure stops the appends.
-    Warning,
-    /// Acknowledged records may be lost or doubled by one failure, or appends or reads cannot succeed at all.
-    Danger,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotChecked => "not checked",
-            Self::Notice => "notice",
-            Self::Warning => "warning",
-            Self::Danger => "danger",
-        })
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.severity, self.setting)?;
-        match &self.brokers[..] {
-            [] => {}
-            [broker] => write!(f, " of broker {broker}")?,
-            brokers => write!(f, " of brokers {}", List(brokers))?,
-        }
-        match (&self.found, self.source) {
-            (Some(found), Some(source)) => write!(f, ": {found} ({source}),")?,
-            (Some(found), None) => write!(f, ": {found},")?,
-            (None, _) => f.write_str(":")?,
-        }
-        write!(f, " should be {}. {}", self.wanted, self.why)
-    }
-}
-
-impl ControllerClient {
-    /// Looks for what endangers a log in this topic: how it is replicated, what is deleted from it and when, what it refuses,
-    /// and for how long its brokers remember writers. The gravest findings come first; a topic that is as a write-ahead log
-    /// should be has none.
-    ///
-    /// | what | is found |
-    /// | --- | --- |
-    /// | replication factor | below 3; partitions without a leader, and such with replicas that are not in sync now |
-    /// | `min.insync.replicas` | 1; as many as there are replicas, or more |
-    /// | `unclean.leader.election.enable` | true |
-    /// | `cleanup.policy` | with `compact` |
-    /// | `retention.ms`, `retention.bytes` | anything but −1, where the policy deletes |
-    /// | `max.message.bytes` | smaller than this client's [`Limits::batch`](crate::Limits::batch); larger than what it reads |
-    /// | `message.timestamp.type` | `CreateTime`, where records are deleted by age |
-    /// | `message.timestamp.before.max.ms`, `….after.max.ms` | bounds of less than an hour; any bound on the past |
-    /// | `producer.id.expiration.ms` of each broker | less than a day |
-    /// | `transactional.id.expiration.ms` of each broker | less than a week |
-    ///
-    /// What a broker does not have, or this client may not see, is a finding too: [`Severity::NotChecked`]. Brokers' settings
-    /// take the right to describe the configs of the cluster.
-    ///
-    /// `replica.fetch.max.bytes` is not among them: replicas fetch a batch that is larger than it all the same (KIP-74).
-    ///
-    /// ```no_run
-    /// # async fn look(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
-    /// for finding in controller.audit("wal").await? {
-    ///     eprintln!("{finding}");
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::UnknownTopic`] after [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic);
-    /// [`Error::DeadlineExceeded`] if topic and cluster cannot be described in time. A broker that does not answer within
-    /// [`Deadlines::request`](crate::Deadlines::request) is a finding.
-    ///
-    /// # Cancellation
-    /// Nothing is lost by dropping it.
-    pub async fn audit(&self, topic: impl Into<String>) -> Result<Vec<Finding>, Error> {
-        let topic = topic.into();
-        check_topic(&topic)?;
-        let deadline = self.deadline();
-        let layout = self.layout(&topic, deadline).await?;
-        let configs = match self.configs(Resource::Topic(&topic), None, deadline).await {
-            Err(error) if is_denied(&error) => Err(error),
-            configs => Ok(configs?),
-        };
-        let cluster = self.describe_cluster_until(deadline).await?;
-        let names = BROKER_SETTINGS.map(|(name, ..)| name.to_owned());
-        let mut brokers = Vec::with_capacity(cluster.brokers.len());
-        for broker in cluster.brokers {
-            // One that is down does not keep the others from being asked.
-            let until = deadline.min(Instant::now() + self.cluster.config.deadlines.request);
-            let told = self.configs(Resource::Broker(broker.id), Some(&names), until).await;
-            brokers.push(Broker { id: broker.id, told });
-        }
-        let config = &self.cluster.config;
-        let mut audit = Audit { limits: config.limits, deadlines: config.deadlines, findings: Vec::new() };
-        audit.replicas(&layout.partitions, configs.as_ref().ok());
-        match &configs {
-            Ok(configs) => audit.topic(configs),
-            Err(error) => {
-                audit.not_checked("the settings of the topic", Vec::new(), "readable", because(error))
-            }
-        }
-        audit.brokers(&brokers);
-        audit.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-        Ok(audit.findings)
-    }
-}
-
-/// Whether an error says that one may not ask, or cannot.
-fn is_denied(error: &Error) -> bool {
-    let denied = [ErrorCode::TOPIC_AUTHORIZATION_FAILED, ErrorCode::CLUSTER_AUTHORIZATION_FAILED];
-    matches!(error, Error::Unsupported { .. }) || error.code().is_some_and(|code| denied.contains(&code))
-}
-
-/// Why a broker did not tell. Which one it was is told elsewhere, so that all that say the same are told together.
-fn because(error: &Error) -> String {
-    match error {
-        Error::Broker { code, message: Some(message), .. } => {
-            format!("The broker answers {code} ({message}).")
-        }
-        Error::Broker { code, message: None, .. } => format!("The broker answers {code}."),
-        error => {
-            let mut text = format!("It could not be asked: {error}");
-            let mut cause: &dyn std::error::Error = error;
-            while let Some(source) = cause.source() {
-                text.push_str(": ");
-                text.push_str(&source.to_string());
-                cause = source;
-            }
-            text.push('.');
-            text
-        }
-    }
-}
-
-/// Findings as they are made.
+/// The rules, and the findings so far.
 #[derive(Debug)]
-struct Audit {
+pub(super) struct Rules {
     limits: Limits,
     deadlines: Deadlines,
     findings: Vec<Finding>,
 }
 
-impl Audit {
+/// Returns the names of the broker configs that the rules are about.
+pub(super) fn broker_configs() -> Vec<String> {
+    BROKER_SETTINGS.iter().map(|(name, ..)| (*name).to_owned()).collect()
+}
+
+impl Rules {
+    pub(super) fn new(limits: Limits, deadlines: Deadlines) -> Self {
+        Self { limits, deadlines, findings: Vec::new() }
+    }
+
+    /// Returns the findings, the gravest first.
+    pub(super) fn into_findings(mut self) -> Vec<Finding> {
+        self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        self.findings
+    }
+
     fn add(
         &mut self,
         severity: Severity,
@@ -215,12 +67,12 @@ impl Audit {
         why: impl Into<String>,
     ) {
         let (wanted, why) = (wanted.into(), why.into());
-        let severity = Severity::NotChecked;
+        let severity = Severity::Unknown;
         self.findings.push(Finding { severity, setting, brokers, found: None, source: None, wanted, why });
     }
 
     /// How many there are of each record, and how many an append waits for.
-    fn replicas(
+    pub(super) fn replicas(
         &mut self,
         partitions: &[MetadataPartition],
         configs: Option<&BTreeMap<String, ConfigValue>>,
@@ -236,12 +88,12 @@ impl Audit {
         };
         if let Some(these) = of_these(&|partition| partition.leader_id < 0) {
             let why = "Nothing can be appended to it or read from it.";
-            self.add(Severity::Danger, "leader", format!("missing in {these}"), "there", why);
+            self.add(Severity::Error, "leader", format!("missing in {these}"), "there", why);
         }
         if let Some(these) = of_these(&|partition| factor(partition) == fewest).filter(|_| fewest < 3) {
             let (severity, why) = match fewest {
                 0 | 1 => (
-                    Severity::Danger,
+                    Severity::Error,
                     "Every record is on one broker alone: if its disk is lost, so is the log.",
                 ),
                 _ => (
@@ -260,7 +112,7 @@ impl Audit {
         if let Some(these) = of_these(&lacking) {
             let why = "Appends are refused as long as fewer replicas are in sync than `min.insync.replicas` demands.";
             let found = format!("fewer than {} in {these}", least.unwrap_or_default());
-            self.add(Severity::Danger, "in-sync replicas", found, "all", why);
+            self.add(Severity::Error, "in-sync replicas", found, "all", why);
         }
         let behind = |partition: &MetadataPartition| {
             partition.isr_nodes.len() < factor(partition) && partition.leader_id >= 0 && !lacking(partition)
@@ -277,11 +129,11 @@ impl Audit {
     fn least_in_sync(&mut self, least: usize, fewest: usize, configs: &BTreeMap<String, ConfigValue>) {
         let (severity, why) = if least > fewest {
             let why = "More replicas have to be in sync than the topic has: no append can succeed.";
-            (Severity::Danger, why)
+            (Severity::Error, why)
         } else if least <= 1 {
             let why = "An append is acknowledged as soon as the leader alone has it; if that broker is lost then, so are \
                        acknowledged records.";
-            (Severity::Danger, why)
+            (Severity::Error, why)
         } else if least == fewest {
             (Severity::Warning, "As soon as one broker with a replica is down, no append succeeds.")
         } else {
@@ -293,7 +145,13 @@ impl Audit {
     }
 
     /// What is deleted from the topic, and what it refuses.
-    fn topic(&mut self, configs: &BTreeMap<String, ConfigValue>) {
+    pub(super) fn topic(&mut self, configs: Result<&BTreeMap<String, ConfigValue>, &Error>) {
+        let configs = match configs {
+            Ok(configs) => configs,
+            Err(error) => {
+                return self.not_checked("the settings of the topic", Vec::new(), "readable", because(error));
+            }
+        };
         let topic = TopicSettings { configs };
         if topic.number("min.insync.replicas").is_none() {
             self.missing(&topic, "min.insync.replicas", "2 of 3 replicas");
@@ -304,7 +162,7 @@ impl Audit {
                 let why = "After a failure a replica that lacks acknowledged records may become the leader, and they are lost.";
                 self.of_topic(
                     &topic,
-                    Severity::Danger,
+                    Severity::Error,
                     "unclean.leader.election.enable",
                     value,
                     "false",
@@ -318,7 +176,7 @@ impl Audit {
         if has("compact") {
             let why = "Of the records with the same key only the last is kept, and records without a key are refused.";
             let found = policy.unwrap_or_default();
-            self.of_topic(&topic, Severity::Danger, "cleanup.policy", found, "delete", why);
+            self.of_topic(&topic, Severity::Error, "cleanup.policy", found, "delete", why);
         }
         if policy.is_none() {
             self.missing(&topic, "cleanup.policy", "delete");
@@ -366,13 +224,13 @@ impl Audit {
             let why = format!(
                 "The client makes batches of up to {written} bytes, and larger ones than this are refused."
             );
-            self.of_topic(topic, Severity::Notice, name, &found, &wanted, &why);
+            self.of_topic(topic, Severity::Info, name, &found, &wanted, &why);
         }
         if allowed > read {
             let wanted = format!("at most {read}, or `Limits::frame` and `Limits::decompressed` larger");
             let why =
                 "Another writer may append a batch that this client cannot read, and its reading ends there.";
-            self.of_topic(topic, Severity::Danger, name, &found, &wanted, why);
+            self.of_topic(topic, Severity::Error, name, &found, &wanted, why);
         }
     }
 
@@ -405,7 +263,7 @@ impl Audit {
                     let why =
                         "Records with older timestamps are refused, such as those copied from another log.";
                     let found = Millis(ms).to_string();
-                    self.of_topic(topic, Severity::Notice, name, &found, &i64::MAX.to_string(), why);
+                    self.of_topic(topic, Severity::Info, name, &found, &i64::MAX.to_string(), why);
                 }
                 Some(_) => {}
                 None => self.missing(topic, name, "at least an hour"),
@@ -414,7 +272,7 @@ impl Audit {
     }
 
     /// For how long brokers remember writers. Those that say the same are told together.
-    fn brokers(&mut self, brokers: &[Broker]) {
+    pub(super) fn brokers(&mut self, brokers: &[Broker]) {
         for (name, least, why, wanted) in BROKER_SETTINGS {
             let mut all: Vec<(Remembered, Vec<i32>)> = Vec::new();
             for broker in brokers {
@@ -431,7 +289,7 @@ impl Audit {
                         let operation =
                             i64::try_from(self.deadlines.operation.as_millis()).unwrap_or(i64::MAX);
                         let (severity, why) = match name == PRODUCER_EXPIRY && ms <= operation {
-                            true => (Severity::Danger, FORGOTTEN_WITHIN_A_CALL),
+                            true => (Severity::Error, FORGOTTEN_WITHIN_A_CALL),
                             false => (Severity::Warning, why),
                         };
                         let finding = self.add(severity, name, Millis(ms).to_string(), wanted, why);
@@ -465,9 +323,9 @@ impl Audit {
 
 /// What a broker tells of its settings.
 #[derive(Debug)]
-struct Broker {
-    id: i32,
-    told: Result<BTreeMap<String, ConfigValue>, Error>,
+pub(super) struct Broker {
+    pub(super) id: i32,
+    pub(super) configs: Result<BTreeMap<String, ConfigValue>, Error>,
 }
 
 /// For how long a broker remembers a writer.
@@ -481,7 +339,7 @@ enum Remembered {
 
 impl Broker {
     fn remembered(&self, name: &str, least: i64) -> Remembered {
-        let config = match &self.told {
+        let config = match &self.configs {
             Ok(configs) => configs.get(name),
             Err(error) => return Remembered::NotTold(because(error)),
         };
@@ -560,27 +418,3 @@ impl fmt::Display for Millis {
     }
 }
 
-/// Some numbers, not too many of them.
-struct List<'a>(&'a [i32]);
-
-impl fmt::Display for List<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, number) in self.0.iter().take(MOST_NAMED).enumerate() {
-            write!(f, "{}{number}", if i == 0 { "" } else { ", " })?;
-        }
-        match self.0.len().saturating_sub(MOST_NAMED) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
-    }
-}
-
-const MOST_NAMED: usize = 8;
-
-struct Partitions<'a>(&'a [i32]);
-
-impl fmt::Display for Partitions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "partition{} {}", if self.0.len() == 1 { "" } else { "s" }, List(self.0))
-    }
-}

@@ -1,0 +1,358 @@
+//! The task of a connection, and the only place where a socket meets the protocol.
+//!
+//! It ends when the connection is closed, or when the last [`Connection`](super::Connection) handle is dropped: then no caller
+//! waits for a response. Where the broker ends sessions after a time, the task authenticates again before that.
+
+use std::{
+    collections::VecDeque,
+    future::pending,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Buf, BytesMut};
+use kwal_protocol::connection::{
+    Computed, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Reply, Session,
+};
+use kwal_protocol::sasl::Mechanism;
+use kwal_protocol::writer::Frame;
+use kwal_transport::Stream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    runtime::Handle,
+    sync::{Notify, mpsc, oneshot, watch},
+    task::{JoinError, JoinSet},
+    time::{Instant, Sleep, sleep_until},
+};
+use tracing::{Instrument, debug, debug_span};
+
+use super::{
+    QUEUE, RequestFailed, Submitted,
+    reauth::{Reauthentication, SessionLifetime},
+};
+
+/// No further request is taken while so many bytes wait to be written.
+const HIGH_WATER: usize = 1 << 20;
+/// The least capacity for a read.
+const CHUNK: usize = 16 << 10;
+/// The most capacity that a peer gets by announcing a frame; beyond that it grows with the bytes that arrive.
+const CREDIT: usize = 1 << 20;
+
+/// The task's ends of what it shares with the handles.
+pub(super) struct Ends {
+    pub(super) ready: oneshot::Sender<Result<Arc<Session>, ConnectionError>>,
+    pub(super) publish: watch::Sender<Option<SessionLifetime>>,
+    pub(super) queue: mpsc::Receiver<Submitted>,
+    pub(super) close: Arc<Notify>,
+}
+
+/// A request that waits for its response.
+#[derive(Debug)]
+struct Waiting {
+    id: CorrelationId,
+    throttle_time: fn(&Reply) -> Duration,
+    response: oneshot::Sender<Result<Reply, RequestFailed>>,
+}
+
+pub(super) struct Driver {
+    connection: Connection,
+    read: ReadHalf<Stream>,
+    write: WriteHalf<Stream>,
+    inbox: BytesMut,
+    /// How many more bytes the next frame needs.
+    wanted: usize,
+    writing: Option<(CorrelationId, Frame)>,
+    /// Whether everything written has been flushed, which encrypting streams need.
+    flushed: bool,
+    /// How long a write may make no progress.
+    stall: Duration,
+    queue: mpsc::Receiver<Submitted>,
+    waiting: VecDeque<Waiting>,
+    ready: Option<oneshot::Sender<Result<Arc<Session>, ConnectionError>>>,
+    /// `None` for a connection that does not authenticate.
+    reauthentication: Option<Arc<Reauthentication>>,
+    lifetime: watch::Sender<Option<SessionLifetime>>,
+    close: Arc<Notify>,
+    /// What the connection waits for apart from its peer. Aborted with it.
+    tasks: JoinSet<TaskResult>,
+}
+
+/// The result of a task.
+enum TaskResult {
+    Computed(Computed),
+    /// Credentials to authenticate again with; `None` if the session ended before there were any.
+    Reauthenticate(Option<Box<dyn Mechanism>>),
+}
+
+impl Driver {
+    /// Spawns the task of a connection.
+    pub(super) fn spawn(
+        stream: Stream,
+        config: ConnectionConfig,
+        sasl: Option<(Box<dyn Mechanism>, Reauthentication)>,
+        runtime: &Handle,
+        ends: Ends,
+    ) {
+        let span = debug_span!("connection", peer = stream.peer());
+        let stall = config.request_timeout;
+        let now = Instant::now().into_std();
+        let (connection, reauthentication) = match sasl {
+            Some((mechanism, reauthentication)) => {
+                (Connection::with_sasl(config, mechanism, now), Some(Arc::new(reauthentication)))
+            }
+            None => (Connection::new(config, now), None),
+        };
+        let (read, write) = tokio::io::split(stream);
+        let driver = Self {
+            connection,
+            read,
+            write,
+            inbox: BytesMut::with_capacity(CHUNK),
+            wanted: CHUNK,
+            writing: None,
+            flushed: true,
+            stall,
+            queue: ends.queue,
+            waiting: VecDeque::new(),
+            ready: Some(ends.ready),
+            reauthentication,
+            lifetime: ends.publish,
+            close: ends.close,
+            tasks: JoinSet::new(),
+        };
+        runtime.spawn(driver.run().instrument(span));
+    }
+
+    async fn run(mut self) {
+        let mut timer = pin!(sleep_until(Instant::now()));
+        let mut stalled = pin!(sleep_until(Instant::now() + self.stall));
+        let mut is_ready = false;
+        let mut done = false;
+        let mut expired = false;
+        loop {
+            // Before anything is sent: a response may ask for a pause.
+            while let Some(event) = self.connection.poll_event() {
+                match event {
+                    Event::Ready(versions) => {
+                        debug!("ready");
+                        is_ready = true;
+                        done |= self.ready.take().is_none_or(|ready| ready.send(Ok(versions)).is_err());
+                    }
+                    Event::Authenticated(lifetime) => self.authenticated(lifetime),
+                    Event::Compute(computation) => {
+                        self.tasks.spawn_blocking(|| TaskResult::Computed(computation.run()));
+                    }
+                    Event::Reply(id, response) => self.respond(id, response),
+                    Event::Closed(error) => return self.end(error).await,
+                }
+            }
+            if self.writing.is_none() {
+                self.writing = self.connection.poll_transmit();
+                if self.writing.is_some() {
+                    stalled.as_mut().reset(Instant::now() + self.stall);
+                }
+            }
+            // A caller that waits for a response has a handle, so there is none.
+            if done || expired && self.waiting.is_empty() {
+                debug!("closing, no longer needed");
+                return;
+            }
+            let deadline = self.connection.poll_timeout().map(Instant::from_std);
+            let is_writing = self.writing.is_some();
+            let has_room = self.waiting.len() < QUEUE && self.connection.outgoing_bytes() < HIGH_WATER;
+            tokio::select! {
+                biased;
+                () = abandoned(&mut self.ready) => {
+                    debug!("closing, no caller waits for it any more");
+                    return;
+                }
+                () = self.close.notified() => {
+                    debug!("closed by the client");
+                    self.connection.close(ConnectionError::Closed);
+                }
+                // Reads never wait for writes: a broker that is busy answering may not read.
+                read = receive(&mut self.read, &mut self.inbox, self.wanted) => self.received(read),
+                wrote = send(&mut self.write, &mut self.writing), if is_writing || !self.flushed => {
+                    self.sent(wrote, stalled.as_mut());
+                }
+                Some(result) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    expired |= self.finished(result);
+                }
+                request = self.queue.recv(), if is_ready && !expired && has_room => match request {
+                    Some(request) => self.submit(request),
+                    None => done = true,
+                },
+                () = wake_at(timer.as_mut(), deadline) => {
+                    self.connection.handle_timeout(Instant::now().into_std());
+                }
+                () = &mut stalled, if is_writing => self.connection.handle_io_error(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("the broker accepted no bytes for {:?}", self.stall),
+                )),
+            }
+        }
+    }
+
+    /// Plans the next authentication of a session that begins now.
+    fn authenticated(&mut self, lifetime: Option<Duration>) {
+        debug!(?lifetime, "authenticated");
+        let lifetime = match (&self.reauthentication, lifetime) {
+            (Some(reauthentication), Some(lifetime)) => {
+                let lifetime = reauthentication.plan(lifetime);
+                let reauthentication = Arc::clone(reauthentication);
+                self.tasks.spawn(async move {
+                    TaskResult::Reauthenticate(reauthentication.mechanism(lifetime).await)
+                });
+                Some(lifetime)
+            }
+            _ => None,
+        };
+        self.lifetime.send_replace(lifetime);
+    }
+
+    /// Continues with the result of a task. Returns whether the session has expired, so that no more requests are taken.
+    fn finished(&mut self, result: Result<TaskResult, JoinError>) -> bool {
+        match result {
+            Ok(TaskResult::Computed(computed)) => self.connection.handle_computed(computed),
+            Ok(TaskResult::Reauthenticate(Some(mechanism))) => {
+                let limit = self.reauthentication.as_ref().map_or(Duration::ZERO, |renewal| renewal.limit);
+                let now = Instant::now().into_std();
+                if let Err(error) = self.connection.reauthenticate(now, mechanism, limit) {
+                    debug!(%error, "cannot authenticate again");
+                }
+            }
+            // Requests in flight are still answered. Queued ones go to another connection, which reports why it fails.
+            Ok(TaskResult::Reauthenticate(None)) => {
+                debug!("the session is over, closing");
+                self.queue.close();
+                while let Ok(Submitted { response, .. }) = self.queue.try_recv() {
+                    let failed = RequestFailed { error: Some(ConnectionError::Closed), sent: false };
+                    drop(response.send(Err(failed)));
+                }
+                return true;
+            }
+            // It panicked, or the runtime is shutting down.
+            Err(error) => {
+                debug!(%error, "closing");
+                self.connection.close(ConnectionError::Closed);
+            }
+        }
+        false
+    }
+
+    fn received(&mut self, read: io::Result<usize>) {
+        match read {
+            Ok(0) => self.connection.handle_eof(),
+            Ok(_) => match self.connection.handle_input(Instant::now().into_std(), &mut self.inbox) {
+                Ok(wanted) => self.wanted = wanted,
+                // It closes the connection, which is reported as an event.
+                Err(error) => debug!(%error, "the peer violated the protocol"),
+            },
+            Err(error) => self.connection.handle_io_error(error),
+        }
+    }
+
+    fn sent(&mut self, wrote: io::Result<usize>, stalled: Pin<&mut Sleep>) {
+        match wrote {
+            Ok(count) => {
+                self.flushed = count == 0;
+                if count > 0 {
+                    stalled.reset(Instant::now() + self.stall);
+                }
+                if let Some((id, _)) = self.writing.take_if(|(_, frame)| !frame.has_remaining()) {
+                    self.connection.handle_transmitted(Instant::now().into_std(), id);
+                }
+            }
+            Err(error) => self.connection.handle_io_error(error),
+        }
+    }
+
+    fn submit(&mut self, Submitted { request, throttle_time, response }: Submitted) {
+        // The caller is gone, so nothing was promised to it.
+        if response.is_closed() {
+            return;
+        }
+        match self.connection.send(Instant::now().into_std(), request) {
+            Ok(id) => self.waiting.push_back(Waiting { id, throttle_time, response }),
+            Err(error) => drop(response.send(Err(RequestFailed { error: Some(error), sent: false }))),
+        }
+    }
+
+    /// Hands a response to its caller, and obeys the pause that it asks for (KIP-219), also if the caller is gone.
+    fn respond(&mut self, id: CorrelationId, response: Reply) {
+        // Responses arrive in the order of the requests.
+        let Some(waiting) = self.waiting.pop_front() else { return };
+        debug_assert_eq!(waiting.id, id);
+        let pause = (waiting.throttle_time)(&response);
+        if !pause.is_zero() {
+            debug!(api = %response.key(), ?pause, "throttled by the broker");
+            self.connection.throttle(Instant::now().into_std(), pause);
+        }
+        drop(waiting.response.send(Ok(response)));
+    }
+
+    /// Reports the end to every caller.
+    async fn end(mut self, error: ConnectionError) {
+        debug!(%error, "closed");
+        if let (
+            Some(reauthentication),
+            ConnectionError::AuthenticationFailed { .. } | ConnectionError::Sasl { .. },
+        ) = (&self.reauthentication, &error)
+        {
+            reauthentication.sasl.rejected();
+        }
+        if let Some(ready) = self.ready.take() {
+            drop(ready.send(Err(error.clone())));
+        }
+        for Waiting { id, response, .. } in self.waiting.drain(..) {
+            let sent = self.connection.was_handed_out(id);
+            drop(response.send(Err(RequestFailed { error: Some(error.clone()), sent })));
+        }
+        self.queue.close();
+        while let Some(Submitted { response, .. }) = self.queue.recv().await {
+            drop(response.send(Err(RequestFailed { error: Some(error.clone()), sent: false })));
+        }
+    }
+}
+
+/// Reads what is there, with capacity for what is wanted as far as the peer has earned it. Cancel safe.
+async fn receive(read: &mut ReadHalf<Stream>, inbox: &mut BytesMut, wanted: usize) -> io::Result<usize> {
+    inbox.reserve(wanted.clamp(CHUNK, CREDIT.max(inbox.len())));
+    read.read_buf(inbox).await
+}
+
+/// Writes a part of the frame, or flushes if there is none. Returns how many bytes were written. Cancel safe.
+async fn send(
+    write: &mut WriteHalf<Stream>,
+    writing: &mut Option<(CorrelationId, Frame)>,
+) -> io::Result<usize> {
+    match writing {
+        Some((_, frame)) => match write.write_buf(frame).await {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            result => result,
+        },
+        None => write.flush().await.map(|()| 0),
+    }
+}
+
+/// Completes when the caller that opens the connection is gone.
+async fn abandoned(ready: &mut Option<oneshot::Sender<Result<Arc<Session>, ConnectionError>>>) {
+    match ready {
+        Some(ready) => ready.closed().await,
+        None => pending().await,
+    }
+}
+
+async fn wake_at(mut timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => {
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            timer.await;
+        }
+        None => pending().await,
+    }
+}

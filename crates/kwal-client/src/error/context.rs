@@ -1,0 +1,86 @@
+//! Where an error happened.
+
+use std::fmt;
+
+use kwal_protocol::api::ApiKey;
+
+use super::{Error, ErrorKind};
+
+/// Where an error happened: API, topic, partition and broker, as far as the call got.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Context {
+    /// The API that was called; `None` while a connection is opened.
+    pub api: Option<ApiKey>,
+    /// The topic, if the call was about one.
+    pub topic: Option<String>,
+    /// The partition, if the call was about one.
+    pub partition: Option<i32>,
+    /// The broker by id and address, as far as known.
+    pub broker: Option<String>,
+}
+
+/// What a call is about, borrowed. It becomes a [`Context`] only when the call fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallContext<'a> {
+    pub(crate) api: ApiKey,
+    pub(crate) topic: Option<&'a str>,
+    pub(crate) partition: Option<i32>,
+}
+
+impl<'a> CallContext<'a> {
+    /// A call that is about the cluster.
+    pub(crate) fn cluster(api: ApiKey) -> Self {
+        Self { api, topic: None, partition: None }
+    }
+
+    pub(crate) fn topic(api: ApiKey, topic: &'a str) -> Self {
+        Self { api, topic: Some(topic), partition: None }
+    }
+
+    pub(crate) fn partition(api: ApiKey, topic: &'a str, partition: i32) -> Self {
+        Self { api, topic: Some(topic), partition: Some(partition) }
+    }
+
+    /// The same subject in a call of another API.
+    pub(crate) fn with_api(self, api: ApiKey) -> Self {
+        Self { api, ..self }
+    }
+
+    pub(crate) fn context(&self) -> Context {
+        Context {
+            api: Some(self.api),
+            topic: self.topic.map(str::to_owned),
+            partition: self.partition,
+            broker: None,
+        }
+    }
+
+    pub(crate) fn at_broker(&self, broker: &impl ToString) -> Context {
+        Context { broker: Some(broker.to_string()), ..self.context() }
+    }
+
+    /// An error of this call that no broker is part of.
+    pub(crate) fn error(&self, kind: ErrorKind) -> Error {
+        Error::new(kind).with_context(self.context())
+    }
+}
+
+impl fmt::Display for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.api {
+            Some(api) => write!(f, "{api}")?,
+            None => f.write_str("connecting")?,
+        }
+        match (&self.topic, self.partition) {
+            (Some(topic), Some(partition)) => write!(f, " of {topic}/{partition}")?,
+            (Some(topic), None) => write!(f, " of {topic}")?,
+            _ => {}
+        }
+        match (&self.broker, self.api) {
+            (Some(broker), Some(_)) => write!(f, " at {broker}"),
+            (Some(broker), None) => write!(f, " to {broker}"),
+            (None, _) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Errors: what happened, where, and whether the call took effect.
+//!
+//! Three questions have three answers: [`Error::kind`] is what happened, [`Error::outcome`] is whether the call may have
+//! taken effect, and [`Error::is_retriable`] is whether the same call may succeed later. [`Error::context`] names API, topic,
+//! partition and broker. `Display` prints this level only; [`source`](std::error::Error::source) is the next one.
+//!
+//! ```
+//! use kwal_client::error::{Error, ErrorKind, Outcome};
+//!
+//! fn next_step(error: &Error) -> &'static str {
+//!     match (error.kind(), error.outcome()) {
+//!         (ErrorKind::Fenced | ErrorKind::DataLoss { .. }, _) => "stop writing, compare the log with the local state",
+//!         (_, Outcome::Unknown) => "read the end of the log before appending again",
+//!         (_, Outcome::NotApplied) if error.is_retriable() => "append again",
+//!         (_, Outcome::NotApplied) => "fix what the error names",
+//!     }
+//! }
+//! ```
+
+mod context;
+mod display;
+mod recovery;
+#[cfg(test)]
+mod texts;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use kwal_protocol::{
+    api::Versions,
+    connection::ConnectionError,
+    error::DecodeError,
+    error_code::{ErrorCode, Recovery},
+    record::{BatchError, BuildError},
+    wire::Uuid,
+};
+use kwal_transport::TransportError;
+
+pub use self::context::Context;
+pub(crate) use self::context::CallContext;
+
+/// The error of every call of this crate.
+///
+/// Opaque, so that facts can be added without breaking callers. Cloning copies the facts and shares the source.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    context: Context,
+    outcome: Outcome,
+    source: Option<Source>,
+}
+
+/// What happened.
+///
+/// The texts name what the caller can do. All of them stand in one snapshot file of the repository.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller asked for something that is not possible. Nothing was sent.
+    #[non_exhaustive]
+    InvalidInput {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The records cannot be encoded as a batch. Nothing was sent. The source is a [`BuildError`].
+    Encode,
+    /// The batch exceeds the client's limit and was not sent, or exceeds the topic's limit and was rejected.
+    #[non_exhaustive]
+    BatchTooLarge {
+        /// The size of the batch, in bytes: before compression or on the wire, whichever exceeds the limit.
+        size: usize,
+        /// How many records it holds.
+        records: usize,
+        /// The client's limit; `None` for the topic's `max.message.bytes`, which the broker does not report.
+        limit: Option<usize>,
+    },
+    /// No broker knew the topic for [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic).
+    #[non_exhaustive]
+    UnknownTopic {
+        /// For how long the client asked.
+        waited: Duration,
+    },
+    /// The topic does not have the partition.
+    #[non_exhaustive]
+    UnknownPartition {
+        /// How many partitions it has.
+        partitions: usize,
+    },
+    /// The topic was deleted and created again: another topic of the same name. Open a new partition client to use it.
+    #[non_exhaustive]
+    TopicRecreated {
+        /// The topic id when the partition client was opened.
+        was: Uuid,
+        /// The topic id now.
+        is: Uuid,
+    },
+    /// The offset is not in the log: deleted by retention or `delete_records`, or beyond the end.
+    #[non_exhaustive]
+    OffsetOutOfRange {
+        /// The requested offset.
+        offset: i64,
+        /// The first offset of the log and the one after its last record, if they could be looked up.
+        log: Option<std::ops::Range<i64>>,
+    },
+    /// Records cannot be deleted because the topic's `cleanup.policy` is `compact` alone.
+    NotDeletable,
+    /// No record has this timestamp or a later one.
+    #[non_exhaustive]
+    OffsetNotFound {
+        /// The requested time in milliseconds since the epoch; −3 for the largest timestamp of the log.
+        timestamp_ms: i64,
+    },
+    /// A broker responded with an error code.
+    #[non_exhaustive]
+    Broker {
+        /// The code.
+        code: ErrorCode,
+        /// The broker's message, if it sent one.
+        message: Option<String>,
+    },
+    /// A newer holder of the producer id has taken over. This partition client cannot append any more: open a new one.
+    Fenced,
+    /// The leader no longer has batches that it acknowledged.
+    ///
+    /// It rejected this batch twice for the gap before it, and another broker, if there is one, named it as the leader in
+    /// between. This partition client cannot append any more: read the end of the log, repair what is missing, open a new one.
+    #[non_exhaustive]
+    DataLoss {
+        /// The producer id.
+        producer_id: i64,
+        /// Its epoch.
+        epoch: i16,
+        /// The sequence number of the rejected batch.
+        sequence: i32,
+    },
+    /// Client and broker have no version of the API in common.
+    #[non_exhaustive]
+    Unsupported {
+        /// The versions of the client.
+        ours: Versions,
+        /// The versions of the broker; `None` if it does not have the API at all.
+        theirs: Option<Versions>,
+    },
+    /// The source of the credentials failed. The source of the error is what it returned.
+    CredentialsUnavailable,
+    /// The connection is not encrypted and the SASL mechanism would expose its secret. Nothing was sent.
+    #[non_exhaustive]
+    EncryptionRequired {
+        /// The mechanism.
+        mechanism: String,
+    },
+    /// No stream to the broker could be opened. The source is a [`TransportError`].
+    Connect,
+    /// A connection was closed, or failed before it was ready. The source is a [`ConnectionError`].
+    Connection,
+    /// No known broker could be reached.
+    #[non_exhaustive]
+    NoBroker {
+        /// Each broker, by id or address, and its error.
+        attempts: Vec<(String, Error)>,
+    },
+    /// The brokers belong to another cluster than the one this client was built for. Build a new client to use that one.
+    #[non_exhaustive]
+    OtherCluster {
+        /// The cluster id when the client was built.
+        was: String,
+        /// The cluster id that the broker reports.
+        is: String,
+    },
+    /// A response violates the protocol, or lacks what was requested. In the first case the source is a [`DecodeError`].
+    MalformedResponse,
+    /// A fetched batch is corrupt, or needs a codec that is not built in. The source is a [`BatchError`].
+    Corrupt,
+    /// An earlier append failed, and this one was not sent, so that the log has no hole. The source is the earlier error.
+    PrecedingAppendFailed,
+    /// The call did not succeed within its deadline. The source is the error of the last attempt, if there was one.
+    #[non_exhaustive]
+    DeadlineExceeded {
+        /// The time that it had.
+        after: Duration,
+    },
+    /// The runtime of the client has shut down.
+    Closed,
+}
+
+/// Whether a failed call took effect.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Outcome {
+    /// It did not and never will: an append is not on the log.
+    #[default]
+    NotApplied,
+    /// It may have taken effect, or may do so a little later: an append may be on the log, at most once.
+    Unknown,
+}
+
+/// The error below this one.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    Build(BuildError),
+    Transport(Arc<TransportError>),
+    Connection(ConnectionError),
+    Decode(DecodeError),
+    Batch(BatchError),
+    Credentials(Arc<dyn std::error::Error + Send + Sync>),
+    Call(Arc<Error>),
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind) -> Self {
+        Self(Box::new(Inner { kind, context: Context::default(), outcome: Outcome::default(), source: None }))
+    }
+
+    pub(crate) fn invalid_input(reason: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidInput { reason: reason.into() })
+    }
+
+    pub(crate) fn broker(code: ErrorCode) -> Self {
+        Self::new(ErrorKind::Broker { code, message: None })
+    }
+
+    #[must_use]
+    pub(crate) fn with_context(mut self, context: Context) -> Self {
+        self.0.context = context;
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.0.outcome = outcome;
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_source(mut self, source: Source) -> Self {
+        self.0.source = Some(source);
+        self
+    }
+
+    /// Returns what happened.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// Returns where it happened, as far as the call got.
+    pub fn context(&self) -> &Context {
+        &self.0.context
+    }
+
+    /// Returns whether the call may have taken effect: the append, the change of a topic, the deletion of records.
+    ///
+    /// Calls that change nothing are always [`Outcome::NotApplied`].
+    pub fn outcome(&self) -> Outcome {
+        self.0.outcome
+    }
+
+    /// Returns whether the same call may succeed later without anything being changed.
+    ///
+    /// The client has retried for as long as the deadline allowed. Whether an append may be submitted again is the question
+    /// of its [`outcome`](Self::outcome).
+    pub fn is_retriable(&self) -> bool {
+        match (&self.0.kind, &self.0.source) {
+            (ErrorKind::DeadlineExceeded { .. }, _) => true,
+            (ErrorKind::PrecedingAppendFailed, Some(Source::Call(cause))) => cause.is_retriable(),
+            // The client has waited for it already.
+            (ErrorKind::UnknownPartition { .. }, _) => false,
+            _ => self.recovery() != Recovery::Fail,
+        }
+    }
+
+    /// Returns the broker's error code, if a broker responded with one: to this call, to the last attempt before the deadline,
+    /// or to the earlier append that made this one fail.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match (&self.0.kind, &self.0.source) {
+            (ErrorKind::Broker { code, .. }, _) => Some(*code),
+            (_, Some(Source::Call(cause))) => cause.code(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn source(&self) -> Option<&Source> {
+        self.0.source.as_ref()
+    }
+
+    pub(crate) fn kind_mut(&mut self) -> &mut ErrorKind {
+        &mut self.0.kind
+    }
+}
+
+impl From<ErrorKind> for Error {
+    fn from(kind: ErrorKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl From<BuildError> for Error {
+    fn from(source: BuildError) -> Self {
+        Self::new(ErrorKind::Encode).with_source(Source::Build(source))
+    }
+}
+
+impl From<Arc<TransportError>> for Error {
+    fn from(source: Arc<TransportError>) -> Self {
+        Self::new(ErrorKind::Connect).with_source(Source::Transport(source))
+    }
+}
+
+impl From<ConnectionError> for Error {
+    fn from(source: ConnectionError) -> Self {
+        Self::new(ErrorKind::Connection).with_source(Source::Connection(source))
+    }
+}
+
+impl From<DecodeError> for Error {
+    fn from(source: DecodeError) -> Self {
+        Self::new(ErrorKind::MalformedResponse).with_source(Source::Decode(source))
+    }
+}
+
+impl From<BatchError> for Error {
+    fn from(source: BatchError) -> Self {
+        Self::new(ErrorKind::Corrupt).with_source(Source::Batch(source))
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, context, outcome, source } = &*self.0;
+        f.debug_struct("Error")
+            .field("kind", kind)
+            .field("context", context)
+            .field("outcome", outcome)
+            .field("source", source)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(match self.0.source.as_ref()? {
+            Source::Build(source) => source,
+            Source::Transport(source) => &**source,
+            Source::Connection(source) => source,
+            Source::Decode(source) => source,
+            Source::Batch(source) => source,
+            Source::Credentials(source) => &**source,
+            Source::Call(source) => &**source,
+        })
+    }
+}

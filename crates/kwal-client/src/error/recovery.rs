@@ -1,0 +1,87 @@
+//! What to do after an attempt failed: the one place where it is decided.
+
+use kwal_protocol::{
+    api::ApiKey,
+    connection::ConnectionError,
+    error_code::{Effect, Recovery},
+};
+use kwal_transport::TransportError;
+
+use super::{Error, ErrorKind, Outcome, Source};
+
+impl Error {
+    /// Returns what may make the next attempt succeed.
+    pub(crate) fn recovery(&self) -> Recovery {
+        match (self.kind(), self.source()) {
+            (ErrorKind::Broker { code, .. }, _) => {
+                self.context().api.map_or(Recovery::Fail, |api| code.meaning(api).recovery)
+            }
+            // Certificates, TLS or the proxy need a change, or the peer is not a broker.
+            (ErrorKind::Connect, Some(Source::Transport(source))) if source.is_permanent() => {
+                Recovery::Fail
+            }
+            (ErrorKind::Connection, Some(Source::Connection(source))) => after_connection(source),
+            // The issuer of the credentials may be back in a moment.
+            (ErrorKind::CredentialsUnavailable, _) => Recovery::Retry,
+            // The broker may be gone for good, and another one lead its partitions.
+            (ErrorKind::Connect, _) => Recovery::Refresh,
+            (ErrorKind::NoBroker { .. }, _) => Recovery::Retry,
+            // Partitions that were just added are not known to all brokers at once.
+            (ErrorKind::UnknownPartition { .. }, _) => Recovery::Refresh,
+            _ => Recovery::Fail,
+        }
+    }
+
+    /// Returns whether this attempt may have taken effect, now or later.
+    pub(crate) fn effect(&self) -> Effect {
+        match (self.kind(), self.outcome()) {
+            (ErrorKind::Broker { code, .. }, _) => {
+                self.context().api.map_or(Effect::None, |api| code.meaning(api).effect)
+            }
+            (_, Outcome::NotApplied) => Effect::None,
+            (_, Outcome::Unknown) => Effect::Unknown,
+        }
+    }
+
+    /// Returns whether a retry cannot help but another broker may: this one belongs to another cluster, shows a wrong
+    /// certificate, or is not a broker.
+    pub(crate) fn is_of_this_broker(&self) -> bool {
+        match (self.kind(), self.source()) {
+            (ErrorKind::OtherCluster { .. }, _) => true,
+            (ErrorKind::Connect, Some(Source::Transport(source))) => source.is_permanent(),
+            (
+                ErrorKind::Connection,
+                Some(Source::Connection(ConnectionError::NotKafka(_) | ConnectionError::Io { .. })),
+            ) => self.recovery() == Recovery::Fail,
+            _ => false,
+        }
+    }
+}
+
+/// Returns what may help after a connection was closed.
+fn after_connection(error: &ConnectionError) -> Recovery {
+    match error {
+        // The response would be as large again.
+        ConnectionError::FrameTooLarge { .. } => Recovery::Fail,
+        // The peer is not a broker, or TLS needs a change.
+        ConnectionError::NotKafka(_) => Recovery::Fail,
+        ConnectionError::Io { source, .. }
+            if TransportError::within(source).is_some_and(TransportError::is_permanent) =>
+        {
+            Recovery::Fail
+        }
+        // A retry would only lock the account.
+        ConnectionError::MechanismRefused { .. }
+        | ConnectionError::Sasl { .. }
+        | ConnectionError::EndlessExchange { .. }
+        | ConnectionError::NoAuthentication { .. } => Recovery::Fail,
+        ConnectionError::AuthenticationFailed { code, .. } => {
+            code.meaning(ApiKey::SASL_AUTHENTICATE).recovery
+        }
+        ConnectionError::Refused { api: api @ ApiKey::SASL_HANDSHAKE, code, .. } => {
+            code.meaning(*api).recovery
+        }
+        // The broker may be gone for good, and another one lead its partitions.
+        _ => Recovery::Refresh,
+    }
+}

@@ -1,0 +1,148 @@
+//! The result of a fetch: batches as they are on the log, and their records on demand.
+
+use kwal_protocol::{
+    compression::Decompressor,
+    record::{Batch, BatchError, OwnedRecord, OwnedRecords, RecordView},
+};
+
+use crate::error::{Context, Error};
+
+/// The result of one fetch: encoded batches, and the offsets of the log.
+///
+/// All bytes are slices of the response. A batch, a record view or an [`OwnedRecord`] keeps the whole response in memory;
+/// [`OwnedRecord::into_detached`] makes a copy that does not.
+///
+/// ```no_run
+/// # async fn read(partition: kwal_client::PartitionClient, from: i64) -> Result<(), kwal_client::error::Error> {
+/// let fetched = partition.fetch(from).await?;
+/// for record in fetched.records() {
+///     let record = record?;
+///     println!("{}: {:?}", record.offset, record.value);
+/// }
+/// let _next = fetched.next_offset;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Fetched {
+    /// The requested offset.
+    pub from: i64,
+    /// The offset to continue at: after the last whole batch, or the requested offset if there is none. Batches without
+    /// records advance it as well.
+    pub next_offset: i64,
+    /// The offset after the last record that all in-sync replicas have. Right after an election it may be too low for a
+    /// moment: [`get_offset`](crate::PartitionClient::get_offset) reports where the log ends.
+    pub high_watermark: i64,
+    /// The offset before which no transaction is open; `None` if the broker did not report it.
+    pub last_stable_offset: Option<i64>,
+    /// The first offset of the log; `None` if the broker did not report it.
+    pub log_start_offset: Option<i64>,
+    /// The size of the batches on the wire, in bytes, including a last one that was cut off.
+    pub wire_bytes: usize,
+    pub(super) batches: Vec<Batch>,
+    pub(super) decompressed_limit: usize,
+    pub(super) context: Context,
+}
+
+impl Fetched {
+    /// Returns the records from the requested offset on, in offset order. Keys, values and headers are slices.
+    ///
+    /// Batches are decompressed one at a time. Control batches (transaction markers) and the records of a first batch before
+    /// the requested offset are skipped.
+    ///
+    /// # Errors
+    /// An item is [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) for a batch that cannot be decompressed or exceeds
+    /// [`Limits::decompressed`](crate::Limits::decompressed), and for a malformed record. It is the last one.
+    pub fn records(&self) -> FetchedRecords<'_> {
+        FetchedRecords {
+            fetched: self,
+            batches: self.batches.iter(),
+            records: None,
+            decompressor: Decompressor::new(),
+        }
+    }
+
+    /// Calls a function with each record that [`records`](Self::records) returns. Nothing is allocated per record.
+    ///
+    /// ```no_run
+    /// # async fn read(partition: kwal_client::PartitionClient) -> Result<(), kwal_client::error::Error> {
+    /// let fetched = partition.fetch(0).await?;
+    /// let mut bytes = 0;
+    /// fetched.for_each(|record| bytes += record.value.map_or(0, <[u8]>::len))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`records`](Self::records). Records before the corrupt one have been passed to the function.
+    pub fn for_each(&self, mut consume: impl FnMut(RecordView<'_>)) -> Result<(), Error> {
+        let mut decompressor = Decompressor::new();
+        for batch in self.batches.iter().filter(|batch| !batch.is_control()) {
+            let records = batch.records_with(&mut decompressor, self.decompressed_limit);
+            for record in &records.map_err(|error| self.corrupt(error))? {
+                let record = record.map_err(|error| self.corrupt(error))?;
+                if record.offset >= self.from {
+                    consume(record);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the whole batches in offset order, with valid checksums, for tools. The first one may begin before the requested
+    /// offset. Control batches are included.
+    pub fn batches(&self) -> &[Batch] {
+        &self.batches
+    }
+
+    fn corrupt(&self, error: BatchError) -> Error {
+        Error::from(error).with_context(self.context.clone())
+    }
+}
+
+/// The iterator of [`Fetched::records`].
+#[derive(Debug)]
+pub struct FetchedRecords<'a> {
+    fetched: &'a Fetched,
+    batches: std::slice::Iter<'a, Batch>,
+    /// Those of the current batch.
+    records: Option<OwnedRecords>,
+    decompressor: Decompressor,
+}
+
+impl FetchedRecords<'_> {
+    fn next_record(&mut self) -> Result<Option<OwnedRecord>, BatchError> {
+        loop {
+            while let Some(record) = self.records.as_mut().and_then(Iterator::next) {
+                let record = record?;
+                if record.offset >= self.fetched.from {
+                    return Ok(Some(record));
+                }
+            }
+            self.records = None;
+            let Some(batch) = self.batches.by_ref().find(|batch| !batch.is_control()) else {
+                return Ok(None);
+            };
+            let records = batch.records_with(&mut self.decompressor, self.fetched.decompressed_limit)?;
+            self.records = Some(records.into_iter());
+        }
+    }
+}
+
+impl Iterator for FetchedRecords<'_> {
+    type Item = Result<OwnedRecord, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.next_record() {
+            Ok(record) => record.map(Ok),
+            Err(error) => {
+                // What comes after a corrupt batch would leave a hole.
+                (self.batches, self.records) = ([].iter(), None);
+                Some(Err(self.fetched.corrupt(error)))
+            }
+        }
+    }
+}
+
+impl std::iter::FusedIterator for FetchedRecords<'_> {}

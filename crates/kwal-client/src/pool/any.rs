@@ -1,0 +1,148 @@
+//! Requests that any broker can answer: hedged, so that one slow broker does not delay them.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use kwal_protocol::error_code::Recovery;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::{BrokerRef, ConnectionPool, lock};
+use crate::{
+    error::{CallContext, Error, ErrorKind},
+    versions::ClientRequest,
+};
+
+impl ConnectionPool {
+    /// Sends a request to brokers until one answers in a way that `accept` accepts. Returns which one it was.
+    ///
+    /// Brokers are tried one after the other; while one is slow, the next one is tried as well. `accept` gets the broker's name
+    /// for its error. Connections to bootstrap addresses are dropped once brokers are known.
+    pub(crate) async fn any_broker<R: ClientRequest>(
+        &self,
+        request: &R,
+        accept: impl Fn(&R::Response, &str) -> Result<(), Error>,
+    ) -> Result<(BrokerRef, R::Response), Error> {
+        let answer = self.first_answer(request, accept).await;
+        self.drop_seeds();
+        answer
+    }
+
+    async fn first_answer<R: ClientRequest>(
+        &self,
+        request: &R,
+        accept: impl Fn(&R::Response, &str) -> Result<(), Error>,
+    ) -> Result<(BrokerRef, R::Response), Error> {
+        let call = async |broker| {
+            let context = CallContext::cluster(R::KEY);
+            let result = async {
+                let channel = self.general_to(broker, context).await?;
+                let response = channel.call(request, context, R::SUPPORTED, None).await?;
+                accept(&response, &channel.broker().to_string()).map(|()| response)
+            };
+            (broker, result.await)
+        };
+        let order = self.order();
+        let pause = self.config.deadlines.request.min(self.config.deadlines.connect);
+        let pause = (pause / 10).min(pause / u32::try_from(order.len()).unwrap_or(u32::MAX).max(1));
+        let mut order = order.into_iter().peekable();
+        let mut calls = FuturesUnordered::new();
+        let mut last = None;
+        let mut failed = Vec::new();
+        loop {
+            if let Some(broker) = order.next() {
+                last = Some(broker);
+                calls.push(call(broker));
+            }
+            let next = match patience(last, order.peek(), pause, self.config.deadlines.request) {
+                Some(patience) => timeout(patience, calls.next()).await,
+                None => Ok(calls.next().await),
+            };
+            match (next, last) {
+                (Ok(Some((broker, Ok(response)))), _) => {
+                    self.set_healthy(broker, true);
+                    return Ok((broker, response));
+                }
+                // Another broker would not help.
+                (Ok(Some((_, Err(error)))), _)
+                    if error.recovery() == Recovery::Fail && !error.is_of_this_broker()
+                        || matches!(error.kind(), ErrorKind::CredentialsUnavailable) =>
+                {
+                    return Err(error);
+                }
+                (Ok(Some((broker, Err(error)))), _) => {
+                    self.set_healthy(broker, false);
+                    failed.push((broker, error));
+                }
+                (Ok(None), _) => return Err(self.no_broker(R::KEY, failed)),
+                (Err(_), Some(slow)) => {
+                    debug!(broker = self.name(slow), "no response yet, trying another broker as well");
+                    self.set_healthy(slow, false);
+                }
+                (Err(_), None) => {}
+            }
+        }
+    }
+
+    fn no_broker(&self, api: kwal_protocol::api::ApiKey, mut failed: Vec<(BrokerRef, Error)>) -> Error {
+        match failed.iter().position(|(_, error)| error.is_of_this_broker()) {
+            // There is no other broker to try, and a retry would not help.
+            Some(index) => failed.swap_remove(index).1,
+            None => {
+                let named = |(broker, error)| (self.name(broker), error);
+                let attempts = failed.into_iter().map(named).collect();
+                CallContext::cluster(api).error(ErrorKind::NoBroker { attempts })
+            }
+        }
+    }
+
+    /// Returns the order in which brokers are tried: healthy ones starting at a random one, then unhealthy ones, then the
+    /// bootstrap addresses.
+    fn order(&self) -> Vec<BrokerRef> {
+        let state = lock(&self.state);
+        let mut order: Vec<_> = state.addresses.keys().copied().map(BrokerRef::Id).collect();
+        if !order.is_empty() {
+            // As u64, so that it is the same on machines of 32 and 64 bits.
+            let start = self.random.fork().u64(..order.len() as u64);
+            order.rotate_left(start as usize);
+            order.sort_by_cached_key(|reference| {
+                state.connections.get(reference).is_some_and(|connections| !connections.broker.is_healthy())
+            });
+        }
+        order.extend((0..self.config.bootstrap.len()).map(BrokerRef::Seed));
+        order
+    }
+
+    fn set_healthy(&self, reference: BrokerRef, is_healthy: bool) {
+        if let Some(connections) = lock(&self.state).connections.get(&reference) {
+            match is_healthy {
+                true => connections.broker.mark_healthy(),
+                false => connections.broker.mark_unhealthy(),
+            }
+        }
+    }
+
+    /// Drops the bootstrap connections that no call uses, once brokers are known.
+    fn drop_seeds(&self) {
+        let state = &mut *lock(&self.state);
+        if !state.addresses.is_empty() {
+            state.connections.retain(|reference, connections| {
+                matches!(reference, BrokerRef::Id(_)) || Arc::strong_count(&connections.general) > 1
+            });
+        }
+    }
+}
+
+/// Returns how long to wait before the next broker is tried as well.
+fn patience(
+    last: Option<BrokerRef>,
+    next: Option<&BrokerRef>,
+    pause: Duration,
+    request: Duration,
+) -> Option<Duration> {
+    match (last, next?) {
+        // A slow response is not a reason yet to start again from the bootstrap addresses.
+        (Some(BrokerRef::Id(_)), BrokerRef::Seed(_)) => Some(request / 2),
+        _ => Some(pause),
+    }
+}

@@ -1,0 +1,75 @@
+//! Producer ids: where one stands, and the pool of those that are not in use.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// A producer id with its epoch and next sequence number. It belongs to one partition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ProducerState {
+    pub(crate) id: i64,
+    pub(crate) epoch: i16,
+    /// The sequence number of the next batch's first record.
+    pub(crate) sequence: i32,
+}
+
+impl ProducerState {
+    /// Returns the state after an append whose outcome is unknown; `None` after the last epoch.
+    ///
+    /// Once a batch of the next epoch is on the log, a batch of this one can no longer be appended.
+    pub(crate) fn next_epoch(self) -> Option<Self> {
+        let epoch = self.epoch.checked_add(1)?;
+        Some(Self { epoch, sequence: 0, ..self })
+    }
+
+    /// Returns the state after a batch of so many records. Sequence numbers wrap from 2147483647 to 0.
+    pub(crate) fn advance(self, records: usize) -> Self {
+        let sequence = (i64::from(self.sequence) + records as i64) & i64::from(i32::MAX);
+        Self { sequence: sequence as i32, ..self }
+    }
+}
+
+/// Producer ids that are idle, by topic and partition.
+///
+/// A partition that is opened again continues with an idle one, so that there are never more ids than there were partition
+/// clients at the same time: brokers keep each for a day.
+#[derive(Debug, Default)]
+pub(crate) struct ProducerIdPool {
+    idle: Mutex<HashMap<(String, i32), Vec<ProducerState>>>,
+}
+
+impl ProducerIdPool {
+    pub(crate) fn acquire(&self, topic: &str, partition: i32) -> Option<ProducerState> {
+        self.idle().get_mut(&(topic.to_owned(), partition))?.pop()
+    }
+
+    pub(crate) fn release(&self, topic: &str, partition: i32, producer: ProducerState) {
+        self.idle().entry((topic.to_owned(), partition)).or_default().push(producer);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, HashMap<(String, i32), Vec<ProducerState>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_wrap_to_zero() {
+        let at = |sequence| ProducerState { id: 1, epoch: 0, sequence };
+        assert_eq!(at(5).advance(3), at(8));
+        assert_eq!(at(i32::MAX).advance(1), at(0));
+        assert_eq!(at(i32::MAX - 1).advance(3), at(1));
+    }
+
+    #[test]
+    fn epochs_end() {
+        let producer = ProducerState { id: 1, epoch: i16::MAX - 1, sequence: 9 };
+        let next = producer.next_epoch().unwrap();
+        assert_eq!(next, ProducerState { id: 1, epoch: i16::MAX, sequence: 0 });
+        assert_eq!(next.next_epoch(), None);
+    }
+}

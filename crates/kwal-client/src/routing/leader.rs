@@ -1,0 +1,156 @@
+//! A partition and the broker that leads it.
+
+use std::sync::Arc;
+
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode, wire::Uuid};
+
+use super::retry::{Deadline, Retry};
+use crate::{
+    cluster::Cluster,
+    error::{CallContext, Error, ErrorKind},
+    metadata::{LeaderUpdate, TopicMetadata},
+    pool::{Lease, Purpose},
+};
+
+/// A partition of a topic: what appends and reads of one partition client have in common.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) topic: String,
+    pub(crate) index: i32,
+    /// The id of the topic when the partition was opened; zero where the brokers are too old for topic ids.
+    pub(crate) topic_id: Uuid,
+    produce: Lease,
+    fetch: Lease,
+}
+
+/// The leader of a partition, as far as known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leader {
+    pub(crate) id: i32,
+    pub(crate) epoch: i32,
+    /// Whether a broker other than the leader named it.
+    pub(crate) confirmed: bool,
+}
+
+impl Leader {
+    /// Whether both are the same broker in the same epoch.
+    pub(crate) fn is(self, other: Self) -> bool {
+        (self.id, self.epoch) == (other.id, other.epoch)
+    }
+}
+
+impl Partition {
+    /// Looks up a partition and its leader, until the deadline.
+    pub(crate) async fn find(
+        cluster: Arc<Cluster>,
+        topic: String,
+        index: i32,
+        deadline: Deadline,
+    ) -> Result<(Self, Leader), Error> {
+        let call = CallContext::partition(ApiKey::METADATA, &topic, index);
+        let mut retry = Retry::new(&cluster, call, deadline);
+        let (topic_id, leader) = loop {
+            let mut generation = 0;
+            let attempt = async {
+                let topic = cluster.metadata.topic(call, retry.min_generation()).await?;
+                generation = topic.generation(call.partition);
+                leader_of(&topic, call).map(|leader| (topic.id, leader))
+            };
+            match retry.run(attempt).await {
+                Ok(found) => break found,
+                Err(error) => retry.pause(error, generation).await?,
+            }
+        };
+        let (produce, fetch) = (Lease::new(Purpose::Produce), Lease::new(Purpose::Fetch));
+        Ok((Self { cluster, topic, index, topic_id, produce, fetch }, leader))
+    }
+
+    pub(crate) fn call(&self, api: ApiKey) -> CallContext<'_> {
+        CallContext::partition(api, &self.topic, self.index)
+    }
+
+    /// Returns the lease of a purpose; `None` for the general connection.
+    pub(crate) fn lease(&self, purpose: Purpose) -> Option<&Lease> {
+        match purpose {
+            Purpose::General => None,
+            Purpose::Produce => Some(&self.produce),
+            Purpose::Fetch => Some(&self.fetch),
+        }
+    }
+
+    /// Returns the leader from metadata newer than `min_generation`. `used` becomes the generation of that metadata.
+    pub(crate) async fn leader(
+        &self,
+        call: CallContext<'_>,
+        min_generation: u64,
+        used: &mut u64,
+    ) -> Result<Leader, Error> {
+        let metadata = &self.cluster.metadata;
+        let mut topic = metadata.topic(call, min_generation).await?;
+        if self.is_other(&topic) {
+            // A broker that lags may still describe the topic before this one, so two responses are needed.
+            topic = metadata.topic(call, topic.generation(call.partition)).await?;
+        }
+        *used = topic.generation(call.partition);
+        if self.is_other(&topic) {
+            return Err(call.error(ErrorKind::TopicRecreated { was: self.topic_id, is: topic.id }));
+        }
+        leader_of(&topic, call)
+    }
+
+    /// Whether metadata is about another topic of the same name.
+    fn is_other(&self, topic: &TopicMetadata) -> bool {
+        !self.topic_id.is_zero() && !topic.id.is_zero() && topic.id != self.topic_id
+    }
+
+    /// Applies a broker's report of who leads the partition now.
+    pub(crate) fn apply_leader_update(&self, update: LeaderUpdate) {
+        self.cluster.metadata.apply_leader_update(&self.topic, self.index, update);
+    }
+
+    /// Pauses before the next attempt, or returns why there is none.
+    ///
+    /// No pause is needed if the leader has moved and its successor is known: reported by the broker itself, or because another
+    /// call refreshed metadata in the meantime.
+    pub(crate) async fn pause(
+        &self,
+        retry: &mut Retry<'_>,
+        error: Error,
+        generation: u64,
+    ) -> Result<(), Error> {
+        let has_moved =
+            matches!(error.kind(), ErrorKind::Broker { code, .. } if leader_has_moved(*code));
+        let is_known = || {
+            let metadata = self.cluster.metadata.snapshot();
+            let topic = metadata.topics.get(&self.topic);
+            topic.is_some_and(|topic| topic.generation(Some(self.index)) > generation)
+        };
+        match has_moved && is_known() {
+            true => retry.pause_once(error, generation).await,
+            false => retry.pause(error, generation).await,
+        }
+    }
+}
+
+/// Whether a broker that responds with this code may report the new leader (KIP-951).
+pub(crate) fn leader_has_moved(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
+}
+
+fn leader_of(topic: &TopicMetadata, call: CallContext<'_>) -> Result<Leader, Error> {
+    let index = call.partition.unwrap_or_default();
+    let Some(partition) = topic.partitions.get(&index) else {
+        return Err(call.error(ErrorKind::UnknownPartition { partitions: topic.partitions.len() }));
+    };
+    match partition.leader {
+        Some(id) => Ok(Leader { id, epoch: partition.leader_epoch, confirmed: partition.confirmed }),
+        None => {
+            let code = match partition.error {
+                ErrorCode::NONE => ErrorCode::LEADER_NOT_AVAILABLE,
+                code => code,
+            };
+            Err(call.with_api(ApiKey::METADATA).error(ErrorKind::Broker { code, message: None }))
+        }
+    }
+}
