@@ -8,7 +8,6 @@
 //! answer, so that it is not held up.
 
 use std::{
-    collections::VecDeque,
     future::pending,
     io,
     pin::{Pin, pin},
@@ -18,7 +17,8 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use kwal_protocol::connection::{
-    Call, Computed, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Reply, Session,
+    Computed, Connection, ConnectionConfig, ConnectionError, CorrelationId, EncodedRequest, Event,
+    NegotiatedVersions, PendingRequest, RawResponse, SendError,
 };
 use kwal_protocol::sasl::Mechanism;
 use kwal_protocol::writer::Frame;
@@ -48,7 +48,7 @@ const CREDIT: usize = 1 << 20;
 pub(crate) struct Link {
     calls: mpsc::Sender<Submitted>,
     throttle: Arc<watch::Sender<Option<Instant>>>,
-    session: Arc<Session>,
+    session: Arc<NegotiatedVersions>,
     /// Of the session, if it ends.
     term: watch::Receiver<Option<Term>>,
     /// For how long the broker may wait with the answers to what is under way, in all.
@@ -71,8 +71,8 @@ impl Drop for Wait {
 
 #[derive(Debug)]
 struct Submitted {
-    call: Call,
-    reply: oneshot::Sender<Result<Reply, Failed>>,
+    call: EncodedRequest,
+    reply: oneshot::Sender<Result<RawResponse, Failed>>,
 }
 
 /// A call without a reply.
@@ -115,7 +115,6 @@ impl Link {
             writing: None,
             flushed: true,
             stall,
-            waiting: VecDeque::new(),
             ready: Some(ready),
             renewals,
             term,
@@ -132,7 +131,7 @@ impl Link {
         }
     }
 
-    pub(crate) fn session(&self) -> &Session {
+    pub(crate) fn session(&self) -> &NegotiatedVersions {
         &self.session
     }
 
@@ -170,7 +169,7 @@ impl Link {
     }
 
     /// Makes a call. Dropped before it is taken it is not made; later, the reply is thrown away when it comes.
-    pub(crate) async fn call(&self, call: Call) -> Result<Reply, Failed> {
+    pub(crate) async fn call(&self, call: EncodedRequest) -> Result<RawResponse, Failed> {
         let (reply, answered) = oneshot::channel();
         if self.calls.send(Submitted { call, reply }).await.is_err() {
             return Err(Failed { error: Some(ConnectionError::Closed), sent: false });
@@ -179,15 +178,8 @@ impl Link {
     }
 }
 
-/// A call that waits for its reply.
-#[derive(Debug)]
-struct Waiting {
-    id: CorrelationId,
-    reply: oneshot::Sender<Result<Reply, Failed>>,
-}
-
 struct Driver {
-    connection: Connection,
+    connection: Connection<oneshot::Sender<Result<RawResponse, Failed>>>,
     read: ReadHalf<Stream>,
     write: WriteHalf<Stream>,
     inbox: BytesMut,
@@ -198,8 +190,7 @@ struct Driver {
     flushed: bool,
     /// How long a write may make no progress.
     stall: Duration,
-    waiting: VecDeque<Waiting>,
-    ready: Option<oneshot::Sender<Result<Arc<Session>, ConnectionError>>>,
+    ready: Option<oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>>,
     /// Of a connection that has authenticated.
     renewals: Option<Arc<Renewals>>,
     term: watch::Sender<Option<Term>>,
@@ -247,19 +238,20 @@ impl Driver {
                     Event::Compute(computation) => {
                         self.tasks.spawn_blocking(|| Done::Computed(computation.run()));
                     }
-                    Event::Reply(id, reply) => self.answer(id, reply),
+                    Event::Response(reply, response) => drop(reply.send(Ok(response))),
                     Event::Closed(error) => return self.end(error, calls).await,
                 }
             }
             // Who waits for a reply has a link, so nobody does.
-            if done || expired && self.waiting.is_empty() {
+            if done || expired && self.connection.in_flight() == 0 {
                 debug!("closing, nobody needs it any more");
                 return;
             }
             let deadline = self.connection.poll_timeout().map(Instant::from_std);
             let deadline = deadline.filter(|_| !planted!(RequestWithoutDeadline));
             let is_writing = self.writing.is_some();
-            let has_room = self.waiting.len() < QUEUE && self.connection.outgoing_bytes() < HIGH_WATER;
+            let has_room =
+                self.connection.in_flight() < QUEUE && self.connection.outgoing_bytes() < HIGH_WATER;
             tokio::select! {
                 biased;
                 () = given_up(&mut self.ready) => {
@@ -374,17 +366,9 @@ impl Driver {
         if reply.is_closed() {
             return;
         }
-        match self.connection.send(Instant::now().into_std(), call) {
-            Ok(id) => self.waiting.push_back(Waiting { id, reply }),
-            Err(error) => drop(reply.send(Err(Failed { error: Some(error), sent: false }))),
-        }
-    }
-
-    fn answer(&mut self, id: CorrelationId, reply: Reply) {
-        // Replies come in the order of the calls.
-        if let Some(waiting) = self.waiting.pop_front() {
-            debug_assert_eq!(waiting.id, id);
-            drop(waiting.reply.send(Ok(reply)));
+        let sent = self.connection.send(Instant::now().into_std(), call, reply);
+        if let Err(SendError { error, token: reply }) = sent {
+            drop(reply.send(Err(Failed { error: Some(error), sent: false })));
         }
     }
 
@@ -399,8 +383,7 @@ impl Driver {
         if let Some(ready) = self.ready.take() {
             drop(ready.send(Err(error.clone())));
         }
-        for Waiting { id, reply } in self.waiting.drain(..) {
-            let sent = self.connection.was_handed_out(id);
+        for PendingRequest { token: reply, handed_out: sent } in self.connection.drain_pending() {
             drop(reply.send(Err(Failed { error: Some(error.clone()), sent })));
         }
         calls.close();
@@ -431,7 +414,7 @@ async fn send(
 }
 
 /// When who has asked for the connection does not want it any more.
-async fn given_up(ready: &mut Option<oneshot::Sender<Result<Arc<Session>, ConnectionError>>>) {
+async fn given_up(ready: &mut Option<oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>>) {
     match ready {
         Some(ready) => ready.closed().await,
         None => pending().await,

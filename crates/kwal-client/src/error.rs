@@ -11,7 +11,7 @@ use kwal_protocol::{
     api::{ApiKey, Versions},
     connection::ConnectionError,
     error::DecodeError,
-    error_code::{Effect, ErrorCode, Remedy},
+    error_code::{Effect, ErrorCode, Recovery as CodeRecovery},
     record::{BatchError, BuildError},
 };
 use kwal_transport::TransportError;
@@ -369,10 +369,10 @@ impl Error {
     pub(crate) fn recovery(&self) -> Recovery {
         match self {
             Self::Broker { code, at, .. } => {
-                match at.api.map_or(Remedy::Fail, |api| code.meaning(api).remedy) {
-                    Remedy::Fail => Recovery::Fail,
-                    Remedy::Retry => Recovery::Retry,
-                    Remedy::Refresh => Recovery::Refresh,
+                match at.api.map_or(CodeRecovery::Fail, |api| code.meaning(api).recovery) {
+                    CodeRecovery::Fail => Recovery::Fail,
+                    CodeRecovery::Retry => Recovery::Retry,
+                    CodeRecovery::Refresh => Recovery::Refresh,
                 }
             }
             // Certificates, TLS or the proxy have to be seen to, or it is no broker that answers.
@@ -425,7 +425,7 @@ impl Error {
 
 /// What may help after a connection has ended.
 fn after_connection(error: &ConnectionError) -> Recovery {
-    let remedy = match error {
+    let recovery = match error {
         // It would be as large again.
         ConnectionError::FrameTooLarge { .. } => return Recovery::Fail,
         // It is no broker that answers, or TLS has to be seen to.
@@ -440,15 +440,19 @@ fn after_connection(error: &ConnectionError) -> Recovery {
         | ConnectionError::Sasl { .. }
         | ConnectionError::EndlessExchange { .. }
         | ConnectionError::NoAuthentication { .. } => return Recovery::Fail,
-        ConnectionError::AuthenticationFailed { code, .. } => code.meaning(ApiKey::SASL_AUTHENTICATE).remedy,
-        ConnectionError::Refused { api: api @ ApiKey::SASL_HANDSHAKE, code, .. } => code.meaning(*api).remedy,
+        ConnectionError::AuthenticationFailed { code, .. } => {
+            code.meaning(ApiKey::SASL_AUTHENTICATE).recovery
+        }
+        ConnectionError::Refused { api: api @ ApiKey::SASL_HANDSHAKE, code, .. } => {
+            code.meaning(*api).recovery
+        }
         // The broker may be gone for good, and somebody else lead its partitions.
-        _ => Remedy::Refresh,
+        _ => CodeRecovery::Refresh,
     };
-    match remedy {
-        Remedy::Fail => Recovery::Fail,
-        Remedy::Retry => Recovery::Retry,
-        Remedy::Refresh => Recovery::Refresh,
+    match recovery {
+        CodeRecovery::Fail => Recovery::Fail,
+        CodeRecovery::Retry => Recovery::Retry,
+        CodeRecovery::Refresh => Recovery::Refresh,
     }
 }
 

@@ -4,9 +4,9 @@
 //! a client, a broker in memory, a tool that looks at captured traffic and a fuzzer all run the same code.
 //!
 //! ```text
-//!  your request ── Session::encode ──► Call ──► ┌────────────┐ poll_transmit ──► Frame ──► bytes out
-//!                                               │ Connection │
-//!  response ◄─ Reply::decode ── Reply ◄──────── └────────────┘ handle_input ◄── bytes in
+//!  request ── NegotiatedVersions::encode ──► EncodedRequest ──► ┌────────────┐ poll_transmit ──► Frame ──► bytes out
+//!                                                               │ Connection │
+//!  response ◄── RawResponse::decode ── RawResponse ◄─────────── └────────────┘ handle_input ◄── bytes in
 //!     │
 //!     └ records: Bytes ──► record::Batches ──► Batch ──► Records ──► RecordView, OwnedRecord
 //!
@@ -97,14 +97,14 @@
 //!     let mut stream = TcpStream::connect(address)?;
 //!     let (mut inbox, now) = (BytesMut::new(), Instant::now());
 //!     let mut connection = Connection::new(ConnectionConfig::default(), now);
-//!     let session = match next(&mut connection, &mut stream, &mut inbox)? {
-//!         Event::Ready(session) => session,
+//!     let versions = match next(&mut connection, &mut stream, &mut inbox)? {
+//!         Event::Ready(versions) => versions,
 //!         other => return Err(format!("{other:?}").into()),
 //!     };
 //!     let request = MetadataRequest { topics: None, ..MetadataRequest::default() };
-//!     connection.send(now, session.encode(&request, MetadataRequest::VERSIONS)?)?;
+//!     connection.send(now, versions.encode(&request, MetadataRequest::VERSIONS)?, ())?;
 //!     match next(&mut connection, &mut stream, &mut inbox)? {
-//!         Event::Reply(_, reply) => Ok(reply.decode::<MetadataRequest>()?),
+//!         Event::Response((), response) => Ok(response.decode::<MetadataRequest>()?),
 //!         other => Err(format!("{other:?}").into()),
 //!     }
 //! }

@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use super::{
     Connection, ConnectionError, Event, Origin, State,
-    session::{Call, CallError, Session},
+    request::{CallError, EncodedRequest},
+    versions::NegotiatedVersions,
 };
 use crate::{
     api::{ApiKey, Body, Request, Versions, decode_response_header},
@@ -93,7 +94,7 @@ pub struct Computed {
     step: Result<Step, SaslError>,
 }
 
-impl Connection {
+impl<T> Connection<T> {
     /// Authenticates again, on a connection that is ready (KIP-368): with a new exchange, since the old one is over. Calls
     /// are taken meanwhile, and held; those in flight are answered first. [`Event::Authenticated`] tells the end.
     ///
@@ -175,11 +176,11 @@ impl Connection {
         let challenge = match authentication.phase {
             Phase::Draining | Phase::Computing => return Ok(()),
             Phase::Handshake(version) => {
-                let told: SaslHandshakeResponse = read(version, frame)?;
-                match told.error_code {
+                let response: SaslHandshakeResponse = read(version, frame)?;
+                match response.error_code {
                     ErrorCode::NONE => None,
                     ErrorCode::UNSUPPORTED_SASL_MECHANISM => {
-                        let offered = told.mechanisms;
+                        let offered = response.mechanisms;
                         return Err(ConnectionError::MechanismRefused { mechanism, offered });
                     }
                     code => {
@@ -189,17 +190,17 @@ impl Connection {
                 }
             }
             Phase::Exchange(version) => {
-                let told: SaslAuthenticateResponse = read(version, frame)?;
-                if told.error_code.is_error() {
-                    let code = told.error_code;
+                let response: SaslAuthenticateResponse = read(version, frame)?;
+                if response.error_code.is_error() {
+                    let code = response.error_code;
                     return Err(ConnectionError::AuthenticationFailed {
                         mechanism,
                         code,
-                        message: told.error_message.filter(|message| !message.is_empty()),
+                        message: response.error_message.filter(|message| !message.is_empty()),
                     });
                 }
-                authentication.lifetime_ms = told.session_lifetime_ms;
-                Some(told.auth_bytes)
+                authentication.lifetime_ms = response.session_lifetime_ms;
+                Some(response.auth_bytes)
             }
         };
         let Some(exchange) = &mut authentication.mechanism else { return Ok(()) };
@@ -243,8 +244,8 @@ impl Connection {
         let lifetime = u64::try_from(lifetime_ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis);
         self.admitted = true;
         self.events.push_back(Event::Authenticated(lifetime));
-        if let (false, Some(session)) = (again, &self.session) {
-            self.events.push_back(Event::Ready(Arc::clone(session)));
+        if let (false, Some(versions)) = (again, &self.versions) {
+            self.events.push_back(Event::Ready(Arc::clone(versions)));
         }
     }
 
@@ -256,16 +257,20 @@ impl Connection {
 
     /// Puts a request of the exchange where it goes out ahead of all calls; answers the version agreed upon.
     fn hand_in<R: Request>(&mut self, request: &R, ours: Versions) -> Result<Version, ConnectionError> {
-        let Some(session) = self.session.clone() else { return Err(ConnectionError::NotReady) };
-        let call = encode(&session, request, ours)?;
-        let version = call.version();
-        self.handshake = Some(self.number(call, Origin::Handshake));
+        let Some(versions) = self.versions.clone() else { return Err(ConnectionError::NotReady) };
+        let request = encode(&versions, request, ours)?;
+        let version = request.version();
+        self.handshake = Some(self.number(request, Origin::Handshake));
         Ok(version)
     }
 }
 
-fn encode<R: Request>(session: &Session, request: &R, ours: Versions) -> Result<Call, ConnectionError> {
-    session.encode(request, ours).map_err(|fault| match fault {
+fn encode<R: Request>(
+    negotiated: &NegotiatedVersions,
+    request: &R,
+    ours: Versions,
+) -> Result<EncodedRequest, ConnectionError> {
+    negotiated.encode(request, ours).map_err(|fault| match fault {
         CallError::Encode { api, source, .. } => ConnectionError::Encode { api, source },
         CallError::Unsupported { api, .. } => ConnectionError::NoAuthentication { api },
     })

@@ -1,39 +1,47 @@
 //! One connection to a broker, without the socket: framing, correlation, the handshake, deadlines.
 //!
 //! ```text
-//!           send                                        poll_event
-//!   calls ────────►┌──────────┐ poll_transmit             ▲ Ready, Reply, Closed
-//!                  │ outgoing ├──────────────► bytes      │
-//!                  └──────────┘ in state Ready,    ┌──────┴────┐ handle_input
-//!                               not throttled      │ in flight │◄───────────── bytes
-//!                                                  └───────────┘
+//!               send                                        poll_event
+//!   requests ────────►┌──────────┐ poll_transmit             ▲ Ready, Response, Closed
+//!                     │ outgoing ├──────────────► bytes      │
+//!                     └──────────┘ in state Ready,    ┌──────┴────┐ handle_input
+//!                                  not throttled      │ in flight │◄───────────── bytes
+//!                                                     └───────────┘
 //! ```
-//! Brokers answer the requests of one connection in order, so what is in flight is a queue, and a reply with another
-//! correlation id than the oldest request's ends the connection. Nothing is encoded or decoded here but the handshake:
-//! [`Session::encode`] makes a [`Call`], [`Reply::decode`] reads a [`Reply`], both on the caller's side.
+//! Brokers answer the requests of one connection in order, so the requests in flight form a queue. A response whose
+//! correlation id is not that of the oldest request closes the connection. Only the handshake is encoded and decoded here:
+//! the caller encodes with [`NegotiatedVersions::encode`] and decodes with [`RawResponse::decode`].
 //!
 //! # The handshake
-//! A connection starts in the state *versions*: ApiVersions is asked in the newest version known here. A broker that does
-//! not know it says so in version 0 (KIP-511) and is asked again, in the version that it names or else in version 0. Then the
-//! connection is *ready*.
+//! A connection starts in the state *versions*: it sends ApiVersions in the newest version known here. A broker that does
+//! not support that version answers in version 0 (KIP-511); the request is repeated in the version that the broker names,
+//! or else in version 0. Then the connection is *ready*.
 //!
-//! Between these two a connection *authenticates*, if it was given a [`Mechanism`]; and it goes back there from *ready* when a
-//! session is to be renewed on the same connection ([`Connection::reauthenticate`], KIP-368). While it authenticates, calls
-//! stay in `outgoing` as they do under throttling; those in flight are answered first, then the exchange goes through
-//! the same slot as ApiVersions, ahead of all calls. What takes a mechanism long to compute is handed out as an event.
+//! Between these two states a connection *authenticates* if it was given a [`Mechanism`]. It returns to that state from
+//! *ready* to reauthenticate on the same connection ([`Connection::reauthenticate`], KIP-368). While it authenticates,
+//! requests stay in `outgoing`, as they do while throttled. Requests in flight are answered first; then the exchange uses
+//! the same slot as ApiVersions, ahead of all requests. Computations that take a mechanism long are emitted as an event.
 
 mod authentication;
+mod config;
 mod error;
+mod event;
 mod handshake;
-mod session;
+mod request;
+mod response;
+mod versions;
 
 pub use authentication::{Computation, Computed};
-pub use error::{ConnectionError, Misbehaviour, OtherProtocol, Stage};
-pub use session::{Call, CallError, Reply, Session};
+pub use config::ConnectionConfig;
+pub use error::{ConnectionError, Misbehaviour, OtherProtocol, SendError, Stage};
+pub use event::{CorrelationId, Event, PendingRequest};
+pub use request::{CallError, EncodedRequest};
+pub use response::RawResponse;
+pub use versions::NegotiatedVersions;
 
 use std::{
     collections::VecDeque,
-    fmt, io,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -41,7 +49,9 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 
 use self::authentication::Authentication;
-use self::handshake::{VersionsReply, check_software, other_protocol, read_versions, versions_call};
+use self::handshake::{
+    ApiVersionsResult, check_software, encode_api_versions, other_protocol, read_versions,
+};
 use crate::{
     api::{ApiKey, Body},
     messages::{ApiVersionsRequest, ApiVersionsResponse},
@@ -52,14 +62,17 @@ use crate::{
 
 /// One connection to a broker, without the socket.
 ///
-/// * `handle_…`: what the outside brings.
-/// * [`send`](Self::send), [`throttle`](Self::throttle), [`close`](Self::close): what the owner wants.
-/// * [`poll_transmit`](Self::poll_transmit), [`poll_event`](Self::poll_event), [`poll_timeout`](Self::poll_timeout): what
-///   it wants of the outside; drain them, in this order, after every call of the other two kinds.
+/// * Commands of the owner: [`send`](Self::send), [`throttle`](Self::throttle), [`close`](Self::close).
+/// * Input from outside: `handle_…`.
+/// * Output: [`poll_transmit`](Self::poll_transmit), [`poll_event`](Self::poll_event),
+///   [`poll_timeout`](Self::poll_timeout). Drain them, in this order, after every command and every input.
 ///
-/// Nothing here waits, and nothing asks for the time: it comes in as `now`, which must never go back.
+/// No method blocks, and none reads a clock: the time is the argument `now`, which must never go back.
 ///
-/// A write that makes no progress is the owner's to notice: a request's time starts only when its bytes have left.
+/// Each request carries a token of the caller's type `T`, such as a channel for the response. It is returned with the
+/// response, or by [`drain_pending`](Self::drain_pending) after the connection is closed. `T = ()` needs no bookkeeping.
+///
+/// The owner has to notice a write that makes no progress: the time of a request only starts when it has been written.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -74,20 +87,20 @@ use crate::{
 /// let now = Instant::now();
 /// let mut connection = Connection::new(ConnectionConfig::default(), now);
 ///
-/// // The first thing that it wants to send is ApiVersions; this is what a broker may answer.
+/// // The first request is ApiVersions; this is a possible response.
 /// let (id, _frame) = connection.poll_transmit().unwrap();
 /// connection.handle_transmitted(now, id);
 /// let mut inbox = BytesMut::new();
 /// let metadata = ApiVersion { api_key: ApiKey::METADATA, min_version: 0, max_version: 12 };
-/// let told = ApiVersionsResponse { api_keys: vec![metadata], ..Default::default() };
-/// inbox.put(encode_response(&told, 4, id.0)?);
-/// assert_eq!(connection.handle_input(now, &mut inbox)?, 4); // nothing more than the next length
-/// let Some(Event::Ready(session)) = connection.poll_event() else { panic!() };
+/// let response = ApiVersionsResponse { api_keys: vec![metadata], ..Default::default() };
+/// inbox.put(encode_response(&response, 4, id.0)?);
+/// assert_eq!(connection.handle_input(now, &mut inbox)?, 4); // only the next length is missing
+/// let Some(Event::Ready(versions)) = connection.poll_event() else { panic!() };
 ///
-/// // Now calls can be encoded, anywhere, and sent.
-/// let call = session.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS)?;
-/// assert_eq!(call.version().number, 12);
-/// let id = connection.send(now, call)?;
+/// // Now requests can be encoded, on any thread, and sent with a token.
+/// let request = versions.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS)?;
+/// assert_eq!(request.version().number, 12);
+/// let id = connection.send(now, request, "all topics")?;
 /// let (sent, _frame) = connection.poll_transmit().unwrap();
 /// assert_eq!(sent, id);
 /// connection.handle_transmitted(now, id);
@@ -95,148 +108,93 @@ use crate::{
 ///
 /// inbox.put(encode_response(&MetadataResponse::default(), 12, id.0)?);
 /// connection.handle_input(now, &mut inbox)?;
-/// let Some(Event::Reply(answered, reply)) = connection.poll_event() else { panic!() };
-/// assert_eq!(answered, id);
-/// assert_eq!(reply.decode::<MetadataRequest>()?, MetadataResponse::default());
+/// let Some(Event::Response(token, response)) = connection.poll_event() else { panic!() };
+/// assert_eq!(token, "all topics");
+/// assert_eq!(response.decode::<MetadataRequest>()?, MetadataResponse::default());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Connection {
+pub struct Connection<T = ()> {
     config: ConnectionConfig,
     state: State,
-    /// A request of the handshake that is to go out, ahead of all calls.
-    handshake: Option<Outgoing>,
-    /// Calls not handed out yet, in their order; held back unless the state is ready and nothing throttles.
-    outgoing: VecDeque<Outgoing>,
+    /// The next request of the handshake; it goes out ahead of all requests of the owner.
+    handshake: Option<Outgoing<T>>,
+    /// Requests not handed out yet, in order; held back unless the state is ready and the connection is not throttled.
+    outgoing: VecDeque<Outgoing<T>>,
     outgoing_bytes: usize,
-    /// Requests handed out that wait for a reply, in their order.
-    in_flight: VecDeque<InFlight>,
-    /// When the first of them is overdue.
+    /// Requests handed out and not answered yet, in order.
+    in_flight: VecDeque<InFlight<T>>,
+    /// The deadline of the oldest request in flight, once its time has started.
     overdue_at: Option<Instant>,
-    events: VecDeque<Event>,
+    events: VecDeque<Event<T>>,
     next_id: i32,
     throttled_until: Option<Instant>,
-    /// To authenticate with once the versions are known.
+    /// For the first authentication, which starts when the versions are known.
     mechanism: Option<Box<dyn Mechanism>>,
-    /// What the handshake taught.
-    session: Option<Arc<Session>>,
-    /// Whether the peer has shown that it speaks Kafka.
+    /// Known after the first stage of the handshake.
+    versions: Option<Arc<NegotiatedVersions>>,
+    /// Whether the peer has sent a plausible Kafka frame.
     heard: bool,
-    /// Whether the broker has shown that it lets this client in: answered a call, or authenticated it.
+    /// Whether the broker has admitted this client: it has authenticated it or answered a request of the owner.
     admitted: bool,
-}
-
-/// How a [`Connection`] behaves.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ConnectionConfig {
-    /// What the client calls itself: shows in the broker's logs, metrics and quotas. `None` sends null.
-    pub client_id: Option<String>,
-    /// The name of the client library, for the broker's metrics (KIP-511): letters, digits, `-` and `.`, the first and the
-    /// last a letter or digit.
-    pub client_software_name: String,
-    /// The version of the client library; of the same characters.
-    pub client_software_version: String,
-    /// The largest frame that is taken, in bytes. 128 MiB by default: more than a broker takes itself with its own defaults
-    /// (`socket.request.max.bytes`, 100 MiB), and more than the 50 MiB that Kafka's consumers ask for at once.
-    pub max_frame_len: usize,
-    /// How many calls may wait, handed out or not, 1000 by default. A broker works on one of them at a time.
-    pub max_in_flight: usize,
-    /// How long the reply to a call may take, 10 s by default; [`Call::with_timeout`] goes before it. A broker works on one
-    /// request of a connection at a time, so the time of each starts when its bytes have left and those ahead of it are
-    /// answered. It stands still while the connection is throttled.
-    pub request_timeout: Duration,
-    /// How long the whole handshake may take, 10 s by default.
-    pub handshake_timeout: Duration,
-}
-
-impl Default for ConnectionConfig {
-    fn default() -> Self {
-        Self {
-            client_id: None,
-            client_software_name: "kwal".to_owned(),
-            client_software_version: env!("CARGO_PKG_VERSION").to_owned(),
-            max_frame_len: 128 << 20,
-            max_in_flight: 1000,
-            request_timeout: Duration::from_secs(10),
-            handshake_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-/// What a connection has to tell.
-#[derive(Debug)]
-pub enum Event {
-    /// The broker knows who is there; before [`Ready`](Self::Ready), and again after each
-    /// [`Connection::reauthenticate`]. For how long the session is good from now, if not for ever (KIP-368).
-    Authenticated(Option<Duration>),
-    /// The mechanism has to compute something that may take a second: run it elsewhere, and hand the result to
-    /// [`Connection::handle_computed`]. The handshake's time goes on.
-    Compute(Computation),
-    /// The handshake is done; calls may be encoded and sent.
-    Ready(Arc<Session>),
-    /// The reply to a call.
-    Reply(CorrelationId, Reply),
-    /// The end, told once and last: no call that has no reply will get one. Which of them may have reached the broker:
-    /// [`Connection::was_handed_out`].
-    Closed(ConnectionError),
-}
-
-/// The number that ties a reply to its request, on one connection.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct CorrelationId(pub i32);
-
-impl fmt::Display for CorrelationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 #[derive(Debug)]
 enum State {
-    /// ApiVersions has been asked in this version.
-    Versions { asked: i16, deadline: Option<Instant> },
-    /// A SASL exchange is under way; entered from the one above and from the one below.
+    /// ApiVersions has been sent in the version `requested`.
+    Versions { requested: i16, deadline: Option<Instant> },
+    /// A SASL exchange is in progress; entered from the state above and from the one below.
     Authenticating(Authentication),
-    /// Calls go out as they come.
+    /// Requests are handed out as they come.
     Ready,
-    /// Nothing goes any more. Who asks is told why.
+    /// Nothing is sent or received any more, for this reason.
     Closed(ConnectionError),
 }
 
 #[derive(Debug)]
-struct Outgoing {
+struct Outgoing<T> {
     id: CorrelationId,
-    call: Call,
-    origin: Origin,
+    request: EncodedRequest,
+    origin: Origin<T>,
 }
 
-/// Whom a reply is for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Origin {
+/// The sender of a request, which gets the response.
+#[derive(Debug)]
+enum Origin<T> {
     Handshake,
-    Owner,
+    Owner(T),
+}
+
+impl<T> Origin<T> {
+    fn into_token(self) -> Option<T> {
+        match self {
+            Self::Handshake => None,
+            Self::Owner(token) => Some(token),
+        }
+    }
 }
 
 #[derive(Debug)]
-struct InFlight {
+struct InFlight<T> {
     id: CorrelationId,
     key: ApiKey,
     version: Version,
-    origin: Origin,
-    /// `None` for the handshake, which has a limit as a whole.
+    origin: Origin<T>,
+    /// `None` for the handshake, which has a time limit as a whole.
     timeout: Option<Duration>,
-    /// Whether the last byte has left.
-    has_left: bool,
+    /// Whether the last byte has been written.
+    is_written: bool,
 }
 
-impl Connection {
-    /// Starts the handshake: the first request is there to be [transmitted](Self::poll_transmit) at once, unless the
-    /// configuration is wrong; then the connection is closed at once.
+impl<T> Connection<T> {
+    /// Starts the handshake: the first request can be [transmitted](Self::poll_transmit) at once.
+    ///
+    /// If the configuration is invalid, the connection is closed from the start.
     pub fn new(config: ConnectionConfig, now: Instant) -> Self {
         Self::start(config, None, now)
     }
 
-    /// The same on a listener that wants to know who is there: authenticates before the connection is ready.
+    /// Starts the handshake on a listener that requires SASL: authenticates before the connection is ready.
     pub fn with_sasl(config: ConnectionConfig, mechanism: Box<dyn Mechanism>, now: Instant) -> Self {
         Self::start(config, Some(mechanism), now)
     }
@@ -246,7 +204,7 @@ impl Connection {
         let deadline = now.checked_add(config.handshake_timeout);
         let mut this = Self {
             config,
-            state: State::Versions { asked: newest, deadline },
+            state: State::Versions { requested: newest, deadline },
             handshake: None,
             outgoing: VecDeque::new(),
             outgoing_bytes: 0,
@@ -256,23 +214,42 @@ impl Connection {
             next_id: 0,
             throttled_until: None,
             mechanism,
-            session: None,
+            versions: None,
             heard: false,
             admitted: false,
         };
-        if let Err(error) = this.ask_versions(newest) {
+        if let Err(error) = this.request_versions(newest) {
             this.close(error);
         }
         this
     }
 
-    /// Queues a call. Calls leave in the order in which they were queued.
+    /// Queues a request. Requests are handed out in the order in which they were queued.
+    ///
+    /// The token is returned with the response. A request without response (Produce with acks = 0) drops its token when
+    /// it is handed out.
     ///
     /// # Errors
-    /// The call is not taken, and nothing of it is sent: [`ConnectionError::NotReady`] before [`Event::Ready`],
-    /// [`ConnectionError::TooManyInFlight`], or why the connection is closed.
-    pub fn send(&mut self, now: Instant, call: Call) -> Result<CorrelationId, ConnectionError> {
+    /// The request is rejected and nothing of it is sent: [`ConnectionError::NotReady`] until [`Event::Ready`],
+    /// [`ConnectionError::TooManyInFlight`], or the reason why the connection is closed. [`SendError`] contains the token.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        request: EncodedRequest,
+        token: T,
+    ) -> Result<CorrelationId, SendError<T>> {
         self.end_throttle(now);
+        if let Err(error) = self.check_accepts() {
+            return Err(SendError { error, token });
+        }
+        self.outgoing_bytes += request.size_in_bytes();
+        let outgoing = self.number(request, Origin::Owner(token));
+        let id = outgoing.id;
+        self.outgoing.push_back(outgoing);
+        Ok(id)
+    }
+
+    fn check_accepts(&self) -> Result<(), ConnectionError> {
         match &self.state {
             State::Versions { .. } | State::Authenticating(Authentication { again: false, .. }) => {
                 return Err(ConnectionError::NotReady);
@@ -281,17 +258,13 @@ impl Connection {
             State::Authenticating(_) | State::Ready => {}
         }
         let limit = self.config.max_in_flight;
-        if self.in_flight() >= limit {
-            return Err(ConnectionError::TooManyInFlight { limit });
+        match self.in_flight() >= limit {
+            true => Err(ConnectionError::TooManyInFlight { limit }),
+            false => Ok(()),
         }
-        self.outgoing_bytes += call.size_in_bytes();
-        let outgoing = self.number(call, Origin::Owner);
-        let id = outgoing.id;
-        self.outgoing.push_back(outgoing);
-        Ok(id)
     }
 
-    /// Closes the connection, for the reason given, unless it is closed already. Replies that are there are still told.
+    /// Closes the connection for the given reason, unless it is already closed. Responses received so far stay events.
     pub fn close(&mut self, error: ConnectionError) {
         if self.is_closed() {
             return;
@@ -302,15 +275,34 @@ impl Connection {
         self.events.push_back(Event::Closed(error));
     }
 
-    /// Takes every whole frame off the front of `inbox`, and says how many bytes are missing to the end of the next length or
-    /// frame: never more than [`max_frame_len`](ConnectionConfig::max_frame_len). A frame is not copied: it is split off and
-    /// shares the memory of `inbox`.
+    /// Removes the pending requests of a closed connection: those without a response, in the order they were sent.
     ///
-    /// The peer only claims these bytes. Who must not be made to hold memory for nothing reserves at most as many as have
-    /// arrived already, or some tens of kilobytes.
+    /// It yields nothing while the connection is open.
+    pub fn drain_pending(&mut self) -> impl Iterator<Item = PendingRequest<T>> + '_ {
+        let (in_flight, outgoing) = match self.is_closed() {
+            true => (self.in_flight.len(), self.outgoing.len()),
+            false => (0, 0),
+        };
+        if self.is_closed() {
+            self.outgoing_bytes = 0;
+        }
+        let pending = |handed_out| move |token| PendingRequest { token, handed_out };
+        let in_flight = self.in_flight.drain(..in_flight).filter_map(|request| request.origin.into_token());
+        let outgoing = self.outgoing.drain(..outgoing).filter_map(|request| request.origin.into_token());
+        in_flight.map(pending(true)).chain(outgoing.map(pending(false)))
+    }
+
+    /// Takes every complete frame off the front of `inbox` and returns how many more bytes are needed.
+    ///
+    /// These are the bytes missing to the end of the next length or frame, never more than
+    /// [`max_frame_len`](ConnectionConfig::max_frame_len). Frames are not copied: each is split off `inbox` and shares its
+    /// memory.
+    ///
+    /// The length is only claimed by the peer. To keep a peer from reserving memory that it does not use, reserve at most
+    /// as many bytes as have arrived already, or some tens of kilobytes.
     ///
     /// # Errors
-    /// Why the connection is closed, by this input or before; [`Event::Closed`] tells the same.
+    /// The reason why the connection is closed, by this input or earlier; [`Event::Closed`] carries the same error.
     pub fn handle_input(&mut self, now: Instant, inbox: &mut BytesMut) -> Result<usize, ConnectionError> {
         self.end_throttle(now);
         loop {
@@ -318,7 +310,7 @@ impl Connection {
                 return Err(error.clone());
             }
             match self.next_frame(inbox) {
-                Ok(Input::Wants(missing)) => return Ok(missing),
+                Ok(Input::Incomplete { missing }) => return Ok(missing),
                 Ok(Input::Frame(frame)) => {
                     if let Err(error) = self.handle_frame(now, frame) {
                         self.close(error);
@@ -329,17 +321,17 @@ impl Connection {
         }
     }
 
-    /// The peer has ended the stream: closes the connection with [`ConnectionError::PeerClosed`], which tells the stage.
+    /// Handles the end of the stream: closes the connection with [`ConnectionError::PeerClosed`].
     pub fn handle_eof(&mut self) {
         self.close(ConnectionError::PeerClosed { stage: self.stage() });
     }
 
-    /// The stream broke: closes the connection with [`ConnectionError::Io`], which tells the stage.
+    /// Handles an IO error of the stream: closes the connection with [`ConnectionError::Io`].
     pub fn handle_io_error(&mut self, error: io::Error) {
         self.close(ConnectionError::Io { stage: self.stage(), source: Arc::new(error) });
     }
 
-    /// Time has passed: ends a pause, and closes the connection if the handshake or a request is overdue.
+    /// Ends a throttle that is over, and closes the connection if the handshake or a request is overdue.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.end_throttle(now);
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
@@ -355,56 +347,58 @@ impl Connection {
         }
     }
 
-    /// The last byte of a frame has left: the time of its request starts now, or when those ahead of it are answered, or when
-    /// the pause ends that a broker asked for. Said of a call that has no reply or has got it, it does nothing.
+    /// Handles that the last byte of a frame has been written: starts the time of its request.
+    ///
+    /// The time starts later if earlier requests are not answered yet or the broker throttles. For a request that has no
+    /// response, or has received it, this does nothing.
     pub fn handle_transmitted(&mut self, now: Instant, id: CorrelationId) {
-        if let Some(call) = self.in_flight.iter_mut().rev().find(|call| call.id == id) {
-            call.has_left = true;
+        if let Some(request) = self.in_flight.iter_mut().rev().find(|request| request.id == id) {
+            request.is_written = true;
             self.start_time(now);
         }
     }
 
-    /// Starts the time of the first request in flight, unless it runs already.
+    /// Starts the time of the oldest request in flight, unless it is already running.
     fn start_time(&mut self, now: Instant) {
-        if let Some(call) = self.in_flight.front().filter(|call| call.has_left)
+        if let Some(request) = self.in_flight.front().filter(|request| request.is_written)
             && self.overdue_at.is_none()
         {
             let start = self.throttled_until.map_or(now, |until| until.max(now));
-            self.overdue_at = call.timeout.and_then(|timeout| start.checked_add(timeout));
+            self.overdue_at = request.timeout.and_then(|timeout| start.checked_add(timeout));
         }
     }
 
-    /// The next frame to write, and the call it belongs to. From here on that call may have reached the broker.
+    /// Hands out the next frame to write, with its correlation id. From here on the request may have reached the broker.
     pub fn poll_transmit(&mut self) -> Option<(CorrelationId, Frame)> {
         if self.is_closed() || self.throttled_until.is_some() {
             return None;
         }
-        let Outgoing { id, call, origin } = match (self.handshake.take(), &self.state) {
+        let Outgoing { id, request, origin } = match (self.handshake.take(), &self.state) {
             (Some(request), _) => request,
             (None, State::Ready) => {
-                let call = self.outgoing.pop_front()?;
-                self.outgoing_bytes -= call.call.size_in_bytes();
-                call
+                let outgoing = self.outgoing.pop_front()?;
+                self.outgoing_bytes -= outgoing.request.size_in_bytes();
+                outgoing
             }
             (None, _) => return None,
         };
-        if call.expects_reply {
+        if request.expects_reply {
             let timeout = match origin {
                 Origin::Handshake => None,
-                Origin::Owner => Some(call.timeout.unwrap_or(self.config.request_timeout)),
+                Origin::Owner(_) => Some(request.timeout.unwrap_or(self.config.request_timeout)),
             };
-            let Call { key, version, .. } = call;
-            self.in_flight.push_back(InFlight { id, key, version, origin, timeout, has_left: false });
+            let EncodedRequest { key, version, .. } = request;
+            self.in_flight.push_back(InFlight { id, key, version, origin, timeout, is_written: false });
         }
-        Some((id, call.frame))
+        Some((id, request.frame))
     }
 
-    /// What there is to tell, in order.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    /// Returns the next event, in order.
+    pub fn poll_event(&mut self) -> Option<Event<T>> {
         self.events.pop_front()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called, if nothing happens before.
+    /// The time at which [`handle_timeout`](Self::handle_timeout) has to be called, if nothing happens earlier.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.is_closed() {
             return None;
@@ -415,8 +409,10 @@ impl Connection {
         [handshake, pause, self.overdue_at].into_iter().flatten().min()
     }
 
-    /// The broker asked for a pause (`throttleTimeMs` of a response, KIP-219): nothing is handed out before it is over, and
-    /// the time of what is in flight stands still. Of several pauses the one that ends last counts.
+    /// Pauses the connection as the broker demands (`throttleTimeMs` of a response, KIP-219).
+    ///
+    /// Nothing is handed out until the pause is over, and the time of requests in flight is paused. Of several pauses the
+    /// one that ends last applies.
     pub fn throttle(&mut self, now: Instant, pause: Duration) {
         self.end_throttle(now);
         let Some(until) = now.checked_add(pause) else { return };
@@ -428,13 +424,7 @@ impl Connection {
         self.overdue_at = self.overdue_at.and_then(|at| at.checked_add(until - from));
     }
 
-    /// Whether [`poll_transmit`](Self::poll_transmit) has handed the call out, so that the broker may have got it. Of a call
-    /// for which this is false the broker knows nothing. Also to be asked after the connection was closed.
-    pub fn was_handed_out(&self, id: CorrelationId) -> bool {
-        !self.outgoing.iter().any(|call| call.id == id)
-    }
-
-    /// Whether the handshake is done and calls are taken; held back they may be.
+    /// Whether the handshake is complete, so that requests are accepted. They may be held back for a while.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready | State::Authenticating(Authentication { again: true, .. }))
     }
@@ -444,17 +434,17 @@ impl Connection {
         matches!(self.state, State::Closed(_))
     }
 
-    /// How many calls wait for their replies, handed out or not.
+    /// The number of pending requests, handed out or not.
     pub fn in_flight(&self) -> usize {
         self.outgoing.len() + self.in_flight.len()
     }
 
-    /// How many bytes of calls have not been handed out: what a pause or a handshake holds back.
+    /// The size of the requests not handed out yet, in bytes: those that a throttle or an authentication holds back.
     pub fn outgoing_bytes(&self) -> usize {
         self.outgoing_bytes
     }
 
-    /// Until when nothing is handed out, if the broker asked for a pause.
+    /// The end of the pause that the broker demanded, if one is running.
     pub fn throttled_until(&self) -> Option<Instant> {
         self.throttled_until
     }
@@ -467,13 +457,13 @@ impl Connection {
         }
     }
 
-    /// Where the connection stands.
+    /// The stage that the connection is in.
     fn stage(&self) -> Stage {
         match self.state {
-            State::Versions { asked, .. } => Stage::Versions { version: asked },
+            State::Versions { requested, .. } => Stage::Versions { version: requested },
             State::Authenticating(_) => Stage::Authentication,
             State::Ready | State::Closed(_) => {
-                match self.in_flight.front().map(|call| (call.key, call.version.number)) {
+                match self.in_flight.front().map(|request| (request.key, request.version.number)) {
                     Some((api, version)) if !self.admitted => Stage::FirstCall { api, version },
                     awaited => Stage::Ready { awaited },
                 }
@@ -481,11 +471,11 @@ impl Connection {
         }
     }
 
-    fn number(&mut self, mut call: Call, origin: Origin) -> Outgoing {
+    fn number(&mut self, mut request: EncodedRequest, origin: Origin<T>) -> Outgoing<T> {
         let id = CorrelationId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
-        call.frame.set_correlation_id(id.0);
-        Outgoing { id, call, origin }
+        request.frame.set_correlation_id(id.0);
+        Outgoing { id, request, origin }
     }
 
     fn end_throttle(&mut self, now: Instant) {
@@ -494,26 +484,28 @@ impl Connection {
         }
     }
 
-    /// Takes the next frame off `inbox` if it is whole. What its first bytes say is checked before the rest is waited for.
+    /// Takes the next frame off `inbox` if it is complete. Its first bytes are checked before the rest has arrived.
     fn next_frame(&mut self, inbox: &mut BytesMut) -> Result<Input, ConnectionError> {
-        let Some(prefix) = inbox.first_chunk::<4>() else { return Ok(Input::Wants(4 - inbox.len())) };
+        let Some(prefix) = inbox.first_chunk::<4>() else {
+            return Ok(Input::Incomplete { missing: 4 - inbox.len() });
+        };
         if !self.heard
             && let Some(other) = other_protocol(inbox, self.config.max_frame_len)
         {
             return Err(ConnectionError::NotKafka(other));
         }
         let misbehaved = |what| Err(ConnectionError::PeerMisbehaved(what));
-        let Some(asked) = self.in_flight.front() else { return misbehaved(Misbehaviour::Unasked) };
+        let Some(oldest) = self.in_flight.front() else { return misbehaved(Misbehaviour::Unasked) };
         let signed = i32::from_be_bytes(*prefix);
         let Some(len) = usize::try_from(signed).ok().filter(|len| *len >= 4) else {
             return misbehaved(Misbehaviour::FrameLength(signed));
         };
         if len > self.config.max_frame_len {
-            let (api, version, max) = (asked.key, asked.version.number, self.config.max_frame_len);
+            let (api, version, max) = (oldest.key, oldest.version.number, self.config.max_frame_len);
             return Err(ConnectionError::FrameTooLarge { api, version, len, max });
         }
         if let Some(id) = inbox[4..].first_chunk() {
-            let (api, expected, got) = (asked.key, asked.id, CorrelationId(i32::from_be_bytes(*id)));
+            let (api, expected, got) = (oldest.key, oldest.id, CorrelationId(i32::from_be_bytes(*id)));
             if got != expected {
                 return misbehaved(Misbehaviour::CorrelationId { api, expected, got });
             }
@@ -524,11 +516,11 @@ impl Connection {
                 inbox.advance(4);
                 Ok(Input::Frame(inbox.split_to(len).freeze()))
             }
-            Some(missing) => Ok(Input::Wants(missing)),
+            Some(missing) => Ok(Input::Incomplete { missing }),
         }
     }
 
-    /// Takes the reply to the oldest request.
+    /// Handles the response to the oldest request.
     fn handle_frame(&mut self, now: Instant, frame: Bytes) -> Result<(), ConnectionError> {
         let Some(InFlight { id, key, version, origin, .. }) = self.in_flight.pop_front() else {
             return Err(ConnectionError::PeerMisbehaved(Misbehaviour::Unasked));
@@ -536,21 +528,23 @@ impl Connection {
         self.overdue_at = None;
         self.start_time(now);
         match (origin, &self.state) {
-            (Origin::Handshake, State::Versions { asked, .. }) => match read_versions(*asked, &frame)? {
-                VersionsReply::Told(told) => self.be_ready(now, told),
-                VersionsReply::AskAgain(version) => self.ask_versions(version)?,
-            },
+            (Origin::Handshake, State::Versions { requested, .. }) => {
+                match read_versions(*requested, &frame)? {
+                    ApiVersionsResult::Versions(response) => self.negotiated(now, response),
+                    ApiVersionsResult::Repeat(version) => self.request_versions(version)?,
+                }
+            }
             (Origin::Handshake, _) => self.handle_authentication(&frame)?,
-            (Origin::Owner, _) => {
+            (Origin::Owner(token), _) => {
                 self.admitted = true;
-                self.events.push_back(Event::Reply(id, Reply { frame, key, version }));
+                self.events.push_back(Event::Response(token, RawResponse { frame, id, key, version }));
                 self.begin_when_drained(now);
             }
         }
         Ok(())
     }
 
-    fn ask_versions(&mut self, version: i16) -> Result<(), ConnectionError> {
+    fn request_versions(&mut self, version: i16) -> Result<(), ConnectionError> {
         let ConnectionConfig { client_id, client_software_name, client_software_version, .. } = &self.config;
         check_software("client_software_name", client_software_name)?;
         check_software("client_software_version", client_software_version)?;
@@ -558,34 +552,34 @@ impl Connection {
             client_software_name: client_software_name.clone(),
             client_software_version: client_software_version.clone(),
         };
-        let call = versions_call(&request, version, client_id.as_deref())?;
-        if let State::Versions { asked, .. } = &mut self.state {
-            *asked = version;
+        let request = encode_api_versions(&request, version, client_id.as_deref())?;
+        if let State::Versions { requested, .. } = &mut self.state {
+            *requested = version;
         }
-        self.handshake = Some(self.number(call, Origin::Handshake));
+        self.handshake = Some(self.number(request, Origin::Handshake));
         Ok(())
     }
 
-    fn be_ready(&mut self, now: Instant, told: ApiVersionsResponse) {
-        if let Ok(pause) = u64::try_from(told.throttle_time_ms) {
+    /// Goes on to authenticate or to be ready.
+    fn negotiated(&mut self, now: Instant, response: ApiVersionsResponse) {
+        if let Ok(pause) = u64::try_from(response.throttle_time_ms) {
             self.throttle(now, Duration::from_millis(pause));
         }
         let client_id = self.config.client_id.as_deref().map(Arc::from);
-        let session = Arc::new(Session::new(client_id, told));
-        self.session = Some(Arc::clone(&session));
+        let versions = Arc::new(NegotiatedVersions::new(client_id, response));
+        self.versions = Some(Arc::clone(&versions));
         match self.mechanism.take() {
             Some(mechanism) => self.authenticate(now, mechanism, self.handshake_deadline()),
             None => {
                 self.state = State::Ready;
-                self.events.push_back(Event::Ready(session));
+                self.events.push_back(Event::Ready(versions));
             }
         }
     }
 }
 
-/// What an inbox holds at its front.
+/// The front of an inbox.
 enum Input {
     Frame(Bytes),
-    /// So many bytes are missing.
-    Wants(usize),
+    Incomplete { missing: usize },
 }

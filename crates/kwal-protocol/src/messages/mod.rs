@@ -227,42 +227,42 @@ apis! {
         silent |request| request.acks == 0;
     /// Reads record batches.
     FETCH = 1 Fetch, versions 0-18, flexible 12: FetchRequest => FetchResponse;
-    /// Looks offsets up.
+    /// Lists offsets by timestamp.
     LIST_OFFSETS = 2 ListOffsets, versions 0-11, flexible 6: ListOffsetsRequest => ListOffsetsResponse;
-    /// Tells brokers, topics and leaders.
+    /// Describes brokers, topics and partition leaders.
     METADATA = 3 Metadata, versions 0-13, flexible 9: MetadataRequest => MetadataResponse;
-    /// Tells who coordinates a group or a transactional id.
+    /// Finds the coordinator of a group or a transactional id.
     FIND_COORDINATOR = 10 FindCoordinator, versions 0-6, flexible 3: FindCoordinatorRequest => FindCoordinatorResponse;
-    /// Names a SASL mechanism.
+    /// Selects a SASL mechanism.
     SASL_HANDSHAKE = 17 SaslHandshake, versions 0-1, flexible NEVER: SaslHandshakeRequest => SaslHandshakeResponse;
-    /// Tells what the broker speaks.
+    /// Lists the API versions that the broker supports.
     API_VERSIONS = 18 ApiVersions, versions 0-4, flexible 3, plain header: ApiVersionsRequest => ApiVersionsResponse;
-    /// Makes topics.
+    /// Creates topics.
     CREATE_TOPICS = 19 CreateTopics, versions 0-7, flexible 5: CreateTopicsRequest => CreateTopicsResponse;
     /// Deletes topics.
     DELETE_TOPICS = 20 DeleteTopics, versions 0-6, flexible 4: DeleteTopicsRequest => DeleteTopicsResponse;
-    /// Cuts the beginning off logs.
+    /// Deletes the records before an offset.
     DELETE_RECORDS = 21 DeleteRecords, versions 0-2, flexible 2: DeleteRecordsRequest => DeleteRecordsResponse;
-    /// Hands out producer ids.
+    /// Initializes a producer id.
     INIT_PRODUCER_ID = 22 InitProducerId, versions 0-6, flexible 2: InitProducerIdRequest => InitProducerIdResponse;
-    /// Tells where leader epochs end.
+    /// Finds the end offsets of leader epochs.
     OFFSET_FOR_LEADER_EPOCH = 23 OffsetForLeaderEpoch, versions 0-4, flexible 4: OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse;
-    /// Tells settings.
+    /// Describes configs.
     DESCRIBE_CONFIGS = 32 DescribeConfigs, versions 0-4, flexible 4: DescribeConfigsRequest => DescribeConfigsResponse;
-    /// Tells what lies in the log directories of a broker.
+    /// Describes the log directories of a broker.
     DESCRIBE_LOG_DIRS = 35 DescribeLogDirs, versions 0-5, flexible 2: DescribeLogDirsRequest => DescribeLogDirsResponse;
-    /// Carries a SASL exchange.
+    /// Authenticates by a SASL mechanism.
     SASL_AUTHENTICATE = 36 SaslAuthenticate, versions 0-2, flexible 2: SaslAuthenticateRequest => SaslAuthenticateResponse;
-    /// Gives topics more partitions.
+    /// Creates more partitions of topics.
     CREATE_PARTITIONS = 37 CreatePartitions, versions 0-3, flexible 2: CreatePartitionsRequest => CreatePartitionsResponse;
-    /// Changes settings.
+    /// Alters configs incrementally.
     INCREMENTAL_ALTER_CONFIGS = 44 IncrementalAlterConfigs, versions 0-1, flexible 1: IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse;
-    /// Tells the nodes of the cluster.
+    /// Describes the nodes of the cluster.
     DESCRIBE_CLUSTER = 60 DescribeCluster, versions 0-2, flexible 0: DescribeClusterRequest => DescribeClusterResponse;
-    /// Tells the producers that partitions know.
+    /// Describes the active producers of partitions.
     DESCRIBE_PRODUCERS = 61 DescribeProducers, versions 0-0, flexible 0: DescribeProducersRequest => DescribeProducersResponse;
-    /// Tells which metrics a broker wants.
+    /// Gets the telemetry subscriptions of a client.
     GET_TELEMETRY_SUBSCRIPTIONS = 71 GetTelemetrySubscriptions, versions 0-0, flexible 0: GetTelemetrySubscriptionsRequest => GetTelemetrySubscriptionsResponse;
-    /// Tells topics page by page.
+    /// Describes topic partitions, paginated.
     DESCRIBE_TOPIC_PARTITIONS = 75 DescribeTopicPartitions, versions 0-0, flexible 0: DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse;
 }
