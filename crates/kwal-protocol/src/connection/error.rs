@@ -1,6 +1,6 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use super::CorrelationId;
+use super::request::CorrelationId;
 use crate::{
     api::{ApiKey, Versions},
     error::{DecodeError, EncodeError},

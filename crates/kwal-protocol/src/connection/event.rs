@@ -1,6 +1,8 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use super::{Computation, ConnectionError, NegotiatedVersions, RawResponse};
+use super::{
+    authentication::Computation, error::ConnectionError, response::RawResponse, versions::NegotiatedVersions,
+};
 
 /// Something that happened on a [`Connection`](super::Connection).
 #[derive(Debug)]
@@ -23,28 +25,4 @@ pub enum Event<T = ()> {
     ///
     /// [`Connection::drain_pending`](super::Connection::drain_pending) returns them.
     Closed(ConnectionError),
-}
-
-/// A request without a response on a closed connection.
-///
-/// [`Connection::drain_pending`](super::Connection::drain_pending) returns it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct PendingRequest<T> {
-    /// The token given to [`Connection::send`](super::Connection::send).
-    pub token: T,
-    /// Whether the request has been handed out, so that the broker may have received it.
-    ///
-    /// [`Connection::poll_transmit`](super::Connection::poll_transmit) hands it out. If this is false, it has not reached
-    /// the broker.
-    pub handed_out: bool,
-}
-
-/// The number that associates a response with its request, on one connection.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct CorrelationId(pub i32);
-
-impl fmt::Display for CorrelationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }

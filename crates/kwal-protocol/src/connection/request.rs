@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use bytes::Buf;
 
@@ -91,5 +91,15 @@ fn unsupported(api: &ApiKey, ours: &Versions, theirs: &Option<Versions>) -> Stri
     match theirs {
         Some(theirs) => format!("the broker speaks {api} in versions {theirs}, and this client in {ours}"),
         None => format!("the broker does not speak {api}"),
+    }
+}
+
+/// The number that associates a response with its request, on one connection.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct CorrelationId(pub i32);
+
+impl fmt::Display for CorrelationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::CorrelationId;
+use super::request::CorrelationId;
 use crate::{
     api::{ApiKey, Request, decode_response_header},
     error::{DecodeError, DecodeErrorKind},
