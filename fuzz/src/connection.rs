@@ -10,7 +10,9 @@ use arbitrary::Arbitrary;
 use bytes::{Buf, Bytes, BytesMut};
 use kwal_protocol::{
     api::{ApiKey, Body, encode_response},
-    connection::{Computation, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Session},
+    connection::{
+        Computation, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, NegotiatedVersions,
+    },
     messages::{
         ApiVersion, ApiVersionsResponse, MetadataRequest, MetadataResponse, SaslAuthenticateResponse,
         SaslHandshakeResponse,
@@ -53,22 +55,27 @@ pub fn connection_ops(ops: Vec<Op>) {
     let mut now = Instant::now();
     let config = ConnectionConfig { max_frame_len: 1 << 16, max_in_flight: 8, ..ConnectionConfig::default() };
     let mut connection = Connection::new(config, now);
-    let (mut session, mut closed) = (None, false);
+    let (mut versions, mut closed) = (None, false);
     // What the broker holds: requests that came, and answers that have not arrived yet.
     let (mut asked, mut wire, mut inbox) = (Vec::new(), Vec::new(), BytesMut::new());
-    let mut calls: VecDeque<CorrelationId> = VecDeque::new();
+    // The tokens of the pending requests: numbers in their order.
+    let (mut pending, mut next) = (VecDeque::new(), 0_u64);
     let mut computations = VecDeque::new();
     for op in ops {
         match op {
             Op::Send => {
-                let Some(session) = &session else { continue };
-                let session: &Arc<Session> = session;
+                let Some(versions) = &versions else { continue };
+                let versions: &Arc<NegotiatedVersions> = versions;
                 // Garbage may have been an answer to ApiVersions that names nothing.
                 let request = MetadataRequest::default();
-                let Ok(call) = session.encode(&request, MetadataRequest::VERSIONS) else { continue };
-                if let Ok(id) = connection.send(now, call) {
-                    assert!(!closed);
-                    calls.push_back(id);
+                let Ok(request) = versions.encode(&request, MetadataRequest::VERSIONS) else { continue };
+                match connection.send(now, request, next) {
+                    Ok(_) => {
+                        assert!(!closed);
+                        pending.push_back(next);
+                        next += 1;
+                    }
+                    Err(refused) => assert_eq!(refused.token, next),
                 }
             }
             Op::Transmit => {
@@ -121,9 +128,14 @@ pub fn connection_ops(ops: Vec<Op>) {
             match event {
                 Event::Authenticated(_) => {}
                 Event::Compute(computation) => computations.push_back(computation),
-                Event::Ready(told) => session = Some(told),
-                Event::Reply(id, _) => assert_eq!(calls.pop_front(), Some(id)),
-                Event::Closed(_) => closed = true,
+                Event::Ready(negotiated) => versions = Some(negotiated),
+                Event::Response(token, _) => assert_eq!(pending.pop_front(), Some(token)),
+                Event::Closed(_) => {
+                    closed = true;
+                    let drained: Vec<_> = connection.drain_pending().collect();
+                    assert!(drained.is_sorted_by_key(|request| !request.handed_out));
+                    assert!(drained.iter().map(|request| request.token).eq(pending.drain(..)));
+                }
             }
         }
         assert_eq!(closed, connection.is_closed());

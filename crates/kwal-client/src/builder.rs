@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use kwal_transport::Connect;
 #[cfg(feature = "transport-socks5")]
 use kwal_transport::Socks5;
-use kwal_transport::Connect;
 #[cfg(feature = "transport-tls")]
 use kwal_transport::{Tls, tls::TlsConfig};
 use tokio::runtime::Handle;

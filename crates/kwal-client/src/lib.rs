@@ -43,8 +43,7 @@ pub use self::{
     controller::{
         AlterTopicConfigs, Audit, BrokerDescription, ClusterDescription, ConfigSource, ConfigSynonym,
         ConfigValue, ControllerClient, CreatePartitions, CreateTopic, CreatedTopic, DeleteTopic,
-        DescribeCluster, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, Finding,
-        Severity, TopicDifference,
+        DescribeCluster, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, Finding, Severity, TopicDifference,
     },
     partition::{
         DeleteBefore, DeleteRecords, EpochEndOffset, Fetch, Fetched, FetchedRecords, GetOffset, OffsetAt,

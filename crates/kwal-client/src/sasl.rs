@@ -104,9 +104,8 @@ impl Sasl {
         };
         Err(match error.downcast::<SaslError>() {
             Ok(error) => Error::invalid_input(format!("credentials: {error}")),
-            Err(error) => {
-                Error::new(ErrorKind::CredentialsUnavailable).with_source(Source::Credentials(Arc::from(error)))
-            }
+            Err(error) => Error::new(ErrorKind::CredentialsUnavailable)
+                .with_source(Source::Credentials(Arc::from(error))),
         })
     }
 
@@ -286,7 +285,8 @@ impl Authenticate for Bearer {
     fn mechanism(&self) -> BoxFuture<'_, Result<Box<dyn Mechanism>, Box<dyn StdError + Send + Sync>>> {
         Box::pin(async {
             let mut cached = self.cached.lock().await;
-            if let Some(Cached { token, .. }) = cached.as_ref().filter(|cached| Instant::now() < cached.until) {
+            if let Some(Cached { token, .. }) = cached.as_ref().filter(|cached| Instant::now() < cached.until)
+            {
                 return Ok(token.mechanism()?);
             }
             let token = (self.fetch)().await?;

@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use kwal_protocol::{
-    api::{Request, Versions},
-    connection::Reply,
+    api::{Request, Versions, decode_response_header},
+    connection::RawResponse,
+    error::DecodeError,
     messages::{
         CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
         DescribeClusterRequest, DescribeConfigsRequest, FetchRequest, IncrementalAlterConfigsRequest,
@@ -27,7 +28,7 @@ pub(crate) trait ClientRequest: Request {
     /// Returns how long a response wants its connection to pause (KIP-219), without decoding more of it than needed.
     ///
     /// Zero also if the response is malformed: who decodes it reports that.
-    fn throttle_time(response: &Reply) -> Duration;
+    fn throttle_time(response: &RawResponse) -> Duration;
 
     /// The versions to negotiate.
     fn supported(is_topic_id_known: bool) -> Versions {
@@ -44,7 +45,7 @@ macro_rules! supported {
             const SUPPORTED: Versions = Versions::new($oldest, $newest);
             const BY_TOPIC_ID: Option<i16> = [$(Some($ids),)? None][0];
 
-            fn throttle_time(response: &Reply) -> Duration {
+            fn throttle_time(response: &RawResponse) -> Duration {
                 $( if response.version().number < $first { return Duration::ZERO; } )?
                 let ms = throttle_time_ms!($place, $request, response);
                 Duration::from_millis(u64::try_from(ms.unwrap_or_default()).unwrap_or_default())
@@ -63,9 +64,9 @@ macro_rules! throttle_time_ms {
 }
 
 /// Reads the first field of a response.
-fn first_i32<R: Request>(response: &Reply) -> Result<i32, DecodeError> {
+fn first_i32<R: Request>(response: &RawResponse) -> Result<i32, DecodeError> {
     let (_, mut body) = decode_response_header::<R::Response>(response.frame(), response.version())?;
-    body.i32()
+    Ok(i32::from_be_bytes(body.array()?))
 }
 
 supported! {

@@ -27,14 +27,14 @@ pub struct ErrorCode(pub i16);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Meaning {
     /// What may help.
-    pub remedy: Remedy,
+    pub recovery: Recovery,
     /// What became of the request.
     pub effect: Effect,
 }
 
 /// What may help after an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Remedy {
+pub enum Recovery {
     /// Nothing that a client could do by itself.
     Fail,
     /// The same again, after a pause.
@@ -74,26 +74,26 @@ impl ErrorCode {
     /// The remedies are those of Kafka's own client (its retriable and invalid-metadata exceptions), but for the lines
     /// below. A code that is not known may be anything, so its effect is unknown wherever a request changes something.
     pub const fn meaning(self, api: ApiKey) -> Meaning {
-        let remedy = match (api, self) {
+        let recovery = match (api, self) {
             // A new leader answers so until it has caught up with the metadata (KIP-320).
             (
                 ApiKey::FETCH | ApiKey::LIST_OFFSETS | ApiKey::OFFSET_FOR_LEADER_EPOCH,
                 Self::UNKNOWN_LEADER_EPOCH,
-            ) => Remedy::Refresh,
+            ) => Recovery::Refresh,
             // The controller and the coordinator are found anew.
-            (_, Self::NOT_CONTROLLER | Self::NOT_COORDINATOR) => Remedy::Refresh,
+            (_, Self::NOT_CONTROLLER | Self::NOT_COORDINATOR) => Recovery::Refresh,
             // The request got damaged on its way, if it was sound when it left; asking again would not mend it.
-            (ApiKey::PRODUCE, Self::CORRUPT_MESSAGE) => Remedy::Fail,
+            (ApiKey::PRODUCE, Self::CORRUPT_MESSAGE) => Recovery::Fail,
             // The controller knows all topics there are.
             (
                 ApiKey::DELETE_TOPICS | ApiKey::CREATE_PARTITIONS,
                 Self::UNKNOWN_TOPIC_OR_PARTITION | Self::UNKNOWN_TOPIC_ID,
-            ) => Remedy::Fail,
+            ) => Recovery::Fail,
             // A broker that is going down answers some requests so.
-            (_, Self::BROKER_NOT_AVAILABLE) => Remedy::Refresh,
-            (_, code) => code.usual_remedy(),
+            (_, Self::BROKER_NOT_AVAILABLE) => Recovery::Refresh,
+            (_, code) => code.usual_recovery(),
         };
-        Meaning { remedy, effect: self.effect(api) }
+        Meaning { recovery, effect: self.effect(api) }
     }
 
     const fn effect(self, api: ApiKey) -> Effect {
@@ -175,7 +175,7 @@ impl crate::json::Json for ErrorCode {
 }
 
 macro_rules! codes {
-    ($($name:ident = $code:literal, $remedy:ident, $text:literal;)*) => {
+    ($($name:ident = $code:literal, $recovery:ident, $text:literal;)*) => {
         impl ErrorCode {
             $( #[doc = concat!("Code ", $code, ": ", $text, ".")] pub const $name: Self = Self($code); )*
 
@@ -196,10 +196,10 @@ macro_rules! codes {
             }
 
             /// What helps in most places.
-            const fn usual_remedy(self) -> Remedy {
+            const fn usual_recovery(self) -> Recovery {
                 match self {
-                    $( Self::$name => Remedy::$remedy, )*
-                    _ => Remedy::Fail,
+                    $( Self::$name => Recovery::$recovery, )*
+                    _ => Recovery::Fail,
                 }
             }
         }
@@ -408,20 +408,26 @@ mod tests {
 
     #[test]
     fn the_same_code_asks_for_different_things() {
-        let remedy = |api, code: ErrorCode| code.meaning(api).remedy;
-        assert_eq!(remedy(ApiKey::METADATA, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Remedy::Refresh);
-        assert_eq!(remedy(ApiKey::DELETE_TOPICS, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Remedy::Fail);
-        assert_eq!(remedy(ApiKey::CREATE_PARTITIONS, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Remedy::Fail);
-        assert_eq!(remedy(ApiKey::DESCRIBE_CONFIGS, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Remedy::Refresh);
+        let recovery = |api, code: ErrorCode| code.meaning(api).recovery;
+        assert_eq!(recovery(ApiKey::METADATA, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Recovery::Refresh);
+        assert_eq!(recovery(ApiKey::DELETE_TOPICS, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Recovery::Fail);
+        assert_eq!(
+            recovery(ApiKey::CREATE_PARTITIONS, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+            Recovery::Fail
+        );
+        assert_eq!(
+            recovery(ApiKey::DESCRIBE_CONFIGS, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+            Recovery::Refresh
+        );
         for api in [ApiKey::FETCH, ApiKey::LIST_OFFSETS, ApiKey::OFFSET_FOR_LEADER_EPOCH] {
-            assert_eq!(remedy(api, ErrorCode::UNKNOWN_LEADER_EPOCH), Remedy::Refresh, "{api}");
+            assert_eq!(recovery(api, ErrorCode::UNKNOWN_LEADER_EPOCH), Recovery::Refresh, "{api}");
         }
         for api in [ApiKey::CREATE_TOPICS, ApiKey::CREATE_PARTITIONS, ApiKey::INCREMENTAL_ALTER_CONFIGS] {
-            assert_eq!(remedy(api, ErrorCode::NOT_CONTROLLER), Remedy::Refresh, "{api}");
-            assert_eq!(remedy(api, ErrorCode::THROTTLING_QUOTA_EXCEEDED), Remedy::Retry, "{api}");
+            assert_eq!(recovery(api, ErrorCode::NOT_CONTROLLER), Recovery::Refresh, "{api}");
+            assert_eq!(recovery(api, ErrorCode::THROTTLING_QUOTA_EXCEEDED), Recovery::Retry, "{api}");
         }
-        assert_eq!(remedy(ApiKey::FETCH, ErrorCode::CORRUPT_MESSAGE), Remedy::Retry);
-        assert_eq!(remedy(ApiKey::PRODUCE, ErrorCode::CORRUPT_MESSAGE), Remedy::Fail);
-        assert_eq!(remedy(ApiKey::PRODUCE, ErrorCode::NOT_ENOUGH_REPLICAS), Remedy::Retry);
+        assert_eq!(recovery(ApiKey::FETCH, ErrorCode::CORRUPT_MESSAGE), Recovery::Retry);
+        assert_eq!(recovery(ApiKey::PRODUCE, ErrorCode::CORRUPT_MESSAGE), Recovery::Fail);
+        assert_eq!(recovery(ApiKey::PRODUCE, ErrorCode::NOT_ENOUGH_REPLICAS), Recovery::Retry);
     }
 }

@@ -4,9 +4,9 @@
 //! a client, a broker in memory, a tool that looks at captured traffic and a fuzzer all run the same code.
 //!
 //! ```text
-//!  your request ── Session::encode ──► Call ──► ┌────────────┐ poll_transmit ──► Frame ──► bytes out
-//!                                               │ Connection │
-//!  response ◄─ Reply::decode ── Reply ◄──────── └────────────┘ handle_input ◄── bytes in
+//!  request ── NegotiatedVersions::encode ──► EncodedRequest ──► ┌────────────┐ poll_transmit ──► Frame ──► bytes out
+//!                                                               │ Connection │
+//!  response ◄── RawResponse::decode ── RawResponse ◄─────────── └────────────┘ handle_input ◄── bytes in
 //!     │
 //!     └ records: Bytes ──► record::Batches ──► Batch ──► Records ──► RecordView, OwnedRecord
 //!
@@ -97,14 +97,14 @@
 //!     let mut stream = TcpStream::connect(address)?;
 //!     let (mut inbox, now) = (BytesMut::new(), Instant::now());
 //!     let mut connection = Connection::new(ConnectionConfig::default(), now);
-//!     let session = match next(&mut connection, &mut stream, &mut inbox)? {
-//!         Event::Ready(session) => session,
+//!     let versions = match next(&mut connection, &mut stream, &mut inbox)? {
+//!         Event::Ready(versions) => versions,
 //!         other => return Err(format!("{other:?}").into()),
 //!     };
 //!     let request = MetadataRequest { topics: None, ..MetadataRequest::default() };
-//!     connection.send(now, session.encode(&request, MetadataRequest::VERSIONS)?)?;
+//!     connection.send(now, versions.encode(&request, MetadataRequest::VERSIONS)?, ())?;
 //!     match next(&mut connection, &mut stream, &mut inbox)? {
-//!         Event::Reply(_, reply) => Ok(reply.decode::<MetadataRequest>()?),
+//!         Event::Response((), response) => Ok(response.decode::<MetadataRequest>()?),
 //!         other => Err(format!("{other:?}").into()),
 //!     }
 //! }
@@ -169,11 +169,33 @@
 //! ```
 //! The example `segment` prints such files as Kafka's `DumpLogSegments` does.
 //!
+//! # Layers
+//! A module imports only from the layers below it. Within a folder the files follow the same rule, and `mod.rs` re-exports.
+//!
+//! ```text
+//!  connection      record           one connection · batches and their records
+//!      │  └──────┐   │  └────────┐
+//!      │       messages          │  one file per API; AnyRequest, AnyResponse
+//!      │         │  └──────┐     │
+//!      │         │   error_code  │  what an error code asks of a client
+//!      │         │    │          │
+//!      │        api::frame       │  length, header, body
+//!      │        api::header      │
+//!      │        api::{key, body} │  the table of keys and versions · Body, Request
+//!      │         │               │
+//!      │       macros            │  message!, open_enum!
+//!      │       json, arbitrary   │
+//!      │       wire              │  the types of Kafka's schemas
+//!      │       reader, writer    │
+//!      │       varint            │
+//!    sasl      error        compression
+//! ```
+//!
 //! # To add to it
 //! | what | where |
 //! | --- | --- |
-//! | an API | a file in `messages/` with two definitions, its line in `messages/mod.rs`, its vectors |
-//! | a version | the range in that line, the new lines of the definition, its vectors |
+//! | an API | its line in `api/key.rs`, a file in `messages/` with two definitions, its line in `messages/mod.rs`, its vectors |
+//! | a version | the range in `api/key.rs`, the new lines of the definition, its vectors |
 //! | a codec | a file in `compression/`, its arms in `compression/mod.rs`, a feature |
 //! | a SASL mechanism | a file in `sasl/`, or an `impl` of [`sasl::Mechanism`] anywhere |
 //! | an error code | its line in `error_code.rs` |
@@ -193,7 +215,6 @@ pub mod compression;
 pub mod connection;
 pub mod error;
 pub mod error_code;
-pub mod header;
 #[cfg(feature = "serde")]
 pub mod json;
 mod macros;
@@ -204,3 +225,5 @@ pub mod sasl;
 pub mod varint;
 pub mod wire;
 pub mod writer;
+
+pub use api::header;

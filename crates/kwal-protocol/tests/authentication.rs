@@ -12,7 +12,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use kwal_protocol::{
     api::{ApiKey, Body, Request, decode_request_header, encode_response},
     connection::{
-        Computation, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Session, Stage,
+        Computation, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, NegotiatedVersions,
+        Stage,
     },
     error_code::ErrorCode,
     messages::{
@@ -138,9 +139,9 @@ impl Pair {
         R::decode(body, R::version(version).unwrap()).unwrap()
     }
 
-    fn ready(&mut self) -> Arc<Session> {
+    fn ready(&mut self) -> Arc<NegotiatedVersions> {
         match self.events.pop_front() {
-            Some(Event::Ready(session)) => session,
+            Some(Event::Ready(versions)) => versions,
             other => panic!("not ready but {other:?}"),
         }
     }
@@ -166,9 +167,9 @@ impl Pair {
         }
     }
 
-    fn call(&mut self, session: &Session) -> CorrelationId {
-        let call = session.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS).unwrap();
-        let id = self.connection.send(self.now, call).unwrap();
+    fn call(&mut self, versions: &NegotiatedVersions) -> CorrelationId {
+        let call = versions.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS).unwrap();
+        let id = self.connection.send(self.now, call, ()).unwrap();
         self.transmit();
         id
     }
@@ -202,10 +203,10 @@ fn ready_comes_after_authentication() {
     assert_eq!(&pair.read::<SaslAuthenticateRequest>(2).auth_bytes[..], b"\0alice\0secret");
     pair.answer(&SaslAuthenticateResponse { session_lifetime_ms: 60_000, ..Default::default() });
     assert_eq!(pair.authenticated(), Some(60 * SECOND));
-    let session = pair.ready();
-    pair.call(&session);
+    let versions = pair.ready();
+    pair.call(&versions);
     pair.answer(&MetadataResponse::default());
-    assert!(matches!(pair.events.pop_front(), Some(Event::Reply(..))));
+    assert!(matches!(pair.events.pop_front(), Some(Event::Response(..))));
 }
 
 #[test]
@@ -223,12 +224,12 @@ fn a_mechanism_may_take_several_messages() {
 #[test]
 fn what_takes_long_is_computed_elsewhere() {
     let mut pair = Pair::new(None);
-    let session = pair.ready();
+    let versions = pair.ready();
     pair.connection.reauthenticate(pair.now, Box::new(Slow), 5 * SECOND).unwrap();
     pair.transmit();
     pair.answer(&SaslHandshakeResponse::default());
     let computation = pair.computation();
-    pair.call(&session);
+    pair.call(&versions);
     assert!(pair.asked.is_empty(), "nothing leaves meanwhile");
     assert_eq!(pair.connection.poll_timeout(), Some(pair.now + 5 * SECOND), "and its time goes on");
     pair.connection.handle_computed(computation.run());
@@ -237,7 +238,7 @@ fn what_takes_long_is_computed_elsewhere() {
     pair.answer(&SaslAuthenticateResponse::default());
     pair.authenticated();
     pair.answer(&MetadataResponse::default());
-    assert!(matches!(pair.events.pop_front(), Some(Event::Reply(..))));
+    assert!(matches!(pair.events.pop_front(), Some(Event::Response(..))));
 }
 
 #[test]
@@ -322,30 +323,34 @@ fn a_broker_without_sasl_is_told() {
 #[test]
 fn what_was_sent_before_is_answered_first_and_what_comes_then_waits() {
     let mut pair = Pair::new(None);
-    let session = pair.ready();
-    let before = pair.call(&session);
+    let versions = pair.ready();
+    let before = pair.call(&versions);
     pair.connection.reauthenticate(pair.now, plain().unwrap(), 5 * SECOND).unwrap();
     assert!(pair.connection.reauthenticate(pair.now, plain().unwrap(), 5 * SECOND).is_err(), "one at a time");
-    let held = pair.call(&session);
+    let held = pair.call(&versions);
     assert_eq!(pair.asked.len(), 1, "nothing leaves while a call is in flight");
-    assert!(!pair.connection.was_handed_out(held));
+    assert!(pair.connection.outgoing_bytes() > 0, "the request is not handed out");
 
     pair.answer(&MetadataResponse::default());
-    assert!(matches!(pair.events.pop_front(), Some(Event::Reply(id, _)) if id == before));
+    assert!(
+        matches!(pair.events.pop_front(), Some(Event::Response((), response)) if response.correlation_id() == before)
+    );
     pair.answer(&SaslHandshakeResponse::default());
     assert_eq!(pair.asked.len(), 1);
     pair.answer(&SaslAuthenticateResponse { session_lifetime_ms: 1000, ..Default::default() });
     assert_eq!(pair.authenticated(), Some(SECOND));
     assert_eq!(pair.asked.front().unwrap().0, held);
     pair.answer(&MetadataResponse::default());
-    assert!(matches!(pair.events.pop_front(), Some(Event::Reply(id, _)) if id == held));
+    assert!(
+        matches!(pair.events.pop_front(), Some(Event::Response((), response)) if response.correlation_id() == held)
+    );
 }
 
 #[test]
 fn the_time_of_a_renewal_counts_from_when_it_begins() {
     let mut pair = Pair::new(None);
-    let session = pair.ready();
-    pair.call(&session);
+    let versions = pair.ready();
+    pair.call(&versions);
     pair.connection.reauthenticate(pair.now, plain().unwrap(), 5 * SECOND).unwrap();
     pair.now += 8 * SECOND;
     pair.connection.handle_timeout(pair.now);
@@ -385,13 +390,13 @@ proptest! {
     #[test]
     fn an_exchange_is_never_mixed_with_calls(ops in proptest::collection::vec(op(), 0..120)) {
         let mut pair = Pair::new(None);
-        let session = pair.ready();
+        let versions = pair.ready();
         let mut calls = VecDeque::new();
         for op in ops {
             match op {
                 Op::Send => {
-                    let call = session.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS).unwrap();
-                    calls.push_back(pair.connection.send(pair.now, call).unwrap());
+                    let call = versions.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS).unwrap();
+                    calls.push_back(pair.connection.send(pair.now, call, ()).unwrap());
                 }
                 Op::Transmit => pair.transmit(),
                 Op::Answer => match pair.asked.front().map(|asked| asked.1) {
@@ -417,7 +422,9 @@ proptest! {
             prop_assert!(!pair.asked.iter().any(of_sasl) || pair.asked.len() == 1, "{:?}", pair.asked);
             while let Some(event) = pair.events.pop_front() {
                 match event {
-                    Event::Reply(id, _) => prop_assert_eq!(calls.pop_front(), Some(id)),
+                    Event::Response((), response) => {
+                        prop_assert_eq!(calls.pop_front(), Some(response.correlation_id()));
+                    }
                     Event::Authenticated(_) => {}
                     other => prop_assert!(false, "{:?}", other),
                 }

@@ -16,8 +16,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kwal_protocol::{
     api::{ApiKey, Body, Versions, decode_request_header, encode_response},
     connection::{
-        Call, CallError, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Misbehaviour,
-        OtherProtocol, Reply, Session, Stage,
+        CallError, Connection, ConnectionConfig, ConnectionError, CorrelationId, EncodedRequest, Event,
+        Misbehaviour, NegotiatedVersions, OtherProtocol, RawResponse, SendError, Stage,
     },
     error::{DecodeErrorKind, EncodeError},
     error_code::ErrorCode,
@@ -31,11 +31,13 @@ use support::{unhex, vectors};
 
 /// A connection with its owner: everything that goes out is written at once, everything that is told is kept.
 struct Owner {
-    connection: Connection,
+    connection: Connection<usize>,
     now: Instant,
     inbox: BytesMut,
     sent: VecDeque<(CorrelationId, Bytes)>,
-    events: VecDeque<Event>,
+    events: VecDeque<Event<usize>>,
+    /// The correlation ids of the requests sent; the token of a request is its index.
+    ids: Vec<CorrelationId>,
     /// What the last input was answered with.
     wants: usize,
 }
@@ -49,6 +51,7 @@ impl Owner {
             inbox: BytesMut::new(),
             sent: VecDeque::new(),
             events: VecDeque::new(),
+            ids: Vec::new(),
             wants: 0,
         };
         this.drain();
@@ -56,17 +59,17 @@ impl Owner {
     }
 
     /// Behind a handshake with a broker that speaks whatever this crate does.
-    fn ready(config: ConnectionConfig) -> (Self, Arc<Session>) {
+    fn ready(config: ConnectionConfig) -> (Self, Arc<NegotiatedVersions>) {
         let mut this = Self::new(config);
-        let session = this.shake_hands();
-        (this, session)
+        let versions = this.shake_hands();
+        (this, versions)
     }
 
-    fn shake_hands(&mut self) -> Arc<Session> {
+    fn shake_hands(&mut self) -> Arc<NegotiatedVersions> {
         let (id, _) = self.sent.pop_front().unwrap();
         self.answer(&everything(), 4, id);
         match self.events.pop_front() {
-            Some(Event::Ready(session)) => session,
+            Some(Event::Ready(versions)) => versions,
             other => panic!("not ready but {other:?}"),
         }
     }
@@ -93,10 +96,20 @@ impl Owner {
         self.drain();
     }
 
-    fn send(&mut self, call: Call) -> Result<CorrelationId, ConnectionError> {
-        let sent = self.connection.send(self.now, call);
+    fn send(&mut self, request: EncodedRequest) -> Result<CorrelationId, ConnectionError> {
+        let token = self.ids.len();
+        let sent = self.connection.send(self.now, request, token);
         self.drain();
-        sent
+        match sent {
+            Ok(id) => {
+                self.ids.push(id);
+                Ok(id)
+            }
+            Err(SendError { error, token: returned }) => {
+                assert_eq!(returned, token);
+                Err(error)
+            }
+        }
     }
 
     fn wait(&mut self, time: Duration) {
@@ -114,10 +127,14 @@ impl Owner {
         }
     }
 
-    fn reply(&mut self) -> (CorrelationId, Reply) {
+    fn response(&mut self) -> (CorrelationId, RawResponse) {
         match self.events.pop_front() {
-            Some(Event::Reply(id, reply)) => (id, reply),
-            other => panic!("no reply but {other:?}"),
+            Some(Event::Response(token, response)) => {
+                let id = self.ids[token];
+                assert_eq!(response.correlation_id(), id);
+                (id, response)
+            }
+            other => panic!("no response but {other:?}"),
         }
     }
 }
@@ -141,12 +158,12 @@ fn response<B: Body>(body: &B, version: i16, id: CorrelationId) -> Bytes {
     frame.copy_to_bytes(frame.remaining())
 }
 
-fn metadata(session: &Session) -> Call {
-    session.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS).unwrap()
+fn metadata(versions: &NegotiatedVersions) -> EncodedRequest {
+    versions.encode(&MetadataRequest::default(), MetadataRequest::VERSIONS).unwrap()
 }
 
-fn fetch(session: &Session) -> Call {
-    session.encode(&FetchRequest::default(), FetchRequest::VERSIONS).unwrap()
+fn fetch(versions: &NegotiatedVersions) -> EncodedRequest {
+    versions.encode(&FetchRequest::default(), FetchRequest::VERSIONS).unwrap()
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -165,12 +182,12 @@ fn asks_for_versions_first() {
     assert_eq!(request.client_software_name, "kwal");
     assert_eq!(request.client_software_version, env!("CARGO_PKG_VERSION"));
 
-    let session = owner.shake_hands();
+    let versions = owner.shake_hands();
     assert!(owner.connection.is_ready());
     assert_eq!(owner.wants, 4);
-    assert_eq!(session.versions(ApiKey::FETCH), Some(Versions::new(0, 18)));
-    assert_eq!(session.versions(ApiKey(77)), None);
-    assert_eq!(session.apis().count(), ApiKey::ALL.len());
+    assert_eq!(versions.versions(ApiKey::FETCH), Some(Versions::new(0, 18)));
+    assert_eq!(versions.versions(ApiKey(77)), None);
+    assert_eq!(versions.apis().count(), ApiKey::ALL.len());
 }
 
 /// The lists of real brokers, in every version of the answer: the old ones are reached by falling back.
@@ -196,15 +213,15 @@ fn takes_the_lists_of_brokers_in_every_version() {
         }
         let body = unhex(&vector["hex"]);
         owner.input(&[&(4 + body.len() as i32).to_be_bytes()[..], &id.0.to_be_bytes(), &body].concat());
-        let Some(Event::Ready(session)) = owner.events.pop_front() else { panic!("{:?}", owner.connection) };
+        let Some(Event::Ready(versions)) = owner.events.pop_front() else { panic!("{:?}", owner.connection) };
         let newest = match vector["gen"].as_str().unwrap() {
             "3.9.2" => 17,
             _ => 18,
         };
-        assert_eq!(session.negotiate(ApiKey::FETCH, Versions::new(4, 18)), Ok(newest));
-        assert_eq!(session.supported_features().is_empty(), version < 3);
-        assert_eq!(session.finalized_features().is_empty(), version < 3);
-        assert_eq!(session.finalized_features_epoch() == -1, version < 3);
+        assert_eq!(versions.negotiate(ApiKey::FETCH, Versions::new(4, 18)), Ok(newest));
+        assert_eq!(versions.supported_features().is_empty(), version < 3);
+        assert_eq!(versions.finalized_features().is_empty(), version < 3);
+        assert_eq!(versions.finalized_features_epoch() == -1, version < 3);
         count += 1;
     }
     assert_eq!(count, 10);
@@ -332,13 +349,13 @@ fn input_may_come_in_any_pieces() {
         let mut owner = Owner::new(ConnectionConfig::default());
         owner.wants = 4;
         pieces(&mut owner, &stream[..handshake]);
-        let Some(Event::Ready(session)) = owner.events.pop_front() else { panic!("not ready") };
-        owner.send(metadata(&session)).unwrap();
-        owner.send(fetch(&session)).unwrap();
+        let Some(Event::Ready(versions)) = owner.events.pop_front() else { panic!("not ready") };
+        owner.send(metadata(&versions)).unwrap();
+        owner.send(fetch(&versions)).unwrap();
         pieces(&mut owner, &stream[handshake..]);
-        let (first, reply) = owner.reply();
+        let (first, reply) = owner.response();
         assert_eq!(reply.decode::<MetadataRequest>().unwrap().cluster_id.as_deref(), Some("wal"));
-        let (second, reply) = owner.reply();
+        let (second, reply) = owner.response();
         assert_eq!(reply.decode::<FetchRequest>().unwrap().session_id, 7);
         assert_eq!((first, second), (CorrelationId(1), CorrelationId(2)));
         assert!(owner.inbox.is_empty() && owner.wants == 4 && owner.events.is_empty());
@@ -362,19 +379,19 @@ fn input_may_come_in_any_pieces() {
 
 #[test]
 fn calls_are_refused_until_ready_and_beyond_the_limit() {
-    let (_, session) = Owner::ready(ConnectionConfig::default());
+    let (_, versions) = Owner::ready(ConnectionConfig::default());
     let mut owner = Owner::new(ConnectionConfig { max_in_flight: 2, ..Default::default() });
-    let error = owner.send(metadata(&session)).unwrap_err();
+    let error = owner.send(metadata(&versions)).unwrap_err();
     assert_eq!(error.to_string(), "the connection is not ready: its handshake is not done yet");
 
     owner.shake_hands();
-    let first = owner.send(metadata(&session)).unwrap();
+    let first = owner.send(metadata(&versions)).unwrap();
     owner.connection.throttle(owner.now, SECOND);
-    owner.send(metadata(&session)).unwrap();
-    let error = owner.send(metadata(&session)).unwrap_err();
+    owner.send(metadata(&versions)).unwrap();
+    let error = owner.send(metadata(&versions)).unwrap_err();
     assert_eq!(error.to_string(), "2 calls of this connection are waiting for their replies already");
     owner.answer(&MetadataResponse::default(), 13, first);
-    owner.send(metadata(&session)).unwrap();
+    owner.send(metadata(&versions)).unwrap();
     assert_eq!(owner.connection.in_flight(), 2);
 }
 
@@ -388,76 +405,76 @@ fn the_newest_common_version_is_taken() {
         ApiVersion { api_key: ApiKey::INIT_PRODUCER_ID, min_version: 0, max_version: 1 },
     ];
     owner.answer(&ApiVersionsResponse { api_keys, ..Default::default() }, 4, id);
-    let Some(Event::Ready(session)) = owner.events.pop_front() else { panic!("not ready") };
+    let Some(Event::Ready(versions)) = owner.events.pop_front() else { panic!("not ready") };
 
-    let version = |ours| session.encode(&FetchRequest::default(), ours).map(|call| call.version().number);
+    let version = |ours| versions.encode(&FetchRequest::default(), ours).map(|call| call.version().number);
     assert_eq!(version(Versions::new(0, 18)).unwrap(), 11);
     assert_eq!(version(Versions::new(4, 6)).unwrap(), 6);
     let error = version(Versions::new(12, 18)).unwrap_err();
     assert_eq!(error.to_string(), "the broker speaks Fetch in versions 4 to 11, and this client in 12 to 18");
     // What the codec does not know is not negotiated either.
-    let call = session.encode(&MetadataRequest::default(), Versions::new(0, i16::MAX)).unwrap();
+    let call = versions.encode(&MetadataRequest::default(), Versions::new(0, i16::MAX)).unwrap();
     assert_eq!((call.key(), call.version().number), (ApiKey::METADATA, 13));
-    let error = session.encode(&ListOffsetsRequest::default(), Versions::new(1, 11)).unwrap_err();
+    let error = versions.encode(&ListOffsetsRequest::default(), Versions::new(1, 11)).unwrap_err();
     assert_eq!(error.to_string(), "the broker does not speak ListOffsets");
     let request = InitProducerIdRequest { producer_id: 7, ..Default::default() };
-    let error = session.encode(&request, Versions::new(0, 5)).unwrap_err();
+    let error = versions.encode(&request, Versions::new(0, 5)).unwrap_err();
     assert!(matches!(error, CallError::Encode { version: 1, source: EncodeError::NotInVersion { .. }, .. }));
 }
 
 #[test]
 fn replies_are_told_in_order_and_read_as_what_was_called() {
-    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
-    let first = owner.send(metadata(&session)).unwrap();
-    let second = owner.send(fetch(&session)).unwrap();
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+    let first = owner.send(metadata(&versions)).unwrap();
+    let second = owner.send(fetch(&versions)).unwrap();
     assert_eq!(owner.sent.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [first, second]);
     for (id, frame) in &owner.sent {
         assert_eq!(i32::from_be_bytes(frame[8..12].try_into().unwrap()), id.0);
         assert_eq!(i32::from_be_bytes(frame[..4].try_into().unwrap()) as usize, frame.len() - 4);
     }
     owner.answer(&MetadataResponse::default(), 13, first);
-    let (id, reply) = owner.reply();
+    let (id, reply) = owner.response();
     assert_eq!((id, reply.key(), reply.version().number), (first, ApiKey::METADATA, 13));
     let error = reply.decode::<FetchRequest>().unwrap_err();
     assert_eq!(error.kind, DecodeErrorKind::OtherApi { expected: 1, is: 3 });
 
     let longer = [&response(&FetchResponse::default(), 18, second)[4..], &[0]].concat();
     owner.input(&[&(longer.len() as i32).to_be_bytes()[..], &longer].concat());
-    let (_, reply) = owner.reply();
+    let (_, reply) = owner.response();
     let error = reply.decode::<FetchRequest>().unwrap_err();
     assert_eq!((error.kind, error.at), (DecodeErrorKind::TrailingBytes(1), reply.frame().len() - 1));
 }
 
 #[test]
 fn a_reply_without_room_of_its_own_shares_the_inbox() {
-    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
-    let id = owner.send(fetch(&session)).unwrap();
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+    let id = owner.send(fetch(&versions)).unwrap();
     let bytes = response(&FetchResponse::default(), 18, id);
     owner.inbox.reserve(bytes.len());
     let place = owner.inbox.as_ptr() as usize;
     owner.input(&bytes);
-    assert_eq!(owner.reply().1.frame().as_ptr() as usize, place + 4);
+    assert_eq!(owner.response().1.frame().as_ptr() as usize, place + 4);
 }
 
 #[test]
 fn no_answer_is_waited_for_where_none_comes() {
-    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let silent = ProduceRequest { acks: 0, ..Default::default() };
-    let silent = session.encode(&silent, ProduceRequest::VERSIONS).unwrap();
-    assert!(!silent.expects_reply() && metadata(&session).expects_reply());
+    let silent = versions.encode(&silent, ProduceRequest::VERSIONS).unwrap();
+    assert!(!silent.expects_reply() && metadata(&versions).expects_reply());
     owner.send(silent).unwrap();
-    let id = owner.send(metadata(&session)).unwrap();
+    let id = owner.send(metadata(&versions)).unwrap();
     assert_eq!((owner.sent.len(), owner.connection.in_flight()), (2, 1));
     owner.answer(&MetadataResponse::default(), 13, id);
-    assert_eq!(owner.reply().0, id);
+    assert_eq!(owner.response().0, id);
     assert_eq!(owner.connection.poll_timeout(), None);
 }
 
 #[test]
 fn what_breaks_the_rules_ends_the_connection() {
     let misbehaved = |input: &[u8]| {
-        let (mut owner, session) = Owner::ready(ConnectionConfig::default());
-        owner.send(metadata(&session)).unwrap();
+        let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+        owner.send(metadata(&versions)).unwrap();
         owner.input(input);
         let ConnectionError::PeerMisbehaved(what) = owner.closed() else { panic!("another error") };
         let again = owner.connection.handle_input(owner.now, &mut owner.inbox).unwrap_err();
@@ -475,23 +492,23 @@ fn what_breaks_the_rules_ends_the_connection() {
         Misbehaviour::CorrelationId { api: ApiKey::METADATA, expected, got }
     );
 
-    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
-    let id = owner.send(metadata(&session)).unwrap();
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+    let id = owner.send(metadata(&versions)).unwrap();
     let reply = response(&MetadataResponse::default(), 13, id);
     owner.input(&[&reply[..], &reply].concat());
     assert_eq!(
         owner.closed().to_string(),
         "the peer broke the protocol: it sent bytes that nothing had asked for"
     );
-    assert_eq!(owner.reply().0, id, "the first was asked for");
+    assert_eq!(owner.response().0, id, "the first was asked for");
 }
 
 #[test]
 fn a_large_frame_is_refused_by_its_length() {
-    let (mut owner, session) =
+    let (mut owner, versions) =
         Owner::ready(ConnectionConfig { max_frame_len: 1000, ..ConnectionConfig::default() });
-    owner.send(metadata(&session)).unwrap();
-    owner.send(fetch(&session)).unwrap();
+    owner.send(metadata(&versions)).unwrap();
+    owner.send(fetch(&versions)).unwrap();
     owner.input(&1000i32.to_be_bytes());
     assert_eq!(owner.wants, 1000);
     owner.input(&[&1i32.to_be_bytes()[..], &[0; 996]].concat());
@@ -535,8 +552,8 @@ fn the_end_of_the_stream_says_at_which_stage() {
          or later, and this listener not one for TLS?"
     );
 
-    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
-    owner.send(fetch(&session)).unwrap();
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+    owner.send(fetch(&versions)).unwrap();
     owner.connection.handle_io_error(io::Error::other("reset"));
     owner.drain();
     let error = owner.closed();
@@ -544,8 +561,8 @@ fn the_end_of_the_stream_says_at_which_stage() {
     assert_eq!(error.source().unwrap().to_string(), "reset");
 
     // What Kafka does on a listener for SASL, which tells its versions to anybody.
-    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
-    owner.send(metadata(&session)).unwrap();
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+    owner.send(metadata(&versions)).unwrap();
     owner.connection.handle_eof();
     owner.drain();
     let error = owner.closed();
@@ -565,19 +582,25 @@ fn the_end_of_the_stream_says_at_which_stage() {
 
 #[test]
 fn what_was_never_handed_out_is_known() {
-    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
-    let out = owner.send(metadata(&session)).unwrap();
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+    let out = owner.send(metadata(&versions)).unwrap();
     owner.connection.throttle(owner.now, SECOND);
-    let call = fetch(&session);
+    let call = fetch(&versions);
     let size = call.size_in_bytes();
     let held = owner.send(call).unwrap();
     assert_eq!(owner.connection.outgoing_bytes(), size);
+    assert_eq!(owner.connection.drain_pending().count(), 0, "the connection is open");
+    assert_eq!(owner.connection.in_flight(), 2);
     owner.connection.close(ConnectionError::Closed);
     assert!(owner.connection.poll_transmit().is_none());
     owner.drain();
-    assert!(owner.connection.was_handed_out(out) && !owner.connection.was_handed_out(held));
+    let pending: Vec<_> = owner.connection.drain_pending().collect();
+    let pending = pending.iter().map(|request| (owner.ids[request.token], request.handed_out));
+    assert_eq!(pending.collect::<Vec<_>>(), [(out, true), (held, false)]);
+    assert_eq!((owner.connection.in_flight(), owner.connection.outgoing_bytes()), (0, 0));
+    assert_eq!(owner.connection.drain_pending().count(), 0);
     assert!(matches!(owner.closed(), ConnectionError::Closed));
-    let error = owner.send(metadata(&session)).unwrap_err();
+    let error = owner.send(metadata(&versions)).unwrap_err();
     assert_eq!(error.to_string(), "the connection was closed");
     // The first reason stays.
     owner.connection.handle_eof();
@@ -602,10 +625,10 @@ fn the_handshake_has_a_deadline_as_a_whole() {
 
 #[test]
 fn a_request_has_a_deadline_from_when_its_bytes_have_left() {
-    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let now = owner.now;
     let connection = &mut owner.connection;
-    let id = connection.send(now, metadata(&session)).unwrap();
+    let id = connection.send(now, metadata(&versions), 0).unwrap();
     connection.poll_transmit().unwrap();
     assert_eq!(connection.poll_timeout(), None, "nothing has left");
     connection.handle_transmitted(now + 2 * SECOND, id);
@@ -620,11 +643,11 @@ fn a_request_has_a_deadline_from_when_its_bytes_have_left() {
 /// A broker works on one request of a connection at a time: it is not late with one that it has not seen yet.
 #[test]
 fn the_time_of_a_request_starts_when_those_ahead_are_answered() {
-    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let begin = owner.now;
-    let slow = owner.send(fetch(&session).with_timeout(60 * SECOND)).unwrap();
-    owner.send(metadata(&session)).unwrap();
-    let last = owner.connection.send(begin, metadata(&session)).unwrap();
+    let slow = owner.send(fetch(&versions).with_timeout(60 * SECOND)).unwrap();
+    owner.send(metadata(&versions)).unwrap();
+    let last = owner.connection.send(begin, metadata(&versions), 0).unwrap();
     owner.connection.poll_transmit().unwrap();
     assert_eq!(owner.connection.poll_timeout(), Some(begin + 60 * SECOND));
     owner.wait(59 * SECOND);
@@ -640,14 +663,14 @@ fn the_time_of_a_request_starts_when_those_ahead_are_answered() {
 
 #[test]
 fn a_pause_holds_calls_and_clocks() {
-    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let begin = owner.now;
-    owner.send(metadata(&session)).unwrap();
+    owner.send(metadata(&versions)).unwrap();
     owner.sent.clear();
     owner.wait(4 * SECOND);
     owner.connection.throttle(owner.now, 20 * SECOND);
     owner.connection.throttle(owner.now, 5 * SECOND); // the longer one counts
-    let held = owner.send(fetch(&session)).unwrap();
+    let held = owner.send(fetch(&versions)).unwrap();
     assert!(owner.sent.is_empty());
     // 6 s were left.
     assert_eq!(owner.connection.poll_timeout(), Some(begin + 24 * SECOND));
@@ -665,10 +688,10 @@ fn a_pause_holds_calls_and_clocks() {
 
 #[test]
 fn what_leaves_during_a_pause_has_its_time_after_it() {
-    let (mut owner, session) = Owner::ready(ConnectionConfig::default());
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let now = owner.now;
     let connection = &mut owner.connection;
-    let id = connection.send(now, metadata(&session)).unwrap();
+    let id = connection.send(now, metadata(&versions), 0).unwrap();
     connection.poll_transmit().unwrap();
     connection.throttle(now, 7 * SECOND);
     connection.handle_transmitted(now + SECOND, id);
@@ -681,8 +704,8 @@ fn a_broker_may_throttle_from_the_start() {
     let mut owner = Owner::new(ConnectionConfig::default());
     let (id, _) = owner.sent.pop_front().unwrap();
     owner.answer(&ApiVersionsResponse { throttle_time_ms: 1500, ..everything() }, 4, id);
-    let Some(Event::Ready(session)) = owner.events.pop_front() else { panic!("not ready") };
-    owner.send(metadata(&session)).unwrap();
+    let Some(Event::Ready(versions)) = owner.events.pop_front() else { panic!("not ready") };
+    owner.send(metadata(&versions)).unwrap();
     assert!(owner.sent.is_empty());
     owner.wait(Duration::from_millis(1500));
     assert_eq!(owner.sent.len(), 1);
@@ -695,10 +718,10 @@ fn times_without_end_do_not_overflow() {
         handshake_timeout: Duration::MAX,
         ..ConnectionConfig::default()
     };
-    let (mut owner, session) = Owner::ready(config);
-    owner.send(metadata(&session)).unwrap();
+    let (mut owner, versions) = Owner::ready(config);
+    owner.send(metadata(&versions)).unwrap();
     assert_eq!(owner.connection.poll_timeout(), None);
-    owner.send(metadata(&session).with_timeout(SECOND)).unwrap();
+    owner.send(metadata(&versions).with_timeout(SECOND)).unwrap();
     owner.connection.throttle(owner.now, Duration::from_millis(i32::MAX as u64));
     assert!(owner.connection.is_ready());
 }
@@ -752,7 +775,9 @@ struct Expected {
 
 #[derive(Debug)]
 struct Model {
-    connection: Connection,
+    connection: Connection<usize>,
+    /// The correlation ids of the requests sent; the token of a request is its index.
+    ids: Vec<CorrelationId>,
     now: Instant,
     paused_until: Instant,
     /// Not handed out.
@@ -765,12 +790,13 @@ struct Model {
 }
 
 impl Model {
-    fn new() -> (Self, Arc<Session>) {
-        let (owner, session) =
+    fn new() -> (Self, Arc<NegotiatedVersions>) {
+        let (owner, versions) =
             Owner::ready(ConnectionConfig { max_in_flight: 8, ..ConnectionConfig::default() });
-        let (now, connection) = (owner.now, owner.connection);
+        let (now, connection, ids) = (owner.now, owner.connection, owner.ids);
         let this = Self {
             connection,
+            ids,
             now,
             paused_until: now,
             queued: VecDeque::new(),
@@ -780,12 +806,12 @@ impl Model {
             closed: None,
             inbox: BytesMut::new(),
         };
-        (this, session)
+        (this, versions)
     }
 
-    fn run(&mut self, session: &Session, op: Op) {
+    fn run(&mut self, versions: &NegotiatedVersions, op: Op) {
         match op {
-            Op::Send { timeout_ms, silent } => self.send(session, timeout_ms, silent),
+            Op::Send { timeout_ms, silent } => self.send(versions, timeout_ms, silent),
             Op::Transmit { leaves } => self.transmit(leaves),
             Op::Answer { piece } => {
                 let Some(expected) = self.in_flight.front() else { return };
@@ -811,21 +837,30 @@ impl Model {
         self.check();
     }
 
-    fn send(&mut self, session: &Session, timeout_ms: u16, silent: bool) {
+    fn send(&mut self, versions: &NegotiatedVersions, timeout_ms: u16, silent: bool) {
         let timeout = Duration::from_millis(timeout_ms.into());
         let call = match silent {
             true => {
                 let request = ProduceRequest { acks: 0, ..Default::default() };
-                session.encode(&request, ProduceRequest::VERSIONS).unwrap()
+                versions.encode(&request, ProduceRequest::VERSIONS).unwrap()
             }
-            false => metadata(session),
+            false => metadata(versions),
         };
-        match self.connection.send(self.now, call.with_timeout(timeout)) {
-            Ok(id) => self.queued.push_back((id, silent, timeout)),
-            Err(ConnectionError::TooManyInFlight { .. }) => {
-                assert_eq!(self.queued.len() + self.in_flight.len(), 8);
+        let token = self.ids.len();
+        match self.connection.send(self.now, call.with_timeout(timeout), token) {
+            Ok(id) => {
+                self.ids.push(id);
+                self.queued.push_back((id, silent, timeout));
             }
-            Err(_) => assert!(self.connection.is_closed()),
+            Err(SendError { error, token: returned }) => {
+                assert_eq!(returned, token);
+                match error {
+                    ConnectionError::TooManyInFlight { .. } => {
+                        assert_eq!(self.queued.len() + self.in_flight.len(), 8);
+                    }
+                    _ => assert!(self.connection.is_closed()),
+                }
+            }
         }
     }
 
@@ -875,8 +910,14 @@ impl Model {
         while let Some(event) = self.connection.poll_event() {
             assert!(self.closed.is_none(), "something is told after the end");
             match event {
-                Event::Reply(id, _) => self.replies.push(id),
-                Event::Closed(error) => self.closed = Some(error),
+                Event::Response(token, response) => {
+                    assert_eq!(response.correlation_id(), self.ids[token]);
+                    self.replies.push(self.ids[token]);
+                }
+                Event::Closed(error) => {
+                    self.closed = Some(error);
+                    self.drain();
+                }
                 other => panic!("{other:?} again"),
             }
         }
@@ -885,13 +926,8 @@ impl Model {
             let call = &self.in_flight[0];
             assert!(call.passed.unwrap() >= call.timeout, "{call:?}");
         }
-        for (id, ..) in &self.queued {
-            assert!(!self.connection.was_handed_out(*id));
-        }
-        for call in &self.in_flight {
-            assert!(self.connection.was_handed_out(call.id));
-        }
         if self.closed.is_none() {
+            assert_eq!(self.connection.drain_pending().count(), 0, "the connection is open");
             assert_eq!(self.connection.in_flight(), self.queued.len() + self.in_flight.len());
             if self.inbox.is_empty() {
                 assert_eq!(self.replies, self.answered);
@@ -899,15 +935,27 @@ impl Model {
         }
         assert!(self.answered.starts_with(&self.replies) || self.closed.is_some());
     }
+
+    /// Every request without a response is returned, in order, and whether it has been handed out.
+    fn drain(&mut self) {
+        let pending: Vec<_> = self.connection.drain_pending().collect();
+        let pending = pending.iter().map(|request| (self.ids[request.token], request.handed_out));
+        let in_flight = self.in_flight.iter().map(|request| (request.id, true));
+        let queued = self.queued.iter().map(|(id, ..)| (*id, false));
+        assert_eq!(pending.collect::<Vec<_>>(), in_flight.chain(queued).collect::<Vec<_>>());
+        assert_eq!((self.connection.in_flight(), self.connection.outgoing_bytes()), (0, 0));
+    }
 }
 
 proptest! {
     #[test]
     fn whatever_happens(ops in proptest::collection::vec(op(), 0..60)) {
-        let (mut model, session) = Model::new();
+        let (mut model, versions) = Model::new();
         for op in ops {
-            model.run(&session, op);
+            model.run(&versions, op);
         }
+        model.connection.close(ConnectionError::Closed);
+        model.check();
     }
 
     /// Before and after the handshake: any bytes, in any pieces.
@@ -915,8 +963,8 @@ proptest! {
     fn garbage_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), piece in 1usize..50, known in any::<bool>()) {
         let mut owner = Owner::new(ConnectionConfig::default());
         if known {
-            let session = owner.shake_hands();
-            owner.send(metadata(&session)).unwrap();
+            let versions = owner.shake_hands();
+            owner.send(metadata(&versions)).unwrap();
         }
         for piece in bytes.chunks(piece) {
             owner.input(piece);

@@ -4,7 +4,6 @@
 //! waits for a response. Where the broker ends sessions after a time, the task authenticates again before that.
 
 use std::{
-    collections::VecDeque,
     future::pending,
     io,
     pin::{Pin, pin},
@@ -14,7 +13,8 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use kwal_protocol::connection::{
-    Computed, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, Reply, Session,
+    Computed, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, NegotiatedVersions,
+    PendingRequest, RawResponse, SendError,
 };
 use kwal_protocol::sasl::Mechanism;
 use kwal_protocol::writer::Frame;
@@ -29,7 +29,7 @@ use tokio::{
 use tracing::{Instrument, debug, debug_span};
 
 use super::{
-    QUEUE, RequestFailed, Submitted,
+    Caller, QUEUE, Submitted,
     reauth::{Reauthentication, SessionLifetime},
 };
 
@@ -42,22 +42,14 @@ const CREDIT: usize = 1 << 20;
 
 /// The task's ends of what it shares with the handles.
 pub(super) struct Ends {
-    pub(super) ready: oneshot::Sender<Result<Arc<Session>, ConnectionError>>,
+    pub(super) ready: oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>,
     pub(super) publish: watch::Sender<Option<SessionLifetime>>,
     pub(super) queue: mpsc::Receiver<Submitted>,
     pub(super) close: Arc<Notify>,
 }
 
-/// A request that waits for its response.
-#[derive(Debug)]
-struct Waiting {
-    id: CorrelationId,
-    throttle_time: fn(&Reply) -> Duration,
-    response: oneshot::Sender<Result<Reply, RequestFailed>>,
-}
-
 pub(super) struct Driver {
-    connection: Connection,
+    connection: Connection<Caller>,
     read: ReadHalf<Stream>,
     write: WriteHalf<Stream>,
     inbox: BytesMut,
@@ -69,8 +61,7 @@ pub(super) struct Driver {
     /// How long a write may make no progress.
     stall: Duration,
     queue: mpsc::Receiver<Submitted>,
-    waiting: VecDeque<Waiting>,
-    ready: Option<oneshot::Sender<Result<Arc<Session>, ConnectionError>>>,
+    ready: Option<oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>>,
     /// `None` for a connection that does not authenticate.
     reauthentication: Option<Arc<Reauthentication>>,
     lifetime: watch::Sender<Option<SessionLifetime>>,
@@ -115,7 +106,6 @@ impl Driver {
             flushed: true,
             stall,
             queue: ends.queue,
-            waiting: VecDeque::new(),
             ready: Some(ends.ready),
             reauthentication,
             lifetime: ends.publish,
@@ -144,7 +134,7 @@ impl Driver {
                     Event::Compute(computation) => {
                         self.tasks.spawn_blocking(|| TaskResult::Computed(computation.run()));
                     }
-                    Event::Reply(id, response) => self.respond(id, response),
+                    Event::Response(caller, response) => self.respond(caller, response),
                     Event::Closed(error) => return self.end(error).await,
                 }
             }
@@ -155,13 +145,14 @@ impl Driver {
                 }
             }
             // A caller that waits for a response has a handle, so there is none.
-            if done || expired && self.waiting.is_empty() {
+            if done || expired && self.connection.in_flight() == 0 {
                 debug!("closing, no longer needed");
                 return;
             }
             let deadline = self.connection.poll_timeout().map(Instant::from_std);
             let is_writing = self.writing.is_some();
-            let has_room = self.waiting.len() < QUEUE && self.connection.outgoing_bytes() < HIGH_WATER;
+            let has_room =
+                self.connection.in_flight() < QUEUE && self.connection.outgoing_bytes() < HIGH_WATER;
             tokio::select! {
                 biased;
                 () = abandoned(&mut self.ready) => {
@@ -227,9 +218,8 @@ impl Driver {
             Ok(TaskResult::Reauthenticate(None)) => {
                 debug!("the session is over, closing");
                 self.queue.close();
-                while let Ok(Submitted { response, .. }) = self.queue.try_recv() {
-                    let failed = RequestFailed { error: Some(ConnectionError::Closed), sent: false };
-                    drop(response.send(Err(failed)));
+                while let Ok(Submitted { caller, .. }) = self.queue.try_recv() {
+                    caller.fail(ConnectionError::Closed, false);
                 }
                 return true;
             }
@@ -269,28 +259,25 @@ impl Driver {
         }
     }
 
-    fn submit(&mut self, Submitted { request, throttle_time, response }: Submitted) {
+    fn submit(&mut self, Submitted { request, caller }: Submitted) {
         // The caller is gone, so nothing was promised to it.
-        if response.is_closed() {
+        if caller.response.is_closed() {
             return;
         }
-        match self.connection.send(Instant::now().into_std(), request) {
-            Ok(id) => self.waiting.push_back(Waiting { id, throttle_time, response }),
-            Err(error) => drop(response.send(Err(RequestFailed { error: Some(error), sent: false }))),
+        let sent = self.connection.send(Instant::now().into_std(), request, caller);
+        if let Err(SendError { error, token: caller }) = sent {
+            caller.fail(error, false);
         }
     }
 
     /// Hands a response to its caller, and obeys the pause that it asks for (KIP-219), also if the caller is gone.
-    fn respond(&mut self, id: CorrelationId, response: Reply) {
-        // Responses arrive in the order of the requests.
-        let Some(waiting) = self.waiting.pop_front() else { return };
-        debug_assert_eq!(waiting.id, id);
-        let pause = (waiting.throttle_time)(&response);
+    fn respond(&mut self, caller: Caller, response: RawResponse) {
+        let pause = (caller.throttle_time)(&response);
         if !pause.is_zero() {
             debug!(api = %response.key(), ?pause, "throttled by the broker");
             self.connection.throttle(Instant::now().into_std(), pause);
         }
-        drop(waiting.response.send(Ok(response)));
+        drop(caller.response.send(Ok(response)));
     }
 
     /// Reports the end to every caller.
@@ -306,13 +293,12 @@ impl Driver {
         if let Some(ready) = self.ready.take() {
             drop(ready.send(Err(error.clone())));
         }
-        for Waiting { id, response, .. } in self.waiting.drain(..) {
-            let sent = self.connection.was_handed_out(id);
-            drop(response.send(Err(RequestFailed { error: Some(error.clone()), sent })));
+        for PendingRequest { token: caller, handed_out } in self.connection.drain_pending() {
+            caller.fail(error.clone(), handed_out);
         }
         self.queue.close();
-        while let Some(Submitted { response, .. }) = self.queue.recv().await {
-            drop(response.send(Err(RequestFailed { error: Some(error.clone()), sent: false })));
+        while let Some(Submitted { caller, .. }) = self.queue.recv().await {
+            caller.fail(error.clone(), false);
         }
     }
 }
@@ -338,7 +324,7 @@ async fn send(
 }
 
 /// Completes when the caller that opens the connection is gone.
-async fn abandoned(ready: &mut Option<oneshot::Sender<Result<Arc<Session>, ConnectionError>>>) {
+async fn abandoned(ready: &mut Option<oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>>) {
     match ready {
         Some(ready) => ready.closed().await,
         None => pending().await,

@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use kwal_protocol::connection::{Call, ConnectionConfig, ConnectionError, Reply, Session};
+use kwal_protocol::connection::{
+    ConnectionConfig, ConnectionError, EncodedRequest, NegotiatedVersions, RawResponse,
+};
 use kwal_protocol::sasl::Mechanism;
 use kwal_transport::Stream;
 use tokio::{
@@ -36,7 +38,7 @@ const QUEUE: usize = 64;
 pub(crate) struct Connection {
     requests: mpsc::Sender<Submitted>,
     close: Arc<Notify>,
-    versions: Arc<Session>,
+    versions: Arc<NegotiatedVersions>,
     /// Of the session, if it ends.
     lifetime: watch::Receiver<Option<SessionLifetime>>,
     /// How long the broker may wait before it answers all requests in flight.
@@ -59,10 +61,22 @@ impl Drop for WaitPermit {
 
 #[derive(Debug)]
 struct Submitted {
-    request: Call,
+    request: EncodedRequest,
+    caller: Caller,
+}
+
+/// The caller of a request.
+#[derive(Debug)]
+struct Caller {
     /// Reads the pause that the response asks for. It is obeyed also if the caller is gone by then.
-    throttle_time: fn(&Reply) -> Duration,
-    response: oneshot::Sender<Result<Reply, RequestFailed>>,
+    throttle_time: fn(&RawResponse) -> Duration,
+    response: oneshot::Sender<Result<RawResponse, RequestFailed>>,
+}
+
+impl Caller {
+    fn fail(self, error: ConnectionError, sent: bool) {
+        drop(self.response.send(Err(RequestFailed { error: Some(error), sent })));
+    }
 }
 
 /// A request that got no response.
@@ -86,17 +100,21 @@ impl Connection {
         let (ready, is_ready) = oneshot::channel();
         let (publish, lifetime) = watch::channel(None);
         let close = Arc::new(Notify::new());
-        Driver::spawn(stream, config, sasl, runtime, driver::Ends { ready, publish, queue, close: Arc::clone(&close) });
+        Driver::spawn(
+            stream,
+            config,
+            sasl,
+            runtime,
+            driver::Ends { ready, publish, queue, close: Arc::clone(&close) },
+        );
         match is_ready.await {
-            Ok(Ok(versions)) => {
-                Ok(Self { requests, close, versions, lifetime, wait_budget: Arc::default() })
-            }
+            Ok(Ok(versions)) => Ok(Self { requests, close, versions, lifetime, wait_budget: Arc::default() }),
             Ok(Err(error)) => Err(Some(error)),
             Err(_) => Err(None),
         }
     }
 
-    pub(crate) fn versions(&self) -> &Session {
+    pub(crate) fn versions(&self) -> &NegotiatedVersions {
         &self.versions
     }
 
@@ -130,10 +148,13 @@ impl Connection {
     ///
     /// If the future is dropped before the task has taken the request, it is not sent; later, the response is discarded when
     /// it arrives.
-    pub(crate) async fn call<R: ClientRequest>(&self, request: Call) -> Result<Reply, RequestFailed> {
+    pub(crate) async fn call<R: ClientRequest>(
+        &self,
+        request: EncodedRequest,
+    ) -> Result<RawResponse, RequestFailed> {
         let (response, received) = oneshot::channel();
-        let submitted = Submitted { request, throttle_time: R::throttle_time, response };
-        if self.requests.send(submitted).await.is_err() {
+        let caller = Caller { throttle_time: R::throttle_time, response };
+        if self.requests.send(Submitted { request, caller }).await.is_err() {
             return Err(RequestFailed { error: Some(ConnectionError::Closed), sent: false });
         }
         received.await.unwrap_or(Err(RequestFailed { error: None, sent: true }))

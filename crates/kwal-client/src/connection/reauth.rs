@@ -76,7 +76,8 @@ impl Reauthentication {
     pub(crate) async fn mechanism(&self, session: SessionLifetime) -> Option<Box<dyn Mechanism>> {
         sleep_until(session.renew_at).await;
         loop {
-            let left = session.ends_at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+            let left =
+                session.ends_at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
             match self.sasl.begin(left.min(self.limit)).await {
                 Ok(mechanism) => return Some(mechanism),
                 Err(error) => debug!(%error, "no credentials to authenticate again with"),
@@ -97,7 +98,8 @@ mod tests {
     fn lifetime(lifetime: f64) -> (f64, f64, f64) {
         let now = Instant::now();
         let lifetime = Duration::from_secs_f64(lifetime);
-        let [latest, earliest] = [0.0, 1.0].map(|jitter| SessionLifetime::new(now, lifetime, 10 * SECOND, jitter));
+        let [latest, earliest] =
+            [0.0, 1.0].map(|jitter| SessionLifetime::new(now, lifetime, 10 * SECOND, jitter));
         let renewal = |session: SessionLifetime| (session.renew_at - now).as_secs_f64();
         (renewal(earliest), renewal(latest), (latest.ends_at - now).as_secs_f64())
     }

@@ -5,8 +5,7 @@ use std::time::Duration;
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{
-        CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsResponse,
-        CreatePartitionsTopic,
+        CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
     },
 };
 
@@ -159,11 +158,7 @@ impl Operation for Create<'_> {
         }
     }
 
-    fn response(
-        &self,
-        _route: &Route<'_>,
-        mut response: CreatePartitionsResponse,
-    ) -> Result<(), Rejection> {
+    fn response(&self, _route: &Route<'_>, mut response: CreatePartitionsResponse) -> Result<(), Rejection> {
         let result = response.results.pop().ok_or(Rejection::Missing)?;
         Rejection::check_with(result.error_code, result.error_message)
     }

@@ -114,7 +114,9 @@ impl fmt::Display for TopicDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Partitions { requested, found } => write!(f, "{found} partitions instead of {requested}"),
-            Self::ReplicationFactor { requested, found } => write!(f, "{found} replicas instead of {requested}"),
+            Self::ReplicationFactor { requested, found } => {
+                write!(f, "{found} replicas instead of {requested}")
+            }
             Self::Config { name, requested, found: Some((Some(value), source)) } => {
                 write!(f, "{name} is {value} ({source}) instead of {requested}")
             }
@@ -200,11 +202,7 @@ impl EnsureTopic<'_> {
     }
 }
 
-fn difference(
-    name: &str,
-    requested: &str,
-    found: &BTreeMap<String, ConfigValue>,
-) -> Option<TopicDifference> {
+fn difference(name: &str, requested: &str, found: &BTreeMap<String, ConfigValue>) -> Option<TopicDifference> {
     let found = found.get(name);
     let value = found.and_then(|found| Some((found.kind, found.value.as_deref()?)));
     if value.is_some_and(|(kind, value)| kind.same(value, requested)) {

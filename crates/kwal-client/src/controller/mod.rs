@@ -11,7 +11,7 @@ mod layout;
 
 use std::{sync::Arc, time::Duration};
 
-use kwal_protocol::api::Request;
+use kwal_protocol::api::Body;
 
 pub use self::{
     audit::{Audit, Finding, Severity},
@@ -60,7 +60,7 @@ impl ControllerClient {
         operation: &O,
         deadline: Deadline,
     ) -> Result<O::Output, CallFailed> {
-        let call = CallContext::topic(<O::Request as Request>::KEY, topic);
+        let call = CallContext::topic(O::Request::KEY, topic);
         routing::call(&self.cluster, target, call, operation, deadline).await
     }
 
@@ -71,7 +71,7 @@ impl ControllerClient {
         operation: &O,
         deadline: Deadline,
     ) -> Result<O::Output, CallFailed> {
-        let call = CallContext::cluster(<O::Request as Request>::KEY);
+        let call = CallContext::cluster(O::Request::KEY);
         routing::call(&self.cluster, target, call, operation, deadline).await
     }
 }

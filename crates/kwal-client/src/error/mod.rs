@@ -35,8 +35,8 @@ use kwal_protocol::{
 };
 use kwal_transport::TransportError;
 
-pub use self::context::Context;
 pub(crate) use self::context::CallContext;
+pub use self::context::Context;
 
 /// The error of every call of this crate.
 ///

@@ -17,9 +17,7 @@ impl Error {
                 self.context().api.map_or(Recovery::Fail, |api| code.meaning(api).recovery)
             }
             // Certificates, TLS or the proxy need a change, or the peer is not a broker.
-            (ErrorKind::Connect, Some(Source::Transport(source))) if source.is_permanent() => {
-                Recovery::Fail
-            }
+            (ErrorKind::Connect, Some(Source::Transport(source))) if source.is_permanent() => Recovery::Fail,
             (ErrorKind::Connection, Some(Source::Connection(source))) => after_connection(source),
             // The issuer of the credentials may be back in a moment.
             (ErrorKind::CredentialsUnavailable, _) => Recovery::Retry,

@@ -81,7 +81,7 @@ fn every_text_is_in_the_snapshot() {
     page.section(
         "kwal::protocol::connection::CallError",
         calls(),
-        variants!("kwal-protocol/src/connection/session.rs", "CallError"),
+        variants!("kwal-protocol/src/connection/request.rs", "CallError"),
     );
     page.section(
         "kwal::protocol::sasl::SaslError",

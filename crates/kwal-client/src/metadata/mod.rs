@@ -127,10 +127,7 @@ impl MetadataCache {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn request_topics(
-        &self,
-        topics: &BTreeSet<String>,
-    ) -> Result<BTreeMap<String, ErrorCode>, Error> {
+    async fn request_topics(&self, topics: &BTreeSet<String>) -> Result<BTreeMap<String, ErrorCode>, Error> {
         let topic = |name: &String| MetadataTopic { name: Some(name.clone()), ..MetadataTopic::default() };
         let request = MetadataRequest {
             topics: Some(topics.iter().map(topic).collect()),

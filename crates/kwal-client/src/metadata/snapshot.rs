@@ -75,8 +75,9 @@ impl Metadata {
             self.topics.insert(name.clone(), Arc::new(next));
         }
         let brokers = response.brokers.iter();
-        self.brokers =
-            brokers.filter_map(|broker| Some((broker.node_id, address(&broker.host, broker.port)?))).collect();
+        self.brokers = brokers
+            .filter_map(|broker| Some((broker.node_id, address(&broker.host, broker.port)?)))
+            .collect();
         self.cluster_id = response.cluster_id.clone().or_else(|| self.cluster_id.take());
         self.controller = (response.controller_id >= 0).then_some(response.controller_id);
     }
@@ -88,7 +89,8 @@ impl Metadata {
         else {
             return;
         };
-        let is_newer = known.partitions.get(&partition).is_some_and(|known| leader_epoch > known.leader_epoch);
+        let is_newer =
+            known.partitions.get(&partition).is_some_and(|known| leader_epoch > known.leader_epoch);
         if leader < 0 || !is_newer || address.is_none() && !self.brokers.contains_key(&leader) {
             return;
         }

@@ -2,9 +2,7 @@
 
 use kwal_protocol::{
     error_code::ErrorCode,
-    messages::{
-        DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic,
-    },
+    messages::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic},
 };
 
 use super::PartitionClient;

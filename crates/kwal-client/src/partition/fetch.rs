@@ -20,7 +20,9 @@ use crate::{
     metadata::{LeaderUpdate, address},
     pool::Purpose,
     request::request,
-    routing::{self, Deadline, Operation, Rejection, Route, Target, leader_has_moved, millis, only_partition},
+    routing::{
+        self, Deadline, Operation, Rejection, Route, Target, leader_has_moved, millis, only_partition,
+    },
 };
 
 impl PartitionClient {
@@ -193,11 +195,7 @@ impl Operation for Read {
         }
     }
 
-    fn response(
-        &self,
-        route: &Route<'_>,
-        response: FetchResponse,
-    ) -> Result<(Fetched, Duration), Rejection> {
+    fn response(&self, route: &Route<'_>, response: FetchResponse) -> Result<(Fetched, Duration), Rejection> {
         let FetchResponse { throttle_time_ms, error_code, responses, node_endpoints, .. } = response;
         Rejection::check(error_code)?;
         if throttle_time_ms > 0 && responses.is_empty() {

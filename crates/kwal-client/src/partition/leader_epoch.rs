@@ -1,15 +1,14 @@
 //! OffsetForLeaderEpoch: where the records of a leader epoch end.
 
 use kwal_protocol::messages::{
-    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
-    OffsetForLeaderTopic,
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
 
 use super::PartitionClient;
 use crate::{
     error::Error,
     request::request,
-    routing::{Deadline, Operation, Rejection, Route, only_partition},
+    routing::{Operation, Rejection, Route, only_partition},
 };
 
 /// Where the records of a leader epoch end.
@@ -86,7 +85,11 @@ impl Operation for EpochEnd {
         route: &Route<'_>,
         response: OffsetForLeaderEpochResponse,
     ) -> Result<Option<EpochEndOffset>, Rejection> {
-        let found = only_partition(response.topics, |topic| topic.partitions, |found| found.partition == route.partition)?;
+        let found = only_partition(
+            response.topics,
+            |topic| topic.partitions,
+            |found| found.partition == route.partition,
+        )?;
         Rejection::check(found.error_code)?;
         let is_known = found.leader_epoch >= 0 && found.end_offset >= 0;
         Ok(is_known
@@ -107,8 +110,7 @@ mod tests {
     fn an_unknown_epoch_is_none_and_a_missing_partition_is_malformed() {
         let route = Route::of_partition("wal", 3);
         let respond = |partition, leader_epoch, end_offset, error_code| {
-            let found =
-                PartitionResponse { partition, leader_epoch, end_offset, error_code };
+            let found = PartitionResponse { partition, leader_epoch, end_offset, error_code };
             let topic = OffsetForLeaderTopicResult { topic: "wal".to_owned(), partitions: vec![found] };
             let response = OffsetForLeaderEpochResponse { topics: vec![topic], ..Default::default() };
             EpochEnd { leader_epoch: 5 }.response(&route, response)

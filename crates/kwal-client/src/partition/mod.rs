@@ -8,12 +8,7 @@ mod offsets;
 
 use std::{fmt, future::IntoFuture, sync::Arc, time::Duration};
 
-use kwal_protocol::{
-    api::Request,
-    compression::CompressionError,
-    record::Compression,
-    wire::Uuid,
-};
+use kwal_protocol::{api::Body, compression::CompressionError, record::Compression, wire::Uuid};
 use kwal_transport::BoxFuture;
 
 pub use self::{
@@ -114,7 +109,7 @@ impl PartitionClient {
     /// Runs an operation on the leader.
     async fn call<O: Operation>(&self, operation: &O, deadline: Deadline) -> Result<O::Output, Error> {
         let target = Target::Leader(&self.partition, Purpose::General);
-        let call = self.partition.call(<O::Request as Request>::KEY);
+        let call = self.partition.call(O::Request::KEY);
         Ok(routing::call(&self.partition.cluster, target, call, operation, deadline).await?)
     }
 

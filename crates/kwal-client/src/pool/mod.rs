@@ -514,7 +514,10 @@ mod tests {
         assert!(Arc::ptr_eq(&old, &pool.lease_to(&lease, broker).unwrap()), "it did not move");
         pool.update_brokers(&brokers(2));
         let new = pool.lease_to(&lease, broker).unwrap();
-        assert_eq!((old.broker.is_retired(), new.broker.is_retired(), new.broker.address.port), (true, false, 2));
+        assert_eq!(
+            (old.broker.is_retired(), new.broker.is_retired(), new.broker.address.port),
+            (true, false, 2)
+        );
         pool.update_brokers(&BTreeMap::new());
         assert!(pool.lease_to(&lease, broker).is_none());
     }

@@ -12,11 +12,7 @@ use kwal_protocol::{
     compression::Compressor,
     record::{BatchBuilder, Compression, EncodedBatch},
 };
-use tokio::{
-    sync::oneshot,
-    task::unconstrained,
-    time::timeout_at,
-};
+use tokio::{sync::oneshot, task::unconstrained, time::timeout_at};
 use tracing::debug;
 
 use self::{
@@ -126,9 +122,7 @@ impl Producer {
         match timeout_at(deadline.at + GRACE, result).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(error(ErrorKind::Closed, Outcome::Unknown)),
-            Err(_) => {
-                Err(error(ErrorKind::DeadlineExceeded { after: deadline.after }, Outcome::Unknown))
-            }
+            Err(_) => Err(error(ErrorKind::DeadlineExceeded { after: deadline.after }, Outcome::Unknown)),
         }
     }
 

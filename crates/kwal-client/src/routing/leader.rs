@@ -119,8 +119,7 @@ impl Partition {
         error: Error,
         generation: u64,
     ) -> Result<(), Error> {
-        let has_moved =
-            matches!(error.kind(), ErrorKind::Broker { code, .. } if leader_has_moved(*code));
+        let has_moved = matches!(error.kind(), ErrorKind::Broker { code, .. } if leader_has_moved(*code));
         let is_known = || {
             let metadata = self.cluster.metadata.snapshot();
             let topic = metadata.topics.get(&self.topic);

@@ -215,8 +215,7 @@ pub(crate) async fn call<O: Operation>(
         };
         // The deadline may have ended an attempt that was in flight.
         let cut_off = matches!(error.kind(), ErrorKind::DeadlineExceeded { .. });
-        may_have_applied |=
-            call.api.changes_something() && (cut_off || error.effect() == Effect::Unknown);
+        may_have_applied |= call.api.changes_something() && (cut_off || error.effect() == Effect::Unknown);
         let paused = match target {
             Target::Leader(partition, _) => partition.pause(&mut retry, error, trace.generation).await,
             _ => retry.pause(error, 0).await,
@@ -301,7 +300,9 @@ async fn open(
 /// Makes a rejection an error, after the new leader was taken from it.
 fn rejected(rejection: Rejection, target: Target<'_>, call: CallContext<'_>, channel: &Channel) -> Error {
     let kind = match rejection {
-        Rejection::Corrupt(source) => return Error::from(source).with_context(call.at_broker(channel.broker())),
+        Rejection::Corrupt(source) => {
+            return Error::from(source).with_context(call.at_broker(channel.broker()));
+        }
         Rejection::Missing | Rejection::Throttled => ErrorKind::MalformedResponse,
         Rejection::Kind(kind) => kind,
         Rejection::Code { code, message, leader } => {

@@ -4,7 +4,10 @@ use std::{fmt, mem};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Compression, CompressionError, Output};
+use super::{
+    codec::{Compression, CompressionError},
+    output::Output,
+};
 
 /// Compresses one batch after the other with the same memory.
 ///
@@ -236,6 +239,27 @@ impl Decoders {
             }
             _ => Err(CompressionError::NotBuiltIn { codec }),
         }
+    }
+}
+
+impl Compression {
+    /// Compresses `input` once, as Kafka's own producer frames it, at the codec's default level: see
+    /// [`Compressor::compress`].
+    ///
+    /// # Errors
+    /// [`CompressionError::NotBuiltIn`].
+    pub fn compress(self, input: &[u8]) -> Result<Bytes, CompressionError> {
+        Compressor::new().compress(self, None, input)
+    }
+
+    /// Decompresses all of `input` once, whose result must not be larger than `limit` bytes: see
+    /// [`Decompressor::decompress`].
+    ///
+    /// # Errors
+    /// [`CompressionError::TooLarge`] as soon as the output passes `limit`, [`CompressionError::Corrupt`],
+    /// [`CompressionError::NotBuiltIn`].
+    pub fn decompress(self, input: &[u8], limit: usize) -> Result<Bytes, CompressionError> {
+        Decompressor::new().decompress(self, input, limit)
     }
 }
 

@@ -6,7 +6,10 @@ use std::borrow::Cow;
 
 use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status, crc32::crc32};
 
-use super::{Compression, CompressionError, Output};
+use super::{
+    codec::{Compression, CompressionError},
+    output::Output,
+};
 
 /// What Kafka takes as well if nothing is said.
 pub(super) const DEFAULT_LEVEL: i32 = 6;

@@ -9,7 +9,10 @@ use std::borrow::Cow;
 use lz4_flex::block::{self, CompressTable, DecompressError};
 use twox_hash::XxHash32;
 
-use super::{Compression, CompressionError, Output};
+use super::{
+    codec::{Compression, CompressionError},
+    output::Output,
+};
 
 /// The memory of the compressor, to be used over and over: it is cleared for every block.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Compression, CompressionError};
+use super::codec::{Compression, CompressionError};
 
 /// One buffer for all that is decompressed: what is there, and behind it room whose bytes mean nothing.
 ///

@@ -8,7 +8,10 @@ use std::borrow::Cow;
 
 use snap::raw::{Decoder, Encoder, decompress_len, max_compress_len};
 
-use super::{Compression, CompressionError, Output};
+use super::{
+    codec::{Compression, CompressionError},
+    output::Output,
+};
 
 /// One stream, at the front of `out`; answers its length.
 pub(super) fn compress(

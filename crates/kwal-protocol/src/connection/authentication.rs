@@ -1,17 +1,16 @@
-//! Authentication: SaslHandshake names the mechanism, SaslAuthenticate carries its messages (KIP-43, KIP-152). It comes
-//! after ApiVersions, and again when a session is renewed (KIP-368): then nothing else may be sent from the one to the
-//! last of the other, and what was sent before is answered first.
+//! Authentication: SaslHandshake selects the mechanism, SaslAuthenticate carries its messages (KIP-43, KIP-152).
+//!
+//! It follows ApiVersions, and is repeated when a session is renewed (KIP-368). Requests sent earlier are answered first,
+//! and no other request may be sent from the first to the last message of the exchange.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{
-    Connection, ConnectionError, Event, Origin, State,
-    session::{Call, CallError, Session},
+    error::ConnectionError,
+    request::{CallError, EncodedRequest},
+    versions::NegotiatedVersions,
 };
 use crate::{
     api::{ApiKey, Body, Request, Versions, decode_response_header},
@@ -24,12 +23,12 @@ use crate::{
     wire::Version,
 };
 
-/// After version 0 the messages would travel in bare frames.
+/// After version 0 the messages would travel in bare frames, outside of Kafka requests.
 const HANDSHAKE: Versions = Versions::new(1, 1);
 /// More messages than any mechanism has.
 const MAX_ROUNDS: u8 = 16;
 
-/// An authentication under way.
+/// An authentication in progress.
 #[derive(Debug)]
 pub(super) struct Authentication {
     /// `None` while it computes, elsewhere.
@@ -38,28 +37,69 @@ pub(super) struct Authentication {
     phase: Phase,
     rounds: u8,
     pub(super) deadline: Option<Instant>,
-    /// How long it may take, from when what was in flight has been answered; of the first one the deadline stands already.
+    /// Time limit from when all requests in flight have been answered; the first authentication has a deadline already.
     limit: Duration,
-    /// What the broker said last: for how long the session is good.
+    /// The session lifetime in the broker's last response.
     lifetime_ms: i64,
-    /// Whether the connection was in use before, so that calls are taken and held meanwhile.
+    /// Whether the connection was ready already, so that requests are accepted and held back meanwhile.
     pub(super) again: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
-    /// What was sent before is to be answered first.
+    /// Requests sent earlier have to be answered first.
     Draining,
-    /// The mechanism was named, in this version.
+    /// SaslHandshake has been sent, in this version.
     Handshake(Version),
-    /// A message of the mechanism was sent, in this version.
+    /// A message of the mechanism has been sent, in this version.
     Exchange(Version),
     /// The mechanism computes its next message.
     Computing,
 }
 
+/// What the connection has to do next for an authentication.
+pub(super) enum Progress {
+    /// Nothing.
+    Wait,
+    /// Send this request ahead of all requests of the owner.
+    Send(EncodedRequest),
+    /// Have the owner run this.
+    Compute(Computation),
+    /// The broker has authenticated the client; the session may have a limited lifetime.
+    Done { lifetime: Option<Duration> },
+}
+
+/// A computation that a mechanism needs in order to continue ([`Step::Compute`]).
+///
+/// It may take a second of processor time.
+#[derive(Debug)]
+pub struct Computation(Box<dyn Mechanism>);
+
+impl Computation {
+    /// Runs the computation. Pass the result to [`Connection::handle_computed`](super::Connection::handle_computed).
+    ///
+    /// It blocks, so run it where nothing else waits, for example on a thread for blocking work.
+    pub fn run(mut self) -> Computed {
+        let step = self.0.compute();
+        Computed { mechanism: self.0, step }
+    }
+}
+
+/// The result of a [`Computation`].
+#[derive(Debug)]
+pub struct Computed {
+    mechanism: Box<dyn Mechanism>,
+    step: Result<Step, SaslError>,
+}
+
 impl Authentication {
-    fn new(mechanism: Box<dyn Mechanism>, limit: Duration) -> Self {
+    /// The first authentication of a connection, which has to end at `deadline`.
+    pub(super) fn first(mechanism: Box<dyn Mechanism>, deadline: Option<Instant>) -> Self {
+        Self { deadline, again: false, ..Self::again(mechanism, Duration::ZERO) }
+    }
+
+    /// A reauthentication, whose time starts when it begins.
+    pub(super) fn again(mechanism: Box<dyn Mechanism>, limit: Duration) -> Self {
         Self {
             name: mechanism.name().to_owned(),
             mechanism: Some(mechanism),
@@ -68,211 +108,134 @@ impl Authentication {
             deadline: None,
             limit,
             lifetime_ms: 0,
-            again: false,
-        }
-    }
-}
-
-/// What a mechanism has to compute before it can go on ([`Step::Compute`]): it may take a second of a processor.
-#[derive(Debug)]
-pub struct Computation(Box<dyn Mechanism>);
-
-impl Computation {
-    /// Does it, where nothing else waits: on a thread for work that blocks, say. The result is for
-    /// [`Connection::handle_computed`].
-    pub fn run(mut self) -> Computed {
-        let step = self.0.compute();
-        Computed { mechanism: self.0, step }
-    }
-}
-
-/// What came of a [`Computation`].
-#[derive(Debug)]
-pub struct Computed {
-    mechanism: Box<dyn Mechanism>,
-    step: Result<Step, SaslError>,
-}
-
-impl Connection {
-    /// Authenticates again, on a connection that is ready (KIP-368): with a new exchange, since the old one is over. Calls
-    /// are taken meanwhile, and held; those in flight are answered first. [`Event::Authenticated`] tells the end.
-    ///
-    /// It must be over before the session is: brokers close a connection whose session has expired, without a word.
-    /// `limit` is how long it may take, from when the last call in flight has been answered; then the connection is closed
-    /// with [`ConnectionError::HandshakeTimedOut`].
-    ///
-    /// # Errors
-    /// [`ConnectionError::NotReady`] while a handshake or an authentication is under way; why the connection is closed.
-    pub fn reauthenticate(
-        &mut self,
-        now: Instant,
-        mechanism: Box<dyn Mechanism>,
-        limit: Duration,
-    ) -> Result<(), ConnectionError> {
-        match &self.state {
-            State::Ready => {}
-            State::Closed(error) => return Err(error.clone()),
-            _ => return Err(ConnectionError::NotReady),
-        }
-        self.state = State::Authenticating(Authentication {
-            deadline: None,
             again: true,
-            ..Authentication::new(mechanism, limit)
-        });
-        self.begin_when_drained(now);
-        Ok(())
-    }
-
-    /// The mechanism has computed what [`Event::Compute`] asked for. Handed in late, when the connection is closed, it does
-    /// nothing.
-    pub fn handle_computed(&mut self, Computed { mechanism, step }: Computed) {
-        let State::Authenticating(authentication) = &mut self.state else { return };
-        if authentication.phase != Phase::Computing {
-            return;
-        }
-        authentication.mechanism = Some(mechanism);
-        if let Err(error) = self.follow(step) {
-            self.close(error);
         }
     }
 
-    /// Goes from the versions to the first authentication.
-    pub(super) fn authenticate(
+    /// Selects the mechanism, once nothing else is in flight.
+    pub(super) fn begin(
         &mut self,
         now: Instant,
-        mechanism: Box<dyn Mechanism>,
-        deadline: Option<Instant>,
-    ) {
-        let limit = self.config.handshake_timeout;
-        self.state =
-            State::Authenticating(Authentication { deadline, ..Authentication::new(mechanism, limit) });
-        self.begin_when_drained(now);
+        versions: &NegotiatedVersions,
+    ) -> Result<Progress, ConnectionError> {
+        if self.phase != Phase::Draining {
+            return Ok(Progress::Wait);
+        }
+        if self.again {
+            self.deadline = now.checked_add(self.limit);
+        }
+        let request = encode(versions, &SaslHandshakeRequest { mechanism: self.name.clone() }, HANDSHAKE)?;
+        self.phase = Phase::Handshake(request.version());
+        Ok(Progress::Send(request))
     }
 
-    /// Names the mechanism as soon as nothing else is in flight.
-    pub(super) fn begin_when_drained(&mut self, now: Instant) {
-        if !self.in_flight.is_empty() {
-            return;
-        }
-        let State::Authenticating(authentication) = &mut self.state else { return };
-        if authentication.phase != Phase::Draining {
-            return;
-        }
-        if authentication.again {
-            authentication.deadline = now.checked_add(authentication.limit);
-        }
-        let request = SaslHandshakeRequest { mechanism: authentication.name.clone() };
-        match self.hand_in(&request, HANDSHAKE) {
-            Ok(version) => self.set_phase(Phase::Handshake(version)),
-            Err(error) => self.close(error),
-        }
-    }
-
-    /// Takes a reply of the exchange.
-    pub(super) fn handle_authentication(&mut self, frame: &Bytes) -> Result<(), ConnectionError> {
-        let State::Authenticating(authentication) = &mut self.state else { return Ok(()) };
-        let mechanism = authentication.name.clone();
-        let challenge = match authentication.phase {
-            Phase::Draining | Phase::Computing => return Ok(()),
+    /// Handles a response of the exchange, a frame without its length.
+    pub(super) fn handle_response(
+        &mut self,
+        versions: &NegotiatedVersions,
+        frame: &Bytes,
+    ) -> Result<Progress, ConnectionError> {
+        let challenge = match self.phase {
+            Phase::Draining | Phase::Computing => return Ok(Progress::Wait),
             Phase::Handshake(version) => {
-                let told: SaslHandshakeResponse = read(version, frame)?;
-                match told.error_code {
-                    ErrorCode::NONE => None,
-                    ErrorCode::UNSUPPORTED_SASL_MECHANISM => {
-                        let offered = told.mechanisms;
-                        return Err(ConnectionError::MechanismRefused { mechanism, offered });
-                    }
-                    code => {
-                        let api = ApiKey::SASL_HANDSHAKE;
-                        return Err(ConnectionError::Refused { api, version: version.number, code });
-                    }
-                }
+                self.check_selected(version, decode(version, frame)?)?;
+                None
             }
             Phase::Exchange(version) => {
-                let told: SaslAuthenticateResponse = read(version, frame)?;
-                if told.error_code.is_error() {
-                    let code = told.error_code;
+                let response: SaslAuthenticateResponse = decode(version, frame)?;
+                if response.error_code.is_error() {
                     return Err(ConnectionError::AuthenticationFailed {
-                        mechanism,
-                        code,
-                        message: told.error_message.filter(|message| !message.is_empty()),
+                        mechanism: self.name.clone(),
+                        code: response.error_code,
+                        message: response.error_message.filter(|message| !message.is_empty()),
                     });
                 }
-                authentication.lifetime_ms = told.session_lifetime_ms;
-                Some(told.auth_bytes)
+                self.lifetime_ms = response.session_lifetime_ms;
+                Some(response.auth_bytes)
             }
         };
-        let Some(exchange) = &mut authentication.mechanism else { return Ok(()) };
-        let step = exchange.respond(challenge.as_deref());
-        self.follow(step)
+        let Some(mechanism) = &mut self.mechanism else { return Ok(Progress::Wait) };
+        let step = mechanism.respond(challenge.as_deref());
+        self.follow(versions, step)
     }
 
-    /// Takes the step that the mechanism wants to take.
-    fn follow(&mut self, step: Result<Step, SaslError>) -> Result<(), ConnectionError> {
-        let State::Authenticating(authentication) = &mut self.state else { return Ok(()) };
-        let mechanism = || authentication.name.clone();
+    fn check_selected(
+        &self,
+        version: Version,
+        response: SaslHandshakeResponse,
+    ) -> Result<(), ConnectionError> {
+        match response.error_code {
+            ErrorCode::NONE => Ok(()),
+            ErrorCode::UNSUPPORTED_SASL_MECHANISM => Err(ConnectionError::MechanismRefused {
+                mechanism: self.name.clone(),
+                offered: response.mechanisms,
+            }),
+            code => {
+                let api = ApiKey::SASL_HANDSHAKE;
+                Err(ConnectionError::Refused { api, version: version.number, code })
+            }
+        }
+    }
+
+    /// Continues with the result of a computation; does nothing unless one is running.
+    pub(super) fn handle_computed(
+        &mut self,
+        versions: &NegotiatedVersions,
+        Computed { mechanism, step }: Computed,
+    ) -> Result<Progress, ConnectionError> {
+        if self.phase != Phase::Computing {
+            return Ok(Progress::Wait);
+        }
+        self.mechanism = Some(mechanism);
+        self.follow(versions, step)
+    }
+
+    /// Takes the step that the mechanism returned.
+    fn follow(
+        &mut self,
+        versions: &NegotiatedVersions,
+        step: Result<Step, SaslError>,
+    ) -> Result<Progress, ConnectionError> {
+        let mechanism = || self.name.clone();
         match step {
             Err(source) => Err(ConnectionError::Sasl { mechanism: mechanism(), source }),
             Ok(Step::Done) => {
-                self.authenticated();
-                Ok(())
+                let lifetime_ms = u64::try_from(self.lifetime_ms).ok().filter(|ms| *ms > 0);
+                Ok(Progress::Done { lifetime: lifetime_ms.map(Duration::from_millis) })
             }
-            _ if authentication.rounds >= MAX_ROUNDS => {
+            _ if self.rounds >= MAX_ROUNDS => {
                 Err(ConnectionError::EndlessExchange { mechanism: mechanism() })
             }
             Ok(Step::Send(auth_bytes)) => {
-                authentication.rounds += 1;
+                self.rounds += 1;
                 let request = SaslAuthenticateRequest { auth_bytes };
-                let version = self.hand_in(&request, SaslAuthenticateRequest::VERSIONS)?;
-                self.set_phase(Phase::Exchange(version));
-                Ok(())
+                let request = encode(versions, &request, SaslAuthenticateRequest::VERSIONS)?;
+                self.phase = Phase::Exchange(request.version());
+                Ok(Progress::Send(request))
             }
             Ok(Step::Compute) => {
-                authentication.rounds += 1;
-                authentication.phase = Phase::Computing;
-                let computation = authentication.mechanism.take().map(Computation);
-                self.events.extend(computation.map(Event::Compute));
-                Ok(())
+                self.rounds += 1;
+                self.phase = Phase::Computing;
+                let computation = self.mechanism.take().map(Computation);
+                Ok(computation.map_or(Progress::Wait, Progress::Compute))
             }
         }
-    }
-
-    fn authenticated(&mut self) {
-        let State::Authenticating(Authentication { lifetime_ms, again, .. }) = self.state else { return };
-        self.state = State::Ready;
-        let lifetime = u64::try_from(lifetime_ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis);
-        self.admitted = true;
-        self.events.push_back(Event::Authenticated(lifetime));
-        if let (false, Some(session)) = (again, &self.session) {
-            self.events.push_back(Event::Ready(Arc::clone(session)));
-        }
-    }
-
-    fn set_phase(&mut self, to: Phase) {
-        if let State::Authenticating(Authentication { phase, .. }) = &mut self.state {
-            *phase = to;
-        }
-    }
-
-    /// Puts a request of the exchange where it goes out ahead of all calls; answers the version agreed upon.
-    fn hand_in<R: Request>(&mut self, request: &R, ours: Versions) -> Result<Version, ConnectionError> {
-        let Some(session) = self.session.clone() else { return Err(ConnectionError::NotReady) };
-        let call = encode(&session, request, ours)?;
-        let version = call.version();
-        self.handshake = Some(self.number(call, Origin::Handshake));
-        Ok(version)
     }
 }
 
-fn encode<R: Request>(session: &Session, request: &R, ours: Versions) -> Result<Call, ConnectionError> {
-    session.encode(request, ours).map_err(|fault| match fault {
+fn encode<R: Request>(
+    negotiated: &NegotiatedVersions,
+    request: &R,
+    ours: Versions,
+) -> Result<EncodedRequest, ConnectionError> {
+    negotiated.encode(request, ours).map_err(|error| match error {
         CallError::Encode { api, source, .. } => ConnectionError::Encode { api, source },
         CallError::Unsupported { api, .. } => ConnectionError::NoAuthentication { api },
     })
 }
 
-/// Reads a reply of the exchange, a frame without its length.
-fn read<B: Body>(version: Version, frame: &Bytes) -> Result<B, ConnectionError> {
+/// Decodes a response of the exchange, a frame without its length.
+fn decode<B: Body>(version: Version, frame: &Bytes) -> Result<B, ConnectionError> {
     let body = || -> Result<B, DecodeError> {
         let (_, mut reader) = decode_response_header::<B>(frame, version)?;
         let body = B::read(&mut reader, version)?;

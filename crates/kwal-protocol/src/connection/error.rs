@@ -1,6 +1,6 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use super::CorrelationId;
+use super::request::CorrelationId;
 use crate::{
     api::{ApiKey, Versions},
     error::{DecodeError, EncodeError},
@@ -10,8 +10,8 @@ use crate::{
 
 /// Why a call was not taken, or why the connection is closed.
 ///
-/// It is cheap to clone, since it goes to every call that had no reply yet. Whether such a call may have reached the
-/// broker is another question: [`Connection::was_handed_out`](super::Connection::was_handed_out).
+/// It is cheap to clone, because it goes to every pending request. Whether such a request may have reached the broker:
+/// [`PendingRequest::handed_out`](super::PendingRequest::handed_out).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
@@ -164,6 +164,33 @@ pub enum ConnectionError {
         /// What the broker named.
         theirs: Versions,
     },
+}
+
+/// A request that [`Connection::send`](super::Connection::send) rejected, with its token.
+#[derive(Clone)]
+pub struct SendError<T> {
+    /// The reason.
+    pub error: ConnectionError,
+    /// The token of the request.
+    pub token: T,
+}
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendError").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<T> std::error::Error for SendError<T> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.error)
+    }
 }
 
 /// Kafka's answer to SaslHandshake on a listener where nobody has to authenticate.

@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::{
     error::{ConnectionError, Misbehaviour, OtherProtocol},
-    session::{Call, CallError},
+    request::{CallError, EncodedRequest},
 };
 use crate::{
     api::{ApiKey, Body, Versions},
@@ -10,18 +10,18 @@ use crate::{
     error_code::ErrorCode,
     messages::{ApiVersionsRequest, ApiVersionsResponse},
     reader::Reader,
-    wire::Wire,
+    wire::{Version, Wire},
 };
 
-/// What a reply to ApiVersions leads to.
-pub(super) enum VersionsReply {
+/// The result of an ApiVersions request.
+pub(super) enum ApiVersionsResult {
     /// The broker's versions.
-    Told(ApiVersionsResponse),
-    /// The version is too new for the broker; ask this one.
-    AskAgain(i16),
+    Versions(ApiVersionsResponse),
+    /// The version is too new for the broker; repeat the request in this one.
+    Repeat(i16),
 }
 
-/// Whether brokers accept the text as a software name or version (KIP-511).
+/// Checks that brokers accept the text as a software name or version (KIP-511).
 pub(super) fn check_software(field: &'static str, value: &str) -> Result<(), ConnectionError> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric();
     let bytes = value.as_bytes();
@@ -34,41 +34,42 @@ pub(super) fn check_software(field: &'static str, value: &str) -> Result<(), Con
     }
 }
 
-pub(super) fn versions_call(
+pub(super) fn encode_api_versions(
     request: &ApiVersionsRequest,
     version: i16,
     client_id: Option<&str>,
-) -> Result<Call, ConnectionError> {
+) -> Result<EncodedRequest, ConnectionError> {
     let api = ApiKey::API_VERSIONS;
-    Call::new(request, version, client_id).map_err(|fault| match fault {
+    EncodedRequest::new(request, version, client_id).map_err(|fault| match fault {
         CallError::Encode { source, .. } => ConnectionError::Encode { api, source },
         CallError::Unsupported { ours, .. } => ConnectionError::NoCommonVersion { ours, theirs: ours },
     })
 }
 
-/// Reads the reply to ApiVersions, a frame without its length.
+/// Decodes the response to ApiVersions, a frame without its length.
 ///
-/// A broker that does not know the version asked answers `UNSUPPORTED_VERSION` in version 0, header and body. Since 2.4
-/// it names its own versions of ApiVersions with it (KIP-511); those before name nothing, and know version 0 at least.
-pub(super) fn read_versions(asked: i16, frame: &Bytes) -> Result<VersionsReply, ConnectionError> {
+/// A broker that does not support the requested version answers `UNSUPPORTED_VERSION` in version 0, header and body. Since
+/// Kafka 2.4 that response lists the supported versions of ApiVersions (KIP-511). Older brokers list nothing, and support
+/// version 0 at least.
+pub(super) fn read_versions(requested: i16, frame: &Bytes) -> Result<ApiVersionsResult, ConnectionError> {
     let api = ApiKey::API_VERSIONS;
-    // In every version the error code stands first, behind a header of version 0.
+    // In every version the error code comes first, after a header of version 0.
     let unsupported = frame.get(4..6) == Some(&ErrorCode::UNSUPPORTED_VERSION.0.to_be_bytes()[..]);
-    let version = if unsupported { 0 } else { asked };
-    let told =
+    let version = if unsupported { 0 } else { requested };
+    let response =
         read_body(version, frame).map_err(|source| ConnectionError::Malformed { api, version, source })?;
-    match told.error_code {
-        ErrorCode::NONE => Ok(VersionsReply::Told(told)),
+    match response.error_code {
+        ErrorCode::NONE => Ok(ApiVersionsResult::Versions(response)),
         ErrorCode::UNSUPPORTED_VERSION => {
-            let named = told.api_keys.iter().find(|range| range.api_key == api);
-            ask_again(asked, named.map(|range| Versions::new(range.min_version, range.max_version)))
+            let named = response.api_keys.iter().find(|range| range.api_key == api);
+            older_version(requested, named.map(|range| Versions::new(range.min_version, range.max_version)))
         }
-        code => Err(ConnectionError::Refused { api, version: asked, code }),
+        code => Err(ConnectionError::Refused { api, version: requested, code }),
     }
 }
 
 fn read_body(number: i16, frame: &Bytes) -> Result<ApiVersionsResponse, DecodeError> {
-    // Whatever number it is, it is one that this crate has asked.
+    // The number is always one that this crate has requested.
     let version = ApiVersionsResponse::version(number).unwrap_or(V0);
     let mut reader = Reader::new(frame);
     reader.array::<4>()?;
@@ -77,9 +78,10 @@ fn read_body(number: i16, frame: &Bytes) -> Result<ApiVersionsResponse, DecodeEr
     Ok(body)
 }
 
-const V0: crate::wire::Version = crate::wire::Version { number: 0, flexible: false };
+const V0: Version = Version { number: 0, flexible: false };
 
-fn ask_again(asked: i16, named: Option<Versions>) -> Result<VersionsReply, ConnectionError> {
+/// Picks the version in which to repeat the request.
+fn older_version(requested: i16, named: Option<Versions>) -> Result<ApiVersionsResult, ConnectionError> {
     let ours = ApiVersionsRequest::VERSIONS;
     let version = match named {
         Some(theirs) => {
@@ -87,20 +89,22 @@ fn ask_again(asked: i16, named: Option<Versions>) -> Result<VersionsReply, Conne
         }
         None => 0,
     };
-    match version < asked {
-        true => Ok(VersionsReply::AskAgain(version)),
-        false if asked == 0 => Err(ConnectionError::Refused {
+    match version < requested {
+        true => Ok(ApiVersionsResult::Repeat(version)),
+        false if requested == 0 => Err(ConnectionError::Refused {
             api: ApiKey::API_VERSIONS,
-            version: asked,
+            version: requested,
             code: ErrorCode::UNSUPPORTED_VERSION,
         }),
-        false => Err(ConnectionError::PeerMisbehaved(Misbehaviour::Versions { asked, named: version })),
+        false => {
+            Err(ConnectionError::PeerMisbehaved(Misbehaviour::Versions { asked: requested, named: version }))
+        }
     }
 }
 
-/// What the first bytes of the peer show, if they are not Kafka's: four of them at least.
+/// Recognizes another protocol by the first bytes of the peer, at least four.
 ///
-/// They would be the length of the reply to ApiVersions, and that is never 200 MB long.
+/// In Kafka's protocol they are the length of the response to ApiVersions, which is never 200 MB long.
 pub(super) fn other_protocol(first: &[u8], max_frame_len: usize) -> Option<OtherProtocol> {
     match first {
         // An alert or a handshake record of any version of TLS.

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 
-use crate::{error_code::ErrorCode, macros::message, messages::IsolationLevel, wire::Uuid};
+use super::isolation_level::IsolationLevel;
+use crate::{error_code::ErrorCode, macros::message, wire::Uuid};
 
 message! {
     /// Asks a leader for the batches from an offset on (`FetchRequest.json`).

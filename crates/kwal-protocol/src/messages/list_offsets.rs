@@ -1,7 +1,8 @@
 //! ListOffsets: looks offsets up by timestamp, or the ends of the log. KIP-207 has the leader withhold an answer
 //! until its high watermark is right.
 
-use crate::{error_code::ErrorCode, macros::message, messages::IsolationLevel};
+use super::isolation_level::IsolationLevel;
+use crate::{error_code::ErrorCode, macros::message};
 
 message! {
     /// Asks a leader for the offset that belongs to a timestamp (`ListOffsetsRequest.json`).

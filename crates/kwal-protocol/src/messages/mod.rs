@@ -1,6 +1,7 @@
-//! The messages, a file an API; `apis!` is their table.
+//! The messages, one file per API.
 //!
-//! To add one: a file with two `message!` definitions, its line in the table, its vectors.
+//! To add an API: its line in the table of keys (`api/key.rs`), a file here with two `message!` definitions, its line in
+//! the `apis!` table below, its vectors.
 
 mod api_versions;
 mod create_partitions;
@@ -17,6 +18,7 @@ mod find_coordinator;
 mod get_telemetry_subscriptions;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod isolation_level;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
@@ -39,6 +41,7 @@ pub use find_coordinator::*;
 pub use get_telemetry_subscriptions::*;
 pub use incremental_alter_configs::*;
 pub use init_producer_id::*;
+pub use isolation_level::*;
 pub use list_offsets::*;
 pub use metadata::*;
 pub use offset_for_leader_epoch::*;
@@ -51,20 +54,7 @@ use bytes::Bytes;
 use crate::{
     api::{ApiKey, Body, Request, Versions},
     error::{DecodeError, EncodeError},
-    macros::open_enum,
 };
-
-open_enum! {
-    /// Whether the records of open and aborted transactions are seen (KIP-98).
-    pub struct IsolationLevel(i8);
-    /// All records up to the high watermark: the default of a log.
-    READ_UNCOMMITTED = 0;
-    /// Up to the last stable offset; the answer names the aborted transactions, for the reader to leave out.
-    READ_COMMITTED = 1;
-}
-
-/// The first flexible version of what is never flexible.
-const NEVER: i16 = i16::MAX;
 
 macro_rules! any {
     ($(#[$meta:meta])* pub enum $any:ident { $($name:ident($body:ident),)* }) => {
@@ -142,55 +132,14 @@ macro_rules! any {
 
 macro_rules! apis {
     ($(
-        $(#[$meta:meta])*
-        $const:ident = $key:literal $name:ident, versions $oldest:literal - $newest:literal, flexible $flexible:tt
-            $(, $plain:ident header)?: $request:ident => $response:ident
+        $const:ident $name:ident $(, $plain:ident header)?: $request:ident => $response:ident
             $(, silent $silent:expr)?;
     )*) => {
-        impl ApiKey {
-            $( $(#[$meta])* pub const $const: Self = Self($key); )*
-
-            /// The APIs that this crate has messages for, by rising key.
-            pub const ALL: &'static [Self] = &[$(Self::$const),*];
-
-            /// The name as in Kafka's schemas, if this crate has messages for the API.
-            pub const fn name(self) -> Option<&'static str> {
-                match self {
-                    $( Self::$const => Some(stringify!($name)), )*
-                    _ => None,
-                }
-            }
-
-            /// The API of that name, if this crate has messages for it.
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name {
-                    $( stringify!($name) => Some(Self::$const), )*
-                    _ => None,
-                }
-            }
-
-            /// The versions that the codec knows, if this crate has messages for the API.
-            pub const fn versions(self) -> Option<Versions> {
-                match self {
-                    $( Self::$const => Some(Versions::new($oldest, $newest)), )*
-                    _ => None,
-                }
-            }
-        }
-
-        /// The first flexible version of the API, if it is known.
-        pub(crate) const fn first_flexible(key: ApiKey) -> Option<i16> {
-            match key {
-                $( ApiKey::$const => Some($flexible), )*
-                _ => None,
-            }
-        }
-
         $(
             impl Body for $request {
                 const KEY: ApiKey = ApiKey::$const;
-                const VERSIONS: Versions = Versions::new($oldest, $newest);
-                const FLEXIBLE: i16 = $flexible;
+                const VERSIONS: Versions = known(ApiKey::$const).0;
+                const FLEXIBLE: i16 = known(ApiKey::$const).1;
             }
 
             impl Request for $request {
@@ -203,8 +152,8 @@ macro_rules! apis {
 
             impl Body for $response {
                 const KEY: ApiKey = ApiKey::$const;
-                const VERSIONS: Versions = Versions::new($oldest, $newest);
-                const FLEXIBLE: i16 = $flexible;
+                const VERSIONS: Versions = known(ApiKey::$const).0;
+                const FLEXIBLE: i16 = known(ApiKey::$const).1;
                 $( const PLAIN_HEADER: bool = stringify!($plain).len() > 0; )?
             }
         )*
@@ -221,48 +170,35 @@ macro_rules! apis {
     };
 }
 
+/// The versions of an API, and the first flexible one.
+const fn known(key: ApiKey) -> (Versions, i16) {
+    match (key.versions(), key.first_flexible()) {
+        (Some(versions), Some(flexible)) => (versions, flexible),
+        _ => panic!("the table of `ApiKey` lacks an API"),
+    }
+}
+
 apis! {
-    /// Appends record batches.
-    PRODUCE = 0 Produce, versions 0-13, flexible 9: ProduceRequest => ProduceResponse,
+    PRODUCE Produce: ProduceRequest => ProduceResponse,
         silent |request| request.acks == 0;
-    /// Reads record batches.
-    FETCH = 1 Fetch, versions 0-18, flexible 12: FetchRequest => FetchResponse;
-    /// Looks offsets up.
-    LIST_OFFSETS = 2 ListOffsets, versions 0-11, flexible 6: ListOffsetsRequest => ListOffsetsResponse;
-    /// Tells brokers, topics and leaders.
-    METADATA = 3 Metadata, versions 0-13, flexible 9: MetadataRequest => MetadataResponse;
-    /// Tells who coordinates a group or a transactional id.
-    FIND_COORDINATOR = 10 FindCoordinator, versions 0-6, flexible 3: FindCoordinatorRequest => FindCoordinatorResponse;
-    /// Names a SASL mechanism.
-    SASL_HANDSHAKE = 17 SaslHandshake, versions 0-1, flexible NEVER: SaslHandshakeRequest => SaslHandshakeResponse;
-    /// Tells what the broker speaks.
-    API_VERSIONS = 18 ApiVersions, versions 0-4, flexible 3, plain header: ApiVersionsRequest => ApiVersionsResponse;
-    /// Makes topics.
-    CREATE_TOPICS = 19 CreateTopics, versions 0-7, flexible 5: CreateTopicsRequest => CreateTopicsResponse;
-    /// Deletes topics.
-    DELETE_TOPICS = 20 DeleteTopics, versions 0-6, flexible 4: DeleteTopicsRequest => DeleteTopicsResponse;
-    /// Cuts the beginning off logs.
-    DELETE_RECORDS = 21 DeleteRecords, versions 0-2, flexible 2: DeleteRecordsRequest => DeleteRecordsResponse;
-    /// Hands out producer ids.
-    INIT_PRODUCER_ID = 22 InitProducerId, versions 0-6, flexible 2: InitProducerIdRequest => InitProducerIdResponse;
-    /// Tells where leader epochs end.
-    OFFSET_FOR_LEADER_EPOCH = 23 OffsetForLeaderEpoch, versions 0-4, flexible 4: OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse;
-    /// Tells settings.
-    DESCRIBE_CONFIGS = 32 DescribeConfigs, versions 0-4, flexible 4: DescribeConfigsRequest => DescribeConfigsResponse;
-    /// Tells what lies in the log directories of a broker.
-    DESCRIBE_LOG_DIRS = 35 DescribeLogDirs, versions 0-5, flexible 2: DescribeLogDirsRequest => DescribeLogDirsResponse;
-    /// Carries a SASL exchange.
-    SASL_AUTHENTICATE = 36 SaslAuthenticate, versions 0-2, flexible 2: SaslAuthenticateRequest => SaslAuthenticateResponse;
-    /// Gives topics more partitions.
-    CREATE_PARTITIONS = 37 CreatePartitions, versions 0-3, flexible 2: CreatePartitionsRequest => CreatePartitionsResponse;
-    /// Changes settings.
-    INCREMENTAL_ALTER_CONFIGS = 44 IncrementalAlterConfigs, versions 0-1, flexible 1: IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse;
-    /// Tells the nodes of the cluster.
-    DESCRIBE_CLUSTER = 60 DescribeCluster, versions 0-2, flexible 0: DescribeClusterRequest => DescribeClusterResponse;
-    /// Tells the producers that partitions know.
-    DESCRIBE_PRODUCERS = 61 DescribeProducers, versions 0-0, flexible 0: DescribeProducersRequest => DescribeProducersResponse;
-    /// Tells which metrics a broker wants.
-    GET_TELEMETRY_SUBSCRIPTIONS = 71 GetTelemetrySubscriptions, versions 0-0, flexible 0: GetTelemetrySubscriptionsRequest => GetTelemetrySubscriptionsResponse;
-    /// Tells topics page by page.
-    DESCRIBE_TOPIC_PARTITIONS = 75 DescribeTopicPartitions, versions 0-0, flexible 0: DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse;
+    FETCH Fetch: FetchRequest => FetchResponse;
+    LIST_OFFSETS ListOffsets: ListOffsetsRequest => ListOffsetsResponse;
+    METADATA Metadata: MetadataRequest => MetadataResponse;
+    FIND_COORDINATOR FindCoordinator: FindCoordinatorRequest => FindCoordinatorResponse;
+    SASL_HANDSHAKE SaslHandshake: SaslHandshakeRequest => SaslHandshakeResponse;
+    API_VERSIONS ApiVersions, plain header: ApiVersionsRequest => ApiVersionsResponse;
+    CREATE_TOPICS CreateTopics: CreateTopicsRequest => CreateTopicsResponse;
+    DELETE_TOPICS DeleteTopics: DeleteTopicsRequest => DeleteTopicsResponse;
+    DELETE_RECORDS DeleteRecords: DeleteRecordsRequest => DeleteRecordsResponse;
+    INIT_PRODUCER_ID InitProducerId: InitProducerIdRequest => InitProducerIdResponse;
+    OFFSET_FOR_LEADER_EPOCH OffsetForLeaderEpoch: OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse;
+    DESCRIBE_CONFIGS DescribeConfigs: DescribeConfigsRequest => DescribeConfigsResponse;
+    DESCRIBE_LOG_DIRS DescribeLogDirs: DescribeLogDirsRequest => DescribeLogDirsResponse;
+    SASL_AUTHENTICATE SaslAuthenticate: SaslAuthenticateRequest => SaslAuthenticateResponse;
+    CREATE_PARTITIONS CreatePartitions: CreatePartitionsRequest => CreatePartitionsResponse;
+    INCREMENTAL_ALTER_CONFIGS IncrementalAlterConfigs: IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse;
+    DESCRIBE_CLUSTER DescribeCluster: DescribeClusterRequest => DescribeClusterResponse;
+    DESCRIBE_PRODUCERS DescribeProducers: DescribeProducersRequest => DescribeProducersResponse;
+    GET_TELEMETRY_SUBSCRIPTIONS GetTelemetrySubscriptions: GetTelemetrySubscriptionsRequest => GetTelemetrySubscriptionsResponse;
+    DESCRIBE_TOPIC_PARTITIONS DescribeTopicPartitions: DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse;
 }

@@ -4,7 +4,13 @@ use std::iter::FusedIterator;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{BatchError, BatchErrorKind, BatchHeader, Records, crc, header::TimestampType, legacy};
+use super::{
+    crc,
+    error::{BatchError, BatchErrorKind},
+    header::{BatchHeader, TimestampType},
+    legacy::{self, Messages},
+    records::Records,
+};
 use crate::compression::{Compression, Decompressor};
 
 /// The batches in the content of a `records` field, as a Fetch response or a log segment has it.
@@ -216,13 +222,15 @@ impl Batch {
     /// The same for the formats before magic 2.
     #[cold]
     fn messages(&self, decompressor: &mut Decompressor, limit: usize) -> Result<Records, BatchErrorKind> {
-        legacy::records(self, |codec, value| {
+        let decompress = |codec, value: &[u8]| {
             let decompressed = match self.header.magic {
                 0 => decompressor.decompress_magic_0(codec, value, limit),
                 _ => decompressor.decompress(codec, value, limit),
             };
             Ok(decompressed?)
-        })
+        };
+        let Messages { count, bytes, shift } = legacy::messages(&self.header, &self.bytes, decompress)?;
+        Ok(Records::of_messages(self.header, self.position, count, bytes, shift))
     }
 
     /// A copy with the fields that a broker sets on append. They are outside of the checksum.

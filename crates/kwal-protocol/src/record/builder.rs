@@ -3,8 +3,11 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    Batch, BatchHeader, BuildError, HeaderView, NO_TIMESTAMP, NotForwardable, TimestampType,
+    batches::Batch,
     crc::{self, Shift},
+    error::{BuildError, NotForwardable},
+    header::{BatchHeader, NO_TIMESTAMP, TimestampType},
+    headers::HeaderView,
 };
 use crate::{
     compression::{Compression, Compressor},

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::RecordView;
+use super::view::RecordView;
 use crate::error::{DecodeError, DecodeErrorKind};
 
 /// What a record of a [control batch](super::BatchHeader::is_control) says.

@@ -7,8 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::Error as 
 use serde_json::Value;
 
 use super::{
-    BatchHeader, ControlRecord, Header, Headers, NO_TIMESTAMP, RawBatch, RawRecord, TimestampType,
-    control::ControlType,
+    control::{ControlRecord, ControlType},
+    header::{BatchHeader, NO_TIMESTAMP, TimestampType},
+    headers::{Header, Headers},
+    raw::{RawBatch, RawRecord},
 };
 use crate::compression::CompressionError;
 

@@ -14,8 +14,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    Batch, BatchErrorKind, BatchHeader, BuildError, NO_TIMESTAMP, RawBatch, RecordView, Records,
-    TimestampType, records::HeadersIter,
+    error::{BatchErrorKind, BuildError},
+    header::{BatchHeader, NO_TIMESTAMP, TimestampType},
+    view::{HeadersIter, RecordView},
 };
 use crate::{
     compression::Compression,
@@ -48,20 +49,30 @@ pub(super) fn header(entry: &[u8]) -> Result<BatchHeader, BatchErrorKind> {
     })
 }
 
-/// The messages that `batch` is, or has in it. All of them are looked at here, since the offsets follow from the last one.
-pub(super) fn records(
-    batch: &Batch,
+/// One message, or those in a wrapper.
+pub(super) struct Messages {
+    pub(super) count: u32,
+    pub(super) bytes: Bytes,
+    /// The difference between the offsets of the partition and those in `bytes`.
+    pub(super) shift: i64,
+}
+
+/// Returns the message that `bytes` is, or the messages in it if it is a wrapper.
+///
+/// All of them are checked here, because their offsets depend on the last one.
+pub(super) fn messages(
+    header: &BatchHeader,
+    bytes: &Bytes,
     decompress: impl FnOnce(Compression, &[u8]) -> Result<Bytes, BatchErrorKind>,
-) -> Result<Records, BatchErrorKind> {
-    let header = *batch.header();
+) -> Result<Messages, BatchErrorKind> {
     let codec = header.compression()?;
     if codec == Compression::None {
-        return Ok(Records::of_messages(header, batch.position(), 1, batch.bytes().clone(), 0));
+        return Ok(Messages { count: 1, bytes: bytes.clone(), shift: 0 });
     }
     if codec == Compression::Zstd {
         return Err(BatchErrorKind::CodecOfLaterMagic { magic: header.magic, codec });
     }
-    let wrapper = Message::read(batch.bytes()).map_err(|error| error.of(0))?;
+    let wrapper = Message::read(bytes).map_err(|error| error.of(0))?;
     let body = decompress(codec, wrapper.value.ok_or(BatchErrorKind::NoMessages)?)?;
     let (mut count, mut end, mut last) = (0u32, 0, None);
     // As in a log, what is cut off at the end is passed over.
@@ -83,7 +94,7 @@ pub(super) fn records(
         (_, offset) if offset < last => return Err(BatchErrorKind::WrapperOffset { offset, last }),
         (_, offset) => offset.wrapping_sub(last),
     };
-    Ok(Records::of_messages(header, batch.position(), count, body.slice(..end), shift))
+    Ok(Messages { count, bytes: body.slice(..end), shift })
 }
 
 /// The first message of messages that were looked at before, and its size.
@@ -109,17 +120,12 @@ pub(super) fn view<'a>(
     Ok((view, entry.len()))
 }
 
-/// The message that `raw` is; wrappers are only read.
-pub(super) fn encode(raw: &RawBatch) -> Result<Bytes, BuildError> {
-    let header = &raw.header;
-    let refused = BuildError::NoMessage { magic: header.magic };
-    let ([record], Compression::None) = (&raw.records[..], header.compression()?) else {
-        return Err(refused);
-    };
-    if !record.headers.is_empty() {
-        return Err(refused);
-    }
-    let (key, value) = (record.key.as_deref(), record.value.as_deref());
+/// Encodes one message that is not a wrapper.
+pub(super) fn encode(
+    header: &BatchHeader,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+) -> Result<Bytes, BuildError> {
     let fields = [key, value].iter().flatten().map(|field| field.len()).fold(0, usize::saturating_add);
     let size = (MIN_SIZE as usize + if header.magic == 0 { 0 } else { 8 }).saturating_add(fields);
     let size = i32::try_from(size).map_err(|_| BuildError::TooLarge)?;

@@ -28,8 +28,10 @@ mod headers;
 mod json;
 mod legacy;
 mod raw;
+mod reader;
 mod records;
 mod transactions;
+mod view;
 
 pub use self::{
     batches::{Batch, Batches},
@@ -39,7 +41,8 @@ pub use self::{
     header::{BatchHeader, NO_TIMESTAMP, TimestampType},
     headers::{Header, HeaderView, Headers, IntoHeaderBytes, IntoHeaderValue},
     raw::{RawBatch, RawRecord},
-    records::{HeadersIter, OwnedRecord, OwnedRecords, RecordIter, RecordView, Records},
+    records::{OwnedRecords, RecordIter, Records},
     transactions::{AbortedTransactions, CommittedBatches},
+    view::{HeadersIter, OwnedRecord, RecordView},
 };
 pub use crate::compression::Compression;

@@ -3,10 +3,20 @@
 use bytes::Bytes;
 
 use super::{
-    Batch, BatchError, BatchErrorKind, BatchHeader, BuildError, EncodedBatch, Headers, RecordView, Records,
-    builder::Fields, control::ControlRecord, header::sequence, legacy, records::timestamp_ms,
+    batches::Batch,
+    builder::{EncodedBatch, Fields},
+    control::ControlRecord,
+    error::{BatchError, BatchErrorKind, BuildError},
+    header::{BatchHeader, sequence},
+    headers::Headers,
+    legacy,
+    records::{Records, timestamp_ms},
+    view::RecordView,
 };
-use crate::{compression::Compressor, error::DecodeError};
+use crate::{
+    compression::{Compression, Compressor},
+    error::DecodeError,
+};
 
 /// A batch whose fields are all there to be looked at and set.
 ///
@@ -101,7 +111,7 @@ impl RawBatch {
     /// compressed are only read.
     pub fn encode(&self) -> Result<Bytes, BuildError> {
         if matches!(self.header.magic, 0 | 1) {
-            return legacy::encode(self);
+            return self.encode_message();
         }
         let mut records = Vec::new();
         for record in &self.records {
@@ -120,6 +130,16 @@ impl RawBatch {
         let header = BatchHeader { count, ..self.header };
         let compression = header.compression()?;
         Ok(EncodedBatch::new(header, compression, None, records, &mut Compressor::new())?.to_bytes())
+    }
+
+    /// The same for the formats before magic 2.
+    fn encode_message(&self) -> Result<Bytes, BuildError> {
+        match (&self.records[..], self.header.compression()?) {
+            ([record], Compression::None) if record.headers.is_empty() => {
+                legacy::encode(&self.header, record.key.as_deref(), record.value.as_deref())
+            }
+            _ => Err(BuildError::NoMessage { magic: self.header.magic }),
+        }
     }
 
     /// The offset of one of its records.

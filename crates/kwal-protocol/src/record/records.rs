@@ -2,13 +2,16 @@
 
 use std::iter::FusedIterator;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::{BatchError, BatchErrorKind, BatchHeader, Header, HeaderView, Headers, header::sequence, legacy};
-use crate::{
-    error::{DecodeError, DecodeErrorKind},
-    varint,
+use super::{
+    error::{BatchError, BatchErrorKind},
+    header::{BatchHeader, sequence},
+    legacy,
+    reader::Reader,
+    view::{HeadersIter, OwnedRecord, RecordView},
 };
+use crate::error::{DecodeError, DecodeErrorKind};
 
 /// The records of one batch, uncompressed, not yet looked at.
 ///
@@ -123,187 +126,6 @@ impl Iterator for OwnedRecords {
 
 impl FusedIterator for OwnedRecords {}
 
-/// A record, borrowed from the batch it is in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct RecordView<'a> {
-    /// Its place in the partition.
-    pub offset: i64,
-    /// Milliseconds since the epoch, [`NO_TIMESTAMP`](super::NO_TIMESTAMP) if it has none; the batch's if the broker set it.
-    pub timestamp_ms: i64,
-    /// The producer's number for it, −1 if there is none.
-    pub sequence: i32,
-    /// A byte that nobody uses; before magic 2, the attributes of the message.
-    pub attributes: i8,
-    /// The timestamp less the batch's base, as it is on the wire; 0 before magic 2.
-    pub timestamp_delta: i64,
-    /// The offset less the batch's base, as it is on the wire; 0 before magic 2.
-    pub offset_delta: i32,
-    /// Null, empty or anything.
-    pub key: Option<&'a [u8]>,
-    /// Null (which deletes the key in a compacted topic), empty or anything.
-    pub value: Option<&'a [u8]>,
-    pub(super) headers: HeadersIter<'a>,
-}
-
-impl<'a> RecordView<'a> {
-    /// The headers, in their order. They were looked at when the record was, so there are no errors.
-    #[inline]
-    pub const fn headers(&self) -> HeadersIter<'a> {
-        self.headers
-    }
-
-    /// The time as a date; `None` if the record has none, or one that is no date.
-    #[cfg(feature = "time")]
-    pub fn timestamp(&self) -> Option<time::OffsetDateTime> {
-        timestamp(self.timestamp_ms)
-    }
-
-    /// A copy that keeps nothing of the batch in memory: one allocation for all bytes, and one for the list of headers.
-    pub fn to_detached(&self) -> OwnedRecord {
-        let (key_len, value_len) = (self.key.map_or(0, <[u8]>::len), self.value.map_or(0, <[u8]>::len));
-        let mut bytes = BytesMut::with_capacity(key_len + value_len + self.headers.bytes.len());
-        bytes.put_slice(self.key.unwrap_or_default());
-        bytes.put_slice(self.value.unwrap_or_default());
-        bytes.put_slice(self.headers.bytes);
-        let bytes = bytes.freeze();
-        let headers = HeadersIter { left: self.headers.left, bytes: &bytes[key_len + value_len..] };
-        OwnedRecord {
-            offset: self.offset,
-            timestamp_ms: self.timestamp_ms,
-            key: self.key.map(|_| bytes.slice(..key_len)),
-            value: self.value.map(|_| bytes.slice(key_len..key_len + value_len)),
-            headers: headers.slice_of(&bytes),
-        }
-    }
-
-    /// The same with slices of `body`, which is what it was read from.
-    #[inline]
-    pub(super) fn slice_of(&self, body: &Bytes) -> OwnedRecord {
-        OwnedRecord {
-            offset: self.offset,
-            timestamp_ms: self.timestamp_ms,
-            key: self.key.map(|key| slice(body, key)),
-            value: self.value.map(|value| slice(body, value)),
-            headers: self.headers.slice_of(body),
-        }
-    }
-}
-
-/// A record that owns its parts.
-///
-/// Key, value and headers are slices of the buffer that the batch is in, usually a whole response: as long as one of them
-/// is there, so is the buffer. For a few small records to be kept for long there is [`into_detached`](Self::into_detached).
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct OwnedRecord {
-    /// Its place in the partition.
-    pub offset: i64,
-    /// Milliseconds since the epoch, [`NO_TIMESTAMP`](super::NO_TIMESTAMP) if it has none.
-    pub timestamp_ms: i64,
-    /// Null, empty or anything.
-    pub key: Option<Bytes>,
-    /// Null (which deletes the key in a compacted topic), empty or anything.
-    pub value: Option<Bytes>,
-    /// The headers, in their order.
-    pub headers: Headers,
-}
-
-impl OwnedRecord {
-    /// The time as a date; `None` if the record has none, or one that is no date.
-    #[cfg(feature = "time")]
-    pub fn timestamp(&self) -> Option<time::OffsetDateTime> {
-        timestamp(self.timestamp_ms)
-    }
-
-    /// The same with all bytes copied into a buffer of its own, so that it no longer keeps its whole response in memory.
-    pub fn into_detached(self) -> Self {
-        let parts = || {
-            let headers =
-                self.headers.iter().flat_map(|header| [Some(header.key_bytes()), header.value.as_ref()]);
-            [self.key.as_ref(), self.value.as_ref()].into_iter().chain(headers)
-        };
-        let mut bytes = BytesMut::with_capacity(parts().flatten().map(Bytes::len).sum());
-        parts().flatten().for_each(|part| bytes.put_slice(part));
-        let mut bytes = bytes.freeze();
-        let mut take = |part: &Bytes| bytes.split_to(part.len());
-        Self {
-            offset: self.offset,
-            timestamp_ms: self.timestamp_ms,
-            key: self.key.as_ref().map(&mut take),
-            value: self.value.as_ref().map(&mut take),
-            headers: self
-                .headers
-                .iter()
-                .map(|h| (take(h.key_bytes()), h.value.as_ref().map(&mut take)))
-                .collect(),
-        }
-    }
-}
-
-/// The headers of a record, borrowed.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct HeadersIter<'a> {
-    left: u32,
-    /// Holds `left` well-formed headers and nothing else.
-    bytes: &'a [u8],
-}
-
-impl<'a> HeadersIter<'a> {
-    /// Checks `count` headers at the front of `reader` and takes them off.
-    #[inline]
-    fn read(reader: &mut Reader<'a>, count: u32) -> Result<Self, DecodeErrorKind> {
-        let bytes = reader.0;
-        for _ in 0..count {
-            reader.header()?;
-        }
-        let bytes = &bytes[..bytes.len() - reader.0.len()];
-        Ok(Self { left: count, bytes })
-    }
-
-    #[inline]
-    fn slice_of(self, body: &Bytes) -> Headers {
-        if self.left == 0 {
-            return Headers::new();
-        }
-        let own = |header: HeaderView<'_>| {
-            Header::new(slice(body, header.key), header.value.map(|value| slice(body, value)))
-        };
-        self.map(own).collect()
-    }
-}
-
-impl<'a> Iterator for HeadersIter<'a> {
-    type Item = HeaderView<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        let mut reader = Reader(self.bytes);
-        let header = reader.header().ok();
-        self.bytes = reader.0;
-        header
-    }
-
-    #[inline]
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        // Each takes two bytes at least, so this is no more than the input can pay for.
-        (self.left as usize, Some(self.left as usize))
-    }
-}
-
-impl ExactSizeIterator for HeadersIter<'_> {}
-impl FusedIterator for HeadersIter<'_> {}
-
-/// `part` of `body`, shared; a part that is empty may be from anywhere. As [`Bytes::slice_ref`], which asks more.
-#[inline]
-fn slice(body: &Bytes, part: &[u8]) -> Bytes {
-    if part.is_empty() {
-        return Bytes::new();
-    }
-    let start = (part.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize);
-    body.slice(start..start.wrapping_add(part.len()))
-}
-
 /// The time of a record: the batch's if the broker set it, whatever the delta says.
 #[inline]
 pub(super) const fn timestamp_ms(batch: &BatchHeader, delta: i64) -> i64 {
@@ -385,9 +207,6 @@ impl Walk {
 /// What is wrong, and in which field.
 type Fault = (DecodeErrorKind, &'static str);
 
-/// What is still to be read.
-struct Reader<'a>(&'a [u8]);
-
 impl<'a> Reader<'a> {
     /// A record. On an error the reader is left near the fault.
     #[inline]
@@ -442,122 +261,5 @@ impl<'a> Reader<'a> {
             return Err(DecodeErrorKind::UnexpectedEnd);
         }
         HeadersIter::read(self, count as u32)
-    }
-
-    #[inline]
-    fn header(&mut self) -> Result<HeaderView<'a>, DecodeErrorKind> {
-        let length = self.length()?;
-        let key = self.bytes(length)?;
-        Ok(HeaderView { key, value: self.nullable()? })
-    }
-
-    /// Any negative length is null, as with Kafka.
-    #[inline]
-    fn nullable(&mut self) -> Result<Option<&'a [u8]>, DecodeErrorKind> {
-        match self.nullable_length()? {
-            Ok(length) => self.bytes(length).map(Some),
-            Err(_) => Ok(None),
-        }
-    }
-
-    #[inline]
-    fn bytes(&mut self, length: usize) -> Result<&'a [u8], DecodeErrorKind> {
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or(DecodeErrorKind::UnexpectedEnd)?;
-        self.0 = rest;
-        Ok(bytes)
-    }
-
-    #[inline]
-    fn i32(&mut self) -> Result<i32, DecodeErrorKind> {
-        let value = match self.short() {
-            Some(value) => value,
-            None => self.long(varint::get_u32)?,
-        };
-        Ok(varint::unzigzag_u32(value))
-    }
-
-    #[inline]
-    fn i64(&mut self) -> Result<i64, DecodeErrorKind> {
-        let value = match self.short() {
-            Some(value) => value.into(),
-            None => self.long(varint::get_u64)?,
-        };
-        Ok(varint::unzigzag_u64(value))
-    }
-
-    /// A length or a count, which must not be negative.
-    #[inline]
-    fn length(&mut self) -> Result<usize, DecodeErrorKind> {
-        match self.nullable_length()? {
-            Ok(length) => Ok(length),
-            Err(negative) => Err(DecodeErrorKind::NegativeLength(negative.into())),
-        }
-    }
-
-    /// The same; what is negative is for the caller to judge.
-    #[inline]
-    fn nullable_length(&mut self) -> Result<Result<usize, i32>, DecodeErrorKind> {
-        let value = match self.short() {
-            Some(value) => value,
-            None => self.long(varint::get_u32)?,
-        };
-        // The lowest bit of a zig-zag varint is its sign.
-        Ok(if value & 1 == 0 { Ok((value >> 1) as usize) } else { Err(varint::unzigzag_u32(value)) })
-    }
-
-    /// A varint of one byte or two, as most are.
-    #[inline]
-    fn short(&mut self) -> Option<u32> {
-        match *self.0 {
-            [first, second, ..] => {
-                if first < 0x80 {
-                    self.0 = &self.0[1..];
-                    return Some(first.into());
-                }
-                if second < 0x80 {
-                    self.0 = &self.0[2..];
-                    return Some(u32::from(first & 0x7f) | u32::from(second) << 7);
-                }
-                None
-            }
-            [first] if first < 0x80 => {
-                self.0 = &self.0[1..];
-                Some(first.into())
-            }
-            _ => None,
-        }
-    }
-
-    #[inline]
-    fn long<T>(
-        &mut self,
-        get: impl Fn(&[u8]) -> Result<(T, usize), DecodeErrorKind>,
-    ) -> Result<T, DecodeErrorKind> {
-        let (value, length) = get(self.0)?;
-        self.0 = &self.0[length..];
-        Ok(value)
-    }
-}
-
-#[cfg(feature = "time")]
-fn timestamp(ms: i64) -> Option<time::OffsetDateTime> {
-    if ms == super::NO_TIMESTAMP {
-        return None;
-    }
-    time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok()
-}
-
-#[cfg(all(test, feature = "time"))]
-mod tests {
-    use super::timestamp;
-
-    #[test]
-    fn odd_times_are_no_dates() {
-        assert_eq!(timestamp(0), Some(time::OffsetDateTime::UNIX_EPOCH));
-        assert_eq!(timestamp(1_700_000_000_123).unwrap().unix_timestamp_nanos(), 1_700_000_000_123_000_000);
-        assert_eq!(timestamp(-2).unwrap().unix_timestamp_nanos(), -2_000_000);
-        for odd in [super::super::NO_TIMESTAMP, i64::MIN, i64::MAX] {
-            assert_eq!(timestamp(odd), None, "{odd}");
-        }
     }
 }

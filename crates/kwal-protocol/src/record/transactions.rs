@@ -6,7 +6,11 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::HashSet, iter::FusedIterator};
 
-use super::{Batch, BatchError, BatchErrorKind, Batches, ControlRecord, ControlType};
+use super::{
+    batches::{Batch, Batches},
+    control::{ControlRecord, ControlType},
+    error::{BatchError, BatchErrorKind},
+};
 use crate::messages::AbortedTransaction;
 
 /// Batches without those of aborted transactions.

@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{Mechanism, SaslError, Step, escape};
+use super::mechanism::{Mechanism, SaslError, Step, escape};
 
 /// The mechanism OAUTHBEARER. The token is sent as it is, so only over an encrypted connection.
 ///

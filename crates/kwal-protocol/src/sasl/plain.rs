@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{Mechanism, SaslError, Step};
+use super::mechanism::{Mechanism, SaslError, Step};
 
 /// The mechanism PLAIN.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256, Sha512};
 
-use super::{Mechanism, SaslError, Step, escape};
+use super::mechanism::{Mechanism, SaslError, Step, escape};
 
 /// The mechanisms SCRAM-SHA-256 and SCRAM-SHA-512.
 ///

@@ -98,7 +98,8 @@ impl Audit<'_> {
 /// Whether an error says that one may not ask, or cannot.
 fn is_denied(error: &Error) -> bool {
     let denied = [ErrorCode::TOPIC_AUTHORIZATION_FAILED, ErrorCode::CLUSTER_AUTHORIZATION_FAILED];
-    matches!(error.kind(), ErrorKind::Unsupported { .. }) || error.code().is_some_and(|code| denied.contains(&code))
+    matches!(error.kind(), ErrorKind::Unsupported { .. })
+        || error.code().is_some_and(|code| denied.contains(&code))
 }
 
 /// Why a broker did not tell. Which one it was is told elsewhere, so that all that say the same are told together.
@@ -121,4 +122,3 @@ fn because(error: &Error) -> String {
         }
     }
 }
-

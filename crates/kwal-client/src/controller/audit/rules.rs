@@ -160,14 +160,7 @@ impl Rules {
             Some("false") => {}
             Some(value) => {
                 let why = "After a failure a replica that lacks acknowledged records may become the leader, and they are lost.";
-                self.of_topic(
-                    &topic,
-                    Severity::Error,
-                    "unclean.leader.election.enable",
-                    value,
-                    "false",
-                    why,
-                );
+                self.of_topic(&topic, Severity::Error, "unclean.leader.election.enable", value, "false", why);
             }
             None => self.missing(&topic, "unclean.leader.election.enable", "false"),
         }
@@ -417,4 +410,3 @@ impl fmt::Display for Millis {
         }
     }
 }
-

@@ -2,8 +2,8 @@
 
 use zstd_safe::{CCtx, DCtx, compress_bound, get_error_name, is_error_kind, zstd_sys::ZSTD_ErrorCode};
 
-use super::{Frame, corrupt};
-use crate::compression::{CompressionError, Output};
+use super::frame::{Frame, corrupt};
+use crate::compression::{codec::CompressionError, output::Output};
 
 /// What Kafka takes as well if nothing is said.
 pub(crate) const DEFAULT_LEVEL: i32 = 3;

@@ -4,8 +4,8 @@ use std::io::{self, Read};
 
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder, errors::FrameDecoderError};
 
-use super::{FLAG_CHECKSUM, Frame, MAGIC, corrupt};
-use crate::compression::{CompressionError, Output};
+use super::frame::{FLAG_CHECKSUM, Frame, MAGIC, corrupt};
+use crate::compression::{codec::CompressionError, output::Output};
 
 /// A decoder to be used over and over.
 pub(crate) struct Decoder(FrameDecoder);

@@ -1,10 +1,7 @@
 //! What stands before the body of a request and of a response.
 
-use crate::{
-    api::{ApiKey, Body},
-    macros::message,
-    wire::Version,
-};
+use super::{body::Body, key::ApiKey, versions::Versions};
+use crate::{macros::message, wire::Version};
 
 message! {
     /// Before every request (`RequestHeader.json`).
@@ -29,7 +26,7 @@ message! {
 
 impl RequestHeader {
     /// Every version of the header that Kafka knows.
-    pub const VERSIONS: crate::api::Versions = crate::api::Versions::new(0, 2);
+    pub const VERSIONS: Versions = Versions::new(0, 2);
 
     /// The version of the header that goes with a version of a request.
     pub const fn version_for(body: Version) -> Version {
@@ -44,7 +41,7 @@ impl RequestHeader {
 
 impl ResponseHeader {
     /// Every version of the header that Kafka knows.
-    pub const VERSIONS: crate::api::Versions = crate::api::Versions::new(0, 1);
+    pub const VERSIONS: Versions = Versions::new(0, 1);
 
     /// The version of the header that goes with a version of a response.
     pub const fn version_for<B: Body>(body: Version) -> Version {

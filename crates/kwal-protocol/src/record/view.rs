@@ -1,0 +1,215 @@
+use std::iter::FusedIterator;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+#[cfg(feature = "time")]
+use super::header::NO_TIMESTAMP;
+use super::{
+    headers::{Header, HeaderView, Headers},
+    reader::Reader,
+};
+use crate::error::DecodeErrorKind;
+
+/// A record, borrowed from the batch it is in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct RecordView<'a> {
+    /// Its place in the partition.
+    pub offset: i64,
+    /// Milliseconds since the epoch, [`NO_TIMESTAMP`](super::NO_TIMESTAMP) if it has none; the batch's if the broker set it.
+    pub timestamp_ms: i64,
+    /// The producer's number for it, −1 if there is none.
+    pub sequence: i32,
+    /// A byte that nobody uses; before magic 2, the attributes of the message.
+    pub attributes: i8,
+    /// The timestamp less the batch's base, as it is on the wire; 0 before magic 2.
+    pub timestamp_delta: i64,
+    /// The offset less the batch's base, as it is on the wire; 0 before magic 2.
+    pub offset_delta: i32,
+    /// Null, empty or anything.
+    pub key: Option<&'a [u8]>,
+    /// Null (which deletes the key in a compacted topic), empty or anything.
+    pub value: Option<&'a [u8]>,
+    pub(super) headers: HeadersIter<'a>,
+}
+
+impl<'a> RecordView<'a> {
+    /// The headers, in their order. They were looked at when the record was, so there are no errors.
+    #[inline]
+    pub const fn headers(&self) -> HeadersIter<'a> {
+        self.headers
+    }
+
+    /// The time as a date; `None` if the record has none, or one that is no date.
+    #[cfg(feature = "time")]
+    pub fn timestamp(&self) -> Option<time::OffsetDateTime> {
+        timestamp(self.timestamp_ms)
+    }
+
+    /// A copy that keeps nothing of the batch in memory: one allocation for all bytes, and one for the list of headers.
+    pub fn to_detached(&self) -> OwnedRecord {
+        let (key_len, value_len) = (self.key.map_or(0, <[u8]>::len), self.value.map_or(0, <[u8]>::len));
+        let mut bytes = BytesMut::with_capacity(key_len + value_len + self.headers.bytes.len());
+        bytes.put_slice(self.key.unwrap_or_default());
+        bytes.put_slice(self.value.unwrap_or_default());
+        bytes.put_slice(self.headers.bytes);
+        let bytes = bytes.freeze();
+        let headers = HeadersIter { left: self.headers.left, bytes: &bytes[key_len + value_len..] };
+        OwnedRecord {
+            offset: self.offset,
+            timestamp_ms: self.timestamp_ms,
+            key: self.key.map(|_| bytes.slice(..key_len)),
+            value: self.value.map(|_| bytes.slice(key_len..key_len + value_len)),
+            headers: headers.slice_of(&bytes),
+        }
+    }
+
+    /// The same with slices of `body`, which is what it was read from.
+    #[inline]
+    pub(super) fn slice_of(&self, body: &Bytes) -> OwnedRecord {
+        OwnedRecord {
+            offset: self.offset,
+            timestamp_ms: self.timestamp_ms,
+            key: self.key.map(|key| slice(body, key)),
+            value: self.value.map(|value| slice(body, value)),
+            headers: self.headers.slice_of(body),
+        }
+    }
+}
+
+/// A record that owns its parts.
+///
+/// Key, value and headers are slices of the buffer that the batch is in, usually a whole response: as long as one of them
+/// is there, so is the buffer. For a few small records to be kept for long there is [`into_detached`](Self::into_detached).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OwnedRecord {
+    /// Its place in the partition.
+    pub offset: i64,
+    /// Milliseconds since the epoch, [`NO_TIMESTAMP`](super::NO_TIMESTAMP) if it has none.
+    pub timestamp_ms: i64,
+    /// Null, empty or anything.
+    pub key: Option<Bytes>,
+    /// Null (which deletes the key in a compacted topic), empty or anything.
+    pub value: Option<Bytes>,
+    /// The headers, in their order.
+    pub headers: Headers,
+}
+
+impl OwnedRecord {
+    /// The time as a date; `None` if the record has none, or one that is no date.
+    #[cfg(feature = "time")]
+    pub fn timestamp(&self) -> Option<time::OffsetDateTime> {
+        timestamp(self.timestamp_ms)
+    }
+
+    /// The same with all bytes copied into a buffer of its own, so that it no longer keeps its whole response in memory.
+    pub fn into_detached(self) -> Self {
+        let parts = || {
+            let headers =
+                self.headers.iter().flat_map(|header| [Some(header.key_bytes()), header.value.as_ref()]);
+            [self.key.as_ref(), self.value.as_ref()].into_iter().chain(headers)
+        };
+        let mut bytes = BytesMut::with_capacity(parts().flatten().map(Bytes::len).sum());
+        parts().flatten().for_each(|part| bytes.put_slice(part));
+        let mut bytes = bytes.freeze();
+        let mut take = |part: &Bytes| bytes.split_to(part.len());
+        Self {
+            offset: self.offset,
+            timestamp_ms: self.timestamp_ms,
+            key: self.key.as_ref().map(&mut take),
+            value: self.value.as_ref().map(&mut take),
+            headers: self
+                .headers
+                .iter()
+                .map(|h| (take(h.key_bytes()), h.value.as_ref().map(&mut take)))
+                .collect(),
+        }
+    }
+}
+
+/// The headers of a record, borrowed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct HeadersIter<'a> {
+    left: u32,
+    /// Holds `left` well-formed headers and nothing else.
+    bytes: &'a [u8],
+}
+
+impl<'a> HeadersIter<'a> {
+    /// Checks `count` headers at the front of `reader` and takes them off.
+    #[inline]
+    pub(super) fn read(reader: &mut Reader<'a>, count: u32) -> Result<Self, DecodeErrorKind> {
+        let bytes = reader.0;
+        for _ in 0..count {
+            reader.header()?;
+        }
+        let bytes = &bytes[..bytes.len() - reader.0.len()];
+        Ok(Self { left: count, bytes })
+    }
+
+    #[inline]
+    fn slice_of(self, body: &Bytes) -> Headers {
+        if self.left == 0 {
+            return Headers::new();
+        }
+        let own = |header: HeaderView<'_>| {
+            Header::new(slice(body, header.key), header.value.map(|value| slice(body, value)))
+        };
+        self.map(own).collect()
+    }
+}
+
+impl<'a> Iterator for HeadersIter<'a> {
+    type Item = HeaderView<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let mut reader = Reader(self.bytes);
+        let header = reader.header().ok();
+        self.bytes = reader.0;
+        header
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // Each takes two bytes at least, so this is no more than the input can pay for.
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl ExactSizeIterator for HeadersIter<'_> {}
+impl FusedIterator for HeadersIter<'_> {}
+
+/// `part` of `body`, shared; a part that is empty may be from anywhere. As [`Bytes::slice_ref`], which asks more.
+#[inline]
+fn slice(body: &Bytes, part: &[u8]) -> Bytes {
+    if part.is_empty() {
+        return Bytes::new();
+    }
+    let start = (part.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize);
+    body.slice(start..start.wrapping_add(part.len()))
+}
+
+#[cfg(feature = "time")]
+fn timestamp(ms: i64) -> Option<time::OffsetDateTime> {
+    if ms == NO_TIMESTAMP {
+        return None;
+    }
+    time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok()
+}
+
+#[cfg(all(test, feature = "time"))]
+mod tests {
+    use super::{NO_TIMESTAMP, timestamp};
+
+    #[test]
+    fn odd_times_are_no_dates() {
+        assert_eq!(timestamp(0), Some(time::OffsetDateTime::UNIX_EPOCH));
+        assert_eq!(timestamp(1_700_000_000_123).unwrap().unix_timestamp_nanos(), 1_700_000_000_123_000_000);
+        assert_eq!(timestamp(-2).unwrap().unix_timestamp_nanos(), -2_000_000);
+        for odd in [NO_TIMESTAMP, i64::MIN, i64::MAX] {
+            assert_eq!(timestamp(odd), None, "{odd}");
+        }
+    }
+}
