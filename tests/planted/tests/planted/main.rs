@@ -22,7 +22,7 @@
 
 extern crate kwal_planted as kwal_client;
 
-mod bench;
+mod fixture;
 mod reading;
 mod resources;
 #[allow(dead_code, reason = "others use it too")]
@@ -39,10 +39,10 @@ use std::collections::BTreeSet;
 use kwal_client::{Bug, plant};
 use kwal_testkit::check::Rule;
 
-use crate::bench::{Bench, Found};
+use crate::fixture::{Fixture, Found};
 
 /// The scene in which a mistake does harm, and what finds it.
-async fn play(bug: Bug) -> (Bench, &'static [Rule]) {
+async fn play(bug: Bug) -> (Fixture, &'static [Rule]) {
     match bug {
         Bug::AcksOfOne => (writing::leader_lost().await, &[Rule::Durable, Rule::FalseAlarm]),
         Bug::LastOffsetForFirst => (writing::several_records().await, &[Rule::Offset]),
@@ -100,8 +100,8 @@ fn found(bug: Bug, planted: Option<Bug>) -> (Found, &'static [Rule]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     plant(planted);
     let found = runtime.unwrap().block_on(async {
-        let (bench, rules) = Box::pin(play(bug)).await;
-        (bench.judge().await, rules)
+        let (fixture, rules) = Box::pin(play(bug)).await;
+        (fixture.judge().await, rules)
     });
     plant(None);
     found
