@@ -88,6 +88,7 @@ mod serve;
 mod storm;
 mod topic_config;
 mod transactions;
+pub mod wire;
 
 pub use cluster::Connections;
 pub use dialect::Dialect;

@@ -95,7 +95,7 @@ impl Node {
 }
 
 impl Connections {
-    pub(super) fn add(&mut self) {
+    pub(crate) fn add(&mut self) {
         self.open += 1;
         self.accepted += 1;
         self.most_open = self.most_open.max(self.open);
