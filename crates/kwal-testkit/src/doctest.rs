@@ -4,7 +4,7 @@ use std::{error::Error, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use crate::EmbeddedCluster;
+use crate::{embedded::EmbeddedCluster, error};
 
 /// Runs an example that has its broker at a port of localhost: a new [`EmbeddedCluster`], which is gone when the example ends.
 ///
@@ -34,11 +34,11 @@ pub fn doctest(port: u16, example: impl Future<Output = Result<(), Box<dyn Error
     }
 }
 
-async fn start(port: u16) -> Result<EmbeddedCluster, crate::Error> {
+async fn start(port: u16) -> Result<EmbeddedCluster, error::Error> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match EmbeddedCluster::builder().port(port).start().await {
-            Err(crate::Error::Listen { .. }) if Instant::now() < deadline => sleep(PAUSE).await,
+            Err(error::Error::Listen { .. }) if Instant::now() < deadline => sleep(PAUSE).await,
             result => return result,
         }
     }

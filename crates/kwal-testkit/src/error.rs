@@ -25,7 +25,7 @@ pub enum Error {
     ListenInMemory(#[source] TransportError),
     /// A topic cannot be made.
     #[error("the topic {topic:?} cannot be made ({code:?}): {message}")]
-    Create {
+    CreateTopic {
         /// Its name.
         topic: String,
         /// What a CreateTopics response would say.
@@ -35,7 +35,7 @@ pub enum Error {
     },
     /// The broker cannot have such a setting.
     #[error("the broker cannot be set so: {message}")]
-    Setting {
+    InvalidSetting {
         /// What is wrong with it.
         message: String,
     },
@@ -61,7 +61,7 @@ pub enum Error {
     },
     /// A broker leads, so its replica cannot be out of sync.
     #[error("broker {broker} leads, so it is in sync")]
-    Leads {
+    IsLeader {
         /// The number of the broker.
         broker: i32,
     },
@@ -73,7 +73,7 @@ pub enum Error {
     Build(#[from] BuildError),
     /// A batch to be placed would not lie behind the end of the log.
     #[error("the batch takes the offsets {first} to {last}, counted from the end of the log")]
-    Misplaced {
+    InvalidOffsets {
         /// The first, counted from the end of the log.
         first: i64,
         /// The last, counted from the end of the log.

@@ -6,7 +6,7 @@ use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 
 /// What happens to a request instead of, or besides, being answered.
 ///
-/// "Closed" means that the connection ends without a reply. Of [new connections](Aim::connections), `Drop` and `LoseReply` are
+/// "Closed" means that the connection ends without a reply. Of [new connections](FaultTarget::connections), `Drop` and `LoseReply` are
 /// taken and closed at once, `BlackHole` is taken and nothing on it ever answered, `DelayRequest` and `DelayReply` make the
 /// first request wait; the others change nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,24 +51,24 @@ pub enum Fault {
 ///
 /// ```
 /// use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-/// use kwal_testkit::{Aim, EmbeddedCluster, Fault};
+/// use kwal_testkit::{FaultTarget, EmbeddedCluster, Fault};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), kwal_testkit::Error> {
 /// let cluster = EmbeddedCluster::builder().brokers(3).topic("wal", 2).start_in_memory()?;
 /// // The third append to wal-1 that comes to broker 2.
-/// cluster.on(Aim::api(ApiKey::PRODUCE).partition("wal", 1).broker(2).after(2), Fault::LoseReply);
+/// cluster.on(FaultTarget::api(ApiKey::PRODUCE).partition("wal", 1).broker(2).after(2), Fault::LoseReply);
 /// // Every tenth fetch or so; what comes is decided by the cluster's seed.
-/// cluster.on_all(Aim::api(ApiKey::FETCH).chance(0.1), Fault::Drop);
+/// cluster.on_all(FaultTarget::api(ApiKey::FETCH).chance(0.1), Fault::Drop);
 /// // The next connection to broker 1.
-/// cluster.on(Aim::connections().broker(1), Fault::Drop);
+/// cluster.on(FaultTarget::connections().broker(1), Fault::Drop);
 /// assert_eq!(cluster.faults_left(), 3);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct Aim {
-    at: At,
+pub struct FaultTarget {
+    scope: Scope,
     broker: Option<i32>,
     partition: Option<(String, i32)>,
     after: usize,
@@ -76,26 +76,26 @@ pub struct Aim {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum At {
+enum Scope {
     Api(ApiKey),
     Requests,
     Connections,
 }
 
-impl Aim {
+impl FaultTarget {
     /// Requests of an API.
     pub fn api(api: ApiKey) -> Self {
-        Self::at(At::Api(api))
+        Self::of(Scope::Api(api))
     }
 
     /// Requests of any API.
     pub fn requests() -> Self {
-        Self::at(At::Requests)
+        Self::of(Scope::Requests)
     }
 
     /// Connections, before any request on them.
     pub fn connections() -> Self {
-        Self::at(At::Connections)
+        Self::of(Scope::Connections)
     }
 
     /// Only those to a broker.
@@ -127,12 +127,12 @@ impl Aim {
         self
     }
 
-    fn at(at: At) -> Self {
-        Self { at, broker: None, partition: None, after: 0, chance: 1.0 }
+    fn of(scope: Scope) -> Self {
+        Self { scope, broker: None, partition: None, after: 0, chance: 1.0 }
     }
 }
 
-impl From<ApiKey> for Aim {
+impl From<ApiKey> for FaultTarget {
     fn from(api: ApiKey) -> Self {
         Self::api(api)
     }
@@ -140,7 +140,7 @@ impl From<ApiKey> for Aim {
 
 /// How often what went wrong hit a client at its worst. What came of it, the client has to find out.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Hits {
+pub struct FaultCounts {
     /// An append was done, and the client was not told, or told something else.
     pub produces: u64,
     /// A fetch was not answered, or wrongly.
@@ -149,7 +149,7 @@ pub struct Hits {
     pub handshakes: u64,
 }
 
-impl Add for Hits {
+impl Add for FaultCounts {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -161,7 +161,7 @@ impl Add for Hits {
     }
 }
 
-impl Sub for Hits {
+impl Sub for FaultCounts {
     type Output = Self;
 
     /// What was added since.
@@ -174,7 +174,7 @@ impl Sub for Hits {
     }
 }
 
-impl std::fmt::Display for Hits {
+impl std::fmt::Display for FaultCounts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { produces, fetches, handshakes } = self;
         write!(
@@ -186,13 +186,13 @@ impl std::fmt::Display for Hits {
 
 /// Which faults are still to come.
 #[derive(Debug, Default)]
-pub(crate) struct Script {
-    lines: Vec<Line>,
+pub(crate) struct FaultSchedule {
+    scheduled: Vec<Scheduled>,
 }
 
 #[derive(Debug)]
-struct Line {
-    aim: Aim,
+struct Scheduled {
+    target: FaultTarget,
     fault: Fault,
     /// `None` for ever.
     times: Option<usize>,
@@ -200,50 +200,51 @@ struct Line {
 
 /// What comes to a broker.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Coming<'a> {
+pub(crate) struct Incoming<'a> {
     /// `None` for a connection.
     pub(crate) api: Option<ApiKey>,
     pub(crate) broker: i32,
-    /// The partitions that it names; not looked at unless an aim [needs](Script::minds_partitions) them.
+    /// The partitions that it names; not looked at unless an target [needs](FaultSchedule::needs_partitions) them.
     pub(crate) partitions: &'a [(String, i32)],
 }
 
-impl Script {
+impl FaultSchedule {
     /// Adds a fault behind those that there are.
-    pub(crate) fn add(&mut self, aim: Aim, times: Option<usize>, fault: Fault) {
+    pub(crate) fn add(&mut self, target: FaultTarget, times: Option<usize>, fault: Fault) {
         if times != Some(0) {
-            self.lines.push(Line { aim, fault, times });
+            self.scheduled.push(Scheduled { target, fault, times });
         }
     }
 
     /// Whether it matters which partitions a request of an API names.
-    pub(crate) fn minds_partitions(&self, api: ApiKey) -> bool {
-        let minds =
-            |line: &Line| line.aim.partition.is_some() && matches!(line.aim.at, At::Api(at) if at == api);
-        self.lines
-            .iter()
-            .any(|line| minds(line) || line.aim.partition.is_some() && line.aim.at == At::Requests)
+    pub(crate) fn needs_partitions(&self, api: ApiKey) -> bool {
+        let needs = |entry: &Scheduled| {
+            entry.target.partition.is_some() && matches!(entry.target.scope, Scope::Api(at) if at == api)
+        };
+        self.scheduled.iter().any(|entry| {
+            needs(entry) || entry.target.partition.is_some() && entry.target.scope == Scope::Requests
+        })
     }
 
     /// What happens to what has just come: the first that is aimed at it.
-    pub(crate) fn take(&mut self, coming: Coming<'_>, random: &mut fastrand::Rng) -> Fault {
-        for at in 0..self.lines.len() {
-            let line = &mut self.lines[at];
-            if !line.aim.meets(coming) {
+    pub(crate) fn next(&mut self, incoming: Incoming<'_>, random: &mut fastrand::Rng) -> Fault {
+        for index in 0..self.scheduled.len() {
+            let entry = &mut self.scheduled[index];
+            if !entry.target.matches(incoming) {
                 continue;
             }
-            if line.aim.after > 0 {
-                line.aim.after -= 1;
+            if entry.target.after > 0 {
+                entry.target.after -= 1;
                 continue;
             }
-            if line.aim.chance < 1.0 && random.f64() >= line.aim.chance {
+            if entry.target.chance < 1.0 && random.f64() >= entry.target.chance {
                 continue;
             }
-            let fault = line.fault;
-            if let Some(times) = &mut line.times {
+            let fault = entry.fault;
+            if let Some(times) = &mut entry.times {
                 *times -= 1;
                 if *times == 0 {
-                    self.lines.remove(at);
+                    self.scheduled.remove(index);
                 }
             }
             return fault;
@@ -252,24 +253,24 @@ impl Script {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.lines.clear();
+        self.scheduled.clear();
     }
 
     /// How much is still to be met by a fault; one that lasts for ever counts once.
     pub(crate) fn left(&self) -> usize {
-        self.lines.iter().map(|line| line.times.unwrap_or(1)).sum()
+        self.scheduled.iter().map(|entry| entry.times.unwrap_or(1)).sum()
     }
 }
 
-impl Aim {
-    fn meets(&self, coming: Coming<'_>) -> bool {
-        let kind = match (self.at, coming.api) {
-            (At::Api(at), Some(api)) => at == api,
-            (At::Requests, Some(_)) | (At::Connections, None) => true,
+impl FaultTarget {
+    fn matches(&self, incoming: Incoming<'_>) -> bool {
+        let kind = match (self.scope, incoming.api) {
+            (Scope::Api(at), Some(api)) => at == api,
+            (Scope::Requests, Some(_)) | (Scope::Connections, None) => true,
             _ => false,
         };
-        kind && self.broker.is_none_or(|broker| broker == coming.broker)
-            && self.partition.as_ref().is_none_or(|partition| coming.partitions.contains(partition))
+        kind && self.broker.is_none_or(|broker| broker == incoming.broker)
+            && self.partition.as_ref().is_none_or(|partition| incoming.partitions.contains(partition))
     }
 }
 
@@ -279,49 +280,57 @@ mod tests {
 
     #[test]
     fn faults_come_in_the_order_they_were_added() {
-        let mut script = Script::default();
-        script.add(ApiKey::FETCH.into(), Some(2), Fault::Pass);
-        script.add(ApiKey::FETCH.into(), Some(0), Fault::LoseReply);
-        script.add(ApiKey::FETCH.into(), Some(1), Fault::Drop);
-        script.add(ApiKey::PRODUCE.into(), None, Fault::BlackHole);
-        assert_eq!(script.left(), 4);
-        let fetches: Vec<_> = (0..4).map(|_| script.met(ApiKey::FETCH, 1, &[])).collect();
+        let mut schedule = FaultSchedule::default();
+        schedule.add(ApiKey::FETCH.into(), Some(2), Fault::Pass);
+        schedule.add(ApiKey::FETCH.into(), Some(0), Fault::LoseReply);
+        schedule.add(ApiKey::FETCH.into(), Some(1), Fault::Drop);
+        schedule.add(ApiKey::PRODUCE.into(), None, Fault::BlackHole);
+        assert_eq!(schedule.left(), 4);
+        let fetches: Vec<_> = (0..4).map(|_| schedule.drawn(ApiKey::FETCH, 1, &[])).collect();
         assert_eq!(fetches, [Fault::Pass, Fault::Pass, Fault::Drop, Fault::Pass]);
-        let produces: Vec<_> = (0..3).map(|_| script.met(ApiKey::PRODUCE, 1, &[])).collect();
+        let produces: Vec<_> = (0..3).map(|_| schedule.drawn(ApiKey::PRODUCE, 1, &[])).collect();
         assert_eq!(produces, [Fault::BlackHole; 3]);
-        assert_eq!(script.left(), 1);
-        script.clear();
-        assert_eq!(script.met(ApiKey::PRODUCE, 1, &[]), Fault::Pass);
+        assert_eq!(schedule.left(), 1);
+        schedule.clear();
+        assert_eq!(schedule.drawn(ApiKey::PRODUCE, 1, &[]), Fault::Pass);
     }
 
     #[test]
     fn an_aim_meets_what_it_is_for() {
-        let mut script = Script::default();
+        let mut schedule = FaultSchedule::default();
         let wal = |partition| [("wal".to_owned(), partition)];
-        script.add(Aim::api(ApiKey::PRODUCE).partition("wal", 1).broker(2).after(1), Some(1), Fault::Drop);
-        assert!(script.minds_partitions(ApiKey::PRODUCE) && !script.minds_partitions(ApiKey::FETCH));
+        schedule.add(
+            FaultTarget::api(ApiKey::PRODUCE).partition("wal", 1).broker(2).after(1),
+            Some(1),
+            Fault::Drop,
+        );
+        assert!(schedule.needs_partitions(ApiKey::PRODUCE) && !schedule.needs_partitions(ApiKey::FETCH));
         for (broker, partition) in [(2, 0), (1, 1), (2, 1)] {
-            assert_eq!(script.met(ApiKey::PRODUCE, broker, &wal(partition)), Fault::Pass);
+            assert_eq!(schedule.drawn(ApiKey::PRODUCE, broker, &wal(partition)), Fault::Pass);
         }
-        assert_eq!(script.met(ApiKey::FETCH, 2, &wal(1)), Fault::Pass);
-        assert_eq!(script.met(ApiKey::PRODUCE, 2, &wal(1)), Fault::Drop, "the second that it is aimed at");
+        assert_eq!(schedule.drawn(ApiKey::FETCH, 2, &wal(1)), Fault::Pass);
+        assert_eq!(
+            schedule.drawn(ApiKey::PRODUCE, 2, &wal(1)),
+            Fault::Drop,
+            "the second that it is aimed at"
+        );
 
-        script.add(Aim::requests(), Some(1), Fault::LoseReply);
-        script.add(Aim::connections(), Some(1), Fault::BlackHole);
-        let connection = Coming { api: None, broker: 1, partitions: &[] };
-        assert_eq!(script.take(connection, &mut fastrand::Rng::new()), Fault::BlackHole);
-        assert_eq!(script.met(ApiKey::METADATA, 3, &[]), Fault::LoseReply);
+        schedule.add(FaultTarget::requests(), Some(1), Fault::LoseReply);
+        schedule.add(FaultTarget::connections(), Some(1), Fault::BlackHole);
+        let connection = Incoming { api: None, broker: 1, partitions: &[] };
+        assert_eq!(schedule.next(connection, &mut fastrand::Rng::new()), Fault::BlackHole);
+        assert_eq!(schedule.drawn(ApiKey::METADATA, 3, &[]), Fault::LoseReply);
 
-        script.add(Aim::requests().chance(0.25), None, Fault::Drop);
+        schedule.add(FaultTarget::requests().chance(0.25), None, Fault::Drop);
         let mut random = fastrand::Rng::with_seed(1);
-        let coming = Coming { api: Some(ApiKey::FETCH), broker: 1, partitions: &[] };
-        let met = (0..1000).filter(|_| script.take(coming, &mut random) == Fault::Drop).count();
+        let incoming = Incoming { api: Some(ApiKey::FETCH), broker: 1, partitions: &[] };
+        let met = (0..1000).filter(|_| schedule.next(incoming, &mut random) == Fault::Drop).count();
         assert!((200..300).contains(&met), "{met}");
     }
 
-    impl Script {
-        fn met(&mut self, api: ApiKey, broker: i32, partitions: &[(String, i32)]) -> Fault {
-            self.take(Coming { api: Some(api), broker, partitions }, &mut fastrand::Rng::new())
+    impl FaultSchedule {
+        fn drawn(&mut self, api: ApiKey, broker: i32, partitions: &[(String, i32)]) -> Fault {
+            self.next(Incoming { api: Some(api), broker, partitions }, &mut fastrand::Rng::new())
         }
     }
 }

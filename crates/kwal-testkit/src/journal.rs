@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fmt, time::Duration};
 
 use kwal_protocol::api::ApiKey;
 
-use crate::{Fault, check::TopicPartition};
+use crate::{check::TopicPartition, fault::Fault};
 
 /// What happened in a cluster, the oldest first.
 ///
@@ -41,13 +41,13 @@ pub struct Entry {
     /// When, by tokio's clock, since the cluster was started.
     pub at: Duration,
     /// What.
-    pub what: What,
+    pub event: JournalEvent,
 }
 
 /// What may happen.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum What {
+pub enum JournalEvent {
     /// A client has come.
     Opened {
         /// The connection: all of a cluster are counted from 1.
@@ -78,11 +78,11 @@ pub enum What {
         correlation_id: i32,
         /// What it meets.
         fault: Fault,
-        /// What it asks for, in short.
-        asks: String,
+        /// What it summary for, in short.
+        summary: String,
     },
     /// A request has been answered, or was found not to be.
-    Answer {
+    Response {
         /// The connection of the request.
         connection: u64,
         /// The broker.
@@ -92,18 +92,18 @@ pub enum What {
         /// The number of the request.
         correlation_id: i32,
         /// What is answered, in short.
-        says: String,
+        summary: String,
     },
     /// The controller has decided who leads a partition, or the leader who is in sync.
-    Leads {
+    LeaderAndIsr {
         /// The partition.
         partition: TopicPartition,
         /// The leader, if there is one.
         leader: Option<i32>,
         /// The leader epoch.
-        epoch: i32,
+        leader_epoch: i32,
         /// The replicas in sync.
-        in_sync: Vec<i32>,
+        isr: Vec<i32>,
     },
     /// A replica has cut off what its new leader does not have.
     Truncated {
@@ -115,7 +115,7 @@ pub enum What {
         from: i64,
     },
     /// An election has lost records that all in sync had.
-    Lost {
+    DataLoss {
         /// The partition.
         partition: TopicPartition,
         /// The first offset that is gone.
@@ -154,12 +154,12 @@ impl Journal {
         self.room > 0
     }
 
-    pub(crate) fn push(&mut self, at: Duration, what: What) {
+    pub(crate) fn push(&mut self, at: Duration, event: JournalEvent) {
         if self.entries.len() >= self.room {
             self.entries.pop_front();
         }
         if self.room > 0 {
-            self.entries.push_back(Entry { at, what });
+            self.entries.push_back(Entry { at, event });
         }
     }
 }
@@ -175,11 +175,11 @@ impl fmt::Display for Journal {
 /// and answers as `2 c7 #12 < …`.
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>6}.{:03} {}", self.at.as_secs(), self.at.subsec_millis(), self.what)
+        write!(f, "{:>6}.{:03} {}", self.at.as_secs(), self.at.subsec_millis(), self.event)
     }
 }
 
-impl fmt::Display for What {
+impl fmt::Display for JournalEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Opened { connection, broker, fault: Fault::Pass } => {
@@ -189,30 +189,32 @@ impl fmt::Display for What {
                 write!(f, "{broker} c{connection} opened ({fault:?})")
             }
             Self::Closed { connection, broker } => write!(f, "{broker} c{connection} closed"),
-            Self::Request { connection, broker, api, version, correlation_id, fault, asks } => {
+            Self::Request { connection, broker, api, version, correlation_id, fault, summary } => {
                 write!(f, "{broker} c{connection} #{correlation_id} > {api} {version}")?;
-                if !asks.is_empty() {
-                    write!(f, " {asks}")?;
+                if !summary.is_empty() {
+                    write!(f, " {summary}")?;
                 }
                 match fault {
                     Fault::Pass => Ok(()),
                     fault => write!(f, " ({fault:?})"),
                 }
             }
-            Self::Answer { connection, broker, api, correlation_id, says } => {
-                write!(f, "{broker} c{connection} #{correlation_id} < {api} {says}")
+            Self::Response { connection, broker, api, correlation_id, summary } => {
+                write!(f, "{broker} c{connection} #{correlation_id} < {api} {summary}")
             }
-            Self::Leads { partition, leader, epoch, in_sync } => {
+            Self::LeaderAndIsr { partition, leader, leader_epoch, isr } => {
                 match leader {
-                    Some(leader) => write!(f, "{partition} is led by {leader} in epoch {epoch}, in sync")?,
-                    None => write!(f, "{partition} has no leader in epoch {epoch}, in sync")?,
+                    Some(leader) => {
+                        write!(f, "{partition} is led by {leader} in epoch {leader_epoch}, in sync")?
+                    }
+                    None => write!(f, "{partition} has no leader in epoch {leader_epoch}, in sync")?,
                 }
-                in_sync.iter().try_for_each(|broker| write!(f, " {broker}"))
+                isr.iter().try_for_each(|broker| write!(f, " {broker}"))
             }
             Self::Truncated { partition, broker, from } => {
                 write!(f, "{partition} at {broker} is cut off from {from} on")
             }
-            Self::Lost { partition, from } => {
+            Self::DataLoss { partition, from } => {
                 write!(f, "{partition} has lost what all had from {from} on")
             }
             Self::Deleted { partition, before } => {

@@ -3,7 +3,7 @@
 //! [`EmbeddedCluster`], of one broker or several, starts in a millisecond, on free ports of 127.0.0.1 for any Kafka client in
 //! any language, or in memory for clients that connect through [`kwal_transport`]; in memory, everything goes on under tokio's
 //! paused clock as well. What a test wants to know it can ask afterwards: what lies in the logs, and how many requests it
-//! took. What is to go wrong is one line each: see [`Fault`] and [`Aim`], or all of it at once, by seed: see [`Storm`]. The
+//! took. What is to go wrong is one line each: see [`Fault`] and [`FaultTarget`], or all of it at once, by seed: see [`Storm`]. The
 //! same seed is the same history, which the [`Journal`] has.
 //!
 //! ```
@@ -88,13 +88,14 @@ mod serve;
 mod storm;
 mod topic_config;
 mod transactions;
+pub mod wire;
 
 pub use cluster::Connections;
 pub use dialect::Dialect;
 pub use doctest::doctest;
 pub use embedded::{EmbeddedCluster, EmbeddedClusterBuilder};
 pub use error::Error;
-pub use fault::{Aim, Fault, Hits};
-pub use journal::{Entry, Journal, What};
+pub use fault::{Fault, FaultCounts, FaultTarget};
+pub use journal::{Entry, Journal, JournalEvent};
 pub use sasl::Sasl;
-pub use storm::{Damage, Hazard, Storm};
+pub use storm::{Hazard, Storm, StormReport};

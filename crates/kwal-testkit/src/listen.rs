@@ -17,13 +17,13 @@ use kwal_transport::{
 use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle, time::sleep};
 
 use crate::{
-    Error,
+    error::Error,
     serve::{Shared, serve},
 };
 
 /// Where brokers are to be.
 #[derive(Clone, Debug)]
-pub(crate) enum Ground {
+pub(crate) enum Bind {
     /// From this port of 127.0.0.1 on, or at free ones if it is 0.
     Tcp(u16),
     /// At `broker-1:9092`, `broker-2:9092` and so on.
@@ -32,7 +32,7 @@ pub(crate) enum Ground {
     MemoryAt(MemoryNetwork, HostPort),
 }
 
-impl Ground {
+impl Bind {
     pub(crate) fn network(&self) -> Option<&MemoryNetwork> {
         match self {
             Self::Tcp(_) => None,
@@ -96,24 +96,24 @@ impl Acceptor {
     }
 }
 
-/// The doors of all brokers.
+/// The listeners of all brokers.
 #[derive(Debug, Default)]
-pub(crate) struct Doors(Mutex<BTreeMap<i32, Door>>);
+pub(crate) struct Listeners(Mutex<BTreeMap<i32, Listener>>);
 
 #[derive(Debug)]
-struct Door {
+struct Listener {
     address: HostPort,
-    open: Option<Open>,
+    accepting: Option<Accepting>,
 }
 
-/// A door that is open: closing it frees the address at once, whenever its task comes to see it.
+/// A listener that is open: closing it frees the address at once, whenever its task comes to see it.
 #[derive(Debug)]
-struct Open {
+struct Accepting {
     acceptor: Arc<Mutex<Option<Acceptor>>>,
     task: JoinHandle<()>,
 }
 
-impl Doors {
+impl Listeners {
     /// Takes connections to a broker.
     pub(crate) fn open(
         &self,
@@ -125,18 +125,18 @@ impl Doors {
     ) {
         let acceptor = Arc::new(Mutex::new(Some(acceptor)));
         let task = runtime.spawn(accept_all(Arc::clone(shared), broker, Arc::clone(&acceptor)));
-        self.lock().insert(broker, Door { address, open: Some(Open { acceptor, task }) });
+        self.lock().insert(broker, Listener { address, accepting: Some(Accepting { acceptor, task }) });
     }
 
     /// Refuses connections to a broker.
     pub(crate) fn close(&self, broker: i32) {
-        if let Some(door) = self.lock().get_mut(&broker) {
-            door.open = None;
+        if let Some(listener) = self.lock().get_mut(&broker) {
+            listener.accepting = None;
         }
     }
 
     pub(crate) fn close_all(&self) {
-        self.lock().values_mut().for_each(|door| door.open = None);
+        self.lock().values_mut().for_each(|listener| listener.accepting = None);
     }
 
     pub(crate) fn remove(&self, broker: i32) {
@@ -144,20 +144,20 @@ impl Doors {
     }
 
     pub(crate) fn is_open(&self, broker: i32) -> bool {
-        self.lock().get(&broker).is_some_and(|door| door.open.is_some())
+        self.lock().get(&broker).is_some_and(|listener| listener.accepting.is_some())
     }
 
     /// Where each broker is, whether it is there or not.
     pub(crate) fn addresses(&self) -> Vec<(i32, HostPort)> {
-        self.lock().iter().map(|(broker, door)| (*broker, door.address.clone())).collect()
+        self.lock().iter().map(|(broker, listener)| (*broker, listener.address.clone())).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Door>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Listener>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Open {
+impl Drop for Accepting {
     fn drop(&mut self) {
         self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.task.abort();

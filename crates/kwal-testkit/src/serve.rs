@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,9 +17,9 @@ use tokio::{
 };
 
 use crate::{
-    Fault,
-    cluster::{Answer, Cluster, Connected, Manner, Now, Waiting},
-    sasl::Gate,
+    cluster::{Action, Cluster, Connected, Now, ReplyMode},
+    fault::Fault,
+    sasl::{Sasl, SaslServer},
 };
 
 /// What all connections share.
@@ -32,10 +32,12 @@ pub(crate) struct Shared {
     changes: Notify,
     /// Wakes connections to see whether they are over.
     closed: Notify,
-    /// Wakes the clockwork when something is planned for earlier than it knows.
-    planned: Notify,
+    /// Wakes the run_timers when something is rescheduled for earlier than it knows.
+    rescheduled: Notify,
     clock: Clock,
     max_frame_len: usize,
+    /// `None` if clients do not authenticate.
+    sasl: Option<Sasl>,
 }
 
 /// Tokio's clock, also told as milliseconds since the epoch.
@@ -58,9 +60,9 @@ impl Clock {
 }
 
 impl Shared {
-    pub(crate) fn new(cluster: Cluster, clock: Clock, max_frame_len: usize) -> Self {
-        let (changes, closed, planned) = (Notify::new(), Notify::new(), Notify::new());
-        Self { cluster: Mutex::new(cluster), changes, closed, planned, clock, max_frame_len }
+    pub(crate) fn new(cluster: Cluster, clock: Clock, max_frame_len: usize, sasl: Option<Sasl>) -> Self {
+        let (changes, closed, rescheduled) = (Notify::new(), Notify::new(), Notify::new());
+        Self { cluster: Mutex::new(cluster), changes, closed, rescheduled, clock, max_frame_len, sasl }
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -74,9 +76,11 @@ impl Shared {
         let before = cluster.next_event();
         let done = act(&mut cluster);
         let (changed, closed) = (cluster.take_changed(), cluster.take_closed());
-        let planned = cluster.next_event() != before;
+        let rescheduled = cluster.next_event() != before;
         drop(cluster);
-        for (notify, needed) in [(&self.closed, closed), (&self.changes, changed), (&self.planned, planned)] {
+        for (notify, needed) in
+            [(&self.closed, closed), (&self.changes, changed), (&self.rescheduled, rescheduled)]
+        {
             if needed {
                 notify.notify_waiters();
             }
@@ -113,9 +117,9 @@ impl Shared {
 }
 
 /// Lets things happen in a cluster when their time has come.
-pub(crate) async fn clockwork(shared: std::sync::Arc<Shared>) {
+pub(crate) async fn run_timers(shared: std::sync::Arc<Shared>) {
     loop {
-        let planned = shared.planned.notified();
+        let rescheduled = shared.rescheduled.notified();
         let next = shared.with(|cluster| cluster.next_event());
         let due = async {
             match next {
@@ -125,7 +129,7 @@ pub(crate) async fn clockwork(shared: std::sync::Arc<Shared>) {
         };
         tokio::select! {
             biased;
-            () = planned => {}
+            () = rescheduled => {}
             () = due => {}
         }
     }
@@ -133,18 +137,18 @@ pub(crate) async fn clockwork(shared: std::sync::Arc<Shared>) {
 
 /// Serves one connection until it ends or is ended.
 pub(crate) async fn serve(shared: &Shared, id: Connected, fault: Fault, stream: Stream) {
-    let _open = Open { shared, id };
+    let _guard = ConnectionGuard { shared, id };
     let (peer, connection) = (stream.peer().to_owned(), id.number);
     let mut serving = Connection {
         shared,
         id,
-        gate: Gate::default(),
+        sasl: SaslServer::default(),
         stream: BufReader::with_capacity(READ_BUFFER, stream),
     };
     tokio::select! {
         biased;
         () = shared.until_closed(id) => tracing::debug!(peer, connection, "closed by the broker"),
-        end = serving.meet(fault) => match end {
+        end = serving.start(fault) => match end {
             Ok(()) => tracing::debug!(peer, connection, "the client has gone"),
             Err(error) => {
                 tracing::debug!(peer, connection, error = &*error as &dyn std::error::Error, "connection closed");
@@ -156,13 +160,13 @@ pub(crate) async fn serve(shared: &Shared, id: Connected, fault: Fault, stream: 
 struct Connection<'a> {
     shared: &'a Shared,
     id: Connected,
-    gate: Gate,
+    sasl: SaslServer,
     stream: BufReader<Stream>,
 }
 
 impl Connection<'_> {
-    /// Begins with what was planned for the connection.
-    async fn meet(&mut self, fault: Fault) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// Begins with what was rescheduled for the connection.
+    async fn start(&mut self, fault: Fault) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         match fault {
             Fault::Drop | Fault::LoseReply => return Ok(()),
             Fault::BlackHole => {
@@ -175,7 +179,7 @@ impl Connection<'_> {
         self.run().await
     }
 
-    /// Request by request: the next one is read only when the answer to the last is out, as in Kafka.
+    /// Request by request: the next one is read only when the action to the last is out, as in Kafka.
     async fn run(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let shared = self.shared;
         while let Some(frame) = self.read_frame().await? {
@@ -183,52 +187,54 @@ impl Connection<'_> {
             // From before the cluster is asked, so that no change is missed.
             let mut changed = pin!(shared.changes.notified());
             let now = shared.now();
-            let mut answer = shared.with(|cluster| match self.gate.stop(cluster, self.id, now, &frame) {
-                Some(answer) => answer,
-                None => cluster.handle(self.id, now, frame),
+            let mut action = shared.with(|cluster| {
+                match self.sasl.intercept(shared.sasl.as_ref(), cluster, self.id, now, &frame) {
+                    Some(action) => action,
+                    None => cluster.handle(self.id, now, frame),
+                }
             });
             let mute = loop {
-                match answer {
-                    Answer::Wait(waiting) => {
-                        until_worth_a_look(&waiting, changed.as_mut()).await;
+                match action {
+                    Action::Wait(waiting) => {
+                        wait_for_progress(waiting.until, waiting.wakes_on_change, changed.as_mut()).await;
                         shared.until_running(self.id.node).await;
                         changed.set(shared.changes.notified());
-                        answer = shared.with(|cluster| cluster.resume(shared.now(), waiting));
+                        action = shared.with(|cluster| cluster.resume(shared.now(), waiting));
                     }
-                    Answer::Reply { frame, delay, manner, mute } => {
+                    Action::Reply { frame, delay, mode, mute } => {
                         pause(delay).await;
                         shared.until_running(self.id.node).await;
-                        self.write(frame, manner).await?;
+                        self.write(frame, mode).await?;
                         break mute;
                     }
-                    Answer::Nothing { mute } => break mute,
-                    Answer::Close(reason) => return Err(reason.into()),
-                    Answer::Ignore => {
+                    Action::Nothing { mute } => break mute,
+                    Action::Close(reason) => return Err(reason.into()),
+                    Action::Ignore => {
                         copy(&mut self.stream, &mut sink()).await?;
                         return Ok(());
                     }
                 }
             };
-            if self.gate.is_over() {
+            if self.sasl.is_over() {
                 return Ok(());
             }
-            shared.with(|cluster| cluster.answered(self.id));
+            shared.with(|cluster| cluster.reply_sent(self.id));
             pause(mute).await;
         }
         Ok(())
     }
 
-    async fn write(&mut self, mut frame: Frame, manner: Manner) -> io::Result<()> {
+    async fn write(&mut self, mut frame: Frame, mode: ReplyMode) -> io::Result<()> {
         let stream = self.stream.get_mut();
-        match manner {
-            Manner::Whole => stream.write_all_buf(&mut frame).await?,
-            Manner::Garbage(bytes) => stream.write_all(&bytes).await?,
-            Manner::Cut(bytes) => {
+        match mode {
+            ReplyMode::Whole => stream.write_all_buf(&mut frame).await?,
+            ReplyMode::Garbage(bytes) => stream.write_all(&bytes).await?,
+            ReplyMode::Truncated(bytes) => {
                 stream.write_all_buf(&mut frame.take(bytes)).await?;
                 stream.flush().await?;
                 return Err(io::Error::other("the reply is cut off"));
             }
-            Manner::Trickle { bytes, pause: between } => {
+            ReplyMode::Trickle { bytes, pause: between } => {
                 while frame.has_remaining() {
                     stream.write_all_buf(&mut (&mut frame).take(bytes)).await?;
                     stream.flush().await?;
@@ -254,7 +260,7 @@ impl Connection<'_> {
             let limit = self.shared.max_frame_len;
             io::Error::new(io::ErrorKind::InvalidData, format!("a frame's length is not within 0 to {limit}"))
         })?;
-        let mut frame = Vec::with_capacity(len.min(TRUSTED));
+        let mut frame = Vec::with_capacity(len.min(MAX_RESERVED));
         while frame.len() < len {
             if frame.len() == frame.capacity() {
                 // No more than what has come already.
@@ -269,10 +275,14 @@ impl Connection<'_> {
     }
 }
 
-/// Waits until time, or a change if that matters, may have brought an answer.
-async fn until_worth_a_look(waiting: &Waiting, changed: std::pin::Pin<&mut Notified<'_>>) {
-    let time = sleep_until(Instant::from_std(waiting.until));
-    match waiting.heeds_changes {
+/// Waits until time, or a change if that matters, may have brought an action.
+async fn wait_for_progress(
+    until: std::time::Instant,
+    wakes_on_change: bool,
+    changed: Pin<&mut Notified<'_>>,
+) {
+    let time = sleep_until(Instant::from_std(until));
+    match wakes_on_change {
         true => tokio::select! {
             biased;
             () = changed => {}
@@ -283,12 +293,12 @@ async fn until_worth_a_look(waiting: &Waiting, changed: std::pin::Pin<&mut Notif
 }
 
 /// Ends a connection in the cluster's books when it ends.
-struct Open<'a> {
+struct ConnectionGuard<'a> {
     shared: &'a Shared,
     id: Connected,
 }
 
-impl Drop for Open<'_> {
+impl Drop for ConnectionGuard<'_> {
     fn drop(&mut self) {
         self.shared.with(|cluster| cluster.close(self.id));
     }
@@ -297,7 +307,7 @@ impl Drop for Open<'_> {
 /// Small requests come in few reads; what is larger goes past this buffer.
 const READ_BUFFER: usize = 8 * 1024;
 /// How many bytes are reserved on the word of a length alone.
-const TRUSTED: usize = 1 << 20;
+const MAX_RESERVED: usize = 1 << 20;
 
 async fn pause(time: Duration) {
     if !time.is_zero() {

@@ -6,7 +6,11 @@ use fastrand::Rng;
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use tokio::time::{Instant, sleep_until};
 
-use crate::{Aim, EmbeddedCluster, Error, Fault, Hits};
+use crate::{
+    embedded::EmbeddedCluster,
+    error::Error,
+    fault::{Fault, FaultCounts, FaultTarget},
+};
 
 /// What goes wrong while a client is at work, and how often.
 ///
@@ -14,7 +18,7 @@ use crate::{Aim, EmbeddedCluster, Error, Fault, Hits};
 /// seed does the same to the same cluster at the same times.
 ///
 /// With a [`Recorder`](crate::check::Recorder) that is told what the client is told, and what
-/// [excuses a loss](EmbeddedCluster::excuse_to), the checker says whether the client has kept its word. kwal's own client is
+/// [excuses a loss](EmbeddedCluster::record_losses), the checker says whether the client has kept its word. kwal's own client is
 /// tested so, in `crates/kwal-client/tests/storm` of the repository.
 ///
 /// ```
@@ -27,10 +31,10 @@ use crate::{Aim, EmbeddedCluster, Error, Fault, Hits};
 /// let builder = EmbeddedCluster::builder().brokers(3).topic("wal", 1).seed(7).journal(10_000);
 /// let cluster = builder.start_in_memory()?;
 /// let storm = Storm::new(7).with(Hazard::UncleanElections).without(Hazard::Pauses);
-/// // Usually beside a client: tokio::join!(storm.rage(&cluster, …), …).
-/// let damage = storm.rage(&cluster, Duration::from_secs(60)).await?;
-/// println!("{damage}");
-/// assert!(damage.count(Hazard::Kills) > 0 && damage.count(Hazard::Pauses) == 0);
+/// // Usually beside a client: tokio::join!(storm.run(&cluster, …), …).
+/// let report = storm.run(&cluster, Duration::from_secs(60)).await?;
+/// println!("{report}");
+/// assert!(report.count(Hazard::Kills) > 0 && report.count(Hazard::Pauses) == 0);
 /// assert_eq!(cluster.in_sync("wal", 0)?.len(), 3);
 /// # Ok(())
 /// # }
@@ -108,8 +112,8 @@ impl Storm {
     ///
     /// # Errors
     /// If a broker's address cannot be had again.
-    pub async fn rage(&self, cluster: &EmbeddedCluster, time: Duration) -> Result<Damage, Error> {
-        let mut rage = Rage {
+    pub async fn run(&self, cluster: &EmbeddedCluster, time: Duration) -> Result<StormReport, Error> {
+        let mut run = Run {
             cluster,
             rng: Rng::with_seed(self.seed),
             repairs: BTreeMap::new(),
@@ -117,44 +121,44 @@ impl Storm {
             busy: BTreeMap::new(),
             counts: BTreeMap::new(),
         };
-        let before = cluster.hits();
+        let before = cluster.fault_counts();
         let end = Instant::now() + time;
-        let mut next = Instant::now() + rage.about(self.every);
+        let mut next = Instant::now() + run.around(self.every);
         loop {
-            let repair = rage.repairs.keys().next().map(|(at, _)| *at);
+            let repair = run.repairs.keys().next().map(|(at, _)| *at);
             let now = repair.map_or(next, |repair| repair.min(next)).min(end);
             sleep_until(now).await;
-            while let Some(due) = rage.repairs.first_entry().filter(|due| due.key().0 <= now) {
+            while let Some(due) = run.repairs.first_entry().filter(|due| due.key().0 <= now) {
                 let repair = due.remove();
-                rage.repair(repair)?;
+                run.repair(repair)?;
             }
             if now >= end {
                 break;
             }
             if now >= next {
-                if let Some(hazard) = rage.one_of(&self.hazards).copied() {
-                    rage.strike(hazard)?;
+                if let Some(hazard) = run.one_of(&self.hazards).copied() {
+                    run.inject(hazard)?;
                 }
-                next = now + rage.about(self.every);
+                next = now + run.around(self.every);
             }
         }
-        for repair in std::mem::take(&mut rage.repairs).into_values() {
-            rage.repair(repair)?;
+        for repair in std::mem::take(&mut run.repairs).into_values() {
+            run.repair(repair)?;
         }
         cluster.clear_faults();
-        Ok(Damage { counts: rage.counts, hits: cluster.hits() - before })
+        Ok(StormReport { counts: run.counts, fault_counts: cluster.fault_counts() - before })
     }
 }
 
 /// What a storm did.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Damage {
+pub struct StormReport {
     counts: BTreeMap<Hazard, u64>,
     /// Whom it hit, and when.
-    pub hits: Hits,
+    pub fault_counts: FaultCounts,
 }
 
-impl Damage {
+impl StormReport {
     /// How often something went wrong.
     pub fn count(&self, hazard: Hazard) -> u64 {
         self.counts.get(&hazard).copied().unwrap_or_default()
@@ -165,19 +169,19 @@ impl Damage {
         for (hazard, count) in &other.counts {
             *self.counts.entry(*hazard).or_default() += count;
         }
-        self.hits = self.hits + other.hits;
+        self.fault_counts = self.fault_counts + other.fault_counts;
     }
 }
 
 /// In one line.
-impl fmt::Display for Damage {
+impl fmt::Display for StormReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.hits)?;
+        write!(f, "{}", self.fault_counts)?;
         self.counts.iter().try_for_each(|(hazard, count)| write!(f, ", {count} {hazard:?}"))
     }
 }
 
-struct Rage<'a> {
+struct Run<'a> {
     cluster: &'a EmbeddedCluster,
     rng: Rng,
     repairs: BTreeMap<(Instant, u64), Repair>,
@@ -195,15 +199,15 @@ enum Repair {
     CatchUp { topic: String, partition: i32, broker: i32 },
 }
 
-impl Rage<'_> {
-    fn strike(&mut self, hazard: Hazard) -> Result<(), Error> {
-        let struck = match hazard {
+impl Run<'_> {
+    fn inject(&mut self, hazard: Hazard) -> Result<(), Error> {
+        let injected = match hazard {
             Hazard::Faults => self.fault(),
             Hazard::Disconnects => {
                 self.broker().is_some_and(|broker| self.cluster.disconnect(broker).is_ok())
             }
-            Hazard::Kills | Hazard::Restarts | Hazard::Pauses => self.fell(hazard)?,
-            Hazard::StaleMetadata => self.blind(),
+            Hazard::Kills | Hazard::Restarts | Hazard::Pauses => self.take_down(hazard)?,
+            Hazard::StaleMetadata => self.hold_metadata(),
             Hazard::Elections | Hazard::UncleanElections => self.elect(hazard),
             Hazard::Shrinking | Hazard::Lag => self.hold_back(hazard),
             Hazard::ProducerExpiry => {
@@ -213,23 +217,23 @@ impl Rage<'_> {
                 self.partition().is_some_and(|(topic, _)| self.cluster.recreate_topic(&topic).is_ok())
             }
         };
-        *self.counts.entry(hazard).or_default() += u64::from(struck);
+        *self.counts.entry(hazard).or_default() += u64::from(injected);
         Ok(())
     }
 
     fn fault(&mut self) -> bool {
-        let (api, codes) = self.one_of(TARGETS).copied().unwrap_or(TARGETS[0]);
+        let (api, codes) = self.one_of(FAULTY_APIS).copied().unwrap_or(FAULTY_APIS[0]);
         let times = 1 + self.below(2);
         let fault = match self.rng.u8(..12) {
             0 => Fault::Drop,
             1 | 2 => Fault::LoseReply,
-            3 => Fault::DelayRequest(self.upto(4_000)),
-            4 => Fault::DelayReply(self.upto(4_000)),
-            5 => Fault::Throttle(self.upto(2_000)),
+            3 => Fault::DelayRequest(self.up_to(4_000)),
+            4 => Fault::DelayReply(self.up_to(4_000)),
+            5 => Fault::Throttle(self.up_to(2_000)),
             6 => Fault::WrongCorrelationId,
             7 => Fault::BlackHole,
             8 => Fault::CutReply(self.below(40)),
-            9 => Fault::Trickle { bytes: 1 + self.below(4), pause: self.upto(20) },
+            9 => Fault::Trickle { bytes: 1 + self.below(4), pause: self.up_to(20) },
             10 => Fault::Garbage,
             _ => match self.one_of(codes).copied() {
                 Some((code, false)) => Fault::Error(code),
@@ -237,22 +241,22 @@ impl Rage<'_> {
                 None => Fault::Drop,
             },
         };
-        let mut aim = Aim::api(api).after(self.below(3));
+        let mut target = FaultTarget::api(api).after(self.below(3));
         if self.rng.bool()
             && let Some(broker) = self.broker()
         {
-            aim = aim.broker(broker);
+            target = target.broker(broker);
         }
         if self.rng.u8(..10) == 0 {
-            aim = Aim::connections();
+            target = FaultTarget::connections();
         }
-        self.cluster.on_times(aim, times, fault);
+        self.cluster.on_times(target, times, fault);
         true
     }
 
     /// Ends or stops a broker for a while, if enough are left.
-    fn fell(&mut self, hazard: Hazard) -> Result<bool, Error> {
-        let Some(broker) = self.broker().filter(|broker| self.may_fall(*broker)) else { return Ok(false) };
+    fn take_down(&mut self, hazard: Hazard) -> Result<bool, Error> {
+        let Some(broker) = self.broker().filter(|broker| self.may_go_down(*broker)) else { return Ok(false) };
         let repair = match hazard {
             Hazard::Kills => {
                 self.cluster.kill(broker)?;
@@ -269,13 +273,13 @@ impl Rage<'_> {
         };
         self.busy.insert(broker, hazard);
         // Often before its session is over, sometimes after.
-        let pause = self.upto(15_000);
+        let pause = self.up_to(15_000);
         self.repair_after(pause, repair);
         Ok(true)
     }
 
     /// Whether every partition has another in sync that is there.
-    fn may_fall(&self, broker: i32) -> bool {
+    fn may_go_down(&self, broker: i32) -> bool {
         if self.busy.contains_key(&broker) {
             return false;
         }
@@ -289,7 +293,7 @@ impl Rage<'_> {
             })
     }
 
-    fn blind(&mut self) -> bool {
+    fn hold_metadata(&mut self) -> bool {
         let Some(broker) = self.broker().filter(|broker| !self.busy.contains_key(broker)) else {
             return false;
         };
@@ -297,7 +301,7 @@ impl Rage<'_> {
             return false;
         }
         self.busy.insert(broker, Hazard::StaleMetadata);
-        let pause = self.upto(5_000);
+        let pause = self.up_to(5_000);
         self.repair_after(pause, Repair::Release(broker));
         true
     }
@@ -331,11 +335,11 @@ impl Rage<'_> {
             Hazard::Shrinking if in_sync > 2 => self.cluster.shrink_isr(&topic, partition, broker),
             Hazard::Shrinking => return false,
             _ => {
-                let lag = self.upto(3_000);
+                let lag = self.up_to(3_000);
                 self.cluster.set_lag(&topic, partition, broker, lag)
             }
         };
-        let pause = self.upto(10_000);
+        let pause = self.up_to(10_000);
         self.repair_after(pause, Repair::CatchUp { topic, partition, broker });
         held.is_ok()
     }
@@ -385,14 +389,14 @@ impl Rage<'_> {
     }
 
     /// Up to so many milliseconds.
-    fn upto(&mut self, millis: u64) -> Duration {
+    fn up_to(&mut self, millis: u64) -> Duration {
         Duration::from_millis(self.rng.u64(..millis))
     }
 
     /// As long on average.
-    fn about(&mut self, mean: Duration) -> Duration {
+    fn around(&mut self, mean: Duration) -> Duration {
         let millis = u64::try_from(mean.as_millis()).unwrap_or(u64::MAX / 2);
-        self.upto(millis.saturating_mul(2).max(1)) + Duration::from_millis(1)
+        self.up_to(millis.saturating_mul(2).max(1)) + Duration::from_millis(1)
     }
 }
 
@@ -418,12 +422,12 @@ const ALL: &[Hazard] = &[
 ];
 
 /// An API that faults are for, and the codes that brokers answer it with at bad times; `true` of those that follow the work.
-type Target = (ApiKey, &'static [(ErrorCode, bool)]);
+type FaultyApi = (ApiKey, &'static [(ErrorCode, bool)]);
 
 /// By their weight.
-const TARGETS: &[Target] = &[PRODUCE, PRODUCE, PRODUCE, PRODUCE, FETCH, FETCH, METADATA, HANDSHAKE];
+const FAULTY_APIS: &[FaultyApi] = &[PRODUCE, PRODUCE, PRODUCE, PRODUCE, FETCH, FETCH, METADATA, HANDSHAKE];
 
-const PRODUCE: Target = (
+const PRODUCE: FaultyApi = (
     ApiKey::PRODUCE,
     &[
         (ErrorCode::NOT_LEADER_OR_FOLLOWER, false),
@@ -435,7 +439,7 @@ const PRODUCE: Target = (
         (ErrorCode::KAFKA_STORAGE_ERROR, true),
     ],
 );
-const FETCH: Target = (
+const FETCH: FaultyApi = (
     ApiKey::FETCH,
     &[
         (ErrorCode::NOT_LEADER_OR_FOLLOWER, false),
@@ -444,5 +448,5 @@ const FETCH: Target = (
         (ErrorCode::KAFKA_STORAGE_ERROR, false),
     ],
 );
-const METADATA: Target = (ApiKey::METADATA, &[(ErrorCode::LEADER_NOT_AVAILABLE, false)]);
-const HANDSHAKE: Target = (ApiKey::API_VERSIONS, &[]);
+const METADATA: FaultyApi = (ApiKey::METADATA, &[(ErrorCode::LEADER_NOT_AVAILABLE, false)]);
+const HANDSHAKE: FaultyApi = (ApiKey::API_VERSIONS, &[]);

@@ -63,42 +63,42 @@ impl Wal {
 
 #[tokio::test(start_paused = true)]
 async fn reply_lost() {
-    let bench = Bench::start(1).await;
-    bench.append("before").await;
-    bench.cluster.on_times(ApiKey::PRODUCE, 2, Fault::LoseReply);
-    bench.append("twice sent again").await;
-    assert_eq!(bench.cluster.requests(ApiKey::PRODUCE), 4);
+    let fixture = Fixture::start(1).await;
+    fixture.append("before").await;
+    fixture.cluster.on_times(ApiKey::PRODUCE, 2, Fault::LoseReply);
+    fixture.append("twice sent again").await;
+    assert_eq!(fixture.cluster.requests(ApiKey::PRODUCE), 4);
 
-    assert_eq!(bench.recover(0).await, ["before", "twice sent again"]);
-    assert_eq!(bench.judge().acked, 2);
+    assert_eq!(fixture.recover(0).await, ["before", "twice sent again"]);
+    assert_eq!(fixture.judge().acked, 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn leader_moved() {
-    let bench = Bench::start(3).await;
+    let fixture = Fixture::start(3).await;
     for (leader, entry) in [(2, "a"), (3, "b"), (1, "c"), (2, "d")] {
-        bench.cluster.move_leader("wal", 0, leader).unwrap();
-        bench.append(entry).await;
+        fixture.cluster.move_leader("wal", 0, leader).unwrap();
+        fixture.append(entry).await;
     }
-    assert_eq!(bench.recover(0).await, ["a", "b", "c", "d"]);
-    assert_eq!(bench.recover(2).await, ["c", "d"]);
-    assert_eq!(bench.judge().acked, 4);
+    assert_eq!(fixture.recover(0).await, ["a", "b", "c", "d"]);
+    assert_eq!(fixture.recover(2).await, ["c", "d"]);
+    assert_eq!(fixture.judge().acked, 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn leader_killed_while_appending() {
-    let bench = Bench::start(3).await;
+    let fixture = Fixture::start(3).await;
     // An append takes 10 ms, so the leader dies with one on its log that it has not answered.
-    bench.cluster.on_all(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_millis(10)));
+    fixture.cluster.on_all(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_millis(10)));
     let appends = async {
         for entry in 0..100 {
-            bench.append(&entry.to_string()).await;
+            fixture.append(&entry.to_string()).await;
         }
     };
     let kill = async {
         sleep(Duration::from_millis(505)).await;
-        let leader = bench.cluster.leader("wal", 0).unwrap().unwrap();
-        bench.cluster.kill(leader).unwrap();
+        let leader = fixture.cluster.leader("wal", 0).unwrap().unwrap();
+        fixture.cluster.kill(leader).unwrap();
     };
     let started = Instant::now();
     tokio::join!(appends, kill);
@@ -106,38 +106,38 @@ async fn leader_killed_while_appending() {
     assert!(started.elapsed() > Duration::from_secs(9), "{:?}", started.elapsed());
 
     let expected: Vec<_> = (0..100).map(|entry| entry.to_string()).collect();
-    assert_eq!(bench.recover(0).await, expected);
-    assert_eq!(bench.judge().acked, 100);
+    assert_eq!(fixture.recover(0).await, expected);
+    assert_eq!(fixture.judge().acked, 100);
 }
 
 /// The only broker is away for longer than an append may take.
 #[tokio::test(start_paused = true)]
 async fn nobody_there() {
-    let bench = Bench::start(1).await;
-    bench.append("before").await;
-    bench.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(1)));
+    let fixture = Fixture::start(1).await;
+    fixture.append("before").await;
+    fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(1)));
     let kill = async {
         sleep(Duration::from_millis(500)).await;
-        bench.cluster.kill(1).unwrap();
+        fixture.cluster.kill(1).unwrap();
     };
-    tokio::join!(bench.append("on the log, but who knows"), kill);
-    bench.append("not even sent").await;
+    tokio::join!(fixture.append("on the log, but who knows"), kill);
+    fixture.append("not even sent").await;
 
-    bench.cluster.restart(1).unwrap();
-    assert_eq!(bench.recover(0).await, ["before", "on the log, but who knows"]);
-    let told = bench.judge();
+    fixture.cluster.restart(1).unwrap();
+    assert_eq!(fixture.recover(0).await, ["before", "on the log, but who knows"]);
+    let told = fixture.judge();
     assert_eq!((told.acked, told.unknown, told.not_appended), (1, 1, 1));
 }
 
 /// A log on a cluster of its own, and a history of what it was asked to do and said.
-struct Bench {
+struct Fixture {
     cluster: EmbeddedCluster,
     wal: Wal,
     recorder: Recorder,
     writer: WriterId,
 }
 
-impl Bench {
+impl Fixture {
     async fn start(brokers: i32) -> Self {
         let cluster = EmbeddedCluster::builder().brokers(brokers).topic("wal", 1).start_in_memory().unwrap();
         let wal = Wal::open(&client(&cluster).await, "wal").await.unwrap();

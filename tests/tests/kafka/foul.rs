@@ -13,7 +13,7 @@ use kwal_client::error::{Error, Outcome};
 use kwal_client::record::Record;
 use kwal_client::{ClientBuilder, Deadlines, PartitionClient};
 use kwal_protocol::api::ApiKey;
-use kwal_testkit::check::{Expect, Log, Reader, Recorder, Told, Writer, WriterId};
+use kwal_testkit::check::{Expect, Log, ReadFailure, Reader, Recorder, Writer, WriterId};
 use kwal_tests::kafka::{ClusterConfig, Kafka, Version};
 use kwal_transport::{BoxFuture, Connect, HostPort, Stream, Tcp, TransportError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -131,7 +131,7 @@ async fn read(partition: PartitionClient, recorder: Recorder, done: Arc<AtomicBo
                 recorder.now().read(reader, records, next);
             }
             Err(error @ Error::OffsetOutOfRange { .. }) => panic!("{error}"),
-            Err(_) => recorder.now().told(reader, Told::Error),
+            Err(_) => recorder.now().read_failed(reader, ReadFailure::Other),
         }
     }
 }

@@ -14,7 +14,7 @@ use kwal_protocol::{
 use kwal_testkit::{Dialect, EmbeddedCluster, Fault};
 
 use crate::support::{
-    Mood, Wire, assert_took, broker, builder, chain, deadlines, open, open_over, polled, record, settle,
+    Wire, WireMode, assert_took, broker, builder, chain, deadlines, open, open_over, polled, record, settle,
     timed,
 };
 
@@ -561,11 +561,11 @@ async fn every_call_ends_at_its_deadline() {
         ($api:ident, |$this:ident| $call:expr) => {
             // Of many attempts, and within the first one.
             let short = Deadlines { operation: deadlines().request / 2, ..deadlines() };
-            for (mood, deadlines) in
-                [(Mood::Deaf, deadlines()), (Mood::Stalled, deadlines()), (Mood::Deaf, short)]
+            for (mode, deadlines) in
+                [(WireMode::Deaf, deadlines()), (WireMode::Stalled, deadlines()), (WireMode::Deaf, short)]
             {
                 let $this = Setup::with(deadlines).await;
-                $this.wire.set(mood);
+                $this.wire.set(mode);
                 let (result, took) = timed(async { $call }).await;
                 let error = result.unwrap_err();
                 assert!(matches!(error, Error::DeadlineExceeded { .. }), "{}: {error:?}", ApiKey::$api);

@@ -11,7 +11,7 @@ use kwal_testkit::Fault;
 use tokio::time::sleep;
 
 use crate::support::{
-    HOUR, Mood, Wire, assert_took, broker, deadlines, log, open_over, record, settle, timed,
+    HOUR, Wire, WireMode, assert_took, broker, deadlines, log, open_over, record, settle, timed,
 };
 
 /// After these the leader may have appended, so they say nothing about the log.
@@ -256,12 +256,12 @@ async fn a_refusal_stays_one_when_no_further_attempt_gets_through() {
     broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
     let (error, ()) = tokio::join!(partition.produce(record("a")), async {
         settle().await;
-        wire.set(Mood::Unreachable);
+        wire.set(WireMode::Unreachable);
         broker.disconnect_all();
     });
     let error = error.unwrap_err();
     assert_eq!((error.outcome(), wire.count(ApiKey::PRODUCE)), (Outcome::NotAppended, 1), "{error:?}");
-    wire.set(Mood::Passing);
+    wire.set(WireMode::Passing);
     partition.produce(record("b")).await.unwrap();
     assert_same(&wire.stamps(), 2);
 }

@@ -57,7 +57,7 @@ fn bearer(good_for: Duration) -> (Sasl, kwal_testkit::Sasl, Arc<AtomicUsize>) {
         let expires_at = (begun.elapsed() + good_for).as_millis();
         async move { Ok::<_, io::Error>(Token::new(format!("until-{expires_at}"))) }
     });
-    let judge = kwal_testkit::Sasl::new().tokens(move |token| {
+    let judge = kwal_testkit::Sasl::new().oauthbearer(move |token| {
         let expires_at = Duration::from_millis(token.strip_prefix("until-")?.parse().ok()?);
         expires_at.checked_sub(begun.elapsed()).filter(|left| !left.is_zero())
     });
@@ -116,7 +116,7 @@ async fn mistake(cluster: &EmbeddedCluster, sasl: Sasl) -> (Error, Duration) {
 async fn mistakes_end_at_once_with_the_brokers_words() {
     let invalid =
         "Authentication failed during authentication due to invalid credentials with SASL mechanism";
-    let tokens = || users().tokens(|_| None);
+    let tokens = || users().oauthbearer(|_| None);
     let wrong_token = || Sasl::oauth_bearer(async || Ok::<_, io::Error>(Token::new("wrong")));
     for (sasl, broker, words) in [
         (
@@ -147,7 +147,7 @@ async fn mistakes_end_at_once_with_the_brokers_words() {
         ),
         (
             Sasl::scram_sha_256("alice", SECRET),
-            users().only(&["PLAIN"]),
+            users().mechanisms(&["PLAIN"]),
             "the broker does not offer SASL SCRAM-SHA-256, it offers PLAIN".to_owned(),
         ),
         (
@@ -206,7 +206,7 @@ async fn what_passes_is_tried_again() {
 async fn secrets_do_not_go_over_unencrypted_connections_unasked() {
     let bearer = Sasl::oauth_bearer(async || Ok::<_, io::Error>(Token::new(SECRET)));
     for (sasl, name) in [(Sasl::plain("alice", SECRET), "PLAIN"), (bearer, "OAUTHBEARER")] {
-        let cluster = cluster(users().tokens(|_| Some(60 * SECOND)));
+        let cluster = cluster(users().oauthbearer(|_| Some(60 * SECOND)));
         let (error, took) = mistake(&cluster, sasl.clone()).await;
         assert!(matches!(&error, Error::Unencrypted { mechanism, .. } if mechanism == name), "{error:?}");
         assert!(!error.is_retriable() && took == Duration::ZERO);
@@ -239,7 +239,7 @@ async fn credentials_that_cannot_be_used_are_the_callers_mistake() {
 }
 
 fn any_token() -> kwal_testkit::Sasl {
-    kwal_testkit::Sasl::new().tokens(|_| Some(3600 * SECOND))
+    kwal_testkit::Sasl::new().oauthbearer(|_| Some(3600 * SECOND))
 }
 
 #[tokio::test(start_paused = true)]
@@ -623,7 +623,8 @@ async fn logs_tell_no_secrets() {
     // With a single one, what other tests have met first would count as not wanted.
     let another = tracing::Dispatch::new(Log(Arc::default()));
     let guard = tracing::subscriber::set_default(Log(Arc::clone(&text)));
-    let cluster = cluster(users().max_session(5 * SECOND).tokens(|token| (token == SECRET).then_some(HOUR)));
+    let cluster =
+        cluster(users().max_session(5 * SECOND).oauthbearer(|token| (token == SECRET).then_some(HOUR)));
     let bearer = Sasl::oauth_bearer(async || Ok::<_, io::Error>(Token::new(SECRET).extension("x", SECRET)));
     builder(&cluster).sasl(Sasl::scram_sha_256("alice", SECRET)).build().await.unwrap();
     for sasl in [plain(), bearer.danger_send_unencrypted()] {

@@ -26,7 +26,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::{Mood, Wire, chain, deadlines, record, settle, timed};
+use crate::support::{Wire, WireMode, chain, deadlines, record, settle, timed};
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
@@ -149,12 +149,12 @@ async fn the_connections_of_a_partition_client_go_with_it_also_in_the_middle_of_
 
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_does_not_answer_delays_only_what_needs_it() {
-    for mood in [Mood::Deaf, Mood::Stalled, Mood::Unreachable] {
+    for mode in [WireMode::Deaf, WireMode::Stalled, WireMode::Unreachable] {
         let three = Three::start(3);
         let client = three.client().await;
         let partitions = open_all(&client, 3).await;
         append_to_all(&partitions).await;
-        three.wire.set_at("two", mood);
+        three.wire.set_at("two", mode);
         // Who asks for metadata now may come to the one that does not answer: once it takes a moment.
         let mut waits = Vec::new();
         for _ in 0..30 {
@@ -163,8 +163,8 @@ async fn a_broker_that_does_not_answer_delays_only_what_needs_it() {
             waits.push(took);
         }
         let moment = deadlines().request / 10;
-        assert!(waits.iter().all(|took| *took <= moment), "{mood:?}: {waits:?}");
-        assert!(waits.iter().filter(|took| !took.is_zero()).count() <= 1, "{mood:?}: {waits:?}");
+        assert!(waits.iter().all(|took| *took <= moment), "{mode:?}: {waits:?}");
+        assert!(waits.iter().filter(|took| !took.is_zero()).count() <= 1, "{mode:?}: {waits:?}");
         // Nor does it hold those up whose leader has moved, and whoever opens a partition.
         let append = tokio::spawn({
             let two = partitions[1].clone();
@@ -179,22 +179,22 @@ async fn a_broker_that_does_not_answer_delays_only_what_needs_it() {
             client.partition_client("wal", 1).await.unwrap();
         })
         .await;
-        assert!(took <= Duration::from_millis(100), "{mood:?}: {took:?}");
+        assert!(took <= Duration::from_millis(100), "{mode:?}: {took:?}");
         // What needs it has its time, and goes on elsewhere.
         let (produced, took) = append.await.unwrap();
         produced.unwrap();
-        assert!(took <= deadlines().request + Duration::from_millis(200), "{mood:?}: {took:?}");
+        assert!(took <= deadlines().request + Duration::from_millis(200), "{mode:?}: {took:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn when_nobody_known_answers_the_bootstrap_addresses_are_asked_again() {
-    for mood in [Mood::Deaf, Mood::Unreachable] {
+    for mode in [WireMode::Deaf, WireMode::Unreachable] {
         let three = Three::start(1);
         // The same cluster with other brokers at other addresses, behind the names of before.
         three.tell_of(&[(11, "old-1"), (12, "old-2")]);
         for name in ["old-1", "old-2"] {
-            three.wire.set_at(name, mood);
+            three.wire.set_at(name, mode);
         }
         let stands_for = |name| {
             let address = HostPort::new(name, 9092);
@@ -206,10 +206,10 @@ async fn when_nobody_known_answers_the_bootstrap_addresses_are_asked_again() {
         three.lead(|_| 22);
         let (topics, took) = timed(client.list_topics()).await;
         assert_eq!(topics.unwrap().len(), 1);
-        assert!(took <= Duration::from_secs(7), "{mood:?}: {took:?}");
+        assert!(took <= Duration::from_secs(7), "{mode:?}: {took:?}");
         assert_eq!(
             three.wire.open_at("old-1").0 + three.wire.open_at("old-2").0,
-            if mood == Mood::Deaf { 2 } else { 0 }
+            if mode == WireMode::Deaf { 2 } else { 0 }
         );
         let partition = client.partition_client("wal", 0).await.unwrap();
         partition.produce(record("a")).await.unwrap();
@@ -271,7 +271,7 @@ async fn a_broker_that_is_gone_is_waited_for_no_longer() {
     let partitions = open_all(&client, 3).await;
     append_to_all(&partitions).await;
     read_all(&partitions).await;
-    three.wire.set_at("two", Mood::Deaf);
+    three.wire.set_at("two", WireMode::Deaf);
     let begun = Instant::now();
     let append = partitions[1].produce(record("b"));
     let fetch = partitions[1].fetch(0).max_wait(Duration::from_secs(30)).min_bytes(1000).into_future();
@@ -293,7 +293,7 @@ async fn a_broker_that_is_gone_is_waited_for_no_longer() {
     settle().await;
     assert_eq!(three.wire.open_at("two").0, 0, "its connections are closed");
     // It comes back, and is as good as new.
-    three.wire.set(Mood::Passing);
+    three.wire.set(WireMode::Passing);
     three.tell_of(&[(1, "one"), (2, "two"), (3, "three")]);
     three.lead(|_| 2);
     three.brokers[2].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
@@ -306,7 +306,7 @@ async fn a_connection_to_a_broker_that_is_gone_is_waited_for_no_longer() {
     let three = Three::start(3);
     let client = three.client().await;
     let partitions = open_all(&client, 3).await;
-    three.wire.set_at("two", Mood::Unreachable);
+    three.wire.set_at("two", WireMode::Unreachable);
     three.brokers[1].disconnect(1).unwrap();
     settle().await;
     let append = tokio::spawn({
@@ -336,7 +336,7 @@ async fn many_calls_to_a_dead_broker_make_few_connections() {
         let led_by_two: Vec<_> = partitions.iter().filter(|one| one.partition() % 3 == 1).cloned().collect();
         match gone {
             true => three.brokers[1].stop(1).unwrap(),
-            false => three.wire.set_at("two", Mood::Unreachable),
+            false => three.wire.set_at("two", WireMode::Unreachable),
         }
         three.brokers[1].disconnect(1).unwrap();
         settle().await;
@@ -373,7 +373,7 @@ async fn what_waits_for_a_connection_that_cannot_be_made_waits_once() {
     let short = Deadlines { operation: deadlines().connect * 3 / 2, ..deadlines() };
     let client = three.builder().limits(limits).deadlines(short).build().await.unwrap();
     let partitions = open_all(&client, 60).await;
-    three.wire.set_at("two", Mood::Unreachable);
+    three.wire.set_at("two", WireMode::Unreachable);
     three.brokers[1].disconnect(1).unwrap();
     settle().await;
     let led_by_two: Vec<_> = partitions.into_iter().filter(|one| one.partition() % 3 == 1).collect();

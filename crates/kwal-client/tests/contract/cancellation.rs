@@ -10,7 +10,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::support::{HOUR, Mood, Wire, broker, log, open, polled, record, settle, timed};
+use crate::support::{HOUR, Wire, WireMode, broker, log, open, polled, record, settle, timed};
 
 /// What an append may meet on its way.
 const WEATHER: [Option<Fault>; 7] = [
@@ -217,12 +217,12 @@ async fn a_long_poll_given_up_gives_its_connection_back_when_it_is_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn building_given_up_leaves_nothing_behind() {
-    for mood in [Mood::Passing, Mood::Deaf, Mood::Stalled, Mood::Unreachable] {
+    for mode in [WireMode::Passing, WireMode::Deaf, WireMode::Stalled, WireMode::Unreachable] {
         for turns in 0..10 {
             for polls in 1..10 {
                 let broker = broker();
                 let wire = Wire::to(&broker);
-                wire.set(mood);
+                wire.set(mode);
                 let mut build = Box::pin(wire.builder().build());
                 let built = polled(&mut build, polls).await;
                 for _ in 0..turns {
@@ -230,9 +230,9 @@ async fn building_given_up_leaves_nothing_behind() {
                 }
                 drop((build, built));
                 // A wire that takes nothing does not see either that nothing comes any more.
-                wire.set(Mood::Passing);
+                wire.set(WireMode::Passing);
                 settle().await;
-                assert_eq!(wire.open().0, 0, "{mood:?} after {polls} polls and {turns} turns");
+                assert_eq!(wire.open().0, 0, "{mode:?} after {polls} polls and {turns} turns");
             }
         }
     }

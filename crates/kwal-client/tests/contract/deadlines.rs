@@ -11,7 +11,8 @@ use kwal_testkit::Fault;
 use tokio::time::sleep;
 
 use crate::support::{
-    HOUR, Mood, Wire, assert_took, broker, builder, chain, deadlines, large, log, open_over, record, timed,
+    HOUR, Wire, WireMode, assert_took, broker, builder, chain, deadlines, large, log, open_over, record,
+    timed,
 };
 
 /// What is there to be called once a client is there.
@@ -93,13 +94,13 @@ const OPENED: [&str; 1] = ["partition_client"];
 
 #[tokio::test(start_paused = true)]
 async fn of_a_broker_that_takes_everything_and_says_nothing() {
-    every_call_ends(async |_, wire| wire.set(Mood::Deaf), &OPENED).await;
+    every_call_ends(async |_, wire| wire.set(WireMode::Deaf), &OPENED).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn of_a_broker_that_says_nothing_on_new_connections_either() {
     let mishap = async |broker: &kwal_testkit::EmbeddedCluster, wire: &Wire| {
-        wire.set(Mood::Deaf);
+        wire.set(WireMode::Deaf);
         broker.disconnect_all();
     };
     every_call_ends(mishap, &OPENED).await;
@@ -107,13 +108,13 @@ async fn of_a_broker_that_says_nothing_on_new_connections_either() {
 
 #[tokio::test(start_paused = true)]
 async fn of_a_broker_that_stops_reading() {
-    every_call_ends(async |_, wire| wire.set(Mood::Stalled), &OPENED).await;
+    every_call_ends(async |_, wire| wire.set(WireMode::Stalled), &OPENED).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn of_a_broker_that_cannot_be_reached_any_more() {
     let mishap = async |broker: &kwal_testkit::EmbeddedCluster, wire: &Wire| {
-        wire.set(Mood::Unreachable);
+        wire.set(WireMode::Unreachable);
         broker.disconnect_all();
     };
     every_call_ends(mishap, &OPENED).await;
@@ -224,20 +225,20 @@ async fn one_bootstrap_broker_that_answers_is_enough() {
 #[tokio::test(start_paused = true)]
 async fn building_ends_at_the_deadline_for_connecting_and_at_that_for_everything() {
     let connect = deadlines().connect;
-    for mood in [Mood::Deaf, Mood::Stalled, Mood::Unreachable] {
+    for mode in [WireMode::Deaf, WireMode::Stalled, WireMode::Unreachable] {
         let broker = broker();
         let wire = Wire::to(&broker);
-        wire.set(mood);
+        wire.set(mode);
         let (result, took) = timed(wire.builder().build()).await;
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::NoBroker { .. }), "{mood:?}: {error:?}");
-        assert_eq!(took, connect, "{mood:?}");
+        assert!(matches!(error, Error::NoBroker { .. }), "{mode:?}: {error:?}");
+        assert_eq!(took, connect, "{mode:?}");
 
         let short = Deadlines { operation: connect / 5, ..deadlines() };
         let (result, took) = timed(wire.builder().deadlines(short).build()).await;
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::DeadlineExceeded { .. }), "{mood:?}: {error:?}");
-        assert_eq!(took, connect / 5, "{mood:?}");
+        assert!(matches!(error, Error::DeadlineExceeded { .. }), "{mode:?}: {error:?}");
+        assert_eq!(took, connect / 5, "{mode:?}");
     }
 }
 
@@ -285,11 +286,11 @@ async fn a_connection_that_takes_no_bytes_is_left_for_another() {
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
     let before = wire.connections();
-    wire.set(Mood::Stalled);
+    wire.set(WireMode::Stalled);
     let append = tokio::spawn(async move { partition.produce(large(300_000)).await });
     sleep(deadlines().request + Duration::from_millis(100)).await;
     assert_eq!(wire.connections(), before);
-    wire.set(Mood::Passing);
+    wire.set(WireMode::Passing);
     assert_eq!(append.await.unwrap().unwrap().attempts, 2);
     assert_eq!((wire.connections(), log(&broker).len()), (before + 1, 1));
 }

@@ -117,11 +117,11 @@ async fn what_holds_no_records_is_passed_over_and_moves_the_position() {
     let broker = broker();
     let partition = open(&broker).await;
     partition.produce(record("value 0")).await.unwrap();
-    broker.place("wal", 0, control()).unwrap();
-    broker.place("wal", 0, emptied(5)).unwrap();
-    broker.place("wal", 0, control()).unwrap();
+    broker.append_raw("wal", 0, control()).unwrap();
+    broker.append_raw("wal", 0, emptied(5)).unwrap();
+    broker.append_raw("wal", 0, control()).unwrap();
     broker
-        .place(
+        .append_raw(
             "wal",
             0,
             with_header(batch(&["value 13"], Compression::None), |header| {
@@ -131,7 +131,7 @@ async fn what_holds_no_records_is_passed_over_and_moves_the_position() {
             }),
         )
         .unwrap();
-    broker.place("wal", 0, emptied(2)).unwrap();
+    broker.append_raw("wal", 0, emptied(2)).unwrap();
     assert_eq!(broker.end_offset("wal", 0).unwrap(), 19);
     for max_bytes in [1, 100, 1 << 20] {
         for from in 0..19 {
@@ -202,7 +202,7 @@ async fn a_batch_that_is_short_inside_is_an_error_with_its_offset() {
     let partition = open(&broker).await;
     partition.produce(record("value 0")).await.unwrap();
     broker
-        .place("wal", 0, with_header(batch(&["value 1"], Compression::None), |header| header.count = 2))
+        .append_raw("wal", 0, with_header(batch(&["value 1"], Compression::None), |header| header.count = 2))
         .unwrap();
     let fetched = partition.fetch(0).await.unwrap();
     let error = fetched.to_records().unwrap_err();
@@ -414,7 +414,7 @@ async fn compressed_batches_are_read_like_others() {
     let mut broken = batch(&["a"], Compression::Lz4);
     broken[BatchHeader::LEN] ^= 0xff;
     seal(&mut broken);
-    broker.place("wal", 0, broken.freeze()).unwrap();
+    broker.append_raw("wal", 0, broken.freeze()).unwrap();
     let error = partition.fetch(10).await.unwrap().to_records().unwrap_err();
     let Error::Corrupt { source, .. } = &error else { panic!("{error:?}") };
     assert_eq!(source.base_offset, Some(10));

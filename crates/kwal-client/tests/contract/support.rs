@@ -133,7 +133,7 @@ pub(crate) struct Seen {
 
 /// How a wire treats its connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Mood {
+pub(crate) enum WireMode {
     /// Passes everything on.
     Passing,
     /// Takes no bytes of the client any more, on any connection.
@@ -151,16 +151,16 @@ pub(crate) struct Wire(Arc<Inner>);
 struct Inner {
     to: Arc<dyn Connect>,
     bootstrap: Vec<String>,
-    moods: watch::Sender<Moods>,
+    modes: watch::Sender<WireModes>,
     state: Mutex<State>,
 }
 
 /// That of some hosts, and that of the others.
 #[derive(Clone, Debug)]
-struct Moods(BTreeMap<String, Mood>, Mood);
+struct WireModes(BTreeMap<String, WireMode>, WireMode);
 
-impl Moods {
-    fn of(&self, to: &HostPort) -> Mood {
+impl WireModes {
+    fn of(&self, to: &HostPort) -> WireMode {
         *self.0.get(&to.host).unwrap_or(&self.1)
     }
 }
@@ -183,8 +183,8 @@ impl Wire {
     }
 
     pub(crate) fn through(to: Arc<dyn Connect>, bootstrap: Vec<String>) -> Self {
-        let moods = watch::Sender::new(Moods(BTreeMap::new(), Mood::Passing));
-        Self(Arc::new(Inner { to, bootstrap, moods, state: Mutex::default() }))
+        let modes = watch::Sender::new(WireModes(BTreeMap::new(), WireMode::Passing));
+        Self(Arc::new(Inner { to, bootstrap, modes, state: Mutex::default() }))
     }
 
     pub(crate) fn builder(&self) -> ClientBuilder {
@@ -195,13 +195,13 @@ impl Wire {
         self.builder().build().await.unwrap()
     }
 
-    pub(crate) fn set(&self, mood: Mood) {
-        self.0.moods.send_replace(Moods(BTreeMap::new(), mood));
+    pub(crate) fn set(&self, mode: WireMode) {
+        self.0.modes.send_replace(WireModes(BTreeMap::new(), mode));
     }
 
     /// Of the connections to one host.
-    pub(crate) fn set_at(&self, host: &str, mood: Mood) {
-        self.0.moods.send_modify(|moods| _ = moods.0.insert(host.to_owned(), mood));
+    pub(crate) fn set_at(&self, host: &str, mode: WireMode) {
+        self.0.modes.send_modify(|modes| _ = modes.0.insert(host.to_owned(), mode));
     }
 
     /// Changes all responses of an API.
@@ -269,7 +269,7 @@ impl Wire {
 
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire").field("moods", &*self.0.moods.borrow()).finish_non_exhaustive()
+        f.debug_struct("Wire").field("modes", &*self.0.modes.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -277,7 +277,7 @@ impl Connect for Wire {
     fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
         Box::pin(async {
             *self.0.state.lock().unwrap().attempts.entry(to.host.clone()).or_default() += 1;
-            if self.0.moods.borrow().of(to) == Mood::Unreachable {
+            if self.0.modes.borrow().of(to) == WireMode::Unreachable {
                 return std::future::pending().await;
             }
             let broker = self.0.to.connect(to).await?;
@@ -312,23 +312,23 @@ async fn carry(
     let (mut from_broker, mut to_broker) = split(broker);
     let asked = Mutex::new(VecDeque::new());
     let up = async {
-        let mut moods = inner.moods.subscribe();
+        let mut modes = inner.modes.subscribe();
         loop {
-            let now = moods.borrow_and_update().of(to);
+            let now = modes.borrow_and_update().of(to);
             match now {
-                Mood::Passing => {}
-                Mood::Stalled => {
-                    let _ = moods.changed().await;
+                WireMode::Passing => {}
+                WireMode::Stalled => {
+                    let _ = modes.changed().await;
                     continue;
                 }
-                Mood::Deaf | Mood::Unreachable => {
+                WireMode::Deaf | WireMode::Unreachable => {
                     copy(&mut from_client, &mut sink()).await?;
                     return Ok(());
                 }
             }
             let frame = tokio::select! {
                 biased;
-                _ = moods.changed() => continue,
+                _ = modes.changed() => continue,
                 frame = read_frame(&mut from_client) => frame?,
             };
             asked.lock().unwrap().push_back(note(inner, connection, &frame));

@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use kwal_testkit::{Damage, Hazard};
+use kwal_testkit::{Hazard, StormReport};
 
 use crate::run::{MEETINGS, Plan, Report, storm};
 
@@ -39,20 +39,24 @@ fn whatever_goes_wrong_the_contract_holds() {
     let one = env::var("KWAL_SIM_SEED").ok().map(|seed| seed.parse().unwrap());
     if let Some(seed) = one {
         let report = storm(seed);
-        tell(&format!("seed {seed}: {}\n{:?}", report.damage, report.met));
+        tell(&format!("seed {seed}: {}\n{:?}", report.storm, report.met));
         return assert!(report.holds(), "{}", story(seed));
     }
     let seeds = env::var("KWAL_SIM_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
     let sum = all(0..seeds).unwrap_or_else(|seed| panic!("{}", story(seed)));
-    tell(&format!("{seeds} storms: {}", sum.damage));
+    tell(&format!("{seeds} storms: {}", sum.storm));
     tell(&format!("{:?}", sum.met));
     for what in MEETINGS {
         assert!(sum.met.contains_key(what), "in none of the storms: {what}");
     }
-    let hits = sum.damage.hits;
-    assert!(hits.produces > 0 && hits.fetches > 0 && hits.handshakes > 0, "{}", sum.damage);
+    let fault_counts = sum.storm.fault_counts;
+    assert!(
+        fault_counts.produces > 0 && fault_counts.fetches > 0 && fault_counts.handshakes > 0,
+        "{}",
+        sum.storm
+    );
     for hazard in HAZARDS {
-        assert!(sum.damage.count(*hazard) > 0, "in none of the storms: {hazard:?}");
+        assert!(sum.storm.count(*hazard) > 0, "in none of the storms: {hazard:?}");
     }
 }
 
@@ -98,7 +102,7 @@ fn the_same_seed_is_the_same_history_on_every_machine() {
 #[derive(Debug, Default)]
 struct Sum {
     met: BTreeMap<&'static str, u64>,
-    damage: Damage,
+    storm: StormReport,
 }
 
 impl Sum {
@@ -106,7 +110,7 @@ impl Sum {
         for (what, count) in &report.met {
             *self.met.entry(what).or_default() += count;
         }
-        self.damage.add(&report.damage);
+        self.storm.add(&report.storm);
     }
 }
 

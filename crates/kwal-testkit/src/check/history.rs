@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, time::Duration};
 
-use super::{Expect, Value, Verdict, judge, value::Escaped};
+use super::value::{Escaped, Value};
 
 /// What clients called and were told, and what lay on the logs in the end: what a test records, to have it
 /// [checked](Self::check).
@@ -32,12 +32,12 @@ use super::{Expect, Value, Verdict, judge, value::Escaped};
 /// | line | [`Event`] |
 /// | --- | --- |
 /// | `writer w0 wal-0 deadline=60 exclusive=me continue` | [`Writer`](Event::Writer), with its topic and partition; the last three if it has them |
-/// | `submit a0 w0 x y`, `queue …`, `start …` | [`Submit`](Event::Submit) of records with these identities, for each [`Place`] |
-/// | `acked a0 5`, `not-appended a0`, `unknown a0`, `dropped a0`, `withdrawn a0` | [`End`](Event::End), with the base offset for the first |
+/// | `submit a0 w0 x y`, `queue …`, `start …` | [`Submit`](Event::Submit) of records with these identities, for each [`SubmitOrder`] |
+/// | `acked a0 5`, `not-appended a0`, `unknown a0`, `dropped a0`, `withdrawn a0` | [`AppendOutcome`](Event::Completed), with the base offset for the first |
 /// | `fenced w0`, `lost w0`, `barrier w0 5` | [`Fenced`](Event::Fenced), [`Lost`](Event::Lost), [`Barrier`](Event::Barrier) at an offset |
 /// | `reader r0 wal-0 5 bare` | [`Reader`](Event::Reader) from an offset; the last word if it has no leader epoch |
 /// | `read r0 8 @5 x y @7 z` | [`Read`](Event::Read): the next offset, then the records, from each `@` on at consecutive offsets |
-/// | `told r0 out-of-range`, `told r0 truncated 5`, `told r0 recreated`, `told r0 error` | [`Told`](Event::Told) |
+/// | `read-failed r0 out-of-range`, `read-failed r0 truncated 5`, `read-failed r0 recreated`, `read-failed r0 other` | [`ReadFailure`](Event::ReadFailed) |
 /// | `seek r0 5` | [`Seek`](Event::Seek) |
 /// | `call c0 10 fetch`, `returned c0` | [`Call`](Event::Call) with its deadline in seconds, [`Returned`](Event::Returned) |
 /// | `truncated wal-0 5`, `deleted wal-0 5`, `recreated wal-0` | [`Truncated`](Event::Truncated), [`Deleted`](Event::Deleted), [`Recreated`](Event::Recreated) |
@@ -57,11 +57,6 @@ impl History {
     /// Nothing has happened.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Judges it.
-    pub fn check(&self, expect: &Expect) -> Verdict {
-        judge::judge(self, expect)
     }
 
     /// Sets the time of what is recorded next.
@@ -98,69 +93,69 @@ impl History {
         id
     }
 
-    /// Records are submitted as one batch: their place is [fixed](Place::Fixed). If the client may have it wait for room
+    /// Records are submitted as one batch: their place is [fixed](SubmitOrder::Fixed). If the client may have it wait for room
     /// first, it is [`queue`](Self::queue); if several tasks on several threads call it, [`start`](Self::start).
     pub fn submit(
         &mut self,
         writer: WriterId,
         records: impl IntoIterator<Item = impl Into<Value>>,
     ) -> AppendId {
-        self.append(writer, Place::Fixed, records)
+        self.append(writer, SubmitOrder::Fixed, records)
     }
 
-    /// Records are to be appended as one batch, when it is their [turn](Place::InTurn).
+    /// Records are to be appended as one batch, when it is their [turn](SubmitOrder::Queued).
     pub fn queue(
         &mut self,
         writer: WriterId,
         records: impl IntoIterator<Item = impl Into<Value>>,
     ) -> AppendId {
-        self.append(writer, Place::InTurn, records)
+        self.append(writer, SubmitOrder::Queued, records)
     }
 
-    /// An append begins whose place is [open](Place::Open) until it ends.
+    /// An append begins whose place is [open](SubmitOrder::Unordered) until it ends.
     pub fn start(
         &mut self,
         writer: WriterId,
         records: impl IntoIterator<Item = impl Into<Value>>,
     ) -> AppendId {
-        self.append(writer, Place::Open, records)
+        self.append(writer, SubmitOrder::Unordered, records)
     }
 
     fn append(
         &mut self,
         writer: WriterId,
-        place: Place,
+        order: SubmitOrder,
         records: impl IntoIterator<Item = impl Into<Value>>,
     ) -> AppendId {
         let append = AppendId(self.next[1]);
         let records = records.into_iter().map(Into::into).collect();
-        self.push(Event::Submit { append, writer, place, records });
+        self.push(Event::Submit { append, writer, order, records });
         append
     }
 
     /// The append is on the log, its first record at this offset.
     pub fn acked(&mut self, append: AppendId, base_offset: i64) {
-        self.push(Event::End { append, end: End::Acked { base_offset } });
+        self.push(Event::Completed { append, outcome: AppendOutcome::Acked { base_offset } });
     }
 
     /// The append failed, and is not on the log.
     pub fn not_appended(&mut self, append: AppendId) {
-        self.push(Event::End { append, end: End::NotAppended });
+        self.push(Event::Completed { append, outcome: AppendOutcome::NotAppended });
     }
 
     /// The append failed, and may be on the log.
     pub fn unknown(&mut self, append: AppendId) {
-        self.push(Event::End { append, end: End::Unknown });
+        self.push(Event::Completed { append, outcome: AppendOutcome::Unknown });
     }
 
     /// The caller gave the append up; it may be on the log.
     pub fn dropped(&mut self, append: AppendId) {
-        self.push(Event::End { append, end: End::Dropped });
+        self.push(Event::Completed { append, outcome: AppendOutcome::Dropped });
     }
 
     /// The caller gave the append up before its place was fixed, so it is not on the log.
     pub fn withdrawn(&mut self, append: AppendId) {
-        self.push(Event::End { append, end: End::Withdrawn });
+        self.push(Event::Completed { append, outcome: AppendOutcome::Withdrawn });
     }
 
     /// The writer was told that another one has taken its place.
@@ -197,8 +192,8 @@ impl History {
     }
 
     /// The reader was told something instead of getting records.
-    pub fn told(&mut self, reader: ReaderId, told: Told) {
-        self.push(Event::Told { reader, told });
+    pub fn read_failed(&mut self, reader: ReaderId, failure: ReadFailure) {
+        self.push(Event::ReadFailed { reader, failure });
     }
 
     /// The caller has the reader go on at another offset.
@@ -257,16 +252,16 @@ pub enum Event {
         /// Whom they were given.
         writer: WriterId,
         /// What is known of its place among those of the writer.
-        place: Place,
+        order: SubmitOrder,
         /// The records.
         records: Vec<Value>,
     },
     /// An append ended, as far as its caller is concerned.
-    End {
+    Completed {
         /// Which.
         append: AppendId,
         /// How.
-        end: End,
+        outcome: AppendOutcome,
     },
     /// A writer was told that another one has taken its place: it appends no more.
     Fenced {
@@ -302,11 +297,11 @@ pub enum Event {
         next_offset: i64,
     },
     /// A reader was told something.
-    Told {
+    ReadFailed {
         /// Which.
         reader: ReaderId,
-        /// What.
-        told: Told,
+        /// How.
+        failure: ReadFailure,
     },
     /// A reader is to go on elsewhere.
     Seek {
@@ -450,18 +445,18 @@ impl From<(&str, i32)> for Writer {
 
 /// What a history knows of the place of an append among those of its writer when it records it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Place {
+pub enum SubmitOrder {
     /// It is fixed: behind all that were recorded before. If one of those fails from now on, so does this one.
     Fixed,
     /// It will be behind all that were recorded before, but may wait for room still, and not be there when one of them fails.
-    InTurn,
+    Queued,
     /// It is fixed at some time until the append ends; several threads may be at it.
-    Open,
+    Unordered,
 }
 
 /// How an append ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum End {
+pub enum AppendOutcome {
     /// It is on the log, once.
     Acked {
         /// Where its first record lies.
@@ -487,18 +482,18 @@ pub struct Reader {
     pub offset: i64,
     /// It asks by offset alone, for what is there now. Else it knows the leader epoch of where it stands, and is told if what
     /// it has seen is lost.
-    pub bare: bool,
+    pub without_epoch: bool,
 }
 
 impl Reader {
     /// One that begins at an offset, and knows the leader epoch of where it stands.
     pub fn new(partition: impl Into<TopicPartition>, offset: i64) -> Self {
-        Self { partition: partition.into(), offset, bare: false }
+        Self { partition: partition.into(), offset, without_epoch: false }
     }
 
-    /// Sets [`bare`](Self::bare).
-    pub fn bare(mut self) -> Self {
-        self.bare = true;
+    /// Sets [`without_epoch`](Self::without_epoch).
+    pub fn without_epoch(mut self) -> Self {
+        self.without_epoch = true;
         self
     }
 }
@@ -512,7 +507,7 @@ impl From<(&str, i32, i64)> for Reader {
 /// What a reader is told instead of records.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Told {
+pub enum ReadFailure {
     /// The log begins behind, or ends before where it stands.
     OutOfRange,
     /// What it has seen from an offset on is not what the log has now. It goes on from there.
@@ -523,7 +518,7 @@ pub enum Told {
     /// The topic is another one than before.
     Recreated,
     /// Something else failed; it stands where it stood.
-    Error,
+    Other,
 }
 
 /// What lies on the log of a partition.

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use super::{
-    End, Log, Place, Rule, Value,
-    judge::{Append, Barrier, Facts, Partition},
-    verdict::Bench,
+    facts::{Append, Barrier, Facts, Partition},
+    history::{AppendOutcome, Log, SubmitOrder},
+    value::Value,
+    verdict::{Rule, VerdictBuilder},
 };
 
 /// What the logs say of the appends.
@@ -17,16 +18,16 @@ pub(super) struct Judged {
     pub(super) missing: Vec<Option<Vec<i64>>>,
 }
 
-pub(super) fn judge<'a>(facts: &Facts<'a>, bench: &mut Bench<'a>) -> Judged {
+pub(super) fn judge<'a>(facts: &Facts<'a>, verdict: &mut VerdictBuilder<'a>) -> Judged {
     let missing = facts.partitions.iter().map(|_| None).collect();
     let mut judged = Judged { places: vec![None; facts.records], missing };
     for (index, partition) in facts.partitions.iter().enumerate() {
         let Some((event, log)) = partition.log else { continue };
-        if !is_sound(event, log, bench) {
+        if !is_sound(event, log, verdict) {
             continue;
         }
         let mut judge =
-            Judge { facts, partition, event, log, judged: &mut judged, bench, missing: Vec::new() };
+            Judge { facts, partition, event, log, judged: &mut judged, verdict, missing: Vec::new() };
         judge.barriers();
         judge.records(index);
         judge.appends();
@@ -49,7 +50,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, bench: &mut Bench<'a>) -> Judged {
             if append.event > ended && (append.acked_at().is_some() || judged.is_on_log(append)) {
                 let log =
                     facts.partitions[append.partition].log.map(|(event, _)| (event, judged.base(append)));
-                bench.violated(Rule::Ended, append.events().chain([(ended, None)]).chain(log), || {
+                verdict.violated(Rule::Ended, append.events().chain([(ended, None)]).chain(log), || {
                     format!("{} was appended by {}, which had ended before", append.id, writer.id)
                 });
             }
@@ -75,7 +76,7 @@ impl Judged {
 }
 
 /// Offsets rise and lie within the log, and none holds a record that is said not to.
-fn is_sound<'a>(event: usize, log: &'a Log, bench: &mut Bench<'a>) -> bool {
+fn is_sound<'a>(event: usize, log: &'a Log, verdict: &mut VerdictBuilder<'a>) -> bool {
     let rising = log.records.is_sorted_by(|(a, _), (b, _)| a < b);
     let ends = [log.records.first(), log.records.last()];
     let within = ends.into_iter().flatten().all(|(offset, _)| log.offsets.contains(offset));
@@ -88,7 +89,7 @@ fn is_sound<'a>(event: usize, log: &'a Log, bench: &mut Bench<'a>) -> bool {
         (.., false) => "the offsets without a record hold one, or are out of order",
         _ => return true,
     };
-    bench.violated(Rule::History, [(event, None)], || format!("the log of {}: {problem}", log.partition));
+    verdict.violated(Rule::History, [(event, None)], || format!("the log of {}: {problem}", log.partition));
     false
 }
 
@@ -150,7 +151,7 @@ struct Judge<'a, 'b, 'c> {
     event: usize,
     log: &'a Log,
     judged: &'b mut Judged,
-    bench: &'b mut Bench<'c>,
+    verdict: &'b mut VerdictBuilder<'c>,
     /// The offsets of what is acknowledged and not there.
     missing: Vec<i64>,
 }
@@ -169,7 +170,7 @@ impl<'a> Judge<'a, '_, '_> {
     ) {
         let append = &self.facts.appends[append];
         let events = append.events().chain([(self.event, offset)]);
-        self.bench.violated(rule, events, || message(append));
+        self.verdict.violated(rule, events, || message(append));
     }
 
     /// Whether what was put at an offset after the event `since` need not be there.
@@ -241,7 +242,7 @@ impl<'a> Judge<'a, '_, '_> {
         self.missing.extend(there.is_none().then_some(offset));
         if event < self.event && !self.is_excused(event, offset) {
             let writer = self.facts.writers[barrier.writer].id;
-            self.bench.violated(Rule::Durable, [(event, None), (self.event, Some(offset))], || {
+            self.verdict.violated(Rule::Durable, [(event, None), (self.event, Some(offset))], || {
                 format!("the barrier of {writer} does not lie at {offset}")
             });
         }
@@ -258,7 +259,7 @@ impl<'a> Judge<'a, '_, '_> {
         for (offset, value) in &self.log.records {
             let Some((index, record)) = self.facts.owner(value) else {
                 if barriers.binary_search(offset).is_err() {
-                    self.bench.violated(Rule::Asked, [(self.event, Some(*offset))], || {
+                    self.verdict.violated(Rule::Asked, [(self.event, Some(*offset))], || {
                         format!("{value} lies at {offset}, and nobody has submitted it")
                     });
                 }
@@ -279,8 +280,8 @@ impl<'a> Judge<'a, '_, '_> {
                 *place = Some(*offset);
             }
             let broken = match append.outcome() {
-                Some(End::NotAppended) => Rule::NotAppended,
-                Some(End::Withdrawn) => Rule::Withdrawn,
+                Some(AppendOutcome::NotAppended) => Rule::NotAppended,
+                Some(AppendOutcome::Withdrawn) => Rule::Withdrawn,
                 _ if twice => Rule::Once,
                 _ => continue,
             };
@@ -424,7 +425,7 @@ impl<'a> Judge<'a, '_, '_> {
             first = missing.saturating_add(1);
         }
         if first < offsets.end {
-            self.bench.violated(Rule::Asked, [(self.event, Some(first))], || {
+            self.verdict.violated(Rule::Asked, [(self.event, Some(first))], || {
                 format!("of the offsets {offsets:?} some hold no record, {first} first, and nothing says why")
             });
         }
@@ -447,7 +448,7 @@ impl<'a> Judge<'a, '_, '_> {
                         base <= offset && offset < base.saturating_add(append.records.len() as i64)
                     })
                 });
-            self.bench.violated(Rule::Offset, told.flat_map(Append::events), || {
+            self.verdict.violated(Rule::Offset, told.flat_map(Append::events), || {
                 format!("more than one append was acknowledged at {offset}")
             });
         }
@@ -476,7 +477,7 @@ impl<'a> Judge<'a, '_, '_> {
                 let earlier = &self.facts.appends[earlier];
                 let behind = self.judged.base(earlier).or_else(|| earlier.acked_at()).unwrap_or_default();
                 let events = append.events().chain(earlier.events()).chain([(self.event, Some(offset))]);
-                self.bench.violated(Rule::Order, events, || {
+                self.verdict.violated(Rule::Order, events, || {
                     let (id, earlier) = (append.id, earlier.id);
                     format!("{id} was submitted after {earlier}, and lies at {offset}, before it at {behind}")
                 });
@@ -498,8 +499,8 @@ impl<'a> Judge<'a, '_, '_> {
         for index in appends {
             let append = &self.facts.appends[*index];
             let on_log = self.judged.is_on_log(append);
-            if append.place == Place::Fixed {
-                let handed_out = append.at.saturating_add(self.bench.expect.grace);
+            if append.order == SubmitOrder::Fixed {
+                let handed_out = append.at.saturating_add(self.verdict.expect.grace);
                 let behind = |failed: Option<(Duration, usize)>| failed.filter(|(at, _)| *at > handed_out);
                 let acked = append.acked_at().is_some();
                 let first = behind(failed).filter(|_| acked);
@@ -508,15 +509,17 @@ impl<'a> Judge<'a, '_, '_> {
                     self.hole(first, *index);
                 }
             }
-            let Some((_, at, end)) = append.end else { continue };
-            if append.place == Place::Open {
+            let Some((_, at, outcome)) = append.end else { continue };
+            if append.order == SubmitOrder::Unordered {
                 continue;
             }
             let latest = |known: &mut Option<(Duration, usize)>| *known = (*known).max(Some((at, *index)));
-            if matches!(end, End::NotAppended | End::Unknown) {
+            if matches!(outcome, AppendOutcome::NotAppended | AppendOutcome::Unknown) {
                 latest(&mut failed);
             }
-            if matches!(end, End::NotAppended | End::Unknown | End::Dropped) && !on_log {
+            if matches!(outcome, AppendOutcome::NotAppended | AppendOutcome::Unknown | AppendOutcome::Dropped)
+                && !on_log
+            {
                 latest(&mut absent);
             }
         }
@@ -535,7 +538,7 @@ impl<'a> Judge<'a, '_, '_> {
         for append in appends().filter(|append| append.event > fixed) {
             let Some(base) = self.judged.base(append) else { continue };
             let events = lost.events().chain(append.events()).chain([(loss, None), (self.event, Some(base))]);
-            self.bench.violated(Rule::LossEnds, events, || {
+            self.verdict.violated(Rule::LossEnds, events, || {
                 format!(
                     "{} lies at {base}, and {} before it was acknowledged and is lost",
                     append.id, lost.id
@@ -547,7 +550,7 @@ impl<'a> Judge<'a, '_, '_> {
     fn hole(&mut self, failed: usize, behind: usize) {
         let (failed, behind) = (&self.facts.appends[failed], &self.facts.appends[behind]);
         let log = (self.event, self.judged.base(behind).or_else(|| behind.acked_at()));
-        self.bench.violated(Rule::NoHole, failed.events().chain(behind.events()).chain([log]), || {
+        self.verdict.violated(Rule::NoHole, failed.events().chain(behind.events()).chain([log]), || {
             let (id, failed) = (behind.id, failed.id);
             format!("{id} was submitted behind {failed} before that failed, and was appended all the same")
         });

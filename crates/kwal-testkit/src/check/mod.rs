@@ -43,11 +43,11 @@
 //!
 //! | | on the log | those submitted behind it, before it ended |
 //! | --- | --- | --- |
-//! | [acknowledged](End::Acked) | once, whole, at its offset | as they end |
-//! | [not appended](End::NotAppended) | no | not |
-//! | [unknown](End::Unknown) | once, whole, in its place, or not | not acknowledged, and not there without it |
-//! | [dropped](End::Dropped), or without an end | once, whole, in its place, or not | not there without it, if it was dropped |
-//! | [withdrawn](End::Withdrawn) | no | as they end |
+//! | [acknowledged](AppendOutcome::Acked) | once, whole, at its offset | as they end |
+//! | [not appended](AppendOutcome::NotAppended) | no | not |
+//! | [unknown](AppendOutcome::Unknown) | once, whole, in its place, or not | not acknowledged, and not there without it |
+//! | [dropped](AppendOutcome::Dropped), or without an end | once, whole, in its place, or not | not there without it, if it was dropped |
+//! | [withdrawn](AppendOutcome::Withdrawn) | no | as they end |
 //!
 //! A loss is excused by what happened: [`Event::Truncated`], [`Event::Deleted`] and [`Event::Recreated`] excuse that
 //! something is not there, or no longer what a reader saw; never that it is there twice, or that its writer goes on behind it.
@@ -55,6 +55,7 @@
 //!
 //! The time and memory it takes grow with the history: a million records take a second or two in a release build.
 
+mod facts;
 mod history;
 mod judge;
 mod logs;
@@ -65,8 +66,8 @@ mod value;
 mod verdict;
 
 pub use history::{
-    AppendId, CallId, End, Event, History, Log, Place, Reader, ReaderId, Told, TopicPartition, Writer,
-    WriterId,
+    AppendId, AppendOutcome, CallId, Event, History, Log, ReadFailure, Reader, ReaderId, SubmitOrder,
+    TopicPartition, Writer, WriterId,
 };
 pub use recorder::{Recorder, Ticket};
 pub use text::ParseError;

@@ -1,13 +1,14 @@
 //! Holds what readers got against what lies on the logs.
 
 use super::{
-    End, Log, Rule, Told, Value,
-    judge::{Facts, Loss, Partition, ReaderFacts, Step},
+    facts::{Facts, Loss, Partition, ReaderFacts, Step},
+    history::{AppendOutcome, Log, ReadFailure},
     logs::{Judged, is_empty, record_at},
-    verdict::Bench,
+    value::Value,
+    verdict::{Rule, VerdictBuilder},
 };
 
-pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, bench: &mut Bench<'a>) {
+pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, verdict: &mut VerdictBuilder<'a>) {
     for reader in &facts.readers {
         let partition = &facts.partitions[reader.partition];
         let Some((log_event, log)) = partition.log else { continue };
@@ -21,7 +22,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, bench: &mut Bench<'a
             log,
             missing,
             reader,
-            bench,
+            verdict,
             position,
             since,
             behind: 0,
@@ -30,7 +31,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, bench: &mut Bench<'a
         for (event, step) in &reader.steps {
             match step {
                 Step::Read(records, next) => judge.read(*event, records, *next),
-                Step::Told(told) => judge.told(*event, *told),
+                Step::Failed(failure) => judge.failed(*event, *failure),
                 Step::Seek(offset) => judge.go_on_at(Some(*offset)),
             }
             judge.since = *event;
@@ -39,7 +40,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, bench: &mut Bench<'a
     for writer in &facts.writers {
         let partition = &facts.partitions[writer.partition];
         if let Some(event) = writer.lost.filter(|_| partition.losses.is_empty()) {
-            bench.violated(Rule::FalseAlarm, [(event, None)], || {
+            verdict.violated(Rule::FalseAlarm, [(event, None)], || {
                 format!("{} was told of a loss, and nothing is known to have been lost", writer.id)
             });
         }
@@ -55,7 +56,7 @@ struct Judge<'a, 'b, 'c> {
     /// The offsets where acknowledged records should be and are not.
     missing: &'b [i64],
     reader: &'b ReaderFacts<'a>,
-    bench: &'b mut Bench<'c>,
+    verdict: &'b mut VerdictBuilder<'c>,
     /// Where it stands, if that is known.
     position: Option<i64>,
     /// Its event before: what it gets now was not asked for earlier.
@@ -80,7 +81,7 @@ struct Diverged {
 impl Judge<'_, '_, '_> {
     fn violated(&mut self, rule: Rule, event: usize, offset: i64, message: impl FnOnce() -> String) {
         let events = [(event, Some(offset)), (self.log_event, Some(offset))];
-        self.bench.violated(rule, events, message);
+        self.verdict.violated(rule, events, message);
     }
 
     fn read(&mut self, event: usize, records: &[(i64, Value)], next: i64) {
@@ -182,9 +183,9 @@ impl Judge<'_, '_, '_> {
         };
         let append = &self.facts.appends[append];
         match append.outcome() {
-            Some(End::Acked { base_offset }) => base_offset.saturating_add(record as i64) == offset,
-            Some(End::NotAppended | End::Withdrawn) => false,
-            Some(End::Unknown | End::Dropped) | None => true,
+            Some(AppendOutcome::Acked { base_offset }) => base_offset.saturating_add(record as i64) == offset,
+            Some(AppendOutcome::NotAppended | AppendOutcome::Withdrawn) => false,
+            Some(AppendOutcome::Unknown | AppendOutcome::Dropped) | None => true,
         }
     }
 
@@ -204,23 +205,23 @@ impl Judge<'_, '_, '_> {
     fn goes_on(&mut self, event: usize) {
         let Some(diverged) = self.diverged.filter(|diverged| self.since > diverged.lost) else { return };
         self.diverged = None;
-        if self.reader.reader.bare && !diverged.recreated {
+        if self.reader.reader.without_epoch && !diverged.recreated {
             return;
         }
         let Diverged { offset, seen, lost, .. } = diverged;
         let id = self.reader.id;
         let events = [(seen, Some(offset)), (lost, None), (event, None), (self.log_event, Some(offset))];
-        self.bench.violated(Rule::Truncation, events, || {
+        self.verdict.violated(Rule::Truncation, events, || {
             format!("{id} goes on, and has not been told that what it got from {offset} on was lost")
         });
     }
 
-    fn told(&mut self, event: usize, told: Told) {
+    fn failed(&mut self, event: usize, failure: ReadFailure) {
         let id = self.reader.id;
         let losses = &self.partition.losses;
-        match told {
-            Told::Error => {}
-            Told::OutOfRange => {
+        match failure {
+            ReadFailure::Other => {}
+            ReadFailure::OutOfRange => {
                 let position = self.position.filter(|position| {
                     let end = self.partition.acked_end(self.since);
                     (self.log.offsets.start..=end).contains(position)
@@ -232,7 +233,7 @@ impl Judge<'_, '_, '_> {
                 }
                 self.go_on_at(None);
             }
-            Told::Truncated { diverged_at } => {
+            ReadFailure::Truncated { diverged_at } => {
                 if losses.is_empty() {
                     self.violated(Rule::FalseAlarm, event, diverged_at, || {
                         format!("{id} was told of a loss, and nothing is known to have been lost")
@@ -243,13 +244,13 @@ impl Judge<'_, '_, '_> {
                 {
                     let Diverged { offset, seen, .. } = diverged;
                     let events = [(seen, Some(offset)), (event, None), (self.log_event, Some(offset))];
-                    self.bench.violated(Rule::Truncation, events, || {
+                    self.verdict.violated(Rule::Truncation, events, || {
                         format!("{id} was told of a loss from {diverged_at} on, and what it got at {offset} was lost")
                     });
                 }
                 self.go_on_at(Some(diverged_at));
             }
-            Told::Recreated => {
+            ReadFailure::Recreated => {
                 if !losses.iter().any(|loss| loss.recreated) {
                     let position = self.position.unwrap_or_default();
                     self.violated(Rule::FalseAlarm, event, position, || {

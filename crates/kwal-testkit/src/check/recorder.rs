@@ -8,7 +8,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{AppendId, End, Event, History, Place, Value, WriterId};
+use super::{
+    history::{AppendId, AppendOutcome, Event, History, SubmitOrder, WriterId},
+    value::Value,
+};
 
 /// A [`History`] that many tasks record together, with the times of tokio's clock, paused or not.
 ///
@@ -65,36 +68,36 @@ impl Recorder {
 
     /// An append whose place is fixed, as [`History::submit`].
     pub fn submit(&self, writer: WriterId, records: impl IntoIterator<Item = impl Into<Value>>) -> Ticket {
-        self.append(writer, Place::Fixed, records)
+        self.append(writer, SubmitOrder::Fixed, records)
     }
 
     /// An append that waits in turn, as [`History::queue`].
     pub fn queue(&self, writer: WriterId, records: impl IntoIterator<Item = impl Into<Value>>) -> Ticket {
-        self.append(writer, Place::InTurn, records)
+        self.append(writer, SubmitOrder::Queued, records)
     }
 
     /// An append whose place is open, as [`History::start`].
     pub fn start(&self, writer: WriterId, records: impl IntoIterator<Item = impl Into<Value>>) -> Ticket {
-        self.append(writer, Place::Open, records)
+        self.append(writer, SubmitOrder::Unordered, records)
     }
 
     fn append(
         &self,
         writer: WriterId,
-        place: Place,
+        order: SubmitOrder,
         records: impl IntoIterator<Item = impl Into<Value>>,
     ) -> Ticket {
         // Not under the lock, in case the iterator asks for it.
         let records: Vec<Value> = records.into_iter().map(Into::into).collect();
         let append = {
             let mut history = self.now();
-            match place {
-                Place::Fixed => history.submit(writer, records),
-                Place::InTurn => history.queue(writer, records),
-                Place::Open => history.start(writer, records),
+            match order {
+                SubmitOrder::Fixed => history.submit(writer, records),
+                SubmitOrder::Queued => history.queue(writer, records),
+                SubmitOrder::Unordered => history.start(writer, records),
             }
         };
-        Ticket { recorder: self.clone(), append, end: End::Dropped }
+        Ticket { recorder: self.clone(), append, outcome: AppendOutcome::Dropped }
     }
 }
 
@@ -110,7 +113,7 @@ pub struct Ticket {
     recorder: Recorder,
     append: AppendId,
     /// What is recorded when it is dropped.
-    end: End,
+    outcome: AppendOutcome,
 }
 
 impl Ticket {
@@ -121,32 +124,32 @@ impl Ticket {
 
     /// It is on the log, its first record at this offset.
     pub fn acked(self, base_offset: i64) {
-        self.ends(End::Acked { base_offset });
+        self.complete_with(AppendOutcome::Acked { base_offset });
     }
 
     /// It failed, and is not on the log.
     pub fn not_appended(self) {
-        self.ends(End::NotAppended);
+        self.complete_with(AppendOutcome::NotAppended);
     }
 
     /// It failed, and may be on the log.
     pub fn unknown(self) {
-        self.ends(End::Unknown);
+        self.complete_with(AppendOutcome::Unknown);
     }
 
     /// The caller gave it up before its place was fixed.
     pub fn withdrawn(self) {
-        self.ends(End::Withdrawn);
+        self.complete_with(AppendOutcome::Withdrawn);
     }
 
-    fn ends(mut self, end: End) {
-        self.end = end;
+    fn complete_with(mut self, outcome: AppendOutcome) {
+        self.outcome = outcome;
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.recorder.now().push(Event::End { append: self.append, end: self.end });
+        self.recorder.now().push(Event::Completed { append: self.append, outcome: self.outcome });
     }
 }
 

@@ -3,8 +3,11 @@
 use std::{fmt, ops::Range, str::FromStr, time::Duration};
 
 use super::{
-    AppendId, CallId, End, Event, History, Log, Place, Reader, ReaderId, Told, TopicPartition, Value, Writer,
-    WriterId, value::unescape,
+    history::{
+        AppendId, AppendOutcome, CallId, Event, History, Log, ReadFailure, Reader, ReaderId, SubmitOrder,
+        TopicPartition, Writer, WriterId,
+    },
+    value::{Value, unescape},
 };
 
 /// A line that is no event of a [`History`].
@@ -99,11 +102,11 @@ fn write_event(
             }
             f.write_str(if writer.on_failure_continue { " continue" } else { "" })
         }
-        Event::Submit { append, writer, place, records } => {
-            let verb = match place {
-                Place::Fixed => "submit",
-                Place::InTurn => "queue",
-                Place::Open => "start",
+        Event::Submit { append, writer, order, records } => {
+            let verb = match order {
+                SubmitOrder::Fixed => "submit",
+                SubmitOrder::Queued => "queue",
+                SubmitOrder::Unordered => "start",
             };
             write!(f, "{verb} {append} {writer}")?;
             let mut left_out = false;
@@ -115,29 +118,31 @@ fn write_event(
             }
             f.write_str(if left_out { " …" } else { "" })
         }
-        Event::End { append, end } => match end {
-            End::Acked { base_offset } => write!(f, "acked {append} {base_offset}"),
-            End::NotAppended => write!(f, "not-appended {append}"),
-            End::Unknown => write!(f, "unknown {append}"),
-            End::Dropped => write!(f, "dropped {append}"),
-            End::Withdrawn => write!(f, "withdrawn {append}"),
+        Event::Completed { append, outcome } => match outcome {
+            AppendOutcome::Acked { base_offset } => write!(f, "acked {append} {base_offset}"),
+            AppendOutcome::NotAppended => write!(f, "not-appended {append}"),
+            AppendOutcome::Unknown => write!(f, "unknown {append}"),
+            AppendOutcome::Dropped => write!(f, "dropped {append}"),
+            AppendOutcome::Withdrawn => write!(f, "withdrawn {append}"),
         },
         Event::Fenced { writer } => write!(f, "fenced {writer}"),
         Event::Lost { writer } => write!(f, "lost {writer}"),
         Event::Barrier { writer, offset } => write!(f, "barrier {writer} {offset}"),
         Event::Reader { id, reader } => {
             write!(f, "reader {id} {} {}", reader.partition, reader.offset)?;
-            f.write_str(if reader.bare { " bare" } else { "" })
+            f.write_str(if reader.without_epoch { " bare" } else { "" })
         }
         Event::Read { reader, records, next_offset } => {
             write!(f, "read {reader} {next_offset}")?;
             write_records(f, records, shown)
         }
-        Event::Told { reader, told } => match told {
-            Told::OutOfRange => write!(f, "told {reader} out-of-range"),
-            Told::Truncated { diverged_at } => write!(f, "told {reader} truncated {diverged_at}"),
-            Told::Recreated => write!(f, "told {reader} recreated"),
-            Told::Error => write!(f, "told {reader} error"),
+        Event::ReadFailed { reader, failure } => match failure {
+            ReadFailure::OutOfRange => write!(f, "read-failed {reader} out-of-range"),
+            ReadFailure::Truncated { diverged_at } => {
+                write!(f, "read-failed {reader} truncated {diverged_at}")
+            }
+            ReadFailure::Recreated => write!(f, "read-failed {reader} recreated"),
+            ReadFailure::Other => write!(f, "read-failed {reader} other"),
         },
         Event::Seek { reader, offset } => write!(f, "seek {reader} {offset}"),
         Event::Call { id, what, deadline } => write!(f, "call {id} {} {what}", Seconds(*deadline)),
@@ -195,17 +200,25 @@ impl<'a> Words<'a> {
         let verb = self.next("what happened")?;
         let event = match verb {
             "writer" => Event::Writer { id: WriterId(self.id('w')?), writer: self.writer()? },
-            "submit" => self.submit(Place::Fixed)?,
-            "queue" => self.submit(Place::InTurn)?,
-            "start" => self.submit(Place::Open)?,
+            "submit" => self.submit(SubmitOrder::Fixed)?,
+            "queue" => self.submit(SubmitOrder::Queued)?,
+            "start" => self.submit(SubmitOrder::Unordered)?,
             "acked" => {
                 let append = AppendId(self.id('a')?);
-                Event::End { append, end: End::Acked { base_offset: self.offset()? } }
+                Event::Completed { append, outcome: AppendOutcome::Acked { base_offset: self.offset()? } }
             }
-            "not-appended" => Event::End { append: AppendId(self.id('a')?), end: End::NotAppended },
-            "unknown" => Event::End { append: AppendId(self.id('a')?), end: End::Unknown },
-            "dropped" => Event::End { append: AppendId(self.id('a')?), end: End::Dropped },
-            "withdrawn" => Event::End { append: AppendId(self.id('a')?), end: End::Withdrawn },
+            "not-appended" => {
+                Event::Completed { append: AppendId(self.id('a')?), outcome: AppendOutcome::NotAppended }
+            }
+            "unknown" => {
+                Event::Completed { append: AppendId(self.id('a')?), outcome: AppendOutcome::Unknown }
+            }
+            "dropped" => {
+                Event::Completed { append: AppendId(self.id('a')?), outcome: AppendOutcome::Dropped }
+            }
+            "withdrawn" => {
+                Event::Completed { append: AppendId(self.id('a')?), outcome: AppendOutcome::Withdrawn }
+            }
             "fenced" => Event::Fenced { writer: WriterId(self.id('w')?) },
             "lost" => Event::Lost { writer: WriterId(self.id('w')?) },
             "barrier" => Event::Barrier { writer: WriterId(self.id('w')?), offset: self.offset()? },
@@ -214,7 +227,7 @@ impl<'a> Words<'a> {
                 let (reader, next_offset) = (ReaderId(self.id('r')?), self.offset()?);
                 Event::Read { reader, next_offset, records: self.records()? }
             }
-            "told" => Event::Told { reader: ReaderId(self.id('r')?), told: self.told()? },
+            "read-failed" => Event::ReadFailed { reader: ReaderId(self.id('r')?), failure: self.failure()? },
             "seek" => Event::Seek { reader: ReaderId(self.id('r')?), offset: self.offset()? },
             "call" => {
                 let (id, deadline) = (CallId(self.id('c')?), self.seconds("the deadline in seconds")?);
@@ -274,28 +287,28 @@ impl<'a> Words<'a> {
         Ok(writer)
     }
 
-    fn submit(&mut self, place: Place) -> Result<Event, String> {
+    fn submit(&mut self, order: SubmitOrder) -> Result<Event, String> {
         let (append, writer) = (AppendId(self.id('a')?), WriterId(self.id('w')?));
         let records = self.0.by_ref().map(value).collect::<Result<_, _>>()?;
-        Ok(Event::Submit { append, writer, place, records })
+        Ok(Event::Submit { append, writer, order, records })
     }
 
     fn reader(&mut self) -> Result<Reader, String> {
         let reader = Reader::new(self.partition()?, self.offset()?);
         match self.0.next() {
             None => Ok(reader),
-            Some("bare") => Ok(reader.bare()),
+            Some("bare") => Ok(reader.without_epoch()),
             Some(word) => Err(format!("{word:?} says nothing of a reader")),
         }
     }
 
-    fn told(&mut self) -> Result<Told, String> {
-        match self.next("what it was told")? {
-            "out-of-range" => Ok(Told::OutOfRange),
-            "truncated" => Ok(Told::Truncated { diverged_at: self.offset()? }),
-            "recreated" => Ok(Told::Recreated),
-            "error" => Ok(Told::Error),
-            word => Err(format!("{word:?} is nothing that a reader is told")),
+    fn failure(&mut self) -> Result<ReadFailure, String> {
+        match self.next("how it failed")? {
+            "out-of-range" => Ok(ReadFailure::OutOfRange),
+            "truncated" => Ok(ReadFailure::Truncated { diverged_at: self.offset()? }),
+            "recreated" => Ok(ReadFailure::Recreated),
+            "other" => Ok(ReadFailure::Other),
+            word => Err(format!("{word:?} is not a read failure")),
         }
     }
 
@@ -363,10 +376,10 @@ mod tests {
 2 reader r1 wal-0 4 bare
 3 read r0 9 @5 x y @8 z
 3 read r0 9
-3 told r0 out-of-range
-3 told r0 truncated -1
-3 told r0 recreated
-3 told r0 error
+3 read-failed r0 out-of-range
+3 read-failed r0 truncated -1
+3 read-failed r0 recreated
+3 read-failed r0 other
 3 seek r0 9
 4 call c0 10 fetch
 4 returned c0
@@ -441,7 +454,7 @@ mod tests {
         let append = Event::Submit {
             append: AppendId(0),
             writer: WriterId(0),
-            place: Place::Fixed,
+            order: SubmitOrder::Fixed,
             records: (0..100).map(Value::from).collect(),
         };
         assert_eq!(Around(&append, None).to_string(), "submit a0 w0 0 1 2 3 4 5 6 …");

@@ -7,12 +7,12 @@ use std::{
 };
 
 use super::{
-    History,
+    history::History,
     text::{Around, Seconds},
 };
 
 macro_rules! rules {
-    ($($(#[doc = $doc:literal])* $rule:ident $promise:literal $says:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $rule:ident $promise:literal $description:literal;)*) => {
         /// A line that a client can cross, each part of one of kwal's promises.
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
         #[non_exhaustive]
@@ -23,8 +23,8 @@ macro_rules! rules {
             pub const ALL: &[Self] = &[$(Self::$rule),*];
 
             /// What it says, in a few words.
-            pub fn says(self) -> &'static str {
-                match self { $(Self::$rule => $says,)* }
+            pub fn description(self) -> &'static str {
+                match self { $(Self::$rule => $description,)* }
             }
 
             /// The promise that it is part of: C1 to C8, or C11; empty for [`Rule::History`].
@@ -81,7 +81,7 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let promise = self.promise();
         let space = if promise.is_empty() { "" } else { " " };
-        write!(f, "{promise}{space}{}", self.says())
+        write!(f, "{promise}{space}{}", self.description())
     }
 }
 
@@ -247,14 +247,14 @@ impl fmt::Display for Violation {
 }
 
 /// Writes a verdict.
-pub(super) struct Bench<'a> {
+pub(super) struct VerdictBuilder<'a> {
     history: &'a History,
     pub(super) expect: &'a Expect,
     pub(super) tally: Tally,
     found: BTreeMap<Rule, (usize, Vec<Violation>)>,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> VerdictBuilder<'a> {
     pub(super) fn new(history: &'a History, expect: &'a Expect) -> Self {
         Self { history, expect, tally: Tally::default(), found: BTreeMap::new() }
     }
@@ -287,7 +287,7 @@ impl<'a> Bench<'a> {
         violations.push(Violation { rule, message: message(), events, excerpt });
     }
 
-    pub(super) fn verdict(self) -> Verdict {
+    pub(super) fn build(self) -> Verdict {
         let counts = self.found.iter().map(|(rule, (count, _))| (*rule, *count)).collect();
         let violations = self.found.into_values().flat_map(|(_, violations)| violations).collect();
         Verdict { violations, counts, tally: self.tally }

@@ -3,18 +3,22 @@ use kwal_protocol::{
     messages::{ApiVersionsRequest, ApiVersionsResponse},
 };
 
-use super::{Arrival, Cluster, Serve, Served};
+use super::{
+    handler::{Serve, Served},
+    request::RequestContext,
+    state::Cluster,
+};
 
 impl Serve for ApiVersionsRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> ApiVersionsResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> ApiVersionsResponse {
         ApiVersionsResponse { error_code: code, ..ApiVersionsResponse::default() }
     }
 
-    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<ApiVersionsResponse> {
-        let named = arrival.exchange.version < NAMES_SOFTWARE
+    fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<ApiVersionsResponse> {
+        let named = context.version < NAMES_SOFTWARE
             || is_software(&self.client_software_name) && is_software(&self.client_software_version);
         if !named {
-            return Served::Reply(self.refuse(cluster, ErrorCode::INVALID_REQUEST));
+            return Served::Reply(self.error_response(cluster, ErrorCode::INVALID_REQUEST));
         }
         Served::Reply(ApiVersionsResponse {
             api_keys: cluster.settings.dialect.listed(),

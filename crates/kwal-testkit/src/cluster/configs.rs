@@ -11,19 +11,24 @@ use kwal_protocol::{
     },
 };
 
-use super::{Arrival, Cluster, Serve, Served, topics::is_valid_name};
+use super::{
+    handler::{Serve, Served},
+    request::RequestContext,
+    state::Cluster,
+    topics::is_valid_name,
+};
 use crate::topic_config::ConfigRefusal;
 
 impl Serve for DescribeConfigsRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> DescribeConfigsResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> DescribeConfigsResponse {
         let results = self.resources.iter().map(|resource| not_described(resource, code, String::new()));
         DescribeConfigsResponse { results: results.collect(), ..DescribeConfigsResponse::default() }
     }
 
-    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<DescribeConfigsResponse> {
-        let version = arrival.exchange.version;
+    fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<DescribeConfigsResponse> {
+        let version = context.version;
         let describe = |resource: &DescribeConfigsResource| {
-            let mut configs = match cluster.configs(resource, arrival) {
+            let mut configs = match cluster.configs(resource, context) {
                 Ok(configs) => configs,
                 Err((code, message)) => return not_described(resource, code, message),
             };
@@ -47,12 +52,12 @@ impl Serve for DescribeConfigsRequest {
 }
 
 impl Serve for IncrementalAlterConfigsRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> IncrementalAlterConfigsResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> IncrementalAlterConfigsResponse {
         let responses = self.resources.iter().map(|resource| altered(resource, Err((code, String::new()))));
         IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
     }
 
-    fn serve(self, cluster: &mut Cluster, _: &Arrival) -> Served<IncrementalAlterConfigsResponse> {
+    fn serve(self, cluster: &mut Cluster, _: &RequestContext) -> Served<IncrementalAlterConfigsResponse> {
         let mut named = BTreeMap::new();
         for resource in &self.resources {
             *named.entry((resource.resource_type, resource.resource_name.as_str())).or_insert(0) += 1;
@@ -76,7 +81,7 @@ impl Cluster {
     fn configs(
         &self,
         resource: &DescribeConfigsResource,
-        arrival: &Arrival,
+        context: &RequestContext,
     ) -> Result<Vec<DescribedConfig>, ConfigRefusal> {
         let name = resource.resource_name.as_str();
         match resource.resource_type {
@@ -89,7 +94,7 @@ impl Cluster {
             // What holds for all brokers and was set while they ran; nothing ever is.
             BROKER if name.is_empty() => Ok(Vec::new()),
             BROKER => {
-                let node = arrival.exchange.from.node;
+                let node = context.from.node;
                 match name.parse() {
                     Ok(id) if node == id => Ok(self.broker_configs(node)),
                     Ok(id) => Err(other_broker(&format!("{node} or empty string"), id)),

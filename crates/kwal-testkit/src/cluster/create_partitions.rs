@@ -8,17 +8,19 @@ use kwal_protocol::{
 };
 
 use super::{
-    Arrival, Cluster, Serve, Served,
+    handler::{Serve, Served},
+    request::RequestContext,
+    state::Cluster,
     topics::{MAX_PARTITIONS, Refusal},
 };
 
 impl Serve for CreatePartitionsRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> CreatePartitionsResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> CreatePartitionsResponse {
         let results = self.topics.iter().map(|topic| answer(topic, code, None));
         CreatePartitionsResponse { results: results.collect(), ..CreatePartitionsResponse::default() }
     }
 
-    fn serve(self, cluster: &mut Cluster, _: &Arrival) -> Served<CreatePartitionsResponse> {
+    fn serve(self, cluster: &mut Cluster, _: &RequestContext) -> Served<CreatePartitionsResponse> {
         let mut named = BTreeMap::new();
         for topic in &self.topics {
             *named.entry(topic.name.clone()).or_insert(0) += 1;

@@ -8,29 +8,31 @@ use kwal_protocol::{
     },
 };
 
-use super::{Arrival, Cluster, Connected, Exchange, Serve, Served, TopicKey, Work, later};
-use crate::fault::Fault;
+use super::{
+    action::Continuation,
+    handler::{Serve, Served},
+    lookup::TopicKey,
+    node::Connected,
+    request::RequestContext,
+    state::{Cluster, later},
+};
 
 impl Serve for DeleteRecordsRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> DeleteRecordsResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> DeleteRecordsResponse {
         answer_each(self, |_, _| Err(code))
     }
 
-    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<DeleteRecordsResponse> {
+    fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<DeleteRecordsResponse> {
         let timeout = Duration::from_millis(u64::try_from(self.timeout_ms).unwrap_or_default());
-        let until = later(arrival.now, timeout);
-        let Exchange { from: Connected { node, .. }, fault, .. } = arrival.exchange;
-        let instead = match fault {
-            Fault::ErrorAfter(code) => Some(self.refuse(cluster, code)),
-            _ => None,
-        };
+        let until = later(cluster.now, timeout);
+        let Connected { node, .. } = context.from;
         let mut waits = Vec::new();
         let response = answer_each(&self, |topic, asked| {
-            let before = cluster.delete_before(topic, asked, arrival)?;
+            let before = cluster.delete_before(topic, asked, context)?;
             waits.push((topic.to_owned(), asked.partition_index, before));
             Ok(before)
         });
-        cluster.deleted_everywhere(Deleting { node, waits, response, instead }, until)
+        cluster.deleted_everywhere(Deleting { node, waits, response }, until)
     }
 }
 
@@ -41,8 +43,6 @@ pub(super) struct Deleting {
     /// Topic, partition, and where its logs are to begin.
     waits: Vec<(String, i32, i64)>,
     response: DeleteRecordsResponse,
-    /// What is answered in the end, whatever came of it.
-    instead: Option<DeleteRecordsResponse>,
 }
 
 impl Cluster {
@@ -70,8 +70,11 @@ impl Cluster {
             false
         });
         match deleting.waits.is_empty() {
-            true => Served::Reply(deleting.instead.unwrap_or(deleting.response)),
-            false => Served::Wait { until, work: Work::Delete(deleting) },
+            true => Served::Reply(deleting.response),
+            false => Served::Wait {
+                until,
+                resume: Continuation::new(move |cluster| cluster.deleted_everywhere(deleting, until)),
+            },
         }
     }
 
@@ -88,7 +91,7 @@ impl Cluster {
         if let Some(replica) = self.partition_by_id(id)?.authority_mut() {
             replica.delete_before(before, now);
         }
-        self.tell_deletion(id);
+        self.record_deletion(id);
         self.replicate(id);
         self.changed = true;
         Some(())
@@ -99,10 +102,10 @@ impl Cluster {
         &mut self,
         topic: &str,
         asked: &DeleteRecordsPartition,
-        arrival: &Arrival,
+        context: &RequestContext,
     ) -> Result<i64, ErrorCode> {
-        let unix_ms = arrival.now.unix_ms;
-        let led = self.led(arrival.exchange.from.node, TopicKey::Name(topic), asked.partition_index, -1)?;
+        let unix_ms = self.now.unix_ms;
+        let led = self.led(context.from.node, TopicKey::Name(topic), asked.partition_index, -1)?;
         if !led.config.deletes {
             return Err(ErrorCode::POLICY_VIOLATION);
         }
@@ -116,7 +119,7 @@ impl Cluster {
         }
         led.replica.delete_before(before, unix_ms);
         let id = led.id;
-        self.tell_deletion(id);
+        self.record_deletion(id);
         self.replicate(id);
         self.changed = true;
         Ok(before)

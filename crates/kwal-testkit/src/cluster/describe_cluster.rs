@@ -3,14 +3,19 @@ use kwal_protocol::{
     messages::{DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse},
 };
 
-use super::{Arrival, Cluster, Serve, Served, metadata};
+use super::{
+    handler::{Serve, Served},
+    metadata,
+    request::RequestContext,
+    state::Cluster,
+};
 
 impl Serve for DescribeClusterRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> DescribeClusterResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> DescribeClusterResponse {
         DescribeClusterResponse { error_code: code, ..DescribeClusterResponse::default() }
     }
 
-    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<DescribeClusterResponse> {
+    fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<DescribeClusterResponse> {
         let refused = |error_code, message: String| {
             let error_message = Some(message);
             Served::Reply(DescribeClusterResponse { error_code, error_message, ..Default::default() })
@@ -28,7 +33,7 @@ impl Serve for DescribeClusterRequest {
             }
         }
         // The same as Metadata tells.
-        let told = cluster.metadata(arrival.exchange.from.node);
+        let told = cluster.metadata(context.from.node);
         let brokers = told.brokers.into_iter().map(|broker| DescribeClusterBroker {
             broker_id: broker.node_id,
             host: broker.host,

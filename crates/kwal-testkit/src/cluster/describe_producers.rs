@@ -6,15 +6,21 @@ use kwal_protocol::{
     },
 };
 
-use super::{Arrival, Cluster, Serve, Served, TopicKey, topics::is_valid_name};
+use super::{
+    handler::{Serve, Served},
+    lookup::TopicKey,
+    request::RequestContext,
+    state::Cluster,
+    topics::is_valid_name,
+};
 
 impl Serve for DescribeProducersRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> DescribeProducersResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> DescribeProducersResponse {
         answer_each(self, |_, _| Err(code))
     }
 
-    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<DescribeProducersResponse> {
-        let (node, expiry) = (arrival.exchange.from.node, cluster.producer_expiry());
+    fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<DescribeProducersResponse> {
+        let (node, expiry) = (context.from.node, cluster.producer_expiry());
         Served::Reply(answer_each(&self, |topic, index| {
             if !is_valid_name(topic) {
                 return Err(ErrorCode::INVALID_TOPIC_EXCEPTION);

@@ -1,54 +1,19 @@
-//! Who lives and who leads: what the controller does.
+//! Which brokers are alive and which replicas lead: what the controller does.
 
 use std::time::{Duration, Instant};
 
 use super::{
-    Cluster, Now, later,
+    event::Event,
     node::Condition,
     partition::{Partition, PartitionId},
+    state::{Cluster, later},
 };
-
-/// What time brings.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
-    /// The controller has not heard of a broker for too long.
-    SessionOver { node: i32 },
-    /// What a follower has asked for arrives.
-    Fetch { id: PartitionId, broker: i32 },
-    /// A follower has been behind for too long.
-    Late { id: PartitionId, broker: i32, since: Instant },
-}
 
 /// Why a replica does not become the leader.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct CannotLead;
 
 impl Cluster {
-    /// When time changes something next.
-    pub(crate) fn next_event(&self) -> Option<Instant> {
-        self.events.keys().next().map(|(at, _)| *at)
-    }
-
-    /// Lets everything happen that time has brought by now.
-    pub(crate) fn advance(&mut self, now: Now) {
-        while let Some(event) = self.events.first_entry().filter(|event| event.key().0 <= now.monotonic) {
-            let ((at, _), event) = event.remove_entry();
-            // It happens at its own time, however late somebody looks.
-            self.now = self.now.at(at);
-            match event {
-                Event::SessionOver { node } => self.session_over(node, at),
-                Event::Fetch { id, broker } => self.fetch_due(id, broker, at),
-                Event::Late { id, broker, since } => self.late(id, broker, since),
-            }
-        }
-        self.now = now;
-    }
-
-    pub(super) fn plan(&mut self, at: Instant, event: Event) {
-        self.events.insert((at, self.next_event), event);
-        self.next_event += 1;
-    }
-
     /// The end of a broker's process without a word: the others find out when its session is over.
     pub(crate) fn kill(&mut self, node: i32) {
         self.note(|| format!("broker {node} is killed"));
@@ -70,7 +35,7 @@ impl Cluster {
     pub(crate) fn pause(&mut self, node: i32) {
         if self.nodes.get(&node).is_some_and(|node| node.condition == Condition::Running) {
             self.note(|| format!("broker {node} is paused"));
-            self.blame(node);
+            self.mark_faulty(node);
             self.falls_silent(node, Condition::Paused);
         }
     }
@@ -160,7 +125,7 @@ impl Cluster {
         self.changed = true;
     }
 
-    fn session_over(&mut self, id: i32, at: Instant) {
+    pub(super) fn session_over(&mut self, id: i32, at: Instant) {
         if self.nodes.get(&id).is_some_and(|node| node.given_up_at == Some(at)) {
             self.note(|| format!("broker {id} is given up"));
             self.give_up(id);

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kwal_protocol::{
@@ -11,11 +11,18 @@ use kwal_protocol::{
 };
 use kwal_transport::HostPort;
 
-use super::{Arrival, Cluster, Exchange, Serve, Served, TopicKey, Work, later, replica::Replica};
+use super::{
+    action::Continuation,
+    handler::{Serve, Served},
+    lookup::TopicKey,
+    replica::Replica,
+    request::RequestContext,
+    state::{Cluster, later},
+};
 use crate::log::ReadLimit;
 
 impl Serve for FetchRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> FetchResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> FetchResponse {
         let topics = self.topics.iter().map(|topic| FetchTopicResponse {
             topic: topic.topic.clone(),
             topic_id: topic.topic_id,
@@ -24,28 +31,38 @@ impl Serve for FetchRequest {
         FetchResponse { responses: topics.collect(), ..FetchResponse::default() }
     }
 
-    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<FetchResponse> {
+    fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<FetchResponse> {
         if let Err(error_code) = check_session(&self) {
             return Served::Reply(FetchResponse { error_code, ..FetchResponse::default() });
         }
-        let now = arrival.now;
         let wait = Duration::from_millis(u64::try_from(self.max_wait_ms).unwrap_or_default());
-        let until = arrival.until.unwrap_or_else(|| later(now, wait));
-        if now.monotonic < until && !cluster.is_worth_an_answer(&self, arrival) {
-            return Served::Wait { until, work: Work::Fetch(self) };
-        }
-        Served::Reply(cluster.read_all(&self, arrival))
+        let until = later(cluster.now, wait);
+        cluster.fetch(self, *context, until)
     }
 }
 
 impl Cluster {
+    /// Answers a fetch, if there is enough to read or it has waited long enough.
+    fn fetch(
+        &mut self,
+        request: FetchRequest,
+        context: RequestContext,
+        until: Instant,
+    ) -> Served<FetchResponse> {
+        if self.now.monotonic < until && !self.is_worth_an_answer(&request, &context) {
+            let resume = Continuation::new(move |cluster| cluster.fetch(request, context, until));
+            return Served::Wait { until, resume };
+        }
+        Served::Reply(self.read_all(&request, &context))
+    }
+
     /// Whether there is enough to read, or something that a wait would not mend.
-    fn is_worth_an_answer(&mut self, request: &FetchRequest, arrival: &Arrival) -> bool {
+    fn is_worth_an_answer(&mut self, request: &FetchRequest, context: &RequestContext) -> bool {
         let enough = limit(request.min_bytes).min(max_bytes(request));
         let mut readable = 0;
         for topic in &request.topics {
             for asked in &topic.partitions {
-                match self.readable(topic, asked, arrival) {
+                match self.readable(topic, asked, context) {
                     Ok(replica) => {
                         let end = end_for(replica, request.isolation_level);
                         let enough = limit(asked.partition_max_bytes);
@@ -58,16 +75,16 @@ impl Cluster {
         readable >= enough || request.topics.is_empty()
     }
 
-    fn read_all(&mut self, request: &FetchRequest, arrival: &Arrival) -> FetchResponse {
+    fn read_all(&mut self, request: &FetchRequest, context: &RequestContext) -> FetchResponse {
         let mut room = max_bytes(request);
         let mut first = true;
         let mut responses = Vec::with_capacity(request.topics.len());
         for topic in &request.topics {
             let mut read = |asked: &FetchPartition| {
-                let replica = match self.readable(topic, asked, arrival) {
+                let replica = match self.readable(topic, asked, context) {
                     Ok(replica) => replica,
                     Err(refusal) => {
-                        let current_leader = self.hint(topic, asked, &refusal, arrival);
+                        let current_leader = self.hint(topic, asked, &refusal, context);
                         return FetchPartitionResponse { current_leader, ..refusal.answer(asked) };
                     }
                 };
@@ -87,7 +104,7 @@ impl Cluster {
                 partitions: topic.partitions.iter().map(&mut read).collect(),
             });
         }
-        let node_endpoints = endpoints(self, arrival.exchange.from.node, &responses);
+        let node_endpoints = endpoints(self, context.from.node, &responses);
         FetchResponse { responses, node_endpoints, ..FetchResponse::default() }
     }
 
@@ -97,17 +114,16 @@ impl Cluster {
         topic: &FetchTopic,
         asked: &FetchPartition,
         refusal: &Refusal,
-        arrival: &Arrival,
+        context: &RequestContext,
     ) -> FetchLeader {
         let moved = matches!(
             refusal,
             Refusal::Code(ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
         );
-        let exchange = arrival.exchange;
-        if !moved || exchange.version < HINTS {
+        if !moved || context.version < HINTS {
             return FetchLeader::default();
         }
-        let known = self.known_leader(exchange.from.node, key(topic, exchange.version), asked.partition);
+        let known = self.known_leader(context.from.node, key(topic, context.version), asked.partition);
         let (leader_id, leader_epoch) = known.unwrap_or((-1, -1));
         FetchLeader { leader_id, leader_epoch }
     }
@@ -117,9 +133,9 @@ impl Cluster {
         &mut self,
         topic: &FetchTopic,
         asked: &FetchPartition,
-        arrival: &Arrival,
+        context: &RequestContext,
     ) -> Result<&Replica, Refusal> {
-        let Exchange { version, from, .. } = arrival.exchange;
+        let RequestContext { version, from, .. } = *context;
         let refuses_zstd = version < READS_ZSTD && self.settings.dialect.refuses_zstd();
         let (key, epoch) = (key(topic, version), asked.current_leader_epoch.max(-1));
         // Followers are read from as well (KIP-392).

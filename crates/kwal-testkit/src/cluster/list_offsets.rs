@@ -9,25 +9,31 @@ use kwal_protocol::{
     record::{BatchError, NO_TIMESTAMP},
 };
 
-use super::{Arrival, Cluster, Serve, Served, TopicKey, fetch::end_for};
+use super::{
+    fetch::end_for,
+    handler::{Serve, Served},
+    lookup::TopicKey,
+    request::RequestContext,
+    state::Cluster,
+};
 
 impl Serve for ListOffsetsRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> ListOffsetsResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> ListOffsetsResponse {
         self.answer(|_, partition| refused(partition, code))
     }
 
-    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<ListOffsetsResponse> {
+    fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<ListOffsetsResponse> {
         let twice = self.asked_twice();
         Served::Reply(self.answer(|topic, partition| {
             if twice.contains(&(topic.to_owned(), partition.partition_index)) {
                 return refused(partition, ErrorCode::INVALID_REQUEST);
             }
-            match cluster.look_up(topic, partition, self.isolation_level, arrival) {
+            match cluster.look_up(topic, partition, self.isolation_level, context) {
                 Ok(found) => ListOffsetsPartitionResponse {
                     partition_index: partition.partition_index,
                     timestamp: found.timestamp,
                     offset: found.offset,
-                    leader_epoch: match arrival.exchange.version >= TELLS_EPOCH {
+                    leader_epoch: match context.version >= TELLS_EPOCH {
                         true => found.leader_epoch,
                         false => -1,
                     },
@@ -83,11 +89,10 @@ impl Cluster {
         topic: &str,
         asked: &ListOffsetsPartition,
         isolation: IsolationLevel,
-        arrival: &Arrival,
+        context: &RequestContext,
     ) -> Result<Found, ErrorCode> {
-        let exchange = arrival.exchange;
         let key = TopicKey::Name(topic);
-        let led = self.led(exchange.from.node, key, asked.partition_index, asked.current_leader_epoch)?;
+        let led = self.led(context.from.node, key, asked.partition_index, asked.current_leader_epoch)?;
         let (replica, log, leader_epoch) = (&*led.replica, &led.replica.log, led.state.leader_epoch);
         let end = end_for(replica, isolation);
         let at = |offset: i64| Found {
@@ -97,7 +102,7 @@ impl Cluster {
         };
         // After an election the high watermark may be too low for a while (KIP-207).
         let settled = match replica.high_watermark < replica.led_from {
-            true if exchange.version >= WAITS_FOR_HIGH_WATERMARK => Err(ErrorCode::OFFSET_NOT_AVAILABLE),
+            true if context.version >= WAITS_FOR_HIGH_WATERMARK => Err(ErrorCode::OFFSET_NOT_AVAILABLE),
             true => Err(ErrorCode::LEADER_NOT_AVAILABLE),
             false => Ok(()),
         };
@@ -106,7 +111,7 @@ impl Cluster {
             Ok(_) => settled.map(|()| at(-1)),
             Err(_) => Err(ErrorCode::UNKNOWN_SERVER_ERROR),
         };
-        match (asked.timestamp, exchange.version) {
+        match (asked.timestamp, context.version) {
             (LATEST, _) => settled.map(|()| Found { leader_epoch, ..at(end) }),
             // Nothing is ever moved to a remote storage, so all that is there is local.
             (EARLIEST, _) | (EARLIEST_LOCAL, 8..) => Ok(at(log.start())),

@@ -10,10 +10,17 @@ use kwal_protocol::{
 };
 use kwal_transport::HostPort;
 
-use super::{Arrival, Cluster, Connected, Exchange, Serve, Served, partition::State, topics::is_valid_name};
+use super::{
+    handler::{Serve, Served},
+    node::Connected,
+    partition::State,
+    request::RequestContext,
+    state::Cluster,
+    topics::is_valid_name,
+};
 
 impl Serve for MetadataRequest {
-    fn refuse(&self, cluster: &Cluster, code: ErrorCode) -> MetadataResponse {
+    fn error_response(&self, cluster: &Cluster, code: ErrorCode) -> MetadataResponse {
         let refused = |name: Option<String>, topic_id| MetadataTopicResponse {
             error_code: code,
             name,
@@ -33,8 +40,8 @@ impl Serve for MetadataRequest {
         MetadataResponse { topics, error_code: code, ..cluster.metadata(ANY) }
     }
 
-    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<MetadataResponse> {
-        let Exchange { version, from: Connected { node, .. }, .. } = arrival.exchange;
+    fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<MetadataResponse> {
+        let RequestContext { version, from: Connected { node, .. }, .. } = *context;
         let topics = match self.topics {
             Some(topics) if version >= EMPTY_MEANS_NONE || !topics.is_empty() => Some(topics),
             _ => None,
@@ -43,7 +50,7 @@ impl Serve for MetadataRequest {
             let request = Self { topics, ..self };
             return Served::Reply(MetadataResponse {
                 error_code: ErrorCode::NONE,
-                ..request.refuse(cluster, code)
+                ..request.error_response(cluster, code)
             });
         }
         let operations = match self.include_topic_authorized_operations {

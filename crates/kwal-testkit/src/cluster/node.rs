@@ -1,32 +1,25 @@
 //! Brokers, their connections, and what each of them knows of the cluster.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use kwal_protocol::{api::ApiKey, wire::Uuid};
 use kwal_transport::HostPort;
 
-use super::{Cluster, partition::State};
-use crate::{
-    fault::{Coming, Fault},
-    journal::What,
-};
+use super::partition::State;
 
 /// A broker.
 #[derive(Debug)]
 pub(crate) struct Node {
     /// Where Metadata says that it is.
-    advertised: HostPort,
+    pub(super) advertised: HostPort,
     pub(super) condition: Condition,
     /// The controller counts it among the living: it is told to clients and may lead.
     pub(super) alive: bool,
     /// When the controller gives it up if it does not come back.
     pub(super) given_up_at: Option<Instant>,
     /// How often all its connections were closed: those of an earlier life are over.
-    life: u64,
-    connections: Connections,
+    pub(super) life: u64,
+    pub(super) connections: Connections,
     pub(super) requests: BTreeMap<ApiKey, u64>,
     /// What it knows instead of what is, if it is kept from hearing of changes.
     pub(super) outdated: Option<View>,
@@ -56,7 +49,7 @@ pub struct Connections {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Connected {
     pub(crate) node: i32,
-    life: u64,
+    pub(super) life: u64,
     /// Counts all connections of the cluster.
     pub(crate) number: u64,
 }
@@ -64,211 +57,8 @@ pub(crate) struct Connected {
 /// What a broker has heard of the cluster at some time.
 #[derive(Clone, Debug)]
 pub(super) struct View {
-    nodes: BTreeMap<i32, HostPort>,
-    topics: BTreeMap<String, (Uuid, Vec<State>)>,
-}
-
-impl Cluster {
-    /// A new broker, running and alive.
-    pub(crate) fn register(&mut self, id: i32, advertised: HostPort) {
-        let node = Node {
-            advertised,
-            condition: Condition::Running,
-            alive: true,
-            given_up_at: None,
-            life: 0,
-            connections: Connections::default(),
-            requests: BTreeMap::new(),
-            outdated: None,
-        };
-        self.nodes.insert(id, node);
-        self.last_node = self.last_node.max(id);
-        self.choose_controller();
-        self.changed = true;
-    }
-
-    /// The ids of all brokers, also of those that are down.
-    pub(crate) fn node_ids(&self) -> impl Iterator<Item = i32> {
-        self.nodes.keys().copied()
-    }
-
-    /// A number that no broker ever had.
-    pub(crate) fn fresh_node(&self) -> i32 {
-        self.last_node + 1
-    }
-
-    pub(crate) fn node(&self, id: i32) -> Option<&Node> {
-        self.nodes.get(&id)
-    }
-
-    /// A client has come to a broker; `None` if there is nobody to take it.
-    pub(crate) fn open(&mut self, node: i32) -> Option<(Connected, Fault)> {
-        let found = self.nodes.get_mut(&node)?;
-        if found.condition == Condition::Down {
-            return None;
-        }
-        found.connections.add();
-        self.connections.add();
-        let number = self.next_connection;
-        self.next_connection += 1;
-        let connected = Connected { node, life: found.life, number };
-        let coming = Coming { api: None, broker: node, partitions: &[] };
-        let fault = self.faults.take(coming, &mut self.random);
-        if fault != Fault::Pass {
-            self.count_refused();
-        }
-        self.tell(What::Opened { connection: number, broker: node, fault });
-        Some((connected, fault))
-    }
-
-    /// The end of a connection.
-    pub(crate) fn close(&mut self, connection: Connected) {
-        self.settle(connection.number);
-        self.tell(What::Closed { connection: connection.number, broker: connection.node });
-        if let Some(node) = self.nodes.get_mut(&connection.node).filter(|node| node.has(connection)) {
-            node.connections.open -= 1;
-            self.connections.open -= 1;
-        }
-    }
-
-    /// Closes all connections of a broker.
-    pub(crate) fn disconnect(&mut self, node: i32) {
-        self.count_hits(node);
-        let Some(node) = self.nodes.get_mut(&node) else { return };
-        node.life += 1;
-        self.connections.open -= std::mem::take(&mut node.connections.open);
-        self.closed = true;
-    }
-
-    /// Whether nobody has closed a connection.
-    pub(crate) fn is_open(&self, connection: Connected) -> bool {
-        self.nodes.get(&connection.node).is_some_and(|node| node.has(connection))
-    }
-
-    /// Whether connections were closed since the last call.
-    pub(crate) fn take_closed(&mut self) -> bool {
-        std::mem::take(&mut self.closed)
-    }
-
-    pub(crate) fn is_paused(&self, node: i32) -> bool {
-        self.nodes.get(&node).is_some_and(|node| node.condition == Condition::Paused)
-    }
-
-    /// The connections to all brokers, also to those that are gone.
-    pub(crate) fn connections(&self) -> Connections {
-        self.connections
-    }
-
-    /// Whether a broker carries out what only the controller can: it is the controller, or passes it on (KIP-500).
-    pub(super) fn controls(&self, node: i32) -> bool {
-        self.settings.dialect.forwards() || node == self.controller
-    }
-
-    pub(crate) fn controller(&self) -> i32 {
-        self.controller
-    }
-
-    /// Makes a broker the controller; `false` if it is not alive.
-    pub(crate) fn move_controller(&mut self, node: i32) -> bool {
-        let alive = self.is_alive(node);
-        if alive {
-            self.controller = node;
-        }
-        alive
-    }
-
-    /// If the controller is gone, the first that is alive takes over.
-    pub(super) fn choose_controller(&mut self) {
-        if !self.is_alive(self.controller) {
-            let next = self.alive().next();
-            self.controller = next.unwrap_or(-1);
-        }
-    }
-
-    pub(super) fn is_alive(&self, node: i32) -> bool {
-        self.nodes.get(&node).is_some_and(|node| node.alive)
-    }
-
-    pub(super) fn alive(&self) -> impl Iterator<Item = i32> + '_ {
-        self.nodes.iter().filter(|(_, node)| node.alive).map(|(id, _)| *id)
-    }
-}
-
-/// What a broker knows of the cluster.
-impl Cluster {
-    /// Keeps a broker from hearing of what changes from now on.
-    pub(crate) fn hold_metadata(&mut self, node: i32) {
-        self.note(|| format!("broker {node} hears of no more changes"));
-        let view = View {
-            nodes: self.living(),
-            topics: self
-                .topics
-                .iter()
-                .map(|(name, topic)| {
-                    let states = topic.partitions.iter().map(|partition| partition.state.clone());
-                    (name.clone(), (topic.id, states.collect()))
-                })
-                .collect(),
-        };
-        if let Some(node) = self.nodes.get_mut(&node) {
-            node.outdated.get_or_insert(view);
-        }
-    }
-
-    /// Lets it hear of everything again.
-    pub(crate) fn release_metadata(&mut self, node: i32) {
-        self.note(|| format!("broker {node} hears of everything again"));
-        if let Some(node) = self.nodes.get_mut(&node) {
-            node.outdated = None;
-        }
-        self.replicate_all();
-        self.changed = true;
-    }
-
-    /// Where the brokers are, as far as `node` knows.
-    pub(super) fn endpoints(&self, node: i32) -> BTreeMap<i32, HostPort> {
-        match self.outdated(node) {
-            Some(view) => view.nodes.clone(),
-            None => self.living(),
-        }
-    }
-
-    /// The same of the leaders that an answer names (KIP-951).
-    pub(super) fn endpoints_of(&self, node: i32, leaders: impl Iterator<Item = i32>) -> Vec<(i32, HostPort)> {
-        let named: BTreeSet<_> = leaders.filter(|id| *id >= 0).collect();
-        if named.is_empty() {
-            return Vec::new();
-        }
-        self.endpoints(node).into_iter().filter(|(id, _)| named.contains(id)).collect()
-    }
-
-    /// The names of the topics that `node` knows.
-    pub(super) fn known_topics(&self, node: i32) -> Vec<String> {
-        match self.outdated(node) {
-            Some(view) => view.topics.keys().cloned().collect(),
-            None => self.topics.keys().cloned().collect(),
-        }
-    }
-
-    /// The id of a topic and the states of its partitions, as far as `node` knows.
-    pub(super) fn states(&self, node: i32, topic: &str) -> Option<(Uuid, Vec<&State>)> {
-        match self.outdated(node) {
-            Some(view) => view.topics.get(topic).map(|(id, states)| (*id, states.iter().collect())),
-            None => self
-                .topics
-                .get(topic)
-                .map(|topic| (topic.id, topic.partitions.iter().map(|partition| &partition.state).collect())),
-        }
-    }
-
-    fn outdated(&self, node: i32) -> Option<&View> {
-        self.nodes.get(&node)?.outdated.as_ref()
-    }
-
-    fn living(&self) -> BTreeMap<i32, HostPort> {
-        let living = self.nodes.iter().filter(|(_, node)| node.alive);
-        living.map(|(id, node)| (*id, node.advertised.clone())).collect()
-    }
+    pub(super) nodes: BTreeMap<i32, HostPort>,
+    pub(super) topics: BTreeMap<String, (Uuid, Vec<State>)>,
 }
 
 impl View {
@@ -305,7 +95,7 @@ impl Node {
 }
 
 impl Connections {
-    fn add(&mut self) {
+    pub(crate) fn add(&mut self) {
         self.open += 1;
         self.accepted += 1;
         self.most_open = self.most_open.max(self.open);

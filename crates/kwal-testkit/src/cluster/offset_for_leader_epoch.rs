@@ -6,15 +6,20 @@ use kwal_protocol::{
     },
 };
 
-use super::{Arrival, Cluster, Serve, Served, TopicKey};
+use super::{
+    handler::{Serve, Served},
+    lookup::TopicKey,
+    request::RequestContext,
+    state::Cluster,
+};
 
 impl Serve for OffsetForLeaderEpochRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> OffsetForLeaderEpochResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> OffsetForLeaderEpochResponse {
         answer_each(self, |_, _| Err(code))
     }
 
-    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<OffsetForLeaderEpochResponse> {
-        let node = arrival.exchange.from.node;
+    fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<OffsetForLeaderEpochResponse> {
+        let node = context.from.node;
         Served::Reply(answer_each(&self, |topic, asked| {
             let key = TopicKey::Name(topic);
             let led = cluster.led(node, key, asked.partition, asked.current_leader_epoch)?;

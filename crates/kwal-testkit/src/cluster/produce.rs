@@ -12,14 +12,19 @@ use kwal_protocol::{
 use kwal_transport::HostPort;
 
 use super::{
-    Arrival, CloseReason, Cluster, Connected, Exchange, Now, Serve, Served, TopicKey, Work, later,
-    partition::{Found, PartitionId},
+    action::{CloseReason, Continuation},
+    handler::{Serve, Served},
+    lookup::{Found, TopicKey},
+    node::Connected,
+    partition::PartitionId,
     replica::Replica,
+    request::RequestContext,
+    state::{Cluster, Now, later},
 };
-use crate::{fault::Fault, log::MAX_UNCOMPRESSED, producers::Expiry, topic_config::TopicConfig};
+use crate::{log::MAX_UNCOMPRESSED, producers::Expiry, topic_config::TopicConfig};
 
 impl Serve for ProduceRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> ProduceResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> ProduceResponse {
         let topics = self.topic_data.iter().map(|topic| ProduceTopicResponse {
             name: topic.name.clone(),
             topic_id: topic.topic_id,
@@ -32,8 +37,8 @@ impl Serve for ProduceRequest {
         ProduceResponse { responses: topics.collect(), ..ProduceResponse::default() }
     }
 
-    fn serve(self, cluster: &mut Cluster, arrival: &Arrival) -> Served<ProduceResponse> {
-        let Exchange { version, from, .. } = arrival.exchange;
+    fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<ProduceResponse> {
+        let RequestContext { version, from, .. } = *context;
         let (acks, by_id) = (self.acks, version >= BY_ID);
         let mut all = self.topic_data.iter().flat_map(|topic| &topic.partition_data);
         if all.clone().any(|data| data.records.is_none()) {
@@ -43,13 +48,9 @@ impl Serve for ProduceRequest {
             let code = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
             return match acks {
                 0 => Served::Silent { failed: true },
-                _ => Served::Reply(self.refuse(cluster, code)),
+                _ => Served::Reply(self.error_response(cluster, code)),
             };
         }
-        let instead = match arrival.exchange.fault {
-            Fault::ErrorAfter(code) => Some(self.refuse(cluster, code)),
-            _ => None,
-        };
         let timeout = Duration::from_millis(u64::try_from(self.timeout_ms).unwrap_or_default());
         let (mut failed, mut waits) = (false, Vec::new());
         let topics = self.topic_data.into_iter().enumerate().map(|(at, topic)| {
@@ -60,7 +61,7 @@ impl Serve for ProduceRequest {
             let partitions = topic.partition_data.into_iter().enumerate().map(|(part, data)| {
                 let index = data.index;
                 let records = data.records.map(|records| records.into_bytes()).unwrap_or_default();
-                match cluster.append(Append { key, index, records, acks }, arrival) {
+                match cluster.append(Append { key, index, records, acks }, context) {
                     Ok((response, place)) => {
                         waits.push(Wait { at: (at, part), ..place });
                         response
@@ -84,14 +85,9 @@ impl Serve for ProduceRequest {
             -1 => {}
             _ => waits.clear(),
         }
-        let appended = Appended {
-            response: ProduceResponse { responses, ..Default::default() },
-            waits,
-            from,
-            version,
-            instead,
-        };
-        cluster.acknowledge(appended, later(arrival.now, timeout))
+        let appended =
+            Appended { response: ProduceResponse { responses, ..Default::default() }, waits, from, version };
+        cluster.acknowledge(appended, later(cluster.now, timeout))
     }
 }
 
@@ -102,8 +98,6 @@ pub(super) struct Appended {
     waits: Vec<Wait>,
     from: Connected,
     version: i16,
-    /// What is answered in the end, whatever came of it.
-    instead: Option<ProduceResponse>,
 }
 
 /// A batch that is to be acknowledged.
@@ -120,7 +114,7 @@ struct Wait {
 impl Cluster {
     /// Answers what was appended, if everything can be told by now.
     pub(super) fn acknowledge(&mut self, appended: Appended, until: Instant) -> Served<ProduceResponse> {
-        let Appended { mut response, mut waits, from, version, instead } = appended;
+        let Appended { mut response, mut waits, from, version } = appended;
         let over = self.now.monotonic >= until;
         waits.retain(|wait| {
             let code = match self.look_whether_all_have(from.node, wait) {
@@ -143,11 +137,12 @@ impl Cluster {
             false
         });
         if !waits.is_empty() {
-            let work = Work::Produce(Appended { response, waits, from, version, instead });
-            return Served::Wait { until, work };
+            let appended = Appended { response, waits, from, version };
+            let resume = Continuation::new(move |cluster| cluster.acknowledge(appended, until));
+            return Served::Wait { until, resume };
         }
         response.node_endpoints = endpoints(self, from.node, &response.responses);
-        Served::Reply(instead.unwrap_or(response))
+        Served::Reply(response)
     }
 
     /// `None` while not all in sync have a batch.
@@ -223,11 +218,11 @@ impl Cluster {
     fn append(
         &mut self,
         call: Append<'_>,
-        arrival: &Arrival,
+        context: &RequestContext,
     ) -> Result<(ProducePartitionResponse, Wait), Refusal> {
         let Append { key, index, records, acks } = call;
-        let Exchange { version, from, .. } = arrival.exchange;
-        let (now, expiry) = (arrival.now, self.producer_expiry());
+        let RequestContext { version, from, .. } = *context;
+        let (now, expiry) = (self.now, self.producer_expiry());
         let waits_for_min_isr = self.settings.dialect.waits_for_min_isr();
         let found = self.led(from.node, key, index, -1).map_err(|code| Refusal::new(code, None))?;
         let config = found.config;
@@ -296,7 +291,7 @@ impl Cluster {
     pub(super) fn producer_expiry(&self) -> Expiry {
         let broker = &self.settings.broker;
         Expiry {
-            looked_at: self.looked_at("producer.id.expiration.check.interval.ms"),
+            looked_at: self.last_run("producer.id.expiration.check.interval.ms"),
             after_ms: broker.number("producer.id.expiration.ms"),
         }
     }

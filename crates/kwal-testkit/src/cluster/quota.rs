@@ -9,20 +9,20 @@ use std::{
 #[derive(Debug, Default)]
 pub(super) struct Quotas {
     /// In bytes a second, of a client or of all that have no own.
-    limits: BTreeMap<(Kind, Option<String>), f64>,
-    used: BTreeMap<(Kind, i32, String), Rate>,
+    limits: BTreeMap<(QuotaKind, Option<String>), f64>,
+    used: BTreeMap<(QuotaKind, i32, String), Rate>,
 }
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Kind {
+pub(crate) enum QuotaKind {
     Produce,
     Fetch,
 }
 
 impl Quotas {
     /// Limits a client, or with `None` each that has no own limit; `None` bytes a second lift a limit.
-    pub(super) fn limit(&mut self, kind: Kind, client: Option<&str>, bytes_per_second: Option<u64>) {
+    pub(super) fn limit(&mut self, kind: QuotaKind, client: Option<&str>, bytes_per_second: Option<u64>) {
         let key = (kind, client.map(str::to_owned));
         match bytes_per_second {
             Some(limit) => self.limits.insert(key, limit as f64),
@@ -39,14 +39,21 @@ impl Quotas {
     }
 
     /// Counts bytes of a client at a broker; answers the pause that they cost. `now` in milliseconds.
-    pub(super) fn count(&mut self, kind: Kind, node: i32, client: &str, bytes: usize, now: i64) -> Duration {
+    pub(super) fn count(
+        &mut self,
+        kind: QuotaKind,
+        node: i32,
+        client: &str,
+        bytes: usize,
+        now: i64,
+    ) -> Duration {
         let limit =
             self.limits.get(&(kind, Some(client.to_owned()))).or_else(|| self.limits.get(&(kind, None)));
         let Some(limit) = limit.copied() else { return Duration::ZERO };
         let rate = self.used.entry((kind, node, client.to_owned())).or_default();
         rate.count(bytes, now);
         let pause = rate.pause(limit, now);
-        if kind == Kind::Fetch && !pause.is_zero() {
+        if kind == QuotaKind::Fetch && !pause.is_zero() {
             // What was fetched is not handed out.
             rate.uncount(bytes);
         }
@@ -103,20 +110,20 @@ mod tests {
     #[test]
     fn what_comes_at_once_is_answered_later_and_later() {
         let mut quotas = Quotas::default();
-        quotas.limit(Kind::Produce, None, Some(100_000));
+        quotas.limit(QuotaKind::Produce, None, Some(100_000));
         let mut now = 0;
         let mut answered = Vec::new();
         for _ in 0..6 {
             answered.push(now);
-            now += quotas.count(Kind::Produce, 1, "me", 400_000, now).as_millis() as i64;
+            now += quotas.count(QuotaKind::Produce, 1, "me", 400_000, now).as_millis() as i64;
         }
         assert_eq!(answered, [0, 0, 0, 2_000, 8_000, 18_000]);
-        assert!(quotas.count(Kind::Fetch, 1, "me", 1 << 30, now).is_zero(), "another kind");
-        assert!(quotas.count(Kind::Produce, 2, "me", 400_000, now).is_zero(), "another broker");
-        quotas.limit(Kind::Produce, Some("me"), Some(1 << 40));
-        assert!(quotas.count(Kind::Produce, 1, "me", 1 << 30, now).is_zero(), "an own limit");
-        quotas.limit(Kind::Produce, None, None);
-        quotas.limit(Kind::Produce, Some("me"), None);
+        assert!(quotas.count(QuotaKind::Fetch, 1, "me", 1 << 30, now).is_zero(), "another kind");
+        assert!(quotas.count(QuotaKind::Produce, 2, "me", 400_000, now).is_zero(), "another broker");
+        quotas.limit(QuotaKind::Produce, Some("me"), Some(1 << 40));
+        assert!(quotas.count(QuotaKind::Produce, 1, "me", 1 << 30, now).is_zero(), "an own limit");
+        quotas.limit(QuotaKind::Produce, None, None);
+        quotas.limit(QuotaKind::Produce, Some("me"), None);
         assert!(!quotas.any());
     }
 }

@@ -51,7 +51,7 @@ impl Replica {
 
     /// Forgets what lies before `offset`.
     pub(crate) fn delete_before(&mut self, offset: i64, now: i64) {
-        // Where all markers that are gone ended what is gone, nothing more is said about how.
+        // Where all markers that are gone ended what is gone, nothing more is said summary how.
         for header in self.log.delete_before(offset) {
             self.known_at_start.note(&header, header.is_control().then_some(true), now);
         }

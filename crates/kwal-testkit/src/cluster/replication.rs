@@ -6,17 +6,16 @@ use std::{
 };
 
 use super::{
-    Cluster, Now,
-    election::Event,
-    later,
+    event::Event,
     node::Condition,
     partition::{Partition, PartitionId},
+    state::{Cluster, Now, later},
 };
 
 impl Cluster {
     /// Lets followers fetch what they may by now, and plans when they fetch the rest.
     pub(super) fn replicate(&mut self, id: PartitionId) {
-        self.tell_partition(id);
+        self.record_partition(id);
         let (now, setting) = (self.now, self.setting(id));
         let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
         let Some(leader) = partition.state.leader.filter(|leader| setting.works(*leader)) else { return };
@@ -25,13 +24,13 @@ impl Cluster {
         for (at, event) in partition.plan(id, leader, &setting, now) {
             self.plan(at, event);
         }
-        self.tell_leader(id, leader);
-        self.tell_partition(id);
+        self.inform_leader(id, leader);
+        self.record_partition(id);
         self.changed = true;
     }
 
     /// Whatever else a leader does not hear of, who is in sync it decides itself.
-    fn tell_leader(&mut self, id: PartitionId, leader: i32) {
+    fn inform_leader(&mut self, id: PartitionId, leader: i32) {
         let Some(name) = self.names.get(&id.topic) else { return };
         let Some(view) = self.nodes.get_mut(&leader).and_then(|node| node.outdated.as_mut()) else { return };
         if let (Some(topic), Ok(index)) = (self.topics.get(name), usize::try_from(id.index))

@@ -14,16 +14,21 @@ use kwal_protocol::{
     wire::Uuid,
 };
 
-use super::{Arrival, Cluster, Serve, Served, Topic, id};
-use crate::{journal::What, topic_config::TopicConfig};
+use super::{
+    handler::{Serve, Served},
+    partition::Topic,
+    request::RequestContext,
+    state::{Cluster, random_id},
+};
+use crate::{journal::JournalEvent, topic_config::TopicConfig};
 
 impl Serve for CreateTopicsRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> CreateTopicsResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> CreateTopicsResponse {
         let topics = self.topics.iter().map(|topic| not_created(topic, code, None));
         CreateTopicsResponse { topics: topics.collect(), ..CreateTopicsResponse::default() }
     }
 
-    fn serve(self, cluster: &mut Cluster, _: &Arrival) -> Served<CreateTopicsResponse> {
+    fn serve(self, cluster: &mut Cluster, _: &RequestContext) -> Served<CreateTopicsResponse> {
         let mut named = BTreeMap::new();
         for topic in &self.topics {
             *named.entry(topic.name.as_str()).or_insert(0) += 1;
@@ -45,7 +50,7 @@ impl Serve for CreateTopicsRequest {
 }
 
 impl Serve for DeleteTopicsRequest {
-    fn refuse(&self, _: &Cluster, code: ErrorCode) -> DeleteTopicsResponse {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> DeleteTopicsResponse {
         let responses = named(self).into_iter().map(|topic| DeleteTopicResult {
             name: topic.name,
             topic_id: topic.topic_id,
@@ -55,7 +60,7 @@ impl Serve for DeleteTopicsRequest {
         DeleteTopicsResponse { responses: responses.collect(), ..DeleteTopicsResponse::default() }
     }
 
-    fn serve(self, cluster: &mut Cluster, _: &Arrival) -> Served<DeleteTopicsResponse> {
+    fn serve(self, cluster: &mut Cluster, _: &RequestContext) -> Served<DeleteTopicsResponse> {
         let mut topics = named(&self);
         let mut responses = cluster.named_both_ways(&mut topics);
         let mut times = BTreeMap::new();
@@ -93,7 +98,7 @@ pub(super) type Refusal = (ErrorCode, String);
 impl Cluster {
     fn create_asked(&mut self, topic: &CreatableTopic, validate_only: bool) -> CreateTopicsResult {
         let created = match validate_only {
-            true => self.plan_topic(topic).map(|plan| (id(&mut self.random), plan)),
+            true => self.plan_topic(topic).map(|plan| (random_id(&mut self.random), plan)),
             false => self.create_topic(topic),
         };
         match created {
@@ -113,7 +118,7 @@ impl Cluster {
     /// Makes a topic; answers its id, and what it is like.
     pub(super) fn create_topic(&mut self, topic: &CreatableTopic) -> Result<(Uuid, Plan), Refusal> {
         let plan = self.plan_topic(topic)?;
-        let id = id(&mut self.random);
+        let id = random_id(&mut self.random);
         let partitions = plan.replicas.iter().map(|replicas| self.new_partition(replicas)).collect();
         self.names.insert(id, topic.name.clone());
         self.topics.insert(topic.name.clone(), Topic { id, config: plan.config.clone(), partitions });
@@ -135,13 +140,13 @@ impl Cluster {
     pub(crate) fn recreate_topic(&mut self, name: &str) -> Option<Uuid> {
         let Topic { id: old, config, partitions } = self.topics.remove(name)?;
         self.names.remove(&old);
-        let id = id(&mut self.random);
+        let id = random_id(&mut self.random);
         let again = partitions.iter().map(|partition| self.new_partition(&partition.state.replicas));
         let partitions: Vec<_> = again.collect();
         self.names.insert(id, name.to_owned());
         let count = partitions.len() as i32;
         self.topics.insert(name.to_owned(), Topic { id, config, partitions });
-        self.tell(What::Recreated { topic: name.to_owned(), partitions: count });
+        self.record(JournalEvent::Recreated { topic: name.to_owned(), partitions: count });
         self.changed = true;
         Some(id)
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::EmbeddedCluster;
+use super::cluster::EmbeddedCluster;
 use crate::{
-    Error,
     cluster::{CannotLead, Cluster, PartitionId},
+    error::Error,
 };
 
 /// Brokers.
@@ -21,10 +21,10 @@ impl EmbeddedCluster {
     /// [`Error::Listen`] or [`Error::ListenInMemory`].
     pub fn add_broker(&self) -> Result<i32, Error> {
         let broker = self.shared.with(|cluster| cluster.fresh_node());
-        let acceptor = self.ground.listen(broker, &self.runtime)?;
+        let acceptor = self.bind.listen(broker, &self.runtime)?;
         let address = acceptor.address()?;
         self.shared.with(|cluster| cluster.register(broker, address.clone()));
-        self.doors.open(broker, address, acceptor, &self.shared, &self.runtime);
+        self.listeners.open(broker, address, acceptor, &self.shared, &self.runtime);
         Ok(broker)
     }
 
@@ -34,7 +34,7 @@ impl EmbeddedCluster {
     /// [`Error::UnknownBroker`].
     pub fn remove_broker(&self, broker: i32) -> Result<(), Error> {
         self.act(broker, |cluster| cluster.remove(broker))?;
-        self.doors.remove(broker);
+        self.listeners.remove(broker);
         Ok(())
     }
 
@@ -46,7 +46,7 @@ impl EmbeddedCluster {
     /// [`Error::UnknownBroker`].
     pub fn kill(&self, broker: i32) -> Result<(), Error> {
         self.act(broker, |cluster| cluster.kill(broker))?;
-        self.doors.close(broker);
+        self.listeners.close(broker);
         Ok(())
     }
 
@@ -57,7 +57,7 @@ impl EmbeddedCluster {
     /// [`Error::UnknownBroker`].
     pub fn stop(&self, broker: i32) -> Result<(), Error> {
         self.act(broker, |cluster| cluster.stop(broker))?;
-        self.doors.close(broker);
+        self.listeners.close(broker);
         Ok(())
     }
 
@@ -67,12 +67,12 @@ impl EmbeddedCluster {
     /// [`Error::UnknownBroker`]; [`Error::Listen`] or [`Error::ListenInMemory`] if the address cannot be had again.
     pub fn restart(&self, broker: i32) -> Result<(), Error> {
         let address = self.address(broker)?;
-        if self.doors.is_open(broker) {
+        if self.listeners.is_open(broker) {
             self.stop(broker)?;
         }
-        let acceptor = self.ground.listen_at(address.clone(), &self.runtime)?;
+        let acceptor = self.bind.listen_at(address.clone(), &self.runtime)?;
         self.act(broker, |cluster| cluster.revive(broker))?;
-        self.doors.open(broker, address, acceptor, &self.shared, &self.runtime);
+        self.listeners.open(broker, address, acceptor, &self.shared, &self.runtime);
         Ok(())
     }
 
@@ -231,10 +231,10 @@ impl EmbeddedCluster {
     /// Takes a follower out of sync, and it fetches nothing until its [lag](Self::set_lag) is set anew.
     ///
     /// # Errors
-    /// [`Error::UnknownPartition`], also if the broker has no replica; [`Error::Leads`] if it leads.
+    /// [`Error::UnknownPartition`], also if the broker has no replica; [`Error::IsLeader`] if it leads.
     pub fn shrink_isr(&self, topic: &str, partition: i32, broker: i32) -> Result<(), Error> {
         if self.leader(topic, partition)? == Some(broker) {
-            return Err(Error::Leads { broker });
+            return Err(Error::IsLeader { broker });
         }
         self.at_replica(topic, partition, broker, |cluster, id| cluster.shrink_isr(id, broker))
     }

@@ -14,14 +14,16 @@ use kwal_transport::{HostPort, memory::MemoryNetwork};
 use tokio::runtime::Handle;
 
 use super::{
-    EmbeddedCluster,
+    cluster::EmbeddedCluster,
     topics::{assigned, creatable, create},
 };
 use crate::{
-    Dialect, Error,
     cluster::{Cluster, Settings},
-    listen::{Doors, Ground},
-    serve::{Clock, Shared, clockwork},
+    dialect::Dialect,
+    error::Error,
+    listen::{Bind, Listeners},
+    sasl::Sasl,
+    serve::{Clock, Shared, run_timers},
 };
 
 /// How an [`EmbeddedCluster`] is to be.
@@ -37,6 +39,14 @@ pub struct EmbeddedClusterBuilder {
     started_unix_ms: Option<i64>,
     port: u16,
     advertised: BTreeMap<i32, HostPort>,
+    sasl: Option<Sasl>,
+}
+
+impl EmbeddedCluster {
+    /// Returns a builder with one broker and no topics.
+    pub fn builder() -> EmbeddedClusterBuilder {
+        EmbeddedClusterBuilder::default()
+    }
 }
 
 impl Default for EmbeddedClusterBuilder {
@@ -50,6 +60,7 @@ impl Default for EmbeddedClusterBuilder {
             started_unix_ms: None,
             port: 0,
             advertised: BTreeMap::new(),
+            sasl: None,
         }
     }
 }
@@ -114,8 +125,8 @@ impl EmbeddedClusterBuilder {
 
     /// Demands that clients authenticate. Default: nobody has to.
     #[must_use]
-    pub fn sasl(mut self, sasl: crate::Sasl) -> Self {
-        self.settings.sasl = Some(sasl);
+    pub fn sasl(mut self, sasl: Sasl) -> Self {
+        self.sasl = Some(sasl);
         self
     }
 
@@ -179,39 +190,39 @@ impl EmbeddedClusterBuilder {
     /// Starts on TCP ports of 127.0.0.1: free ones, unless they were [chosen](Self::port).
     ///
     /// # Errors
-    /// [`Error::Listen`]; [`Error::Setting`]; [`Error::Create`] if a topic cannot be made.
+    /// [`Error::Listen`]; [`Error::InvalidSetting`]; [`Error::CreateTopic`] if a topic cannot be made.
     ///
     /// # Panics
     /// Outside of a tokio runtime with IO and time enabled.
     pub async fn start(self) -> Result<EmbeddedCluster, Error> {
-        let ground = Ground::Tcp(self.port);
-        self.start_on(ground)
+        let bind = Bind::Tcp(self.port);
+        self.start_on(bind)
     }
 
     /// Starts in memory, in a network of its own: [`connector`](EmbeddedCluster::connector) reaches it. The brokers are at
     /// `broker-1:9092`, `broker-2:9092` and so on.
     ///
     /// # Errors
-    /// [`Error::Create`] if a topic cannot be made.
+    /// [`Error::CreateTopic`] if a topic cannot be made.
     ///
     /// # Panics
     /// Outside of a tokio runtime with time enabled.
     pub fn start_in_memory(self) -> Result<EmbeddedCluster, Error> {
-        self.start_on(Ground::Memory(MemoryNetwork::default()))
+        self.start_on(Bind::Memory(MemoryNetwork::default()))
     }
 
     /// Starts in a network in memory, the first broker at an address, the others at the ports that follow.
     ///
     /// # Errors
-    /// [`Error::ListenInMemory`]; [`Error::Create`] if a topic cannot be made.
+    /// [`Error::ListenInMemory`]; [`Error::CreateTopic`] if a topic cannot be made.
     ///
     /// # Panics
     /// Outside of a tokio runtime with time enabled.
     pub fn start_in(self, network: &MemoryNetwork, address: HostPort) -> Result<EmbeddedCluster, Error> {
-        self.start_on(Ground::MemoryAt(network.clone(), address))
+        self.start_on(Bind::MemoryAt(network.clone(), address))
     }
 
-    fn start_on(self, ground: Ground) -> Result<EmbeddedCluster, Error> {
+    fn start_on(self, bind: Bind) -> Result<EmbeddedCluster, Error> {
         let runtime = Handle::current();
         let mut settings = self.settings;
         settings.broker.is_old = settings.dialect.has_old_settings();
@@ -219,13 +230,13 @@ impl EmbeddedClusterBuilder {
         let replicas = (self.brokers > 1).then_some(("default.replication.factor", replicas.as_str()));
         let given = self.broker_settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in replicas.into_iter().chain(given) {
-            settings.broker.set(name, value).map_err(|message| Error::Setting { message })?;
+            settings.broker.set(name, value).map_err(|message| Error::InvalidSetting { message })?;
         }
         let clock = Clock::new(self.started_unix_ms.unwrap_or_else(system_time_ms));
         let mut cluster = Cluster::new(settings, clock.now());
         let mut listening = Vec::new();
         for broker in 1..=self.brokers {
-            let acceptor = ground.listen(broker, &runtime)?;
+            let acceptor = bind.listen(broker, &runtime)?;
             let address = acceptor.address()?;
             let advertised = self.advertised.get(&broker).unwrap_or(&address);
             cluster.register(broker, advertised.clone());
@@ -234,13 +245,13 @@ impl EmbeddedClusterBuilder {
         for topic in &self.topics {
             create(&mut cluster, topic)?;
         }
-        let shared = Arc::new(Shared::new(cluster, clock, self.max_frame_len));
-        let doors = Doors::default();
+        let shared = Arc::new(Shared::new(cluster, clock, self.max_frame_len, self.sasl));
+        let listeners = Listeners::default();
         for (broker, address, acceptor) in listening {
-            doors.open(broker, address, acceptor, &shared, &runtime);
+            listeners.open(broker, address, acceptor, &shared, &runtime);
         }
-        let clockwork = runtime.spawn(clockwork(Arc::clone(&shared)));
-        Ok(EmbeddedCluster { shared, doors, ground, runtime, clockwork })
+        let timers = runtime.spawn(run_timers(Arc::clone(&shared)));
+        Ok(EmbeddedCluster { shared, listeners, bind, runtime, timers })
     }
 }
 

@@ -9,10 +9,10 @@ use kwal_protocol::{
     wire::Uuid,
 };
 
-use super::EmbeddedCluster;
+use super::cluster::EmbeddedCluster;
 use crate::{
-    Error,
     cluster::{Cluster, Partition, Replica},
+    error::Error,
     log::MAX_UNCOMPRESSED,
 };
 
@@ -21,7 +21,7 @@ impl EmbeddedCluster {
     /// Makes a topic with default settings; answers its id.
     ///
     /// # Errors
-    /// [`Error::Create`], for the reasons a CreateTopics request would be refused.
+    /// [`Error::CreateTopic`], for the reasons a CreateTopics request would be refused.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<Uuid, Error> {
         self.create_topic_with(name, partitions, &[])
     }
@@ -83,7 +83,7 @@ impl EmbeddedCluster {
     ///
     /// # Errors
     /// [`Error::UnknownPartition`]; [`Error::Batch`] if the codec of a batch is not built in, or it was
-    /// [placed](Self::place) and is malformed.
+    /// [placed](Self::append_raw) and is malformed.
     pub fn records(&self, topic: &str, partition: i32) -> Result<Vec<OwnedRecord>, Error> {
         let start = self.start_offset(topic, partition)?;
         records(&self.log(topic, partition)?, start)
@@ -144,8 +144,8 @@ impl EmbeddedCluster {
     /// followers take note as of batches that were appended.
     ///
     /// # Errors
-    /// [`Error::UnknownPartition`], [`Error::Batch`], [`Error::Misplaced`]; batches before the one that failed are placed.
-    pub fn place(&self, topic: &str, partition: i32, batches: Bytes) -> Result<i64, Error> {
+    /// [`Error::UnknownPartition`], [`Error::Batch`], [`Error::InvalidOffsets`]; batches before the one that failed are placed.
+    pub fn append_raw(&self, topic: &str, partition: i32, batches: Bytes) -> Result<i64, Error> {
         let now = self.shared.now().unix_ms;
         let placed = self.change(topic, partition, |found| {
             for batch in Batches::new(batches) {
@@ -154,9 +154,9 @@ impl EmbeddedCluster {
                 let (first, last) = (header.base_offset, header.last_offset());
                 let end = found.authority().map_or(0, |replica| replica.log.end());
                 if !(0..=last).contains(&first) || end.checked_add(last).is_none_or(|end| end == i64::MAX) {
-                    return Err(Error::Misplaced { first, last });
+                    return Err(Error::InvalidOffsets { first, last });
                 }
-                found.place(batch.bytes().clone(), &header, first, now);
+                found.append_raw(batch.bytes().clone(), &header, first, now);
             }
             Ok(())
         })?;
@@ -165,7 +165,7 @@ impl EmbeddedCluster {
     }
 
     /// Ends a transaction of a producer in a partition: its marker is put behind the end of the log, as the coordinator does.
-    /// Batches of transactions are [placed](Self::place). Answers the offset of the marker.
+    /// Batches of transactions are [placed](Self::append_raw). Answers the offset of the marker.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
@@ -178,7 +178,7 @@ impl EmbeddedCluster {
     ) -> Result<i64, Error> {
         let now = self.shared.now().unix_ms;
         let marker = marker(producer, committed, now)?;
-        Ok(self.place(topic, partition, marker)? - 1)
+        Ok(self.append_raw(topic, partition, marker)? - 1)
     }
 
     /// Deletes the records before an offset, as DeleteRecords or retention do; nothing outside of the log changes.
@@ -359,7 +359,7 @@ pub(super) fn assigned(name: &str, replicas: &[&[i32]]) -> CreatableTopic {
 }
 
 pub(super) fn create(cluster: &mut Cluster, topic: &CreatableTopic) -> Result<Uuid, Error> {
-    cluster.create_simply(topic).map_err(|(code, message)| Error::Create {
+    cluster.create_simply(topic).map_err(|(code, message)| Error::CreateTopic {
         topic: topic.name.clone(),
         code,
         message,

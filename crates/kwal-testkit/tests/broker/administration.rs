@@ -222,7 +222,7 @@ async fn settings_of_the_broker_are_told_and_hold_for_topics() {
 
     for (name, value) in [("log.retention.years", "1"), ("min.insync.replicas", "none")] {
         let error = EmbeddedCluster::builder().setting(name, value).start_in_memory().unwrap_err();
-        assert!(matches!(error, Error::Setting { .. }), "{error}");
+        assert!(matches!(error, Error::InvalidSetting { .. }), "{error}");
     }
 }
 

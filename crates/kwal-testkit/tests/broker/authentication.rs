@@ -74,7 +74,7 @@ async fn is_closed(mut client: Client) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn each_mechanism() {
-    let cluster = cluster(alice().tokens(|token| (token == "good").then_some(60 * SECOND)));
+    let cluster = cluster(alice().oauthbearer(|token| (token == "good").then_some(60 * SECOND)));
     let mechanisms: [Box<dyn Mechanism>; 4] = [
         Box::new(plain("alice", "secret")),
         Box::new(Scram::sha_256("alice", "secret", [1; 24]).unwrap()),
@@ -109,7 +109,7 @@ impl Mechanism for Boxed {
 
 #[tokio::test(start_paused = true)]
 async fn refusals_have_kafkas_words_take_a_while_and_close() {
-    let cluster = cluster(alice().tokens(|_| None));
+    let cluster = cluster(alice().oauthbearer(|_| None));
     let invalid =
         "Authentication failed during authentication due to invalid credentials with SASL mechanism";
     let cases: [(Box<dyn Mechanism>, String); 4] = [
@@ -131,7 +131,7 @@ async fn refusals_have_kafkas_words_take_a_while_and_close() {
 
 #[tokio::test(start_paused = true)]
 async fn mechanisms_that_are_not_offered() {
-    let cluster = cluster(alice().only(&["SCRAM-SHA-512"]));
+    let cluster = cluster(alice().mechanisms(&["SCRAM-SHA-512"]));
     let mut client = Client::connect(&cluster).await;
     let offered = vec!["SCRAM-SHA-512".to_owned()];
     assert_eq!(name(&mut client, "PLAIN").await, (ErrorCode::UNSUPPORTED_SASL_MECHANISM, offered));

@@ -80,7 +80,10 @@ async fn replicas_are_where_they_are_asked_to_be() {
     cluster.create_topic_assigned("more", &[&[2]]).unwrap();
     assert_eq!(cluster.in_sync("more", 0).unwrap(), [2]);
     let error = cluster.create_topic_assigned("nowhere", &[&[5]]).unwrap_err();
-    assert!(matches!(error, Error::Create { code: ErrorCode::INVALID_REPLICA_ASSIGNMENT, .. }), "{error}");
+    assert!(
+        matches!(error, Error::CreateTopic { code: ErrorCode::INVALID_REPLICA_ASSIGNMENT, .. }),
+        "{error}"
+    );
 }
 
 /// KIP-951: who is asked in vain says who leads, and where that is.

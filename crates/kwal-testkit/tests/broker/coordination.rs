@@ -148,8 +148,8 @@ async fn readers_of_committed_records_wait_for_the_end_of_transactions() {
     let part =
         |id: i64, sequence: i32| batch(&["t"]).with_transactional(true).stamp(id, 0, sequence).to_bytes();
     client.produce(&place, batch(&["a"]).to_bytes()).await;
-    cluster.place("wal", 0, part(7, 0)).unwrap();
-    cluster.place("wal", 0, part(8, 0)).unwrap();
+    cluster.append_raw("wal", 0, part(7, 0)).unwrap();
+    cluster.append_raw("wal", 0, part(8, 0)).unwrap();
     client.produce(&place, batch(&["b"]).to_bytes()).await;
 
     let fetched = read_committed(&mut client, &place).await;

@@ -15,3 +15,4 @@ mod produce;
 mod program;
 mod replication;
 mod storms;
+mod wire;

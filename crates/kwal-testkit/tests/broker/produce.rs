@@ -295,15 +295,18 @@ async fn batches_can_be_placed_as_no_broker_would_take_them() {
     client.produce(&place, batch(&["a", "b"]).to_bytes()).await;
     let control = forged(&["c"], |header| header.attributes |= BatchHeader::CONTROL);
     let hole = batch(&["d"]).at(3, -1).to_bytes();
-    let end = broker.place("wal", 0, [control, hole].concat().into()).unwrap();
+    let end = broker.append_raw("wal", 0, [control, hole].concat().into()).unwrap();
     assert_eq!((end, broker.end_offset("wal", 0).unwrap()), (7, 7));
     let offsets: Vec<_> = broker.log("wal", 0).unwrap().iter().map(|batch| batch.base_offset()).collect();
     assert_eq!(offsets, [0, 2, 6]);
     assert_eq!(values(&broker, &place), ["a", "b", "d"]);
     let backwards = batch(&["d"]).at(-1, -1).to_bytes();
-    assert!(matches!(broker.place("wal", 0, backwards), Err(Error::Misplaced { first: -1, last: -1 })));
+    assert!(matches!(
+        broker.append_raw("wal", 0, backwards),
+        Err(Error::InvalidOffsets { first: -1, last: -1 })
+    ));
     let far = batch(&["d"]).at(i64::MAX - 3, -1).to_bytes();
-    assert!(matches!(broker.place("wal", 0, far), Err(Error::Misplaced { .. })));
-    let error = broker.place("wal", 9, Bytes::new()).unwrap_err();
+    assert!(matches!(broker.append_raw("wal", 0, far), Err(Error::InvalidOffsets { .. })));
+    let error = broker.append_raw("wal", 9, Bytes::new()).unwrap_err();
     assert_eq!(error.to_string(), "there is no partition 9 of a topic \"wal\"");
 }

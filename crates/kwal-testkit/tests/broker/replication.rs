@@ -146,7 +146,7 @@ async fn too_few_in_sync_take_nothing_for_all() {
     cluster.shrink_isr("wal", 0, 2).unwrap();
     assert_eq!(outcome(&client.produce(&place, one("a")).await), Ok(0));
     cluster.shrink_isr("wal", 0, 3).unwrap();
-    assert!(matches!(cluster.shrink_isr("wal", 0, 1), Err(Error::Leads { broker: 1 })));
+    assert!(matches!(cluster.shrink_isr("wal", 0, 1), Err(Error::IsLeader { broker: 1 })));
     let answer = client.produce(&place, one("b")).await;
     assert_eq!(outcome(&answer), Err(ErrorCode::NOT_ENOUGH_REPLICAS));
     assert_eq!(values(&cluster, &place), ["a"]);

@@ -7,7 +7,9 @@ use kwal_protocol::{
     api::{ApiKey, Body, Request, decode_response_header, encode_request},
     messages::{ApiVersionsRequest, ProducePartitionResponse},
 };
-use kwal_testkit::{Aim, Damage, EmbeddedCluster, Fault, Hazard, Storm, What, check::Recorder};
+use kwal_testkit::{
+    EmbeddedCluster, Fault, FaultTarget, Hazard, JournalEvent, Storm, StormReport, check::Recorder,
+};
 use kwal_transport::Stream;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -115,7 +117,7 @@ impl<'a> Sturdy<'a> {
 /// What a storm of this seed does to a cluster, and what of it is left.
 struct Outcome {
     journal: String,
-    damage: Damage,
+    report: StormReport,
     acked: usize,
     values: Vec<String>,
     lost: bool,
@@ -131,17 +133,17 @@ fn storm(seed: u64, storm: impl FnOnce(Storm) -> Storm) -> Outcome {
         let time = Duration::from_secs(60);
         let until = Instant::now() + time;
         let storm = storm(Storm::new(seed));
-        let (damage, acked, ()) = tokio::join!(
-            storm.rage(&cluster, time),
+        let (report, acked, ()) = tokio::join!(
+            storm.run(&cluster, time),
             Sturdy::new(&cluster).append(until),
             Sturdy::new(&cluster).read(until),
         );
         let journal = cluster.journal();
         Outcome {
-            damage: damage.unwrap(),
+            report: report.unwrap(),
             acked,
             values: values(&cluster, &Place::of(&cluster, "wal", 0)),
-            lost: journal.entries().any(|entry| matches!(entry.what, What::Lost { .. })),
+            lost: journal.entries().any(|entry| matches!(entry.event, JournalEvent::DataLoss { .. })),
             journal: journal.to_string(),
         }
     })
@@ -155,25 +157,28 @@ fn the_same_seed_is_the_same_weather() {
         for (first, second) in one.journal.lines().zip(two.journal.lines()) {
             assert_eq!(first, second, "seed {seed}");
         }
-        assert_eq!((one.journal.len(), one.damage), (two.journal.len(), two.damage));
+        assert_eq!((one.journal.len(), one.report), (two.journal.len(), two.report));
     }
     assert_ne!(storm(1, all).journal, storm(2, all).journal);
 }
 
 #[test]
 fn a_storm_hits_everything_and_loses_nothing_that_is_acknowledged() {
-    let mut sum = Damage::default();
+    let mut sum = StormReport::default();
     for seed in 0..25 {
-        let Outcome { journal, damage, acked, values, lost } = storm(seed, |storm| storm);
+        let Outcome { journal, report, acked, values, lost } = storm(seed, |storm| storm);
         assert!(!lost && acked > 5, "seed {seed}: {acked} acknowledged\n{journal}");
         let expected: Vec<_> = (0..acked).map(|value| value.to_string()).collect();
         // One more may be there that nobody was told of.
         assert_eq!(values[..acked], expected, "seed {seed}\n{journal}");
         assert!(values.len() <= acked + 1, "seed {seed}: {values:?}\n{journal}");
-        sum.add(&damage);
+        sum.add(&report);
     }
     println!("{sum}");
-    assert!(sum.hits.produces > 0 && sum.hits.fetches > 0 && sum.hits.handshakes > 0, "{sum}");
+    assert!(
+        sum.fault_counts.produces > 0 && sum.fault_counts.fetches > 0 && sum.fault_counts.handshakes > 0,
+        "{sum}"
+    );
     let calm = [Hazard::UncleanElections, Hazard::ProducerExpiry, Hazard::Recreation];
     assert!(calm.iter().all(|hazard| sum.count(*hazard) == 0), "{sum}");
     for hazard in [
@@ -196,7 +201,7 @@ async fn losses_are_told_to_a_recorder_when_they_happen() {
     let cluster =
         EmbeddedCluster::builder().brokers(2).topic("wal", 1).journal(100).start_in_memory().unwrap();
     let recorder = Recorder::new();
-    cluster.excuse_to(&recorder);
+    cluster.record_losses(&recorder);
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect(&cluster).await;
     client.produce(&place, batch(&["a"]).to_bytes()).await;
@@ -232,7 +237,7 @@ async fn losses_are_told_to_a_recorder_when_they_happen() {
 async fn what_a_leader_of_yesterday_loses_is_told_when_it_is_lost() {
     let cluster = EmbeddedCluster::builder().brokers(2).topic("wal", 1).start_in_memory().unwrap();
     let recorder = Recorder::new();
-    cluster.excuse_to(&recorder);
+    cluster.record_losses(&recorder);
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect(&cluster).await;
     client.produce(&place, batch(&["a"]).to_bytes()).await;
@@ -274,15 +279,15 @@ async fn replies_that_are_cut_trickle_or_are_garbage() {
     assert_eq!((garbage.len(), &garbage[..4]), (whole.len(), &whole[..4]));
     assert_ne!(garbage[8..], whole[8..]);
     assert_eq!(cluster.end_offset("wal", 0).unwrap(), 7, "all were carried out");
-    assert_eq!((cluster.faults_left(), cluster.hits().produces), (0, 5));
+    assert_eq!((cluster.faults_left(), cluster.fault_counts().produces), (0, 5));
 }
 
 #[tokio::test(start_paused = true)]
 async fn faults_are_aimed() {
     let cluster = EmbeddedCluster::builder().brokers(2).topic("wal", 2).start_in_memory().unwrap();
     let places = [0, 1].map(|partition| Place::of(&cluster, "wal", partition));
-    cluster.on(Aim::api(ApiKey::PRODUCE).partition("wal", 1).after(1), Fault::Drop);
-    cluster.on(Aim::requests().broker(2).partition("wal", 1), Fault::LoseReply);
+    cluster.on(FaultTarget::api(ApiKey::PRODUCE).partition("wal", 1).after(1), Fault::Drop);
+    cluster.on(FaultTarget::requests().broker(2).partition("wal", 1), Fault::LoseReply);
     let mut done = BTreeSet::new();
     for attempt in 0..3 {
         for (place, broker) in places.iter().zip([1, 2]) {
@@ -297,11 +302,11 @@ async fn faults_are_aimed() {
     let ends = [0, 1].map(|partition| cluster.end_offset("wal", partition).unwrap());
     assert_eq!(ends, [3, 2], "the first was lost on its way back, the second on its way there");
 
-    cluster.on(Aim::connections().broker(1), Fault::Drop);
-    cluster.on(Aim::connections(), Fault::BlackHole);
+    cluster.on(FaultTarget::connections().broker(1), Fault::Drop);
+    cluster.on(FaultTarget::connections(), Fault::BlackHole);
     assert!(Client::connect(&cluster).await.receive_frame().await.is_none());
     let mut deaf = Client::connect_to(&cluster, 2).await;
     deaf.send(&ApiVersionsRequest::default(), 0).await;
     assert!(timeout(Duration::from_secs(60), deaf.receive_frame()).await.is_err());
-    assert_eq!((cluster.faults_left(), cluster.hits().handshakes), (0, 2));
+    assert_eq!((cluster.faults_left(), cluster.fault_counts().handshakes), (0, 2));
 }

@@ -3,11 +3,13 @@
 use std::{collections::VecDeque, time::Duration};
 
 use fastrand::Rng;
-use kwal_testkit::check::{AppendId, Expect, History, Log, Reader, ReaderId, Tally, Told, Writer, WriterId};
+use kwal_testkit::check::{
+    AppendId, Expect, History, Log, ReadFailure, Reader, ReaderId, Tally, Writer, WriterId,
+};
 
 /// Which things may happen that not every history should have.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Weather {
+pub(crate) struct Workload {
     /// Unclean elections, deleted records, topics made again.
     pub(crate) losses: bool,
     /// How many records an append has at the most.
@@ -16,19 +18,19 @@ pub(crate) struct Weather {
 }
 
 /// A history that is right.
-pub(crate) fn generate(seed: u64, weather: Weather) -> History {
+pub(crate) fn generate(seed: u64, workload: Workload) -> History {
     let mut rng = Rng::with_seed(seed);
     let mut history = History::new();
     let mut partitions: Vec<_> = (0..2).map(|number| Partition::new(&mut history, number)).collect();
     let mut now = Duration::ZERO;
-    for _ in 0..weather.steps {
+    for _ in 0..workload.steps {
         // Much happens at the same instant.
         if rng.bool() {
             now += Duration::from_millis(rng.u64(1..10));
         }
         history.at(now);
         let partition = rng.usize(..partitions.len());
-        let mut world = World { history: &mut history, rng: &mut rng, weather };
+        let mut world = World { history: &mut history, rng: &mut rng, workload };
         partitions[partition].step(&mut world);
     }
     history.at(now + Duration::from_secs(1));
@@ -41,7 +43,7 @@ pub(crate) fn generate(seed: u64, weather: Weather) -> History {
 struct World<'a> {
     history: &'a mut History,
     rng: &'a mut Rng,
-    weather: Weather,
+    workload: Workload,
 }
 
 struct Partition {
@@ -104,7 +106,7 @@ impl Partition {
         let mut readers = Vec::new();
         for bare in [false, true] {
             let reader = Reader::new(name, 0);
-            let id = history.reader(if bare { reader.bare() } else { reader });
+            let id = history.reader(if bare { reader.without_epoch() } else { reader });
             readers.push(ReaderState { id, bare, position: 0, diverged: None, recreated: false });
         }
         Self {
@@ -134,19 +136,19 @@ impl Partition {
             68..70 => self.land([None]),
             70..72 => self.take_over(world),
             72..95 => self.read(reader, world),
-            95 => world.history.told(self.readers[reader].id, Told::Error),
-            96 if world.weather.losses => self.truncate(world),
-            97 if world.weather.losses => {
+            95 => world.history.read_failed(self.readers[reader].id, ReadFailure::Other),
+            96 if world.workload.losses => self.truncate(world),
+            97 if world.workload.losses => {
                 self.start = world.rng.usize(self.start..=self.log.len());
                 world.history.deleted(self.name, self.start as i64);
             }
-            98 if world.weather.losses && world.rng.u8(..4) == 0 => self.recreate(world),
+            98 if world.workload.losses && world.rng.u8(..4) == 0 => self.recreate(world),
             _ => {}
         }
     }
 
     fn submit(&mut self, writer: usize, world: &mut World<'_>) {
-        let values: Vec<_> = (0..world.rng.usize(1..=world.weather.batch))
+        let values: Vec<_> = (0..world.rng.usize(1..=world.workload.batch))
             .map(|_| {
                 self.values += 1;
                 format!("{}-{}", self.name.1, self.values)
@@ -253,36 +255,36 @@ impl Partition {
 
     fn read(&mut self, reader: usize, world: &mut World<'_>) {
         let state = &mut self.readers[reader];
-        let told = match (std::mem::take(&mut state.recreated), state.diverged.take(), state.bare) {
-            (true, ..) => Some((Told::Recreated, self.start)),
+        let failure = match (std::mem::take(&mut state.recreated), state.diverged.take(), state.bare) {
+            (true, ..) => Some((ReadFailure::Recreated, self.start)),
             (false, Some(diverged), false) => {
                 let at = diverged.max(self.start);
-                let told = Told::Truncated { diverged_at: diverged as i64 };
-                Some((told, at))
+                let failure = ReadFailure::Truncated { diverged_at: diverged as i64 };
+                Some((failure, at))
             }
             _ if !self.in_range(reader) => {
                 let position = self.readers[reader].position;
-                Some((Told::OutOfRange, position.clamp(self.start, self.log.len())))
+                Some((ReadFailure::OutOfRange, position.clamp(self.start, self.log.len())))
             }
             _ => None,
         };
-        let Some((told, position)) = told else {
+        let Some((failure, position)) = failure else {
             let (records, next) = self.fetch(reader, world);
             let state = &mut self.readers[reader];
             state.position = next;
             return world.history.read(state.id, records, next as i64);
         };
         let state = &mut self.readers[reader];
-        world.history.told(state.id, told);
+        world.history.read_failed(state.id, failure);
         world.history.seek(state.id, position as i64);
         state.position = position;
     }
 
     fn truncate(&mut self, world: &mut World<'_>) {
         // Brokers cut between batches.
-        let ends = self.batches.iter().copied().filter(|offset| *offset >= self.start);
-        let ends: Vec<_> = ends.chain([self.log.len()]).collect();
-        let offset = ends[world.rng.usize(..ends.len())];
+        let outcomes = self.batches.iter().copied().filter(|offset| *offset >= self.start);
+        let outcomes: Vec<_> = outcomes.chain([self.log.len()]).collect();
+        let offset = outcomes[world.rng.usize(..outcomes.len())];
         self.lose(offset, world, |world, name| world.history.truncated(name, offset as i64));
         for reader in &mut self.readers {
             if reader.position > offset {
@@ -369,7 +371,7 @@ fn what_is_right_passes() {
     let mut all = Tally::default();
     let seeds = std::env::var("KWAL_CHECK_SEEDS").map_or(150, |seeds| seeds.parse().unwrap());
     for seed in 0..seeds {
-        let history = generate(seed, Weather { losses: seed % 3 != 0, batch: 4, steps: 600 });
+        let history = generate(seed, Workload { losses: seed % 3 != 0, batch: 4, steps: 600 });
         let verdict = history.check(&Expect::default());
         assert!(verdict.holds(), "seed {seed}: {verdict}");
         let tally = verdict.tally();
@@ -390,9 +392,9 @@ fn what_is_right_passes() {
 
 #[test]
 fn a_seed_makes_one_history() {
-    let weather = Weather { losses: true, batch: 4, steps: 600 };
-    assert_eq!(generate(7, weather).to_string(), generate(7, weather).to_string());
-    assert_ne!(generate(7, weather).to_string(), generate(8, weather).to_string());
+    let workload = Workload { losses: true, batch: 4, steps: 600 };
+    assert_eq!(generate(7, workload).to_string(), generate(7, workload).to_string());
+    assert_ne!(generate(7, workload).to_string(), generate(8, workload).to_string());
 }
 
 /// A million records, so that it is seen if anything grows with more than their number.

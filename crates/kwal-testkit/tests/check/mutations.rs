@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fastrand::Rng;
-use kwal_testkit::check::{AppendId, End, Event, Expect, History, Log, Place, Rule, Told, Value, WriterId};
+use kwal_testkit::check::{
+    AppendId, AppendOutcome, Event, Expect, History, Log, ReadFailure, Rule, SubmitOrder, Value, WriterId,
+};
 
-use crate::generator::{Weather, generate};
+use crate::generator::{Workload, generate};
 
 type Events = Vec<(Duration, Event)>;
 
@@ -34,7 +36,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
     ("shift an acknowledged offset", Rule::Offset, |events, rng| {
         let (append, ..) = pick(acked(events), rng)?;
         match end_of(events, append)? {
-            (_, End::Acked { base_offset }) => *base_offset += if rng.bool() { 1 } else { -1 },
+            (_, AppendOutcome::Acked { base_offset }) => *base_offset += if rng.bool() { 1 } else { -1 },
             _ => return None,
         }
         Some(())
@@ -45,9 +47,10 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         Some(())
     }),
     ("put a batch of unknown outcome on the log once more", Rule::Once, |events, rng| {
-        let ends = ends(events);
-        let unknown =
-            appends(events).into_iter().filter(|(append, ..)| matches!(ends.get(append), Some(End::Unknown)));
+        let outcomes = outcomes(events);
+        let unknown = appends(events)
+            .into_iter()
+            .filter(|(append, ..)| matches!(outcomes.get(append), Some(AppendOutcome::Unknown)));
         let (.., values) = pick(unknown.collect(), rng)?;
         append_to_log(log_with(events, &values[0])?, &values);
         Some(())
@@ -66,9 +69,10 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         Some(())
     }),
     ("leave half of a batch", Rule::Whole, |events, rng| {
-        let ends = ends(events);
+        let outcomes = outcomes(events);
         let batches = appends(events).into_iter().filter(|(append, _, values)| {
-            values.len() > 1 && matches!(ends.get(append), Some(End::Unknown | End::Dropped))
+            values.len() > 1
+                && matches!(outcomes.get(append), Some(AppendOutcome::Unknown | AppendOutcome::Dropped))
         });
         let (_, _, values) = pick(batches.collect(), rng)?;
         let log = log_with(events, &values[0])?;
@@ -94,12 +98,12 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
                 _ => {}
             }
         }
-        *end_of(events, *a)?.1 = End::Acked { base_offset: *b_base };
-        *end_of(events, *b)?.1 = End::Acked { base_offset: *a_base };
+        *end_of(events, *a)?.1 = AppendOutcome::Acked { base_offset: *b_base };
+        *end_of(events, *b)?.1 = AppendOutcome::Acked { base_offset: *a_base };
         Some(())
     }),
     ("land after a later one", Rule::Order, |events, rng| {
-        let absent = absent(events, |end| matches!(end, End::Unknown));
+        let absent = absent(events, |outcome| matches!(outcome, AppendOutcome::Unknown));
         let (append, values) = pick(absent, rng)?;
         append_to_log(behind_later(events, append)?, &values);
         Some(())
@@ -122,7 +126,8 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
             }
         }
         let (append, base, values) = pick(candidates, rng)?;
-        *end_of(events, append)?.1 = if rng.bool() { End::NotAppended } else { End::Unknown };
+        *end_of(events, append)?.1 =
+            if rng.bool() { AppendOutcome::NotAppended } else { AppendOutcome::Unknown };
         let log = log_with(events, &values[0])?;
         log.records.retain(|(_, value)| !values.contains(value));
         log.empty.push(base..base + values.len() as i64);
@@ -130,12 +135,14 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         Some(())
     }),
     ("resurrect what was not appended", Rule::NotAppended, |events, rng| {
-        let (append, values) = pick(absent(events, |end| matches!(end, End::NotAppended)), rng)?;
+        let (append, values) =
+            pick(absent(events, |outcome| matches!(outcome, AppendOutcome::NotAppended)), rng)?;
         append_to_log(log_of(events, append)?, &values);
         Some(())
     }),
     ("append what was given up in time", Rule::Withdrawn, |events, rng| {
-        let (append, values) = pick(absent(events, |end| matches!(end, End::Withdrawn)), rng)?;
+        let (append, values) =
+            pick(absent(events, |outcome| matches!(outcome, AppendOutcome::Withdrawn)), rng)?;
         append_to_log(log_of(events, append)?, &values);
         Some(())
     }),
@@ -150,7 +157,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         let at = submitted(events, append)? + Duration::from_secs(91);
         let end = events
             .iter_mut()
-            .find(|(_, event)| matches!(event, Event::End { append: of, .. } if *of == append))?;
+            .find(|(_, event)| matches!(event, Event::Completed { append: of, .. } if *of == append))?;
         end.0 = at;
         Some(())
     }),
@@ -160,7 +167,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
             barriers.iter().any(|(other, _, later)| other == partition && later > offset)
         });
         let (_, writer, _) = pick(earlier.cloned().collect(), rng)?;
-        new_append(events, writer, |_| End::Unknown)
+        new_append(events, writer, |_| AppendOutcome::Unknown)
     }),
     ("append after it was fenced", Rule::Ended, |events, rng| {
         let fenced = events.iter().filter_map(|(_, event)| match event {
@@ -168,7 +175,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
             _ => None,
         });
         let writer = pick(fenced.collect(), rng)?;
-        new_append(events, writer, |base_offset| End::Acked { base_offset })
+        new_append(events, writer, |base_offset| AppendOutcome::Acked { base_offset })
     }),
     ("pass over one when reading", Rule::ReadEvery, |events, rng| {
         let records = pick(reads(events), rng)?.0;
@@ -206,12 +213,12 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
             _ => None,
         });
         let reader = pick(readers.collect(), rng)?;
-        let told = Told::Truncated { diverged_at: 0 };
+        let failure = ReadFailure::Truncated { diverged_at: 0 };
         let event = events
             .iter()
             .rposition(|(_, event)| matches!(event, Event::Read { reader: of, .. } if *of == reader))?;
         let at = events[event].0;
-        events.insert(event + 1, (at, Event::Told { reader, told }));
+        events.insert(event + 1, (at, Event::ReadFailed { reader, failure }));
         Some(())
     }),
     ("put a stranger on the log", Rule::Asked, |events, rng| {
@@ -239,7 +246,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
 fn one_thing_wrong_is_convicted() {
     let mut tried = vec![0; MUTATIONS.len()];
     for seed in 0..40 {
-        let history = generate(seed, Weather { losses: false, batch: 3, steps: 400 });
+        let history = generate(seed, Workload { losses: false, batch: 3, steps: 400 });
         for ((name, rule, mutation), tried) in MUTATIONS.iter().zip(&mut tried) {
             let mut events = history.events().to_vec();
             if mutation(&mut events, &mut Rng::with_seed(seed)).is_some() {
@@ -259,9 +266,11 @@ fn one_thing_wrong_is_convicted() {
 fn a_loss_that_is_not_told_is_convicted() {
     let mut tried = 0;
     for seed in 0..250 {
-        let history = generate(seed, Weather { losses: true, batch: 3, steps: 600 });
+        let history = generate(seed, Workload { losses: true, batch: 3, steps: 600 });
         for (index, (_, event)) in history.events().iter().enumerate() {
-            let Event::Told { reader, told: Told::Truncated { diverged_at } } = event else { continue };
+            let Event::ReadFailed { reader, failure: ReadFailure::Truncated { diverged_at } } = event else {
+                continue;
+            };
             let (before, after) = (&history.events()[..index], &history.events()[index + 1..]);
             // What is lost later still hides what was lost now.
             if after
@@ -273,7 +282,7 @@ fn a_loss_that_is_not_told_is_convicted() {
             // What the reader got, and `None` when it was told something.
             let of_reader = |(_, event): &(Duration, Event)| match event {
                 Event::Read { reader: of, records, .. } if of == reader => Some(Some(records.clone())),
-                Event::Told { reader: of, .. } if of == reader => Some(None),
+                Event::ReadFailed { reader: of, .. } if of == reader => Some(None),
                 _ => None,
             };
             let since = before.iter().rev().filter_map(of_reader).map_while(|read| read);
@@ -313,7 +322,7 @@ fn a_loss_that_is_not_told_is_convicted() {
 fn a_writer_that_goes_on_after_a_loss_is_convicted() {
     let mut tried = 0;
     for seed in 0..100 {
-        let history = generate(seed, Weather { losses: true, batch: 3, steps: 600 });
+        let history = generate(seed, Workload { losses: true, batch: 3, steps: 600 });
         for (index, (_, event)) in history.events().iter().enumerate() {
             let Event::Lost { writer } = event else { continue };
             let mut events = history.events().to_vec();
@@ -338,7 +347,7 @@ fn a_writer_that_goes_on_after_a_loss_is_convicted() {
                 continue;
             }
             tried += 1;
-            new_append(&mut events, *writer, |_| End::Unknown).unwrap();
+            new_append(&mut events, *writer, |_| AppendOutcome::Unknown).unwrap();
             let verdict = rebuilt(events).check(&Expect::default());
             assert!(verdict.count(Rule::LossEnds) > 0, "seed {seed}, event {index}: {verdict}");
         }
@@ -372,38 +381,38 @@ fn appends(events: &[(Duration, Event)]) -> Vec<(AppendId, WriterId, Vec<Value>)
 
 /// The acknowledged ones with their offsets and records.
 fn acked(events: &Events) -> Vec<(AppendId, i64, Vec<Value>)> {
-    let ends: BTreeMap<_, _> = ends(events);
-    let acked = appends(events).into_iter().filter_map(|(append, _, values)| match ends.get(&append) {
-        Some(End::Acked { base_offset }) => Some((append, *base_offset, values)),
+    let outcomes: BTreeMap<_, _> = outcomes(events);
+    let acked = appends(events).into_iter().filter_map(|(append, _, values)| match outcomes.get(&append) {
+        Some(AppendOutcome::Acked { base_offset }) => Some((append, *base_offset, values)),
         _ => None,
     });
     acked.collect()
 }
 
-fn ends(events: &Events) -> BTreeMap<AppendId, End> {
-    let ends = events.iter().filter_map(|(_, event)| match event {
-        Event::End { append, end } => Some((*append, *end)),
+fn outcomes(events: &Events) -> BTreeMap<AppendId, AppendOutcome> {
+    let outcomes = events.iter().filter_map(|(_, event)| match event {
+        Event::Completed { append, outcome } => Some((*append, *outcome)),
         _ => None,
     });
-    ends.collect()
+    outcomes.collect()
 }
 
 /// Those that ended in a way and are not on a log.
-fn absent(events: &mut Events, ended: impl Fn(End) -> bool) -> Vec<(AppendId, Vec<Value>)> {
-    let ends = ends(events);
+fn absent(events: &mut Events, ended: impl Fn(AppendOutcome) -> bool) -> Vec<(AppendId, Vec<Value>)> {
+    let outcomes = outcomes(events);
     let mut absent = Vec::new();
     for (append, _, values) in appends(events) {
         let on_log = logs(events).any(|log| log.records.iter().any(|(_, value)| *value == values[0]));
-        if !on_log && ends.get(&append).is_some_and(|end| ended(*end)) {
+        if !on_log && outcomes.get(&append).is_some_and(|end| ended(*end)) {
             absent.push((append, values));
         }
     }
     absent
 }
 
-fn end_of(events: &mut Events, append: AppendId) -> Option<(Duration, &mut End)> {
+fn end_of(events: &mut Events, append: AppendId) -> Option<(Duration, &mut AppendOutcome)> {
     events.iter_mut().find_map(|(at, event)| match event {
-        Event::End { append: of, end } if *of == append => Some((*at, end)),
+        Event::Completed { append: of, outcome } if *of == append => Some((*at, outcome)),
         _ => None,
     })
 }
@@ -417,7 +426,7 @@ fn submitted(events: &Events, append: AppendId) -> Option<Duration> {
 
 fn is_fixed(events: &Events, append: AppendId) -> bool {
     events.iter().any(
-        |(_, event)| matches!(event, Event::Submit { append: of, place: Place::Fixed, .. } if *of == append),
+        |(_, event)| matches!(event, Event::Submit { append: of, order: SubmitOrder::Fixed, .. } if *of == append),
     )
 }
 
@@ -479,14 +488,14 @@ fn behind_later(events: &mut Events, append: AppendId) -> Option<&mut Log> {
     let writer = writer_of(events, append)?;
     let ended = events
         .iter()
-        .position(|(_, event)| matches!(event, Event::End { append: of, .. } if *of == append))?;
+        .position(|(_, event)| matches!(event, Event::Completed { append: of, .. } if *of == append))?;
     let later = appends(&events[ended..]).into_iter().filter(|(_, of, _)| *of == writer);
     let later: Vec<_> = later.map(|(.., values)| values[0].clone()).collect();
     log_of(events, append).filter(|log| log.records.iter().any(|(_, value)| later.contains(value)))
 }
 
 /// A writer submits one more, which lands at the end of its log.
-fn new_append(events: &mut Events, writer: WriterId, end: impl Fn(i64) -> End) -> Option<()> {
+fn new_append(events: &mut Events, writer: WriterId, outcome: impl Fn(i64) -> AppendOutcome) -> Option<()> {
     let append = AppendId(1_000_000);
     let first_log = events.iter().position(|(_, event)| matches!(event, Event::Log(_)))?;
     let at = events[first_log].0;
@@ -494,9 +503,9 @@ fn new_append(events: &mut Events, writer: WriterId, end: impl Fn(i64) -> End) -
     let log = logs(events).find(|log| (log.partition.topic.clone(), log.partition.partition) == partition)?;
     let base = log.offsets.end;
     append_to_log(log, &["more".into()]);
-    let submit = Event::Submit { append, writer, place: Place::Fixed, records: vec!["more".into()] };
+    let submit = Event::Submit { append, writer, order: SubmitOrder::Fixed, records: vec!["more".into()] };
     events.insert(first_log, (at, submit));
-    events.insert(first_log + 1, (at, Event::End { append, end: end(base) }));
+    events.insert(first_log + 1, (at, Event::Completed { append, outcome: outcome(base) }));
     Some(())
 }
 

@@ -271,7 +271,7 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
     (
         "is told of what is deleted",
         None,
-        "1 submit a0 w0 x y\n1 acked a0 0\n1 deleted wal-0 1\n2 told r0 out-of-range\n2 seek r0 1\n2 read r0 2 @1 y\n\
+        "1 submit a0 w0 x y\n1 acked a0 0\n1 deleted wal-0 1\n2 read-failed r0 out-of-range\n2 seek r0 1\n2 read r0 2 @1 y\n\
          3 log wal-0 1 2 @1 y",
     ),
     (
@@ -319,13 +319,13 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
     (
         "is told too late an offset",
         Some(Rule::Truncation),
-        "1 submit a0 w0 x y\n1 acked a0 0\n2 read r0 2 @0 x y\n3 truncated wal-0 1\n4 told r0 truncated 2\n5 log wal-0 0 1 @0 x",
+        "1 submit a0 w0 x y\n1 acked a0 0\n2 read r0 2 @0 x y\n3 truncated wal-0 1\n4 read-failed r0 truncated 2\n5 log wal-0 0 1 @0 x",
     ),
     (
         "is told",
         None,
         "1 submit a0 w0 x y\n1 acked a0 0\n2 read r0 2 @0 x y\n3 truncated wal-0 1\n3 submit a1 w0 v w\n3 acked a1 1\n\
-         4 told r0 truncated 1\n5 read r0 3 @1 v w\n6 log wal-0 0 3 @0 x v w",
+         4 read-failed r0 truncated 1\n5 read r0 3 @1 v w\n6 log wal-0 0 3 @0 x v w",
     ),
     (
         "asked by offset alone",
@@ -342,15 +342,15 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
     (
         "told of a topic made again",
         None,
-        "0 writer w1 wal-0\n1 submit a0 w0 x\n1 acked a0 0\n2 read r0 1 @0 x\n3 recreated wal-0\n3 told r0 recreated\n3 seek r0 0\n\
+        "0 writer w1 wal-0\n1 submit a0 w0 x\n1 acked a0 0\n2 read r0 1 @0 x\n3 recreated wal-0\n3 read-failed r0 recreated\n3 seek r0 0\n\
          3 submit a1 w1 v w\n3 acked a1 0\n5 read r0 2 @0 v w\n6 log wal-0 0 2 @0 v w",
     ),
-    ("no loss", Some(Rule::FalseAlarm), "2 told r0 truncated 0\n3 log wal-0 0 0"),
-    ("no other topic", Some(Rule::FalseAlarm), "2 told r0 recreated\n3 log wal-0 0 0"),
+    ("no loss", Some(Rule::FalseAlarm), "2 read-failed r0 truncated 0\n3 log wal-0 0 0"),
+    ("no other topic", Some(Rule::FalseAlarm), "2 read-failed r0 recreated\n3 log wal-0 0 0"),
     ("no loss for a writer", Some(Rule::FalseAlarm), "2 lost w0\n3 log wal-0 0 0"),
-    ("in range", Some(Rule::FalseAlarm), "2 told r0 out-of-range\n3 log wal-0 0 0"),
-    ("out of range", None, "2 seek r0 1\n2 told r0 out-of-range\n3 log wal-0 0 0"),
-    ("an error is told", None, "2 told r0 error\n2 read r0 0\n3 log wal-0 0 0"),
+    ("in range", Some(Rule::FalseAlarm), "2 read-failed r0 out-of-range\n3 log wal-0 0 0"),
+    ("out of range", None, "2 seek r0 1\n2 read-failed r0 out-of-range\n3 log wal-0 0 0"),
+    ("an error is told", None, "2 read-failed r0 other\n2 read r0 0\n3 log wal-0 0 0"),
     ("a stranger", Some(Rule::Asked), "3 log wal-0 0 1 @0 x"),
     ("an offset that nobody took", Some(Rule::Asked), "3 log wal-0 0 1"),
     (

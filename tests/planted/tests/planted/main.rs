@@ -22,7 +22,7 @@
 
 extern crate kwal_planted as kwal_client;
 
-mod bench;
+mod fixture;
 mod reading;
 mod resources;
 #[allow(dead_code, reason = "others use it too")]
@@ -39,10 +39,10 @@ use std::collections::BTreeSet;
 use kwal_client::{Mutation, activate};
 use kwal_testkit::check::Rule;
 
-use crate::bench::{Bench, Found};
+use crate::fixture::{Fixture, Found};
 
 /// Plays the scene in which a mutation does harm. Also returns the rules that detect it.
-async fn play(mutation: Mutation) -> (Bench, &'static [Rule]) {
+async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
     match mutation {
         Mutation::AcksOfOne => (writing::leader_lost().await, &[Rule::Durable, Rule::FalseAlarm]),
         Mutation::LastOffsetForFirst => (writing::several_records().await, &[Rule::Offset]),
@@ -106,8 +106,8 @@ fn judge(scene: Mutation, active: Option<Mutation>) -> (Found, &'static [Rule]) 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     activate(active);
     let found = runtime.unwrap().block_on(async {
-        let (bench, rules) = Box::pin(play(scene)).await;
-        (bench.judge().await, rules)
+        let (fixture, rules) = Box::pin(play(scene)).await;
+        (fixture.judge().await, rules)
     });
     activate(None);
     found

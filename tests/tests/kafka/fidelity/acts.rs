@@ -233,7 +233,7 @@ impl World {
             }
             Place::Embedded(cluster) => {
                 let base_offset = cluster.end_offset(&log.topic, log.partition).unwrap();
-                cluster.place(&log.topic, log.partition, marked.to_bytes()).unwrap();
+                cluster.append_raw(&log.topic, log.partition, marked.to_bytes()).unwrap();
                 let placed =
                     ProducePartitionResponse { base_offset, log_start_offset: 0, ..Default::default() };
                 tell::produced(&placed)

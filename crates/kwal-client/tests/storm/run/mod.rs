@@ -24,7 +24,7 @@ use std::{
 use fastrand::Rng;
 use kwal_client::{Client, ClientBuilder, PartitionClient, error::Error};
 use kwal_testkit::{
-    Damage, EmbeddedCluster, Journal,
+    EmbeddedCluster, Journal, StormReport,
     check::{CallId, History, Log, Recorder, Verdict},
 };
 use tokio::{
@@ -33,7 +33,7 @@ use tokio::{
 };
 
 pub(crate) use self::plan::Plan;
-use self::{reader::Seat, writer::Pen};
+use self::{reader::Tailer, writer::Appender};
 use crate::support::chain;
 
 /// What has come of a storm.
@@ -49,7 +49,7 @@ pub(crate) struct Report {
     pub(crate) journal: Journal,
     /// How often what was met, by [`MEETINGS`].
     pub(crate) met: BTreeMap<&'static str, u64>,
-    pub(crate) damage: Damage,
+    pub(crate) storm: StormReport,
 }
 
 impl Report {
@@ -96,7 +96,7 @@ impl Plan {
     async fn pass(&self) -> Report {
         let cluster = self.cluster();
         let recorder = Recorder::new();
-        cluster.excuse_to(&recorder);
+        cluster.record_losses(&recorder);
         let scene = Arc::new(Scene {
             plan: self.clone(),
             cluster,
@@ -108,33 +108,33 @@ impl Plan {
             over: AtomicBool::new(false),
         });
         let mut rng = Rng::with_seed(self.seed);
-        let mut pens = Vec::new();
-        let mut seats = Vec::new();
+        let mut appenders = Vec::new();
+        let mut tailers = Vec::new();
         let mut clients = Vec::new();
         for number in 0..self.clients {
             let client = scene.client(number).await;
             for partition in 0..self.partitions {
                 let rng = Rng::with_seed(rng.u64(..));
-                pens.push(Pen::take(&scene, &client, number, partition, rng).await);
+                appenders.push(Appender::take(&scene, &client, number, partition, rng).await);
             }
             clients.push(client);
         }
         for partition in 0..self.partitions {
             let client = &clients[partition as usize % clients.len()];
-            seats.push(Seat::take(&scene, client, partition, Rng::with_seed(rng.u64(..))).await);
+            tailers.push(Tailer::take(&scene, client, partition, Rng::with_seed(rng.u64(..))).await);
         }
-        let mut damage = Damage::default();
+        let mut storm = StormReport::default();
         for phase in 0..self.phases {
             if phase > 0 {
                 scene.lull().await;
             }
-            damage.add(&scene.rage(phase, &mut pens, &mut seats, &clients[0], &mut rng).await);
+            storm.add(&scene.run_phase(phase, &mut appenders, &mut tailers, &clients[0], &mut rng).await);
         }
-        scene.calm(&mut pens, &clients[0]).await;
-        drop((pens, seats, clients));
+        scene.calm(&mut appenders, &clients[0]).await;
+        drop((appenders, tailers, clients));
         // What was late arrives now at the latest.
         sleep(LONG).await;
-        scene.report(damage)
+        scene.report(storm)
     }
 }
 
@@ -164,25 +164,26 @@ impl Scene {
     }
 
     /// Writers and readers work while a storm rages; then what is under way ends.
-    async fn rage(
+    async fn run_phase(
         self: &Arc<Self>,
         phase: u64,
-        pens: &mut Vec<Pen>,
-        seats: &mut Vec<Seat>,
+        appenders: &mut Vec<Appender>,
+        tailers: &mut Vec<Tailer>,
         client: &Client,
         rng: &mut Rng,
-    ) -> Damage {
+    ) -> StormReport {
         let until = Instant::now() + self.plan.time;
-        let pens_at_work: Vec<_> = pens.drain(..).map(|pen| tokio::spawn(pen.work(until))).collect();
-        let seats_at_work: Vec<_> = seats.drain(..).map(|seat| tokio::spawn(seat.work(until))).collect();
+        let appending: Vec<_> =
+            appenders.drain(..).map(|appender| tokio::spawn(appender.work(until))).collect();
+        let tailing: Vec<_> = tailers.drain(..).map(|tailer| tokio::spawn(tailer.work(until))).collect();
         let others =
             tokio::spawn(others::work(Arc::clone(self), client.clone(), until, Rng::with_seed(rng.u64(..))));
-        let storm = self.plan.storm(phase).rage(&self.cluster, self.plan.time).await.unwrap();
-        for pen in pens_at_work {
-            pens.push(pen.await.unwrap());
+        let storm = self.plan.storm(phase).run(&self.cluster, self.plan.time).await.unwrap();
+        for appender in appending {
+            appenders.push(appender.await.unwrap());
         }
-        for seat in seats_at_work {
-            seats.push(seat.await.unwrap());
+        for tailer in tailing {
+            tailers.push(tailer.await.unwrap());
         }
         others.await.unwrap();
         storm
@@ -198,11 +199,11 @@ impl Scene {
     }
 
     /// The storm is over: everybody can append, and read what there is.
-    async fn calm(self: &Arc<Self>, pens: &mut [Pen], client: &Client) {
+    async fn calm(self: &Arc<Self>, appenders: &mut [Appender], client: &Client) {
         sleep(LONG).await;
         self.over.store(true, Ordering::Relaxed);
-        for pen in pens {
-            pen.append_at_last().await;
+        for appender in appenders {
+            appender.append_at_last().await;
         }
         for partition in 0..self.plan.partitions {
             reader::read_to_the_end(self, client, partition).await;
@@ -262,7 +263,7 @@ impl Scene {
         lock(&self.problems).push(format!("{:>9.3?} {problem}", self.begun.elapsed()));
     }
 
-    fn report(&self, damage: Damage) -> Report {
+    fn report(&self, storm: StormReport) -> Report {
         for partition in 0..self.plan.partitions {
             let cluster = &self.cluster;
             let start = cluster.start_offset(TOPIC, partition).unwrap();
@@ -278,7 +279,7 @@ impl Scene {
             problems: lock(&self.problems).clone(),
             journal: self.cluster.journal(),
             met: lock(&self.met).clone(),
-            damage,
+            storm,
         }
     }
 }

@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use kwal_client::{Client, Fetched, OffsetAt, PartitionClient, error::Error};
-use kwal_testkit::check::{Reader, ReaderId, Told};
+use kwal_testkit::check::{ReadFailure, Reader, ReaderId};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Scene, TOPIC, root};
 use crate::support::chain;
 
 /// Reads one partition, follows it, and begins again somewhere.
-pub(super) struct Seat {
+pub(super) struct Tailer {
     scene: Arc<Scene>,
     client: Client,
     partition: PartitionClient,
@@ -20,11 +20,11 @@ pub(super) struct Seat {
     rng: Rng,
 }
 
-impl Seat {
+impl Tailer {
     pub(super) async fn take(scene: &Arc<Scene>, client: &Client, partition: i32, rng: Rng) -> Self {
         let opened = scene.open(client, partition).await.unwrap();
         // What a bare offset asks for is what is there now.
-        let reader = scene.recorder.now().reader(Reader::new((TOPIC, partition), 0).bare());
+        let reader = scene.recorder.now().reader(Reader::new((TOPIC, partition), 0).without_epoch());
         let client = client.clone();
         Self { scene: Arc::clone(scene), client, partition: opened, reader, offset: 0, rng }
     }
@@ -61,22 +61,22 @@ impl Seat {
         match done {
             None => self.scene.meet("fetches given up"),
             Some(Ok(fetched)) => self.offset = got(&self.scene, self.reader, &fetched),
-            Some(Err(error)) => self.told(error).await,
+            Some(Err(error)) => self.failed(error).await,
         }
     }
 
-    async fn told(&mut self, error: Error) {
-        let told = |told: Told| self.scene.recorder.now().told(self.reader, told);
+    async fn failed(&mut self, error: Error) {
+        let failed = |failure| self.scene.recorder.now().read_failed(self.reader, failure);
         match root(&error) {
             Error::OffsetOutOfRange { log, .. } => {
                 self.scene.meet("fetches out of range");
-                told(Told::OutOfRange);
+                failed(ReadFailure::OutOfRange);
                 let start = log.as_ref().map_or(0, |log| log.start);
                 self.seek(start);
             }
             Error::TopicRecreated { .. } => {
                 self.scene.meet("topics made again");
-                told(Told::Recreated);
+                failed(ReadFailure::Recreated);
                 if let Some(opened) = self.scene.open(&self.client, self.partition.partition()).await {
                     self.partition = opened;
                 }
@@ -87,7 +87,7 @@ impl Seat {
             }
             _ => {
                 self.scene.meet("fetches failed");
-                told(Told::Error);
+                failed(ReadFailure::Other);
             }
         }
     }
@@ -130,7 +130,7 @@ pub(super) async fn read_to_the_end(scene: &Scene, client: &Client, partition: i
 async fn whole(scene: &Scene, partition: &PartitionClient) -> Result<(), Error> {
     let mut offset = scene.timed("earliest", partition.get_offset(OffsetAt::Earliest)).await?;
     let end = scene.timed("latest", partition.get_offset(OffsetAt::Latest)).await?;
-    let reader = Reader::new((TOPIC, partition.partition()), offset).bare();
+    let reader = Reader::new((TOPIC, partition.partition()), offset).without_epoch();
     let reader = scene.recorder.now().reader(reader);
     while offset < end {
         let fetched = scene.timed("fetch", partition.fetch(offset)).await?;

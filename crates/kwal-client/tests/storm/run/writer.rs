@@ -20,10 +20,10 @@ use super::{Scene, TOPIC, plan::STARTED_AT, root};
 use crate::support::{chain, polled};
 
 /// Appends to one partition through one client, with several appends in flight.
-pub(super) struct Pen {
+pub(super) struct Appender {
     client: Client,
     partition: PartitionClient,
-    book: Book,
+    ledger: Ledger,
     /// Makes its records its own.
     name: String,
     rng: Rng,
@@ -41,7 +41,7 @@ enum How {
     AtTheEnd,
 }
 
-impl Pen {
+impl Appender {
     pub(super) async fn take(
         scene: &Arc<Scene>,
         client: &Client,
@@ -53,7 +53,7 @@ impl Pen {
         Self {
             client: client.clone(),
             partition: opened,
-            book: Book::open(scene, number, partition),
+            ledger: Ledger::open(scene, number, partition),
             name: format!("{number}{}", char::from(b'a' + partition as u8)),
             rng,
             under_way: Vec::new(),
@@ -89,7 +89,7 @@ impl Pen {
             how = self.settled().await;
         }
         if how != How::Well {
-            self.book.scene.problem(format!("{} cannot append when all is well again", self.name));
+            self.ledger.scene.problem(format!("{} cannot append when all is well again", self.name));
         }
     }
 
@@ -110,10 +110,10 @@ impl Pen {
 
     /// Goes on with another partition client; what is under way with the old one ends as it may.
     async fn open_anew(&mut self) {
-        let Book { scene, client, partition, .. } = &self.book;
+        let Ledger { scene, client, partition, .. } = &self.ledger;
         if let Some(opened) = scene.open(&self.client, *partition).await {
             self.partition = opened;
-            self.book = Book::open(scene, *client, *partition);
+            self.ledger = Ledger::open(scene, *client, *partition);
         }
     }
 
@@ -124,9 +124,9 @@ impl Pen {
         }
         if self.rng.u8(..30) == 0 {
             let (records, values) = self.records();
-            let ticket = self.book.ticket(values);
+            let ticket = self.ledger.ticket(values);
             drop(self.partition.produce(records));
-            self.book.scene.meet("appends given up before their place was fixed");
+            self.ledger.scene.meet("appends given up before their place was fixed");
             return ticket.withdrawn();
         }
         self.append_now().await;
@@ -134,14 +134,14 @@ impl Pen {
 
     async fn append_now(&mut self) {
         let (records, values) = self.records();
-        let book = self.book.clone();
-        let ticket = book.ticket(values);
+        let ledger = self.ledger.clone();
+        let ticket = ledger.ticket(values);
         let mut append = Box::pin({
             let partition = self.partition.clone();
             async move { partition.produce(records).await }
         });
         let patience = match self.rng.u8(..24) {
-            _ if book.scene.is_over() => None,
+            _ if ledger.scene.is_over() => None,
             0 => Some(Duration::ZERO),
             1 => Some(Duration::from_millis(self.rng.u64(..2_000))),
             _ => None,
@@ -149,19 +149,19 @@ impl Pen {
         // From here on it has its turn, whoever polls it next.
         match polled(&mut append, 1).await {
             Some(done) => {
-                let how = book.ended(ticket, done);
+                let how = ledger.ended(ticket, done);
                 self.under_way.push(tokio::spawn(async move { how }));
             }
-            None if patience == Some(Duration::ZERO) => book.scene.meet("appends given up"),
+            None if patience == Some(Duration::ZERO) => ledger.scene.meet("appends given up"),
             None => self.under_way.push(tokio::spawn(async move {
                 let done = match patience {
                     Some(patience) => timeout(patience, append).await.ok(),
                     None => Some(append.await),
                 };
                 if let Some(done) = done {
-                    return book.ended(ticket, done);
+                    return ledger.ended(ticket, done);
                 }
-                book.scene.meet("appends given up");
+                ledger.scene.meet("appends given up");
                 How::Well
             })),
         }
@@ -171,15 +171,15 @@ impl Pen {
     fn records(&mut self) -> (Vec<Record>, Vec<String>) {
         let number = self.appends;
         self.appends += 1;
-        let large = self.book.scene.plan.large && self.rng.u8(..8) == 0;
+        let large = self.ledger.scene.plan.large && self.rng.u8(..8) == 0;
         let len = if large { self.rng.u64(1_000..40_000) } else { 0 } as usize;
         if large {
-            self.book.scene.meet("large appends");
+            self.ledger.scene.meet("large appends");
         }
         let value = |index: u8| format!("{:.<len$}", format!("{}{number}.{index}", self.name));
         let values: Vec<_> = (0..self.rng.u8(1..=3)).map(value).collect();
         // By tokio's clock, as all that is recorded is to be the same the next time.
-        let passed = self.book.scene.begun.elapsed();
+        let passed = self.ledger.scene.begun.elapsed();
         let timestamp = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(STARTED_AT) + passed;
         let record = |value: &String| Record {
             key: None,
@@ -193,14 +193,14 @@ impl Pen {
 
 /// Where is recorded what one partition client is told.
 #[derive(Clone)]
-struct Book {
+struct Ledger {
     scene: Arc<Scene>,
     client: u64,
     partition: i32,
     writer: WriterId,
 }
 
-impl Book {
+impl Ledger {
     fn open(scene: &Arc<Scene>, client: u64, partition: i32) -> Self {
         let writer = Writer::new((TOPIC, partition)).deadline(scene.plan.deadlines.operation);
         let writer = scene.recorder.now().writer(writer);

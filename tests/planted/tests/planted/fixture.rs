@@ -14,7 +14,7 @@ use kwal_client::{
 };
 use kwal_testkit::{
     EmbeddedCluster, EmbeddedClusterBuilder,
-    check::{Expect, History, Log, ReaderId, Recorder, Ticket, Told, Verdict, Writer, WriterId},
+    check::{Expect, History, Log, ReadFailure, ReaderId, Recorder, Ticket, Verdict, Writer, WriterId},
 };
 use tokio::{
     task::JoinHandle,
@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::support::{self, HOUR, polled};
 
-pub(crate) struct Bench {
+pub(crate) struct Fixture {
     pub(crate) cluster: EmbeddedCluster,
     pub(crate) recorder: Recorder,
     seen: RefCell<Vec<&'static str>>,
@@ -50,7 +50,7 @@ pub(crate) struct Begun {
     ticket: Arc<Mutex<Option<Ticket>>>,
 }
 
-impl Bench {
+impl Fixture {
     /// One broker.
     pub(crate) fn one() -> Self {
         Self::start(EmbeddedCluster::builder())
@@ -65,7 +65,7 @@ impl Bench {
     pub(crate) fn start(builder: EmbeddedClusterBuilder) -> Self {
         let cluster = builder.seed(5).topic("wal", 2).start_in_memory().unwrap();
         let recorder = Recorder::new();
-        cluster.excuse_to(&recorder);
+        cluster.record_losses(&recorder);
         Self { cluster, recorder, seen: RefCell::default() }
     }
 
@@ -128,7 +128,7 @@ impl Bench {
                 let fetched = match partition.fetch(next).max_bytes(max_bytes).await {
                     Ok(fetched) => fetched,
                     Err(error) => {
-                        self.recorder.now().told(reader, told(&error));
+                        self.recorder.now().read_failed(reader, read_failure(&error));
                         break;
                     }
                 };
@@ -242,11 +242,11 @@ fn end(result: &Result<Produced, Error>, ticket: Ticket, recorder: &Recorder, wr
     }
 }
 
-fn told(error: &Error) -> Told {
+fn read_failure(error: &Error) -> ReadFailure {
     match error {
-        Error::OffsetOutOfRange { .. } => Told::OutOfRange,
-        Error::TopicRecreated { .. } => Told::Recreated,
-        _ => Told::Error,
+        Error::OffsetOutOfRange { .. } => ReadFailure::OutOfRange,
+        Error::TopicRecreated { .. } => ReadFailure::Recreated,
+        _ => ReadFailure::Other,
     }
 }
 

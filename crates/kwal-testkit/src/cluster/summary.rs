@@ -16,111 +16,113 @@ use kwal_protocol::{
     wire::Uuid,
 };
 
-use super::Cluster;
+use super::state::Cluster;
 
-/// What a request is about.
+/// What a request is summary.
 #[derive(Debug, Default)]
-pub(super) struct About {
+pub(super) struct Summary {
     /// The partitions that it names.
     pub(super) partitions: Vec<(String, i32)>,
-    pub(super) asks: String,
+    pub(super) text: String,
 }
 
 impl Cluster {
     /// What is said of a request here; nothing of one that cannot be read.
-    pub(super) fn about(&self, api: ApiKey, version: i16, body: &Bytes) -> About {
+    pub(super) fn summary(&self, api: ApiKey, version: i16, body: &Bytes) -> Summary {
         match api {
-            ApiKey::PRODUCE => self.about_as::<ProduceRequest>(version, body, Self::about_produce),
-            ApiKey::FETCH => self.about_as::<FetchRequest>(version, body, Self::about_fetch),
-            ApiKey::LIST_OFFSETS => self.about_as::<ListOffsetsRequest>(version, body, Self::about_offsets),
+            ApiKey::PRODUCE => self.summarize_as::<ProduceRequest>(version, body, Self::summarize_produce),
+            ApiKey::FETCH => self.summarize_as::<FetchRequest>(version, body, Self::summarize_fetch),
+            ApiKey::LIST_OFFSETS => {
+                self.summarize_as::<ListOffsetsRequest>(version, body, Self::summarize_offsets)
+            }
             ApiKey::OFFSET_FOR_LEADER_EPOCH => {
-                self.about_as::<OffsetForLeaderEpochRequest>(version, body, Self::about_epochs)
+                self.summarize_as::<OffsetForLeaderEpochRequest>(version, body, Self::summarize_epochs)
             }
             ApiKey::DELETE_RECORDS => {
-                self.about_as::<DeleteRecordsRequest>(version, body, Self::about_deletion)
+                self.summarize_as::<DeleteRecordsRequest>(version, body, Self::summarize_deletion)
             }
-            ApiKey::METADATA => self.about_as::<MetadataRequest>(version, body, |_, request, about| {
+            ApiKey::METADATA => self.summarize_as::<MetadataRequest>(version, body, |_, request, summary| {
                 let named = request.topics.as_deref().unwrap_or_default().iter();
                 let names: Vec<_> = named.map(|topic| topic.name.as_deref().unwrap_or("by id")).collect();
-                about.asks = names.join(" ");
+                summary.text = names.join(" ");
             }),
             ApiKey::INIT_PRODUCER_ID => {
-                self.about_as::<InitProducerIdRequest>(version, body, |_, request, about| {
+                self.summarize_as::<InitProducerIdRequest>(version, body, |_, request, summary| {
                     let name = request.transactional_id.as_deref().unwrap_or("no name");
-                    about.asks = format!("{name} {}/{}", request.producer_id, request.producer_epoch);
+                    summary.text = format!("{name} {}/{}", request.producer_id, request.producer_epoch);
                 })
             }
             ApiKey::FIND_COORDINATOR => {
-                self.about_as::<FindCoordinatorRequest>(version, body, |_, request, about| {
-                    about.asks = format!("{}{}", request.key, request.coordinator_keys.join(" "));
+                self.summarize_as::<FindCoordinatorRequest>(version, body, |_, request, summary| {
+                    summary.text = format!("{}{}", request.key, request.coordinator_keys.join(" "));
                 })
             }
-            _ => About::default(),
+            _ => Summary::default(),
         }
     }
 
-    fn about_as<R: Request>(
+    fn summarize_as<R: Request>(
         &self,
         version: i16,
         body: &Bytes,
-        tell: impl FnOnce(&Self, &R, &mut About),
-    ) -> About {
-        let mut about = About::default();
+        write: impl FnOnce(&Self, &R, &mut Summary),
+    ) -> Summary {
+        let mut summary = Summary::default();
         if let Ok(format) = R::version(version)
             && let Ok(request) = R::decode(body, format)
         {
-            tell(self, &request, &mut about);
+            write(self, &request, &mut summary);
         }
-        about
+        summary
     }
 
-    fn about_produce(&self, request: &ProduceRequest, about: &mut About) {
-        let _ = write!(about.asks, "acks={}", request.acks);
+    fn summarize_produce(&self, request: &ProduceRequest, summary: &mut Summary) {
+        let _ = write!(summary.text, "acks={}", request.acks);
         for topic in &request.topic_data {
             for data in &topic.partition_data {
                 let name = self.name_of(&topic.name, topic.topic_id);
-                let _ = write!(about.asks, " {name}-{}", data.index);
-                about.partitions.push((name, data.index));
+                let _ = write!(summary.text, " {name}-{}", data.index);
+                summary.partitions.push((name, data.index));
                 let records = data.records.clone().unwrap_or_default().into_bytes();
                 if let Ok(header) = BatchHeader::parse(&records) {
                     let BatchHeader { producer_id, producer_epoch, base_sequence, count, .. } = header;
-                    let _ = write!(about.asks, " {producer_id}/{producer_epoch}:{base_sequence}x{count}");
+                    let _ = write!(summary.text, " {producer_id}/{producer_epoch}:{base_sequence}x{count}");
                 }
             }
         }
     }
 
-    fn about_fetch(&self, request: &FetchRequest, about: &mut About) {
+    fn summarize_fetch(&self, request: &FetchRequest, summary: &mut Summary) {
         for topic in &request.topics {
             for asked in &topic.partitions {
                 let name = self.name_of(&topic.topic, topic.topic_id);
-                let _ = write!(about.asks, "{name}-{} @{} ", asked.partition, asked.fetch_offset);
-                about.partitions.push((name, asked.partition));
+                let _ = write!(summary.text, "{name}-{} @{} ", asked.partition, asked.fetch_offset);
+                summary.partitions.push((name, asked.partition));
             }
         }
-        let _ = write!(about.asks, "{} bytes in {} ms", request.min_bytes, request.max_wait_ms);
+        let _ = write!(summary.text, "{} bytes in {} ms", request.min_bytes, request.max_wait_ms);
     }
 
-    fn about_offsets(&self, request: &ListOffsetsRequest, about: &mut About) {
+    fn summarize_offsets(&self, request: &ListOffsetsRequest, summary: &mut Summary) {
         for topic in &request.topics {
             for asked in &topic.partitions {
-                about.names(&topic.name, asked.partition_index, asked.timestamp);
-            }
-        }
-    }
-
-    fn about_epochs(&self, request: &OffsetForLeaderEpochRequest, about: &mut About) {
-        for topic in &request.topics {
-            for asked in &topic.partitions {
-                about.names(&topic.topic, asked.partition, asked.leader_epoch.into());
+                summary.names(&topic.name, asked.partition_index, asked.timestamp);
             }
         }
     }
 
-    fn about_deletion(&self, request: &DeleteRecordsRequest, about: &mut About) {
+    fn summarize_epochs(&self, request: &OffsetForLeaderEpochRequest, summary: &mut Summary) {
         for topic in &request.topics {
             for asked in &topic.partitions {
-                about.names(&topic.name, asked.partition_index, asked.offset);
+                summary.names(&topic.topic, asked.partition, asked.leader_epoch.into());
+            }
+        }
+    }
+
+    fn summarize_deletion(&self, request: &DeleteRecordsRequest, summary: &mut Summary) {
+        for topic in &request.topics {
+            for asked in &topic.partitions {
+                summary.names(&topic.name, asked.partition_index, asked.offset);
             }
         }
     }
@@ -133,16 +135,16 @@ impl Cluster {
     }
 }
 
-impl About {
+impl Summary {
     fn names(&mut self, topic: &str, partition: i32, number: i64) {
-        let gap = if self.asks.is_empty() { "" } else { " " };
-        let _ = write!(self.asks, "{gap}{topic}-{partition} {number}");
+        let gap = if self.text.is_empty() { "" } else { " " };
+        let _ = write!(self.text, "{gap}{topic}-{partition} {number}");
         self.partitions.push((topic.to_owned(), partition));
     }
 }
 
 /// What an answer says, of those that are worth it. Topics are in the order in which they were asked for.
-pub(super) fn says(response: &dyn Any) -> String {
+pub(super) fn summarize_response(response: &dyn Any) -> String {
     let mut text = Vec::new();
     if let Some(response) = response.downcast_ref::<ProduceResponse>() {
         for partition in response.responses.iter().flat_map(|topic| &topic.partition_responses) {

@@ -1,14 +1,20 @@
-//! What is told of what happens: to the journal, to a recorder, and to who counts the hits.
+//! What is told of what happens: to the journal, to a recorder, and to who counts the fault_counts.
 
 use std::time::Duration;
 
 use kwal_protocol::api::ApiKey;
 
-use super::{Answer, Cluster, Connected, PartitionId, Pending};
+use super::{
+    action::Action,
+    node::Connected,
+    partition::{PartitionId, State},
+    request::Pending,
+    state::Cluster,
+};
 use crate::{
     check::{Recorder, TopicPartition},
-    fault::Hits,
-    journal::{Journal, What},
+    fault::FaultCounts,
+    journal::{Journal, JournalEvent},
 };
 
 impl Cluster {
@@ -16,82 +22,82 @@ impl Cluster {
         &self.journal
     }
 
-    pub(crate) fn hits(&self) -> Hits {
-        self.hits
+    pub(crate) fn fault_counts(&self) -> FaultCounts {
+        self.fault_counts
     }
 
     /// Tells somebody of what excuses that records are gone.
-    pub(crate) fn excuse_to(&mut self, recorder: Recorder) {
+    pub(crate) fn record_losses(&mut self, recorder: Recorder) {
         self.recorder = Some(recorder);
     }
 
     /// Writes down what happens.
-    pub(crate) fn tell(&mut self, what: What) {
+    pub(crate) fn record(&mut self, event: JournalEvent) {
         if let Some(recorder) = &self.recorder {
             let mut history = recorder.now();
-            match &what {
-                What::Lost { partition, from } => history.truncated(partition.clone(), *from),
-                What::Deleted { partition, before } => history.deleted(partition.clone(), *before),
-                What::Recreated { topic, partitions } => {
+            match &event {
+                JournalEvent::DataLoss { partition, from } => history.truncated(partition.clone(), *from),
+                JournalEvent::Deleted { partition, before } => history.deleted(partition.clone(), *before),
+                JournalEvent::Recreated { topic, partitions } => {
                     (0..*partitions).for_each(|index| history.recreated((topic.as_str(), index)));
                 }
                 _ => {}
             }
         }
         let at = self.now.monotonic.checked_duration_since(self.started).unwrap_or(Duration::ZERO);
-        self.journal.push(at, what);
+        self.journal.push(at, event);
     }
 
     /// The same of anything in words.
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         if self.journal.is_kept() {
-            self.tell(What::Note(text()));
+            self.record(JournalEvent::Note(text()));
         }
     }
 
     /// Tells how a request ended that is not answered.
-    pub(crate) fn tell_end(&mut self, from: Connected, answer: &Answer) {
-        if let Answer::Close(reason) = answer {
+    pub(crate) fn record_close(&mut self, from: Connected, answer: &Action) {
+        if let Action::Close(reason) = answer {
             let number = from.number;
             self.note(|| format!("{} c{number} is to be closed: {reason}", from.node));
         }
     }
 
     /// Tells what has changed of a partition.
-    pub(super) fn tell_partition(&mut self, id: PartitionId) {
+    pub(super) fn record_partition(&mut self, id: PartitionId) {
         let now = self.now.monotonic;
         let Some(partition) = self.partition_by_id(id) else { return };
         let cuts = std::mem::take(&mut partition.cuts);
         // Once for all replicas that lose it at the same time.
         let lost = partition.lost.take().map(|from| (from, now));
         let lost =
-            lost.filter(|lost| partition.told_lost.replace(*lost) != Some(*lost)).map(|(from, _)| from);
-        let state = (partition.state != partition.told).then(|| partition.state.clone());
+            lost.filter(|lost| partition.recorded_loss.replace(*lost) != Some(*lost)).map(|(from, _)| from);
+        let state = (partition.state != partition.recorded).then(|| partition.state.clone());
         if let Some(state) = &state {
-            partition.told = state.clone();
+            partition.recorded = state.clone();
         }
         if cuts.is_empty() && lost.is_none() && state.is_none() {
             return;
         }
         let name = self.partition_name(id);
         if let Some(from) = lost {
-            self.tell(What::Lost { partition: name.clone(), from });
+            self.record(JournalEvent::DataLoss { partition: name.clone(), from });
         }
         if let Some(state) = state {
-            let (leader, epoch, in_sync) = (state.leader, state.leader_epoch, state.isr);
-            self.tell(What::Leads { partition: name.clone(), leader, epoch, in_sync });
+            let State { leader, leader_epoch, isr, .. } = state;
+            self.record(JournalEvent::LeaderAndIsr { partition: name.clone(), leader, leader_epoch, isr });
         }
         for (broker, from) in cuts {
-            self.tell(What::Truncated { partition: name.clone(), broker, from });
+            self.record(JournalEvent::Truncated { partition: name.clone(), broker, from });
         }
     }
 
     /// Tells that the beginning of a partition is gone.
-    pub(super) fn tell_deletion(&mut self, id: PartitionId) {
+    pub(super) fn record_deletion(&mut self, id: PartitionId) {
         let Some(partition) = self.partition_by_id(id) else { return };
         let Some(before) = partition.authority().map(|replica| replica.log.start()) else { return };
         let partition = self.partition_name(id);
-        self.tell(What::Deleted { partition, before });
+        self.record(JournalEvent::Deleted { partition, before });
     }
 
     pub(super) fn partition_name(&self, id: PartitionId) -> TopicPartition {
@@ -100,14 +106,14 @@ impl Cluster {
     }
 }
 
-/// Hits.
+/// FaultCounts.
 impl Cluster {
     /// An answer is out.
-    pub(crate) fn answered(&mut self, connection: Connected) {
+    pub(crate) fn reply_sent(&mut self, connection: Connected) {
         self.pending.remove(&connection.number);
     }
 
-    /// The request that a connection is about is one that was appended.
+    /// The request that a connection is summary is one that was appended.
     pub(super) fn appended(&mut self, connection: Connected) {
         if let Some(pending) = self.pending.get_mut(&connection.number) {
             pending.appended = true;
@@ -115,7 +121,7 @@ impl Cluster {
     }
 
     /// Clients that leave a broker from now on may have been right to.
-    pub(super) fn blame(&mut self, node: i32) {
+    pub(super) fn mark_faulty(&mut self, node: i32) {
         self.pending
             .values_mut()
             .filter(|pending| pending.node == node)
@@ -123,35 +129,35 @@ impl Cluster {
     }
 
     /// All connections of a broker end.
-    pub(super) fn count_hits(&mut self, node: i32) {
+    pub(super) fn count_faults(&mut self, node: i32) {
         let of_node = |(number, pending): (&u64, &Pending)| (pending.node == node).then_some(*number);
         let numbers: Vec<_> = self.pending.iter().filter_map(of_node).collect();
-        numbers.into_iter().for_each(|number| self.count_hit(number));
+        numbers.into_iter().for_each(|number| self.count_fault(number));
     }
 
     /// A connection ends, or its client is lied to.
-    pub(super) fn count_hit(&mut self, number: u64) {
+    pub(super) fn count_fault(&mut self, number: u64) {
         let Some(pending) = self.pending.remove(&number) else { return };
         match pending.api {
-            ApiKey::PRODUCE => self.hits.produces += u64::from(pending.appended),
-            ApiKey::FETCH => self.hits.fetches += 1,
+            ApiKey::PRODUCE => self.fault_counts.produces += u64::from(pending.appended),
+            ApiKey::FETCH => self.fault_counts.fetches += 1,
             ApiKey::API_VERSIONS | ApiKey::SASL_HANDSHAKE | ApiKey::SASL_AUTHENTICATE => {
-                self.hits.handshakes += 1;
+                self.fault_counts.handshakes += 1;
             }
             _ => {}
         }
     }
 
     /// A connection is over, by whoever's doing.
-    pub(super) fn settle(&mut self, number: u64) {
+    pub(super) fn connection_ended(&mut self, number: u64) {
         match self.pending.get(&number) {
-            Some(pending) if pending.faulty => self.count_hit(number),
+            Some(pending) if pending.faulty => self.count_fault(number),
             _ => drop(self.pending.remove(&number)),
         }
     }
 
     /// A connection meets a fault before any request.
-    pub(super) fn count_refused(&mut self) {
-        self.hits.handshakes += 1;
+    pub(super) fn count_refused_connection(&mut self) {
+        self.fault_counts.handshakes += 1;
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256, Sha512};
 
-use super::Sasl;
+use super::config::Sasl;
 
 /// An exchange under way.
 #[derive(Debug)]
@@ -18,13 +18,13 @@ pub(super) enum Exchange {
 }
 
 /// What came of a message.
-pub(super) enum Verdict {
+pub(super) enum Step {
     /// This is to be answered.
     Challenge(Bytes),
     /// It is somebody.
-    Known { principal: String, auth_bytes: Bytes, lifetime: Option<Duration> },
+    Authenticated { principal: String, auth_bytes: Bytes, lifetime: Option<Duration> },
     /// It is nobody, in these words.
-    Refused(String),
+    Rejected(String),
 }
 
 /// The first two messages of SCRAM.
@@ -58,10 +58,10 @@ impl Exchange {
     }
 
     /// Takes a message of the client.
-    pub(super) fn take(&mut self, sasl: &Sasl, message: &[u8]) -> Verdict {
+    pub(super) fn take(&mut self, sasl: &Sasl, message: &[u8]) -> Step {
         let mechanism = self.mechanism();
         let invalid = || {
-            Verdict::Refused(format!(
+            Step::Rejected(format!(
                 "Authentication failed during authentication due to invalid credentials with SASL mechanism {mechanism}"
             ))
         };
@@ -72,7 +72,7 @@ impl Exchange {
             Self::Scram { hash, first: first @ None } => Hash::first(*hash, sasl, message).map(|told| {
                 let challenge = Bytes::from(told.challenge.clone());
                 *first = Some(told);
-                Verdict::Challenge(challenge)
+                Step::Challenge(challenge)
             }),
             Self::Scram { hash, first: Some(first) } => hash.proven(first, message),
         };
@@ -80,28 +80,28 @@ impl Exchange {
     }
 }
 
-fn plain(sasl: &Sasl, message: &str) -> Verdict {
+fn plain(sasl: &Sasl, message: &str) -> Step {
     let mut parts = message.split('\0').skip(1);
     let (Some(user), Some(password), None) = (parts.next(), parts.next(), parts.next()) else {
-        return Verdict::Refused("Invalid SASL/PLAIN response: expected 3 tokens".to_owned());
+        return Step::Rejected("Invalid SASL/PLAIN response: expected 3 tokens".to_owned());
     };
     match sasl.users.get(user) {
         Some(known) if known == password => {
-            Verdict::Known { principal: user.to_owned(), auth_bytes: Bytes::new(), lifetime: None }
+            Step::Authenticated { principal: user.to_owned(), auth_bytes: Bytes::new(), lifetime: None }
         }
-        _ => Verdict::Refused("Authentication failed: Invalid username or password".to_owned()),
+        _ => Step::Rejected("Authentication failed: Invalid username or password".to_owned()),
     }
 }
 
 /// A token that is refused is answered with JSON, and what the client says to that with an error of the same text.
-fn bearer(sasl: &Sasl, refused: &mut Option<String>, message: &str) -> Verdict {
+fn bearer(sasl: &Sasl, refused: &mut Option<String>, message: &str) -> Step {
     if let Some(words) = refused.take() {
-        return Verdict::Refused(words);
+        return Step::Rejected(words);
     }
     let token = message.split('\x01').find_map(|part| part.strip_prefix("auth=Bearer "));
-    let judge = sasl.tokens.as_deref();
-    match token.and_then(|token| judge?(token)) {
-        Some(lifetime) => Verdict::Known {
+    let validate = sasl.token_validator.as_deref();
+    match token.and_then(|token| validate?(token)) {
+        Some(lifetime) => Step::Authenticated {
             principal: "bearer".to_owned(),
             auth_bytes: Bytes::new(),
             lifetime: Some(lifetime),
@@ -109,7 +109,7 @@ fn bearer(sasl: &Sasl, refused: &mut Option<String>, message: &str) -> Verdict {
         None => {
             let words = "{\"status\":\"invalid_token\"}";
             *refused = Some(words.to_owned());
-            Verdict::Challenge(Bytes::from_static(words.as_bytes()))
+            Step::Challenge(Bytes::from_static(words.as_bytes()))
         }
     }
 }
@@ -149,7 +149,7 @@ impl Hash {
         Some(First { user, bare: bare.to_owned(), challenge, nonce, salted })
     }
 
-    fn proven(self, first: &First, message: &str) -> Option<Verdict> {
+    fn proven(self, first: &First, message: &str) -> Option<Step> {
         let (without_proof, proof) = message.split_once(",p=")?;
         if without_proof != format!("c=biws,r={}", first.nonce) {
             return None;
@@ -166,7 +166,7 @@ impl Hash {
         let server_key = self.mac(&first.salted, b"Server Key");
         let signature = BASE64_STANDARD.encode(self.mac(&server_key, auth_message.as_bytes()));
         let auth_bytes = format!("v={signature}").into();
-        Some(Verdict::Known { principal: first.user.clone(), auth_bytes, lifetime: None })
+        Some(Step::Authenticated { principal: first.user.clone(), auth_bytes, lifetime: None })
     }
 
     fn pbkdf2(self, password: &[u8], iterations: u32) -> Vec<u8> {

@@ -1,28 +1,25 @@
 //! What a connection does about a request.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use kwal_protocol::{
-    api::{ApiKey, Body},
+    api::ApiKey,
     error::{DecodeError, EncodeError},
-    messages::{
-        ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteRecordsResponse,
-        DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsResponse, DescribeProducersResponse,
-        FetchResponse, FindCoordinatorResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse,
-        ListOffsetsResponse, MetadataResponse, OffsetForLeaderEpochResponse, ProduceResponse,
-    },
     writer::Frame,
 };
 
-use super::exchange::{Exchange, Work};
+use super::{node::Connected, state::Cluster};
 use crate::fault::Fault;
 
 /// What a connection does about a request.
 #[derive(Debug)]
-pub(crate) enum Answer {
-    /// Send a frame after `delay`, in some manner; then read nothing for as long as `mute`.
-    Reply { frame: Frame, delay: Duration, manner: Manner, mute: Duration },
+pub(crate) enum Action {
+    /// Send a frame after `delay`, in some mode; then read nothing for as long as `mute`.
+    Reply { frame: Frame, delay: Duration, mode: ReplyMode, mute: Duration },
     /// Send nothing; then read nothing for as long as `mute`.
     Nothing { mute: Duration },
     /// Ask [`Cluster::resume`](super::Cluster::resume) later.
@@ -35,10 +32,10 @@ pub(crate) enum Answer {
 
 /// How an answer goes out.
 #[derive(Debug)]
-pub(crate) enum Manner {
+pub(crate) enum ReplyMode {
     Whole,
     /// Only so many bytes; then the connection is closed.
-    Cut(usize),
+    Truncated(usize),
     /// So many bytes at a time, with a pause before each but the first.
     Trickle {
         bytes: usize,
@@ -53,9 +50,28 @@ pub(crate) enum Manner {
 pub(crate) struct Waiting {
     pub(crate) until: Instant,
     /// A change may end the wait earlier; else only time does.
-    pub(crate) heeds_changes: bool,
-    pub(super) exchange: Exchange,
-    pub(super) work: Work,
+    pub(crate) wakes_on_change: bool,
+    pub(super) from: Connected,
+    pub(super) resume: Continuation<Action>,
+}
+
+/// The rest of a request that waits.
+pub(super) struct Continuation<T>(Box<dyn FnOnce(&mut Cluster) -> T + Send>);
+
+impl<T> Continuation<T> {
+    pub(super) fn new(resume: impl FnOnce(&mut Cluster) -> T + Send + 'static) -> Self {
+        Self(Box::new(resume))
+    }
+
+    pub(super) fn run(self, cluster: &mut Cluster) -> T {
+        (self.0)(cluster)
+    }
+}
+
+impl<T> fmt::Debug for Continuation<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Continuation").finish_non_exhaustive()
+    }
 }
 
 /// Why a broker closes a connection.
@@ -89,39 +105,3 @@ pub(crate) enum CloseReason {
     #[error("the broker has closed the connection")]
     Ended,
 }
-
-/// A response that can ask for a pause.
-pub(super) trait Throttled: Body + 'static {
-    fn throttle_time_ms(&mut self) -> &mut i32;
-}
-
-macro_rules! throttled {
-    ($($response:ty),* $(,)?) => {
-        $(
-            impl Throttled for $response {
-                fn throttle_time_ms(&mut self) -> &mut i32 {
-                    &mut self.throttle_time_ms
-                }
-            }
-        )*
-    };
-}
-
-throttled!(
-    ApiVersionsResponse,
-    CreatePartitionsResponse,
-    CreateTopicsResponse,
-    DeleteRecordsResponse,
-    DeleteTopicsResponse,
-    DescribeClusterResponse,
-    DescribeConfigsResponse,
-    DescribeProducersResponse,
-    FetchResponse,
-    FindCoordinatorResponse,
-    IncrementalAlterConfigsResponse,
-    InitProducerIdResponse,
-    ListOffsetsResponse,
-    MetadataResponse,
-    OffsetForLeaderEpochResponse,
-    ProduceResponse,
-);

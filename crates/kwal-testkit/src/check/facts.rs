@@ -1,0 +1,397 @@
+//! Gathers what a history says of each partition, writer, append and reader.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use super::{
+    history::{
+        AppendId, AppendOutcome, CallId, Event, History, Log, ReadFailure, Reader, ReaderId, SubmitOrder,
+        TopicPartition, Writer, WriterId,
+    },
+    text::Seconds,
+    value::Value,
+    verdict::{Rule, VerdictBuilder},
+};
+
+/// What a history says, in order of events. Indices everywhere.
+#[derive(Default)]
+pub(super) struct Facts<'a> {
+    pub(super) partitions: Vec<Partition<'a>>,
+    pub(super) writers: Vec<WriterFacts<'a>>,
+    pub(super) appends: Vec<Append<'a>>,
+    pub(super) readers: Vec<ReaderFacts<'a>>,
+    /// How many records all appends have together.
+    pub(super) records: usize,
+    /// To which append a record belongs, and which of it it is.
+    owners: HashMap<&'a [u8], (usize, usize)>,
+    known: Known<'a>,
+}
+
+/// Where in the facts the things of a history are.
+#[derive(Default)]
+struct Known<'a> {
+    partitions: BTreeMap<&'a TopicPartition, usize>,
+    writers: HashMap<WriterId, usize>,
+    appends: HashMap<AppendId, usize>,
+    readers: HashMap<ReaderId, usize>,
+    calls: BTreeMap<CallId, Call<'a>>,
+}
+
+struct Call<'a> {
+    what: &'a Value,
+    event: usize,
+    at: Duration,
+    deadline: Duration,
+}
+
+impl Call<'_> {
+    fn within_deadline(
+        &self,
+        took: Duration,
+        verb: &str,
+        returned: Option<usize>,
+        verdict: &mut VerdictBuilder<'_>,
+    ) {
+        if took > self.deadline.saturating_add(verdict.expect.grace) {
+            let events = [Some(self.event), returned].into_iter().flatten().map(|event| (event, None));
+            verdict.violated(Rule::Deadline, events, || {
+                format!("{} {verb} {} s of {} s", self.what, Seconds(took), Seconds(self.deadline))
+            });
+        }
+    }
+}
+
+pub(super) struct Partition<'a> {
+    pub(super) name: &'a TopicPartition,
+    /// The event with its log, and the log.
+    pub(super) log: Option<(usize, &'a Log)>,
+    pub(super) losses: Vec<Loss>,
+    /// Records before this offset were deleted.
+    pub(super) deleted: i64,
+    pub(super) barriers: Vec<Barrier>,
+    pub(super) appends: Vec<usize>,
+    /// The first event that needs its log to be judged.
+    needs_log: Option<usize>,
+    /// The offset behind all that was acknowledged up to an event.
+    acked_ends: Vec<(usize, i64)>,
+}
+
+impl Partition<'_> {
+    /// The last event after `since` by which what lay at an offset may be lost.
+    pub(super) fn lost(&self, since: usize, offset: i64) -> Option<&Loss> {
+        self.losses.iter().rev().find(|loss| loss.event > since && loss.offset <= offset)
+    }
+
+    /// The offset behind all that had been acknowledged by then.
+    pub(super) fn acked_end(&self, by: usize) -> i64 {
+        let count = self.acked_ends.partition_point(|(event, _)| *event <= by);
+        count.checked_sub(1).map_or(0, |last| self.acked_ends[last].1)
+    }
+}
+
+/// What lay from an offset on was lost.
+pub(super) struct Loss {
+    pub(super) event: usize,
+    pub(super) offset: i64,
+    /// The topic is another one since.
+    pub(super) recreated: bool,
+}
+
+pub(super) struct Barrier {
+    pub(super) event: usize,
+    pub(super) writer: usize,
+    pub(super) offset: i64,
+}
+
+pub(super) struct WriterFacts<'a> {
+    pub(super) id: WriterId,
+    pub(super) writer: &'a Writer,
+    pub(super) partition: usize,
+    /// When it was told that it is no longer the writer.
+    pub(super) ended: Option<usize>,
+    /// When it was told of a loss.
+    pub(super) lost: Option<usize>,
+    pub(super) appends: Vec<usize>,
+}
+
+pub(super) struct Append<'a> {
+    pub(super) id: AppendId,
+    pub(super) writer: usize,
+    pub(super) partition: usize,
+    pub(super) order: SubmitOrder,
+    pub(super) records: &'a [Value],
+    /// Its first record among those of all appends.
+    pub(super) first: usize,
+    /// When it was recorded.
+    pub(super) event: usize,
+    pub(super) at: Duration,
+    /// The event, the time, and how.
+    pub(super) end: Option<(usize, Duration, AppendOutcome)>,
+}
+
+impl Append<'_> {
+    pub(super) fn outcome(&self) -> Option<AppendOutcome> {
+        self.end.map(|(_, _, outcome)| outcome)
+    }
+
+    /// Where its records are by what its caller was told.
+    pub(super) fn acked_at(&self) -> Option<i64> {
+        match self.outcome() {
+            Some(AppendOutcome::Acked { base_offset }) => Some(base_offset),
+            _ => None,
+        }
+    }
+
+    /// The event by which its place was fixed.
+    pub(super) fn fixed(&self) -> usize {
+        match self.order {
+            SubmitOrder::Fixed | SubmitOrder::Queued => self.event,
+            SubmitOrder::Unordered => self.end.map_or(usize::MAX, |(event, _, _)| event),
+        }
+    }
+
+    /// Its events, for a violation.
+    pub(super) fn events(&self) -> impl Iterator<Item = (usize, Option<i64>)> + use<> {
+        let end = self.end.map(|(event, _, _)| event);
+        [Some(self.event), end].into_iter().flatten().map(|event| (event, None))
+    }
+}
+
+pub(super) struct ReaderFacts<'a> {
+    pub(super) id: ReaderId,
+    pub(super) reader: &'a Reader,
+    pub(super) partition: usize,
+    pub(super) event: usize,
+    pub(super) steps: Vec<(usize, Step<'a>)>,
+}
+
+pub(super) enum Step<'a> {
+    Read(&'a [(i64, Value)], i64),
+    Failed(ReadFailure),
+    Seek(i64),
+}
+
+impl<'a> Facts<'a> {
+    /// The append that a record belongs to, and which of it it is.
+    pub(super) fn owner(&self, value: &Value) -> Option<(usize, usize)> {
+        self.owners.get(value.as_bytes()).copied()
+    }
+
+    pub(super) fn gather(history: &'a History, verdict: &mut VerdictBuilder<'a>) -> Self {
+        let mut facts = Self::default();
+        let records = history.events().iter().map(|(_, event)| match event {
+            Event::Submit { records, .. } => records.len(),
+            _ => 0,
+        });
+        facts.owners.reserve(records.sum());
+        for (event, (at, what)) in history.events().iter().enumerate() {
+            if facts.take(event, *at, what, verdict).is_none() {
+                verdict.violated(Rule::History, [(event, None)], || {
+                    "this is about something that the history has not told of before".to_owned()
+                });
+            }
+        }
+        let end = history.events().last().map_or(Duration::ZERO, |(at, _)| *at);
+        facts.finish(end, verdict);
+        facts
+    }
+
+    /// `None` if it is about something unknown.
+    fn take(
+        &mut self,
+        event: usize,
+        at: Duration,
+        what: &'a Event,
+        verdict: &mut VerdictBuilder<'a>,
+    ) -> Option<()> {
+        match what {
+            Event::Writer { id, writer } => {
+                let partition = self.partition(&writer.partition);
+                once(event, self.known.writers.insert(*id, self.writers.len()), verdict);
+                let (ended, lost, appends) = (None, None, Vec::new());
+                self.writers.push(WriterFacts { id: *id, writer, partition, ended, lost, appends });
+            }
+            Event::Submit { append, writer, order, records } => {
+                let writer = *self.known.writers.get(writer)?;
+                let (partition, first) = (self.writers[writer].partition, self.records);
+                let (id, order, end) = (*append, *order, None);
+                self.submit(Append { id, writer, partition, order, records, first, event, at, end }, verdict);
+            }
+            Event::Completed { append, outcome } => {
+                let index = *self.known.appends.get(append)?;
+                self.complete(event, at, index, *outcome, verdict);
+            }
+            Event::Fenced { writer } => {
+                let writer = *self.known.writers.get(writer)?;
+                self.writers[writer].ended.get_or_insert(event);
+            }
+            Event::Lost { writer } => {
+                let writer = &mut self.writers[*self.known.writers.get(writer)?];
+                writer.ended.get_or_insert(event);
+                writer.lost.get_or_insert(event);
+            }
+            Event::Barrier { writer, offset } => {
+                let writer = *self.known.writers.get(writer)?;
+                let partition = &mut self.partitions[self.writers[writer].partition];
+                partition.needs_log.get_or_insert(event);
+                partition.barriers.push(Barrier { event, writer, offset: *offset });
+            }
+            Event::Reader { id, reader } => {
+                let partition = self.partition(&reader.partition);
+                once(event, self.known.readers.insert(*id, self.readers.len()), verdict);
+                self.readers.push(ReaderFacts { id: *id, reader, partition, event, steps: Vec::new() });
+            }
+            Event::Read { reader, records, next_offset } => {
+                verdict.tally.read += records.len();
+                self.step(event, reader, Step::Read(records, *next_offset))?;
+            }
+            Event::ReadFailed { reader, failure } => self.step(event, reader, Step::Failed(*failure))?,
+            Event::Seek { reader, offset } => self.step(event, reader, Step::Seek(*offset))?,
+            Event::Call { id, what, deadline } => {
+                let call = Call { what, event, at, deadline: *deadline };
+                once(event, self.known.calls.insert(*id, call), verdict);
+            }
+            Event::Returned { call } => {
+                let call = self.known.calls.remove(call)?;
+                let took = at.saturating_sub(call.at);
+                call.within_deadline(took, "took", Some(event), verdict);
+            }
+            Event::Truncated { partition, offset } => {
+                let partition = self.partition(partition);
+                let loss = Loss { event, offset: *offset, recreated: false };
+                self.partitions[partition].losses.push(loss);
+            }
+            Event::Deleted { partition, before } => {
+                let partition = self.partition(partition);
+                let partition = &mut self.partitions[partition];
+                partition.deleted = partition.deleted.max(*before);
+            }
+            Event::Recreated { partition } => {
+                let partition = self.partition(partition);
+                self.partitions[partition].losses.push(Loss { event, offset: 0, recreated: true });
+            }
+            Event::Log(log) => {
+                let partition = self.partition(&log.partition);
+                self.partitions[partition].log = Some((event, log));
+            }
+        }
+        Some(())
+    }
+
+    fn partition(&mut self, name: &'a TopicPartition) -> usize {
+        *self.known.partitions.entry(name).or_insert_with(|| {
+            self.partitions.push(Partition {
+                name,
+                log: None,
+                losses: Vec::new(),
+                deleted: 0,
+                barriers: Vec::new(),
+                appends: Vec::new(),
+                needs_log: None,
+                acked_ends: Vec::new(),
+            });
+            self.partitions.len() - 1
+        })
+    }
+
+    fn submit(&mut self, append: Append<'a>, verdict: &mut VerdictBuilder<'a>) {
+        let (index, event) = (self.appends.len(), append.event);
+        once(event, self.known.appends.insert(append.id, index), verdict);
+        for (record, value) in append.records.iter().enumerate() {
+            if let Some((other, _)) = self.owners.insert(value.as_bytes(), (index, record)) {
+                let other = self.appends.get(other).map_or(event, |append| append.event);
+                verdict.violated(Rule::History, [(other, None), (event, None)], || {
+                    format!("{value} is appended twice, so nobody can tell which one lies on the log")
+                });
+            }
+        }
+        self.records += append.records.len();
+        self.writers[append.writer].appends.push(index);
+        let partition = &mut self.partitions[append.partition];
+        partition.appends.push(index);
+        partition.needs_log.get_or_insert(event);
+        self.appends.push(append);
+        verdict.tally.appends += 1;
+    }
+
+    fn complete(
+        &mut self,
+        event: usize,
+        at: Duration,
+        index: usize,
+        outcome: AppendOutcome,
+        verdict: &mut VerdictBuilder<'a>,
+    ) {
+        let append = &mut self.appends[index];
+        if let Some((before, _, _)) = append.end {
+            verdict.violated(Rule::History, [(before, None), (event, None)], || {
+                format!("{} ends twice", append.id)
+            });
+            return;
+        }
+        append.end = Some((event, at, outcome));
+        let tally = &mut verdict.tally;
+        *match outcome {
+            AppendOutcome::Acked { .. } => &mut tally.acked,
+            AppendOutcome::NotAppended => &mut tally.not_appended,
+            AppendOutcome::Unknown => &mut tally.unknown,
+            AppendOutcome::Dropped | AppendOutcome::Withdrawn => &mut tally.dropped,
+        } += 1;
+        if let AppendOutcome::Acked { base_offset } = outcome {
+            let ends = &mut self.partitions[append.partition].acked_ends;
+            let behind = base_offset.saturating_add(append.records.len() as i64);
+            ends.push((event, ends.last().map_or(behind, |(_, end)| behind.max(*end))));
+        }
+        let took = at.saturating_sub(append.at);
+        self.within_deadline(index, took, "took", verdict);
+    }
+
+    fn within_deadline(&self, index: usize, took: Duration, verb: &str, verdict: &mut VerdictBuilder<'a>) {
+        let append = &self.appends[index];
+        let Some(deadline) = self.writers[append.writer].writer.deadline else { return };
+        if took > deadline.saturating_add(verdict.expect.grace) {
+            verdict.violated(Rule::Deadline, append.events(), || {
+                format!("{} {verb} {} s of {} s", append.id, Seconds(took), Seconds(deadline))
+            });
+        }
+    }
+
+    fn step(&mut self, event: usize, reader: &ReaderId, step: Step<'a>) -> Option<()> {
+        let reader = &mut self.readers[*self.known.readers.get(reader)?];
+        reader.steps.push((event, step));
+        self.partitions[reader.partition].needs_log.get_or_insert(event);
+        Some(())
+    }
+
+    /// Looks for what should have ended, and for logs that are missing.
+    fn finish(&self, end: Duration, verdict: &mut VerdictBuilder<'a>) {
+        for index in 0..self.appends.len() {
+            if self.appends[index].end.is_none() {
+                verdict.tally.open += 1;
+                let took = end.saturating_sub(self.appends[index].at);
+                self.within_deadline(index, took, "has not ended after", verdict);
+            }
+        }
+        for call in self.known.calls.values() {
+            call.within_deadline(end.saturating_sub(call.at), "has not returned after", None, verdict);
+        }
+        for partition in &self.partitions {
+            match (partition.log, partition.needs_log) {
+                (Some((_, log)), _) => verdict.tally.on_log += log.records.len(),
+                (None, Some(event)) => verdict.violated(Rule::History, [(event, None)], || {
+                    format!("the history does not have the log of {}", partition.name)
+                }),
+                (None, None) => {}
+            }
+        }
+    }
+}
+
+/// Everything has a number of its own.
+fn once<T>(event: usize, known: Option<T>, verdict: &mut VerdictBuilder<'_>) {
+    if known.is_some() {
+        verdict.violated(Rule::History, [(event, None)], || "this number is taken".to_owned());
+    }
+}

@@ -1,0 +1,126 @@
+//! FindCoordinator: which broker coordinates a transactional id.
+
+use kwal_protocol::{
+    error_code::ErrorCode,
+    messages::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse},
+};
+use kwal_transport::HostPort;
+
+use super::{
+    handler::{Serve, Served},
+    request::RequestContext,
+    state::Cluster,
+};
+
+impl Serve for FindCoordinatorRequest {
+    fn error_response(&self, _: &Cluster, code: ErrorCode) -> FindCoordinatorResponse {
+        let nowhere = |key: &String| found(key, (NOBODY, HostPort::new("", 0)), code);
+        match self.key.is_empty() {
+            true => FindCoordinatorResponse {
+                coordinators: self.coordinator_keys.iter().map(nowhere).collect(),
+                ..FindCoordinatorResponse::default()
+            },
+            // Of a version that asks for one.
+            false => FindCoordinatorResponse {
+                error_code: code,
+                error_message: code.text().map(str::to_owned),
+                node_id: NOBODY,
+                port: -1,
+                ..FindCoordinatorResponse::default()
+            },
+        }
+    }
+
+    fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<FindCoordinatorResponse> {
+        let version = context.version;
+        if self.key_type != TRANSACTION {
+            // Of groups there are none.
+            let code = match self.key_type {
+                GROUP => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+                _ => ErrorCode::INVALID_REQUEST,
+            };
+            return Served::Reply(self.error_response(cluster, code));
+        }
+        let known = cluster.endpoints(context.from.node);
+        let find = |key: &String, cluster: &mut Cluster| {
+            let broker = cluster.coordinator(key);
+            match broker.and_then(|broker| known.get(&broker).map(|at| (broker, at.clone()))) {
+                Some(at) => found(key, at, ErrorCode::NONE),
+                None => found(key, (NOBODY, HostPort::new("", 0)), ErrorCode::COORDINATOR_NOT_AVAILABLE),
+            }
+        };
+        if version >= SEVERAL {
+            let coordinators = self.coordinator_keys.iter().map(|key| find(key, cluster)).collect();
+            return Served::Reply(FindCoordinatorResponse { coordinators, ..Default::default() });
+        }
+        let Coordinator { error_code, node_id, host, port, .. } = find(&self.key, cluster);
+        let message = error_code.text().unwrap_or("NONE").to_owned();
+        Served::Reply(FindCoordinatorResponse {
+            error_code,
+            error_message: Some(message),
+            node_id,
+            host,
+            port,
+            ..FindCoordinatorResponse::default()
+        })
+    }
+}
+
+fn found(key: &str, (node_id, at): (i32, HostPort), error_code: ErrorCode) -> Coordinator {
+    Coordinator {
+        key: key.to_owned(),
+        node_id,
+        host: at.host,
+        port: if node_id == NOBODY { -1 } else { at.port.into() },
+        error_code,
+        error_message: Some(error_code.text().unwrap_or_default().to_owned()),
+    }
+}
+
+/// No broker.
+const NOBODY: i32 = -1;
+/// The first version that asks for several keys at once (KIP-699).
+const SEVERAL: i16 = 4;
+/// What keys are.
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+
+/// How many brokers have the log of the transactional ids.
+const REPLICAS: usize = 3;
+
+impl Cluster {
+    /// The broker that coordinates a transactional id, if one lives that could.
+    pub(crate) fn coordinator(&mut self, name: &str) -> Option<i32> {
+        if self.coordinators.brokers.is_empty() {
+            self.coordinators.brokers = self.alive().take(REPLICAS).collect();
+        }
+        let brokers = &self.coordinators.brokers;
+        let first = java_hash(name) as usize % brokers.len().max(1);
+        let in_turn = brokers.iter().cycle().skip(first).take(brokers.len());
+        in_turn.copied().find(|broker| self.is_alive(*broker))
+    }
+
+    /// Forgets what a transactional id stood for, as `transactional.id.expiration.ms` does; `false` if it was not known.
+    pub(crate) fn forget_name(&mut self, name: &str) -> bool {
+        self.coordinators.names.remove(name).is_some()
+    }
+}
+
+/// By which Kafka finds the coordinator's partition: `String.hashCode`, without its sign.
+fn java_hash(text: &str) -> u32 {
+    let hash =
+        text.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    hash.unsigned_abs() & (i32::MAX as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::java_hash;
+
+    #[test]
+    fn the_hash_is_that_of_java() {
+        for (text, hash) in [("", 0), ("a", 97), ("hello", 99_162_322), ("polygenelubricants", 0)] {
+            assert_eq!(java_hash(text), hash, "{text}");
+        }
+    }
+}
