@@ -80,8 +80,8 @@
 //!
 //! fn what_next(error: &Error) -> &'static str {
 //!     match error.outcome() {
-//!         Outcome::NotAppended if error.is_retriable() => "append it again, now or later",
-//!         Outcome::NotAppended => "mend what the error says first",
+//!         Outcome::NotApplied if error.is_retriable() => "append it again, now or later",
+//!         Outcome::NotApplied => "mend what the error says first",
 //!         Outcome::Unknown => "it may be on the log: read its end before appending it again",
 //!     }
 //! }

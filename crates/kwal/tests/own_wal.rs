@@ -46,7 +46,7 @@ impl Wal {
         let (mut entries, mut position) = (Vec::new(), from);
         while position < end {
             let fetched = self.partition.fetch(position).await?;
-            for record in fetched.to_records()? {
+            for record in fetched.records().collect::<Result<Vec<_>, _>>()? {
                 // Batches come whole: the first can begin before the offset that was asked for.
                 if record.offset >= position {
                     let entry = record.value.unwrap_or_default();
@@ -152,7 +152,7 @@ impl Fixture {
         let ticket = self.recorder.submit(self.writer, [entry]);
         match self.wal.append(entry).await {
             Ok(offset) => ticket.acked(offset),
-            Err(error) if error.outcome() == Outcome::NotAppended => ticket.not_appended(),
+            Err(error) if error.outcome() == Outcome::NotApplied => ticket.not_appended(),
             Err(_) => ticket.unknown(),
         }
     }

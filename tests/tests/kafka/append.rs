@@ -89,7 +89,7 @@ async fn batch_too_large_for_the_topic(kafka: &'static Kafka) {
     match writer.produce(vec![large(), large()]).await.unwrap_err() {
         error @ Error::BatchTooLarge { size, records, limit, .. } => {
             assert!((120_000..121_000).contains(&size), "{size}");
-            assert_eq!((records, limit, error.outcome()), (2, None, Outcome::NotAppended));
+            assert_eq!((records, limit, error.outcome()), (2, None, Outcome::NotApplied));
         }
         other => panic!("{other:?}"),
     }
@@ -100,7 +100,7 @@ async fn batch_too_large_for_the_topic(kafka: &'static Kafka) {
 
 async fn batch_too_large_for_the_client(kafka: &'static Kafka) {
     let topic = kafka.topic("limited", 1, &[]).await;
-    let limits = Limits { batch: 10_000, ..Limits::default() };
+    let limits = Limits::default().batch(10_000);
     let client = ClientBuilder::new(kafka.bootstrap()).limits(limits).build().await.unwrap();
     let writer = client.partition_client(&topic, 0).await.unwrap();
     match writer.produce(vec![Record::new("k", vec![0; 20_000])]).await.unwrap_err() {

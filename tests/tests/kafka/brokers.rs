@@ -26,7 +26,7 @@ async fn connections_are_shared(version: Version) {
     let kafka = three_nodes(version, &[]);
     let topic = kafka.topic("shared", PARTITIONS, &[]).await;
     for lanes in [Limits::default().lanes, 2] {
-        let limits = Limits { lanes, ..Limits::default() };
+        let limits = Limits::default().max_connections_per_broker(lanes);
         let client = ClientBuilder::new(kafka.bootstrap()).limits(limits).build().await.unwrap();
         let mut clients = JoinSet::new();
         for index in 0..CLIENTS {

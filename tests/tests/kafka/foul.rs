@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use kwal_client::error::{Error, Outcome};
+use kwal_client::error::{Error, ErrorKind, Outcome};
 use kwal_client::record::Record;
 use kwal_client::{ClientBuilder, Deadlines, PartitionClient};
 use kwal_protocol::api::ApiKey;
@@ -40,12 +40,10 @@ async fn the_log_is_what_everybody_was_told(version: Version) {
     let kafka = Kafka::start(version, &config);
     let topic = kafka.topic("foul", PARTITIONS, &[]).await;
     let weather = Weather::new(u64::from(version == Version::V4_3_1));
-    let deadlines = Deadlines {
-        operation: Duration::from_secs(30),
-        request: Duration::from_secs(1),
-        connect: Duration::from_secs(5),
-        ..Deadlines::default()
-    };
+    let deadlines = Deadlines::default()
+        .operation(Duration::from_secs(30))
+        .request(Duration::from_secs(1))
+        .connect(Duration::from_secs(5));
     let builder = ClientBuilder::new(kafka.bootstrap()).connector(weather.clone()).deadlines(deadlines);
     let client = builder.build().await.unwrap();
     let recorder = Recorder::new();
@@ -100,7 +98,7 @@ async fn append(partition: PartitionClient, recorder: Recorder, writer: WriterId
                 match append.await {
                     Ok(produced) => ticket.acked(produced.base_offset),
                     Err(error) => match error.outcome() {
-                        Outcome::NotAppended => ticket.not_appended(),
+                        Outcome::NotApplied => ticket.not_appended(),
                         Outcome::Unknown => ticket.unknown(),
                     },
                 }
@@ -118,7 +116,7 @@ async fn read(partition: PartitionClient, recorder: Recorder, done: Arc<AtomicBo
         match partition.fetch(next).max_wait(Duration::from_millis(300)).await {
             Ok(fetched) => {
                 let mut records = Vec::new();
-                for batch in &fetched.batches {
+                for batch in fetched.batches() {
                     for record in batch.records(1 << 20).unwrap().iter() {
                         let record = record.unwrap();
                         // A fetch may begin in the middle of a batch.

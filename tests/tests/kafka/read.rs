@@ -78,8 +78,8 @@ async fn middle_of_a_batch(kafka: &'static Kafka) {
             assert_eq!(high_watermark, 10);
         }
         let fetched = reader.fetch(4).await.unwrap();
-        assert_eq!(fetched.batches.len(), 1, "the test wants one batch");
-        assert_eq!(fetched.batches[0].header().base_offset, 0, "a broker sends the whole batch");
+        assert_eq!(fetched.batches().len(), 1, "the test wants one batch");
+        assert_eq!(fetched.batches()[0].header().base_offset, 0, "a broker sends the whole batch");
         assert_eq!(fetched.next_offset, 10);
     }
 }
@@ -156,7 +156,7 @@ async fn lazy_views(kafka: &'static Kafka) {
         while next < 10 {
             let fetched = reader.fetch(next).await.unwrap();
             assert_eq!((fetched.high_watermark, fetched.log_start_offset), (10, Some(0)));
-            for batch in &fetched.batches {
+            for batch in fetched.batches() {
                 for record in batch.records(1 << 20).unwrap().iter() {
                     let record = record.unwrap();
                     let sample = &samples()[seen];
@@ -216,7 +216,7 @@ async fn over_the_quota(kafka: &'static Kafka) {
     let (mut keys, mut next, mut calls) = (Vec::new(), 0, 0);
     while next < BATCHES {
         let fetched = reader.fetch(next).max_bytes(100_000).await.unwrap();
-        for batch in &fetched.batches {
+        for batch in fetched.batches() {
             let records = batch.records(1 << 20).unwrap();
             keys.extend(records.iter().map(|record| record.unwrap().key.unwrap().to_vec()));
         }

@@ -72,7 +72,7 @@ async fn appends_go_on(
     const PARTITIONS: i32 = 3;
     let kafka = Kafka::start(version, &ClusterConfig { nodes, ..ClusterConfig::default() });
     let topic = kafka.topic("appends", PARTITIONS, &[]).await;
-    let deadlines = Deadlines { request: Duration::from_secs(2), ..Deadlines::default() };
+    let deadlines = Deadlines::default().request(Duration::from_secs(2));
     let client = ClientBuilder::new(kafka.bootstrap()).deadlines(deadlines).build().await.unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..PARTITIONS)

@@ -83,7 +83,7 @@ impl fmt::Display for Error {
                      can be reached; build a new client to use the other cluster"
                 )
             }
-            ErrorKind::MalformedResponse if self.source().is_some() => {
+            ErrorKind::MalformedResponse if self.cause().is_some() => {
                 f.write_str("the response is malformed")
             }
             ErrorKind::MalformedResponse => f.write_str("the response lacks what was requested"),
@@ -91,7 +91,7 @@ impl fmt::Display for Error {
             ErrorKind::PrecedingAppendFailed => f.write_str("not sent because an earlier append failed"),
             ErrorKind::DeadlineExceeded { after } => {
                 write!(f, "not completed within {after:?}")?;
-                match self.source() {
+                match self.cause() {
                     Some(_) => f.write_str("; the last attempt failed"),
                     None => Ok(()),
                 }

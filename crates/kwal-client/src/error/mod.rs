@@ -279,7 +279,7 @@ impl Error {
         }
     }
 
-    pub(crate) fn source(&self) -> Option<&Source> {
+    pub(crate) fn cause(&self) -> Option<&Source> {
         self.0.source.as_ref()
     }
 

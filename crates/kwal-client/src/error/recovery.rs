@@ -12,7 +12,7 @@ use super::{Error, ErrorKind, Outcome, Source};
 impl Error {
     /// Returns what may make the next attempt succeed.
     pub(crate) fn recovery(&self) -> Recovery {
-        match (self.kind(), self.source()) {
+        match (self.kind(), self.cause()) {
             (ErrorKind::Broker { code, .. }, _) => {
                 self.context().api.map_or(Recovery::Fail, |api| code.meaning(api).recovery)
             }
@@ -44,7 +44,7 @@ impl Error {
     /// Returns whether a retry cannot help but another broker may: this one belongs to another cluster, shows a wrong
     /// certificate, or is not a broker.
     pub(crate) fn is_of_this_broker(&self) -> bool {
-        match (self.kind(), self.source()) {
+        match (self.kind(), self.cause()) {
             (ErrorKind::OtherCluster { .. }, _) => true,
             (ErrorKind::Connect, Some(Source::Transport(source))) => source.is_permanent(),
             (

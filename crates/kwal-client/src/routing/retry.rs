@@ -125,7 +125,7 @@ impl<'a> Retry<'a> {
     ) -> Result<(), Error> {
         if recovery == Recovery::Fail {
             // An exceeded deadline reports why the call did not succeed before.
-            return Err(match (error.kind(), error.source(), self.last.take()) {
+            return Err(match (error.kind(), error.cause(), self.last.take()) {
                 (ErrorKind::DeadlineExceeded { .. }, None, Some(last)) => {
                     error.with_source(Source::Call(last.into()))
                 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kwal_client::{
     ClientBuilder, ConfigSource, ControllerClient, Deadlines, DeleteBefore, EpochEnd, TopicDifference,
-    error::{Error, Outcome},
+    error::{Error, ErrorKind, Outcome},
 };
 use kwal_protocol::{
     api::ApiKey,
@@ -82,7 +82,7 @@ async fn what_cannot_be_is_refused_before_anything_is_sent() {
         partition.offset_for_leader_epoch(-1).await.unwrap_err(),
     ];
     for error in errors {
-        assert!(matches!(error, Error::InvalidInput(_)), "{error:?}");
+        assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
     }
     assert_eq!(wire.connections(), before);
     for api in Dialect::default().apis().filter(|api| api.changes_something()) {
@@ -200,7 +200,7 @@ async fn a_topic_whose_creation_was_answered_into_the_void_is_found() {
     broker.on(ApiKey::METADATA, Fault::Pass);
     broker.on_all(ApiKey::DESCRIBE_CONFIGS, Fault::Error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     let error = controller.ensure_topic("new", 2, 1).config("retention.ms", "-1").await.unwrap_err();
-    assert!(matches!(error, Error::UnknownTopic { .. }), "{error:?}");
+    assert!(matches!(error.kind(), ErrorKind::UnknownTopic { .. }), "{error:?}");
     broker.clear_faults();
 }
 
@@ -223,7 +223,7 @@ async fn partitions_are_added_and_can_be_used() {
     ] {
         let (result, took) = timed(controller.create_partitions(topic, total)).await;
         let error = result.unwrap_err();
-        assert_eq!((error.code(), error.outcome()), (Some(code), Outcome::NotAppended), "{error}");
+        assert_eq!((error.code(), error.outcome()), (Some(code), Outcome::NotApplied), "{error}");
         assert_eq!(took, Duration::ZERO, "the controller knows");
         assert!(!error.is_retriable());
     }
@@ -286,7 +286,7 @@ async fn settings_are_described_and_altered() {
     assert_eq!(config(&controller, "cleanup.policy").await.0, "compact");
 
     let error = alter().set("retention.bytes", "8").set("retention.ms", "soon").await.unwrap_err();
-    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_CONFIG), Outcome::NotAppended));
+    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_CONFIG), Outcome::NotApplied));
     assert!(error.to_string().contains("Invalid value soon"), "{error}");
     assert_eq!(config(&controller, "retention.bytes").await.0, "7", "all or nothing");
 }
@@ -299,7 +299,7 @@ async fn what_is_altered_holds_for_the_next_append() {
     let partition = client.partition_client("wal", 0).await.unwrap();
     controller.alter_topic_configs("wal").set("max.message.bytes", "68").await.unwrap();
     let error = partition.produce(record("a")).await.unwrap_err();
-    assert!(matches!(error, Error::BatchTooLarge { limit: None, .. }), "{error:?}");
+    assert!(matches!(error.kind(), ErrorKind::BatchTooLarge { limit: None, .. }), "{error:?}");
     controller.alter_topic_configs("wal").delete("max.message.bytes").await.unwrap();
     partition.produce(record("a")).await.unwrap();
 }
@@ -314,7 +314,7 @@ async fn a_topic_that_nobody_knows_is_asked_for_as_long_as_one_that_was_just_mad
         ("audit", controller.audit("nobody").await.err()),
     ] {
         let error = call.unwrap();
-        let Error::UnknownTopic { waited, .. } = error else { panic!("{name}: {error:?}") };
+        let ErrorKind::UnknownTopic { waited, .. } = error.kind() else { panic!("{name}: {error:?}") };
         assert_eq!(waited, deadlines().unknown_topic, "{name}");
     }
     broker.on(ApiKey::DESCRIBE_CONFIGS, Fault::Error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
@@ -335,8 +335,10 @@ async fn records_are_deleted_up_to_an_offset_or_all() {
         assert_eq!(broker.start_offset("wal", 0).unwrap(), start);
     }
     let error = partition.delete_records(5).await.unwrap_err();
-    let Error::OffsetOutOfRange { offset: 5, log: Some(log), .. } = &error else { panic!("{error:?}") };
-    assert_eq!((log.clone(), error.outcome(), error.is_retriable()), (2..4, Outcome::NotAppended, false));
+    let ErrorKind::OffsetOutOfRange { offset: 5, log: Some(log), .. } = error.kind() else {
+        panic!("{error:?}")
+    };
+    assert_eq!((log.clone(), error.outcome(), error.is_retriable()), (2..4, Outcome::NotApplied, false));
     assert_eq!(partition.delete_records(DeleteBefore::HighWatermark).await.unwrap(), 4);
     assert!(matches!(partition.fetch(3).await.unwrap_err(), Error::OffsetOutOfRange { .. }));
     assert_eq!(partition.produce(record("e")).await.unwrap().base_offset, 4);
@@ -346,8 +348,8 @@ async fn records_are_deleted_up_to_an_offset_or_all() {
     let client = builder(&broker).build().await.unwrap();
     let compacted = client.partition_client("compacted", 0).await.unwrap();
     let error = compacted.delete_records(DeleteBefore::HighWatermark).await.unwrap_err();
-    assert!(matches!(error, Error::NotDeletable { .. }), "{error:?}");
-    assert!(!error.is_retriable() && error.outcome() == Outcome::NotAppended);
+    assert!(matches!(error.kind(), ErrorKind::NotDeletable), "{error:?}");
+    assert!(!error.is_retriable() && error.outcome() == Outcome::NotApplied);
 }
 
 #[tokio::test(start_paused = true)]
@@ -560,7 +562,7 @@ async fn every_call_ends_at_its_deadline() {
     macro_rules! run {
         ($api:ident, |$this:ident| $call:expr) => {
             // Of many attempts, and within the first one.
-            let short = Deadlines { operation: deadlines().request / 2, ..deadlines() };
+            let short = deadlines().operation(deadlines().request / 2);
             for (mode, deadlines) in
                 [(WireMode::Deaf, deadlines()), (WireMode::Stalled, deadlines()), (WireMode::Deaf, short)]
             {
@@ -568,10 +570,14 @@ async fn every_call_ends_at_its_deadline() {
                 $this.wire.set(mode);
                 let (result, took) = timed(async { $call }).await;
                 let error = result.unwrap_err();
-                assert!(matches!(error, Error::DeadlineExceeded { .. }), "{}: {error:?}", ApiKey::$api);
+                assert!(
+                    matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }),
+                    "{}: {error:?}",
+                    ApiKey::$api
+                );
                 assert_took(took, deadlines.operation);
                 let open = ApiKey::$api.changes_something();
-                let outcome = if open { Outcome::Unknown } else { Outcome::NotAppended };
+                let outcome = if open { Outcome::Unknown } else { Outcome::NotApplied };
                 assert_eq!(error.outcome(), outcome, "{}", ApiKey::$api);
                 assert!(error.is_retriable());
             }
@@ -654,7 +660,7 @@ async fn a_topic_that_was_deleted_is_not_known_any_more() {
     client.partition_client("wal", 0).await.unwrap();
     client.controller_client().await.unwrap().delete_topic("wal").await.unwrap();
     let error = client.partition_client("wal", 0).await.unwrap_err();
-    assert!(matches!(error, Error::UnknownTopic { .. }), "{error:?}");
+    assert!(matches!(error.kind(), ErrorKind::UnknownTopic { .. }), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -917,7 +923,7 @@ mod audited {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_of_other_limits_finds_other_things() {
-        let small = Limits { batch: 1 << 20, ..Limits::default() };
+        let small = Limits::default().batch(1 << 20);
         let audited =
             Audited::with(&[("max.message.bytes", "1048588")], &[], |client| client.limits(small)).await;
         assert_eq!(audited.findings().await, []);

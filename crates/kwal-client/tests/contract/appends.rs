@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kwal_client::{
     PartitionClient,
-    error::{Error, Outcome},
+    error::{Error, ErrorKind, Outcome},
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
@@ -195,8 +195,8 @@ async fn a_refusal_says_that_it_is_not_on_the_log_and_uses_no_sequence_number_up
         broker.on(ApiKey::PRODUCE, Fault::Error(code));
         let (error, took) = timed(partition.produce(record("a"))).await;
         let error = error.unwrap_err();
-        assert!(matches!(&error, Error::Broker { code: said, .. } if *said == code), "{error:?}");
-        assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotAppended, false));
+        assert!(matches!(error.kind(), ErrorKind::Broker { code: said, .. } if *said == code), "{error:?}");
+        assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotApplied, false));
         assert_eq!((took, wire.count(ApiKey::PRODUCE)), (Duration::ZERO, 1), "{code} is final");
         partition.produce(record("b")).await.unwrap();
         assert_same(&wire.stamps(), 2);
@@ -213,10 +213,10 @@ async fn too_large_for_the_topic_is_told_with_its_sizes() {
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
     let error = partition.produce(crate::support::large(2000)).await.unwrap_err();
-    let Error::BatchTooLarge { size: 2000..2200, records: 1, limit: None, .. } = error else {
+    let ErrorKind::BatchTooLarge { size: 2000..2200, records: 1, limit: None, .. } = error.kind() else {
         panic!("{error:?}")
     };
-    assert_eq!(error.outcome(), Outcome::NotAppended);
+    assert_eq!(error.outcome(), Outcome::NotApplied);
     assert!(error.to_string().contains("max.message.bytes"), "{error}");
     partition.produce(record("b")).await.unwrap();
     assert_same(&wire.stamps(), 2);
@@ -237,8 +237,8 @@ async fn too_few_replicas_are_waited_for() {
     let (error, took) = timed(partition.produce(record("b"))).await;
     let error = error.unwrap_err();
     assert_took(took, deadlines().operation);
-    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error:?}");
-    assert_eq!((error.outcome(), error.code()), (Outcome::NotAppended, Some(code)), "{error:?}");
+    assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
+    assert_eq!((error.outcome(), error.code()), (Outcome::NotApplied, Some(code)), "{error:?}");
     assert!(error.is_retriable());
 
     broker.clear_faults();
@@ -260,7 +260,7 @@ async fn a_refusal_stays_one_when_no_further_attempt_gets_through() {
         broker.disconnect_all();
     });
     let error = error.unwrap_err();
-    assert_eq!((error.outcome(), wire.count(ApiKey::PRODUCE)), (Outcome::NotAppended, 1), "{error:?}");
+    assert_eq!((error.outcome(), wire.count(ApiKey::PRODUCE)), (Outcome::NotApplied, 1), "{error:?}");
     wire.set(WireMode::Passing);
     partition.produce(record("b")).await.unwrap();
     assert_same(&wire.stamps(), 2);
@@ -312,8 +312,8 @@ async fn a_client_whose_producer_id_was_taken_over_appends_no_more() {
         broker.on(ApiKey::PRODUCE, Fault::Error(code));
         for _ in 0..3 {
             let error = partition.produce(record("a")).await.unwrap_err();
-            assert!(matches!(error, Error::Fenced { .. }), "{error:?}");
-            assert_eq!(error.outcome(), Outcome::NotAppended);
+            assert!(matches!(error.kind(), ErrorKind::Fenced), "{error:?}");
+            assert_eq!(error.outcome(), Outcome::NotApplied);
         }
         assert_eq!(wire.count(ApiKey::PRODUCE), 1);
         assert!(partition.fetch(0).await.is_ok(), "it still reads");
@@ -322,7 +322,7 @@ async fn a_client_whose_producer_id_was_taken_over_appends_no_more() {
         broker.on(ApiKey::PRODUCE, Fault::LoseReply);
         broker.on(ApiKey::PRODUCE, Fault::Error(code));
         let error = other.produce(record("b")).await.unwrap_err();
-        assert!(matches!(error, Error::Fenced { .. }), "{error:?}");
+        assert!(matches!(error.kind(), ErrorKind::Fenced), "{error:?}");
         assert_eq!(error.outcome(), Outcome::Unknown);
     }
 }
@@ -337,8 +337,8 @@ async fn lost_acknowledged_records_end_the_client() {
     broker.on_times(ApiKey::PRODUCE, 2, Fault::Error(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
     for _ in 0..3 {
         let error = partition.produce(record("b")).await.unwrap_err();
-        assert!(matches!(error, Error::Lost { epoch: 0, sequence: 1, .. }), "{error:?}");
-        assert_eq!(error.outcome(), Outcome::NotAppended);
+        assert!(matches!(error.kind(), ErrorKind::DataLoss { epoch: 0, sequence: 1, .. }), "{error:?}");
+        assert_eq!(error.outcome(), Outcome::NotApplied);
     }
     assert_eq!(wire.count(ApiKey::PRODUCE), 3);
     // Another one has an id of its own.

@@ -330,7 +330,7 @@ async fn many_calls_to_a_dead_broker_make_few_connections() {
     // Nobody listens, or nobody answers.
     for gone in [true, false] {
         let three = Three::start(1000);
-        let limits = Limits { lanes: 4, ..Limits::default() };
+        let limits = Limits::default().max_connections_per_broker(4);
         let client = three.builder().limits(limits).build().await.unwrap();
         let partitions = open_all(&client, 1000).await;
         let led_by_two: Vec<_> = partitions.iter().filter(|one| one.partition() % 3 == 1).cloned().collect();
@@ -369,8 +369,8 @@ async fn append_to_all_in_one(partitions: &[PartitionClient]) -> Vec<Result<(), 
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_a_connection_that_cannot_be_made_waits_once() {
     let three = Three::start(60);
-    let limits = Limits { lanes: 1, ..Limits::default() };
-    let short = Deadlines { operation: deadlines().connect * 3 / 2, ..deadlines() };
+    let limits = Limits::default().max_connections_per_broker(1);
+    let short = deadlines().operation(deadlines().connect * 3 / 2);
     let client = three.builder().limits(limits).deadlines(short).build().await.unwrap();
     let partitions = open_all(&client, 60).await;
     three.wire.set_at("two", WireMode::Unreachable);

@@ -25,7 +25,7 @@ const WEATHER: [Option<Fault>; 7] = [
 
 /// A client with the least of everything, so that nothing can leak unseen.
 async fn scarce(wire: &Wire) -> Client {
-    wire.builder().limits(Limits { appends: 1, lanes: 1, ..Limits::default() }).build().await.unwrap()
+    wire.builder().limits(Limits::default().memory(1).max_connections_per_broker(1)).build().await.unwrap()
 }
 
 /// Drops an append after so many polls, and lets others run for so long before.

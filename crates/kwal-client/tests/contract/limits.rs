@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use kwal_client::{
     Limits, PartitionClient,
-    error::{Error, Outcome},
+    error::{Error, ErrorKind, Outcome},
 };
 use kwal_protocol::{api::ApiKey, connection::ConnectionError, record::Compression};
 use kwal_testkit::Fault;
@@ -20,7 +20,7 @@ async fn limited(wire: &Wire, limits: Limits) -> PartitionClient {
 async fn a_batch_over_the_limit_is_refused_before_anything_is_sent() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    let limits = Limits { batch: 10_000, ..Limits::default() };
+    let limits = Limits::default().batch(10_000);
     let client = wire.builder().limits(limits).build().await.unwrap();
     let mut codecs = vec![Compression::None];
     if Compression::Lz4.is_built_in() {
@@ -32,11 +32,11 @@ async fn a_batch_over_the_limit_is_refused_before_anything_is_sent() {
         let many = (0..1_000).flat_map(|i| record(i.to_string())).collect();
         for (records, count) in [(large(10_000), 1), (large(9_990), 1), (large(9_970), 1), (many, 1_000)] {
             let error = partition.produce(records).await.unwrap_err();
-            let Error::BatchTooLarge { size, records, limit: Some(10_000), .. } = &error else {
+            let ErrorKind::BatchTooLarge { size, records, limit: Some(10_000), .. } = error.kind() else {
                 panic!("{error:?}")
             };
             assert!(*size > 10_000 && *records == count, "{size}");
-            assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotAppended, false));
+            assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotApplied, false));
         }
         assert_eq!(wire.count(ApiKey::PRODUCE), 0);
     }
@@ -49,7 +49,7 @@ async fn appends_beyond_the_budget_wait_and_are_let_in_later() {
     let broker = broker();
     let wire = Wire::to(&broker);
     // Room for three of these.
-    let limits = Limits { appends: 64 << 10, ..Limits::default() };
+    let limits = Limits::default().memory(64 << 10);
     let client = wire.builder().limits(limits).build().await.unwrap();
     let one = client.partition_client("wal", 0).await.unwrap();
     let other = client.partition_client("wal", 1).await.unwrap();
@@ -84,7 +84,7 @@ async fn appends_beyond_the_budget_wait_and_are_let_in_later() {
 async fn an_append_larger_than_the_budget_goes_alone() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    let partition = limited(&wire, Limits { appends: 1, ..Limits::default() }).await;
+    let partition = limited(&wire, Limits::default().memory(1)).await;
     let appends = join_all((0..10).map(|_| partition.produce(large(500_000)))).await;
     assert!(appends.iter().all(Result::is_ok));
     assert_eq!(wire.count(ApiKey::PRODUCE), 10);
@@ -94,7 +94,7 @@ async fn an_append_larger_than_the_budget_goes_alone() {
 async fn waiting_for_room_ends_at_the_deadline() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    let client = wire.builder().limits(Limits { appends: 1, ..Limits::default() }).build().await.unwrap();
+    let client = wire.builder().limits(Limits::default().memory(1)).build().await.unwrap();
     let one = client.partition_client("wal", 0).await.unwrap();
     let other = client.partition_client("wal", 1).await.unwrap();
     broker.on_all(ApiKey::PRODUCE, Fault::DelayRequest(HOUR));
@@ -115,7 +115,7 @@ async fn waiting_for_room_ends_at_the_deadline() {
     let (under_way, waiting) = tokio::join!(other.produce(record("d")), timed(other.produce(record("e"))));
     under_way.unwrap_err();
     let (error, took) = waiting;
-    assert_eq!((error.unwrap_err().outcome(), took), (Outcome::NotAppended, deadlines().operation));
+    assert_eq!((error.unwrap_err().outcome(), took), (Outcome::NotApplied, deadlines().operation));
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,7 +123,7 @@ async fn a_response_larger_than_the_limit_is_an_error_at_once() {
     let broker = broker();
     open(&broker).await.produce(large(100_000)).await.unwrap();
     let wire = Wire::to(&broker);
-    let partition = limited(&wire, Limits { frame: 50_000, ..Limits::default() }).await;
+    let partition = limited(&wire, Limits::default().frame(50_000)).await;
     let (error, took) = timed(partition.fetch(0)).await;
     let error = error.unwrap_err();
     let Error::Connection { source: ConnectionError::FrameTooLarge { len, max: 50_000, .. }, .. } = &error
@@ -132,7 +132,7 @@ async fn a_response_larger_than_the_limit_is_an_error_at_once() {
     };
     assert!(*len > 100_000);
     assert_eq!((took, error.is_retriable()), (Duration::ZERO, false));
-    assert_eq!(error.outcome(), Outcome::NotAppended, "reading appends nothing");
+    assert_eq!(error.outcome(), Outcome::NotApplied, "reading appends nothing");
     assert_eq!(wire.count(ApiKey::FETCH), 1);
     partition.produce(record("a")).await.unwrap();
     assert_eq!(partition.fetch(1).await.unwrap().next_offset, 2);
@@ -148,14 +148,14 @@ async fn a_batch_that_unpacks_to_more_than_the_limit_is_an_error_with_its_offset
     let produced = writer.produce(large(1 << 20)).await.unwrap();
     assert!(produced.wire_bytes < 10_000);
     let wire = Wire::to(&broker);
-    let reader = limited(&wire, Limits { decompressed: 1_000_000, ..Limits::default() }).await;
+    let reader = limited(&wire, Limits::default().decompressed(1_000_000)).await;
     let fetched = reader.fetch(0).await.unwrap();
     let mut batches = fetched.records();
     assert_eq!(batches.next().unwrap().unwrap().iter().count(), 1);
     let error = batches.next().unwrap().unwrap_err();
-    let Error::Corrupt { source, .. } = &error else { panic!("{error:?}") };
+    let ErrorKind::Corrupt { source, .. } = error.kind() else { panic!("{error:?}") };
     assert_eq!(source.base_offset, Some(1));
-    assert_eq!(writer.fetch(0).await.unwrap().to_records().unwrap().len(), 2);
+    assert_eq!(writer.fetch(0).await.unwrap().records().collect::<Result<Vec<_>, _>>().unwrap().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,7 +167,7 @@ async fn what_is_written_with_the_defaults_is_read_with_the_defaults() {
     let partition = open(&broker).await;
     let limit = Limits::default().batch;
     partition.produce(large(limit - 200)).await.unwrap();
-    assert_eq!(partition.fetch(0).await.unwrap().to_records().unwrap().len(), 1);
+    assert_eq!(partition.fetch(0).await.unwrap().records().collect::<Result<Vec<_>, _>>().unwrap().len(), 1);
     partition.produce(large(limit)).await.unwrap_err();
     assert_eq!(log(&broker).len(), 1);
 }

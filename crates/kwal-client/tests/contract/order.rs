@@ -5,7 +5,7 @@ use std::{future::poll_fn, task::Poll, time::Duration};
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use kwal_client::{
     Limits, PartitionClient, Produced,
-    error::{Error, Outcome},
+    error::{Error, ErrorKind, Outcome},
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
@@ -83,7 +83,7 @@ async fn clones_share_the_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn waiting_for_room_keeps_the_order() {
     let broker = broker();
-    let limits = Limits { appends: 4 << 10, ..Limits::default() };
+    let limits = Limits::default().memory(4 << 10);
     let client = builder(&broker).limits(limits).build().await.unwrap();
     let partition = client.partition_client("wal", 0).await.unwrap();
     let mut appends = Vec::new();
@@ -124,13 +124,13 @@ async fn what_was_submitted_behind_a_failed_one_fails_with_it() {
     }
     good.await.unwrap().unwrap();
     let error = bad.await.unwrap().unwrap_err();
-    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotAppended));
+    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotApplied));
     // The error is out: this one is not behind it any more.
     partition.produce(record("after")).await.unwrap();
     for append in behind {
         let error = append.await.unwrap().unwrap_err();
-        assert!(matches!(error, Error::Behind { .. }), "{error:?}");
-        assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotAppended));
+        assert!(matches!(error.kind(), ErrorKind::PrecedingAppendFailed), "{error:?}");
+        assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotApplied));
     }
     assert_eq!(log(&broker), ["before", "good", "after"]);
     assert_eq!(wire.count(ApiKey::PRODUCE), 4, "what was behind was never sent");
@@ -149,8 +149,8 @@ async fn what_was_submitted_behind_an_open_one_is_not_appended() {
     broker.clear_faults();
     for append in behind {
         let error = append.await.unwrap().unwrap_err();
-        let Error::Behind { cause, .. } = &error else { panic!("{error:?}") };
-        assert_eq!((error.outcome(), cause.outcome()), (Outcome::NotAppended, Outcome::Unknown));
+        let ErrorKind::PrecedingAppendFailed { cause, .. } = error.kind() else { panic!("{error:?}") };
+        assert_eq!((error.outcome(), cause.outcome()), (Outcome::NotApplied, Outcome::Unknown));
     }
     partition.produce(record("after")).await.unwrap();
     sleep(2 * HOUR).await;

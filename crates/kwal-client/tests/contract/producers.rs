@@ -176,5 +176,5 @@ async fn ids_that_cannot_be_had_now_are_asked_for_again_with_the_append() {
     assert!(partition.fetch(0).await.is_ok(), "who only reads needs none");
     let error = partition.produce(record("b")).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
-    assert_eq!(error.outcome(), Outcome::NotAppended);
+    assert_eq!(error.outcome(), Outcome::NotApplied);
 }

@@ -87,7 +87,7 @@ async fn other_connections_do_not_wait() {
 async fn the_time_of_what_is_under_way_stands_still() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    let limits = Limits { lanes: 1, ..Limits::default() };
+    let limits = Limits::default().max_connections_per_broker(1);
     let client = wire.builder().limits(limits).build().await.unwrap();
     let one = client.partition_client("wal", 0).await.unwrap();
     let other = client.partition_client("wal", 1).await.unwrap();

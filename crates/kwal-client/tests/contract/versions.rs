@@ -2,7 +2,7 @@
 
 use kwal_client::{
     ConfigSource, OffsetAt,
-    error::{Error, Outcome},
+    error::{Error, ErrorKind, Outcome},
 };
 use kwal_protocol::api::{ApiKey, Versions};
 use kwal_testkit::{Dialect, EmbeddedCluster};
@@ -121,8 +121,8 @@ async fn a_broker_without_producer_ids_is_told_of_with_the_way_out() {
     let partition = client.partition_client("wal", 0).await.unwrap();
     assert_eq!(partition.fetch(0).await.unwrap().next_offset, 0);
     let error = partition.produce(record("a")).await.unwrap_err();
-    assert!(matches!(error, Error::Unsupported { theirs: None, .. }), "{error:?}");
-    assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotAppended, false));
+    assert!(matches!(error.kind(), ErrorKind::Unsupported { theirs: None, .. }), "{error:?}");
+    assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotApplied, false));
     assert!(error.to_string().contains("idempotent(false)"), "{error}");
     assert_eq!(wire.count(ApiKey::PRODUCE), 0);
     let partition = client.partition_client("wal", 0).idempotent(false).await.unwrap();
@@ -148,7 +148,9 @@ async fn what_has_no_version_in_common_is_told_and_not_sent() {
                 }
             }
         };
-        let Error::Unsupported { theirs: Some(theirs), ours, .. } = &error else { panic!("{error:?}") };
+        let ErrorKind::Unsupported { theirs: Some(theirs), ours, .. } = error.kind() else {
+            panic!("{error:?}")
+        };
         assert_eq!(*theirs, Versions::new(oldest, newest));
         assert!(
             error
@@ -171,7 +173,7 @@ async fn the_largest_timestamp_wants_a_broker_that_knows_it() {
         match partition.get_offset(OffsetAt::MaxTimestamp).await {
             Ok(offset) => assert_eq!((offset, known), (0, true)),
             Err(error) => {
-                assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+                assert!(matches!(error.kind(), ErrorKind::Unsupported { .. }), "{error:?}");
                 assert!(!known);
             }
         }

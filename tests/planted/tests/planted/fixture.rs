@@ -95,7 +95,7 @@ impl Fixture {
 
     /// Partition 0, by a client of its own whose calls take so long at the most.
     pub(crate) async fn open_for(&self, operation: Duration) -> Appender {
-        let deadlines = Deadlines { operation, ..Deadlines::default() };
+        let deadlines = Deadlines::default().operation(operation);
         let client = self.builder().deadlines(deadlines).build().await.unwrap();
         self.appends(client.partition_client("wal", 0).await.unwrap(), operation)
     }
@@ -132,7 +132,7 @@ impl Fixture {
                         break;
                     }
                 };
-                let records = fetched.to_records().unwrap().into_iter();
+                let records = fetched.records().collect::<Result<Vec<_>, _>>().unwrap().into_iter();
                 let records = records.map(|record| (record.offset, record.value.unwrap_or_default()));
                 self.recorder.now().read(reader, records, fetched.next_offset);
                 if fetched.next_offset == next {
@@ -230,7 +230,7 @@ fn end(result: &Result<Produced, Error>, ticket: Ticket, recorder: &Recorder, wr
         Ok(produced) => ticket.acked(produced.base_offset),
         Err(error) => {
             match error.outcome() {
-                Outcome::NotAppended => ticket.not_appended(),
+                Outcome::NotApplied => ticket.not_appended(),
                 Outcome::Unknown => ticket.unknown(),
             }
             match error {

@@ -49,7 +49,7 @@ async fn withdrawn(fixture: &Fixture, wal: &Appender, under_way: usize, bytes: u
 
 pub(crate) async fn budget_used_up() -> Fixture {
     let fixture = Fixture::one();
-    let partition = limited(&fixture, Limits { appends: 64 << 10, ..Limits::default() }).await;
+    let partition = limited(&fixture, Limits::default().memory(64 << 10)).await;
     let wal = fixture.appends(partition, Duration::from_secs(60));
     withdrawn(&fixture, &wal, 3, 20 << 10).await;
     fixture
@@ -64,7 +64,8 @@ pub(crate) async fn queue_full() -> Fixture {
 
 pub(crate) async fn many_partition_clients() -> Fixture {
     let fixture = Fixture::one();
-    let client = fixture.builder().limits(Limits { lanes: 2, ..Limits::default() }).build().await.unwrap();
+    let client =
+        fixture.builder().limits(Limits::default().max_connections_per_broker(2)).build().await.unwrap();
     let mut open = Vec::new();
     for number in 0..20 {
         let wal = fixture.open_at(&client, number % 2).await;
@@ -82,9 +83,12 @@ pub(crate) async fn unpacks_to_much() -> Fixture {
     let partition = client.partition_client("wal", 0).compression(Compression::Lz4).await.unwrap();
     let wal = fixture.appends(partition, Duration::from_secs(60));
     wal.append(&[&"x".repeat(1 << 20)]).await;
-    let reader = limited(&fixture, Limits { decompressed: 1 << 19, ..Limits::default() }).await;
+    let reader = limited(&fixture, Limits::default().decompressed(1 << 19)).await;
     let fetched = reader.fetch(0).await.unwrap();
-    fixture.expect(fetched.to_records().is_err(), "a batch unpacks to more than the limit");
+    fixture.expect(
+        fetched.records().collect::<Result<Vec<_>, _>>().is_err(),
+        "a batch unpacks to more than the limit",
+    );
     fixture
 }
 
@@ -92,7 +96,7 @@ pub(crate) async fn large_response() -> Fixture {
     let fixture = Fixture::one();
     let wal = fixture.open().await;
     wal.append(&[&"x".repeat(100_000)]).await;
-    let reader = limited(&fixture, Limits { frame: 50_000, ..Limits::default() }).await;
+    let reader = limited(&fixture, Limits::default().frame(50_000)).await;
     fixture.expect(reader.fetch(0).await.is_err(), "a response is larger than the limit");
     fixture
 }

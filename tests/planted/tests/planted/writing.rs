@@ -250,7 +250,7 @@ pub(crate) async fn dropped_under_way() -> Fixture {
 /// Given up while it waits for the room that another one holds.
 pub(crate) async fn withdrawn() -> Fixture {
     let fixture = Fixture::one();
-    let limits = Limits { appends: 1, ..Limits::default() };
+    let limits = Limits::default().memory(1);
     let client = fixture.builder().limits(limits).build().await.unwrap();
     let wal = fixture.open_at(&client, 0).await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(SECOND));

@@ -22,7 +22,10 @@ use std::{
 };
 
 use fastrand::Rng;
-use kwal_client::{Client, ClientBuilder, PartitionClient, error::Error};
+use kwal_client::{
+    Client, ClientBuilder, PartitionClient,
+    error::{Error, ErrorKind},
+};
 use kwal_testkit::{
     EmbeddedCluster, Journal, StormReport,
     check::{CallId, History, Log, Recorder, Verdict},
@@ -300,10 +303,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What it all began with.
-fn root(error: &Error) -> &Error {
-    match error {
-        Error::Behind { cause, .. } | Error::Unsettled { cause, .. } => root(cause),
-        error => error,
+/// Returns what happened first, before appends failed because of it.
+fn root(error: &Error) -> &ErrorKind {
+    match (error.kind(), std::error::Error::source(error).and_then(|source| source.downcast_ref())) {
+        (ErrorKind::PrecedingAppendFailed, Some(cause)) => root(cause),
+        (kind, _) => kind,
     }
 }

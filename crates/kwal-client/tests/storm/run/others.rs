@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
-use kwal_client::{Client, OffsetAt, PartitionClient, error::Error};
+use kwal_client::{
+    Client, OffsetAt, PartitionClient,
+    error::{Error, ErrorKind},
+};
 use tokio::time::{Instant, sleep};
 
 use super::{Scene, TOPIC, root};
@@ -56,7 +59,7 @@ async fn delete(scene: &Scene, partition: &PartitionClient, rng: &mut Rng) {
 
 fn failed(scene: &Scene, error: &Error) {
     match root(error) {
-        Error::Closed { .. } | Error::InvalidInput(_) => {
+        ErrorKind::Closed | ErrorKind::InvalidInput { .. } => {
             scene.problem(format!("a call failed: {}", chain(error)));
         }
         _ => scene.meet("offsets not told"),

@@ -73,9 +73,9 @@ impl Plan {
             hazards.push(Hazard::Recreation);
         }
         let seconds = Duration::from_secs;
-        let long = Deadlines { operation: seconds(20), request: seconds(4), connect: seconds(2), ..SHORT };
-        let deadlines = if one_in(3) { long } else { SHORT };
-        let scarce = Limits { appends: 2 << 10, lanes: 1, ..Limits::default() };
+        let long = short_deadlines().operation(seconds(20)).request(seconds(4)).connect(seconds(2));
+        let deadlines = if one_in(3) { long } else { short_deadlines() };
+        let scarce = Limits::default().memory(2 << 10).max_connections_per_broker(1);
         let limits = if one_in(4) { scarce } else { Limits::default() };
         let phases = if one_in(8) { 2 } else { 1 };
         let (large, deletes, rude, stale) = (one_in(4), one_in(8), one_in(3), one_in(2));
@@ -111,7 +111,7 @@ impl Plan {
             partitions: 1,
             settings: vec![("min.insync.replicas", "2")],
             clients: 1,
-            deadlines: SHORT,
+            deadlines: short_deadlines(),
             limits: Limits::default(),
             compression: Compression::None,
             hazards: Vec::new(),
@@ -134,7 +134,7 @@ impl Plan {
 
     /// Whether appends may have to wait for room.
     pub(crate) fn is_scarce(&self) -> bool {
-        self.limits.appends < Limits::default().appends
+        self.limits.memory < Limits::default().memory
     }
 
     pub(crate) fn brings(&self, hazard: Hazard) -> bool {
@@ -178,12 +178,14 @@ impl Plan {
 const OF_BROKERS: &[Hazard] =
     &[Hazard::Kills, Hazard::Restarts, Hazard::Pauses, Hazard::Shrinking, Hazard::Lag];
 
-const SHORT: Deadlines = Deadlines {
-    operation: Duration::from_secs(6),
-    request: Duration::from_secs(2),
-    connect: Duration::from_secs(1),
-    unknown_topic: Duration::from_secs(3),
-};
+fn short_deadlines() -> Deadlines {
+    let seconds = Duration::from_secs;
+    Deadlines::default()
+        .operation(seconds(6))
+        .request(seconds(2))
+        .connect(seconds(1))
+        .unknown_topic(seconds(3))
+}
 
 /// When all storms begin, in milliseconds since the epoch.
 pub(super) const STARTED_AT: u64 = 1_700_000_000_000;

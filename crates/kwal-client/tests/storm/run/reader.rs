@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
-use kwal_client::{Client, Fetched, OffsetAt, PartitionClient, error::Error};
+use kwal_client::{
+    Client, Fetched, OffsetAt, PartitionClient,
+    error::{Error, ErrorKind},
+};
 use kwal_testkit::check::{ReadFailure, Reader, ReaderId};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -68,13 +71,13 @@ impl Tailer {
     async fn failed(&mut self, error: Error) {
         let failed = |failure| self.scene.recorder.now().read_failed(self.reader, failure);
         match root(&error) {
-            Error::OffsetOutOfRange { log, .. } => {
+            ErrorKind::OffsetOutOfRange { log, .. } => {
                 self.scene.meet("fetches out of range");
                 failed(ReadFailure::OutOfRange);
                 let start = log.as_ref().map_or(0, |log| log.start);
                 self.seek(start);
             }
-            Error::TopicRecreated { .. } => {
+            ErrorKind::TopicRecreated { .. } => {
                 self.scene.meet("topics made again");
                 failed(ReadFailure::Recreated);
                 if let Some(opened) = self.scene.open(&self.client, self.partition.partition()).await {
@@ -82,7 +85,7 @@ impl Tailer {
                 }
                 self.seek(0);
             }
-            Error::Closed { .. } | Error::InvalidInput(_) | Error::Corrupt { .. } => {
+            ErrorKind::Closed | ErrorKind::InvalidInput { .. } | ErrorKind::Corrupt => {
                 self.scene.problem(format!("a fetch from {} failed: {}", self.offset, chain(&error)));
             }
             _ => {
@@ -95,7 +98,7 @@ impl Tailer {
 
 /// Records what a fetch brought; answers where to go on.
 fn got(scene: &Scene, reader: ReaderId, fetched: &Fetched) -> i64 {
-    let records = match fetched.to_records() {
+    let records = match fetched.records().collect::<Result<Vec<_>, _>>() {
         Ok(records) => records,
         Err(error) => {
             scene.problem(format!("records cannot be read: {}", chain(&error)));
@@ -116,7 +119,7 @@ pub(super) async fn read_to_the_end(scene: &Scene, client: &Client, partition: i
     };
     let read = match read().await {
         // What the client knew of the topic was of the one before.
-        Err(Error::TopicRecreated { .. }) => read().await,
+        Err(error) if matches!(error.kind(), ErrorKind::TopicRecreated { .. }) => read().await,
         read => read,
     };
     match read {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use fastrand::Rng;
 use kwal_client::{
     Client, PartitionClient, Produced,
-    error::{Error, Outcome},
+    error::{Error, ErrorKind, Outcome},
     record::Record,
 };
 use kwal_protocol::record::Headers;
@@ -234,28 +234,28 @@ impl Ledger {
     }
 
     fn failed(&self, ticket: Ticket, error: &Error) -> How {
-        match (error.outcome(), error) {
+        match (error.outcome(), error.kind()) {
             (Outcome::Unknown, _) => {
                 self.scene.meet("appends unknown");
                 ticket.unknown();
             }
-            (Outcome::NotAppended, Error::Behind { .. }) => {
+            (Outcome::NotApplied, ErrorKind::PrecedingAppendFailed) => {
                 self.scene.meet("appends failed behind others");
                 ticket.not_appended();
             }
-            (Outcome::NotAppended, _) => {
+            (Outcome::NotApplied, _) => {
                 self.scene.meet("appends not appended");
                 ticket.not_appended();
             }
         }
         match root(error) {
-            Error::Lost { .. } => {
+            ErrorKind::DataLoss { .. } => {
                 self.scene.meet("writers told of a loss");
                 self.scene.recorder.now().lost(self.writer);
                 How::AtTheEnd
             }
-            Error::TopicRecreated { .. } => How::AtTheEnd,
-            Error::Fenced { .. } | Error::Closed { .. } | Error::InvalidInput(_) | Error::Encode(_) => {
+            ErrorKind::TopicRecreated { .. } => How::AtTheEnd,
+            ErrorKind::Fenced | ErrorKind::Closed | ErrorKind::InvalidInput { .. } | ErrorKind::Encode => {
                 self.scene.problem(format!("an append failed: {}", chain(error)));
                 How::AtTheEnd
             }
