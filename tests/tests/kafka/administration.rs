@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kwal_client::error::{Error, ErrorKind, Outcome};
+use kwal_client::error::{ErrorKind, Outcome};
 use kwal_client::record::Record;
 use kwal_client::{
     Client, ClientBuilder, ConfigSource, ConfigValue, ControllerClient, DeleteBefore, Finding, OffsetAt,
@@ -103,7 +103,7 @@ mod on_brokers_of_its_own {
         controller.create_topic("wal", 1, 1).await.unwrap();
         let findings = controller.audit("wal").await.unwrap();
         for (name, severity, value) in [
-            ("producer.id.expiration.ms", Severity::Danger, "60000 (1 minute)"),
+            ("producer.id.expiration.ms", Severity::Error, "60000 (1 minute)"),
             ("transactional.id.expiration.ms", Severity::Warning, "3600000 (1 hour)"),
         ] {
             let found = findings.iter().find(|finding| finding.setting == name).unwrap();
@@ -159,11 +159,11 @@ mod of {
         assert_eq!((again.created, &again.differences[..], again.id), (false, &[][..], one.id));
         let differs = controller.ensure_topic(&topic, 3, 2).config("retention.ms", "7").await.unwrap();
         let expected = [
-            TopicDifference::Partitions { asked: 3, found: 2 },
-            TopicDifference::ReplicationFactor { asked: 2, found: 1 },
+            TopicDifference::Partitions { requested: 3, found: 2 },
+            TopicDifference::ReplicationFactor { requested: 2, found: 1 },
             TopicDifference::Config {
                 name: "retention.ms".to_owned(),
-                asked: "7".to_owned(),
+                requested: "7".to_owned(),
                 found: Some((Some("-1".to_owned()), ConfigSource::Topic)),
             },
         ];
@@ -239,7 +239,7 @@ mod of {
         let ErrorKind::OffsetOutOfRange { offset: 6, log: Some(log), .. } = error.kind() else {
             panic!("{error:?}")
         };
-        assert_eq!(log, 3..5);
+        assert_eq!(*log, 3..5);
         assert_eq!(partition.delete_records(DeleteBefore::HighWatermark).await.unwrap(), 5);
         assert_eq!(partition.produce(one()).await.unwrap().base_offset, 5);
         let compacted = unique("compacted");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kwal_client::ClientBuilder;
 use kwal_client::Limits;
-use kwal_client::error::{Error, Outcome};
+use kwal_client::error::{ErrorKind, Outcome};
 use kwal_client::record::Record;
 use kwal_protocol::record::Compression;
 use kwal_tests::kafka::{Kafka, Version};
@@ -32,7 +32,7 @@ async fn offsets_are_those_of_the_log(kafka: &'static Kafka) {
     for (partition, batches) in [(0, 1), (1, 3)] {
         let writer = client.partition_client(&topic, partition).await.unwrap();
         for batch in 0..batches {
-            let produced = writer.produce(samples().iter().map(to_record).collect()).await.unwrap();
+            let produced = writer.produce(sample_records()).await.unwrap();
             assert_eq!(produced.offsets(), batch * 10..batch * 10 + 10);
             assert_eq!(produced.log_append_time_ms, None);
         }
@@ -48,7 +48,7 @@ async fn segments_hold_what_was_meant(version: Version) {
     for compression in Compression::ALL {
         let name = compression.name();
         let writer = client.partition_client(&topic, 0).compression(compression).await.unwrap();
-        let produced = writer.produce(samples().iter().map(to_record).collect()).await.unwrap();
+        let produced = writer.produce(sample_records()).await.unwrap();
         writer.produce(vec![Record::new("one", "more")]).await.unwrap();
 
         let dump = kafka.dump_log(1, &topic, 0).await;
@@ -71,7 +71,7 @@ async fn segments_hold_what_was_meant(version: Version) {
 async fn broker_stamps_the_time(kafka: &'static Kafka) {
     let topic = kafka.topic("append-time", 1, &[("message.timestamp.type", "LogAppendTime")]).await;
     let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
-    let produced = writer.produce(samples().iter().map(to_record).collect()).await.unwrap();
+    let produced = writer.produce(sample_records()).await.unwrap();
     let stamped = produced.log_append_time_ms.unwrap();
     let (records, _) = writer.fetch_records(0, 1..1_000_000, 1_000).await.unwrap();
     assert_eq!(records.len(), 10);
@@ -86,13 +86,10 @@ async fn batch_too_large_for_the_topic(kafka: &'static Kafka) {
     let large = || Record::new(None::<&str>, pseudo_random(60_000, 1));
     // What is new the brokers may not know at once, and what such an attempt has left open is not told by a refusal.
     assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, 0);
-    match writer.produce(vec![large(), large()]).await.unwrap_err() {
-        error @ Error::BatchTooLarge { size, records, limit, .. } => {
-            assert!((120_000..121_000).contains(&size), "{size}");
-            assert_eq!((records, limit, error.outcome()), (2, None, Outcome::NotApplied));
-        }
-        other => panic!("{other:?}"),
-    }
+    let error = writer.produce(vec![large(), large()]).await.unwrap_err();
+    let ErrorKind::BatchTooLarge { size, records, limit, .. } = error.kind() else { panic!("{error:?}") };
+    assert!((120_000..121_000).contains(size), "{size}");
+    assert_eq!((*records, *limit, error.outcome()), (2, None, Outcome::NotApplied));
     // One of them alone fits, and the refusal has left nothing behind.
     assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, 1);
     assert_eq!(kafka.end_offsets(&topic).await, [2]);
@@ -103,10 +100,11 @@ async fn batch_too_large_for_the_client(kafka: &'static Kafka) {
     let limits = Limits::default().batch(10_000);
     let client = ClientBuilder::new(kafka.bootstrap()).limits(limits).build().await.unwrap();
     let writer = client.partition_client(&topic, 0).await.unwrap();
-    match writer.produce(vec![Record::new("k", vec![0; 20_000])]).await.unwrap_err() {
-        Error::BatchTooLarge { size, records: 1, limit: Some(10_000), .. } => assert!(size > 20_000),
-        other => panic!("{other:?}"),
-    }
+    let error = writer.produce(vec![Record::new("k", vec![0; 20_000])]).await.unwrap_err();
+    let ErrorKind::BatchTooLarge { size, records: 1, limit: Some(10_000), .. } = error.kind() else {
+        panic!("{error:?}")
+    };
+    assert!(*size > 20_000, "{size}");
     writer.produce(vec![Record::new("k", vec![0; 5_000])]).await.unwrap();
     assert_eq!(kafka.end_offsets(&topic).await, [1]);
 }
@@ -114,24 +112,19 @@ async fn batch_too_large_for_the_client(kafka: &'static Kafka) {
 /// The brokers allow it; the client must not ask for it.
 async fn unknown_topic_is_not_created(kafka: &'static Kafka) {
     let topic = kafka.topic_name("nobody-made");
-    match client(kafka).await.partition_client(&topic, 0).await.unwrap_err() {
-        Error::UnknownTopic { topic: named, waited } => {
-            assert_eq!(named, topic);
-            assert!((Duration::from_secs(1)..Duration::from_secs(30)).contains(&waited), "{waited:?}");
-        }
-        other => panic!("{other:?}"),
-    }
+    let error = client(kafka).await.partition_client(&topic, 0).await.unwrap_err();
+    let ErrorKind::UnknownTopic { waited, .. } = error.kind() else { panic!("{error:?}") };
+    assert_eq!(error.context().topic.as_deref(), Some(&*topic));
+    assert!((Duration::from_secs(1)..Duration::from_secs(30)).contains(waited), "{waited:?}");
     assert!(!kafka.java().topics().await.contains(&topic));
 }
 
 async fn unknown_partition(kafka: &'static Kafka) {
     let topic = kafka.topic("two", 2, &[]).await;
-    match client(kafka).await.partition_client(&topic, 2).await.unwrap_err() {
-        Error::UnknownPartition { topic: named, partition, partitions } => {
-            assert_eq!((named, partition, partitions), (topic, 2, 2));
-        }
-        other => panic!("{other:?}"),
-    }
+    let error = client(kafka).await.partition_client(&topic, 2).await.unwrap_err();
+    let ErrorKind::UnknownPartition { partitions, .. } = error.kind() else { panic!("{error:?}") };
+    let context = error.context();
+    assert_eq!((context.topic.as_deref(), context.partition, *partitions), (Some(&*topic), Some(2), 2));
 }
 
 /// The broker makes the client wait half a second for each batch. Each has been appended all the same.
@@ -163,4 +156,8 @@ async fn throttled(kafka: &'static Kafka) {
         assert_eq!(message.value.as_deref(), Some(&*pseudo_random(50_000, batch)), "{batch}");
     }
     assert_eq!(read.len(), 120);
+}
+
+fn sample_records() -> Vec<Record> {
+    samples().iter().map(to_record).collect()
 }

@@ -25,7 +25,7 @@ async fn connections_are_shared(version: Version) {
     const PARTITIONS: i32 = 30;
     let kafka = three_nodes(version, &[]);
     let topic = kafka.topic("shared", PARTITIONS, &[]).await;
-    for lanes in [Limits::default().lanes, 2] {
+    for lanes in [Limits::default().max_connections_per_broker, 2] {
         let limits = Limits::default().max_connections_per_broker(lanes);
         let client = ClientBuilder::new(kafka.bootstrap()).limits(limits).build().await.unwrap();
         let mut clients = JoinSet::new();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use kwal_client::error::{Error, ErrorKind, Outcome};
+use kwal_client::error::{ErrorKind, Outcome};
 use kwal_client::record::Record;
 use kwal_client::{ClientBuilder, Deadlines, PartitionClient};
 use kwal_protocol::api::ApiKey;
@@ -116,20 +116,17 @@ async fn read(partition: PartitionClient, recorder: Recorder, done: Arc<AtomicBo
         match partition.fetch(next).max_wait(Duration::from_millis(300)).await {
             Ok(fetched) => {
                 let mut records = Vec::new();
-                for batch in fetched.batches() {
-                    for record in batch.records(1 << 20).unwrap().iter() {
-                        let record = record.unwrap();
-                        // A fetch may begin in the middle of a batch.
-                        if record.offset >= next {
-                            records.push((record.offset, record.value.unwrap().to_vec()));
-                        }
-                    }
+                for record in fetched.records() {
+                    let record = record.unwrap();
+                    records.push((record.offset, record.value.unwrap().to_vec()));
                 }
                 next = fetched.next_offset;
                 recorder.now().read(reader, records, next);
             }
-            Err(error @ Error::OffsetOutOfRange { .. }) => panic!("{error}"),
-            Err(_) => recorder.now().read_failed(reader, ReadFailure::Other),
+            Err(error) => {
+                assert!(!matches!(error.kind(), ErrorKind::OffsetOutOfRange { .. }), "{error}");
+                recorder.now().read_failed(reader, ReadFailure::Other);
+            }
         }
     }
 }

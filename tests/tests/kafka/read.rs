@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kwal_client::error::Error;
+use kwal_client::error::ErrorKind;
 use kwal_client::record::Record;
 use kwal_client::{ClientBuilder, OffsetAt};
 use kwal_protocol::api::ApiKey;
@@ -50,10 +50,9 @@ async fn offsets(kafka: &'static Kafka) {
         assert_eq!(kafka.java().offset(&topic, 0, &timestamp.to_string()).await, found);
     }
     let later = samples()[9].timestamp + 1;
-    match reader.get_offset(at(later)).await.unwrap_err() {
-        Error::OffsetNotFound { timestamp_ms, .. } => assert_eq!(timestamp_ms, later),
-        other => panic!("{other:?}"),
-    }
+    let error = reader.get_offset(at(later)).await.unwrap_err();
+    let ErrorKind::OffsetNotFound { timestamp_ms, .. } = error.kind() else { panic!("{error:?}") };
+    assert_eq!(*timestamp_ms, later);
 }
 
 async fn offsets_of_an_empty_log(kafka: &'static Kafka) {
@@ -118,12 +117,9 @@ async fn outside_of_the_log(kafka: &'static Kafka) {
     }
     let reader = client(kafka).await.partition_client(&topic, 0).await.unwrap();
     for outside in (0..deleted).chain([11, 1_000_000]) {
-        match reader.fetch_records(outside, 1..1_000_000, 1_000).await.unwrap_err() {
-            Error::OffsetOutOfRange { offset, log, .. } => {
-                assert_eq!((offset, log), (outside, Some(deleted..10)));
-            }
-            other => panic!("{other:?}"),
-        }
+        let error = reader.fetch_records(outside, 1..1_000_000, 1_000).await.unwrap_err();
+        let ErrorKind::OffsetOutOfRange { offset, log, .. } = error.kind() else { panic!("{error:?}") };
+        assert_eq!((*offset, log), (outside, &Some(deleted..10)));
     }
     let left = usize::try_from(deleted).unwrap();
     assert_eq!(read_all(&reader, deleted, 10).await, samples()[left..]);
@@ -156,17 +152,15 @@ async fn lazy_views(kafka: &'static Kafka) {
         while next < 10 {
             let fetched = reader.fetch(next).await.unwrap();
             assert_eq!((fetched.high_watermark, fetched.log_start_offset), (10, Some(0)));
-            for batch in fetched.batches() {
-                for record in batch.records(1 << 20).unwrap().iter() {
-                    let record = record.unwrap();
-                    let sample = &samples()[seen];
-                    assert_eq!(record.offset, sample.offset);
-                    assert_eq!(record.timestamp_ms, sample.timestamp);
-                    assert_eq!((record.key, record.value), (sample.key.as_deref(), sample.value.as_deref()));
-                    assert_eq!(record.headers().len(), sample.headers.len());
-                    seen += 1;
-                }
-            }
+            let each = fetched.for_each(|record| {
+                let sample = &samples()[seen];
+                assert_eq!(record.offset, sample.offset);
+                assert_eq!(record.timestamp_ms, sample.timestamp);
+                assert_eq!((record.key, record.value), (sample.key.as_deref(), sample.value.as_deref()));
+                assert_eq!(record.headers().len(), sample.headers.len());
+                seen += 1;
+            });
+            each.unwrap();
             next = fetched.next_offset;
         }
         assert_eq!(seen, 10);
@@ -216,10 +210,7 @@ async fn over_the_quota(kafka: &'static Kafka) {
     let (mut keys, mut next, mut calls) = (Vec::new(), 0, 0);
     while next < BATCHES {
         let fetched = reader.fetch(next).max_bytes(100_000).await.unwrap();
-        for batch in fetched.batches() {
-            let records = batch.records(1 << 20).unwrap();
-            keys.extend(records.iter().map(|record| record.unwrap().key.unwrap().to_vec()));
-        }
+        fetched.for_each(|record| keys.push(record.key.unwrap().to_vec())).unwrap();
         assert!(fetched.next_offset > next, "{fetched:?}");
         (next, calls) = (fetched.next_offset, calls + 1);
     }

@@ -23,7 +23,7 @@ impl Peer for Kwal {
         let compression: Compression = compression.parse().unwrap();
         let client = client(kafka).await;
         let partition = client.partition_client(topic, partition).compression(compression).await.unwrap();
-        let produced = partition.produce(records.iter().map(to_record).collect()).await.unwrap();
+        let produced = partition.produce(records.iter().map(to_record).collect::<Vec<_>>()).await.unwrap();
         produced.offsets().collect()
     }
 
