@@ -6,9 +6,9 @@
 
 use crate::error::DecodeErrorKind;
 
-/// The maximal length of an unsigned 32-bit varint in bytes.
+/// The maximum length of an unsigned 32-bit varint in bytes.
 pub const MAX_LEN_U32: usize = 5;
-/// The maximal length of a 64-bit varint in bytes.
+/// The maximum length of a 64-bit varint in bytes.
 pub const MAX_LEN_U64: usize = 10;
 
 /// Returns the number of bytes that [`put_u64`] writes for `value`.

@@ -7,7 +7,7 @@ message! {
     pub struct DescribeTopicPartitionsRequest {
         /// The requested topics; empty for all.
         0+ topics: Vec<DescribeTopicPartitionsTopic>,
-        /// The maximal number of partitions in the page.
+        /// The maximum number of partitions in the page.
         0+ response_partition_limit: i32 = 2000,
         /// The start of the page; null for the first one.
         0+ cursor: Option<Cursor> [nullable 0+] = None,

@@ -14,9 +14,9 @@ message! {
         0-14 replica_id: i32 = -1,
         /// How long the broker may wait for `min_bytes`, in milliseconds.
         0+ max_wait_ms: i32,
-        /// The minimal size of the response in bytes, for which the broker waits.
+        /// The minimum size of the response in bytes, for which the broker waits.
         0+ min_bytes: i32,
-        /// The maximal size of the response in bytes; a larger first batch is returned all the same (KIP-74).
+        /// The maximum size of the response in bytes; a larger first batch is returned all the same (KIP-74).
         3+ max_bytes: i32 [ignorable] = i32::MAX,
         /// Whether the records of open and aborted transactions are visible (KIP-98).
         4+ isolation_level: IsolationLevel [ignorable],
@@ -61,7 +61,7 @@ message! {
         12+ last_fetched_epoch: i32 = -1,
         /// The log start offset of the follower; −1 for a client.
         5+ log_start_offset: i64 [ignorable] = -1,
-        /// The maximal size of this partition in the response, in bytes.
+        /// The maximum size of this partition in the response, in bytes.
         0+ partition_max_bytes: i32,
         /// The directory of the follower (KIP-853).
         17+ replica_directory_id: Uuid [tag 0, ignorable],

@@ -27,7 +27,7 @@ message! {
         0+ accepted_compression_types: Vec<i8>,
         /// The interval between two pushes, in milliseconds.
         0+ push_interval_ms: i32,
-        /// The maximal size of the metrics in bytes.
+        /// The maximum size of the metrics in bytes.
         0+ telemetry_max_bytes: i32,
         /// Whether counters are reported as deltas.
         0+ delta_temporality: bool,

@@ -38,7 +38,7 @@ message! {
         /// −1 is the end of the log, −2 its start, −3 the record with the largest timestamp, −4 the start of
         /// the local log, −5 the end of remote storage, −6 the earliest offset not yet in remote storage.
         0+ timestamp: i64,
-        /// The maximal number of offsets.
+        /// The maximum number of offsets.
         0-0 max_num_offsets: i32 = 1,
     }
 
