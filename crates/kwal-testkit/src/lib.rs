@@ -1,10 +1,13 @@
 //! A Kafka cluster to embed in tests.
 //!
-//! [`EmbeddedCluster`], of one broker or several, starts in a millisecond, on free ports of 127.0.0.1 for any Kafka client in
-//! any language, or in memory for clients that connect through [`kwal_transport`]; in memory, everything goes on under tokio's
-//! paused clock as well. What a test wants to know it can ask afterwards: what lies in the logs, and how many requests it
-//! took. What is to go wrong is one line each: see [`Fault`] and [`FaultTarget`], or all of it at once, by seed: see [`Storm`]. The
-//! same seed is the same history, which the [`Journal`] has.
+//! [`EmbeddedCluster`] has one broker or several and starts in a millisecond: on free ports of 127.0.0.1 for
+//! any Kafka client in any language, or in memory for clients that connect through [`kwal_transport`]. In
+//! memory, everything also works under tokio's paused clock. Tests can inspect the logs and count the
+//! requests afterwards.
+//!
+//! Faults are injected with one line each, see [`Fault`] and [`FaultTarget`], or many of them by seed, see
+//! [`Storm`]. The same seed gives the same history, which the [`Journal`] keeps. A [`Wire`](wire::Wire) sees,
+//! holds, cuts and rewrites single frames between any client and any broker.
 //!
 //! ```
 //! use kwal_protocol::{
@@ -39,22 +42,24 @@
 //! # }
 //! ```
 //!
-//! As a program it serves clients in any process: it prints `host:port` of its brokers between commas when they can be
-//! connected to, and runs until it is ended. `--help` lists its options.
+//! As a program it serves clients in any process: it prints `host:port` of its brokers, separated by commas,
+//! as soon as they accept connections, and runs until it is stopped. `--help` lists its options.
 //!
 //! ```sh
 //! cargo run -p kwal-testkit -- --brokers 3 --topic wal:4
 //! ```
 //!
-//! Whether what a client was told agrees with what is on the logs in the end, [`check`] judges, of any client and any broker.
+//! [`check`] judges whether the results that a client reported agree with the final logs, for any client and
+//! any broker.
 //!
-//! `crates/kwal/tests/own_wal.rs` of the repository is a small write-ahead log on kwal with tests of this kind, to be copied:
-//! replies lost, the leader moved, the leader killed while appending, nobody there for longer than an append may take.
+//! `crates/kwal/tests/own_wal.rs` of the repository is a small write-ahead log on kwal with tests of this
+//! kind, as a starting point: lost replies, a moved leader, a leader killed during an append, no broker for
+//! longer than an append may take.
 //!
 //! # How true it is
 //!
-//! Its answers are held against what Kafka 3.9.2 and 4.3.1 answered to the same requests, which is recorded in the project's
-//! `tests/fidelity`.
+//! The responses are compared with those of Kafka 3.9.2 and 4.3.1 to the same requests, recorded in the
+//! project's `tests/fidelity`.
 //!
 //! | | as Kafka | not, or not yet |
 //! | --- | --- | --- |
@@ -66,11 +71,11 @@
 //! | reading | waits for `min_bytes`; the first batch comes whole, the last is cut off at the limit; a fetch may begin inside of a batch; leader epochs (KIP-320), divergence (KIP-595); up to the high watermark, or for READ_COMMITTED to the last stable offset; from followers (KIP-392) | no fetch sessions, so all fetches are full ones; nothing is ever deleted by age or size |
 //! | cluster | brokers that come, go, die, fall silent and are behind with metadata; replicas with logs of their own, followers that lag and fall out of sync, `min.insync.replicas`; elections, clean and unclean, leader epochs, logs that are cut off where they parted (KIP-101); the end of a log is withheld while it is not known (KIP-207); who is asked in vain says who leads (KIP-951); topic ids (KIP-516), settings, where they come from and their checks, replica assignments | settings of brokers are told and not altered; leaders do not move back by themselves; a broker that comes back has lost nothing |
 //!
-//! Everything stays in memory until the topic is deleted or the cluster dropped.
+//! Everything stays in memory until the topic is deleted or the cluster is dropped.
 //!
 //! # Features
-//! `compression-gzip`, `compression-lz4`, `compression-snappy`, `decompression-zstd` (all default) and `compression-zstd` let
-//! brokers look into batches of these codecs.
+//! `compression-gzip`, `compression-lz4`, `compression-snappy`, `decompression-zstd` (all default) and
+//! `compression-zstd` let brokers read batches of these codecs.
 
 pub mod check;
 mod cluster;

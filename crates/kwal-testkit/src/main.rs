@@ -1,4 +1,4 @@
-//! The embedded cluster as a program, for clients in any language and for trying things by hand.
+//! The embedded cluster as a program, for clients in any language and for experiments by hand.
 //!
 //! ```sh
 //! cargo run -p kwal-testkit -- --brokers 3 --topic wal:4
@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
         Err(usage) => Err(usage.into()),
     };
     let Err(failure) = result else { return ExitCode::SUCCESS };
-    // The one place that a failure goes to; if nobody listens, the exit code still tells.
+    // If stderr is closed, the exit code still reports the failure.
     let _ = writeln!(io::stderr(), "kwal-testkit: {failure}");
     ExitCode::from(match failure {
         Failure::Usage(_) => 2,
@@ -48,11 +48,11 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), Failure> {
-    // Lives until the program ends, which needs no good order: nothing is kept.
+    // Lives until the program ends. Nothing is persisted, so there is nothing to shut down.
     let cluster = options.cluster.start().await?;
     print(&format!("{}\n", cluster.bootstrap().join(",")))?;
     if options.until_eof {
-        // An input that cannot be read is at its end.
+        // An input that cannot be read has ended.
         let _ = tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink())).await;
         return Ok(());
     }
@@ -70,7 +70,7 @@ struct Options {
 }
 
 impl Options {
-    /// `None` if help is asked for.
+    /// Returns `None` if the help text is requested.
     fn parse(mut arguments: lexopt::Parser) -> Result<Option<Self>, lexopt::Error> {
         let mut cluster = EmbeddedCluster::builder();
         let (mut brokers, mut port, mut until_eof) = (1, 0, false);
@@ -123,7 +123,7 @@ fn value<T>(
     parse(&text).ok_or_else(|| format!("{option} {text:?} is not {wanted}").into())
 }
 
-/// Whether the name is allowed, the cluster says.
+/// The cluster validates the name.
 fn topic(text: &str) -> Option<(String, i32)> {
     match text.rsplit_once(':') {
         Some((name, partitions)) => Some((name.to_owned(), partitions.parse().ok()?)),

@@ -1,4 +1,4 @@
-//! Holds what readers got against what lies on the logs.
+//! Checks what readers got against the logs.
 
 use super::{
     facts::{Facts, Loss, Partition, ReaderFacts, Step},
@@ -47,33 +47,33 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, verdict: &mut Verdic
     }
 }
 
-/// Judges one reader.
+/// Checks one reader.
 struct Judge<'a, 'b, 'c> {
     facts: &'b Facts<'a>,
     partition: &'b Partition<'a>,
     log_event: usize,
     log: &'a Log,
-    /// The offsets where acknowledged records should be and are not.
+    /// The offsets of acknowledged records that are missing.
     missing: &'b [i64],
     reader: &'b ReaderFacts<'a>,
     verdict: &'b mut VerdictBuilder<'c>,
-    /// Where it stands, if that is known.
+    /// Its position, if known.
     position: Option<i64>,
-    /// Its event before: what it gets now was not asked for earlier.
+    /// Its previous event: a fetch cannot be older.
     since: usize,
-    /// The index on the log of the record behind the last that it got.
+    /// The index on the log of the record after the last one that it got.
     behind: usize,
-    /// What it has seen since it was told last, and is lost.
+    /// Lost records that it has seen since the last error.
     diverged: Option<Diverged>,
 }
 
 #[derive(Clone, Copy)]
 struct Diverged {
-    /// The first of it.
+    /// The first of them.
     offset: i64,
-    /// When it was seen.
+    /// The event by which it saw them.
     seen: usize,
-    /// The event by which the last of it was lost.
+    /// The event by which the last of them was lost.
     lost: usize,
     recreated: bool,
 }
@@ -118,7 +118,7 @@ impl Judge<'_, '_, '_> {
         self.position = Some(next);
     }
 
-    /// There is nothing between that it should have got.
+    /// Checks that no record between two offsets was skipped.
     fn passed_over(&mut self, event: usize, from: i64, to: i64) {
         if from >= to {
             return;
@@ -141,9 +141,9 @@ impl Judge<'_, '_, '_> {
         }
     }
 
-    /// A record is what is on the log, or what was there.
+    /// Checks that a record is, or was, on the log.
     fn seen(&mut self, event: usize, offset: i64, value: &Value) {
-        // Mostly it is the one behind the last.
+        // Usually it is the one after the last.
         let expected = self.log.records.get(self.behind);
         if expected.is_some_and(|(at, there)| *at == offset && there == value) {
             self.behind += 1;
@@ -155,7 +155,8 @@ impl Judge<'_, '_, '_> {
             return;
         }
         let lost = self.partition.lost(self.since, offset);
-        // Nothing but a loss excuses that something else is there now. Where there is nothing now, something may have been.
+        // Only a loss excuses that another record is there now. Where there is no record now, there may have
+        // been one.
         let excused = lost.is_some()
             || on_log.is_none()
                 && (offset < self.log.offsets.start
@@ -163,7 +164,7 @@ impl Judge<'_, '_, '_> {
                     || self.missing.binary_search(&offset).is_ok()
                     || offset >= self.log.offsets.end && event > self.log_event);
         if excused && self.may_have_been(offset, value) {
-            // What is deleted or compacted by now shows nothing.
+            // Offsets that were deleted or compacted show nothing.
             if let Some(loss) = lost.filter(|_| on_log.is_some() || offset >= self.log.offsets.end) {
                 self.note(event, offset, loss);
             }
@@ -176,7 +177,7 @@ impl Judge<'_, '_, '_> {
         });
     }
 
-    /// Whether a record, by what its writer was told, may have been at an offset.
+    /// Returns whether a record may have been at an offset, according to the outcome of its append.
     fn may_have_been(&self, offset: i64, value: &Value) -> bool {
         let Some((append, record)) = self.facts.owner(value) else {
             return self.partition.barriers.iter().any(|barrier| barrier.offset == offset);
@@ -189,7 +190,7 @@ impl Judge<'_, '_, '_> {
         }
     }
 
-    /// It has seen what is lost.
+    /// Notes that it has seen a lost record.
     fn note(&mut self, seen: usize, offset: i64, loss: &Loss) {
         let diverged =
             self.diverged.get_or_insert(Diverged { offset, seen, lost: loss.event, recreated: false });
@@ -201,7 +202,7 @@ impl Judge<'_, '_, '_> {
         }
     }
 
-    /// It goes on without having been told anything.
+    /// Checks that it does not continue after a loss without having got an error.
     fn goes_on(&mut self, event: usize) {
         let Some(diverged) = self.diverged.filter(|diverged| self.since > diverged.lost) else { return };
         self.diverged = None;

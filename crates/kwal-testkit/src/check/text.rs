@@ -1,4 +1,4 @@
-//! A history as text, one event a line, and back.
+//! Histories as text, one event per line.
 
 use std::{fmt, ops::Range, str::FromStr, time::Duration};
 
@@ -10,11 +10,11 @@ use super::{
     value::{Value, unescape},
 };
 
-/// A line that is no event of a [`History`].
+/// A line that is not an event of a [`History`].
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("line {line} of the history: {problem}")]
 pub struct ParseError {
-    /// Which line, from 1 on.
+    /// The number of the line, from 1.
     pub line: usize,
     problem: String,
 }
@@ -49,7 +49,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// An event in short: of many records, the few around an offset, or else the first.
+/// An abbreviated event: of many records, those around an offset, or else the first ones.
 pub(super) struct Around<'a>(pub(super) &'a Event, pub(super) Option<i64>);
 
 impl fmt::Display for Around<'_> {
@@ -61,10 +61,10 @@ impl fmt::Display for Around<'_> {
     }
 }
 
-/// How many records are shown in short on either side of the one in question.
+/// How many records are shown on each side of an offset.
 const NEIGHBOURS: u64 = 3;
 
-/// In seconds, without needless zeros.
+/// A time in seconds, without trailing zeros.
 pub(super) struct Seconds(pub(super) Duration);
 
 impl fmt::Display for Seconds {
@@ -85,7 +85,7 @@ impl Seconds {
     }
 }
 
-/// Writes an event with those of its records that `shown` takes, by index and offset.
+/// Writes an event with the records that `shown` selects by index and offset.
 fn write_event(
     f: &mut fmt::Formatter<'_>,
     event: &Event,
@@ -187,7 +187,7 @@ fn write_records(
     f.write_str(if left_out { " …" } else { "" })
 }
 
-/// The words of a line that are still to be read.
+/// The remaining words of a line.
 struct Words<'a>(std::str::SplitAsciiWhitespace<'a>);
 
 impl<'a> Words<'a> {

@@ -1,14 +1,14 @@
-//! What tells one record of a history from all others.
+//! The identity of a record in a history.
 
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
-/// The identity of a record in a [`History`](super::History): no two records that are appended in it have the same.
+/// The identity of a record in a [`History`](super::History), unique among the appended records.
 ///
-/// Usually it is the record's value, or its key, as bytes; numbers stand for their decimal digits, so that a record appended
-/// as `7` is recognised when it is read as `"7"`. What is longer than 64 bytes is kept as its first 24, its length and a hash
-/// of all of it.
+/// Usually it is the record's value or key, as bytes. Numbers are converted to decimal digits, so that a
+/// record appended as `7` is recognised when it is read as `"7"`. Of more than 64 bytes, the first 24, the
+/// length and a hash are kept.
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Value(Arc<[u8]>);
 
@@ -26,13 +26,13 @@ impl Value {
         &self.0
     }
 
-    /// Reads what [`Display`](fmt::Display) writes.
+    /// Parses the output of [`Display`](fmt::Display).
     pub(super) fn parse(text: &str) -> Option<Self> {
         unescape(text).map(|bytes| Self::new(&bytes))
     }
 }
 
-/// As in a URL, with `%` and two digits for what would be hard to read or means something in a line of a history.
+/// Percent-encoded, including the characters with a meaning in the text of a history.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Escaped(&self.0).fmt(f)
@@ -97,7 +97,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Reads what [`Escaped`] writes.
+/// Parses the output of [`Escaped`].
 pub(super) fn unescape(text: &str) -> Option<Vec<u8>> {
     if text == EMPTY {
         return Some(Vec::new());
