@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_codec_knows_all_that_is_answered() {
+    fn the_codec_supports_every_answered_version() {
         for dialect in [Dialect::kafka_4_3(), Dialect::kafka_3_9(), Dialect::kafka_2_8()] {
             for api in dialect.apis() {
                 let (codec, ours) = (api.versions().unwrap(), dialect.versions(api).unwrap());

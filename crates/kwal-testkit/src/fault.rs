@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_come_in_the_order_they_were_added() {
+    fn faults_apply_in_the_order_they_were_added() {
         let mut schedule = FaultSchedule::default();
         schedule.add(ApiKey::FETCH.into(), Some(2), Fault::Pass);
         schedule.add(ApiKey::FETCH.into(), Some(0), Fault::LoseReply);
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn an_aim_meets_what_it_is_for() {
+    fn a_target_matches_its_requests() {
         let mut schedule = FaultSchedule::default();
         let wal = |partition| [("wal".to_owned(), partition)];
         schedule.add(

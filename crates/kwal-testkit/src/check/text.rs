@@ -390,7 +390,7 @@ mod tests {
 ";
 
     #[test]
-    fn every_event_comes_back_from_its_line() {
+    fn every_event_survives_as_text() {
         let history: History = ALL.parse().unwrap();
         assert_eq!(history.to_string(), ALL);
         assert_eq!(history.events().len(), ALL.lines().count());
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_that_is_wrong_is_named() {
+    fn errors_name_the_line() {
         for (line, problem) in [
             ("x submit a0 w0", "\"x\" are no seconds"),
             ("1.0000000001 fenced w0", "\"1.0000000001\" are no seconds"),
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_can_be_read_makes_it_panic() {
+    fn no_parsable_history_panics() {
         let mut rng = Rng::with_seed(1);
         for _ in 0..1_000 {
             let mut text = ALL.as_bytes().to_vec();
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn in_short_the_neighbours_of_an_offset_are_shown() {
+    fn abbreviated_events_show_the_neighbours_of_an_offset() {
         let log = Log::new(("wal", 0), 0..100, (0..100).map(|offset| (offset, offset)));
         let log = Event::Log(log.empty(3..4).empty(52..53));
         let text = Around(&log, Some(50)).to_string();

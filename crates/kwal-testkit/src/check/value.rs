@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_the_bytes_they_come_back_from_their_text() {
+    fn any_bytes_survive_as_text() {
         let long = [b'x'; 1000];
         let all: Vec<u8> = (0..=255).collect();
         for bytes in
@@ -152,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_a_value() {
+    fn other_text_is_not_a_value() {
         for text in ["", "%", "%1", "%zz", "a b", "a@b", "#", "\"", "gr\u{fc}n", "%\u{fc}"] {
             assert_eq!(Value::parse(text), None, "{text:?}");
         }
     }
 
     #[test]
-    fn long_ones_are_short_and_still_told_apart() {
+    fn long_values_are_shortened_and_stay_distinct() {
         let (one, mut other) = (vec![b'x'; 100_000], vec![b'x'; 100_000]);
         other[70_000] = b'y';
         let (one, other) = (Value::from(one), Value::from(other));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_its_digits() {
+    fn numbers_are_their_digits() {
         assert_eq!(Value::from(7_u64), Value::from("7"));
         assert_eq!(Value::from(-7), Value::from(b"-7"));
     }

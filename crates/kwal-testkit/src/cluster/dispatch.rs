@@ -314,7 +314,7 @@ mod tests {
     use crate::cluster::state::Settings;
 
     #[test]
-    fn what_is_appended_stays_where_it_was_received() {
+    fn appended_batches_are_not_copied() {
         let now = Now { monotonic: tokio::time::Instant::now().into_std(), unix_ms: 0 };
         let mut cluster = Cluster::new(Settings::default(), now);
         cluster.register(1, HostPort::new("broker", 9092));

@@ -109,7 +109,7 @@ mod tests {
     /// As seen on a real broker: six batches of 400 kB at once, at 100 kB/s, are answered after 0, 0, 0, 2, 8
     /// and 18 s.
     #[test]
-    fn what_comes_at_once_is_answered_later_and_later() {
+    fn a_burst_over_the_quota_is_answered_later_and_later() {
         let mut quotas = Quotas::default();
         quotas.limit(QuotaKind::Produce, None, Some(100_000));
         let mut now = 0;
