@@ -24,7 +24,7 @@ pub enum Error {
     #[error("cannot listen in memory")]
     ListenInMemory(#[source] TransportError),
     /// A topic cannot be created.
-    #[error("the topic {topic:?} cannot be made ({code:?}): {message}")]
+    #[error("topic {topic:?} cannot be created ({code:?}): {message}")]
     CreateTopic {
         /// The name of the topic.
         topic: String,
@@ -34,13 +34,13 @@ pub enum Error {
         message: String,
     },
     /// The broker has no such setting, or it does not accept the value.
-    #[error("the broker cannot be set so: {message}")]
+    #[error("invalid broker setting: {message}")]
     InvalidSetting {
         /// The reason.
         message: String,
     },
     /// The topic does not exist, or has no such partition.
-    #[error("there is no partition {partition} of a topic {topic:?}")]
+    #[error("topic {topic:?} has no partition {partition}")]
     UnknownPartition {
         /// The name of the topic.
         topic: String,
@@ -48,31 +48,31 @@ pub enum Error {
         partition: i32,
     },
     /// The broker does not exist.
-    #[error("there is no broker {broker}")]
+    #[error("broker {broker} does not exist")]
     UnknownBroker {
         /// The id of the broker.
         broker: i32,
     },
     /// A broker cannot lead: it is not alive, or its replica is not in sync.
-    #[error("broker {broker} cannot lead: it is not alive, or not in sync")]
+    #[error("broker {broker} cannot lead: it is not alive or not in sync")]
     CannotLead {
         /// The id of the broker.
         broker: i32,
     },
     /// The broker leads the partition, so its replica cannot be out of sync.
-    #[error("broker {broker} leads, so it is in sync")]
+    #[error("broker {broker} is the leader, so it cannot be out of sync")]
     IsLeader {
         /// The id of the broker.
         broker: i32,
     },
     /// A batch cannot be decoded.
-    #[error("a batch cannot be read")]
+    #[error("a batch cannot be decoded")]
     Batch(#[from] BatchError),
     /// A batch cannot be encoded.
-    #[error("a batch cannot be written")]
+    #[error("a batch cannot be encoded")]
     Build(#[from] BuildError),
     /// A raw batch does not start at or after the end of the log.
-    #[error("the batch takes the offsets {first} to {last}, counted from the end of the log")]
+    #[error("a raw batch has the offsets {first} to {last} relative to the end of the log")]
     InvalidOffsets {
         /// Its first offset, relative to the end of the log.
         first: i64,

@@ -214,15 +214,15 @@ impl fmt::Display for JournalEvent {
                 isr.iter().try_for_each(|broker| write!(f, " {broker}"))
             }
             Self::Truncated { partition, broker, from } => {
-                write!(f, "{partition} at {broker} is cut off from {from} on")
+                write!(f, "{partition} at {broker} is truncated at {from}")
             }
             Self::DataLoss { partition, from } => {
-                write!(f, "{partition} has lost what all had from {from} on")
+                write!(f, "{partition} has lost replicated records from {from} on")
             }
             Self::Deleted { partition, before } => {
                 write!(f, "{partition} begins at {before} now")
             }
-            Self::Recreated { topic, .. } => write!(f, "{topic} was deleted and made again"),
+            Self::Recreated { topic, .. } => write!(f, "{topic} was deleted and created again"),
             Self::Note(text) => f.write_str(text),
         }
     }

@@ -14,21 +14,21 @@ use kwal_testkit::{Dialect, EmbeddedCluster, EmbeddedClusterBuilder};
 use lexopt::{Arg, ValueExt};
 
 const HELP: &str = "\
-A Kafka cluster in one process: its logs are in memory, and gone when it ends.
+A Kafka cluster in one process. Its logs are in memory and are lost when it ends.
 
 Usage: kwal-testkit [options]
 
-  --brokers N        how many brokers (1)
-  --port FIRST       the port of the first broker, which the others follow (free ones)
-  --topic NAME[:N]   has a topic of N partitions (1) from the start; may be repeated
-  --auto-create      makes topics that somebody asks for
-  --dialect VERSION  the Kafka to look like: 2.8, 3.9 or 4.3 (4.3)
-  --until-eof        ends when its standard input does, and so with what started it
-  -h, --help         this text
+  --brokers N        number of brokers (1)
+  --port FIRST       port of the first broker; the others follow it (free ports)
+  --topic NAME[:N]   creates a topic of N partitions (1); may be repeated
+  --auto-create      creates topics that metadata requests name
+  --dialect VERSION  Kafka release to behave as: 2.8, 3.9 or 4.3 (4.3)
+  --until-eof        ends when its standard input ends
+  -h, --help         prints this text
 
 It listens on 127.0.0.1 only, without encryption or authentication. As soon as clients can
-connect it prints one line, the addresses of all brokers between commas, for
-bootstrap.servers. It runs until it is ended, by Ctrl-C or any signal.
+connect, it prints one line for bootstrap.servers: the addresses of all brokers, separated
+by commas. It runs until it is stopped, by Ctrl-C or any signal.
 ";
 
 #[tokio::main(flavor = "current_thread")]
@@ -145,7 +145,7 @@ fn dialect(text: &str) -> Option<Dialect> {
 enum Failure {
     #[error("{0}; --help lists the options")]
     Usage(#[from] lexopt::Error),
-    #[error("{what}: {source}; give another --port, or none for free ones")]
+    #[error("{what}: {source}; use another --port, or omit it for free ports")]
     Listen { what: String, source: io::Error },
     #[error("{0}")]
     Start(kwal_testkit::Error),

@@ -259,7 +259,10 @@ impl Connection<'_> {
         let len = usize::try_from(len).ok().filter(|len| *len <= self.shared.max_frame_len);
         let len = len.ok_or_else(|| {
             let limit = self.shared.max_frame_len;
-            io::Error::new(io::ErrorKind::InvalidData, format!("a frame's length is not within 0 to {limit}"))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the length of a frame is not within 0 to {limit}"),
+            )
         })?;
         let mut frame = Vec::with_capacity(len.min(MAX_RESERVED));
         while frame.len() < len {

@@ -227,7 +227,7 @@ impl Run<'_> {
     }
 
     fn fault(&mut self) -> bool {
-        let (api, codes) = self.one_of(FAULTY_APIS).copied().unwrap_or(FAULTY_APIS[0]);
+        let FaultyApi { api, codes } = self.one_of(FAULTY_APIS).copied().unwrap_or(FAULTY_APIS[0]);
         let times = 1 + self.below(2);
         let fault = match self.rng.u8(..12) {
             0 => Fault::Drop,
@@ -426,16 +426,20 @@ const ALL: &[Hazard] = &[
     Hazard::Recreation,
 ];
 
-/// An API to inject faults into, and the codes that brokers answer it with at bad times. `true` marks codes
-/// that are sent after the work was done.
-type FaultyApi = (ApiKey, &'static [(ErrorCode, bool)]);
+/// An API to inject faults into.
+#[derive(Clone, Copy)]
+struct FaultyApi {
+    api: ApiKey,
+    /// The codes that brokers answer it with at bad times. `true` marks those that are sent after the work was done.
+    codes: &'static [(ErrorCode, bool)],
+}
 
 /// Repeated by weight.
 const FAULTY_APIS: &[FaultyApi] = &[PRODUCE, PRODUCE, PRODUCE, PRODUCE, FETCH, FETCH, METADATA, HANDSHAKE];
 
-const PRODUCE: FaultyApi = (
-    ApiKey::PRODUCE,
-    &[
+const PRODUCE: FaultyApi = FaultyApi {
+    api: ApiKey::PRODUCE,
+    codes: &[
         (ErrorCode::NOT_LEADER_OR_FOLLOWER, false),
         (ErrorCode::NOT_LEADER_OR_FOLLOWER, true),
         (ErrorCode::NOT_ENOUGH_REPLICAS, false),
@@ -444,15 +448,16 @@ const PRODUCE: FaultyApi = (
         (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, false),
         (ErrorCode::KAFKA_STORAGE_ERROR, true),
     ],
-);
-const FETCH: FaultyApi = (
-    ApiKey::FETCH,
-    &[
+};
+const FETCH: FaultyApi = FaultyApi {
+    api: ApiKey::FETCH,
+    codes: &[
         (ErrorCode::NOT_LEADER_OR_FOLLOWER, false),
         (ErrorCode::FENCED_LEADER_EPOCH, false),
         (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, false),
         (ErrorCode::KAFKA_STORAGE_ERROR, false),
     ],
-);
-const METADATA: FaultyApi = (ApiKey::METADATA, &[(ErrorCode::LEADER_NOT_AVAILABLE, false)]);
-const HANDSHAKE: FaultyApi = (ApiKey::API_VERSIONS, &[]);
+};
+const METADATA: FaultyApi =
+    FaultyApi { api: ApiKey::METADATA, codes: &[(ErrorCode::LEADER_NOT_AVAILABLE, false)] };
+const HANDSHAKE: FaultyApi = FaultyApi { api: ApiKey::API_VERSIONS, codes: &[] };

@@ -189,7 +189,7 @@ impl<'a> Facts<'a> {
         for (event, (at, what)) in history.events().iter().enumerate() {
             if facts.take(event, *at, what, verdict).is_none() {
                 verdict.violated(Rule::History, [(event, None)], || {
-                    "this is about something that the history has not told of before".to_owned()
+                    "this refers to something that the history has not introduced".to_owned()
                 });
             }
         }
@@ -303,7 +303,7 @@ impl<'a> Facts<'a> {
             if let Some((other, _)) = self.owners.insert(value.as_bytes(), (index, record)) {
                 let other = self.appends.get(other).map_or(event, |append| append.event);
                 verdict.violated(Rule::History, [(other, None), (event, None)], || {
-                    format!("{value} is appended twice, so nobody can tell which one lies on the log")
+                    format!("{value} is appended twice, so the log does not show which one it has")
                 });
             }
         }
@@ -381,7 +381,7 @@ impl<'a> Facts<'a> {
             match (partition.log, partition.needs_log) {
                 (Some((_, log)), _) => verdict.tally.on_log += log.records.len(),
                 (None, Some(event)) => verdict.violated(Rule::History, [(event, None)], || {
-                    format!("the history does not have the log of {}", partition.name)
+                    format!("the history has no log of {}", partition.name)
                 }),
                 (None, None) => {}
             }
@@ -392,6 +392,6 @@ impl<'a> Facts<'a> {
 /// Reports an id that is used twice.
 fn once<T>(event: usize, known: Option<T>, verdict: &mut VerdictBuilder<'_>) {
     if known.is_some() {
-        verdict.violated(Rule::History, [(event, None)], || "this number is taken".to_owned());
+        verdict.violated(Rule::History, [(event, None)], || "this id is taken".to_owned());
     }
 }

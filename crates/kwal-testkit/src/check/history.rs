@@ -32,17 +32,17 @@ use super::value::{Escaped, Value};
 ///
 /// | line | [`Event`] |
 /// | --- | --- |
-/// | `writer w0 wal-0 deadline=60 exclusive=me continue` | [`Writer`](Event::Writer), with its topic and partition; the last three if it has them |
-/// | `submit a0 w0 x y`, `queue …`, `start …` | [`Submit`](Event::Submit) of records with these identities, for each [`SubmitOrder`] |
+/// | `writer w0 wal-0 deadline=60 exclusive=me continue` | [`Writer`](Event::Writer), with its topic and partition; the other words are optional |
+/// | `submit a0 w0 x y`, `queue …`, `start …` | [`Submit`](Event::Submit) of records with these values, for each [`SubmitOrder`] |
 /// | `acked a0 5`, `not-appended a0`, `unknown a0`, `dropped a0`, `withdrawn a0` | [`AppendOutcome`](Event::Completed), with the base offset for the first |
 /// | `fenced w0`, `lost w0`, `barrier w0 5` | [`Fenced`](Event::Fenced), [`Lost`](Event::Lost), [`Barrier`](Event::Barrier) at an offset |
-/// | `reader r0 wal-0 5 bare` | [`Reader`](Event::Reader) from an offset; the last word if it has no leader epoch |
+/// | `reader r0 wal-0 5 bare` | [`Reader`](Event::Reader) from an offset; `bare` without leader epochs |
 /// | `read r0 8 @5 x y @7 z` | [`Read`](Event::Read): the next offset, then the records, from each `@` on at consecutive offsets |
 /// | `read-failed r0 out-of-range`, `read-failed r0 truncated 5`, `read-failed r0 recreated`, `read-failed r0 other` | [`ReadFailure`](Event::ReadFailed) |
 /// | `seek r0 5` | [`Seek`](Event::Seek) |
 /// | `call c0 10 fetch`, `returned c0` | [`Call`](Event::Call) with its deadline in seconds, [`Returned`](Event::Returned) |
 /// | `truncated wal-0 5`, `deleted wal-0 5`, `recreated wal-0` | [`Truncated`](Event::Truncated), [`Deleted`](Event::Deleted), [`Recreated`](Event::Recreated) |
-/// | `log wal-0 0 8 empty=2..4 @0 x y @4 z …` | [`Log`](Event::Log): its start and end, the offsets without a record (from the first up to the one behind the last), the records |
+/// | `log wal-0 0 8 empty=2..4 @0 x y @4 z …` | [`Log`](Event::Log): its start and end, the offsets without a record (the end is exclusive), the records |
 ///
 /// The ids of writers, appends, readers and calls are chosen by the recorder. Values are percent-encoded, the
 /// empty one is `""`. Empty lines and lines that begin with `#` are skipped.

@@ -85,8 +85,8 @@ fn is_sound<'a>(event: usize, log: &'a Log, verdict: &mut VerdictBuilder<'a>) ->
         && log.empty.is_sorted_by(|a, b| a.end <= b.start)
         && log.empty.iter().all(|empty| records_in(log, empty).is_empty());
     let problem = match (rising, within, apart) {
-        (false, ..) => "the offsets of the records do not rise",
-        (_, false, _) => "records lie outside of the log",
+        (false, ..) => "the offsets of the records do not ascend",
+        (_, false, _) => "there are records outside the log",
         (.., false) => "the offsets without a record hold one, or are out of order",
         _ => return true,
     };
@@ -214,7 +214,7 @@ impl<'a> Judge<'a, '_, '_> {
             let Some(holders) = name.and_then(|name| of_name.get(name)) else { continue };
             let problem = match holders.at_fault(writer, *offset) {
                 Some(Fault::Behind(barrier, holder)) => {
-                    format!("behind the barrier of {} at {barrier}", self.facts.writers[holder].id)
+                    format!("after the barrier of {} at {barrier}", self.facts.writers[holder].id)
                 }
                 Some(Fault::Before) => "before its barrier".to_owned(),
                 None => continue,
@@ -222,7 +222,7 @@ impl<'a> Judge<'a, '_, '_> {
             if accused.replace(index) != Some(index) {
                 let id = self.facts.writers[writer].id;
                 self.violated(Rule::OneWriter, index, Some(*offset), |append| {
-                    format!("{} of {id} lies at {offset}, {problem}", append.id)
+                    format!("{} of {id} is at {offset}, {problem}", append.id)
                 });
             }
         }
@@ -244,7 +244,7 @@ impl<'a> Judge<'a, '_, '_> {
         if event < self.event && !self.is_excused(event, offset) {
             let writer = self.facts.writers[barrier.writer].id;
             self.verdict.violated(Rule::Durable, [(event, None), (self.event, Some(offset))], || {
-                format!("the barrier of {writer} does not lie at {offset}")
+                format!("the barrier of {writer} is missing at {offset}")
             });
         }
         true
@@ -261,7 +261,7 @@ impl<'a> Judge<'a, '_, '_> {
             let Some((index, record)) = self.facts.owner(value) else {
                 if barriers.binary_search(offset).is_err() {
                     self.verdict.violated(Rule::Asked, [(self.event, Some(*offset))], || {
-                        format!("{value} lies at {offset}, and nobody has submitted it")
+                        format!("{value} is at {offset} and was never submitted")
                     });
                 }
                 continue;
@@ -270,7 +270,7 @@ impl<'a> Judge<'a, '_, '_> {
             if append.partition != partition {
                 let of = self.facts.partitions[append.partition].name;
                 self.violated(Rule::Asked, index, Some(*offset), |_| {
-                    format!("{value} lies at {offset}, and was submitted to {of}")
+                    format!("{value} is at {offset} and was submitted to {of}")
                 });
                 continue;
             }
@@ -289,15 +289,15 @@ impl<'a> Judge<'a, '_, '_> {
             if !std::mem::replace(&mut accused[index], true) {
                 self.violated(broken, index, Some(*offset), |append| match broken {
                     Rule::NotAppended => {
-                        format!("{} was not appended, and {value} of it lies at {offset}", append.id)
+                        format!("{} was reported as not appended, and its record {value} is at {offset}", append.id)
                     }
                     Rule::Withdrawn => {
                         format!(
-                            "{} was given up before its place was fixed, and {value} of it lies at {offset}",
+                            "{} was dropped before its place was fixed, and its record {value} is at {offset}",
                             append.id
                         )
                     }
-                    _ => format!("{value} of {} lies on the log once more, at {offset}", append.id),
+                    _ => format!("{value} of {} is on the log again, at {offset}", append.id),
                 });
             }
         }
@@ -337,10 +337,7 @@ impl<'a> Judge<'a, '_, '_> {
         if let Some((record, offset)) = lost {
             self.violated(Rule::Durable, index, Some(offset), |append| {
                 let value = &append.records[record];
-                format!(
-                    "{} was acknowledged, and {value} of it, which should lie at {offset}, is not on the log",
-                    append.id
-                )
+                format!("{} was acknowledged, and its record {value} is missing at {offset}", append.id)
             });
         } else if let Some((record, place)) = misplaced {
             // An earlier attempt may exist on one replica only. If that replica is elected, the records
@@ -357,7 +354,7 @@ impl<'a> Judge<'a, '_, '_> {
             } else if !excused {
                 self.violated(Rule::Offset, index, Some(place), |append| {
                     let value = &append.records[record];
-                    format!("{} was acknowledged at {base}, and {value} of it lies at {place}", append.id)
+                    format!("{} was acknowledged at {base}, and its record {value} is at {place}", append.id)
                 });
             }
         }
@@ -391,7 +388,7 @@ impl<'a> Judge<'a, '_, '_> {
         let more = if places.len() > shown.len() { ", …" } else { "" };
         self.violated(Rule::Whole, index, offset, |append| {
             format!(
-                "the records of {} do not lie one behind the other, but at {}{more}",
+                "the records of {} are not at consecutive offsets, but at {}{more}",
                 append.id,
                 shown.join(", ")
             )
@@ -428,7 +425,7 @@ impl<'a> Judge<'a, '_, '_> {
         }
         if first < offsets.end {
             self.verdict.violated(Rule::Asked, [(self.event, Some(first))], || {
-                format!("of the offsets {offsets:?} some hold no record, {first} first, and nothing says why")
+                format!("some of the offsets {offsets:?} hold no record without a reason, {first} first")
             });
         }
     }
@@ -481,7 +478,7 @@ impl<'a> Judge<'a, '_, '_> {
                 let events = append.events().chain(earlier.events()).chain([(self.event, Some(offset))]);
                 self.verdict.violated(Rule::Order, events, || {
                     let (id, earlier) = (append.id, earlier.id);
-                    format!("{id} was submitted after {earlier}, and lies at {offset}, before it at {behind}")
+                    format!("{id} was submitted after {earlier} and is at {offset}, before it at {behind}")
                 });
             }
             let fixed = append.fixed();
@@ -541,10 +538,7 @@ impl<'a> Judge<'a, '_, '_> {
             let Some(base) = self.judged.base(append) else { continue };
             let events = lost.events().chain(append.events()).chain([(loss, None), (self.event, Some(base))]);
             self.verdict.violated(Rule::LossEnds, events, || {
-                format!(
-                    "{} lies at {base}, and {} before it was acknowledged and is lost",
-                    append.id, lost.id
-                )
+                format!("{} is at {base}, and {} before it was acknowledged and is lost", append.id, lost.id)
             });
         }
     }
@@ -554,7 +548,7 @@ impl<'a> Judge<'a, '_, '_> {
         let log = (self.event, self.judged.base(behind).or_else(|| behind.acked_at()));
         self.verdict.violated(Rule::NoHole, failed.events().chain(behind.events()).chain([log]), || {
             let (id, failed) = (behind.id, failed.id);
-            format!("{id} was submitted behind {failed} before that failed, and was appended all the same")
+            format!("{id} was submitted after {failed} and before its error, and was appended all the same")
         });
     }
 }

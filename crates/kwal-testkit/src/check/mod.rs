@@ -29,26 +29,26 @@
 //! let verdict = twice.check(&Expect::default());
 //! assert!(verdict.broken().eq([Rule::Once]));
 //! assert_eq!(verdict.violations()[0].to_string(), "\
-//! - c of a1 lies on the log once more, at 3
+//! - c of a1 is on the log again, at 3
 //!        3         2 submit a1 w0 c
 //!        5         9 unknown a1
 //!        8         9 log wal-0 0 4 @0 a b c c");
 //! ```
 //!
-//! # What is judged
+//! # What is checked
 //! The [`Rule`]s, each a part of the contract. Rules that do not apply are [waived](Expect::waive); for a
 //! client without a producer id there is [`Expect::at_least_once`]. A history without the [`Log`] of one of
 //! its partitions proves nothing and does not hold.
 //!
 //! The outcome of an append determines what may be on the log:
 //!
-//! | | on the log | those submitted behind it, before it ended |
+//! | outcome | on the log | appends submitted after it and before its end |
 //! | --- | --- | --- |
-//! | [acknowledged](AppendOutcome::Acked) | once, whole, at its offset | as they end |
-//! | [not appended](AppendOutcome::NotAppended) | no | not |
-//! | [unknown](AppendOutcome::Unknown) | once, whole, in its place, or not | not acknowledged, and not there without it |
-//! | [dropped](AppendOutcome::Dropped), or without an end | once, whole, in its place, or not | not there without it, if it was dropped |
-//! | [withdrawn](AppendOutcome::Withdrawn) | no | as they end |
+//! | [acknowledged](AppendOutcome::Acked) | once, complete, at its offset | independent |
+//! | [not appended](AppendOutcome::NotAppended) | no | not on the log |
+//! | [unknown](AppendOutcome::Unknown) | once, complete and in order, or not | not acknowledged, and on the log only if it is |
+//! | [dropped](AppendOutcome::Dropped), or without an end | once, complete and in order, or not | if it was dropped: on the log only if it is |
+//! | [withdrawn](AppendOutcome::Withdrawn) | no | independent |
 //!
 //! Losses are excused by events: [`Event::Truncated`], [`Event::Deleted`] and [`Event::Recreated`] excuse
 //! that a record is missing, or differs from what a reader saw. They never excuse a duplicate, or that a

@@ -41,7 +41,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, verdict: &mut Verdic
         let partition = &facts.partitions[writer.partition];
         if let Some(event) = writer.lost.filter(|_| partition.losses.is_empty()) {
             verdict.violated(Rule::FalseAlarm, [(event, None)], || {
-                format!("{} was told of a loss, and nothing is known to have been lost", writer.id)
+                format!("{} got an error about a loss, and no loss is recorded", writer.id)
             });
         }
     }
@@ -94,7 +94,7 @@ impl Judge<'_, '_, '_> {
         for (offset, value) in records {
             if *offset < cursor {
                 self.violated(Rule::ReadOnce, event, *offset, || {
-                    format!("{id} got {value} at {offset}, when it should have gone on at {cursor}")
+                    format!("{id} got {value} at {offset}, and its position was {cursor}")
                 });
                 continue;
             }
@@ -104,7 +104,7 @@ impl Judge<'_, '_, '_> {
         }
         if next < cursor {
             self.violated(Rule::ReadOnce, event, next, || {
-                format!("{id} went back to {next}, when it should have gone on at {cursor}")
+                format!("{id} went back to {next}, and its position was {cursor}")
             });
         } else {
             self.passed_over(event, cursor, next);
@@ -112,7 +112,7 @@ impl Judge<'_, '_, '_> {
         let end = self.log.offsets.end;
         if next > end && event < self.log_event && self.partition.lost(self.since, end).is_none() {
             self.violated(Rule::ReadEvery, event, end, || {
-                format!("{id} stands at {next}, and the log ends at {end}")
+                format!("the position of {id} is {next}, and the log ends at {end}")
             });
         }
         self.position = Some(next);
@@ -136,7 +136,7 @@ impl Judge<'_, '_, '_> {
         if count > 0 {
             let id = self.reader.id;
             self.violated(Rule::ReadEvery, event, first, || {
-                format!("{id} passed from {from} to {to} over {count} records, that at {first} first")
+                format!("{id} skipped {count} records from {from} to {to}, the first at {first}")
             });
         }
     }
@@ -172,8 +172,8 @@ impl Judge<'_, '_, '_> {
         }
         let id = self.reader.id;
         self.violated(Rule::ReadTrue, event, offset, || match on_log {
-            Some(there) => format!("{id} got {value} at {offset}, where {there} is"),
-            None => format!("{id} got {value} at {offset}, where no such record has been"),
+            Some(there) => format!("{id} got {value} at {offset}, where the log has {there}"),
+            None => format!("{id} got {value} at {offset}, where the log never had it"),
         });
     }
 
@@ -213,7 +213,7 @@ impl Judge<'_, '_, '_> {
         let id = self.reader.id;
         let events = [(seen, Some(offset)), (lost, None), (event, None), (self.log_event, Some(offset))];
         self.verdict.violated(Rule::Truncation, events, || {
-            format!("{id} goes on, and has not been told that what it got from {offset} on was lost")
+            format!("{id} continues without an error, and the records that it got from {offset} on were lost")
         });
     }
 
@@ -229,7 +229,7 @@ impl Judge<'_, '_, '_> {
                 });
                 if let Some(position) = position.filter(|_| losses.is_empty() && event < self.log_event) {
                     self.violated(Rule::FalseAlarm, event, position, || {
-                        format!("{id} was told that {position} is out of range, and it never was")
+                        format!("{id} got an error that {position} is out of range, and it never was")
                     });
                 }
                 self.go_on_at(None);
@@ -237,7 +237,7 @@ impl Judge<'_, '_, '_> {
             ReadFailure::Truncated { diverged_at } => {
                 if losses.is_empty() {
                     self.violated(Rule::FalseAlarm, event, diverged_at, || {
-                        format!("{id} was told of a loss, and nothing is known to have been lost")
+                        format!("{id} got an error about a loss, and no loss is recorded")
                     });
                 }
                 if let Some(diverged) =
@@ -246,7 +246,7 @@ impl Judge<'_, '_, '_> {
                     let Diverged { offset, seen, .. } = diverged;
                     let events = [(seen, Some(offset)), (event, None), (self.log_event, Some(offset))];
                     self.verdict.violated(Rule::Truncation, events, || {
-                        format!("{id} was told of a loss from {diverged_at} on, and what it got at {offset} was lost")
+                        format!("{id} got an error about a loss from {diverged_at} on, and the record that it got at {offset} was lost, too")
                     });
                 }
                 self.go_on_at(Some(diverged_at));
@@ -256,7 +256,7 @@ impl Judge<'_, '_, '_> {
                     let position = self.position.unwrap_or_default();
                     self.violated(Rule::FalseAlarm, event, position, || {
                         format!(
-                            "{id} was told that the topic was made again, and it is not known to have been"
+                            "{id} got an error that the topic was created again, and that is not recorded"
                         )
                     });
                 }

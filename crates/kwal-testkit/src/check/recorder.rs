@@ -34,7 +34,7 @@ use super::{
 ///         Err(false) => ticket.not_appended(),
 ///     }
 /// }
-/// // Given up: if a future that holds a ticket is dropped, that is recorded.
+/// // Dropped: if a future that holds a ticket is dropped, that is recorded.
 /// drop(recorder.submit(writer, ["c"]));
 ///
 /// recorder.now().log(Log::new(("wal", 0), 0..2, [(0, "a"), (1, "b")]));
@@ -109,7 +109,7 @@ impl Default for Recorder {
 }
 
 /// An append in progress. Dropping it records that the caller dropped the append.
-#[must_use = "a dropped ticket records that the append was given up"]
+#[must_use = "a dropped ticket records that the caller dropped the append"]
 pub struct Ticket {
     recorder: Recorder,
     append: AppendId,

@@ -42,21 +42,21 @@ rules! {
     /// Every acknowledged record is on the log at its acknowledged offset.
     Offset "C1" "at the acknowledged offset";
     /// No record is on the log twice.
-    Once "C2" "once at the most";
+    Once "C2" "at most once";
     /// The records of one append are on the log at consecutive offsets, all or none.
     Whole "C2" "all or nothing";
     /// The appends of one writer are on the log in the order of their submission.
-    Order "C3" "in the order submitted";
+    Order "C3" "in order of submission";
     /// An append submitted after one that fails, before its error was returned, fails too.
     ///
     /// It is on the log only if the one that failed is.
     NoHole "C3" "no hole";
     /// An append that ended as not appended is not on the log.
-    NotAppended "C4" "not appended is not there";
+    NotAppended "C4" "not appended is not on the log";
     /// Appends and calls end within their deadline.
     Deadline "C4" "within the deadline";
     /// An append that was dropped before its place was fixed is not on the log.
-    Withdrawn "C5" "given up in time is not there";
+    Withdrawn "C5" "withdrawn is not on the log";
     /// After the barrier of an exclusive writer there is no record of an earlier writer of the same name.
     OneWriter "C6" "one writer";
     /// A writer that learned of another writer, or of a loss, appends nothing more.
@@ -68,13 +68,13 @@ rules! {
     /// A reader gets what is on the log.
     ReadTrue "C7" "read as it is";
     /// A reader that has seen lost records gets an error with their first offset before it continues.
-    Truncation "C8" "a loss is told";
+    Truncation "C8" "a loss is reported";
     /// After a lost acknowledged append there is no append of its writer, which gets an error instead.
-    LossEnds "C8" "a loss ends a writer";
+    LossEnds "C8" "a loss is fatal to a writer";
     /// Nobody gets an error about a loss, or an offset out of range, without a reason.
     FalseAlarm "C8" "no false alarm";
     /// Only submitted records are on the log.
-    Asked "C11" "nothing that was not asked for";
+    Asked "C11" "only what was submitted";
     /// The history is consistent and has the log of each of its partitions. Cannot be waived.
     History "" "a history that can be judged";
 }
@@ -123,7 +123,7 @@ impl Expect {
 ///
 /// [`Display`](fmt::Display) explains each violation with the events that it is based on.
 #[derive(Clone, Debug)]
-#[must_use = "a verdict is to be looked at"]
+#[must_use = "a verdict has to be checked"]
 pub struct Verdict {
     violations: Vec<Violation>,
     counts: BTreeMap<Rule, usize>,
@@ -209,7 +209,7 @@ impl fmt::Display for Tally {
         let Self { appends, acked, not_appended, unknown, dropped, open, on_log, read } = self;
         write!(
             f,
-            "{appends} appends ({acked} acknowledged, {not_appended} not appended, {unknown} unknown, {dropped} given up, \
+            "{appends} appends ({acked} acknowledged, {not_appended} not appended, {unknown} unknown, {dropped} dropped, \
              {open} open), {on_log} records on the log, {read} read"
         )
     }

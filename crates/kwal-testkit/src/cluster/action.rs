@@ -79,16 +79,16 @@ impl<T> fmt::Debug for Continuation<T> {
 pub(crate) enum CloseReason {
     #[error("the header of a request is malformed")]
     Header(#[source] DecodeError),
-    #[error("{api} is not spoken at version {version}")]
+    #[error("{api} version {version} is not supported")]
     Unsupported { api: ApiKey, version: i16 },
-    #[error("a request of {api} at version {version} is malformed")]
+    #[error("the {api} request of version {version} is malformed")]
     Body {
         api: ApiKey,
         version: i16,
         #[source]
         error: DecodeError,
     },
-    #[error("a response of {api} cannot be written")]
+    #[error("the {api} response cannot be encoded")]
     Response {
         api: ApiKey,
         #[source]

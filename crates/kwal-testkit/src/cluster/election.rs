@@ -92,7 +92,7 @@ impl Cluster {
     pub(crate) fn set_lag(&mut self, id: PartitionId, broker: i32, lag: Duration) {
         let name = self.partition_name(id);
         self.note(|| match lag {
-            Duration::MAX => format!("{name} at {broker} fetches nothing any more"),
+            Duration::MAX => format!("{name} at {broker} stops fetching"),
             lag => format!("{name} at {broker} lags by {lag:?}"),
         });
         let Some(partition) = self.partition_by_id(id) else { return };
@@ -127,7 +127,7 @@ impl Cluster {
 
     pub(super) fn session_over(&mut self, id: i32, at: Instant) {
         if self.nodes.get(&id).is_some_and(|node| node.given_up_at == Some(at)) {
-            self.note(|| format!("broker {id} is given up"));
+            self.note(|| format!("the session of broker {id} has timed out"));
             self.give_up(id);
         }
     }

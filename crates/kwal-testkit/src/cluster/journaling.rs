@@ -59,7 +59,7 @@ impl Cluster {
     pub(crate) fn record_close(&mut self, from: Connected, answer: &Action) {
         if let Action::Close(reason) = answer {
             let number = from.number;
-            self.note(|| format!("{} c{number} is to be closed: {reason}", from.node));
+            self.note(|| format!("{} c{number} will be closed: {reason}", from.node));
         }
     }
 

@@ -192,7 +192,7 @@ impl Cluster {
         })?;
         if partitions > MAX_PARTITIONS {
             let message =
-                format!("at most {MAX_PARTITIONS} partitions can be made at once, not {partitions}");
+                format!("at most {MAX_PARTITIONS} partitions can be created at once, not {partitions}");
             return Err((ErrorCode::POLICY_VIOLATION, message));
         }
         let factor = match topic.replication_factor {

@@ -71,16 +71,16 @@ impl SaslServer {
             (_, None) if !of_sasl => return None,
             (State::Unauthenticated, Some(_)) if request.api == ApiKey::API_VERSIONS => return None,
             (State::Authenticated { until }, _) if until.is_some_and(|until| until < now.monotonic) => {
-                return Some(close("the session is over"));
+                return Some(close("the session has expired"));
             }
             (State::Authenticated { .. }, _) if !of_sasl => return None,
-            (State::Failed, _) => return Some(close("it was refused before")),
+            (State::Failed, _) => return Some(close("authentication has failed before")),
             _ => {}
         }
         cluster.count(from, request.api);
         if !of_sasl {
             let during = match self.state {
-                State::Authenticating(_) => "a request in the middle of an authentication",
+                State::Authenticating(_) => "a request during authentication",
                 _ => "a request before authentication",
             };
             return Some(close(during));
@@ -138,7 +138,7 @@ impl SaslServer {
             (State::Authenticating(exchange), ApiKey::SASL_AUTHENTICATE) => {
                 self.exchange(sasl, now, request, exchange)
             }
-            _ => close("out of turn for authentication"),
+            _ => close("an unexpected authentication request"),
         }
     }
 

@@ -342,10 +342,10 @@ async fn missing_brokers_and_partitions_are_errors() {
         cluster.address(4).unwrap_err(),
         cluster.requests_to(4, ApiKey::FETCH).unwrap_err(),
     ] {
-        assert_eq!(error.to_string(), "there is no broker 4");
+        assert_eq!(error.to_string(), "broker 4 does not exist");
     }
     let error = cluster.move_leader("wal", 0, 4).unwrap_err();
-    assert_eq!(error.to_string(), "broker 4 cannot lead: it is not alive, or not in sync");
+    assert_eq!(error.to_string(), "broker 4 cannot lead: it is not alive or not in sync");
     assert!(matches!(cluster.leader("wal", 7), Err(Error::UnknownPartition { .. })));
     assert!(matches!(cluster.move_leader("lost", 0, 1), Err(Error::UnknownPartition { .. })));
 }

@@ -308,5 +308,5 @@ async fn batches_that_a_broker_rejects_can_be_appended_raw() {
     let far = batch(&["d"]).at(i64::MAX - 3, -1).to_bytes();
     assert!(matches!(broker.append_raw("wal", 0, far), Err(Error::InvalidOffsets { .. })));
     let error = broker.append_raw("wal", 9, Bytes::new()).unwrap_err();
-    assert_eq!(error.to_string(), "there is no partition 9 of a topic \"wal\"");
+    assert_eq!(error.to_string(), "topic \"wal\" has no partition 9");
 }

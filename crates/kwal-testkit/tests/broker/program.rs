@@ -79,7 +79,7 @@ fn listens_at_the_given_ports() {
     let (code, told) = fails(&["--port", &port]);
     assert_eq!(code, 1);
     assert!(told.starts_with(&format!("kwal-testkit: cannot listen at 127.0.0.1:{port}: ")), "{told}");
-    assert!(told.ends_with("; give another --port, or none for free ones\n"), "{told}");
+    assert!(told.ends_with("; use another --port, or omit it for free ports\n"), "{told}");
 }
 
 #[test]
@@ -90,8 +90,8 @@ fn errors_are_reported_in_one_line() {
         (&["--port", "70000"], 2, "--port \"70000\" is not a port from 1 to 65535"),
         (&["--port", "65534", "--brokers", "3"], 2, "--port 65534 leaves no ports for 3 brokers"),
         (&["--topic", "wal:many"], 2, "--topic \"wal:many\" is not a name, or"),
-        (&["--topic", "a/b"], 1, "the topic \"a/b\" cannot be made"),
-        (&["--topic", "wal:0"], 1, "the topic \"wal\" cannot be made"),
+        (&["--topic", "a/b"], 1, "topic \"a/b\" cannot be created"),
+        (&["--topic", "wal:0"], 1, "topic \"wal\" cannot be created"),
         (&["--dialect", "1.0"], 2, "--dialect \"1.0\" is not 2.8, 3.9 or 4.3"),
         (&["--broker"], 2, "invalid option '--broker'"),
         (&["more"], 2, "unexpected argument \"more\""),

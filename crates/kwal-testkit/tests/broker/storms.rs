@@ -223,11 +223,11 @@ async fn losses_are_recorded_when_they_happen() {
         "0.000 1 c1 #1 < Produce @0",
         "0.000 wal-0 at 2 falls out of sync",
         "0.000 wal-0 is led by 1 in epoch 0, in sync 1",
-        "0.000 wal-0 has lost what all had from 1 on",
+        "0.000 wal-0 has lost replicated records from 1 on",
         "0.000 wal-0 is led by 2 in epoch 1, in sync 2",
-        "0.000 wal-0 at 1 is cut off from 1 on",
+        "0.000 wal-0 at 1 is truncated at 1",
         "0.000 wal-0 begins at 1 now",
-        "0.000 wal was deleted and made again",
+        "0.000 wal was deleted and created again",
     ] {
         assert!(journal.lines().any(|told| told.trim() == line), "{line}\n{journal}");
     }

@@ -440,23 +440,23 @@ fn a_verdict_is_readable() {
     let text = verdict.to_string();
     assert!(text.len() < 4000, "{text}");
     let begin = "\
-the contract is broken: 1 appends (1 acknowledged, 0 not appended, 0 unknown, 0 given up, 0 open), 1000 records on the log, 0 read
+the contract is broken: 1 appends (1 acknowledged, 0 not appended, 0 unknown, 0 dropped, 0 open), 1000 records on the log, 0 read
 
 C1 acknowledged is durable: broken 1 times
-- a0 was acknowledged, and x of it, which should lie at 0, is not on the log
+- a0 was acknowledged, and its record x is missing at 0
        3         1 submit a0 w0 x y
        4         1 acked a0 0
        5         2 log wal-0 0 1000 @0 v0 v1 v2 v3 …
 
-C11 nothing that was not asked for: broken 1000 times
-- v0 lies at 0, and nobody has submitted it
+C11 only what was submitted: broken 1000 times
+- v0 is at 0 and was never submitted
        5         2 log wal-0 0 1000 @0 v0 v1 v2 v3 …
 ";
     assert!(text.starts_with(begin), "{text}");
 }
 
 #[test]
-#[should_panic(expected = "x of a0 lies on the log once more, at 1")]
+#[should_panic(expected = "x of a0 is on the log again, at 1")]
 fn a_test_fails_with_the_whole_verdict() {
     history("1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 0 2 @0 x x").check(&Expect::default()).assert();
 }
