@@ -1,4 +1,4 @@
-//! What appends bring onto the log, and what they say when they cannot.
+//! Appends: what they write to the log, and their errors.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use crate::raw::{Ability, lacks};
 kwal_tests::suite! {
     shared: [
         offsets_are_those_of_the_log,
-        broker_stamps_the_time,
+        log_append_time,
         batch_too_large_for_the_topic,
         batch_too_large_for_the_client,
         unknown_topic_is_not_created,
         unknown_partition,
         throttled,
     ],
-    own: [segments_hold_what_was_meant],
+    own: [segments_contain_the_batches],
 }
 
 async fn offsets_are_those_of_the_log(kafka: &'static Kafka) {
@@ -40,8 +40,8 @@ async fn offsets_are_those_of_the_log(kafka: &'static Kafka) {
     assert_eq!(kafka.end_offsets(&topic).await, [10, 30, 0]);
 }
 
-/// DumpLogSegments is the judge of what is on the log: codec, producer id, sequence numbers, checksum.
-async fn segments_hold_what_was_meant(version: Version) {
+/// DumpLogSegments verifies codec, producer id and checksum of the batches on the log.
+async fn segments_contain_the_batches(version: Version) {
     let kafka = Kafka::shared(version);
     let topic = kafka.topic("segments", 1, &[]).await;
     let client = client(kafka).await;
@@ -68,7 +68,7 @@ async fn segments_hold_what_was_meant(version: Version) {
     }
 }
 
-async fn broker_stamps_the_time(kafka: &'static Kafka) {
+async fn log_append_time(kafka: &'static Kafka) {
     let topic = kafka.topic("append-time", 1, &[("message.timestamp.type", "LogAppendTime")]).await;
     let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
     let produced = writer.produce(sample_records()).await.unwrap();
@@ -84,13 +84,14 @@ async fn batch_too_large_for_the_topic(kafka: &'static Kafka) {
     let topic = kafka.topic("small", 1, &[("max.message.bytes", "100000")]).await;
     let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
     let large = || Record::new(None::<&str>, pseudo_random(60_000, 1));
-    // What is new the brokers may not know at once, and what such an attempt has left open is not told by a refusal.
+    // The first append waits until the broker knows the topic: a rejection after an attempt in doubt would
+    // leave the outcome unknown.
     assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, 0);
     let error = writer.produce(vec![large(), large()]).await.unwrap_err();
     let ErrorKind::BatchTooLarge { size, records, limit, .. } = error.kind() else { panic!("{error:?}") };
     assert!((120_000..121_000).contains(size), "{size}");
     assert_eq!((*records, *limit, error.outcome()), (2, None, Outcome::NotApplied));
-    // One of them alone fits, and the refusal has left nothing behind.
+    // One of the records fits, and the rejected batch is not on the log.
     assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, 1);
     assert_eq!(kafka.end_offsets(&topic).await, [2]);
 }
@@ -109,9 +110,9 @@ async fn batch_too_large_for_the_client(kafka: &'static Kafka) {
     assert_eq!(kafka.end_offsets(&topic).await, [1]);
 }
 
-/// The brokers allow it; the client must not ask for it.
+/// The brokers create topics automatically; the client must not request that.
 async fn unknown_topic_is_not_created(kafka: &'static Kafka) {
-    let topic = kafka.topic_name("nobody-made");
+    let topic = kafka.topic_name("unknown");
     let error = client(kafka).await.partition_client(&topic, 0).await.unwrap_err();
     let ErrorKind::UnknownTopic { waited, .. } = error.kind() else { panic!("{error:?}") };
     assert_eq!(error.context().topic.as_deref(), Some(&*topic));
@@ -127,7 +128,7 @@ async fn unknown_partition(kafka: &'static Kafka) {
     assert_eq!((context.topic.as_deref(), context.partition, *partitions), (Some(&*topic), Some(2), 2));
 }
 
-/// The broker makes the client wait half a second for each batch. Each has been appended all the same.
+/// The broker throttles the client by half a second per batch. Each batch is appended once.
 async fn throttled(kafka: &'static Kafka) {
     const BATCHES: u64 = 120;
     let topic = kafka.topic("throttled", 1, &[]).await;
@@ -142,12 +143,12 @@ async fn throttled(kafka: &'static Kafka) {
         let produced =
             writer.produce(vec![Record::new(None::<&str>, pseudo_random(50_000, batch))]).await.unwrap();
         assert_eq!(produced.base_offset, i64::try_from(batch).unwrap());
-        // The first may have had to wait for a producer id of a broker that has just started.
+        // A broker that has just started may reject the first one for a moment.
         assert!(produced.attempts == 1 || batch == 0, "batch {batch}: {} attempts", produced.attempts);
     }
-    // 6 MB at 100 kB/s, of which the broker lets the first ten seconds' worth pass.
+    // 6 MB at 100 kB/s. The quota has a burst of ten seconds.
     if has_quotas {
-        assert!(started.elapsed() > Duration::from_secs(30), "not throttled at all: {:?}", started.elapsed());
+        assert!(started.elapsed() > Duration::from_secs(30), "not throttled: {:?}", started.elapsed());
         kafka.java().producer_quota(&topic, None).await;
     }
     assert_eq!(kafka.end_offsets(&topic).await, [120]);

@@ -1,4 +1,4 @@
-//! kwal itself.
+//! kwal.
 
 use bytes::Bytes;
 use kwal_client::record::Record;
@@ -35,12 +35,12 @@ impl Peer for Kwal {
     }
 }
 
-/// A client with the defaults.
+/// Builds a client with default settings.
 pub(crate) async fn client(kafka: &Kafka) -> Client {
     ClientBuilder::new(kafka.bootstrap()).build().await.unwrap()
 }
 
-/// What `fetch_records` gives from `from` until `to` is reached.
+/// Reads with `fetch_records` from offset `from` until `to` is reached.
 pub(crate) async fn read_all(partition: &PartitionClient, from: i64, to: i64) -> Vec<Message> {
     let mut read: Vec<Message> = Vec::new();
     let mut next = from;
