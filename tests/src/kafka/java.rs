@@ -44,18 +44,18 @@ impl Java {
         let input = Mutex::new(process.stdin.take());
         let waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>> = Arc::default();
         let output = BufReader::new(process.stdout.take().expect("stdout is piped"));
-        let answered = Arc::clone(&waiting);
+        let pending = Arc::clone(&waiting);
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                let result: Value = serde_json::from_str(&line).unwrap_or_default();
-                let mut waiting = answered.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(call) = result["id"].as_u64().and_then(|id| waiting.remove(&id)) {
+                let response: Value = serde_json::from_str(&line).unwrap_or_default();
+                let mut waiting = pending.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(call) = response["id"].as_u64().and_then(|id| waiting.remove(&id)) {
                     // The caller may have been dropped.
-                    let _ = call.send(result);
+                    let _ = call.send(response);
                 }
             }
             // Drops the senders, which ends the calls that wait.
-            answered.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            pending.lock().unwrap_or_else(PoisonError::into_inner).clear();
         });
         Ok(Self { process, input, waiting, next_id: AtomicU64::new(0) })
     }
@@ -69,20 +69,20 @@ impl Java {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         arguments["id"] = id.into();
         arguments["command"] = command.into();
-        let (sender, answer) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
         {
             let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
             let input = input.as_mut().ok_or("the Java program was shut down")?;
             writeln!(input, "{arguments}").map_err(|e| format!("the Java program has ended: {e}"))?;
         }
-        let answer = tokio::time::timeout(Duration::from_secs(120), answer).await;
-        let mut answer = answer
+        let received = tokio::time::timeout(Duration::from_secs(120), receiver).await;
+        let mut response = received
             .map_err(|_| format!("{command}: no result within two minutes"))?
             .map_err(|_| format!("{command}: the Java program has ended"))?;
-        match answer["error"].as_str() {
+        match response["error"].as_str() {
             Some(error) => Err(format!("{command}: {error}")),
-            None => Ok(answer["result"].take()),
+            None => Ok(response["result"].take()),
         }
     }
 

@@ -57,7 +57,7 @@ async fn java_and_all_others(version: Version) {
 async fn kafka_tools(version: Version) {
     let cluster = cluster(Dialect::default()).await;
     tools_report_topics_and_offsets(&Kafka::at(cluster.bootstrap(), version)).await;
-    assert!(cluster.topics().is_empty(), "the topics are deleted");
+    assert!(cluster.topics().is_empty(), "the topics should be deleted");
 }
 
 /// Runs a pair of clients on a cluster of each dialect.
@@ -71,7 +71,7 @@ async fn one_writes_other_reads<Writer: Peer, Reader: Peer>(samples: fn() -> Vec
             cluster.requests_to(broker, ApiKey::PRODUCE).unwrap() > 0
                 && cluster.requests_to(broker, ApiKey::FETCH).unwrap() > 0
         });
-        assert!(used_all, "each broker leads a partition");
+        assert!(used_all, "each broker should lead a partition");
     }
 }
 

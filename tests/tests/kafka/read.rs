@@ -79,7 +79,7 @@ async fn from_the_middle_of_a_batch(kafka: &'static Kafka) {
         }
         let fetched = reader.fetch(4).await.unwrap();
         assert_eq!(fetched.batches().len(), 1, "the test needs a single batch");
-        assert_eq!(fetched.batches()[0].header().base_offset, 0, "a broker sends whole batches");
+        assert_eq!(fetched.batches()[0].header().base_offset, 0, "a broker should send whole batches");
         assert_eq!(fetched.next_offset, 10);
     }
 }

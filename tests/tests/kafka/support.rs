@@ -131,7 +131,10 @@ async fn survives_kill_and_restart(version: Version) {
     blocking(&node, Node::restart).await;
     kafka.java().produce(&topic, 0, "none", &message).await;
     blocking(&node, Node::stop).await;
-    assert!(std::net::TcpStream::connect(&kafka.bootstrap()[0]).is_err(), "the port is closed after a stop");
+    assert!(
+        std::net::TcpStream::connect(&kafka.bootstrap()[0]).is_err(),
+        "the port should be closed after a stop"
+    );
     blocking(&node, Node::start).await;
     let offsets: Vec<i64> =
         kafka.java().consume(&topic, 0, 0, None).await.iter().map(|each| each.offset).collect();
@@ -157,8 +160,8 @@ async fn paused_and_resumed(version: Version) {
     let samples = samples();
     let produced = kafka.java().produce(&topic, 0, "none", &samples);
     tokio::pin!(produced);
-    let patience = std::time::Duration::from_millis(500);
-    tokio::time::timeout(patience, &mut produced).await.expect_err("nobody answers while it is paused");
+    let limit = std::time::Duration::from_millis(500);
+    tokio::time::timeout(limit, &mut produced).await.expect_err("a paused broker should not respond");
     node.resume().unwrap();
     assert_eq!(produced.await.len(), samples.len());
 }

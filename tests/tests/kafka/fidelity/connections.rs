@@ -97,15 +97,15 @@ pub(super) async fn versions_that_the_broker_lacks(world: &mut World) {
             ApiKey::LIST_OFFSETS => frame(&log.list_offsets(-1), 1, api, version),
             _ => frame(&MetadataRequest::default(), 1, api, version),
         };
-        let text = text(connection.exchange(&frame).await.is_some());
-        world.record(format!("{api} {version}: {text}"));
+        let outcome = outcome(connection.exchange(&frame).await.is_some());
+        world.record(format!("{api} {version}: {outcome}"));
     }
     let mut connection = world.connect().await;
     // Kafka 4 lists these versions and does not accept them.
     let frame = frame(&log.produce(batch(1).to_bytes(), 1), 2, ApiKey::PRODUCE, 2);
     if connection.versions_of_api(ApiKey::FETCH).unwrap().oldest > 0 {
-        let text = text(connection.exchange(&frame).await.is_some());
-        world.record(format!("Produce 2: {text}"));
+        let outcome = outcome(connection.exchange(&frame).await.is_some());
+        world.record(format!("Produce 2: {outcome}"));
     }
 }
 
@@ -113,8 +113,8 @@ pub(super) async fn an_unknown_api(world: &mut World) {
     for api in [1000, -1, 500] {
         let mut connection = world.connect().await;
         let frame = frame(&MetadataRequest::default(), 1, ApiKey(api), 0);
-        let text = text(connection.exchange(&frame).await.is_some());
-        world.record(format!("API {api}: {text}"));
+        let outcome = outcome(connection.exchange(&frame).await.is_some());
+        world.record(format!("API {api}: {outcome}"));
     }
 }
 
@@ -124,8 +124,8 @@ pub(super) async fn frames_of_odd_lengths(world: &mut World) {
         let mut bytes = length.to_be_bytes().to_vec();
         // Short frames are sent completely.
         bytes.resize(4 + usize::try_from(length.clamp(0, 10)).unwrap(), 0);
-        let text = text(connection.exchange(&bytes).await.is_some());
-        world.record(format!("{length} bytes: {text}"));
+        let outcome = outcome(connection.exchange(&bytes).await.is_some());
+        world.record(format!("{length} bytes: {outcome}"));
     }
 }
 
@@ -136,15 +136,15 @@ pub(super) async fn a_body_that_cannot_be_read(world: &mut World) {
     cut.truncate(cut.len() - 20);
     let length = i32::try_from(cut.len() - 4).unwrap();
     cut[..4].copy_from_slice(&length.to_be_bytes());
-    let said = text(connection.exchange(&cut).await.is_some());
-    world.record(format!("cut off: {said}"));
+    let response = outcome(connection.exchange(&cut).await.is_some());
+    world.record(format!("cut off: {response}"));
     let mut connection = world.connect().await;
     let mut longer = frame(&MetadataRequest::default(), 1, ApiKey::METADATA, 1);
     longer.extend([0; 3]);
     let length = i32::try_from(longer.len() - 4).unwrap();
     longer[..4].copy_from_slice(&length.to_be_bytes());
-    let said = text(connection.exchange(&longer).await.is_some());
-    world.record(format!("three bytes too many: {said}"));
+    let response = outcome(connection.exchange(&longer).await.is_some());
+    world.record(format!("three bytes too many: {response}"));
 }
 
 /// Pipelined requests of different APIs are answered in order.
@@ -177,7 +177,7 @@ pub(super) async fn a_failed_append_with_acks_0(world: &mut World) {
     let mut log = world.log("failed", &[("max.message.bytes", "100")]).await;
     log.connection.send(&log.produce(batch(9).to_bytes(), 0), PRODUCE).await;
     let response = log.connection.try_call(&log.list_offsets(-1), LIST_OFFSETS).await;
-    world.record(format!("the next request: {}", text(response.is_some())));
+    world.record(format!("the next request: {}", outcome(response.is_some())));
 }
 
 /// A request waits for the response to the previous one, even if that is a long poll.
@@ -207,8 +207,8 @@ fn frame<R: kwal_protocol::api::Request>(request: &R, written: i16, api: ApiKey,
     bytes
 }
 
-fn text(answered: bool) -> &'static str {
-    match answered {
+fn outcome(has_response: bool) -> &'static str {
+    match has_response {
         true => "answers",
         false => "hangs up",
     }

@@ -221,10 +221,10 @@ pub(super) async fn a_connection_that_waits_for_replicas(world: &mut World) {
     let started = Instant::now();
     log.connection.send(&request, PRODUCE).await;
     log.connection.send(&other.produce(batch(1).to_bytes(), -1), PRODUCE).await;
-    let mut aside = world.connect_to(2).await;
-    let response = aside.call(&other.produce(batch(1).to_bytes(), -1), PRODUCE).await;
-    let beside = describe::produced(&response.responses[0].partition_responses[0]);
-    let beside_in_time = started.elapsed() < wait;
+    let mut other_connection = world.connect_to(2).await;
+    let response = other_connection.call(&other.produce(batch(1).to_bytes(), -1), PRODUCE).await;
+    let other_text = describe::produced(&response.responses[0].partition_responses[0]);
+    let other_was_immediate = started.elapsed() < wait;
     for what in ["the one that waits", "behind it"] {
         let response = log.connection.read_response::<ProduceRequest>(PRODUCE).await.unwrap();
         let text = describe::produced(&response.responses[0].partition_responses[0]);
@@ -232,8 +232,8 @@ pub(super) async fn a_connection_that_waits_for_replicas(world: &mut World) {
         world.record(format!("{what}: {waited}, {text}"));
     }
     world.record(format!(
-        "on another connection: {}, {beside}",
-        if beside_in_time { "at once" } else { "after a second" }
+        "on another connection: {}, {other_text}",
+        if other_was_immediate { "at once" } else { "after a second" }
     ));
     let mut request = log.delete_records_request(1);
     request.timeout_ms = 300;

@@ -26,12 +26,12 @@ pub(super) async fn appends_over_the_quota(world: &mut World) {
     })
     .await;
     let pause = Duration::from_millis(u64::try_from(throttled.throttle_time_ms).unwrap());
-    let asked = Instant::now();
+    let sent = Instant::now();
     log.connection.send(&log.list_offsets(-1), LIST_OFFSETS).await;
     let seen = other.call(&log.list_offsets(-1), LIST_OFFSETS).await.topics[0].partitions[0].offset;
-    let seen_after = asked.elapsed();
+    let seen_after = sent.elapsed();
     log.connection.receive().await.unwrap();
-    let waited = asked.elapsed();
+    let waited = sent.elapsed();
     let code = throttled.responses[0].partition_responses[0].error_code;
     world.record(format!(
         "throttled: {}, its answer {} the pause; on another connection the batch is {} meanwhile; \
