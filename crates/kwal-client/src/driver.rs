@@ -340,7 +340,7 @@ impl Driver {
             Ok(_) => match self.connection.handle_input(Instant::now().into_std(), &mut self.inbox) {
                 Ok(wanted) => self.wanted = wanted,
                 // The connection is closed by it, and says so as an event.
-                Err(error) => debug!(%error, "the peer broke the protocol"),
+                Err(error) => debug!(%error, "the peer violated the protocol"),
             },
             Err(error) => self.connection.handle_io_error(error),
         }
