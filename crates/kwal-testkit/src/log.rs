@@ -373,8 +373,8 @@ mod tests {
         for times in [&[10, 30, 20][..], &[5, 30], &[40, 7]] {
             append(&mut log, 0, times);
         }
-        for (asked, found) in [(0, (10, 0)), (11, (30, 1)), (30, (30, 1)), (31, (40, 5))] {
-            assert_eq!(log.at_timestamp(asked).unwrap(), Some(found), "{asked}");
+        for (requested, found) in [(0, (10, 0)), (11, (30, 1)), (30, (30, 1)), (31, (40, 5))] {
+            assert_eq!(log.at_timestamp(requested).unwrap(), Some(found), "{requested}");
         }
         assert_eq!(log.at_timestamp(41).unwrap(), None);
         assert_eq!(log.at_max_timestamp().unwrap(), Some((40, 5)));

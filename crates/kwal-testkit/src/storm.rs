@@ -430,7 +430,8 @@ const ALL: &[Hazard] = &[
 #[derive(Clone, Copy)]
 struct FaultyApi {
     api: ApiKey,
-    /// The codes that brokers answer it with at bad times. `true` marks those that are sent after the work was done.
+    /// The codes that brokers answer it with at bad times. `true` marks those that are sent after the work
+    /// was done.
     codes: &'static [(ErrorCode, bool)],
 }
 

@@ -22,7 +22,7 @@ impl Cluster {
             advertised,
             condition: Condition::Running,
             alive: true,
-            given_up_at: None,
+            session_ends_at: None,
             life: 0,
             connections: Connections::default(),
             requests: BTreeMap::new(),

@@ -137,7 +137,7 @@ impl EmbeddedCluster {
         self.shared.with(|cluster| cluster.fault_counts())
     }
 
-    /// Returns a copy of the [journal](EmbeddedClusterBuilder::journal).
+    /// Returns a copy of the [journal](crate::EmbeddedClusterBuilder::journal).
     pub fn journal(&self) -> Journal {
         self.shared.with(|cluster| cluster.journal().clone())
     }

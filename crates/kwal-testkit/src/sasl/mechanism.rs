@@ -69,9 +69,9 @@ impl Exchange {
         let done = match self {
             Self::Plain => return plain(sasl, message),
             Self::Bearer { refused } => return bearer(sasl, refused, message),
-            Self::Scram { hash, first: first @ None } => Hash::first(*hash, sasl, message).map(|told| {
-                let challenge = Bytes::from(told.challenge.clone());
-                *first = Some(told);
+            Self::Scram { hash, first: first @ None } => Hash::first(*hash, sasl, message).map(|state| {
+                let challenge = Bytes::from(state.challenge.clone());
+                *first = Some(state);
                 Step::Challenge(challenge)
             }),
             Self::Scram { hash, first: Some(first) } => hash.proven(first, message),

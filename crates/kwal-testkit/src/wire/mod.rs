@@ -1,7 +1,7 @@
 //! A [`Connect`] that sees, holds, cuts and rewrites the frames between a client and its brokers.
 //!
-//! A [`Wire`] wraps the connector that a client would use. It counts what passes, hands every frame to hooks, which
-//! decide what becomes of it, and can stop whole connections.
+//! A [`Wire`] wraps the connector that a client would use. It counts what passes, hands every frame to hooks,
+//! which decide what becomes of it, and can stop whole connections.
 //!
 //! ```
 //! use kwal_protocol::{
@@ -39,8 +39,8 @@
 //! ```
 //!
 //! A wire has to see Kafka's frames in the clear, so TLS belongs between it and the brokers, as in
-//! `Wire::new(Tls::new(…))`. A connection whose first bytes cannot be a frame, such as those of a TLS handshake, is
-//! passed on as it is: it is counted, and hooks do not see it.
+//! `Wire::new(Tls::new(…))`. A connection whose first bytes cannot be a frame, such as those of a TLS
+//! handshake, is passed on as it is: it is counted, and hooks do not see it.
 
 mod frame;
 mod relay;
@@ -136,8 +136,8 @@ impl Wire {
     /// Calls `hook` for every request frame before it is passed on.
     ///
     /// Hooks run in the order in which they were added. Each sees the frame as the ones before have
-    /// [replaced](Decision::Replace) it; any other decision than to pass or replace ends the sequence. A hook must not
-    /// add or clear hooks of the same wire.
+    /// [replaced](Decision::Replace) it; any other decision than to pass or replace ends the sequence. A hook
+    /// must not add or clear hooks of the same wire.
     pub fn on_request(&self, hook: impl FnMut(&Frame) -> Decision + Send + 'static) {
         self.0.hooks().requests.push(Hook::new(hook));
     }
@@ -150,8 +150,8 @@ impl Wire {
         self.0.hooks().responses.push(Hook::new(hook));
     }
 
-    /// Changes every response to requests of type `R`, after the hooks. It takes the place of an earlier rewrite of the
-    /// same API.
+    /// Changes every response to requests of type `R`, after the hooks. It takes the place of an earlier
+    /// rewrite of the same API.
     ///
     /// A response that cannot be decoded, or no longer be encoded, passes as it is.
     pub fn rewrite<R: Request>(&self, mut rewrite: impl FnMut(&mut R::Response) + Send + 'static) {
@@ -180,7 +180,8 @@ impl Wire {
         self.0.released.send_modify(|times| *times += 1);
     }
 
-    /// Sets the mode of all connections, present and future, and forgets those of [single hosts](Self::set_at).
+    /// Sets the mode of all connections, present and future, and forgets those of
+    /// [single hosts](Self::set_at).
     pub fn set(&self, mode: WireMode) {
         self.0.modes.send_replace(Modes { hosts: BTreeMap::new(), others: mode });
     }
@@ -251,7 +252,8 @@ impl fmt::Debug for Wire {
 }
 
 impl Inner {
-    /// Counts a frame and asks the hooks about it: what to do with it, and its bytes as they may have replaced them.
+    /// Counts a frame and asks the hooks about it: what to do with it, and its bytes as they may have
+    /// replaced them.
     fn decide(&self, direction: Direction, mut frame: Frame) -> (Decision, Bytes) {
         let mut counts = self.counts();
         let count = match direction {
