@@ -8,7 +8,7 @@
 //! dispatch ──► handler ◄── produce, fetch, list_offsets, … (one file per API)
 //!    │            │                    │
 //!    ▼            ▼                    ▼
-//! summary      action          lookup, topics            timers, election, replication, brokers, journaling
+//! summary      action               lookup               timers, election, replication, brokers, journaling
 //!    │            │                    │                                        │
 //!    └────────────┴────────────────────┴──► state ◄──────────────────────────────┘
 //!                                             │

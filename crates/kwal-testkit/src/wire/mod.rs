@@ -44,22 +44,26 @@
 
 mod frame;
 mod relay;
+mod state;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
-use bytes::Bytes;
 use kwal_protocol::api::{ApiKey, Request};
 use kwal_transport::{BoxFuture, Connect, HostPort, Stream, TransportError, memory};
 use tokio::sync::watch;
 
-pub use self::frame::{Decision, Frame};
 use self::{
-    frame::{Direction, Hook},
+    frame::Hook,
     relay::relay,
+    state::{Hooks, Inner, Modes},
+};
+pub use self::{
+    frame::{Decision, Frame},
+    state::WireMode,
 };
 use crate::cluster::Connections;
 
@@ -68,57 +72,6 @@ use crate::cluster::Connections;
 /// See the [module](self) for an example.
 #[derive(Clone)]
 pub struct Wire(Arc<Inner>);
-
-/// How a [`Wire`] treats connections.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum WireMode {
-    /// Passes everything on. The default.
-    Passing,
-    /// Reads nothing from clients, so their writes block once buffers are full. Responses still pass.
-    Stalled,
-    /// Reads and discards what clients send, for the rest of the connection. New connections are accepted.
-    Deaf,
-    /// As [`Deaf`](Self::Deaf), and new connections are never established.
-    Unreachable,
-}
-
-struct Inner {
-    connector: Arc<dyn Connect>,
-    modes: watch::Sender<Modes>,
-    /// How often [`Wire::release`] was called.
-    released: watch::Sender<u64>,
-    hooks: Mutex<Hooks>,
-    counts: Mutex<Counts>,
-}
-
-/// The modes of single hosts, and that of all others.
-#[derive(Clone, Debug)]
-struct Modes {
-    hosts: BTreeMap<String, WireMode>,
-    others: WireMode,
-}
-
-#[derive(Default)]
-struct Hooks {
-    requests: Vec<Hook>,
-    responses: Vec<Hook>,
-    rewrites: BTreeMap<ApiKey, Hook>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    connections: Connections,
-    hosts: BTreeMap<String, HostCounts>,
-    requests: BTreeMap<ApiKey, u64>,
-    responses: BTreeMap<ApiKey, u64>,
-}
-
-#[derive(Debug, Default)]
-struct HostCounts {
-    attempts: usize,
-    connections: Connections,
-}
 
 impl Wire {
     /// Wraps a connector.
@@ -248,62 +201,6 @@ impl fmt::Debug for Wire {
             .field("modes", &*self.0.modes.borrow())
             .field("counts", &*self.0.counts())
             .finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    /// Counts a frame and asks the hooks about it: what to do with it, and its bytes as they may have
-    /// replaced them.
-    fn decide(&self, direction: Direction, mut frame: Frame) -> (Decision, Bytes) {
-        let mut counts = self.counts();
-        let count = match direction {
-            Direction::Request => &mut counts.requests,
-            Direction::Response => &mut counts.responses,
-        };
-        *count.entry(frame.api).or_default() += 1;
-        drop(counts);
-        let mut hooks = self.hooks();
-        let Hooks { requests, responses, rewrites } = &mut *hooks;
-        let (hooks, rewrite) = match direction {
-            Direction::Request => (requests, None),
-            Direction::Response => (responses, rewrites.get_mut(&frame.api)),
-        };
-        for hook in hooks.iter_mut().chain(rewrite) {
-            match hook.decide(&frame) {
-                Decision::Pass => {}
-                Decision::Replace(bytes) => frame.bytes = bytes,
-                other => return (other, frame.bytes),
-            }
-        }
-        (Decision::Pass, frame.bytes)
-    }
-
-    /// Counts a connection that opens; returns its number.
-    fn opened(&self, to: &HostPort) -> u64 {
-        let mut counts = self.counts();
-        counts.connections.add();
-        counts.hosts.entry(to.host.clone()).or_default().connections.add();
-        counts.connections.accepted as u64
-    }
-
-    fn closed(&self, to: &HostPort) {
-        let mut counts = self.counts();
-        counts.connections.open -= 1;
-        counts.hosts.entry(to.host.clone()).or_default().connections.open -= 1;
-    }
-
-    fn hooks(&self) -> MutexGuard<'_, Hooks> {
-        self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Modes {
-    fn of(&self, to: &HostPort) -> WireMode {
-        self.hosts.get(&to.host).copied().unwrap_or(self.others)
     }
 }
 

@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use super::{
-    Inner, WireMode,
     frame::{Decision, Direction, Frame, LENGTH},
+    state::{Inner, WireMode},
 };
 
 /// Passes frames on in both directions until one side ends.
