@@ -47,7 +47,6 @@ impl Producers {
     /// Checks whether a batch may be appended. `Ok(Some)` means that it is a duplicate.
     ///
     /// An unknown producer id may begin at any sequence; a new epoch of a known one must begin at 0.
-    ///
     pub(crate) fn check(&self, header: &BatchHeader) -> Result<Option<Appended>, (ErrorCode, String)> {
         let BatchHeader { producer_id: id, producer_epoch: epoch, base_sequence: first, .. } = *header;
         let Some(known) = self.known.get(&id) else { return Ok(None) };

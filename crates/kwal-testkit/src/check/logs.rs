@@ -13,8 +13,9 @@ use super::{
 pub(super) struct Judged {
     /// The offset of each record of all appends.
     places: Vec<Option<i64>>,
-    /// For each partition, the offsets of acknowledged records that are missing, in order. `None` if its log
-    /// cannot be judged.
+    /// For each partition, the offsets of acknowledged records that are missing, in order.
+    ///
+    /// `None` if its log cannot be judged.
     pub(super) missing: Vec<Option<Vec<i64>>>,
 }
 
@@ -75,8 +76,9 @@ impl Judged {
     }
 }
 
-/// Returns whether offsets rise, lie within the log, and hold no record where the log says that there is
-/// none.
+/// Returns whether a log is consistent.
+///
+/// Offsets ascend, are within the log, and hold no record where the log says that there is none.
 fn is_sound<'a>(event: usize, log: &'a Log, verdict: &mut VerdictBuilder<'a>) -> bool {
     let rising = log.records.is_sorted_by(|(a, _), (b, _)| a < b);
     let ends = [log.records.first(), log.records.last()];

@@ -46,8 +46,9 @@ pub(super) struct Deleting {
 }
 
 impl Cluster {
-    /// Responds with the low watermarks, once all live replicas have deleted the records or the timeout is
-    /// over.
+    /// Responds with the low watermarks.
+    ///
+    /// It waits until all live replicas have deleted the records, or the timeout is over.
     pub(super) fn deleted_everywhere(
         &self,
         mut deleting: Deleting,

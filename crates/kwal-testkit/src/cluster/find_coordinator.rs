@@ -100,8 +100,9 @@ impl Cluster {
         in_turn.copied().find(|broker| self.is_alive(*broker))
     }
 
-    /// Forgets a transactional id, as `transactional.id.expiration.ms` does; returns `false` if it was
-    /// unknown.
+    /// Forgets a transactional id, as `transactional.id.expiration.ms` does.
+    ///
+    /// Returns `false` if it was unknown.
     pub(crate) fn forget_name(&mut self, name: &str) -> bool {
         self.coordinators.names.remove(name).is_some()
     }

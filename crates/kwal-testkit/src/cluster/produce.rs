@@ -425,8 +425,9 @@ fn check_header(header: &BatchHeader) -> Result<(), Refusal> {
     Err(Refusal::with_message(ErrorCode::INVALID_RECORD, message))
 }
 
-/// Checks the records as Kafka does; returns their newest timestamp. Codecs that are not built in are not
-/// checked.
+/// Checks the records as Kafka does; returns their newest timestamp.
+///
+/// Codecs that are not built in are not checked.
 fn check_records(batch: &Batch, config: &TopicConfig, now: Now) -> Result<Option<i64>, Refusal> {
     if batch.header().compression().is_ok_and(|codec| !codec.is_built_in()) {
         return Ok(None);

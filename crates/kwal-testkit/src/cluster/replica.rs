@@ -61,8 +61,9 @@ impl Replica {
         self.high_watermark = self.high_watermark.max(start);
     }
 
-    /// Truncates what the leader does not have and copies what is missing; returns the first truncated
-    /// offset.
+    /// Truncates what the leader does not have and copies what is missing.
+    ///
+    /// Returns the first truncated offset.
     pub(super) fn follow(&mut self, leader: &Self, now: i64) -> Option<i64> {
         let agreed = self.log.agreement(&leader.log);
         let cut = (agreed < self.log.end()).then_some(agreed);

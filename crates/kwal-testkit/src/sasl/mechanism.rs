@@ -93,8 +93,9 @@ fn plain(sasl: &Sasl, message: &str) -> Step {
     }
 }
 
-/// Handles a token. The response to an invalid one is a JSON status; the client's next message is rejected
-/// with the same text.
+/// Handles a token.
+///
+/// The response to an invalid one is a JSON status; the client's next message is rejected with the same text.
 fn bearer(sasl: &Sasl, refused: &mut Option<String>, message: &str) -> Step {
     if let Some(words) = refused.take() {
         return Step::Rejected(words);

@@ -122,8 +122,9 @@ impl TopicConfig {
         Self::new(given, broker).map_err(|message| (ErrorCode::INVALID_CONFIG, message))
     }
 
-    /// Returns a list with elements added or removed. Like Kafka, it starts from the topic's own value or the
-    /// default, and ignores the broker's.
+    /// Returns a list with elements added or removed.
+    ///
+    /// Like Kafka, it starts from the topic's own value or the default, and ignores the broker's.
     fn list_changed(
         &self,
         change: &AlterableConfig,

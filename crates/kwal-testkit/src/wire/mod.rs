@@ -95,16 +95,18 @@ impl Wire {
         self.0.hooks().requests.push(Hook::new(hook));
     }
 
-    /// Calls `hook` for every response frame before it is passed on, in the same way as
-    /// [`on_request`](Self::on_request).
+    /// Calls `hook` for every response frame before it is passed on.
+    ///
+    /// Hooks run in the same way as those of [`on_request`](Self::on_request).
     ///
     /// A response whose correlation id belongs to no request passes without a hook seeing it.
     pub fn on_response(&self, hook: impl FnMut(&Frame) -> Decision + Send + 'static) {
         self.0.hooks().responses.push(Hook::new(hook));
     }
 
-    /// Changes every response to requests of type `R`, after the hooks. It takes the place of an earlier
-    /// rewrite of the same API.
+    /// Changes every response to requests of type `R`, after the hooks.
+    ///
+    /// It takes the place of an earlier rewrite of the same API.
     ///
     /// A response that cannot be decoded, or no longer be encoded, passes as it is.
     pub fn rewrite<R: Request>(&self, mut rewrite: impl FnMut(&mut R::Response) + Send + 'static) {
@@ -133,8 +135,9 @@ impl Wire {
         self.0.released.send_modify(|times| *times += 1);
     }
 
-    /// Sets the mode of all connections, present and future, and forgets those of
-    /// [single hosts](Self::set_at).
+    /// Sets the mode of all connections, present and future.
+    ///
+    /// It replaces the modes of [single hosts](Self::set_at).
     pub fn set(&self, mode: WireMode) {
         self.0.modes.send_replace(Modes { hosts: BTreeMap::new(), others: mode });
     }

@@ -65,8 +65,9 @@ pub(super) struct HostCounts {
 }
 
 impl Inner {
-    /// Counts a frame and asks the hooks about it: what to do with it, and its bytes as they may have
-    /// replaced them.
+    /// Counts a frame and runs the hooks.
+    ///
+    /// Returns their decision, and the bytes of the frame, which they may have replaced.
     pub(super) fn decide(&self, direction: Direction, mut frame: Frame) -> (Decision, Bytes) {
         let mut counts = self.counts();
         let count = match direction {

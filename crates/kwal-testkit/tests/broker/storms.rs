@@ -233,8 +233,9 @@ async fn losses_are_recorded_when_they_happen() {
     }
 }
 
-/// A leader that does not learn of the election goes on with lost records, and acknowledges more if it is
-/// alone.
+/// A leader that does not learn of the election goes on with lost records.
+///
+/// It acknowledges more if it is alone in its ISR.
 #[tokio::test(start_paused = true)]
 async fn losses_of_a_deposed_leader_are_recorded_when_they_happen() {
     let cluster = EmbeddedCluster::builder().brokers(2).topic("wal", 1).start_in_memory().unwrap();
