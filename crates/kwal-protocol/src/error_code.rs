@@ -1,7 +1,7 @@
-//! The broker's error codes, and what each asks of a client.
+//! The broker's error codes, and how a client reacts to each.
 //!
-//! A code does not mean the same everywhere: on Produce, `NOT_LEADER_OR_FOLLOWER` may come after the batch was appended. So
-//! the question is always asked of a code *and* an API: [`ErrorCode::meaning`].
+//! The meaning of a code depends on the API: on Produce, `NOT_LEADER_OR_FOLLOWER` may follow after the batch
+//! was appended. So [`ErrorCode::meaning`] takes the API as well.
 
 use crate::{
     api::ApiKey,
@@ -11,7 +11,7 @@ use crate::{
     writer::Writer,
 };
 
-/// A code from the wire. Codes that are not known here stay what they are.
+/// An error code from the wire. Unknown codes are preserved.
 ///
 /// ```
 /// use kwal_protocol::error_code::ErrorCode;
@@ -23,42 +23,42 @@ use crate::{
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ErrorCode(pub i16);
 
-/// What a client makes of a code.
+/// The meaning of a code for a client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Meaning {
-    /// What may help.
+    /// How to recover.
     pub recovery: Recovery,
-    /// What became of the request.
+    /// Whether the request may have taken effect.
     pub effect: Effect,
 }
 
-/// What may help after an error.
+/// How to recover from an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Recovery {
-    /// Nothing that a client could do by itself.
+    /// A client cannot recover by itself.
     Fail,
-    /// The same again, after a pause.
+    /// Repeat the request after a pause.
     Retry,
-    /// The same again, after asking who leads the partition (or who is the controller or coordinator) now.
+    /// Refresh the metadata (leader, controller or coordinator), then repeat the request.
     Refresh,
 }
 
-/// What became of a request that was answered with an error.
+/// The effect of a request that was answered with an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Effect {
-    /// It was refused before anything was done.
+    /// The request was rejected without an effect.
     None,
-    /// It may have been carried out, now or later.
+    /// The request may have taken effect, or may do so later.
     Unknown,
 }
 
 impl ErrorCode {
-    /// Whether this is an error at all.
+    /// Whether the code is an error, that is, other than [`NONE`](Self::NONE).
     pub fn is_error(self) -> bool {
         self != Self::NONE
     }
 
-    /// `Err` with the code unless it is [`NONE`](Self::NONE).
+    /// Returns `Err` with the code unless it is [`NONE`](Self::NONE).
     ///
     /// # Errors
     /// The code itself.
@@ -69,27 +69,27 @@ impl ErrorCode {
         }
     }
 
-    /// What the code means in a response of `api`: the one table of it.
+    /// Returns the meaning of the code in a response of `api`.
     ///
-    /// The remedies are those of Kafka's own client (its retriable and invalid-metadata exceptions), but for the lines
-    /// below. A code that is not known may be anything, so its effect is unknown wherever a request changes something.
+    /// The recoveries are those of Kafka's own client (its retriable and invalid-metadata exceptions), with
+    /// the exceptions below. An unknown code has an unknown effect on any request that changes the cluster.
     pub const fn meaning(self, api: ApiKey) -> Meaning {
         let recovery = match (api, self) {
-            // A new leader answers so until it has caught up with the metadata (KIP-320).
+            // A new leader answers this until it has caught up with the metadata (KIP-320).
             (
                 ApiKey::FETCH | ApiKey::LIST_OFFSETS | ApiKey::OFFSET_FOR_LEADER_EPOCH,
                 Self::UNKNOWN_LEADER_EPOCH,
             ) => Recovery::Refresh,
-            // The controller and the coordinator are found anew.
+            // Find the new controller or coordinator.
             (_, Self::NOT_CONTROLLER | Self::NOT_COORDINATOR) => Recovery::Refresh,
-            // The request got damaged on its way, if it was sound when it left; asking again would not mend it.
+            // The batch was damaged on its way or before; a repetition would not repair it.
             (ApiKey::PRODUCE, Self::CORRUPT_MESSAGE) => Recovery::Fail,
-            // The controller knows all topics there are.
+            // The controller knows every topic.
             (
                 ApiKey::DELETE_TOPICS | ApiKey::CREATE_PARTITIONS,
                 Self::UNKNOWN_TOPIC_OR_PARTITION | Self::UNKNOWN_TOPIC_ID,
             ) => Recovery::Fail,
-            // A broker that is going down answers some requests so.
+            // A broker that is shutting down answers some requests with this.
             (_, Self::BROKER_NOT_AVAILABLE) => Recovery::Refresh,
             (_, code) => code.usual_recovery(),
         };
@@ -98,7 +98,8 @@ impl ErrorCode {
 
     const fn effect(self, api: ApiKey) -> Effect {
         match (api, self) {
-            // The leader appends first and then waits for the replicas; it may lose its place while it waits.
+            // The leader appends first and then waits for the replicas; it may lose its leadership while it
+            // waits.
             (
                 ApiKey::PRODUCE,
                 Self::NOT_ENOUGH_REPLICAS_AFTER_APPEND
@@ -106,15 +107,15 @@ impl ErrorCode {
                 | Self::UNKNOWN_TOPIC_OR_PARTITION
                 | Self::UNKNOWN_TOPIC_ID
                 | Self::KAFKA_STORAGE_ERROR
-                // It says that the batch is there, and not where.
+                // The batch is on the log, at an unknown offset.
                 | Self::DUPLICATE_SEQUENCE_NUMBER,
             ) => Effect::Unknown,
-            // Likewise the leader moves the start of its log first.
+            // Likewise the leader moves the log start offset first.
             (
                 ApiKey::DELETE_RECORDS,
                 Self::NOT_LEADER_OR_FOLLOWER | Self::UNKNOWN_TOPIC_OR_PARTITION | Self::KAFKA_STORAGE_ERROR,
             ) => Effect::Unknown,
-            // The broker goes on after it has stopped waiting.
+            // The broker continues after it has stopped waiting.
             (_, Self::REQUEST_TIMED_OUT | Self::NETWORK_EXCEPTION | Self::UNKNOWN_SERVER_ERROR)
                 if api.changes_something() =>
             {
@@ -179,7 +180,7 @@ macro_rules! codes {
         impl ErrorCode {
             $( #[doc = concat!("Code ", $code, ": ", $text, ".")] pub const $name: Self = Self($code); )*
 
-            /// The name in Kafka's own words, if the code is known here.
+            /// Returns Kafka's name of the code, if it is known here.
             pub const fn name(self) -> Option<&'static str> {
                 match self {
                     $( Self::$name => Some(stringify!($name)), )*
@@ -187,7 +188,7 @@ macro_rules! codes {
                 }
             }
 
-            /// What the code says, for a person; `None` if it is not known here.
+            /// Returns a description of the code, if it is known here.
             pub const fn text(self) -> Option<&'static str> {
                 match self {
                     $( Self::$name => Some($text), )*
@@ -195,7 +196,7 @@ macro_rules! codes {
                 }
             }
 
-            /// What helps in most places.
+            /// The recovery for most APIs.
             const fn usual_recovery(self) -> Recovery {
                 match self {
                     $( Self::$name => Recovery::$recovery, )*
@@ -206,8 +207,8 @@ macro_rules! codes {
     };
 }
 
-// As in `org.apache.kafka.common.protocol.Errors` of Kafka 4.3: what its client retries (`RetriableException`), and for what
-// it fetches new metadata (`InvalidMetadataException`).
+// The recoveries of `org.apache.kafka.common.protocol.Errors` of Kafka 4.3: `RetriableException` is retried,
+// and `InvalidMetadataException` also refreshes the metadata.
 codes! {
     UNKNOWN_SERVER_ERROR = -1, Fail, "the broker met an error it has no code for";
     NONE = 0, Fail, "no error";
@@ -354,7 +355,7 @@ mod tests {
         code.meaning(api).effect
     }
 
-    /// On Produce with acks = all the leader appends first and then waits; what it says then leaves the outcome open.
+    /// On Produce with acks = all the leader appends first and then waits, so an error may follow an append.
     #[test]
     fn what_may_follow_an_append() {
         for open in [

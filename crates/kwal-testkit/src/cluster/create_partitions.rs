@@ -31,7 +31,7 @@ impl Serve for CreatePartitionsRequest {
                 Ok(()) => answer(topic, ErrorCode::NONE, None),
                 Err((code, message)) => answer(topic, code, Some(message)),
             }),
-            // A name given twice is answered once.
+            // A repeated name has one result.
             _ => {
                 let message = "Duplicate topic name.".to_owned();
                 Some(answer(topic, ErrorCode::INVALID_REQUEST, Some(message)))
@@ -63,7 +63,7 @@ impl Cluster {
             }
         };
         if more > MAX_PARTITIONS {
-            // Kafka stumbles over it.
+            // Kafka fails here.
             return Err((ErrorCode::UNKNOWN_SERVER_ERROR, String::new()));
         }
         let factor = topic.partitions.first().map_or(1, |partition| partition.state.replicas.len());

@@ -36,17 +36,18 @@ impl Serve for DeleteRecordsRequest {
     }
 }
 
-/// Records that were deleted at the leader, and are to be at all replicas that live.
+/// Records that were deleted at the leader, and are to be deleted at all live replicas.
 #[derive(Debug)]
 pub(super) struct Deleting {
     node: i32,
-    /// Topic, partition, and where its logs are to begin.
+    /// Topic, partition, and the log start offset to reach.
     waits: Vec<(String, i32, i64)>,
     response: DeleteRecordsResponse,
 }
 
 impl Cluster {
-    /// Answers where the logs of all replicas begin, if all have deleted what was asked for or nobody waits any more.
+    /// Responds with the low watermarks, once all live replicas have deleted the records or the timeout is
+    /// over.
     pub(super) fn deleted_everywhere(
         &self,
         mut deleting: Deleting,
@@ -78,14 +79,14 @@ impl Cluster {
         }
     }
 
-    /// Where the last of the logs of the living begins, if `node` leads.
+    /// Returns the lowest log start offset of the live replicas, if `node` is the leader.
     fn low_watermark(&self, node: i32, topic: &str, index: i32) -> Option<i64> {
         let partition = self.partition(topic, index).filter(|found| found.state.leader == Some(node))?;
         let living = partition.state.replicas.iter().filter(|replica| self.is_alive(**replica));
         living.filter_map(|replica| Some(partition.replica(*replica)?.log.start())).min()
     }
 
-    /// Cuts the beginning off all logs of a partition, as far as there is something; `None` if there is no such partition.
+    /// Deletes records before an offset; `None` if the partition does not exist.
     pub(crate) fn delete_at_leader(&mut self, topic: &str, index: i32, before: i64) -> Option<()> {
         let (id, now) = (self.partition_id(topic, index)?, self.now.unix_ms);
         if let Some(replica) = self.partition_by_id(id)?.authority_mut() {
@@ -97,7 +98,7 @@ impl Cluster {
         Some(())
     }
 
-    /// Cuts the beginning off the leader's log; answers where it is to start.
+    /// Deletes records at the leader; returns the log start offset to reach.
     fn delete_before(
         &mut self,
         topic: &str,

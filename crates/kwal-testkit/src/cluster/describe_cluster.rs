@@ -32,7 +32,7 @@ impl Serve for DescribeClusterRequest {
                 return refused(ErrorCode::UNSUPPORTED_ENDPOINT_TYPE, message);
             }
         }
-        // The same as Metadata tells.
+        // The same as in Metadata.
         let told = cluster.metadata(context.from.node);
         let brokers = told.brokers.into_iter().map(|broker| DescribeClusterBroker {
             broker_id: broker.node_id,
@@ -54,6 +54,6 @@ impl Serve for DescribeClusterRequest {
     }
 }
 
-/// What is asked for (KIP-919).
+/// Endpoint types (KIP-919).
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;

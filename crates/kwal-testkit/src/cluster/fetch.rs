@@ -42,7 +42,7 @@ impl Serve for FetchRequest {
 }
 
 impl Cluster {
-    /// Answers a fetch, if there is enough to read or it has waited long enough.
+    /// Responds to a fetch, if there is enough to read or it has waited long enough.
     fn fetch(
         &mut self,
         request: FetchRequest,
@@ -56,7 +56,7 @@ impl Cluster {
         Served::Reply(self.read_all(&request, &context))
     }
 
-    /// Whether there is enough to read, or something that a wait would not mend.
+    /// Returns whether there is enough to read, or an error that waiting would not resolve.
     fn is_worth_an_answer(&mut self, request: &FetchRequest, context: &RequestContext) -> bool {
         let enough = limit(request.min_bytes).min(max_bytes(request));
         let mut readable = 0;
@@ -108,7 +108,7 @@ impl Cluster {
         FetchResponse { responses, node_endpoints, ..FetchResponse::default() }
     }
 
-    /// Who leads, for those who asked another (KIP-951).
+    /// Returns the leader, for clients that fetched from another broker (KIP-951).
     fn hint(
         &self,
         topic: &FetchTopic,
@@ -128,7 +128,7 @@ impl Cluster {
         FetchLeader { leader_id, leader_epoch }
     }
 
-    /// The replica, if it can be read at the offset asked for.
+    /// Returns the replica, if it can be read at the requested offset.
     fn readable(
         &mut self,
         topic: &FetchTopic,
@@ -138,7 +138,7 @@ impl Cluster {
         let RequestContext { version, from, .. } = *context;
         let refuses_zstd = version < READS_ZSTD && self.settings.dialect.refuses_zstd();
         let (key, epoch) = (key(topic, version), asked.current_leader_epoch.max(-1));
-        // Followers are read from as well (KIP-392).
+        // Followers serve fetches, too (KIP-392).
         let found = match version >= FROM_FOLLOWERS {
             true => self.found(from.node, key, asked.partition, epoch),
             false => self.led(from.node, key, asked.partition, epoch),
@@ -174,7 +174,7 @@ impl Cluster {
     }
 }
 
-/// Up to where a reader may read: all in sync have it, and if it asks for that no transaction is open before it.
+/// Returns the offset up to which a reader may read: the high watermark, or the last stable offset.
 pub(super) fn end_for(replica: &Replica, isolation: IsolationLevel) -> i64 {
     match isolation {
         IsolationLevel::READ_COMMITTED => replica.last_stable(),
@@ -185,7 +185,7 @@ pub(super) fn end_for(replica: &Replica, isolation: IsolationLevel) -> i64 {
 /// Why nothing is read.
 enum Refusal {
     Code(ErrorCode),
-    /// What the asker has is no longer in the log from some point on (KIP-595).
+    /// The records of the client and the log diverge (KIP-595).
     Diverged {
         epoch: i32,
         end_offset: i64,
@@ -212,15 +212,15 @@ impl Refusal {
     }
 }
 
-/// The first version that has topics by id.
+/// The first version with topic ids.
 const BY_ID: i16 = 13;
-/// The first version that reads zstd (KIP-110).
+/// The first version that supports zstd (KIP-110).
 const READS_ZSTD: i16 = 10;
 /// The first version in which followers answer clients.
 const FROM_FOLLOWERS: i16 = 11;
-/// The first version that tells who leads instead (KIP-951).
+/// The first version with the current leader in the response (KIP-951).
 const HINTS: i16 = 16;
-/// `fetch.max.bytes` of a broker, its default.
+/// The default of `fetch.max.bytes`.
 const BROKER_MAX_BYTES: usize = 55 << 20;
 
 fn key(topic: &FetchTopic, version: i16) -> TopicKey<'_> {
@@ -230,7 +230,7 @@ fn key(topic: &FetchTopic, version: i16) -> TopicKey<'_> {
     }
 }
 
-/// Where the leaders are that an answer names (KIP-951).
+/// Returns the addresses of the leaders that a response names (KIP-951).
 fn endpoints(cluster: &Cluster, node: i32, topics: &[FetchTopicResponse]) -> Vec<FetchNodeEndpoint> {
     let partitions = topics.iter().flat_map(|topic| &topic.partitions);
     let leaders = partitions.map(|partition| partition.current_leader.leader_id);
@@ -251,10 +251,10 @@ fn limit(bytes: i32) -> usize {
     usize::try_from(bytes).unwrap_or_default()
 }
 
-/// This broker keeps no fetch sessions (KIP-227), which a broker is free to do: it answers full fetches without opening one.
+/// Checks the session epoch. Like any broker may, this one opens no fetch sessions (KIP-227).
 fn check_session(request: &FetchRequest) -> Result<(), ErrorCode> {
     match request.session_epoch {
-        // Without a session, closing one, or wanting to begin one.
+        // Without a session, closing one, or requesting one.
         -1 | 0 => Ok(()),
         _ => Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND),
     }
@@ -283,7 +283,7 @@ fn answer(
 }
 
 fn refused(asked: &FetchPartition, code: ErrorCode) -> FetchPartitionResponse {
-    // Where Kafka has not come as far as to the log, its answer has an empty list instead of none.
+    // If Kafka fails before it reads the log, its response has an empty list in place of null.
     let converts = code == ErrorCode::UNSUPPORTED_COMPRESSION_TYPE;
     let early = matches!(code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID);
     FetchPartitionResponse {

@@ -46,7 +46,7 @@ impl Serve for ListOffsetsRequest {
 }
 
 trait AnswerEach {
-    /// The partitions that are there more than once.
+    /// Returns the partitions that the request names more than once.
     fn asked_twice(&self) -> BTreeSet<(String, i32)>;
 
     fn answer(
@@ -76,7 +76,7 @@ impl AnswerEach for ListOffsetsRequest {
     }
 }
 
-/// What was found; −1 where there is nothing.
+/// A found offset; −1 where there is none.
 struct Found {
     timestamp: i64,
     offset: i64,
@@ -113,7 +113,7 @@ impl Cluster {
         };
         match (asked.timestamp, context.version) {
             (LATEST, _) => settled.map(|()| Found { leader_epoch, ..at(end) }),
-            // Nothing is ever moved to a remote storage, so all that is there is local.
+            // There is no remote storage, so everything is local.
             (EARLIEST, _) | (EARLIEST_LOCAL, 8..) => Ok(at(log.start())),
             (LATEST_TIERED, 9..) | (EARLIEST_PENDING_UPLOAD, 11..) => Ok(at(-1)),
             (MAX_TIMESTAMP, 7..) => record(log.at_max_timestamp()),
@@ -123,9 +123,9 @@ impl Cluster {
     }
 }
 
-/// The first version in which there is a code for an offset that will be known soon.
+/// The first version with a code for an offset that is not available yet.
 const WAITS_FOR_HIGH_WATERMARK: i16 = 5;
-/// The first version that tells leader epochs.
+/// The first version with leader epochs.
 const TELLS_EPOCH: i16 = 4;
 
 const LATEST: i64 = -1;

@@ -28,7 +28,7 @@ impl Serve for OffsetForLeaderEpochRequest {
     }
 }
 
-/// What stands for no epoch.
+/// Stands for no epoch.
 const NO_EPOCH: i32 = -1;
 
 fn answer_each(

@@ -1,4 +1,4 @@
-//! Followers fetch from leaders; the high watermark and the replicas in sync follow from how far they are.
+//! Replication: followers fetch, and the high watermark and the ISR follow.
 
 use std::{
     mem::take,
@@ -13,7 +13,7 @@ use super::{
 };
 
 impl Cluster {
-    /// Lets followers fetch what they may by now, and plans when they fetch the rest.
+    /// Lets followers fetch as far as they may now, and plans their later fetches.
     pub(super) fn replicate(&mut self, id: PartitionId) {
         self.record_partition(id);
         let (now, setting) = (self.now, self.setting(id));
@@ -29,7 +29,7 @@ impl Cluster {
         self.changed = true;
     }
 
-    /// Whatever else a leader does not hear of, who is in sync it decides itself.
+    /// Informs an outdated leader of its ISR, which it decides itself.
     fn inform_leader(&mut self, id: PartitionId, leader: i32) {
         let Some(name) = self.names.get(&id.topic) else { return };
         let Some(view) = self.nodes.get_mut(&leader).and_then(|node| node.outdated.as_mut()) else { return };
@@ -40,13 +40,13 @@ impl Cluster {
         }
     }
 
-    /// The same for all partitions.
+    /// Replicates all partitions.
     pub(super) fn replicate_all(&mut self) {
         let ids: Vec<_> = self.topics.values().flat_map(|topic| topic.partition_ids()).collect();
         ids.into_iter().for_each(|id| self.replicate(id));
     }
 
-    /// What a follower has asked for arrives.
+    /// Handles a follower's fetch that has reached the leader.
     pub(super) fn fetch_due(&mut self, id: PartitionId, broker: i32, at: Instant) {
         let (now, setting) = (self.now, self.setting(id));
         let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
@@ -63,7 +63,7 @@ impl Cluster {
         self.replicate(id);
     }
 
-    /// A follower has been behind for `replica.lag.time.max.ms`: the leader takes it for out of sync.
+    /// Removes a follower from the ISR that has lagged for `replica.lag.time.max.ms`.
     pub(super) fn late(&mut self, id: PartitionId, broker: i32, since: Instant) {
         let setting = self.setting(id);
         let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
@@ -101,13 +101,13 @@ impl Cluster {
     }
 }
 
-/// How it stands around a partition.
+/// The circumstances of a partition.
 struct Setting {
-    /// The brokers that run and know the leader of today.
+    /// The brokers that run and know the current leader.
     working: Vec<i32>,
-    /// Those that the controller counts among the living.
+    /// The brokers that the controller considers alive.
     alive: Vec<i32>,
-    /// With fewer in sync, the high watermark stands still.
+    /// With fewer replicas in sync, the high watermark does not advance.
     needed: usize,
     late_after: Duration,
 }
@@ -119,7 +119,7 @@ impl Setting {
 }
 
 impl Partition {
-    /// A leader has heard that it is one: its epoch begins behind what it has by now.
+    /// Begins the epoch of a new leader at its log end offset.
     fn begin_to_lead(&mut self, leader: i32) {
         let epoch = self.state.leader_epoch;
         if let Some(replica) = self.replicas.get_mut(&leader).filter(|replica| replica.led_epoch != epoch) {
@@ -128,7 +128,7 @@ impl Partition {
         }
     }
 
-    /// One round; answers whether another may bring more.
+    /// Runs one round; returns whether another may change more.
     fn fetch_all(&mut self, leader: i32, setting: &Setting, now: Now) -> bool {
         let mut progress = false;
         for at in 0..self.state.replicas.len() {
@@ -141,7 +141,7 @@ impl Partition {
         progress | self.advance(leader, setting)
     }
 
-    /// A follower fetches all that there is; answers whether there was anything.
+    /// Lets a follower fetch everything; returns whether that changed anything.
     fn fetch(&mut self, leader: i32, broker: i32, now: Now) -> bool {
         let Some(mut follower) = self.replicas.get_mut(&broker).map(take) else { return false };
         let mut fetched = false;
@@ -151,7 +151,7 @@ impl Partition {
                 let committed = follower.high_watermark;
                 let cut = follower.follow(leader, now.unix_ms);
                 self.cuts.extend(cut.map(|from| (broker, from)));
-                // A leader of yesterday may have shown it to readers until now.
+                // A deposed leader may have shown it to readers until now.
                 self.lost = self.lost.or_else(|| cut.filter(|from| *from < committed));
                 follower.fetched = Some(follower.log.end());
             }
@@ -161,7 +161,7 @@ impl Partition {
         fetched
     }
 
-    /// The leader looks at how far the followers are; answers whether that changed anything.
+    /// Updates the ISR and the high watermark; returns whether that changed anything.
     fn advance(&mut self, leader: i32, setting: &Setting) -> bool {
         let Some(led) = self.replicas.get(&leader) else { return false };
         let (end, high_watermark) = (led.log.end(), led.high_watermark);
@@ -188,7 +188,7 @@ impl Partition {
         changed
     }
 
-    /// When followers fetch that take their time, and when those that are behind are taken for out of sync.
+    /// Plans the fetches of lagging followers, and when they fall out of sync.
     fn plan(&mut self, id: PartitionId, leader: i32, setting: &Setting, now: Now) -> Vec<(Instant, Event)> {
         let mut plans = Vec::new();
         for at in 0..self.state.replicas.len() {

@@ -1,4 +1,4 @@
-//! The APIs that describe and change topics, logs and the cluster, as Kafka 3.9.2 and 4.3.1 were seen to answer them.
+//! The APIs that describe and change topics, logs and the cluster, compared with Kafka 3.9.2 and 4.3.1.
 
 use kwal_protocol::{
     api::{ApiKey, Versions},
@@ -21,7 +21,7 @@ fn versions(api: ApiKey) -> std::ops::RangeInclusive<i16> {
     oldest..=newest.max(latest)
 }
 
-/// A broker with all versions of an API that any Kafka has.
+/// A broker that supports every version of an API that any release has.
 async fn all_versions(api: ApiKey) -> EmbeddedCluster {
     let dialect = match Dialect::kafka_4_3().versions(api) == Dialect::kafka_3_9().versions(api) {
         true => Dialect::kafka_4_3(),
@@ -154,7 +154,7 @@ async fn described(client: &mut Client, name: &str) -> DescribedConfig {
 }
 
 #[tokio::test]
-async fn settings_are_told_at_every_version() {
+async fn settings_are_described_at_every_version() {
     let broker = all_versions(ApiKey::DESCRIBE_CONFIGS).await;
     broker.create_topic_with("own", 1, &[("retention.ms", "-1")]).unwrap();
     let mut client = Client::connect(&broker).await;
@@ -179,7 +179,7 @@ async fn settings_are_told_at_every_version() {
 }
 
 #[tokio::test]
-async fn settings_of_what_is_not_there() {
+async fn settings_of_missing_resources() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     let request = ErrorCode::INVALID_REQUEST;
@@ -197,7 +197,7 @@ async fn settings_of_what_is_not_there() {
 }
 
 #[tokio::test]
-async fn settings_of_the_broker_are_told_and_hold_for_topics() {
+async fn broker_settings_are_described_and_are_defaults_of_topics() {
     let broker = EmbeddedCluster::builder()
         .setting("producer.id.expiration.ms", "60000")
         .setting("log.retention.ms", "1000")
@@ -360,7 +360,7 @@ async fn settings_that_cannot_be_altered() {
 }
 
 #[tokio::test]
-async fn altered_settings_hold_for_the_next_append() {
+async fn altered_settings_apply_to_the_next_append() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     let place = Place::of(&broker, "wal", 0);
@@ -439,7 +439,7 @@ async fn records_that_cannot_be_deleted() {
 }
 
 #[tokio::test]
-async fn the_cluster_is_told_at_every_version() {
+async fn the_cluster_is_described_at_every_version() {
     for broker in both().await {
         let mut client = Client::connect(&broker).await;
         for version in 0..=Dialect::kafka_4_3().versions(ApiKey::DESCRIBE_CLUSTER).unwrap().newest {

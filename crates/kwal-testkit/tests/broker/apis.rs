@@ -1,4 +1,4 @@
-//! Each API at each of its versions, and what it refuses.
+//! Each API at each of its versions, and the requests that it rejects.
 
 use kwal_protocol::{
     api::{ApiKey, Versions},
@@ -51,7 +51,7 @@ async fn api_versions_at_every_version() {
 async fn api_versions_newer_than_the_broker_are_answered_in_version_0() {
     let broker = EmbeddedCluster::builder().dialect(Dialect::kafka_2_8()).start_in_memory().unwrap();
     let mut client = Client::connect(&broker).await;
-    // By hand: version 4 with its header, read as version 0.
+    // By hand: version 4 with its header, decoded as version 0.
     client.send(&api_versions(), 4).await;
     let frame = client.receive_frame().await.unwrap();
     assert_eq!(&frame[..], b"\0\0\0\x01\0\x23\0\0\0\x01\0\x12\0\0\0\x03");
@@ -60,7 +60,7 @@ async fn api_versions_newer_than_the_broker_are_answered_in_version_0() {
 }
 
 #[tokio::test]
-async fn software_without_a_proper_name_is_refused() {
+async fn invalid_software_names_are_rejected() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     for request in [
@@ -94,7 +94,7 @@ async fn other_unknown_versions_and_apis_close_the_connection() {
 }
 
 #[tokio::test]
-async fn records_come_back_at_every_version() {
+async fn records_are_written_and_read_at_every_version() {
     for broker in both().await {
         let mut client = Client::connect(&broker).await;
         let place = Place::of(&broker, "wal", 1);
@@ -162,7 +162,7 @@ async fn metadata_at_every_version() {
                 let answer = client.call(&by_id(id), version).await;
                 let found = &answer.topics[0];
                 match version {
-                    // The schema has the field, but only version 12 made something of it.
+                    // The schema has the field, but it has a meaning only from version 12 on.
                     10 | 11 => assert_eq!(found.error_code, ErrorCode::INVALID_REQUEST),
                     _ => assert_eq!(found.name.as_deref(), Some("wal")),
                 }
@@ -178,7 +178,7 @@ async fn metadata_at_every_version() {
 }
 
 #[tokio::test]
-async fn permissions_are_told_when_asked_for() {
+async fn permissions_are_returned_on_request() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     let request = MetadataRequest {
@@ -193,7 +193,7 @@ async fn permissions_are_told_when_asked_for() {
 }
 
 #[tokio::test]
-async fn topics_are_made_by_a_look_only_where_both_sides_allow_it() {
+async fn topics_are_created_by_metadata_only_where_both_sides_allow_it() {
     let broker =
         EmbeddedCluster::builder().auto_create_topics(true).default_partitions(3).start_in_memory().unwrap();
     let mut client = Client::connect(&broker).await;
@@ -227,7 +227,7 @@ async fn create(client: &mut Client, topic: CreatableTopic) -> CreateTopicsResul
 }
 
 #[tokio::test]
-async fn topics_are_made_and_deleted_at_every_version() {
+async fn topics_are_created_and_deleted_at_every_version() {
     for broker in both().await {
         let mut client = Client::connect(&broker).await;
         for version in versions(ApiKey::CREATE_TOPICS) {
@@ -275,7 +275,7 @@ async fn topics_are_made_and_deleted_at_every_version() {
 }
 
 #[tokio::test]
-async fn topics_that_cannot_be_made() {
+async fn topics_that_cannot_be_created() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     let with_config = |name: &str, value: Option<&str>| CreatableTopic {
@@ -366,7 +366,7 @@ async fn producer_ids_at_every_version() {
     }
 }
 
-/// Timestamp, offset and leader epoch, or why not.
+/// Timestamp, offset and leader epoch, or the error.
 async fn look_up(
     client: &mut Client,
     partition: ListOffsetsPartition,
@@ -421,7 +421,7 @@ async fn offsets_at_every_version() {
 }
 
 #[tokio::test]
-async fn offsets_of_what_is_not_there() {
+async fn offsets_of_missing_partitions() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     let elsewhere = ListOffsetsPartition { partition_index: 2, ..at(-1) };

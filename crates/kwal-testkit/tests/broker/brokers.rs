@@ -1,4 +1,4 @@
-//! Several brokers: who leads, who is told, and what a test does to them.
+//! Several brokers: leaders, metadata, and what a test can do to them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,13 +30,13 @@ async fn metadata(cluster: &EmbeddedCluster, broker: i32) -> MetadataResponse {
     Client::connect_to(cluster, broker).await.call(&all, 11).await
 }
 
-/// Leader and leader epoch of each partition, as a broker tells them.
+/// Leader and leader epoch of each partition, in the metadata of a broker.
 fn leaders(metadata: &MetadataResponse) -> Vec<(i32, i32)> {
     metadata.topics[0].partitions.iter().map(|found| (found.leader_id, found.leader_epoch)).collect()
 }
 
 #[tokio::test]
-async fn every_broker_tells_all_brokers_and_leads_its_share() {
+async fn every_broker_knows_all_brokers_and_leads_its_share() {
     let builder = || EmbeddedCluster::builder().brokers(3).topic("wal", 3);
     for cluster in [builder().start().await.unwrap(), builder().start_in_memory().unwrap()] {
         assert_eq!(cluster.bootstrap().len(), 3);
@@ -68,7 +68,7 @@ async fn every_broker_tells_all_brokers_and_leads_its_share() {
 }
 
 #[tokio::test]
-async fn replicas_are_where_they_are_asked_to_be() {
+async fn replicas_are_assigned_as_requested() {
     let builder = EmbeddedCluster::builder().brokers(4).topic_assigned("wal", &[&[4, 2], &[3, 1]]);
     let cluster =
         builder.topic("usual", 1).setting("default.replication.factor", "2").start_in_memory().unwrap();
@@ -86,9 +86,9 @@ async fn replicas_are_where_they_are_asked_to_be() {
     );
 }
 
-/// KIP-951: who is asked in vain says who leads, and where that is.
+/// A broker that is not the leader names the leader and its address (KIP-951).
 #[tokio::test]
-async fn who_does_not_lead_says_who_does() {
+async fn a_broker_that_is_not_the_leader_names_the_leader() {
     let cluster = three();
     cluster.create_topic_assigned("narrow", &[&[2, 3]]).unwrap();
     cluster.move_leader("narrow", 0, 3).unwrap();
@@ -117,7 +117,7 @@ async fn who_does_not_lead_says_who_does() {
 }
 
 #[tokio::test]
-async fn epochs_of_yesterday_and_tomorrow_are_refused() {
+async fn old_and_future_epochs_are_rejected() {
     let cluster = three();
     cluster.move_leader("wal", 0, 2).unwrap();
     cluster.move_leader("wal", 0, 2).unwrap();
@@ -147,7 +147,7 @@ async fn epochs_of_yesterday_and_tomorrow_are_refused() {
 }
 
 #[tokio::test]
-async fn a_stopped_broker_gives_its_partitions_away_and_comes_back_in_sync() {
+async fn a_stopped_broker_hands_over_its_partitions_and_returns_in_sync() {
     let cluster = three();
     let place = Place::of(&cluster, "wal", 0);
     let mut old = Client::connect_to(&cluster, 1).await;
@@ -175,7 +175,7 @@ async fn a_stopped_broker_gives_its_partitions_away_and_comes_back_in_sync() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_killed_leader_is_missed_when_its_session_is_over() {
+async fn a_killed_leader_is_replaced_when_its_session_times_out() {
     let cluster = three();
     cluster.kill(1).unwrap();
     assert_eq!(leaders(&metadata(&cluster, 2).await)[0], (1, 0), "nobody knows yet");
@@ -183,13 +183,13 @@ async fn a_killed_leader_is_missed_when_its_session_is_over() {
     assert_eq!(cluster.leader("wal", 0).unwrap(), Some(1));
     sleep(Duration::from_millis(2)).await;
     assert_eq!(leaders(&metadata(&cluster, 2).await)[0], (2, 1));
-    // Back in time, nothing happens at all.
+    // If the clock goes back, nothing happens at all.
     cluster.kill(3).unwrap();
     sleep(Duration::from_secs(5)).await;
     cluster.restart(3).unwrap();
     sleep(Duration::from_secs(3600)).await;
     assert_eq!(leaders(&metadata(&cluster, 2).await)[2], (3, 0));
-    // The last one in sync stays so, and is waited for.
+    // The last replica in sync stays in the ISR until it is back.
     for broker in [2, 3] {
         cluster.kill(broker).unwrap();
         sleep(Duration::from_secs(10)).await;
@@ -203,7 +203,7 @@ async fn a_killed_leader_is_missed_when_its_session_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_broker_keeps_its_connections_and_answers_nobody() {
+async fn a_paused_broker_keeps_its_connections_and_does_not_answer() {
     let cluster = three();
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect_to(&cluster, 1).await;
@@ -228,7 +228,7 @@ async fn a_paused_broker_keeps_its_connections_and_answers_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_waits_hears_of_an_election() {
+async fn a_waiting_fetch_ends_with_an_election() {
     let cluster = three();
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect_to(&cluster, 1).await;
@@ -264,7 +264,7 @@ async fn brokers_come_and_go() {
 }
 
 #[tokio::test]
-async fn a_broker_behind_with_metadata_tells_of_yesterday() {
+async fn a_broker_without_updates_returns_stale_metadata() {
     let cluster = three();
     cluster.hold_metadata(3).unwrap();
     cluster.move_leader("wal", 0, 2).unwrap();
@@ -280,9 +280,9 @@ async fn a_broker_behind_with_metadata_tells_of_yesterday() {
     assert_eq!(metadata(&cluster, 3).await, fresh);
 }
 
-/// With ZooKeeper, brokers do not pass on what only the controller can do.
+/// With ZooKeeper, brokers do not forward requests for the controller.
 #[tokio::test]
-async fn only_the_controller_makes_topics_in_kafka_2_8() {
+async fn only_the_controller_creates_topics_in_kafka_2_8() {
     let old =
         || EmbeddedCluster::builder().brokers(2).dialect(Dialect::kafka_2_8()).start_in_memory().unwrap();
     let new = || EmbeddedCluster::builder().brokers(2).start_in_memory().unwrap();
@@ -333,7 +333,7 @@ async fn connections_are_counted_by_broker_and_together() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said() {
+async fn missing_brokers_and_partitions_are_errors() {
     let cluster = three();
     for error in [
         cluster.kill(4).unwrap_err(),
@@ -342,10 +342,10 @@ async fn what_is_not_there_is_said() {
         cluster.address(4).unwrap_err(),
         cluster.requests_to(4, ApiKey::FETCH).unwrap_err(),
     ] {
-        assert_eq!(error.to_string(), "there is no broker 4");
+        assert_eq!(error.to_string(), "broker 4 does not exist");
     }
     let error = cluster.move_leader("wal", 0, 4).unwrap_err();
-    assert_eq!(error.to_string(), "broker 4 cannot lead: it is not alive, or not in sync");
+    assert_eq!(error.to_string(), "broker 4 cannot lead: it is not alive or not in sync");
     assert!(matches!(cluster.leader("wal", 7), Err(Error::UnknownPartition { .. })));
     assert!(matches!(cluster.move_leader("lost", 0, 1), Err(Error::UnknownPartition { .. })));
 }

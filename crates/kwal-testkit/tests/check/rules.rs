@@ -1,4 +1,4 @@
-//! For every rule histories that break it and no other, next to such that do not.
+//! For every rule, histories that break it and no other, next to correct ones.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -383,7 +383,7 @@ fn history(text: &str) -> History {
 }
 
 #[test]
-fn each_is_convicted_of_what_it_breaks_and_nothing_else() {
+fn each_history_breaks_its_rule_and_no_other() {
     for (name, broken, text) in HISTORIES {
         let history = history(text);
         let verdict = history.check(&Expect::default());
@@ -401,13 +401,13 @@ fn each_is_convicted_of_what_it_breaks_and_nothing_else() {
 }
 
 #[test]
-fn every_rule_is_broken_by_one() {
+fn every_rule_is_broken_by_a_history() {
     let broken: BTreeSet<_> = HISTORIES.iter().filter_map(|(_, broken, _)| *broken).collect();
     assert!(broken.iter().eq(Rule::ALL), "{broken:?}");
 }
 
 #[test]
-fn clocks_that_run_are_given_grace() {
+fn running_clocks_get_grace() {
     let late = history("1 submit a0 w0 x\n11.5 not-appended a0\n12 log wal-0 0 0");
     let hole = history(
         "1 submit a0 w0 x\n1.7 submit a1 w0 y\n2 not-appended a0\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
@@ -421,7 +421,7 @@ fn clocks_that_run_are_given_grace() {
 }
 
 #[test]
-fn without_producer_ids_what_is_lost_is_still_convicted() {
+fn without_producer_ids_losses_are_still_violations() {
     let twice =
         history("1 submit a0 w0 x\n1 submit a1 w0 y\n2 acked a1 1\n2 acked a0 2\n3 log wal-0 0 3 @0 x y x");
     assert!(!twice.check(&Expect::default()).holds());
@@ -431,7 +431,7 @@ fn without_producer_ids_what_is_lost_is_still_convicted() {
 }
 
 #[test]
-fn a_verdict_is_read_by_a_person() {
+fn a_verdict_is_readable() {
     let mut text = String::from("1 submit a0 w0 x y\n1 acked a0 0\n2 log wal-0 0 1000 @0");
     for offset in 0..1000 {
         text.push_str(&format!(" v{offset}"));
@@ -440,23 +440,23 @@ fn a_verdict_is_read_by_a_person() {
     let text = verdict.to_string();
     assert!(text.len() < 4000, "{text}");
     let begin = "\
-the contract is broken: 1 appends (1 acknowledged, 0 not appended, 0 unknown, 0 given up, 0 open), 1000 records on the log, 0 read
+the contract is broken: 1 appends (1 acknowledged, 0 not appended, 0 unknown, 0 dropped, 0 open), 1000 records on the log, 0 read
 
 C1 acknowledged is durable: broken 1 times
-- a0 was acknowledged, and x of it, which should lie at 0, is not on the log
+- a0 was acknowledged, and its record x is missing at 0
        3         1 submit a0 w0 x y
        4         1 acked a0 0
        5         2 log wal-0 0 1000 @0 v0 v1 v2 v3 …
 
-C11 nothing that was not asked for: broken 1000 times
-- v0 lies at 0, and nobody has submitted it
+C11 only what was submitted: broken 1000 times
+- v0 is at 0 and was never submitted
        5         2 log wal-0 0 1000 @0 v0 v1 v2 v3 …
 ";
     assert!(text.starts_with(begin), "{text}");
 }
 
 #[test]
-#[should_panic(expected = "x of a0 lies on the log once more, at 1")]
-fn a_test_fails_with_all_there_is_to_say() {
+#[should_panic(expected = "x of a0 is on the log again, at 1")]
+fn a_test_fails_with_the_whole_verdict() {
     history("1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 0 2 @0 x x").check(&Expect::default()).assert();
 }

@@ -1,9 +1,5 @@
 //! The state machine of a connection, in memory and in a time of its own.
 
-#![allow(clippy::unwrap_used, reason = "this is a test")]
-
-mod support;
-
 use std::{
     collections::VecDeque,
     error::Error as _,
@@ -12,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::{unhex, vectors};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kwal_protocol::{
     api::{ApiKey, Body, Versions, decode_request_header, encode_response},
@@ -27,7 +24,6 @@ use kwal_protocol::{
     },
 };
 use proptest::prelude::*;
-use support::{unhex, vectors};
 
 /// A connection with its owner: everything that goes out is written at once, everything that is told is kept.
 struct Owner {

@@ -1,7 +1,5 @@
 //! A connection that authenticates, and does so again while it is in use (KIP-368).
 
-#![allow(clippy::unwrap_used, reason = "this is a test")]
-
 use std::{
     collections::VecDeque,
     sync::Arc,
