@@ -102,3 +102,8 @@ pub use self::{
     },
     producer::Produced,
 };
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
