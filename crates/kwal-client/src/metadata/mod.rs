@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 pub(crate) use self::snapshot::{LeaderUpdate, Metadata, TopicMetadata, address};
 use crate::{
     error::{CallContext, Error, ErrorKind},
-    pool::{BrokerRef, ConnectionPool},
+    pool::{Broker, BrokerRef, ConnectionPool},
 };
 
 /// Cluster metadata shared by all handles of a client. New broker addresses are pushed into the pool.
@@ -149,14 +149,14 @@ impl MetadataCache {
         request: &MetadataRequest,
     ) -> Result<(Option<i32>, MetadataResponse), Error> {
         let call = CallContext::cluster(ApiKey::METADATA);
-        let is_ours = |response: &MetadataResponse, broker: &str| match (
+        let is_ours = |response: &MetadataResponse, broker: &Broker| match (
             &self.snapshot().cluster_id,
             &response.cluster_id,
         ) {
             (Some(was), Some(is)) if was != is => {
-                warn!(broker, was, is, "the broker belongs to another cluster");
+                warn!(%broker, was, is, "the broker belongs to another cluster");
                 let kind = ErrorKind::OtherCluster { was: was.clone(), is: is.clone() };
-                Err(Error::new(kind).with_context(call.at_broker(&broker)))
+                Err(Error::new(kind).with_context(call.at_broker(broker)))
             }
             _ => Ok(()),
         };

@@ -352,7 +352,7 @@ impl Lease {
 
 impl Channel {
     /// Returns the broker at the other end.
-    pub(crate) fn broker(&self) -> &Broker {
+    pub(crate) fn broker(&self) -> &Arc<Broker> {
         &self.pooled.broker
     }
 

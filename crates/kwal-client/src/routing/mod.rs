@@ -6,7 +6,7 @@
 mod leader;
 mod retry;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kwal_protocol::{
     api::{Request, Versions},
@@ -78,7 +78,7 @@ pub(crate) enum Target<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Route<'a> {
     /// `None` without a connection, in tests.
-    pub(crate) broker: Option<&'a Broker>,
+    pub(crate) broker: Option<&'a Arc<Broker>>,
     pub(crate) topic: &'a str,
     /// Zero where it is not known.
     pub(crate) topic_id: Uuid,
