@@ -121,7 +121,7 @@ pub(crate) enum Rejection {
     Missing,
     /// The client is over its quota and got nothing but a throttle time (KIP-219). The request is repeated after it.
     Throttled,
-    /// An error code, and who leads the partition now if the broker reports it (KIP-951).
+    /// An error code, and the current leader if the broker reports it (KIP-951).
     Code { code: ErrorCode, message: Option<String>, leader: Option<LeaderUpdate> },
     /// An error that has a kind of its own in this operation.
     Kind(ErrorKind),
