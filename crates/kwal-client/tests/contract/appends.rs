@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kwal_client::{
     PartitionClient,
-    error::{Error, ErrorKind, Outcome},
+    error::{ErrorKind, Outcome},
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;

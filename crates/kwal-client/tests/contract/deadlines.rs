@@ -203,7 +203,7 @@ async fn a_client_is_not_built_where_no_broker_is() {
     let (result, took) = timed(build).await;
     let error = result.unwrap_err();
     assert_eq!(took, Duration::ZERO, "it does not wait for one to come");
-    let ErrorKind::NoBroker { attempts } = error.kind() else { panic!("{error:?}") };
+    let ErrorKind::NoBroker { attempts, .. } = error.kind() else { panic!("{error:?}") };
     let tried: Vec<_> = attempts.iter().map(|(broker, _)| broker.as_str()).collect();
     assert_eq!(tried, ["nowhere:1", &address, "[::1]:9"]);
     assert!(error.is_retriable());
@@ -308,12 +308,11 @@ async fn the_broker_gives_up_waiting_before_the_client_does() {
 
 #[tokio::test(start_paused = true)]
 async fn deadlines_are_those_that_were_set() {
-    let set = Deadlines {
-        operation: Duration::from_secs(7),
-        request: Duration::from_secs(2),
-        connect: Duration::from_secs(3),
-        unknown_topic: Duration::from_secs(1),
-    };
+    let set = Deadlines::default()
+        .operation(Duration::from_secs(7))
+        .request(Duration::from_secs(2))
+        .connect(Duration::from_secs(3))
+        .unknown_topic(Duration::from_secs(1));
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.builder().deadlines(set).build().await.unwrap();

@@ -5,12 +5,18 @@ use std::time::Duration;
 use futures::future::join_all;
 use kwal_client::{
     Limits, PartitionClient,
-    error::{Error, ErrorKind, Outcome},
+    error::{ErrorKind, Outcome},
 };
-use kwal_protocol::{api::ApiKey, connection::ConnectionError, record::Compression};
+use kwal_protocol::{
+    api::ApiKey,
+    connection::ConnectionError,
+    record::{BatchError, Compression},
+};
 use kwal_testkit::Fault;
 
-use crate::support::{HOUR, Wire, broker, deadlines, large, log, open, polled, record, settle, timed};
+use crate::support::{
+    HOUR, Wire, broker, deadlines, large, log, open, polled, record, settle, source, timed,
+};
 
 async fn limited(wire: &Wire, limits: Limits) -> PartitionClient {
     wire.builder().limits(limits).build().await.unwrap().partition_client("wal", 0).await.unwrap()
@@ -54,7 +60,7 @@ async fn appends_beyond_the_budget_wait_and_are_let_in_later() {
     let one = client.partition_client("wal", 0).await.unwrap();
     let other = client.partition_client("wal", 1).await.unwrap();
     broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(5)));
-    let mut under_way: Vec<_> = (0..3).map(|_| Box::pin(one.produce(large(20 << 10)))).collect();
+    let mut under_way: Vec<_> = (0..3).map(|_| one.produce(large(20 << 10)).into_future()).collect();
     for append in &mut under_way {
         assert!(polled(append, 1).await.is_none());
     }
@@ -73,8 +79,8 @@ async fn appends_beyond_the_budget_wait_and_are_let_in_later() {
 
     broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(5)));
     let appends = (0..40).map(|i| match i % 2 {
-        0 => one.produce(large(20 << 10)),
-        _ => other.produce(large(20 << 10)),
+        0 => one.produce(large(20 << 10)).into_future(),
+        _ => other.produce(large(20 << 10)).into_future(),
     });
     assert!(join_all(appends).await.iter().all(Result::is_ok));
     assert_eq!((broker.end_offset("wal", 0).unwrap(), broker.end_offset("wal", 1).unwrap()), (23, 20));
@@ -85,7 +91,7 @@ async fn an_append_larger_than_the_budget_goes_alone() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = limited(&wire, Limits::default().memory(1)).await;
-    let appends = join_all((0..10).map(|_| partition.produce(large(500_000)))).await;
+    let appends = join_all((0..10).map(|_| partition.produce(large(500_000)).into_future())).await;
     assert!(appends.iter().all(Result::is_ok));
     assert_eq!(wire.count(ApiKey::PRODUCE), 10);
 }
@@ -126,10 +132,8 @@ async fn a_response_larger_than_the_limit_is_an_error_at_once() {
     let partition = limited(&wire, Limits::default().frame(50_000)).await;
     let (error, took) = timed(partition.fetch(0)).await;
     let error = error.unwrap_err();
-    let Error::Connection { source: ConnectionError::FrameTooLarge { len, max: 50_000, .. }, .. } = &error
-    else {
-        panic!("{error:?}")
-    };
+    assert!(matches!(error.kind(), ErrorKind::Connection), "{error:?}");
+    let ConnectionError::FrameTooLarge { len, max: 50_000, .. } = source(&error) else { panic!("{error:?}") };
     assert!(*len > 100_000);
     assert_eq!((took, error.is_retriable()), (Duration::ZERO, false));
     assert_eq!(error.outcome(), Outcome::NotApplied, "reading appends nothing");
@@ -150,10 +154,12 @@ async fn a_batch_that_unpacks_to_more_than_the_limit_is_an_error_with_its_offset
     let wire = Wire::to(&broker);
     let reader = limited(&wire, Limits::default().decompressed(1_000_000)).await;
     let fetched = reader.fetch(0).await.unwrap();
-    let mut batches = fetched.records();
-    assert_eq!(batches.next().unwrap().unwrap().iter().count(), 1);
-    let error = batches.next().unwrap().unwrap_err();
-    let ErrorKind::Corrupt { source, .. } = error.kind() else { panic!("{error:?}") };
+    let mut records = fetched.records();
+    assert_eq!(records.next().unwrap().unwrap().offset, 0);
+    let error = records.next().unwrap().unwrap_err();
+    assert!(records.next().is_none());
+    assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+    let source: &BatchError = source(&error);
     assert_eq!(source.base_offset, Some(1));
     assert_eq!(writer.fetch(0).await.unwrap().records().collect::<Result<Vec<_>, _>>().unwrap().len(), 2);
 }

@@ -3,22 +3,18 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use kwal_client::{
-    Fetched, OffsetAt, PartitionClient,
-    error::{Error, ErrorKind},
-    record::Record,
-};
+use kwal_client::{Fetched, OffsetAt, PartitionClient, error::ErrorKind, record::Record};
 use kwal_protocol::{
     api::ApiKey,
     error_code::ErrorCode,
     messages::FetchRequest,
-    record::{BatchBuilder, BatchErrorKind, BatchHeader, Compression, Headers},
+    record::{BatchBuilder, BatchError, BatchErrorKind, BatchHeader, Compression, Headers},
 };
 use kwal_testkit::{EmbeddedCluster, Fault};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use crate::support::{HOUR, Wire, broker, deadlines, large, open, open_over, record, timed};
+use crate::support::{HOUR, Wire, broker, deadlines, large, open, open_over, record, source, timed};
 
 /// A batch as the log has it.
 fn batch(values: &[&str], compression: Compression) -> BytesMut {
@@ -197,7 +193,8 @@ async fn a_damaged_batch_is_an_error_with_its_offset() {
         assert_eq!((fetched.batches().len(), fetched.next_offset), (1, 1), "byte {byte}");
         damage(byte);
         let error = partition.fetch(1).await.unwrap_err();
-        let ErrorKind::Corrupt { source, .. } = error.kind() else { panic!("{error:?}") };
+        assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+        let source: &BatchError = source(&error);
         assert_eq!((source.base_offset, source.position), (Some(1), 0), "byte {byte}");
         assert!(!error.is_retriable());
     }
@@ -213,7 +210,8 @@ async fn a_batch_that_is_short_inside_is_an_error_with_its_offset() {
         .unwrap();
     let fetched = partition.fetch(0).await.unwrap();
     let error = fetched.records().collect::<Result<Vec<_>, _>>().unwrap_err();
-    let ErrorKind::Corrupt { source, .. } = error.kind() else { panic!("{error:?}") };
+    assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+    let source: &BatchError = source(&error);
     assert_eq!(source.base_offset, Some(1));
     assert!(matches!(source.kind, BatchErrorKind::RecordsMissing { count: 2, found: 1 }), "{source:?}");
     partition.fetch_records(0, 1..1000, 0).await.unwrap_err();
@@ -272,10 +270,11 @@ async fn at_the_end_it_waits_for_more() {
     let partition = open_over(&wire).await;
     let wait = Duration::from_secs(3);
     let (fetched, took) = timed(partition.fetch(0).max_wait(wait)).await;
-    let Fetched { batches, next_offset: 0, high_watermark: 0, wire_bytes: 0, .. } = fetched.unwrap() else {
-        panic!("not the end")
+    let fetched = fetched.unwrap();
+    let Fetched { next_offset: 0, high_watermark: 0, wire_bytes: 0, .. } = fetched else {
+        panic!("not the end: {fetched:?}")
     };
-    assert_eq!((batches.len(), took), (0, wait));
+    assert_eq!((fetched.batches().len(), took), (0, wait));
     let (_, took) = timed(partition.fetch(0)).await;
     assert_eq!(took, Duration::from_millis(500), "the default");
 
@@ -425,6 +424,7 @@ async fn compressed_batches_are_read_like_others() {
     seal(&mut broken);
     broker.append_raw("wal", 0, broken.freeze()).unwrap();
     let error = partition.fetch(10).await.unwrap().records().collect::<Result<Vec<_>, _>>().unwrap_err();
-    let ErrorKind::Corrupt { source, .. } = error.kind() else { panic!("{error:?}") };
+    assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+    let source: &BatchError = source(&error);
     assert_eq!(source.base_offset, Some(10));
 }

@@ -2,7 +2,7 @@
 
 use kwal_client::{
     ConfigSource, OffsetAt,
-    error::{Error, ErrorKind, Outcome},
+    error::{ErrorKind, Outcome},
 };
 use kwal_protocol::api::{ApiKey, Versions};
 use kwal_testkit::{Dialect, EmbeddedCluster};
@@ -153,9 +153,7 @@ async fn what_has_no_version_in_common_is_told_and_not_sent() {
         };
         assert_eq!(*theirs, Versions::new(oldest, newest));
         assert!(
-            error
-                .to_string()
-                .contains(&format!("the broker speaks versions {theirs}, and this client {ours}")),
+            error.to_string().contains(&format!("the broker supports versions {theirs}, this client {ours}")),
             "{error}"
         );
         assert_eq!(wire.count(api), 0);
