@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use allocation_counter::measure;
 use futures::future::join_all;
 use kwal_client::{
     Limits, PartitionClient,
     error::{ErrorKind, Outcome},
+    record::Record,
 };
 use kwal_protocol::{
     api::ApiKey,
@@ -13,9 +15,10 @@ use kwal_protocol::{
     record::{BatchError, Compression},
 };
 use kwal_testkit::Fault;
+use tokio::runtime::Builder;
 
 use crate::support::{
-    HOUR, Wire, broker, deadlines, large, log, open, polled, record, settle, source, timed,
+    HOUR, Wire, WireMode, broker, deadlines, large, log, open, polled, record, settle, source, timed,
 };
 
 async fn limited(wire: &Wire, limits: Limits) -> PartitionClient {
@@ -122,6 +125,55 @@ async fn waiting_for_room_ends_at_the_deadline() {
     under_way.unwrap_err();
     let (error, took) = waiting;
     assert_eq!((error.unwrap_err().outcome(), took), (Outcome::NotApplied, deadlines().operation));
+}
+
+/// Everything runs on one thread, and all that it allocates is counted.
+#[test]
+fn a_thousand_appends_that_wait_for_memory_hold_nothing_but_the_records_of_their_callers() {
+    const BATCH: usize = 1 << 20;
+    const BUDGET: usize = 4 * BATCH;
+    const CALLERS: usize = 1_000;
+    // The future of a call, its timers and its places in queues.
+    const PER_CALLER: usize = 1 << 10;
+    let mut codecs = vec![Compression::None];
+    codecs.extend(Some(Compression::Lz4).filter(|codec| codec.is_built_in()));
+    for codec in codecs {
+        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let (_broker, wire, partitions) = runtime.block_on(async {
+            let broker = broker();
+            let wire = Wire::to(&broker);
+            let limits = Limits::default().memory(BUDGET);
+            let client = wire.builder().limits(limits).build().await.unwrap();
+            let open =
+                (0..2).map(|index| client.partition_client("wal", index).compression(codec).into_future());
+            let partitions = join_all(open).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+            (broker, wire, partitions)
+        });
+        // Random bytes, which cannot be compressed. All callers share them.
+        let mut value = vec![0; BATCH - (4 << 10)];
+        fastrand::Rng::with_seed(1).fill(&mut value);
+        let records = [Record::new(None::<&str>, value)];
+        wire.set(WireMode::Stalled);
+        let allocated = measure(|| {
+            runtime.block_on(async {
+                let mut appends = Vec::with_capacity(CALLERS);
+                for partition in partitions.iter().cycle().take(CALLERS) {
+                    let mut append = partition.produce(&records).into_future();
+                    assert!(polled(&mut append, 1).await.is_none());
+                    appends.push(append);
+                }
+                settle().await;
+            });
+        });
+        // The compressor keeps its buffers: one for the records, and one for the result.
+        let buffers = if codec == Compression::None { 0 } else { 2 * BATCH };
+        let most = BUDGET + buffers + CALLERS * PER_CALLER;
+        let held = usize::try_from(allocated.bytes_max).unwrap();
+        assert!(held >= 2 * BATCH, "{codec}: what is in the budget is encoded: {allocated:?}");
+        assert!(held <= most, "{codec}: {allocated:?}, at most {most}");
+        wire.set(WireMode::Passing);
+        runtime.block_on(partitions[0].produce(&records).into_future()).unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

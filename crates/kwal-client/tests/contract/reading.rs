@@ -220,6 +220,50 @@ async fn a_batch_that_is_short_inside_is_an_error_with_its_offset() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn records_and_for_each_stop_at_a_corrupt_record() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    partition.produce(record("value 0")).await.unwrap();
+    let mut corrupt = batch(&["value 1", "value 2", "value 3"], Compression::None);
+    // The three records have the same size; the second one claims to be a byte longer.
+    let second = BatchHeader::LEN + (corrupt.len() - BatchHeader::LEN) / 3;
+    assert_eq!(corrupt[second], corrupt[BatchHeader::LEN]);
+    corrupt[second] += 2;
+    seal(&mut corrupt);
+    broker.append_raw("wal", 0, corrupt.freeze()).unwrap();
+    partition.produce(record("value 4")).await.unwrap();
+
+    for from in [0, 1, 2, 3] {
+        let fetched = partition.fetch(from).await.unwrap();
+        // A caller that does not look at the records can continue.
+        assert_eq!((fetched.batches().len(), fetched.next_offset), (3 - usize::from(from > 0), 5));
+        let expected: Vec<_> = (from..2).collect();
+
+        let mut records = fetched.records();
+        for offset in &expected {
+            assert_eq!(records.next().unwrap().unwrap().offset, *offset);
+        }
+        let error = records.next().unwrap().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+        let batch_error: &BatchError = source(&error);
+        assert_eq!(batch_error.base_offset, Some(1));
+        assert!(matches!(batch_error.kind, BatchErrorKind::Record { index: 1, .. }), "{batch_error:?}");
+        let context = error.context();
+        assert_eq!((context.topic.as_deref(), context.partition), (Some("wal"), Some(0)));
+        assert!(records.next().is_none() && records.next().is_none(), "nothing follows the error");
+
+        let mut offsets = Vec::new();
+        let same = fetched.for_each(|record| offsets.push(record.offset)).unwrap_err();
+        assert_eq!((offsets, same.to_string()), (expected, error.to_string()));
+    }
+    // A fetch that begins after it is not affected.
+    let mut values = Vec::new();
+    let fetched = partition.fetch(4).await.unwrap();
+    fetched.for_each(|record| values.push(record.value.unwrap().to_vec())).unwrap();
+    assert_eq!(values, [b"value 4"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn out_of_range_is_told_with_the_range() {
     let broker = broker();
     let partition = open(&broker).await;
