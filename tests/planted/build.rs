@@ -1,4 +1,4 @@
-//! Copies the client's source to `OUT_DIR` and applies `mutations.txt` to the copy.
+//! Copies the client's source without its unit tests to `OUT_DIR`, and applies `mutations.txt` to the copy.
 
 mod mutations;
 
@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-use mutations::{Mutation, apply, included, parse};
+use mutations::{Mutation, apply, included, parse, without_tests};
 
 const LIST: &str = "mutations.txt";
 const CLIENT: &str = "../../crates/kwal-client/src";
@@ -35,6 +35,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    for source in sources.values_mut() {
+        *source = without_tests(source);
+    }
     let root = sources.get_mut("lib.rs").expect("the client has a lib.rs");
     *root = included(root);
     write(&out.join("src"), &sources);

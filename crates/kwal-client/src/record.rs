@@ -1,10 +1,10 @@
-//! A record on its way into the log.
+//! Records to append.
 
 use bytes::Bytes;
 use kwal_protocol::record::Headers;
 use time::OffsetDateTime;
 
-/// A record to be appended.
+/// A record to append.
 ///
 /// ```
 /// use kwal_client::record::Record;
@@ -20,20 +20,19 @@ pub struct Record {
     pub key: Option<Bytes>,
     /// The value; absent it is a tombstone on a compacted topic.
     pub value: Option<Bytes>,
-    /// Names and values, in order; a name may come twice and a value may be null.
+    /// Names and values, in order. Names may repeat and values may be null.
     pub headers: Headers,
-    /// When the record was made. Kafka keeps milliseconds since the epoch: what is finer is cut off, downwards. A topic with
-    /// `message.timestamp.type=LogAppendTime` puts the broker's time in its place.
+    /// When the record was created. Kafka stores whole milliseconds since the epoch, rounded down. A topic with
+    /// `message.timestamp.type=LogAppendTime` replaces it with the broker's time.
     ///
-    /// On other topics, brokers also reckon by it for how long a writer has been silent. A writer whose last batch has only
-    /// records of more than `producer.id.expiration.ms` ago (a day by default) is forgotten the next time they look, every ten
-    /// minutes, and an append that is under way then and has to be repeated may be on the log twice. Records of the past
-    /// belong into a topic with `LogAppendTime`, their own time in the value or a header.
+    /// Brokers expire idle producer ids by record timestamps. If the newest timestamp of a batch is older than
+    /// `producer.id.expiration.ms` (1 day), the producer may be forgotten, and a retry in flight at that moment may be appended
+    /// twice. Use `LogAppendTime` for back-dated records and keep the original time in the value or a header.
     pub timestamp: OffsetDateTime,
 }
 
 impl Record {
-    /// A record of this moment, without headers.
+    /// Creates a record with the current time and without headers.
     pub fn new(key: impl IntoPayload, value: impl IntoPayload) -> Self {
         Self {
             key: key.into_payload(),
@@ -43,7 +42,7 @@ impl Record {
         }
     }
 
-    /// The same with one more header at the end.
+    /// Appends a header.
     #[must_use]
     pub fn header(
         mut self,
@@ -54,16 +53,16 @@ impl Record {
         self
     }
 
-    /// The timestamp as it stands on the wire: milliseconds since the epoch, rounded down.
+    /// Returns the timestamp as it is on the wire: milliseconds since the epoch, rounded down.
     pub fn timestamp_ms(&self) -> i64 {
-        // A date of four or six digits in milliseconds is far inside of an i64.
-        i64::try_from(self.timestamp.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX)
+        // Seconds are rounded down, so the milliseconds are added also before the epoch.
+        self.timestamp.unix_timestamp() * 1_000 + i64::from(self.timestamp.millisecond())
     }
 }
 
-/// What can be a key or a value: bytes in any of the usual forms, or an [`Option`] of them.
+/// A key or a value: bytes in any of the usual forms, or an [`Option`] of them.
 pub trait IntoPayload {
-    /// The bytes, or none.
+    /// Converts it to bytes, or none.
     fn into_payload(self) -> Option<Bytes>;
 }
 

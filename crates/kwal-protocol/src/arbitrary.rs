@@ -1,13 +1,13 @@
-//! Messages out of arbitrary bytes, for fuzzers (feature `arbitrary`): every message implements [`Arbitrary`].
+//! Messages from arbitrary bytes, for fuzzers (feature `arbitrary`): every message implements [`Arbitrary`].
 
 use ::arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
 
 use crate::wire::{Spliced, Uuid};
 
-/// A type of the schemas out of arbitrary bytes. Implemented by messages and what they are made of.
+/// A type of the schemas made from arbitrary bytes. Implemented by messages and their parts.
 pub trait Arbitrate: Sized {
-    /// Makes a value.
+    /// Creates a value.
     ///
     /// # Errors
     /// As [`Arbitrary::arbitrary`].

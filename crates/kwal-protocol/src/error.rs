@@ -1,11 +1,11 @@
-//! What can be wrong with bytes, and with a value that is to become bytes.
+//! The errors of decoding and encoding.
 //!
-//! [`DecodeError`] is `Copy` and names the byte: with a hex dump of the frame it points at the fault. [`EncodeError`] is
-//! found once, when a message is finished, not at every field.
+//! [`DecodeError`] is `Copy` and names the byte, so that the fault can be found in a hex dump of the frame.
+//! [`EncodeError`] is returned once, when a message is complete, and not by every field.
 
 use std::fmt;
 
-/// Bytes that are not what they should be.
+/// Malformed input.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{kind} at byte {at}{}", In(.field))]
 pub struct DecodeError {
@@ -13,15 +13,15 @@ pub struct DecodeError {
     pub kind: DecodeErrorKind,
     /// The offset of the fault, from the start of what was decoded.
     pub at: usize,
-    /// The innermost field being read, in the schema's words; empty outside of a field.
+    /// The innermost field being read, named as in the schema; empty outside of a field.
     pub field: &'static str,
 }
 
-/// What is wrong with the bytes of a [`DecodeError`].
+/// The kinds of [`DecodeError`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeErrorKind {
-    /// The input ends inside of a value, or a length promises more than there is.
+    /// The input ends inside a value, or a length exceeds the bytes that are present.
     #[error("the input ends too early")]
     UnexpectedEnd,
     /// Bytes are left over after the last field.
@@ -30,70 +30,70 @@ pub enum DecodeErrorKind {
     /// A varint has more bits than its type.
     #[error("a varint does not fit its type")]
     VarintOverflow,
-    /// A length below zero that does not mean null either.
+    /// A negative length that does not mean null.
     #[error("the length {0} is negative")]
     NegativeLength(i64),
     /// Null where this version of the message does not allow it.
-    #[error("null where a value is needed")]
+    #[error("null where a value is required")]
     UnexpectedNull,
     /// A string that is not UTF-8.
     #[error("a string is not UTF-8")]
     InvalidUtf8,
-    /// A tagged field whose size is not that of its value, or tags that do not rise.
+    /// A tagged field whose size differs from that of its value, or tags that are not ascending.
     #[error("the tagged field {0} is malformed")]
     InvalidTag(u32),
-    /// A response is read as that of another API than was called.
-    #[error("the response of API {is} is read as one of API {expected}")]
+    /// A response is decoded as that of another API than the request's.
+    #[error("a response of API {is} was decoded as one of API {expected}")]
     OtherApi {
-        /// The key of the API that the reader asked for.
+        /// The key of the API it was decoded as.
         expected: i16,
-        /// The key of the API that was called.
+        /// The key of the API of the request.
         is: i16,
     },
-    /// A byte that has no meaning where it stands.
+    /// A value that is not defined at this place.
     #[error("{0} is not allowed here")]
     InvalidValue(i64),
 }
 
 impl DecodeErrorKind {
-    /// This fault, at a byte and in no particular field.
+    /// Returns the error at a byte, outside of any field.
     pub const fn at(self, at: usize) -> DecodeError {
         DecodeError { kind: self, at, field: "" }
     }
 }
 
-/// A message that cannot be written.
+/// A message that cannot be encoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// The codec does not know this version of the message.
+    /// The codec does not support this version of the message.
     #[error("version {version} is not one of {oldest} to {newest}")]
     UnknownVersion {
-        /// What was asked for.
+        /// The requested version.
         version: i16,
-        /// The oldest that the codec knows.
+        /// The oldest version that the codec supports.
         oldest: i16,
-        /// The newest that the codec knows.
+        /// The newest version that the codec supports.
         newest: i16,
     },
-    /// A field holds something that this version cannot carry. Kafka's writer refuses it as well.
+    /// A field has a value that this version cannot carry. Kafka's own encoder rejects it as well.
     #[error("version {version} cannot carry the field {field}")]
     NotInVersion {
-        /// The field, in the schema's words.
+        /// The field, named as in the schema.
         field: &'static str,
-        /// The version asked for.
+        /// The requested version.
         version: i16,
     },
-    /// A field is null, and this version does not allow it.
+    /// A field is null where this version does not allow it.
     #[error("the field {field} must not be null in version {version}")]
     Null {
-        /// The field, in the schema's words.
+        /// The field, named as in the schema.
         field: &'static str,
-        /// The version asked for.
+        /// The requested version.
         version: i16,
     },
-    /// A string, an array or the whole frame is longer than its length field can say.
-    #[error("{0} bytes or elements are more than their length field can say")]
+    /// A string, an array or the whole frame exceeds the range of its length field.
+    #[error("the length {0} exceeds its length field")]
     TooLong(usize),
 }
 

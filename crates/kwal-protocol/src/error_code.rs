@@ -1,7 +1,7 @@
-//! The broker's error codes, and what each asks of a client.
+//! The broker's error codes, and how a client reacts to each.
 //!
-//! A code does not mean the same everywhere: on Produce, `NOT_LEADER_OR_FOLLOWER` may come after the batch was appended. So
-//! the question is always asked of a code *and* an API: [`ErrorCode::meaning`].
+//! The meaning of a code depends on the API: on Produce, `NOT_LEADER_OR_FOLLOWER` may follow after the batch
+//! was appended. So [`ErrorCode::meaning`] takes the API as well.
 
 use crate::{
     api::ApiKey,
@@ -11,7 +11,7 @@ use crate::{
     writer::Writer,
 };
 
-/// A code from the wire. Codes that are not known here stay what they are.
+/// An error code from the wire. Unknown codes are preserved.
 ///
 /// ```
 /// use kwal_protocol::error_code::ErrorCode;
@@ -23,42 +23,42 @@ use crate::{
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ErrorCode(pub i16);
 
-/// What a client makes of a code.
+/// The meaning of a code for a client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Meaning {
-    /// What may help.
+    /// How to recover.
     pub recovery: Recovery,
-    /// What became of the request.
+    /// Whether the request may have taken effect.
     pub effect: Effect,
 }
 
-/// What may help after an error.
+/// How to recover from an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Recovery {
-    /// Nothing that a client could do by itself.
+    /// A client cannot recover by itself.
     Fail,
-    /// The same again, after a pause.
+    /// Repeat the request after a pause.
     Retry,
-    /// The same again, after asking who leads the partition (or who is the controller or coordinator) now.
+    /// Refresh the metadata (leader, controller or coordinator), then repeat the request.
     Refresh,
 }
 
-/// What became of a request that was answered with an error.
+/// The effect of a request that was answered with an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Effect {
-    /// It was refused before anything was done.
+    /// The request was rejected without an effect.
     None,
-    /// It may have been carried out, now or later.
+    /// The request may have taken effect, or may do so later.
     Unknown,
 }
 
 impl ErrorCode {
-    /// Whether this is an error at all.
+    /// Whether the code is an error, that is, other than [`NONE`](Self::NONE).
     pub fn is_error(self) -> bool {
         self != Self::NONE
     }
 
-    /// `Err` with the code unless it is [`NONE`](Self::NONE).
+    /// Returns `Err` with the code unless it is [`NONE`](Self::NONE).
     ///
     /// # Errors
     /// The code itself.
@@ -69,27 +69,27 @@ impl ErrorCode {
         }
     }
 
-    /// What the code means in a response of `api`: the one table of it.
+    /// Returns the meaning of the code in a response of `api`.
     ///
-    /// The remedies are those of Kafka's own client (its retriable and invalid-metadata exceptions), but for the lines
-    /// below. A code that is not known may be anything, so its effect is unknown wherever a request changes something.
+    /// The recoveries are those of Kafka's own client (its retriable and invalid-metadata exceptions), with
+    /// the exceptions below. An unknown code has an unknown effect on any request that changes the cluster.
     pub const fn meaning(self, api: ApiKey) -> Meaning {
         let recovery = match (api, self) {
-            // A new leader answers so until it has caught up with the metadata (KIP-320).
+            // A new leader answers this until it has caught up with the metadata (KIP-320).
             (
                 ApiKey::FETCH | ApiKey::LIST_OFFSETS | ApiKey::OFFSET_FOR_LEADER_EPOCH,
                 Self::UNKNOWN_LEADER_EPOCH,
             ) => Recovery::Refresh,
-            // The controller and the coordinator are found anew.
+            // Find the new controller or coordinator.
             (_, Self::NOT_CONTROLLER | Self::NOT_COORDINATOR) => Recovery::Refresh,
-            // The request got damaged on its way, if it was sound when it left; asking again would not mend it.
+            // The batch was damaged on its way or before; a repetition would not repair it.
             (ApiKey::PRODUCE, Self::CORRUPT_MESSAGE) => Recovery::Fail,
-            // The controller knows all topics there are.
+            // The controller knows every topic.
             (
                 ApiKey::DELETE_TOPICS | ApiKey::CREATE_PARTITIONS,
                 Self::UNKNOWN_TOPIC_OR_PARTITION | Self::UNKNOWN_TOPIC_ID,
             ) => Recovery::Fail,
-            // A broker that is going down answers some requests so.
+            // A broker that is shutting down answers some requests with this.
             (_, Self::BROKER_NOT_AVAILABLE) => Recovery::Refresh,
             (_, code) => code.usual_recovery(),
         };
@@ -98,7 +98,8 @@ impl ErrorCode {
 
     const fn effect(self, api: ApiKey) -> Effect {
         match (api, self) {
-            // The leader appends first and then waits for the replicas; it may lose its place while it waits.
+            // The leader appends first and then waits for the replicas; it may lose its leadership while it
+            // waits.
             (
                 ApiKey::PRODUCE,
                 Self::NOT_ENOUGH_REPLICAS_AFTER_APPEND
@@ -106,15 +107,15 @@ impl ErrorCode {
                 | Self::UNKNOWN_TOPIC_OR_PARTITION
                 | Self::UNKNOWN_TOPIC_ID
                 | Self::KAFKA_STORAGE_ERROR
-                // It says that the batch is there, and not where.
+                // The batch is on the log, at an unknown offset.
                 | Self::DUPLICATE_SEQUENCE_NUMBER,
             ) => Effect::Unknown,
-            // Likewise the leader moves the start of its log first.
+            // Likewise the leader moves the log start offset first.
             (
                 ApiKey::DELETE_RECORDS,
                 Self::NOT_LEADER_OR_FOLLOWER | Self::UNKNOWN_TOPIC_OR_PARTITION | Self::KAFKA_STORAGE_ERROR,
             ) => Effect::Unknown,
-            // The broker goes on after it has stopped waiting.
+            // The broker continues after it has stopped waiting.
             (_, Self::REQUEST_TIMED_OUT | Self::NETWORK_EXCEPTION | Self::UNKNOWN_SERVER_ERROR)
                 if api.changes_something() =>
             {
@@ -179,7 +180,7 @@ macro_rules! codes {
         impl ErrorCode {
             $( #[doc = concat!("Code ", $code, ": ", $text, ".")] pub const $name: Self = Self($code); )*
 
-            /// The name in Kafka's own words, if the code is known here.
+            /// Returns Kafka's name of the code, if it is known here.
             pub const fn name(self) -> Option<&'static str> {
                 match self {
                     $( Self::$name => Some(stringify!($name)), )*
@@ -187,7 +188,7 @@ macro_rules! codes {
                 }
             }
 
-            /// What the code says, for a person; `None` if it is not known here.
+            /// Returns a description of the code, if it is known here.
             pub const fn text(self) -> Option<&'static str> {
                 match self {
                     $( Self::$name => Some($text), )*
@@ -195,7 +196,7 @@ macro_rules! codes {
                 }
             }
 
-            /// What helps in most places.
+            /// The recovery for most APIs.
             const fn usual_recovery(self) -> Recovery {
                 match self {
                     $( Self::$name => Recovery::$recovery, )*
@@ -206,18 +207,18 @@ macro_rules! codes {
     };
 }
 
-// As in `org.apache.kafka.common.protocol.Errors` of Kafka 4.3: what its client retries (`RetriableException`), and for what
-// it fetches new metadata (`InvalidMetadataException`).
+// The recoveries of `org.apache.kafka.common.protocol.Errors` of Kafka 4.3: `RetriableException` is retried,
+// and `InvalidMetadataException` also refreshes the metadata.
 codes! {
-    UNKNOWN_SERVER_ERROR = -1, Fail, "the broker met an error it has no code for";
+    UNKNOWN_SERVER_ERROR = -1, Fail, "the broker had an unexpected error";
     NONE = 0, Fail, "no error";
-    OFFSET_OUT_OF_RANGE = 1, Fail, "the offset lies outside of the log";
+    OFFSET_OUT_OF_RANGE = 1, Fail, "the offset is outside of the log";
     CORRUPT_MESSAGE = 2, Retry, "the record batch arrived damaged";
     UNKNOWN_TOPIC_OR_PARTITION = 3, Refresh, "the broker does not know the topic or partition";
     INVALID_FETCH_SIZE = 4, Fail, "the fetch size is not valid";
     LEADER_NOT_AVAILABLE = 5, Refresh, "the partition has no leader at the moment";
     NOT_LEADER_OR_FOLLOWER = 6, Refresh, "the broker does not lead the partition";
-    REQUEST_TIMED_OUT = 7, Retry, "the broker's wait ended before the replicas answered";
+    REQUEST_TIMED_OUT = 7, Retry, "the request timed out on the broker";
     BROKER_NOT_AVAILABLE = 8, Fail, "the broker is not available";
     REPLICA_NOT_AVAILABLE = 9, Refresh, "the replica is not available";
     MESSAGE_TOO_LARGE = 10, Fail, "the record batch is larger than the topic allows";
@@ -227,12 +228,12 @@ codes! {
     COORDINATOR_LOAD_IN_PROGRESS = 14, Retry, "the coordinator is still loading";
     COORDINATOR_NOT_AVAILABLE = 15, Retry, "the coordinator is not available";
     NOT_COORDINATOR = 16, Retry, "the broker is not the coordinator";
-    INVALID_TOPIC_EXCEPTION = 17, Fail, "the name of the topic is not valid";
+    INVALID_TOPIC_EXCEPTION = 17, Fail, "the topic name is not valid";
     RECORD_LIST_TOO_LARGE = 18, Fail, "the record batch is larger than a log segment";
-    NOT_ENOUGH_REPLICAS = 19, Retry, "fewer replicas are in sync than the topic demands, nothing was appended";
-    NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20, Retry, "fewer replicas are in sync than the topic demands, after the append";
+    NOT_ENOUGH_REPLICAS = 19, Retry, "fewer replicas are in sync than the topic requires, nothing was appended";
+    NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20, Retry, "fewer replicas are in sync than the topic requires, after the append";
     INVALID_REQUIRED_ACKS = 21, Fail, "the number of acks is not valid";
-    ILLEGAL_GENERATION = 22, Fail, "the generation of the group has passed";
+    ILLEGAL_GENERATION = 22, Fail, "the generation of the group is outdated";
     INCONSISTENT_GROUP_PROTOCOL = 23, Fail, "the members of the group have no protocol in common";
     INVALID_GROUP_ID = 24, Fail, "the id of the group is not valid";
     UNKNOWN_MEMBER_ID = 25, Fail, "the member is not known";
@@ -242,38 +243,38 @@ codes! {
     TOPIC_AUTHORIZATION_FAILED = 29, Fail, "access to the topic is denied";
     GROUP_AUTHORIZATION_FAILED = 30, Fail, "access to the group is denied";
     CLUSTER_AUTHORIZATION_FAILED = 31, Fail, "access to the cluster is denied";
-    INVALID_TIMESTAMP = 32, Fail, "a timestamp is further off the broker's clock than the topic allows";
+    INVALID_TIMESTAMP = 32, Fail, "a timestamp is further from the broker's clock than the topic allows";
     UNSUPPORTED_SASL_MECHANISM = 33, Fail, "the broker does not offer this SASL mechanism";
-    ILLEGAL_SASL_STATE = 34, Fail, "the request is out of turn for authentication";
-    UNSUPPORTED_VERSION = 35, Fail, "the broker does not speak this version";
-    TOPIC_ALREADY_EXISTS = 36, Fail, "the topic exists";
+    ILLEGAL_SASL_STATE = 34, Fail, "the request is not valid in the current state of authentication";
+    UNSUPPORTED_VERSION = 35, Fail, "the broker does not support this version";
+    TOPIC_ALREADY_EXISTS = 36, Fail, "the topic already exists";
     INVALID_PARTITIONS = 37, Fail, "the number of partitions is not valid";
     INVALID_REPLICATION_FACTOR = 38, Fail, "the replication factor is not valid or there are too few brokers";
     INVALID_REPLICA_ASSIGNMENT = 39, Fail, "the replica assignment is not valid";
-    INVALID_CONFIG = 40, Fail, "a setting is not valid";
+    INVALID_CONFIG = 40, Fail, "a config is not valid";
     NOT_CONTROLLER = 41, Retry, "the broker is not the controller";
-    INVALID_REQUEST = 42, Fail, "the broker finds the request malformed";
+    INVALID_REQUEST = 42, Fail, "the request is malformed or not valid";
     UNSUPPORTED_FOR_MESSAGE_FORMAT = 43, Fail, "the message format on the broker cannot do this";
     POLICY_VIOLATION = 44, Fail, "a policy of the cluster forbids it";
     OUT_OF_ORDER_SEQUENCE_NUMBER = 45, Fail, "the sequence number does not follow the last one that the broker knows";
-    DUPLICATE_SEQUENCE_NUMBER = 46, Fail, "the sequence number was seen before";
+    DUPLICATE_SEQUENCE_NUMBER = 46, Fail, "the sequence number is a duplicate";
     INVALID_PRODUCER_EPOCH = 47, Fail, "the producer epoch is older than the one that the broker knows";
     INVALID_TXN_STATE = 48, Fail, "the transaction is not in a state for this";
     INVALID_PRODUCER_ID_MAPPING = 49, Fail, "the producer id does not belong to the transactional id";
     INVALID_TRANSACTION_TIMEOUT = 50, Fail, "the transaction timeout is longer than the broker allows";
-    CONCURRENT_TRANSACTIONS = 51, Retry, "another transaction of the same id is under way";
+    CONCURRENT_TRANSACTIONS = 51, Retry, "another transaction of the same id is in progress";
     TRANSACTION_COORDINATOR_FENCED = 52, Fail, "the transaction coordinator has been replaced";
     TRANSACTIONAL_ID_AUTHORIZATION_FAILED = 53, Fail, "access to the transactional id is denied";
-    SECURITY_DISABLED = 54, Fail, "security is not switched on in the cluster";
+    SECURITY_DISABLED = 54, Fail, "security is disabled in the cluster";
     OPERATION_NOT_ATTEMPTED = 55, Fail, "the operation was not attempted, because another part of the request failed";
-    KAFKA_STORAGE_ERROR = 56, Refresh, "the broker cannot reach its disk";
+    KAFKA_STORAGE_ERROR = 56, Refresh, "the broker has a disk error";
     LOG_DIR_NOT_FOUND = 57, Fail, "the log directory does not exist";
     SASL_AUTHENTICATION_FAILED = 58, Fail, "authentication failed";
     UNKNOWN_PRODUCER_ID = 59, Fail, "the broker no longer knows the producer id";
     REASSIGNMENT_IN_PROGRESS = 60, Fail, "the partition is being reassigned";
-    DELEGATION_TOKEN_AUTH_DISABLED = 61, Fail, "delegation tokens are switched off";
+    DELEGATION_TOKEN_AUTH_DISABLED = 61, Fail, "delegation tokens are disabled";
     DELEGATION_TOKEN_NOT_FOUND = 62, Fail, "the delegation token does not exist";
-    DELEGATION_TOKEN_OWNER_MISMATCH = 63, Fail, "the delegation token belongs to somebody else";
+    DELEGATION_TOKEN_OWNER_MISMATCH = 63, Fail, "the delegation token has another owner";
     DELEGATION_TOKEN_REQUEST_NOT_ALLOWED = 64, Fail, "this connection may not ask for delegation tokens";
     DELEGATION_TOKEN_AUTHORIZATION_FAILED = 65, Fail, "access to the delegation token is denied";
     DELEGATION_TOKEN_EXPIRED = 66, Fail, "the delegation token has expired";
@@ -281,25 +282,25 @@ codes! {
     NON_EMPTY_GROUP = 68, Fail, "the group is not empty";
     GROUP_ID_NOT_FOUND = 69, Fail, "the group does not exist";
     FETCH_SESSION_ID_NOT_FOUND = 70, Retry, "the fetch session does not exist";
-    INVALID_FETCH_SESSION_EPOCH = 71, Retry, "the epoch of the fetch session is out of turn";
+    INVALID_FETCH_SESSION_EPOCH = 71, Retry, "the epoch of the fetch session is not the expected one";
     LISTENER_NOT_FOUND = 72, Refresh, "the leader has no listener of this name";
-    TOPIC_DELETION_DISABLED = 73, Fail, "topic deletion is switched off";
-    FENCED_LEADER_EPOCH = 74, Refresh, "the leader epoch of the request has passed";
+    TOPIC_DELETION_DISABLED = 73, Fail, "topic deletion is disabled";
+    FENCED_LEADER_EPOCH = 74, Refresh, "the leader epoch of the request is outdated";
     UNKNOWN_LEADER_EPOCH = 75, Retry, "the leader epoch of the request is not known yet";
     UNSUPPORTED_COMPRESSION_TYPE = 76, Fail, "the broker does not support this compression for this version";
-    STALE_BROKER_EPOCH = 77, Fail, "the broker's own epoch has passed";
+    STALE_BROKER_EPOCH = 77, Fail, "the broker epoch is outdated";
     OFFSET_NOT_AVAILABLE = 78, Retry, "the leader does not know the end of the log yet";
-    MEMBER_ID_REQUIRED = 79, Fail, "the group wants a member id first";
+    MEMBER_ID_REQUIRED = 79, Fail, "the group requires a member id";
     PREFERRED_LEADER_NOT_AVAILABLE = 80, Refresh, "the preferred leader is not available";
-    GROUP_MAX_SIZE_REACHED = 81, Fail, "the group has as many members as it may";
+    GROUP_MAX_SIZE_REACHED = 81, Fail, "the group has reached its maximum size";
     FENCED_INSTANCE_ID = 82, Fail, "another member has the instance id";
     ELIGIBLE_LEADERS_NOT_AVAILABLE = 83, Refresh, "no eligible leader is available";
     ELECTION_NOT_NEEDED = 84, Refresh, "the partition has the leader it should have";
-    NO_REASSIGNMENT_IN_PROGRESS = 85, Fail, "no reassignment is under way";
+    NO_REASSIGNMENT_IN_PROGRESS = 85, Fail, "no reassignment is in progress";
     GROUP_SUBSCRIBED_TO_TOPIC = 86, Fail, "the group is subscribed to the topic";
     INVALID_RECORD = 87, Fail, "the broker does not accept a record";
-    UNSTABLE_OFFSET_COMMIT = 88, Retry, "offsets are waiting for a transaction";
-    THROTTLING_QUOTA_EXCEEDED = 89, Retry, "a quota is used up";
+    UNSTABLE_OFFSET_COMMIT = 88, Retry, "offsets depend on an open transaction";
+    THROTTLING_QUOTA_EXCEEDED = 89, Retry, "a quota is exhausted";
     PRODUCER_FENCED = 90, Fail, "a newer producer of the same transactional id has taken over";
     RESOURCE_NOT_FOUND = 91, Fail, "the resource does not exist";
     DUPLICATE_RESOURCE = 92, Fail, "the resource exists twice";
@@ -309,18 +310,18 @@ codes! {
     FEATURE_UPDATE_FAILED = 96, Fail, "features could not be updated";
     PRINCIPAL_DESERIALIZATION_FAILURE = 97, Fail, "the principal could not be read";
     SNAPSHOT_NOT_FOUND = 98, Fail, "the snapshot does not exist";
-    POSITION_OUT_OF_RANGE = 99, Fail, "the position lies outside of the snapshot";
+    POSITION_OUT_OF_RANGE = 99, Fail, "the position is outside of the snapshot";
     UNKNOWN_TOPIC_ID = 100, Refresh, "the broker does not know the topic id";
-    DUPLICATE_BROKER_REGISTRATION = 101, Fail, "a broker of this id is registered";
-    BROKER_ID_NOT_REGISTERED = 102, Fail, "no broker of this id is registered";
+    DUPLICATE_BROKER_REGISTRATION = 101, Fail, "a broker with this id is already registered";
+    BROKER_ID_NOT_REGISTERED = 102, Fail, "no broker with this id is registered";
     INCONSISTENT_TOPIC_ID = 103, Refresh, "the topic id does not match the one in the log";
     INCONSISTENT_CLUSTER_ID = 104, Fail, "the cluster id does not match";
     TRANSACTIONAL_ID_NOT_FOUND = 105, Fail, "the transactional id does not exist";
-    FETCH_SESSION_TOPIC_ID_ERROR = 106, Retry, "the fetch session has a topic by another id";
-    INELIGIBLE_REPLICA = 107, Fail, "the replica may not be in sync";
+    FETCH_SESSION_TOPIC_ID_ERROR = 106, Retry, "the fetch session has the topic with another id";
+    INELIGIBLE_REPLICA = 107, Fail, "the replica is not eligible to be in sync";
     NEW_LEADER_ELECTED = 108, Fail, "a new leader was elected meanwhile";
-    OFFSET_MOVED_TO_TIERED_STORAGE = 109, Fail, "the offset lies in remote storage";
-    FENCED_MEMBER_EPOCH = 110, Fail, "the epoch of the member has passed";
+    OFFSET_MOVED_TO_TIERED_STORAGE = 109, Fail, "the offset is in remote storage";
+    FENCED_MEMBER_EPOCH = 110, Fail, "the epoch of the member is outdated";
     UNRELEASED_INSTANCE_ID = 111, Fail, "the instance id is still in use";
     UNSUPPORTED_ASSIGNOR = 112, Fail, "the assignor is not supported";
     STALE_MEMBER_EPOCH = 113, Fail, "the epoch of the member is stale";
@@ -333,17 +334,17 @@ codes! {
     TRANSACTION_ABORTABLE = 120, Fail, "the transaction has to be aborted";
     INVALID_RECORD_STATE = 121, Fail, "the record is not in a state for this";
     SHARE_SESSION_NOT_FOUND = 122, Retry, "the share session does not exist";
-    INVALID_SHARE_SESSION_EPOCH = 123, Retry, "the epoch of the share session is out of turn";
-    FENCED_STATE_EPOCH = 124, Fail, "the epoch of the state has passed";
+    INVALID_SHARE_SESSION_EPOCH = 123, Retry, "the epoch of the share session is not the expected one";
+    FENCED_STATE_EPOCH = 124, Fail, "the epoch of the state is outdated";
     INVALID_VOTER_KEY = 125, Fail, "the key of the voter is not valid";
-    DUPLICATE_VOTER = 126, Fail, "the voter is there already";
-    VOTER_NOT_FOUND = 127, Fail, "the voter is not there";
+    DUPLICATE_VOTER = 126, Fail, "the voter already exists";
+    VOTER_NOT_FOUND = 127, Fail, "the voter does not exist";
     INVALID_REGULAR_EXPRESSION = 128, Fail, "the regular expression is not valid";
     REBOOTSTRAP_REQUIRED = 129, Fail, "the client has to start again from its bootstrap servers";
     STREAMS_INVALID_TOPOLOGY = 130, Fail, "the topology is not valid";
     STREAMS_INVALID_TOPOLOGY_EPOCH = 131, Fail, "the epoch of the topology is not valid";
     STREAMS_TOPOLOGY_FENCED = 132, Fail, "the topology has been replaced";
-    SHARE_SESSION_LIMIT_REACHED = 133, Retry, "the broker has as many share sessions as it may";
+    SHARE_SESSION_LIMIT_REACHED = 133, Retry, "the broker has reached its limit of share sessions";
 }
 
 #[cfg(test)]
@@ -354,7 +355,7 @@ mod tests {
         code.meaning(api).effect
     }
 
-    /// On Produce with acks = all the leader appends first and then waits; what it says then leaves the outcome open.
+    /// On Produce with acks = all the leader appends first and then waits, so an error may follow an append.
     #[test]
     fn what_may_follow_an_append() {
         for open in [

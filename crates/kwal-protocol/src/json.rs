@@ -1,10 +1,11 @@
-//! Messages as JSON, named and shaped as Kafka's own JSON converters do it (feature `serde`).
+//! Messages as JSON, in the names and form of Kafka's own JSON converters (feature `serde`).
 //!
-//! What a message says depends on its version, so it is written with one: [`AtVersion`]. Fields that the version does not
-//! carry are absent, tagged fields stand there only off their default. Reading needs no version: what is absent has its
-//! default, and a name that the schema has not is refused.
+//! The fields of a message depend on its version, so it is serialized with one: [`AtVersion`]. Fields that
+//! the version does not carry are omitted, and tagged fields if they have their default. Deserializing needs
+//! no version: absent fields get their default, and names that are not in the schema are rejected.
 //!
-//! `bytes` and `records` are padded base64, ids Kafka's text (see [`Uuid`]), 64-bit integers numbers.
+//! `bytes` and `records` are padded base64, ids are in Kafka's text form (see [`Uuid`]), and 64-bit integers
+//! are numbers.
 //!
 //! ```
 //! use kwal_protocol::{json::AtVersion, messages::ListOffsetsRequest};
@@ -24,12 +25,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::wire::{Spliced, Uuid, Version};
 
-/// A value and the version it is written at.
+/// A value and the version in which it is serialized.
 #[derive(Clone, Copy, Debug)]
 pub struct AtVersion<'a, T> {
-    /// The message, or a piece of one.
+    /// The message, or a part of one.
     pub value: &'a T,
-    /// Decides which fields there are.
+    /// The version, which determines the fields.
     pub version: Version,
 }
 
@@ -39,18 +40,18 @@ impl<T: Json> Serialize for AtVersion<'_, T> {
     }
 }
 
-/// A type of the schemas as JSON. Implemented by messages and what they are made of.
+/// A type of the schemas as JSON. Implemented by messages and their parts.
 pub trait Json: Sized {
-    /// Writes the value as it is at a version.
+    /// Serializes the value in a version.
     ///
     /// # Errors
     /// Those of the serializer.
     fn write_json<S: Serializer>(&self, serializer: S, version: Version) -> Result<S::Ok, S::Error>;
 
-    /// Reads a value.
+    /// Deserializes a value.
     ///
     /// # Errors
-    /// Those of the deserializer; text that is not base64 or not an id.
+    /// Those of the deserializer, and text that is neither base64 nor an id.
     fn read_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
 }
 
@@ -129,7 +130,7 @@ impl<T: Json> Json for Option<T> {
     }
 }
 
-/// Lends serde's own containers the rules of [`Json`].
+/// Applies the rules of [`Json`] inside serde's own containers.
 struct Element<T>(T);
 
 impl<'de, T: Json> Deserialize<'de> for Element<T> {

@@ -1,7 +1,8 @@
 //! Kafka's wire protocol without IO: messages, record batches, and the state machine of a connection.
 //!
-//! There is no socket in here, no runtime, no clock and no randomness: bytes come in and go out, and time is an argument. So
-//! a client, a broker in memory, a tool that looks at captured traffic and a fuzzer all run the same code.
+//! This crate has no socket, no runtime, no clock and no source of randomness: bytes go in and out, and the
+//! time is an argument. So a client, an in-memory broker, a tool for captured traffic and a fuzzer all run
+//! the same code.
 //!
 //! ```text
 //!  request ── NegotiatedVersions::encode ──► EncodedRequest ──► ┌────────────┐ poll_transmit ──► Frame ──► bytes out
@@ -13,23 +14,27 @@
 //!  your records ──► record::BatchBuilder ──► EncodedBatch ──► into a Produce request
 //! ```
 //!
-//! * [`messages`] holds requests and responses at every version, a line a field in the notation of Kafka's schemas; [`api`]
-//!   says what an API is, and puts a header and a length around a body.
-//! * [`record`] reads and builds what is in a `records` field.
-//! * [`connection`] is one connection: the handshake that agrees on versions, correlation, deadlines, pauses.
-//! * [`error_code`] knows what each of the broker's error codes asks of a client.
-//! * [`wire`], [`reader`], [`writer`] and [`varint`] are what the messages are made of.
+//! * [`messages`] contains requests and responses in every version, one line per field in the notation of
+//!   Kafka's schemas. [`api`] defines what an API is, and frames a body with header and length.
+//! * [`record`] reads and builds the content of a `records` field.
+//! * [`connection`] is one connection: version negotiation, authentication, correlation, deadlines,
+//!   throttling.
+//! * [`error_code`] defines how a client reacts to each of the broker's error codes.
+//! * [`wire`], [`reader`], [`writer`] and [`varint`] are the parts that messages are made of.
 //!
-//! Both directions are always there: what a client writes can be read, and what a broker writes can be written.
+//! Both directions are always implemented: requests can be read, and responses can be written.
 //!
-//! # What may be relied upon
-//! No input is a panic, and a length is compared with the bytes that are there before memory is reserved for it. What is
-//! bytes in a message (records above all) is a slice of the frame that it came in; nothing is copied, and the slice keeps the
-//! frame in memory. An [error](error::DecodeError) names the byte and the field. Bytes left over are an error, and so is a field that a
-//! version cannot carry.
+//! # Guarantees
+//! No input causes a panic, and memory is reserved only after a length has been compared with the bytes that
+//! are present. Byte fields of a message (records above all) are slices of the frame: nothing is copied, and
+//! the slice keeps the frame in memory. An [error](error::DecodeError) names the byte and the field. Leftover
+//! bytes are an error, and so is a field that a version cannot carry.
+//!
+//! Messages have public fields and a `Default`: build them with `..Default::default()`, because a later
+//! version may add fields.
 //!
 //! # A captured frame
-//! A frame is its length and that many bytes. A request says itself what it is:
+//! A frame is a length and that many bytes. A request identifies itself:
 //!
 //! ```
 //! use bytes::Bytes;
@@ -47,14 +52,15 @@
 //! assert_eq!(request.topics.unwrap()[0].name.as_deref(), Some("wal"));
 //! # Ok::<(), kwal_protocol::error::DecodeError>(())
 //! ```
-//! A response names neither its API nor its version: both are those of the request with its correlation id. With them it is
-//! read the same way, by [`api::decode_response_header`] and [`messages::AnyResponse`].
+//! A response names neither its API nor its version: both are those of the request with the same correlation
+//! id. With them it is decoded the same way, by [`api::decode_response_header`] and
+//! [`messages::AnyResponse`].
 //!
-//! The example `transcode` does this for lines of hex, with JSON on the other side; it needs the feature `serde`.
+//! The example `transcode` does this for lines of hex and JSON; it requires the feature `serde`.
 //!
 //! # A tiny client
-//! A [`Connection`](connection::Connection) wants a stream, the time, and somebody who carries bytes between the two. Without a
-//! runtime that is a loop of a few lines:
+//! A [`Connection`](connection::Connection) needs a stream, the time, and code that moves bytes between the
+//! two. Without a runtime that is a loop of a few lines:
 //!
 //! ```
 //! use std::{io::{Read, Write}, net::TcpStream, time::Instant};
@@ -66,7 +72,7 @@
 //!     messages::{MetadataRequest, MetadataResponse},
 //! };
 //!
-//! /// Carries bytes until there is something to tell.
+//! /// Moves bytes until there is an event.
 //! fn next(
 //!     connection: &mut Connection,
 //!     stream: &mut TcpStream,
@@ -85,14 +91,14 @@
 //!             0 => connection.handle_eof(),
 //!             len => {
 //!                 inbox.extend_from_slice(&piece[..len]);
-//!                 // What goes wrong comes as an event.
+//!                 // An error is also an event.
 //!                 let _ = connection.handle_input(Instant::now(), inbox);
 //!             }
 //!         }
 //!     }
 //! }
 //!
-//! /// Asks a broker for all topics.
+//! /// Requests the metadata of all topics from a broker.
 //! fn topics(address: std::net::SocketAddr) -> Result<MetadataResponse, Box<dyn std::error::Error>> {
 //!     let mut stream = TcpStream::connect(address)?;
 //!     let (mut inbox, now) = (BytesMut::new(), Instant::now());
@@ -108,7 +114,7 @@
 //!         other => Err(format!("{other:?}").into()),
 //!     }
 //! }
-//! # // A broker of two answers, for the client above to talk to.
+//! # // A broker with two responses, for the client above.
 //! # use kwal_protocol::{api::{decode_request_header, encode_response, ApiKey}, messages::*};
 //! # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
 //! # let address = listener.local_addr()?;
@@ -122,33 +128,34 @@
 //! #         let frame = bytes::Bytes::from(frame);
 //! #         let (header, _) = decode_request_header(&frame).unwrap();
 //! #         let (version, id) = (header.request_api_version, header.correlation_id);
-//! #         let mut answer = match header.request_api_key {
+//! #         let mut response = match header.request_api_key {
 //! #             ApiKey::API_VERSIONS => {
 //! #                 let metadata = ApiVersion { api_key: ApiKey::METADATA, min_version: 0, max_version: 12 };
-//! #                 let told = ApiVersionsResponse { api_keys: vec![metadata], ..Default::default() };
-//! #                 encode_response(&told, version, id).unwrap()
+//! #                 let body = ApiVersionsResponse { api_keys: vec![metadata], ..Default::default() };
+//! #                 encode_response(&body, version, id).unwrap()
 //! #             }
 //! #             _ => {
 //! #                 let wal = MetadataTopicResponse { name: Some("wal".to_owned()), ..Default::default() };
-//! #                 let told = MetadataResponse { topics: vec![wal], ..Default::default() };
-//! #                 encode_response(&told, version, id).unwrap()
+//! #                 let body = MetadataResponse { topics: vec![wal], ..Default::default() };
+//! #                 encode_response(&body, version, id).unwrap()
 //! #             }
 //! #         };
-//! #         stream.write_all(&answer.copy_to_bytes(answer.remaining())).unwrap();
+//! #         stream.write_all(&response.copy_to_bytes(response.remaining())).unwrap();
 //! #     }
 //! # });
 //!
-//! let told = topics(address)?;
-//! assert_eq!(told.topics[0].name.as_deref(), Some("wal"));
+//! let metadata = topics(address)?;
+//! assert_eq!(metadata.topics[0].name.as_deref(), Some("wal"));
 //! # broker.join().unwrap();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! A real one also sets the stream's timeouts by [`poll_timeout`](connection::Connection::poll_timeout) and calls
-//! [`handle_timeout`](connection::Connection::handle_timeout); a listener that wants SASL takes
+//! A complete client also sets the stream's timeouts by
+//! [`poll_timeout`](connection::Connection::poll_timeout) and calls
+//! [`handle_timeout`](connection::Connection::handle_timeout). A listener that requires SASL takes
 //! [`Connection::with_sasl`](connection::Connection::with_sasl) and a [`sasl::Mechanism`].
 //!
 //! # A segment file
-//! A `.log` file of a broker is a run of batches, the same as a `records` field:
+//! A `.log` file of a broker is a sequence of batches, like a `records` field:
 //!
 //! ```
 //! use bytes::Bytes;
@@ -160,7 +167,7 @@
 //!
 //! for batch in Batches::new(file) {
 //!     let batch = batch?;
-//!     for record in batch.records(1 << 20 /* bytes at the most */)?.iter() {
+//!     for record in batch.records(1 << 20 /* limit in bytes */)?.iter() {
 //!         let record = record?;
 //!         assert_eq!((record.offset, record.key, record.value), (41, Some(&b"key"[..]), Some(&b"value"[..])));
 //!     }
@@ -170,7 +177,8 @@
 //! The example `segment` prints such files as Kafka's `DumpLogSegments` does.
 //!
 //! # Layers
-//! A module imports only from the layers below it. Within a folder the files follow the same rule, and `mod.rs` re-exports.
+//! A module imports only from the layers below it. Within a folder the files follow the same rule, and
+//! `mod.rs` re-exports.
 //!
 //! ```text
 //!  connection      record           one connection · batches and their records
@@ -191,22 +199,25 @@
 //!    sasl      error        compression
 //! ```
 //!
-//! # To add to it
-//! | what | where |
+//! # Extending it
+//! | to add | edit |
 //! | --- | --- |
 //! | an API | its line in `api/key.rs`, a file in `messages/` with two definitions, its line in `messages/mod.rs`, its vectors |
 //! | a version | the range in `api/key.rs`, the new lines of the definition, its vectors |
-//! | a codec | a file in `compression/`, its arms in `compression/mod.rs`, a feature |
-//! | a SASL mechanism | a file in `sasl/`, or an `impl` of [`sasl::Mechanism`] anywhere |
+//! | a codec | a file in `compression/`, its arms in `compression/context.rs`, a feature |
+//! | a SASL mechanism | a file in `sasl/`, or an `impl` of [`sasl::Mechanism`] in any crate |
 //! | an error code | its line in `error_code.rs` |
 //!
 //! # Features
-//! * `compression-gzip`, `compression-lz4`, `compression-snappy` (default): these codecs in record batches, in pure Rust.
+//! * `compression-gzip`, `compression-lz4`, `compression-snappy` (default): these codecs in record batches,
+//!   in pure Rust.
 //! * `compression-zstd`: zstd in record batches, by its C library.
-//! * `decompression-zstd` (default): zstd in record batches, reading only, in pure Rust where the C library is not built.
+//! * `decompression-zstd` (default): decompression of zstd in pure Rust, for builds without the C library.
 //! * `serde`: messages and batches as JSON, named as in Kafka's schemas.
 //! * `time`: timestamps of records as `time::OffsetDateTime`.
-//! * `arbitrary`: messages out of arbitrary bytes, for fuzzers.
+//! * `arbitrary`: messages from arbitrary bytes, for fuzzers.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod api;
 #[cfg(feature = "arbitrary")]
@@ -227,3 +238,7 @@ pub mod wire;
 pub mod writer;
 
 pub use api::header;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

@@ -1,4 +1,4 @@
-//! One definition a message, in the notation of Kafka's schemas, from which everything else follows.
+//! One definition per message, in the notation of Kafka's schemas, from which everything else is derived.
 //!
 //! ```text
 //! message! {
@@ -10,8 +10,9 @@
 //!     }
 //! }
 //! ```
-//! A line is: versions, name, type, flags, default. Untagged fields stand in wire order, tagged ones by rising tag. A field that
-//! a version does not carry has its default when read; when written it must have its default, unless it is `ignorable`.
+//! A line consists of versions, name, type, flags and default. Untagged fields are listed in wire order,
+//! tagged ones by ascending tag. A field that a version does not carry gets its default when it is read. When
+//! it is written it must have its default, unless it is `ignorable`.
 
 use crate::{
     error::{DecodeError, DecodeErrorKind, EncodeError},
@@ -20,7 +21,7 @@ use crate::{
     writer::Writer,
 };
 
-/// What a line of [`message!`] says besides name, type and default.
+/// The versions and flags of a line of [`message!`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field {
     pub(crate) name: &'static str,
@@ -74,7 +75,8 @@ impl Field {
         self.since <= version.number && version.number <= self.until
     }
 
-    /// Whether the field is on the wire: always if untagged, only off its default if tagged.
+    /// Whether the field is on the wire: always if untagged, only with a value other than its default if
+    /// tagged.
     #[inline]
     pub(crate) fn is_sent<T: PartialEq>(
         &self,
@@ -102,7 +104,7 @@ impl Field {
         self.nullable_since <= version.number && version.number <= self.nullable_until
     }
 
-    /// Writes an untagged field, or sees to it that nothing is lost where the version does not carry it.
+    /// Writes an untagged field, or checks that no value is lost where the version does not carry it.
     #[inline]
     pub(crate) fn write<T: Wire + PartialEq>(
         &self,
@@ -148,7 +150,7 @@ impl Field {
     }
 }
 
-/// Defines messages and the structures inside of them; see the module.
+/// Defines messages and the structures in them; see the module.
 macro_rules! message {
     ($(
         $(#[$meta:meta])*
@@ -244,7 +246,7 @@ macro_rules! message {
                                 continue;
                             }
                         })*
-                        // Not known here: of a later version, or somebody's own (KIP-482). It is skipped.
+                        // An unknown tag, of a later version or of a vendor (KIP-482), is skipped.
                     }
                 }
                 Ok(this)
@@ -346,7 +348,7 @@ macro_rules! flags {
 }
 pub(crate) use flags;
 
-/// The name of a field as the schema writes it.
+/// The name of a field as in the schema.
 macro_rules! camel_case {
     ($field:ident) => {{
         const SNAKE: &str = stringify!($field);
@@ -387,7 +389,7 @@ pub(crate) const fn camel<const N: usize>(snake: &str) -> [u8; N] {
     name
 }
 
-/// Defines numbers from the wire that have names, and stay what they are where they have none.
+/// Defines integers of the wire with names; unknown values are preserved.
 macro_rules! open_enum {
     (
         $(#[$meta:meta])*
@@ -401,7 +403,7 @@ macro_rules! open_enum {
         impl $name {
             $( $(#[$const_meta])* pub const $const: Self = Self($value); )*
 
-            /// The name in Kafka's own words, if it has one here.
+            /// Returns Kafka's name of the value, if it is known here.
             pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
                     $( $value => Some(stringify!($const)), )*

@@ -1,4 +1,4 @@
-//! Taking values off the front of one frame.
+//! Decoding from one frame.
 
 use bytes::Bytes;
 
@@ -7,9 +7,10 @@ use crate::{
     varint,
 };
 
-/// A cursor over one frame: it cannot panic, cannot overrun, and [`finish`](Self::finish) insists on nothing being left.
+/// A cursor over one frame, which neither panics nor reads past the end.
 ///
-/// What is read as [`Bytes`] is a slice of the frame, not a copy, and keeps the frame alive.
+/// [`finish`](Self::finish) checks that nothing is left. Values read as [`Bytes`] are slices of the frame,
+/// not copies, and keep the frame alive.
 #[derive(Debug)]
 pub struct Reader<'a> {
     frame: &'a Bytes,
@@ -18,22 +19,22 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Starts at the first byte of `frame`.
+    /// Creates a reader at the first byte of `frame`.
     pub fn new(frame: &'a Bytes) -> Self {
         Self { frame, at: 0, end: frame.len() }
     }
 
-    /// How many bytes have been read, from the start of the frame.
+    /// Returns the position: the number of bytes before it in the frame.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// How many bytes are left.
+    /// Returns the number of bytes left.
     pub fn remaining(&self) -> usize {
         self.end - self.at
     }
 
-    /// The next `N` bytes.
+    /// Reads the next `N` bytes.
     ///
     /// # Errors
     /// [`DecodeErrorKind::UnexpectedEnd`] if there are fewer, as in all methods below.
@@ -48,25 +49,25 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next `len` bytes, borrowed: for what is copied anyway.
+    /// Reads the next `len` bytes, borrowed: for values that are copied anyway.
     pub fn slice(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
         let start = self.take(len)?;
         Ok(&self.frame[start..start + len])
     }
 
-    /// The next `len` bytes as a slice of the frame; nothing is copied.
+    /// Reads the next `len` bytes as a slice of the frame, without a copy.
     pub fn bytes(&mut self, len: usize) -> Result<Bytes, DecodeError> {
         let start = self.take(len)?;
         Ok(self.frame.slice(start..start + len))
     }
 
-    /// The next `len` bytes as a reader of their own; positions still count from the start of the frame.
+    /// Returns a reader of the next `len` bytes, whose positions also count from the start of the frame.
     pub fn sub(&mut self, len: usize) -> Result<Self, DecodeError> {
         let start = self.take(len)?;
         Ok(Self { frame: self.frame, at: start, end: start + len })
     }
 
-    /// An unsigned varint, as flexible versions use them for lengths and tags (KIP-482).
+    /// Reads an unsigned varint, used for lengths and tags in flexible versions (KIP-482).
     pub fn uvarint(&mut self) -> Result<u32, DecodeError> {
         match varint::get_u32(&self.frame[self.at..self.end]) {
             Ok((value, len)) => {
@@ -77,10 +78,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Ends the reading.
+    /// Checks that all bytes have been read.
     ///
     /// # Errors
-    /// [`DecodeErrorKind::TrailingBytes`] if anything is left.
+    /// [`DecodeErrorKind::TrailingBytes`] if some are left.
     pub fn finish(self) -> Result<(), DecodeError> {
         match self.remaining() {
             0 => Ok(()),
@@ -88,7 +89,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An error at the current position.
+    /// Returns an error at the current position.
     pub fn fault(&self, kind: DecodeErrorKind) -> DecodeError {
         kind.at(self.at)
     }

@@ -1,35 +1,37 @@
-//! Variable-length integers: the unsigned ones of flexible messages (KIP-482) and the zig-zag ones inside record batches.
+//! Variable-length integers: unsigned in flexible messages (KIP-482), zig-zag in record batches.
 //!
-//! Seven bits a byte, lowest group first, the high bit says that more follow. A 32-bit value takes one to five bytes, a
-//! 64-bit one up to ten. Bits beyond the width are refused, longer forms than needed are read.
+//! Each byte carries seven bits, the lowest group first; its high bit is set if more bytes follow. A 32-bit
+//! value takes one to five bytes, a 64-bit one up to ten. Bits beyond the width are rejected, and forms
+//! longer than necessary are accepted.
 
 use crate::error::DecodeErrorKind;
 
-/// The most bytes an unsigned 32-bit varint takes.
+/// The maximum length of an unsigned 32-bit varint in bytes.
 pub const MAX_LEN_U32: usize = 5;
-/// The most bytes a 64-bit varint takes.
+/// The maximum length of a 64-bit varint in bytes.
 pub const MAX_LEN_U64: usize = 10;
 
-/// How many bytes [`put_u64`] writes for `value`.
+/// Returns the number of bytes that [`put_u64`] writes for `value`.
 #[inline]
 pub const fn len_u64(value: u64) -> usize {
-    // One byte for every started group of seven bits; zero takes one too. 9/64 stands for 1/7: exact up to 64 bits.
+    // One byte per started group of seven bits; zero takes one too. 9/64 approximates 1/7: exact up to 64
+    // bits.
     (((63 - (value | 1).leading_zeros()) * 9 + 73) / 64) as usize
 }
 
-/// How many bytes [`put_u32`] writes for `value`.
+/// Returns the number of bytes that [`put_u32`] writes for `value`.
 #[inline]
 pub const fn len_u32(value: u32) -> usize {
     len_u64(value as u64)
 }
 
-/// How many bytes the zig-zag form of a 32-bit value takes.
+/// Returns the length of the zig-zag form of a 32-bit value in bytes.
 #[inline]
 pub const fn len_i32(value: i32) -> usize {
     len_u32(zigzag_i32(value))
 }
 
-/// How many bytes the zig-zag form of a 64-bit value takes.
+/// Returns the length of the zig-zag form of a 64-bit value in bytes.
 #[inline]
 pub const fn len_i64(value: i64) -> usize {
     len_u64(zigzag_i64(value))
@@ -87,10 +89,11 @@ pub fn put_i64(out: &mut impl bytes::BufMut, value: i64) {
     put_u64(out, zigzag_i64(value));
 }
 
-/// Reads an unsigned 32-bit varint off the front of `bytes`; answers it and how many bytes it took.
+/// Reads an unsigned 32-bit varint off the front of `bytes`; returns it and its length.
 ///
 /// # Errors
-/// [`DecodeErrorKind::UnexpectedEnd`] if `bytes` ends inside it, [`DecodeErrorKind::VarintOverflow`] if it does not fit.
+/// [`DecodeErrorKind::UnexpectedEnd`] if `bytes` ends inside it, [`DecodeErrorKind::VarintOverflow`] if it
+/// does not fit.
 #[inline]
 pub fn get_u32(bytes: &[u8]) -> Result<(u32, usize), DecodeErrorKind> {
     match bytes.first() {
@@ -99,7 +102,7 @@ pub fn get_u32(bytes: &[u8]) -> Result<(u32, usize), DecodeErrorKind> {
     }
 }
 
-/// Reads an unsigned 64-bit varint off the front of `bytes`; answers it and how many bytes it took.
+/// Reads an unsigned 64-bit varint off the front of `bytes`; returns it and its length.
 ///
 /// # Errors
 /// As [`get_u32`].
@@ -111,7 +114,7 @@ pub fn get_u64(bytes: &[u8]) -> Result<(u64, usize), DecodeErrorKind> {
     }
 }
 
-/// Reads a zig-zag 32-bit varint off the front of `bytes`; answers it and how many bytes it took.
+/// Reads a zig-zag 32-bit varint off the front of `bytes`; returns it and its length.
 ///
 /// # Errors
 /// As [`get_u32`].
@@ -120,7 +123,7 @@ pub fn get_i32(bytes: &[u8]) -> Result<(i32, usize), DecodeErrorKind> {
     get_u32(bytes).map(|(value, len)| (unzigzag_u32(value), len))
 }
 
-/// Reads a zig-zag 64-bit varint (Kafka's varlong) off the front of `bytes`; answers it and how many bytes it took.
+/// Reads a zig-zag 64-bit varint (Kafka's varlong) off the front of `bytes`; returns it and its length.
 ///
 /// # Errors
 /// As [`get_u32`].
@@ -149,7 +152,7 @@ fn get_long<const MAX: usize>(bytes: &[u8], last: u8) -> Result<(u64, usize), De
 mod tests {
     use super::*;
 
-    /// The examples of the protocol buffers encoding page and the borders of every length.
+    /// The examples of the protocol buffers encoding page and the limits of every length.
     #[test]
     fn known_forms() {
         for (value, bytes) in [

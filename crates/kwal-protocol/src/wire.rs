@@ -1,4 +1,4 @@
-//! How each type of Kafka's schemas is written and read, classic and compact (KIP-482).
+//! The encoding of each type of Kafka's schemas, classic and compact (KIP-482).
 
 use std::fmt;
 
@@ -11,24 +11,24 @@ use crate::{
     writer::Writer,
 };
 
-/// A version of an API, and which of the two encodings it has.
+/// A version of an API, with its encoding.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Version {
     /// The number on the wire.
     pub number: i16,
-    /// Whether lengths are compact and structures end in tagged fields (KIP-482).
+    /// Whether lengths are compact and structures end with tagged fields (KIP-482).
     pub flexible: bool,
 }
 
-/// A value as it is written at one version of an API.
+/// A value that can be encoded in a version of an API.
 pub trait Wire: Sized {
-    /// Appends the value. A fault is remembered by the writer.
+    /// Appends the value. The writer remembers errors.
     fn write(&self, writer: &mut Writer, version: Version);
 
-    /// Takes the value off the front.
+    /// Reads the value.
     ///
     /// # Errors
-    /// [`DecodeError`], at the byte that is not as it should be.
+    /// [`DecodeError`] at the offending byte.
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError>;
 
     /// Whether this is the null of a nullable type.
@@ -37,17 +37,17 @@ pub trait Wire: Sized {
     }
 }
 
-/// A value that has a form for null. `Option<T>` means *nullable* and nothing else.
+/// A type that has an encoding for null. `Option<T>` means *nullable* and nothing else.
 pub trait Nullable: Wire {
-    /// Appends the form for null.
+    /// Appends null.
     fn write_null(writer: &mut Writer, version: Version);
 
-    /// Appends the form of a value where null would have been possible.
+    /// Appends the value where null is possible.
     fn write_present(&self, writer: &mut Writer, version: Version) {
         self.write(writer, version);
     }
 
-    /// Takes a value or null off the front.
+    /// Reads a value or null.
     ///
     /// # Errors
     /// As [`Wire::read`].
@@ -71,7 +71,7 @@ impl<T: Nullable> Wire for Option<T> {
     }
 }
 
-/// Reads what must not be null.
+/// Reads a value that must not be null.
 fn present<T: Nullable>(reader: &mut Reader<'_>, version: Version) -> Result<T, DecodeError> {
     let at = reader.position();
     T::read_nullable(reader, version)?.ok_or_else(|| DecodeErrorKind::UnexpectedNull.at(at))
@@ -99,7 +99,7 @@ impl Wire for bool {
         writer.put_slice(&[u8::from(*self)]);
     }
 
-    /// Any other byte than 0 is true, as for Kafka.
+    /// Any byte other than 0 is true, as in Kafka.
     fn read(reader: &mut Reader<'_>, _: Version) -> Result<Self, DecodeError> {
         reader.array::<1>().map(|[byte]| byte != 0)
     }
@@ -107,7 +107,7 @@ impl Wire for bool {
 
 impl Wire for String {
     fn write(&self, writer: &mut Writer, version: Version) {
-        // Kafka keeps the limit of the classic form in the compact one.
+        // Kafka applies the limit of the classic form to the compact one as well.
         match i16::try_from(self.len()) {
             Err(_) => writer.refuse(EncodeError::TooLong(self.len())),
             Ok(_) if version.flexible => writer.put_length(self.len() + 1),
@@ -169,9 +169,10 @@ impl Nullable for Bytes {
     }
 }
 
-/// Bytes in two pieces that count as one: a record batch whose header was made anew around a shared body.
+/// Bytes in two pieces that form one value: a record batch whose new header precedes a shared body.
 ///
-/// Written, each piece is spliced or copied as it suits; read, all is in the first. Two are equal if they join to the same.
+/// When it is written, each piece is spliced or copied depending on its size; when it is read, all bytes are
+/// in the first piece. Two values are equal if their joined bytes are.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -188,12 +189,12 @@ pub struct Spliced {
 }
 
 impl Spliced {
-    /// One piece after the other.
+    /// Joins two pieces.
     pub const fn new(first: Bytes, second: Bytes) -> Self {
         Self { first, second }
     }
 
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     pub const fn len(&self) -> usize {
         self.first.len() + self.second.len()
     }
@@ -203,7 +204,7 @@ impl Spliced {
         self.len() == 0
     }
 
-    /// The bytes in one piece. Nothing is copied if one of the two is empty, as after reading.
+    /// Returns the bytes in one piece. Nothing is copied if one piece is empty, as after reading.
     pub fn into_bytes(self) -> Bytes {
         match (self.first, self.second) {
             (first, second) if second.is_empty() => first,
@@ -273,11 +274,12 @@ impl<T: Wire> Nullable for Vec<T> {
         let Some(len) = length(reader, version, |reader| i32::read(reader, version))? else {
             return Ok(None);
         };
-        // Every element takes a byte at least.
+        // Every element takes at least one byte.
         if len > reader.remaining() {
             return Err(DecodeErrorKind::UnexpectedEnd.at(at));
         }
-        // Reserve no more memory than there are bytes; what really comes may grow it.
+        // Reserve no more memory than there are bytes; the vector grows with the elements that are really
+        // present.
         let mut elements = Self::with_capacity(len.min(reader.remaining() / size_of::<T>().max(1)));
         for _ in 0..len {
             elements.push(T::read(reader, version)?);
@@ -286,7 +288,7 @@ impl<T: Wire> Nullable for Vec<T> {
     }
 }
 
-/// The length in front of a value, `None` for null.
+/// Reads the length in front of a value, `None` for null.
 fn length(
     reader: &mut Reader<'_>,
     version: Version,
@@ -320,9 +322,9 @@ fn write_null_length(writer: &mut Writer, version: Version) {
     }
 }
 
-/// A 128-bit identifier: topic and directory ids. Zero means none.
+/// A 128-bit identifier of a topic or a directory. Zero means that there is no id.
 ///
-/// `Display` and `FromStr` use Kafka's text: URL-safe base64 without padding, 22 characters.
+/// `Display` and `FromStr` use Kafka's text form: URL-safe base64 without padding, 22 characters.
 ///
 /// ```
 /// use kwal_protocol::wire::Uuid;
@@ -336,7 +338,7 @@ fn write_null_length(writer: &mut Writer, version: Version) {
 pub struct Uuid(pub [u8; 16]);
 
 impl Uuid {
-    /// No id.
+    /// The absent id.
     pub const ZERO: Self = Self([0; 16]);
 
     /// Whether this is [`Uuid::ZERO`].
@@ -379,7 +381,7 @@ impl std::str::FromStr for Uuid {
     }
 }
 
-/// A text that is not an id in Kafka's form.
+/// A text that is not a valid id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("not 22 characters of URL-safe base64")]
 pub struct InvalidUuid;

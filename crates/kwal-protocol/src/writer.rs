@@ -1,4 +1,4 @@
-//! Collecting a frame: what is small in one buffer, what is large beside it.
+//! Encoding into one frame: small values in one buffer, large ones shared.
 
 use std::{collections::VecDeque, io::IoSlice};
 
@@ -9,32 +9,32 @@ use crate::{error::EncodeError, varint};
 /// Shared bytes shorter than this are copied: one write of one buffer beats a longer `writev`.
 const SPLICE_FROM: usize = 4096;
 
-/// Room for the length in front of a frame.
+/// The size of the length in front of a frame.
 const PREFIX: usize = 4;
 
-/// Where a message is written to.
+/// An encoder of one message.
 ///
-/// Nothing fails field by field: the first fault is remembered and [`Frame`] is not made. Small bytes are appended to one
-/// buffer; large [`Bytes`] are spliced in without a copy.
+/// Writing a field cannot fail: the first error is remembered and returned instead of the [`Frame`]. Small
+/// values are appended to one buffer; large [`Bytes`] are spliced in without a copy.
 #[derive(Debug)]
 pub struct Writer {
-    /// [`PREFIX`] bytes for the length, then what is small.
+    /// [`PREFIX`] bytes for the length, then the small values.
     head: BytesMut,
-    /// Bytes that belong before the byte of `head` at the position given; positions rise.
+    /// Shared bytes, each with its position in `head`; positions are ascending.
     shared: VecDeque<(usize, Bytes)>,
     shared_len: usize,
     fault: Option<EncodeError>,
 }
 
 impl Writer {
-    /// An empty body, without the length in front.
+    /// Creates an empty body, without the length in front.
     pub fn new() -> Self {
         let mut head = BytesMut::with_capacity(128);
         head.put_bytes(0, PREFIX);
         Self { head, shared: VecDeque::new(), shared_len: 0, fault: None }
     }
 
-    /// How many bytes have been written, shared ones included.
+    /// Returns the number of bytes written, shared ones included.
     pub fn len(&self) -> usize {
         self.head.len() - PREFIX + self.shared_len
     }
@@ -82,12 +82,12 @@ impl Writer {
         }
     }
 
-    /// Remembers the first fault; nothing that is written afterwards will be used.
+    /// Remembers the first error; the message is discarded then.
     pub(crate) fn refuse(&mut self, fault: EncodeError) {
         self.fault.get_or_insert(fault);
     }
 
-    /// What was written, in one piece and without a length in front.
+    /// Returns the encoded bytes, in one piece and without a length in front.
     ///
     /// # Errors
     /// As [`into_frame`](Self::into_frame).
@@ -97,10 +97,10 @@ impl Writer {
         Ok(frame.copy_to_bytes(frame.remaining()))
     }
 
-    /// What was written, as a frame: its length stands in front.
+    /// Returns the encoded bytes as a frame, with its length in front.
     ///
     /// # Errors
-    /// The first fault of any field; [`EncodeError::TooLong`] beyond 2 GiB.
+    /// The first error of any field; [`EncodeError::TooLong`] above 2 GiB.
     pub fn into_frame(mut self) -> Result<Frame, EncodeError> {
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -124,31 +124,31 @@ impl Default for Writer {
     }
 }
 
-/// A whole frame, length included, on its way out.
+/// A complete frame, length included, ready to be sent.
 ///
-/// It is a [`Buf`] whose [`chunks_vectored`](Buf::chunks_vectored) names the small buffer and the shared bytes in turn, so
-/// that a vectored write sends it without joining them.
+/// It is a [`Buf`] whose [`chunks_vectored`](Buf::chunks_vectored) alternates between the small buffer and
+/// the shared bytes, so that a vectored write sends it without joining them.
 #[derive(Debug)]
 pub struct Frame {
     head: BytesMut,
     shared: VecDeque<(usize, Bytes)>,
-    /// How much of `head` has been sent; what has been sent of the shared bytes is cut off them.
+    /// The number of bytes of `head` that have been sent; sent shared bytes are removed.
     sent: usize,
     shared_len: usize,
 }
 
 impl Frame {
-    /// Where the correlation id of a request lies: after the length, the API key and the version.
+    /// The position of the correlation id in a request: after the length, the API key and the version.
     const CORRELATION_ID: usize = 8;
 
-    /// Writes the correlation id into a request's header.
+    /// Writes the correlation id into the header of a request.
     pub(crate) fn set_correlation_id(&mut self, id: i32) {
         if let Some(place) = self.head.get_mut(Self::CORRELATION_ID..Self::CORRELATION_ID + 4) {
             place.copy_from_slice(&id.to_be_bytes());
         }
     }
 
-    /// The piece of the head that comes before the next shared bytes.
+    /// The part of the head before the next shared bytes.
     fn head_piece(&self) -> &[u8] {
         let end = self.shared.front().map_or(self.head.len(), |(at, _)| *at);
         &self.head[self.sent..end]

@@ -1,4 +1,4 @@
-//! Which versions of which APIs a broker speaks.
+//! The API versions that a broker supports.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,11 @@ use kwal_protocol::{
     messages::ApiVersion,
 };
 
-/// The versions that a broker lists and answers: those of a release of Kafka, or fewer.
+/// The API versions that a broker lists and answers: those of a Kafka release, or fewer.
 ///
-/// Only APIs that the embedded broker serves are in it. Like Kafka 4, it knows no record format but magic 2, so it closes the
-/// connection on Produce below 3 and Fetch below 4 (and on ListOffsets 0) even where the release lists them.
+/// It contains only APIs that the embedded broker implements. Like Kafka 4, the broker supports no record
+/// format but magic 2. It closes the connection on Produce below 3, Fetch below 4 and ListOffsets 0 even if
+/// the release lists them.
 ///
 /// ```
 /// use kwal_protocol::api::{ApiKey, Versions};
@@ -27,7 +28,7 @@ pub struct Dialect {
     release: Release,
 }
 
-/// What brokers do differently, other than by version.
+/// Differences between releases other than versions.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Release {
     Kafka2_8,
@@ -47,7 +48,7 @@ impl Dialect {
         Self::of(
             Release::Kafka4_3,
             &[
-                // Listed from 0 on for the sake of old clients that look at nothing else (KIP-896).
+                // Listed from 0 because old clients look at nothing else (KIP-896).
                 (ApiKey::PRODUCE, 0, 13),
                 (ApiKey::FETCH, 4, 18),
                 (ApiKey::LIST_OFFSETS, 1, 11),
@@ -97,7 +98,7 @@ impl Dialect {
         )
     }
 
-    /// Kafka 2.8, with ZooKeeper: only the [controller](Self::forwarding) makes and deletes topics.
+    /// Kafka 2.8 with ZooKeeper: only the [controller](Self::forwarding) creates and deletes topics.
     pub fn kafka_2_8() -> Self {
         Self::of(
             Release::Kafka2_8,
@@ -124,8 +125,9 @@ impl Dialect {
         )
     }
 
-    /// Lists and answers no other versions of an API than these. Versions that were not there before do not appear; if none is
-    /// left, the API is gone.
+    /// Restricts the versions of an API.
+    ///
+    /// Versions that the broker does not support stay unsupported. If no version is left, the API is removed.
     #[must_use]
     pub fn cap(mut self, api: ApiKey, to: Versions) -> Self {
         let capped = self.apis.get(&api).and_then(|spoken| {
@@ -138,27 +140,28 @@ impl Dialect {
         self
     }
 
-    /// Neither lists nor answers an API.
+    /// Removes an API.
     #[must_use]
     pub fn without(mut self, api: ApiKey) -> Self {
         self.apis.remove(&api);
         self
     }
 
-    /// Whether every broker passes on to the controller what only that can do (KIP-500), or answers `NOT_CONTROLLER` unless it
-    /// is the controller itself.
+    /// Sets whether brokers forward requests to the controller (KIP-500).
+    ///
+    /// Otherwise a broker that is not the controller answers them with `NOT_CONTROLLER`.
     #[must_use]
     pub fn forwarding(mut self, yes: bool) -> Self {
         self.forwards = yes;
         self
     }
 
-    /// The versions that are answered, if the API is there at all.
+    /// Returns the versions that are answered, `None` if the API is not supported.
     pub fn versions(&self, api: ApiKey) -> Option<Versions> {
         self.apis.get(&api).map(|spoken| spoken.answered)
     }
 
-    /// The APIs that are there, by rising key.
+    /// Returns the supported APIs, by ascending key.
     pub fn apis(&self) -> impl Iterator<Item = ApiKey> + '_ {
         self.apis.keys().copied()
     }
@@ -167,23 +170,26 @@ impl Dialect {
         self.forwards
     }
 
-    /// With fewer replicas in sync than `min.insync.replicas`, the high watermark stands still, and what is more than there are
-    /// replicas is not asked for.
+    /// Whether the high watermark stops while too few replicas are in sync.
+    ///
+    /// The limit is `min.insync.replicas`, capped at the number of replicas.
     pub(crate) fn waits_for_min_isr(&self) -> bool {
         self.release >= Release::Kafka3_9
     }
 
-    /// Replicas that may lead are not the same as those in sync (KIP-966).
+    /// Whether the controller tracks eligible leader replicas (KIP-966).
     pub(crate) fn keeps_eligible(&self) -> bool {
         self.release >= Release::Kafka4_3
     }
 
-    /// Fetches of versions that do not know zstd are refused where a topic has that codec; else they get what they cannot read.
+    /// Whether fetch versions without zstd are rejected on topics with that codec.
+    ///
+    /// Otherwise they get batches that they cannot read.
     pub(crate) fn refuses_zstd(&self) -> bool {
         self.release < Release::Kafka4_3
     }
 
-    /// Settings are those of before Kafka 4.
+    /// Whether the settings are those of Kafka 3.
     pub(crate) fn has_old_settings(&self) -> bool {
         self.release < Release::Kafka4_3
     }
@@ -192,12 +198,12 @@ impl Dialect {
         self.versions(api).is_some_and(|versions| versions.contains(version))
     }
 
-    /// What an ApiVersions response lists.
+    /// Returns what an ApiVersions response lists.
     pub(crate) fn listed(&self) -> Vec<ApiVersion> {
         self.apis.iter().map(|(api, spoken)| entry(*api, spoken.listed)).collect()
     }
 
-    /// What an ApiVersions response lists if the version of the request is not known (KIP-511).
+    /// Returns what an ApiVersions response lists if the version of the request is unknown (KIP-511).
     pub(crate) fn listed_fallback(&self) -> Vec<ApiVersion> {
         let api = ApiKey::API_VERSIONS;
         self.versions(api).into_iter().map(|versions| entry(api, versions)).collect()
@@ -219,13 +225,13 @@ impl Default for Dialect {
     }
 }
 
-/// Older versions would need older record formats, or are of no use to anybody.
+/// Older versions need older record formats, or have no users.
 const fn oldest_answered(api: ApiKey) -> i16 {
     match api {
         ApiKey::PRODUCE => 3,
         ApiKey::FETCH => 4,
         ApiKey::LIST_OFFSETS => 1,
-        // After version 0 come bare frames.
+        // Version 0 is followed by frames without headers.
         ApiKey::SASL_HANDSHAKE => 1,
         _ => 0,
     }
@@ -245,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_codec_knows_all_that_is_answered() {
+    fn the_codec_supports_every_answered_version() {
         for dialect in [Dialect::kafka_4_3(), Dialect::kafka_3_9(), Dialect::kafka_2_8()] {
             for api in dialect.apis() {
                 let (codec, ours) = (api.versions().unwrap(), dialect.versions(api).unwrap());

@@ -1,4 +1,4 @@
-//! Examples on pages of documentation that name a broker's address, as their readers would.
+//! Runs documentation examples that contain a broker's address.
 
 use std::{error::Error, time::Duration};
 
@@ -6,9 +6,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::{embedded::EmbeddedCluster, error};
 
-/// Runs an example that has its broker at a port of localhost: a new [`EmbeddedCluster`], which is gone when the example ends.
+/// Runs an example with a new [`EmbeddedCluster`] at a port of localhost, for as long as the example runs.
 ///
-/// With it, two lines that do not show make a doc test of an example that can be copied as it stands:
+/// With it, two hidden lines turn an example that can be copied as it stands into a doc test:
 ///
 /// ```
 /// # kwal_testkit::doctest(29092, async {
@@ -16,10 +16,10 @@ use crate::{embedded::EmbeddedCluster, error};
 /// # assert!(stream.peer_addr()?.ip().is_loopback()); Ok(()) });
 /// ```
 ///
-/// Examples of the same port wait for one another, also those of other processes.
+/// Examples with the same port wait for each other, also across processes.
 ///
 /// # Panics
-/// If the example fails, with its error; if the port is not free within 30 s; inside of a tokio runtime.
+/// If the example fails, with its error; if the port is not free within 30 s; inside a tokio runtime.
 #[track_caller]
 pub fn doctest(port: u16, example: impl Future<Output = Result<(), Box<dyn Error>>>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -44,7 +44,7 @@ async fn start(port: u16) -> Result<EmbeddedCluster, error::Error> {
     }
 }
 
-/// How long somebody else may have the port.
+/// How long another process may hold the port.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between one try and the next.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! What a test can do wrong, or the machine refuse.
+//! Errors of the embedded cluster.
 
 use std::io;
 
@@ -8,75 +8,75 @@ use kwal_protocol::{
 };
 use kwal_transport::{HostPort, TransportError};
 
-/// Why the embedded cluster cannot do what a test asks of it.
+/// Why the embedded cluster cannot do what a test requests.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The TCP port cannot be had.
+    /// The TCP port is not available.
     #[error("cannot listen at {at}")]
     Listen {
-        /// Where.
+        /// The address.
         at: HostPort,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The place in the memory network cannot be had.
+    /// The address in the memory network is not available.
     #[error("cannot listen in memory")]
     ListenInMemory(#[source] TransportError),
-    /// A topic cannot be made.
-    #[error("the topic {topic:?} cannot be made ({code:?}): {message}")]
+    /// A topic cannot be created.
+    #[error("topic {topic:?} cannot be created ({code:?}): {message}")]
     CreateTopic {
-        /// Its name.
+        /// The name of the topic.
         topic: String,
-        /// What a CreateTopics response would say.
+        /// The code that a CreateTopics response would have.
         code: ErrorCode,
-        /// In words.
+        /// The reason.
         message: String,
     },
-    /// The broker cannot have such a setting.
-    #[error("the broker cannot be set so: {message}")]
+    /// The broker has no such setting, or it does not accept the value.
+    #[error("invalid broker setting: {message}")]
     InvalidSetting {
-        /// What is wrong with it.
+        /// The reason.
         message: String,
     },
-    /// There is no such topic, or it has no such partition.
-    #[error("there is no partition {partition} of a topic {topic:?}")]
+    /// The topic does not exist, or has no such partition.
+    #[error("topic {topic:?} has no partition {partition}")]
     UnknownPartition {
         /// The name of the topic.
         topic: String,
         /// The index of the partition.
         partition: i32,
     },
-    /// There is no such broker.
-    #[error("there is no broker {broker}")]
+    /// The broker does not exist.
+    #[error("broker {broker} does not exist")]
     UnknownBroker {
-        /// The number of the broker.
+        /// The id of the broker.
         broker: i32,
     },
     /// A broker cannot lead: it is not alive, or its replica is not in sync.
-    #[error("broker {broker} cannot lead: it is not alive, or not in sync")]
+    #[error("broker {broker} cannot lead: it is not alive or not in sync")]
     CannotLead {
-        /// The number of the broker.
+        /// The id of the broker.
         broker: i32,
     },
-    /// A broker leads, so its replica cannot be out of sync.
-    #[error("broker {broker} leads, so it is in sync")]
+    /// The broker leads the partition, so its replica cannot be out of sync.
+    #[error("broker {broker} is the leader, so it cannot be out of sync")]
     IsLeader {
-        /// The number of the broker.
+        /// The id of the broker.
         broker: i32,
     },
-    /// A batch cannot be read.
-    #[error("a batch cannot be read")]
+    /// A batch cannot be decoded.
+    #[error("a batch cannot be decoded")]
     Batch(#[from] BatchError),
-    /// A batch cannot be written.
-    #[error("a batch cannot be written")]
+    /// A batch cannot be encoded.
+    #[error("a batch cannot be encoded")]
     Build(#[from] BuildError),
-    /// A batch to be placed would not lie behind the end of the log.
-    #[error("the batch takes the offsets {first} to {last}, counted from the end of the log")]
+    /// A raw batch does not start at or after the end of the log.
+    #[error("a raw batch has the offsets {first} to {last} relative to the end of the log")]
     InvalidOffsets {
-        /// The first, counted from the end of the log.
+        /// Its first offset, relative to the end of the log.
         first: i64,
-        /// The last, counted from the end of the log.
+        /// Its last offset, relative to the end of the log.
         last: i64,
     },
 }

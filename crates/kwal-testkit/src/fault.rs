@@ -1,53 +1,57 @@
-//! What may go wrong with a request, which requests it is for, and whom it hit.
+//! Faults, the requests that they apply to, and how often clients felt them.
 
 use std::{ops::Add, ops::Sub, time::Duration};
 
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 
-/// What happens to a request instead of, or besides, being answered.
+/// What happens to a request in place of, or in addition to, its response.
 ///
-/// "Closed" means that the connection ends without a reply. Of [new connections](FaultTarget::connections), `Drop` and `LoseReply` are
-/// taken and closed at once, `BlackHole` is taken and nothing on it ever answered, `DelayRequest` and `DelayReply` make the
-/// first request wait; the others change nothing.
+/// "Closed" means that the connection ends without a reply. For [new connections](FaultTarget::connections),
+/// `Drop` and `LoseReply` accept and close at once, `BlackHole` accepts and never replies, `DelayRequest` and
+/// `DelayReply` delay the first request, and the others have no effect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Nothing: the request is served. To let some pass before a fault.
+    /// No fault: the request is served. Lets some requests pass before a fault.
     Pass,
-    /// Refused with an error code, which stands wherever the response has one; nothing is carried out. Produce with acks = 0 is
-    /// closed, as Kafka does.
+    /// Rejected with an error code in every place where the response has one; not carried out.
+    ///
+    /// Produce with acks = 0 is closed, as in Kafka.
     Error(ErrorCode),
-    /// Carried out, and then answered with an error code, as if it had failed afterwards.
+    /// Carried out, then answered with an error code, as if it had failed afterwards.
     ErrorAfter(ErrorCode),
-    /// Closed; nothing is carried out.
+    /// Closed; not carried out.
     Drop,
     /// Carried out, then closed: the reply is lost.
     LoseReply,
-    /// Carried out; the reply ends after so many bytes, its length included, and the connection is closed.
+    /// Carried out; the reply ends after this many bytes, its length included, and the connection is closed.
     CutReply(usize),
-    /// Carried out; the reply comes so many bytes at a time, with a pause before each but the first.
+    /// Carried out; the reply arrives in pieces with a pause between them.
     Trickle {
-        /// How many bytes at once, at least one.
+        /// The size of a piece, at least one byte.
         bytes: usize,
-        /// Before the next.
+        /// The pause before each piece but the first.
         pause: Duration,
     },
-    /// Carried out; in the reply is anything behind its length and its correlation id.
+    /// Carried out; the reply has random bytes after its length and its correlation id.
     Garbage,
-    /// Carried out only after this time, as if it had been late on its way to the broker.
+    /// Carried out only after this time, as if the request had been slow on its way to the broker.
     DelayRequest(Duration),
-    /// Carried out at once, answered only after this time. Later requests of the connection wait behind it.
+    /// Carried out at once, answered only after this time. Later requests of the connection wait.
     DelayReply(Duration),
-    /// Carried out and answered at once with this throttle time; nothing more is read from the connection until it is over
-    /// (KIP-219).
+    /// Carried out and answered at once with this throttle time.
+    ///
+    /// The broker reads nothing more from the connection until it is over (KIP-219).
     Throttle(Duration),
-    /// Carried out; the answer has another correlation id.
+    /// Carried out; the reply has another correlation id.
     WrongCorrelationId,
-    /// Never carried out nor answered, nor is anything after it; the connection stays open.
+    /// Neither this request nor any later one of the connection is carried out or answered.
+    ///
+    /// The connection stays open.
     BlackHole,
 }
 
-/// Which requests meet a fault: those of an API, or narrower.
+/// The requests that a fault applies to.
 ///
 /// ```
 /// use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
@@ -98,29 +102,31 @@ impl FaultTarget {
         Self::of(Scope::Connections)
     }
 
-    /// Only those to a broker.
+    /// Restricts the target to one broker.
     #[must_use]
     pub fn broker(mut self, broker: i32) -> Self {
         self.broker = Some(broker);
         self
     }
 
-    /// Only requests that name a partition: of Produce, Fetch, ListOffsets, OffsetForLeaderEpoch and DeleteRecords. A request
-    /// that names others besides meets the fault as a whole.
+    /// Restricts the target to requests that name a partition.
+    ///
+    /// These are Produce, Fetch, ListOffsets, OffsetForLeaderEpoch and DeleteRecords. The fault applies to
+    /// the whole request, also if it names other partitions.
     #[must_use]
     pub fn partition(mut self, topic: &str, partition: i32) -> Self {
         self.partition = Some((topic.to_owned(), partition));
         self
     }
 
-    /// Only what comes after so many that it is also aimed at.
+    /// Skips this many matching requests first.
     #[must_use]
     pub fn after(mut self, pass: usize) -> Self {
         self.after = pass;
         self
     }
 
-    /// Only with this probability, from 0 to 1, each time.
+    /// Applies only with this probability, from 0 to 1, each time.
     #[must_use]
     pub fn chance(mut self, chance: f64) -> Self {
         self.chance = chance;
@@ -138,14 +144,14 @@ impl From<ApiKey> for FaultTarget {
     }
 }
 
-/// How often what went wrong hit a client at its worst. What came of it, the client has to find out.
+/// How often faults affected clients where it matters most. How to recover is up to the client.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct FaultCounts {
-    /// An append was done, and the client was not told, or told something else.
+    /// Appends that took effect while the client got no response, or a wrong one.
     pub produces: u64,
-    /// A fetch was not answered, or wrongly.
+    /// Fetches without a response, or with a wrong one.
     pub fetches: u64,
-    /// What comes before all else on a connection (ApiVersions, SASL) was not answered, or wrongly.
+    /// The first requests of a connection (ApiVersions, SASL) without a response, or with a wrong one.
     pub handshakes: u64,
 }
 
@@ -164,7 +170,7 @@ impl Add for FaultCounts {
 impl Sub for FaultCounts {
     type Output = Self;
 
-    /// What was added since.
+    /// Returns what was added since `before`.
     fn sub(self, before: Self) -> Self {
         Self {
             produces: self.produces.saturating_sub(before.produces),
@@ -184,7 +190,7 @@ impl std::fmt::Display for FaultCounts {
     }
 }
 
-/// Which faults are still to come.
+/// The faults still to come.
 #[derive(Debug, Default)]
 pub(crate) struct FaultSchedule {
     scheduled: Vec<Scheduled>,
@@ -194,29 +200,29 @@ pub(crate) struct FaultSchedule {
 struct Scheduled {
     target: FaultTarget,
     fault: Fault,
-    /// `None` for ever.
+    /// `None`: without a limit.
     times: Option<usize>,
 }
 
-/// What comes to a broker.
+/// A request or connection that has arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Incoming<'a> {
     /// `None` for a connection.
     pub(crate) api: Option<ApiKey>,
     pub(crate) broker: i32,
-    /// The partitions that it names; not looked at unless an target [needs](FaultSchedule::needs_partitions) them.
+    /// The partitions that it names; empty unless a target [needs](FaultSchedule::needs_partitions) them.
     pub(crate) partitions: &'a [(String, i32)],
 }
 
 impl FaultSchedule {
-    /// Adds a fault behind those that there are.
+    /// Appends a fault to the schedule.
     pub(crate) fn add(&mut self, target: FaultTarget, times: Option<usize>, fault: Fault) {
         if times != Some(0) {
             self.scheduled.push(Scheduled { target, fault, times });
         }
     }
 
-    /// Whether it matters which partitions a request of an API names.
+    /// Returns whether any target depends on which partitions a request of this API names.
     pub(crate) fn needs_partitions(&self, api: ApiKey) -> bool {
         let needs = |entry: &Scheduled| {
             entry.target.partition.is_some() && matches!(entry.target.scope, Scope::Api(at) if at == api)
@@ -226,7 +232,7 @@ impl FaultSchedule {
         })
     }
 
-    /// What happens to what has just come: the first that is aimed at it.
+    /// Returns the first fault that applies to what has just arrived.
     pub(crate) fn next(&mut self, incoming: Incoming<'_>, random: &mut fastrand::Rng) -> Fault {
         for index in 0..self.scheduled.len() {
             let entry = &mut self.scheduled[index];
@@ -256,7 +262,7 @@ impl FaultSchedule {
         self.scheduled.clear();
     }
 
-    /// How much is still to be met by a fault; one that lasts for ever counts once.
+    /// Returns how often faults are still to apply. A fault without a limit counts once.
     pub(crate) fn left(&self) -> usize {
         self.scheduled.iter().map(|entry| entry.times.unwrap_or(1)).sum()
     }
@@ -279,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_come_in_the_order_they_were_added() {
+    fn faults_apply_in_the_order_they_were_added() {
         let mut schedule = FaultSchedule::default();
         schedule.add(ApiKey::FETCH.into(), Some(2), Fault::Pass);
         schedule.add(ApiKey::FETCH.into(), Some(0), Fault::LoseReply);
@@ -296,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn an_aim_meets_what_it_is_for() {
+    fn a_target_matches_its_requests() {
         let mut schedule = FaultSchedule::default();
         let wal = |partition| [("wal".to_owned(), partition)];
         schedule.add(

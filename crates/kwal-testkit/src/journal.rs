@@ -1,4 +1,4 @@
-//! What happened in a cluster, in order: for people to read when a test fails, and for programs to compare and to judge by.
+//! The journal: what happened in a cluster, in order, for people and for programs.
 
 use std::{collections::VecDeque, fmt, time::Duration};
 
@@ -6,10 +6,10 @@ use kwal_protocol::api::ApiKey;
 
 use crate::{check::TopicPartition, fault::Fault};
 
-/// What happened in a cluster, the oldest first.
+/// What happened in a cluster, the oldest entry first.
 ///
-/// The cluster writes it if it is [asked to](crate::EmbeddedClusterBuilder::journal). On a runtime of one thread whose time
-/// stands still, the same seeds give the same journal, byte for byte.
+/// The cluster keeps it if the [builder](crate::EmbeddedClusterBuilder::journal) enables it. On a
+/// single-threaded runtime with a paused clock, the same seeds give the same journal, byte for byte.
 ///
 /// ```
 /// use kwal_testkit::EmbeddedCluster;
@@ -31,33 +31,33 @@ use crate::{check::TopicPartition, fault::Fault};
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Journal {
     entries: VecDeque<Entry>,
-    /// How many are kept.
+    /// How many entries are kept.
     room: usize,
 }
 
-/// Something that happened.
+/// An entry of the journal.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
-    /// When, by tokio's clock, since the cluster was started.
+    /// The time since the cluster was started, by tokio's clock.
     pub at: Duration,
-    /// What.
+    /// What happened.
     pub event: JournalEvent,
 }
 
-/// What may happen.
+/// Something that happened in a cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum JournalEvent {
-    /// A client has come.
+    /// A client has connected.
     Opened {
-        /// The connection: all of a cluster are counted from 1.
+        /// The connection; connections of a cluster are numbered from 1.
         connection: u64,
         /// The broker.
         broker: i32,
-        /// What it meets.
+        /// The fault that applies to it.
         fault: Fault,
     },
-    /// A connection is over, whoever ended it.
+    /// A connection has ended, closed by either side.
     Closed {
         /// The connection.
         connection: u64,
@@ -66,7 +66,7 @@ pub enum JournalEvent {
     },
     /// A request has arrived.
     Request {
-        /// The connection it came on.
+        /// The connection.
         connection: u64,
         /// The broker.
         broker: i32,
@@ -74,14 +74,14 @@ pub enum JournalEvent {
         api: ApiKey,
         /// The version.
         version: i16,
-        /// The number that the client gave it.
+        /// The correlation id.
         correlation_id: i32,
-        /// What it meets.
+        /// The fault that applies to it.
         fault: Fault,
-        /// What it summary for, in short.
+        /// A summary of the request.
         summary: String,
     },
-    /// A request has been answered, or was found not to be.
+    /// A response is ready.
     Response {
         /// The connection of the request.
         connection: u64,
@@ -89,12 +89,12 @@ pub enum JournalEvent {
         broker: i32,
         /// The API of the request.
         api: ApiKey,
-        /// The number of the request.
+        /// The correlation id of the request.
         correlation_id: i32,
-        /// What is answered, in short.
+        /// A summary of the response.
         summary: String,
     },
-    /// The controller has decided who leads a partition, or the leader who is in sync.
+    /// The leader, the leader epoch or the replicas in sync of a partition changed.
     LeaderAndIsr {
         /// The partition.
         partition: TopicPartition,
@@ -105,7 +105,7 @@ pub enum JournalEvent {
         /// The replicas in sync.
         isr: Vec<i32>,
     },
-    /// A replica has cut off what its new leader does not have.
+    /// A replica has truncated records that its new leader does not have.
     Truncated {
         /// The partition.
         partition: TopicPartition,
@@ -114,33 +114,33 @@ pub enum JournalEvent {
         /// The first offset that is gone.
         from: i64,
     },
-    /// An election has lost records that all in sync had.
+    /// An election has lost records that all replicas in sync had.
     DataLoss {
         /// The partition.
         partition: TopicPartition,
         /// The first offset that is gone.
         from: i64,
     },
-    /// Records were deleted from the beginning of a partition.
+    /// Records at the beginning of a partition were deleted.
     Deleted {
         /// The partition.
         partition: TopicPartition,
         /// The first offset that is left.
         before: i64,
     },
-    /// A topic was deleted and made again.
+    /// A topic was deleted and created again.
     Recreated {
         /// The topic.
         topic: String,
-        /// How many partitions it has.
+        /// The number of its partitions.
         partitions: i32,
     },
-    /// Anything else, in words.
+    /// Anything else.
     Note(String),
 }
 
 impl Journal {
-    /// What happened, the oldest first.
+    /// Returns the entries, the oldest first.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
         self.entries.iter()
     }
@@ -149,7 +149,7 @@ impl Journal {
         Self { entries: VecDeque::new(), room }
     }
 
-    /// Whether anything is written at all.
+    /// Returns whether entries are kept at all.
     pub(crate) fn is_kept(&self) -> bool {
         self.room > 0
     }
@@ -164,15 +164,17 @@ impl Journal {
     }
 }
 
-/// An entry a line.
+/// One entry per line.
 impl fmt::Display for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.entries.iter().try_for_each(|entry| writeln!(f, "{entry}"))
     }
 }
 
-/// The time in seconds, then what happened: requests as `2 c7 #12 > Produce 13 …`, which is at broker 2 on the connection 7,
-/// and answers as `2 c7 #12 < …`.
+/// The time in seconds, then the event.
+///
+/// A request is written as `2 c7 #12 > Produce 13 …`: broker 2, connection 7, correlation id 12. A response
+/// is written as `2 c7 #12 < …`.
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>6}.{:03} {}", self.at.as_secs(), self.at.subsec_millis(), self.event)
@@ -212,15 +214,15 @@ impl fmt::Display for JournalEvent {
                 isr.iter().try_for_each(|broker| write!(f, " {broker}"))
             }
             Self::Truncated { partition, broker, from } => {
-                write!(f, "{partition} at {broker} is cut off from {from} on")
+                write!(f, "{partition} at {broker} is truncated at {from}")
             }
             Self::DataLoss { partition, from } => {
-                write!(f, "{partition} has lost what all had from {from} on")
+                write!(f, "{partition} has lost replicated records from {from} on")
             }
             Self::Deleted { partition, before } => {
                 write!(f, "{partition} begins at {before} now")
             }
-            Self::Recreated { topic, .. } => write!(f, "{topic} was deleted and made again"),
+            Self::Recreated { topic, .. } => write!(f, "{topic} was deleted and created again"),
             Self::Note(text) => f.write_str(text),
         }
     }

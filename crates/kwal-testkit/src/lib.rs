@@ -1,10 +1,13 @@
 //! A Kafka cluster to embed in tests.
 //!
-//! [`EmbeddedCluster`], of one broker or several, starts in a millisecond, on free ports of 127.0.0.1 for any Kafka client in
-//! any language, or in memory for clients that connect through [`kwal_transport`]; in memory, everything goes on under tokio's
-//! paused clock as well. What a test wants to know it can ask afterwards: what lies in the logs, and how many requests it
-//! took. What is to go wrong is one line each: see [`Fault`] and [`FaultTarget`], or all of it at once, by seed: see [`Storm`]. The
-//! same seed is the same history, which the [`Journal`] has.
+//! [`EmbeddedCluster`] has one broker or several and starts in a millisecond: on free ports of 127.0.0.1 for
+//! any Kafka client in any language, or in memory for clients that connect through [`kwal_transport`]. In
+//! memory, everything also works under tokio's paused clock. Tests can inspect the logs and count the
+//! requests afterwards.
+//!
+//! Faults are injected with one line each, see [`Fault`] and [`FaultTarget`], or many of them by seed, see
+//! [`Storm`]. The same seed gives the same history, which the [`Journal`] keeps. A [`Wire`](wire::Wire) sees,
+//! holds, cuts and rewrites single frames between any client and any broker.
 //!
 //! ```
 //! use kwal_protocol::{
@@ -39,38 +42,53 @@
 //! # }
 //! ```
 //!
-//! As a program it serves clients in any process: it prints `host:port` of its brokers between commas when they can be
-//! connected to, and runs until it is ended. `--help` lists its options.
+//! As a program it serves clients in any process: it prints `host:port` of its brokers, separated by commas,
+//! as soon as they accept connections, and runs until it is stopped. `--help` lists its options.
 //!
 //! ```sh
 //! cargo run -p kwal-testkit -- --brokers 3 --topic wal:4
 //! ```
 //!
-//! Whether what a client was told agrees with what is on the logs in the end, [`check`] judges, of any client and any broker.
+//! [`check`] judges whether the results that a client reported agree with the final logs, for any client and
+//! any broker.
 //!
-//! `crates/kwal/tests/own_wal.rs` of the repository is a small write-ahead log on kwal with tests of this kind, to be copied:
-//! replies lost, the leader moved, the leader killed while appending, nobody there for longer than an append may take.
+//! `crates/kwal/tests/own_wal.rs` of the repository is a small write-ahead log on kwal with tests of this
+//! kind, as a starting point: lost replies, a moved leader, a leader killed during an append, no broker for
+//! longer than an append may take.
 //!
-//! # How true it is
+//! # How faithful it is
 //!
-//! Its answers are held against what Kafka 3.9.2 and 4.3.1 answered to the same requests, which is recorded in the project's
-//! `tests/fidelity`.
+//! The responses are compared with those of Kafka 3.9.2 and 4.3.1 to the same requests, recorded in the
+//! project's `tests/fidelity`.
 //!
-//! | | as Kafka | not, or not yet |
+//! | | as in Kafka | different or missing |
 //! | --- | --- | --- |
-//! | APIs | ApiVersions, Metadata, Produce, Fetch, ListOffsets, OffsetForLeaderEpoch, DeleteRecords, CreateTopics, DeleteTopics, CreatePartitions, DescribeConfigs, IncrementalAlterConfigs, DescribeCluster, DescribeProducers, FindCoordinator, InitProducerId, at every version that Kafka 4.3, 3.9 or 2.8 speak ([`Dialect`]) | groups, transactions of clients; record formats before magic 2 |
-//! | connections | requests answered in order and one at a time; unknown versions close the connection, but for ApiVersions; also while an append waits for its replicas or a fetch for records; a throttled request is carried out, then the connection is muted; [quotas](EmbeddedCluster::limit_produce) by client id (KIP-219) | idle connections are not closed |
-//! | authentication | PLAIN, SCRAM and OAUTHBEARER ([`Sasl`]), sessions that end and are renewed (KIP-368), refusals in Kafka's words | tokens are judged by the test; a request in the middle of a renewal gets no garbage before the connection is closed |
-//! | producers | a batch sent again is told apart, five batches back; gaps, old epochs and new epochs that do not begin at 0 are refused; an unknown id may begin anywhere; each replica knows what lies in its log, also of records that were deleted; the silent are forgotten (`producer.id.expiration.ms`), by the times of their records; transactional ids have coordinators, which hand out ids and epochs (KIP-360) and forget them | a name's log is never lost; no transaction is under way |
-//! | batches | one a partition, its checksum, header and records looked at; a wrong newest timestamp is put right; `max.message.bytes`, `LogAppendTime`, keys for compacted topics, `compression.type` where its codec can be written | refusals say why in words, where Kafka mostly has only the code; offsets within a batch have to rise by one; in codecs that are not built in, records are not looked at |
-//! | reading | waits for `min_bytes`; the first batch comes whole, the last is cut off at the limit; a fetch may begin inside of a batch; leader epochs (KIP-320), divergence (KIP-595); up to the high watermark, or for READ_COMMITTED to the last stable offset; from followers (KIP-392) | no fetch sessions, so all fetches are full ones; nothing is ever deleted by age or size |
-//! | cluster | brokers that come, go, die, fall silent and are behind with metadata; replicas with logs of their own, followers that lag and fall out of sync, `min.insync.replicas`; elections, clean and unclean, leader epochs, logs that are cut off where they parted (KIP-101); the end of a log is withheld while it is not known (KIP-207); who is asked in vain says who leads (KIP-951); topic ids (KIP-516), settings, where they come from and their checks, replica assignments | settings of brokers are told and not altered; leaders do not move back by themselves; a broker that comes back has lost nothing |
+//! | APIs | ApiVersions, Metadata, Produce, Fetch, ListOffsets, OffsetForLeaderEpoch, DeleteRecords, CreateTopics, DeleteTopics, CreatePartitions, DescribeConfigs, IncrementalAlterConfigs, DescribeCluster, DescribeProducers, FindCoordinator, InitProducerId, at every version of Kafka 4.3, 3.9 and 2.8 ([`Dialect`]) | groups; transactions of clients; record formats before magic 2 |
+//! | connections | requests are answered in order, one at a time, also while an append waits for replicas or a fetch for records; unknown versions close the connection, except of ApiVersions; a throttled request is carried out, then the connection is muted; [quotas](EmbeddedCluster::limit_produce) by client id (KIP-219) | idle connections are not closed |
+//! | authentication | PLAIN, SCRAM and OAUTHBEARER ([`Sasl`]), re-authentication (KIP-368), Kafka's error messages | the test validates tokens; a request during a re-authentication gets no random bytes before the connection is closed |
+//! | producers | duplicates are detected, five batches back; gaps, old epochs and new epochs that do not begin at 0 are rejected; an unknown id may begin anywhere; producer state survives deleted records and expires by record timestamps (`producer.id.expiration.ms`); transactional ids have coordinators, which assign producer ids and epochs (KIP-360) and forget them | the transaction log is never lost; no transaction is ever open |
+//! | batches | one per partition, with checksum, header and records validated; a wrong newest timestamp is corrected; `max.message.bytes`, `LogAppendTime`, keys for compacted topics, `compression.type` if its codec can be written | rejections have a message where Kafka mostly has only the code; offsets within a batch have to be consecutive; records in codecs that are not built in are not validated |
+//! | reading | waits for `min_bytes`; the first batch is complete, the last is truncated at the limit; fetches from within a batch; leader epochs (KIP-320), divergence (KIP-595); up to the high watermark or the last stable offset; from followers (KIP-392) | no fetch sessions, so every fetch is a full one; nothing is deleted by age or size |
+//! | cluster | brokers that start, stop, crash, hang and have stale metadata; replicas with their own logs, lag, ISR, `min.insync.replicas`; clean and unclean elections, leader epochs, truncation (KIP-101); the end of a log is unavailable after an election (KIP-207); errors name the leader (KIP-951); topic ids (KIP-516), settings with sources and validation, replica assignments | broker settings cannot be altered; leaders are not rebalanced; a broker that restarts has lost nothing |
 //!
-//! Everything stays in memory until the topic is deleted or the cluster dropped.
+//! Everything stays in memory until the topic is deleted or the cluster is dropped.
+//!
+//! # Inside
+//! Arrows point to what a module depends on. There is no circle, and no arrow back up:
+//!
+//! ```text
+//! storm, doctest ──► embedded ──► listen ──► serve ──► sasl ──┐
+//!                        │                     │              ├──► cluster ──► journal ──► fault
+//!                        └─────────────────────┴──────────────┘       │           │
+//! wire ───────────────────────────────────────────────────────────────┘           └──► check
+//! ```
+//!
+//! `cluster` holds the brokers without IO: frames in, actions out, time as an argument. It stores its logs in `log`,
+//! `producers` and `transactions`, and reads `topic_config` and `dialect`. `serve` connects it to sockets and the clock.
 //!
 //! # Features
-//! `compression-gzip`, `compression-lz4`, `compression-snappy`, `decompression-zstd` (all default) and `compression-zstd` let
-//! brokers look into batches of these codecs.
+//! `compression-gzip`, `compression-lz4`, `compression-snappy`, `decompression-zstd` (all default) and
+//! `compression-zstd` let brokers read batches of these codecs.
 
 pub mod check;
 mod cluster;
@@ -99,3 +117,7 @@ pub use fault::{Fault, FaultCounts, FaultTarget};
 pub use journal::{Entry, Journal, JournalEvent};
 pub use sasl::Sasl;
 pub use storm::{Hazard, Storm, StormReport};
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

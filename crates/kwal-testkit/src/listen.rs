@@ -1,4 +1,4 @@
-//! Where connections come from: addresses, listeners, and the tasks that take what comes.
+//! Addresses, listeners, and the tasks that accept connections.
 
 use std::{
     collections::BTreeMap,
@@ -21,10 +21,10 @@ use crate::{
     serve::{Shared, serve},
 };
 
-/// Where brokers are to be.
+/// Where brokers listen.
 #[derive(Clone, Debug)]
 pub(crate) enum Bind {
-    /// From this port of 127.0.0.1 on, or at free ones if it is 0.
+    /// From this port of 127.0.0.1 on, or at free ports if it is 0.
     Tcp(u16),
     /// At `broker-1:9092`, `broker-2:9092` and so on.
     Memory(MemoryNetwork),
@@ -40,7 +40,7 @@ impl Bind {
         }
     }
 
-    /// Listens where a broker is to be.
+    /// Listens at the address of a broker.
     pub(crate) fn listen(&self, broker: i32, runtime: &Handle) -> Result<Acceptor, Error> {
         let nth = |first: u16| first.saturating_add(u16::try_from(broker - 1).unwrap_or(u16::MAX));
         let address = match self {
@@ -66,7 +66,7 @@ impl Bind {
     }
 }
 
-/// Takes connections at one address.
+/// Accepts connections at one address.
 #[derive(Debug)]
 pub(crate) enum Acceptor {
     Tcp(TcpListener),
@@ -90,7 +90,7 @@ impl Acceptor {
                 stream.set_nodelay(true)?;
                 Poll::Ready(Ok(Stream::new(stream, peer.to_string())))
             }
-            // Dropping the future loses nothing.
+            // Dropping the future loses no connection.
             Self::Memory(listener) => pin!(listener.accept()).poll(cx).map(Ok),
         }
     }
@@ -106,7 +106,7 @@ struct Listener {
     accepting: Option<Accepting>,
 }
 
-/// A listener that is open: closing it frees the address at once, whenever its task comes to see it.
+/// A task that accepts connections. Dropping it frees the address at once, before the task has ended.
 #[derive(Debug)]
 struct Accepting {
     acceptor: Arc<Mutex<Option<Acceptor>>>,
@@ -114,7 +114,7 @@ struct Accepting {
 }
 
 impl Listeners {
-    /// Takes connections to a broker.
+    /// Accepts connections to a broker.
     pub(crate) fn open(
         &self,
         broker: i32,
@@ -147,7 +147,7 @@ impl Listeners {
         self.lock().get(&broker).is_some_and(|listener| listener.accepting.is_some())
     }
 
-    /// Where each broker is, whether it is there or not.
+    /// Returns the address of each broker, whether it is up or not.
     pub(crate) fn addresses(&self) -> Vec<(i32, HostPort)> {
         self.lock().iter().map(|(broker, listener)| (*broker, listener.address.clone())).collect()
     }
@@ -188,5 +188,5 @@ async fn accept_all(shared: Arc<Shared>, broker: i32, acceptor: Arc<Mutex<Option
     }
 }
 
-/// When a connection cannot be taken, it is usually for want of file descriptors.
+/// Accepting usually fails because no file descriptors are left.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);

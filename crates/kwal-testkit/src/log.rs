@@ -5,15 +5,15 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use kwal_protocol::record::{BatchError, BatchErrorKind, BatchHeader, Batches, crc};
 
-/// Batches by rising offset.
+/// Batches by ascending offset.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     batches: VecDeque<Stored>,
     start: i64,
     end: i64,
-    /// Each leader epoch that wrote, and the offset it began at; both rise.
+    /// Each leader epoch with records, and its first offset; both ascend.
     epochs: Vec<(i32, i64)>,
-    /// The first batch with the newest timestamp. Kafka goes on telling of it when its records are deleted.
+    /// The first batch with the newest timestamp. Kafka reports it even after its records were deleted.
     newest: Option<Stored>,
 }
 
@@ -24,14 +24,14 @@ struct Stored {
     bytes: Bytes,
 }
 
-/// How much of a log one fetch may take.
+/// The limits of a read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadLimit {
-    /// Batches from this offset on are left out.
+    /// Batches from this offset on are not read.
     pub(crate) below: i64,
-    /// In bytes; the last batch is cut off there, as Kafka does.
+    /// In bytes; the last batch is truncated there, as in Kafka.
     pub(crate) bytes: usize,
-    /// The first batch comes whole even if it is larger (KIP-74); else it is left out.
+    /// Whether the first batch is returned completely even if it is larger (KIP-74).
     pub(crate) first_anyway: bool,
 }
 
@@ -44,14 +44,17 @@ impl Log {
         self.end
     }
 
-    /// A log whose first leader has this epoch.
+    /// Creates a log whose first leader has this epoch.
     pub(crate) fn new(leader_epoch: i32) -> Self {
         Self { epochs: vec![(leader_epoch, 0)], ..Self::default() }
     }
 
-    /// Appends a batch whose header is to become `header`. The base offset is not below the end; more leaves a hole.
+    /// Appends a batch whose header becomes `header`.
     ///
-    /// The bytes are changed in place if nobody else has them, else copied. The checksum is renewed only where it has to be.
+    /// The base offset is at least the log end offset; more leaves a hole.
+    ///
+    /// The bytes are changed in place if the log is their only owner, and copied otherwise. The checksum is
+    /// computed again only if necessary.
     pub(crate) fn append(&mut self, bytes: Bytes, header: &BatchHeader) {
         let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         let Some((place, _)) = bytes.split_first_chunk_mut::<{ BatchHeader::LEN }>() else { return };
@@ -77,7 +80,7 @@ impl Log {
         self.batches.push_back(batch);
     }
 
-    /// Notes that a leader epoch begins at an offset. Epochs in which nothing was written are forgotten.
+    /// Begins a leader epoch at an offset. Epochs without records are removed.
     pub(crate) fn begin_epoch(&mut self, epoch: i32, start: i64) {
         if self.epochs.last().is_some_and(|(known, _)| *known >= epoch) {
             return;
@@ -88,7 +91,7 @@ impl Log {
         self.epochs.push((epoch, start));
     }
 
-    /// Appends what another log has behind the end of this one; answers it.
+    /// Appends what another log has after the end of this one; returns the batches.
     pub(crate) fn copy(&mut self, from: &Self) -> Vec<(BatchHeader, Bytes)> {
         if self.end < from.start {
             *self = Self { start: from.start, end: from.start, ..Self::default() };
@@ -105,7 +108,7 @@ impl Log {
         copied
     }
 
-    /// Forgets what lies from `offset` on, in whole batches.
+    /// Removes the records from `offset` on, in whole batches.
     pub(crate) fn truncate(&mut self, offset: i64) {
         let kept = self.batches.partition_point(|batch| batch.next_offset <= offset);
         self.batches.truncate(kept);
@@ -118,7 +121,7 @@ impl Log {
         self.epochs.truncate(epochs);
     }
 
-    /// Up to where this log agrees with another: to the end of the last leader epoch that both know (KIP-101).
+    /// Returns up to where two logs agree: the end of the last leader epoch that both have (KIP-101).
     pub(crate) fn agreement(&self, other: &Self) -> i64 {
         let mut end = self.end;
         for (epoch, start) in self.epochs.iter().rev() {
@@ -131,7 +134,7 @@ impl Log {
         end.min(self.start)
     }
 
-    /// The batches from the one that holds `offset` on.
+    /// Returns the batches from the one with `offset` on.
     pub(crate) fn read(&self, offset: i64, limit: ReadLimit) -> Bytes {
         let first = self.index(offset);
         let last = self.index(limit.below);
@@ -165,7 +168,7 @@ impl Log {
         joined.freeze()
     }
 
-    /// How many bytes lie from the batch that holds `offset` on and below another offset, counted up to `enough`.
+    /// Returns the size of the batches from the one with `offset` up to another offset, at most `enough`.
     pub(crate) fn bytes_between(&self, offset: i64, below: i64, enough: usize) -> usize {
         let mut sum = 0;
         let first = self.index(offset);
@@ -178,13 +181,14 @@ impl Log {
         sum
     }
 
-    /// All batches, one by one.
+    /// Returns all batches.
     pub(crate) fn batches(&self) -> impl Iterator<Item = Bytes> + '_ {
         self.batches.iter().map(|batch| batch.bytes.clone())
     }
 
-    /// Forgets what lies before `offset`; a batch goes only as a whole. Does nothing outside of the log. Answers the headers of
-    /// what is gone.
+    /// Deletes the records before `offset`, in whole batches; returns the headers of deleted batches.
+    ///
+    /// Does nothing outside the log.
     pub(crate) fn delete_before(&mut self, offset: i64) -> Vec<BatchHeader> {
         self.start = offset.clamp(self.start, self.end);
         let gone = self.batches.partition_point(|batch| batch.next_offset <= self.start);
@@ -192,7 +196,7 @@ impl Log {
         gone.filter_map(|batch| BatchHeader::parse(&batch.bytes).ok()).collect()
     }
 
-    /// Puts other batches in the place of those that there are, as compaction does. They are of rising offsets.
+    /// Replaces all batches, as compaction does. Their offsets ascend.
     pub(crate) fn replace(&mut self, batches: Vec<Bytes>) {
         self.batches.clear();
         self.newest = None;
@@ -203,13 +207,13 @@ impl Log {
         }
     }
 
-    /// The leader epoch that wrote `offset`, or will if nothing is there yet; `None` before all.
+    /// Returns the leader epoch of an offset, also of the next one to be written; `None` before the log.
     pub(crate) fn epoch_at(&self, offset: i64) -> Option<i32> {
         let known = self.epochs.partition_point(|(_, start)| *start <= offset);
         self.epochs.get(known.checked_sub(1)?).map(|(epoch, _)| *epoch)
     }
 
-    /// The largest leader epoch up to `epoch`, and where it ended (KIP-101); `None` if the log cannot tell.
+    /// Returns the largest leader epoch up to `epoch`, and its end offset (KIP-101); `None` if it is unknown.
     pub(crate) fn end_of_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
         let (latest, _) = *self.epochs.last()?;
         if epoch == latest {
@@ -221,7 +225,7 @@ impl Log {
         Some((floor.map_or(epoch, |(known, _)| *known), end))
     }
 
-    /// The first record, by offset, whose timestamp is `timestamp` or later: its timestamp and its offset.
+    /// Returns timestamp and offset of the first record, by offset, with this timestamp or a later one.
     pub(crate) fn at_timestamp(&self, timestamp: i64) -> Result<Option<(i64, i64)>, BatchError> {
         for batch in self.batches.iter().filter(|batch| batch.max_timestamp >= timestamp) {
             let found = first_record(&batch.bytes, |offset, time| offset >= self.start && time >= timestamp)?;
@@ -232,8 +236,7 @@ impl Log {
         Ok(None)
     }
 
-    /// The first record, by offset, with the largest timestamp of all, also if it was deleted since: its timestamp and its
-    /// offset.
+    /// Returns timestamp and offset of the first record with the largest timestamp, even if it was deleted.
     pub(crate) fn at_max_timestamp(&self) -> Result<Option<(i64, i64)>, BatchError> {
         match &self.newest {
             Some(newest) => first_record(&newest.bytes, |_, time| time >= newest.max_timestamp),
@@ -241,36 +244,36 @@ impl Log {
         }
     }
 
-    /// The index of the batch that holds `offset`, or else of the first one behind it.
+    /// Returns the index of the batch with `offset`, or else of the first one after it.
     fn index(&self, offset: i64) -> usize {
         self.batches.partition_point(|batch| batch.next_offset <= offset)
     }
 
-    /// The last leader epoch that wrote; −1 for none.
+    /// Returns the last leader epoch with records, −1 if there is none.
     #[cfg(test)]
     fn last_epoch(&self) -> i32 {
         self.epochs.last().map_or(-1, |(epoch, _)| *epoch)
     }
 
-    /// The first offset of every batch.
+    /// Returns the base offset of every batch.
     #[cfg(test)]
     fn base_offsets(&self) -> Vec<i64> {
         self.batches().map(|bytes| BatchHeader::parse(&bytes).unwrap().base_offset).collect()
     }
 }
 
-/// The first byte that a batch's checksum covers.
+/// The first byte that the checksum of a batch covers.
 const CHECKSUM_FROM: usize = 21;
 
-/// What a batch may have uncompressed, in bytes.
+/// The size limit of a decompressed batch, in bytes.
 pub(crate) const MAX_UNCOMPRESSED: usize = 1 << 28;
 
-/// The first record of a stored batch that `wanted` takes, by offset and timestamp: its timestamp and offset.
+/// Returns timestamp and offset of the first record in a batch that `wanted` accepts by offset and timestamp.
 fn first_record(bytes: &Bytes, wanted: impl Fn(i64, i64) -> bool) -> Result<Option<(i64, i64)>, BatchError> {
     for batch in Batches::new(bytes.clone()) {
         let batch = batch?;
         let records = match batch.records(MAX_UNCOMPRESSED) {
-            // A codec that is not built in: the batch is as near as one can get.
+            // Without its codec, the batch is the best answer.
             Err(error) if matches!(error.kind, BatchErrorKind::Compression(_)) => {
                 return Ok(Some((batch.header().max_timestamp, batch.base_offset())));
             }
@@ -321,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn another_time_renews_the_checksum() {
+    fn another_timestamp_changes_the_checksum() {
         let (bytes, header) = batch(&[5, 9]);
         let mut log = Log::new(0);
         let attributes = header.attributes | BatchHeader::LOG_APPEND_TIME;
@@ -355,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn deleted_records_are_gone_batch_by_batch() {
+    fn records_are_deleted_batch_by_batch() {
         let mut log = log(&[2, 3, 1]);
         log.delete_before(3);
         assert_eq!((log.start(), log.end(), log.base_offsets()), (3, 6, vec![2, 5]));
@@ -371,8 +374,8 @@ mod tests {
         for times in [&[10, 30, 20][..], &[5, 30], &[40, 7]] {
             append(&mut log, 0, times);
         }
-        for (asked, found) in [(0, (10, 0)), (11, (30, 1)), (30, (30, 1)), (31, (40, 5))] {
-            assert_eq!(log.at_timestamp(asked).unwrap(), Some(found), "{asked}");
+        for (requested, found) in [(0, (10, 0)), (11, (30, 1)), (30, (30, 1)), (31, (40, 5))] {
+            assert_eq!(log.at_timestamp(requested).unwrap(), Some(found), "{requested}");
         }
         assert_eq!(log.at_timestamp(41).unwrap(), None);
         assert_eq!(log.at_max_timestamp().unwrap(), Some((40, 5)));
@@ -395,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_from_an_offset_on_can_be_left_out() {
+    fn reads_can_end_below_an_offset() {
         let log = log(&[2, 3, 1]);
         for (below, end) in [(0, 0), (1, 0), (2, 2), (4, 2), (5, 5), (6, 6), (9, 6)] {
             let read = log.read(0, ReadLimit { below, ..whole(1 << 20) });
@@ -406,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_that_parted_agree_up_to_the_last_common_epoch() {
+    fn diverged_logs_agree_up_to_the_last_common_epoch() {
         let of = |epochs: &[(i32, usize)]| {
             let mut log = Log::default();
             for (epoch, count) in epochs {
@@ -434,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_and_a_cut_know_their_epochs() {
+    fn copies_and_truncations_keep_epochs() {
         let mut from = Log::new(0);
         for epoch in [0, 0, 2, 3] {
             append(&mut from, epoch, &[0; 2]);
@@ -455,7 +458,7 @@ mod tests {
         assert_eq!((late.start(), late.end(), late.base_offsets()), (6, 8, vec![6]));
     }
 
-    /// Batches of as many records each, of timestamps from 100 on.
+    /// Creates a log of batches with so many records each, and timestamps from 100.
     fn log(counts: &[usize]) -> Log {
         let mut log = Log::new(7);
         for count in counts {

@@ -1,4 +1,4 @@
-//! The embedded cluster as a program, for clients in any language and for trying things by hand.
+//! The embedded cluster as a program, for clients in any language and for experiments by hand.
 //!
 //! ```sh
 //! cargo run -p kwal-testkit -- --brokers 3 --topic wal:4
@@ -14,21 +14,21 @@ use kwal_testkit::{Dialect, EmbeddedCluster, EmbeddedClusterBuilder};
 use lexopt::{Arg, ValueExt};
 
 const HELP: &str = "\
-A Kafka cluster in one process: its logs are in memory, and gone when it ends.
+A Kafka cluster in one process. Its logs are in memory and are lost when it ends.
 
 Usage: kwal-testkit [options]
 
-  --brokers N        how many brokers (1)
-  --port FIRST       the port of the first broker, which the others follow (free ones)
-  --topic NAME[:N]   has a topic of N partitions (1) from the start; may be repeated
-  --auto-create      makes topics that somebody asks for
-  --dialect VERSION  the Kafka to look like: 2.8, 3.9 or 4.3 (4.3)
-  --until-eof        ends when its standard input does, and so with what started it
-  -h, --help         this text
+  --brokers N        number of brokers (1)
+  --port FIRST       port of the first broker; the others follow it (free ports)
+  --topic NAME[:N]   creates a topic of N partitions (1); may be repeated
+  --auto-create      creates topics that metadata requests name
+  --dialect VERSION  Kafka release to behave as: 2.8, 3.9 or 4.3 (4.3)
+  --until-eof        ends when its standard input ends
+  -h, --help         prints this text
 
 It listens on 127.0.0.1 only, without encryption or authentication. As soon as clients can
-connect it prints one line, the addresses of all brokers between commas, for
-bootstrap.servers. It runs until it is ended, by Ctrl-C or any signal.
+connect, it prints one line for bootstrap.servers: the addresses of all brokers, separated
+by commas. It runs until it is stopped, by Ctrl-C or any signal.
 ";
 
 #[tokio::main(flavor = "current_thread")]
@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
         Err(usage) => Err(usage.into()),
     };
     let Err(failure) = result else { return ExitCode::SUCCESS };
-    // The one place that a failure goes to; if nobody listens, the exit code still tells.
+    // If stderr is closed, the exit code still reports the failure.
     let _ = writeln!(io::stderr(), "kwal-testkit: {failure}");
     ExitCode::from(match failure {
         Failure::Usage(_) => 2,
@@ -48,11 +48,11 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), Failure> {
-    // Lives until the program ends, which needs no good order: nothing is kept.
+    // Lives until the program ends. Nothing is persisted, so there is nothing to shut down.
     let cluster = options.cluster.start().await?;
     print(&format!("{}\n", cluster.bootstrap().join(",")))?;
     if options.until_eof {
-        // An input that cannot be read is at its end.
+        // An input that cannot be read has ended.
         let _ = tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink())).await;
         return Ok(());
     }
@@ -70,15 +70,15 @@ struct Options {
 }
 
 impl Options {
-    /// `None` if help is asked for.
+    /// Returns `None` if the help text is requested.
     fn parse(mut arguments: lexopt::Parser) -> Result<Option<Self>, lexopt::Error> {
         let mut cluster = EmbeddedCluster::builder();
         let (mut brokers, mut port, mut until_eof) = (1, 0, false);
         while let Some(argument) = arguments.next()? {
             match argument {
                 Arg::Long("brokers") => {
-                    let wanted = "a number of brokers from 1 to 1000";
-                    brokers = value(&mut arguments, "--brokers", wanted, |text| {
+                    let expected = "a number of brokers from 1 to 1000";
+                    brokers = value(&mut arguments, "--brokers", expected, |text| {
                         text.parse().ok().filter(|brokers| (1..=1000).contains(brokers))
                     })?;
                 }
@@ -116,14 +116,14 @@ impl Options {
 fn value<T>(
     arguments: &mut lexopt::Parser,
     option: &str,
-    wanted: &str,
+    expected: &str,
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, lexopt::Error> {
     let text = arguments.value()?.string()?;
-    parse(&text).ok_or_else(|| format!("{option} {text:?} is not {wanted}").into())
+    parse(&text).ok_or_else(|| format!("{option} {text:?} is not {expected}").into())
 }
 
-/// Whether the name is allowed, the cluster says.
+/// The cluster validates the name.
 fn topic(text: &str) -> Option<(String, i32)> {
     match text.rsplit_once(':') {
         Some((name, partitions)) => Some((name.to_owned(), partitions.parse().ok()?)),
@@ -145,7 +145,7 @@ fn dialect(text: &str) -> Option<Dialect> {
 enum Failure {
     #[error("{0}; --help lists the options")]
     Usage(#[from] lexopt::Error),
-    #[error("{what}: {source}; give another --port, or none for free ones")]
+    #[error("{what}: {source}; use another --port, or omit it for free ports")]
     Listen { what: String, source: io::Error },
     #[error("{0}")]
     Start(kwal_testkit::Error),

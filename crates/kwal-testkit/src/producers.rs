@@ -1,10 +1,10 @@
-//! What a replica knows of the producers that write to it (KIP-98).
+//! The producer state of a replica (KIP-98).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use kwal_protocol::{error_code::ErrorCode, record::BatchHeader};
 
-/// The state of every producer id that has written to one replica.
+/// The state of every producer id of one replica.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Producers {
     known: BTreeMap<i64, Producer>,
@@ -13,17 +13,17 @@ pub(crate) struct Producers {
 #[derive(Clone, Debug)]
 pub(crate) struct Producer {
     pub(crate) epoch: i16,
-    /// The last [`REMEMBERED`] batches of the epoch, oldest first; none if only a marker is known of it.
+    /// The last [`REMEMBERED`] batches of the epoch, oldest first; empty if only a marker is known.
     batches: VecDeque<Appended>,
     /// The newest timestamp of its last batch.
     pub(crate) last_timestamp: i64,
-    /// When that came, by the clock of the cluster.
+    /// When it arrived, by the clock of the cluster.
     noted_at: i64,
-    /// The epoch of the coordinator that wrote its last marker; −1 for none.
+    /// The epoch of the coordinator that wrote its last marker; −1 if there is none.
     pub(crate) coordinator_epoch: i32,
 }
 
-/// A batch that was appended.
+/// An appended batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Appended {
     first_sequence: i32,
@@ -33,19 +33,20 @@ pub(crate) struct Appended {
     pub(crate) timestamp: i64,
 }
 
-/// When producers are forgotten (`producer.id.expiration.ms`): brokers look every so often, for those whose last batch is too
-/// old by its own timestamp.
+/// The expiration of producer ids (`producer.id.expiration.ms`).
+///
+/// Brokers check periodically, and compare with the timestamp of the producer's last batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expiry {
-    /// The moment of the last look.
-    pub(crate) looked_at: i64,
+    /// When the last check ran.
+    pub(crate) checked_at: i64,
     pub(crate) after_ms: i64,
 }
 
 impl Producers {
-    /// Whether a batch may be appended: `Ok(Some)` if it was already.
+    /// Checks whether a batch may be appended. `Ok(Some)` means that it is a duplicate.
     ///
-    /// A producer id that is not known may begin at any sequence; a new epoch of a known one must begin at 0.
+    /// An unknown producer id may begin at any sequence; a new epoch of a known one must begin at 0.
     pub(crate) fn check(&self, header: &BatchHeader) -> Result<Option<Appended>, (ErrorCode, String)> {
         let BatchHeader { producer_id: id, producer_epoch: epoch, base_sequence: first, .. } = *header;
         let Some(known) = self.known.get(&id) else { return Ok(None) };
@@ -73,7 +74,7 @@ impl Producers {
         Ok(None)
     }
 
-    /// Notes a batch that lies on the log; `now` in milliseconds since the epoch.
+    /// Updates the state for a batch on the log; `now` is in milliseconds since the epoch.
     pub(crate) fn note(&mut self, header: &BatchHeader, now: i64) {
         if header.producer_id < 0 {
             return;
@@ -106,41 +107,41 @@ impl Producers {
         });
     }
 
-    /// Forgets those that have been silent for too long, but for those `busy` with a transaction.
+    /// Removes expired producers, except those that are `busy` with a transaction.
     pub(crate) fn expire(&mut self, expiry: Expiry, busy: impl Fn(i64) -> bool) {
         self.known.retain(|id, producer| {
-            let age = expiry.looked_at.saturating_sub(producer.last_timestamp);
-            producer.noted_at >= expiry.looked_at || age < expiry.after_ms || busy(*id)
+            let age = expiry.checked_at.saturating_sub(producer.last_timestamp);
+            producer.noted_at >= expiry.checked_at || age < expiry.after_ms || busy(*id)
         });
     }
 
-    /// Forgets a producer, as its expiry does.
+    /// Removes a producer, as its expiration does.
     pub(crate) fn forget(&mut self, id: i64) {
         self.known.remove(&id);
     }
 
-    /// Forgets all producers.
+    /// Removes all producers.
     pub(crate) fn forget_all(&mut self) {
         self.known.clear();
     }
 
-    /// All that are known, by rising id.
+    /// Returns all producers by ascending id.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, &Producer)> {
         self.known.iter().map(|(id, producer)| (*id, producer))
     }
 }
 
 impl Producer {
-    /// The last sequence of its epoch; −1 for none.
+    /// Returns the last sequence of its epoch, −1 if there is none.
     pub(crate) fn last_sequence(&self) -> i32 {
         self.batches.back().map_or(-1, |batch| batch.last_sequence)
     }
 }
 
-/// How many batches of a producer are remembered.
+/// How many batches of a producer are kept.
 const REMEMBERED: usize = 5;
 
-/// After 2³¹ − 1 comes 0.
+/// Sequences wrap from 2³¹ − 1 to 0.
 fn following(sequence: i32) -> i32 {
     sequence.checked_add(1).unwrap_or(0)
 }
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn five_batches_are_remembered() {
+    fn five_batches_are_kept() {
         let mut producers = Partition::default();
         for sequence in 0..6 {
             assert_eq!(producers.append(1, 0, sequence * 2, 2), Ok(100 + i64::from(sequence)));
@@ -188,10 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn the_silent_are_forgotten_when_somebody_looks() {
+    fn idle_producers_expire_at_the_next_check() {
         let mut producers = Partition::default();
         producers.append(1, 0, 0, 1).unwrap();
-        let expiry = |looked_at| Expiry { looked_at, after_ms: 100 };
+        let expiry = |checked_at| Expiry { checked_at, after_ms: 100 };
         producers.state.expire(expiry(98), |_| false);
         assert_eq!(producers.append(1, 0, 5, 1), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
         producers.state.expire(expiry(100), |id| id == 1);
@@ -200,7 +201,7 @@ mod tests {
         assert_eq!(producers.append(1, 0, 5, 1), Ok(101));
     }
 
-    /// Gives each batch that it takes the next offset from 100 on.
+    /// Assigns offsets from 100 to the batches that it accepts.
     #[derive(Default)]
     struct Partition {
         state: Producers,

@@ -1,4 +1,4 @@
-//! Where sockets meet the [`Cluster`]: frames are read, waits waited for, and time told.
+//! Connects sockets and clock to the [`Cluster`]: reads and writes frames, waits, and tells it the time.
 
 use std::{
     io,
@@ -22,17 +22,17 @@ use crate::{
     sasl::{Sasl, SaslServer},
 };
 
-/// What all connections share.
+/// State shared by all connections.
 ///
-/// `Notify` wakes those that wait in the order in which they came, so that one run is like the other.
+/// `Notify` wakes waiting tasks in the order in which they began to wait, so that runs are reproducible.
 #[derive(Debug)]
 pub(crate) struct Shared {
     cluster: Mutex<Cluster>,
-    /// Wakes requests that wait.
+    /// Wakes waiting requests.
     changes: Notify,
-    /// Wakes connections to see whether they are over.
+    /// Wakes connections to check whether they are closed.
     closed: Notify,
-    /// Wakes the run_timers when something is rescheduled for earlier than it knows.
+    /// Wakes the timer task when an earlier event is planned.
     rescheduled: Notify,
     clock: Clock,
     max_frame_len: usize,
@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     sasl: Option<Sasl>,
 }
 
-/// Tokio's clock, also told as milliseconds since the epoch.
+/// Tokio's clock, with milliseconds since the epoch.
 #[derive(Debug)]
 pub(crate) struct Clock {
     started: Instant,
@@ -69,7 +69,7 @@ impl Shared {
         self.clock.now()
     }
 
-    /// The cluster as it is now, for a moment; then all that wait for what was done are woken.
+    /// Calls `act` with the cluster, then wakes everything that its changes concern.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Cluster) -> T) -> T {
         let mut cluster = self.lock();
         cluster.advance(self.now());
@@ -99,7 +99,7 @@ impl Shared {
         }
     }
 
-    /// Waits until a connection is closed from this side.
+    /// Waits until the broker closes a connection.
     async fn until_closed(&self, connection: Connected) {
         loop {
             let closed = self.closed.notified();
@@ -111,12 +111,12 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Cluster> {
-        // A panic in a test that holds the lock should not hide itself behind others.
+        // A panic in a test that holds the lock should not be hidden by others.
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Lets things happen in a cluster when their time has come.
+/// Runs the planned events of a cluster when they are due.
 pub(crate) async fn run_timers(shared: std::sync::Arc<Shared>) {
     loop {
         let rescheduled = shared.rescheduled.notified();
@@ -135,7 +135,7 @@ pub(crate) async fn run_timers(shared: std::sync::Arc<Shared>) {
     }
 }
 
-/// Serves one connection until it ends or is ended.
+/// Serves one connection until it is closed.
 pub(crate) async fn serve(shared: &Shared, id: Connected, fault: Fault, stream: Stream) {
     let _guard = ConnectionGuard { shared, id };
     let (peer, connection) = (stream.peer().to_owned(), id.number);
@@ -165,7 +165,7 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    /// Begins with what was rescheduled for the connection.
+    /// Starts with the fault of the connection.
     async fn start(&mut self, fault: Fault) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         match fault {
             Fault::Drop | Fault::LoseReply => return Ok(()),
@@ -179,12 +179,12 @@ impl Connection<'_> {
         self.run().await
     }
 
-    /// Request by request: the next one is read only when the action to the last is out, as in Kafka.
+    /// Handles requests one at a time: the next one is read when the last is answered, as in Kafka.
     async fn run(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let shared = self.shared;
         while let Some(frame) = self.read_frame().await? {
             shared.until_running(self.id.node).await;
-            // From before the cluster is asked, so that no change is missed.
+            // From before the request is handled, so that no change is missed.
             let mut changed = pin!(shared.changes.notified());
             let now = shared.now();
             let mut action = shared.with(|cluster| {
@@ -245,9 +245,9 @@ impl Connection<'_> {
         self.stream.get_mut().flush().await
     }
 
-    /// The next frame without its length; `None` if the peer has ended the connection in front of it.
+    /// Reads the next frame without its length; `None` if the stream has ended before it.
     ///
-    /// The frame gets memory of its own: what is kept of it keeps nothing else.
+    /// The frame has its own allocation, so that keeping a part of it keeps nothing else alive.
     async fn read_frame(&mut self) -> io::Result<Option<Bytes>> {
         let mut len = [0; 4];
         if self.stream.read(&mut len[..1]).await? == 0 {
@@ -258,12 +258,15 @@ impl Connection<'_> {
         let len = usize::try_from(len).ok().filter(|len| *len <= self.shared.max_frame_len);
         let len = len.ok_or_else(|| {
             let limit = self.shared.max_frame_len;
-            io::Error::new(io::ErrorKind::InvalidData, format!("a frame's length is not within 0 to {limit}"))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the length of a frame is not within 0 to {limit}"),
+            )
         })?;
         let mut frame = Vec::with_capacity(len.min(MAX_RESERVED));
         while frame.len() < len {
             if frame.len() == frame.capacity() {
-                // No more than what has come already.
+                // No more than has arrived already.
                 frame.reserve_exact(frame.len().min(len - frame.len()));
             }
             let room = frame.capacity().min(len) - frame.len();
@@ -275,7 +278,7 @@ impl Connection<'_> {
     }
 }
 
-/// Waits until time, or a change if that matters, may have brought an action.
+/// Waits until a time, or for a change if that may end the wait.
 async fn wait_for_progress(
     until: std::time::Instant,
     wakes_on_change: bool,
@@ -292,7 +295,7 @@ async fn wait_for_progress(
     }
 }
 
-/// Ends a connection in the cluster's books when it ends.
+/// Tells the cluster when a connection ends.
 struct ConnectionGuard<'a> {
     shared: &'a Shared,
     id: Connected,
@@ -304,9 +307,9 @@ impl Drop for ConnectionGuard<'_> {
     }
 }
 
-/// Small requests come in few reads; what is larger goes past this buffer.
+/// Small requests take few reads; large ones bypass this buffer.
 const READ_BUFFER: usize = 8 * 1024;
-/// How many bytes are reserved on the word of a length alone.
+/// How many bytes are reserved before they have arrived.
 const MAX_RESERVED: usize = 1 << 20;
 
 async fn pause(time: Duration) {

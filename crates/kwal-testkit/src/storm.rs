@@ -1,4 +1,4 @@
-//! Foul weather by seed: what may go wrong in a cluster goes wrong, again and again, while a client is at work.
+//! Storms: many kinds of faults by seed while a client is working.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -12,14 +12,14 @@ use crate::{
     fault::{Fault, FaultCounts, FaultTarget},
 };
 
-/// What goes wrong while a client is at work, and how often.
+/// Injects faults while a client is working.
 ///
-/// It is run beside the client, and leaves the cluster whole: brokers are back, followers catch up, faults are gone. The same
-/// seed does the same to the same cluster at the same times.
+/// It runs next to the client and leaves the cluster healthy: brokers are up, followers are in sync, no
+/// faults are left. The same seed does the same to the same cluster at the same times.
 ///
-/// With a [`Recorder`](crate::check::Recorder) that is told what the client is told, and what
-/// [excuses a loss](EmbeddedCluster::record_losses), the checker says whether the client has kept its word. kwal's own client is
-/// tested so, in `crates/kwal-client/tests/storm` of the repository.
+/// With a [`Recorder`](crate::check::Recorder) that records the client's results and the
+/// [excused losses](EmbeddedCluster::record_losses), the checker judges whether the client kept its contract.
+/// kwal's own client is tested in this way, in `crates/kwal-client/tests/storm` of the repository.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,7 +46,7 @@ pub struct Storm {
     hazards: Vec<Hazard>,
 }
 
-/// What a storm may bring.
+/// What a storm may do.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Hazard {
@@ -54,43 +54,45 @@ pub enum Hazard {
     Faults,
     /// All connections of a broker are closed.
     Disconnects,
-    /// A broker is killed, and comes back; never as many as would leave a partition without one that is in sync.
+    /// A broker is killed and restarted; never so many that a partition has no replica in sync left.
     Kills,
-    /// A broker is stopped in good order, and comes back.
+    /// A broker is shut down cleanly and restarted.
     Restarts,
-    /// A broker is paused for a while, which may be longer than its session.
+    /// A broker is paused for a while, possibly for longer than its session timeout.
     Pauses,
     /// Another replica in sync becomes the leader.
     Elections,
-    /// A follower falls out of sync, and catches up.
+    /// A follower falls out of sync and catches up.
     Shrinking,
-    /// A follower takes its time.
+    /// A follower lags.
     Lag,
-    /// A broker does not hear of what changes for a while.
+    /// A broker does not learn of cluster changes for a while.
     StaleMetadata,
-    /// Any replica becomes the leader, whatever it lacks: not unless [asked for](Storm::with).
+    /// Any replica becomes the leader, even if it lacks records. Only if [added](Storm::with).
     UncleanElections,
-    /// A partition forgets its producers: not unless [asked for](Storm::with).
+    /// A partition forgets its producers. Only if [added](Storm::with).
     ProducerExpiry,
-    /// A topic is deleted and made again: not unless [asked for](Storm::with).
+    /// A topic is deleted and created again. Only if [added](Storm::with).
     Recreation,
 }
 
 impl Storm {
-    /// A storm of all that a client has to live with, so of none that loses what is acknowledged, or forgets producers.
+    /// Creates a storm of all hazards that a client has to survive.
+    ///
+    /// Hazards that lose acknowledged records or forget producers are not part of it.
     pub fn new(seed: u64) -> Self {
         let hazards = ALL.iter().copied().filter(|hazard| *hazard < Hazard::UncleanElections);
         Self { seed, every: Duration::from_millis(500), hazards: hazards.collect() }
     }
 
-    /// How long it takes on average from one thing that goes wrong to the next. Default: 500 ms.
+    /// Sets the average time between two faults. Default: 500 ms.
     #[must_use]
     pub fn every(mut self, mean: Duration) -> Self {
         self.every = mean;
         self
     }
 
-    /// Brings this as well.
+    /// Adds a hazard.
     #[must_use]
     pub fn with(mut self, hazard: Hazard) -> Self {
         self.hazards.push(hazard);
@@ -99,19 +101,21 @@ impl Storm {
         self
     }
 
-    /// Does not bring this.
+    /// Removes a hazard.
     #[must_use]
     pub fn without(mut self, hazard: Hazard) -> Self {
         self.hazards.retain(|one| *one != hazard);
         self
     }
 
-    /// Rages for so long, then mends what it broke; answers what it did.
+    /// Runs for `time`, then repairs the cluster and returns what it did.
     ///
-    /// If the future is dropped, what was broken stays so.
+    /// # Cancellation safety
+    ///
+    /// If the future is dropped, the cluster is not repaired.
     ///
     /// # Errors
-    /// If a broker's address cannot be had again.
+    /// If a broker's address is no longer available.
     pub async fn run(&self, cluster: &EmbeddedCluster, time: Duration) -> Result<StormReport, Error> {
         let mut run = Run {
             cluster,
@@ -154,12 +158,12 @@ impl Storm {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct StormReport {
     counts: BTreeMap<Hazard, u64>,
-    /// Whom it hit, and when.
+    /// How often faults affected clients.
     pub fault_counts: FaultCounts,
 }
 
 impl StormReport {
-    /// How often something went wrong.
+    /// Returns how often a hazard occurred.
     pub fn count(&self, hazard: Hazard) -> u64 {
         self.counts.get(&hazard).copied().unwrap_or_default()
     }
@@ -173,7 +177,7 @@ impl StormReport {
     }
 }
 
-/// In one line.
+/// One line.
 impl fmt::Display for StormReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.fault_counts)?;
@@ -186,7 +190,7 @@ struct Run<'a> {
     rng: Rng,
     repairs: BTreeMap<(Instant, u64), Repair>,
     planned: u64,
-    /// What is broken is not broken again.
+    /// Brokers that are broken already, and by what.
     busy: BTreeMap<i32, Hazard>,
     counts: BTreeMap<Hazard, u64>,
 }
@@ -222,7 +226,7 @@ impl Run<'_> {
     }
 
     fn fault(&mut self) -> bool {
-        let (api, codes) = self.one_of(FAULTY_APIS).copied().unwrap_or(FAULTY_APIS[0]);
+        let FaultyApi { api, codes } = self.one_of(FAULTY_APIS).copied().unwrap_or(FAULTY_APIS[0]);
         let times = 1 + self.below(2);
         let fault = match self.rng.u8(..12) {
             0 => Fault::Drop,
@@ -254,7 +258,7 @@ impl Run<'_> {
         true
     }
 
-    /// Ends or stops a broker for a while, if enough are left.
+    /// Takes a broker down for a while, if enough are left.
     fn take_down(&mut self, hazard: Hazard) -> Result<bool, Error> {
         let Some(broker) = self.broker().filter(|broker| self.may_go_down(*broker)) else { return Ok(false) };
         let repair = match hazard {
@@ -272,13 +276,13 @@ impl Run<'_> {
             }
         };
         self.busy.insert(broker, hazard);
-        // Often before its session is over, sometimes after.
+        // Often shorter than its session timeout, sometimes longer.
         let pause = self.up_to(15_000);
         self.repair_after(pause, repair);
         Ok(true)
     }
 
-    /// Whether every partition has another in sync that is there.
+    /// Returns whether every partition keeps another live replica in sync.
     fn may_go_down(&self, broker: i32) -> bool {
         if self.busy.contains_key(&broker) {
             return false;
@@ -329,7 +333,7 @@ impl Run<'_> {
         let mut followers = self.cluster.replicas(&topic, partition).unwrap_or_default();
         followers.retain(|broker| Some(*broker) != leader);
         let Some(broker) = self.one_of(&followers).copied() else { return false };
-        // The last but one in sync stays, so that a broker may fall at any time.
+        // Two stay in sync, so that a broker may go down at any time.
         let in_sync = self.cluster.in_sync(&topic, partition).unwrap_or_default().len();
         let held = match hazard {
             Hazard::Shrinking if in_sync > 2 => self.cluster.shrink_isr(&topic, partition, broker),
@@ -359,7 +363,7 @@ impl Run<'_> {
                 self.cluster.release_metadata(broker)
             }
             Repair::CatchUp { topic, partition, broker } => {
-                // Nobody minds if the topic is gone.
+                // The topic may be gone by now.
                 let _ = self.cluster.set_lag(&topic, partition, broker, Duration::ZERO);
                 Ok(())
             }
@@ -383,17 +387,17 @@ impl Run<'_> {
         (!all.is_empty()).then(|| &all[self.below(all.len())])
     }
 
-    /// A number, which is the same on machines of 32 and 64 bits.
+    /// Returns a number below `limit`, the same on machines of 32 and 64 bits.
     fn below(&mut self, limit: usize) -> usize {
         self.rng.u64(..limit as u64) as usize
     }
 
-    /// Up to so many milliseconds.
+    /// Returns a duration below so many milliseconds.
     fn up_to(&mut self, millis: u64) -> Duration {
         Duration::from_millis(self.rng.u64(..millis))
     }
 
-    /// As long on average.
+    /// Returns a random duration with this mean.
     fn around(&mut self, mean: Duration) -> Duration {
         let millis = u64::try_from(mean.as_millis()).unwrap_or(u64::MAX / 2);
         self.up_to(millis.saturating_mul(2).max(1)) + Duration::from_millis(1)
@@ -421,15 +425,22 @@ const ALL: &[Hazard] = &[
     Hazard::Recreation,
 ];
 
-/// An API that faults are for, and the codes that brokers answer it with at bad times; `true` of those that follow the work.
-type FaultyApi = (ApiKey, &'static [(ErrorCode, bool)]);
+/// An API to inject faults into.
+#[derive(Clone, Copy)]
+struct FaultyApi {
+    api: ApiKey,
+    /// The codes that brokers answer it with at bad times.
+    ///
+    /// `true` marks those that are sent after the work was done.
+    codes: &'static [(ErrorCode, bool)],
+}
 
-/// By their weight.
+/// Repeated by weight.
 const FAULTY_APIS: &[FaultyApi] = &[PRODUCE, PRODUCE, PRODUCE, PRODUCE, FETCH, FETCH, METADATA, HANDSHAKE];
 
-const PRODUCE: FaultyApi = (
-    ApiKey::PRODUCE,
-    &[
+const PRODUCE: FaultyApi = FaultyApi {
+    api: ApiKey::PRODUCE,
+    codes: &[
         (ErrorCode::NOT_LEADER_OR_FOLLOWER, false),
         (ErrorCode::NOT_LEADER_OR_FOLLOWER, true),
         (ErrorCode::NOT_ENOUGH_REPLICAS, false),
@@ -438,15 +449,16 @@ const PRODUCE: FaultyApi = (
         (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, false),
         (ErrorCode::KAFKA_STORAGE_ERROR, true),
     ],
-);
-const FETCH: FaultyApi = (
-    ApiKey::FETCH,
-    &[
+};
+const FETCH: FaultyApi = FaultyApi {
+    api: ApiKey::FETCH,
+    codes: &[
         (ErrorCode::NOT_LEADER_OR_FOLLOWER, false),
         (ErrorCode::FENCED_LEADER_EPOCH, false),
         (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, false),
         (ErrorCode::KAFKA_STORAGE_ERROR, false),
     ],
-);
-const METADATA: FaultyApi = (ApiKey::METADATA, &[(ErrorCode::LEADER_NOT_AVAILABLE, false)]);
-const HANDSHAKE: FaultyApi = (ApiKey::API_VERSIONS, &[]);
+};
+const METADATA: FaultyApi =
+    FaultyApi { api: ApiKey::METADATA, codes: &[(ErrorCode::LEADER_NOT_AVAILABLE, false)] };
+const HANDSHAKE: FaultyApi = FaultyApi { api: ApiKey::API_VERSIONS, codes: &[] };

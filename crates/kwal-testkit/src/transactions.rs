@@ -1,4 +1,4 @@
-//! Which transactions lie in a replica, and where (KIP-98).
+//! The transactions of a replica (KIP-98).
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use kwal_protocol::{messages::AbortedTransaction, record::BatchHeader};
 /// The transactions of one replica.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Transactions {
-    /// The first offset of each that is open, by producer id.
+    /// The first offset of each open transaction, by producer id.
     open: BTreeMap<i64, i64>,
-    /// Those that ended, by the offset of their markers.
+    /// Ended transactions, by the offset of their markers.
     ended: Vec<Ended>,
 }
 
@@ -22,7 +22,9 @@ struct Ended {
 }
 
 impl Transactions {
-    /// Notes a batch that lies on the log; `committed` says how a transaction ends if it is a marker.
+    /// Updates the state for a batch on the log.
+    ///
+    /// `committed` is the result of a transaction if the batch is its marker.
     pub(crate) fn note(&mut self, header: &BatchHeader, committed: Option<bool>) {
         if let Some(committed) = committed {
             if let Some(first_offset) = self.open.remove(&header.producer_id) {
@@ -34,7 +36,9 @@ impl Transactions {
         }
     }
 
-    /// The offset before which no transaction is open, nor has ended in what not all replicas have.
+    /// Returns the last stable offset.
+    ///
+    /// No earlier record is in a transaction that is open, or whose marker is not replicated.
     pub(crate) fn last_stable(&self, high_watermark: i64) -> i64 {
         let open = self.open.values().copied();
         let fresh = self.ended.iter().rev().take_while(|ended| ended.marker >= high_watermark);
@@ -43,7 +47,7 @@ impl Transactions {
             .map_or(high_watermark, |first| first.min(high_watermark))
     }
 
-    /// The aborted transactions that have records in a range of offsets, its end not included.
+    /// Returns the aborted transactions with records in a range of offsets, whose end is exclusive.
     pub(crate) fn aborted(&self, from: i64, to: i64) -> Vec<AbortedTransaction> {
         let overlaps = |ended: &&Ended| !ended.committed && ended.marker >= from && ended.first_offset < to;
         let aborted = self.ended.iter().filter(overlaps);
@@ -55,12 +59,12 @@ impl Transactions {
             .collect()
     }
 
-    /// Where the open transaction of a producer began.
+    /// Returns the first offset of a producer's open transaction.
     pub(crate) fn begun_at(&self, producer_id: i64) -> Option<i64> {
         self.open.get(&producer_id).copied()
     }
 
-    /// Forgets what ended before an offset.
+    /// Removes the transactions that ended before an offset.
     pub(crate) fn forget_before(&mut self, offset: i64) {
         self.ended.retain(|ended| ended.marker >= offset);
     }

@@ -120,7 +120,7 @@ async fn connect(access: &Access) -> Result<(Client, Option<EmbeddedCluster>), F
         let client = ClientBuilder::new(broker.bootstrap()).build().await?;
         return Ok((client, Some(broker)));
     }
-    let addresses = named.split(',').map(|address| address.trim().to_owned()).collect();
+    let addresses = named.split(',').map(str::trim);
     let client = access.apply(ClientBuilder::new(addresses))?.build().await;
     let client =
         client.map_err(|error| format!("cannot use the brokers of KAFKA_CONNECT: {}", Chain(&error)))?;
@@ -257,22 +257,16 @@ async fn replay(partition: Partition, bar: ProgressBar) -> Result<Replayed, Fail
     while position < end {
         let fetched = client.fetch(position).await?;
         let before = done.count;
-        for records in fetched.records() {
-            for record in &records? {
-                let record = fetched.check(record)?;
-                // A fetch gives whole batches, so it can begin before the offset that was asked for.
-                if record.offset < position {
-                    continue;
-                }
-                let value = record.value.unwrap_or_default();
-                partition.content.fill(*index, done.count, &mut expected);
-                if value != expected {
-                    return Err(mismatch(*index, record.offset, done.count, value, &expected).into());
-                }
-                done.checksum = crc32c::crc32c_append(done.checksum, value);
-                done.count += 1;
+        fetched.try_for_each(|record| {
+            let value = record.value.unwrap_or_default();
+            partition.content.fill(*index, done.count, &mut expected);
+            if value != expected {
+                return Err(Failure::from(mismatch(*index, record.offset, done.count, value, &expected)));
             }
-        }
+            done.checksum = crc32c::crc32c_append(done.checksum, value);
+            done.count += 1;
+            Ok(())
+        })?;
         done.wire_bytes += fetched.wire_bytes as u64;
         bar.inc(done.count - before);
         if fetched.next_offset > position {

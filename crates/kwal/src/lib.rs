@@ -1,120 +1,178 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 //!
-//! # The whole on a page
+//! # The API on a page
 //!
 //! ```text
-//!  Client ──────────── controller_client() ─► ControllerClient      for setting topics up and looking after them
-//!    │                 list_topics()            │
+//!  Client ──────────── controller_client() ─► ControllerClient      sets up topics and describes them
+//!    │ list_topics()                            │
 //!    │              create_topic(name, …) ──────┤   also ensure_topic, create_partitions, delete_topic
 //!    │              audit(topic) ───────────────┤   what endangers the log, and why
-//!    │              describe_topic_configs(…) ──┤   settings and where they come from; alter_topic_configs
+//!    │              describe_topic_configs(…) ──┤   also alter_topic_configs
 //!    │              describe_cluster() ─────────┘   the brokers
 //!    │
-//!    └──────────────── partition_client() ──► PartitionClient       leader, connections and producer id brought along
+//!    └──────────────── partition_client() ──► PartitionClient       connected, with a producer id
 //!                                               │
-//!                   produce(records) ───────────┤   one batch: all or nothing, once, and its offsets
+//!                   produce(records) ───────────┤   one batch: all or nothing, once; returns its offsets
 //!                   get_offset(at) ─────────────┤   where the log begins, ends, or was at some time
-//!                   fetch(offset) ──────────────┤   whole batches as they lie on the log, records on demand
+//!                   fetch(offset) ──────────────┤   encoded batches as they are on the log, records on demand
 //!                   fetch_records(offset, …) ───┤   the same as a list of owned records
 //!                   delete_records(before) ─────┘   cuts off what is no longer needed
 //! ```
+//! Every call is a request: configure it, above all its `deadline`, then `.await` it.
 //!
-//! | module | what is in it |
+//! | module | contents |
 //! | --- | --- |
-//! | [`client`] | clients for a cluster, its controller and a partition, their settings and their [errors](client::error) |
-//! | [`record`] | what is appended and what comes back |
-//! | [`protocol`] | the wire: messages, batches, the state of a connection; for tools |
+//! | [`client`] | clients of a cluster, its controller and a partition, with their settings and [errors](client::error) |
+//! | [`record`] | records to append, and records that were read |
+//! | [`protocol`] | the types of the protocol that stand in signatures; tools depend on `kwal-protocol` itself |
 //! | [`transport`] | streams of bytes, and the trait for your own |
 //!
-//! # Replay
-//!
-//! Recovery reads a partition from an offset, which the application keeps with its own state, to its end. The end is asked for
-//! first; what is appended meanwhile is left for those who follow the log. The next fetch goes on at
-//! [`next_offset`](client::Fetched::next_offset), which moves also over what has no records in it.
+//! # The long form
 //!
 //! ```
-//! use kwal::{
-//!     client::{ClientBuilder, OffsetAt},
-//!     record::Record,
-//! };
+//! # kwal_testkit::doctest(9093, async {
+//! use bytes::Bytes;
+//! use kwal::{client::ClientBuilder, record::Record};
+//! use time::OffsetDateTime;
 //!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let broker = kwal_testkit::EmbeddedCluster::builder().start().await?;
-//! # let client = ClientBuilder::new(broker.bootstrap()).build().await?;
-//! # client.controller_client().await?.create_topic("wal", 1, 1).await?;
+//! let client = ClientBuilder::new(vec!["localhost:9093".to_owned()]).build().await?;
+//!
+//! let controller = client.controller_client().await?;
+//! controller.create_topic("wal", 2 /* partitions */, 1 /* replication factor */).await?;
+//!
 //! let partition = client.partition_client("wal", 0).await?;
-//! partition.produce(vec![Record::new("a", "1"), Record::new("b", "2")]).await?;
-//! partition.produce(vec![Record::new("a", "3")]).await?;
+//! let record = Record {
+//!     key: None,
+//!     value: Some(Bytes::from_static(b"hello kafka")),
+//!     headers: [("foo", "bar")].into(),
+//!     timestamp: OffsetDateTime::now_utc(),
+//! };
+//! let produced = partition.produce(vec![record]).await?;
 //!
-//! let mut state = std::collections::BTreeMap::new();
-//! let mut position = partition.get_offset(OffsetAt::Earliest).await?;
-//! let end = partition.get_offset(OffsetAt::Latest).await?;
-//! while position < end {
-//!     let fetched = partition.fetch(position).await?;
-//!     for records in fetched.records() {
-//!         for record in &records? {
-//!             let record = fetched.check(record)?;
-//!             // Batches come whole: the first can begin before the offset that was asked for.
-//!             if record.offset >= position {
-//!                 state.insert(record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
-//!             }
-//!         }
-//!     }
-//!     position = fetched.next_offset;
-//! }
-//! assert_eq!(position, 3);
-//! assert_eq!(state[&Some(b"a".to_vec())].as_deref(), Some(&b"3"[..]));
-//! # Ok(())
-//! # }
+//! let (records, high_watermark) =
+//!     partition.fetch_records(0, 1..1_000_000 /* min..max bytes */, 1_000 /* ms */).await?;
+//! # assert_eq!((produced.offsets(), records[0].value.as_deref(), high_watermark), (0..1, Some(&b"hello kafka"[..]), 1)); Ok(()) });
 //! ```
+//!
+//! # A topic for a log
+//!
+//! ```
+//! # kwal_testkit::doctest(9094, async {
+//! # use kwal::{Client, client::{ConfigSource, Severity}};
+//! # let client = Client::connect(["localhost:9094"]).await?;
+//! # let controller = client.controller_client().await?;
+//! let wal = controller
+//!     .ensure_topic("wal", 4 /* partitions */, -1 /* replicas: the brokers' default */)
+//!     .config("min.insync.replicas", "2")
+//!     .config("retention.ms", "-1")
+//!     .await?;
+//! for difference in &wal.differences {
+//!     eprintln!("topic wal: {difference}"); // none here: it was created
+//! }
+//! for finding in controller.audit("wal").await? {
+//!     eprintln!("{finding}");
+//! }
+//! # let found = controller.audit("wal").await?;
+//! # let grave: Vec<_> = found.iter().filter(|one| one.severity == Severity::Error).map(|one| one.setting).collect();
+//! # assert_eq!((wal.created, grave), (true, vec!["replication factor", "in-sync replicas", "min.insync.replicas"]));
+//! # assert_eq!((found.len(), found[2].source), (4, Some(ConfigSource::Topic))); Ok(()) });
+//! ```
+//!
+//! # TLS, SASL and proxies
+//!
+#![cfg_attr(all(feature = "tls-ring", feature = "transport-socks5"), doc = "```no_run")]
+#![cfg_attr(not(all(feature = "tls-ring", feature = "transport-socks5")), doc = "```ignore")]
+//! use kwal::{ClientBuilder, client::sasl::Sasl, transport::{Socks5, tls}};
+//!
+//! # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
+//! let tls = tls::ring().roots_pem_file("ca.pem").client_pem_files("client.pem", "client.key");
+//! let proxy = Socks5::new("proxy.example.org:1080".parse()?).login("orders", "a secret")?;
+//! let client = ClientBuilder::new(["kafka-1.internal:9093"])
+//!     .tls(tls)
+//!     .socks5_proxy(proxy)
+//!     .sasl(Sasl::scram_sha_512("alice", "a secret"))
+//!     .build()
+//!     .await?;
+//! # let _ = client; Ok(()) }
+//! ```
+//! The files are read for each connection, so that certificates can be renewed. Any `Arc<rustls::ClientConfig>`, or an async
+//! function that returns one, can be used as well. [`client::sasl`] has the other mechanisms.
 //!
 //! # When an append fails
 //!
-//! The client retries by itself whatever can be retried without doing it twice, until the
-//! [deadline](client::Deadlines::operation). What is left to the caller is one question, and
-//! [`outcome`](client::error::Error::outcome) answers it:
+//! The client retries what can be retried without duplicates until the [deadline](client::Deadlines::operation). One question
+//! is left to the caller, and [`outcome`](Error::outcome) answers it:
 //!
 //! ```
-//! use kwal::client::error::{Error, Outcome};
+//! use kwal::{Client, Error, ErrorKind, Outcome, Record};
+//! # use kwal_testkit::EmbeddedCluster;
 //!
-//! fn what_next(error: &Error) -> &'static str {
+//! fn next_step(error: &Error) -> &'static str {
 //!     match error.outcome() {
+//!         Outcome::Unknown => "it may be on the log: read the end of the log before appending it again",
 //!         Outcome::NotApplied if error.is_retriable() => "append it again, now or later",
-//!         Outcome::NotApplied => "mend what the error says first",
-//!         Outcome::Unknown => "it may be on the log: read its end before appending it again",
+//!         Outcome::NotApplied => "fix what the error names first",
 //!     }
 //! }
 //!
-//! let error = Error::UnknownTopic { topic: "wal".to_owned(), waited: std::time::Duration::from_secs(5) };
-//! assert_eq!(what_next(&error), "mend what the error says first");
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let cluster = EmbeddedCluster::builder().topic("wal", 1).start().await?;
+//! # let client = Client::connect(cluster.bootstrap()).await?;
+//! let partition = client.partition_client("wal", 0).await?;
+//! let error = partition.produce(vec![Record::new("key", vec![0; 20 << 20])]).await.unwrap_err();
+//! assert!(matches!(error.kind(), ErrorKind::BatchTooLarge { limit: Some(_), .. }));
+//! assert_eq!(next_step(&error), "fix what the error names first");
+//! # Ok(())
+//! # }
 //! ```
 
-pub use kwal_protocol as protocol;
+pub use kwal_client::{
+    Client, ClientBuilder, ControllerClient, PartitionClient,
+    error::{Error, ErrorKind, Outcome},
+    record::Record,
+};
 pub use kwal_transport as transport;
 
-/// Clients for a cluster, its controller and its partitions.
+/// Clients of a cluster, its controller and its partitions.
 pub mod client {
     pub use kwal_client::{
-        AlterTopicConfigs, BrokerDescription, Client, ClientBuilder, ClusterDescription, ConfigSource,
+        AlterTopicConfigs, Audit, BrokerDescription, Client, ClientBuilder, ClusterDescription, ConfigSource,
         ConfigSynonym, ConfigValue, ControllerClient, CreatePartitions, CreateTopic, CreatedTopic, Deadlines,
-        DeleteBefore, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEnd, Fetch, Fetched, Finding,
-        Limits, OffsetAt, OpenPartition, PartitionClient, Produced, RetryPolicy, Severity, Topic,
-        TopicDifference,
+        DeleteBefore, DeleteRecords, DeleteTopic, DescribeCluster, DescribeTopicConfigs, EnsureTopic,
+        EnsuredTopic, EpochEndOffset, Fetch, Fetched, FetchedRecords, Finding, GetOffset, Limits, ListTopics,
+        OffsetAt, OffsetForLeaderEpoch, OpenPartition, PartitionClient, Produce, Produced, RetryPolicy,
+        Severity, Topic, TopicDifference,
     };
 
-    /// Who a client is, and how it proves that to brokers.
+    /// Authentication: who the client is, and how it proves that to brokers.
     pub mod sasl {
         pub use kwal_client::sasl::{Authenticate, Sasl, Token};
     }
 
-    /// What can go wrong, where, and what became of the call.
+    /// Errors: what happened, where, and whether the call took effect.
     pub mod error {
-        pub use kwal_client::error::{At, Error, Outcome};
+        pub use kwal_client::error::{Context, Error, ErrorKind, Outcome};
     }
 }
 
-/// Records, on their way into a log and out of it.
+/// The types of the Kafka protocol that stand in signatures of this crate.
+///
+/// Tools that speak the protocol themselves depend on `kwal-protocol`.
+pub mod protocol {
+    pub use kwal_protocol::{
+        api::{ApiKey, Versions},
+        connection::ConnectionError,
+        error::DecodeError,
+        error_code::ErrorCode,
+        record::BuildError,
+        sasl::{Mechanism, OAuthBearer, Plain, SaslError, Scram, Step},
+        wire::Uuid,
+    };
+}
+
+/// Records to append, and records that were read.
 pub mod record {
     pub use kwal_client::record::{IntoPayload, Record};
     pub use kwal_protocol::record::{

@@ -12,7 +12,7 @@ use kwal::{
         Client, ClientBuilder, OffsetAt, PartitionClient,
         error::{Error, Outcome},
     },
-    protocol::api::ApiKey,
+    protocol::ApiKey,
     record::Record,
 };
 use kwal_testkit::{
@@ -46,12 +46,10 @@ impl Wal {
         let (mut entries, mut position) = (Vec::new(), from);
         while position < end {
             let fetched = self.partition.fetch(position).await?;
-            for record in fetched.records().collect::<Result<Vec<_>, _>>()? {
-                // Batches come whole: the first can begin before the offset that was asked for.
-                if record.offset >= position {
-                    let entry = record.value.unwrap_or_default();
-                    entries.push((record.offset, String::from_utf8_lossy(&entry).into_owned()));
-                }
+            for record in fetched.records() {
+                let record = record?;
+                let entry = record.value.unwrap_or_default();
+                entries.push((record.offset, String::from_utf8_lossy(&entry).into_owned()));
             }
             position = fetched.next_offset;
         }

@@ -233,7 +233,7 @@ It goes wrong.
 }
 
 #[test]
-fn malformed_entries_are_refused() {
+fn malformed_entries_are_rejected() {
     let hunk = "-- task.rs\n- acks,\n+ mutant!(A),\n";
     let problem = |list: &str, expected: &str| assert_eq!(problems(list), expected, "{list}");
     problem("A sentence.\n", "1: unexpected `A sentence.` before the first entry");
@@ -250,7 +250,7 @@ fn malformed_entries_are_refused() {
 }
 
 #[test]
-fn malformed_hunks_are_refused() {
+fn malformed_hunks_are_rejected() {
     let problem = |hunk: &str, expected: &str| assert_eq!(problems_of(hunk), expected, "{hunk}");
     problem(
         "-- task.rs\n- acks,\n+ mutant!(A),\nsend(\n",
@@ -278,4 +278,10 @@ mod task;
         included("//! Docs.\n#![allow(a[0])]\npub mod a;\n"),
         "// //! Docs.\n// #![allow(a[0])]\npub mod a;\n"
     );
+}
+
+#[test]
+fn unit_tests_are_removed() {
+    let source = "fn run() {}\n\n#[cfg(test)]\nmod tests {\n}\n";
+    assert_eq!(without_tests(source), "fn run() {}\n\n#[cfg(false)]\nmod tests {\n}\n");
 }

@@ -1,4 +1,4 @@
-//! The switch.
+//! The switch that activates a mutation.
 
 use std::cell::Cell;
 

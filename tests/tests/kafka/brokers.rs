@@ -8,12 +8,13 @@ use std::time::Duration;
 use kwal_client::record::Record;
 use kwal_client::{ClientBuilder, Limits, PartitionClient};
 use kwal_protocol::api::ApiKey;
+use kwal_testkit::wire::Wire;
 use kwal_tests::kafka::{ClusterConfig, Kafka, Version};
+use kwal_transport::Tcp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::raw::Broker;
-use crate::sniffer::Sniffer;
 
 kwal_tests::suite! {
     own: [connections_are_shared, a_waiting_append_delays_no_other_partition, leaders_are_taken_from_refusals],
@@ -108,8 +109,8 @@ async fn a_waiting_append_delays_no_other_partition(version: Version) {
 async fn leaders_are_taken_from_refusals(version: Version) {
     let kafka = three_nodes(version, &[("auto.leader.rebalance.enable", "false")]);
     let topic = kafka.topic_name("moving");
-    let sniffer = Sniffer::default();
-    let client = ClientBuilder::new(kafka.bootstrap()).connector(sniffer.clone()).build().await.unwrap();
+    let wire = Wire::new(Tcp::default());
+    let client = ClientBuilder::new(kafka.bootstrap()).connector(wire.clone()).build().await.unwrap();
     let controller = client.controller_client().await.unwrap();
     controller.create_topic(&topic, -1, -1).assignment(vec![vec![1, 2, 3]]).await.unwrap();
     let partition = client.partition_client(&topic, 0).await.unwrap();
@@ -117,16 +118,16 @@ async fn leaders_are_taken_from_refusals(version: Version) {
     append().await;
 
     move_leader(&kafka, &topic, &[2, 1, 3]).await;
-    let asked = sniffer.sent(ApiKey::METADATA);
+    let asked = wire.requests(ApiKey::METADATA);
     let produced = append().await;
     assert_eq!((produced.base_offset, produced.attempts), (1, 2));
-    assert_eq!(sniffer.sent(ApiKey::METADATA), asked, "the refusal of the append was not enough");
+    assert_eq!(wire.requests(ApiKey::METADATA), asked, "the refusal of the append was not enough");
 
     move_leader(&kafka, &topic, &[3, 1, 2]).await;
     let fetched = partition.fetch(0).await.unwrap();
     // A leader that is new may not have heard yet that the second is committed.
     assert!((1..=2).contains(&fetched.next_offset), "{fetched:?}");
-    assert_eq!(sniffer.sent(ApiKey::METADATA), asked, "the refusal of the fetch was not enough");
+    assert_eq!(wire.requests(ApiKey::METADATA), asked, "the refusal of the fetch was not enough");
 }
 
 /// Makes the first of the replicas the leader of partition 0, and waits until each of them acts on it: one that leads does

@@ -6,14 +6,15 @@ use kwal_client::error::Error;
 use kwal_client::record::Record;
 use kwal_client::{ClientBuilder, OffsetAt};
 use kwal_protocol::api::ApiKey;
+use kwal_testkit::wire::Wire;
 use kwal_tests::kafka::Kafka;
 use kwal_tests::message::{Message, samples};
+use kwal_transport::Tcp;
 use serde_json::json;
 use time::OffsetDateTime;
 
 use crate::peers::kwal::{client, from_record, read_all, to_record};
 use crate::raw::{Ability, lacks};
-use crate::sniffer::Sniffer;
 
 kwal_tests::suite! {
     shared: [
@@ -210,8 +211,8 @@ async fn over_the_quota(kafka: &'static Kafka) {
     if has_quotas {
         kafka.java().consumer_quota(&topic, Some(100_000)).await;
     }
-    let sniffer = Sniffer::default();
-    let builder = ClientBuilder::new(kafka.bootstrap()).client_id(&topic).connector(sniffer.clone());
+    let wire = Wire::new(Tcp::default());
+    let builder = ClientBuilder::new(kafka.bootstrap()).client_id(&topic).connector(wire.clone());
     let reader = builder.build().await.unwrap().partition_client(&topic, 0).await.unwrap();
     let (mut keys, mut next, mut calls) = (Vec::new(), 0, 0);
     while next < BATCHES {
@@ -225,7 +226,7 @@ async fn over_the_quota(kafka: &'static Kafka) {
     }
     assert_eq!(keys, (0..BATCHES).map(|batch| batch.to_string().into_bytes()).collect::<Vec<_>>());
     if has_quotas {
-        assert!(sniffer.sent(ApiKey::FETCH) > calls, "{calls} calls were never over the quota");
+        assert!(wire.requests(ApiKey::FETCH) > calls, "{calls} calls were never over the quota");
         kafka.java().consumer_quota(&topic, None).await;
     }
 }

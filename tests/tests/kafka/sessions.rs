@@ -7,11 +7,10 @@ use std::time::Duration;
 use kwal_client::record::Record;
 use kwal_client::sasl::{Sasl, Token};
 use kwal_client::{ClientBuilder, PartitionClient};
+use kwal_testkit::wire::Wire;
 use kwal_tests::kafka::{Certificates, Kafka, MECHANISMS, PASSWORD, SHORT_SESSION_MS, USER, unsecured_token};
-use kwal_transport::tls;
+use kwal_transport::{Tcp, tls};
 use tokio::time::{Instant, sleep};
-
-use crate::sniffer::Sniffer;
 
 kwal_tests::suite! {
     secured: [sessions_are_renewed_under_load],
@@ -43,9 +42,9 @@ struct Seen {
 
 async fn one_client(kafka: &'static Kafka, mechanism: &'static str, time: Duration) -> Seen {
     let topic = kafka.topic("sessions", 2, &[]).await;
-    let sniffer = Sniffer::default();
+    let wire = Wire::new(Tcp::default());
     let client = ClientBuilder::new(kafka.cluster().unwrap().addresses("SHORT"))
-        .connector(sniffer.clone())
+        .connector(wire.clone())
         .tls(tls::ring().roots_pem_file(Certificates::shared().authority()))
         .sasl(sasl(mechanism))
         .build()
@@ -57,7 +56,7 @@ async fn one_client(kafka: &'static Kafka, mechanism: &'static str, time: Durati
     busy.produce(vec![Record::new(None::<&str>, "0")]).await.unwrap();
     busy.fetch(0).await.unwrap();
     quiet.fetch(0).max_wait(Duration::from_millis(100)).await.unwrap();
-    let connections = sniffer.connections();
+    let connections = wire.connections().accepted;
 
     let done = Arc::new(AtomicBool::new(false));
     let appends = tokio::spawn(append(busy.clone(), Arc::clone(&done)));
@@ -70,7 +69,7 @@ async fn one_client(kafka: &'static Kafka, mechanism: &'static str, time: Durati
     let polls = polls.await.unwrap();
 
     // The brokers close a connection whose session has ended, so that those still open have been renewed.
-    assert_eq!(sniffer.connections(), connections, "{mechanism}: connections were made again");
+    assert_eq!(wire.connections().accepted, connections, "{mechanism}: connections were made again");
     let by_java: Vec<u64> = kafka
         .java()
         .consume(&topic, 0, 0, None)

@@ -4,10 +4,11 @@
 //! waits for a response. Where the broker ends sessions after a time, the task authenticates again before that.
 
 use std::{
-    future::pending,
+    future::{pending, poll_fn},
     io,
     pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -20,7 +21,7 @@ use kwal_protocol::sasl::Mechanism;
 use kwal_protocol::writer::Frame;
 use kwal_transport::Stream;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    io::{AsyncReadExt, AsyncWriteExt},
     runtime::Handle,
     sync::{Notify, mpsc, oneshot, watch},
     task::{JoinError, JoinSet},
@@ -50,8 +51,7 @@ pub(super) struct Ends {
 
 pub(super) struct Driver {
     connection: Connection<Caller>,
-    read: ReadHalf<Stream>,
-    write: WriteHalf<Stream>,
+    stream: Stream,
     inbox: BytesMut,
     /// How many more bytes the next frame needs.
     wanted: usize,
@@ -68,6 +68,12 @@ pub(super) struct Driver {
     close: Arc<Notify>,
     /// What the connection waits for apart from its peer. Aborted with it.
     tasks: JoinSet<TaskResult>,
+}
+
+/// Bytes that were read or written.
+enum Moved {
+    In(io::Result<usize>),
+    Out(io::Result<usize>),
 }
 
 /// The result of a task.
@@ -95,11 +101,9 @@ impl Driver {
             }
             None => (Connection::new(config, now), None),
         };
-        let (read, write) = tokio::io::split(stream);
         let driver = Self {
             connection,
-            read,
-            write,
+            stream,
             inbox: BytesMut::with_capacity(CHUNK),
             wanted: CHUNK,
             writing: None,
@@ -164,10 +168,19 @@ impl Driver {
                     self.connection.close(ConnectionError::Closed);
                 }
                 // Reads never wait for writes: a broker that is busy answering may not read.
-                read = receive(&mut self.read, &mut self.inbox, self.wanted) => self.received(read),
-                wrote = send(&mut self.write, &mut self.writing), if is_writing || !self.flushed => {
-                    self.sent(wrote, stalled.as_mut());
-                }
+                moved = poll_fn(|cx| {
+                    let read = pin!(receive(&mut self.stream, &mut self.inbox, self.wanted)).poll(cx);
+                    if let Poll::Ready(read) = read {
+                        return Poll::Ready(Moved::In(read));
+                    }
+                    if !is_writing && self.flushed {
+                        return Poll::Pending;
+                    }
+                    pin!(send(&mut self.stream, &mut self.writing)).poll(cx).map(Moved::Out)
+                }) => match moved {
+                    Moved::In(read) => self.received(read),
+                    Moved::Out(wrote) => self.sent(wrote, stalled.as_mut()),
+                },
                 Some(result) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     expired |= self.finished(result);
                 }
@@ -304,22 +317,19 @@ impl Driver {
 }
 
 /// Reads what is there, with capacity for what is wanted as far as the peer has earned it. Cancel safe.
-async fn receive(read: &mut ReadHalf<Stream>, inbox: &mut BytesMut, wanted: usize) -> io::Result<usize> {
+async fn receive(stream: &mut Stream, inbox: &mut BytesMut, wanted: usize) -> io::Result<usize> {
     inbox.reserve(wanted.clamp(CHUNK, CREDIT.max(inbox.len())));
-    read.read_buf(inbox).await
+    stream.read_buf(inbox).await
 }
 
 /// Writes a part of the frame, or flushes if there is none. Returns how many bytes were written. Cancel safe.
-async fn send(
-    write: &mut WriteHalf<Stream>,
-    writing: &mut Option<(CorrelationId, Frame)>,
-) -> io::Result<usize> {
+async fn send(stream: &mut Stream, writing: &mut Option<(CorrelationId, Frame)>) -> io::Result<usize> {
     match writing {
-        Some((_, frame)) => match write.write_buf(frame).await {
+        Some((_, frame)) => match stream.write_buf(frame).await {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             result => result,
         },
-        None => write.flush().await.map(|()| 0),
+        None => stream.flush().await.map(|()| 0),
     }
 }
 

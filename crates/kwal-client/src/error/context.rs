@@ -10,7 +10,7 @@ use super::{Error, ErrorKind};
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Context {
-    /// The API that was called; `None` while a connection is opened.
+    /// The API that was called; `None` if the input was rejected before.
     pub api: Option<ApiKey>,
     /// The topic, if the call was about one.
     pub topic: Option<String>,
@@ -70,17 +70,16 @@ impl fmt::Display for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.api {
             Some(api) => write!(f, "{api}")?,
-            None => f.write_str("connecting")?,
+            None => f.write_str("a call")?,
         }
         match (&self.topic, self.partition) {
             (Some(topic), Some(partition)) => write!(f, " of {topic}/{partition}")?,
             (Some(topic), None) => write!(f, " of {topic}")?,
             _ => {}
         }
-        match (&self.broker, self.api) {
-            (Some(broker), Some(_)) => write!(f, " at {broker}"),
-            (Some(broker), None) => write!(f, " to {broker}"),
-            (None, _) => Ok(()),
+        match &self.broker {
+            Some(broker) => write!(f, " at {broker}"),
+            None => Ok(()),
         }
     }
 }

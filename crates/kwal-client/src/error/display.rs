@@ -72,7 +72,7 @@ impl fmt::Display for Error {
                 "SASL {mechanism} would send its secret over an unencrypted connection; connect with TLS, or allow it with \
                  `Sasl::danger_send_unencrypted`"
             ),
-            ErrorKind::Connect => f.write_str("cannot connect"),
+            ErrorKind::Connect => f.write_str("no connection to the broker"),
             ErrorKind::Connection => f.write_str("the connection failed"),
             ErrorKind::NoBroker { attempts } => write!(f, "no broker can be reached: {}", Attempts(attempts)),
             ErrorKind::OtherCluster { was, is } => {
@@ -180,7 +180,7 @@ struct Reason<'a>(&'a Error);
 impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut cause: &dyn std::error::Error = self.0;
-        // "cannot connect" adds nothing in a list of brokers that cannot be reached.
+        // The first level adds nothing in a list of brokers that cannot be reached.
         if let (ErrorKind::Connect | ErrorKind::Connection, Some(source)) =
             (self.0.kind(), std::error::Error::source(self.0))
         {

@@ -20,7 +20,7 @@
 mod context;
 mod display;
 mod recovery;
-#[cfg(test)]
+#[cfg(all(test, feature = "transport-tls", feature = "transport-socks5"))]
 mod texts;
 
 use std::{fmt, sync::Arc, time::Duration};

@@ -1,10 +1,8 @@
-//! Every error text of the workspace stands in `error_texts.txt`, for a person to read, and is held against it here.
+//! The snapshot of every error text of the workspace: `texts.txt`, for a person to read.
 //!
 //! ```sh
-//! UPDATE_SNAPSHOT=1 cargo test -p kwal --test error_texts
+//! UPDATE_SNAPSHOT=1 cargo test -p kwal-client --lib error
 //! ```
-
-#![allow(clippy::unwrap_used, reason = "this is a test")]
 
 use std::{
     collections::BTreeSet,
@@ -16,26 +14,24 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kwal::{
-    client::error::{At, Error},
-    protocol::{
-        api::{ApiKey, Versions},
-        compression::CompressionError,
-        connection::{CallError, ConnectionError, CorrelationId, Misbehaviour, OtherProtocol, Stage},
-        error::{DecodeError, DecodeErrorKind, EncodeError},
-        error_code::ErrorCode,
-        record::{BatchError, BatchErrorKind, BuildError, NotForwardable},
-        sasl::SaslError,
-        wire::Uuid,
-    },
-    record::Compression,
-    transport::{Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError},
+use kwal_protocol::{
+    api::{ApiKey, Versions},
+    compression::CompressionError,
+    connection::{CallError, ConnectionError, CorrelationId, Misbehaviour, OtherProtocol, Stage},
+    error::{DecodeError, DecodeErrorKind, EncodeError},
+    error_code::ErrorCode,
+    record::{BatchError, BatchErrorKind, BuildError, Compression, NotForwardable},
+    sasl::SaslError,
+    wire::Uuid,
 };
+use kwal_transport::{Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError};
+
+use super::{CallContext, Context, Error, ErrorKind, Outcome, Source};
 
 /// The names of an enum's variants, as they stand in a file of the workspace.
 macro_rules! variants {
     ($path:literal, $name:literal) => {
-        variants(include_str!(concat!("../../", $path)), $name)
+        variants(include_str!(concat!("../../../", $path)), $name)
     };
 }
 
@@ -46,7 +42,11 @@ macro_rules! samples {
 #[test]
 fn every_text_is_in_the_snapshot() {
     let mut page = Page(HEAD.to_owned());
-    page.section("kwal::client::error::Error", client(), variants!("kwal-client/src/error.rs", "Error"));
+    page.section(
+        "kwal::client::error::ErrorKind",
+        client(),
+        variants!("kwal-client/src/error/mod.rs", "ErrorKind"),
+    );
     page.section(
         "kwal::transport::TransportError",
         transport(),
@@ -86,7 +86,7 @@ fn every_text_is_in_the_snapshot() {
     page.section(
         "kwal::protocol::sasl::SaslError",
         sasl(),
-        variants!("kwal-protocol/src/sasl/mod.rs", "SaslError"),
+        variants!("kwal-protocol/src/sasl/mechanism.rs", "SaslError"),
     );
     page.section(
         "kwal::protocol::record::BatchError",
@@ -106,7 +106,7 @@ fn every_text_is_in_the_snapshot() {
     page.section(
         "kwal::protocol::compression::CompressionError",
         compressions(),
-        variants!("kwal-protocol/src/compression/mod.rs", "CompressionError"),
+        variants!("kwal-protocol/src/compression/codec.rs", "CompressionError"),
     );
     page.section(
         "kwal::protocol::error::DecodeError",
@@ -123,7 +123,7 @@ fn every_text_is_in_the_snapshot() {
     page.compare();
 }
 
-const HEAD: &str = "Every error text of kwal. Below each stand its sources, a line for each level.\n";
+const HEAD: &str = "Every error text of kwal, each followed by its sources, one line per level.\n";
 
 fn variants(source: &'static str, name: &str) -> Vec<&'static str> {
     let (_, body) = source.split_once(&format!("pub enum {name} {{\n")).expect("the enum stands in its file");
@@ -162,7 +162,7 @@ impl Page {
     }
 
     fn compare(&self) {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/error_texts.txt");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/error/texts.txt");
         if env::var_os("UPDATE_SNAPSHOT").is_some() {
             fs::write(path, &self.0).expect("the snapshot can be written");
         }
@@ -171,26 +171,19 @@ impl Page {
         assert!(
             self.0 == stored,
             "error texts changed, first here (new, old): {differs:?}; \
-             UPDATE_SNAPSHOT=1 cargo test -p kwal --test error_texts, then read the difference"
+             UPDATE_SNAPSHOT=1 cargo test -p kwal-client --lib error, then read the difference"
         );
     }
 }
 
-/// A place with everything known.
-fn at(api: ApiKey) -> Box<At> {
-    let mut at = At::default();
-    at.api = Some(api);
-    at.topic = Some("wal".to_owned());
-    at.partition = Some(3);
-    at.broker = Some("broker 1 (kafka-1:9092)".to_owned());
-    Box::new(at)
+/// The context of a call with everything known.
+fn at(api: ApiKey) -> Context {
+    CallContext::partition(api, "wal", 3).at_broker(&"broker 1 (kafka-1:9092)")
 }
 
-/// A place where no API was called yet.
-fn at_broker() -> Box<At> {
-    let mut at = At::default();
-    at.broker = Some("kafka-1:9092".to_owned());
-    Box::new(at)
+/// The context of the first request to a bootstrap broker.
+fn connecting() -> Context {
+    CallContext::cluster(ApiKey::METADATA).at_broker(&"kafka-1:9092")
 }
 
 fn refused() -> TransportError {
@@ -207,97 +200,102 @@ fn refused() -> TransportError {
     }
 }
 
-fn not_leader() -> Error {
-    Error::Broker { code: ErrorCode::NOT_LEADER_OR_FOLLOWER, message: None, at: at(ApiKey::PRODUCE) }
+fn not_leader(api: ApiKey) -> Error {
+    Error::broker(ErrorCode::NOT_LEADER_OR_FOLLOWER).with_context(at(api))
 }
 
 fn client() -> Samples {
     let kafka = |n| format!("kafka-{n}:9092");
-    let timed_out = || ConnectionError::HandshakeTimedOut {
+    let produce = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::PRODUCE));
+    let fetch = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::FETCH));
+    let connect = || Error::from(Arc::new(refused())).with_context(connecting());
+    let timed_out = ConnectionError::HandshakeTimedOut {
         stage: Stage::Versions { version: 4 },
         after: Duration::from_secs(10),
     };
+    let peer_closed =
+        ConnectionError::PeerClosed { stage: Stage::Ready { awaited: Some((ApiKey::PRODUCE, 11)) } };
     samples! {
-        "InvalidInput": Error::InvalidInput("an append needs at least one record".to_owned()),
-        "Encode": Error::Encode(BuildError::Empty),
-        "BatchTooLarge, the client's limit":
-            Error::BatchTooLarge { size: 20_000_081, records: 2, limit: Some(16_777_216), at: at(ApiKey::PRODUCE) },
+        "InvalidInput": Error::invalid_input("no records to append"),
+        "Encode": Error::from(BuildError::Empty),
+        "BatchTooLarge, the client's limit": produce(ErrorKind::BatchTooLarge {
+            size: 20_000_081,
+            records: 2,
+            limit: Some(16_777_216),
+        }),
         "BatchTooLarge, the topic's limit":
-            Error::BatchTooLarge { size: 2_000_081, records: 1, limit: None, at: at(ApiKey::PRODUCE) },
-        "UnknownTopic": Error::UnknownTopic { topic: "wal".to_owned(), waited: Duration::from_secs(5) },
-        "UnknownPartition": Error::UnknownPartition { topic: "wal".to_owned(), partition: 7, partitions: 4 },
-        "TopicRecreated": Error::TopicRecreated {
-            topic: "wal".to_owned(),
+            produce(ErrorKind::BatchTooLarge { size: 2_000_081, records: 1, limit: None }),
+        "UnknownTopic": fetch(ErrorKind::UnknownTopic { waited: Duration::from_secs(5) }),
+        "UnknownPartition": fetch(ErrorKind::UnknownPartition { partitions: 3 }),
+        "TopicRecreated": fetch(ErrorKind::TopicRecreated {
             was: "3WTQz4hjQ2mlVEDAmlYv2w".parse().unwrap(),
             is: "Vi4YOUmUQ5-NBs2aJ-lkEw".parse().unwrap(),
-        },
-        "OffsetOutOfRange": Error::OffsetOutOfRange { offset: 12, log: Some(100..2_000), at: at(ApiKey::FETCH) },
+        }),
+        "OffsetOutOfRange": fetch(ErrorKind::OffsetOutOfRange { offset: 12, log: Some(100..2_000) }),
         "OffsetOutOfRange, an empty log":
-            Error::OffsetOutOfRange { offset: 12, log: Some(100..100), at: at(ApiKey::FETCH) },
-        "OffsetOutOfRange, and the log's offsets are not known":
-            Error::OffsetOutOfRange { offset: 12, log: None, at: at(ApiKey::FETCH) },
-        "NotDeletable": Error::NotDeletable { at: at(ApiKey::DELETE_RECORDS) },
-        "OffsetNotFound": Error::OffsetNotFound { timestamp_ms: 1_700_000_000_000, at: at(ApiKey::LIST_OFFSETS) },
-        "Broker": not_leader(),
-        "Broker, with a message": Error::Broker {
+            fetch(ErrorKind::OffsetOutOfRange { offset: 12, log: Some(100..100) }),
+        "OffsetOutOfRange, the offsets of the log are unknown":
+            fetch(ErrorKind::OffsetOutOfRange { offset: 12, log: None }),
+        "NotDeletable": Error::new(ErrorKind::NotDeletable).with_context(at(ApiKey::DELETE_RECORDS)),
+        "OffsetNotFound": Error::new(ErrorKind::OffsetNotFound { timestamp_ms: 1_700_000_000_000 })
+            .with_context(at(ApiKey::LIST_OFFSETS)),
+        "OffsetNotFound, the largest timestamp":
+            Error::new(ErrorKind::OffsetNotFound { timestamp_ms: -3 }).with_context(at(ApiKey::LIST_OFFSETS)),
+        "Broker": not_leader(ApiKey::FETCH),
+        "Broker, outcome unknown": not_leader(ApiKey::PRODUCE).with_outcome(Outcome::Unknown),
+        "Broker, outcome unknown, not an append":
+            not_leader(ApiKey::DELETE_RECORDS).with_outcome(Outcome::Unknown),
+        "Broker, with a message": Error::new(ErrorKind::Broker {
             code: ErrorCode::INVALID_REPLICATION_FACTOR,
             message: Some("Unable to replicate the partition 3 time(s): only 1 broker is registered.".to_owned()),
-            at: at(ApiKey::CREATE_TOPICS),
-        },
-        "Broker, a code of a Kafka to come":
-            Error::Broker { code: ErrorCode(999), message: None, at: at(ApiKey::PRODUCE) },
-        "Fenced": Error::Fenced { at: at(ApiKey::PRODUCE) },
-        "Lost": Error::Lost { producer_id: 4_001, epoch: 2, sequence: 117, at: at(ApiKey::PRODUCE) },
-        "Unsupported": Error::Unsupported {
+        })
+        .with_context(CallContext::topic(ApiKey::CREATE_TOPICS, "wal").at_broker(&"broker 1 (kafka-1:9092)")),
+        "Broker, a code of a later Kafka": produce(ErrorKind::Broker { code: ErrorCode(999), message: None }),
+        "Fenced": produce(ErrorKind::Fenced),
+        "DataLoss": produce(ErrorKind::DataLoss { producer_id: 4_001, epoch: 2, sequence: 117 }),
+        "Unsupported": fetch(ErrorKind::Unsupported {
             ours: Versions::new(4, 17),
             theirs: Some(Versions::new(0, 3)),
-            at: at(ApiKey::FETCH),
-        },
-        "Unsupported, not there at all":
-            Error::Unsupported { ours: Versions::new(0, 5), theirs: None, at: at(ApiKey::INIT_PRODUCER_ID) },
-        "Credentials": Error::Credentials {
-            at: at_broker(),
-            source: Arc::new(io::Error::other("the token endpoint is down")),
-        },
-        "Unencrypted": Error::Unencrypted { mechanism: "PLAIN".to_owned(), at: at_broker() },
-        "Connect": Error::Connect { at: at_broker(), source: Arc::new(refused()) },
-        "Connection": Error::Connection {
-            at: at(ApiKey::PRODUCE),
-            source: ConnectionError::PeerClosed { stage: Stage::Ready { awaited: Some((ApiKey::PRODUCE, 11)) } },
-        },
-        "Connection, while connecting": Error::Connection {
-            at: at_broker(),
-            source: ConnectionError::NotKafka(OtherProtocol::Http),
-        },
-        "NoBroker": Error::NoBroker {
+        }),
+        "Unsupported, not at all":
+            Error::new(ErrorKind::Unsupported { ours: Versions::new(0, 5), theirs: None })
+                .with_context(at(ApiKey::INIT_PRODUCER_ID)),
+        "CredentialsUnavailable": Error::new(ErrorKind::CredentialsUnavailable)
+            .with_source(Source::Credentials(Arc::new(io::Error::other("the token endpoint is down"))))
+            .with_context(connecting()),
+        "EncryptionRequired":
+            Error::new(ErrorKind::EncryptionRequired { mechanism: "PLAIN".to_owned() }).with_context(connecting()),
+        "Connect": connect(),
+        "Connection": Error::from(peer_closed.clone()).with_context(at(ApiKey::FETCH)),
+        "Connection, outcome unknown":
+            Error::from(peer_closed).with_context(at(ApiKey::PRODUCE)).with_outcome(Outcome::Unknown),
+        "Connection, while connecting":
+            Error::from(ConnectionError::NotKafka(OtherProtocol::Http)).with_context(connecting()),
+        "NoBroker": Error::new(ErrorKind::NoBroker {
             attempts: vec![
-                (kafka(1), Error::Connect { at: at_broker(), source: Arc::new(refused()) }),
-                (kafka(2), Error::Connection { at: at_broker(), source: timed_out() }),
+                (kafka(1), connect()),
+                (kafka(2), Error::from(timed_out).with_context(connecting())),
             ],
-        },
-        "NoBroker, none is known": Error::NoBroker { attempts: Vec::new() },
-        "OtherCluster": Error::OtherCluster {
-            broker: kafka(1),
+        }),
+        "NoBroker, none is known": Error::new(ErrorKind::NoBroker { attempts: Vec::new() }),
+        "OtherCluster": Error::new(ErrorKind::OtherCluster {
             was: "LGcx5qLfSPK5piaVynM7ag".to_owned(),
             is: "tw7oVUzlRDqxnJr4O2Nx5w".to_owned(),
-        },
-        "Decode": Error::Decode { at: at(ApiKey::METADATA), source: decode(DecodeErrorKind::NegativeLength(-7)) },
-        "Corrupt": Error::Corrupt { at: at(ApiKey::FETCH), source: batch(checksum()) },
-        "NoAnswer": Error::NoAnswer { at: at(ApiKey::LIST_OFFSETS) },
-        "Behind": Error::Behind { at: at(ApiKey::PRODUCE), cause: Arc::new(Error::Fenced { at: at(ApiKey::PRODUCE) }) },
-        "Unsettled": Error::Unsettled { at: at(ApiKey::PRODUCE), cause: Arc::new(not_leader()) },
-        "Unsettled, not of an append": Error::Unsettled { at: at(ApiKey::DELETE_RECORDS), cause: Arc::new(not_leader()) },
-        "DeadlineExceeded": Error::DeadlineExceeded {
-            after: Duration::from_secs(60),
-            at: at(ApiKey::PRODUCE),
-            last: Some(Box::new(not_leader())),
-        },
-        "DeadlineExceeded, with nothing that failed": Error::DeadlineExceeded {
-            after: Duration::from_secs(60),
-            at: at(ApiKey::PRODUCE),
-            last: None,
-        },
-        "Closed": Error::Closed { at: at(ApiKey::PRODUCE) },
+        })
+        .with_context(CallContext::cluster(ApiKey::METADATA).at_broker(&kafka(1))),
+        "MalformedResponse":
+            Error::from(decode(DecodeErrorKind::NegativeLength(-7))).with_context(at(ApiKey::METADATA)),
+        "MalformedResponse, without what was requested":
+            Error::new(ErrorKind::MalformedResponse).with_context(at(ApiKey::LIST_OFFSETS)),
+        "Corrupt": Error::from(batch(checksum())).with_context(at(ApiKey::FETCH)),
+        "PrecedingAppendFailed": produce(ErrorKind::PrecedingAppendFailed)
+            .with_source(Source::Call(Arc::new(produce(ErrorKind::Fenced)))),
+        "DeadlineExceeded": produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60) })
+            .with_source(Source::Call(Arc::new(not_leader(ApiKey::PRODUCE)))),
+        "DeadlineExceeded, outcome unknown":
+            produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60) })
+                .with_outcome(Outcome::Unknown),
+        "Closed": produce(ErrorKind::Closed),
     }
 }
 
@@ -363,7 +361,7 @@ fn tls() -> Samples {
 }
 
 fn socks5() -> Samples {
-    let (greeted, connect) = ("when it was greeted", "when it was asked to connect");
+    let (greeted, connect) = ("during the greeting", "during the connect request");
     let refused_with = |code| Socks5Error::Refused { reply: Socks5Reply(code) };
     samples! {
         "InvalidLogin": Socks5Error::InvalidLogin { field: "password", len: 300 },
@@ -464,7 +462,7 @@ fn connection() -> Samples {
         },
         "Sasl": ConnectionError::Sasl {
             mechanism: "PLAIN".to_owned(),
-            source: SaslError::Challenge { mechanism: "PLAIN".into(), what: "it has no challenges".into() },
+            source: SaslError::Challenge { mechanism: "PLAIN".into(), what: "the mechanism has no challenges".into() },
         },
         "EndlessExchange": ConnectionError::EndlessExchange { mechanism: "PLAIN".to_owned() },
         "NoAuthentication": ConnectionError::NoAuthentication { api: ApiKey::SASL_HANDSHAKE },
@@ -510,8 +508,8 @@ fn calls() -> Samples {
 
 fn sasl() -> Samples {
     samples! {
-        "Credentials": SaslError::Credentials("the password has a NUL in it"),
-        "Challenge": SaslError::Challenge { mechanism: "PLAIN".into(), what: "it has no challenges".into() },
+        "Credentials": SaslError::Credentials("the password contains a NUL"),
+        "Challenge": SaslError::Challenge { mechanism: "PLAIN".into(), what: "the mechanism has no challenges".into() },
         "Refused": SaslError::Refused { words: "{\"status\":\"invalid_token\"}".to_owned() },
         "NotTheBroker": SaslError::NotTheBroker,
     }

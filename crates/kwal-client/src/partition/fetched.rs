@@ -77,13 +77,27 @@ impl Fetched {
     /// # Errors
     /// As [`records`](Self::records). Records before the corrupt one have been passed to the function.
     pub fn for_each(&self, mut consume: impl FnMut(RecordView<'_>)) -> Result<(), Error> {
+        self.try_for_each(|record| {
+            consume(record);
+            Ok(())
+        })
+    }
+
+    /// Calls a fallible function with each record, as [`for_each`](Self::for_each), and stops at its first error.
+    ///
+    /// # Errors
+    /// That of the function; as [`records`](Self::records) otherwise.
+    pub fn try_for_each<E: From<Error>>(
+        &self,
+        mut consume: impl FnMut(RecordView<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut decompressor = Decompressor::new();
         for batch in self.batches.iter().filter(|batch| !batch.is_control()) {
             let records = batch.records_with(&mut decompressor, self.decompressed_limit);
             for record in &records.map_err(|error| self.corrupt(error))? {
                 let record = record.map_err(|error| self.corrupt(error))?;
                 if record.offset >= self.from {
-                    consume(record);
+                    consume(record)?;
                 }
             }
         }

@@ -139,7 +139,10 @@ impl Producer {
         // Before the batch is encoded: what waits here holds only the caller's records.
         let mut memory = cluster.memory.reserve(self.upper_bound(size)).await;
         let Some(place) = self.queue.place().await else { return Ok(None) };
-        let batch = cluster.with_compressor(|compressor| self.encode(records, size, compressor))?;
+        let batch = match self.encoding.compression {
+            Compression::None => self.encode(records, size, &mut Compressor::new())?,
+            _ => cluster.with_compressor(|compressor| self.encode(records, size, compressor))?,
+        };
         memory.shrink(self.held(size, &batch));
         let (response, result) = oneshot::channel();
         let pending = PendingBatch { batch, deadline, response, _memory: memory, _place: place };

@@ -47,10 +47,11 @@ impl Deadline {
 /// ```
 #[derive(Debug)]
 pub(crate) struct Retry<'a> {
+    cluster: &'a Cluster,
     call: CallContext<'a>,
-    unknown_topic: Duration,
     deadline: Deadline,
-    backoff: Backoff,
+    /// Created at the first pause: most calls need none.
+    backoff: Option<Backoff>,
     attempt: u32,
     /// Since when the topic or partition has been unknown without interruption.
     unknown_since: Option<Instant>,
@@ -62,12 +63,12 @@ pub(crate) struct Retry<'a> {
 }
 
 impl<'a> Retry<'a> {
-    pub(crate) fn new(cluster: &Cluster, call: CallContext<'a>, deadline: Deadline) -> Self {
+    pub(crate) fn new(cluster: &'a Cluster, call: CallContext<'a>, deadline: Deadline) -> Self {
         Self {
+            cluster,
             call,
-            unknown_topic: cluster.config.deadlines.unknown_topic,
             deadline,
-            backoff: Backoff::new(cluster.config.retry, cluster.random.fork()),
+            backoff: None,
             attempt: 1,
             unknown_since: None,
             min_generation: 0,
@@ -140,11 +141,11 @@ impl<'a> Retry<'a> {
         self.skipped_pause = skip_pause;
         let mut pause = match skip_pause {
             true => Duration::ZERO,
-            false => self.backoff.next().unwrap_or_default(),
+            false => self.next_pause(),
         };
         if let Some(since) = self.unknown_since {
             // The last attempt falls on the end of the time for it.
-            pause = pause.min((since + self.unknown_topic).saturating_duration_since(now));
+            pause = pause.min((since + self.unknown_topic()).saturating_duration_since(now));
         }
         debug!(attempt = self.attempt, ?pause, %error, "retrying");
         if now + pause >= self.deadline.at {
@@ -159,6 +160,16 @@ impl<'a> Retry<'a> {
         Ok(())
     }
 
+    fn unknown_topic(&self) -> Duration {
+        self.cluster.config.deadlines.unknown_topic
+    }
+
+    fn next_pause(&mut self) -> Duration {
+        let new = || Backoff::new(self.cluster.config.retry, self.cluster.random.fork());
+        let backoff = self.backoff.get_or_insert_with(new);
+        backoff.next().unwrap_or_default()
+    }
+
     /// A topic that was just created is not known to all brokers at once, but soon.
     fn check_unknown(&mut self, error: Error, now: Instant) -> Result<Error, Error> {
         if !is_unknown(&error) {
@@ -166,7 +177,7 @@ impl<'a> Retry<'a> {
             return Ok(error);
         }
         let waited = now - *self.unknown_since.get_or_insert(now);
-        if waited < self.unknown_topic {
+        if waited < self.unknown_topic() {
             return Ok(error);
         }
         Err(match (error.kind(), self.call.topic) {

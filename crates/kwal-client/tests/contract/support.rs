@@ -1,30 +1,28 @@
-//! A broker in memory, and a wire to it that shows what goes over it, and can be cut, held up and lied on.
+//! A broker in memory, and a wire to it that keeps what it sees and rewrites responses.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    fmt, io,
+    collections::BTreeSet,
     pin::pin,
     sync::{Arc, Mutex},
     task::Poll,
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
 use kwal_client::{
     Client, ClientBuilder, Deadlines, PartitionClient, RetryPolicy, error::Error, record::Record,
 };
 use kwal_protocol::{
-    api::{ApiKey, Body, Request, decode_request_header, decode_response_header, encode_response},
+    api::{ApiKey, Request},
     messages::ProduceRequest,
     record::BatchHeader,
 };
-use kwal_testkit::EmbeddedCluster;
-use kwal_transport::{BoxFuture, Connect, HostPort, Stream, TransportError, memory};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink, split},
-    sync::watch,
-    time::{Instant, sleep},
+pub(crate) use kwal_testkit::wire::WireMode;
+use kwal_testkit::{
+    EmbeddedCluster,
+    wire::{self, Decision, Frame},
 };
+use kwal_transport::{BoxFuture, Connect, HostPort, Stream, TransportError};
+use tokio::time::{Instant, sleep};
 
 /// Longer than any deadline.
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -138,51 +136,13 @@ pub(crate) struct Seen {
     pub(crate) timeout_ms: Option<i32>,
 }
 
-/// How a wire treats its connections.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum WireMode {
-    /// Passes everything on.
-    Passing,
-    /// Takes no bytes of the client any more, on any connection.
-    Stalled,
-    /// Takes every byte and new connections too, and passes nothing on.
-    Deaf,
-    /// New connections never come to be; old ones are deaf.
-    Unreachable,
-}
-
-/// Stands between a client and a broker.
-#[derive(Clone)]
-pub(crate) struct Wire(Arc<Inner>);
-
-struct Inner {
-    to: Arc<dyn Connect>,
-    bootstrap: Vec<String>,
-    modes: watch::Sender<WireModes>,
-    state: Mutex<State>,
-}
-
-/// That of some hosts, and that of the others.
+/// A wire to a broker that keeps what it sees of requests.
 #[derive(Clone, Debug)]
-struct WireModes(BTreeMap<String, WireMode>, WireMode);
-
-impl WireModes {
-    fn of(&self, to: &HostPort) -> WireMode {
-        *self.0.get(&to.host).unwrap_or(&self.1)
-    }
+pub(crate) struct Wire {
+    wire: wire::Wire,
+    bootstrap: Vec<String>,
+    seen: Arc<Mutex<Vec<Seen>>>,
 }
-
-#[derive(Default)]
-struct State {
-    seen: Vec<Seen>,
-    connections: usize,
-    attempts: BTreeMap<String, usize>,
-    /// How many are open to each host, and how many were at the most.
-    open: BTreeMap<String, (usize, usize)>,
-    edits: BTreeMap<ApiKey, Edit>,
-}
-
-type Edit = Box<dyn FnMut(Bytes, i16) -> Bytes + Send>;
 
 impl Wire {
     pub(crate) fn to(broker: &EmbeddedCluster) -> Self {
@@ -190,12 +150,19 @@ impl Wire {
     }
 
     pub(crate) fn through(to: Arc<dyn Connect>, bootstrap: Vec<String>) -> Self {
-        let modes = watch::Sender::new(WireModes(BTreeMap::new(), WireMode::Passing));
-        Self(Arc::new(Inner { to, bootstrap, modes, state: Mutex::default() }))
+        let (wire, seen) = (wire::Wire::new(to), Arc::new(Mutex::new(Vec::new())));
+        wire.on_request({
+            let seen = Arc::clone(&seen);
+            move |frame| {
+                seen.lock().unwrap().push(Seen::new(frame));
+                Decision::Pass
+            }
+        });
+        Self { wire, bootstrap, seen }
     }
 
     pub(crate) fn builder(&self) -> ClientBuilder {
-        ClientBuilder::new(self.0.bootstrap.clone()).connector(self.clone()).seed(7)
+        ClientBuilder::new(self.bootstrap.clone()).connector(self.clone()).seed(7)
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -203,42 +170,32 @@ impl Wire {
     }
 
     pub(crate) fn set(&self, mode: WireMode) {
-        self.0.modes.send_replace(WireModes(BTreeMap::new(), mode));
+        self.wire.set(mode);
     }
 
     /// Of the connections to one host.
     pub(crate) fn set_at(&self, host: &str, mode: WireMode) {
-        self.0.modes.send_modify(|modes| _ = modes.0.insert(host.to_owned(), mode));
+        self.wire.set_at(host, mode);
     }
 
     /// Changes all responses of an API.
-    pub(crate) fn edit<R: Request>(&self, mut edit: impl FnMut(&mut R::Response) + Send + 'static) {
-        let edit = move |frame: Bytes, version: i16| {
-            let format = R::Response::version(version).unwrap();
-            let (id, mut reader) = decode_response_header::<R::Response>(&frame, format).unwrap();
-            let mut response = kwal_protocol::wire::Wire::read(&mut reader, format).unwrap();
-            edit(&mut response);
-            let mut frame = encode_response(&response, version, id).unwrap();
-            frame.advance(4);
-            frame.copy_to_bytes(frame.remaining())
-        };
-        self.0.state.lock().unwrap().edits.insert(R::KEY, Box::new(edit));
+    pub(crate) fn edit<R: Request>(&self, edit: impl FnMut(&mut R::Response) + Send + 'static) {
+        self.wire.rewrite::<R>(edit);
     }
 
     /// Changes nothing any more.
     pub(crate) fn clear_edits(&self) {
-        self.0.state.lock().unwrap().edits.clear();
+        self.wire.clear_rewrites();
     }
 
     /// The requests of an API so far.
     pub(crate) fn seen(&self, api: ApiKey) -> Vec<Seen> {
-        let state = self.0.state.lock().unwrap();
-        state.seen.iter().filter(|seen| seen.api == api).copied().collect()
+        self.seen.lock().unwrap().iter().filter(|seen| seen.api == api).copied().collect()
     }
 
     /// All requests so far.
     pub(crate) fn all(&self) -> Vec<Seen> {
-        self.0.state.lock().unwrap().seen.clone()
+        self.seen.lock().unwrap().clone()
     }
 
     pub(crate) fn count(&self, api: ApiKey) -> usize {
@@ -253,136 +210,46 @@ impl Wire {
 
     /// How many connections there have been.
     pub(crate) fn connections(&self) -> usize {
-        self.0.state.lock().unwrap().connections
+        self.wire.connections().accepted
     }
 
-    /// How often somebody tried to connect to a host.
+    /// How often a client tried to connect to a host.
     pub(crate) fn attempts_at(&self, host: &str) -> usize {
-        self.0.state.lock().unwrap().attempts.get(host).copied().unwrap_or_default()
+        self.wire.attempts_to(host)
     }
 
     /// How many connections are open, and how many were at the most to one host at the same time.
     pub(crate) fn open(&self) -> (usize, usize) {
-        let state = self.0.state.lock().unwrap();
-        let open = state.open.values();
-        (open.clone().map(|(open, _)| open).sum(), open.map(|(_, most)| *most).max().unwrap_or_default())
+        let hosts: BTreeSet<_> =
+            self.bootstrap.iter().map(|address| address.rsplit_once(':').unwrap().0).collect();
+        let most = hosts.into_iter().map(|host| self.wire.connections_to(host).most_open);
+        (self.wire.connections().open, most.max().unwrap_or_default())
     }
 
     /// The same of one host.
     pub(crate) fn open_at(&self, host: &str) -> (usize, usize) {
-        self.0.state.lock().unwrap().open.get(host).copied().unwrap_or_default()
-    }
-}
-
-impl fmt::Debug for Wire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire").field("modes", &*self.0.modes.borrow()).finish_non_exhaustive()
+        let connections = self.wire.connections_to(host);
+        (connections.open, connections.most_open)
     }
 }
 
 impl Connect for Wire {
     fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
-        Box::pin(async {
-            *self.0.state.lock().unwrap().attempts.entry(to.host.clone()).or_default() += 1;
-            if self.0.modes.borrow().of(to) == WireMode::Unreachable {
-                return std::future::pending().await;
-            }
-            let broker = self.0.to.connect(to).await?;
-            let (client, here) = memory::pair(64 << 10);
-            let connection = {
-                let mut state = self.0.state.lock().unwrap();
-                let (open, most) = state.open.entry(to.host.clone()).or_default();
-                *open += 1;
-                *most = *most.max(open);
-                state.connections += 1;
-                state.connections
-            };
-            let (inner, to) = (Arc::clone(&self.0), to.clone());
-            tokio::spawn(async move {
-                let _ = carry(&inner, connection, &to, here, broker).await;
-                inner.state.lock().unwrap().open.get_mut(&to.host).unwrap().0 -= 1;
-            });
-            Ok(client)
-        })
+        self.wire.connect(to)
     }
 }
 
-/// Passes frames on in both directions until one side ends.
-async fn carry(
-    inner: &Inner,
-    connection: usize,
-    to: &HostPort,
-    client: Stream,
-    broker: Stream,
-) -> io::Result<()> {
-    let (mut from_client, mut to_client) = split(client);
-    let (mut from_broker, mut to_broker) = split(broker);
-    let asked = Mutex::new(VecDeque::new());
-    let up = async {
-        let mut modes = inner.modes.subscribe();
-        loop {
-            let now = modes.borrow_and_update().of(to);
-            match now {
-                WireMode::Passing => {}
-                WireMode::Stalled => {
-                    let _ = modes.changed().await;
-                    continue;
-                }
-                WireMode::Deaf | WireMode::Unreachable => {
-                    copy(&mut from_client, &mut sink()).await?;
-                    return Ok(());
-                }
-            }
-            let frame = tokio::select! {
-                biased;
-                _ = modes.changed() => continue,
-                frame = read_frame(&mut from_client) => frame?,
-            };
-            asked.lock().unwrap().push_back(note(inner, connection, &frame));
-            write_frame(&mut to_broker, frame).await?;
+impl Seen {
+    fn new(frame: &Frame) -> Self {
+        let Frame { connection, api, version, .. } = *frame;
+        let (at, connection) = (Instant::now(), connection as usize);
+        let mut seen = Self { at, connection, api, version, batch: None, acks: None, timeout_ms: None };
+        if api == ApiKey::PRODUCE {
+            let request = frame.request::<ProduceRequest>().unwrap();
+            let records = request.topic_data[0].partition_data[0].records.clone().unwrap().into_bytes();
+            seen.batch = Some(BatchHeader::parse(&records).unwrap());
+            (seen.acks, seen.timeout_ms) = (Some(request.acks), Some(request.timeout_ms));
         }
-    };
-    let down = async {
-        loop {
-            let mut frame = read_frame(&mut from_broker).await?;
-            let (api, version) = asked.lock().unwrap().pop_front().unwrap();
-            if let Some(edit) = inner.state.lock().unwrap().edits.get_mut(&api) {
-                frame = edit(frame, version);
-            }
-            write_frame(&mut to_client, frame).await?;
-        }
-    };
-    tokio::select! {
-        end = up => end,
-        end = down => end,
+        seen
     }
-}
-
-fn note(inner: &Inner, connection: usize, frame: &Bytes) -> (ApiKey, i16) {
-    let (header, reader) = decode_request_header(frame).unwrap();
-    let (api, version) = (header.request_api_key, header.request_api_version);
-    let mut seen =
-        Seen { at: Instant::now(), connection, api, version, batch: None, acks: None, timeout_ms: None };
-    if api == ApiKey::PRODUCE {
-        let body = frame.slice(reader.position()..);
-        let request = ProduceRequest::decode(&body, ProduceRequest::version(version).unwrap()).unwrap();
-        let records = request.topic_data[0].partition_data[0].records.clone().unwrap().into_bytes();
-        seen.batch = Some(BatchHeader::parse(&records).unwrap());
-        (seen.acks, seen.timeout_ms) = (Some(request.acks), Some(request.timeout_ms));
-    }
-    inner.state.lock().unwrap().seen.push(seen);
-    (api, version)
-}
-
-async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
-    let len = from.read_u32().await?;
-    let mut frame = vec![0; len as usize];
-    from.read_exact(&mut frame).await?;
-    Ok(frame.into())
-}
-
-async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: Bytes) -> io::Result<()> {
-    to.write_u32(frame.len() as u32).await?;
-    to.write_all(&frame).await?;
-    to.flush().await
 }

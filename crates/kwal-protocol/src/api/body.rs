@@ -12,20 +12,22 @@ use crate::{
 
 /// The body of a request or of a response.
 pub trait Body: Wire + Default + fmt::Debug {
-    /// The API it belongs to.
+    /// The API of the message.
     const KEY: ApiKey;
-    /// The versions that the codec knows: all that Kafka 3.9 or 4.3 knows. What a client speaks is its own matter.
+    /// The versions that the codec supports: all versions of Kafka 3.9 and 4.3. Clients may support fewer.
     const VERSIONS: Versions;
-    /// The first flexible version (KIP-482); `i16::MAX` if there is none.
+    /// The first flexible version (KIP-482); `i16::MAX` if no version is flexible.
     const FLEXIBLE: i16;
-    /// The API's response has a header of version 0 whatever its own version is. So it is for ApiVersions, whose answer is
-    /// read before anything is known of the broker (KIP-511).
+    /// Whether the response has a header of version 0 in every version of the API.
+    ///
+    /// This is the case for ApiVersions, whose response is read before anything is known about the broker
+    /// (KIP-511).
     const PLAIN_HEADER: bool = false;
 
-    /// How a version is written.
+    /// Returns the encoding of a version.
     ///
     /// # Errors
-    /// [`EncodeError::UnknownVersion`] if the codec does not know it.
+    /// [`EncodeError::UnknownVersion`] if the codec does not support it.
     fn version(number: i16) -> Result<Version, EncodeError> {
         match Self::VERSIONS.contains(number) {
             true => Ok(Version { number, flexible: number >= Self::FLEXIBLE }),
@@ -37,10 +39,10 @@ pub trait Body: Wire + Default + fmt::Debug {
         }
     }
 
-    /// Reads a whole body.
+    /// Decodes a complete body.
     ///
     /// # Errors
-    /// [`DecodeError`] at the faulty byte; bytes left over are an error too.
+    /// [`DecodeError`] at the offending byte; leftover bytes are an error too.
     fn decode(body: &Bytes, version: Version) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
         let value = Self::read(&mut reader, version)?;
@@ -48,10 +50,11 @@ pub trait Body: Wire + Default + fmt::Debug {
         Ok(value)
     }
 
-    /// Writes the body alone, in one piece.
+    /// Encodes the body alone, in one piece.
     ///
     /// # Errors
-    /// [`EncodeError`] if a field cannot be carried by this version, is null where it must not be, or is too long.
+    /// [`EncodeError`] if the version cannot carry a field, or a field is null where it must not be, or is
+    /// too long.
     fn encode(&self, version: Version) -> Result<Bytes, EncodeError> {
         let mut writer = Writer::new();
         self.write(&mut writer, version);
@@ -59,12 +62,12 @@ pub trait Body: Wire + Default + fmt::Debug {
     }
 }
 
-/// A request, and with it its response.
+/// A request, with the type of its response.
 pub trait Request: Body {
-    /// What answers it.
+    /// The response.
     type Response: Body;
 
-    /// Whether a broker answers this request: it does not answer a Produce request with acks = 0.
+    /// Whether the broker sends a response. It sends none to a Produce request with acks = 0.
     fn expects_reply(&self) -> bool {
         true
     }

@@ -12,7 +12,7 @@ use crate::{
     writer::{Frame, Writer},
 };
 
-/// A whole request frame: length, header, body.
+/// Encodes a complete request frame: length, header, body.
 ///
 /// ```
 /// use bytes::Buf;
@@ -45,7 +45,7 @@ pub fn encode_request<R: Request>(
     writer.into_frame()
 }
 
-/// A whole response frame: length, header, body.
+/// Encodes a complete response frame: length, header, body.
 ///
 /// # Errors
 /// As [`Body::encode`]; [`EncodeError::UnknownVersion`].
@@ -61,10 +61,10 @@ pub fn encode_response<B: Body>(
     writer.into_frame()
 }
 
-/// The header of a request frame (without its length), and a reader that stands at the body.
+/// Decodes the header of a request frame (without its length); returns it and a reader of the body.
 ///
 /// # Errors
-/// [`DecodeError`] if the header is not whole. An API or a version that is not known is no error here.
+/// [`DecodeError`] if the header is incomplete. An unknown API or version is not an error here.
 pub fn decode_request_header(frame: &Bytes) -> Result<(RequestHeader, Reader<'_>), DecodeError> {
     let mut peek = Reader::new(frame);
     let key = ApiKey(i16::from_be_bytes(peek.array()?));
@@ -75,10 +75,11 @@ pub fn decode_request_header(frame: &Bytes) -> Result<(RequestHeader, Reader<'_>
     Ok((header, reader))
 }
 
-/// The correlation id of a response frame (without its length), and a reader that stands at the body.
+/// Decodes the header of a response frame (without its length); returns its correlation id and a reader of
+/// the body.
 ///
 /// # Errors
-/// [`DecodeError`] if the header is not whole.
+/// [`DecodeError`] if the header is incomplete.
 pub fn decode_response_header<B: Body>(
     frame: &Bytes,
     version: Version,

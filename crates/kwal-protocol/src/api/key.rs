@@ -8,12 +8,12 @@ use crate::{
     writer::Writer,
 };
 
-/// The number of an API (`apiKey` in the schemas). Those that kwal speaks have a name; any other is just a number.
+/// The number of an API (`apiKey` in the schemas). Those with messages in this crate have names.
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ApiKey(pub i16);
 
 impl ApiKey {
-    /// Whether a request of this API changes anything in the cluster that outlives its connection.
+    /// Whether a request of this API changes the cluster beyond its connection.
     pub const fn changes_something(self) -> bool {
         matches!(
             self,
@@ -78,10 +78,10 @@ macro_rules! apis {
         impl ApiKey {
             $( $(#[$meta])* pub const $const: Self = Self($key); )*
 
-            /// The APIs that this crate has messages for, by rising key.
+            /// The APIs that this crate has messages for, in ascending order.
             pub const ALL: &'static [Self] = &[$(Self::$const),*];
 
-            /// The name as in Kafka's schemas, if this crate has messages for the API.
+            /// Returns the name in Kafka's schemas, if this crate has messages for the API.
             pub const fn name(self) -> Option<&'static str> {
                 match self {
                     $( Self::$const => Some(stringify!($name)), )*
@@ -89,7 +89,7 @@ macro_rules! apis {
                 }
             }
 
-            /// The API of that name, if this crate has messages for it.
+            /// Returns the API of that name, if this crate has messages for it.
             pub fn from_name(name: &str) -> Option<Self> {
                 match name {
                     $( stringify!($name) => Some(Self::$const), )*
@@ -97,7 +97,7 @@ macro_rules! apis {
                 }
             }
 
-            /// The versions that the codec knows, if this crate has messages for the API.
+            /// Returns the versions that the codec supports, if this crate has messages for the API.
             pub const fn versions(self) -> Option<Versions> {
                 match self {
                     $( Self::$const => Some(Versions::new($oldest, $newest)), )*
@@ -105,7 +105,7 @@ macro_rules! apis {
                 }
             }
 
-            /// The first flexible version of the API, if this crate has messages for it.
+            /// Returns the first flexible version of the API, if this crate has messages for it.
             pub(crate) const fn first_flexible(self) -> Option<i16> {
                 match self {
                     $( Self::$const => Some($flexible), )*

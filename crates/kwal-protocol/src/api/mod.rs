@@ -1,4 +1,4 @@
-//! What an API is: a key, versions, a request and its response.
+//! APIs: keys, versions, requests with their responses, and their frames.
 
 mod body;
 mod frame;

@@ -3,24 +3,24 @@ use std::fmt;
 /// A range of versions, both ends included.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Versions {
-    /// The oldest.
+    /// The oldest version.
     pub oldest: i16,
-    /// The newest.
+    /// The newest version.
     pub newest: i16,
 }
 
 impl Versions {
-    /// From `oldest` to `newest`.
+    /// Creates the range from `oldest` to `newest`.
     pub const fn new(oldest: i16, newest: i16) -> Self {
         Self { oldest, newest }
     }
 
-    /// Whether the version is one of these.
+    /// Whether the range contains the version.
     pub const fn contains(self, version: i16) -> bool {
         self.oldest <= version && version <= self.newest
     }
 
-    /// The newest version in both, if there is one.
+    /// Returns the newest version in both ranges, if they overlap.
     pub fn newest_common(self, other: Self) -> Option<i16> {
         let newest = self.newest.min(other.newest);
         (newest >= self.oldest && newest >= other.oldest).then_some(newest)

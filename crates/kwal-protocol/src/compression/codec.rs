@@ -1,28 +1,30 @@
 use std::{borrow::Cow, fmt, ops::RangeInclusive, str::FromStr};
 
-/// How the records of a batch are compressed: bits 0 to 2 of its attributes.
+/// The compression of a batch: bits 0 to 2 of its attributes.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Compression {
-    /// As they are.
+    /// Not compressed.
     #[default]
     None,
-    /// Gzip. Needs the feature `compression-gzip`.
+    /// Gzip. Requires the feature `compression-gzip`.
     Gzip,
-    /// Snappy, in the stream format of the Java library. Needs the feature `compression-snappy`.
+    /// Snappy, in the stream format of the Java library. Requires the feature `compression-snappy`.
     Snappy,
-    /// LZ4 frames of 64 KiB blocks. Needs the feature `compression-lz4`.
+    /// LZ4 frames of 64 KiB blocks. Requires the feature `compression-lz4`.
     Lz4,
-    /// Zstandard (KIP-110). Brokers take it in Produce requests from version 7 on. Needs the feature `compression-zstd`,
-    /// for reading only also `decompression-zstd`.
+    /// Zstandard (KIP-110). Requires the feature `compression-zstd`, or `decompression-zstd` for reading
+    /// only.
+    ///
+    /// Brokers accept it in Produce requests from version 7 on.
     Zstd,
 }
 
 impl Compression {
-    /// Every codec that Kafka knows, in the order of their ids.
+    /// All codecs of Kafka, in the order of their ids.
     pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
 
-    /// The codec with this number, `None` if there is none.
+    /// Returns the codec with this id, if it exists.
     #[inline]
     pub const fn from_id(id: u8) -> Option<Self> {
         Some(match id {
@@ -35,7 +37,7 @@ impl Compression {
         })
     }
 
-    /// The number that stands for it in a batch.
+    /// Returns the id of the codec in a batch.
     #[inline]
     pub const fn id(self) -> u8 {
         match self {
@@ -47,7 +49,7 @@ impl Compression {
         }
     }
 
-    /// Its name in Kafka's configuration.
+    /// Returns the name in Kafka's configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -77,7 +79,7 @@ impl Compression {
         }
     }
 
-    /// The levels that it can be asked for, from the fastest to the smallest output; `None` if there is no choice.
+    /// Returns the valid levels, from the fastest to the smallest output; `None` if the codec has no levels.
     ///
     /// They are those of Kafka's `compression.gzip.level` and `compression.zstd.level` (KIP-390).
     pub const fn levels(self) -> Option<RangeInclusive<i32>> {
@@ -88,7 +90,8 @@ impl Compression {
         }
     }
 
-    /// The level that it compresses at if none is asked for: 6 for gzip, 3 for zstd, as Kafka; `None` if there is no choice.
+    /// Returns the default level, which is Kafka's: 6 for gzip, 3 for zstd; `None` if the codec has no
+    /// levels.
     pub const fn default_level(self) -> Option<i32> {
         match self {
             Self::Gzip => Some(6),
@@ -97,7 +100,7 @@ impl Compression {
         }
     }
 
-    /// Whether this level can be asked for.
+    /// Checks that the codec has this level.
     ///
     /// # Errors
     /// [`CompressionError::Level`].
@@ -129,51 +132,51 @@ impl FromStr for Compression {
     }
 }
 
-/// A name that no codec has.
+/// A name that is not a codec's.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("no codec is called {0:?}: there are none, gzip, snappy, lz4 and zstd")]
+#[error("unknown codec {0:?}: expected none, gzip, snappy, lz4 or zstd")]
 pub struct UnknownCompression(String);
 
-/// Why something was not compressed or decompressed.
+/// The reason why compression or decompression failed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompressionError {
     /// The batch names a codec that Kafka does not have.
-    #[error("there is no codec with the id {0}")]
+    #[error("unknown codec id {0}")]
     UnknownCodec(u8),
-    /// Built without this codec.
+    /// The codec is not part of this build.
     #[error("{codec} is not built in: enable the cargo feature `compression-{codec}`")]
     NotBuiltIn {
-        /// Which one.
+        /// The codec.
         codec: Compression,
     },
-    /// No level of this codec.
+    /// The codec does not have this level.
     #[error("{codec} has no level {level}{}", Levels(*.codec))]
     Level {
-        /// Which one.
+        /// The codec.
         codec: Compression,
-        /// What was asked for.
+        /// The requested level.
         level: i32,
     },
-    /// Decompressing was given up at the limit.
+    /// Decompression was stopped at the limit.
     #[error("the {codec} data is larger than the limit of {limit} bytes when decompressed")]
     TooLarge {
-        /// What it is compressed with.
+        /// The codec.
         codec: Compression,
-        /// The most bytes that were wanted.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// Not what the codec writes.
+    /// The data is not valid for the codec.
     #[error("the {codec} data is corrupt: {reason}")]
     Corrupt {
-        /// What it claims to be compressed with.
+        /// The codec.
         codec: Compression,
-        /// What is wrong with it.
+        /// The fault.
         reason: Cow<'static, str>,
     },
 }
 
-/// `: its levels are <first> to <last>`, or that there are none.
+/// `: its levels are <first> to <last>`, or `: it has no levels`.
 struct Levels(Compression);
 
 impl fmt::Display for Levels {

@@ -1,4 +1,4 @@
-//! What codecs need besides input and output, to be used over and over.
+//! Memory of the codecs, kept between batches.
 
 use std::{fmt, mem};
 
@@ -9,10 +9,10 @@ use super::{
     output::Output,
 };
 
-/// Compresses one batch after the other with the same memory.
+/// Compresses batches one after the other, reusing memory.
 ///
-/// What the codecs work with, some hundred kilobytes for gzip and more for the high levels of zstd, is made when it is
-/// first needed and used again from then on, and so is the buffer that they write to, up to 4 MiB.
+/// The state of the codecs (some hundred kilobytes for gzip, more for the high levels of zstd) is allocated
+/// on first use and kept. So is the output buffer, up to 4 MiB.
 ///
 /// ```
 /// use kwal_protocol::compression::{Compression, Compressor, Decompressor};
@@ -28,9 +28,9 @@ use super::{
 /// ```
 #[derive(Default)]
 pub struct Compressor {
-    /// All of it means nothing; as long as the longest output so far could have become.
+    /// As long as the longest possible output so far; the content is meaningless.
     out: Vec<u8>,
-    /// Where a batch was written before it was compressed; empty.
+    /// The buffer in which a batch was encoded before compression; empty.
     records: Vec<u8>,
     codecs: Encoders,
 }
@@ -48,12 +48,13 @@ struct Encoders {
 }
 
 impl Compressor {
-    /// With no memory yet.
+    /// Creates a compressor without memory.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Compresses `input` as Kafka's own producer frames it, at this [level](Compression::levels) or the codec's default.
+    /// Compresses `input` in the framing of Kafka's own producer, at this [level](Compression::levels) or the
+    /// default.
     ///
     /// # Errors
     /// [`CompressionError::NotBuiltIn`], [`CompressionError::Level`].
@@ -72,12 +73,12 @@ impl Compressor {
         Ok(compressed)
     }
 
-    /// An empty buffer, with room if it was used before.
+    /// Returns an empty buffer, with the capacity of an earlier use.
     pub(crate) fn take_records(&mut self) -> Vec<u8> {
         mem::take(&mut self.records)
     }
 
-    /// Keeps a buffer that is needed no longer.
+    /// Keeps a buffer for the next use.
     pub(crate) fn keep_records(&mut self, mut records: Vec<u8>) {
         if records.capacity() <= KEEP {
             records.clear();
@@ -93,7 +94,7 @@ impl fmt::Debug for Compressor {
 }
 
 impl Encoders {
-    /// The length of what is at the front of `out` then.
+    /// Returns the length of the output, which is at the front of `out`.
     #[allow(clippy::needless_pass_by_ref_mut, unused_variables, reason = "a codec uses what it needs")]
     fn run(
         &mut self,
@@ -135,13 +136,13 @@ impl Encoders {
     }
 }
 
-/// Decompresses one batch after the other with the same memory.
+/// Decompresses batches one after the other, reusing memory.
 ///
-/// What the codecs work with is made when it is first needed and used again from then on. So is the buffer, up to 4 MiB, if
-/// nothing of the batch before is held any longer when the next one is decompressed; else there is a new one.
+/// The state of the codecs is allocated on first use and kept. The output buffer, up to 4 MiB, is reused if
+/// nothing of the previous batch is held any longer; otherwise a new one is allocated.
 #[derive(Default)]
 pub struct Decompressor {
-    /// All of what was handed out last.
+    /// The whole buffer of the last output.
     last: Bytes,
     codecs: Decoders,
 }
@@ -155,18 +156,18 @@ struct Decoders {
 }
 
 impl Decompressor {
-    /// With no memory yet.
+    /// Creates a decompressor without memory.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Decompresses all of `input`, whose result must not be larger than `limit` bytes, into one buffer.
+    /// Decompresses all of `input` into one buffer; the result must not exceed `limit` bytes.
     ///
-    /// Memory is taken as output appears, never because a length inside of `input` asks for it: at first 64 KiB, or 16
-    /// bytes for each one of `input`, then twice what is there, and never more than `limit`.
+    /// Memory grows with the output, and not by a length that `input` claims: at first 64 KiB, or 16 bytes
+    /// for each input byte, then twice the output so far, and never more than `limit`.
     ///
     /// # Errors
-    /// [`CompressionError::TooLarge`] as soon as the output passes `limit`, [`CompressionError::Corrupt`],
+    /// [`CompressionError::TooLarge`] as soon as the output exceeds `limit`, [`CompressionError::Corrupt`],
     /// [`CompressionError::NotBuiltIn`].
     pub fn decompress(
         &mut self,
@@ -177,7 +178,8 @@ impl Decompressor {
         self.run(codec, input, limit, |codecs, out| codecs.run(codec, input, out))
     }
 
-    /// The same for the value of a message of magic 0, whose LZ4 frames have a wrong header checksum (KIP-57).
+    /// The same for the value of a message of magic 0, whose LZ4 frames have a wrong header checksum
+    /// (KIP-57).
     pub(crate) fn decompress_magic_0(
         &mut self,
         codec: Compression,
@@ -243,8 +245,9 @@ impl Decoders {
 }
 
 impl Compression {
-    /// Compresses `input` once, as Kafka's own producer frames it, at the codec's default level: see
-    /// [`Compressor::compress`].
+    /// Compresses `input` once, in the framing of Kafka's own producer and at the default level.
+    ///
+    /// See [`Compressor::compress`].
     ///
     /// # Errors
     /// [`CompressionError::NotBuiltIn`].
@@ -252,16 +255,17 @@ impl Compression {
         Compressor::new().compress(self, None, input)
     }
 
-    /// Decompresses all of `input` once, whose result must not be larger than `limit` bytes: see
-    /// [`Decompressor::decompress`].
+    /// Decompresses all of `input` once; the result must not exceed `limit` bytes.
+    ///
+    /// See [`Decompressor::decompress`].
     ///
     /// # Errors
-    /// [`CompressionError::TooLarge`] as soon as the output passes `limit`, [`CompressionError::Corrupt`],
+    /// [`CompressionError::TooLarge`] as soon as the output exceeds `limit`, [`CompressionError::Corrupt`],
     /// [`CompressionError::NotBuiltIn`].
     pub fn decompress(self, input: &[u8], limit: usize) -> Result<Bytes, CompressionError> {
         Decompressor::new().decompress(self, input, limit)
     }
 }
 
-/// The largest buffer that is kept for the next time.
+/// The largest buffer that is kept.
 const KEEP: usize = 4 << 20;

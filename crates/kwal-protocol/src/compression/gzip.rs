@@ -1,6 +1,6 @@
-//! Gzip (RFC 1952), one member for a batch.
+//! Gzip (RFC 1952), one member per batch.
 //!
-//! Several members one after the other are read as well, as some clients write them.
+//! Several consecutive members are accepted as well, because some clients write them.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,10 @@ use super::{
     output::Output,
 };
 
-/// What Kafka takes as well if nothing is said.
+/// Kafka's default.
 pub(super) const DEFAULT_LEVEL: i32 = 6;
 
-/// A deflate stream to be used over and over.
+/// A deflate stream, reused.
 pub(super) struct Encoder {
     deflate: Deflate,
     level: i32,
@@ -29,9 +29,9 @@ impl Encoder {
         self.level
     }
 
-    /// One member, at the front of `out`; answers its length.
+    /// Writes one member to the front of `out`; returns its length.
     pub(super) fn compress(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, CompressionError> {
-        // The most that the fastest level makes of what does not shrink: nine bits for each byte.
+        // The largest output of the fastest level for incompressible data: nine bits per byte.
         let bound = HEADER.len() + input.len() + input.len() / 8 + 64 + TRAILER_LEN;
         if out.len() < bound {
             out.resize(bound, 0);
@@ -56,7 +56,7 @@ impl Encoder {
     }
 }
 
-/// An inflate stream to be used over and over.
+/// An inflate stream, reused.
 pub(super) struct Decoder(Inflate);
 
 impl Decoder {
@@ -64,7 +64,7 @@ impl Decoder {
         Self(Inflate::new(false, WINDOW_BITS))
     }
 
-    /// All members in `input`, at least one.
+    /// Decompresses all members in `input`, at least one.
     pub(super) fn decompress(&mut self, mut input: &[u8], out: &mut Output) -> Result<(), CompressionError> {
         loop {
             input = self.member(input, out)?;
@@ -74,7 +74,7 @@ impl Decoder {
         }
     }
 
-    /// The member at the front of `input`; answers what comes after it.
+    /// Decompresses the member at the front of `input`; returns the rest of the input.
     fn member<'a>(&mut self, input: &'a [u8], out: &mut Output) -> Result<&'a [u8], CompressionError> {
         let mut rest = after_header(input)?;
         let start = out.len();
@@ -84,7 +84,7 @@ impl Decoder {
         self.0.reset(false);
         loop {
             let full = out.left() == 0;
-            // Even with no room left the end of the stream may be still to be read.
+            // Even with a full buffer the end of the stream may still have to be read.
             let mut spare = [0];
             let room = if full { &mut spare[..] } else { out.any_room()? };
             let had = room.len();
@@ -100,7 +100,7 @@ impl Decoder {
             out.advance(written);
             match status {
                 Status::StreamEnd => break,
-                // There is room for more, so it is the input that is missing.
+                // There is space for more output, so the input is truncated.
                 _ if written < had => return Err(ended()),
                 _ => {}
             }
@@ -109,7 +109,7 @@ impl Decoder {
         let (len, rest) = rest.split_first_chunk().ok_or_else(ended)?;
         let content = out.since(start);
         if u32::from_le_bytes(*len) != content.len() as u32 {
-            return Err(corrupt("it is not as long as it says at its end"));
+            return Err(corrupt("its length differs from that in its trailer"));
         }
         if u32::from_le_bytes(*sum) != crc32(0, content) {
             return Err(corrupt("the checksum of its content is wrong"));
@@ -118,11 +118,11 @@ impl Decoder {
     }
 }
 
-/// What follows the header at the front of `input`: name, comment and extra field are passed over.
+/// Skips the header at the front of `input`, with name, comment and extra field.
 fn after_header(input: &[u8]) -> Result<&[u8], CompressionError> {
     let (header, mut rest) = input.split_first_chunk::<{ HEADER.len() }>().ok_or_else(ended)?;
     if header[..2] != HEADER[..2] {
-        return Err(corrupt("it does not begin with the magic number of gzip"));
+        return Err(corrupt("it does not start with the magic number of gzip"));
     }
     let flags = header[3];
     if header[2] != DEFLATE || flags & FLAGS_RESERVED != 0 {
@@ -160,11 +160,11 @@ fn ended() -> CompressionError {
 }
 
 const DEFLATE: u8 = 8;
-/// Magic number, method; no flags, no time, no word about the level, no system.
+/// Magic number and method; no flags, no time, no level, no operating system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, DEFLATE, 0, 0, 0, 0, 0, 0, 0];
 /// Checksum and length.
 const TRAILER_LEN: usize = 8;
-/// 32 KiB, the largest that there is.
+/// 32 KiB, the largest window.
 const WINDOW_BITS: u8 = 15;
 const FLAG_HEADER_CRC: u8 = 2;
 const FLAG_EXTRA: u8 = 4;

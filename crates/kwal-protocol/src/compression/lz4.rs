@@ -1,8 +1,8 @@
-//! LZ4 frames (version 1.6 of the format), as Kafka frames records since KIP-57.
+//! LZ4 frames (version 1.6 of the format), Kafka's framing since KIP-57.
 //!
-//! Kafka writes independent blocks of 64 KiB, without checksums and content size. Other clients write larger blocks, linked
-//! blocks, checksums, sizes and several frames: all of it is read. Blocks are decompressed straight into one buffer; the
-//! usual stream decoder copies each of them once more.
+//! Kafka writes independent blocks of 64 KiB, without checksums and content size. Larger blocks, linked
+//! blocks, checksums, sizes and several frames, as other clients write them, are accepted as well. Blocks are
+//! decompressed straight into one buffer; the usual stream decoder copies each of them once more.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use super::{
     output::Output,
 };
 
-/// The memory of the compressor, to be used over and over: it is cleared for every block.
+/// The memory of the compressor, reused: it is cleared for every block.
 #[derive(Default)]
 pub(super) struct Encoder {
     small: Option<CompressTable>,
@@ -22,10 +22,11 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// One frame of independent blocks of 64 KiB, at the front of `out`; a block that does not shrink is stored. Answers its
-    /// length.
+    /// Writes one frame of independent 64 KiB blocks to the front of `out`; returns its length.
+    ///
+    /// Incompressible blocks are stored.
     pub(super) fn compress(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, CompressionError> {
-        // Each block may be written with room to spare.
+        // Each block may be written with extra space.
         let room = block::get_maximum_output_size(BLOCK_LEN.min(input.len()));
         let blocks = input.len().div_ceil(BLOCK_LEN);
         let bound = HEADER.len() + blocks * 4 + input.len() + room + END_MARK.len();
@@ -56,16 +57,17 @@ impl Encoder {
     }
 }
 
-/// Whose frames they are.
+/// The origin of the frames.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Checksums {
-    /// As the format says.
+    /// Valid according to the format.
     Right,
-    /// Those of messages of magic 0, whose writer took the header checksum over too many bytes (KIP-57): it is not looked at.
+    /// From messages of magic 0, whose writer computed the header checksum over too many bytes (KIP-57). It
+    /// is ignored.
     WrongInHeader,
 }
 
-/// All frames in `input`, at least one.
+/// Decompresses all frames in `input`, at least one.
 pub(super) fn decompress(
     input: &[u8],
     checksums: Checksums,
@@ -82,9 +84,9 @@ pub(super) fn decompress(
     }
 }
 
-/// How the blocks of a frame are to be read.
+/// The flags of a frame that determine how its blocks are read.
 struct Frame {
-    /// The most that a block may give.
+    /// The largest output of a block.
     block_max: usize,
     linked: bool,
     block_checksums: bool,
@@ -95,15 +97,15 @@ struct Frame {
 impl Frame {
     fn read(input: &mut Input<'_>, checksums: Checksums) -> Result<Self, CompressionError> {
         if input.u32()? != MAGIC {
-            return Err(corrupt("it does not begin with the magic number of a frame"));
+            return Err(corrupt("it does not start with the magic number of a frame"));
         }
         let descriptor = input.0;
         let [flags, sizes] = input.array()?;
         if flags & FLAGS_VERSION_MASK != FLAGS_VERSION || flags & FLAGS_RESERVED != 0 {
-            return Err(corrupt("its frame is of an unknown version"));
+            return Err(corrupt("its frame has an unknown version"));
         }
         if flags & FLAGS_DICTIONARY != 0 {
-            return Err(corrupt("its frame wants a dictionary"));
+            return Err(corrupt("its frame requires a dictionary"));
         }
         let block_max = match sizes {
             0x40 => 64 << 10,
@@ -130,7 +132,7 @@ impl Frame {
         })
     }
 
-    /// No more than the blocks can give, by how many bytes they have: what a header claims does not count.
+    /// Returns an upper bound of the output by the sizes of the blocks; the header's claim is not trusted.
     fn bound(&self, mut input: Input<'_>) -> usize {
         let mut bound = 0;
         while let Ok(Some(block)) = self.block(&mut input) {
@@ -189,7 +191,7 @@ impl Frame {
         }
         let content = out.since(start);
         if self.content_size.is_some_and(|size| size != content.len() as u64) {
-            return Err(corrupt("it is not as long as its frame says"));
+            return Err(corrupt("its length differs from that in its frame"));
         }
         if self.content_checksum && input.u32()? != XxHash32::oneshot(0, content) {
             return Err(corrupt("the checksum of its content is wrong"));
@@ -204,7 +206,7 @@ struct Block<'a> {
     checksum: Option<u32>,
 }
 
-/// What is still to be read.
+/// The rest of the input.
 #[derive(Clone, Copy)]
 struct Input<'a>(&'a [u8]);
 
@@ -231,18 +233,18 @@ fn corrupt(reason: impl ToString) -> CompressionError {
     CompressionError::Corrupt { codec: Compression::Lz4, reason: Cow::Owned(reason.to_string()) }
 }
 
-/// What a frame begins with.
+/// The magic number of a frame.
 const MAGIC: u32 = 0x184d_2204;
-/// What Kafka's frames begin with: independent blocks of 64 KiB, nothing optional.
+/// The header of Kafka's frames: independent blocks of 64 KiB, nothing optional.
 const HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, FLAGS_VERSION | FLAGS_INDEPENDENT, 0x40, 0x82];
-/// A block of size 0 is the end.
+/// The end mark, a block of size 0.
 const END_MARK: [u8; 4] = [0; 4];
 const BLOCK_LEN: usize = 64 << 10;
-/// How far back a linked block reaches.
+/// The distance that a linked block can reach back.
 const WINDOW_LEN: usize = 64 << 10;
-/// A byte of a block gives no more than this.
+/// The largest output for one byte of a block.
 const MAX_RATIO: usize = 255;
-/// The bit of a block's size that says that it is not compressed.
+/// The bit of a block's size for a block that is not compressed.
 const STORED: u32 = 1 << 31;
 const FLAGS_VERSION_MASK: u8 = 0xc0;
 const FLAGS_VERSION: u8 = 0x40;
@@ -338,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_claimed_size_reserves_nothing() {
-        // One frame with 2⁶³ bytes of content and 4 MiB blocks, by its header.
+        // One frame whose header claims 2⁶³ bytes of content and 4 MiB blocks.
         let mut frame = HEADER[..4].to_vec();
         frame.extend([FLAGS_VERSION | FLAGS_INDEPENDENT | FLAGS_CONTENT_SIZE, 0x70]);
         frame.extend((1u64 << 63).to_le_bytes());

@@ -7,13 +7,14 @@
 //! | lz4 | `compression-lz4` | one frame, independent blocks of 64 KiB | any frames, several of them | none |
 //! | zstd | `compression-zstd` | one frame with its content size | any frames, several of them | −131072 to 22, default 3 |
 //!
-//! All but zstd are pure Rust and on by default. `compression-zstd` builds the C library. Without it zstd can be read all
-//! the same: `decompression-zstd`, on by default, does so in pure Rust, a few times slower and for windows up to 8 MiB.
+//! All but zstd are pure Rust and enabled by default. `compression-zstd` builds the C library. Without it,
+//! `decompression-zstd` (enabled by default) decompresses zstd in pure Rust, several times slower and for
+//! windows up to 8 MiB.
 //!
-//! Everything is always named, so that a batch in a codec that is not built in is told apart from a broken one. Whoever
-//! has many batches keeps a [`Compressor`] or a [`Decompressor`].
+//! All codecs have a variant in every build, so that a missing codec is distinguished from a corrupt batch.
+//! For many batches, keep a [`Compressor`] or a [`Decompressor`].
 
-// A codec is a file beside this one, an arm in the two matches of `context`, and a cargo feature.
+// A codec is a file in this folder, an arm in the two matches of `context`, and a cargo feature.
 
 mod codec;
 mod context;
@@ -52,7 +53,7 @@ mod tests {
         assert_eq!(Compression::from_id(5), None);
         assert_eq!(
             "LZ4".parse::<Compression>().unwrap_err().to_string(),
-            "no codec is called \"LZ4\": there are none, gzip, snappy, lz4 and zstd"
+            "unknown codec \"LZ4\": expected none, gzip, snappy, lz4 or zstd"
         );
     }
 
@@ -112,7 +113,7 @@ mod tests {
                 assert_eq!(squeezed, codec.compress(&input).unwrap(), "{codec} {len}");
                 assert_eq!(decompressor.decompress(codec, &squeezed, len).unwrap(), input, "{codec} {len}");
                 assert_eq!(codec.decompress(&squeezed, len).unwrap(), input, "{codec} {len}");
-                // An error leaves nothing behind.
+                // An error leaves no state.
                 let cut = &squeezed[..squeezed.len() / 2];
                 assert!(
                     decompressor.decompress(codec, cut, len).is_err()
@@ -141,7 +142,7 @@ mod tests {
         for codec in built_in().filter(|codec| *codec != Compression::None) {
             let squeezed = codec.compress(&input(5000)).unwrap();
             for len in 0..squeezed.len() {
-                // Where a stream of blocks may end as well.
+                // A stream of blocks may end here as well.
                 let may_end = codec == Compression::Snappy && len == 16;
                 let result = codec.decompress(&squeezed[..len], 1 << 20);
                 assert_eq!(result.is_ok(), may_end, "{codec} {len}");
@@ -152,7 +153,7 @@ mod tests {
         }
     }
 
-    /// Whatever the bytes say: an answer, and not a larger one than was asked for.
+    /// Any bytes give a result, never one larger than the limit.
     #[test]
     fn no_flipped_bit_is_a_panic() {
         let mut decompressor = Decompressor::new();

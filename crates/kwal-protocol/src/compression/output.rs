@@ -1,13 +1,13 @@
-//! Where decompressed bytes go.
+//! The output buffer of decompression.
 
 use bytes::{Bytes, BytesMut};
 
 use super::codec::{Compression, CompressionError};
 
-/// One buffer for all that is decompressed: what is there, and behind it room whose bytes mean nothing.
+/// The output buffer: the bytes decompressed so far, followed by space with meaningless content.
 ///
-/// It grows with what arrives: at first no larger than the input can well give, later to twice what is there, and never
-/// past the limit.
+/// It grows with the output: at first to the size plausible for the input, later to twice the output so far,
+/// and never beyond the limit.
 pub(super) struct Output {
     bytes: BytesMut,
     len: usize,
@@ -16,7 +16,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// An empty one, over a buffer that may be there from an earlier use.
+    /// Creates an empty output that reuses a buffer.
     pub(super) const fn new(codec: Compression, bytes: BytesMut, limit: usize) -> Self {
         Self { bytes, len: 0, limit, codec }
     }
@@ -25,18 +25,21 @@ impl Output {
         self.len
     }
 
-    /// What was decompressed from there on.
+    /// Returns the bytes decompressed since a position.
     pub(super) fn since(&self, start: usize) -> &[u8] {
         &self.bytes[start..self.len]
     }
 
-    /// Makes room for what `input` bytes are said to give, `expected`, as far as they can be believed; answers for how much.
+    /// Reserves space for `expected` bytes, as far as `input` bytes can plausibly give them; returns the
+    /// space available.
     pub(super) fn expect(&mut self, expected: usize, input: usize) -> usize {
         self.grow(expected.min(input.saturating_mul(EAGER_RATIO).max(EAGER_LEN)));
         expected.min(self.end() - self.len)
     }
 
-    /// What is there, and room for `len` bytes behind it, which is zero only if it is new; fewer at the limit.
+    /// Returns the output so far and the `len` bytes of space after it, fewer at the limit.
+    ///
+    /// The space is only zero if it is new.
     pub(super) fn room(&mut self, len: usize) -> (&[u8], &mut [u8]) {
         if self.end() - self.len < len {
             self.grow(len.max(self.len));
@@ -47,7 +50,7 @@ impl Output {
         (&*before, &mut room[..len])
     }
 
-    /// All the room there is, at least one byte.
+    /// Returns all the space available, at least one byte.
     ///
     /// # Errors
     /// At the limit.
@@ -62,12 +65,12 @@ impl Output {
         Ok(&mut self.bytes[self.len..end])
     }
 
-    /// The next `len` bytes of the room were filled.
+    /// Adds the next `len` bytes of space to the output.
     pub(super) const fn advance(&mut self, len: usize) {
         self.len += len;
     }
 
-    /// How many bytes may still come.
+    /// Returns the number of bytes left to the limit.
     pub(super) const fn left(&self) -> usize {
         self.limit - self.len
     }
@@ -77,7 +80,7 @@ impl Output {
         CompressionError::TooLarge { codec: self.codec, limit: self.limit }
     }
 
-    /// A buffer from an earlier use may be larger than the limit of this one.
+    /// A reused buffer may be larger than the limit of this output.
     fn end(&self) -> usize {
         self.bytes.len().min(self.limit)
     }
@@ -85,24 +88,25 @@ impl Output {
     fn grow(&mut self, more: usize) {
         let len = self.len.saturating_add(more).min(self.limit);
         if len > self.bytes.len() {
-            // Not resized: what is behind the front means nothing, and need not be copied.
+            // Not resized: the bytes after the output are meaningless and need not be copied.
             let mut grown = BytesMut::zeroed(len);
             grown[..self.len].copy_from_slice(&self.bytes[..self.len]);
             self.bytes = grown;
         }
     }
 
-    /// What was decompressed, and the buffer for the next time; it cannot be used before the former is gone.
+    /// Returns the output and the buffer for the next use; the buffer is usable when the output has been
+    /// dropped.
     pub(super) fn finish(self) -> (Bytes, Bytes) {
         let all = self.bytes.freeze();
-        // What is decompressed may be kept for long: not with more room than it fills itself.
+        // The output may be kept for long, so it must not hold more unused space than its own size.
         let fills = self.len > all.len() / 2;
         let bytes = if fills { all.slice(..self.len) } else { Bytes::copy_from_slice(&all[..self.len]) };
         (bytes, all)
     }
 }
 
-/// Room is made at once for as many bytes as that for each byte that has arrived.
+/// The space reserved at once per byte of input.
 const EAGER_RATIO: usize = 16;
-/// And for these in any case.
+/// The space reserved at once in any case.
 const EAGER_LEN: usize = 64 << 10;

@@ -1,6 +1,6 @@
-//! Something to compress, for tests.
+//! Input for tests.
 
-/// Words that repeat, and noise.
+/// Repeated words and noise.
 pub(super) fn input(len: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut next = || {

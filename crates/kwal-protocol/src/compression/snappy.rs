@@ -1,8 +1,8 @@
-//! Snappy, in the stream format of the Java library (xerial's), as Kafka frames records.
+//! Snappy, in the stream format of the Java library (xerial's), which is Kafka's framing.
 //!
-//! A header and blocks of any size: Kafka writes 32 KiB each, kwal 64 KiB, as far as snappy looks back, for the better ratio.
-//! A single block without any framing, as some clients write it, is read as well, and so are several streams one after the
-//! other.
+//! It is a header followed by blocks of any size. Kafka writes blocks of 32 KiB. This crate writes 64 KiB,
+//! which is as far as snappy looks back, for a better ratio. A single block without framing, as some clients
+//! write it, is accepted as well, and so are several consecutive streams.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use super::{
     output::Output,
 };
 
-/// One stream, at the front of `out`; answers its length.
+/// Writes one stream to the front of `out`; returns its length.
 pub(super) fn compress(
     encoder: &mut Encoder,
     input: &[u8],
@@ -35,7 +35,7 @@ pub(super) fn compress(
     Ok(len)
 }
 
-/// All streams in `input`, at least one, or one block.
+/// Decompresses all streams in `input`, at least one, or one block.
 pub(super) fn decompress(input: &[u8], out: &mut Output) -> Result<(), CompressionError> {
     if !input.starts_with(&MAGIC) {
         return decompress_block(input, out);
@@ -48,7 +48,7 @@ pub(super) fn decompress(input: &[u8], out: &mut Output) -> Result<(), Compressi
     Blocks(input).try_for_each(|block| decompress_block(block?, out))
 }
 
-/// The blocks of streams.
+/// Iterates over the blocks of streams.
 struct Blocks<'a>(&'a [u8]);
 
 impl<'a> Blocks<'a> {
@@ -57,7 +57,7 @@ impl<'a> Blocks<'a> {
             let (version, rest) = rest.split_first_chunk().ok_or_else(ended)?;
             let (_compatible, rest) = rest.split_first_chunk::<4>().ok_or_else(ended)?;
             if i32::from_be_bytes(*version) < 1 {
-                return Err(corrupt("its stream is of an unknown version"));
+                return Err(corrupt("its stream has an unknown version"));
             }
             self.0 = rest;
         }
@@ -79,11 +79,11 @@ impl<'a> Iterator for Blocks<'a> {
     }
 }
 
-/// What a block says that it gives, if it can give that.
+/// Returns the output length that a block claims, if it is possible.
 fn block_len(block: &[u8]) -> Result<usize, CompressionError> {
     let len = decompress_len(block).map_err(corrupt)?;
     if block.is_empty() || len > block.len().saturating_mul(MAX_RATIO) {
-        return Err(corrupt("a block cannot be as long as it says"));
+        return Err(corrupt("a block claims an impossible length"));
     }
     Ok(len)
 }
@@ -109,10 +109,10 @@ fn ended() -> CompressionError {
     corrupt("it ends too early")
 }
 
-/// What a stream begins with.
+/// The magic bytes of a stream.
 const MAGIC: [u8; 8] = *b"\x82SNAPPY\0";
-/// The same with its version, and the version that a reader must know.
+/// The magic bytes, the version, and the minimum version of a reader.
 const HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const BLOCK_LEN: usize = 64 << 10;
-/// A byte of a block gives no more than this: three that copy 64.
+/// The largest output for one byte of a block: three bytes copy 64.
 const MAX_RATIO: usize = 22;

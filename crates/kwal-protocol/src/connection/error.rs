@@ -8,38 +8,39 @@ use crate::{
     sasl::SaslError,
 };
 
-/// Why a call was not taken, or why the connection is closed.
+/// The reason why a request was rejected, or why the connection is closed.
 ///
-/// It is cheap to clone, because it goes to every pending request. Whether such a request may have reached the broker:
-/// [`PendingRequest::handed_out`](super::PendingRequest::handed_out).
+/// It is cheap to clone, because it goes to every pending request.
+/// [`PendingRequest::handed_out`](super::PendingRequest::handed_out) tells whether such a request may have
+/// reached the broker.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
-    /// The call was not taken: the handshake is not done. The connection goes on.
-    #[error("the connection is not ready: its handshake is not done yet")]
+    /// The request was rejected: the handshake is not complete. The connection stays open.
+    #[error("the connection is not ready: its handshake is not complete")]
     NotReady,
-    /// The call was not taken: so many are waiting already. The connection goes on.
-    #[error("{limit} calls of this connection are waiting for their replies already")]
+    /// The request was rejected: too many requests are pending. The connection stays open.
+    #[error("the connection has {limit} pending requests, which is its limit")]
     TooManyInFlight {
         /// [`ConnectionConfig::max_in_flight`](super::ConnectionConfig::max_in_flight).
         limit: usize,
     },
-    /// What the client calls itself is not what brokers accept.
+    /// The client software name or version is not one that brokers accept.
     #[error(
-        "{field} {value:?} is not made of letters, digits, '-' and '.' with a letter or digit at both ends"
+        "{field} {value:?} must consist of letters, digits, '-' and '.', and start and end with a letter or digit"
     )]
     InvalidSoftware {
         /// The field of [`ConnectionConfig`](super::ConnectionConfig).
         field: &'static str,
-        /// What it holds.
+        /// The value of the field.
         value: String,
     },
-    /// A request of the handshake cannot be written: the client id is too long.
-    #[error("{api} cannot be written")]
+    /// A request of the handshake cannot be encoded: the client id is too long.
+    #[error("{api} cannot be encoded")]
     Encode {
         /// The API.
         api: ApiKey,
-        /// What is wrong with it.
+        /// The field at fault.
         source: EncodeError,
     },
     /// The owner of the connection closed it.
@@ -48,42 +49,43 @@ pub enum ConnectionError {
     /// The peer ended the stream.
     #[error("the peer closed the connection {stage}{}", .stage.hint())]
     PeerClosed {
-        /// Where the connection stood.
+        /// The stage of the connection.
         stage: Stage,
     },
-    /// The stream broke.
-    #[error("the connection broke {stage}")]
+    /// The stream failed.
+    #[error("the connection was lost {stage}")]
     Io {
-        /// Where the connection stood.
+        /// The stage of the connection.
         stage: Stage,
-        /// What the stream said.
+        /// The IO error.
         source: Arc<io::Error>,
     },
-    /// The handshake took too long.
-    #[error("the handshake was not done within {after:.1?}, {stage}{}", .stage.hint())]
+    /// The handshake exceeded its time limit.
+    #[error("the handshake timed out after {after:.1?} {stage}{}", .stage.hint())]
     HandshakeTimedOut {
-        /// Where the connection stood.
+        /// The stage of the connection.
         stage: Stage,
-        /// The limit.
+        /// The time limit.
         after: Duration,
     },
-    /// A request got no reply in time, though it was the first in line. As the stream cannot pass over a reply, the connection
-    /// is closed with all that is in flight.
-    #[error("{api} version {version} got no reply within {after:?}")]
+    /// A request exceeded its time limit, although it was the oldest one in flight.
+    ///
+    /// The connection is closed with everything in flight, because the stream cannot skip a response.
+    #[error("no response to {api} version {version} within {after:?}")]
     RequestTimedOut {
-        /// The request that is overdue.
+        /// The API of the request.
         api: ApiKey,
         /// Its version.
         version: i16,
-        /// Its limit.
+        /// The time limit.
         after: Duration,
     },
-    /// The peer announced a frame that is larger than the limit. Nothing was reserved for it.
+    /// The peer announced a frame that exceeds the limit. No memory was reserved for it.
     #[error(
-        "the reply to {api} version {version} is {len} bytes long, the limit is {max}: ask for less, or raise the limit"
+        "the response to {api} version {version} has {len} bytes, the limit is {max}: request less, or raise the limit"
     )]
     FrameTooLarge {
-        /// The request it answers.
+        /// The API of the request.
         api: ApiKey,
         /// Its version.
         version: i16,
@@ -92,76 +94,76 @@ pub enum ConnectionError {
         /// [`ConnectionConfig::max_frame_len`](super::ConnectionConfig::max_frame_len).
         max: usize,
     },
-    /// The first bytes are those of another protocol.
+    /// The first bytes belong to another protocol.
     #[error("{0}")]
     NotKafka(OtherProtocol),
-    /// The peer did what the protocol does not allow.
-    #[error("the peer broke the protocol: {0}")]
+    /// The peer violated the protocol.
+    #[error("the peer violated the protocol: {0}")]
     PeerMisbehaved(Misbehaviour),
-    /// A reply of the handshake cannot be read.
-    #[error("the reply to {api} version {version} cannot be read")]
+    /// A response of the handshake cannot be decoded.
+    #[error("the response to {api} version {version} cannot be decoded")]
     Malformed {
         /// The API.
         api: ApiKey,
-        /// The version of the reply.
+        /// The version of the response.
         version: i16,
-        /// What is wrong with it, counted from behind the frame's length.
+        /// The decoding error; its position does not count the length of the frame.
         source: DecodeError,
     },
     /// The broker answered a request of the handshake with an error.
-    #[error("the broker refused {api} version {version}: {code}{}", wants_no_sasl(.api, .code))]
+    #[error("the broker rejected {api} version {version}: {code}{}", wants_no_sasl(.api, .code))]
     Refused {
         /// The API.
         api: ApiKey,
-        /// The version asked.
+        /// The requested version.
         version: i16,
-        /// What the broker said.
+        /// The error code of the broker.
         code: ErrorCode,
     },
     /// The broker does not offer the mechanism.
     #[error("the broker does not offer SASL {mechanism}, it offers {}", .offered.join(", "))]
     MechanismRefused {
-        /// The mechanism asked for.
+        /// The requested mechanism.
         mechanism: String,
-        /// Those that the broker offers.
+        /// The mechanisms that the broker offers.
         offered: Vec<String>,
     },
-    /// The broker did not accept who is there.
-    #[error("the broker refused to authenticate by SASL {mechanism}: {}", .message.as_deref().unwrap_or("it did not say why"))]
+    /// The broker did not accept the credentials.
+    #[error("the broker rejected the SASL {mechanism} authentication: {}", .message.as_deref().unwrap_or("it gave no reason"))]
     AuthenticationFailed {
         /// The mechanism.
         mechanism: String,
-        /// The broker's code.
+        /// The error code of the broker.
         code: ErrorCode,
-        /// Its words.
+        /// The error message of the broker.
         message: Option<String>,
     },
-    /// The mechanism cannot go on.
+    /// The mechanism failed.
     #[error("SASL {mechanism} failed")]
     Sasl {
         /// The mechanism.
         mechanism: String,
-        /// Why.
+        /// The error of the mechanism.
         source: SaslError,
     },
-    /// The mechanism does not come to an end.
-    #[error("SASL {mechanism} does not come to an end")]
+    /// The mechanism exceeded the limit of messages.
+    #[error("SASL {mechanism} exceeded the limit of messages")]
     EndlessExchange {
         /// The mechanism.
         mechanism: String,
     },
-    /// The broker does not speak what authentication needs: SaslHandshake 1 and SaslAuthenticate, since Kafka 1.0.
-    #[error("the broker has no {api} to authenticate with: is this listener one for SASL?")]
+    /// The broker does not support SaslHandshake 1 or SaslAuthenticate, which exist since Kafka 1.0.
+    #[error("the broker does not support {api}, which SASL requires: does this listener use SASL?")]
     NoAuthentication {
-        /// What it lacks.
+        /// The API that it does not support.
         api: ApiKey,
     },
-    /// The broker and this crate have no version of ApiVersions in common, so nothing can be agreed upon.
-    #[error("the broker speaks ApiVersions {theirs}, and this client {ours}")]
+    /// The broker and this crate have no version of ApiVersions in common, so versions cannot be negotiated.
+    #[error("the broker supports ApiVersions {theirs}, this client {ours}")]
     NoCommonVersion {
-        /// What this crate speaks.
+        /// The versions that this crate supports.
         ours: Versions,
-        /// What the broker named.
+        /// The versions that the broker names.
         theirs: Versions,
     },
 }
@@ -193,49 +195,50 @@ impl<T> std::error::Error for SendError<T> {
     }
 }
 
-/// Kafka's answer to SaslHandshake on a listener where nobody has to authenticate.
+/// A hint for Kafka's answer to SaslHandshake on a listener without SASL.
 fn wants_no_sasl(api: &ApiKey, code: &ErrorCode) -> &'static str {
     match (*api, *code) {
-        (ApiKey::SASL_HANDSHAKE, ErrorCode::ILLEGAL_SASL_STATE) => ": is this listener one for SASL?",
+        (ApiKey::SASL_HANDSHAKE, ErrorCode::ILLEGAL_SASL_STATE) => ": does this listener use SASL?",
         _ => "",
     }
 }
 
-/// Where a connection stood when something happened to it.
+/// The stage of a connection at the time of an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Stage {
-    /// The broker's versions were asked for.
+    /// ApiVersions was in flight.
     Versions {
-        /// The version of ApiVersions that was asked.
+        /// The requested version of ApiVersions.
         version: i16,
     },
-    /// An authentication was under way.
+    /// An authentication was in progress.
     Authentication,
-    /// The handshake was done, without SASL, and the first call had no reply yet: brokers that want SASL end the connection
-    /// here.
+    /// The handshake was complete, without SASL, and the first request had no response yet.
+    ///
+    /// Brokers that require SASL close the connection at this stage.
     FirstCall {
-        /// Its API.
+        /// The API of the request.
         api: ApiKey,
         /// Its version.
         version: i16,
     },
-    /// The handshake was done, and calls were answered.
+    /// The connection was ready, and earlier requests had been answered.
     Ready {
-        /// The oldest request without a reply, with its version.
+        /// The oldest request without a response, with its version.
         awaited: Option<(ApiKey, i16)>,
     },
 }
 
 impl Stage {
-    /// What is usually behind a connection that ends here.
+    /// The usual cause of a connection that ends at this stage.
     fn hint(&self) -> &'static str {
         match self {
             Self::Versions { .. } => {
-                ": is it a Kafka broker of 0.10 or later, and this listener not one for TLS?"
+                ": is the peer a Kafka broker of 0.10 or later, and this a listener without TLS?"
             }
-            Self::Authentication => ": are the credentials right, and is this listener one for SASL?",
-            Self::FirstCall { .. } => ": does this listener want SASL?",
+            Self::Authentication => ": are the credentials correct, and does this listener use SASL?",
+            Self::FirstCall { .. } => ": does this listener require SASL?",
             Self::Ready { .. } => "",
         }
     }
@@ -245,58 +248,58 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Versions { version } => {
-                write!(f, "while {} version {version} waited for its reply", ApiKey::API_VERSIONS)
+                write!(f, "while waiting for the response to {} version {version}", ApiKey::API_VERSIONS)
             }
-            Self::Authentication => f.write_str("while it authenticated"),
+            Self::Authentication => f.write_str("during authentication"),
             Self::FirstCall { api, version } | Self::Ready { awaited: Some((api, version)) } => {
-                write!(f, "while {api} version {version} waited for its reply")
+                write!(f, "while waiting for the response to {api} version {version}")
             }
-            Self::Ready { awaited: None } => f.write_str("while nothing waited for a reply"),
+            Self::Ready { awaited: None } => f.write_str("while no request was in flight"),
         }
     }
 }
 
-/// What the peer did that the protocol does not allow.
+/// A violation of the protocol by the peer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misbehaviour {
-    /// A length that leaves no room for a correlation id, or is negative.
-    #[error("a frame of {0} bytes cannot be a reply")]
+    /// A length that is negative, or too short for a correlation id.
+    #[error("a frame of {0} bytes cannot be a response")]
     FrameLength(i32),
-    /// Bytes, and nothing was asked.
-    #[error("it sent bytes that nothing had asked for")]
+    /// Bytes arrived while no request was in flight.
+    #[error("it sent data while no request was in flight")]
     Unasked,
-    /// A reply to something else than the oldest request; brokers answer in order.
-    #[error("the reply to {api} carries the correlation id {got}, and {expected} was next")]
+    /// The response is not that of the oldest request, though brokers answer in order.
+    #[error("the response to {api} has the correlation id {got} instead of {expected}")]
     CorrelationId {
         /// The oldest request.
         api: ApiKey,
-        /// The correlation id of that.
+        /// The correlation id of the oldest request.
         expected: CorrelationId,
-        /// What came.
+        /// The correlation id of the response.
         got: CorrelationId,
     },
-    /// It refused a version and named the same or a newer one instead.
-    #[error("it refused ApiVersions version {asked}, and says that it speaks {named}")]
+    /// It rejected a version, and named the same or a newer one instead.
+    #[error("it rejected ApiVersions version {asked}, but claims to support {named}")]
     Versions {
-        /// The version refused.
+        /// The rejected version.
         asked: i16,
-        /// The version to ask then.
+        /// The version it named.
         named: i16,
     },
 }
 
-/// What the peer seems to speak instead.
+/// The protocol that the peer seems to use instead.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OtherProtocol {
     /// A TLS record.
-    #[error("the peer speaks TLS, not plain Kafka: connect with TLS, or to another listener")]
+    #[error("the peer speaks TLS: connect with TLS, or to a listener without it")]
     Tls,
     /// The status line of HTTP.
-    #[error("the peer speaks HTTP, not Kafka: is it the right port?")]
+    #[error("the peer speaks HTTP, not Kafka: is this the right port?")]
     Http,
-    /// Some other protocol of printable characters; its beginning.
-    #[error("the peer does not speak Kafka, its answer begins {0:?}: is it the right port?")]
+    /// Some other protocol of printable characters, with its first bytes.
+    #[error("the peer does not speak Kafka, its data starts with {0:?}: is this the right port?")]
     Text(String),
 }

@@ -1,17 +1,17 @@
-//! DeleteRecords: cuts the beginning off logs (KIP-107).
+//! DeleteRecords: deletes the records before an offset (KIP-107).
 
 use crate::{error_code::ErrorCode, macros::message};
 
 message! {
-    /// Cuts the beginning off logs (`DeleteRecordsRequest.json`).
+    /// Deletes the records before an offset (`DeleteRecordsRequest.json`).
     pub struct DeleteRecordsRequest {
-        /// What to delete, by topic.
+        /// The offsets by topic.
         0+ topics: Vec<DeleteRecordsTopic>,
         /// How long the broker waits for the replicas, in milliseconds.
         0+ timeout_ms: i32,
     }
 
-    /// What to delete in one topic.
+    /// The offsets of one topic.
     pub struct DeleteRecordsTopic {
         /// The name of the topic.
         0+ name: String,
@@ -19,24 +19,25 @@ message! {
         0+ partitions: Vec<DeleteRecordsPartition>,
     }
 
-    /// What to delete in one partition.
+    /// The offset of one partition.
     pub struct DeleteRecordsPartition {
         /// The partition.
         0+ partition_index: i32,
-        /// The first offset to keep; −1 deletes up to the high watermark.
+        /// The first offset to keep; −1 for the high watermark.
         0+ offset: i64,
     }
 
-    /// Where the logs start now (`DeleteRecordsResponse.json`).
+    /// The new log start offsets (`DeleteRecordsResponse.json`).
     pub struct DeleteRecordsResponse {
-        /// For how long the broker holds this connection back because of a quota, in milliseconds; the
-        /// request has been carried out (KIP-219).
+        /// How long the connection is throttled because of a quota, in milliseconds.
+        ///
+        /// The request has taken effect all the same (KIP-219).
         0+ throttle_time_ms: i32,
-        /// What became of the topics.
+        /// The results by topic.
         0+ topics: Vec<DeleteRecordsTopicResult>,
     }
 
-    /// What became of one topic.
+    /// The result of one topic.
     pub struct DeleteRecordsTopicResult {
         /// The name of the topic.
         0+ name: String,
@@ -44,13 +45,13 @@ message! {
         0+ partitions: Vec<DeleteRecordsPartitionResult>,
     }
 
-    /// What became of one partition.
+    /// The result of one partition.
     pub struct DeleteRecordsPartitionResult {
         /// The partition.
         0+ partition_index: i32,
-        /// Where the log starts now; −1 on an error.
+        /// The new log start offset; −1 on an error.
         0+ low_watermark: i64,
-        /// What went wrong, or `NONE`.
+        /// The error code, or `NONE`.
         0+ error_code: ErrorCode,
     }
 }

@@ -1,49 +1,49 @@
-//! DescribeCluster: the brokers or, asked of them, the controllers of a cluster (KIP-700, KIP-919).
+//! DescribeCluster: describes the brokers or the controllers of a cluster (KIP-700, KIP-919).
 
 use crate::{error_code::ErrorCode, macros::message};
 
 message! {
-    /// Asks for the nodes of the cluster (`DescribeClusterRequest.json`).
+    /// Requests the nodes of the cluster (`DescribeClusterRequest.json`).
     pub struct DescribeClusterRequest {
-        /// Whether to say what the client may do with the cluster.
+        /// Whether to include the operations that the client is authorized for on the cluster.
         0+ include_cluster_authorized_operations: bool,
-        /// What is asked for or told: 1 brokers, 2 controllers (KIP-919).
+        /// The type of nodes: 1 brokers, 2 controllers (KIP-919).
         1+ endpoint_type: i8 = 1,
-        /// Whether brokers that are fenced count too (KIP-1073).
+        /// Whether to include fenced brokers (KIP-1073).
         2+ include_fenced_brokers: bool,
     }
 
     /// The nodes of the cluster (`DescribeClusterResponse.json`).
     pub struct DescribeClusterResponse {
-        /// For how long the broker holds this connection back because of a quota, in milliseconds; the
-        /// request has been carried out (KIP-219).
+        /// How long the connection is throttled because of a quota, in milliseconds.
+        ///
+        /// The request has taken effect all the same (KIP-219).
         0+ throttle_time_ms: i32,
-        /// What went wrong, or `NONE`.
+        /// The error code, or `NONE`.
         0+ error_code: ErrorCode,
-        /// What went wrong, in the broker's words.
+        /// The error message of the broker.
         0+ error_message: Option<String> [nullable 0+] = None,
-        /// What is asked for or told: 1 brokers, 2 controllers (KIP-919).
+        /// The type of nodes: 1 brokers, 2 controllers (KIP-919).
         1+ endpoint_type: i8 = 1,
         /// The id of the cluster.
         0+ cluster_id: String,
-        /// The broker to send administrative requests to; −1 if not known.
+        /// The broker to send administrative requests to; −1 if unknown.
         0+ controller_id: i32 = -1,
         /// The nodes.
         0+ brokers: Vec<DescribeClusterBroker>,
-        /// What the client may do with the cluster, a bit an operation (KIP-430); `i32::MIN` if not asked
-        /// for.
+        /// The authorized operations on the cluster, one bit each (KIP-430); `i32::MIN` if not requested.
         0+ cluster_authorized_operations: i32 = i32::MIN,
     }
 
-    /// A node and where it listens.
+    /// A node and its address.
     pub struct DescribeClusterBroker {
         /// The id of the node.
         0+ broker_id: i32,
-        /// Its host name.
+        /// The host name.
         0+ host: String,
-        /// Its port.
+        /// The port.
         0+ port: i32,
-        /// Its rack, null if it has none.
+        /// The rack; null if it is not set.
         0+ rack: Option<String> [nullable 0+] = None,
         /// Whether the broker is fenced (KIP-1073).
         2+ is_fenced: bool,

@@ -1,15 +1,15 @@
-//! DescribeProducers: which producer ids a partition knows, and where they stand (KIP-664).
+//! DescribeProducers: describes the active producers of partitions and their state (KIP-664).
 
 use crate::{error_code::ErrorCode, macros::message};
 
 message! {
-    /// Asks leaders for the producers of partitions (`DescribeProducersRequest.json`).
+    /// Requests the producers of partitions from their leader (`DescribeProducersRequest.json`).
     pub struct DescribeProducersRequest {
-        /// The partitions asked for, by topic.
+        /// The requested partitions by topic.
         0+ topics: Vec<DescribeProducersTopic>,
     }
 
-    /// The partitions of a topic that are asked for.
+    /// The requested partitions of a topic.
     pub struct DescribeProducersTopic {
         /// The name of the topic.
         0+ name: String,
@@ -17,12 +17,13 @@ message! {
         0+ partition_indexes: Vec<i32>,
     }
 
-    /// The producers of each partition (`DescribeProducersResponse.json`).
+    /// The producers (`DescribeProducersResponse.json`).
     pub struct DescribeProducersResponse {
-        /// For how long the broker holds this connection back because of a quota, in milliseconds; the
-        /// request has been carried out (KIP-219).
+        /// How long the connection is throttled because of a quota, in milliseconds.
+        ///
+        /// The request has taken effect all the same (KIP-219).
         0+ throttle_time_ms: i32,
-        /// The producers, by topic.
+        /// The producers by topic.
         0+ topics: Vec<DescribeProducersTopicResult>,
     }
 
@@ -38,27 +39,27 @@ message! {
     pub struct DescribeProducersPartitionResult {
         /// The partition.
         0+ partition_index: i32,
-        /// What went wrong, or `NONE`.
+        /// The error code, or `NONE`.
         0+ error_code: ErrorCode,
-        /// What went wrong, in the broker's words.
+        /// The error message of the broker.
         0+ error_message: Option<String> [nullable 0+] = None,
-        /// The producers that the partition knows.
+        /// The active producers.
         0+ active_producers: Vec<ProducerDescription>,
     }
 
-    /// A producer id and where it stands.
+    /// A producer id and its state.
     pub struct ProducerDescription {
         /// The producer id.
         0+ producer_id: i64,
-        /// Its epoch.
+        /// The producer epoch.
         0+ producer_epoch: i32,
-        /// The sequence number of its last record; −1 if there is none.
+        /// The sequence number of its last record; −1 if it has no record.
         0+ last_sequence: i32 = -1,
-        /// The timestamp of its last batch; −1 if there is none.
+        /// The timestamp of its last batch; −1 if it has no batch.
         0+ last_timestamp: i64 = -1,
         /// The epoch of the coordinator that wrote its last marker.
         0+ coordinator_epoch: i32,
-        /// Where its open transaction begins; −1 if there is none.
+        /// The first offset of its open transaction; −1 if no transaction is open.
         0+ current_txn_start_offset: i64 = -1,
     }
 }

@@ -1,5 +1,6 @@
-//! Fetch: reads record batches from a leader, waiting for them if asked to. From version 13 on topics go by id
-//! instead of name.
+//! Fetch: reads record batches from a leader, as a long poll if requested.
+//!
+//! From version 13 on, topics are identified by id instead of name.
 
 use bytes::Bytes;
 
@@ -7,67 +8,68 @@ use super::isolation_level::IsolationLevel;
 use crate::{error_code::ErrorCode, macros::message, wire::Uuid};
 
 message! {
-    /// Asks a leader for the batches from an offset on (`FetchRequest.json`).
+    /// Requests batches from a leader, starting at an offset (`FetchRequest.json`).
     pub struct FetchRequest {
-        /// The follower that asks; −1 for a client.
+        /// The id of the follower; −1 for a client.
         0-14 replica_id: i32 = -1,
         /// How long the broker may wait for `min_bytes`, in milliseconds.
         0+ max_wait_ms: i32,
-        /// How many bytes are worth an answer.
+        /// The minimum size of the response in bytes, for which the broker waits.
         0+ min_bytes: i32,
-        /// How many bytes the answer should have at the most; a first batch larger than that comes all the
-        /// same (KIP-74).
+        /// The maximum size of the response in bytes; a larger first batch is returned all the same (KIP-74).
         3+ max_bytes: i32 [ignorable] = i32::MAX,
-        /// Whether records of open and aborted transactions are seen (KIP-98).
+        /// Whether the records of open and aborted transactions are visible (KIP-98).
         4+ isolation_level: IsolationLevel [ignorable],
-        /// The fetch session, 0 for none (KIP-227).
+        /// The fetch session; 0 for a fetch without one (KIP-227).
         7+ session_id: i32 [ignorable],
         /// The epoch of the fetch session; −1 for a fetch without one.
         7+ session_epoch: i32 [ignorable] = -1,
-        /// What to read, by topic.
+        /// The partitions to read, by topic.
         0+ topics: Vec<FetchTopic>,
-        /// What to take out of the fetch session (KIP-227).
+        /// The partitions to remove from the fetch session (KIP-227).
         7+ forgotten_topics_data: Vec<ForgottenTopic>,
-        /// The rack of the client, for fetching from a near follower (KIP-392).
+        /// The rack of the client, for fetching from the closest replica (KIP-392).
         11+ rack_id: String [ignorable],
-        /// The id of the cluster, null if not known.
+        /// The id of the cluster; null if unknown.
         12+ cluster_id: Option<String> [tag 0, nullable 12+, ignorable] = None,
-        /// Which follower asks (KIP-903).
+        /// The follower that sends the request (KIP-903).
         15+ replica_state: ReplicaState [tag 1],
     }
 
-    /// What to read of one topic.
+    /// The partitions to read of one topic.
     pub struct FetchTopic {
         /// The name of the topic.
         0-12 topic: String [ignorable],
         /// The id of the topic (KIP-516).
         13+ topic_id: Uuid [ignorable],
-        /// What to read, by partition.
+        /// The partitions to read.
         0+ partitions: Vec<FetchPartition>,
     }
 
-    /// What to read of one partition.
+    /// A partition to read.
     pub struct FetchPartition {
         /// The partition.
         0+ partition: i32,
-        /// The leader epoch that the asker knows, −1 if none: an older or newer leader refuses (KIP-320).
+        /// The leader epoch known to the client; −1 if unknown. A leader of another epoch rejects it
+        /// (KIP-320).
         9+ current_leader_epoch: i32 [ignorable] = -1,
-        /// The first offset wanted.
+        /// The offset to start at.
         0+ fetch_offset: i64,
-        /// The leader epoch of the last record that the asker has, −1 if none; the answer says whether the
-        /// log has parted from it (KIP-595).
+        /// The leader epoch of the last record fetched; −1 if unknown.
+        ///
+        /// The response reports whether the log has diverged from it (KIP-595).
         12+ last_fetched_epoch: i32 = -1,
-        /// Where the follower's log starts; −1 for a client.
+        /// The log start offset of the follower; −1 for a client.
         5+ log_start_offset: i64 [ignorable] = -1,
-        /// How many bytes of this partition the answer should have at the most.
+        /// The maximum size of this partition in the response, in bytes.
         0+ partition_max_bytes: i32,
         /// The directory of the follower (KIP-853).
         17+ replica_directory_id: Uuid [tag 0, ignorable],
-        /// The high watermark that the follower knows (KIP-1166).
+        /// The high watermark known to the follower (KIP-1166).
         18+ high_watermark: i64 [tag 1, ignorable] = i64::MAX,
     }
 
-    /// Partitions to take out of a fetch session (KIP-227).
+    /// Partitions to remove from a fetch session (KIP-227).
     pub struct ForgottenTopic {
         /// The name of the topic.
         7-12 topic: String [ignorable],
@@ -77,9 +79,9 @@ message! {
         7+ partitions: Vec<i32>,
     }
 
-    /// Which follower asks (KIP-903).
+    /// The follower that sends the request (KIP-903).
     pub struct ReplicaState {
-        /// The follower that asks; −1 for a client.
+        /// The id of the follower; −1 for a client.
         15+ replica_id: i32 = -1,
         /// The epoch of the follower; −1 for a client.
         15+ replica_epoch: i64 = -1,
@@ -87,56 +89,57 @@ message! {
 
     /// The batches of each partition (`FetchResponse.json`).
     pub struct FetchResponse {
-        /// For how long the broker holds this connection back because of a quota, in milliseconds; the
-        /// request has been carried out (KIP-219).
+        /// How long the connection is throttled because of a quota, in milliseconds.
+        ///
+        /// The request has taken effect all the same (KIP-219).
         1+ throttle_time_ms: i32 [ignorable],
-        /// What went wrong, or `NONE`.
+        /// The error code, or `NONE`.
         7+ error_code: ErrorCode [ignorable],
-        /// The fetch session, 0 for none (KIP-227).
+        /// The fetch session; 0 for a fetch without one (KIP-227).
         7+ session_id: i32,
-        /// What was read, by topic.
+        /// The results by topic.
         0+ responses: Vec<FetchTopicResponse>,
-        /// Where the leaders named above listen (KIP-951).
+        /// The addresses of the leaders named above (KIP-951).
         16+ node_endpoints: Vec<FetchNodeEndpoint> [tag 0],
     }
 
-    /// What was read of one topic.
+    /// The results of one topic.
     pub struct FetchTopicResponse {
         /// The name of the topic.
         0-12 topic: String [ignorable],
         /// The id of the topic (KIP-516).
         13+ topic_id: Uuid [ignorable],
-        /// What was read, by partition.
+        /// The results by partition.
         0+ partitions: Vec<FetchPartitionResponse>,
     }
 
-    /// What was read of one partition.
+    /// The result of one partition.
     pub struct FetchPartitionResponse {
         /// The partition.
         0+ partition_index: i32,
-        /// What went wrong, or `NONE`.
+        /// The error code, or `NONE`.
         0+ error_code: ErrorCode,
-        /// The offset behind the last record that all in-sync replicas have.
+        /// The high watermark: the offset after the last record that all in-sync replicas have.
         0+ high_watermark: i64,
-        /// The offset before which no transaction is open; −1 if not known.
+        /// The last stable offset, below which no transaction is open; −1 if unknown.
         4+ last_stable_offset: i64 [ignorable] = -1,
-        /// Where the log starts; −1 if not known.
+        /// The log start offset; −1 if unknown.
         5+ log_start_offset: i64 [ignorable] = -1,
-        /// The aborted transactions that begin in what was read; null unless read-committed was asked for.
+        /// The aborted transactions in the batches; null unless read-committed was requested.
         4+ aborted_transactions: Option<Vec<AbortedTransaction>> [nullable 4+, ignorable] = Some(Vec::new()),
-        /// The follower to read from instead; −1 for none (KIP-392).
+        /// The replica to read from instead; −1 for the leader (KIP-392).
         11+ preferred_read_replica: i32 = -1,
-        /// Record batches; the last one may be cut off. See [`Batches`](crate::record::Batches).
+        /// The record batches; the last one may be truncated. See [`Batches`](crate::record::Batches).
         0+ records: Option<Bytes> [nullable 0+] = None,
-        /// Where the log parts from what the asker has (KIP-595).
+        /// The point of divergence between the log and the records fetched (KIP-595).
         12+ diverging_epoch: DivergingEpoch [tag 0],
-        /// Who leads the partition now, where the broker asked does not (KIP-951).
+        /// The current leader, if it is another broker (KIP-951).
         12+ current_leader: FetchLeader [tag 1],
-        /// The snapshot to fetch instead (the metadata log only).
+        /// The snapshot to fetch instead (metadata log only).
         12+ snapshot_id: SnapshotId [tag 2],
     }
 
-    /// A transaction that was aborted: its records from `first_offset` on, up to its marker, do not count.
+    /// An aborted transaction, from `first_offset` up to its marker.
     pub struct AbortedTransaction {
         /// The producer id.
         4+ producer_id: i64,
@@ -144,40 +147,39 @@ message! {
         4+ first_offset: i64,
     }
 
-    /// Where the log parts from what the asker has: the largest epoch that both know, and its end
-    /// (KIP-595).
+    /// The point of divergence: the largest common epoch and its end offset (KIP-595).
     pub struct DivergingEpoch {
-        /// The epoch; −1 for none.
+        /// The epoch; −1 if not set.
         12+ epoch: i32 = -1,
-        /// Its end; −1 for none.
+        /// The end offset; −1 if not set.
         12+ end_offset: i64 = -1,
     }
 
-    /// Who leads the partition now (KIP-951).
+    /// The current leader of a partition (KIP-951).
     pub struct FetchLeader {
-        /// The leader; −1 if there is none or it is not known.
+        /// The leader; −1 if the partition has no leader, or it is unknown.
         12+ leader_id: i32 = -1,
-        /// The epoch of the leader; −1 if not known.
+        /// The leader epoch; −1 if unknown.
         12+ leader_epoch: i32 = -1,
     }
 
-    /// The snapshot to fetch instead (the metadata log only).
+    /// The snapshot to fetch instead (metadata log only).
     pub struct SnapshotId {
-        /// Its end; −1 for none.
+        /// The end offset; −1 if not set.
         0+ end_offset: i64 = -1,
-        /// The epoch; −1 for none.
+        /// The epoch; −1 if not set.
         0+ epoch: i32 = -1,
     }
 
-    /// Where a broker named as leader listens (KIP-951).
+    /// The address of a broker named as leader (KIP-951).
     pub struct FetchNodeEndpoint {
         /// The id of the broker.
         16+ node_id: i32,
-        /// Its host name.
+        /// The host name.
         16+ host: String,
-        /// Its port.
+        /// The port.
         16+ port: i32,
-        /// Its rack, null if it has none.
+        /// The rack; null if it is not set.
         16+ rack: Option<String> [nullable 16+] = None,
     }
 }

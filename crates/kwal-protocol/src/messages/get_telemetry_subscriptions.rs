@@ -1,35 +1,37 @@
-//! GetTelemetrySubscriptions: which metrics a broker wants to be sent (KIP-714). Its answer also tells which codecs
-//! the broker takes.
+//! GetTelemetrySubscriptions: gets the metrics that a broker subscribes to (KIP-714).
+//!
+//! The response also lists the codecs that the broker accepts.
 
 use crate::{error_code::ErrorCode, macros::message, wire::Uuid};
 
 message! {
-    /// Asks which metrics are wanted (`GetTelemetrySubscriptionsRequest.json`).
+    /// Requests the subscription (`GetTelemetrySubscriptionsRequest.json`).
     pub struct GetTelemetrySubscriptionsRequest {
-        /// The id of the client; zero to be given one.
+        /// The id of the client; zero to have the broker assign one.
         0+ client_instance_id: Uuid,
     }
 
-    /// Which metrics are wanted (`GetTelemetrySubscriptionsResponse.json`).
+    /// The subscription (`GetTelemetrySubscriptionsResponse.json`).
     pub struct GetTelemetrySubscriptionsResponse {
-        /// For how long the broker holds this connection back because of a quota, in milliseconds; the
-        /// request has been carried out (KIP-219).
+        /// How long the connection is throttled because of a quota, in milliseconds.
+        ///
+        /// The request has taken effect all the same (KIP-219).
         0+ throttle_time_ms: i32,
-        /// What went wrong, or `NONE`.
+        /// The error code, or `NONE`.
         0+ error_code: ErrorCode,
-        /// The id of the client; zero to be given one.
+        /// The id of the client; zero to have the broker assign one.
         0+ client_instance_id: Uuid,
-        /// The number of the subscription.
+        /// The id of the subscription.
         0+ subscription_id: i32,
-        /// The codecs that the broker takes for metrics, as in the attributes of a batch.
+        /// The codecs that the broker accepts for metrics, as in the attributes of a batch.
         0+ accepted_compression_types: Vec<i8>,
-        /// How often metrics are wanted, in milliseconds.
+        /// The interval between two pushes, in milliseconds.
         0+ push_interval_ms: i32,
-        /// How many bytes the broker takes at the most.
+        /// The maximum size of the metrics in bytes.
         0+ telemetry_max_bytes: i32,
-        /// Whether counters are wanted as differences.
+        /// Whether counters are reported as deltas.
         0+ delta_temporality: bool,
-        /// The prefixes of the metrics that are wanted; one empty text for all.
+        /// The prefixes of the requested metrics; a single empty string for all.
         0+ requested_metrics: Vec<String>,
     }
 }

@@ -1,23 +1,24 @@
-//! ListOffsets: looks offsets up by timestamp, or the ends of the log. KIP-207 has the leader withhold an answer
-//! until its high watermark is right.
+//! ListOffsets: lists offsets by timestamp, or the ends of the log.
+//!
+//! A new leader answers only when its high watermark is up to date (KIP-207).
 
 use super::isolation_level::IsolationLevel;
 use crate::{error_code::ErrorCode, macros::message};
 
 message! {
-    /// Asks a leader for the offset that belongs to a timestamp (`ListOffsetsRequest.json`).
+    /// Requests the offset for a timestamp from a leader (`ListOffsetsRequest.json`).
     pub struct ListOffsetsRequest {
-        /// The follower that asks; −1 for a client.
+        /// The id of the follower; −1 for a client.
         0+ replica_id: i32,
-        /// Whether records of open and aborted transactions are seen (KIP-98).
+        /// Whether the records of open and aborted transactions are visible (KIP-98).
         2+ isolation_level: IsolationLevel,
-        /// What to look up, by topic.
+        /// The queries by topic.
         0+ topics: Vec<ListOffsetsTopic>,
-        /// How long the broker may look in remote storage, in milliseconds (KIP-1075).
+        /// How long the broker may search remote storage, in milliseconds (KIP-1075).
         10+ timeout_ms: i32 [ignorable],
     }
 
-    /// What to look up in one topic.
+    /// The queries of one topic.
     pub struct ListOffsetsTopic {
         /// The name of the topic.
         0+ name: String,
@@ -25,30 +26,33 @@ message! {
         0+ partitions: Vec<ListOffsetsPartition>,
     }
 
-    /// What to look up in one partition.
+    /// The query of one partition.
     pub struct ListOffsetsPartition {
         /// The partition.
         0+ partition_index: i32,
-        /// The leader epoch that the asker knows, −1 if none: an older or newer leader refuses (KIP-320).
+        /// The leader epoch known to the client; −1 if unknown. A leader of another epoch rejects it
+        /// (KIP-320).
         4+ current_leader_epoch: i32 [ignorable] = -1,
-        /// A time in milliseconds since the epoch, or −1 the end of the log, −2 its start, −3 the record
-        /// with the largest timestamp, −4 the start of what is local, −5 the end of what is in remote
-        /// storage, −6 the start of what is still to be moved there.
+        /// A timestamp in milliseconds since the epoch, or a special value.
+        ///
+        /// −1 is the end of the log, −2 its start, −3 the record with the largest timestamp, −4 the start of
+        /// the local log, −5 the end of remote storage, −6 the earliest offset not yet in remote storage.
         0+ timestamp: i64,
-        /// How many offsets to answer at the most.
+        /// The maximum number of offsets.
         0-0 max_num_offsets: i32 = 1,
     }
 
-    /// The offsets found (`ListOffsetsResponse.json`).
+    /// The offsets (`ListOffsetsResponse.json`).
     pub struct ListOffsetsResponse {
-        /// For how long the broker holds this connection back because of a quota, in milliseconds; the
-        /// request has been carried out (KIP-219).
+        /// How long the connection is throttled because of a quota, in milliseconds.
+        ///
+        /// The request has taken effect all the same (KIP-219).
         2+ throttle_time_ms: i32 [ignorable],
-        /// What was found, by topic.
+        /// The results by topic.
         0+ topics: Vec<ListOffsetsTopicResponse>,
     }
 
-    /// What was found in one topic.
+    /// The results of one topic.
     pub struct ListOffsetsTopicResponse {
         /// The name of the topic.
         0+ name: String,
@@ -56,19 +60,19 @@ message! {
         0+ partitions: Vec<ListOffsetsPartitionResponse>,
     }
 
-    /// What was found in one partition.
+    /// The result of one partition.
     pub struct ListOffsetsPartitionResponse {
         /// The partition.
         0+ partition_index: i32,
-        /// What went wrong, or `NONE`.
+        /// The error code, or `NONE`.
         0+ error_code: ErrorCode,
-        /// The offsets found.
+        /// The offsets.
         0-0 old_style_offsets: Vec<i64>,
-        /// The timestamp of the record found; −1 if none or not known.
+        /// The timestamp of the record; −1 if no record matches, or it is unknown.
         1+ timestamp: i64 = -1,
-        /// The offset found; −1 if none.
+        /// The offset; −1 if no record matches.
         1+ offset: i64 = -1,
-        /// The leader epoch of the record found; −1 if not known.
+        /// The leader epoch of the record; −1 if unknown.
         4+ leader_epoch: i32 = -1,
     }
 }

@@ -68,7 +68,8 @@ macro_rules! any {
         }
 
         impl $any {
-            /// Reads a whole body. `None` if this crate has no messages for the API, or does not know the version.
+            /// Decodes a complete body. `None` if this crate has no messages for the API, or does not support
+            /// the version.
             ///
             /// # Errors
             /// As [`Body::decode`].
@@ -82,14 +83,14 @@ macro_rules! any {
                 }
             }
 
-            /// The API it belongs to.
+            /// Returns the API of the message.
             pub const fn key(&self) -> ApiKey {
                 match self {
                     $( Self::$name(_) => <$body>::KEY, )*
                 }
             }
 
-            /// Writes the body alone.
+            /// Encodes the body alone.
             ///
             /// # Errors
             /// As [`Body::encode`]; [`EncodeError::UnknownVersion`].
@@ -99,7 +100,7 @@ macro_rules! any {
                 }
             }
 
-            /// The fields as JSON, as they are at a version.
+            /// Converts the fields of a version to JSON.
             ///
             /// # Errors
             /// [`EncodeError::UnknownVersion`].
@@ -114,11 +115,11 @@ macro_rules! any {
                 }
             }
 
-            /// The message that JSON describes; see [`json`](crate::json). `None` if this crate has no messages for the
-            /// API.
+            /// Converts JSON to a message; see [`json`](crate::json). `None` if this crate has no messages
+            /// for the API.
             ///
             /// # Errors
-            /// A field that the schema has not, or a value that does not fit.
+            /// A field that is not in the schema, or a value of the wrong type.
             #[cfg(feature = "serde")]
             pub fn from_json(key: ApiKey, json: serde_json::Value) -> Option<Result<Self, serde_json::Error>> {
                 match key {
@@ -159,18 +160,18 @@ macro_rules! apis {
         )*
 
         any! {
-            /// A request of any API: for what handles frames whatever they hold.
+            /// A request of any API, for code that handles every frame.
             pub enum AnyRequest { $( $name($request), )* }
         }
 
         any! {
-            /// A response of any API: for what handles frames whatever they hold.
+            /// A response of any API, for code that handles every frame.
             pub enum AnyResponse { $( $name($response), )* }
         }
     };
 }
 
-/// The versions of an API, and the first flexible one.
+/// Returns the versions of an API and its first flexible version.
 const fn known(key: ApiKey) -> (Versions, i16) {
     match (key.versions(), key.first_flexible()) {
         (Some(versions), Some(flexible)) => (versions, flexible),

@@ -1,18 +1,19 @@
-//! OffsetForLeaderEpoch: where the records of a leader epoch end, to find out whether a log has parted from what
-//! one has read of it (KIP-101, KIP-320).
+//! OffsetForLeaderEpoch: finds the end offsets of leader epochs (KIP-101, KIP-320).
+//!
+//! Clients detect with it that the log has diverged from the records they have read.
 
 use crate::{error_code::ErrorCode, macros::message};
 
 message! {
-    /// Asks where leader epochs end (`OffsetForLeaderEpochRequest.json`).
+    /// Requests the end offsets of leader epochs (`OffsetForLeaderEpochRequest.json`).
     pub struct OffsetForLeaderEpochRequest {
-        /// The follower that asks; −1 for a client, −2 for somebody who only looks.
+        /// The id of the follower; −1 for a client, −2 for a debugging client.
         3+ replica_id: i32 [ignorable] = -2,
-        /// What to look up, by topic.
+        /// The queries by topic.
         0+ topics: Vec<OffsetForLeaderTopic>,
     }
 
-    /// What to look up in one topic.
+    /// The queries of one topic.
     pub struct OffsetForLeaderTopic {
         /// The name of the topic.
         0+ topic: String,
@@ -20,26 +21,28 @@ message! {
         0+ partitions: Vec<OffsetForLeaderPartition>,
     }
 
-    /// What to look up in one partition.
+    /// The query of one partition.
     pub struct OffsetForLeaderPartition {
         /// The partition.
         0+ partition: i32,
-        /// The leader epoch that the asker knows, −1 if none: an older or newer leader refuses (KIP-320).
+        /// The leader epoch known to the client; −1 if unknown. A leader of another epoch rejects it
+        /// (KIP-320).
         2+ current_leader_epoch: i32 [ignorable] = -1,
-        /// The epoch to look up.
+        /// The requested epoch.
         0+ leader_epoch: i32,
     }
 
-    /// Where they end (`OffsetForLeaderEpochResponse.json`).
+    /// The end offsets (`OffsetForLeaderEpochResponse.json`).
     pub struct OffsetForLeaderEpochResponse {
-        /// For how long the broker holds this connection back because of a quota, in milliseconds; the
-        /// request has been carried out (KIP-219).
+        /// How long the connection is throttled because of a quota, in milliseconds.
+        ///
+        /// The request has taken effect all the same (KIP-219).
         2+ throttle_time_ms: i32 [ignorable],
-        /// What was found, by topic.
+        /// The results by topic.
         0+ topics: Vec<OffsetForLeaderTopicResult>,
     }
 
-    /// What was found in one topic.
+    /// The results of one topic.
     pub struct OffsetForLeaderTopicResult {
         /// The name of the topic.
         0+ topic: String,
@@ -47,15 +50,15 @@ message! {
         0+ partitions: Vec<EpochEndOffset>,
     }
 
-    /// Where the epoch ends in one partition.
+    /// The end offset in one partition.
     pub struct EpochEndOffset {
-        /// What went wrong, or `NONE`.
+        /// The error code, or `NONE`.
         0+ error_code: ErrorCode,
         /// The partition.
         0+ partition: i32,
-        /// The largest epoch that is not above the one asked for; −1 if there is none.
+        /// The largest epoch that is not above the requested one; −1 if there is no such epoch.
         1+ leader_epoch: i32 [ignorable] = -1,
-        /// The offset behind the last record of that epoch; −1 if not known.
+        /// The offset after the last record of that epoch; −1 if unknown.
         0+ end_offset: i64 = -1,
     }
 }

@@ -1,4 +1,4 @@
-//! From the bytes of a `records` field to its batches.
+//! Splits the bytes of a `records` field into batches.
 
 use std::iter::FusedIterator;
 
@@ -13,13 +13,14 @@ use super::{
 };
 use crate::compression::{Compression, Decompressor};
 
-/// The batches in the content of a `records` field, as a Fetch response or a log segment has it.
+/// An iterator over the batches of a `records` field, as in a Fetch response or a log segment.
 ///
-/// A last batch that is cut off ends the iteration without an error, since brokers cut at the fetch limit: what is whole
-/// is handed out, [`torn`](Self::torn) is the rest. Everything else that is not as it should be is an error, after which
-/// nothing more comes. The checksum of a batch is compared before it is handed out. Nothing is copied.
+/// A truncated last batch ends the iteration without an error, because brokers cut at the fetch limit:
+/// complete batches are returned, and [`torn`](Self::torn) is the size of the rest. Any other fault is an
+/// error and ends the iteration. Each batch is returned after its checksum has been verified. Nothing is
+/// copied.
 ///
-/// Messages of magic 0 and 1, which old logs have, come as batches too, each as one: see [`Batch::magic`].
+/// Messages of magic 0 and 1, which occur in old logs, are returned as batches too: see [`Batch::magic`].
 ///
 /// ```
 /// use bytes::Bytes;
@@ -49,22 +50,24 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Over the content of a `records` field.
+    /// Creates an iterator over the content of a `records` field.
     pub const fn new(bytes: Bytes) -> Self {
         Self { bytes, consumed: 0, done: false }
     }
 
-    /// How many bytes the batches so far took; after the last one, and without an error, the rest is torn.
+    /// Returns the number of bytes of the batches so far.
+    ///
+    /// After the last batch, and without an error, the rest is truncated.
     pub const fn consumed(&self) -> usize {
         self.consumed
     }
 
-    /// How many bytes follow the batches so far.
+    /// Returns the number of bytes after the batches so far.
     pub const fn torn(&self) -> usize {
         self.bytes.len() - self.consumed
     }
 
-    /// `None`: what is left is not a whole batch.
+    /// Reads the next batch; `None` if the rest is not a complete batch.
     fn read(&mut self) -> Result<Option<Batch>, BatchError> {
         let position = self.consumed;
         let rest = &self.bytes[position..];
@@ -81,7 +84,7 @@ impl Batches {
             _ => return Err(error(BatchErrorKind::Length(length))),
         };
         let Some(&magic) = rest.get(legacy::MAGIC_AT) else { return Ok(None) };
-        // In Kafka's order: a magic that there is not is an error even if the batch is cut off.
+        // In Kafka's order: an unknown magic is an error even if the batch is truncated.
         let magic = magic as i8;
         if !(0..=BatchHeader::MAGIC).contains(&magic) {
             return Err(error(BatchErrorKind::Magic(magic)));
@@ -120,7 +123,7 @@ impl Iterator for Batches {
 
 impl FusedIterator for Batches {}
 
-/// A whole batch with the right checksum. What its records say is not looked at yet.
+/// A complete batch with a valid checksum. Its records have not been decoded.
 #[derive(Clone, Debug)]
 pub struct Batch {
     header: BatchHeader,
@@ -129,53 +132,54 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Which format it is in: 2, or 0 or 1 for what brokers before 0.11 wrote.
+    /// Returns the format: 2, or 0 or 1 for the messages of brokers before 0.11.
     ///
-    /// Those have messages instead of batches: a `Batch` is one of them, or a wrapper that has others in it, compressed. Its
-    /// [header](Self::header) has what a message has and is without a producer. The offset of a wrapper is that of the last
-    /// message in it; only [`records`](Self::records) knows the others, and how many they are.
+    /// Old formats have messages instead of batches. A `Batch` is then one message, or a wrapper that
+    /// contains compressed messages. Its [header](Self::header) has the fields of a message and no producer.
+    /// The offset of a wrapper is that of its last message; only [`records`](Self::records) returns the other
+    /// offsets and their number.
     pub const fn magic(&self) -> i8 {
         self.header.magic
     }
 
-    /// What stands before the records.
+    /// Returns the header.
     pub const fn header(&self) -> &BatchHeader {
         &self.header
     }
 
-    /// The first byte of the batch, counted from the start of the field that holds it.
+    /// Returns the position of the batch in the field that contains it.
     pub const fn position(&self) -> usize {
         self.position
     }
 
-    /// All bytes of the batch, header included.
+    /// Returns all bytes of the batch, header included.
     pub const fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// The size of the whole batch, header included, in bytes.
+    /// Returns the size of the whole batch, header included, in bytes.
     pub const fn size_in_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The offset that the records' deltas count from; compaction may have taken the record that had it.
+    /// Returns the offset that the records' deltas are relative to; compaction may have removed that record.
     ///
-    /// In a wrapper of [magic](Self::magic) 0 or 1 it is the last offset, and records come before it.
+    /// For a wrapper of [magic](Self::magic) 0 or 1 it is the last offset, and records precede it.
     pub const fn base_offset(&self) -> i64 {
         self.header.base_offset
     }
 
-    /// The last offset that the batch takes, which may be past that of its last record.
+    /// Returns the last offset that the batch covers, which may be beyond its last record.
     pub const fn last_offset(&self) -> i64 {
         self.header.last_offset()
     }
 
-    /// Where to go on reading after this batch, whatever is in it.
+    /// Returns the offset at which to continue reading, for any kind of batch.
     pub const fn next_offset(&self) -> i64 {
         self.header.next_offset()
     }
 
-    /// Whose clock made the timestamps.
+    /// Returns the clock that set the timestamps.
     pub const fn timestamp_type(&self) -> TimestampType {
         self.header.timestamp_type()
     }
@@ -185,21 +189,22 @@ impl Batch {
         self.header.is_transactional()
     }
 
-    /// Whether the records are for the client and not for the application.
+    /// Whether the records are for clients and not for applications.
     pub const fn is_control(&self) -> bool {
         self.header.is_control()
     }
 
-    /// The records: decompressed into one buffer if need be, else slices of the batch.
+    /// Returns the records: decompressed into one buffer, or slices of a batch that is not compressed.
     ///
     /// # Errors
-    /// If the codec is unknown or not built in, the compressed bytes are corrupt or give more than `limit` bytes, or the
-    /// number of records is negative. `limit` is not applied to what is not compressed.
+    /// If the codec is unknown or not built in, the compressed bytes are corrupt or exceed `limit` bytes when
+    /// decompressed, or the number of records is negative. `limit` does not apply to a batch that is not
+    /// compressed.
     pub fn records(&self, limit: usize) -> Result<Records, BatchError> {
         self.records_with(&mut Decompressor::new(), limit)
     }
 
-    /// The same with memory that was used for earlier batches.
+    /// The same as [`records`](Self::records), reusing the memory of earlier batches.
     ///
     /// # Errors
     /// Those of [`records`](Self::records).
@@ -233,9 +238,9 @@ impl Batch {
         Ok(Records::of_messages(self.header, self.position, count, bytes, shift))
     }
 
-    /// A copy with the fields that a broker sets on append. They are outside of the checksum.
+    /// Returns a copy with the fields that a broker sets on append. They are outside of the checksum.
     ///
-    /// Before magic 2 it is the offset alone, and that of a wrapper's last message.
+    /// Before magic 2 this is only the offset, which for a wrapper is that of its last message.
     pub fn to_bytes_at(&self, base_offset: i64, partition_leader_epoch: i32) -> Bytes {
         let mut bytes = BytesMut::from(&self.bytes[..]);
         bytes[..8].copy_from_slice(&base_offset.to_be_bytes());

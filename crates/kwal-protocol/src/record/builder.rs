@@ -1,4 +1,4 @@
-//! From records to a batch.
+//! Encodes records into a batch.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -14,7 +14,7 @@ use crate::{
     varint,
 };
 
-/// Collects records and makes a batch of them; each is written once.
+/// Collects records into a batch; each is encoded once.
 ///
 /// ```
 /// use kwal_protocol::{compression::Compression, record::{BatchBuilder, Headers}};
@@ -37,12 +37,12 @@ pub struct BatchBuilder {
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
-    /// What [`finish`](Self::finish) will say; nothing is written any more.
+    /// The error that [`finish`](Self::finish) returns; further records are not encoded.
     fault: Option<BuildError>,
 }
 
 impl BatchBuilder {
-    /// An empty batch that will be compressed like this.
+    /// Creates an empty batch with this compression.
     pub const fn new(compression: Compression) -> Self {
         Self {
             compression,
@@ -55,15 +55,15 @@ impl BatchBuilder {
         }
     }
 
-    /// The same with room for as many bytes of uncompressed records.
+    /// Creates an empty batch with capacity for `bytes` bytes of uncompressed records.
     pub fn with_capacity(compression: Compression, bytes: usize) -> Self {
         Self { records: Vec::with_capacity(bytes), ..Self::new(compression) }
     }
 
-    /// The same in memory that was used for earlier batches, which [`finish_with`](Self::finish_with) gives back.
+    /// Creates an empty batch that reuses memory; [`finish_with`](Self::finish_with) returns it.
     pub fn with_capacity_of(compressor: &mut Compressor, compression: Compression, bytes: usize) -> Self {
         let mut records = match compression {
-            // It becomes the batch, so it would not come back.
+            // The buffer becomes the batch, so it would not be returned.
             Compression::None => Vec::new(),
             _ => compressor.take_records(),
         };
@@ -73,18 +73,18 @@ impl BatchBuilder {
 
     /// Compresses at this level instead of the [default](Compression::default_level) of the codec.
     ///
-    /// A level that the codec does not have is an error of [`finish`](Self::finish).
+    /// [`finish`](Self::finish) returns an error if the codec does not have the level.
     #[must_use]
     pub const fn level(mut self, level: i32) -> Self {
         self.level = Some(level);
         self
     }
 
-    /// Appends a record and answers its place in the batch: its offset will be that of the batch plus this.
+    /// Appends a record; returns its index in the batch, which is added to the base offset.
     ///
-    /// `timestamp_ms` is milliseconds since the epoch, or [`NO_TIMESTAMP`]. `headers` may be a `&`[`Headers`](super::Headers),
-    /// those of a [`RecordView`](super::RecordView), or pairs of slices; it is gone over twice. What does not fit in a batch
-    /// is an error of [`finish`](Self::finish).
+    /// `timestamp_ms` is milliseconds since the epoch, or [`NO_TIMESTAMP`]. `headers` can be a
+    /// `&`[`Headers`](super::Headers), those of a [`RecordView`](super::RecordView), or pairs of slices; they
+    /// are iterated twice. If the batch becomes too large, [`finish`](Self::finish) returns an error.
     #[inline]
     pub fn push<'h, H>(
         &mut self,
@@ -122,32 +122,33 @@ impl BatchBuilder {
         index
     }
 
-    /// How many records there are.
+    /// Returns the number of records.
     pub const fn len(&self) -> usize {
         self.count as usize
     }
 
-    /// Whether there are none.
+    /// Whether the batch has no records.
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The size of the batch if it were finished now and not compressed, in bytes.
+    /// Returns the size of the uncompressed batch so far, in bytes.
     pub const fn size_in_bytes(&self) -> usize {
         BatchHeader::LEN + self.records.len()
     }
 
-    /// The batch, compressed if it is to be, its checksum known.
+    /// Compresses the batch and computes its checksum.
     ///
-    /// As a producer has it: the base timestamp is the first record's, the maximum the newest, offsets count from 0.
+    /// As in Kafka's producer, the base timestamp is that of the first record, the maximum is the newest, and
+    /// offsets start at 0.
     ///
     /// # Errors
-    /// If there are no records, or they do not fit in one batch, or the codec is not built in or does not have the level.
+    /// If the batch has no records or is too large, or the codec is not built in or does not have the level.
     pub fn finish(self) -> Result<EncodedBatch, BuildError> {
         self.finish_with(&mut Compressor::new())
     }
 
-    /// The same with memory that was used for earlier batches.
+    /// The same as [`finish`](Self::finish), reusing the memory of earlier batches.
     ///
     /// # Errors
     /// Those of [`finish`](Self::finish).
@@ -170,12 +171,13 @@ impl BatchBuilder {
     }
 }
 
-/// A finished batch: its records, compressed if they are to be, and what stands before them.
+/// A complete batch: its header and its records, compressed if requested.
 ///
-/// Cheap to clone; clones share the records. Everything in the header can be set without going over the records again.
+/// Clones are cheap: they share the records. All fields of the header can be set without reading the records
+/// again.
 #[derive(Clone, Debug)]
 pub struct EncodedBatch {
-    /// Without checksum.
+    /// The checksum is not set.
     header: BatchHeader,
     body: Bytes,
     body_crc: u32,
@@ -184,7 +186,7 @@ pub struct EncodedBatch {
 }
 
 impl EncodedBatch {
-    /// Compresses `records` and takes its checksum; of `header` only the length is set.
+    /// Compresses `records` and computes its checksum; only the length of `header` is set.
     pub(super) fn new(
         header: BatchHeader,
         compression: Compression,
@@ -212,14 +214,14 @@ impl EncodedBatch {
         })
     }
 
-    /// A batch that was fetched, to be appended elsewhere: its records as they are, still compressed and without going over
-    /// them, and nothing of what says who sent it and where it was.
+    /// Converts a fetched batch, to append it elsewhere without decompressing it.
     ///
-    /// That its records are well-formed is not looked at; its checksum was when it was [read](super::Batches).
+    /// The records are kept as they are. Producer, offsets and leader epoch of the source are dropped.
+    /// Records are not validated; the checksum was when the batch was [read](super::Batches).
     ///
     /// # Errors
-    /// If brokers would refuse it, or take it for something else: it is in an older format, a control batch, part of a
-    /// transaction, has holes where compaction took records, or the times of a broker.
+    /// If brokers would reject the batch or misinterpret it: it has an older format, is a control batch,
+    /// belongs to a transaction, has gaps after compaction, or has timestamps set by the broker.
     pub fn from_fetched(batch: &Batch) -> Result<Self, NotForwardable> {
         let header = *batch.header();
         let BatchHeader { base_offset, magic, count, last_offset_delta, .. } = header;
@@ -244,7 +246,7 @@ impl EncodedBatch {
         let bytes = batch.bytes();
         let body = bytes.slice(BatchHeader::LEN..);
         let body_shift = Shift::by(body.len());
-        // The checksum of both is known: taking that of the header out of it leaves that of the body.
+        // The checksum of header and body is known: removing the header's part gives that of the body.
         let first = crc::checksum(&bytes[BatchHeader::CRC_START..BatchHeader::LEN]);
         let unsent = BatchHeader {
             batch_length: header.batch_length,
@@ -264,14 +266,15 @@ impl EncodedBatch {
         })
     }
 
-    /// The same batch with the producer's id and epoch and the sequence number of its first record (KIP-98).
+    /// Returns the batch with the producer's id and epoch and the sequence number of its first record
+    /// (KIP-98).
     #[must_use]
     pub fn stamp(&self, producer_id: i64, producer_epoch: i16, base_sequence: i32) -> Self {
         let header = BatchHeader { producer_id, producer_epoch, base_sequence, ..self.header };
         Self { header, ..self.clone() }
     }
 
-    /// The same batch, part of a transaction or not.
+    /// Returns the batch with the transactional bit set or cleared.
     #[must_use]
     pub fn with_transactional(mut self, transactional: bool) -> Self {
         self.header.attributes &= !BatchHeader::TRANSACTIONAL;
@@ -281,7 +284,7 @@ impl EncodedBatch {
         self
     }
 
-    /// The same batch with what a broker sets on append.
+    /// Returns the batch with the fields that a broker sets on append.
     #[must_use]
     pub fn at(mut self, base_offset: i64, partition_leader_epoch: i32) -> Self {
         self.header.base_offset = base_offset;
@@ -289,14 +292,14 @@ impl EncodedBatch {
         self
     }
 
-    /// The header, with its checksum.
+    /// Returns the header, with its checksum.
     pub fn header(&self) -> BatchHeader {
         let unsummed = self.header.to_bytes();
         let first = crc::checksum(&unsummed[BatchHeader::CRC_START..]);
         BatchHeader { crc: crc::combine(first, self.body_crc, self.body_shift), ..self.header }
     }
 
-    /// What comes before [`body`](Self::body) on the wire.
+    /// Returns the encoded header, which precedes [`body`](Self::body) on the wire.
     pub fn header_bytes(&self) -> [u8; BatchHeader::LEN] {
         let mut bytes = self.header.to_bytes();
         let first = crc::checksum(&bytes[BatchHeader::CRC_START..]);
@@ -305,12 +308,12 @@ impl EncodedBatch {
         bytes
     }
 
-    /// The records section, compressed if the batch is.
+    /// Returns the records section, compressed if the batch is.
     pub const fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// Header and body in one piece; a copy.
+    /// Returns a copy of header and body in one piece.
     pub fn to_bytes(&self) -> Bytes {
         let mut bytes = BytesMut::with_capacity(self.size_in_bytes());
         bytes.put_slice(&self.header_bytes());
@@ -318,34 +321,35 @@ impl EncodedBatch {
         bytes.freeze()
     }
 
-    /// How many records it has.
+    /// Returns the number of records.
     pub const fn record_count(&self) -> usize {
         self.header.count as usize
     }
 
-    /// Its size on the wire, header included, in bytes.
+    /// Returns the size on the wire, header included, in bytes.
     pub const fn size_in_bytes(&self) -> usize {
         BatchHeader::LEN + self.body.len()
     }
 
-    /// The size it would have without compression, header included, in bytes. Of a batch [`from_fetched`](Self::from_fetched)
-    /// it is not known, and this is the size it has.
+    /// Returns the size without compression, header included, in bytes.
+    ///
+    /// For a batch [`from_fetched`](Self::from_fetched) it is unknown, and the actual size is returned.
     pub const fn uncompressed_size(&self) -> usize {
         BatchHeader::LEN + self.uncompressed_size
     }
 
-    /// The newest timestamp, in milliseconds since the epoch.
+    /// Returns the newest timestamp, in milliseconds since the epoch.
     pub const fn max_timestamp(&self) -> i64 {
         self.header.max_timestamp
     }
 
-    /// How the records are compressed.
+    /// Returns the compression of the records.
     pub fn compression(&self) -> Compression {
         self.header.compression().unwrap_or_default()
     }
 }
 
-/// A record as it goes on the wire, without its headers.
+/// The fields of a record on the wire, without its headers.
 pub(super) struct Fields<'a> {
     pub(super) attributes: i8,
     pub(super) timestamp_delta: i64,
@@ -355,7 +359,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    /// Appends the record, unless `out` would become larger than a batch can be.
+    /// Appends the record, unless `out` would exceed the size of a batch.
     #[inline]
     pub(super) fn write<'h, H>(&self, headers: H, out: &mut Vec<u8>) -> bool
     where
@@ -406,16 +410,18 @@ impl Fields<'_> {
     }
 }
 
-/// What comes before the first bytes of a record: put together here, because what is pushed to a `Vec` byte by byte asks for
-/// room each time, and so that the record's length is found on the way.
+/// The front of a record, encoded here first.
+///
+/// `Vec::push` checks the capacity for every byte, and the length of the record is only known afterwards.
 struct Front {
-    /// Room for the length, what was put in, room.
+    /// Space for the length, the encoded fields, space.
     bytes: [u8; varint::MAX_LEN_U32 + Self::SIZE],
     end: usize,
 }
 
 impl Front {
-    /// The length of the record, attributes, both deltas and the lengths of key and value take up to 31.
+    /// The length of the record, attributes, both deltas and the lengths of key and value take up to 31
+    /// bytes.
     const SIZE: usize = 32;
 
     #[inline]
@@ -423,7 +429,7 @@ impl Front {
         Self { bytes: [0; varint::MAX_LEN_U32 + Self::SIZE], end: varint::MAX_LEN_U32 }
     }
 
-    /// How much was put in.
+    /// The end of the encoded fields.
     #[inline]
     const fn len(&self) -> usize {
         self.end - varint::MAX_LEN_U32
@@ -437,7 +443,7 @@ impl Front {
 
     #[inline]
     fn put(&mut self, mut value: u64) {
-        // Most take one byte or two.
+        // Most values take one or two bytes.
         if (0x80..0x4000).contains(&value) {
             let at = self.end;
             self.bytes[at..at + 2].copy_from_slice(&[value as u8 | 0x80, (value >> 7) as u8]);
@@ -459,8 +465,9 @@ impl Front {
         }
     }
 
-    /// Appends the length and what was put in. That a fixed number of bytes is copied and some are taken away again is
-    /// cheaper than copying just these.
+    /// Appends the length and the encoded fields.
+    ///
+    /// Copying a fixed number of bytes and truncating is faster than copying exactly these.
     #[inline]
     fn append_to(&mut self, out: &mut Vec<u8>, length: usize) {
         let length = (length as u64) << 1;
@@ -481,7 +488,7 @@ impl Front {
         out.truncate(end);
     }
 
-    /// Ends where the rest begins; answers where it begins itself.
+    /// Writes the length so that it ends where the fields start; returns its own start.
     #[cold]
     fn put_long_length(&mut self, mut length: u64) -> usize {
         let start = varint::MAX_LEN_U32 - varint::len_u64(length);
@@ -498,22 +505,22 @@ impl Front {
 
 /// The zig-zag varint −1.
 const NULL: u8 = 1;
-/// The most bytes that the records of a batch can take.
+/// The maximum size of the records of a batch in bytes.
 const MAX_RECORDS: usize = i32::MAX as usize - (BatchHeader::LEN - BatchHeader::LOG_OVERHEAD);
 
-/// The bytes of a nullable field, its length included.
+/// Returns the encoded size of a nullable field, its length included.
 #[inline]
 fn len_bytes(bytes: Option<&[u8]>) -> usize {
     bytes.map_or(1, |bytes| len_length(bytes.len()).saturating_add(bytes.len()))
 }
 
-/// The bytes that a length or a count takes; most take one.
+/// Returns the encoded size of a length or a count; most take one byte.
 #[inline]
 const fn len_length(length: usize) -> usize {
     if length < 0x40 { 1 } else { varint::len_u64((length as u64) << 1) }
 }
 
-/// A nullable field.
+/// Appends a nullable field.
 #[inline]
 fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     match bytes {
@@ -525,13 +532,13 @@ fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     }
 }
 
-/// A length or a count, found to fit.
+/// Appends a length or a count that is known to fit.
 #[inline]
 fn put_length(out: &mut Vec<u8>, length: usize) {
     put_varint(out, (length as u64) << 1);
 }
 
-/// As [`varint::put_u64`], which costs more where the room is known to be there.
+/// Like [`varint::put_u64`], but faster where the capacity is already known to suffice.
 #[inline]
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -561,7 +568,7 @@ mod tests {
         assert_eq!(many.finish().unwrap_err(), BuildError::TooManyRecords);
     }
 
-    /// Nothing of what is too large is written, nor anything after it.
+    /// A record that is too large is not written, nor any record after it.
     #[test]
     fn more_than_two_gigabytes_are_refused() {
         let megabyte = vec![0; 1 << 20];

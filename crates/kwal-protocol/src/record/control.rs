@@ -1,21 +1,21 @@
-//! The records of control batches: the ends of transactions (KIP-98), and what Kafka's controllers write for themselves.
+//! The records of control batches: transaction markers (KIP-98), and those of Kafka's controllers.
 
 use std::fmt;
 
 use super::view::RecordView;
 use crate::error::{DecodeError, DecodeErrorKind};
 
-/// What a record of a [control batch](super::BatchHeader::is_control) says.
+/// A record of a [control batch](super::BatchHeader::is_control).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ControlRecord {
-    /// A transaction ended: `EndTxnMarker.json`.
+    /// The end of a transaction: `EndTxnMarker.json`.
     EndTransaction(EndTransaction),
-    /// Nothing that a client acts on; it is passed over.
+    /// A record that clients skip.
     Other {
         /// The version of the key.
         key_version: i16,
-        /// What it is about.
+        /// The type of the record.
         control_type: ControlType,
     },
 }
@@ -25,22 +25,22 @@ pub enum ControlRecord {
 pub struct EndTransaction {
     /// The version of the key.
     pub key_version: i16,
-    /// Whether what was appended counts, or never happened.
+    /// Whether the transaction was committed, otherwise aborted.
     pub committed: bool,
     /// The epoch of the coordinator that wrote the marker.
     pub coordinator_epoch: i32,
 }
 
 impl ControlRecord {
-    /// Reads a record of a control batch. Versions above the known ones only add at the end.
+    /// Decodes a record of a control batch. Versions above the known ones only append fields.
     ///
     /// # Errors
-    /// If the key, or the value of an end of a transaction, is null, too short or of a negative version.
+    /// If the key, or the value of a transaction marker, is null, too short or of a negative version.
     pub fn decode(record: &RecordView<'_>) -> Result<Self, DecodeError> {
         Self::from_key_and_value(record.key, record.value)
     }
 
-    /// The same from the key and the value of a record.
+    /// Decodes the key and the value of a record of a control batch.
     ///
     /// # Errors
     /// Those of [`decode`](Self::decode).
@@ -59,7 +59,7 @@ impl ControlRecord {
         Ok(Self::EndTransaction(EndTransaction { key_version, committed, coordinator_epoch }))
     }
 
-    /// What it is about.
+    /// Returns the type of the record.
     pub const fn control_type(&self) -> ControlType {
         match self {
             Self::EndTransaction(end) => end.control_type(),
@@ -74,7 +74,7 @@ impl EndTransaction {
         if self.committed { ControlType::COMMIT } else { ControlType::ABORT }
     }
 
-    /// The key and the value of the record, in version 0.
+    /// Encodes the key and the value of the record, in version 0.
     pub fn to_key_and_value(&self) -> ([u8; 4], [u8; 6]) {
         let mut key = [0; 4];
         key[2..].copy_from_slice(&self.control_type().0.to_be_bytes());
@@ -84,14 +84,14 @@ impl EndTransaction {
     }
 }
 
-/// What a control record is about.
+/// The type of a control record.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct ControlType(pub i16);
 
 impl ControlType {
-    /// A transaction ended and never happened.
+    /// A transaction was aborted.
     pub const ABORT: Self = Self(0);
-    /// A transaction ended and counts.
+    /// A transaction was committed.
     pub const COMMIT: Self = Self(1);
     /// A new leader of the metadata log.
     pub const LEADER_CHANGE: Self = Self(2);
@@ -101,10 +101,10 @@ impl ControlType {
     pub const SNAPSHOT_FOOTER: Self = Self(4);
     /// The version of the metadata log's protocol.
     pub const KRAFT_VERSION: Self = Self(5);
-    /// Who votes on the metadata log.
+    /// The voters of the metadata log.
     pub const KRAFT_VOTERS: Self = Self(6);
 
-    /// Kafka's name for it.
+    /// Returns Kafka's name of the type.
     pub const fn name(self) -> Option<&'static str> {
         Some(match self {
             Self::ABORT => "ABORT",
@@ -128,14 +128,14 @@ impl fmt::Debug for ControlType {
     }
 }
 
-/// A nullable field that must not be null, and be long enough.
+/// A nullable field that must be present and long enough.
 struct Field<'a> {
     name: &'static str,
     bytes: Option<&'a [u8]>,
 }
 
 impl Field<'_> {
-    /// What it begins with.
+    /// The version at the front of the field.
     fn version(&self) -> Result<i16, DecodeError> {
         let version = i16::from_be_bytes(self.array(0)?);
         if version >= 0 {
@@ -180,9 +180,9 @@ mod tests {
     #[test]
     fn too_short_is_refused() {
         let fault = |key, value| ControlRecord::from_key_and_value(key, value).unwrap_err().to_string();
-        assert_eq!(fault(None, None), "null where a value is needed at byte 0 in key");
+        assert_eq!(fault(None, None), "null where a value is required at byte 0 in key");
         assert_eq!(fault(Some(&[0, 0, 0]), None), "the input ends too early at byte 2 in key");
-        assert_eq!(fault(Some(&[0; 4]), None), "null where a value is needed at byte 2 in value");
+        assert_eq!(fault(Some(&[0; 4]), None), "null where a value is required at byte 2 in value");
         assert_eq!(fault(Some(&[0; 4]), Some(&[0; 5])), "the input ends too early at byte 2 in value");
         assert_eq!(fault(Some(&[255, 255, 0, 0]), None), "-1 is not allowed here at byte 0 in key");
         assert_eq!(fault(Some(&[0; 4]), Some(&[128; 6])), "-32640 is not allowed here at byte 0 in value");

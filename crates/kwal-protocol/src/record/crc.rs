@@ -1,26 +1,26 @@
-//! CRC-32C, the checksum of a batch, and how two checksums make that of both pieces in a row.
+//! CRC-32C, the checksum of a batch, and the combination of two checksums.
 
 /// The polynomial, reflected: bit 31 is the coefficient of x⁰.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 /// The polynomial 1.
 const ONE: u32 = 1 << 31;
 
-/// The CRC-32C of `bytes`, with the instructions that the processor has for it.
+/// Computes the CRC-32C of `bytes`, with the instructions of the processor.
 #[inline]
 pub fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
-/// What a checksum must go through to be that of the same bytes with others behind them: see [`combine`].
+/// The transformation of a checksum when more bytes follow: see [`combine`].
 ///
-/// Depends on the number of the other bytes only, so it is worth keeping.
+/// It only depends on the number of those bytes, so it is worth keeping.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Shift(u32);
 
 impl Shift {
-    /// For `len` bytes behind.
+    /// Creates the shift for `len` more bytes.
     pub fn by(len: usize) -> Self {
-        // Eight zero bits a byte: x to the power of 8 × len, put together from the squares in the table.
+        // Eight zero bits per byte: x to the power of 8 × len, composed from the squares in the table.
         let (mut bits, mut power, mut k) = (len, ONE, 3);
         while bits != 0 {
             if bits & 1 == 1 {
@@ -33,13 +33,13 @@ impl Shift {
     }
 }
 
-/// The checksum of two pieces in a row, made from that of each; `shift` is for the length of the second.
+/// Combines the checksums of two consecutive pieces; `shift` is for the length of the second.
 #[inline]
 pub fn combine(first: u32, second: u32, shift: Shift) -> u32 {
     multiply(first, shift.0) ^ second
 }
 
-/// x, x², x⁴, x⁸ …, enough of them for eight times any length.
+/// x, x², x⁴, x⁸ …, enough for eight times any length.
 const SQUARES: [u32; usize::BITS as usize + 3] = {
     let mut squares = [ONE >> 1; usize::BITS as usize + 3];
     let mut k = 1;
@@ -50,7 +50,7 @@ const SQUARES: [u32; usize::BITS as usize + 3] = {
     squares
 };
 
-/// The product modulo the polynomial.
+/// Returns the product modulo the polynomial.
 const fn multiply(a: u32, mut b: u32) -> u32 {
     let (mut product, mut bit) = (0, ONE);
     while bit != 0 {
@@ -86,7 +86,7 @@ mod tests {
                 assert_eq!(combined, checksum(&bytes[..len]), "{cut} of {len}");
             }
         }
-        // The crate's own, much slower, for a length that is not worth filling.
+        // The crate's own implementation, which is much slower, for a length too large to allocate.
         let (a, b, len) = (0x1234_5678, 0x9abc_def0, (1 << 31) + 12_345);
         assert_eq!(combine(a, b, Shift::by(len)), crc32c::crc32c_combine(a, b, len));
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a batch, read or built.
+//! Errors of reading and building batches.
 
 use std::fmt;
 
@@ -7,180 +7,184 @@ use crate::{
     error::DecodeError,
 };
 
-/// A batch that cannot be read, and where it stands.
+/// A batch that cannot be read, with its position.
 ///
-/// Batches before it were whole. What comes after it cannot be told: its size may be what is wrong.
+/// Earlier batches are valid. Later ones cannot be found, because the size of this one may be wrong.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the batch at byte {position}{} cannot be read", Offset(.base_offset))]
 pub struct BatchError {
     /// What is wrong.
     #[source]
     pub kind: BatchErrorKind,
-    /// The first byte of the batch, counted from the start of the field that holds it.
+    /// The position of the batch in the field that contains it.
     pub position: usize,
-    /// The batch's base offset; `None` if it was not read.
+    /// The base offset of the batch; `None` if it could not be read.
     pub base_offset: Option<i64>,
 }
 
-/// What is wrong with the batch of a [`BatchError`].
+/// The kinds of [`BatchError`].
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchErrorKind {
-    /// The length field leaves no room for what every format begins with.
-    #[error("its length field says {0}, less than anything can have")]
+    /// The length field is below the minimum of any format.
+    #[error("its length field is {0}, below the minimum")]
     Length(i32),
     /// The batch is shorter than its header.
-    #[error("it has {0} bytes, fewer than its header takes")]
+    #[error("it has {0} bytes, fewer than its header")]
     TooShort(usize),
-    /// A format that there is not.
-    #[error("its magic {0} is not one that can be read")]
+    /// A format that does not exist.
+    #[error("its magic {0} is not supported")]
     Magic(i8),
-    /// The bytes are not those that were written.
+    /// The checksum does not match the bytes.
     #[error("its checksum is {computed:#010x} instead of {stored:#010x}")]
     Checksum {
-        /// What the batch says.
+        /// The checksum in the batch.
         stored: u32,
-        /// What its bytes give.
+        /// The checksum of its bytes.
         computed: u32,
     },
-    /// A wrapper of magic 0 or 1 that should have messages in it has none.
-    #[error("its codec says that there are messages in it, and there are none")]
+    /// A wrapper of magic 0 or 1 contains no messages.
+    #[error("it is a wrapper without messages")]
     NoMessages,
-    /// A message in a wrapper of magic 0 or 1 is a wrapper too.
-    #[error("message {index} in it is compressed once more")]
+    /// A message in a wrapper of magic 0 or 1 is a wrapper itself.
+    #[error("message {index} in it is a wrapper itself")]
     Nested {
-        /// Which one, counted from 0.
+        /// The index of the message, starting at 0.
         index: u32,
     },
-    /// A wrapper of magic 1 has not the offset of the last message in it.
+    /// The offset of a wrapper of magic 1 is not that of its last message.
     #[error("its offset {offset} is below {last}, that of the last message in it")]
     WrapperOffset {
-        /// The wrapper's.
+        /// The offset of the wrapper.
         offset: i64,
-        /// The last message's.
+        /// The offset of the last message.
         last: i64,
     },
-    /// A codec that there was only later.
-    #[error("its codec {codec} is none of magic {magic}")]
+    /// A codec that does not exist in this format.
+    #[error("its codec {codec} does not exist in magic {magic}")]
     CodecOfLaterMagic {
-        /// What the batch is in.
+        /// The format of the batch.
         magic: i8,
-        /// What it claims to be compressed with.
+        /// The codec it names.
         codec: Compression,
     },
     /// The offsets of a wrapper's messages are too far apart for a [`RawBatch`](super::RawBatch).
     #[error("its offsets {first} and {other} are too far apart")]
     OffsetsApart {
-        /// The first message's.
+        /// The offset of the first message.
         first: i64,
-        /// That of another, or of the wrapper.
+        /// The offset of another message, or of the wrapper.
         other: i64,
     },
-    /// It is a control batch, and its record is malformed.
+    /// The record of a control batch is malformed.
     #[error("its control record is malformed")]
     Control(#[source] DecodeError),
-    /// It cannot be decompressed.
+    /// The batch cannot be decompressed.
     #[error("its records cannot be decompressed")]
     Compression(#[from] CompressionError),
     /// The number of records is negative.
-    #[error("it claims to have {0} records")]
+    #[error("its number of records is {0}")]
     Count(i32),
-    /// The bytes end before all records that the header counts were there.
+    /// The bytes end before the number of records in the header is reached.
     #[error("it ends after {found} of {count} records")]
     RecordsMissing {
-        /// What the header says.
+        /// The number in the header.
         count: u32,
-        /// What there is.
+        /// The number of records present.
         found: u32,
     },
-    /// Something comes after the last record that the header counts.
+    /// Bytes follow the last record that the header counts.
     #[error("{0} bytes are left over after its last record")]
     BytesLeft(usize),
     /// A record is malformed.
     #[error("record {index} is malformed")]
     Record {
-        /// Which one, counted from 0.
+        /// The index of the record, starting at 0.
         index: u32,
-        /// What is wrong with it; the byte is counted from the first of the uncompressed records.
+        /// The decoding error; its position is relative to the first uncompressed record.
         #[source]
         error: DecodeError,
     },
 }
 
-/// Records that do not make a batch.
+/// Records that cannot form a batch.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// There are none, and brokers refuse a batch without records.
+    /// The batch has no records; brokers reject such a batch.
     #[error("a batch needs at least one record")]
     Empty,
-    /// The batch, or a record of it, does not fit its length field.
+    /// The batch, or a record of it, exceeds its length field.
     #[error("the batch would be larger than 2 GiB")]
     TooLarge,
-    /// More records than their count can say.
+    /// The number of records exceeds its field.
     #[error("a batch cannot have more than 2147483647 records")]
     TooManyRecords,
-    /// More than one record, headers or a codec, which a message of magic 0 or 1 cannot have or which is only read.
+    /// Several records, headers or a codec, which messages of magic 0 or 1 do not support or which are only
+    /// read.
     #[error("a message of magic {magic} is one record, without headers and codec")]
     NoMessage {
-        /// What was to be written.
+        /// The requested format.
         magic: i8,
     },
-    /// It cannot be compressed.
+    /// The batch cannot be compressed.
     #[error("the records cannot be compressed")]
     Compression(#[from] CompressionError),
 }
 
-/// Why a batch cannot be sent on as it is: see [`EncodedBatch::from_fetched`](super::EncodedBatch::from_fetched).
+/// The reason why a batch cannot be forwarded unchanged.
 ///
-/// Its records can be sent in a new batch, where they are what they look like: all but those of a control batch.
+/// See [`EncodedBatch::from_fetched`](super::EncodedBatch::from_fetched). The records can be appended in a
+/// new batch, except for those of a control batch.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotForwardable {
-    /// It is in an older format; brokers take batches of magic 2 only.
-    #[error("the batch at offset {base_offset} is a message of magic {magic}, and brokers take magic 2 only")]
+    /// The batch has an older format; brokers only accept batches of magic 2.
+    #[error(
+        "the batch at offset {base_offset} is a message of magic {magic}, but brokers only accept magic 2"
+    )]
     Magic {
-        /// Its base offset.
+        /// The base offset.
         base_offset: i64,
-        /// What it is in.
+        /// The format of the batch.
         magic: i8,
     },
-    /// It is a control batch, which brokers write and take from nobody.
-    #[error("the batch at offset {base_offset} is a control batch, which brokers write themselves")]
+    /// The batch is a control batch, which only brokers write.
+    #[error("the batch at offset {base_offset} is a control batch, which only brokers write")]
     Control {
-        /// Its base offset.
+        /// The base offset.
         base_offset: i64,
     },
-    /// It belongs to a transaction of its sender.
+    /// The batch belongs to a transaction of its producer.
     #[error("the batch at offset {base_offset} belongs to a transaction of another producer")]
     Transactional {
-        /// Its base offset.
+        /// The base offset.
         base_offset: i64,
     },
-    /// It has not one record for each offset: compaction took some out of it, perhaps all.
+    /// The batch lacks the record of some offset, because compaction removed it.
     #[error(
-        "the batch at offset {base_offset} has {count} records on {offsets} offsets; brokers take one on each"
+        "the batch at offset {base_offset} has {count} records for {offsets} offsets, but brokers require one for each"
     )]
     Holes {
-        /// Its base offset.
+        /// The base offset.
         base_offset: i64,
-        /// How many records are left.
+        /// The number of records left.
         count: i32,
-        /// How many offsets it takes.
+        /// The number of offsets covered.
         offsets: i64,
     },
-    /// Its times were set by the broker it was fetched from, which brokers take from nobody.
-    #[error("the batch at offset {base_offset} has the time at which a broker appended it")]
+    /// The timestamps were set by the broker; brokers reject such a batch.
+    #[error("the batch at offset {base_offset} has timestamps set by a broker")]
     LogAppendTime {
-        /// Its base offset.
+        /// The base offset.
         base_offset: i64,
     },
-    /// Its codec is one that Kafka does not have.
+    /// The codec is not one of Kafka's.
     #[error("the batch at offset {base_offset} is compressed with an unknown codec")]
     Codec {
-        /// Its base offset.
+        /// The base offset.
         base_offset: i64,
-        /// Which one.
+        /// The id of the codec.
         source: CompressionError,
     },
 }

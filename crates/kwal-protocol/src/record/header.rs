@@ -1,69 +1,72 @@
-//! What stands before the records of a batch.
+//! The header of a batch.
 
 use crate::{
     compression::{Compression, CompressionError},
     error::{DecodeError, DecodeErrorKind},
 };
 
-/// The 61 bytes before the records of a batch (magic 2, KIP-98), as they are on the wire.
+/// The 61 bytes in front of the records of a batch (magic 2, KIP-98), field by field.
 ///
-/// A message of magic 0 or 1 has fewer fields: of those here it has the offset, the size, the checksum (CRC-32), the
-/// attributes, and in magic 1 the timestamp. The others are as in the batch of a producer without an id.
+/// A message of magic 0 or 1 has fewer fields: the offset, the size, the checksum (CRC-32), the attributes,
+/// and in magic 1 the timestamp. The others have the values of a batch without a producer id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BatchHeader {
-    /// The offset that the deltas of the records count from. A broker sets it on append; outside of the checksum.
+    /// The offset that the deltas of the records are relative to. Set by the broker, outside of the checksum.
     pub base_offset: i64,
-    /// The bytes after this field: the size of the batch less 12.
+    /// The number of bytes after this field: the size of the batch minus 12.
     pub batch_length: i32,
     /// The epoch of the leader that appended the batch, −1 from a producer; outside of the checksum.
     pub partition_leader_epoch: i32,
     /// The version of the format.
     pub magic: i8,
-    /// The CRC-32C of everything after it.
+    /// The CRC-32C of everything after this field.
     pub crc: u32,
-    /// Codec, kind of timestamp, transactional, control, delete horizon; the rest means nothing.
+    /// Codec, timestamp type, transactional, control, delete horizon; the other bits are unused.
     pub attributes: i16,
-    /// The last offset less the first; after compaction it may lie past the last record.
+    /// The last offset minus the first; after compaction it may be beyond the last record.
     pub last_offset_delta: i32,
-    /// What the deltas of the timestamps count from, in milliseconds since the epoch; with a delete horizon it is that.
+    /// The base of the timestamp deltas in milliseconds since the epoch, or the delete horizon.
     pub base_timestamp: i64,
     /// The newest timestamp, or the time of every record if the broker set it on append.
     pub max_timestamp: i64,
-    /// Who wrote the batch, −1 if it has no producer id.
+    /// The producer id, −1 without one.
     pub producer_id: i64,
-    /// The writer's epoch, −1 if it has no producer id.
+    /// The producer epoch, −1 without a producer id.
     pub producer_epoch: i16,
-    /// The sequence number of the first record, −1 if there is none.
+    /// The sequence number of the first record, −1 without a producer id.
     pub base_sequence: i32,
-    /// How many records there are; 0 in a batch that compaction emptied, −1 in a wrapper of magic 0 or 1, which does not say.
+    /// The number of records.
+    ///
+    /// It is 0 in a batch that compaction emptied, and −1 in a wrapper of magic 0 or 1, which does not
+    /// contain it.
     pub count: i32,
 }
 
 impl BatchHeader {
-    /// How many bytes it takes.
+    /// The size of the header in bytes.
     pub const LEN: usize = 61;
-    /// The bytes before those that `batch_length` counts.
+    /// The number of bytes that `batch_length` does not count.
     pub const LOG_OVERHEAD: usize = 12;
     /// The magic of this format.
     pub const MAGIC: i8 = 2;
-    /// Where the bytes begin that the checksum covers.
+    /// The start of the bytes that the checksum covers.
     pub(crate) const CRC_START: usize = 21;
 
-    /// The bits of the attributes that name the codec.
+    /// The bits of the attributes for the codec.
     pub const COMPRESSION_MASK: i16 = 0x07;
-    /// The bit of the attributes that says that the broker's clock made the timestamps.
+    /// The bit of the attributes for timestamps set by the broker.
     pub const LOG_APPEND_TIME: i16 = 1 << 3;
-    /// The bit of the attributes that makes the batch part of a transaction.
+    /// The bit of the attributes for a batch of a transaction.
     pub const TRANSACTIONAL: i16 = 1 << 4;
-    /// The bit of the attributes that says that the records are for clients, not for applications.
+    /// The bit of the attributes for records that are for clients and not for applications.
     pub const CONTROL: i16 = 1 << 5;
-    /// The bit of the attributes that makes the base timestamp a delete horizon (KIP-534).
+    /// The bit of the attributes for a base timestamp that is a delete horizon (KIP-534).
     pub const DELETE_HORIZON: i16 = 1 << 6;
 
-    /// Reads the header off the front of `bytes`.
+    /// Decodes the header at the front of `bytes`.
     ///
     /// # Errors
-    /// If there are fewer than [`LEN`](Self::LEN) bytes or the magic is another.
+    /// If there are fewer than [`LEN`](Self::LEN) bytes, or the magic is another.
     pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
         let Some(bytes) = bytes.first_chunk::<{ Self::LEN }>() else {
             return Err(DecodeErrorKind::UnexpectedEnd.at(bytes.len()));
@@ -76,7 +79,7 @@ impl BatchHeader {
         Ok(header)
     }
 
-    /// The bytes it stands for.
+    /// Encodes the header.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[0..8].copy_from_slice(&self.base_offset.to_be_bytes());
@@ -95,7 +98,7 @@ impl BatchHeader {
         bytes
     }
 
-    /// Whatever the magic is.
+    /// Decodes the header for any magic.
     pub(crate) fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
         Self {
             base_offset: i64::from_be_bytes(array(bytes, 0)),
@@ -114,27 +117,27 @@ impl BatchHeader {
         }
     }
 
-    /// The size of the whole batch, header included, in bytes.
+    /// Returns the size of the whole batch, header included, in bytes.
     pub const fn size_in_bytes(&self) -> i64 {
         self.batch_length as i64 + Self::LOG_OVERHEAD as i64
     }
 
-    /// The last offset that the batch takes, which may be past that of its last record.
+    /// Returns the last offset that the batch covers, which may be beyond its last record.
     pub const fn last_offset(&self) -> i64 {
         self.base_offset.wrapping_add(self.last_offset_delta as i64)
     }
 
-    /// Where to go on reading after this batch, whatever is in it: empty and control batches move the position too.
+    /// Returns the offset at which to continue reading, also after empty and control batches.
     pub const fn next_offset(&self) -> i64 {
         self.last_offset().wrapping_add(1)
     }
 
-    /// The sequence number of the last offset, −1 if the batch has none.
+    /// Returns the sequence number of the last offset, −1 without a producer id.
     pub const fn last_sequence(&self) -> i32 {
         sequence(self.base_sequence, self.last_offset_delta)
     }
 
-    /// How the records are compressed.
+    /// Returns the compression of the records.
     ///
     /// # Errors
     /// [`CompressionError::UnknownCodec`].
@@ -143,7 +146,7 @@ impl BatchHeader {
         Compression::from_id(id).ok_or(CompressionError::UnknownCodec(id))
     }
 
-    /// Whose clock made the timestamps.
+    /// Returns the clock that set the timestamps.
     pub const fn timestamp_type(&self) -> TimestampType {
         if self.magic == 0 {
             TimestampType::NoTimestamp
@@ -159,23 +162,24 @@ impl BatchHeader {
         self.has(Self::TRANSACTIONAL)
     }
 
-    /// Whether the records are for the client and not for the application: see [`ControlRecord`](super::ControlRecord).
+    /// Whether the records are for clients and not for applications: see
+    /// [`ControlRecord`](super::ControlRecord).
     pub const fn is_control(&self) -> bool {
         self.has(Self::CONTROL)
     }
 
-    /// From when on compaction may remove the tombstones and markers in here (KIP-534), in milliseconds since the epoch.
+    /// Returns the time from which compaction may remove tombstones and markers (KIP-534), in milliseconds.
     pub const fn delete_horizon_ms(&self) -> Option<i64> {
         if self.has(Self::DELETE_HORIZON) { Some(self.base_timestamp) } else { None }
     }
 
-    /// Whether a bit is set that means something since magic 2.
+    /// Whether a bit that is defined for magic 2 is set.
     const fn has(&self, bit: i16) -> bool {
         self.magic >= Self::MAGIC && self.attributes & bit != 0
     }
 }
 
-/// A batch as a producer without an id makes it, empty.
+/// An empty batch without a producer id.
 impl Default for BatchHeader {
     fn default() -> Self {
         Self {
@@ -196,22 +200,23 @@ impl Default for BatchHeader {
     }
 }
 
-/// Whose clock made a timestamp: the topic's `message.timestamp.type`.
+/// The clock that set a timestamp: the topic's `message.timestamp.type`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum TimestampType {
     /// The producer's.
     CreateTime,
-    /// The broker's, when it appended the batch.
+    /// The broker's, on append.
     LogAppendTime,
-    /// There are none: magic 0.
+    /// The format has no timestamps: magic 0.
     NoTimestamp,
 }
 
-/// What stands where a record has no timestamp.
+/// The timestamp of a record without one.
 pub const NO_TIMESTAMP: i64 = -1;
 
-/// The sequence number `delta` after `base`: after 2³¹ − 1 comes 0, and −1 is none at all.
+/// Returns the sequence number `delta` after `base`: 2³¹ − 1 is followed by 0; −1 means that there is no
+/// number.
 pub(crate) const fn sequence(base: i32, delta: i32) -> i32 {
     if base == -1 {
         -1

@@ -1,10 +1,10 @@
-//! The headers of a record: an ordered list in which a key may stand twice and a value may be null (KIP-82).
+//! The headers of a record: an ordered list with possible duplicate keys and null values (KIP-82).
 
 use std::{borrow::Cow, collections::BTreeMap, slice, vec};
 
 use bytes::{Bytes, BytesMut};
 
-/// The headers of a record, in their order, duplicates and null values kept.
+/// The headers of a record, in order, with duplicates and null values.
 ///
 /// ```
 /// use kwal_protocol::record::Headers;
@@ -23,42 +23,42 @@ use bytes::{Bytes, BytesMut};
 pub struct Headers(Vec<Header>);
 
 impl Headers {
-    /// No headers; allocates nothing.
+    /// Creates an empty list without allocating.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// No headers yet, with room for as many.
+    /// Creates an empty list with capacity for `capacity` headers.
     pub fn with_capacity(capacity: usize) -> Self {
         Self(Vec::with_capacity(capacity))
     }
 
-    /// Puts one behind the others.
+    /// Appends a header.
     pub fn push(&mut self, key: impl IntoHeaderBytes, value: impl IntoHeaderValue) {
         self.0.push(Header::new(key, value));
     }
 
-    /// The last header of this key, as Kafka's `lastHeader` answers.
+    /// Returns the last header with this key, like Kafka's `lastHeader`.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Option<&Header> {
         self.0.iter().rev().find(|header| header.key == key.as_ref())
     }
 
-    /// All headers, in their order.
+    /// Returns an iterator over all headers, in order.
     pub fn iter(&self) -> slice::Iter<'_, Header> {
         self.0.iter()
     }
 
-    /// How many there are.
+    /// Returns the number of headers.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Takes all of them away.
+    /// Removes all headers.
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -129,22 +129,22 @@ impl<'a> IntoIterator for &'a Headers {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Header {
     key: Bytes,
-    /// Null, empty or anything.
+    /// The value: null, empty or any bytes.
     pub value: Option<Bytes>,
 }
 
 impl Header {
-    /// A header; `None::<&str>` is the null value.
+    /// Creates a header; `None::<&str>` is the null value.
     pub fn new(key: impl IntoHeaderBytes, value: impl IntoHeaderValue) -> Self {
         Self { key: key.into_header_bytes(), value: value.into_header_value() }
     }
 
-    /// The key. Should be UTF-8; what is not reads as U+FFFD, as it does with Kafka.
+    /// Returns the key. It should be UTF-8; invalid bytes become U+FFFD, as in Kafka.
     pub fn key(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.key)
     }
 
-    /// The key as it is on the wire.
+    /// Returns the bytes of the key.
     pub fn key_bytes(&self) -> &Bytes {
         &self.key
     }
@@ -159,14 +159,14 @@ impl<K: IntoHeaderBytes, V: IntoHeaderValue> From<(K, V)> for Header {
 /// One header of a record, borrowed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct HeaderView<'a> {
-    /// The key as it is on the wire.
+    /// The bytes of the key.
     pub key: &'a [u8],
-    /// Null, empty or anything.
+    /// The value: null, empty or any bytes.
     pub value: Option<&'a [u8]>,
 }
 
 impl<'a> HeaderView<'a> {
-    /// The key. Should be UTF-8; what is not reads as U+FFFD, as it does with Kafka.
+    /// Returns the key. It should be UTF-8; invalid bytes become U+FFFD, as in Kafka.
     pub fn key_str(&self) -> Cow<'a, str> {
         String::from_utf8_lossy(self.key)
     }
@@ -190,15 +190,17 @@ impl<'a> From<(&'a str, &'a str)> for HeaderView<'a> {
     }
 }
 
-/// What can be the key of a header, or a value that is not null. [`Bytes`] are kept, everything else is copied at most once.
+/// Types that can be the key of a header, or a value that is not null.
+///
+/// [`Bytes`] are kept; everything else is copied at most once.
 pub trait IntoHeaderBytes {
-    /// The bytes.
+    /// Converts to bytes.
     fn into_header_bytes(self) -> Bytes;
 }
 
-/// What can be the value of a header: what can be bytes, or an `Option` of that.
+/// Types that can be the value of a header: those that convert to bytes, or an `Option` of them.
 pub trait IntoHeaderValue {
-    /// The bytes, or null.
+    /// Converts to bytes, or to null.
     fn into_header_value(self) -> Option<Bytes>;
 }
 

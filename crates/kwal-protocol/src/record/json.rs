@@ -357,7 +357,7 @@ struct HeaderIn {
 }
 
 impl TimestampType {
-    /// Kafka's name for it.
+    /// Returns Kafka's name of the timestamp type.
     const fn name(self) -> &'static str {
         match self {
             Self::CreateTime => "CREATE_TIME",

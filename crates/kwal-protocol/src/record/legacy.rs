@@ -1,5 +1,7 @@
-//! Messages of magic 0 and 1 (KIP-31, KIP-32): what brokers before 0.11 wrote, and newer ones too until KIP-724 if they were
-//! told to. They stay in a log, and in Fetch responses, until they expire.
+//! Messages of magic 0 and 1 (KIP-31, KIP-32).
+//!
+//! Brokers before 0.11 wrote them, and newer ones until KIP-724 if so configured. They stay in the log, and
+//! in Fetch responses, until they expire.
 //!
 //! ```text
 //!  offset   size   crc   magic  attributes  timestamp       key            value
@@ -7,9 +9,9 @@
 //!                        └──── checksum over (CRC-32) ───────────────────────────┘
 //! ```
 //!
-//! With a codec in its attributes it is a wrapper: its value is compressed, a run of the same messages, which are not
-//! wrappers themselves. The offsets in there are those of the partition in magic 0; in magic 1 they count from anywhere, and
-//! the wrapper's offset is that of the last one.
+//! A message with a codec in its attributes is a wrapper: its compressed value is a sequence of such
+//! messages, which are not wrappers themselves. In magic 0 the offsets in it are those of the partition. In
+//! magic 1 they are relative, and the offset of the wrapper is that of the last message.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -23,16 +25,18 @@ use crate::{
     error::{DecodeError, DecodeErrorKind},
 };
 
-/// Offset and size, which the size does not count.
+/// The size of offset and size, which the size does not count.
 pub(super) const OVERHEAD: usize = 12;
-/// The smallest size: a message of magic 0 with neither key nor value.
+/// The smallest size: a message of magic 0 without key and value.
 pub(super) const MIN_SIZE: i32 = 14;
-/// Where the magic is, as in a batch.
+/// The position of the magic, as in a batch.
 pub(super) const MAGIC_AT: usize = 16;
-/// Where the bytes begin that the checksum covers.
+/// The start of the bytes that the checksum covers.
 const CRC_START: usize = MAGIC_AT;
 
-/// What a message or a wrapper says in a batch's words, if its checksum is right; not whether key and value are.
+/// Converts the header of a message or a wrapper to that of a batch, if its checksum is valid.
+///
+/// Key and value are not checked.
 pub(super) fn header(entry: &[u8]) -> Result<BatchHeader, BatchErrorKind> {
     let (message, _) = Message::head(entry).map_err(|error| error.of(0))?;
     message.check(entry)?;
@@ -49,7 +53,7 @@ pub(super) fn header(entry: &[u8]) -> Result<BatchHeader, BatchErrorKind> {
     })
 }
 
-/// One message, or those in a wrapper.
+/// One message, or the messages in a wrapper.
 pub(super) struct Messages {
     pub(super) count: u32,
     pub(super) bytes: Bytes,
@@ -75,7 +79,7 @@ pub(super) fn messages(
     let wrapper = Message::read(bytes).map_err(|error| error.of(0))?;
     let body = decompress(codec, wrapper.value.ok_or(BatchErrorKind::NoMessages)?)?;
     let (mut count, mut end, mut last) = (0u32, 0, None);
-    // As in a log, what is cut off at the end is passed over.
+    // As in a log, a truncated message at the end is ignored.
     while let Some(entry) = first(&body[end..]).map_err(|error| error.behind(end).of(count))? {
         let message = Message::read(entry).map_err(|error| error.behind(end).of(count))?;
         if message.is_wrapper() {
@@ -89,7 +93,7 @@ pub(super) fn messages(
     let last = last.ok_or(BatchErrorKind::NoMessages)?;
     let shift = match (header.magic, header.base_offset) {
         (0, _) => 0,
-        // Some producers left 0 there, and logs have it.
+        // Some producers left 0 there, and it occurs in logs.
         (_, 0) => 0,
         (_, offset) if offset < last => return Err(BatchErrorKind::WrapperOffset { offset, last }),
         (_, offset) => offset.wrapping_sub(last),
@@ -97,7 +101,7 @@ pub(super) fn messages(
     Ok(Messages { count, bytes: body.slice(..end), shift })
 }
 
-/// The first message of messages that were looked at before, and its size.
+/// Returns the first of messages that were checked earlier, and its size.
 pub(super) fn view<'a>(
     bytes: &'a [u8],
     header: &BatchHeader,
@@ -147,7 +151,7 @@ pub(super) fn encode(
     Ok(bytes.freeze())
 }
 
-/// One message, as it is on the wire.
+/// One message, field by field.
 struct Message<'a> {
     offset: i64,
     crc: u32,
@@ -159,13 +163,13 @@ struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Of bytes that are one message, by the size in it. What may be left over is passed over, as with Kafka.
+    /// Decodes bytes that are one message according to its size. Leftover bytes are ignored, as in Kafka.
     fn read(entry: &'a [u8]) -> Result<Self, DecodeError> {
         let (message, mut reader) = Self::head(entry)?;
         Ok(Self { key: reader.nullable("key")?, value: reader.nullable("value")?, ..message })
     }
 
-    /// Without key and value, which are next.
+    /// Decodes everything in front of key and value.
     fn head(entry: &'a [u8]) -> Result<(Self, Reader<'a>), DecodeError> {
         let mut reader = Reader { entry, at: 0 };
         let offset = i64::from_be_bytes(reader.array("offset")?);
@@ -195,7 +199,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The first message of a run, header included; `None` if it is not all there.
+/// Returns the first of several messages, header included; `None` if it is incomplete.
 fn first(bytes: &[u8]) -> Result<Option<&[u8]>, DecodeError> {
     let Some(size) = bytes.get(8..).and_then(|rest| rest.first_chunk()) else { return Ok(None) };
     let size = i32::from_be_bytes(*size);
@@ -206,25 +210,25 @@ fn first(bytes: &[u8]) -> Result<Option<&[u8]>, DecodeError> {
 }
 
 impl DecodeError {
-    /// The same fault behind so many more bytes.
+    /// Returns the same error for a position `bytes` bytes later.
     const fn behind(self, bytes: usize) -> Self {
         Self { at: self.at + bytes, ..self }
     }
 
-    /// The fault of a message.
+    /// Returns the error of a message.
     const fn of(self, index: u32) -> BatchErrorKind {
         BatchErrorKind::Record { index, error: self }
     }
 }
 
-/// Goes through a message.
+/// Decodes a message.
 struct Reader<'a> {
     entry: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// Any negative length is null, as with Kafka.
+    /// Any negative length is null, as in Kafka.
     fn nullable(&mut self, field: &'static str) -> Result<Option<&'a [u8]>, DecodeError> {
         match usize::try_from(i32::from_be_bytes(self.array(field)?)) {
             Ok(length) => self.bytes(length, field).map(Some),

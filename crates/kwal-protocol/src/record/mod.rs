@@ -1,6 +1,7 @@
-//! Record batches: what a `records` field of Produce and Fetch holds, and a log segment.
+//! Record batches: the content of a `records` field of Produce and Fetch, and of a log segment.
 //!
-//! A batch (magic 2, KIP-98) is [61 bytes of header](BatchHeader) and a block of records, compressed as a whole or not at all:
+//! A batch (magic 2, KIP-98) is [61 bytes of header](BatchHeader) and a section of records, which is
+//! compressed as a whole:
 //!
 //! ```text
 //!  baseOffset   batchLength  partitionLeaderEpoch  magic  crc   attributes … count   records
@@ -8,14 +9,16 @@
 //!                                                         └──── checksum over ─────────────┘
 //! ```
 //!
-//! * Reading: [`Batches`] finds the batches and compares their checksums, [`Batch::records`] decompresses, [`Records`] gives
-//!   [`RecordView`]s that borrow, or [`OwnedRecord`]s that share the buffer. [`BatchHeader::next_offset`] is where to go on,
-//!   whatever is in the batch: control batches and those that compaction emptied move the position too.
-//! * Writing: [`BatchBuilder`] writes each record once, [`EncodedBatch`] is the result, into which producer id, epoch and
-//!   sequence are [stamped](EncodedBatch::stamp) without going over the records again.
-//! * What brokers before 0.11 wrote, messages of magic 0 and 1, is read the same way: see [`Batch::magic`].
-//! * Transactions: [`CommittedBatches`] leaves out what was aborted, [`Batch::control`] reads the markers.
-//! * [`RawBatch`] is a batch with every field laid open, for tools, brokers and tests.
+//! * Reading: [`Batches`] finds the batches and verifies their checksums, [`Batch::records`] decompresses,
+//!   and [`Records`] yields borrowed [`RecordView`]s or [`OwnedRecord`]s that share the buffer.
+//!   [`BatchHeader::next_offset`] is the offset at which to continue; control batches and batches emptied by
+//!   compaction advance it too.
+//! * Writing: [`BatchBuilder`] encodes each record once. The result is an [`EncodedBatch`], which is
+//!   [stamped](EncodedBatch::stamp) with producer id, epoch and sequence number without reading the records
+//!   again.
+//! * Messages of magic 0 and 1, from brokers before 0.11, are read the same way: see [`Batch::magic`].
+//! * Transactions: [`CommittedBatches`] filters aborted records out, [`Batch::control`] decodes the markers.
+//! * [`RawBatch`] is a batch with all fields public, for tools, brokers and tests.
 
 mod batches;
 mod builder;

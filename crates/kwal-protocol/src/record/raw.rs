@@ -1,4 +1,4 @@
-//! A batch with every field laid open, for tools, brokers and tests.
+//! A batch with all fields public, for tools, brokers and tests.
 
 use bytes::Bytes;
 
@@ -18,15 +18,16 @@ use crate::{
     error::DecodeError,
 };
 
-/// A batch whose fields are all there to be looked at and set.
+/// A batch whose fields can all be read and set.
 ///
-/// [`BatchBuilder`](super::BatchBuilder) makes what a producer makes; this makes anything: holes, control records, times
-/// of a broker. With the feature `serde` it is JSON, named as Kafka names the fields, with the keys and values in hex and
-/// what follows from the fields (`lastOffset`, `compression`, the offset of a record …) beside them; reading passes over
-/// what follows.
+/// [`BatchBuilder`](super::BatchBuilder) builds the batches of a producer; this type can represent any batch:
+/// with gaps, control records, or timestamps set by a broker. With the feature `serde` it is JSON in Kafka's
+/// field names, with keys and values in hex. Derived fields (`lastOffset`, `compression`, the offset of a
+/// record …) are written as well, and ignored when they are read.
 ///
-/// A message of magic 0 or 1 has what its [`BatchHeader`] says it has, and one record; only reading gives it more, those that
-/// are compressed in it. Its base offset is then that of the first record, and the last offset its own.
+/// A message of magic 0 or 1 has the fields described at [`BatchHeader`], and one record. Only reading gives
+/// more than one, those compressed in it. Its base offset is then that of the first record, and its last
+/// offset is its own.
 ///
 /// ```
 /// use kwal_protocol::record::{BatchHeader, Batches, RawBatch, RawRecord};
@@ -42,16 +43,16 @@ use crate::{
 /// ```
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RawBatch {
-    /// Where it was found, in bytes; means nothing for writing.
+    /// The position at which it was found, in bytes; ignored for writing.
     pub position: usize,
-    /// What stands before the records. Writing sets the length, the checksum and the number of records itself.
+    /// The header. Writing sets the length, the checksum and the number of records itself.
     pub header: BatchHeader,
     /// The records.
     pub records: Vec<RawRecord>,
 }
 
 impl RawBatch {
-    /// Lays a batch open; keys and values are slices of it, or of what it was decompressed to.
+    /// Decodes a batch. Keys and values are slices of it, or of the decompressed buffer.
     ///
     /// # Errors
     /// Those of [`Batch::records`] and of its records.
@@ -104,11 +105,11 @@ impl RawBatch {
         Ok(Self { position: batch.position(), header, records: raw })
     }
 
-    /// The bytes of the batch, compressed as its attributes say.
+    /// Encodes the batch, compressed according to its attributes.
     ///
     /// # Errors
-    /// If it does not fit in its length field, or its codec is unknown or not built in. Messages of magic 0 and 1 that are
-    /// compressed are only read.
+    /// If it exceeds its length field, or its codec is unknown or not built in. Compressed messages of magic
+    /// 0 and 1 are only read.
     pub fn encode(&self) -> Result<Bytes, BuildError> {
         if matches!(self.header.magic, 0 | 1) {
             return self.encode_message();
@@ -142,17 +143,17 @@ impl RawBatch {
         }
     }
 
-    /// The offset of one of its records.
+    /// Returns the offset of one of its records.
     pub const fn offset(&self, record: &RawRecord) -> i64 {
         self.header.base_offset.wrapping_add(record.offset_delta as i64)
     }
 
-    /// The time of one of its records, in milliseconds since the epoch.
+    /// Returns the timestamp of one of its records, in milliseconds since the epoch.
     pub const fn timestamp_ms(&self, record: &RawRecord) -> i64 {
         timestamp_ms(&self.header, record.timestamp_delta)
     }
 
-    /// The sequence number of one of its records, −1 if it has none.
+    /// Returns the sequence number of one of its records, −1 without a producer id.
     pub const fn sequence(&self, record: &RawRecord) -> i32 {
         sequence(self.header.base_sequence, record.offset_delta)
     }
@@ -161,22 +162,22 @@ impl RawBatch {
 /// A record of a [`RawBatch`].
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RawRecord {
-    /// A byte that nobody uses.
+    /// An unused byte.
     pub attributes: i8,
-    /// The timestamp less the batch's base.
+    /// The timestamp minus the batch's base.
     pub timestamp_delta: i64,
-    /// The offset less the batch's base.
+    /// The offset minus the batch's base.
     pub offset_delta: i32,
-    /// Null, empty or anything.
+    /// The key: null, empty or any bytes.
     pub key: Option<Bytes>,
-    /// Null, empty or anything.
+    /// The value: null, empty or any bytes.
     pub value: Option<Bytes>,
-    /// The headers, in their order.
+    /// The headers, in order.
     pub headers: Headers,
 }
 
 impl RawRecord {
-    /// What it says if its batch is a control batch.
+    /// Decodes the record as one of a control batch.
     ///
     /// # Errors
     /// Those of [`ControlRecord::decode`].

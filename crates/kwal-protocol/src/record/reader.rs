@@ -1,7 +1,7 @@
 use super::headers::HeaderView;
 use crate::{error::DecodeErrorKind, varint};
 
-/// What is still to be read.
+/// The bytes of a record that are still to be decoded.
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -12,7 +12,7 @@ impl<'a> Reader<'a> {
         Ok(HeaderView { key, value: self.nullable()? })
     }
 
-    /// Any negative length is null, as with Kafka.
+    /// Any negative length is null, as in Kafka.
     #[inline]
     pub(super) fn nullable(&mut self) -> Result<Option<&'a [u8]>, DecodeErrorKind> {
         match self.nullable_length()? {
@@ -46,7 +46,7 @@ impl<'a> Reader<'a> {
         Ok(varint::unzigzag_u64(value))
     }
 
-    /// A length or a count, which must not be negative.
+    /// Reads a length or a count, which must not be negative.
     #[inline]
     pub(super) fn length(&mut self) -> Result<usize, DecodeErrorKind> {
         match self.nullable_length()? {
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The same; what is negative is for the caller to judge.
+    /// Reads a length that may be negative.
     #[inline]
     fn nullable_length(&mut self) -> Result<Result<usize, i32>, DecodeErrorKind> {
         let value = match self.short() {
@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
         Ok(if value & 1 == 0 { Ok((value >> 1) as usize) } else { Err(varint::unzigzag_u32(value)) })
     }
 
-    /// A varint of one byte or two, as most are.
+    /// Reads a varint of one or two bytes, as most are.
     #[inline]
     fn short(&mut self) -> Option<u32> {
         match *self.0 {

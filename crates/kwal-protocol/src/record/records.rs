@@ -1,4 +1,4 @@
-//! From the records section of a batch to its records, borrowed or owned.
+//! Decodes the records section of a batch.
 
 use std::iter::FusedIterator;
 
@@ -13,17 +13,17 @@ use super::{
 };
 use crate::error::{DecodeError, DecodeErrorKind};
 
-/// The records of one batch, uncompressed, not yet looked at.
+/// The records of one batch, decompressed but not decoded yet.
 ///
-/// `&records` is an iterator of [`RecordView`], which borrow and for which nothing is allocated; `records` itself one of
-/// [`OwnedRecord`], whose keys and values are slices of the same buffer.
+/// `&records` is an iterator of borrowed [`RecordView`]s, which does not allocate. `records` is one of
+/// [`OwnedRecord`]s, whose keys and values are slices of the same buffer.
 #[derive(Clone, Debug)]
 pub struct Records {
     header: BatchHeader,
     position: usize,
     count: u32,
     body: Bytes,
-    /// Before magic 2: what is added to the offsets in there.
+    /// Before magic 2: added to the offsets in the messages.
     shift: i64,
 }
 
@@ -32,7 +32,7 @@ impl Records {
         Self { header, position, count, body, shift: 0 }
     }
 
-    /// Messages of magic 0 or 1, which were all looked at.
+    /// Messages of magic 0 or 1, which have been checked.
     pub(super) const fn of_messages(
         header: BatchHeader,
         position: usize,
@@ -43,22 +43,22 @@ impl Records {
         Self { header, position, count, body, shift }
     }
 
-    /// The header of the batch they are in.
+    /// Returns the header of the batch.
     pub const fn header(&self) -> &BatchHeader {
         &self.header
     }
 
-    /// How many there are, by the batch's header; before magic 2, by counting them.
+    /// Returns the number of records in the header; before magic 2, the number of messages.
     pub const fn count(&self) -> u32 {
         self.count
     }
 
-    /// The records section, uncompressed; before magic 2, the messages.
+    /// Returns the records section, decompressed; before magic 2, the messages.
     pub const fn bytes(&self) -> &Bytes {
         &self.body
     }
 
-    /// The records one by one, borrowed.
+    /// Returns an iterator over the borrowed records.
     pub fn iter(&self) -> RecordIter<'_> {
         RecordIter { records: self, walk: Walk::default() }
     }
@@ -87,7 +87,7 @@ impl IntoIterator for Records {
     }
 }
 
-/// The records of a batch, borrowed. After an error nothing more comes.
+/// An iterator over the borrowed records of a batch. It ends after an error.
 #[derive(Clone, Debug)]
 pub struct RecordIter<'a> {
     records: &'a Records,
@@ -105,7 +105,7 @@ impl<'a> Iterator for RecordIter<'a> {
 
 impl FusedIterator for RecordIter<'_> {}
 
-/// The records of a batch, owned. After an error nothing more comes.
+/// An iterator over the owned records of a batch. It ends after an error.
 #[derive(Clone, Debug)]
 pub struct OwnedRecords {
     records: Records,
@@ -126,7 +126,7 @@ impl Iterator for OwnedRecords {
 
 impl FusedIterator for OwnedRecords {}
 
-/// The time of a record: the batch's if the broker set it, whatever the delta says.
+/// Returns the time of a record: the batch's if the broker set it, otherwise base plus delta.
 #[inline]
 pub(super) const fn timestamp_ms(batch: &BatchHeader, delta: i64) -> i64 {
     if batch.magic >= BatchHeader::MAGIC && batch.attributes & BatchHeader::LOG_APPEND_TIME != 0 {
@@ -136,7 +136,7 @@ pub(super) const fn timestamp_ms(batch: &BatchHeader, delta: i64) -> i64 {
     }
 }
 
-/// How far an iterator has come.
+/// The position of an iterator.
 #[derive(Clone, Copy, Debug, Default)]
 struct Walk {
     at: usize,
@@ -182,7 +182,7 @@ impl Walk {
         }
     }
 
-    /// What there is to say at the end: once, and only if bytes are left over.
+    /// Returns the error of leftover bytes, once.
     fn end(&mut self, records: &Records) -> Option<BatchError> {
         let left = records.body.len() - self.at;
         if self.done || left == 0 {
@@ -204,11 +204,11 @@ impl Walk {
     }
 }
 
-/// What is wrong, and in which field.
+/// The fault and its field.
 type Fault = (DecodeErrorKind, &'static str);
 
 impl<'a> Reader<'a> {
-    /// A record. On an error the reader is left near the fault.
+    /// Decodes a record. After an error the reader stays near the fault.
     #[inline]
     fn record(&mut self, batch: &BatchHeader) -> Result<RecordView<'a>, Fault> {
         let length = self.length().map_err(|kind| (kind, "length"))?;
@@ -218,7 +218,7 @@ impl<'a> Reader<'a> {
         let (record, rest) = self.0.split_at(length);
         let mut reader = Reader(record);
         let result = reader.fields(batch);
-        // What the record did not use up is still to be read if it failed, so that the fault's place is known.
+        // After an error the rest of the record stays, so that the position of the fault is known.
         self.0 = if result.is_ok() { rest } else { &self.0[length - reader.0.len()..] };
         result
     }
@@ -256,7 +256,7 @@ impl<'a> Reader<'a> {
         if count == 0 {
             return Ok(HeadersIter::default());
         }
-        // Two bytes each at least: what cannot be there is not waited for.
+        // Each header takes at least two bytes.
         if count > self.0.len() / 2 {
             return Err(DecodeErrorKind::UnexpectedEnd);
         }

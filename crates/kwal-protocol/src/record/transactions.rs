@@ -1,8 +1,8 @@
-//! What READ_COMMITTED leaves out (KIP-98).
+//! The filter of READ_COMMITTED (KIP-98).
 //!
-//! A broker answers such a fetch with everything below the last stable offset, and with a list of the aborted transactions
-//! that lie in there: producer id and first offset. From that offset on a producer's transactional batches are of the
-//! transaction, until the marker that ends it.
+//! The response to such a fetch contains everything below the last stable offset, and a list of the aborted
+//! transactions in it: producer id and first offset. From that offset on, the transactional batches of that
+//! producer belong to the transaction, up to the marker that ends it.
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::HashSet, iter::FusedIterator};
 
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::messages::AbortedTransaction;
 
-/// Batches without those of aborted transactions.
+/// An iterator over batches that skips those of aborted transactions.
 ///
-/// Everything else is handed out as it comes, control batches too, which are to be passed over like any: what is left out
-/// moves the position all the same, and [`next_offset`](Self::next_offset) knows of it.
+/// Everything else is returned, control batches included. [`next_offset`](Self::next_offset) also advances
+/// over the batches that were skipped.
 ///
 /// ```
 /// use kwal_protocol::{
@@ -46,17 +46,18 @@ pub struct CommittedBatches<I = Batches> {
 }
 
 impl<I> CommittedBatches<I> {
-    /// Over batches in the order of the log, and the list that came with them, in any order.
+    /// Creates an iterator over batches in log order, with the list of their response in any order.
     pub fn new(batches: I, aborted: &[AbortedTransaction]) -> Self {
         Self { batches, aborted: AbortedTransactions::new(aborted), next_offset: None, done: false }
     }
 
-    /// Where to go on reading after the batches so far, those left out included; `None` before the first.
+    /// Returns the offset at which to continue reading, skipped batches included; `None` before the first
+    /// batch.
     pub const fn next_offset(&self) -> Option<i64> {
         self.next_offset
     }
 
-    /// The batches that are still to come, with those that would be left out.
+    /// Returns the remaining batches, unfiltered.
     pub const fn batches(&self) -> &I {
         &self.batches
     }
@@ -91,26 +92,26 @@ impl<I: Iterator<Item = Result<Batch, BatchError>>> Iterator for CommittedBatche
 
 impl<I: Iterator<Item = Result<Batch, BatchError>>> FusedIterator for CommittedBatches<I> {}
 
-/// Which batches are of aborted transactions, asked of one after the other; [`CommittedBatches`] does so.
+/// Decides which batches belong to aborted transactions; used by [`CommittedBatches`].
 #[derive(Clone, Debug)]
 pub struct AbortedTransactions {
-    /// Those that were not reached yet: first offset and producer id, the next one on top.
+    /// Transactions not reached yet: first offset and producer id, the next one on top.
     ahead: BinaryHeap<Reverse<(i64, i64)>>,
-    /// The producers in whose aborted transaction the log is.
+    /// The producers whose aborted transaction is open at this point of the log.
     open: HashSet<i64>,
 }
 
 impl AbortedTransactions {
-    /// From the list in a Fetch response, in any order.
+    /// Creates it from the list of a Fetch response, in any order.
     pub fn new(list: &[AbortedTransaction]) -> Self {
         let ahead = list.iter().map(|aborted| Reverse((aborted.first_offset, aborted.producer_id)));
         Self { ahead: ahead.collect(), open: HashSet::new() }
     }
 
-    /// Whether the records of this batch never happened. Batches must come in the order of the log, and each of them once.
+    /// Whether the records of this batch were aborted. Call it once per batch, in log order.
     ///
     /// # Errors
-    /// If it is a control batch that cannot be read.
+    /// If it is a control batch that cannot be decoded.
     pub fn covers(&mut self, batch: &Batch) -> Result<bool, BatchError> {
         let producer_id = batch.header().producer_id;
         if producer_id < 0 {
@@ -133,7 +134,7 @@ impl AbortedTransactions {
 }
 
 impl Batch {
-    /// What it says if it is a control batch; `None` if it is not one, or was emptied by compaction.
+    /// Decodes a control batch; `None` if it is not one, or compaction emptied it.
     ///
     /// # Errors
     /// Those of [`records`](Self::records) and of [`ControlRecord::decode`].
@@ -152,7 +153,7 @@ impl Batch {
     }
 }
 
-/// The most that a control batch may have uncompressed, in bytes; nobody compresses them.
+/// The maximum size of a decompressed control batch in bytes; in practice they are not compressed.
 const CONTROL_LIMIT: usize = 1 << 20;
 
 #[cfg(test)]
@@ -162,7 +163,7 @@ mod tests {
         BatchBuilder, BatchHeader, Compression, EndTransaction, Headers, RawBatch, RawRecord,
     };
 
-    /// A log in which each batch has one record: its producer, and what it is.
+    /// A log with one record per batch: its producer and its type.
     fn log(batches: &[(i64, Kind)]) -> Batches {
         let batch = |(offset, &(producer_id, kind)): (usize, &(i64, Kind))| {
             let flags = match kind {
@@ -203,7 +204,7 @@ mod tests {
         list.iter().map(entry).collect()
     }
 
-    /// The offsets of what is handed out, without control batches.
+    /// The offsets of the returned batches, without control batches.
     fn seen(batches: &[(i64, Kind)], list: &[(i64, i64)]) -> Vec<i64> {
         let mut committed = CommittedBatches::new(log(batches), &aborted(list));
         let seen = committed.by_ref().map(Result::unwrap).filter(|batch| !batch.is_control());
@@ -245,7 +246,7 @@ mod tests {
         assert_eq!(seen(&[(1, Plain), (-1, Plain), (1, Data), (1, Abort)], &[(1, 0), (-1, 0)]), [0, 1]);
     }
 
-    /// A transaction that began before what was fetched, one whose marker is not there yet, one that lies behind.
+    /// A transaction that began earlier, one whose marker is missing, and one that begins later.
     #[test]
     fn transactions_reach_over_the_ends_of_a_fetch() {
         let log = [(1, Data), (1, Abort), (2, Data), (3, Data)];

@@ -10,43 +10,46 @@ use super::{
 };
 use crate::error::DecodeErrorKind;
 
-/// A record, borrowed from the batch it is in.
+/// A record, borrowed from its batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RecordView<'a> {
-    /// Its place in the partition.
+    /// The offset in the partition.
     pub offset: i64,
-    /// Milliseconds since the epoch, [`NO_TIMESTAMP`](super::NO_TIMESTAMP) if it has none; the batch's if the broker set it.
+    /// Milliseconds since the epoch, or [`NO_TIMESTAMP`](super::NO_TIMESTAMP); that of the batch if the
+    /// broker set it.
     pub timestamp_ms: i64,
-    /// The producer's number for it, −1 if there is none.
+    /// The sequence number, −1 without a producer id.
     pub sequence: i32,
-    /// A byte that nobody uses; before magic 2, the attributes of the message.
+    /// An unused byte; before magic 2, the attributes of the message.
     pub attributes: i8,
-    /// The timestamp less the batch's base, as it is on the wire; 0 before magic 2.
+    /// The timestamp minus the batch's base, as on the wire; 0 before magic 2.
     pub timestamp_delta: i64,
-    /// The offset less the batch's base, as it is on the wire; 0 before magic 2.
+    /// The offset minus the batch's base, as on the wire; 0 before magic 2.
     pub offset_delta: i32,
-    /// Null, empty or anything.
+    /// The key: null, empty or any bytes.
     pub key: Option<&'a [u8]>,
-    /// Null (which deletes the key in a compacted topic), empty or anything.
+    /// The value: null (a tombstone in a compacted topic), empty or any bytes.
     pub value: Option<&'a [u8]>,
     pub(super) headers: HeadersIter<'a>,
 }
 
 impl<'a> RecordView<'a> {
-    /// The headers, in their order. They were looked at when the record was, so there are no errors.
+    /// Returns the headers, in order. They were checked with the record, so there are no errors.
     #[inline]
     pub const fn headers(&self) -> HeadersIter<'a> {
         self.headers
     }
 
-    /// The time as a date; `None` if the record has none, or one that is no date.
+    /// Returns the time as a date; `None` if the record has no timestamp, or it is out of range.
     #[cfg(feature = "time")]
     pub fn timestamp(&self) -> Option<time::OffsetDateTime> {
         timestamp(self.timestamp_ms)
     }
 
-    /// A copy that keeps nothing of the batch in memory: one allocation for all bytes, and one for the list of headers.
+    /// Returns a copy that does not keep the batch in memory.
+    ///
+    /// It takes one allocation for all bytes, and one for the list of headers.
     pub fn to_detached(&self) -> OwnedRecord {
         let (key_len, value_len) = (self.key.map_or(0, <[u8]>::len), self.value.map_or(0, <[u8]>::len));
         let mut bytes = BytesMut::with_capacity(key_len + value_len + self.headers.bytes.len());
@@ -64,7 +67,7 @@ impl<'a> RecordView<'a> {
         }
     }
 
-    /// The same with slices of `body`, which is what it was read from.
+    /// Returns an owned record of slices of `body`, from which this one was decoded.
     #[inline]
     pub(super) fn slice_of(&self, body: &Bytes) -> OwnedRecord {
         OwnedRecord {
@@ -79,30 +82,30 @@ impl<'a> RecordView<'a> {
 
 /// A record that owns its parts.
 ///
-/// Key, value and headers are slices of the buffer that the batch is in, usually a whole response: as long as one of them
-/// is there, so is the buffer. For a few small records to be kept for long there is [`into_detached`](Self::into_detached).
+/// Key, value and headers are slices of the buffer of the batch, usually a whole response, and keep it in
+/// memory. To keep a few small records for long, use [`into_detached`](Self::into_detached).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OwnedRecord {
-    /// Its place in the partition.
+    /// The offset in the partition.
     pub offset: i64,
-    /// Milliseconds since the epoch, [`NO_TIMESTAMP`](super::NO_TIMESTAMP) if it has none.
+    /// Milliseconds since the epoch, or [`NO_TIMESTAMP`](super::NO_TIMESTAMP).
     pub timestamp_ms: i64,
-    /// Null, empty or anything.
+    /// The key: null, empty or any bytes.
     pub key: Option<Bytes>,
-    /// Null (which deletes the key in a compacted topic), empty or anything.
+    /// The value: null (a tombstone in a compacted topic), empty or any bytes.
     pub value: Option<Bytes>,
-    /// The headers, in their order.
+    /// The headers, in order.
     pub headers: Headers,
 }
 
 impl OwnedRecord {
-    /// The time as a date; `None` if the record has none, or one that is no date.
+    /// Returns the time as a date; `None` if the record has no timestamp, or it is out of range.
     #[cfg(feature = "time")]
     pub fn timestamp(&self) -> Option<time::OffsetDateTime> {
         timestamp(self.timestamp_ms)
     }
 
-    /// The same with all bytes copied into a buffer of its own, so that it no longer keeps its whole response in memory.
+    /// Copies all bytes into a buffer of its own, so that the response is no longer kept in memory.
     pub fn into_detached(self) -> Self {
         let parts = || {
             let headers =
@@ -127,11 +130,11 @@ impl OwnedRecord {
     }
 }
 
-/// The headers of a record, borrowed.
+/// An iterator over the borrowed headers of a record.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct HeadersIter<'a> {
     left: u32,
-    /// Holds `left` well-formed headers and nothing else.
+    /// Contains `left` well-formed headers and nothing else.
     bytes: &'a [u8],
 }
 
@@ -173,7 +176,7 @@ impl<'a> Iterator for HeadersIter<'a> {
 
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // Each takes two bytes at least, so this is no more than the input can pay for.
+        // Each header takes at least two bytes, so the hint is bounded by the input.
         (self.left as usize, Some(self.left as usize))
     }
 }
@@ -181,7 +184,7 @@ impl<'a> Iterator for HeadersIter<'a> {
 impl ExactSizeIterator for HeadersIter<'_> {}
 impl FusedIterator for HeadersIter<'_> {}
 
-/// `part` of `body`, shared; a part that is empty may be from anywhere. As [`Bytes::slice_ref`], which asks more.
+/// Returns `part` of `body`, shared. Unlike [`Bytes::slice_ref`], an empty part may be from anywhere.
 #[inline]
 fn slice(body: &Bytes, part: &[u8]) -> Bytes {
     if part.is_empty() {

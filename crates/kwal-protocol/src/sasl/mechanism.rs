@@ -2,23 +2,25 @@ use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 
-/// One SASL exchange. `Debug` must not tell secrets.
+/// One SASL exchange. `Debug` must not contain secrets.
 pub trait Mechanism: fmt::Debug + Send {
-    /// The name under which brokers know it, as `PLAIN` or `SCRAM-SHA-256`.
+    /// The name of the mechanism, such as `PLAIN` or `SCRAM-SHA-256`.
     fn name(&self) -> &str;
 
-    /// The next step: the first one without a challenge, each further one with what the broker sent. It must not take long:
-    /// what does is left to [`compute`](Self::compute).
+    /// Returns the next step, first without a challenge and then for each message of the broker.
+    ///
+    /// It must not block: computations that take long belong into [`compute`](Self::compute).
     ///
     /// # Errors
-    /// What the broker sent is not what the mechanism demands. The exchange is over then.
+    /// The message of the broker is invalid. The exchange has failed then.
     fn respond(&mut self, challenge: Option<&[u8]>) -> Result<Step, SaslError>;
 
-    /// Does what [`Step::Compute`] asked for, and answers the step to go on with. It may take a second, so it is called where
-    /// nothing else waits.
+    /// Runs the computation requested by [`Step::Compute`] and returns the next step.
+    ///
+    /// It may take a second, so it is called where nothing else waits.
     ///
     /// # Errors
-    /// As of [`respond`](Self::respond). A mechanism that never asks for it need not have it.
+    /// As [`respond`](Self::respond). Mechanisms that never return [`Step::Compute`] need not implement it.
     fn compute(&mut self) -> Result<Step, SaslError> {
         Err(SaslError::Challenge {
             mechanism: self.name().to_owned().into(),
@@ -27,44 +29,44 @@ pub trait Mechanism: fmt::Debug + Send {
     }
 }
 
-/// What to do next in an exchange.
+/// The next step of an exchange.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Step {
-    /// Send this, and go on with what the broker answers.
+    /// Send this message, and continue with the response of the broker.
     Send(Bytes),
-    /// Call [`Mechanism::compute`] on a thread that may be busy for a second, and go on with what it answers.
+    /// Call [`Mechanism::compute`] on a thread that may block for a second, and continue with its result.
     Compute,
-    /// Nothing: the exchange is complete.
+    /// The exchange is complete.
     Done,
 }
 
-/// Why an exchange cannot go on.
+/// The reason why an exchange failed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SaslError {
-    /// What was given to authenticate with cannot be used.
+    /// The credentials cannot be used.
     #[error("{0}")]
     Credentials(&'static str),
-    /// The broker sent something that the mechanism has no place for.
-    #[error("the broker's message is not what {mechanism} demands: {what}")]
+    /// The message of the broker is invalid for the mechanism.
+    #[error("the broker's {mechanism} message is not valid: {what}")]
     Challenge {
         /// The mechanism.
         mechanism: Cow<'static, str>,
-        /// What is wrong with it.
+        /// The fault.
         what: Cow<'static, str>,
     },
-    /// The broker refused, within the exchange.
-    #[error("the broker says: {words}")]
+    /// The broker rejected the exchange with a message of the mechanism.
+    #[error("the broker rejected the exchange: {words}")]
     Refused {
-        /// Its words.
+        /// The error message of the broker.
         words: String,
     },
-    /// The broker does not know the password: it may be somebody else, who wants to be taken for it.
-    #[error("the broker could not prove that it knows the password: is it the one that it pretends to be?")]
+    /// The broker does not know the password, so it may be an impostor.
+    #[error("the broker could not prove that it knows the password: it may be an impostor")]
     NotTheBroker,
 }
 
-/// A user name as GS2 and SCRAM write it (RFC 5802, section 5.1).
+/// Escapes a user name for GS2 and SCRAM (RFC 5802, section 5.1).
 pub(super) fn escape(name: &str) -> String {
     name.replace('=', "=3D").replace(',', "=2C")
 }

@@ -1,13 +1,14 @@
-//! SASL exchanges, bytes in and bytes out.
+//! SASL exchanges, without IO.
 //!
-//! A [`Mechanism`] is one exchange: made anew for each connection and each time it authenticates again. What it needs from
-//! outside, a token or a password that changes, is fetched before; randomness is an argument.
+//! A [`Mechanism`] is one exchange: create a new one for each connection and each reauthentication.
+//! Credentials that change, such as a token or a rotated password, are fetched earlier. Randomness is an
+//! argument.
 //!
-//! | mechanism | | |
+//! | mechanism | specification | credentials |
 //! | --- | --- | --- |
-//! | [`Plain`] | RFC 4616 | tells the password |
-//! | [`Scram`] | RFC 5802, RFC 7677 | proves that both sides know the password, and tells it to nobody |
-//! | [`OAuthBearer`] | RFC 7628, KIP-255, KIP-342 | tells the token |
+//! | [`Plain`] | RFC 4616 | sends the password |
+//! | [`Scram`] | RFC 5802, RFC 7677 | proves to each side that the other knows the password, without sending it |
+//! | [`OAuthBearer`] | RFC 7628, KIP-255, KIP-342 | sends the token |
 //!
 //! ```
 //! use kwal_protocol::sasl::{Mechanism, Plain, Step};

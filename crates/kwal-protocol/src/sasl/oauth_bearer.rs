@@ -1,7 +1,7 @@
-//! OAUTHBEARER (RFC 7628): a token that an authorization server gave out (KIP-255), with extensions (KIP-342).
+//! OAUTHBEARER (RFC 7628): a token of an authorization server (KIP-255), with extensions (KIP-342).
 //!
-//! A broker that does not accept the token says so in a message of JSON; after a reply that says nothing it ends the
-//! exchange with an error. So it is in Kafka, where that error repeats the JSON.
+//! A broker that rejects the token sends a JSON message. After an empty reply of the client it ends the
+//! exchange with an error, which in Kafka repeats the JSON.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::mechanism::{Mechanism, SaslError, Step, escape};
 
-/// The mechanism OAUTHBEARER. The token is sent as it is, so only over an encrypted connection.
+/// The mechanism OAUTHBEARER. The token is sent in clear text, so use it only over an encrypted connection.
 ///
 /// ```
 /// use kwal_protocol::sasl::{Mechanism, OAuthBearer, Step};
@@ -31,18 +31,18 @@ pub struct OAuthBearer {
 #[derive(Clone)]
 enum Phase {
     Start,
-    /// The token was sent.
+    /// The token has been sent.
     Sent,
-    /// The broker has refused it, in these words.
+    /// The broker has rejected it with this message.
     Refused(String),
     Over,
 }
 
 impl OAuthBearer {
-    /// Authenticates by a token.
+    /// Authenticates with a token.
     ///
     /// # Errors
-    /// [`SaslError::Credentials`] if it is empty or not of the characters that RFC 6750 allows.
+    /// [`SaslError::Credentials`] if it is empty, or contains characters that RFC 6750 does not allow.
     pub fn new(token: impl Into<String>) -> Result<Self, SaslError> {
         let token = token.into();
         let body = token.trim_end_matches('=');
@@ -57,30 +57,32 @@ impl OAuthBearer {
         }
     }
 
-    /// Asks to act as somebody (`authzid`). Kafka accepts nobody but the principal of the token, which is who it is without.
+    /// Requests to act as another user (`authzid`). Kafka only accepts the principal of the token, which is
+    /// the default.
     ///
     /// # Errors
-    /// [`SaslError::Credentials`] if the name is empty or has a NUL in it.
+    /// [`SaslError::Credentials`] if the name is empty or contains a NUL.
     pub fn authorize_as(mut self, name: &str) -> Result<Self, SaslError> {
         if name.is_empty() || name.contains('\0') {
-            return Err(SaslError::Credentials("the name to act as is empty or has a NUL in it"));
+            return Err(SaslError::Credentials("the name to act as is empty or contains a NUL"));
         }
         self.authorize_as = escape(name);
         Ok(self)
     }
 
-    /// Adds an extension (KIP-342). One of the same name is replaced.
+    /// Adds an extension (KIP-342), replacing one of the same name.
     ///
     /// # Errors
-    /// [`SaslError::Credentials`] if the name is not of letters, or is `auth`, or if the value is empty or has characters
-    /// other than printable ASCII, space, tab and line ends (RFC 7628, section 3.1).
+    /// [`SaslError::Credentials`] if the name contains other characters than letters or is `auth`, or if the
+    /// value is empty or contains other characters than printable ASCII, space, tab and line ends (RFC 7628,
+    /// section 3.1).
     pub fn extension(mut self, name: &str, value: &str) -> Result<Self, SaslError> {
         let legal = |byte: u8| byte.is_ascii_graphic() || b" \t\r\n".contains(&byte);
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphabetic()) {
-            return Err(SaslError::Credentials("the name of an extension is not of letters"));
+            return Err(SaslError::Credentials("the name of an extension must consist of letters"));
         }
         if name.eq_ignore_ascii_case("auth") {
-            return Err(SaslError::Credentials("no extension can have the name auth"));
+            return Err(SaslError::Credentials("the name auth is reserved and cannot be an extension"));
         }
         if value.is_empty() || !value.bytes().all(legal) {
             return Err(SaslError::Credentials("the value of an extension is empty or not printable"));
@@ -122,10 +124,10 @@ impl Mechanism for OAuthBearer {
                 self.phase = Phase::Refused(words);
                 Ok(Step::Send(Bytes::from_static(b"\x01")))
             }
-            // It was to say the same as an error.
+            // The broker should have ended the exchange with an error.
             (Phase::Refused(words), Some(_)) => Err(SaslError::Refused { words }),
             _ => {
-                let what = "it is out of turn".into();
+                let what = "it is not expected at this point".into();
                 Err(SaslError::Challenge { mechanism: "OAUTHBEARER".into(), what })
             }
         }
@@ -138,7 +140,7 @@ impl fmt::Debug for OAuthBearer {
     }
 }
 
-/// So much of a refusal is told.
+/// The length limit of the broker's error message.
 const MAX_WORDS: usize = 4096;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! SCRAM (RFC 5802) over SHA-256 and SHA-512 (RFC 7677), without channel binding, as Kafka has it.
+//! SCRAM (RFC 5802) with SHA-256 and SHA-512 (RFC 7677), without channel binding, as in Kafka.
 //!
 //! ```text
 //!   client                                              broker
@@ -19,12 +19,12 @@ use super::mechanism::{Mechanism, SaslError, Step, escape};
 
 /// The mechanisms SCRAM-SHA-256 and SCRAM-SHA-512.
 ///
-/// User name and password are taken as they are, in UTF-8: SASLprep (RFC 4013) is left out, because Kafka leaves it out when
-/// it stores a password and when it checks one. Who uses other characters than ASCII in them has to write them in the same
+/// User name and password are used as they are, in UTF-8. SASLprep (RFC 4013) is omitted, because Kafka omits
+/// it when it stores and when it checks a password. Characters other than ASCII have to be in the same
 /// Unicode form everywhere.
 ///
-/// Between 4,096 and 1,000,000 iterations are accepted, both included: with fewer, who listens could try passwords too
-/// quickly, and with more a broker could keep the client busy for as long as it likes. They are left to
+/// Between 4,096 and 1,000,000 iterations are accepted, both included. With fewer, an eavesdropper could try
+/// passwords too quickly; with more, a broker could keep the client busy for an arbitrary time. They run in
 /// [`compute`](Mechanism::compute).
 ///
 /// ```
@@ -53,11 +53,11 @@ pub struct Scram {
 #[derive(Clone)]
 enum Phase {
     Start,
-    /// The first message was sent.
+    /// The first message has been sent.
     First,
-    /// The broker has answered it.
+    /// The broker has responded to it.
     Salted(Challenge),
-    /// The proof was sent; this is what the broker has to prove itself with.
+    /// The proof has been sent; the broker has to respond with this signature.
     Final {
         server_key: Vec<u8>,
         auth_message: String,
@@ -68,7 +68,7 @@ enum Phase {
 /// `server-first-message`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Challenge {
-    /// As it came.
+    /// The message as received.
     text: String,
     nonce: String,
     salt: Vec<u8>,
@@ -76,15 +76,17 @@ struct Challenge {
 }
 
 impl Scram {
-    /// SCRAM-SHA-256 as `user`. `random` makes the nonce, so it has to come from a cryptographic source and be used once.
+    /// Creates SCRAM-SHA-256 for `user`.
+    ///
+    /// `random` becomes the nonce, so it has to come from a cryptographic source and be used once.
     ///
     /// # Errors
-    /// [`SaslError::Credentials`] if one of the two is empty, or the user name has a NUL in it.
+    /// [`SaslError::Credentials`] if one of the two is empty, or the user name contains a NUL.
     pub fn sha_256(user: &str, password: &str, random: [u8; 24]) -> Result<Self, SaslError> {
         Self::new(Hash::Sha256, user, password, BASE64_STANDARD.encode(random))
     }
 
-    /// SCRAM-SHA-512, the same otherwise.
+    /// Creates SCRAM-SHA-512 for `user`.
     ///
     /// # Errors
     /// As [`sha_256`](Self::sha_256).
@@ -97,7 +99,7 @@ impl Scram {
             ("", _) => return Err(SaslError::Credentials("the user name is empty")),
             (_, "") => return Err(SaslError::Credentials("the password is empty")),
             _ if user.contains('\0') => {
-                return Err(SaslError::Credentials("the user name has a NUL in it"));
+                return Err(SaslError::Credentials("the user name contains a NUL"));
             }
             _ => {}
         }
@@ -109,13 +111,13 @@ impl Scram {
         Err(SaslError::Challenge { mechanism: self.hash.mechanism().into(), what: what.into() })
     }
 
-    /// Reads `server-first-message`. All of it is checked before anything is computed.
+    /// Parses `server-first-message`. All of it is checked before anything is computed.
     fn read_first(&self, message: &[u8]) -> Result<Challenge, SaslError> {
-        let Some(text) = text(message) else { return self.wrong("it is not text, or too long") };
+        let Some(text) = text(message) else { return self.wrong("it is not text or too long") };
         let mut attributes = text.split(',');
         let mut attribute = |name: char| match attributes.next().and_then(|attribute| split(attribute)) {
             Some((is, value)) if is == name => Ok(value),
-            Some(('m', _)) => self.wrong("it demands an extension"),
+            Some(('m', _)) => self.wrong("it requires an extension"),
             Some(('e', words)) => Err(SaslError::Refused { words: words.to_owned() }),
             _ => self.wrong(format!("{name}= is missing")),
         };
@@ -124,7 +126,7 @@ impl Scram {
         let iterations = attribute('i')?;
         let is_nonce = |byte: u8| byte.is_ascii_graphic();
         match nonce.strip_prefix(&self.nonce) {
-            None => return self.wrong("the nonce does not begin with the client's"),
+            None => return self.wrong("the nonce does not start with the client's"),
             Some("") => return self.wrong("the broker added nothing to the nonce"),
             Some(more) if !more.bytes().all(is_nonce) => return self.wrong("the nonce is not printable"),
             Some(_) => {}
@@ -135,20 +137,21 @@ impl Scram {
         };
         let is_number = !iterations.starts_with('0') && iterations.bytes().all(|byte| byte.is_ascii_digit());
         let Some(iterations) = iterations.parse().ok().filter(|_: &u64| is_number) else {
-            return self.wrong("the number of iterations is none");
+            return self.wrong("the number of iterations is not valid");
         };
         let Some(iterations) = u32::try_from(iterations).ok().filter(|count| ITERATIONS.contains(count))
         else {
             let (min, max) = (ITERATIONS.start(), ITERATIONS.end());
-            return self.wrong(format!("it wants {iterations} iterations, and {min} to {max} are accepted"));
+            return self
+                .wrong(format!("it requires {iterations} iterations, but only {min} to {max} are accepted"));
         };
         self.check_extensions(attributes)?;
         Ok(Challenge { text: text.to_owned(), nonce: nonce.to_owned(), salt, iterations })
     }
 
-    /// Reads `server-final-message`, and holds the broker against it.
+    /// Parses `server-final-message` and checks the signature of the broker.
     fn read_final(&self, message: &[u8], server_key: &[u8], auth_message: &str) -> Result<(), SaslError> {
-        let Some(text) = text(message) else { return self.wrong("it is not text, or too long") };
+        let Some(text) = text(message) else { return self.wrong("it is not text or too long") };
         let mut attributes = text.split(',');
         let signature = match attributes.next().and_then(split) {
             Some(('v', signature)) => BASE64_STANDARD.decode(signature),
@@ -163,11 +166,11 @@ impl Scram {
         }
     }
 
-    /// What follows may be ignored if it has the form of an attribute (RFC 5802, section 5.1).
+    /// Further attributes are ignored if they are well-formed (RFC 5802, section 5.1).
     fn check_extensions<'a>(&self, mut rest: impl Iterator<Item = &'a str>) -> Result<(), SaslError> {
         match rest.all(|attribute| split(attribute).is_some_and(|(name, _)| name != 'm')) {
             true => Ok(()),
-            false => self.wrong("it ends in what is no extension that may be ignored"),
+            false => self.wrong("it ends with malformed extensions"),
         }
     }
 }
@@ -191,7 +194,7 @@ impl Mechanism for Scram {
                 self.read_final(message, &server_key, &auth_message)?;
                 Ok(Step::Done)
             }
-            _ => self.wrong("it is out of turn"),
+            _ => self.wrong("it is not expected at this point"),
         }
     }
 
@@ -220,25 +223,26 @@ impl fmt::Debug for Scram {
     }
 }
 
-/// Neither of them binds to a channel: `c=biws` is this in base64.
+/// The GS2 header without channel binding; `c=biws` is its base64.
 const GS2_HEADER: &str = "n,,";
-/// How many iterations are accepted. RFC 7677 demands 4,096 at least, and so does Kafka of those who store a password.
+/// The accepted numbers of iterations. RFC 7677 requires at least 4,096, and so does Kafka for stored
+/// passwords.
 const ITERATIONS: std::ops::RangeInclusive<u32> = 4_096..=1_000_000;
-/// Longer than any message that a broker has reason to send.
+/// A limit above the length of any valid message of a broker.
 const MAX_MESSAGE: usize = 4096;
 
 fn text(message: &[u8]) -> Option<&str> {
     str::from_utf8(message).ok().filter(|text| text.len() <= MAX_MESSAGE)
 }
 
-/// Name and value of an attribute: a letter, `=`, and at least one character.
+/// Splits an attribute into name and value: a letter, `=`, and at least one character.
 fn split(attribute: &str) -> Option<(char, &str)> {
     let name = attribute.chars().next().filter(char::is_ascii_alphabetic)?;
     let value = attribute[1..].strip_prefix('=')?;
     (!value.is_empty() && !value.contains('\0')).then_some((name, value))
 }
 
-/// The hash that everything is made of.
+/// The hash function of the exchange.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Hash {
     Sha256,
@@ -274,7 +278,7 @@ impl Hash {
         }
     }
 
-    /// In a time that does not tell where they differ.
+    /// Compares in constant time.
     fn is_mac(self, key: &[u8], data: &str, mac: &[u8]) -> bool {
         match self {
             Self::Sha256 => keyed::<Hmac<Sha256>>(key, data).verify_slice(mac).is_ok(),
@@ -351,27 +355,30 @@ mod tests {
             ("s=QQ==,r=abcd,i=4096", "r= is missing"),
             ("é=1", "r= is missing"),
             ("r=abc,s=QQ==,i=4096", "the broker added nothing to the nonce"),
-            ("r=xabcd,s=QQ==,i=4096", "the nonce does not begin with the client's"),
-            ("r=ab,s=QQ==,i=4096", "the nonce does not begin with the client's"),
+            ("r=xabcd,s=QQ==,i=4096", "the nonce does not start with the client's"),
+            ("r=ab,s=QQ==,i=4096", "the nonce does not start with the client's"),
             ("r=abcé,s=QQ==,i=4096", "the nonce is not printable"),
             ("r=abcd,s=Q,i=4096", "the salt is not base64"),
-            ("r=abcd,s=QQ==,i=-4096", "the number of iterations is none"),
-            ("r=abcd,s=QQ==,i=+4096", "the number of iterations is none"),
-            ("r=abcd,s=QQ==,i=04096", "the number of iterations is none"),
-            ("r=abcd,s=QQ==,i=99999999999999999999", "the number of iterations is none"),
-            ("r=abcd,s=QQ==,i=1", "it wants 1 iterations, and 4096 to 1000000 are accepted"),
-            ("r=abcd,s=QQ==,i=4095", "it wants 4095 iterations, and 4096 to 1000000 are accepted"),
-            ("r=abcd,s=QQ==,i=1000001", "it wants 1000001 iterations, and 4096 to 1000000 are accepted"),
+            ("r=abcd,s=QQ==,i=-4096", "the number of iterations is not valid"),
+            ("r=abcd,s=QQ==,i=+4096", "the number of iterations is not valid"),
+            ("r=abcd,s=QQ==,i=04096", "the number of iterations is not valid"),
+            ("r=abcd,s=QQ==,i=99999999999999999999", "the number of iterations is not valid"),
+            ("r=abcd,s=QQ==,i=1", "it requires 1 iterations, but only 4096 to 1000000 are accepted"),
+            ("r=abcd,s=QQ==,i=4095", "it requires 4095 iterations, but only 4096 to 1000000 are accepted"),
+            (
+                "r=abcd,s=QQ==,i=1000001",
+                "it requires 1000001 iterations, but only 4096 to 1000000 are accepted",
+            ),
             (
                 "r=abcd,s=QQ==,i=2147483647",
-                "it wants 2147483647 iterations, and 4096 to 1000000 are accepted",
+                "it requires 2147483647 iterations, but only 4096 to 1000000 are accepted",
             ),
-            ("m=x,r=abcd,s=QQ==,i=4096", "it demands an extension"),
-            ("r=abcd,s=QQ==,i=4096,m=x", "it ends in what is no extension that may be ignored"),
-            ("r=abcd,s=QQ==,i=4096,", "it ends in what is no extension that may be ignored"),
+            ("m=x,r=abcd,s=QQ==,i=4096", "it requires an extension"),
+            ("r=abcd,s=QQ==,i=4096,m=x", "it ends with malformed extensions"),
+            ("r=abcd,s=QQ==,i=4096,", "it ends with malformed extensions"),
         ] {
             let error = started().respond(Some(bad.as_bytes())).unwrap_err();
-            let text = format!("the broker's message is not what SCRAM-SHA-256 demands: {why}");
+            let text = format!("the broker's SCRAM-SHA-256 message is not valid: {why}");
             assert_eq!(error.to_string(), text, "{bad}");
         }
         let refused = started().respond(Some(b"e=unknown-user"));
@@ -402,7 +409,7 @@ mod tests {
         for garbled in ["", "v", "v=", "v=!", "e=", "x=QQ==", "\0"] {
             assert!(matches!(end(garbled), Err(SaslError::Challenge { .. })), "{garbled:?}");
         }
-        // Whatever is missing of it, it is not taken for the whole.
+        // Truncated messages are never accepted as complete.
         let whole = format!("v={signature}");
         for len in 0..whole.len() {
             end(&whole[..len]).unwrap_err();

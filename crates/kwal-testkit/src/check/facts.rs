@@ -1,4 +1,4 @@
-//! Gathers what a history says of each partition, writer, append and reader.
+//! Gathers the facts of a history about each partition, writer, append and reader.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,21 +15,21 @@ use super::{
     verdict::{Rule, VerdictBuilder},
 };
 
-/// What a history says, in order of events. Indices everywhere.
+/// The facts of a history, in order of events. Everything refers to everything else by index.
 #[derive(Default)]
 pub(super) struct Facts<'a> {
     pub(super) partitions: Vec<Partition<'a>>,
     pub(super) writers: Vec<WriterFacts<'a>>,
     pub(super) appends: Vec<Append<'a>>,
     pub(super) readers: Vec<ReaderFacts<'a>>,
-    /// How many records all appends have together.
+    /// The number of records of all appends together.
     pub(super) records: usize,
-    /// To which append a record belongs, and which of it it is.
+    /// The append of a record, and the record's index in it.
     owners: HashMap<&'a [u8], (usize, usize)>,
     known: Known<'a>,
 }
 
-/// Where in the facts the things of a history are.
+/// Where in the facts the ids of a history are.
 #[derive(Default)]
 struct Known<'a> {
     partitions: BTreeMap<&'a TopicPartition, usize>,
@@ -65,37 +65,37 @@ impl Call<'_> {
 
 pub(super) struct Partition<'a> {
     pub(super) name: &'a TopicPartition,
-    /// The event with its log, and the log.
+    /// The log and its event.
     pub(super) log: Option<(usize, &'a Log)>,
     pub(super) losses: Vec<Loss>,
     /// Records before this offset were deleted.
     pub(super) deleted: i64,
     pub(super) barriers: Vec<Barrier>,
     pub(super) appends: Vec<usize>,
-    /// The first event that needs its log to be judged.
+    /// The first event that cannot be judged without the log.
     needs_log: Option<usize>,
-    /// The offset behind all that was acknowledged up to an event.
+    /// The offset after everything that was acknowledged up to an event.
     acked_ends: Vec<(usize, i64)>,
 }
 
 impl Partition<'_> {
-    /// The last event after `since` by which what lay at an offset may be lost.
+    /// Returns the last event after `since` that may have lost the record at an offset.
     pub(super) fn lost(&self, since: usize, offset: i64) -> Option<&Loss> {
         self.losses.iter().rev().find(|loss| loss.event > since && loss.offset <= offset)
     }
 
-    /// The offset behind all that had been acknowledged by then.
+    /// Returns the offset after everything that was acknowledged up to an event.
     pub(super) fn acked_end(&self, by: usize) -> i64 {
         let count = self.acked_ends.partition_point(|(event, _)| *event <= by);
         count.checked_sub(1).map_or(0, |last| self.acked_ends[last].1)
     }
 }
 
-/// What lay from an offset on was lost.
+/// Records from an offset on were lost.
 pub(super) struct Loss {
     pub(super) event: usize,
     pub(super) offset: i64,
-    /// The topic is another one since.
+    /// The topic was created again.
     pub(super) recreated: bool,
 }
 
@@ -109,9 +109,9 @@ pub(super) struct WriterFacts<'a> {
     pub(super) id: WriterId,
     pub(super) writer: &'a Writer,
     pub(super) partition: usize,
-    /// When it was told that it is no longer the writer.
+    /// The event by which it learned that it is no longer the writer.
     pub(super) ended: Option<usize>,
-    /// When it was told of a loss.
+    /// The event by which it learned of a loss.
     pub(super) lost: Option<usize>,
     pub(super) appends: Vec<usize>,
 }
@@ -122,12 +122,12 @@ pub(super) struct Append<'a> {
     pub(super) partition: usize,
     pub(super) order: SubmitOrder,
     pub(super) records: &'a [Value],
-    /// Its first record among those of all appends.
+    /// The index of its first record among those of all appends.
     pub(super) first: usize,
-    /// When it was recorded.
+    /// The event that recorded it.
     pub(super) event: usize,
     pub(super) at: Duration,
-    /// The event, the time, and how.
+    /// The event, the time and the outcome of its end.
     pub(super) end: Option<(usize, Duration, AppendOutcome)>,
 }
 
@@ -136,7 +136,7 @@ impl Append<'_> {
         self.end.map(|(_, _, outcome)| outcome)
     }
 
-    /// Where its records are by what its caller was told.
+    /// Returns the base offset that was acknowledged.
     pub(super) fn acked_at(&self) -> Option<i64> {
         match self.outcome() {
             Some(AppendOutcome::Acked { base_offset }) => Some(base_offset),
@@ -144,7 +144,7 @@ impl Append<'_> {
         }
     }
 
-    /// The event by which its place was fixed.
+    /// Returns the event by which its place in the order was fixed.
     pub(super) fn fixed(&self) -> usize {
         match self.order {
             SubmitOrder::Fixed | SubmitOrder::Queued => self.event,
@@ -152,7 +152,7 @@ impl Append<'_> {
         }
     }
 
-    /// Its events, for a violation.
+    /// Returns its events, for a violation.
     pub(super) fn events(&self) -> impl Iterator<Item = (usize, Option<i64>)> + use<> {
         let end = self.end.map(|(event, _, _)| event);
         [Some(self.event), end].into_iter().flatten().map(|event| (event, None))
@@ -174,7 +174,7 @@ pub(super) enum Step<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// The append that a record belongs to, and which of it it is.
+    /// Returns the append of a record, and the record's index in it.
     pub(super) fn owner(&self, value: &Value) -> Option<(usize, usize)> {
         self.owners.get(value.as_bytes()).copied()
     }
@@ -189,7 +189,7 @@ impl<'a> Facts<'a> {
         for (event, (at, what)) in history.events().iter().enumerate() {
             if facts.take(event, *at, what, verdict).is_none() {
                 verdict.violated(Rule::History, [(event, None)], || {
-                    "this is about something that the history has not told of before".to_owned()
+                    "this refers to something that the history has not introduced".to_owned()
                 });
             }
         }
@@ -198,7 +198,7 @@ impl<'a> Facts<'a> {
         facts
     }
 
-    /// `None` if it is about something unknown.
+    /// Returns `None` if it refers to something unknown.
     fn take(
         &mut self,
         event: usize,
@@ -303,7 +303,7 @@ impl<'a> Facts<'a> {
             if let Some((other, _)) = self.owners.insert(value.as_bytes(), (index, record)) {
                 let other = self.appends.get(other).map_or(event, |append| append.event);
                 verdict.violated(Rule::History, [(other, None), (event, None)], || {
-                    format!("{value} is appended twice, so nobody can tell which one lies on the log")
+                    format!("{value} is appended twice, so the log does not show which one it has")
                 });
             }
         }
@@ -365,7 +365,7 @@ impl<'a> Facts<'a> {
         Some(())
     }
 
-    /// Looks for what should have ended, and for logs that are missing.
+    /// Reports appends and calls that should have ended, and missing logs.
     fn finish(&self, end: Duration, verdict: &mut VerdictBuilder<'a>) {
         for index in 0..self.appends.len() {
             if self.appends[index].end.is_none() {
@@ -381,7 +381,7 @@ impl<'a> Facts<'a> {
             match (partition.log, partition.needs_log) {
                 (Some((_, log)), _) => verdict.tally.on_log += log.records.len(),
                 (None, Some(event)) => verdict.violated(Rule::History, [(event, None)], || {
-                    format!("the history does not have the log of {}", partition.name)
+                    format!("the history has no log of {}", partition.name)
                 }),
                 (None, None) => {}
             }
@@ -389,9 +389,9 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Everything has a number of its own.
+/// Reports an id that is used twice.
 fn once<T>(event: usize, known: Option<T>, verdict: &mut VerdictBuilder<'_>) {
     if known.is_some() {
-        verdict.violated(Rule::History, [(event, None)], || "this number is taken".to_owned());
+        verdict.violated(Rule::History, [(event, None)], || "this id is taken".to_owned());
     }
 }

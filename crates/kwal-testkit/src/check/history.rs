@@ -1,18 +1,20 @@
-//! What happened, in the order in which it happened.
+//! What happened, in order.
 
 use std::{fmt, ops::Range, time::Duration};
 
 use super::value::{Escaped, Value};
 
-/// What clients called and were told, and what lay on the logs in the end: what a test records, to have it
-/// [checked](Self::check).
+/// The calls of clients, their results, and the final logs.
 ///
-/// One call records one event. Events are recorded in the order in which they happen: appends when they are submitted,
-/// outcomes and reads when the caller has them, what excuses a loss once it has happened, and the logs last. Times are counted
-/// from any start, the same for all; [`Recorder`](super::Recorder) takes them from tokio's clock.
+/// A test records it and has it [checked](Self::check).
 ///
-/// [`Display`](fmt::Display) writes a history as text, one event a line, and [`FromStr`](std::str::FromStr) reads it, so that
-/// programs in any language can have theirs checked:
+/// One call records one event. Record events in the order in which they happen: appends when they are
+/// submitted, outcomes and reads when the caller has them, excuses for losses once they have happened, and
+/// the logs last. Times count from any common start; [`Recorder`](super::Recorder) takes them from tokio's
+/// clock.
+///
+/// [`Display`](fmt::Display) writes a history as text, one event per line, and [`FromStr`](std::str::FromStr)
+/// reads it, so that programs in any language can have theirs checked:
 ///
 /// ```
 /// use kwal_testkit::check::{Expect, History};
@@ -31,41 +33,41 @@ use super::value::{Escaped, Value};
 ///
 /// | line | [`Event`] |
 /// | --- | --- |
-/// | `writer w0 wal-0 deadline=60 exclusive=me continue` | [`Writer`](Event::Writer), with its topic and partition; the last three if it has them |
-/// | `submit a0 w0 x y`, `queue …`, `start …` | [`Submit`](Event::Submit) of records with these identities, for each [`SubmitOrder`] |
+/// | `writer w0 wal-0 deadline=60 exclusive=me continue` | [`Writer`](Event::Writer), with its topic and partition; the other words are optional |
+/// | `submit a0 w0 x y`, `queue …`, `start …` | [`Submit`](Event::Submit) of records with these values, for each [`SubmitOrder`] |
 /// | `acked a0 5`, `not-appended a0`, `unknown a0`, `dropped a0`, `withdrawn a0` | [`AppendOutcome`](Event::Completed), with the base offset for the first |
 /// | `fenced w0`, `lost w0`, `barrier w0 5` | [`Fenced`](Event::Fenced), [`Lost`](Event::Lost), [`Barrier`](Event::Barrier) at an offset |
-/// | `reader r0 wal-0 5 bare` | [`Reader`](Event::Reader) from an offset; the last word if it has no leader epoch |
+/// | `reader r0 wal-0 5 bare` | [`Reader`](Event::Reader) from an offset; `bare` without leader epochs |
 /// | `read r0 8 @5 x y @7 z` | [`Read`](Event::Read): the next offset, then the records, from each `@` on at consecutive offsets |
 /// | `read-failed r0 out-of-range`, `read-failed r0 truncated 5`, `read-failed r0 recreated`, `read-failed r0 other` | [`ReadFailure`](Event::ReadFailed) |
 /// | `seek r0 5` | [`Seek`](Event::Seek) |
 /// | `call c0 10 fetch`, `returned c0` | [`Call`](Event::Call) with its deadline in seconds, [`Returned`](Event::Returned) |
 /// | `truncated wal-0 5`, `deleted wal-0 5`, `recreated wal-0` | [`Truncated`](Event::Truncated), [`Deleted`](Event::Deleted), [`Recreated`](Event::Recreated) |
-/// | `log wal-0 0 8 empty=2..4 @0 x y @4 z …` | [`Log`](Event::Log): its start and end, the offsets without a record (from the first up to the one behind the last), the records |
+/// | `log wal-0 0 8 empty=2..4 @0 x y @4 z …` | [`Log`](Event::Log): its start and end, the offsets without a record (the end is exclusive), the records |
 ///
-/// Numbers of writers, appends, readers and calls are the recorder's choice. Values are written as in a URL, the empty one as
-/// `""`. Empty lines and those that begin with `#` are passed over.
+/// The ids of writers, appends, readers and calls are chosen by the recorder. Values are percent-encoded, the
+/// empty one is `""`. Empty lines and lines that begin with `#` are skipped.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct History {
     now: Duration,
     events: Vec<(Duration, Event)>,
-    /// The number that the next writer, append, reader and call get.
+    /// The next id of a writer, append, reader and call.
     next: [u64; 4],
 }
 
 impl History {
-    /// Nothing has happened.
+    /// Creates an empty history.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets the time of what is recorded next.
+    /// Sets the time of the events that are recorded next.
     pub fn at(&mut self, now: Duration) -> &mut Self {
         self.now = now;
         self
     }
 
-    /// What happened so far, each with its time.
+    /// Returns the events so far, each with its time.
     pub fn events(&self) -> &[(Duration, Event)] {
         &self.events
     }
@@ -86,15 +88,17 @@ impl History {
         self.next[kind] = self.next[kind].max(number.saturating_add(1));
     }
 
-    /// A partition client for appends is opened. `("wal", 0)` will do if it has nothing particular.
+    /// A partition client for appends is opened. `("wal", 0)` suffices without further properties.
     pub fn writer(&mut self, writer: impl Into<Writer>) -> WriterId {
         let id = WriterId(self.next[0]);
         self.push(Event::Writer { id, writer: writer.into() });
         id
     }
 
-    /// Records are submitted as one batch: their place is [fixed](SubmitOrder::Fixed). If the client may have it wait for room
-    /// first, it is [`queue`](Self::queue); if several tasks on several threads call it, [`start`](Self::start).
+    /// Records are submitted as one batch whose place in the order is [fixed](SubmitOrder::Fixed).
+    ///
+    /// If the client may make it wait for memory first, use [`queue`](Self::queue); if several threads submit
+    /// at the same time, use [`start`](Self::start).
     pub fn submit(
         &mut self,
         writer: WriterId,
@@ -103,7 +107,7 @@ impl History {
         self.append(writer, SubmitOrder::Fixed, records)
     }
 
-    /// Records are to be appended as one batch, when it is their [turn](SubmitOrder::Queued).
+    /// Records are to be appended as one batch, which is [queued](SubmitOrder::Queued).
     pub fn queue(
         &mut self,
         writer: WriterId,
@@ -112,7 +116,7 @@ impl History {
         self.append(writer, SubmitOrder::Queued, records)
     }
 
-    /// An append begins whose place is [open](SubmitOrder::Unordered) until it ends.
+    /// An append begins whose place in the order is [open](SubmitOrder::Unordered) until it ends.
     pub fn start(
         &mut self,
         writer: WriterId,
@@ -133,54 +137,54 @@ impl History {
         append
     }
 
-    /// The append is on the log, its first record at this offset.
+    /// The append succeeded: its first record is on the log at this offset.
     pub fn acked(&mut self, append: AppendId, base_offset: i64) {
         self.push(Event::Completed { append, outcome: AppendOutcome::Acked { base_offset } });
     }
 
-    /// The append failed, and is not on the log.
+    /// The append failed and is not on the log.
     pub fn not_appended(&mut self, append: AppendId) {
         self.push(Event::Completed { append, outcome: AppendOutcome::NotAppended });
     }
 
-    /// The append failed, and may be on the log.
+    /// The append failed and may be on the log.
     pub fn unknown(&mut self, append: AppendId) {
         self.push(Event::Completed { append, outcome: AppendOutcome::Unknown });
     }
 
-    /// The caller gave the append up; it may be on the log.
+    /// The caller dropped the append; it may be on the log.
     pub fn dropped(&mut self, append: AppendId) {
         self.push(Event::Completed { append, outcome: AppendOutcome::Dropped });
     }
 
-    /// The caller gave the append up before its place was fixed, so it is not on the log.
+    /// The caller dropped the append before its place was fixed, so it is not on the log.
     pub fn withdrawn(&mut self, append: AppendId) {
         self.push(Event::Completed { append, outcome: AppendOutcome::Withdrawn });
     }
 
-    /// The writer was told that another one has taken its place.
+    /// The writer learned that another writer has fenced it.
     pub fn fenced(&mut self, writer: WriterId) {
         self.push(Event::Fenced { writer });
     }
 
-    /// The writer was told that acknowledged records are lost.
+    /// The writer learned that acknowledged records are lost.
     pub fn lost(&mut self, writer: WriterId) {
         self.push(Event::Lost { writer });
     }
 
-    /// The writer is the only one from here on: its barrier lies at this offset.
+    /// The writer is exclusive from here on: its barrier is at this offset.
     pub fn barrier(&mut self, writer: WriterId, offset: i64) {
         self.push(Event::Barrier { writer, offset });
     }
 
-    /// Reading begins. `("wal", 0, 5)` will do for a position with its leader epoch, from offset 5 on.
+    /// Reading begins. `("wal", 0, 5)` suffices for a reader with leader epochs that starts at offset 5.
     pub fn reader(&mut self, reader: impl Into<Reader>) -> ReaderId {
         let id = ReaderId(self.next[2]);
         self.push(Event::Reader { id, reader: reader.into() });
         id
     }
 
-    /// The reader got records, if only none, and stands at `next_offset` now.
+    /// The reader got records, possibly none, and its position is `next_offset` now.
     pub fn read(
         &mut self,
         reader: ReaderId,
@@ -191,29 +195,29 @@ impl History {
         self.push(Event::Read { reader, records, next_offset });
     }
 
-    /// The reader was told something instead of getting records.
+    /// The reader got an error in place of records.
     pub fn read_failed(&mut self, reader: ReaderId, failure: ReadFailure) {
         self.push(Event::ReadFailed { reader, failure });
     }
 
-    /// The caller has the reader go on at another offset.
+    /// The caller moves the reader to another offset.
     pub fn seek(&mut self, reader: ReaderId, offset: i64) {
         self.push(Event::Seek { reader, offset });
     }
 
-    /// Something is called that has to return within a deadline. Appends have that of their [`Writer`].
+    /// A call begins that has to return within a deadline. For appends, set the deadline of their [`Writer`].
     pub fn call(&mut self, what: impl Into<Value>, deadline: Duration) -> CallId {
         let id = CallId(self.next[3]);
         self.push(Event::Call { id, what: what.into(), deadline });
         id
     }
 
-    /// A call returned, whatever with.
+    /// A call returned, with any result.
     pub fn returned(&mut self, call: CallId) {
         self.push(Event::Returned { call });
     }
 
-    /// What had been on the log from this offset on may be lost; see [`Event::Truncated`].
+    /// Records from this offset on may be lost, see [`Event::Truncated`].
     pub fn truncated(&mut self, partition: impl Into<TopicPartition>, offset: i64) {
         self.push(Event::Truncated { partition: partition.into(), offset });
     }
@@ -223,12 +227,12 @@ impl History {
         self.push(Event::Deleted { partition: partition.into(), before });
     }
 
-    /// The topic was deleted and made again.
+    /// The topic was deleted and created again.
     pub fn recreated(&mut self, partition: impl Into<TopicPartition>) {
         self.push(Event::Recreated { partition: partition.into() });
     }
 
-    /// What lies on the log of a partition.
+    /// The contents of the log of a partition.
     pub fn log(&mut self, log: Log) {
         self.push(Event::Log(log));
     }
@@ -240,127 +244,131 @@ impl History {
 pub enum Event {
     /// A partition client for appends was opened.
     Writer {
-        /// Its number in the history.
+        /// Its id.
         id: WriterId,
-        /// What it promised.
+        /// Its properties.
         writer: Writer,
     },
-    /// Records were given to a writer to be appended as one batch.
+    /// Records were submitted as one batch.
     Submit {
-        /// The number of the append in the history.
+        /// The id of the append.
         append: AppendId,
-        /// Whom they were given.
+        /// The writer.
         writer: WriterId,
-        /// What is known of its place among those of the writer.
+        /// What is known of its place in the order of the writer's appends.
         order: SubmitOrder,
         /// The records.
         records: Vec<Value>,
     },
-    /// An append ended, as far as its caller is concerned.
+    /// An append ended for its caller.
     Completed {
-        /// Which.
+        /// The append.
         append: AppendId,
-        /// How.
+        /// Its outcome.
         outcome: AppendOutcome,
     },
-    /// A writer was told that another one has taken its place: it appends no more.
+    /// A writer learned that another writer has fenced it. It appends nothing more.
     Fenced {
-        /// Which.
+        /// The writer.
         writer: WriterId,
     },
-    /// A writer was told that acknowledged records are lost: it appends no more.
+    /// A writer learned that acknowledged records are lost. It appends nothing more.
     Lost {
-        /// Which.
+        /// The writer.
         writer: WriterId,
     },
-    /// An exclusive writer has its barrier on the log.
+    /// The barrier of an exclusive writer is on the log.
     Barrier {
-        /// Which.
+        /// The writer.
         writer: WriterId,
-        /// Where. What lies there need not have been submitted.
+        /// The offset of the barrier. The record there need not have been submitted.
         offset: i64,
     },
     /// Reading began.
     Reader {
-        /// The number of the reader in the history.
+        /// The id of the reader.
         id: ReaderId,
-        /// What it reads.
+        /// Its properties.
         reader: Reader,
     },
     /// A reader got records.
     Read {
-        /// Which.
+        /// The reader.
         reader: ReaderId,
-        /// Their offsets, and what they are.
+        /// The records with their offsets.
         records: Vec<(i64, Value)>,
-        /// Where it stands now.
+        /// Its position now.
         next_offset: i64,
     },
-    /// A reader was told something.
+    /// A reader got an error in place of records.
     ReadFailed {
-        /// Which.
+        /// The reader.
         reader: ReaderId,
-        /// How.
+        /// The error.
         failure: ReadFailure,
     },
-    /// A reader is to go on elsewhere.
+    /// A reader was moved.
     Seek {
-        /// Which.
+        /// The reader.
         reader: ReaderId,
-        /// Where.
+        /// The new offset.
         offset: i64,
     },
-    /// Something was called that is no append.
+    /// A call began, other than an append.
     Call {
-        /// Its number in the history.
+        /// Its id.
         id: CallId,
-        /// In words.
+        /// Its name.
         what: Value,
-        /// How long it may take.
+        /// The time within which it has to return.
         deadline: Duration,
     },
     /// A call returned.
     Returned {
-        /// Which.
+        /// The call.
         call: CallId,
     },
-    /// By an unclean election, or by a clean one with acks = 1, a log lost what lay from an offset on. Excuses the loss of what
-    /// was submitted before. 0 if it is not known how much it was.
+    /// A log lost its records from an offset on.
+    ///
+    /// This happens by an unclean election, or by a clean one with acks = 1. Excuses the loss of records
+    /// submitted earlier. Use 0 if the offset is unknown.
     Truncated {
-        /// Whose log.
+        /// The partition.
         partition: TopicPartition,
         /// The first offset that was lost.
         offset: i64,
     },
-    /// Records were deleted by DeleteRecords or by retention. Excuses their absence.
+    /// Records were deleted by DeleteRecords or retention. Excuses their absence.
     Deleted {
-        /// From which log.
+        /// The partition.
         partition: TopicPartition,
         /// The first offset that was kept.
         before: i64,
     },
-    /// The topic was deleted and made again. Excuses the loss of what was submitted before.
+    /// The topic was deleted and created again. Excuses the loss of records submitted earlier.
     Recreated {
-        /// One partition of it.
+        /// A partition of the topic.
         partition: TopicPartition,
     },
-    /// What lies on a log. The last one of a partition counts; what ended after it is not looked for.
+    /// The contents of a log.
+    ///
+    /// The last one of a partition counts; appends that end after it are not expected in it.
     Log(Log),
 }
 
-/// The number of a writer in a history.
+/// The id of a writer in a history.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct WriterId(pub u64);
 
-/// The number of an append in a history.
+/// The id of an append in a history.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct AppendId(pub u64);
 
-/// The number of a reader in a history.
+/// The id of a reader in a history.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ReaderId(pub u64);
 
-/// The number of a call in a history.
+/// The id of a call in a history.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct CallId(pub u64);
 
@@ -376,7 +384,7 @@ macro_rules! display_id {
 
 display_id!(WriterId "w", AppendId "a", ReaderId "r", CallId "c");
 
-/// A partition of a topic; written as Kafka does, `wal-0`.
+/// A partition of a topic, written as in Kafka: `wal-0`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TopicPartition {
     /// The name of the topic.
@@ -397,23 +405,24 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// A client of a partition that appends, with all its clones.
+/// A partition client that appends, together with its clones.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Writer {
-    /// To which partition it appends.
+    /// The partition.
     pub partition: TopicPartition,
-    /// How long an append may take from when it is recorded; `None` for ever.
+    /// The time limit of an append, from its submission; `None` without a limit.
     pub deadline: Option<Duration>,
-    /// Its name, if it is the only one of that name, once its [barrier](Event::Barrier) is on the log.
+    /// Its name, if it is exclusive.
+    ///
+    /// It is the only writer of that name once its [barrier](Event::Barrier) is on the log.
     pub exclusive: Option<Value>,
-    /// What is submitted behind an append that fails may be appended all the same.
+    /// Whether appends submitted after one that fails may succeed.
     pub on_failure_continue: bool,
 }
 
 impl Writer {
-    /// One that appends to a partition: without a deadline, not exclusive, and what it has submitted behind an append that
-    /// fails, fails too.
+    /// Creates a writer without a deadline, not exclusive, whose appends fail if an earlier one fails.
     pub fn new(partition: impl Into<TopicPartition>) -> Self {
         Self { partition: partition.into(), deadline: None, exclusive: None, on_failure_continue: false }
     }
@@ -443,14 +452,16 @@ impl From<(&str, i32)> for Writer {
     }
 }
 
-/// What a history knows of the place of an append among those of its writer when it records it.
+/// What a history knows, at submission, of an append's place in the order of its writer's appends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SubmitOrder {
-    /// It is fixed: behind all that were recorded before. If one of those fails from now on, so does this one.
+    /// After all appends recorded earlier. If one of those fails from now on, so does this one.
     Fixed,
-    /// It will be behind all that were recorded before, but may wait for room still, and not be there when one of them fails.
+    /// After all appends recorded earlier, but still waiting for memory.
+    ///
+    /// It need not fail when one of them fails.
     Queued,
-    /// It is fixed at some time until the append ends; several threads may be at it.
+    /// Fixed at some time before it ends, as when several threads submit.
     Unordered,
 }
 
@@ -459,34 +470,37 @@ pub enum SubmitOrder {
 pub enum AppendOutcome {
     /// It is on the log, once.
     Acked {
-        /// Where its first record lies.
+        /// The offset of its first record.
         base_offset: i64,
     },
     /// It is not on the log, and never will be.
     NotAppended,
-    /// It is on the log, in its place and once at the most, or is not.
+    /// It is on the log, in order and at most once, or it is not.
     Unknown,
     /// The caller dropped it: as [`Unknown`](Self::Unknown).
     Dropped,
-    /// The caller dropped it before its place was fixed: it is not on the log, and nothing fails with it.
+    /// The caller dropped it before its place was fixed.
+    ///
+    /// It is not on the log, and no other append fails with it.
     Withdrawn,
 }
 
-/// What reads a partition.
+/// A reader of a partition.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Reader {
-    /// Which partition.
+    /// The partition.
     pub partition: TopicPartition,
-    /// Where it begins.
+    /// The offset where it starts.
     pub offset: i64,
-    /// It asks by offset alone, for what is there now. Else it knows the leader epoch of where it stands, and is told if what
-    /// it has seen is lost.
+    /// Whether it fetches by offset alone.
+    ///
+    /// Otherwise it knows the leader epoch of its position and learns of truncations.
     pub without_epoch: bool,
 }
 
 impl Reader {
-    /// One that begins at an offset, and knows the leader epoch of where it stands.
+    /// Creates a reader that starts at an offset and knows the leader epoch of its position.
     pub fn new(partition: impl Into<TopicPartition>, offset: i64) -> Self {
         Self { partition: partition.into(), offset, without_epoch: false }
     }
@@ -504,28 +518,30 @@ impl From<(&str, i32, i64)> for Reader {
     }
 }
 
-/// What a reader is told instead of records.
+/// The error that a reader got in place of records.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ReadFailure {
-    /// The log begins behind, or ends before where it stands.
+    /// Its position is before the log start offset or after the log end offset.
     OutOfRange,
-    /// What it has seen from an offset on is not what the log has now. It goes on from there.
+    /// The log has been truncated: from an offset on, the records are not those that the reader saw.
+    ///
+    /// It continues there.
     Truncated {
         /// The offset.
         diverged_at: i64,
     },
-    /// The topic is another one than before.
+    /// The topic was created again.
     Recreated,
-    /// Something else failed; it stands where it stood.
+    /// Any other error; the position stays.
     Other,
 }
 
-/// What lies on the log of a partition.
+/// The contents of the log of a partition.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Log {
-    /// Which partition.
+    /// The partition.
     pub partition: TopicPartition,
     /// From the log start offset to the log end offset.
     pub offsets: Range<i64>,
@@ -536,7 +552,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The log start offset and the log end offset, and the offsets of the records with what they are.
+    /// Creates a log from the log start offset and the log end offset, and the records with their offsets.
     pub fn new(
         partition: impl Into<TopicPartition>,
         offsets: Range<i64>,
@@ -546,7 +562,7 @@ impl Log {
         Self { partition: partition.into(), offsets, empty: Vec::new(), records }
     }
 
-    /// Offsets that rightly hold no record: those of control batches, or compacted away. To be given in their order.
+    /// Adds offsets that rightly hold no record, because of control batches or compaction. Add them in order.
     pub fn empty(mut self, offsets: Range<i64>) -> Self {
         self.empty.push(offsets);
         self

@@ -8,7 +8,7 @@ use super::{
 };
 
 impl History {
-    /// Judges it.
+    /// Checks the history against the rules.
     pub fn check(&self, expect: &Expect) -> Verdict {
         let mut verdict = VerdictBuilder::new(self, expect);
         let facts = Facts::gather(self, &mut verdict);

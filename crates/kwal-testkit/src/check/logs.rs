@@ -1,4 +1,4 @@
-//! Holds what lies on the logs against what the writers were told.
+//! Checks the logs against the results of appends.
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
@@ -9,12 +9,13 @@ use super::{
     verdict::{Rule, VerdictBuilder},
 };
 
-/// What the logs say of the appends.
+/// What the logs show about the appends.
 pub(super) struct Judged {
-    /// Where each record of all appends lies.
+    /// The offset of each record of all appends.
     places: Vec<Option<i64>>,
-    /// Of each partition the offsets where acknowledged records should be and are not, in order; `None` if its log cannot be
-    /// judged.
+    /// For each partition, the offsets of acknowledged records that are missing, in order.
+    ///
+    /// `None` if its log cannot be judged.
     pub(super) missing: Vec<Option<Vec<i64>>>,
 }
 
@@ -68,14 +69,16 @@ impl Judged {
         self.base(append).is_some()
     }
 
-    /// Where its first record is, by those that are found.
+    /// Returns the base offset, derived from the first record that is found.
     fn base(&self, append: &Append<'_>) -> Option<i64> {
         let mut places = self.places(append).iter().enumerate();
         places.find_map(|(index, place)| Some(place.as_ref()?.saturating_sub(index as i64)))
     }
 }
 
-/// Offsets rise and lie within the log, and none holds a record that is said not to.
+/// Returns whether a log is consistent.
+///
+/// Offsets ascend, are within the log, and hold no record where the log says that there is none.
 fn is_sound<'a>(event: usize, log: &'a Log, verdict: &mut VerdictBuilder<'a>) -> bool {
     let rising = log.records.is_sorted_by(|(a, _), (b, _)| a < b);
     let ends = [log.records.first(), log.records.last()];
@@ -84,8 +87,8 @@ fn is_sound<'a>(event: usize, log: &'a Log, verdict: &mut VerdictBuilder<'a>) ->
         && log.empty.is_sorted_by(|a, b| a.end <= b.start)
         && log.empty.iter().all(|empty| records_in(log, empty).is_empty());
     let problem = match (rising, within, apart) {
-        (false, ..) => "the offsets of the records do not rise",
-        (_, false, _) => "records lie outside of the log",
+        (false, ..) => "the offsets of the records do not ascend",
+        (_, false, _) => "there are records outside the log",
         (.., false) => "the offsets without a record hold one, or are out of order",
         _ => return true,
     };
@@ -99,32 +102,32 @@ fn records_in<'a>(log: &'a Log, offsets: &Range<i64>) -> &'a [(i64, Value)] {
     log.records.get(from..to).unwrap_or_default()
 }
 
-/// The record at an offset.
+/// Returns the record at an offset.
 pub(super) fn record_at(log: &Log, offset: i64) -> Option<&Value> {
     let index = log.records.binary_search_by_key(&offset, |(offset, _)| *offset).ok()?;
     Some(&log.records[index].1)
 }
 
-/// Whether an offset is said to hold no record.
+/// Returns whether the log says that an offset holds no record.
 pub(super) fn is_empty(log: &Log, offset: i64) -> bool {
     let index = log.empty.partition_point(|empty| empty.end <= offset);
     log.empty.get(index).is_some_and(|empty| empty.contains(&offset))
 }
 
-/// The writers of one name.
+/// The exclusive writers of one name.
 #[derive(Default)]
 struct Holders {
-    /// By offset, with the event.
+    /// By offset: the offset, the event and the writer.
     barriers: Vec<(i64, usize, usize)>,
-    /// Those whose barrier was lost, and when they had it.
+    /// The writers whose barrier was lost, with the event of the barrier.
     lost: BTreeMap<usize, usize>,
 }
 
-/// Why a record of a holder should not be where it is.
+/// Why a record of an exclusive writer is misplaced.
 enum Fault {
-    /// There is the barrier of a later holder at an offset before.
+    /// A later writer's barrier is at this lower offset.
     Behind(i64, usize),
-    /// Its own barrier is behind it.
+    /// Its own writer's barrier comes only after it.
     Before,
 }
 
@@ -133,7 +136,7 @@ impl Holders {
         let before = &self.barriers[..self.barriers.partition_point(|(barrier, ..)| *barrier < offset)];
         let (barrier, _, holder) = match (before.last(), self.lost.get(&writer)) {
             (Some((.., holder)), _) if *holder == writer => return None,
-            // Which of them is the later one can no longer be told by the offset.
+            // The offset no longer shows which of them is the later one.
             (_, Some(had)) => before.iter().find(|(_, event, holder)| event > had && *holder != writer)?,
             (last, None) => match (last, self.barriers.iter().find(|(.., holder)| *holder == writer)?) {
                 (Some(last), (own, ..)) if *own < offset => last,
@@ -144,7 +147,7 @@ impl Holders {
     }
 }
 
-/// Judges one log.
+/// Checks one log.
 struct Judge<'a, 'b, 'c> {
     facts: &'b Facts<'a>,
     partition: &'b Partition<'a>,
@@ -152,7 +155,7 @@ struct Judge<'a, 'b, 'c> {
     log: &'a Log,
     judged: &'b mut Judged,
     verdict: &'b mut VerdictBuilder<'c>,
-    /// The offsets of what is acknowledged and not there.
+    /// The offsets of acknowledged records that are missing.
     missing: Vec<i64>,
 }
 
@@ -173,7 +176,7 @@ impl<'a> Judge<'a, '_, '_> {
         self.verdict.violated(rule, events, || message(append));
     }
 
-    /// Whether what was put at an offset after the event `since` need not be there.
+    /// Returns whether a record that was at an offset after the event `since` may be missing.
     fn is_excused(&self, since: usize, offset: i64) -> bool {
         self.is_deleted(offset) || is_empty(self.log, offset) || self.partition.lost(since, offset).is_some()
     }
@@ -182,7 +185,7 @@ impl<'a> Judge<'a, '_, '_> {
         (0..self.log.offsets.start.min(self.partition.deleted)).contains(&offset)
     }
 
-    /// Barriers lie where they were told, and behind each nothing of an earlier holder.
+    /// Checks that barriers are at their offsets, and that no earlier writer appended after them.
     fn barriers(&mut self) {
         let partition = self.partition;
         let mut of_name: BTreeMap<&Value, Holders> = BTreeMap::new();
@@ -205,7 +208,7 @@ impl<'a> Judge<'a, '_, '_> {
         if of_name.is_empty() {
             return;
         }
-        let mut accused = None;
+        let mut reported = None;
         for (offset, value) in &self.log.records {
             let Some((index, _)) = self.facts.owner(value) else { continue };
             let writer = self.facts.appends[index].writer;
@@ -213,26 +216,26 @@ impl<'a> Judge<'a, '_, '_> {
             let Some(holders) = name.and_then(|name| of_name.get(name)) else { continue };
             let problem = match holders.at_fault(writer, *offset) {
                 Some(Fault::Behind(barrier, holder)) => {
-                    format!("behind the barrier of {} at {barrier}", self.facts.writers[holder].id)
+                    format!("after the barrier of {} at {barrier}", self.facts.writers[holder].id)
                 }
                 Some(Fault::Before) => "before its barrier".to_owned(),
                 None => continue,
             };
-            if accused.replace(index) != Some(index) {
+            if reported.replace(index) != Some(index) {
                 let id = self.facts.writers[writer].id;
                 self.violated(Rule::OneWriter, index, Some(*offset), |append| {
-                    format!("{} of {id} lies at {offset}, {problem}", append.id)
+                    format!("{} of {id} is at {offset}, {problem}", append.id)
                 });
             }
         }
     }
 
-    /// Whether a barrier was not lost; it is a violation if it is not there all the same.
+    /// Checks that a barrier is on the log, unless it was lost; returns whether it counts.
     fn finds(&mut self, barrier: &Barrier) -> bool {
         let Barrier { event, offset, .. } = *barrier;
         let there = record_at(self.log, offset).map(|value| self.facts.owner(value).is_none());
         if self.partition.lost(event, offset).is_some() {
-            // It may be there all the same, but for another one in its place.
+            // It may be there all the same, unless another barrier took its offset.
             let later = self.partition.barriers.iter().rev().find(|barrier| barrier.offset == offset);
             return there == Some(true) && later.is_none_or(|later| later.event == event);
         }
@@ -243,24 +246,24 @@ impl<'a> Judge<'a, '_, '_> {
         if event < self.event && !self.is_excused(event, offset) {
             let writer = self.facts.writers[barrier.writer].id;
             self.verdict.violated(Rule::Durable, [(event, None), (self.event, Some(offset))], || {
-                format!("the barrier of {writer} does not lie at {offset}")
+                format!("the barrier of {writer} is missing at {offset}")
             });
         }
         true
     }
 
-    /// Finds the places of all records, and those that should have none.
+    /// Finds the offsets of all records, and reports records that should not be there.
     fn records(&mut self, partition: usize) {
         let barriers = self.partition.barriers.iter().map(|barrier| barrier.offset);
         let mut barriers: Vec<_> = barriers.collect();
         barriers.sort_unstable();
-        // Each append is accused of one thing once.
-        let mut accused = vec![false; self.facts.appends.len()];
+        // Each append is reported once.
+        let mut reported = vec![false; self.facts.appends.len()];
         for (offset, value) in &self.log.records {
             let Some((index, record)) = self.facts.owner(value) else {
                 if barriers.binary_search(offset).is_err() {
                     self.verdict.violated(Rule::Asked, [(self.event, Some(*offset))], || {
-                        format!("{value} lies at {offset}, and nobody has submitted it")
+                        format!("{value} is at {offset} and was never submitted")
                     });
                 }
                 continue;
@@ -269,7 +272,7 @@ impl<'a> Judge<'a, '_, '_> {
             if append.partition != partition {
                 let of = self.facts.partitions[append.partition].name;
                 self.violated(Rule::Asked, index, Some(*offset), |_| {
-                    format!("{value} lies at {offset}, and was submitted to {of}")
+                    format!("{value} is at {offset} and was submitted to {of}")
                 });
                 continue;
             }
@@ -285,24 +288,24 @@ impl<'a> Judge<'a, '_, '_> {
                 _ if twice => Rule::Once,
                 _ => continue,
             };
-            if !std::mem::replace(&mut accused[index], true) {
+            if !std::mem::replace(&mut reported[index], true) {
                 self.violated(broken, index, Some(*offset), |append| match broken {
                     Rule::NotAppended => {
-                        format!("{} was not appended, and {value} of it lies at {offset}", append.id)
+                        format!("{} was reported as not appended, and its record {value} is at {offset}", append.id)
                     }
                     Rule::Withdrawn => {
                         format!(
-                            "{} was given up before its place was fixed, and {value} of it lies at {offset}",
+                            "{} was dropped before its place was fixed, and its record {value} is at {offset}",
                             append.id
                         )
                     }
-                    _ => format!("{value} of {} lies on the log once more, at {offset}", append.id),
+                    _ => format!("{value} of {} is on the log again, at {offset}", append.id),
                 });
             }
         }
     }
 
-    /// What was acknowledged is where it was told, and everything is whole.
+    /// Checks that acknowledged appends are at their offsets, and that every append is complete.
     fn appends(&mut self) {
         let partition = self.partition;
         for index in &partition.appends {
@@ -336,49 +339,47 @@ impl<'a> Judge<'a, '_, '_> {
         if let Some((record, offset)) = lost {
             self.violated(Rule::Durable, index, Some(offset), |append| {
                 let value = &append.records[record];
-                format!(
-                    "{} was acknowledged, and {value} of it, which should lie at {offset}, is not on the log",
-                    append.id
-                )
+                format!("{} was acknowledged, and its record {value} is missing at {offset}", append.id)
             });
         } else if let Some((record, place)) = misplaced {
-            // An earlier attempt that a replica had by itself is there again when that replica comes to lead: elsewhere.
+            // An earlier attempt may exist on one replica only. If that replica is elected, the records
+            // reappear at other offsets.
             let excused =
                 self.partition.lost(append.event, base.min(place.saturating_sub(record as i64))).is_some();
             let base_by_log = self.judged.base(append);
             let mut places = self.judged.places(append).iter().enumerate();
-            let torn = places.any(|(record, place)| {
+            let incomplete = places.any(|(record, place)| {
                 place.is_some_and(|place| Some(place.saturating_sub(record as i64)) != base_by_log)
             });
-            if torn {
-                self.torn(index);
+            if incomplete {
+                self.incomplete(index);
             } else if !excused {
                 self.violated(Rule::Offset, index, Some(place), |append| {
                     let value = &append.records[record];
-                    format!("{} was acknowledged at {base}, and {value} of it lies at {place}", append.id)
+                    format!("{} was acknowledged at {base}, and its record {value} is at {place}", append.id)
                 });
             }
         }
     }
 
-    /// What is not known to be there is there as a whole or not at all.
+    /// Checks that an append without an acknowledgement is on the log completely or not at all.
     fn whole(&mut self, index: usize) {
         let append = &self.facts.appends[index];
         let Some(base) = self.judged.base(append) else { return };
         let mut places = self.judged.places(append).iter().enumerate();
-        let torn = places.any(|(record, place)| {
+        let incomplete = places.any(|(record, place)| {
             let right = base.saturating_add(record as i64);
             match place {
                 Some(place) => *place != right,
                 None => !self.is_deleted(right) && !is_empty(self.log, right),
             }
         });
-        if torn {
-            self.torn(index);
+        if incomplete {
+            self.incomplete(index);
         }
     }
 
-    fn torn(&mut self, index: usize) {
+    fn incomplete(&mut self, index: usize) {
         let offset = self.judged.base(&self.facts.appends[index]);
         let places = self.judged.places(&self.facts.appends[index]);
         let shown: Vec<_> = places
@@ -389,14 +390,14 @@ impl<'a> Judge<'a, '_, '_> {
         let more = if places.len() > shown.len() { ", …" } else { "" };
         self.violated(Rule::Whole, index, offset, |append| {
             format!(
-                "the records of {} do not lie one behind the other, but at {}{more}",
+                "the records of {} are not at consecutive offsets, but at {}{more}",
                 append.id,
                 shown.join(", ")
             )
         });
     }
 
-    /// Each offset holds a record, or it is known why not.
+    /// Checks that each offset holds a record, or that there is a reason why not.
     fn gaps(&mut self) {
         self.missing.sort_unstable();
         let mut next = self.log.offsets.start;
@@ -426,12 +427,12 @@ impl<'a> Judge<'a, '_, '_> {
         }
         if first < offsets.end {
             self.verdict.violated(Rule::Asked, [(self.event, Some(first))], || {
-                format!("of the offsets {offsets:?} some hold no record, {first} first, and nothing says why")
+                format!("some of the offsets {offsets:?} hold no record without a reason, {first} first")
             });
         }
     }
 
-    /// No two appends were told of the same offset, as far as the log itself no longer shows.
+    /// Checks that no two appends were acknowledged at the same offset, where the log no longer shows it.
     fn twice_acked(&mut self) {
         if !self.partition.losses.is_empty() {
             return;
@@ -442,19 +443,19 @@ impl<'a> Judge<'a, '_, '_> {
             if offset >= self.log.offsets.start {
                 continue;
             }
-            let told =
+            let acknowledged =
                 self.partition.appends.iter().map(|index| &self.facts.appends[*index]).filter(|append| {
                     append.acked_at().is_some_and(|base| {
                         base <= offset && offset < base.saturating_add(append.records.len() as i64)
                     })
                 });
-            self.verdict.violated(Rule::Offset, told.flat_map(Append::events), || {
+            self.verdict.violated(Rule::Offset, acknowledged.flat_map(Append::events), || {
                 format!("more than one append was acknowledged at {offset}")
             });
         }
     }
 
-    /// The appends of a writer, by index in order of events, lie on the log in their order.
+    /// Checks that the appends of a writer, given by index in order of events, are on the log in that order.
     fn order(&mut self, appends: &[usize]) {
         let mut on_log: Vec<_> = appends
             .iter()
@@ -467,7 +468,7 @@ impl<'a> Judge<'a, '_, '_> {
             })
             .collect();
         on_log.sort_unstable();
-        // Of those behind, the one whose place was fixed first.
+        // Of the appends at higher offsets, the one whose place was fixed first.
         let mut earliest: Option<(usize, usize)> = None;
         for (offset, index) in on_log.into_iter().rev() {
             let append = &self.facts.appends[index];
@@ -479,7 +480,7 @@ impl<'a> Judge<'a, '_, '_> {
                 let events = append.events().chain(earlier.events()).chain([(self.event, Some(offset))]);
                 self.verdict.violated(Rule::Order, events, || {
                     let (id, earlier) = (append.id, earlier.id);
-                    format!("{id} was submitted after {earlier}, and lies at {offset}, before it at {behind}")
+                    format!("{id} was submitted after {earlier} and is at {offset}, before it at {behind}")
                 });
             }
             let fixed = append.fixed();
@@ -489,9 +490,9 @@ impl<'a> Judge<'a, '_, '_> {
         }
     }
 
-    /// What was submitted behind an append that failed, before that was known, has failed as well.
+    /// Checks that appends submitted after one that fails, before its error was returned, fail too.
     fn no_hole(&mut self, appends: &[usize]) {
-        // What is not on the log now may have been there and be lost, deleted or compacted.
+        // A record that is missing now may have been on the log, and been lost, deleted or compacted since.
         let whole =
             self.partition.losses.is_empty() && self.log.offsets.start == 0 && self.log.empty.is_empty();
         let mut failed: Option<(Duration, usize)> = None;
@@ -525,7 +526,7 @@ impl<'a> Judge<'a, '_, '_> {
         }
     }
 
-    /// Nothing that was submitted behind what is acknowledged and lost is there, on a log that goes on without it.
+    /// Checks that no append of a writer follows a lost one on the log.
     fn loss_ends(&mut self, appends: &[usize]) {
         let appends = || appends.iter().map(|index| &self.facts.appends[*index]);
         let lost = appends().filter_map(|append| {
@@ -539,10 +540,7 @@ impl<'a> Judge<'a, '_, '_> {
             let Some(base) = self.judged.base(append) else { continue };
             let events = lost.events().chain(append.events()).chain([(loss, None), (self.event, Some(base))]);
             self.verdict.violated(Rule::LossEnds, events, || {
-                format!(
-                    "{} lies at {base}, and {} before it was acknowledged and is lost",
-                    append.id, lost.id
-                )
+                format!("{} is at {base}, and {} before it was acknowledged and is lost", append.id, lost.id)
             });
         }
     }
@@ -552,7 +550,7 @@ impl<'a> Judge<'a, '_, '_> {
         let log = (self.event, self.judged.base(behind).or_else(|| behind.acked_at()));
         self.verdict.violated(Rule::NoHole, failed.events().chain(behind.events()).chain([log]), || {
             let (id, failed) = (behind.id, failed.id);
-            format!("{id} was submitted behind {failed} before that failed, and was appended all the same")
+            format!("{id} was submitted after {failed} and before its error, and was appended all the same")
         });
     }
 }

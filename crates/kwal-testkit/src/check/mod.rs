@@ -1,7 +1,8 @@
-//! Judges what clients did to a log by what they were told: a [`History`] of calls and outcomes in, a [`Verdict`] out.
+//! Checks the results that clients got against the final logs: a [`History`] of calls and outcomes in, a
+//! [`Verdict`] out.
 //!
-//! It knows no client and no broker. What a test records may come from the embedded broker or a real one, and from any client:
-//! what kwal promises, others can be held against as well.
+//! The checker knows no client and no broker. A history may come from the embedded cluster or real brokers,
+//! and from any client: kwal's contract can be applied to other clients as well.
 //!
 //! ```
 //! use std::time::Duration;
@@ -28,32 +29,38 @@
 //! let verdict = twice.check(&Expect::default());
 //! assert!(verdict.broken().eq([Rule::Once]));
 //! assert_eq!(verdict.violations()[0].to_string(), "\
-//! - c of a1 lies on the log once more, at 3
+//! - c of a1 is on the log again, at 3
 //!        3         2 submit a1 w0 c
 //!        5         9 unknown a1
 //!        8         9 log wal-0 0 4 @0 a b c c");
 //! ```
 //!
-//! # What is judged
-//! The [`Rule`]s, each part of a promise. Those that are not expected are [waived](Expect::waive); of a client without a
-//! producer id, [`Expect::at_least_once`] may be. A history without the [`Log`] of a partition that it speaks of is no proof of
-//! anything, and does not hold.
+//! # What is checked
+//! The [`Rule`]s, each a part of the contract. Rules that do not apply are [waived](Expect::waive); for a
+//! client without a producer id there is [`Expect::at_least_once`]. A history without the [`Log`] of one of
+//! its partitions proves nothing and does not hold.
 //!
-//! How an append ends says what may be on the log:
+//! The outcome of an append determines what may be on the log:
 //!
-//! | | on the log | those submitted behind it, before it ended |
+//! | outcome | on the log | appends submitted after it and before its end |
 //! | --- | --- | --- |
-//! | [acknowledged](AppendOutcome::Acked) | once, whole, at its offset | as they end |
-//! | [not appended](AppendOutcome::NotAppended) | no | not |
-//! | [unknown](AppendOutcome::Unknown) | once, whole, in its place, or not | not acknowledged, and not there without it |
-//! | [dropped](AppendOutcome::Dropped), or without an end | once, whole, in its place, or not | not there without it, if it was dropped |
-//! | [withdrawn](AppendOutcome::Withdrawn) | no | as they end |
+//! | [acknowledged](AppendOutcome::Acked) | once, complete, at its offset | independent |
+//! | [not appended](AppendOutcome::NotAppended) | no | not on the log |
+//! | [unknown](AppendOutcome::Unknown) | once, complete and in order, or not | not acknowledged, and on the log only if it is |
+//! | [dropped](AppendOutcome::Dropped), or without an end | once, complete and in order, or not | if it was dropped: on the log only if it is |
+//! | [withdrawn](AppendOutcome::Withdrawn) | no | independent |
 //!
-//! A loss is excused by what happened: [`Event::Truncated`], [`Event::Deleted`] and [`Event::Recreated`] excuse that
-//! something is not there, or no longer what a reader saw; never that it is there twice, or that its writer goes on behind it.
-//! It may be there elsewhere, if its place was lost: an attempt that failed may have been left on the replica that leads now.
+//! Losses are excused by events: [`Event::Truncated`], [`Event::Deleted`] and [`Event::Recreated`] excuse
+//! that a record is missing, or differs from what a reader saw. They never excuse a duplicate, or that a
+//! writer continues after a loss. A lost record may reappear at another offset: a failed attempt may have
+//! survived on the replica that leads now.
 //!
-//! The time and memory it takes grow with the history: a million records take a second or two in a release build.
+//! Time and memory grow with the history: a million records take a second or two in a release build.
+//!
+//! ```text
+//! judge ──► reads ──► logs ──► facts ──► verdict ──► text ──► history ──► value
+//! recorder ──────────────────────────────────────────────────────┘
+//! ```
 
 mod facts;
 mod history;

@@ -1,4 +1,4 @@
-//! Holds what readers got against what lies on the logs.
+//! Checks what readers got against the logs.
 
 use super::{
     facts::{Facts, Loss, Partition, ReaderFacts, Step},
@@ -32,7 +32,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, verdict: &mut Verdic
             match step {
                 Step::Read(records, next) => judge.read(*event, records, *next),
                 Step::Failed(failure) => judge.failed(*event, *failure),
-                Step::Seek(offset) => judge.go_on_at(Some(*offset)),
+                Step::Seek(offset) => judge.move_to(Some(*offset)),
             }
             judge.since = *event;
         }
@@ -41,39 +41,39 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, verdict: &mut Verdic
         let partition = &facts.partitions[writer.partition];
         if let Some(event) = writer.lost.filter(|_| partition.losses.is_empty()) {
             verdict.violated(Rule::FalseAlarm, [(event, None)], || {
-                format!("{} was told of a loss, and nothing is known to have been lost", writer.id)
+                format!("{} got an error about a loss, and no loss is recorded", writer.id)
             });
         }
     }
 }
 
-/// Judges one reader.
+/// Checks one reader.
 struct Judge<'a, 'b, 'c> {
     facts: &'b Facts<'a>,
     partition: &'b Partition<'a>,
     log_event: usize,
     log: &'a Log,
-    /// The offsets where acknowledged records should be and are not.
+    /// The offsets of acknowledged records that are missing.
     missing: &'b [i64],
     reader: &'b ReaderFacts<'a>,
     verdict: &'b mut VerdictBuilder<'c>,
-    /// Where it stands, if that is known.
+    /// Its position, if known.
     position: Option<i64>,
-    /// Its event before: what it gets now was not asked for earlier.
+    /// Its previous event: a fetch cannot be older.
     since: usize,
-    /// The index on the log of the record behind the last that it got.
+    /// The index on the log of the record after the last one that it got.
     behind: usize,
-    /// What it has seen since it was told last, and is lost.
+    /// Lost records that it has seen since the last error.
     diverged: Option<Diverged>,
 }
 
 #[derive(Clone, Copy)]
 struct Diverged {
-    /// The first of it.
+    /// The first of them.
     offset: i64,
-    /// When it was seen.
+    /// The event by which it saw them.
     seen: usize,
-    /// The event by which the last of it was lost.
+    /// The event by which the last of them was lost.
     lost: usize,
     recreated: bool,
 }
@@ -87,39 +87,39 @@ impl Judge<'_, '_, '_> {
     fn read(&mut self, event: usize, records: &[(i64, Value)], next: i64) {
         let id = self.reader.id;
         if !records.is_empty() || self.position != Some(next) {
-            self.goes_on(event);
+            self.check_continues(event);
         }
         let first = records.first().map_or(next, |(offset, _)| *offset);
         let mut cursor = self.position.unwrap_or(first);
         for (offset, value) in records {
             if *offset < cursor {
                 self.violated(Rule::ReadOnce, event, *offset, || {
-                    format!("{id} got {value} at {offset}, when it should have gone on at {cursor}")
+                    format!("{id} got {value} at {offset}, and its position was {cursor}")
                 });
                 continue;
             }
-            self.passed_over(event, cursor, *offset);
+            self.check_skipped(event, cursor, *offset);
             self.seen(event, *offset, value);
             cursor = offset.saturating_add(1);
         }
         if next < cursor {
             self.violated(Rule::ReadOnce, event, next, || {
-                format!("{id} went back to {next}, when it should have gone on at {cursor}")
+                format!("{id} went back to {next}, and its position was {cursor}")
             });
         } else {
-            self.passed_over(event, cursor, next);
+            self.check_skipped(event, cursor, next);
         }
         let end = self.log.offsets.end;
         if next > end && event < self.log_event && self.partition.lost(self.since, end).is_none() {
             self.violated(Rule::ReadEvery, event, end, || {
-                format!("{id} stands at {next}, and the log ends at {end}")
+                format!("the position of {id} is {next}, and the log ends at {end}")
             });
         }
         self.position = Some(next);
     }
 
-    /// There is nothing between that it should have got.
-    fn passed_over(&mut self, event: usize, from: i64, to: i64) {
+    /// Checks that no record between two offsets was skipped.
+    fn check_skipped(&mut self, event: usize, from: i64, to: i64) {
         if from >= to {
             return;
         }
@@ -136,14 +136,14 @@ impl Judge<'_, '_, '_> {
         if count > 0 {
             let id = self.reader.id;
             self.violated(Rule::ReadEvery, event, first, || {
-                format!("{id} passed from {from} to {to} over {count} records, that at {first} first")
+                format!("{id} skipped {count} records from {from} to {to}, the first at {first}")
             });
         }
     }
 
-    /// A record is what is on the log, or what was there.
+    /// Checks that a record is, or was, on the log.
     fn seen(&mut self, event: usize, offset: i64, value: &Value) {
-        // Mostly it is the one behind the last.
+        // Usually it is the one after the last.
         let expected = self.log.records.get(self.behind);
         if expected.is_some_and(|(at, there)| *at == offset && there == value) {
             self.behind += 1;
@@ -155,7 +155,8 @@ impl Judge<'_, '_, '_> {
             return;
         }
         let lost = self.partition.lost(self.since, offset);
-        // Nothing but a loss excuses that something else is there now. Where there is nothing now, something may have been.
+        // Only a loss excuses that another record is there now. Where there is no record now, there may have
+        // been one.
         let excused = lost.is_some()
             || on_log.is_none()
                 && (offset < self.log.offsets.start
@@ -163,7 +164,7 @@ impl Judge<'_, '_, '_> {
                     || self.missing.binary_search(&offset).is_ok()
                     || offset >= self.log.offsets.end && event > self.log_event);
         if excused && self.may_have_been(offset, value) {
-            // What is deleted or compacted by now shows nothing.
+            // Offsets that were deleted or compacted show nothing.
             if let Some(loss) = lost.filter(|_| on_log.is_some() || offset >= self.log.offsets.end) {
                 self.note(event, offset, loss);
             }
@@ -171,12 +172,12 @@ impl Judge<'_, '_, '_> {
         }
         let id = self.reader.id;
         self.violated(Rule::ReadTrue, event, offset, || match on_log {
-            Some(there) => format!("{id} got {value} at {offset}, where {there} is"),
-            None => format!("{id} got {value} at {offset}, where no such record has been"),
+            Some(there) => format!("{id} got {value} at {offset}, where the log has {there}"),
+            None => format!("{id} got {value} at {offset}, where the log never had it"),
         });
     }
 
-    /// Whether a record, by what its writer was told, may have been at an offset.
+    /// Returns whether a record may have been at an offset, according to the outcome of its append.
     fn may_have_been(&self, offset: i64, value: &Value) -> bool {
         let Some((append, record)) = self.facts.owner(value) else {
             return self.partition.barriers.iter().any(|barrier| barrier.offset == offset);
@@ -189,7 +190,7 @@ impl Judge<'_, '_, '_> {
         }
     }
 
-    /// It has seen what is lost.
+    /// Notes that it has seen a lost record.
     fn note(&mut self, seen: usize, offset: i64, loss: &Loss) {
         let diverged =
             self.diverged.get_or_insert(Diverged { offset, seen, lost: loss.event, recreated: false });
@@ -201,8 +202,8 @@ impl Judge<'_, '_, '_> {
         }
     }
 
-    /// It goes on without having been told anything.
-    fn goes_on(&mut self, event: usize) {
+    /// Checks that it does not continue after a loss without having got an error.
+    fn check_continues(&mut self, event: usize) {
         let Some(diverged) = self.diverged.filter(|diverged| self.since > diverged.lost) else { return };
         self.diverged = None;
         if self.reader.reader.without_epoch && !diverged.recreated {
@@ -212,7 +213,7 @@ impl Judge<'_, '_, '_> {
         let id = self.reader.id;
         let events = [(seen, Some(offset)), (lost, None), (event, None), (self.log_event, Some(offset))];
         self.verdict.violated(Rule::Truncation, events, || {
-            format!("{id} goes on, and has not been told that what it got from {offset} on was lost")
+            format!("{id} continues without an error, and the records that it got from {offset} on were lost")
         });
     }
 
@@ -228,15 +229,15 @@ impl Judge<'_, '_, '_> {
                 });
                 if let Some(position) = position.filter(|_| losses.is_empty() && event < self.log_event) {
                     self.violated(Rule::FalseAlarm, event, position, || {
-                        format!("{id} was told that {position} is out of range, and it never was")
+                        format!("{id} got an error that {position} is out of range, and it never was")
                     });
                 }
-                self.go_on_at(None);
+                self.move_to(None);
             }
             ReadFailure::Truncated { diverged_at } => {
                 if losses.is_empty() {
                     self.violated(Rule::FalseAlarm, event, diverged_at, || {
-                        format!("{id} was told of a loss, and nothing is known to have been lost")
+                        format!("{id} got an error about a loss, and no loss is recorded")
                     });
                 }
                 if let Some(diverged) =
@@ -245,26 +246,26 @@ impl Judge<'_, '_, '_> {
                     let Diverged { offset, seen, .. } = diverged;
                     let events = [(seen, Some(offset)), (event, None), (self.log_event, Some(offset))];
                     self.verdict.violated(Rule::Truncation, events, || {
-                        format!("{id} was told of a loss from {diverged_at} on, and what it got at {offset} was lost")
+                        format!("{id} got an error about a loss from {diverged_at} on, and the record that it got at {offset} was lost, too")
                     });
                 }
-                self.go_on_at(Some(diverged_at));
+                self.move_to(Some(diverged_at));
             }
             ReadFailure::Recreated => {
                 if !losses.iter().any(|loss| loss.recreated) {
                     let position = self.position.unwrap_or_default();
                     self.violated(Rule::FalseAlarm, event, position, || {
                         format!(
-                            "{id} was told that the topic was made again, and it is not known to have been"
+                            "{id} got an error that the topic was created again, and that is not recorded"
                         )
                     });
                 }
-                self.go_on_at(None);
+                self.move_to(None);
             }
         }
     }
 
-    fn go_on_at(&mut self, position: Option<i64>) {
+    fn move_to(&mut self, position: Option<i64>) {
         self.position = position;
         self.diverged = None;
     }

@@ -1,4 +1,4 @@
-//! Recording while it happens.
+//! Records a history while it happens.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use super::{
 
 /// A [`History`] that many tasks record together, with the times of tokio's clock, paused or not.
 ///
-/// It knows no client, so it serves any. What an append comes to is recorded best by who awaits it, as soon as it is there:
+/// It works with any client. Record the outcome of an append where it is awaited, as soon as it is known:
 ///
 /// ```
 /// use kwal_testkit::check::{Expect, Log, Recorder};
@@ -34,7 +34,7 @@ use super::{
 ///         Err(false) => ticket.not_appended(),
 ///     }
 /// }
-/// // Given up: if a future that holds a ticket is dropped, that is recorded.
+/// // Dropped: if a future that holds a ticket is dropped, that is recorded.
 /// drop(recorder.submit(writer, ["c"]));
 ///
 /// recorder.now().log(Log::new(("wal", 0), 0..2, [(0, "a"), (1, "b")]));
@@ -50,12 +50,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Times are counted from now on.
+    /// Creates an empty history whose times count from now.
     pub fn new() -> Self {
         Self { start: Instant::now(), history: Arc::default() }
     }
 
-    /// The history, to record what happens now or to have it checked. The lock is not to be held across an await.
+    /// Returns the history, with its time set to now, to record events or to check it.
+    ///
+    /// Do not hold the lock across an await.
     pub fn now(&self) -> MutexGuard<'_, History> {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.at(self.elapsed());
@@ -66,17 +68,17 @@ impl Recorder {
         self.start.elapsed()
     }
 
-    /// An append whose place is fixed, as [`History::submit`].
+    /// Records an append whose place is fixed, see [`History::submit`].
     pub fn submit(&self, writer: WriterId, records: impl IntoIterator<Item = impl Into<Value>>) -> Ticket {
         self.append(writer, SubmitOrder::Fixed, records)
     }
 
-    /// An append that waits in turn, as [`History::queue`].
+    /// Records an append that is queued, see [`History::queue`].
     pub fn queue(&self, writer: WriterId, records: impl IntoIterator<Item = impl Into<Value>>) -> Ticket {
         self.append(writer, SubmitOrder::Queued, records)
     }
 
-    /// An append whose place is open, as [`History::start`].
+    /// Records an append whose place is open, see [`History::start`].
     pub fn start(&self, writer: WriterId, records: impl IntoIterator<Item = impl Into<Value>>) -> Ticket {
         self.append(writer, SubmitOrder::Unordered, records)
     }
@@ -87,7 +89,7 @@ impl Recorder {
         order: SubmitOrder,
         records: impl IntoIterator<Item = impl Into<Value>>,
     ) -> Ticket {
-        // Not under the lock, in case the iterator asks for it.
+        // Not under the lock, which the iterator may need.
         let records: Vec<Value> = records.into_iter().map(Into::into).collect();
         let append = {
             let mut history = self.now();
@@ -107,37 +109,37 @@ impl Default for Recorder {
     }
 }
 
-/// An append that is under way. Dropping it records that the caller has given it up.
-#[must_use = "a dropped ticket records that the append was given up"]
+/// An append in progress. Dropping it records that the caller dropped the append.
+#[must_use = "a dropped ticket records that the caller dropped the append"]
 pub struct Ticket {
     recorder: Recorder,
     append: AppendId,
-    /// What is recorded when it is dropped.
+    /// Recorded on drop.
     outcome: AppendOutcome,
 }
 
 impl Ticket {
-    /// Which one it is.
+    /// Returns the id of the append.
     pub fn append(&self) -> AppendId {
         self.append
     }
 
-    /// It is on the log, its first record at this offset.
+    /// Records success, with the offset of the first record.
     pub fn acked(self, base_offset: i64) {
         self.complete_with(AppendOutcome::Acked { base_offset });
     }
 
-    /// It failed, and is not on the log.
+    /// Records a failure after which the append is not on the log.
     pub fn not_appended(self) {
         self.complete_with(AppendOutcome::NotAppended);
     }
 
-    /// It failed, and may be on the log.
+    /// Records a failure after which the append may be on the log.
     pub fn unknown(self) {
         self.complete_with(AppendOutcome::Unknown);
     }
 
-    /// The caller gave it up before its place was fixed.
+    /// Records that the caller dropped the append before its place was fixed.
     pub fn withdrawn(self) {
         self.complete_with(AppendOutcome::Withdrawn);
     }

@@ -1,4 +1,4 @@
-//! A history as text, one event a line, and back.
+//! Histories as text, one event per line.
 
 use std::{fmt, ops::Range, str::FromStr, time::Duration};
 
@@ -10,11 +10,11 @@ use super::{
     value::{Value, unescape},
 };
 
-/// A line that is no event of a [`History`].
+/// A line that is not an event of a [`History`].
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("line {line} of the history: {problem}")]
 pub struct ParseError {
-    /// Which line, from 1 on.
+    /// The number of the line, from 1.
     pub line: usize,
     problem: String,
 }
@@ -49,7 +49,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// An event in short: of many records, the few around an offset, or else the first.
+/// An abbreviated event: of many records, those around an offset, or else the first ones.
 pub(super) struct Around<'a>(pub(super) &'a Event, pub(super) Option<i64>);
 
 impl fmt::Display for Around<'_> {
@@ -61,10 +61,10 @@ impl fmt::Display for Around<'_> {
     }
 }
 
-/// How many records are shown in short on either side of the one in question.
+/// How many records are shown on each side of an offset.
 const NEIGHBOURS: u64 = 3;
 
-/// In seconds, without needless zeros.
+/// A time in seconds, without trailing zeros.
 pub(super) struct Seconds(pub(super) Duration);
 
 impl fmt::Display for Seconds {
@@ -85,7 +85,7 @@ impl Seconds {
     }
 }
 
-/// Writes an event with those of its records that `shown` takes, by index and offset.
+/// Writes an event with the records that `shown` selects by index and offset.
 fn write_event(
     f: &mut fmt::Formatter<'_>,
     event: &Event,
@@ -187,7 +187,7 @@ fn write_records(
     f.write_str(if left_out { " …" } else { "" })
 }
 
-/// The words of a line that are still to be read.
+/// The remaining words of a line.
 struct Words<'a>(std::str::SplitAsciiWhitespace<'a>);
 
 impl<'a> Words<'a> {
@@ -238,7 +238,7 @@ impl<'a> Words<'a> {
             "deleted" => Event::Deleted { partition: self.partition()?, before: self.offset()? },
             "recreated" => Event::Recreated { partition: self.partition()? },
             "log" => Event::Log(self.log()?),
-            _ => return Err(format!("{verb:?} is no event")),
+            _ => return Err(format!("{verb:?} is not an event")),
         };
         match self.0.next() {
             Some(word) => Err(format!("{word:?} is one word too many")),
@@ -253,7 +253,7 @@ impl<'a> Words<'a> {
     fn id(&mut self, letter: char) -> Result<u64, String> {
         let word = self.next("a number")?;
         let id = word.strip_prefix(letter).and_then(|number| number.parse().ok());
-        id.ok_or_else(|| format!("{word:?} should be a number behind {letter:?}"))
+        id.ok_or_else(|| format!("{word:?} should be {letter:?} and a number"))
     }
 
     fn offset(&mut self) -> Result<i64, String> {
@@ -271,7 +271,7 @@ impl<'a> Words<'a> {
             let topic = String::from_utf8(unescape(topic)?).ok()?;
             Some(TopicPartition { topic, partition: partition.parse().ok()? })
         });
-        parsed.ok_or_else(|| format!("{word:?} is no topic and partition"))
+        parsed.ok_or_else(|| format!("{word:?} is not a topic and partition"))
     }
 
     fn writer(&mut self) -> Result<Writer, String> {
@@ -281,7 +281,7 @@ impl<'a> Words<'a> {
                 Some(("deadline", time)) => writer.deadline(seconds(time)?),
                 Some(("exclusive", name)) => writer.exclusive(value(name)?),
                 None if word == "continue" => writer.on_failure_continue(),
-                _ => return Err(format!("{word:?} says nothing of a writer")),
+                _ => return Err(format!("{word:?} is not a property of a writer")),
             };
         }
         Ok(writer)
@@ -298,7 +298,7 @@ impl<'a> Words<'a> {
         match self.0.next() {
             None => Ok(reader),
             Some("bare") => Ok(reader.without_epoch()),
-            Some(word) => Err(format!("{word:?} says nothing of a reader")),
+            Some(word) => Err(format!("{word:?} is not a property of a reader")),
         }
     }
 
@@ -317,7 +317,7 @@ impl<'a> Words<'a> {
         let mut empty = Vec::new();
         let mut rest = self.0.clone();
         while let Some(word) = rest.next().and_then(|word| word.strip_prefix("empty=")) {
-            let ends = word.split_once("..").ok_or_else(|| format!("{word:?} are no offsets"))?;
+            let ends = word.split_once("..").ok_or_else(|| format!("{word:?} is not a range of offsets"))?;
             empty.push(offset(ends.0)?..offset(ends.1)?);
             self.0 = rest.clone();
         }
@@ -341,15 +341,15 @@ impl<'a> Words<'a> {
 }
 
 fn value(word: &str) -> Result<Value, String> {
-    Value::parse(word).ok_or_else(|| format!("{word:?} is no value"))
+    Value::parse(word).ok_or_else(|| format!("{word:?} is not a value"))
 }
 
 fn offset(word: &str) -> Result<i64, String> {
-    word.parse().map_err(|_| format!("{word:?} is no offset"))
+    word.parse().map_err(|_| format!("{word:?} is not an offset"))
 }
 
 fn seconds(word: &str) -> Result<Duration, String> {
-    Seconds::parse(word).ok_or_else(|| format!("{word:?} are no seconds"))
+    Seconds::parse(word).ok_or_else(|| format!("{word:?} is not a time in seconds"))
 }
 
 #[cfg(test)]
@@ -390,29 +390,29 @@ mod tests {
 ";
 
     #[test]
-    fn every_event_comes_back_from_its_line() {
+    fn every_event_survives_as_text() {
         let history: History = ALL.parse().unwrap();
         assert_eq!(history.to_string(), ALL);
         assert_eq!(history.events().len(), ALL.lines().count());
         let mut longer = history.clone();
-        assert_eq!(longer.writer(("wal", 0)), WriterId(9), "numbers go on behind those that were read");
+        assert_eq!(longer.writer(("wal", 0)), WriterId(9), "ids continue after those that were read");
     }
 
     #[test]
-    fn the_line_that_is_wrong_is_named() {
+    fn errors_name_the_line() {
         for (line, problem) in [
-            ("x submit a0 w0", "\"x\" are no seconds"),
-            ("1.0000000001 fenced w0", "\"1.0000000001\" are no seconds"),
+            ("x submit a0 w0", "\"x\" is not a time in seconds"),
+            ("1.0000000001 fenced w0", "\"1.0000000001\" is not a time in seconds"),
             ("1", "what happened is missing"),
-            ("1 went", "\"went\" is no event"),
+            ("1 went", "\"went\" is not an event"),
             ("1 acked a0", "an offset is missing"),
-            ("1 acked 0 5", "\"0\" should be a number behind 'a'"),
+            ("1 acked 0 5", "\"0\" should be 'a' and a number"),
             ("1 acked a0 5 6", "\"6\" is one word too many"),
-            ("1 writer w0 wal", "\"wal\" is no topic and partition"),
-            ("1 writer w0 wal-0 soon", "\"soon\" says nothing of a writer"),
+            ("1 writer w0 wal", "\"wal\" is not a topic and partition"),
+            ("1 writer w0 wal-0 soon", "\"soon\" is not a property of a writer"),
             ("1 read r0 5 x", "the offset of \"x\" is missing"),
-            ("1 read r0 5 @5 %", "\"%\" is no value"),
-            ("1 log wal-0 0 1 empty=3", "\"3\" are no offsets"),
+            ("1 read r0 5 @5 %", "\"%\" is not a value"),
+            ("1 log wal-0 0 1 empty=3", "\"3\" is not a range of offsets"),
         ] {
             let error = format!("\n# fine\n{line}\n").parse::<History>().unwrap_err();
             assert_eq!(error.to_string(), format!("line 3 of the history: {problem}"));
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_can_be_read_makes_it_panic() {
+    fn no_parsable_history_panics() {
         let mut rng = Rng::with_seed(1);
         for _ in 0..1_000 {
             let mut text = ALL.as_bytes().to_vec();
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn in_short_the_neighbours_of_an_offset_are_shown() {
+    fn abbreviated_events_show_the_neighbours_of_an_offset() {
         let log = Log::new(("wal", 0), 0..100, (0..100).map(|offset| (offset, offset)));
         let log = Event::Log(log.empty(3..4).empty(52..53));
         let text = Around(&log, Some(50)).to_string();

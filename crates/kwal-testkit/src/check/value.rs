@@ -1,14 +1,14 @@
-//! What tells one record of a history from all others.
+//! The identity of a record in a history.
 
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
-/// The identity of a record in a [`History`](super::History): no two records that are appended in it have the same.
+/// The identity of a record in a [`History`](super::History), unique among the appended records.
 ///
-/// Usually it is the record's value, or its key, as bytes; numbers stand for their decimal digits, so that a record appended
-/// as `7` is recognised when it is read as `"7"`. What is longer than 64 bytes is kept as its first 24, its length and a hash
-/// of all of it.
+/// Usually it is the record's value or key, as bytes. Numbers are converted to decimal digits, so that a
+/// record appended as `7` is recognised when it is read as `"7"`. Of more than 64 bytes, the first 24, the
+/// length and a hash are kept.
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Value(Arc<[u8]>);
 
@@ -26,13 +26,13 @@ impl Value {
         &self.0
     }
 
-    /// Reads what [`Display`](fmt::Display) writes.
+    /// Parses the output of [`Display`](fmt::Display).
     pub(super) fn parse(text: &str) -> Option<Self> {
         unescape(text).map(|bytes| Self::new(&bytes))
     }
 }
 
-/// As in a URL, with `%` and two digits for what would be hard to read or means something in a line of a history.
+/// Percent-encoded, including the characters with a meaning in the text of a history.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Escaped(&self.0).fmt(f)
@@ -97,7 +97,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Reads what [`Escaped`] writes.
+/// Parses the output of [`Escaped`].
 pub(super) fn unescape(text: &str) -> Option<Vec<u8>> {
     if text == EMPTY {
         return Some(Vec::new());
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_the_bytes_they_come_back_from_their_text() {
+    fn any_bytes_survive_as_text() {
         let long = [b'x'; 1000];
         let all: Vec<u8> = (0..=255).collect();
         for bytes in
@@ -152,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_a_value() {
+    fn other_text_is_not_a_value() {
         for text in ["", "%", "%1", "%zz", "a b", "a@b", "#", "\"", "gr\u{fc}n", "%\u{fc}"] {
             assert_eq!(Value::parse(text), None, "{text:?}");
         }
     }
 
     #[test]
-    fn long_ones_are_short_and_still_told_apart() {
+    fn long_values_are_shortened_and_stay_distinct() {
         let (one, mut other) = (vec![b'x'; 100_000], vec![b'x'; 100_000]);
         other[70_000] = b'y';
         let (one, other) = (Value::from(one), Value::from(other));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_its_digits() {
+    fn numbers_are_their_digits() {
         assert_eq!(Value::from(7_u64), Value::from("7"));
         assert_eq!(Value::from(-7), Value::from(b"-7"));
     }

@@ -1,4 +1,4 @@
-//! What is expected of a history, and what has come of it.
+//! The rules, the expectations and the verdict.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,21 +13,23 @@ use super::{
 
 macro_rules! rules {
     ($($(#[doc = $doc:literal])* $rule:ident $promise:literal $description:literal;)*) => {
-        /// A line that a client can cross, each part of one of kwal's promises.
+        /// A rule that a client can break, each a part of kwal's contract.
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
         #[non_exhaustive]
         pub enum Rule { $($(#[doc = $doc])* $rule,)* }
 
         impl Rule {
-            /// All there are.
+            /// All rules.
             pub const ALL: &[Self] = &[$(Self::$rule),*];
 
-            /// What it says, in a few words.
+            /// Returns a description in a few words.
             pub fn description(self) -> &'static str {
                 match self { $(Self::$rule => $description,)* }
             }
 
-            /// The promise that it is part of: C1 to C8, or C11; empty for [`Rule::History`].
+            /// Returns the line of the contract that it is part of: C1 to C8, or C11.
+            ///
+            /// Empty for [`Rule::History`].
             pub fn promise(self) -> &'static str {
                 match self { $(Self::$rule => $promise,)* }
             }
@@ -38,42 +40,43 @@ macro_rules! rules {
 rules! {
     /// Every acknowledged record is on the log.
     Durable "C1" "acknowledged is durable";
-    /// Every acknowledged record is on the log at the offset that was told.
+    /// Every acknowledged record is on the log at its acknowledged offset.
     Offset "C1" "at the acknowledged offset";
     /// No record is on the log twice.
-    Once "C2" "once at the most";
-    /// The records of one append are on the log one behind the other, all or none.
+    Once "C2" "at most once";
+    /// The records of one append are on the log at consecutive offsets, all or none.
     Whole "C2" "all or nothing";
-    /// The appends of one writer are on the log in the order in which they were submitted.
-    Order "C3" "in the order submitted";
-    /// What was submitted behind an append that failed, before its error was handed out, fails too, and is not on the log
-    /// without it.
+    /// The appends of one writer are on the log in the order of their submission.
+    Order "C3" "in order of submission";
+    /// An append submitted after one that fails, before its error was returned, fails too.
+    ///
+    /// It is on the log only if the one that failed is.
     NoHole "C3" "no hole";
-    /// What was not appended is not on the log.
-    NotAppended "C4" "not appended is not there";
+    /// An append that ended as not appended is not on the log.
+    NotAppended "C4" "not appended is not on the log";
     /// Appends and calls end within their deadline.
     Deadline "C4" "within the deadline";
-    /// What was given up before its place was fixed is not on the log.
-    Withdrawn "C5" "given up in time is not there";
-    /// Behind the barrier of a writer there is nothing of those of the same name before it.
+    /// An append that was dropped before its place was fixed is not on the log.
+    Withdrawn "C5" "withdrawn is not on the log";
+    /// After the barrier of an exclusive writer there is no record of an earlier writer of the same name.
     OneWriter "C6" "one writer";
-    /// A writer that was told of another one, or of a loss, appends no more.
+    /// A writer that learned of another writer, or of a loss, appends nothing more.
     Ended "C6" "an ended writer appends no more";
-    /// A reader passes over no record.
+    /// A reader skips no record.
     ReadEvery "C7" "every record is read";
-    /// A reader gets no record twice, and does not go back.
+    /// A reader gets no record twice and does not go back.
     ReadOnce "C7" "read once, in order";
     /// A reader gets what is on the log.
     ReadTrue "C7" "read as it is";
-    /// A reader that has seen what is lost is told so, and from where on, before it goes on.
-    Truncation "C8" "a loss is told";
-    /// Behind an acknowledged append that is lost there is nothing of its writer, which is told so instead.
-    LossEnds "C8" "a loss ends a writer";
-    /// Nobody is told of a loss, or of an offset out of range, where there is none.
+    /// A reader that has seen lost records gets an error with their first offset before it continues.
+    Truncation "C8" "a loss is reported";
+    /// After a lost acknowledged append there is no append of its writer, which gets an error instead.
+    LossEnds "C8" "a loss is fatal to a writer";
+    /// Nobody gets an error about a loss, or an offset out of range, without a reason.
     FalseAlarm "C8" "no false alarm";
-    /// Nothing is on the log that was not asked for.
-    Asked "C11" "nothing that was not asked for";
-    /// The history does not contradict itself, and has the log of each partition that it speaks of. Cannot be waived.
+    /// Only submitted records are on the log.
+    Asked "C11" "only what was submitted";
+    /// The history is consistent and has the log of each of its partitions. Cannot be waived.
     History "" "a history that can be judged";
 }
 
@@ -85,7 +88,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Which rules a history is held against. By default all of them, to the letter.
+/// The rules that apply to a history. By default all of them, without grace.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Expect {
     waived: BTreeSet<Rule>,
@@ -93,13 +96,14 @@ pub struct Expect {
 }
 
 impl Expect {
-    /// All but those that a client breaks that sends again without a producer id: [`Rule::Once`], [`Rule::Order`] and
-    /// [`Rule::NoHole`].
+    /// Waives the rules that a retrying client without a producer id breaks.
+    ///
+    /// These are [`Rule::Once`], [`Rule::Order`] and [`Rule::NoHole`].
     pub fn at_least_once() -> Self {
         Self::default().waive(Rule::Once).waive(Rule::Order).waive(Rule::NoHole)
     }
 
-    /// Lets a rule be broken.
+    /// Waives a rule.
     pub fn waive(mut self, rule: Rule) -> Self {
         if rule != Rule::History {
             self.waived.insert(rule);
@@ -107,18 +111,21 @@ impl Expect {
         self
     }
 
-    /// How long after something happened the history may have it, 0 by default: with a clock that is not paused, threads take
-    /// their time. Deadlines may be missed by so much, and what was submitted within this time before a failure was recorded
-    /// may have been behind it.
+    /// Sets by how much later than it happened an event may have been recorded. Default: 0.
+    ///
+    /// With a clock that is not paused, threads take their time. Deadlines may be exceeded by this much, and
+    /// an append submitted within this time before a failure was recorded may have been submitted after it.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 }
 
-/// What has come of a history. [`Display`](fmt::Display) tells it to a person: each violation with the events it rests on.
+/// The result of a check.
+///
+/// [`Display`](fmt::Display) explains each violation with the events that it is based on.
 #[derive(Clone, Debug)]
-#[must_use = "a verdict is to be looked at"]
+#[must_use = "a verdict has to be checked"]
 pub struct Verdict {
     violations: Vec<Violation>,
     counts: BTreeMap<Rule, usize>,
@@ -126,32 +133,32 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether no rule was broken.
+    /// Returns whether no rule was broken.
     pub fn holds(&self) -> bool {
         self.counts.is_empty()
     }
 
-    /// The rules that were broken.
+    /// Returns the rules that were broken.
     pub fn broken(&self) -> impl Iterator<Item = Rule> + '_ {
         self.counts.keys().copied()
     }
 
-    /// How often a rule was broken.
+    /// Returns how often a rule was broken.
     pub fn count(&self, rule: Rule) -> usize {
         self.counts.get(&rule).copied().unwrap_or(0)
     }
 
-    /// Each violation, by rule; the first ten of each.
+    /// Returns the violations by rule, at most ten per rule.
     pub fn violations(&self) -> &[Violation] {
         &self.violations
     }
 
-    /// What there was to judge.
+    /// Returns how much was checked.
     pub fn tally(&self) -> Tally {
         self.tally
     }
 
-    /// Fails a test, with all that there is to say, if a rule was broken.
+    /// Panics with the whole verdict if a rule was broken.
     ///
     /// # Panics
     /// If a rule was broken.
@@ -177,25 +184,25 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// How much there was to judge: a history of nothing holds, too.
+/// How much was checked: an empty history holds, too.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Tally {
-    /// Appends that were recorded.
+    /// Recorded appends.
     pub appends: usize,
-    /// Appends that were acknowledged.
+    /// Acknowledged appends.
     pub acked: usize,
     /// Appends that failed and are not on the log.
     pub not_appended: usize,
     /// Appends that failed with an unknown outcome.
     pub unknown: usize,
-    /// Appends that were given up, in time or not.
+    /// Appends that were dropped, before or after their place was fixed.
     pub dropped: usize,
-    /// Appends of whose end the history says nothing.
+    /// Appends whose end is not recorded.
     pub open: usize,
     /// Records on the logs.
     pub on_log: usize,
-    /// Records that were read.
+    /// Records that readers got.
     pub read: usize,
 }
 
@@ -204,13 +211,13 @@ impl fmt::Display for Tally {
         let Self { appends, acked, not_appended, unknown, dropped, open, on_log, read } = self;
         write!(
             f,
-            "{appends} appends ({acked} acknowledged, {not_appended} not appended, {unknown} unknown, {dropped} given up, \
+            "{appends} appends ({acked} acknowledged, {not_appended} not appended, {unknown} unknown, {dropped} dropped, \
              {open} open), {on_log} records on the log, {read} read"
         )
     }
 }
 
-/// A rule that was broken, and where.
+/// A broken rule, and where.
 #[derive(Clone, Debug)]
 pub struct Violation {
     rule: Rule,
@@ -221,24 +228,25 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// Which rule.
+    /// Returns the rule.
     pub fn rule(&self) -> Rule {
         self.rule
     }
 
-    /// What happened, in a sentence.
+    /// Returns what happened, in a sentence.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The events that it rests on, as indices of [`History::events`].
+    /// Returns the events that it is based on, as indices into [`History::events`].
     pub fn events(&self) -> &[usize] {
         &self.events
     }
 }
 
-/// What happened, and the lines of the history that it rests on, with their numbers from 1 on; of many records, those next to
-/// the one in question.
+/// The message, then the relevant lines of the history with their numbers, from 1.
+///
+/// Of many records, only those around the offset in question are shown.
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "- {}", self.message)?;
@@ -246,7 +254,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Writes a verdict.
+/// Collects violations into a verdict.
 pub(super) struct VerdictBuilder<'a> {
     history: &'a History,
     pub(super) expect: &'a Expect,
@@ -259,7 +267,7 @@ impl<'a> VerdictBuilder<'a> {
         Self { history, expect, tally: Tally::default(), found: BTreeMap::new() }
     }
 
-    /// Notes a violation with the events it rests on, and the offset to show of each if it has many.
+    /// Adds a violation with its events, and the offset to show of each that has many records.
     pub(super) fn violated(
         &mut self,
         rule: Rule,
@@ -294,5 +302,5 @@ impl<'a> VerdictBuilder<'a> {
     }
 }
 
-/// How many violations of one rule are told in full.
+/// How many violations of one rule are shown.
 const SHOWN: usize = 10;

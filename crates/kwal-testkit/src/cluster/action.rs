@@ -18,30 +18,30 @@ use crate::fault::Fault;
 /// What a connection does about a request.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Send a frame after `delay`, in some mode; then read nothing for as long as `mute`.
+    /// Send a frame after `delay`; then read nothing for the time of `mute`.
     Reply { frame: Frame, delay: Duration, mode: ReplyMode, mute: Duration },
-    /// Send nothing; then read nothing for as long as `mute`.
+    /// Send nothing; then read nothing for the time of `mute`.
     Nothing { mute: Duration },
-    /// Ask [`Cluster::resume`](super::Cluster::resume) later.
+    /// Call [`Cluster::resume`](super::Cluster::resume) later.
     Wait(Waiting),
     /// Close the connection.
     Close(CloseReason),
-    /// Never answer anything any more, and leave the connection open.
+    /// Never answer this or any later request, and leave the connection open.
     Ignore,
 }
 
-/// How an answer goes out.
+/// How a reply is sent.
 #[derive(Debug)]
 pub(crate) enum ReplyMode {
     Whole,
-    /// Only so many bytes; then the connection is closed.
+    /// Only this many bytes; then the connection is closed.
     Truncated(usize),
-    /// So many bytes at a time, with a pause before each but the first.
+    /// In pieces, with a pause before each but the first.
     Trickle {
         bytes: usize,
         pause: Duration,
     },
-    /// These bytes go out in its place.
+    /// These bytes in its place.
     Garbage(Bytes),
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum ReplyMode {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) until: Instant,
-    /// A change may end the wait earlier; else only time does.
+    /// Whether a change of the cluster may end the wait earlier.
     pub(crate) wakes_on_change: bool,
     pub(super) from: Connected,
     pub(super) resume: Continuation<Action>,
@@ -79,16 +79,16 @@ impl<T> fmt::Debug for Continuation<T> {
 pub(crate) enum CloseReason {
     #[error("the header of a request is malformed")]
     Header(#[source] DecodeError),
-    #[error("{api} is not spoken at version {version}")]
+    #[error("{api} version {version} is not supported")]
     Unsupported { api: ApiKey, version: i16 },
-    #[error("a request of {api} at version {version} is malformed")]
+    #[error("the {api} request of version {version} is malformed")]
     Body {
         api: ApiKey,
         version: i16,
         #[source]
         error: DecodeError,
     },
-    #[error("a response of {api} cannot be written")]
+    #[error("the {api} response cannot be encoded")]
     Response {
         api: ApiKey,
         #[source]

@@ -15,7 +15,7 @@ impl Serve for ApiVersionsRequest {
     }
 
     fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<ApiVersionsResponse> {
-        let named = context.version < NAMES_SOFTWARE
+        let named = context.version < HAS_SOFTWARE_NAME
             || is_software(&self.client_software_name) && is_software(&self.client_software_version);
         if !named {
             return Served::Reply(self.error_response(cluster, ErrorCode::INVALID_REQUEST));
@@ -28,7 +28,7 @@ impl Serve for ApiVersionsRequest {
 }
 
 impl Cluster {
-    /// The answer to a version that is not known, and the version that it is in (KIP-511).
+    /// Returns the response to an unknown version, and the version that it is encoded in (KIP-511).
     pub(super) fn unknown_api_versions(&self) -> (i16, ApiVersionsResponse) {
         let response = ApiVersionsResponse {
             error_code: ErrorCode::UNSUPPORTED_VERSION,
@@ -39,10 +39,10 @@ impl Cluster {
     }
 }
 
-/// The first version in which the client says what it is.
-const NAMES_SOFTWARE: i16 = 3;
+/// The first version with the client's software name.
+const HAS_SOFTWARE_NAME: i16 = 3;
 
-/// Letters, digits, `-` and `.`, the first and the last of them a letter or digit.
+/// Returns whether a name has only letters, digits, `-` and `.`, and begins and ends with a letter or digit.
 fn is_software(name: &str) -> bool {
     let bytes = name.as_bytes();
     let ends = [bytes.first(), bytes.last()];

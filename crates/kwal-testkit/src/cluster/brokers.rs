@@ -16,13 +16,13 @@ use crate::{
 };
 
 impl Cluster {
-    /// A new broker, running and alive.
+    /// Adds a broker, running and alive.
     pub(crate) fn register(&mut self, id: i32, advertised: HostPort) {
         let node = Node {
             advertised,
             condition: Condition::Running,
             alive: true,
-            given_up_at: None,
+            session_ends_at: None,
             life: 0,
             connections: Connections::default(),
             requests: BTreeMap::new(),
@@ -34,12 +34,12 @@ impl Cluster {
         self.changed = true;
     }
 
-    /// The ids of all brokers, also of those that are down.
+    /// Returns the ids of all brokers, including those that are down.
     pub(crate) fn node_ids(&self) -> impl Iterator<Item = i32> {
         self.nodes.keys().copied()
     }
 
-    /// A number that no broker ever had.
+    /// Returns an id that no broker ever had.
     pub(crate) fn fresh_node(&self) -> i32 {
         self.last_node + 1
     }
@@ -48,7 +48,7 @@ impl Cluster {
         self.nodes.get(&id)
     }
 
-    /// A client has come to a broker; `None` if there is nobody to take it.
+    /// Opens a connection to a broker; `None` if it is down.
     pub(crate) fn open(&mut self, node: i32) -> Option<(Connected, Fault)> {
         let found = self.nodes.get_mut(&node)?;
         if found.condition == Condition::Down {
@@ -68,7 +68,7 @@ impl Cluster {
         Some((connected, fault))
     }
 
-    /// The end of a connection.
+    /// Notes that a connection has ended.
     pub(crate) fn close(&mut self, connection: Connected) {
         self.connection_ended(connection.number);
         self.record(JournalEvent::Closed { connection: connection.number, broker: connection.node });
@@ -87,12 +87,12 @@ impl Cluster {
         self.closed = true;
     }
 
-    /// Whether nobody has closed a connection.
+    /// Returns whether the broker keeps a connection open.
     pub(crate) fn is_open(&self, connection: Connected) -> bool {
         self.nodes.get(&connection.node).is_some_and(|node| node.has(connection))
     }
 
-    /// Whether connections were closed since the last call.
+    /// Returns whether connections were closed since the last call.
     pub(crate) fn take_closed(&mut self) -> bool {
         std::mem::take(&mut self.closed)
     }
@@ -101,12 +101,14 @@ impl Cluster {
         self.nodes.get(&node).is_some_and(|node| node.condition == Condition::Paused)
     }
 
-    /// The connections to all brokers, also to those that are gone.
+    /// Returns the number of connections to all brokers, including removed ones.
     pub(crate) fn connections(&self) -> Connections {
         self.connections
     }
 
-    /// Whether a broker carries out what only the controller can: it is the controller, or passes it on (KIP-500).
+    /// Returns whether a broker handles requests for the controller.
+    ///
+    /// It is the controller, or forwards them (KIP-500).
     pub(super) fn controls(&self, node: i32) -> bool {
         self.settings.dialect.forwards() || node == self.controller
     }
@@ -115,7 +117,7 @@ impl Cluster {
         self.controller
     }
 
-    /// Makes a broker the controller; `false` if it is not alive.
+    /// Makes a broker the controller; returns `false` if it is not alive.
     pub(crate) fn move_controller(&mut self, node: i32) -> bool {
         let alive = self.is_alive(node);
         if alive {
@@ -124,7 +126,7 @@ impl Cluster {
         alive
     }
 
-    /// If the controller is gone, the first that is alive takes over.
+    /// Replaces a dead controller by the live broker with the lowest id.
     pub(super) fn choose_controller(&mut self) {
         if !self.is_alive(self.controller) {
             let next = self.alive().next();
@@ -143,7 +145,7 @@ impl Cluster {
 
 /// What a broker knows of the cluster.
 impl Cluster {
-    /// Keeps a broker from hearing of what changes from now on.
+    /// Keeps a broker from learning of changes.
     pub(crate) fn hold_metadata(&mut self, node: i32) {
         self.note(|| format!("broker {node} hears of no more changes"));
         let view = View {
@@ -162,7 +164,7 @@ impl Cluster {
         }
     }
 
-    /// Lets it hear of everything again.
+    /// Lets a broker learn of all changes again.
     pub(crate) fn release_metadata(&mut self, node: i32) {
         self.note(|| format!("broker {node} hears of everything again"));
         if let Some(node) = self.nodes.get_mut(&node) {
@@ -172,7 +174,7 @@ impl Cluster {
         self.changed = true;
     }
 
-    /// Where the brokers are, as far as `node` knows.
+    /// Returns the addresses of the brokers, as far as `node` knows.
     pub(super) fn endpoints(&self, node: i32) -> BTreeMap<i32, HostPort> {
         match self.outdated(node) {
             Some(view) => view.nodes.clone(),
@@ -180,7 +182,7 @@ impl Cluster {
         }
     }
 
-    /// The same of the leaders that an answer names (KIP-951).
+    /// Returns the addresses of the leaders that a response names (KIP-951).
     pub(super) fn endpoints_of(&self, node: i32, leaders: impl Iterator<Item = i32>) -> Vec<(i32, HostPort)> {
         let named: BTreeSet<_> = leaders.filter(|id| *id >= 0).collect();
         if named.is_empty() {
@@ -189,7 +191,7 @@ impl Cluster {
         self.endpoints(node).into_iter().filter(|(id, _)| named.contains(id)).collect()
     }
 
-    /// The names of the topics that `node` knows.
+    /// Returns the names of the topics that `node` knows.
     pub(super) fn known_topics(&self, node: i32) -> Vec<String> {
         match self.outdated(node) {
             Some(view) => view.topics.keys().cloned().collect(),
@@ -197,7 +199,7 @@ impl Cluster {
         }
     }
 
-    /// The id of a topic and the states of its partitions, as far as `node` knows.
+    /// Returns the id of a topic and the states of its partitions, as far as `node` knows.
     pub(super) fn states(&self, node: i32, topic: &str) -> Option<(Uuid, Vec<&State>)> {
         match self.outdated(node) {
             Some(view) => view.topics.get(topic).map(|(id, states)| (*id, states.iter().collect())),

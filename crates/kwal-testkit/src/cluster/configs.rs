@@ -32,7 +32,7 @@ impl Serve for DescribeConfigsRequest {
                 Ok(configs) => configs,
                 Err((code, message)) => return not_described(resource, code, message),
             };
-            // An empty list asks for all, as none does.
+            // An empty list selects all, as a missing one does.
             if let Some(names) = resource.configuration_keys.as_ref().filter(|names| !names.is_empty()) {
                 configs.retain(|config| names.contains(&config.name));
             }
@@ -91,7 +91,7 @@ impl Cluster {
                 let topic = topic.ok_or((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, String::new()))?;
                 Ok(topic.config.describe(&self.settings.broker))
             }
-            // What holds for all brokers and was set while they ran; nothing ever is.
+            // Dynamic defaults of all brokers. The embedded broker has none.
             BROKER if name.is_empty() => Ok(Vec::new()),
             BROKER => {
                 let node = context.from.node;
@@ -146,7 +146,7 @@ impl Cluster {
     }
 }
 
-/// What a resource is.
+/// Resource types.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 

@@ -1,24 +1,25 @@
-//! The producer ids and epochs of transactional ids, as their coordinators know them. Transactions are not implemented.
+//! The producer ids and epochs of transactional ids, as their coordinators know them. Transactions are not
+//! implemented.
 
 use std::collections::BTreeMap;
 
-/// What coordinators know.
+/// The state of all coordinators.
 #[derive(Debug)]
 pub(super) struct Coordinators {
     pub(super) names: BTreeMap<String, Name>,
     pub(super) next_producer_id: i64,
-    /// The brokers that have the log of the transactional ids: those that there were when it was made.
+    /// The brokers with replicas of the transaction log: those that existed when it was created.
     pub(super) brokers: Vec<i32>,
 }
 
-/// What a transactional id stands for.
+/// The state of a transactional id.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Name {
     pub(super) producer_id: i64,
-    /// The id before the last was used up; −1 if there was none.
+    /// The producer id before the current one, −1 if there was none.
     pub(super) previous_id: i64,
     pub(super) epoch: i16,
-    /// The epoch of the holder who asked for this one; −1 if somebody else did.
+    /// The epoch that the holder had when it requested this one; −1 if it did not name one.
     pub(super) last_epoch: i16,
     /// In milliseconds since the epoch.
     pub(super) updated_at: i64,
@@ -26,7 +27,7 @@ pub(super) struct Name {
 
 impl Default for Coordinators {
     fn default() -> Self {
-        // As from the second block of a controller, so that it is told apart from a forgotten field.
+        // As from the second block of a controller, so that it differs from a default of 0.
         Self { names: BTreeMap::new(), next_producer_id: 1000, brokers: Vec::new() }
     }
 }

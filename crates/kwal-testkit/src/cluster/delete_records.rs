@@ -27,26 +27,28 @@ impl Serve for DeleteRecordsRequest {
         let until = later(cluster.now, timeout);
         let Connected { node, .. } = context.from;
         let mut waits = Vec::new();
-        let response = answer_each(&self, |topic, asked| {
-            let before = cluster.delete_before(topic, asked, context)?;
-            waits.push((topic.to_owned(), asked.partition_index, before));
+        let response = answer_each(&self, |topic, requested| {
+            let before = cluster.delete_before(topic, requested, context)?;
+            waits.push((topic.to_owned(), requested.partition_index, before));
             Ok(before)
         });
         cluster.deleted_everywhere(Deleting { node, waits, response }, until)
     }
 }
 
-/// Records that were deleted at the leader, and are to be at all replicas that live.
+/// Records that were deleted at the leader, and are to be deleted at all live replicas.
 #[derive(Debug)]
 pub(super) struct Deleting {
     node: i32,
-    /// Topic, partition, and where its logs are to begin.
+    /// Topic, partition, and the log start offset to reach.
     waits: Vec<(String, i32, i64)>,
     response: DeleteRecordsResponse,
 }
 
 impl Cluster {
-    /// Answers where the logs of all replicas begin, if all have deleted what was asked for or nobody waits any more.
+    /// Responds with the low watermarks.
+    ///
+    /// It waits until all live replicas have deleted the records, or the timeout is over.
     pub(super) fn deleted_everywhere(
         &self,
         mut deleting: Deleting,
@@ -78,17 +80,17 @@ impl Cluster {
         }
     }
 
-    /// Where the last of the logs of the living begins, if `node` leads.
+    /// Returns the lowest log start offset of the live replicas, if `node` is the leader.
     fn low_watermark(&self, node: i32, topic: &str, index: i32) -> Option<i64> {
         let partition = self.partition(topic, index).filter(|found| found.state.leader == Some(node))?;
         let living = partition.state.replicas.iter().filter(|replica| self.is_alive(**replica));
         living.filter_map(|replica| Some(partition.replica(*replica)?.log.start())).min()
     }
 
-    /// Cuts the beginning off all logs of a partition, as far as there is something; `None` if there is no such partition.
+    /// Deletes records before an offset; `None` if the partition does not exist.
     pub(crate) fn delete_at_leader(&mut self, topic: &str, index: i32, before: i64) -> Option<()> {
         let (id, now) = (self.partition_id(topic, index)?, self.now.unix_ms);
-        if let Some(replica) = self.partition_by_id(id)?.authority_mut() {
+        if let Some(replica) = self.partition_by_id(id)?.effective_mut() {
             replica.delete_before(before, now);
         }
         self.record_deletion(id);
@@ -97,20 +99,20 @@ impl Cluster {
         Some(())
     }
 
-    /// Cuts the beginning off the leader's log; answers where it is to start.
+    /// Deletes records at the leader; returns the log start offset to reach.
     fn delete_before(
         &mut self,
         topic: &str,
-        asked: &DeleteRecordsPartition,
+        requested: &DeleteRecordsPartition,
         context: &RequestContext,
     ) -> Result<i64, ErrorCode> {
         let unix_ms = self.now.unix_ms;
-        let led = self.led(context.from.node, TopicKey::Name(topic), asked.partition_index, -1)?;
+        let led = self.led(context.from.node, TopicKey::Name(topic), requested.partition_index, -1)?;
         if !led.config.deletes {
             return Err(ErrorCode::POLICY_VIOLATION);
         }
         let end = led.replica.high_watermark;
-        let before = match asked.offset {
+        let before = match requested.offset {
             UP_TO_HIGH_WATERMARK => end,
             offset => offset,
         };
@@ -134,10 +136,10 @@ fn answer_each(
     mut each: impl FnMut(&str, &DeleteRecordsPartition) -> Result<i64, ErrorCode>,
 ) -> DeleteRecordsResponse {
     let topics = request.topics.iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|asked| {
-            let result = each(&topic.name, asked);
+        let partitions = topic.partitions.iter().map(|requested| {
+            let result = each(&topic.name, requested);
             DeleteRecordsPartitionResult {
-                partition_index: asked.partition_index,
+                partition_index: requested.partition_index,
                 low_watermark: result.unwrap_or(-1),
                 error_code: result.err().unwrap_or(ErrorCode::NONE),
             }

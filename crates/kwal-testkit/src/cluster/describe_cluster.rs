@@ -32,9 +32,9 @@ impl Serve for DescribeClusterRequest {
                 return refused(ErrorCode::UNSUPPORTED_ENDPOINT_TYPE, message);
             }
         }
-        // The same as Metadata tells.
-        let told = cluster.metadata(context.from.node);
-        let brokers = told.brokers.into_iter().map(|broker| DescribeClusterBroker {
+        // The same as in Metadata.
+        let metadata_response = cluster.metadata(context.from.node);
+        let brokers = metadata_response.brokers.into_iter().map(|broker| DescribeClusterBroker {
             broker_id: broker.node_id,
             host: broker.host,
             port: broker.port,
@@ -42,18 +42,18 @@ impl Serve for DescribeClusterRequest {
             is_fenced: false,
         });
         Served::Reply(DescribeClusterResponse {
-            cluster_id: told.cluster_id.unwrap_or_default(),
-            controller_id: told.controller_id,
+            cluster_id: metadata_response.cluster_id.unwrap_or_default(),
+            controller_id: metadata_response.controller_id,
             brokers: brokers.collect(),
             cluster_authorized_operations: match self.include_cluster_authorized_operations {
                 true => metadata::CLUSTER_OPERATIONS,
-                false => metadata::NOT_ASKED,
+                false => metadata::NOT_REQUESTED,
             },
             ..DescribeClusterResponse::default()
         })
     }
 }
 
-/// What is asked for (KIP-919).
+/// Endpoint types (KIP-919).
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;

@@ -1,4 +1,4 @@
-//! Takes requests: reads them, applies faults, has them handled, and turns what comes of it into an [`Action`].
+//! Takes requests: decodes them, applies faults, calls the handlers, and turns the results into [`Action`]s.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use crate::{
 impl Cluster {
     /// Takes a request frame, without its length, that has arrived at a broker.
     ///
-    /// It should be the only owner of the frame: what is appended is then not copied.
+    /// It should be the only owner of the frame: then appended batches are not copied.
     pub(crate) fn handle(&mut self, from: Connected, now: Now, frame: Bytes) -> Action {
         self.advance(now);
         let action = self.take_request(from, now, frame);
@@ -90,7 +90,7 @@ impl Cluster {
         action
     }
 
-    /// The pause that an answer costs its client.
+    /// Returns the throttle time of a response.
     fn pause_after<B: Body>(&mut self, context: RequestContext, response: &B) -> Duration {
         match context.api {
             ApiKey::PRODUCE => self.pause_for(QuotaKind::Produce, context, context.size),
@@ -166,7 +166,7 @@ impl Cluster {
         self.respond::<R>(context, served, instead)
     }
 
-    /// Answers, and tells of it.
+    /// Replies, and records it in the journal.
     fn reply<R: Serve>(&mut self, context: RequestContext, response: R::Response, pause: Duration) -> Action {
         let RequestContext { from, api, correlation_id, fault, .. } = context;
         if self.journal.is_kept() {
@@ -177,10 +177,10 @@ impl Cluster {
         self.deliver(from, fault, context.reply::<R>(response, pause))
     }
 
-    /// What a fault makes of an answer.
+    /// Applies a fault to a reply.
     pub(crate) fn deliver(&mut self, from: Connected, fault: Fault, mut action: Action) -> Action {
         if matches!(fault, Fault::Garbage | Fault::WrongCorrelationId | Fault::ErrorAfter(_)) {
-            // What is answered is not what has happened.
+            // The response does not tell what has happened.
             self.count_fault(from.number);
         }
         let Action::Reply { frame, delay, mode, .. } = &mut action else { return action };
@@ -200,7 +200,7 @@ impl Cluster {
         action
     }
 
-    /// What a request that has arrived meets; it is told of.
+    /// Returns the fault of a request that has arrived, and records the request.
     pub(crate) fn meet(
         &mut self,
         from: Connected,
@@ -265,7 +265,7 @@ impl Cluster {
 }
 
 impl RequestContext {
-    /// Answers; a `pause` for a quota follows the answer.
+    /// Encodes a reply. The broker then mutes the connection for `pause`.
     fn reply<R: Serve>(self, mut response: R::Response, pause: Duration) -> Action {
         let mut correlation_id = self.correlation_id;
         let mut mute = pause;
@@ -293,12 +293,12 @@ impl RequestContext {
     }
 }
 
-/// What only the controller does, where brokers do not pass it on.
+/// Returns whether only the controller handles an API, where brokers do not forward requests.
 fn is_for_controller(api: ApiKey) -> bool {
     matches!(api, ApiKey::CREATE_TOPICS | ApiKey::DELETE_TOPICS | ApiKey::CREATE_PARTITIONS)
 }
 
-/// Where in an answer anything may be that is not its length or its correlation id.
+/// Where in a reply the bytes after length and correlation id begin.
 const AFTER_CORRELATION_ID: usize = 8;
 
 #[cfg(test)]
@@ -314,7 +314,7 @@ mod tests {
     use crate::cluster::state::Settings;
 
     #[test]
-    fn what_is_appended_stays_where_it_was_received() {
+    fn appended_batches_are_not_copied() {
         let now = Now { monotonic: tokio::time::Instant::now().into_std(), unix_ms: 0 };
         let mut cluster = Cluster::new(Settings::default(), now);
         cluster.register(1, HostPort::new("broker", 9092));
@@ -333,7 +333,7 @@ mod tests {
         let frame = Bytes::from(frame.copy_to_bytes(frame.remaining()).to_vec());
         let received = frame.as_ptr_range();
         assert!(matches!(cluster.handle(from, now, frame), Action::Reply { .. }));
-        let stored = cluster.partition("wal", 0).unwrap().authority().unwrap().log.batches().next().unwrap();
+        let stored = cluster.partition("wal", 0).unwrap().effective().unwrap().log.batches().next().unwrap();
         assert!(received.contains(&stored.as_ptr()), "copied");
     }
 }

@@ -9,42 +9,42 @@ use super::{
     state::{Cluster, later},
 };
 
-/// Why a replica does not become the leader.
+/// A replica cannot become the leader.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct CannotLead;
 
 impl Cluster {
-    /// The end of a broker's process without a word: the others find out when its session is over.
+    /// Kills a broker: the controller learns of it when the session has timed out.
     pub(crate) fn kill(&mut self, node: i32) {
         self.note(|| format!("broker {node} is killed"));
         self.disconnect(node);
-        self.falls_silent(node, Condition::Down);
+        self.start_session_timeout(node, Condition::Down);
     }
 
-    /// The end of a broker's process in good order: it gives its partitions away first.
+    /// Shuts a broker down cleanly: its partitions get other leaders first.
     pub(crate) fn stop(&mut self, node: i32) {
         self.note(|| format!("broker {node} stops"));
-        self.give_up(node);
+        self.declare_dead(node);
         self.disconnect(node);
         if let Some(node) = self.nodes.get_mut(&node) {
             node.condition = Condition::Down;
         }
     }
 
-    /// A broker stops in the middle of whatever it does.
+    /// Suspends a broker.
     pub(crate) fn pause(&mut self, node: i32) {
         if self.nodes.get(&node).is_some_and(|node| node.condition == Condition::Running) {
             self.note(|| format!("broker {node} is paused"));
             self.mark_faulty(node);
-            self.falls_silent(node, Condition::Paused);
+            self.start_session_timeout(node, Condition::Paused);
         }
     }
 
-    /// A broker is there, whether it was down, paused or neither.
+    /// Makes a broker run, whether it was down, paused or running.
     pub(crate) fn revive(&mut self, id: i32) {
         self.note(|| format!("broker {id} runs again"));
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        (node.condition, node.given_up_at) = (Condition::Running, None);
+        (node.condition, node.session_ends_at) = (Condition::Running, None);
         if !node.alive {
             node.alive = true;
             self.choose_controller();
@@ -54,7 +54,7 @@ impl Cluster {
         self.changed = true;
     }
 
-    /// Forgets a broker and the replicas that it had.
+    /// Removes a broker and its replicas.
     pub(crate) fn remove(&mut self, id: i32) {
         self.stop(id);
         self.nodes.remove(&id);
@@ -70,7 +70,7 @@ impl Cluster {
         }
     }
 
-    /// Makes any living replica the leader, and the only one in sync: what it does not have is lost.
+    /// Makes any live replica the leader, and the only one in sync.
     pub(crate) fn elect_unclean(&mut self, topic: &str, index: i32, to: i32) -> Result<(), CannotLead> {
         self.elect(topic, index, to, true)
     }
@@ -88,11 +88,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// How long what the leader has takes to come to a follower, or that it never comes.
+    /// Sets the replication lag of a follower; [`Duration::MAX`] stops it.
     pub(crate) fn set_lag(&mut self, id: PartitionId, broker: i32, lag: Duration) {
         let name = self.partition_name(id);
         self.note(|| match lag {
-            Duration::MAX => format!("{name} at {broker} fetches nothing any more"),
+            Duration::MAX => format!("{name} at {broker} stops fetching"),
             lag => format!("{name} at {broker} lags by {lag:?}"),
         });
         let Some(partition) = self.partition_by_id(id) else { return };
@@ -102,7 +102,7 @@ impl Cluster {
         self.replicate(id);
     }
 
-    /// The leader takes a follower for out of sync, and it stays so until its lag is set anew.
+    /// Takes a follower out of sync until its lag is set again.
     pub(crate) fn shrink_isr(&mut self, id: PartitionId, broker: i32) {
         let name = self.partition_name(id);
         self.note(|| format!("{name} at {broker} falls out of sync"));
@@ -114,35 +114,35 @@ impl Cluster {
         self.replicate(id);
     }
 
-    fn falls_silent(&mut self, id: i32, condition: Condition) {
+    fn start_session_timeout(&mut self, id: i32, condition: Condition) {
         let at = later(self.now, self.settings.broker.millis("broker.session.timeout.ms"));
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.condition = condition;
-        if node.alive && node.given_up_at.is_none() {
-            node.given_up_at = Some(at);
+        if node.alive && node.session_ends_at.is_none() {
+            node.session_ends_at = Some(at);
             self.plan(at, Event::SessionOver { node: id });
         }
         self.changed = true;
     }
 
     pub(super) fn session_over(&mut self, id: i32, at: Instant) {
-        if self.nodes.get(&id).is_some_and(|node| node.given_up_at == Some(at)) {
-            self.note(|| format!("broker {id} is given up"));
-            self.give_up(id);
+        if self.nodes.get(&id).is_some_and(|node| node.session_ends_at == Some(at)) {
+            self.note(|| format!("the session of broker {id} has timed out"));
+            self.declare_dead(id);
         }
     }
 
-    /// The controller counts a broker among the dead: others lead what it led.
-    fn give_up(&mut self, id: i32) {
+    /// Declares a broker dead: its partitions get other leaders.
+    fn declare_dead(&mut self, id: i32) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        (node.alive, node.given_up_at) = (false, None);
+        (node.alive, node.session_ends_at) = (false, None);
         self.choose_controller();
         self.each_partition(|partition, unclean, alive| partition.lost(id, unclean, alive));
         self.replicate_all();
         self.changed = true;
     }
 
-    /// With each partition, whether it may be led by a replica out of sync, and the brokers that are alive.
+    /// Calls `change` with each partition, whether unclean elections are allowed, and the live brokers.
     fn each_partition(&mut self, mut change: impl FnMut(&mut Partition, bool, &[i32])) {
         let alive: Vec<_> = self.alive().collect();
         for topic in self.topics.values_mut() {
@@ -154,7 +154,7 @@ impl Cluster {
 }
 
 impl Partition {
-    /// A broker is dead. The last replica in sync stays so: it alone has everything.
+    /// Removes a dead broker from the ISR. The last replica in sync stays, since it alone has everything.
     fn lost(&mut self, node: i32, unclean: bool, alive: &[i32]) {
         let state = &mut self.state;
         if state.isr.len() > 1 {
@@ -170,7 +170,7 @@ impl Partition {
         self.lead(next, clean.is_none() && next.is_some());
     }
 
-    /// A broker is back.
+    /// Elects a broker that is back, if there is no leader.
     fn returned(&mut self, node: i32, unclean: bool) {
         let state = &mut self.state;
         if state.leader.is_some() {
@@ -182,9 +182,9 @@ impl Partition {
         }
     }
 
-    /// An election; after an `unclean` one, the leader alone is in sync.
+    /// Elects a leader; after an `unclean` election, it alone is in sync.
     fn lead(&mut self, leader: Option<i32>, unclean: bool) {
-        if let Some(old) = self.authority()
+        if let Some(old) = self.effective()
             && let Some(new) = leader.and_then(|leader| self.replicas.get(&leader))
         {
             let agreed = new.log.agreement(&old.log);
@@ -196,7 +196,7 @@ impl Partition {
         self.state.leader = leader;
         self.state.leader_epoch += 1;
         for replica in self.replicas.values_mut() {
-            (replica.fetched, replica.due, replica.behind_since) = (None, None, None);
+            (replica.fetched, replica.due, replica.lagging_since) = (None, None, None);
         }
     }
 }

@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use super::partition::PartitionId;
 
-/// What time brings.
+/// A planned event.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
-    /// The controller has not heard of a broker for too long.
+    /// A broker's session has timed out.
     SessionOver { node: i32 },
-    /// What a follower has asked for arrives.
+    /// A follower's fetch has reached the leader.
     Fetch { id: PartitionId, broker: i32 },
-    /// A follower has been behind for too long.
+    /// A follower has lagged for too long.
     Late { id: PartitionId, broker: i32, since: Instant },
 }

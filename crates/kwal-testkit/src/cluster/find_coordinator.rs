@@ -20,7 +20,7 @@ impl Serve for FindCoordinatorRequest {
                 coordinators: self.coordinator_keys.iter().map(nowhere).collect(),
                 ..FindCoordinatorResponse::default()
             },
-            // Of a version that asks for one.
+            // From a version with one key.
             false => FindCoordinatorResponse {
                 error_code: code,
                 error_message: code.text().map(str::to_owned),
@@ -34,7 +34,7 @@ impl Serve for FindCoordinatorRequest {
     fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<FindCoordinatorResponse> {
         let version = context.version;
         if self.key_type != TRANSACTION {
-            // Of groups there are none.
+            // Groups are not implemented.
             let code = match self.key_type {
                 GROUP => ErrorCode::COORDINATOR_NOT_AVAILABLE,
                 _ => ErrorCode::INVALID_REQUEST,
@@ -49,7 +49,7 @@ impl Serve for FindCoordinatorRequest {
                 None => found(key, (NOBODY, HostPort::new("", 0)), ErrorCode::COORDINATOR_NOT_AVAILABLE),
             }
         };
-        if version >= SEVERAL {
+        if version >= HAS_SEVERAL_KEYS {
             let coordinators = self.coordinator_keys.iter().map(|key| find(key, cluster)).collect();
             return Served::Reply(FindCoordinatorResponse { coordinators, ..Default::default() });
         }
@@ -79,17 +79,17 @@ fn found(key: &str, (node_id, at): (i32, HostPort), error_code: ErrorCode) -> Co
 
 /// No broker.
 const NOBODY: i32 = -1;
-/// The first version that asks for several keys at once (KIP-699).
-const SEVERAL: i16 = 4;
-/// What keys are.
+/// The first version with several keys (KIP-699).
+const HAS_SEVERAL_KEYS: i16 = 4;
+/// Key types.
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 
-/// How many brokers have the log of the transactional ids.
+/// The number of replicas of the transaction log.
 const REPLICAS: usize = 3;
 
 impl Cluster {
-    /// The broker that coordinates a transactional id, if one lives that could.
+    /// Returns the coordinator of a transactional id, `None` if all candidates are down.
     pub(crate) fn coordinator(&mut self, name: &str) -> Option<i32> {
         if self.coordinators.brokers.is_empty() {
             self.coordinators.brokers = self.alive().take(REPLICAS).collect();
@@ -100,13 +100,15 @@ impl Cluster {
         in_turn.copied().find(|broker| self.is_alive(*broker))
     }
 
-    /// Forgets what a transactional id stood for, as `transactional.id.expiration.ms` does; `false` if it was not known.
+    /// Forgets a transactional id, as `transactional.id.expiration.ms` does.
+    ///
+    /// Returns `false` if it was unknown.
     pub(crate) fn forget_name(&mut self, name: &str) -> bool {
         self.coordinators.names.remove(name).is_some()
     }
 }
 
-/// By which Kafka finds the coordinator's partition: `String.hashCode`, without its sign.
+/// The hash by which Kafka finds the coordinator's partition: `String.hashCode`, without its sign.
 fn java_hash(text: &str) -> u32 {
     let hash =
         text.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
@@ -118,7 +120,7 @@ mod tests {
     use super::java_hash;
 
     #[test]
-    fn the_hash_is_that_of_java() {
+    fn the_hash_is_javas() {
         for (text, hash) in [("", 0), ("a", 97), ("hello", 99_162_322), ("polygenelubricants", 0)] {
             assert_eq!(java_hash(text), hash, "{text}");
         }

@@ -1,4 +1,4 @@
-//! How one API is handled: a request type that carries itself out.
+//! The interface of one API: a request type that handles itself.
 
 use std::time::Instant;
 
@@ -19,19 +19,19 @@ use super::{
     state::Cluster,
 };
 
-/// An API as the cluster answers it.
+/// An API that the cluster implements.
 pub(super) trait Serve: Request<Response: Throttled> {
-    /// The answer that says `code` wherever it can.
+    /// Returns the response with `code` in every place that has one.
     fn error_response(&self, cluster: &Cluster, code: ErrorCode) -> Self::Response;
 
-    /// Carries the request out.
+    /// Handles the request.
     fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<Self::Response>;
 }
 
-/// What came of a request.
+/// The result of a request.
 pub(super) enum Served<Response> {
     Reply(Response),
-    /// No answer was wanted.
+    /// The client expects no response.
     Silent {
         failed: bool,
     },
@@ -42,7 +42,7 @@ pub(super) enum Served<Response> {
     },
 }
 
-/// A response that can ask for a pause.
+/// A response with a throttle time.
 pub(super) trait Throttled: Body + Send + 'static {
     fn throttle_time_ms(&mut self) -> &mut i32;
 }

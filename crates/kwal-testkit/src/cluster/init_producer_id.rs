@@ -26,7 +26,7 @@ impl Serve for InitProducerIdRequest {
             Ok((producer_id, producer_epoch)) => {
                 InitProducerIdResponse { producer_id, producer_epoch, ..InitProducerIdResponse::default() }
             }
-            Err(ErrorCode::PRODUCER_FENCED) if context.version < KNOWS_FENCED => {
+            Err(ErrorCode::PRODUCER_FENCED) if context.version < HAS_FENCED_CODE => {
                 self.error_response(cluster, ErrorCode::INVALID_PRODUCER_EPOCH)
             }
             Err(code) => self.error_response(cluster, code),
@@ -34,13 +34,15 @@ impl Serve for InitProducerIdRequest {
     }
 }
 
-/// The first version that has a code for the fenced.
-const KNOWS_FENCED: i16 = 4;
-/// The epoch that is not handed out any more: the next is the first of another id.
+/// The first version with a code for fenced producers.
+const HAS_FENCED_CODE: i16 = 4;
+/// The epoch that is not handed out any more; the next one is the first of another id.
 const LAST_EPOCH: i16 = i16::MAX - 1;
 impl Cluster {
-    /// Without a transactional id, every call gets an id of its own, whatever id it brings. With one, it is the same id and an
-    /// epoch more; who brings the id and epoch that it holds gets that only if nobody else has asked since (KIP-360).
+    /// Returns a producer id and epoch (KIP-360).
+    ///
+    /// Without a transactional id, every call returns a new id. With one, it returns the same id and the next
+    /// epoch; a caller that names its id and epoch fails if another caller got a newer epoch.
     fn init_producer_id(
         &mut self,
         request: &InitProducerIdRequest,
@@ -92,7 +94,7 @@ impl Cluster {
             Some((_, epoch)) if known.epoch == -1 || epoch == known.epoch => {
                 (known.last_epoch, known.epoch) = (known.epoch, known.epoch + 1);
             }
-            // The answer to an earlier call was lost.
+            // The response to an earlier call was lost.
             Some((_, epoch)) if epoch == known.last_epoch => {}
             Some(_) => return Err(ErrorCode::PRODUCER_FENCED),
         }
@@ -101,10 +103,10 @@ impl Cluster {
         Ok((known.producer_id, known.epoch))
     }
 
-    /// Names are forgotten when somebody looks, which is every so often.
+    /// Forgets expired transactional ids, at the interval of Kafka's cleanup.
     fn forget_old_names(&mut self) {
         let after = self.settings.broker.number("transactional.id.expiration.ms");
-        let looked_at = self.last_run("transaction.remove.expired.transaction.cleanup.interval.ms");
-        self.coordinators.names.retain(|_, name| looked_at.saturating_sub(name.updated_at) <= after);
+        let checked_at = self.last_run("transaction.remove.expired.transaction.cleanup.interval.ms");
+        self.coordinators.names.retain(|_, name| checked_at.saturating_sub(name.updated_at) <= after);
     }
 }

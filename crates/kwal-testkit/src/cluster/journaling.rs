@@ -1,4 +1,4 @@
-//! What is told of what happens: to the journal, to a recorder, and to who counts the fault_counts.
+//! Records events in the journal, losses in a recorder, and the faults that clients felt.
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ impl Cluster {
         self.fault_counts
     }
 
-    /// Tells somebody of what excuses that records are gone.
+    /// Records losses that no client can prevent, from now on.
     pub(crate) fn record_losses(&mut self, recorder: Recorder) {
         self.recorder = Some(recorder);
     }
 
-    /// Writes down what happens.
+    /// Records an event.
     pub(crate) fn record(&mut self, event: JournalEvent) {
         if let Some(recorder) = &self.recorder {
             let mut history = recorder.now();
@@ -48,22 +48,22 @@ impl Cluster {
         self.journal.push(at, event);
     }
 
-    /// The same of anything in words.
+    /// Records a note.
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         if self.journal.is_kept() {
             self.record(JournalEvent::Note(text()));
         }
     }
 
-    /// Tells how a request ended that is not answered.
+    /// Records that a request closes its connection.
     pub(crate) fn record_close(&mut self, from: Connected, answer: &Action) {
         if let Action::Close(reason) = answer {
             let number = from.number;
-            self.note(|| format!("{} c{number} is to be closed: {reason}", from.node));
+            self.note(|| format!("{} c{number} will be closed: {reason}", from.node));
         }
     }
 
-    /// Tells what has changed of a partition.
+    /// Records what has changed of a partition.
     pub(super) fn record_partition(&mut self, id: PartitionId) {
         let now = self.now.monotonic;
         let Some(partition) = self.partition_by_id(id) else { return };
@@ -92,10 +92,10 @@ impl Cluster {
         }
     }
 
-    /// Tells that the beginning of a partition is gone.
+    /// Records that the beginning of a partition was deleted.
     pub(super) fn record_deletion(&mut self, id: PartitionId) {
         let Some(partition) = self.partition_by_id(id) else { return };
-        let Some(before) = partition.authority().map(|replica| replica.log.start()) else { return };
+        let Some(before) = partition.effective().map(|replica| replica.log.start()) else { return };
         let partition = self.partition_name(id);
         self.record(JournalEvent::Deleted { partition, before });
     }
@@ -106,21 +106,21 @@ impl Cluster {
     }
 }
 
-/// FaultCounts.
+/// Counts of faults that clients felt.
 impl Cluster {
-    /// An answer is out.
+    /// Notes that a reply was sent.
     pub(crate) fn reply_sent(&mut self, connection: Connected) {
         self.pending.remove(&connection.number);
     }
 
-    /// The request that a connection is summary is one that was appended.
+    /// Notes that the request of a connection has appended a batch.
     pub(super) fn appended(&mut self, connection: Connected) {
         if let Some(pending) = self.pending.get_mut(&connection.number) {
             pending.appended = true;
         }
     }
 
-    /// Clients that leave a broker from now on may have been right to.
+    /// Notes that clients that disconnect from a broker from now on have a reason.
     pub(super) fn mark_faulty(&mut self, node: i32) {
         self.pending
             .values_mut()
@@ -128,14 +128,14 @@ impl Cluster {
             .for_each(|pending| pending.faulty = true);
     }
 
-    /// All connections of a broker end.
+    /// Counts the requests of a broker whose connections are closed.
     pub(super) fn count_faults(&mut self, node: i32) {
         let of_node = |(number, pending): (&u64, &Pending)| (pending.node == node).then_some(*number);
         let numbers: Vec<_> = self.pending.iter().filter_map(of_node).collect();
         numbers.into_iter().for_each(|number| self.count_fault(number));
     }
 
-    /// A connection ends, or its client is lied to.
+    /// Counts a request whose connection is closed, or whose response is wrong.
     pub(super) fn count_fault(&mut self, number: u64) {
         let Some(pending) = self.pending.remove(&number) else { return };
         match pending.api {
@@ -148,7 +148,7 @@ impl Cluster {
         }
     }
 
-    /// A connection is over, by whoever's doing.
+    /// Notes that a connection has ended, closed by either side.
     pub(super) fn connection_ended(&mut self, number: u64) {
         match self.pending.get(&number) {
             Some(pending) if pending.faulty => self.count_fault(number),
@@ -156,7 +156,7 @@ impl Cluster {
         }
     }
 
-    /// A connection meets a fault before any request.
+    /// Counts a fault of a connection before its first request.
     pub(super) fn count_refused_connection(&mut self) {
         self.fault_counts.handshakes += 1;
     }

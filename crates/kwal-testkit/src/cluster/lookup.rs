@@ -18,7 +18,7 @@ pub(super) struct Found<'a> {
     pub(super) replica: &'a mut Replica,
 }
 
-/// How a request names a topic: by name, or by id in later versions.
+/// The name or id by which a request refers to a topic.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TopicKey<'a> {
     Name(&'a str),
@@ -38,7 +38,7 @@ impl Cluster {
         self.topics.get(topic)?.partitions.get(usize::try_from(index).ok()?)
     }
 
-    /// Changes a partition from outside.
+    /// Changes a partition directly, as a test does.
     pub(crate) fn change<T>(
         &mut self,
         topic: &str,
@@ -62,7 +62,7 @@ impl Cluster {
         Some(PartitionId { topic: self.topics.get(topic)?.id, index })
     }
 
-    /// A partition that begins, led by the first of its replicas that is alive.
+    /// Creates a partition, led by the first of its replicas that is alive.
     pub(super) fn new_partition(&self, replicas: &[i32]) -> Partition {
         let isr: Vec<_> = replicas.iter().copied().filter(|replica| self.is_alive(*replica)).collect();
         let state = State {
@@ -82,7 +82,9 @@ impl Cluster {
         }
     }
 
-    /// The replica of a partition at `node`, for a client that knows the leader epoch `epoch` (−1 for none).
+    /// Returns the replica of a partition at `node`.
+    ///
+    /// `epoch` is the leader epoch that the client knows, −1 for none.
     pub(super) fn found(
         &mut self,
         node: i32,
@@ -103,7 +105,7 @@ impl Cluster {
             Some(view) => view.state(name, topic.id, at).ok_or(unknown)?,
             None => &partition.state,
         };
-        // Whoever has no replica looks no further: it knows no epoch to compare with.
+        // A broker without a replica has no epoch to compare with.
         let replica = partition.replicas.get_mut(&node).ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
         match epoch {
             -1 => {}
@@ -114,7 +116,7 @@ impl Cluster {
         Ok(Found { id: PartitionId { topic: topic.id, index }, config: &topic.config, state, replica })
     }
 
-    /// The same at the leader, or what `node` takes for it.
+    /// Returns the replica of the leader, or of the broker that believes to be it.
     pub(super) fn led(
         &mut self,
         node: i32,
@@ -128,7 +130,7 @@ impl Cluster {
         }
     }
 
-    /// Who leads a partition as far as `node` knows, −1 for nobody, and the leader epoch; for those that asked the wrong one (KIP-951).
+    /// Returns the leader (−1: none) and leader epoch of a partition, as far as `node` knows (KIP-951).
     pub(super) fn known_leader(&self, node: i32, topic: TopicKey<'_>, index: i32) -> Option<(i32, i32)> {
         let name = match topic {
             TopicKey::Name(name) => name,

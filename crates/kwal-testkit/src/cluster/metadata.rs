@@ -46,7 +46,7 @@ impl Serve for MetadataRequest {
             Some(topics) if version >= EMPTY_MEANS_NONE || !topics.is_empty() => Some(topics),
             _ => None,
         };
-        if let Some(code) = topics.iter().flatten().find_map(|topic| badly_named(topic, version)) {
+        if let Some(code) = topics.iter().flatten().find_map(|topic| naming_error(topic, version)) {
             let request = Self { topics, ..self };
             return Served::Reply(MetadataResponse {
                 error_code: ErrorCode::NONE,
@@ -55,12 +55,12 @@ impl Serve for MetadataRequest {
         }
         let operations = match self.include_topic_authorized_operations {
             true => TOPIC_OPERATIONS,
-            false => NOT_ASKED,
+            false => NOT_REQUESTED,
         };
         let topics: Vec<_> = match topics {
             Some(topics) => each_once(topics)
                 .into_iter()
-                .map(|topic| cluster.describe_asked(node, topic, self.allow_auto_topic_creation))
+                .map(|topic| cluster.describe_requested(node, topic, self.allow_auto_topic_creation))
                 .collect(),
             None => {
                 let names = cluster.known_topics(node).into_iter();
@@ -71,13 +71,13 @@ impl Serve for MetadataRequest {
             ErrorCode::NONE => MetadataTopicResponse { topic_authorized_operations: operations, ..topic },
             _ => topic,
         });
-        // Kafka tells of the topics that there are first.
+        // Kafka lists the existing topics first.
         let (found, missing): (Vec<_>, Vec<_>) = topics.partition(|topic| !topic.error_code.is_error());
         Served::Reply(MetadataResponse {
             topics: [found, missing].concat(),
             cluster_authorized_operations: match self.include_cluster_authorized_operations {
                 true => CLUSTER_OPERATIONS,
-                false => NOT_ASKED,
+                false => NOT_REQUESTED,
             },
             ..cluster.metadata(node)
         })
@@ -85,7 +85,7 @@ impl Serve for MetadataRequest {
 }
 
 impl Cluster {
-    /// All but the topics, as `node` tells it.
+    /// Returns the response of `node` without topics.
     pub(super) fn metadata(&self, node: i32) -> MetadataResponse {
         let broker = |(node_id, address): (i32, HostPort)| MetadataBroker {
             node_id,
@@ -101,17 +101,22 @@ impl Cluster {
         }
     }
 
-    fn describe_asked(&mut self, node: i32, asked: MetadataTopic, may_create: bool) -> MetadataTopicResponse {
+    fn describe_requested(
+        &mut self,
+        node: i32,
+        requested: MetadataTopic,
+        may_create: bool,
+    ) -> MetadataTopicResponse {
         let unknown = |error_code, name, topic_id| MetadataTopicResponse {
             error_code,
             name,
             topic_id,
             ..MetadataTopicResponse::default()
         };
-        let Some(name) = asked.name.filter(|_| asked.topic_id.is_zero()) else {
-            let name = self.names.get(&asked.topic_id).cloned();
+        let Some(name) = requested.name.filter(|_| requested.topic_id.is_zero()) else {
+            let name = self.names.get(&requested.topic_id).cloned();
             let found = name.and_then(|name| self.describe(node, name));
-            return found.unwrap_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_ID, None, asked.topic_id));
+            return found.unwrap_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_ID, None, requested.topic_id));
         };
         if let Some(found) = self.describe(node, name.clone()) {
             return found;
@@ -121,7 +126,7 @@ impl Cluster {
         }
         let mut code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
         if may_create && self.settings.auto_create {
-            // As with Kafka the topic is there only for the next who asks.
+            // As in Kafka, the topic exists only for later requests.
             let topic = CreatableTopic {
                 name: name.clone(),
                 num_partitions: -1,
@@ -146,7 +151,7 @@ impl Cluster {
             leader_id: state.leader.unwrap_or(-1),
             leader_epoch: state.leader_epoch,
             replica_nodes: state.replicas.clone(),
-            // The last one in sync is told of apart, and not here (KIP-966).
+            // Kafka reports the last replica in sync separately (KIP-966).
             isr_nodes: match state.leader.is_none() && self.settings.dialect.keeps_eligible() {
                 true => Vec::new(),
                 false => state.isr.clone(),
@@ -162,31 +167,31 @@ impl Cluster {
     }
 }
 
-/// The first version in which an empty list asks for no topic, instead of all.
+/// The first version in which an empty list selects no topic, in place of all.
 const EMPTY_MEANS_NONE: i16 = 1;
-/// The first version in which topics can be asked for by id.
+/// The first version that supports requests by topic id.
 const BY_ID: i16 = 12;
 
-/// No broker in particular: one that knows everything.
+/// No particular broker: one that knows everything.
 const ANY: i32 = -1;
-/// What the response says where permissions were not asked for.
-pub(super) const NOT_ASKED: i32 = i32::MIN;
-/// Everything that can be done to a topic (KIP-430): bits 3 to 8, 10 and 11.
+/// The value of permissions that were not requested.
+pub(super) const NOT_REQUESTED: i32 = i32::MIN;
+/// All operations on a topic (KIP-430): bits 3 to 8, 10 and 11.
 const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-/// Everything that can be done to a cluster (KIP-430): bits 5 and 7 to 12.
+/// All operations on a cluster (KIP-430): bits 5 and 7 to 12.
 pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
-/// What is asked for twice is told once.
+/// Removes repeated topics.
 fn each_once(topics: Vec<MetadataTopic>) -> Vec<MetadataTopic> {
     let mut known = BTreeSet::new();
     topics.into_iter().filter(|topic| known.insert((topic.name.clone(), topic.topic_id))).collect()
 }
 
-/// Why a topic is not asked for in a way that the version allows.
-fn badly_named(topic: &MetadataTopic, version: i16) -> Option<ErrorCode> {
+/// Returns the error of a topic that is named in a way that the version does not allow.
+fn naming_error(topic: &MetadataTopic, version: i16) -> Option<ErrorCode> {
     match (&topic.name, topic.topic_id.is_zero()) {
         (None, _) | (_, false) if version < BY_ID => Some(ErrorCode::INVALID_REQUEST),
-        // Kafka stumbles over it.
+        // Kafka fails here.
         (None, true) => Some(ErrorCode::UNKNOWN_SERVER_ERROR),
         _ => None,
     }

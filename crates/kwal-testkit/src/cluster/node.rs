@@ -10,38 +10,38 @@ use super::partition::State;
 /// A broker.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// Where Metadata says that it is.
+    /// Its address in metadata.
     pub(super) advertised: HostPort,
     pub(super) condition: Condition,
-    /// The controller counts it among the living: it is told to clients and may lead.
+    /// Whether the controller considers it alive: it is in metadata and may lead.
     pub(super) alive: bool,
-    /// When the controller gives it up if it does not come back.
-    pub(super) given_up_at: Option<Instant>,
-    /// How often all its connections were closed: those of an earlier life are over.
+    /// When its session times out.
+    pub(super) session_ends_at: Option<Instant>,
+    /// How often all its connections were closed. Connections of an earlier life are closed.
     pub(super) life: u64,
     pub(super) connections: Connections,
     pub(super) requests: BTreeMap<ApiKey, u64>,
-    /// What it knows instead of what is, if it is kept from hearing of changes.
+    /// What it knows while it does not learn of changes.
     pub(super) outdated: Option<View>,
 }
 
-/// How a broker's process does.
+/// The state of a broker's process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Condition {
     Running,
-    /// Stopped by a signal: connections stay open, and nobody answers.
+    /// Suspended: connections stay open, and nothing is answered.
     Paused,
     Down,
 }
 
-/// How many connections there are to a broker or to all.
+/// The number of connections to one broker or to all.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Connections {
     /// Open now.
     pub open: usize,
-    /// Taken so far, the open ones included.
+    /// Accepted so far, including the open ones.
     pub accepted: usize,
-    /// Open at the same time at the most.
+    /// Open at the same time at most.
     pub most_open: usize,
 }
 
@@ -50,11 +50,11 @@ pub struct Connections {
 pub(crate) struct Connected {
     pub(crate) node: i32,
     pub(super) life: u64,
-    /// Counts all connections of the cluster.
+    /// All connections of the cluster are numbered.
     pub(crate) number: u64,
 }
 
-/// What a broker has heard of the cluster at some time.
+/// What a broker knew of the cluster at some time.
 #[derive(Clone, Debug)]
 pub(super) struct View {
     pub(super) nodes: BTreeMap<i32, HostPort>,
@@ -62,13 +62,13 @@ pub(super) struct View {
 }
 
 impl View {
-    /// What is known of a partition of a topic of this name and id.
+    /// Returns the known state of a partition of the topic with this name and id.
     pub(super) fn state(&self, topic: &str, id: Uuid, index: usize) -> Option<&State> {
         let (known, states) = self.topics.get(topic)?;
         states.get(index).filter(|_| *known == id)
     }
 
-    /// Who is in sync is decided by the leader, so what there is of it is known to it.
+    /// Updates the ISR of a partition, which its leader decides itself.
     pub(super) fn decide(&mut self, topic: &str, id: Uuid, index: usize, own: &State) {
         if let Some((known, states)) = self.topics.get_mut(topic)
             && let Some(state) = states.get_mut(index).filter(|_| *known == id)
@@ -88,7 +88,7 @@ impl Node {
         self.requests.get(&api).copied().unwrap_or_default()
     }
 
-    /// Whether a connection is of this life.
+    /// Returns whether a connection is open.
     pub(super) fn has(&self, connection: Connected) -> bool {
         self.condition != Condition::Down && self.life == connection.life
     }

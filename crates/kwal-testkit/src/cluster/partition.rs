@@ -16,18 +16,18 @@ pub(crate) struct Topic {
     pub(crate) partitions: Vec<Partition>,
 }
 
-/// A partition, with all copies of it.
+/// A partition with all its replicas.
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) state: State,
     pub(super) replicas: BTreeMap<i32, Replica>,
-    /// The state that was told of last.
+    /// The state that was recorded last.
     pub(super) recorded: State,
-    /// What replicas have cut off, and nobody was told of: broker and first offset.
+    /// Truncations that are not recorded yet: broker and first offset.
     pub(super) cuts: Vec<(i32, i64)>,
-    /// From where on what all in sync had is lost by an election, and nobody was told of.
+    /// The first offset of records lost by an election, if that is not recorded yet.
     pub(super) lost: Option<i64>,
-    /// What was told of that last, and when.
+    /// The loss that was recorded last, and when.
     pub(super) recorded_loss: Option<(i64, Instant)>,
 }
 
@@ -38,12 +38,12 @@ impl Topic {
     }
 }
 
-/// What the controller has decided summary a partition.
+/// What the controller has decided about a partition.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct State {
     /// `None` if no replica can lead.
     pub(crate) leader: Option<i32>,
-    /// Rises with every election.
+    /// Incremented by every election.
     pub(crate) leader_epoch: i32,
     /// The preferred leader first.
     pub(crate) replicas: Vec<i32>,
@@ -51,7 +51,7 @@ pub(crate) struct State {
     pub(crate) isr: Vec<i32>,
 }
 
-/// Which partition, of which life of its topic.
+/// A partition of one topic id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct PartitionId {
     pub(super) topic: Uuid,
@@ -59,13 +59,13 @@ pub(crate) struct PartitionId {
 }
 
 impl Partition {
-    /// The copy that counts: the leader's, or where there is none that of the replica that would lead.
-    pub(crate) fn authority(&self) -> Option<&Replica> {
+    /// Returns the replica that counts: the leader's, or that of the replica that would lead.
+    pub(crate) fn effective(&self) -> Option<&Replica> {
         let id = self.state.leader.or_else(|| self.state.isr.first().copied())?;
         self.replicas.get(&id)
     }
 
-    pub(crate) fn authority_mut(&mut self) -> Option<&mut Replica> {
+    pub(crate) fn effective_mut(&mut self) -> Option<&mut Replica> {
         let id = self.state.leader.or_else(|| self.state.isr.first().copied())?;
         self.replicas.get_mut(&id)
     }
@@ -78,14 +78,14 @@ impl Partition {
         self.replicas.values_mut()
     }
 
-    /// Appends a batch as it is, `gap` offsets behind the end, without any check.
+    /// Appends a batch without any check, `gap` offsets after the end.
     pub(crate) fn append_raw(&mut self, batch: Bytes, header: &BatchHeader, gap: i64, now: i64) {
         let partition_leader_epoch = self.state.leader_epoch;
-        let Some(replica) = self.authority_mut() else { return };
+        let Some(replica) = self.effective_mut() else { return };
         let base_offset = replica.log.end() + gap;
         replica.append(batch, &BatchHeader { base_offset, partition_leader_epoch, ..*header }, now);
     }
 }
 
-/// The epoch of the first leader of a partition.
+/// The epoch of a partition's first leader.
 pub(super) const FIRST_EPOCH: i32 = 0;

@@ -68,7 +68,8 @@ impl Serve for ProduceRequest {
                     }
                     Err(refusal) => {
                         failed = true;
-                        let moved = refusal.code == ErrorCode::NOT_LEADER_OR_FOLLOWER && version >= HINTS;
+                        let moved = refusal.code == ErrorCode::NOT_LEADER_OR_FOLLOWER
+                            && version >= HAS_CURRENT_LEADER;
                         let leader = moved.then(|| cluster.known_leader(from.node, key, index)).flatten();
                         let (leader_id, leader_epoch) = leader.unwrap_or((-1, -1));
                         let current_leader = ProduceLeader { leader_id, leader_epoch };
@@ -91,7 +92,7 @@ impl Serve for ProduceRequest {
     }
 }
 
-/// What was appended and is to be acknowledged when all in sync have it.
+/// Appended batches that are acknowledged when all replicas in sync have them.
 #[derive(Debug)]
 pub(super) struct Appended {
     response: ProduceResponse,
@@ -103,21 +104,21 @@ pub(super) struct Appended {
 /// A batch that is to be acknowledged.
 #[derive(Clone, Copy, Debug)]
 struct Wait {
-    /// Which topic and which partition of the answer it is.
+    /// The indices of its topic and partition in the response.
     at: (usize, usize),
     id: PartitionId,
     leader_epoch: i32,
-    /// The high watermark that says that all in sync have it.
+    /// The high watermark that shows that all replicas in sync have it.
     end: i64,
 }
 
 impl Cluster {
-    /// Answers what was appended, if everything can be told by now.
+    /// Responds, if every batch can be acknowledged or has failed by now.
     pub(super) fn acknowledge(&mut self, appended: Appended, until: Instant) -> Served<ProduceResponse> {
         let Appended { mut response, mut waits, from, version } = appended;
         let over = self.now.monotonic >= until;
         waits.retain(|wait| {
-            let code = match self.look_whether_all_have(from.node, wait) {
+            let code = match self.replication_result(from.node, wait) {
                 None if over => ErrorCode::REQUEST_TIMED_OUT,
                 None => return true,
                 Some(code) => code,
@@ -125,10 +126,10 @@ impl Cluster {
             let (topic, partition) = wait.at;
             let answer = &mut response.responses[topic].partition_responses[partition];
             if code.is_error() {
-                // The offset is told all the same.
+                // The response has the offset all the same.
                 (answer.error_code, answer.error_message) = (code, code.text().map(str::to_owned));
             }
-            if code == ErrorCode::NOT_LEADER_OR_FOLLOWER && version >= HINTS {
+            if code == ErrorCode::NOT_LEADER_OR_FOLLOWER && version >= HAS_CURRENT_LEADER {
                 let key = TopicKey::Id(wait.id.topic);
                 let (leader_id, leader_epoch) =
                     self.known_leader(from.node, key, wait.id.index).unwrap_or((-1, -1));
@@ -145,8 +146,8 @@ impl Cluster {
         Served::Reply(response)
     }
 
-    /// `None` while not all in sync have a batch.
-    fn look_whether_all_have(&mut self, node: i32, wait: &Wait) -> Option<ErrorCode> {
+    /// Returns `None` while not all replicas in sync have a batch.
+    fn replication_result(&mut self, node: i32, wait: &Wait) -> Option<ErrorCode> {
         let Wait { id, leader_epoch, end, .. } = *wait;
         let waits_for_min_isr = self.settings.dialect.waits_for_min_isr();
         match self.led(node, TopicKey::Id(id.topic), id.index, -1) {
@@ -162,7 +163,7 @@ impl Cluster {
     }
 }
 
-/// Where the leaders are that an answer names (KIP-951).
+/// Returns the addresses of the leaders that a response names (KIP-951).
 fn endpoints(cluster: &Cluster, node: i32, topics: &[ProduceTopicResponse]) -> Vec<ProduceNodeEndpoint> {
     let partitions = topics.iter().flat_map(|topic| &topic.partition_responses);
     let leaders = partitions.map(|partition| partition.current_leader.leader_id);
@@ -175,7 +176,7 @@ fn endpoints(cluster: &Cluster, node: i32, topics: &[ProduceTopicResponse]) -> V
     cluster.endpoints_of(node, leaders).into_iter().map(endpoint).collect()
 }
 
-/// One batch and where it is to go.
+/// A batch and its partition.
 struct Append<'a> {
     key: TopicKey<'a>,
     index: i32,
@@ -196,7 +197,7 @@ impl Refusal {
         Self { code, message, log_start: -1, records: Vec::new() }
     }
 
-    fn saying(code: ErrorCode, message: impl Into<String>) -> Self {
+    fn with_message(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::new(code, Some(message.into()))
     }
 
@@ -214,7 +215,7 @@ impl Refusal {
 }
 
 impl Cluster {
-    /// Appends one batch, unless it is there already or is refused.
+    /// Appends a batch, unless it is a duplicate or rejected.
     fn append(
         &mut self,
         call: Append<'_>,
@@ -229,21 +230,24 @@ impl Cluster {
         let batch = sole_batch(records, config, version)?;
         let header = *batch.header();
         if !matches!(acks, -1..=1) {
-            return Err(Refusal::saying(ErrorCode::INVALID_REQUIRED_ACKS, format!("acks = {acks}")));
+            return Err(Refusal::with_message(ErrorCode::INVALID_REQUIRED_ACKS, format!("acks = {acks}")));
         }
         if header.is_transactional() {
-            // As Kafka answers where no transaction is under way (KIP-890).
-            let code = match version >= VERIFIES {
+            // Kafka's code if no transaction is open (KIP-890).
+            let code = match version >= VERIFIES_TRANSACTIONS {
                 true => ErrorCode::TRANSACTION_ABORTABLE,
                 false => ErrorCode::NOT_ENOUGH_REPLICAS,
             };
-            return Err(Refusal::saying(code, "there are no transactions here"));
+            return Err(Refusal::with_message(code, "there are no transactions here"));
         }
         let (in_sync, needed) = (found.state.isr.len(), found.min_isr(waits_for_min_isr));
         if acks == -1 && in_sync < needed {
             let message = format!("{in_sync} in sync, and min.insync.replicas is {needed}");
             let log_start = found.replica.log.start();
-            return Err(Refusal { log_start, ..Refusal::saying(ErrorCode::NOT_ENOUGH_REPLICAS, message) });
+            return Err(Refusal {
+                log_start,
+                ..Refusal::with_message(ErrorCode::NOT_ENOUGH_REPLICAS, message)
+            });
         }
         let known = &mut found.replica.known;
         known.producers.expire(expiry, |id| known.transactions.begun_at(id).is_some());
@@ -252,7 +256,7 @@ impl Cluster {
                 NO_PRODUCER => Ok((None, max_timestamp)),
                 _ => match known.producers.check(&header) {
                     Ok(known) => Ok((known, max_timestamp)),
-                    Err((code, message)) => Err(Refusal::saying(code, message)),
+                    Err((code, message)) => Err(Refusal::with_message(code, message)),
                 },
             },
         );
@@ -268,7 +272,7 @@ impl Cluster {
                 let base_offset = place(found.replica, batch, leader_epoch, append_time, max_timestamp, now);
                 let end = found.replica.log.end();
                 if sole && needed <= 1 {
-                    // Also of one that leads only in its own belief.
+                    // Also of a leader that does not know yet that it was deposed.
                     found.replica.high_watermark = end;
                 }
                 self.changed = true;
@@ -287,18 +291,18 @@ impl Cluster {
         Ok((response, Wait { at: (0, 0), id, leader_epoch, end }))
     }
 
-    /// When producers are forgotten.
+    /// Returns the expiration of producer ids.
     pub(super) fn producer_expiry(&self) -> Expiry {
         let broker = &self.settings.broker;
         Expiry {
-            looked_at: self.last_run("producer.id.expiration.check.interval.ms"),
+            checked_at: self.last_run("producer.id.expiration.check.interval.ms"),
             after_ms: broker.number("producer.id.expiration.ms"),
         }
     }
 }
 
 impl Found<'_> {
-    /// How many in sync an append needs that all are to have.
+    /// Returns how many replicas in sync an append with acks = all needs.
     fn min_isr(&self, capped: bool) -> usize {
         match capped {
             true => self.config.min_isr.min(self.state.replicas.len()),
@@ -307,7 +311,7 @@ impl Found<'_> {
     }
 }
 
-/// The batch in the codec that the topic wants (`compression.type`); as it is where that cannot be written.
+/// Recompresses a batch if the topic sets another codec (`compression.type`) that can be written.
 fn in_codec(batch: Batch, codec: Option<Compression>) -> Batch {
     let Some(codec) = codec.filter(|codec| batch.header().compression().is_ok_and(|own| own != *codec))
     else {
@@ -321,7 +325,7 @@ fn in_codec(batch: Batch, codec: Option<Compression>) -> Batch {
     rewritten().unwrap_or(batch)
 }
 
-/// Appends a batch that has passed all checks, with the times that the log is to have.
+/// Appends a checked batch with the timestamps of the log.
 fn place(
     replica: &mut Replica,
     batch: Batch,
@@ -331,7 +335,7 @@ fn place(
     now: Now,
 ) -> i64 {
     let (original, bytes) = (*batch.header(), batch.bytes().clone());
-    // The log changes the bytes in place if it is the only one that has them.
+    // The log changes the bytes in place if it is their only owner.
     drop(batch);
     let time_kind = match log_append_time {
         Some(_) => BatchHeader::LOG_APPEND_TIME,
@@ -349,17 +353,17 @@ fn place(
     base_offset
 }
 
-/// The first version that has topics by id.
+/// The first version with topic ids.
 const BY_ID: i16 = 13;
-/// The first version that tells who leads instead (KIP-951).
-const HINTS: i16 = 10;
-/// The first version in which transactions are verified (KIP-890).
-const VERIFIES: i16 = 11;
-/// The first version that takes zstd (KIP-110).
+/// The first version with the current leader in the response (KIP-951).
+const HAS_CURRENT_LEADER: i16 = 10;
+/// The first version that verifies transactions (KIP-890).
+const VERIFIES_TRANSACTIONS: i16 = 11;
+/// The first version that supports zstd (KIP-110).
 const TAKES_ZSTD: i16 = 7;
-/// Where the magic is in a batch, as in every older format.
+/// The position of the magic byte in a batch, the same in older formats.
 const MAGIC_AT: usize = 16;
-/// The id of a producer that has none.
+/// The id of batches without a producer.
 const NO_PRODUCER: i64 = -1;
 
 fn is_transactional(data: &ProducePartition) -> bool {
@@ -367,17 +371,17 @@ fn is_transactional(data: &ProducePartition) -> bool {
     BatchHeader::parse(&records).is_ok_and(|header| header.is_transactional())
 }
 
-/// The one batch that each partition must get (KIP-98), whole and of the right checksum. What is torn behind it is dropped.
+/// Decodes the single batch of a partition (KIP-98). An incomplete one after it is dropped.
 fn sole_batch(records: Bytes, config: &TopicConfig, version: i16) -> Result<Batch, Refusal> {
-    let invalid = |message: &str| Refusal::saying(ErrorCode::INVALID_RECORD, message);
+    let invalid = |message: &str| Refusal::with_message(ErrorCode::INVALID_RECORD, message);
     if let Ok(header) = BatchHeader::parse(&records) {
         let (size, limit) = (header.size_in_bytes(), config.max_message_bytes);
         if size > limit as i64 && size <= records.len() as i64 {
             let message = format!("the batch has {size} bytes, and max.message.bytes is {limit}");
-            return Err(Refusal::saying(ErrorCode::MESSAGE_TOO_LARGE, message));
+            return Err(Refusal::with_message(ErrorCode::MESSAGE_TOO_LARGE, message));
         }
     }
-    // Before its checksum is looked at, which older formats have elsewhere.
+    // Before the checksum is verified: older formats have it elsewhere.
     if matches!(records.get(MAGIC_AT), Some(0 | 1)) {
         return Err(invalid("a batch needs magic 2"));
     }
@@ -387,9 +391,9 @@ fn sole_batch(records: Bytes, config: &TopicConfig, version: i16) -> Result<Batc
     match batch.header().compression() {
         Ok(Compression::Zstd) if version < TAKES_ZSTD => {
             let message = format!("Produce {version} does not take zstd");
-            return Err(Refusal::saying(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message));
+            return Err(Refusal::with_message(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message));
         }
-        // That a codec is unknown is found out later.
+        // Unknown codecs are detected later.
         _ => {}
     }
     match batches.next() {
@@ -401,10 +405,10 @@ fn sole_batch(records: Bytes, config: &TopicConfig, version: i16) -> Result<Batc
 }
 
 fn unreadable(error: BatchError) -> Refusal {
-    Refusal::saying(ErrorCode::CORRUPT_MESSAGE, format!("{error}: {}", error.kind))
+    Refusal::with_message(ErrorCode::CORRUPT_MESSAGE, format!("{error}: {}", error.kind))
 }
 
-/// What Kafka wants of the header of a client's batch.
+/// Checks the header of a client's batch as Kafka does.
 fn check_header(header: &BatchHeader) -> Result<(), Refusal> {
     let BatchHeader { base_offset, last_offset_delta, count, producer_id, base_sequence, .. } = *header;
     let message = if base_offset != 0 {
@@ -418,11 +422,12 @@ fn check_header(header: &BatchHeader) -> Result<(), Refusal> {
     } else {
         return Ok(());
     };
-    Err(Refusal::saying(ErrorCode::INVALID_RECORD, message))
+    Err(Refusal::with_message(ErrorCode::INVALID_RECORD, message))
 }
 
-/// What Kafka wants of the records; answers their newest timestamp. Those in a codec that is not built in are taken as they
-/// are.
+/// Checks the records as Kafka does; returns their newest timestamp.
+///
+/// Codecs that are not built in are not checked.
 fn check_records(batch: &Batch, config: &TopicConfig, now: Now) -> Result<Option<i64>, Refusal> {
     if batch.header().compression().is_ok_and(|codec| !codec.is_built_in()) {
         return Ok(None);
@@ -437,7 +442,7 @@ fn check_records(batch: &Batch, config: &TopicConfig, now: Now) -> Result<Option
             format!("the offset delta is {} instead of {index}", record.offset_delta)
         } else if config.compacted && record.key.is_none() {
             "a compacted topic takes no record without a key".to_owned()
-        } else if !config.log_append_time && is_odd_time(record.timestamp_ms, config, now) {
+        } else if !config.log_append_time && is_outside_of_range(record.timestamp_ms, config, now) {
             code = ErrorCode::INVALID_TIMESTAMP;
             format!("the timestamp {} is too far from {}", record.timestamp_ms, now.unix_ms)
         } else {
@@ -448,7 +453,7 @@ fn check_records(batch: &Batch, config: &TopicConfig, now: Now) -> Result<Option
     let Some(first) = errors.first() else { return Ok(Some(newest)) };
     let text = first.batch_index_error_message.as_deref().unwrap_or_default();
     let message = format!("record {}: {text}", first.batch_index);
-    Err(Refusal { records: errors, ..Refusal::saying(code, message) })
+    Err(Refusal { records: errors, ..Refusal::with_message(code, message) })
 }
 
 fn malformed(error: BatchError) -> Refusal {
@@ -456,10 +461,10 @@ fn malformed(error: BatchError) -> Refusal {
         BatchErrorKind::Compression(_) => ErrorCode::UNKNOWN_SERVER_ERROR,
         _ => ErrorCode::INVALID_RECORD,
     };
-    Refusal::saying(code, format!("{error}: {}", error.kind))
+    Refusal::with_message(code, format!("{error}: {}", error.kind))
 }
 
-fn is_odd_time(timestamp: i64, config: &TopicConfig, now: Now) -> bool {
+fn is_outside_of_range(timestamp: i64, config: &TopicConfig, now: Now) -> bool {
     timestamp != NO_TIMESTAMP
         && (now.unix_ms.saturating_sub(timestamp) > config.timestamp_before_max
             || timestamp.saturating_sub(now.unix_ms) > config.timestamp_after_max)

@@ -1,14 +1,14 @@
-//! How many bytes clients may send and fetch (KIP-13): what is too much is carried out, and paid for with a pause (KIP-219).
+//! Quotas in bytes per second (KIP-13): a request over the quota is carried out and throttled (KIP-219).
 
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
-/// The limits of clients, and what they have used.
+/// The quotas of clients, and their usage.
 #[derive(Debug, Default)]
 pub(super) struct Quotas {
-    /// In bytes a second, of a client or of all that have no own.
+    /// In bytes per second, of one client id or the default.
     limits: BTreeMap<(QuotaKind, Option<String>), f64>,
     used: BTreeMap<(QuotaKind, i32, String), Rate>,
 }
@@ -21,7 +21,7 @@ pub(crate) enum QuotaKind {
 }
 
 impl Quotas {
-    /// Limits a client, or with `None` each that has no own limit; `None` bytes a second lift a limit.
+    /// Sets the quota of a client id, or with `None` the default. `None` bytes remove it.
     pub(super) fn limit(&mut self, kind: QuotaKind, client: Option<&str>, bytes_per_second: Option<u64>) {
         let key = (kind, client.map(str::to_owned));
         match bytes_per_second {
@@ -33,12 +33,12 @@ impl Quotas {
         }
     }
 
-    /// Whether anybody is limited.
+    /// Returns whether there is any quota.
     pub(super) fn any(&self) -> bool {
         !self.limits.is_empty()
     }
 
-    /// Counts bytes of a client at a broker; answers the pause that they cost. `now` in milliseconds.
+    /// Counts bytes of a client at a broker; returns the throttle time. `now` is in milliseconds.
     pub(super) fn count(
         &mut self,
         kind: QuotaKind,
@@ -54,14 +54,14 @@ impl Quotas {
         rate.count(bytes, now);
         let pause = rate.pause(limit, now);
         if kind == QuotaKind::Fetch && !pause.is_zero() {
-            // What was fetched is not handed out.
+            // Fetched records over the quota are not returned.
             rate.uncount(bytes);
         }
         pause
     }
 }
 
-/// Bytes by second, of the last eleven: `quota.window.num` and `quota.window.size.seconds`.
+/// Bytes by second, of the last eleven (`quota.window.num` and `quota.window.size.seconds`).
 #[derive(Debug, Default)]
 struct Rate {
     seconds: VecDeque<(i64, f64)>,
@@ -84,7 +84,7 @@ impl Rate {
         }
     }
 
-    /// How long nothing may come until the average is down at the limit. It is over ten seconds, also in the first ones.
+    /// Returns the pause until the average over ten seconds is within the limit.
     fn pause(&self, limit: f64, now: i64) -> Duration {
         let Some((oldest, _)) = self.seconds.front() else { return Duration::ZERO };
         let passed = now - oldest;
@@ -106,9 +106,11 @@ const WINDOW_MS: i64 = 1000;
 mod tests {
     use super::*;
 
-    /// Seen on a real broker: six batches of 400 kB at once, at 100 kB/s, are answered after 0, 0, 0, 2, 8 and 18 s.
+    /// As seen on a real broker.
+    ///
+    /// Six batches of 400 kB at once, at 100 kB/s, are answered after 0, 0, 0, 2, 8 and 18 s.
     #[test]
-    fn what_comes_at_once_is_answered_later_and_later() {
+    fn a_burst_over_the_quota_is_answered_later_and_later() {
         let mut quotas = Quotas::default();
         quotas.limit(QuotaKind::Produce, None, Some(100_000));
         let mut now = 0;

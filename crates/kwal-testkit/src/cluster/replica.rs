@@ -1,4 +1,4 @@
-//! One broker's copy of a partition: its log, and what follows from it.
+//! One replica of a partition: its log, and the state derived from it.
 
 use std::time::{Duration, Instant};
 
@@ -7,29 +7,29 @@ use kwal_protocol::record::{BatchHeader, Batches, ControlRecord};
 
 use crate::{log::Log, producers::Producers, transactions::Transactions};
 
-/// A copy of a partition.
+/// A replica of a partition.
 #[derive(Debug, Default)]
 pub(crate) struct Replica {
     pub(crate) log: Log,
     pub(crate) known: Known,
-    /// What was known where the log starts now: what lies before is gone.
-    pub(super) known_at_start: Known,
-    /// The offset up to which all in sync are known to have everything.
+    /// The derived state at the log start offset.
+    pub(super) state_at_start: Known,
+    /// The offset up to which all replicas in sync have everything.
     pub(crate) high_watermark: i64,
-    /// The epoch in which it leads, or led last, and where that began.
+    /// The epoch in which it leads, or led last, and the log end offset when it began.
     pub(super) led_epoch: i32,
     pub(super) led_from: i64,
-    /// How far the leader knows that this follower is, since it leads.
+    /// The log end offset of this follower, as the leader knows it since it leads.
     pub(super) fetched: Option<i64>,
-    /// How long what the leader has takes to come here; [`Duration::MAX`] if it never comes.
+    /// The replication lag; [`Duration::MAX`] if it never fetches.
     pub(super) lag: Duration,
-    /// When the next fetch arrives.
+    /// When its next fetch reaches the leader.
     pub(super) due: Option<Instant>,
-    /// Since when it lacks something that the leader has.
-    pub(super) behind_since: Option<Instant>,
+    /// Since when it lacks records of the leader.
+    pub(super) lagging_since: Option<Instant>,
 }
 
-/// What follows from what lies, or lay, in a log.
+/// State derived from the batches that are, or were, in a log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub(crate) producers: Producers,
@@ -37,42 +37,43 @@ pub(crate) struct Known {
 }
 
 impl Replica {
-    /// Appends a batch whose header is to become `header`; `now` in milliseconds since the epoch.
+    /// Appends a batch whose header becomes `header`; `now` is in milliseconds since the epoch.
     pub(crate) fn append(&mut self, bytes: Bytes, header: &BatchHeader, now: i64) {
         let committed = end_of_transaction(header, &bytes);
         self.log.append(bytes, header);
         self.known.note(header, committed, now);
     }
 
-    /// The offset before which no transaction is open.
+    /// Returns the last stable offset.
     pub(crate) fn last_stable(&self) -> i64 {
         self.known.transactions.last_stable(self.high_watermark)
     }
 
-    /// Forgets what lies before `offset`.
+    /// Deletes the records before an offset.
     pub(crate) fn delete_before(&mut self, offset: i64, now: i64) {
-        // Where all markers that are gone ended what is gone, nothing more is said summary how.
+        // The markers of deleted transactions are deleted with them, so how they ended does not matter.
         for header in self.log.delete_before(offset) {
-            self.known_at_start.note(&header, header.is_control().then_some(true), now);
+            self.state_at_start.note(&header, header.is_control().then_some(true), now);
         }
         let start = self.log.start();
         self.known.transactions.forget_before(start);
-        self.known_at_start.transactions.forget_before(start);
+        self.state_at_start.transactions.forget_before(start);
         self.high_watermark = self.high_watermark.max(start);
     }
 
-    /// Takes over from a leader: what it does not have is cut off, what is lacking is copied. Answers from where on records
-    /// were cut off.
+    /// Truncates what the leader does not have and copies what is missing.
+    ///
+    /// Returns the first truncated offset.
     pub(super) fn follow(&mut self, leader: &Self, now: i64) -> Option<i64> {
         let agreed = self.log.agreement(&leader.log);
         let cut = (agreed < self.log.end()).then_some(agreed);
         if cut.is_some() {
             self.log.truncate(agreed);
             self.high_watermark = self.high_watermark.min(agreed);
-            self.learn(now);
+            self.derive_state(now);
         }
         if self.log.end() < leader.log.start() {
-            (self.known, self.known_at_start) = (Known::default(), Known::default());
+            (self.known, self.state_at_start) = (Known::default(), Known::default());
         }
         for (header, bytes) in self.log.copy(&leader.log) {
             self.known.note(&header, end_of_transaction(&header, &bytes), now);
@@ -84,7 +85,7 @@ impl Replica {
         cut
     }
 
-    /// Whether a fetch would bring anything.
+    /// Returns whether a fetch would change anything.
     pub(super) fn lacks(&self, leader: &Self) -> bool {
         self.log.end() < leader.log.end()
             || self.log.start() < leader.log.start()
@@ -92,9 +93,9 @@ impl Replica {
             || self.log.agreement(&leader.log) < self.log.end()
     }
 
-    /// Finds out anew what is known, from what lies in the log.
-    fn learn(&mut self, now: i64) {
-        let mut known = self.known_at_start.clone();
+    /// Derives the state from the log again.
+    fn derive_state(&mut self, now: i64) {
+        let mut known = self.state_at_start.clone();
         for bytes in self.log.batches() {
             let Ok(header) = BatchHeader::parse(&bytes) else { continue };
             known.note(&header, end_of_transaction(&header, &bytes), now);
@@ -110,7 +111,7 @@ impl Known {
     }
 }
 
-/// How a transaction ends, if a batch is the marker of its end.
+/// Returns how a transaction ended, if a batch is its marker.
 fn end_of_transaction(header: &BatchHeader, bytes: &Bytes) -> Option<bool> {
     if !header.is_control() {
         return None;

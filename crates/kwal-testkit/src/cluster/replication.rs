@@ -1,4 +1,4 @@
-//! Followers fetch from leaders; the high watermark and the replicas in sync follow from how far they are.
+//! Replication: followers fetch, and the high watermark and the ISR follow.
 
 use std::{
     mem::take,
@@ -13,15 +13,19 @@ use super::{
 };
 
 impl Cluster {
-    /// Lets followers fetch what they may by now, and plans when they fetch the rest.
+    /// Lets followers fetch as far as they may now, and plans their later fetches.
     pub(super) fn replicate(&mut self, id: PartitionId) {
         self.record_partition(id);
-        let (now, setting) = (self.now, self.setting(id));
-        let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
-        let Some(leader) = partition.state.leader.filter(|leader| setting.works(*leader)) else { return };
+        let (now, circumstances) = (self.now, self.circumstances(id));
+        let (Some(circumstances), Some(partition)) = (circumstances, self.partition_by_id(id)) else {
+            return;
+        };
+        let Some(leader) = partition.state.leader.filter(|leader| circumstances.works(*leader)) else {
+            return;
+        };
         partition.begin_to_lead(leader);
-        while partition.fetch_all(leader, &setting, now) {}
-        for (at, event) in partition.plan(id, leader, &setting, now) {
+        while partition.fetch_all(leader, &circumstances, now) {}
+        for (at, event) in partition.plan(id, leader, &circumstances, now) {
             self.plan(at, event);
         }
         self.inform_leader(id, leader);
@@ -29,7 +33,7 @@ impl Cluster {
         self.changed = true;
     }
 
-    /// Whatever else a leader does not hear of, who is in sync it decides itself.
+    /// Informs an outdated leader of its ISR, which it decides itself.
     fn inform_leader(&mut self, id: PartitionId, leader: i32) {
         let Some(name) = self.names.get(&id.topic) else { return };
         let Some(view) = self.nodes.get_mut(&leader).and_then(|node| node.outdated.as_mut()) else { return };
@@ -40,41 +44,48 @@ impl Cluster {
         }
     }
 
-    /// The same for all partitions.
+    /// Replicates all partitions.
     pub(super) fn replicate_all(&mut self) {
         let ids: Vec<_> = self.topics.values().flat_map(|topic| topic.partition_ids()).collect();
         ids.into_iter().for_each(|id| self.replicate(id));
     }
 
-    /// What a follower has asked for arrives.
+    /// Handles a follower's fetch that has reached the leader.
     pub(super) fn fetch_due(&mut self, id: PartitionId, broker: i32, at: Instant) {
-        let (now, setting) = (self.now, self.setting(id));
-        let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
+        let (now, circumstances) = (self.now, self.circumstances(id));
+        let (Some(circumstances), Some(partition)) = (circumstances, self.partition_by_id(id)) else {
+            return;
+        };
         let Some(replica) = partition.replicas.get_mut(&broker) else { return };
         if replica.due != Some(at) {
             return;
         }
         replica.due = None;
-        if let Some(leader) = partition.state.leader.filter(|leader| setting.works(*leader))
-            && setting.works(broker)
+        if let Some(leader) = partition.state.leader.filter(|leader| circumstances.works(*leader))
+            && circumstances.works(broker)
         {
             partition.fetch(leader, broker, now);
         }
         self.replicate(id);
     }
 
-    /// A follower has been behind for `replica.lag.time.max.ms`: the leader takes it for out of sync.
-    pub(super) fn late(&mut self, id: PartitionId, broker: i32, since: Instant) {
-        let setting = self.setting(id);
-        let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
-        let late = partition.replicas.get(&broker).is_some_and(|replica| replica.behind_since == Some(since));
-        if late && partition.state.leader.is_some_and(|leader| leader != broker && setting.works(leader)) {
+    /// Removes a follower from the ISR that has lagged for `replica.lag.time.max.ms`.
+    pub(super) fn follower_lagged(&mut self, id: PartitionId, broker: i32, since: Instant) {
+        let circumstances = self.circumstances(id);
+        let (Some(circumstances), Some(partition)) = (circumstances, self.partition_by_id(id)) else {
+            return;
+        };
+        let late =
+            partition.replicas.get(&broker).is_some_and(|replica| replica.lagging_since == Some(since));
+        if late
+            && partition.state.leader.is_some_and(|leader| leader != broker && circumstances.works(leader))
+        {
             partition.state.isr.retain(|replica| *replica != broker);
             self.replicate(id);
         }
     }
 
-    fn setting(&self, id: PartitionId) -> Option<Setting> {
+    fn circumstances(&self, id: PartitionId) -> Option<Circumstances> {
         let name = self.names.get(&id.topic)?;
         let topic = self.topics.get(name)?;
         let index = usize::try_from(id.index).ok()?;
@@ -89,37 +100,37 @@ impl Cluster {
             .nodes
             .iter()
             .filter(|(_, node)| node.condition == Condition::Running && informed(&node.outdated));
-        Some(Setting {
+        Some(Circumstances {
             working: working.map(|(id, _)| *id).collect(),
             alive: self.alive().collect(),
             needed: match self.settings.dialect.waits_for_min_isr() {
                 true => topic.config.min_isr.min(state.replicas.len()),
                 false => 1,
             },
-            late_after: self.settings.broker.millis("replica.lag.time.max.ms"),
+            max_lag: self.settings.broker.millis("replica.lag.time.max.ms"),
         })
     }
 }
 
-/// How it stands around a partition.
-struct Setting {
-    /// The brokers that run and know the leader of today.
+/// The circumstances of a partition.
+struct Circumstances {
+    /// The brokers that run and know the current leader.
     working: Vec<i32>,
-    /// Those that the controller counts among the living.
+    /// The brokers that the controller considers alive.
     alive: Vec<i32>,
-    /// With fewer in sync, the high watermark stands still.
+    /// With fewer replicas in sync, the high watermark does not advance.
     needed: usize,
-    late_after: Duration,
+    max_lag: Duration,
 }
 
-impl Setting {
+impl Circumstances {
     fn works(&self, broker: i32) -> bool {
         self.working.contains(&broker)
     }
 }
 
 impl Partition {
-    /// A leader has heard that it is one: its epoch begins behind what it has by now.
+    /// Begins the epoch of a new leader at its log end offset.
     fn begin_to_lead(&mut self, leader: i32) {
         let epoch = self.state.leader_epoch;
         if let Some(replica) = self.replicas.get_mut(&leader).filter(|replica| replica.led_epoch != epoch) {
@@ -128,20 +139,20 @@ impl Partition {
         }
     }
 
-    /// One round; answers whether another may bring more.
-    fn fetch_all(&mut self, leader: i32, setting: &Setting, now: Now) -> bool {
+    /// Runs one round; returns whether another may change more.
+    fn fetch_all(&mut self, leader: i32, circumstances: &Circumstances, now: Now) -> bool {
         let mut progress = false;
         for at in 0..self.state.replicas.len() {
             let broker = self.state.replicas[at];
             let prompt = self.replicas.get(&broker).is_some_and(|replica| replica.lag.is_zero());
-            if prompt && broker != leader && setting.works(broker) {
+            if prompt && broker != leader && circumstances.works(broker) {
                 progress |= self.fetch(leader, broker, now);
             }
         }
-        progress | self.advance(leader, setting)
+        progress | self.advance(leader, circumstances)
     }
 
-    /// A follower fetches all that there is; answers whether there was anything.
+    /// Lets a follower fetch everything; returns whether that changed anything.
     fn fetch(&mut self, leader: i32, broker: i32, now: Now) -> bool {
         let Some(mut follower) = self.replicas.get_mut(&broker).map(take) else { return false };
         let mut fetched = false;
@@ -151,18 +162,18 @@ impl Partition {
                 let committed = follower.high_watermark;
                 let cut = follower.follow(leader, now.unix_ms);
                 self.cuts.extend(cut.map(|from| (broker, from)));
-                // A leader of yesterday may have shown it to readers until now.
+                // A deposed leader may have shown it to readers until now.
                 self.lost = self.lost.or_else(|| cut.filter(|from| *from < committed));
                 follower.fetched = Some(follower.log.end());
             }
-            follower.behind_since = None;
+            follower.lagging_since = None;
         }
         self.replicas.insert(broker, follower);
         fetched
     }
 
-    /// The leader looks at how far the followers are; answers whether that changed anything.
-    fn advance(&mut self, leader: i32, setting: &Setting) -> bool {
+    /// Updates the ISR and the high watermark; returns whether that changed anything.
+    fn advance(&mut self, leader: i32, circumstances: &Circumstances) -> bool {
         let Some(led) = self.replicas.get(&leader) else { return false };
         let (end, high_watermark) = (led.log.end(), led.high_watermark);
         let joins_at = high_watermark.max(led.led_from);
@@ -171,15 +182,15 @@ impl Partition {
             false => self.replicas.get(broker)?.fetched,
         };
         let in_sync = |broker: &&i32| {
-            let joins = setting.alive.contains(*broker)
-                && setting.works(**broker)
+            let joins = circumstances.alive.contains(*broker)
+                && circumstances.works(**broker)
                 && self.replicas.get(*broker).is_some_and(|replica| replica.lag < Duration::MAX)
                 && fetched(broker).is_some_and(|fetched| fetched >= joins_at);
             self.state.isr.contains(*broker) || joins
         };
         let isr: Vec<_> = self.state.replicas.iter().filter(in_sync).copied().collect();
         let all_have = isr.iter().map(fetched).min().flatten().unwrap_or(high_watermark);
-        let advanced = isr.len() >= setting.needed && all_have > high_watermark;
+        let advanced = isr.len() >= circumstances.needed && all_have > high_watermark;
         let changed = isr != self.state.isr || advanced;
         self.state.isr = isr;
         if advanced && let Some(led) = self.replicas.get_mut(&leader) {
@@ -188,8 +199,14 @@ impl Partition {
         changed
     }
 
-    /// When followers fetch that take their time, and when those that are behind are taken for out of sync.
-    fn plan(&mut self, id: PartitionId, leader: i32, setting: &Setting, now: Now) -> Vec<(Instant, Event)> {
+    /// Plans the fetches of lagging followers, and when they fall out of sync.
+    fn plan(
+        &mut self,
+        id: PartitionId,
+        leader: i32,
+        circumstances: &Circumstances,
+        now: Now,
+    ) -> Vec<(Instant, Event)> {
         let mut plans = Vec::new();
         for at in 0..self.state.replicas.len() {
             let broker = self.state.replicas[at];
@@ -199,21 +216,21 @@ impl Partition {
             if broker == leader {
                 continue;
             }
-            let behind = follower.fetched != Some(led.log.end());
-            let wanting = behind || follower.lacks(led);
+            let lags = follower.fetched != Some(led.log.end());
+            let wanting = lags || follower.lacks(led);
             let slow = !follower.lag.is_zero() && follower.lag < Duration::MAX;
-            let fetches = wanting && slow && follower.due.is_none() && setting.works(broker);
-            let newly_behind = behind && follower.behind_since.is_none();
+            let fetches = wanting && slow && follower.due.is_none() && circumstances.works(broker);
+            let newly_lagging = lags && follower.lagging_since.is_none();
             let Some(follower) = self.replicas.get_mut(&broker) else { continue };
             if fetches {
                 let at = later(now, follower.lag);
                 follower.due = Some(at);
                 plans.push((at, Event::Fetch { id, broker }));
             }
-            if newly_behind {
+            if newly_lagging {
                 let since = now.monotonic;
-                follower.behind_since = Some(since);
-                plans.push((later(now, setting.late_after), Event::Late { id, broker, since }));
+                follower.lagging_since = Some(since);
+                plans.push((later(now, circumstances.max_lag), Event::Late { id, broker, since }));
             }
         }
         plans

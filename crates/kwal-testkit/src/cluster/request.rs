@@ -5,31 +5,31 @@ use kwal_protocol::api::ApiKey;
 use super::node::Connected;
 use crate::fault::Fault;
 
-/// A request on its way to its answer.
+/// A request on its way to its response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestContext {
     pub(super) from: Connected,
     pub(super) api: ApiKey,
     pub(super) version: i16,
     pub(super) correlation_id: i32,
-    /// Of its body, in bytes.
+    /// The size of its body in bytes.
     pub(super) size: usize,
-    /// Its client's id, if quotas care.
+    /// Its client id, if there are quotas.
     pub(super) client: Option<ClientId>,
     pub(super) fault: Fault,
 }
 
-/// A request that is to be answered, and what becomes of a client whose connection ends before.
+/// A request without a reply so far.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
     pub(super) node: i32,
     pub(super) api: ApiKey,
-    /// Something was appended.
+    /// It has appended a batch.
     pub(super) appended: bool,
-    /// If the connection ends, it is not because the client had enough of it.
+    /// If the connection ends, a fault is the reason.
     pub(super) faulty: bool,
 }
 
-/// A client's id, by its place in [`Cluster::clients`].
+/// A client id, by its index in [`Cluster::clients`](super::state::Cluster::clients).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientId(pub(super) usize);

@@ -1,4 +1,4 @@
-//! What a cluster knows and holds.
+//! The state of a cluster.
 
 use std::{
     collections::BTreeMap,
@@ -23,34 +23,34 @@ use crate::{
     topic_config::BrokerConfig,
 };
 
-/// What the brokers of a cluster know and hold.
+/// The state of a cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) settings: Settings,
     pub(crate) faults: FaultSchedule,
     pub(super) nodes: BTreeMap<i32, Node>,
-    /// The highest number that a broker ever had.
+    /// The highest id that a broker ever had.
     pub(super) last_node: i32,
-    /// The one that takes the requests for the controller.
+    /// The broker that handles the requests for the controller.
     pub(super) controller: i32,
     pub(super) cluster_id: Uuid,
     pub(super) topics: BTreeMap<String, Topic>,
     pub(super) names: BTreeMap<Uuid, String>,
     pub(super) coordinators: Coordinators,
     pub(super) quotas: Quotas,
-    /// The ids of clients that quotas care for.
+    /// The client ids with quotas.
     pub(super) clients: Vec<String>,
     pub(super) next_connection: u64,
     pub(super) connections: Connections,
     pub(super) requests: BTreeMap<ApiKey, u64>,
-    /// The request that each connection is summary to be answered, by its number.
+    /// The unanswered request of each connection, by connection number.
     pub(super) pending: BTreeMap<u64, Pending>,
     pub(super) fault_counts: FaultCounts,
     pub(super) journal: Journal,
-    /// Who is told what excuses that records are gone.
+    /// Records losses that no client can prevent.
     pub(super) recorder: Option<Recorder>,
     pub(super) random: fastrand::Rng,
-    /// What time will bring: by its moment, and in the order it was planned.
+    /// Planned events, by time and in the order of planning.
     pub(super) events: BTreeMap<(Instant, u64), Event>,
     pub(super) now: Now,
     pub(super) started: Instant,
@@ -58,11 +58,11 @@ pub(crate) struct Cluster {
     pub(super) next_event: u64,
     /// Something happened that a waiting request may have waited for.
     pub(super) changed: bool,
-    /// Connections were closed that do not know of it yet.
+    /// Connections were closed whose tasks do not know yet.
     pub(super) closed: bool,
 }
 
-/// What is chosen when a cluster is made.
+/// The configuration of a cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) dialect: Dialect,
@@ -87,7 +87,7 @@ impl Default for Settings {
     }
 }
 
-/// The moment of a call.
+/// The time of a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     /// For waits.
@@ -129,12 +129,12 @@ impl Cluster {
         }
     }
 
-    /// Whether anything has changed, since the last call, that ends the wait of a request.
+    /// Returns whether anything has changed since the last call that may end a wait.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// A request of an API has arrived.
+    /// Counts a request.
     pub(crate) fn count(&mut self, from: Connected, api: ApiKey) {
         *self.requests.entry(api).or_default() += 1;
         if let Some(node) = self.nodes.get_mut(&from.node) {
@@ -142,12 +142,12 @@ impl Cluster {
         }
     }
 
-    /// How many requests of an API have arrived, at any broker.
+    /// Returns how many requests of an API have arrived at all brokers.
     pub(crate) fn requests(&self, api: ApiKey) -> u64 {
         self.requests.get(&api).copied().unwrap_or_default()
     }
 
-    /// Limits a client in bytes a second.
+    /// Sets a quota in bytes per second.
     pub(crate) fn limit(&mut self, what: QuotaKind, client: Option<&str>, bytes_per_second: Option<u64>) {
         self.quotas.limit(what, client, bytes_per_second);
         if !self.quotas.any() {
@@ -155,7 +155,7 @@ impl Cluster {
         }
     }
 
-    /// When brokers last did what they do every so often, as a setting says; long ago if they have not done it yet.
+    /// Returns when brokers last ran a periodic task whose interval is a setting; the distant past if never.
     pub(super) fn last_run(&self, setting: &str) -> i64 {
         let every = self.settings.broker.number(setting).max(1);
         match self.now.unix_ms.saturating_sub(self.started_unix_ms) / every {
@@ -173,7 +173,7 @@ impl Cluster {
     }
 }
 
-/// A random id that is not one of Kafka's own (version 4, RFC 9562).
+/// Returns a random id that is not reserved by Kafka (version 4, RFC 9562).
 pub(super) fn random_id(random: &mut fastrand::Rng) -> Uuid {
     let mut bytes = random.u128(..).to_be_bytes();
     bytes[6] = bytes[6] & 0x0f | 0x40;
@@ -182,7 +182,7 @@ pub(super) fn random_id(random: &mut fastrand::Rng) -> Uuid {
 }
 
 impl Now {
-    /// Another moment of the same clock.
+    /// Returns another time of the same clock.
     pub(super) fn at(self, monotonic: Instant) -> Self {
         let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         let unix_ms = match monotonic.checked_duration_since(self.monotonic) {
@@ -193,7 +193,7 @@ impl Now {
     }
 }
 
-/// A pause that no clock can count lasts for ever, which is as long as anybody waits.
+/// Adds a pause to a time. One beyond the clock's range is capped at decades.
 pub(super) fn later(now: Now, pause: Duration) -> Instant {
     now.monotonic.checked_add(pause).unwrap_or_else(|| now.monotonic + FOR_EVER)
 }

@@ -1,4 +1,4 @@
-//! What requests ask for and answers say, in short, for people who read a journal.
+//! Short descriptions of requests and responses, for people who read a journal.
 
 use std::{any::Any, fmt::Write as _};
 
@@ -18,7 +18,7 @@ use kwal_protocol::{
 
 use super::state::Cluster;
 
-/// What a request is summary.
+/// A summary of a request.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     /// The partitions that it names.
@@ -27,7 +27,7 @@ pub(super) struct Summary {
 }
 
 impl Cluster {
-    /// What is said of a request here; nothing of one that cannot be read.
+    /// Summarizes a request; empty if it cannot be decoded.
     pub(super) fn summary(&self, api: ApiKey, version: i16, body: &Bytes) -> Summary {
         match api {
             ApiKey::PRODUCE => self.summarize_as::<ProduceRequest>(version, body, Self::summarize_produce),
@@ -94,10 +94,10 @@ impl Cluster {
 
     fn summarize_fetch(&self, request: &FetchRequest, summary: &mut Summary) {
         for topic in &request.topics {
-            for asked in &topic.partitions {
+            for requested in &topic.partitions {
                 let name = self.name_of(&topic.topic, topic.topic_id);
-                let _ = write!(summary.text, "{name}-{} @{} ", asked.partition, asked.fetch_offset);
-                summary.partitions.push((name, asked.partition));
+                let _ = write!(summary.text, "{name}-{} @{} ", requested.partition, requested.fetch_offset);
+                summary.partitions.push((name, requested.partition));
             }
         }
         let _ = write!(summary.text, "{} bytes in {} ms", request.min_bytes, request.max_wait_ms);
@@ -105,24 +105,24 @@ impl Cluster {
 
     fn summarize_offsets(&self, request: &ListOffsetsRequest, summary: &mut Summary) {
         for topic in &request.topics {
-            for asked in &topic.partitions {
-                summary.names(&topic.name, asked.partition_index, asked.timestamp);
+            for requested in &topic.partitions {
+                summary.names(&topic.name, requested.partition_index, requested.timestamp);
             }
         }
     }
 
     fn summarize_epochs(&self, request: &OffsetForLeaderEpochRequest, summary: &mut Summary) {
         for topic in &request.topics {
-            for asked in &topic.partitions {
-                summary.names(&topic.topic, asked.partition, asked.leader_epoch.into());
+            for requested in &topic.partitions {
+                summary.names(&topic.topic, requested.partition, requested.leader_epoch.into());
             }
         }
     }
 
     fn summarize_deletion(&self, request: &DeleteRecordsRequest, summary: &mut Summary) {
         for topic in &request.topics {
-            for asked in &topic.partitions {
-                summary.names(&topic.name, asked.partition_index, asked.offset);
+            for requested in &topic.partitions {
+                summary.names(&topic.name, requested.partition_index, requested.offset);
             }
         }
     }
@@ -143,7 +143,7 @@ impl Summary {
     }
 }
 
-/// What an answer says, of those that are worth it. Topics are in the order in which they were asked for.
+/// Summarizes a response, empty for most APIs. Topics are in the order of the request.
 pub(super) fn summarize_response(response: &dyn Any) -> String {
     let mut text = Vec::new();
     if let Some(response) = response.downcast_ref::<ProduceResponse>() {

@@ -8,21 +8,21 @@ use super::{
 };
 
 impl Cluster {
-    /// When time changes something next.
+    /// Returns the time of the next planned event.
     pub(crate) fn next_event(&self) -> Option<Instant> {
         self.events.keys().next().map(|(at, _)| *at)
     }
 
-    /// Lets everything happen that time has brought by now.
+    /// Advances the time and runs all events that are due.
     pub(crate) fn advance(&mut self, now: Now) {
         while let Some(event) = self.events.first_entry().filter(|event| event.key().0 <= now.monotonic) {
             let ((at, _), event) = event.remove_entry();
-            // It happens at its own time, however late somebody looks.
+            // Each event runs at its own time, however late this is called.
             self.now = self.now.at(at);
             match event {
                 Event::SessionOver { node } => self.session_over(node, at),
                 Event::Fetch { id, broker } => self.fetch_due(id, broker, at),
-                Event::Late { id, broker, since } => self.late(id, broker, since),
+                Event::Late { id, broker, since } => self.follower_lagged(id, broker, since),
             }
         }
         self.now = now;

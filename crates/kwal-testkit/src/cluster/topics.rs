@@ -37,8 +37,8 @@ impl Serve for CreateTopicsRequest {
         for topic in &self.topics {
             match named.insert(topic.name.as_str(), 0) {
                 None | Some(0) => {}
-                Some(1) => topics.push(cluster.create_asked(topic, self.validate_only)),
-                // A name given twice is answered once.
+                Some(1) => topics.push(cluster.create_requested(topic, self.validate_only)),
+                // A repeated name has one result.
                 Some(_) => {
                     let message = "Duplicate topic name.".to_owned();
                     topics.push(not_created(topic, ErrorCode::INVALID_REQUEST, Some(message)));
@@ -62,7 +62,7 @@ impl Serve for DeleteTopicsRequest {
 
     fn serve(self, cluster: &mut Cluster, _: &RequestContext) -> Served<DeleteTopicsResponse> {
         let mut topics = named(&self);
-        let mut responses = cluster.named_both_ways(&mut topics);
+        let mut responses = cluster.take_named_both_ways(&mut topics);
         let mut times = BTreeMap::new();
         for topic in &topics {
             *times.entry((topic.name.clone(), topic.topic_id)).or_insert(0) += 1;
@@ -71,7 +71,7 @@ impl Serve for DeleteTopicsRequest {
             match times.insert((topic.name.clone(), topic.topic_id), 0)? {
                 0 => None,
                 1 => Some(cluster.delete_named(topic)),
-                // A topic given twice is answered once.
+                // A repeated topic has one result.
                 _ => Some(DeleteTopicResult {
                     name: topic.name,
                     topic_id: topic.topic_id,
@@ -85,18 +85,18 @@ impl Serve for DeleteTopicsRequest {
     }
 }
 
-/// What a topic will be like.
+/// The configuration and replicas of a topic to create.
 pub(super) struct Plan {
     config: TopicConfig,
     /// By partition, the leader first.
     replicas: Vec<Vec<i32>>,
 }
 
-/// Why something cannot be: the code and the words.
+/// Why an operation is rejected: the code and the message.
 pub(super) type Refusal = (ErrorCode, String);
 
 impl Cluster {
-    fn create_asked(&mut self, topic: &CreatableTopic, validate_only: bool) -> CreateTopicsResult {
+    fn create_requested(&mut self, topic: &CreatableTopic, validate_only: bool) -> CreateTopicsResult {
         let created = match validate_only {
             true => self.plan_topic(topic).map(|plan| (random_id(&mut self.random), plan)),
             false => self.create_topic(topic),
@@ -115,7 +115,7 @@ impl Cluster {
         }
     }
 
-    /// Makes a topic; answers its id, and what it is like.
+    /// Creates a topic; returns its id and its plan.
     pub(super) fn create_topic(&mut self, topic: &CreatableTopic) -> Result<(Uuid, Plan), Refusal> {
         let plan = self.plan_topic(topic)?;
         let id = random_id(&mut self.random);
@@ -127,7 +127,7 @@ impl Cluster {
         Ok((id, plan))
     }
 
-    /// Deletes a topic; answers the id that it had.
+    /// Deletes a topic; returns the id that it had.
     pub(crate) fn delete_topic(&mut self, name: &str) -> Option<Uuid> {
         let topic = self.topics.remove(name)?;
         self.names.remove(&topic.id);
@@ -136,7 +136,7 @@ impl Cluster {
         Some(topic.id)
     }
 
-    /// Deletes a topic and makes it again as it was, but empty and of another id, which it answers.
+    /// Deletes a topic and creates it again, empty and with a new id, which it returns.
     pub(crate) fn recreate_topic(&mut self, name: &str) -> Option<Uuid> {
         let Topic { id: old, config, partitions } = self.topics.remove(name)?;
         self.names.remove(&old);
@@ -151,7 +151,7 @@ impl Cluster {
         Some(id)
     }
 
-    /// Makes a topic for a test.
+    /// Creates a topic for a test.
     pub(crate) fn create_simply(&mut self, topic: &CreatableTopic) -> Result<Uuid, Refusal> {
         self.create_topic(topic).map(|(id, _)| id)
     }
@@ -181,7 +181,7 @@ impl Cluster {
         Ok(Plan { config, replicas })
     }
 
-    /// Partitions over all living brokers in turn.
+    /// Assigns partitions to all live brokers in turn.
     fn spread(&self, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refusal> {
         let partitions = match topic.num_partitions {
             -1 => self.settings.default_partitions,
@@ -192,7 +192,7 @@ impl Cluster {
         })?;
         if partitions > MAX_PARTITIONS {
             let message =
-                format!("at most {MAX_PARTITIONS} partitions can be made at once, not {partitions}");
+                format!("at most {MAX_PARTITIONS} partitions can be created at once, not {partitions}");
             return Err((ErrorCode::POLICY_VIOLATION, message));
         }
         let factor = match topic.replication_factor {
@@ -210,7 +210,7 @@ impl Cluster {
         Ok(self.spread_over(0..partitions, factor))
     }
 
-    /// Some partitions over all living brokers in turn.
+    /// Assigns some partitions to all live brokers in turn.
     pub(super) fn spread_over(&self, partitions: Range<usize>, factor: usize) -> Vec<Vec<i32>> {
         let nodes: Vec<_> = self.alive().collect();
         let replicas = |partition: usize| {
@@ -219,7 +219,7 @@ impl Cluster {
         partitions.map(replicas).collect()
     }
 
-    /// Whether these brokers can hold a partition, whose topic has so many replicas of each if it is known already.
+    /// Checks that these brokers can hold a partition, with the replication factor `factor` if that is fixed.
     pub(super) fn check_replicas(&self, brokers: &[i32], factor: Option<usize>) -> Result<(), Refusal> {
         let invalid = |what: String| {
             let message = format!("The manual partition assignment includes {what}");
@@ -245,7 +245,7 @@ impl Cluster {
         }
     }
 
-    /// Partitions as the request assigns them.
+    /// Returns the replica assignment of the request.
     fn assigned(&self, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refusal> {
         if topic.num_partitions != -1 || topic.replication_factor != -1 {
             let message =
@@ -269,8 +269,8 @@ impl Cluster {
         Ok(replicas.into_values().collect())
     }
 
-    /// Takes out what is named once by name and once by id; answers it.
-    fn named_both_ways(&self, topics: &mut Vec<DeleteTopic>) -> Vec<DeleteTopicResult> {
+    /// Removes topics that are named by name and by id; returns their results.
+    fn take_named_both_ways(&self, topics: &mut Vec<DeleteTopic>) -> Vec<DeleteTopicResult> {
         let by_id: BTreeSet<_> =
             topics.iter().map(|topic| topic.topic_id).filter(|id| !id.is_zero()).collect();
         let both = |topic: &DeleteTopic| {
@@ -298,7 +298,7 @@ impl Cluster {
         let code = match (&name, topic_id.is_zero()) {
             (Some(_), true) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
             (None, false) => ErrorCode::UNKNOWN_TOPIC_ID,
-            // Either the one or the other.
+            // It has to be exactly one of them.
             _ => {
                 return DeleteTopicResult {
                     name,
@@ -327,16 +327,16 @@ impl Cluster {
     }
 }
 
-/// How many partitions one topic may be made with, as in Kafka.
+/// How many partitions a topic can be created with, as in Kafka.
 pub(super) const MAX_PARTITIONS: usize = 10_000;
 
-/// What Kafka takes for a topic's name.
+/// Returns whether Kafka accepts the name of a topic.
 pub(super) fn is_valid_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=249).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(allowed)
 }
 
-/// The topics to delete, in whichever field the version has them.
+/// Returns the topics to delete, from whichever field the version has.
 fn named(request: &DeleteTopicsRequest) -> Vec<DeleteTopic> {
     let by_name =
         request.topic_names.iter().map(|name| DeleteTopic { name: Some(name.clone()), topic_id: Uuid::ZERO });

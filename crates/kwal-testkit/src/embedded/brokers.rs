@@ -1,4 +1,4 @@
-//! What a test does to brokers and leaders.
+//! Brokers and leaders, as a test controls them.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::{
 
 /// Brokers.
 impl EmbeddedCluster {
-    /// The numbers of all brokers, also of those that are down.
+    /// Returns the ids of all brokers, including those that are down.
     pub fn brokers(&self) -> Vec<i32> {
         self.shared.with(|cluster| cluster.node_ids().collect())
     }
 
-    /// Adds a broker, which listens at once and has no partitions yet; answers its number.
+    /// Adds a broker without partitions, which listens at once; returns its id.
     ///
     /// # Errors
     /// [`Error::Listen`] or [`Error::ListenInMemory`].
@@ -28,7 +28,7 @@ impl EmbeddedCluster {
         Ok(broker)
     }
 
-    /// Takes a broker away for good: [stopped](Self::stop), and no longer told of.
+    /// Removes a broker for good: [stops](Self::stop) it and drops it from metadata.
     ///
     /// # Errors
     /// [`Error::UnknownBroker`].
@@ -38,9 +38,11 @@ impl EmbeddedCluster {
         Ok(())
     }
 
-    /// Ends a broker without a word, as `kill -9` does: its connections are closed, new ones refused, and what it led has no
-    /// leader that answers until its session is over (`broker.session.timeout.ms`, 9 s).
-    /// Logs and what is known of producers stay, for [`restart`](Self::restart).
+    /// Kills a broker, as `kill -9` does.
+    ///
+    /// Its connections are closed and new ones refused. The partitions that it led have no leader that
+    /// responds until its session has timed out (`broker.session.timeout.ms`, 9 s). Logs and producer state
+    /// are kept for [`restart`](Self::restart).
     ///
     /// # Errors
     /// [`Error::UnknownBroker`].
@@ -50,8 +52,10 @@ impl EmbeddedCluster {
         Ok(())
     }
 
-    /// Ends a broker in good order, as `SIGTERM` does: others lead what it led, then its connections are closed and new ones
-    /// refused, until [`restart`](Self::restart).
+    /// Shuts a broker down cleanly, as `SIGTERM` does.
+    ///
+    /// Its partitions get other leaders, then its connections are closed and new ones refused until
+    /// [`restart`](Self::restart).
     ///
     /// # Errors
     /// [`Error::UnknownBroker`].
@@ -61,10 +65,13 @@ impl EmbeddedCluster {
         Ok(())
     }
 
-    /// Goes on at the same address after [`kill`](Self::kill) or [`stop`](Self::stop); a broker that runs is stopped first.
+    /// Starts a broker again at the same address.
+    ///
+    /// It may have been [killed](Self::kill) or [stopped](Self::stop). A running broker is stopped first.
     ///
     /// # Errors
-    /// [`Error::UnknownBroker`]; [`Error::Listen`] or [`Error::ListenInMemory`] if the address cannot be had again.
+    /// [`Error::UnknownBroker`]; [`Error::Listen`] or [`Error::ListenInMemory`] if the address is no longer
+    /// available.
     pub fn restart(&self, broker: i32) -> Result<(), Error> {
         let address = self.address(broker)?;
         if self.listeners.is_open(broker) {
@@ -76,8 +83,10 @@ impl EmbeddedCluster {
         Ok(())
     }
 
-    /// Stops a broker in the middle of whatever it does, as `SIGSTOP` does: connections stay open and can be made, and nobody
-    /// answers, until [`resume`](Self::resume). When its session is over, others lead what it led.
+    /// Suspends a broker, as `SIGSTOP` does.
+    ///
+    /// Connections stay open and can be made, and nothing is answered until [`resume`](Self::resume). When
+    /// its session has timed out, its partitions get other leaders.
     ///
     /// # Errors
     /// [`Error::UnknownBroker`].
@@ -85,7 +94,7 @@ impl EmbeddedCluster {
         self.act(broker, |cluster| cluster.pause(broker))
     }
 
-    /// Lets a paused broker go on.
+    /// Resumes a paused broker.
     ///
     /// # Errors
     /// [`Error::UnknownBroker`].
@@ -97,7 +106,7 @@ impl EmbeddedCluster {
         })
     }
 
-    /// Closes the connections of a broker; new ones are taken.
+    /// Closes the connections of a broker; new ones are accepted.
     ///
     /// # Errors
     /// [`Error::UnknownBroker`].
@@ -105,7 +114,7 @@ impl EmbeddedCluster {
         self.act(broker, |cluster| cluster.disconnect(broker))
     }
 
-    /// Closes all connections; new ones are taken.
+    /// Closes all connections; new ones are accepted.
     pub fn disconnect_all(&self) {
         self.shared.with(|cluster| {
             let all: Vec<_> = cluster.node_ids().collect();
@@ -113,8 +122,9 @@ impl EmbeddedCluster {
         });
     }
 
-    /// Keeps a broker from hearing of what changes in the cluster from now on: it goes on telling the leaders and epochs of
-    /// today, until [`release_metadata`](Self::release_metadata).
+    /// Keeps a broker from learning of cluster changes.
+    ///
+    /// It reports the leaders and epochs of this moment until [`release_metadata`](Self::release_metadata).
     ///
     /// # Errors
     /// [`Error::UnknownBroker`].
@@ -122,7 +132,7 @@ impl EmbeddedCluster {
         self.act(broker, |cluster| cluster.hold_metadata(broker))
     }
 
-    /// Lets a broker hear of everything again.
+    /// Lets a broker learn of all cluster changes again.
     ///
     /// # Errors
     /// [`Error::UnknownBroker`].
@@ -130,9 +140,11 @@ impl EmbeddedCluster {
         self.act(broker, |cluster| cluster.release_metadata(broker))
     }
 
-    /// Which broker is the controller: all brokers name it, and where they do not
-    /// [pass requests on](crate::Dialect::forwarding) it alone makes topics. At first it is broker 1, and if it dies the first
-    /// that lives.
+    /// Returns the controller.
+    ///
+    /// All brokers name it in metadata. Where they do not [forward requests](crate::Dialect::forwarding), it
+    /// alone creates topics. It is broker 1 at first; if it dies, the live broker with the lowest id takes
+    /// over.
     pub fn controller(&self) -> Option<i32> {
         Some(self.shared.with(|cluster| cluster.controller())).filter(|id| *id >= 0)
     }
@@ -158,39 +170,39 @@ impl EmbeddedCluster {
 
 /// Leaders and replicas.
 impl EmbeddedCluster {
-    /// The broker that leads a partition, if there is one.
+    /// Returns the leader of a partition, if there is one.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn leader(&self, topic: &str, partition: i32) -> Result<Option<i32>, Error> {
-        self.look(topic, partition, |found| found.state.leader)
+        self.read_partition(topic, partition, |found| found.state.leader)
     }
 
-    /// The leader epoch of a partition: 0 at first, and one more with each election.
+    /// Returns the leader epoch of a partition: 0 at first, one more with each election.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn leader_epoch(&self, topic: &str, partition: i32) -> Result<i32, Error> {
-        self.look(topic, partition, |found| found.state.leader_epoch)
+        self.read_partition(topic, partition, |found| found.state.leader_epoch)
     }
 
-    /// The brokers that are to have a partition, the preferred leader first.
+    /// Returns the brokers assigned to a partition, the preferred leader first.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn replicas(&self, topic: &str, partition: i32) -> Result<Vec<i32>, Error> {
-        self.look(topic, partition, |found| found.state.replicas.clone())
+        self.read_partition(topic, partition, |found| found.state.replicas.clone())
     }
 
-    /// The brokers that have all of a partition that is acknowledged (its ISR).
+    /// Returns the brokers whose replicas are in sync (the ISR).
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn in_sync(&self, topic: &str, partition: i32) -> Result<Vec<i32>, Error> {
-        self.look(topic, partition, |found| found.state.isr.clone())
+        self.read_partition(topic, partition, |found| found.state.isr.clone())
     }
 
-    /// Makes another replica in sync the leader, by an election. Does nothing if it leads already.
+    /// Makes another replica in sync the leader, by an election. Does nothing if it is the leader.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`]; [`Error::CannotLead`] if the broker is not alive and in sync.
@@ -198,8 +210,10 @@ impl EmbeddedCluster {
         self.elect(topic, partition, to, |cluster| cluster.move_leader(topic, partition, to))
     }
 
-    /// Makes any replica the leader and the only one in sync, as an unclean election does: what it does not have is lost, and
-    /// cut off from the others' logs. Does nothing if it leads already.
+    /// Makes any replica the leader and the only one in sync, as an unclean election does.
+    ///
+    /// Records that it does not have are lost, and the other replicas truncate them. Does nothing if it is
+    /// the leader.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`]; [`Error::CannotLead`] if the broker is not alive or has no replica.
@@ -214,13 +228,15 @@ impl EmbeddedCluster {
         to: i32,
         elect: impl FnOnce(&mut Cluster) -> Result<(), CannotLead>,
     ) -> Result<(), Error> {
-        self.look(topic, partition, |_| ())?;
+        self.read_partition(topic, partition, |_| ())?;
         self.shared.with(elect).map_err(|CannotLead| Error::CannotLead { broker: to })
     }
 
-    /// How long it takes until a follower has what the leader has, and then again until it knows that all have it.
-    /// [`Duration::ZERO`], the default, is at once; with [`Duration::MAX`] it fetches nothing any more, and is out of sync after
-    /// `replica.lag.time.max.ms` (30 s).
+    /// Sets the time after which a follower has what the leader has.
+    ///
+    /// It learns of the high watermark after the same time again. [`Duration::ZERO`], the default, replicates
+    /// at once. With [`Duration::MAX`] it fetches nothing and is out of sync after `replica.lag.time.max.ms`
+    /// (30 s).
     ///
     /// # Errors
     /// [`Error::UnknownPartition`], also if the broker has no replica.
@@ -228,7 +244,7 @@ impl EmbeddedCluster {
         self.at_replica(topic, partition, broker, |cluster, id| cluster.set_lag(id, broker, lag))
     }
 
-    /// Takes a follower out of sync, and it fetches nothing until its [lag](Self::set_lag) is set anew.
+    /// Takes a follower out of sync. It fetches nothing until its [lag](Self::set_lag) is set again.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`], also if the broker has no replica; [`Error::IsLeader`] if it leads.
@@ -246,7 +262,7 @@ impl EmbeddedCluster {
         broker: i32,
         act: impl FnOnce(&mut Cluster, PartitionId),
     ) -> Result<(), Error> {
-        self.look_at_replica(broker, topic, partition, |_| ())?;
+        self.read_replica(broker, topic, partition, |_| ())?;
         self.shared.with(|cluster| {
             if let Some(id) = cluster.partition_id(topic, partition) {
                 act(cluster, id);

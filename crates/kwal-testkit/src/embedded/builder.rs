@@ -1,4 +1,4 @@
-//! How a cluster is to be.
+//! Configures a cluster.
 
 use std::{
     collections::BTreeMap,
@@ -26,9 +26,9 @@ use crate::{
     serve::{Clock, Shared, run_timers},
 };
 
-/// How an [`EmbeddedCluster`] is to be.
+/// Configures an [`EmbeddedCluster`].
 ///
-/// Without further words it is one broker that speaks like Kafka 4.3, has no topics and makes none by itself.
+/// The default is one broker that behaves as Kafka 4.3, has no topics and does not create any by itself.
 #[derive(Clone, Debug)]
 pub struct EmbeddedClusterBuilder {
     settings: Settings,
@@ -66,158 +66,168 @@ impl Default for EmbeddedClusterBuilder {
 }
 
 impl EmbeddedClusterBuilder {
-    /// How many brokers there are, numbered from 1. Default: 1.
+    /// Sets the number of brokers, with ids from 1. Default: 1.
     #[must_use]
     pub fn brokers(mut self, brokers: i32) -> Self {
         self.brokers = brokers;
         self
     }
 
-    /// Has a topic from the start.
+    /// Creates a topic at the start.
     #[must_use]
     pub fn topic(self, name: &str, partitions: i32) -> Self {
         self.topic_with(name, partitions, &[])
     }
 
-    /// Has a topic with settings from the start, by their names in Kafka.
+    /// Creates a topic with settings, by their Kafka names, at the start.
     ///
-    /// Heeded are `max.message.bytes`, `message.timestamp.type`, `message.timestamp.before.max.ms`,
-    /// `message.timestamp.after.max.ms`, `compression.type`, `min.insync.replicas`, `unclean.leader.election.enable` and
-    /// `cleanup.policy` (records of a compacted topic need a key). The others that the [dialect](Self::dialect)'s Kafka knows
-    /// are kept and told.
+    /// The broker applies `max.message.bytes`, `message.timestamp.type`, `message.timestamp.before.max.ms`,
+    /// `message.timestamp.after.max.ms`, `compression.type`, `min.insync.replicas`,
+    /// `unclean.leader.election.enable` and `cleanup.policy` (records of a compacted topic need a key).
+    /// Others that exist in the [dialect](Self::dialect)'s Kafka are stored and returned.
     #[must_use]
     pub fn topic_with(mut self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Self {
         self.topics.push(creatable(name, partitions, settings));
         self
     }
 
-    /// Has a topic from the start whose partitions have these replicas, the preferred leader of each first.
+    /// Creates a topic at the start, with these replicas of each partition, the preferred leader first.
     #[must_use]
     pub fn topic_assigned(mut self, name: &str, replicas: &[&[i32]]) -> Self {
         self.topics.push(assigned(name, replicas));
         self
     }
 
-    /// Has a setting from the start, as in `server.properties`: one that holds for topics that do not have their own, such as
-    /// `log.retention.ms` and `min.insync.replicas`, or one of the brokers, such as `producer.id.expiration.ms`.
+    /// Sets a broker setting, as in `server.properties`.
     ///
-    /// Two differ from Kafka's defaults for the sake of tests: nothing is made without being asked for, and
-    /// `default.replication.factor` is 3, or as many as there are brokers.
+    /// It is a default for topics, such as `log.retention.ms` and `min.insync.replicas`, or a setting of the
+    /// broker itself, such as `producer.id.expiration.ms`.
+    ///
+    /// Two defaults differ from Kafka: topics are not created automatically, and `default.replication.factor`
+    /// is 3, or the number of brokers if that is less.
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.broker_settings.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Makes a topic that a Metadata request asks for and allows to be made (`auto.create.topics.enable`). Default: no.
+    /// Sets whether Metadata requests may create topics (`auto.create.topics.enable`). Default: no.
     #[must_use]
     pub fn auto_create_topics(mut self, yes: bool) -> Self {
         self.settings.auto_create = yes;
         self
     }
 
-    /// How many partitions a topic gets if nobody says (`num.partitions`). Default: 1.
+    /// Sets the default number of partitions of a topic (`num.partitions`). Default: 1.
     #[must_use]
     pub fn default_partitions(mut self, partitions: i32) -> Self {
         self.settings.default_partitions = partitions;
         self
     }
 
-    /// Demands that clients authenticate. Default: nobody has to.
+    /// Requires clients to authenticate. Default: not required.
     #[must_use]
     pub fn sasl(mut self, sasl: Sasl) -> Self {
         self.sasl = Some(sasl);
         self
     }
 
-    /// Which versions it speaks. Default: [`Dialect::kafka_4_3`].
+    /// Sets the supported API versions. Default: [`Dialect::kafka_4_3`].
     #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.settings.dialect = dialect;
         self
     }
 
-    /// Speaks at most these versions of an API; see [`Dialect::cap`].
+    /// Restricts the versions of an API, see [`Dialect::cap`].
     #[must_use]
     pub fn cap(mut self, api: ApiKey, versions: Versions) -> Self {
         self.settings.dialect = self.settings.dialect.cap(api, versions);
         self
     }
 
-    /// Keeps what happens in the cluster, up to so many entries: see [`Journal`](crate::Journal). Default: nothing.
+    /// Keeps up to this many entries of the [`Journal`](crate::Journal). Default: none.
     #[must_use]
     pub fn journal(mut self, entries: usize) -> Self {
         self.settings.journal = entries;
         self
     }
 
-    /// Where ids, and what faults meet by chance, come from: the same seed gives the same. Default: random.
+    /// Seeds ids and the probabilities of faults: the same seed gives the same history. Default: random.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);
         self
     }
 
-    /// The time when the broker starts, in milliseconds since the epoch; from there on it goes with tokio's clock. Default: the
-    /// system's time.
+    /// Sets the time at the start, in milliseconds since the epoch; it advances with tokio's clock.
+    ///
+    /// Default: the system's time.
     #[must_use]
     pub fn started_at(mut self, unix_ms: i64) -> Self {
         self.started_unix_ms = Some(unix_ms);
         self
     }
 
-    /// The size of the largest request that is taken, in bytes (`socket.request.max.bytes`). Default: 100 MiB.
+    /// Sets the size of the largest request that is accepted, in bytes (`socket.request.max.bytes`).
+    ///
+    /// Default: 100 MiB.
     #[must_use]
     pub fn max_frame_len(mut self, bytes: usize) -> Self {
         self.max_frame_len = bytes;
         self
     }
 
-    /// The TCP port of 127.0.0.1 to [start](Self::start) the first broker on; the others follow it. Default: free ones.
+    /// Sets the TCP port of the first broker for [`start`](Self::start); the others follow it.
+    ///
+    /// Default: free ones.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Where Metadata says that a broker is, if clients are to come to it through something else. Default: where it is.
+    /// Sets the address of a broker in metadata, for clients that reach it through something else.
+    ///
+    /// Default: the real one.
     #[must_use]
     pub fn advertised(mut self, broker: i32, address: HostPort) -> Self {
         self.advertised.insert(broker, address);
         self
     }
 
-    /// Starts on TCP ports of 127.0.0.1: free ones, unless they were [chosen](Self::port).
+    /// Starts on TCP ports of 127.0.0.1: free ones, unless [set](Self::port).
     ///
     /// # Errors
-    /// [`Error::Listen`]; [`Error::InvalidSetting`]; [`Error::CreateTopic`] if a topic cannot be made.
+    /// [`Error::Listen`]; [`Error::InvalidSetting`]; [`Error::CreateTopic`].
     ///
     /// # Panics
-    /// Outside of a tokio runtime with IO and time enabled.
+    /// Outside a tokio runtime with IO and time enabled.
     pub async fn start(self) -> Result<EmbeddedCluster, Error> {
         let bind = Bind::Tcp(self.port);
         self.start_on(bind)
     }
 
-    /// Starts in memory, in a network of its own: [`connector`](EmbeddedCluster::connector) reaches it. The brokers are at
-    /// `broker-1:9092`, `broker-2:9092` and so on.
+    /// Starts in a new memory network, which [`connector`](EmbeddedCluster::connector) reaches.
+    ///
+    /// The brokers are `broker-1:9092`, `broker-2:9092` and so on.
     ///
     /// # Errors
-    /// [`Error::CreateTopic`] if a topic cannot be made.
+    /// [`Error::InvalidSetting`]; [`Error::CreateTopic`].
     ///
     /// # Panics
-    /// Outside of a tokio runtime with time enabled.
+    /// Outside a tokio runtime with time enabled.
     pub fn start_in_memory(self) -> Result<EmbeddedCluster, Error> {
         self.start_on(Bind::Memory(MemoryNetwork::default()))
     }
 
-    /// Starts in a network in memory, the first broker at an address, the others at the ports that follow.
+    /// Starts in a memory network: the first broker at `address`, the others at the ports that follow.
     ///
     /// # Errors
-    /// [`Error::ListenInMemory`]; [`Error::CreateTopic`] if a topic cannot be made.
+    /// [`Error::ListenInMemory`]; [`Error::InvalidSetting`]; [`Error::CreateTopic`].
     ///
     /// # Panics
-    /// Outside of a tokio runtime with time enabled.
+    /// Outside a tokio runtime with time enabled.
     pub fn start_in(self, network: &MemoryNetwork, address: HostPort) -> Result<EmbeddedCluster, Error> {
         self.start_on(Bind::MemoryAt(network.clone(), address))
     }
@@ -255,7 +265,7 @@ impl EmbeddedClusterBuilder {
     }
 }
 
-/// How many replicas a partition of a log that matters has.
+/// The usual replication factor of logs that matter.
 const USUAL_REPLICATION: i32 = 3;
 
 #[expect(clippy::disallowed_methods, reason = "a broker has a clock; `started_at` replaces it")]

@@ -16,13 +16,13 @@ use crate::{
     serve::Shared,
 };
 
-/// A Kafka cluster inside of the process, its logs in memory.
+/// A Kafka cluster in this process, with its logs in memory.
 ///
-/// It runs as tasks of the tokio runtime it was started on, and ends when it is dropped. Its methods may be called from
-/// anywhere and at any time; none of them waits. They see and change what there is directly, without a request, so no fault
-/// applies to them and nothing is counted.
+/// It runs as tasks of the tokio runtime that it was started on, and ends when it is dropped. Its methods may
+/// be called from anywhere at any time, and none of them waits. They read and change the state directly,
+/// without a request: no fault applies to them, and they are not counted.
 ///
-/// Brokers are numbered from 1.
+/// Brokers have ids from 1.
 ///
 /// ```
 /// use kwal_testkit::EmbeddedCluster;
@@ -52,12 +52,12 @@ pub struct EmbeddedCluster {
 }
 
 impl EmbeddedCluster {
-    /// Where clients begin: `host:port` of every broker, by rising number.
+    /// Returns the bootstrap addresses: `host:port` of every broker, by ascending id.
     pub fn bootstrap(&self) -> Vec<String> {
         self.listeners.addresses().into_iter().map(|(_, address)| address.to_string()).collect()
     }
 
-    /// Where a broker listens.
+    /// Returns the address of a broker.
     ///
     /// # Errors
     /// [`Error::UnknownBroker`].
@@ -66,7 +66,7 @@ impl EmbeddedCluster {
         found.map(|(_, address)| address).ok_or(Error::UnknownBroker { broker })
     }
 
-    /// What reaches the brokers: TCP, or the network in memory that they were started in.
+    /// Returns a connector that reaches the brokers: TCP, or the memory network that they were started in.
     pub fn connector(&self) -> Arc<dyn Connect> {
         match self.bind.network() {
             Some(network) => Arc::new(network.clone()),
@@ -74,83 +74,96 @@ impl EmbeddedCluster {
         }
     }
 
-    /// The next request of an API, or whatever an [`FaultTarget`] meets, meets a fault. Of several faults for the same, each is met in
-    /// the order they were added.
+    /// Applies a fault to the next request of an API, or whatever a [`FaultTarget`] matches.
+    ///
+    /// Several faults for the same target apply in the order in which they were added.
     pub fn on(&self, target: impl Into<FaultTarget>, fault: Fault) {
         self.on_times(target, 1, fault);
     }
 
-    /// The next `times` that an target meets meet a fault, behind those that were added before.
+    /// Applies a fault to the next `times` requests, after the faults that were added earlier.
     pub fn on_times(&self, target: impl Into<FaultTarget>, times: usize, fault: Fault) {
         self.shared.with(|cluster| cluster.faults.add(target.into(), Some(times), fault));
     }
 
-    /// All that an target meets meet a fault, behind those that were added before, until [`clear_faults`](Self::clear_faults).
+    /// Applies a fault to all requests until [`clear_faults`](Self::clear_faults).
+    ///
+    /// Faults that were added earlier apply first.
     pub fn on_all(&self, target: impl Into<FaultTarget>, fault: Fault) {
         self.shared.with(|cluster| cluster.faults.add(target.into(), None, fault));
     }
 
-    /// Forgets all faults that were not met yet.
+    /// Removes all faults that did not apply yet.
     pub fn clear_faults(&self) {
         self.shared.with(|cluster| cluster.faults.clear());
     }
 
-    /// How many requests are still to meet a fault: 0 says that a test has met all that it planned. A fault for all requests
-    /// counts as one.
+    /// Returns how often faults are still to apply.
+    ///
+    /// 0 means that a test met every fault that it planned. A fault for all requests counts once.
     pub fn faults_left(&self) -> usize {
         self.shared.with(|cluster| cluster.faults.left())
     }
 
-    /// Limits how many bytes a second each broker takes from a client (`producer_byte_rate`), by its client id, or with `None`
-    /// from each that has no limit of its own; `None` bytes lift a limit. As in Kafka, what is too much is carried out, its
-    /// answer names a pause, and nothing more is read from the connection until that is over (KIP-219).
+    /// Sets the produce quota of a client id on each broker, in bytes per second (`producer_byte_rate`).
+    ///
+    /// `None` as the client id is the default for clients without a quota; `None` bytes remove the quota. As
+    /// in Kafka, a request over the quota is carried out, its response has a throttle time, and the broker
+    /// reads nothing more from the connection until it is over (KIP-219).
     pub fn limit_produce(&self, client_id: Option<&str>, bytes_per_second: Option<u64>) {
         self.shared.with(|cluster| cluster.limit(QuotaKind::Produce, client_id, bytes_per_second));
     }
 
-    /// The same for what a client fetches (`consumer_byte_rate`); a fetch that is too much is answered without records.
+    /// Sets the fetch quota (`consumer_byte_rate`), see [`limit_produce`](Self::limit_produce).
+    ///
+    /// A fetch over the quota is answered without records.
     pub fn limit_fetch(&self, client_id: Option<&str>, bytes_per_second: Option<u64>) {
         self.shared.with(|cluster| cluster.limit(QuotaKind::Fetch, client_id, bytes_per_second));
     }
 
-    /// Forgets the producer id and epoch of a transactional id, as the coordinator does after `transactional.id.expiration.ms`;
-    /// `false` if it knew none.
+    /// Forgets the producer id and epoch of a transactional id.
+    ///
+    /// The coordinator does so after `transactional.id.expiration.ms`.
+    ///
+    /// Returns `false` if the id was unknown.
     pub fn forget_transactional_id(&self, name: &str) -> bool {
         self.shared.with(|cluster| cluster.forget_name(name))
     }
 
-    /// The broker that coordinates a transactional id, if one lives that could.
+    /// Returns the broker that coordinates a transactional id, `None` if all candidates are down.
     pub fn coordinator(&self, name: &str) -> Option<i32> {
         self.shared.with(|cluster| cluster.coordinator(name))
     }
 
-    /// How often what went wrong hit clients at their worst.
+    /// Returns how often faults affected clients.
     pub fn fault_counts(&self) -> FaultCounts {
         self.shared.with(|cluster| cluster.fault_counts())
     }
 
-    /// What has happened, as far as it is [kept](EmbeddedClusterBuilder::journal).
+    /// Returns a copy of the [journal](crate::EmbeddedClusterBuilder::journal).
     pub fn journal(&self) -> Journal {
         self.shared.with(|cluster| cluster.journal().clone())
     }
 
-    /// Writes something into the journal, in words.
+    /// Writes a note into the journal.
     pub fn note(&self, text: impl Into<String>) {
         self.shared.with(|cluster| cluster.note(|| text.into()));
     }
 
-    /// Records from now on what excuses that records are gone, as it happens: elections that lost what all in sync had,
-    /// deletions, topics that were made again. The recorder's lock is not to be held while anything is asked of the cluster.
+    /// Records losses that no client can prevent, from now on.
+    ///
+    /// These are records lost by elections, deletions, and topics that were created again. Do not hold the
+    /// recorder's lock while calling the cluster.
     pub fn record_losses(&self, recorder: &Recorder) {
         self.shared.with(|cluster| cluster.record_losses(recorder.clone()));
     }
 
-    /// How many requests of an API have arrived at any broker, whatever became of them.
+    /// Returns how many requests of an API have arrived at all brokers, whatever their results.
     pub fn requests(&self, api: ApiKey) -> u64 {
         self.shared.with(|cluster| cluster.requests(api))
     }
 
-    /// How many requests of an API have arrived at one broker.
+    /// Returns how many requests of an API have arrived at one broker.
     ///
     /// # Errors
     /// [`Error::UnknownBroker`].
@@ -159,12 +172,12 @@ impl EmbeddedCluster {
         requests.ok_or(Error::UnknownBroker { broker })
     }
 
-    /// The connections to all brokers together, also to those that were removed.
+    /// Returns the number of connections to all brokers, including removed ones.
     pub fn connections(&self) -> Connections {
         self.shared.with(|cluster| cluster.connections())
     }
 
-    /// The connections to one broker.
+    /// Returns the number of connections to one broker.
     ///
     /// # Errors
     /// [`Error::UnknownBroker`].

@@ -1,4 +1,4 @@
-//! What a test sees of topics and logs, and does to them.
+//! Topics and logs, as a test reads and changes them.
 
 use std::collections::BTreeSet;
 
@@ -18,15 +18,15 @@ use crate::{
 
 /// Topics and logs.
 impl EmbeddedCluster {
-    /// Makes a topic with default settings; answers its id.
+    /// Creates a topic with default settings; returns its id.
     ///
     /// # Errors
-    /// [`Error::CreateTopic`], for the reasons a CreateTopics request would be refused.
+    /// [`Error::CreateTopic`], for the reasons of a CreateTopics request.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<Uuid, Error> {
         self.create_topic_with(name, partitions, &[])
     }
 
-    /// Makes a topic with settings, by their names in Kafka; answers its id.
+    /// Creates a topic with settings, by their Kafka names; returns its id.
     ///
     /// # Errors
     /// As [`create_topic`](Self::create_topic).
@@ -39,7 +39,7 @@ impl EmbeddedCluster {
         self.shared.with(|cluster| create(cluster, &creatable(name, partitions, settings)))
     }
 
-    /// Makes a topic whose partitions have these replicas, the preferred leader of each first; answers its id.
+    /// Creates a topic with these replicas of each partition, the preferred leader first; returns its id.
     ///
     /// # Errors
     /// As [`create_topic`](Self::create_topic).
@@ -47,22 +47,22 @@ impl EmbeddedCluster {
         self.shared.with(|cluster| create(cluster, &assigned(name, replicas)))
     }
 
-    /// Deletes a topic; answers the id that it had, `None` if there is no such topic.
+    /// Deletes a topic; returns the id that it had, `None` if it does not exist.
     pub fn delete_topic(&self, name: &str) -> Option<Uuid> {
         self.shared.with(|cluster| cluster.delete_topic(name))
     }
 
-    /// The names of all topics, sorted.
+    /// Returns the names of all topics, sorted.
     pub fn topics(&self) -> Vec<String> {
         self.shared.with(|cluster| cluster.topic_names().map(str::to_owned).collect())
     }
 
-    /// The id of a topic.
+    /// Returns the id of a topic.
     pub fn topic_id(&self, name: &str) -> Option<Uuid> {
         self.shared.with(|cluster| cluster.topic(name).map(|topic| topic.id))
     }
 
-    /// Deletes a topic and makes it again as it was, empty; answers its new id.
+    /// Deletes a topic and creates it again, empty, with the same settings; returns its new id.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
@@ -70,26 +70,28 @@ impl EmbeddedCluster {
         self.shared.with(|cluster| cluster.recreate_topic(name)).ok_or_else(|| unknown(name, 0))
     }
 
-    /// All batches of a partition as they lie in its leader's log, control batches included, also those that not all in sync
-    /// have yet. Without a leader, it is the log of the replica that would lead.
+    /// Returns all batches in the log of a partition's leader.
+    ///
+    /// Control batches and batches above the high watermark are included. Without a leader, it is the log of
+    /// the replica that would lead.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn log(&self, topic: &str, partition: i32) -> Result<Vec<Batch>, Error> {
-        batches(self.look_at_log(topic, partition, |replica| replica.log.batches().collect())?)
+        batches(self.read_log(topic, partition, |replica| replica.log.batches().collect())?)
     }
 
-    /// All records of a partition in its leader's log, without those of control batches.
+    /// Returns all records in the log of a partition's leader, without those of control batches.
     ///
     /// # Errors
-    /// [`Error::UnknownPartition`]; [`Error::Batch`] if the codec of a batch is not built in, or it was
-    /// [placed](Self::append_raw) and is malformed.
+    /// [`Error::UnknownPartition`]; [`Error::Batch`] if the codec of a batch is not built in, or a batch was
+    /// [appended raw](Self::append_raw) and is malformed.
     pub fn records(&self, topic: &str, partition: i32) -> Result<Vec<OwnedRecord>, Error> {
         let start = self.start_offset(topic, partition)?;
         records(&self.log(topic, partition)?, start)
     }
 
-    /// The same in the log of one replica, whether its broker is there or not.
+    /// Returns all records in the log of one replica, whether its broker is up or not.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`], also if the broker has no replica; [`Error::Batch`].
@@ -99,52 +101,55 @@ impl EmbeddedCluster {
         topic: &str,
         partition: i32,
     ) -> Result<Vec<OwnedRecord>, Error> {
-        let (start, log) = self.look_at_replica(broker, topic, partition, |replica| {
+        let (start, log) = self.read_replica(broker, topic, partition, |replica| {
             (replica.log.start(), replica.log.batches().collect())
         })?;
         records(&batches(log)?, start)
     }
 
-    /// The first offset of a partition.
+    /// Returns the log start offset of a partition.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn start_offset(&self, topic: &str, partition: i32) -> Result<i64, Error> {
-        self.look_at_log(topic, partition, |replica| replica.log.start())
+        self.read_log(topic, partition, |replica| replica.log.start())
     }
 
-    /// The offset that the next record of a partition gets.
+    /// Returns the log end offset of a partition.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn end_offset(&self, topic: &str, partition: i32) -> Result<i64, Error> {
-        self.look_at_log(topic, partition, |replica| replica.log.end())
+        self.read_log(topic, partition, |replica| replica.log.end())
     }
 
-    /// The same in the log of one replica.
+    /// Returns the log end offset of one replica.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`], also if the broker has no replica.
     pub fn replica_end_offset(&self, broker: i32, topic: &str, partition: i32) -> Result<i64, Error> {
-        self.look_at_replica(broker, topic, partition, |replica| replica.log.end())
+        self.read_replica(broker, topic, partition, |replica| replica.log.end())
     }
 
-    /// The offset before which all in sync are known to have everything: up to it, clients read.
+    /// Returns the high watermark of a partition.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn high_watermark(&self, topic: &str, partition: i32) -> Result<i64, Error> {
-        self.look_at_log(topic, partition, |replica| replica.high_watermark)
+        self.read_log(topic, partition, |replica| replica.high_watermark)
     }
 
-    /// Puts batches behind the end of a log as they are: control batches, emptied ones, such with holes, those of
-    /// transactions, which a broker does not take from clients. Answers the new end of the log.
+    /// Appends batches as they are; returns the new log end offset.
     ///
-    /// The base offset of each counts from the end of the log: 0 follows it, more leaves a hole. Producers, transactions and
-    /// followers take note as of batches that were appended.
+    /// Use it for batches that a broker does not accept from clients: control batches, empty ones, those with
+    /// holes, those of transactions.
+    ///
+    /// The base offset of each batch is relative to the log end offset: 0 follows it, more leaves a hole.
+    /// Producer state, transactions and followers are updated as for any append.
     ///
     /// # Errors
-    /// [`Error::UnknownPartition`], [`Error::Batch`], [`Error::InvalidOffsets`]; batches before the one that failed are placed.
+    /// [`Error::UnknownPartition`], [`Error::Batch`], [`Error::InvalidOffsets`]; batches before the one that
+    /// failed stay appended.
     pub fn append_raw(&self, topic: &str, partition: i32, batches: Bytes) -> Result<i64, Error> {
         let now = self.shared.now().unix_ms;
         let placed = self.change(topic, partition, |found| {
@@ -152,7 +157,7 @@ impl EmbeddedCluster {
                 let batch = batch?;
                 let header = *batch.header();
                 let (first, last) = (header.base_offset, header.last_offset());
-                let end = found.authority().map_or(0, |replica| replica.log.end());
+                let end = found.effective().map_or(0, |replica| replica.log.end());
                 if !(0..=last).contains(&first) || end.checked_add(last).is_none_or(|end| end == i64::MAX) {
                     return Err(Error::InvalidOffsets { first, last });
                 }
@@ -164,8 +169,9 @@ impl EmbeddedCluster {
         self.end_offset(topic, partition)
     }
 
-    /// Ends a transaction of a producer in a partition: its marker is put behind the end of the log, as the coordinator does.
-    /// Batches of transactions are [placed](Self::append_raw). Answers the offset of the marker.
+    /// Appends the marker that ends a producer's transaction, as the coordinator does; returns its offset.
+    ///
+    /// Batches of transactions are [appended raw](Self::append_raw).
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
@@ -181,7 +187,7 @@ impl EmbeddedCluster {
         Ok(self.append_raw(topic, partition, marker)? - 1)
     }
 
-    /// Deletes the records before an offset, as DeleteRecords or retention do; nothing outside of the log changes.
+    /// Deletes the records before an offset, as DeleteRecords or retention do. Does nothing outside the log.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
@@ -190,11 +196,14 @@ impl EmbeddedCluster {
         deleted.ok_or_else(|| unknown(topic, partition))
     }
 
-    /// Takes records out of all replicas of a partition, as compaction does: those that are not to be kept are holes. What is
-    /// left of a batch is not compressed any more; of an emptied one its header is left. Control batches stay.
+    /// Removes records from all replicas of a partition, as compaction does.
+    ///
+    /// Removed records leave holes. Changed batches are not compressed any more; of an emptied batch the
+    /// header stays. Control batches stay.
     ///
     /// # Errors
-    /// [`Error::UnknownPartition`]; [`Error::Batch`] if a batch cannot be read, and then nothing is changed.
+    /// [`Error::UnknownPartition`]; [`Error::Batch`] if a batch cannot be decoded, and then nothing is
+    /// changed.
     pub fn compact(
         &self,
         topic: &str,
@@ -215,7 +224,7 @@ impl EmbeddedCluster {
         })?
     }
 
-    /// Forgets a producer id, as a partition does when the producer was silent for `producer.id.expiration.ms`.
+    /// Forgets a producer id, as a partition does after `producer.id.expiration.ms`.
     ///
     /// # Errors
     /// [`Error::UnknownPartition`].
@@ -235,34 +244,29 @@ impl EmbeddedCluster {
         })
     }
 
-    pub(super) fn look<T>(
+    pub(super) fn read_partition<T>(
         &self,
         topic: &str,
         partition: i32,
-        look: impl FnOnce(&Partition) -> T,
+        read: impl FnOnce(&Partition) -> T,
     ) -> Result<T, Error> {
-        let found = self.shared.with(|cluster| cluster.partition(topic, partition).map(look));
+        let found = self.shared.with(|cluster| cluster.partition(topic, partition).map(read));
         found.ok_or_else(|| unknown(topic, partition))
     }
 
-    fn look_at_log<T>(
-        &self,
-        topic: &str,
-        partition: i32,
-        look: impl FnOnce(&Replica) -> T,
-    ) -> Result<T, Error> {
-        let found = self.look(topic, partition, |found| found.authority().map(look))?;
+    fn read_log<T>(&self, topic: &str, partition: i32, read: impl FnOnce(&Replica) -> T) -> Result<T, Error> {
+        let found = self.read_partition(topic, partition, |found| found.effective().map(read))?;
         found.ok_or_else(|| unknown(topic, partition))
     }
 
-    pub(super) fn look_at_replica<T>(
+    pub(super) fn read_replica<T>(
         &self,
         broker: i32,
         topic: &str,
         partition: i32,
-        look: impl FnOnce(&Replica) -> T,
+        read: impl FnOnce(&Replica) -> T,
     ) -> Result<T, Error> {
-        let found = self.look(topic, partition, |found| found.replica(broker).map(look))?;
+        let found = self.read_partition(topic, partition, |found| found.replica(broker).map(read))?;
         found.ok_or_else(|| unknown(topic, partition))
     }
 
@@ -292,7 +296,7 @@ fn records(log: &[Batch], start: i64) -> Result<Vec<OwnedRecord>, Error> {
     Ok(records)
 }
 
-/// A batch without the records that are not to be kept.
+/// Returns a batch without the records that are not kept.
 fn without(batch: &Batch, keep: &mut impl FnMut(&OwnedRecord) -> bool) -> Result<Bytes, Error> {
     if batch.is_control() {
         return Ok(batch.bytes().clone());
@@ -312,7 +316,7 @@ fn without(batch: &Batch, keep: &mut impl FnMut(&OwnedRecord) -> bool) -> Result
     Ok(raw.encode()?)
 }
 
-/// The end of a transaction, as a coordinator writes it.
+/// Encodes an end-of-transaction marker, as a coordinator writes it.
 fn marker((producer_id, producer_epoch): (i64, i16), committed: bool, now: i64) -> Result<Bytes, Error> {
     let end = EndTransaction { key_version: 0, committed, coordinator_epoch: 0 };
     let (key, value) = end.to_key_and_value();

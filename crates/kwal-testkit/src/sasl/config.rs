@@ -1,4 +1,4 @@
-//! Who may use a broker.
+//! Which clients may use a broker.
 
 use std::{
     collections::BTreeMap,
@@ -7,12 +7,14 @@ use std::{
     time::Duration,
 };
 
-/// Demands of clients that they authenticate, as a listener `SASL_PLAINTEXT` of Kafka does: for
-/// [`EmbeddedClusterBuilder::sasl`](crate::EmbeddedClusterBuilder::sasl).
+/// Requires clients to authenticate, as a `SASL_PLAINTEXT` listener of Kafka does.
 ///
-/// Offers PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512, and OAUTHBEARER once it can [tell a good token](Self::oauthbearer). As in Kafka,
-/// a mechanism that it does not have is refused with the list of those that it has, wrong credentials with words and after
-/// [a while](Self::failure_delay), and requests before authentication close the connection.
+/// Pass it to [`EmbeddedClusterBuilder::sasl`](crate::EmbeddedClusterBuilder::sasl).
+///
+/// It supports PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512, and OAUTHBEARER if it can
+/// [validate tokens](Self::oauthbearer). As in Kafka, the response to an unsupported mechanism lists the
+/// supported ones, wrong credentials are rejected with a message after a [delay](Self::failure_delay), and a
+/// request before authentication closes the connection.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,19 +35,19 @@ pub struct Sasl {
     pub(super) iterations: u32,
     pub(super) max_session: Option<Duration>,
     pub(super) failure_delay: Duration,
-    /// What SCRAM has computed, by user and mechanism.
+    /// Salted passwords by user and mechanism.
     pub(super) salted: Arc<Salted>,
 }
 
-/// For how long a token is still good.
+/// Returns the remaining lifetime of a token, `None` if it is invalid.
 type TokenValidator = dyn Fn(&str) -> Option<Duration> + Send + Sync;
 
-/// Salted passwords, which it takes long to compute.
+/// Caches salted passwords, which are slow to compute.
 #[derive(Debug, Default)]
 pub(super) struct Salted(pub(super) Mutex<BTreeMap<(String, &'static str), Vec<u8>>>);
 
 impl Sasl {
-    /// Knows nobody.
+    /// Creates a configuration without users.
     pub fn new() -> Self {
         Self {
             mechanisms: None,
@@ -58,7 +60,7 @@ impl Sasl {
         }
     }
 
-    /// Knows a user, for PLAIN and SCRAM.
+    /// Adds a user for PLAIN and SCRAM.
     #[must_use]
     pub fn user(mut self, name: &str, password: &str) -> Self {
         self.users.insert(name.to_owned(), password.to_owned());
@@ -66,8 +68,9 @@ impl Sasl {
         self
     }
 
-    /// Offers OAUTHBEARER: `validate` says of a token for how long it is still good, or refuses it. All of them stand for the same
-    /// principal.
+    /// Enables OAUTHBEARER: `validate` returns the remaining lifetime of a token, or `None` to reject it.
+    ///
+    /// All tokens stand for the same principal.
     #[must_use]
     pub fn oauthbearer(
         mut self,
@@ -77,14 +80,14 @@ impl Sasl {
         self
     }
 
-    /// Offers these mechanisms and no others (`sasl.enabled.mechanisms`), of those that it has.
+    /// Restricts the mechanisms (`sasl.enabled.mechanisms`).
     #[must_use]
     pub fn mechanisms(mut self, mechanisms: &[&str]) -> Self {
         self.mechanisms = Some(mechanisms.iter().map(|&name| name.to_owned()).collect());
         self
     }
 
-    /// How often SCRAM salts a password. Default: 4096.
+    /// Sets the iteration count of SCRAM. Default: 4096.
     #[must_use]
     pub fn iterations(mut self, count: u32) -> Self {
         self.iterations = count;
@@ -92,22 +95,25 @@ impl Sasl {
         self
     }
 
-    /// For how long a session is good at the most (`connections.max.reauth.ms`, KIP-368): after that, any request closes the
-    /// connection without a word. Default: for ever, or as long as the token.
+    /// Sets the longest lifetime of a session (`connections.max.reauth.ms`, KIP-368).
+    ///
+    /// After it, any request closes the connection. Default: unlimited, or the lifetime of the token.
     #[must_use]
     pub fn max_session(mut self, time: Duration) -> Self {
         self.max_session = Some(time);
         self
     }
 
-    /// How long a refusal is held back (`connection.failed.authentication.delay.ms`). Default: 100 ms.
+    /// Sets the delay of failed authentications (`connection.failed.authentication.delay.ms`).
+    ///
+    /// Default: 100 ms.
     #[must_use]
     pub fn failure_delay(mut self, time: Duration) -> Self {
         self.failure_delay = time;
         self
     }
 
-    /// The names of the mechanisms that it offers.
+    /// Returns the names of the enabled mechanisms.
     pub(super) fn offered(&self) -> Vec<String> {
         let mut all = vec!["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
         all.extend(self.token_validator.as_ref().map(|_| "OAUTHBEARER"));

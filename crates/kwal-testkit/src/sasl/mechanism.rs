@@ -1,4 +1,4 @@
-//! The broker's side of the mechanisms. What it says when it refuses is what Kafka says.
+//! The server side of the SASL mechanisms, with Kafka's error messages.
 
 use std::{str, sync::PoisonError, time::Duration};
 
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256, Sha512};
 
 use super::config::Sasl;
 
-/// An exchange under way.
+/// A SASL exchange in progress.
 #[derive(Debug)]
 pub(super) enum Exchange {
     Plain,
@@ -17,17 +17,17 @@ pub(super) enum Exchange {
     Scram { hash: Hash, first: Option<First> },
 }
 
-/// What came of a message.
+/// The result of a client message.
 pub(super) enum Step {
-    /// This is to be answered.
+    /// The response continues the exchange.
     Challenge(Bytes),
-    /// It is somebody.
+    /// The client is authenticated.
     Authenticated { principal: String, auth_bytes: Bytes, lifetime: Option<Duration> },
-    /// It is nobody, in these words.
+    /// The client is rejected with this message.
     Rejected(String),
 }
 
-/// The first two messages of SCRAM.
+/// State after the first two messages of SCRAM.
 #[derive(Debug)]
 pub(super) struct First {
     user: String,
@@ -38,7 +38,7 @@ pub(super) struct First {
 }
 
 impl Exchange {
-    /// `None` for a mechanism that is not known.
+    /// Starts an exchange. `None` for an unknown mechanism.
     pub(super) fn begin(mechanism: &str) -> Option<Self> {
         Some(match mechanism {
             "PLAIN" => Self::Plain,
@@ -57,7 +57,7 @@ impl Exchange {
         }
     }
 
-    /// Takes a message of the client.
+    /// Handles a client message.
     pub(super) fn take(&mut self, sasl: &Sasl, message: &[u8]) -> Step {
         let mechanism = self.mechanism();
         let invalid = || {
@@ -69,9 +69,9 @@ impl Exchange {
         let done = match self {
             Self::Plain => return plain(sasl, message),
             Self::Bearer { refused } => return bearer(sasl, refused, message),
-            Self::Scram { hash, first: first @ None } => Hash::first(*hash, sasl, message).map(|told| {
-                let challenge = Bytes::from(told.challenge.clone());
-                *first = Some(told);
+            Self::Scram { hash, first: first @ None } => Hash::first(*hash, sasl, message).map(|state| {
+                let challenge = Bytes::from(state.challenge.clone());
+                *first = Some(state);
                 Step::Challenge(challenge)
             }),
             Self::Scram { hash, first: Some(first) } => hash.proven(first, message),
@@ -93,7 +93,9 @@ fn plain(sasl: &Sasl, message: &str) -> Step {
     }
 }
 
-/// A token that is refused is answered with JSON, and what the client says to that with an error of the same text.
+/// Handles a token.
+///
+/// The response to an invalid one is a JSON status; the client's next message is rejected with the same text.
 fn bearer(sasl: &Sasl, refused: &mut Option<String>, message: &str) -> Step {
     if let Some(words) = refused.take() {
         return Step::Rejected(words);
@@ -120,7 +122,7 @@ pub(super) enum Hash {
     Sha512,
 }
 
-/// SCRAM (RFC 5802), from the other side.
+/// SCRAM, the server side (RFC 5802).
 impl Hash {
     fn name(self) -> &'static str {
         match self {
@@ -143,7 +145,7 @@ impl Hash {
                 let compute = || self.pbkdf2(password.as_bytes(), iterations);
                 all.entry((user.clone(), self.name())).or_insert_with(compute).clone()
             }
-            // What a client refuses to compute need not be computed here either.
+            // Clients refuse so many iterations, so the server does not compute them either.
             _ => Vec::new(),
         };
         Some(First { user, bare: bare.to_owned(), challenge, nonce, salted })
@@ -198,6 +200,6 @@ fn mac<M: Mac + KeyInit>(key: &[u8], data: &[u8]) -> Vec<u8> {
     mac.chain_update(data).finalize().into_bytes().to_vec()
 }
 
-/// Of a broker in a test nobody needs to be kept from guessing.
+/// A test broker needs no unpredictable nonce.
 const MORE_NONCE: &str = "embedded";
 const SALT: &[u8] = b"salt of the embedded broker";

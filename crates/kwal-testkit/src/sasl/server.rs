@@ -1,4 +1,4 @@
-//! What a connection may ask, and when (KIP-43, KIP-152, KIP-368).
+//! Which requests a connection may send, and when (KIP-43, KIP-152, KIP-368).
 
 use std::time::{Duration, Instant};
 
@@ -20,24 +20,24 @@ use crate::{
     fault::Fault,
 };
 
-/// Stands between a connection and its broker.
+/// The server side of authentication of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct SaslServer {
     state: State,
-    /// Whom the connection has shown itself to be, by which mechanism: it must not change.
+    /// The authenticated identity, which must not change.
     identity: Option<Identity>,
 }
 
 #[derive(Debug, Default)]
 enum State {
-    /// Nobody is known, and no mechanism was named.
+    /// Not authenticated, and no mechanism chosen.
     #[default]
     Unauthenticated,
-    /// A mechanism was named.
+    /// A mechanism is chosen.
     Authenticating(Exchange),
-    /// All may pass, until the session ends.
+    /// All requests may pass until the session ends.
     Authenticated { until: Option<Instant> },
-    /// Was refused: nothing more is read.
+    /// Authentication failed: the connection is closed once the response is sent.
     Failed,
 }
 
@@ -45,12 +45,12 @@ enum State {
 struct Identity {
     mechanism: String,
     principal: String,
-    /// When the last renewal began.
+    /// When the last re-authentication began.
     renewed: Option<Instant>,
 }
 
 impl SaslServer {
-    /// What comes of a request instead of being served; `None` if it is to be served.
+    /// Handles a request that must not reach the broker. `None` if the broker is to serve it.
     pub(crate) fn intercept(
         &mut self,
         sasl: Option<&Sasl>,
@@ -71,16 +71,16 @@ impl SaslServer {
             (_, None) if !of_sasl => return None,
             (State::Unauthenticated, Some(_)) if request.api == ApiKey::API_VERSIONS => return None,
             (State::Authenticated { until }, _) if until.is_some_and(|until| until < now.monotonic) => {
-                return Some(close("the session is over"));
+                return Some(close("the session has expired"));
             }
             (State::Authenticated { .. }, _) if !of_sasl => return None,
-            (State::Failed, _) => return Some(close("it was refused before")),
+            (State::Failed, _) => return Some(close("authentication has failed before")),
             _ => {}
         }
         cluster.count(from, request.api);
         if !of_sasl {
             let during = match self.state {
-                State::Authenticating(_) => "a request in the middle of an authentication",
+                State::Authenticating(_) => "a request during authentication",
                 _ => "a request before authentication",
             };
             return Some(close(during));
@@ -107,7 +107,7 @@ impl SaslServer {
             }
             _ => {
                 let action = self.handle(sasl, now, &request);
-                // Nobody else would see the difference.
+                // The client cannot tell the difference.
                 let fault = match fault {
                     Fault::DelayRequest(delay) => Fault::DelayReply(delay),
                     fault => fault,
@@ -119,7 +119,7 @@ impl SaslServer {
         Some(action)
     }
 
-    /// Whether nothing more is to be read once the answer is out.
+    /// Returns whether the connection is to be closed once the response is sent.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.state, State::Failed)
     }
@@ -138,11 +138,11 @@ impl SaslServer {
             (State::Authenticating(exchange), ApiKey::SASL_AUTHENTICATE) => {
                 self.exchange(sasl, now, request, exchange)
             }
-            _ => close("out of turn for authentication"),
+            _ => close("an unexpected authentication request"),
         }
     }
 
-    /// At most once a second.
+    /// Re-authentication is allowed once per second.
     fn may_renew(&self, now: Now) -> bool {
         let renewed = self.identity.as_ref().and_then(|known| known.renewed);
         renewed.is_none_or(|renewed| now.monotonic >= renewed + Duration::from_secs(1))
@@ -261,7 +261,7 @@ impl SaslRequest {
         }
     }
 
-    /// What a listener says on which nobody authenticates, and one on which everybody has.
+    /// The response where nobody has to authenticate, and after authentication.
     fn out_of_turn(&self) -> Action {
         let words = "SaslAuthenticate request received after successful authentication".to_owned();
         self.error_response(ErrorCode::ILLEGAL_SASL_STATE, Some(words))

@@ -1,16 +1,16 @@
-//! The settings by name: their defaults, and what they may be.
+//! The settings with their defaults and allowed values.
 
 use std::borrow::Cow;
 
 pub(super) struct Known {
     pub(super) name: &'static str,
-    /// What the broker calls it, if it can set it for all topics.
+    /// The name of the broker setting that is its default; empty if there is none.
     pub(super) broker: &'static str,
     pub(super) default: &'static str,
     pub(super) kind: Kind,
 }
 
-/// A setting of the broker that topics do not have.
+/// A setting of the broker that is not a default of topics.
 pub(super) struct Own {
     pub(super) name: &'static str,
     pub(super) default: &'static str,
@@ -19,7 +19,7 @@ pub(super) struct Own {
 }
 
 pub(super) enum Kind {
-    /// A whole number from the first to the second.
+    /// An integer within these bounds.
     Number(i64, i64),
     /// A fraction from 0 to 1.
     Ratio,
@@ -27,19 +27,19 @@ pub(super) enum Kind {
     Bool,
     /// One of these.
     One(&'static [&'static str]),
-    /// Some of these, between commas, or none.
+    /// A list of these, separated by commas.
     Some(&'static [&'static str]),
-    /// Any words, between commas.
+    /// A list of anything, separated by commas.
     Words,
-    /// Anything.
+    /// Any text.
     Text,
 }
 
 impl Kind {
-    /// The value as it is told, or what is wrong with it, in Kafka's words.
+    /// Returns the value in normal form, or Kafka's message if it is not allowed.
     pub(super) fn read<'a>(&self, name: &str, value: &'a str) -> Result<Cow<'a, str>, String> {
         let value = value.trim();
-        let mut blamed = value;
+        let mut invalid = value;
         let wrong = match self {
             Self::Number(min, max) => match value.parse::<i64>() {
                 Ok(number) if number < *min => format!("Value must be at least {min}"),
@@ -60,7 +60,7 @@ impl Kind {
             Self::One(choices) if !choices.contains(&value) => one_of(choices),
             Self::Some(choices) => match parts(value).iter().find(|part| !choices.contains(part)) {
                 Some(part) => {
-                    blamed = part;
+                    invalid = part;
                     one_of(choices)
                 }
                 None => return Ok(parts(value).join(",").into()),
@@ -68,14 +68,14 @@ impl Kind {
             Self::Words => return Ok(parts(value).join(",").into()),
             Self::One(_) | Self::Text => return Ok(value.into()),
         };
-        Err(format!("Invalid value {blamed} for configuration {name}: {wrong}"))
+        Err(format!("Invalid value {invalid} for configuration {name}: {wrong}"))
     }
 
     pub(super) fn is_list(&self) -> bool {
         matches!(self, Self::Some(_) | Self::Words)
     }
 
-    /// What `config_type` says of it.
+    /// Returns the value for `config_type`.
     pub(super) fn config_type(&self) -> i8 {
         match self {
             Self::Bool => 1,
@@ -92,7 +92,7 @@ fn one_of(choices: &[&str]) -> String {
     format!("String must be one of: {}", choices.join(", "))
 }
 
-/// The elements of a list, each once.
+/// Returns the elements of a list without repetitions.
 pub(super) fn parts(list: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -171,10 +171,10 @@ pub(super) const KNOWN: &[Known] = &[
     known("unclean.leader.election.enable", "unclean.leader.election.enable", "false", Kind::Bool),
 ];
 
-/// The broker has none for these: it goes by hours, minutes or another setting instead.
+/// Without a default: Kafka uses other units or another setting.
 pub(super) const WITHOUT_DEFAULT: &[&str] = &["flush.ms", "retention.ms", "segment.jitter.ms", "segment.ms"];
 
-/// What Kafka 3.9 has instead or as well.
+/// What Kafka 3.9 has in place of, or in addition to, these.
 pub(super) const OLD: &[Known] = &[
     known("message.downconversion.enable", "log.message.downconversion.enable", "true", Kind::Bool),
     known("message.format.version", "log.message.format.version", "3.0-IV1", Kind::Text),

@@ -1,5 +1,5 @@
-//! The settings of topics and of the broker: those that Kafka 4.3 or 3.9 knows, their defaults, and what the embedded broker makes
-//! of them.
+//! The settings of topics and brokers in Kafka 4.3 and 3.9, their defaults, and what the embedded broker
+//! derives from them.
 
 mod known;
 
@@ -20,11 +20,11 @@ use self::known::{KNOWN, Known, OLD, OWN, WITHOUT_DEFAULT, parts};
 /// The settings of one topic.
 #[derive(Clone, Debug)]
 pub(crate) struct TopicConfig {
-    /// What the topic has of its own.
+    /// The topic's own values, in normal form.
     set: BTreeMap<&'static str, String>,
-    /// The same as it was given.
+    /// The topic's own values, as they were given.
     given: BTreeMap<&'static str, String>,
-    /// `compression.type`, unless that is the producer's.
+    /// `compression.type`, unless it is `producer`.
     pub(crate) compression: Option<Compression>,
     /// `max.message.bytes`: the size of a batch, in bytes.
     pub(crate) max_message_bytes: usize,
@@ -36,7 +36,7 @@ pub(crate) struct TopicConfig {
     pub(crate) timestamp_after_max: i64,
     /// `cleanup.policy` has `compact`: records need a key.
     pub(crate) compacted: bool,
-    /// `cleanup.policy` has `delete`: the beginning may be cut off.
+    /// `cleanup.policy` has `delete`: records may be deleted.
     pub(crate) deletes: bool,
     /// `min.insync.replicas`.
     pub(crate) min_isr: usize,
@@ -44,11 +44,11 @@ pub(crate) struct TopicConfig {
     pub(crate) unclean_elections: bool,
 }
 
-/// Why settings are not taken: the code, and the words that Kafka has for it.
+/// Why settings are rejected: the code, and Kafka's message.
 pub(crate) type ConfigRefusal = (ErrorCode, String);
 
 impl TopicConfig {
-    /// Takes settings over the broker's and the defaults; says what is wrong with one.
+    /// Combines given settings with those of the broker and the defaults, or returns what is wrong.
     pub(crate) fn new<'a>(
         given: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
         broker: &BrokerConfig,
@@ -87,7 +87,7 @@ impl TopicConfig {
         })
     }
 
-    /// These settings with some changed (KIP-339).
+    /// Returns these settings with changes (KIP-339).
     pub(crate) fn altered(
         &self,
         changes: &[AlterableConfig],
@@ -114,7 +114,7 @@ impl TopicConfig {
                     let list = self.list_changed(change, value, broker)?;
                     set.insert(name.into(), list);
                 }
-                // Kafka stumbles over it.
+                // Kafka fails here.
                 _ => return Err((ErrorCode::UNKNOWN_SERVER_ERROR, "an unknown operation".to_owned())),
             }
         }
@@ -122,8 +122,9 @@ impl TopicConfig {
         Self::new(given, broker).map_err(|message| (ErrorCode::INVALID_CONFIG, message))
     }
 
-    /// A list with some elements more or fewer. Like Kafka it begins with the topic's own or the default, whatever the broker
-    /// has.
+    /// Returns a list with elements added or removed.
+    ///
+    /// Like Kafka, it starts from the topic's own value or the default, and ignores the broker's.
     fn list_changed(
         &self,
         change: &AlterableConfig,
@@ -147,7 +148,7 @@ impl TopicConfig {
         Ok(list.join(","))
     }
 
-    /// All settings as CreateTopics tells them.
+    /// Returns all settings for CreateTopics.
     pub(crate) fn created(&self, broker: &BrokerConfig) -> Vec<CreatedConfig> {
         let describe = |known: &Known| {
             let (value, config_source) = known.in_force(&self.given, broker);
@@ -162,7 +163,7 @@ impl TopicConfig {
         broker.known().map(describe).collect()
     }
 
-    /// All settings as DescribeConfigs tells them.
+    /// Returns all settings for DescribeConfigs.
     pub(crate) fn describe(&self, broker: &BrokerConfig) -> Vec<DescribedConfig> {
         let describe = |known: &Known| {
             let (value, config_source) = known.in_force(&self.set, broker);
@@ -176,16 +177,16 @@ impl TopicConfig {
     }
 }
 
-/// The settings of the broker that were given when it was made.
+/// The settings of the broker that were given at its start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BrokerConfig {
     set: BTreeMap<&'static str, String>,
-    /// The settings are those of before Kafka 4.
+    /// Whether the settings are those of Kafka 3.
     pub(crate) is_old: bool,
 }
 
 impl BrokerConfig {
-    /// The settings that topics have, by name.
+    /// Returns the settings of topics, by name.
     fn known(&self) -> impl Iterator<Item = &'static Known> + use<> {
         let old: &[Known] = if self.is_old { OLD } else { &[] };
         let replaced = |known: &&Known| !old.iter().any(|old| old.name == known.name);
@@ -198,7 +199,7 @@ impl BrokerConfig {
         self.known().find(|known| known.name == name)
     }
 
-    /// Sets one; says what is wrong with it.
+    /// Sets a setting, or returns what is wrong.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let of_topics = self.known().filter(|known| !known.broker.is_empty());
         let of_topics = of_topics.map(|known| (known.broker, &known.kind));
@@ -211,18 +212,18 @@ impl BrokerConfig {
         Ok(())
     }
 
-    /// A setting that is a number and that topics do not have.
+    /// Returns a numeric setting of the broker itself.
     pub(crate) fn number(&self, name: &str) -> i64 {
         let default = || OWN.iter().find(|own| own.name == name).map_or("", |own| own.default);
         self.set.get(name).map_or_else(default, String::as_str).parse().unwrap_or_default()
     }
 
-    /// The same of a time in milliseconds.
+    /// Returns a setting in milliseconds.
     pub(crate) fn millis(&self, name: &str) -> Duration {
         Duration::from_millis(u64::try_from(self.number(name)).unwrap_or_default())
     }
 
-    /// All settings as DescribeConfigs tells them; `computed` are those that follow from what the broker is.
+    /// Returns all settings for DescribeConfigs; `computed` are those that describe the broker.
     pub(crate) fn describe(&self, computed: &[(&'static str, String)]) -> Vec<DescribedConfig> {
         let computed = computed.iter().map(|(name, value)| DescribedConfig {
             read_only: true,
@@ -286,22 +287,22 @@ fn synonym(name: &str, value: &str, source: i8) -> ConfigSynonym {
     ConfigSynonym { name: name.to_owned(), value: Some(value.to_owned()), source }
 }
 
-/// What IncrementalAlterConfigs does to a setting.
+/// Operations of IncrementalAlterConfigs.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-/// What `config_source` says of a setting.
+/// Values of `config_source`.
 const FROM_TOPIC: i8 = 1;
 const FROM_BROKER: i8 = 4;
 const FROM_DEFAULT: i8 = 5;
 
-/// What `config_type` says of a secret.
+/// The `config_type` of a secret.
 const TYPE_PASSWORD: i8 = 9;
 
 impl Known {
-    /// The value that counts, and where it comes from.
+    /// Returns the effective value and its source.
     fn in_force<'a>(
         &self,
         set: &'a BTreeMap<&'static str, String>,
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_counts_and_is_told() {
+    fn given_settings_apply_and_are_described() {
         let mut broker = BrokerConfig::default();
         broker.set("message.max.bytes", "2000").unwrap();
         broker.set("log.retention.ms", "9").unwrap();
@@ -356,9 +357,9 @@ mod tests {
         let config = TopicConfig::new(given, &broker).unwrap();
         assert!(config.log_append_time && config.compacted && config.deletes);
         assert_eq!(config.max_message_bytes, 1000);
-        let told = config.describe(&broker);
+        let described_configs = config.describe(&broker);
         let of = |source| {
-            let of = told.iter().filter(move |config| config.config_source == source);
+            let of = described_configs.iter().filter(move |config| config.config_source == source);
             of.map(|config| (config.name.as_str(), config.value.as_deref().unwrap())).collect::<Vec<_>>()
         };
         let own = [
@@ -368,14 +369,14 @@ mod tests {
         ];
         assert_eq!(of(FROM_TOPIC), own);
         assert_eq!(of(FROM_BROKER), [("retention.ms", "9")]);
-        let size = told.iter().find(|config| config.name == "max.message.bytes").unwrap();
+        let size = described_configs.iter().find(|config| config.name == "max.message.bytes").unwrap();
         let values: Vec<_> = size.synonyms.iter().map(|synonym| synonym.value.as_deref().unwrap()).collect();
         assert_eq!(values, ["1000", "2000", "1048588"]);
         assert_eq!(TopicConfig::new([], &broker).unwrap().max_message_bytes, 2000);
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn wrong_settings_are_rejected() {
         for (name, value, says) in [
             ("max.mesage.bytes", Some("1"), "Unknown topic config name: max.mesage.bytes"),
             ("retention.ms", None, "the topic config retention.ms has no value"),

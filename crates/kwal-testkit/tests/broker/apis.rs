@@ -1,4 +1,4 @@
-//! Each API at each of its versions, and what it refuses.
+//! Each API at each of its versions, and the requests that it rejects.
 
 use kwal_protocol::{
     api::{ApiKey, Versions},
@@ -51,7 +51,7 @@ async fn api_versions_at_every_version() {
 async fn api_versions_newer_than_the_broker_are_answered_in_version_0() {
     let broker = EmbeddedCluster::builder().dialect(Dialect::kafka_2_8()).start_in_memory().unwrap();
     let mut client = Client::connect(&broker).await;
-    // By hand: version 4 with its header, read as version 0.
+    // By hand: version 4 with its header, decoded as version 0.
     client.send(&api_versions(), 4).await;
     let frame = client.receive_frame().await.unwrap();
     assert_eq!(&frame[..], b"\0\0\0\x01\0\x23\0\0\0\x01\0\x12\0\0\0\x03");
@@ -60,7 +60,7 @@ async fn api_versions_newer_than_the_broker_are_answered_in_version_0() {
 }
 
 #[tokio::test]
-async fn software_without_a_proper_name_is_refused() {
+async fn invalid_software_names_are_rejected() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     for request in [
@@ -68,7 +68,7 @@ async fn software_without_a_proper_name_is_refused() {
         ApiVersionsRequest { client_software_version: "0 1".to_owned(), ..api_versions() },
     ] {
         assert_eq!(client.call(&request, 3).await.error_code, ErrorCode::INVALID_REQUEST);
-        assert_eq!(client.call(&request, 2).await.error_code, ErrorCode::NONE, "not asked for");
+        assert_eq!(client.call(&request, 2).await.error_code, ErrorCode::NONE, "not requested");
     }
 }
 
@@ -94,7 +94,7 @@ async fn other_unknown_versions_and_apis_close_the_connection() {
 }
 
 #[tokio::test]
-async fn records_come_back_at_every_version() {
+async fn records_are_written_and_read_at_every_version() {
     for broker in both().await {
         let mut client = Client::connect(&broker).await;
         let place = Place::of(&broker, "wal", 1);
@@ -162,7 +162,7 @@ async fn metadata_at_every_version() {
                 let answer = client.call(&by_id(id), version).await;
                 let found = &answer.topics[0];
                 match version {
-                    // The schema has the field, but only version 12 made something of it.
+                    // The schema has the field, but it has a meaning only from version 12 on.
                     10 | 11 => assert_eq!(found.error_code, ErrorCode::INVALID_REQUEST),
                     _ => assert_eq!(found.name.as_deref(), Some("wal")),
                 }
@@ -173,12 +173,12 @@ async fn metadata_at_every_version() {
                 }
             }
         }
-        assert_eq!(broker.topics(), ["wal"], "looking a topic up made none");
+        assert_eq!(broker.topics(), ["wal"], "a look-up creates no topic");
     }
 }
 
 #[tokio::test]
-async fn permissions_are_told_when_asked_for() {
+async fn permissions_are_returned_on_request() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     let request = MetadataRequest {
@@ -193,7 +193,7 @@ async fn permissions_are_told_when_asked_for() {
 }
 
 #[tokio::test]
-async fn topics_are_made_by_a_look_only_where_both_sides_allow_it() {
+async fn topics_are_created_by_metadata_only_where_both_sides_allow_it() {
     let broker =
         EmbeddedCluster::builder().auto_create_topics(true).default_partitions(3).start_in_memory().unwrap();
     let mut client = Client::connect(&broker).await;
@@ -207,7 +207,7 @@ async fn topics_are_made_by_a_look_only_where_both_sides_allow_it() {
     }
     request.allow_auto_topic_creation = true;
     let answer = client.call(&request, 12).await;
-    assert_eq!(answer.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "being made");
+    assert_eq!(answer.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "being created");
     let answer = client.call(&request, 12).await;
     assert_eq!((answer.topics[0].error_code, answer.topics[0].partitions.len()), (ErrorCode::NONE, 3));
 }
@@ -227,11 +227,11 @@ async fn create(client: &mut Client, topic: CreatableTopic) -> CreateTopicsResul
 }
 
 #[tokio::test]
-async fn topics_are_made_and_deleted_at_every_version() {
+async fn topics_are_created_and_deleted_at_every_version() {
     for broker in both().await {
         let mut client = Client::connect(&broker).await;
         for version in versions(ApiKey::CREATE_TOPICS) {
-            let mut made = topic("made");
+            let mut made = topic("created");
             made.configs =
                 vec![CreatableConfig { name: "retention.ms".to_owned(), value: Some("-1".to_owned()) }];
             let mut request = CreateTopicsRequest { topics: vec![made], ..CreateTopicsRequest::default() };
@@ -241,7 +241,7 @@ async fn topics_are_made_and_deleted_at_every_version() {
             request.validate_only = false;
             let answer = client.call(&request, version).await.topics.remove(0);
             assert_eq!(answer.error_code, ErrorCode::NONE);
-            let id = broker.topic_id("made").unwrap();
+            let id = broker.topic_id("created").unwrap();
             if version >= 5 {
                 assert_eq!((answer.num_partitions, answer.replication_factor), (2, 1));
                 let configs = answer.configs.unwrap();
@@ -251,7 +251,7 @@ async fn topics_are_made_and_deleted_at_every_version() {
             assert_eq!(answer.topic_id, if version >= 7 { id } else { Uuid::ZERO });
             let again = client.call(&request, version).await.topics.remove(0);
             assert_eq!(again.error_code, ErrorCode::TOPIC_ALREADY_EXISTS);
-            broker.delete_topic("made").unwrap();
+            broker.delete_topic("created").unwrap();
         }
         for version in versions(ApiKey::DELETE_TOPICS) {
             let id = broker.create_topic("gone", 1).unwrap();
@@ -275,7 +275,7 @@ async fn topics_are_made_and_deleted_at_every_version() {
 }
 
 #[tokio::test]
-async fn topics_that_cannot_be_made() {
+async fn topics_that_cannot_be_created() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     let with_config = |name: &str, value: Option<&str>| CreatableTopic {
@@ -366,7 +366,7 @@ async fn producer_ids_at_every_version() {
     }
 }
 
-/// Timestamp, offset and leader epoch, or why not.
+/// Timestamp, offset and leader epoch, or the error.
 async fn look_up(
     client: &mut Client,
     partition: ListOffsetsPartition,
@@ -421,7 +421,7 @@ async fn offsets_at_every_version() {
 }
 
 #[tokio::test]
-async fn offsets_of_what_is_not_there() {
+async fn offsets_of_missing_partitions() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     let elsewhere = ListOffsetsPartition { partition_index: 2, ..at(-1) };

@@ -1,4 +1,4 @@
-//! What a broker demands of those who authenticate, in the order in which Kafka does.
+//! Authentication, in the order in which Kafka requires it.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn send(client: &mut Client, auth_bytes: Bytes) -> SaslAuthenticateRespons
     client.call(&SaslAuthenticateRequest { auth_bytes }, 2).await
 }
 
-/// The whole exchange; answers the last response.
+/// Runs a whole exchange; returns the last response.
 async fn authenticate(client: &mut Client, mut mechanism: impl Mechanism) -> SaslAuthenticateResponse {
     let (code, _) = name(client, mechanism.name()).await;
     assert_eq!(code, ErrorCode::NONE);
@@ -108,14 +108,14 @@ impl Mechanism for Boxed {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_have_kafkas_words_take_a_while_and_close() {
+async fn rejections_have_kafkas_messages_are_delayed_and_close() {
     let cluster = cluster(alice().oauthbearer(|_| None));
     let invalid =
         "Authentication failed during authentication due to invalid credentials with SASL mechanism";
     let cases: [(Box<dyn Mechanism>, String); 4] = [
         (Box::new(plain("alice", "wrong")), "Authentication failed: Invalid username or password".to_owned()),
         (Box::new(Scram::sha_256("alice", "wrong", [1; 24]).unwrap()), format!("{invalid} SCRAM-SHA-256")),
-        (Box::new(Scram::sha_512("nobody", "secret", [1; 24]).unwrap()), format!("{invalid} SCRAM-SHA-512")),
+        (Box::new(Scram::sha_512("missing", "secret", [1; 24]).unwrap()), format!("{invalid} SCRAM-SHA-512")),
         (Box::new(OAuthBearer::new("bad").unwrap()), "{\"status\":\"invalid_token\"}".to_owned()),
     ];
     for (mechanism, words) in cases {
@@ -130,7 +130,7 @@ async fn refusals_have_kafkas_words_take_a_while_and_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn mechanisms_that_are_not_offered() {
+async fn mechanisms_that_are_not_enabled() {
     let cluster = cluster(alice().mechanisms(&["SCRAM-SHA-512"]));
     let mut client = Client::connect(&cluster).await;
     let offered = vec!["SCRAM-SHA-512".to_owned()];
@@ -139,7 +139,7 @@ async fn mechanisms_that_are_not_offered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn before_authentication_only_versions_may_be_asked_for() {
+async fn before_authentication_only_api_versions_is_allowed() {
     let cluster = cluster(alice());
     let mut client = Client::connect(&cluster).await;
     assert_eq!(client.call(&ApiVersionsRequest::default(), 0).await.error_code, ErrorCode::NONE);
@@ -150,7 +150,7 @@ async fn before_authentication_only_versions_may_be_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_need_not_authenticate_cannot() {
+async fn authentication_is_rejected_where_it_is_not_required() {
     let plain = EmbeddedCluster::builder().topic("wal", 1).start_in_memory().unwrap();
     let open = cluster(alice());
     for cluster in [&plain, &open] {
@@ -179,7 +179,7 @@ async fn sessions_end_unless_they_are_renewed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewals_come_once_a_second_and_change_nobody() {
+async fn reauthentication_is_limited_and_keeps_the_principal() {
     let cluster = cluster(alice().max_session(5 * SECOND));
     let mut client = Client::connect(&cluster).await;
     authenticate(&mut client, plain("alice", "secret")).await;

@@ -1,4 +1,4 @@
-//! Several brokers: who leads, who is told, and what a test does to them.
+//! Several brokers: leaders, metadata, and what a test can do to them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,24 +30,24 @@ async fn metadata(cluster: &EmbeddedCluster, broker: i32) -> MetadataResponse {
     Client::connect_to(cluster, broker).await.call(&all, 11).await
 }
 
-/// Leader and leader epoch of each partition, as a broker tells them.
+/// Leader and leader epoch of each partition, in the metadata of a broker.
 fn leaders(metadata: &MetadataResponse) -> Vec<(i32, i32)> {
     metadata.topics[0].partitions.iter().map(|found| (found.leader_id, found.leader_epoch)).collect()
 }
 
 #[tokio::test]
-async fn every_broker_tells_all_brokers_and_leads_its_share() {
+async fn every_broker_knows_all_brokers_and_leads_its_share() {
     let builder = || EmbeddedCluster::builder().brokers(3).topic("wal", 3);
     for cluster in [builder().start().await.unwrap(), builder().start_in_memory().unwrap()] {
         assert_eq!(cluster.bootstrap().len(), 3);
         for broker in cluster.brokers() {
-            let told = metadata(&cluster, broker).await;
+            let seen = metadata(&cluster, broker).await;
             let at = |id| cluster.address(id).unwrap();
-            let brokers: Vec<_> = told.brokers.iter().map(|b| (b.node_id, b.host.clone(), b.port)).collect();
+            let brokers: Vec<_> = seen.brokers.iter().map(|b| (b.node_id, b.host.clone(), b.port)).collect();
             let expected: Vec<_> = (1..4).map(|id| (id, at(id).host, i32::from(at(id).port))).collect();
             assert_eq!(brokers, expected);
-            assert_eq!(leaders(&told), [(1, 0), (2, 0), (3, 0)]);
-            assert_eq!(told.topics[0].partitions[1].replica_nodes, [2, 3, 1]);
+            assert_eq!(leaders(&seen), [(1, 0), (2, 0), (3, 0)]);
+            assert_eq!(seen.topics[0].partitions[1].replica_nodes, [2, 3, 1]);
         }
         for partition in 0..3 {
             let place = Place::of(&cluster, "wal", partition);
@@ -68,7 +68,7 @@ async fn every_broker_tells_all_brokers_and_leads_its_share() {
 }
 
 #[tokio::test]
-async fn replicas_are_where_they_are_asked_to_be() {
+async fn replicas_are_assigned_as_requested() {
     let builder = EmbeddedCluster::builder().brokers(4).topic_assigned("wal", &[&[4, 2], &[3, 1]]);
     let cluster =
         builder.topic("usual", 1).setting("default.replication.factor", "2").start_in_memory().unwrap();
@@ -86,38 +86,38 @@ async fn replicas_are_where_they_are_asked_to_be() {
     );
 }
 
-/// KIP-951: who is asked in vain says who leads, and where that is.
+/// A broker that is not the leader names the leader and its address (KIP-951).
 #[tokio::test]
-async fn who_does_not_lead_says_who_does() {
+async fn a_broker_that_is_not_the_leader_names_the_leader() {
     let cluster = three();
     cluster.create_topic_assigned("narrow", &[&[2, 3]]).unwrap();
     cluster.move_leader("narrow", 0, 3).unwrap();
     let place = Place::of(&cluster, "narrow", 0);
     let mut client = Client::connect_to(&cluster, 1).await;
     let at = cluster.address(3).unwrap();
-    for (version, told) in [(9, false), (10, true), (13, true)] {
+    for (version, named) in [(9, false), (10, true), (13, true)] {
         let answer = client.call(&produce(&place, one("a")), version).await;
         let partition = &answer.responses[0].partition_responses[0];
         assert_eq!(outcome(partition), Err(ErrorCode::NOT_LEADER_OR_FOLLOWER));
         let leader = (partition.current_leader.leader_id, partition.current_leader.leader_epoch);
-        assert_eq!(leader, if told { (3, 1) } else { (-1, -1) }, "Produce {version}");
+        assert_eq!(leader, if named { (3, 1) } else { (-1, -1) }, "Produce {version}");
         let nodes: Vec<_> =
             answer.node_endpoints.iter().map(|n| (n.node_id, n.host.clone(), n.port)).collect();
         let expected = vec![(3, at.host.clone(), i32::from(at.port))];
-        assert_eq!(nodes, if told { expected } else { vec![] }, "Produce {version}");
+        assert_eq!(nodes, if named { expected } else { vec![] }, "Produce {version}");
     }
-    for (version, told) in [(12, false), (15, false), (16, true), (18, true)] {
+    for (version, named) in [(12, false), (15, false), (16, true), (18, true)] {
         let answer = client.call(&fetch(&place, 0), version).await;
         let partition = &answer.responses[0].partitions[0];
         assert_eq!(partition.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER);
         let leader = (partition.current_leader.leader_id, partition.current_leader.leader_epoch);
-        assert_eq!(leader, if told { (3, 1) } else { (-1, -1) }, "Fetch {version}");
-        assert_eq!(answer.node_endpoints.len(), usize::from(told), "Fetch {version}");
+        assert_eq!(leader, if named { (3, 1) } else { (-1, -1) }, "Fetch {version}");
+        assert_eq!(answer.node_endpoints.len(), usize::from(named), "Fetch {version}");
     }
 }
 
 #[tokio::test]
-async fn epochs_of_yesterday_and_tomorrow_are_refused() {
+async fn old_and_future_epochs_are_rejected() {
     let cluster = three();
     cluster.move_leader("wal", 0, 2).unwrap();
     cluster.move_leader("wal", 0, 2).unwrap();
@@ -147,7 +147,7 @@ async fn epochs_of_yesterday_and_tomorrow_are_refused() {
 }
 
 #[tokio::test]
-async fn a_stopped_broker_gives_its_partitions_away_and_comes_back_in_sync() {
+async fn a_stopped_broker_hands_over_its_partitions_and_returns_in_sync() {
     let cluster = three();
     let place = Place::of(&cluster, "wal", 0);
     let mut old = Client::connect_to(&cluster, 1).await;
@@ -157,10 +157,10 @@ async fn a_stopped_broker_gives_its_partitions_away_and_comes_back_in_sync() {
     let refused = cluster.connector().connect(&cluster.address(1).unwrap()).await.unwrap_err();
     assert!(refused.is_refused(), "{refused}");
 
-    let told = metadata(&cluster, 2).await;
-    assert_eq!(told.brokers.iter().map(|broker| broker.node_id).collect::<Vec<_>>(), [2, 3]);
-    assert_eq!((leaders(&told), told.controller_id), (vec![(2, 1), (2, 0), (3, 0)], 2));
-    let partition = &told.topics[0].partitions[0];
+    let seen = metadata(&cluster, 2).await;
+    assert_eq!(seen.brokers.iter().map(|broker| broker.node_id).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!((leaders(&seen), seen.controller_id), (vec![(2, 1), (2, 0), (3, 0)], 2));
+    let partition = &seen.topics[0].partitions[0];
     assert_eq!((&partition.isr_nodes[..], &partition.offline_replicas[..]), (&[2, 3][..], &[1][..]));
     let mut new = Client::connect_to(&cluster, 2).await;
     assert_eq!(outcome(&new.produce(&place, one("b")).await), Ok(1));
@@ -175,35 +175,35 @@ async fn a_stopped_broker_gives_its_partitions_away_and_comes_back_in_sync() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_killed_leader_is_missed_when_its_session_is_over() {
+async fn a_killed_leader_is_replaced_when_its_session_times_out() {
     let cluster = three();
     cluster.kill(1).unwrap();
-    assert_eq!(leaders(&metadata(&cluster, 2).await)[0], (1, 0), "nobody knows yet");
+    assert_eq!(leaders(&metadata(&cluster, 2).await)[0], (1, 0), "no broker knows yet");
     sleep(Duration::from_millis(8_999)).await;
     assert_eq!(cluster.leader("wal", 0).unwrap(), Some(1));
     sleep(Duration::from_millis(2)).await;
     assert_eq!(leaders(&metadata(&cluster, 2).await)[0], (2, 1));
-    // Back in time, nothing happens at all.
+    // If the clock goes back, nothing happens at all.
     cluster.kill(3).unwrap();
     sleep(Duration::from_secs(5)).await;
     cluster.restart(3).unwrap();
     sleep(Duration::from_secs(3600)).await;
     assert_eq!(leaders(&metadata(&cluster, 2).await)[2], (3, 0));
-    // The last one in sync stays so, and is waited for.
+    // The last replica in sync stays in the ISR until it is back.
     for broker in [2, 3] {
         cluster.kill(broker).unwrap();
         sleep(Duration::from_secs(10)).await;
     }
     assert_eq!((cluster.leader("wal", 0).unwrap(), cluster.in_sync("wal", 0).unwrap()), (None, vec![3]));
     cluster.restart(1).unwrap();
-    let told = metadata(&cluster, 1).await;
-    assert_eq!(told.topics[0].partitions[0].error_code, ErrorCode::LEADER_NOT_AVAILABLE);
+    let seen = metadata(&cluster, 1).await;
+    assert_eq!(seen.topics[0].partitions[0].error_code, ErrorCode::LEADER_NOT_AVAILABLE);
     cluster.restart(3).unwrap();
     assert_eq!(cluster.leader("wal", 0).unwrap(), Some(3));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_broker_keeps_its_connections_and_answers_nobody() {
+async fn a_paused_broker_keeps_its_connections_and_does_not_answer() {
     let cluster = three();
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect_to(&cluster, 1).await;
@@ -228,7 +228,7 @@ async fn a_paused_broker_keeps_its_connections_and_answers_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_waits_hears_of_an_election() {
+async fn a_waiting_fetch_ends_with_an_election() {
     let cluster = three();
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect_to(&cluster, 1).await;
@@ -255,8 +255,8 @@ async fn brokers_come_and_go() {
         cluster.remove_broker(4).unwrap();
         assert!(client.receive_frame().await.is_none());
         assert_eq!(cluster.leader("new", 0).unwrap(), Some(1));
-        let told = metadata(&cluster, 1).await;
-        assert_eq!(told.brokers.iter().map(|broker| broker.node_id).collect::<Vec<_>>(), [1, 2, 3]);
+        let seen = metadata(&cluster, 1).await;
+        assert_eq!(seen.brokers.iter().map(|broker| broker.node_id).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(matches!(cluster.restart(4), Err(Error::UnknownBroker { broker: 4 })));
         assert_eq!(cluster.add_broker().unwrap(), 5, "a number is not used again");
         assert_eq!(cluster.brokers(), [1, 2, 3, 5]);
@@ -264,25 +264,25 @@ async fn brokers_come_and_go() {
 }
 
 #[tokio::test]
-async fn a_broker_behind_with_metadata_tells_of_yesterday() {
+async fn a_broker_without_updates_returns_stale_metadata() {
     let cluster = three();
     cluster.hold_metadata(3).unwrap();
     cluster.move_leader("wal", 0, 2).unwrap();
     cluster.create_topic("young", 1).unwrap();
     cluster.add_broker().unwrap();
     let (fresh, stale) = (metadata(&cluster, 1).await, metadata(&cluster, 3).await);
-    let told = |metadata: &MetadataResponse| {
+    let seen = |metadata: &MetadataResponse| {
         let topic = metadata.topics.iter().find(|topic| topic.name.as_deref() == Some("wal")).unwrap();
         (metadata.brokers.len(), metadata.topics.len(), topic.partitions[0].leader_id)
     };
-    assert_eq!((told(&fresh), told(&stale)), ((4, 2, 2), (3, 1, 1)));
+    assert_eq!((seen(&fresh), seen(&stale)), ((4, 2, 2), (3, 1, 1)));
     cluster.release_metadata(3).unwrap();
     assert_eq!(metadata(&cluster, 3).await, fresh);
 }
 
-/// With ZooKeeper, brokers do not pass on what only the controller can do.
+/// With ZooKeeper, brokers do not forward requests for the controller.
 #[tokio::test]
-async fn only_the_controller_makes_topics_in_kafka_2_8() {
+async fn only_the_controller_creates_topics_in_kafka_2_8() {
     let old =
         || EmbeddedCluster::builder().brokers(2).dialect(Dialect::kafka_2_8()).start_in_memory().unwrap();
     let new = || EmbeddedCluster::builder().brokers(2).start_in_memory().unwrap();
@@ -333,7 +333,7 @@ async fn connections_are_counted_by_broker_and_together() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said() {
+async fn missing_brokers_and_partitions_are_errors() {
     let cluster = three();
     for error in [
         cluster.kill(4).unwrap_err(),
@@ -342,10 +342,10 @@ async fn what_is_not_there_is_said() {
         cluster.address(4).unwrap_err(),
         cluster.requests_to(4, ApiKey::FETCH).unwrap_err(),
     ] {
-        assert_eq!(error.to_string(), "there is no broker 4");
+        assert_eq!(error.to_string(), "broker 4 does not exist");
     }
     let error = cluster.move_leader("wal", 0, 4).unwrap_err();
-    assert_eq!(error.to_string(), "broker 4 cannot lead: it is not alive, or not in sync");
+    assert_eq!(error.to_string(), "broker 4 cannot lead: it is not alive or not in sync");
     assert!(matches!(cluster.leader("wal", 7), Err(Error::UnknownPartition { .. })));
     assert!(matches!(cluster.move_leader("lost", 0, 1), Err(Error::UnknownPartition { .. })));
 }

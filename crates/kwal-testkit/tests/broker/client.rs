@@ -1,4 +1,4 @@
-//! A client of one connection that does what it is told, and makes of records what tests need.
+//! A client with one connection, and helpers to encode and decode records.
 
 use bytes::{Buf, Bytes};
 use kwal_protocol::{
@@ -21,7 +21,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// To the first broker.
+    /// Connects to the first broker.
     pub(crate) async fn connect(cluster: &EmbeddedCluster) -> Self {
         Self::connect_to(cluster, 1).await
     }
@@ -34,7 +34,7 @@ impl Client {
         Self { stream: connector.connect(address).await.unwrap(), sent: 0 }
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads its response.
     pub(crate) async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
         let id = self.send(request, version).await;
         let (answered, response) = self.receive::<R>(version).await.expect("closed instead of answered");
@@ -42,7 +42,7 @@ impl Client {
         response
     }
 
-    /// Sends a request; answers its correlation id.
+    /// Sends a request; returns its correlation id.
     pub(crate) async fn send<R: Request>(&mut self, request: &R, version: i16) -> i32 {
         self.sent += 1;
         let mut frame = encode_request(request, version, self.sent, Some("test")).unwrap();
@@ -55,7 +55,7 @@ impl Client {
         let _ = self.stream.write_all_buf(&mut bytes).await;
     }
 
-    /// The next response and its correlation id; `None` if the broker has closed the connection instead.
+    /// Reads the next response and its correlation id; `None` if the broker has closed the connection.
     pub(crate) async fn receive<R: Request>(&mut self, version: i16) -> Option<(i32, R::Response)> {
         let frame = self.receive_frame().await?;
         let version = R::Response::version(version).unwrap();
@@ -76,7 +76,7 @@ impl Client {
         Some(frame.into())
     }
 
-    /// The next frame with its length, or as much of it as comes before the end.
+    /// Reads the next frame with its length, or as much of it as arrives before the end.
     pub(crate) async fn receive_bytes(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         loop {
@@ -103,13 +103,13 @@ impl Client {
         response.responses[0].partition_responses[0].clone()
     }
 
-    /// Fetches at once whatever there is.
+    /// Fetches without waiting.
     pub(crate) async fn fetch(&mut self, place: &Place, offset: i64) -> FetchPartitionResponse {
         self.call(&fetch(place, offset), 18).await.responses[0].partitions[0].clone()
     }
 }
 
-/// A partition, by all that requests name it by.
+/// A partition with its topic's name and id.
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) topic: &'static str,
@@ -141,18 +141,18 @@ pub(crate) fn fetch(place: &Place, offset: i64) -> FetchRequest {
     FetchRequest { min_bytes: 1, topics: vec![topic], ..FetchRequest::default() }
 }
 
-/// A batch of these values, with timestamps that rise from [`STARTED_AT`].
+/// Encodes a batch of these values, with timestamps that ascend from [`STARTED_AT`].
 pub(crate) fn batch(values: &[&str]) -> EncodedBatch {
     compressed(Compression::None, values)
 }
 
-/// A codec to try, if one is built in.
+/// A codec that is built in, if there is one.
 pub(crate) const CODEC: Compression = match cfg!(feature = "compression-lz4") {
     true => Compression::Lz4,
     false => Compression::None,
 };
 
-/// All that are built in.
+/// All codecs that are built in.
 pub(crate) fn codecs() -> impl Iterator<Item = Compression> {
     Compression::ALL.into_iter().filter(|codec| codec.is_built_in())
 }
@@ -166,7 +166,7 @@ pub(crate) fn compressed(compression: Compression, values: &[&str]) -> EncodedBa
     builder.finish().unwrap()
 }
 
-/// The value of every record of a partition.
+/// Returns the value of every record of a partition.
 pub(crate) fn values(broker: &EmbeddedCluster, place: &Place) -> Vec<String> {
     let records = broker.records(place.topic, place.partition).unwrap();
     records
@@ -175,20 +175,20 @@ pub(crate) fn values(broker: &EmbeddedCluster, place: &Place) -> Vec<String> {
         .collect()
 }
 
-/// What became of a produced batch: its offset, or why not.
+/// Returns the offset of a produced batch, or its error.
 pub(crate) fn outcome(response: &ProducePartitionResponse) -> Result<i64, ErrorCode> {
     response.error_code.ok().map(|()| response.base_offset)
 }
 
-/// The brokers' clock in tests that look at time.
+/// The time at which the brokers start.
 pub(crate) const STARTED_AT: i64 = 1_700_000_000_000;
 
-/// A broker with a topic `wal` of two partitions, in memory.
+/// Starts a broker with a topic `wal` of two partitions, in memory.
 pub(crate) fn in_memory() -> EmbeddedCluster {
     EmbeddedCluster::builder().topic("wal", 2).started_at(STARTED_AT).start_in_memory().unwrap()
 }
 
-/// The same, once over TCP and once in memory.
+/// Starts the same broker once over TCP and once in memory.
 pub(crate) async fn both() -> [EmbeddedCluster; 2] {
     let tcp = EmbeddedCluster::builder().topic("wal", 2).started_at(STARTED_AT).start().await.unwrap();
     [tcp, in_memory()]

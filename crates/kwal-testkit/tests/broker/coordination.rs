@@ -1,4 +1,4 @@
-//! Transactional ids, transactions that tests write, quotas, and what compaction leaves.
+//! Transactional ids, transactions written by tests, quotas, and compaction.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::client::{
     CODEC, Client, Place, STARTED_AT, batch, compressed, fetch, in_memory, outcome, produce, values,
 };
 
-/// Producer id and epoch of a name, or why not; `held` are those that are renewed.
+/// Requests producer id and epoch for a transactional id; `held` are those to renew.
 async fn init(
     client: &mut Client,
     name: &str,
@@ -41,7 +41,7 @@ async fn init(
 const NOTHING: (i64, i16) = (-1, -1);
 
 #[tokio::test]
-async fn a_name_has_one_id_and_each_call_raises_its_epoch() {
+async fn a_transactional_id_has_one_producer_id_and_each_call_bumps_the_epoch() {
     let cluster = in_memory();
     let mut client = Client::connect(&cluster).await;
     let fenced = Err(ErrorCode::PRODUCER_FENCED);
@@ -54,14 +54,14 @@ async fn a_name_has_one_id_and_each_call_raises_its_epoch() {
     assert_eq!(init(&mut client, "a", (id, 0), 3).await, Err(ErrorCode::INVALID_PRODUCER_EPOCH));
     assert_eq!(init(&mut client, "a", (id, 9), 4).await, fenced);
     assert_eq!(init(&mut client, "a", (id + 50, 2), 4).await, fenced);
-    assert_eq!(init(&mut client, "a", NOTHING, 2).await, Ok((id, 3)), "somebody else");
+    assert_eq!(init(&mut client, "a", NOTHING, 2).await, Ok((id, 3)), "another client");
     assert_eq!(init(&mut client, "a", (id, 2), 4).await, fenced, "the holder before");
     let (other, epoch) = init(&mut client, "b", (id, 3), 4).await.unwrap();
     assert!(other != id && epoch == 0, "another name has another id");
 }
 
 #[tokio::test]
-async fn epochs_that_are_used_up_begin_another_id() {
+async fn exhausted_epochs_get_another_producer_id() {
     let cluster = in_memory();
     let mut client = Client::connect(&cluster).await;
     let (id, _) = init(&mut client, "a", NOTHING, 4).await.unwrap();
@@ -77,13 +77,13 @@ async fn epochs_that_are_used_up_begin_another_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_nobody_asks_for_is_forgotten() {
+async fn unused_transactional_ids_expire() {
     let builder = EmbeddedCluster::builder().setting("transactional.id.expiration.ms", "60000");
     let cluster = builder.start_in_memory().unwrap();
     let mut client = Client::connect(&cluster).await;
     let first = init(&mut client, "a", NOTHING, 4).await.unwrap();
     sleep(Duration::from_secs(3599)).await;
-    assert_eq!(init(&mut client, "a", NOTHING, 4).await, Ok((first.0, 1)), "nobody has looked yet");
+    assert_eq!(init(&mut client, "a", NOTHING, 4).await, Ok((first.0, 1)), "before the next check");
     sleep(Duration::from_secs(3601)).await;
     let second = init(&mut client, "a", NOTHING, 4).await.unwrap();
     assert!(second.0 != first.0 && second.1 == 0);
@@ -92,7 +92,7 @@ async fn a_name_that_nobody_asks_for_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_its_coordinator_knows_a_name() {
+async fn only_the_coordinator_knows_a_transactional_id() {
     let cluster = EmbeddedCluster::builder().brokers(3).start_in_memory().unwrap();
     let names: Vec<_> = (0..10).map(|n| format!("name-{n}")).collect();
     let find = async |broker: i32| {
@@ -132,7 +132,7 @@ async fn read_committed(client: &mut Client, place: &Place) -> FetchPartitionRes
     client.call(&request, 18).await.responses[0].partitions[0].clone()
 }
 
-/// The base offsets of what a READ_COMMITTED reader is given, but for markers.
+/// Returns the base offsets that a READ_COMMITTED reader gets, without markers.
 fn committed(fetched: &FetchPartitionResponse) -> Vec<i64> {
     let aborted = fetched.aborted_transactions.clone().unwrap();
     let batches = Batches::new(fetched.records.clone().unwrap());
@@ -169,7 +169,7 @@ async fn readers_of_committed_records_wait_for_the_end_of_transactions() {
     assert_eq!((fetched.last_stable_offset, committed(&fetched)), (6, vec![0, 2, 3]));
     let aborted = fetched.aborted_transactions.unwrap();
     assert_eq!((aborted.len(), aborted[0].producer_id, aborted[0].first_offset), (1, 7, 1));
-    assert_eq!(client.fetch(&place, 0).await.aborted_transactions, None, "others are not told");
+    assert_eq!(client.fetch(&place, 0).await.aborted_transactions, None, "not for other readers");
 
     cluster.move_leader("wal", 0, 3).unwrap();
     let mut client = Client::connect_to(&cluster, 3).await;
@@ -184,7 +184,7 @@ async fn readers_of_committed_records_wait_for_the_end_of_transactions() {
 }
 
 #[tokio::test]
-async fn a_marker_raises_the_epoch_of_its_producer() {
+async fn a_marker_bumps_the_epoch_of_its_producer() {
     let cluster = in_memory();
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect(&cluster).await;
@@ -204,7 +204,7 @@ async fn a_marker_raises_the_epoch_of_its_producer() {
 
 /// Six batches of 8 kB at once, at 2 kB/s: as with fifty times as much on a real broker.
 #[tokio::test(start_paused = true)]
-async fn what_is_over_the_quota_is_carried_out_and_paid_for() {
+async fn requests_over_the_quota_are_carried_out_and_throttled() {
     let cluster = in_memory();
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect(&cluster).await;
@@ -253,7 +253,7 @@ async fn compaction_leaves_holes() {
 }
 
 #[tokio::test]
-async fn a_topic_made_again_has_another_id_and_nothing_in_it() {
+async fn a_recreated_topic_has_another_id_and_is_empty() {
     let cluster = EmbeddedCluster::builder().topic_with("wal", 2, &[("max.message.bytes", "500")]);
     let cluster = cluster.start_in_memory().unwrap();
     let old = Place::of(&cluster, "wal", 0);

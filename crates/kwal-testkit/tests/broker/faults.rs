@@ -1,4 +1,4 @@
-//! Each fault, and what a broker does when it is stopped.
+//! Each fault, and how brokers stop.
 
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ async fn delays_before_and_after_the_append() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delay_that_no_clock_can_count() {
+async fn a_delay_beyond_the_clocks_range() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     broker.on(ApiKey::METADATA, Fault::DelayRequest(Duration::MAX));
@@ -258,7 +258,7 @@ async fn two_brokers_in_one_network() {
 }
 
 #[tokio::test]
-async fn an_advertised_address_is_what_metadata_tells() {
+async fn an_advertised_address_is_in_metadata() {
     let broker =
         EmbeddedCluster::builder().advertised(1, HostPort::new("proxy", 1234)).start().await.unwrap();
     let mut client = Client::connect(&broker).await;
@@ -267,9 +267,9 @@ async fn an_advertised_address_is_what_metadata_tells() {
 }
 
 #[tokio::test]
-async fn topics_that_cannot_be_made_stop_the_start() {
+async fn topics_that_cannot_be_created_fail_the_start() {
     let error = EmbeddedCluster::builder().topic("a b", 1).start_in_memory().unwrap_err();
-    let says = "the topic \"a b\" cannot be made (INVALID_TOPIC_EXCEPTION): \
+    let message = "topic \"a b\" cannot be created (INVALID_TOPIC_EXCEPTION): \
                 \"a b\" is not a topic name: 1 to 249 letters, digits, '.', '_' and '-'";
-    assert_eq!(error.to_string(), says);
+    assert_eq!(error.to_string(), message);
 }

@@ -1,4 +1,4 @@
-//! What is read, and how long that waits.
+//! What fetches return, and how long they wait.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::client::{Client, Place, batch, both, fetch, in_memory};
 
-/// The first offsets of the whole batches, and how many bytes of another follow.
+/// Returns the base offsets of the complete batches, and the size of an incomplete one after them.
 fn read(records: Option<&Bytes>) -> (Vec<i64>, usize) {
     let mut batches = Batches::new(records.unwrap().clone());
     let offsets = batches.by_ref().map(|batch| batch.unwrap().base_offset()).collect();
@@ -20,7 +20,7 @@ fn read(records: Option<&Bytes>) -> (Vec<i64>, usize) {
 }
 
 #[tokio::test]
-async fn from_inside_of_a_batch_at_the_end_and_past_it() {
+async fn from_within_a_batch_at_the_end_and_past_it() {
     for broker in both().await {
         let place = Place::of(&broker, "wal", 0);
         let mut client = Client::connect(&broker).await;
@@ -47,7 +47,7 @@ async fn from_inside_of_a_batch_at_the_end_and_past_it() {
 }
 
 #[tokio::test]
-async fn limits_cut_off_the_last_batch_but_not_the_first() {
+async fn limits_truncate_the_last_batch_but_not_the_first() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     let places = [0, 1].map(|partition| Place::of(&broker, "wal", partition));
@@ -68,7 +68,7 @@ async fn limits_cut_off_the_last_batch_but_not_the_first() {
     }
     let mut request = fetch(&places[0], 0);
     request.topics[0].partitions.extend(fetch(&places[1], 0).topics[0].partitions.clone());
-    // The second partition gets what the first has left, and no torn first batch.
+    // The second partition gets the rest of the limit, and no incomplete first batch.
     for (limit, first, second) in [
         (0, (1, 0), (0, 0)),
         (2 * size + 5, (2, 5), (0, 0)),
@@ -131,7 +131,7 @@ fn partition(request: &mut FetchRequest) -> &mut kwal_protocol::messages::FetchP
 }
 
 #[tokio::test]
-async fn committed_reads_name_the_aborted_transactions_of_which_there_are_none() {
+async fn committed_reads_return_an_empty_list_of_aborted_transactions() {
     let broker = in_memory();
     let place = Place::of(&broker, "wal", 0);
     let mut client = Client::connect(&broker).await;
@@ -155,7 +155,7 @@ async fn a_wait_ends_with_its_time() {
     let answer = client.call(&waiting(&place, 0, 1), 18).await;
     assert_eq!(begun.elapsed().as_secs(), 30);
     assert_eq!(read(answer.responses[0].partitions[0].records.as_ref()), (vec![], 0));
-    // What is there by then comes, even if it is too little.
+    // The response has what is there, even if it is less than requested.
     client.produce(&place, batch(&["a"]).to_bytes()).await;
     let begun = Instant::now();
     let answer = client.call(&waiting(&place, 0, 1_000_000), 18).await;
@@ -184,7 +184,7 @@ async fn a_wait_ends_with_enough_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_ends_when_the_topic_does() {
+async fn a_wait_ends_when_the_topic_is_deleted() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     client.send(&waiting(&Place::of(&broker, "wal", 0), 0, 1), 18).await;
@@ -195,7 +195,7 @@ async fn a_wait_ends_when_the_topic_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn later_requests_wait_behind_a_wait() {
+async fn later_requests_wait_for_a_waiting_fetch() {
     let broker = in_memory();
     let place = Place::of(&broker, "wal", 0);
     let mut client = Client::connect(&broker).await;
@@ -209,7 +209,7 @@ async fn later_requests_wait_behind_a_wait() {
 }
 
 #[tokio::test]
-async fn a_fetch_of_nothing_and_one_that_wants_nothing_do_not_wait() {
+async fn empty_fetches_and_fetches_without_minimum_do_not_wait() {
     let broker = in_memory();
     let place = Place::of(&broker, "wal", 0);
     let mut client = Client::connect(&broker).await;
@@ -220,7 +220,7 @@ async fn a_fetch_of_nothing_and_one_that_wants_nothing_do_not_wait() {
 }
 
 #[tokio::test]
-async fn another_id_under_the_same_name_is_another_topic() {
+async fn a_topic_id_under_the_same_name_is_another_topic() {
     let broker = in_memory();
     let old = Place::of(&broker, "wal", 0);
     let mut client = Client::connect(&broker).await;

@@ -1,4 +1,4 @@
-//! Whatever bytes come: the connection is closed or answered, and the broker goes on.
+//! Arbitrary bytes: the connection is closed or answered, and the broker continues.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::client::{CODEC, Client, Place, batch, compressed, fetch, in_memory, produce, values};
 
 #[tokio::test]
-async fn lengths_that_no_frame_may_have() {
+async fn invalid_frame_lengths() {
     let broker = EmbeddedCluster::builder().topic("wal", 1).max_frame_len(1000).start().await.unwrap();
     let place = Place::of(&broker, "wal", 0);
     for len in [-1, i32::MIN, 1001, i32::MAX, 0, 3, 7] {
@@ -36,8 +36,8 @@ async fn lengths_that_no_frame_may_have() {
 }
 
 #[tokio::test]
-async fn a_frame_may_come_byte_by_byte_and_end_early() {
-    // Streams that hold a single byte.
+async fn a_frame_may_arrive_byte_by_byte_and_end_early() {
+    // Streams with a buffer of a single byte.
     let network = MemoryNetwork::with_buffer(1);
     let address = kwal_transport::HostPort::new("slow", 9092);
     let broker = EmbeddedCluster::builder().topic("wal", 1).start_in(&network, address).unwrap();
@@ -100,11 +100,11 @@ async fn mutilated_requests() {
         frame[..4].copy_from_slice(&len.to_be_bytes());
         let mut client = Client::connect(&broker).await;
         client.send_bytes(&frame[..]).await;
-        // Longer than any wait that a request can ask for.
+        // Longer than any wait that a request can have.
         match timeout(Duration::from_secs(86_400 * 60), client.receive_frame()).await {
             Ok(Some(_)) => answered += 1,
             Ok(None) => closed += 1,
-            // Acks = 0 by now.
+            // Acks is 0 now.
             Err(_) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! The embedded broker, asked by frames that are made with kwal-protocol alone.
+//! The embedded broker, tested with frames that are encoded by kwal-protocol alone.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 

@@ -1,4 +1,4 @@
-//! What is appended, and what is not.
+//! Which batches are appended, and which are rejected.
 
 use bytes::Bytes;
 use kwal_protocol::{
@@ -13,7 +13,7 @@ use crate::client::{
     CODEC, Client, Place, STARTED_AT, batch, both, codecs, compressed, in_memory, outcome, produce, values,
 };
 
-/// The table of what real brokers do, on one partition.
+/// What real brokers do, on one partition.
 #[tokio::test]
 async fn sequences_and_epochs() {
     for broker in both().await {
@@ -55,7 +55,7 @@ async fn sequences_and_epochs() {
 }
 
 #[tokio::test]
-async fn two_in_flight_on_a_fresh_id_and_the_first_refused() {
+async fn two_in_flight_on_a_new_id_and_the_first_rejected() {
     let broker = in_memory();
     let place = Place::of(&broker, "wal", 0);
     let mut client = Client::connect(&broker).await;
@@ -69,7 +69,7 @@ async fn two_in_flight_on_a_fresh_id_and_the_first_refused() {
 }
 
 #[tokio::test]
-async fn producers_are_known_by_partition() {
+async fn producer_state_is_kept_by_partition() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     for partition in 0..2 {
@@ -97,7 +97,7 @@ async fn sequences_count_records_and_wrap() {
     }
 }
 
-/// A batch with a header that is not as its records are, but with the right checksum.
+/// Encodes a batch whose header does not match its records, but whose checksum is right.
 fn forged(values: &[&str], forge: impl FnOnce(&mut BatchHeader)) -> Bytes {
     resummed(&batch(values).to_bytes(), forge)
 }
@@ -112,7 +112,7 @@ fn resummed(batch: &[u8], forge: impl FnOnce(&mut BatchHeader)) -> Bytes {
 }
 
 #[tokio::test]
-async fn batches_that_no_client_should_send() {
+async fn invalid_batches_are_rejected() {
     let broker = in_memory();
     let place = Place::of(&broker, "wal", 0);
     let mut client = Client::connect(&broker).await;
@@ -138,8 +138,16 @@ async fn batches_that_no_client_should_send() {
         ("more records than offsets", forged(&["a", "b"], |header| header.last_offset_delta = 0), invalid),
         ("fewer records than offsets", forged(&["a", "b"], |header| header.last_offset_delta = 7), invalid),
         ("no record", forged(&["a"], |header| (header.count, header.last_offset_delta) = (0, -1)), invalid),
-        ("fewer records than told", forged(&["a"], |h| (h.count, h.last_offset_delta) = (2, 1)), invalid),
-        ("more records than told", forged(&["a", "b"], |h| (h.count, h.last_offset_delta) = (1, 0)), invalid),
+        (
+            "fewer records than the header says",
+            forged(&["a"], |h| (h.count, h.last_offset_delta) = (2, 1)),
+            invalid,
+        ),
+        (
+            "more records than the header says",
+            forged(&["a", "b"], |h| (h.count, h.last_offset_delta) = (1, 0)),
+            invalid,
+        ),
         ("bytes left over", slack, invalid),
         ("bytes missing", short, if CODEC == Compression::None { invalid } else { stumbles }),
         ("an unknown codec", forged(&["a"], |header| header.attributes |= 7), stumbles),
@@ -186,7 +194,7 @@ async fn batches_that_no_client_should_send() {
 }
 
 #[tokio::test]
-async fn one_partition_refused_does_not_refuse_the_others() {
+async fn a_rejected_partition_does_not_affect_the_others() {
     for broker in both().await {
         let mut client = Client::connect(&broker).await;
         let mut request = produce(&Place::of(&broker, "wal", 0), batch(&["a"]).to_bytes());
@@ -238,7 +246,7 @@ async fn acks() {
 }
 
 #[tokio::test]
-async fn settings_of_the_topic_are_heeded() {
+async fn topic_settings_apply() {
     let broker = EmbeddedCluster::builder()
         .topic_with("small", 1, &[("max.message.bytes", "200")])
         .topic_with("clock", 1, &[("message.timestamp.type", "LogAppendTime")])
@@ -288,7 +296,7 @@ async fn settings_of_the_topic_are_heeded() {
 }
 
 #[tokio::test]
-async fn batches_can_be_placed_as_no_broker_would_take_them() {
+async fn batches_that_a_broker_rejects_can_be_appended_raw() {
     let broker = in_memory();
     let place = Place::of(&broker, "wal", 0);
     let mut client = Client::connect(&broker).await;
@@ -308,5 +316,5 @@ async fn batches_can_be_placed_as_no_broker_would_take_them() {
     let far = batch(&["d"]).at(i64::MAX - 3, -1).to_bytes();
     assert!(matches!(broker.append_raw("wal", 0, far), Err(Error::InvalidOffsets { .. })));
     let error = broker.append_raw("wal", 9, Bytes::new()).unwrap_err();
-    assert_eq!(error.to_string(), "there is no partition 9 of a topic \"wal\"");
+    assert_eq!(error.to_string(), "topic \"wal\" has no partition 9");
 }

@@ -1,4 +1,4 @@
-//! The program, as a client in another process meets it.
+//! The program, as a client in another process uses it.
 
 use std::{
     io::{BufRead, BufReader},
@@ -17,7 +17,7 @@ use kwal_transport::{HostPort, Tcp};
 use crate::client::{Client, Place, batch, outcome};
 
 #[tokio::test]
-async fn is_a_cluster_for_other_processes() {
+async fn serves_other_processes() {
     let program = Program::start(&["--brokers", "3", "--topic", "wal:4", "--topic", "one"]);
     assert_eq!(program.bootstrap.len(), 3);
     let mut client = program.connect(1).await;
@@ -26,9 +26,9 @@ async fn is_a_cluster_for_other_processes() {
     assert_eq!(produce.max_version, 13);
 
     let metadata = client.call(&MetadataRequest { topics: None, ..MetadataRequest::default() }, 13).await;
-    let told: Vec<_> =
+    let printed: Vec<_> =
         metadata.brokers.iter().map(|broker| format!("{}:{}", broker.host, broker.port)).collect();
-    assert_eq!(told, program.bootstrap);
+    assert_eq!(printed, program.bootstrap);
     let topics: Vec<_> =
         metadata.topics.iter().map(|topic| (topic.name.as_deref(), topic.partitions.len())).collect();
     assert_eq!(topics, [(Some("one"), 1), (Some("wal"), 4)]);
@@ -40,7 +40,7 @@ async fn is_a_cluster_for_other_processes() {
         let sent = batch(&["a", "b"]).to_bytes();
         assert_eq!(outcome(&leader.produce(&place, sent.clone()).await), Ok(0));
         let fetched = leader.fetch(&place, 0).await;
-        // All but the leader's epoch, which the broker fills in and the checksum leaves out.
+        // All but the leader epoch, which the broker sets and the checksum does not cover.
         assert_eq!(fetched.records.unwrap()[17..], sent[17..]);
         assert_eq!(fetched.high_watermark, 2);
     }
@@ -48,7 +48,7 @@ async fn is_a_cluster_for_other_processes() {
 }
 
 #[tokio::test]
-async fn looks_as_it_is_told_to() {
+async fn behaves_as_the_given_release() {
     let program = Program::start(&["--dialect=2.8", "--auto-create"]);
     let mut client = program.connect(1).await;
     let versions = client.call(&named(), 3).await;
@@ -67,8 +67,8 @@ async fn looks_as_it_is_told_to() {
 }
 
 #[test]
-fn takes_the_ports_it_is_told_to() {
-    // A port that was free a moment ago may be somebody else's by now.
+fn listens_at_the_given_ports() {
+    // A port that was free a moment ago may be taken by now.
     let try_one = |_| {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
         let program = Program::start(&["--port", &port]);
@@ -76,29 +76,36 @@ fn takes_the_ports_it_is_told_to() {
     };
     let (program, port) = (0..10).find_map(try_one).unwrap();
     assert_eq!(program.bootstrap, [format!("127.0.0.1:{port}")]);
-    let (code, told) = fails(&["--port", &port]);
+    let (code, printed) = fails(&["--port", &port]);
     assert_eq!(code, 1);
-    assert!(told.starts_with(&format!("kwal-testkit: cannot listen at 127.0.0.1:{port}: ")), "{told}");
-    assert!(told.ends_with("; give another --port, or none for free ones\n"), "{told}");
+    assert!(printed.starts_with(&format!("kwal-testkit: cannot listen at 127.0.0.1:{port}: ")), "{printed}");
+    assert!(printed.ends_with("; use another --port, or omit it for free ports\n"), "{printed}");
 }
 
 #[test]
-fn what_is_wrong_is_told_in_a_line() {
-    for (arguments, code, says) in [
+fn errors_are_reported_in_one_line() {
+    for (arguments, code, message) in [
         (&["--brokers", "0"][..], 2, "--brokers \"0\" is not a number of brokers from 1 to 1000"),
         (&["--brokers"], 2, "missing argument for option '--brokers'"),
         (&["--port", "70000"], 2, "--port \"70000\" is not a port from 1 to 65535"),
         (&["--port", "65534", "--brokers", "3"], 2, "--port 65534 leaves no ports for 3 brokers"),
         (&["--topic", "wal:many"], 2, "--topic \"wal:many\" is not a name, or"),
-        (&["--topic", "a/b"], 1, "the topic \"a/b\" cannot be made"),
-        (&["--topic", "wal:0"], 1, "the topic \"wal\" cannot be made"),
+        (&["--topic", "a/b"], 1, "topic \"a/b\" cannot be created"),
+        (&["--topic", "wal:0"], 1, "topic \"wal\" cannot be created"),
         (&["--dialect", "1.0"], 2, "--dialect \"1.0\" is not 2.8, 3.9 or 4.3"),
         (&["--broker"], 2, "invalid option '--broker'"),
         (&["more"], 2, "unexpected argument \"more\""),
     ] {
-        let (ended, told) = fails(arguments);
-        assert!(told.starts_with(&format!("kwal-testkit: {says}")) && told.lines().count() == 1, "{told}");
-        assert_eq!((ended, told.ends_with("; --help lists the options\n")), (code, code == 2), "{told}");
+        let (ended, printed) = fails(arguments);
+        assert!(
+            printed.starts_with(&format!("kwal-testkit: {message}")) && printed.lines().count() == 1,
+            "{printed}"
+        );
+        assert_eq!(
+            (ended, printed.ends_with("; --help lists the options\n")),
+            (code, code == 2),
+            "{printed}"
+        );
     }
 }
 
@@ -112,7 +119,7 @@ fn help_lists_every_option() {
     }
 }
 
-/// It runs until the value is dropped, or this process ends.
+/// Runs until the value is dropped, or this process ends.
 struct Program {
     process: Child,
     bootstrap: Vec<String>,
@@ -138,18 +145,18 @@ impl Program {
         Client::connect_by(&Tcp::default(), &address).await
     }
 
-    /// Ends its input, and so itself; what it has said beside its one line.
+    /// Closes its input, which ends it; returns its output after the first line.
     fn end(mut self) -> String {
         drop(self.process.stdin.take());
         assert!(self.process.wait().unwrap().success());
-        let mut said = String::new();
+        let mut printed = String::new();
         for mut stream in [
             Box::new(self.process.stdout.take().unwrap()) as Box<dyn std::io::Read>,
             Box::new(self.process.stderr.take().unwrap()),
         ] {
-            stream.read_to_string(&mut said).unwrap();
+            stream.read_to_string(&mut printed).unwrap();
         }
-        said
+        printed
     }
 }
 
@@ -161,12 +168,12 @@ impl Drop for Program {
     }
 }
 
-/// Clients have to say who they are.
+/// Clients have to name themselves.
 fn named() -> ApiVersionsRequest {
     ApiVersionsRequest { client_software_name: "test".to_owned(), client_software_version: "1".to_owned() }
 }
 
-/// Its exit code, and what it says.
+/// Returns its exit code and its output.
 fn fails(arguments: &[&str]) -> (i32, String) {
     let output = command(arguments).stdin(Stdio::null()).output().unwrap();
     assert!(output.stdout.is_empty());

@@ -1,4 +1,4 @@
-//! Replicas: who has what, who is in sync, and what elections lose.
+//! Replicas: their logs, the ISR, and what elections lose.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn never() -> Duration {
     Duration::MAX
 }
 
-/// The values in the log of each replica.
+/// Returns the values in the log of each replica.
 fn replicas(cluster: &EmbeddedCluster) -> [Vec<String>; 3] {
     [1, 2, 3].map(|broker| {
         let records = cluster.replica_records(broker, "wal", 0).unwrap();
@@ -54,7 +54,7 @@ async fn latest(client: &mut Client, version: i16) -> ListOffsetsPartitionRespon
         .clone()
 }
 
-/// Where a leader epoch ends, as the leader says: epoch and offset.
+/// Returns the end of a leader epoch according to the leader: epoch and offset.
 async fn end_of_epoch(client: &mut Client, leader_epoch: i32) -> (i32, i64) {
     let partitions = vec![OffsetForLeaderPartition { leader_epoch, ..Default::default() }];
     let topics = vec![OffsetForLeaderTopic { topic: "wal".to_owned(), partitions }];
@@ -64,7 +64,7 @@ async fn end_of_epoch(client: &mut Client, leader_epoch: i32) -> (i32, i64) {
 }
 
 #[tokio::test]
-async fn every_replica_has_what_is_acknowledged() {
+async fn every_replica_has_acknowledged_records() {
     let cluster = strict();
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect(&cluster).await;
@@ -76,7 +76,7 @@ async fn every_replica_has_what_is_acknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_waits_for_all_in_sync_and_its_connection_with_it() {
+async fn an_append_waits_for_the_isr_and_blocks_its_connection() {
     let cluster = strict();
     let place = Place::of(&cluster, "wal", 0);
     cluster.set_lag("wal", 0, 3, Duration::from_millis(700)).unwrap();
@@ -86,20 +86,20 @@ async fn an_append_waits_for_all_in_sync_and_its_connection_with_it() {
     client.send(&fetch(&place, 0), 18).await;
     let mut other = Client::connect(&cluster).await;
     assert_eq!(other.fetch(&place, 0).await.high_watermark, 0, "not all in sync have it");
-    assert_eq!(values(&cluster, &place), ["a"], "though it lies on the log");
+    assert_eq!(values(&cluster, &place), ["a"], "though it is on the log");
     let (_, answer) = client.receive::<ProduceRequest>(13).await.unwrap();
     assert_eq!(outcome(&answer.responses[0].partition_responses[0]), Ok(0));
     assert_eq!(begun.elapsed(), Duration::from_millis(700));
     let (_, fetched) = client.receive::<FetchRequest>(18).await.unwrap();
     assert_eq!(fetched.responses[0].partitions[0].high_watermark, 1);
-    // Whoever wants no more than the leader does not wait.
+    // With acks = 1 there is no wait.
     let begun = Instant::now();
     assert_eq!(produce_to_one(&mut client, &place, "b").await, Ok(1));
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_that_waits_too_long_is_timed_out_and_stays() {
+async fn an_append_that_times_out_stays_on_the_log() {
     let cluster = strict();
     let place = Place::of(&cluster, "wal", 0);
     cluster.set_lag("wal", 0, 2, never()).unwrap();
@@ -112,7 +112,7 @@ async fn an_append_that_waits_too_long_is_timed_out_and_stays() {
         (Err(ErrorCode::REQUEST_TIMED_OUT), Duration::from_secs(1))
     );
     assert_eq!(values(&cluster, &place), ["a"]);
-    // A retry waits as well, and is told the first offset.
+    // A retry waits as well, and gets the first offset.
     client.send(&produce(&place, batch), 13).await;
     assert!(timeout(Duration::from_millis(500), client.receive_frame()).await.is_err());
     cluster.set_lag("wal", 0, 2, Duration::ZERO).unwrap();
@@ -122,7 +122,7 @@ async fn an_append_that_waits_too_long_is_timed_out_and_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_that_is_behind_for_long_is_out_of_sync() {
+async fn a_follower_that_lags_for_long_is_out_of_sync() {
     let cluster = strict();
     let place = Place::of(&cluster, "wal", 0);
     cluster.set_lag("wal", 0, 2, never()).unwrap();
@@ -139,7 +139,7 @@ async fn a_follower_that_is_behind_for_long_is_out_of_sync() {
 }
 
 #[tokio::test]
-async fn too_few_in_sync_take_nothing_for_all() {
+async fn too_few_in_sync_reject_acks_all() {
     let cluster = strict();
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect(&cluster).await;
@@ -151,7 +151,7 @@ async fn too_few_in_sync_take_nothing_for_all() {
     assert_eq!(outcome(&answer), Err(ErrorCode::NOT_ENOUGH_REPLICAS));
     assert_eq!(values(&cluster, &place), ["a"]);
     assert_eq!(produce_to_one(&mut client, &place, "c").await, Ok(1));
-    assert_eq!(cluster.high_watermark("wal", 0).unwrap(), 1, "and nobody reads what only one has");
+    assert_eq!(cluster.high_watermark("wal", 0).unwrap(), 1, "and what only one has is not read");
     cluster.set_lag("wal", 0, 3, Duration::ZERO).unwrap();
     assert_eq!(
         (cluster.in_sync("wal", 0).unwrap(), cluster.high_watermark("wal", 0).unwrap()),
@@ -159,7 +159,7 @@ async fn too_few_in_sync_take_nothing_for_all() {
     );
 }
 
-/// Before 3.7 the high watermark goes on with too few in sync, and an append that waits meanwhile is told.
+/// Before 3.7 the high watermark advances with too few replicas in sync, and a waiting append gets an error.
 #[tokio::test(start_paused = true)]
 async fn too_few_in_sync_after_the_append() {
     let builder = three().dialect(Dialect::kafka_2_8());
@@ -181,7 +181,7 @@ async fn too_few_in_sync_after_the_append() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_whose_leader_is_deposed_meanwhile_may_be_there_or_not() {
+async fn an_append_whose_leader_is_deposed_may_be_on_the_log_or_not() {
     for kept in [true, false] {
         let cluster = strict();
         let place = Place::of(&cluster, "wal", 0);
@@ -209,7 +209,7 @@ async fn after_an_election_the_high_watermark_lags() {
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect(&cluster).await;
     client.produce(&place, one("a")).await;
-    // Followers have the record at once, and learn only later that all have it.
+    // Followers have the record at once, and learn of the high watermark later.
     for broker in [2, 3] {
         cluster.set_lag("wal", 0, broker, Duration::from_millis(100)).unwrap();
     }
@@ -258,11 +258,11 @@ async fn an_unclean_election_loses_what_was_acknowledged() {
             (Some(3), 1)
         );
         let mut client = Client::connect_to(&cluster, 3).await;
-        // What is lost leaves a gap, and is refused as one.
+        // What is lost leaves a gap, and is rejected as one.
         let next = client.produce(&place, batch(&["d"]).stamp(7, 0, 3).to_bytes()).await;
         assert_eq!(outcome(&next), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
         assert_eq!(outcome(&client.produce(&place, one("x")).await), Ok(1));
-        // Who has read up to 3 in epoch 0 hears where the logs parted.
+        // A reader at 3 in epoch 0 gets the offset where the logs diverge.
         let mut reader = fetch(&place, 3);
         reader.topics[0].partitions[0].last_fetched_epoch = 0;
         let answer = client.call(&reader, 18).await.responses[0].partitions[0].clone();
@@ -283,7 +283,7 @@ async fn an_unclean_election_loses_what_was_acknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_unclean_elections_nobody_leads_who_may_lack_something() {
+async fn without_unclean_elections_replicas_out_of_sync_do_not_lead() {
     let cluster = strict();
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect(&cluster).await;
@@ -307,9 +307,9 @@ async fn without_unclean_elections_nobody_leads_who_may_lack_something() {
     assert_eq!(cluster.in_sync("wal", 0).unwrap(), [1, 2]);
 }
 
-/// A leader that does not know that it is none any more goes on with its clients, and nothing of that is left.
+/// A deposed leader that does not know it yet goes on serving its clients, and nothing of that is kept.
 #[tokio::test(start_paused = true)]
-async fn a_leader_of_yesterday_takes_what_will_be_cut_off() {
+async fn a_deposed_leader_accepts_what_will_be_truncated() {
     let cluster = strict();
     let place = Place::of(&cluster, "wal", 0);
     let mut old = Client::connect(&cluster).await;
@@ -328,9 +328,9 @@ async fn a_leader_of_yesterday_takes_what_will_be_cut_off() {
     assert_eq!(produce_to_one(&mut old, &place, "c").await, Err(ErrorCode::NOT_LEADER_OR_FOLLOWER));
 }
 
-/// Who comes back into sync does so by the word of the leader, who hears of nothing else.
+/// The leader decides which replicas are in sync, even if it learns of no other change.
 #[tokio::test(start_paused = true)]
-async fn a_leader_of_yesterday_does_not_acknowledge_what_it_has_alone() {
+async fn a_deposed_leader_does_not_acknowledge_what_it_has_alone() {
     let cluster = three().topic("wal", 1).start_in_memory().unwrap();
     let place = Place::of(&cluster, "wal", 0);
     for follower in [2, 3] {
@@ -348,9 +348,9 @@ async fn a_leader_of_yesterday_does_not_acknowledge_what_it_has_alone() {
     assert_eq!(values(&cluster, &place), ["a"]);
 }
 
-/// What it takes before it hears that it leads anew belongs to the epoch of which it knew.
+/// What a leader appends before it learns of its next epoch belongs to its last one.
 #[tokio::test(start_paused = true)]
-async fn a_leader_begins_its_epoch_when_it_hears_of_it() {
+async fn a_leader_begins_its_epoch_when_it_learns_of_it() {
     let cluster = strict();
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect(&cluster).await;
@@ -365,7 +365,7 @@ async fn a_leader_begins_its_epoch_when_it_hears_of_it() {
     assert_eq!((end_of_epoch(&mut client, 0).await, end_of_epoch(&mut client, 2).await), ((0, 2), (2, 3)));
 }
 
-/// KIP-392: what is asked of a follower is answered up to what it knows that all have.
+/// A follower answers up to its own high watermark (KIP-392).
 #[tokio::test]
 async fn followers_are_read_from() {
     let cluster = strict();
@@ -389,7 +389,7 @@ async fn followers_are_read_from() {
 }
 
 #[tokio::test]
-async fn producers_are_known_to_the_next_leader_also_of_what_was_deleted() {
+async fn the_next_leader_has_the_producer_state_of_deleted_records_too() {
     let cluster = strict();
     let place = Place::of(&cluster, "wal", 0);
     let mut client = Client::connect(&cluster).await;
@@ -400,7 +400,7 @@ async fn producers_are_known_to_the_next_leader_also_of_what_was_deleted() {
     client.produce(&place, one("b")).await;
     cluster.kill(1).unwrap();
     cluster.restart(1).unwrap();
-    // Whatever is cut off, what was deleted is not forgotten with it.
+    // A truncation does not undo a deletion.
     cluster.set_lag("wal", 0, 2, never()).unwrap();
     let mut client = Client::connect(&cluster).await;
     assert_eq!(produce_to_one(&mut client, &place, "lost").await, Ok(4));
@@ -418,7 +418,7 @@ async fn producers_are_known_to_the_next_leader_also_of_what_was_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn producers_are_forgotten_when_they_are_silent() {
+async fn idle_producers_expire() {
     let cluster =
         three().topic("wal", 1).setting("producer.id.expiration.ms", "60000").start_in_memory().unwrap();
     let place = Place::of(&cluster, "wal", 0);
@@ -428,7 +428,7 @@ async fn producers_are_forgotten_when_they_are_silent() {
     };
     assert_eq!(send(0).await, Ok(0));
     sleep(Duration::from_secs(599)).await;
-    assert_eq!(send(9).await, Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), "nobody has looked yet");
+    assert_eq!(send(9).await, Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), "before the next check");
     sleep(Duration::from_secs(1)).await;
     assert_eq!(send(9).await, Ok(1));
     cluster.forget_producers("wal", 0).unwrap();

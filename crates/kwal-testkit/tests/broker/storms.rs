@@ -1,4 +1,5 @@
-//! Storms beside a simple client: what they hit, what they mend, and that the same seed is the same weather.
+//! Storms next to a simple client: what they affect, what they repair, and that the same seed gives the same
+//! storm.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -20,7 +21,7 @@ use crate::client::{Client, Place, STARTED_AT, batch, fetch, outcome, produce, v
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A client that takes everything for possible.
+/// A client that accepts any response.
 struct Sturdy<'a> {
     cluster: &'a EmbeddedCluster,
     place: Place,
@@ -33,7 +34,7 @@ impl<'a> Sturdy<'a> {
         Self { cluster, place: Place::of(cluster, "wal", 0), stream: None, sent: 0 }
     }
 
-    /// The answer of the leader, if there is one; else the connection is given up.
+    /// Returns the leader's response; without one, it gives up the connection.
     async fn call<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
         let answer = timeout(PATIENCE, async {
             if self.stream.is_none() {
@@ -66,20 +67,20 @@ impl<'a> Sturdy<'a> {
         (id == self.sent).then_some(response)
     }
 
-    /// Appends record after record, each until it is acknowledged; answers how many were.
+    /// Appends record after record, each until it is acknowledged; returns how many were.
     async fn append(mut self, until: Instant) -> usize {
         let mut acked = 0;
         while Instant::now() < until {
             let value = acked.to_string();
             let sent = batch(&[&value]).stamp(77, 0, acked as i32).to_bytes();
             let answer = self.call(&produce(&self.place.clone(), sent), 13).await;
-            let told = answer.and_then(|answer| -> Option<ProducePartitionResponse> {
+            let recorded = answer.and_then(|answer| -> Option<ProducePartitionResponse> {
                 answer.responses.first()?.partition_responses.first().cloned()
             });
-            match told.as_ref().map(outcome) {
+            match recorded.as_ref().map(outcome) {
                 Some(Ok(_)) => {
                     acked += 1;
-                    // Answers take no time here, and without a pause none would ever pass.
+                    // Responses take no time here, and without a pause no time would pass.
                     sleep(Duration::from_millis(100)).await;
                 }
                 _ => {
@@ -91,7 +92,7 @@ impl<'a> Sturdy<'a> {
         acked
     }
 
-    /// Fetches at once or waits for more, again and again.
+    /// Fetches repeatedly, with and without waiting.
     async fn read(mut self, until: Instant) {
         let mut offset = 0;
         while Instant::now() < until {
@@ -114,7 +115,7 @@ impl<'a> Sturdy<'a> {
     }
 }
 
-/// What a storm of this seed does to a cluster, and what of it is left.
+/// What a storm does to a cluster, and what is left.
 struct Outcome {
     journal: String,
     report: StormReport,
@@ -150,7 +151,7 @@ fn storm(seed: u64, storm: impl FnOnce(Storm) -> Storm) -> Outcome {
 }
 
 #[test]
-fn the_same_seed_is_the_same_weather() {
+fn the_same_seed_is_the_same_storm() {
     let all = |storm: Storm| storm.with(Hazard::UncleanElections).with(Hazard::ProducerExpiry);
     for seed in [1, 2, 3] {
         let (one, two) = (storm(seed, all), storm(seed, all));
@@ -163,13 +164,13 @@ fn the_same_seed_is_the_same_weather() {
 }
 
 #[test]
-fn a_storm_hits_everything_and_loses_nothing_that_is_acknowledged() {
+fn a_storm_affects_everything_and_loses_nothing_acknowledged() {
     let mut sum = StormReport::default();
     for seed in 0..25 {
         let Outcome { journal, report, acked, values, lost } = storm(seed, |storm| storm);
         assert!(!lost && acked > 5, "seed {seed}: {acked} acknowledged\n{journal}");
         let expected: Vec<_> = (0..acked).map(|value| value.to_string()).collect();
-        // One more may be there that nobody was told of.
+        // One more may be there without an acknowledgement.
         assert_eq!(values[..acked], expected, "seed {seed}\n{journal}");
         assert!(values.len() <= acked + 1, "seed {seed}: {values:?}\n{journal}");
         sum.add(&report);
@@ -197,7 +198,7 @@ fn a_storm_hits_everything_and_loses_nothing_that_is_acknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn losses_are_told_to_a_recorder_when_they_happen() {
+async fn losses_are_recorded_when_they_happen() {
     let cluster =
         EmbeddedCluster::builder().brokers(2).topic("wal", 1).journal(100).start_in_memory().unwrap();
     let recorder = Recorder::new();
@@ -210,9 +211,9 @@ async fn losses_are_told_to_a_recorder_when_they_happen() {
     cluster.elect_unclean("wal", 0, 2).unwrap();
     cluster.delete_records("wal", 0, 1).unwrap();
     cluster.recreate_topic("wal").unwrap();
-    let told = recorder.now().to_string();
+    let recorded = recorder.now().to_string();
     let events: Vec<_> =
-        told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        recorded.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(events, ["0 truncated wal-0 1", "0 deleted wal-0 1", "0 recreated wal-0"]);
     let journal = cluster.journal().to_string();
     for line in [
@@ -222,19 +223,21 @@ async fn losses_are_told_to_a_recorder_when_they_happen() {
         "0.000 1 c1 #1 < Produce @0",
         "0.000 wal-0 at 2 falls out of sync",
         "0.000 wal-0 is led by 1 in epoch 0, in sync 1",
-        "0.000 wal-0 has lost what all had from 1 on",
+        "0.000 wal-0 has lost replicated records from 1 on",
         "0.000 wal-0 is led by 2 in epoch 1, in sync 2",
-        "0.000 wal-0 at 1 is cut off from 1 on",
+        "0.000 wal-0 at 1 is truncated at 1",
         "0.000 wal-0 begins at 1 now",
-        "0.000 wal was deleted and made again",
+        "0.000 wal was deleted and created again",
     ] {
-        assert!(journal.lines().any(|told| told.trim() == line), "{line}\n{journal}");
+        assert!(journal.lines().any(|recorded| recorded.trim() == line), "{line}\n{journal}");
     }
 }
 
-/// Who does not hear of the election goes on with what is lost, and acknowledges more of it if it is alone.
+/// A leader that does not learn of the election goes on with lost records.
+///
+/// It acknowledges more if it is alone in its ISR.
 #[tokio::test(start_paused = true)]
-async fn what_a_leader_of_yesterday_loses_is_told_when_it_is_lost() {
+async fn losses_of_a_deposed_leader_are_recorded_when_they_happen() {
     let cluster = EmbeddedCluster::builder().brokers(2).topic("wal", 1).start_in_memory().unwrap();
     let recorder = Recorder::new();
     cluster.record_losses(&recorder);

@@ -1,4 +1,4 @@
-//! Wires: what they see of the frames between a client and a broker, and what they do to them.
+//! Wires: what they show of the frames between a client and a broker, and what they do to them.
 
 use std::{
     sync::{Arc, Mutex},
@@ -81,7 +81,7 @@ async fn responses_are_rewritten_until_that_is_cleared() {
     wire.rewrite::<MetadataRequest>(|response| response.controller_id = 7);
     wire.rewrite::<MetadataRequest>(|response| response.controller_id += 100);
     let mut client = connect(&wire, &cluster).await;
-    // Every version is written in its own format.
+    // Every version is encoded in its own format.
     for version in [1, 8, 9, 12, 13] {
         let response = client.call(&MetadataRequest::default(), version).await;
         assert_eq!((response.controller_id, response.brokers.len()), (101, 1), "version {version}");
@@ -217,7 +217,7 @@ async fn modes_stop_connections_to_all_hosts_or_one() {
     Client::connect_by(&wire, &one).await.call(&metadata, 12).await;
 }
 
-/// A mode that changes while a frame is half there must not lose that half.
+/// A change of mode while half of a frame has arrived must not lose that half.
 #[tokio::test(start_paused = true)]
 async fn a_frame_that_comes_in_pieces_survives_a_change_of_mode() {
     let cluster = in_memory();
@@ -236,9 +236,9 @@ async fn a_frame_that_comes_in_pieces_survives_a_change_of_mode() {
     }
 }
 
-/// As over TLS: the first bytes of its handshake are no length of a frame.
+/// As with TLS, the first bytes are not the length of a frame.
 #[tokio::test(start_paused = true)]
-async fn what_is_not_in_the_clear_passes_unseen() {
+async fn encrypted_connections_pass_unseen() {
     let network = memory::MemoryNetwork::default();
     let mut listener = network.listen("broker:9093".parse().unwrap()).unwrap();
     let wire = Wire::new(network);

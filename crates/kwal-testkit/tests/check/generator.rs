@@ -1,4 +1,4 @@
-//! Makes histories that are right, by seed: a model of a log, of writers and of readers that do as they should.
+//! Generates correct histories by seed, from a model of a log, of writers and of readers.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -7,24 +7,24 @@ use kwal_testkit::check::{
     AppendId, Expect, History, Log, ReadFailure, Reader, ReaderId, Tally, Writer, WriterId,
 };
 
-/// Which things may happen that not every history should have.
+/// What may happen that not every history should have.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Workload {
-    /// Unclean elections, deleted records, topics made again.
+    /// Unclean elections, deleted records, topics that are created again.
     pub(crate) losses: bool,
-    /// How many records an append has at the most.
+    /// The largest number of records of an append.
     pub(crate) batch: usize,
     pub(crate) steps: usize,
 }
 
-/// A history that is right.
+/// A correct history.
 pub(crate) fn generate(seed: u64, workload: Workload) -> History {
     let mut rng = Rng::with_seed(seed);
     let mut history = History::new();
     let mut partitions: Vec<_> = (0..2).map(|number| Partition::new(&mut history, number)).collect();
     let mut now = Duration::ZERO;
     for _ in 0..workload.steps {
-        // Much happens at the same instant.
+        // Many events have the same time.
         if rng.bool() {
             now += Duration::from_millis(rng.u64(1..10));
         }
@@ -48,9 +48,9 @@ struct World<'a> {
 
 struct Partition {
     name: (&'static str, i32),
-    /// By offset from 0 on; `None` holds no record.
+    /// By offset from 0; `None` holds no record.
     log: Vec<Option<String>>,
-    /// Where its batches begin.
+    /// The base offsets of its batches.
     batches: Vec<usize>,
     start: usize,
     writers: Vec<State>,
@@ -64,9 +64,9 @@ struct State {
     exclusive: bool,
     goes_on: bool,
     ended: bool,
-    /// The offset behind what of it was acknowledged, of what it knows.
+    /// The offset after the acknowledged records that it knows of.
     acked: usize,
-    /// What is submitted and not on the log.
+    /// Submitted appends that are not on the log.
     queue: VecDeque<Pending>,
 }
 
@@ -80,7 +80,7 @@ struct ReaderState {
     id: ReaderId,
     bare: bool,
     position: usize,
-    /// From where on what it has seen is lost.
+    /// The first offset of lost records that it has seen.
     diverged: Option<usize>,
     recreated: bool,
 }
@@ -172,7 +172,7 @@ impl Partition {
         }
     }
 
-    /// The next of a writer lands or does not, and its caller is told.
+    /// The next append of a writer succeeds or fails, and its caller gets the result.
     fn serve(&mut self, writer: usize, world: &mut World<'_>) {
         let Some(pending) = self.writers[writer].queue.pop_front() else { return };
         let base = self.log.len() as i64;
@@ -188,8 +188,8 @@ impl Partition {
             (true, 0..16) => return,
             _ => {}
         }
-        // It is known to have failed before its caller is told: what is submitted in between, at the same instant, is not
-        // behind it.
+        // The failure precedes its report: appends submitted in between, at the same time, do not depend on
+        // it.
         let behind = if self.writers[writer].goes_on {
             VecDeque::new()
         } else {
@@ -302,7 +302,7 @@ impl Partition {
         }
     }
 
-    /// Answers and acknowledgements may be under way while it happens.
+    /// Responses and acknowledgements may be on their way while it happens.
     fn lose(&mut self, offset: usize, world: &mut World<'_>, happened: impl Fn(&mut World<'_>, (&str, i32))) {
         let under_way: Vec<_> = (0..self.readers.len())
             .map(|reader| {
@@ -333,7 +333,7 @@ impl Partition {
         }
     }
 
-    /// Whoever has lost what was acknowledged is told so, and appends no more; somebody else does.
+    /// A writer that has lost acknowledged records learns it and stops; another one continues.
     fn end_losers(&mut self, offset: usize, world: &mut World<'_>) {
         for writer in self.writers.iter_mut().filter(|writer| writer.acked > offset && !writer.ended) {
             let behind = std::mem::take(&mut writer.queue);
@@ -397,9 +397,9 @@ fn a_seed_makes_one_history() {
     assert_ne!(generate(7, workload).to_string(), generate(8, workload).to_string());
 }
 
-/// A million records, so that it is seen if anything grows with more than their number.
+/// A million records, to detect anything that grows faster than their number.
 #[test]
-fn large_histories_are_judged_in_the_time_that_it_takes_to_look_at_them() {
+fn large_histories_are_checked_in_linear_time() {
     let records = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
     let mut history = History::new();
     let name = ("wal", 0);
@@ -428,7 +428,7 @@ fn large_histories_are_judged_in_the_time_that_it_takes_to_look_at_them() {
     let took = begun.elapsed();
     println!("{records} records were judged in {took:?}");
 
-    // And if all is wrong with it.
+    // Also if everything about it is wrong.
     log.reverse();
     history.log(Log::new(name, 0..log.len() as i64, (0..).zip(log.iter().map(|(_, value)| *value))));
     let begun = tokio::time::Instant::now();

@@ -1,4 +1,4 @@
-//! The checker: what is right passes, and what is wrong is convicted of what is wrong with it.
+//! The checker: correct histories hold, and each mistake is reported by its rule.
 
 mod generator;
 mod mutations;

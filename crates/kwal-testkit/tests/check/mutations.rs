@@ -1,4 +1,4 @@
-//! What is right is made wrong in one place, and convicted of it.
+//! Correct histories with one mistake are reported for that mistake.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -79,7 +79,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         log.records.retain(|(_, value)| *value != values[1]);
         Some(())
     }),
-    ("swap two batches, on the log and in what was told", Rule::Order, |events, rng| {
+    ("swap two batches, on the log and in their acknowledgements", Rule::Order, |events, rng| {
         let one = acked(events)
             .into_iter()
             .filter(|(append, _, values)| values.len() == 1 && is_fixed(events, *append));
@@ -108,7 +108,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         append_to_log(behind_later(events, append)?, &values);
         Some(())
     }),
-    ("fail one of those in flight, and not those behind it", Rule::NoHole, |events, rng| {
+    ("fail one of those in flight, and not those after it", Rule::NoHole, |events, rng| {
         let all = acked(events);
         let mut candidates = Vec::new();
         for (append, base, values) in &all {
@@ -161,7 +161,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         end.0 = at;
         Some(())
     }),
-    ("append behind the barrier of the next", Rule::OneWriter, |events, rng| {
+    ("append after the barrier of the next", Rule::OneWriter, |events, rng| {
         let barriers = barriers(events);
         let earlier = barriers.iter().filter(|(partition, _, offset)| {
             barriers.iter().any(|(other, _, later)| other == partition && later > offset)
@@ -243,7 +243,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
 ];
 
 #[test]
-fn one_thing_wrong_is_convicted() {
+fn one_mistake_is_reported() {
     let mut tried = vec![0; MUTATIONS.len()];
     for seed in 0..40 {
         let history = generate(seed, Workload { losses: false, batch: 3, steps: 400 });
@@ -261,9 +261,9 @@ fn one_thing_wrong_is_convicted() {
     }
 }
 
-/// What a reader has seen is lost, and nobody tells it.
+/// A reader has seen records that are lost, and gets no error.
 #[test]
-fn a_loss_that_is_not_told_is_convicted() {
+fn an_unreported_loss_is_a_violation() {
     let mut tried = 0;
     for seed in 0..250 {
         let history = generate(seed, Workload { losses: true, batch: 3, steps: 600 });
@@ -272,14 +272,14 @@ fn a_loss_that_is_not_told_is_convicted() {
                 continue;
             };
             let (before, after) = (&history.events()[..index], &history.events()[index + 1..]);
-            // What is lost later still hides what was lost now.
+            // A later loss still hides an earlier one.
             if after
                 .iter()
                 .any(|(_, event)| matches!(event, Event::Truncated { .. } | Event::Recreated { .. }))
             {
                 continue;
             }
-            // What the reader got, and `None` when it was told something.
+            // The records that the reader got, `None` for an error.
             let of_reader = |(_, event): &(Duration, Event)| match event {
                 Event::Read { reader: of, records, .. } if of == reader => Some(Some(records.clone())),
                 Event::ReadFailed { reader: of, .. } if of == reader => Some(None),
@@ -294,14 +294,14 @@ fn a_loss_that_is_not_told_is_convicted() {
                 Event::Log(log) if Some(&log.partition) == partition => Some(log),
                 _ => None,
             });
-            // Where nothing is any more, nothing shows.
+            // Offsets that are empty now show nothing.
             let shows = |at: i64| {
                 log.is_some_and(|log| {
                     at >= log.offsets.end || log.records.iter().any(|(offset, _)| *offset == at)
                 })
             };
             let saw = since.flatten().any(|(offset, _)| offset >= *diverged_at && shows(offset));
-            // The first answer may have been under way, so that it takes two.
+            // The first response may have been on its way, so it takes two.
             let answers =
                 after.iter().filter_map(of_reader).map_while(|read| read).filter(|read| !read.is_empty());
             if !saw || answers.count() < 2 {
@@ -317,9 +317,9 @@ fn a_loss_that_is_not_told_is_convicted() {
     assert!(tried > 10, "it was possible {tried} times only");
 }
 
-/// What a writer was told is on the log is lost, and it appends all the same.
+/// Acknowledged records of a writer are lost, and it appends all the same.
 #[test]
-fn a_writer_that_goes_on_after_a_loss_is_convicted() {
+fn a_writer_that_continues_after_a_loss_is_a_violation() {
     let mut tried = 0;
     for seed in 0..100 {
         let history = generate(seed, Workload { losses: true, batch: 3, steps: 600 });
@@ -337,7 +337,7 @@ fn a_writer_that_goes_on_after_a_loss_is_convicted() {
             });
             let log =
                 logs.find(|log| (log.partition.topic.clone(), log.partition.partition) == partition).unwrap();
-            // Where records are deleted or compacted away, nobody can tell.
+            // Deleted and compacted records show nothing.
             let shows = acked.any(|(_, base, values)| {
                 base >= log.offsets.start
                     && !log.empty.iter().any(|empty| empty.contains(&base))
@@ -379,7 +379,7 @@ fn appends(events: &[(Duration, Event)]) -> Vec<(AppendId, WriterId, Vec<Value>)
     appends.collect()
 }
 
-/// The acknowledged ones with their offsets and records.
+/// The acknowledged appends with their offsets and records.
 fn acked(events: &Events) -> Vec<(AppendId, i64, Vec<Value>)> {
     let outcomes: BTreeMap<_, _> = outcomes(events);
     let acked = appends(events).into_iter().filter_map(|(append, _, values)| match outcomes.get(&append) {
@@ -397,7 +397,7 @@ fn outcomes(events: &Events) -> BTreeMap<AppendId, AppendOutcome> {
     outcomes.collect()
 }
 
-/// Those that ended in a way and are not on a log.
+/// The appends with a certain outcome that are not on a log.
 fn absent(events: &mut Events, ended: impl Fn(AppendOutcome) -> bool) -> Vec<(AppendId, Vec<Value>)> {
     let outcomes = outcomes(events);
     let mut absent = Vec::new();
@@ -483,7 +483,7 @@ fn append_to_log(log: &mut Log, values: &[Value]) {
     log.offsets.end += values.len() as i64;
 }
 
-/// The log of an append, if one that its writer submitted after it had ended is there.
+/// The log of an append, if it also has an append that its writer submitted after it had ended.
 fn behind_later(events: &mut Events, append: AppendId) -> Option<&mut Log> {
     let writer = writer_of(events, append)?;
     let ended = events
@@ -494,7 +494,7 @@ fn behind_later(events: &mut Events, append: AppendId) -> Option<&mut Log> {
     log_of(events, append).filter(|log| log.records.iter().any(|(_, value)| later.contains(value)))
 }
 
-/// A writer submits one more, which lands at the end of its log.
+/// A writer submits one more append, which gets the end of its log.
 fn new_append(events: &mut Events, writer: WriterId, outcome: impl Fn(i64) -> AppendOutcome) -> Option<()> {
     let append = AppendId(1_000_000);
     let first_log = events.iter().position(|(_, event)| matches!(event, Event::Log(_)))?;
@@ -509,7 +509,7 @@ fn new_append(events: &mut Events, writer: WriterId, outcome: impl Fn(i64) -> Ap
     Some(())
 }
 
-/// The reads that got something.
+/// The reads that returned records.
 fn reads(events: &mut Events) -> Vec<(&mut Vec<(i64, Value)>, &mut i64)> {
     let reads = events.iter_mut().filter_map(|(_, event)| match event {
         Event::Read { records, next_offset, .. } if !records.is_empty() => Some((records, next_offset)),

@@ -1,4 +1,4 @@
-//! Histories recorded while they happen.
+//! Histories that are recorded while they happen.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ async fn many_tasks_record_one_history_in_tokios_time() {
 }
 
 #[test]
-fn without_a_runtime_times_are_those_of_the_clock() {
+fn without_a_runtime_times_are_real() {
     let recorder = Recorder::default();
     let writer = recorder.now().writer(("wal", 0));
     let threads: Vec<_> = (0..8_u32)

@@ -1,4 +1,4 @@
-//! A cluster, what clients did to it, and what came of that.
+//! A cluster, the history of its clients, and the verdict on it.
 
 use std::{
     cell::RefCell,
@@ -9,7 +9,7 @@ use std::{
 
 use kwal_client::{
     Client, ClientBuilder, Deadlines, PartitionClient, Produced,
-    error::{Error, Outcome},
+    error::{Error, ErrorKind, Outcome},
     record::Record,
 };
 use kwal_testkit::{
@@ -23,56 +23,59 @@ use tokio::{
 
 use crate::support::{self, HOUR, polled};
 
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+/// A cluster and the history of its clients.
 pub(crate) struct Fixture {
     pub(crate) cluster: EmbeddedCluster,
     pub(crate) recorder: Recorder,
-    seen: RefCell<Vec<&'static str>>,
+    findings: RefCell<Vec<&'static str>>,
 }
 
-/// What is found in the end.
+/// What is wrong at the end of a scene.
 pub(crate) struct Found {
     pub(crate) verdict: Verdict,
-    /// What was seen besides that should not be.
-    pub(crate) seen: Vec<&'static str>,
+    /// The expectations of the scene that failed.
+    pub(crate) findings: Vec<&'static str>,
 }
 
-/// A partition client, and its appends as a writer of the history.
+/// A partition client whose appends are recorded as those of one writer.
 pub(crate) struct Appender {
     pub(crate) partition: PartitionClient,
     recorder: Recorder,
     writer: WriterId,
 }
 
-/// An append that was polled once. Dropping it gives it up.
-pub(crate) struct Begun {
+/// An append that was polled once. Dropping it cancels it.
+pub(crate) struct PendingAppend {
     future: Pin<Box<dyn Future<Output = Option<Produced>> + Send>>,
     done: Option<Option<Produced>>,
     ticket: Arc<Mutex<Option<Ticket>>>,
 }
 
 impl Fixture {
-    /// One broker.
-    pub(crate) fn one() -> Self {
+    /// Starts one broker.
+    pub(crate) fn one_broker() -> Self {
         Self::start(EmbeddedCluster::builder())
     }
 
-    /// So many brokers.
-    pub(crate) fn of(brokers: i32) -> Self {
-        Self::start(EmbeddedCluster::builder().brokers(brokers))
+    /// Starts several brokers.
+    pub(crate) fn brokers(count: i32) -> Self {
+        Self::start(EmbeddedCluster::builder().brokers(count))
     }
 
-    /// With the topic `wal` of two partitions.
+    /// Starts a cluster with the topic `wal` of two partitions.
     pub(crate) fn start(builder: EmbeddedClusterBuilder) -> Self {
         let cluster = builder.seed(5).topic("wal", 2).start_in_memory().unwrap();
         let recorder = Recorder::new();
         cluster.record_losses(&recorder);
-        Self { cluster, recorder, seen: RefCell::default() }
+        Self { cluster, recorder, findings: RefCell::default() }
     }
 
-    /// Says what should not be, if it is.
-    pub(crate) fn expect(&self, holds: bool, or: &'static str) {
+    /// Reports a finding unless something holds.
+    pub(crate) fn expect(&self, holds: bool, finding: &'static str) {
         if !holds {
-            self.seen.borrow_mut().push(or);
+            self.findings.borrow_mut().push(finding);
         }
     }
 
@@ -84,23 +87,24 @@ impl Fixture {
         self.builder().build().await.unwrap()
     }
 
-    /// Partition 0, by a client of its own.
+    /// Opens partition 0 with a client of its own.
     pub(crate) async fn open(&self) -> Appender {
-        self.open_at(&self.client().await, 0).await
+        self.open_partition(&self.client().await, 0).await
     }
 
-    pub(crate) async fn open_at(&self, client: &Client, partition: i32) -> Appender {
-        self.appends(client.partition_client("wal", partition).await.unwrap(), Deadlines::default().operation)
+    pub(crate) async fn open_partition(&self, client: &Client, partition: i32) -> Appender {
+        let partition = client.partition_client("wal", partition).await.unwrap();
+        self.appender(partition, Deadlines::default().operation)
     }
 
-    /// Partition 0, by a client of its own whose calls take so long at the most.
-    pub(crate) async fn open_for(&self, operation: Duration) -> Appender {
+    /// Opens partition 0 with a client of its own whose calls have this deadline.
+    pub(crate) async fn open_with_deadline(&self, operation: Duration) -> Appender {
         let deadlines = Deadlines::default().operation(operation);
         let client = self.builder().deadlines(deadlines).build().await.unwrap();
-        self.appends(client.partition_client("wal", 0).await.unwrap(), operation)
+        self.appender(client.partition_client("wal", 0).await.unwrap(), operation)
     }
 
-    pub(crate) fn appends(&self, partition: PartitionClient, deadline: Duration) -> Appender {
+    pub(crate) fn appender(&self, partition: PartitionClient, deadline: Duration) -> Appender {
         let writer = Writer::new((partition.topic(), partition.partition())).deadline(deadline);
         let writer = self.recorder.now().writer(writer);
         Appender { partition, recorder: self.recorder.clone(), writer }
@@ -110,8 +114,9 @@ impl Fixture {
         self.recorder.now().reader(("wal", 0, from))
     }
 
-    /// Reads to an offset, so many bytes at a time; answers where the reader is when it is there, or is told that it cannot
-    /// go on. A call that has a minute for it.
+    /// Reads up to an offset, or until the reader gets an error. Returns the offset to continue at.
+    ///
+    /// It is recorded as one call with a deadline of a minute.
     pub(crate) async fn read(
         &self,
         reader: ReaderId,
@@ -121,8 +126,7 @@ impl Fixture {
         max_bytes: i32,
     ) -> i64 {
         let mut next = from;
-        let minute = Duration::from_secs(60);
-        let call = self.recorder.now().call("read", minute);
+        let call = self.recorder.now().call("read", MINUTE);
         let all = async {
             while next < to {
                 let fetched = match partition.fetch(next).max_bytes(max_bytes).await {
@@ -141,13 +145,13 @@ impl Fixture {
                 next = fetched.next_offset;
             }
         };
-        if timeout(minute, all).await.is_ok() {
+        if timeout(MINUTE, all).await.is_ok() {
             self.recorder.now().returned(call);
         }
         next
     }
 
-    /// When all that is late has come.
+    /// Checks the history after everything that was delayed has happened.
     pub(crate) async fn judge(self) -> Found {
         self.cluster.clear_faults();
         sleep(2 * HOUR).await;
@@ -157,34 +161,34 @@ impl Fixture {
         }
         let verdict = History::check(&history, &Expect::default());
         drop(history);
-        Found { verdict, seen: self.seen.into_inner() }
+        Found { verdict, findings: self.findings.into_inner() }
     }
 }
 
 impl Appender {
-    /// Appends; what comes of it is in the history.
+    /// Appends, and records the result.
     pub(crate) async fn append(&self, values: &[&str]) -> Option<Produced> {
         self.begin(values).await.done().await
     }
 
-    /// Appends on a task of its own; the place is fixed.
+    /// Fixes the place of an append, which then runs on a task of its own.
     pub(crate) async fn submit(&self, values: &[&str]) -> JoinHandle<Option<Produced>> {
         self.begin(values).await.spawn()
     }
 
-    /// Fixes the place of an append.
-    pub(crate) async fn begin(&self, values: &[&str]) -> Begun {
-        self.begun(self.recorder.submit(self.writer, values.iter().copied()), values).await
+    /// Begins an append, which fixes its place.
+    pub(crate) async fn begin(&self, values: &[&str]) -> PendingAppend {
+        self.poll_once(self.recorder.submit(self.writer, values.iter().copied()), values).await
     }
 
-    /// Begins an append that has to wait for room.
-    pub(crate) async fn wait(&self, values: &[&str]) -> Begun {
-        self.begun(self.recorder.queue(self.writer, values.iter().copied()), values).await
+    /// Begins an append that has to wait before its place is fixed.
+    pub(crate) async fn begin_queued(&self, values: &[&str]) -> PendingAppend {
+        self.poll_once(self.recorder.queue(self.writer, values.iter().copied()), values).await
     }
 
-    async fn begun(&self, ticket: Ticket, values: &[&str]) -> Begun {
+    async fn poll_once(&self, ticket: Ticket, values: &[&str]) -> PendingAppend {
         let record = |value: &&str| Record::new(None::<&str>, (*value).to_owned());
-        let records = values.iter().map(record).collect();
+        let records: Vec<_> = values.iter().map(record).collect();
         let ticket = Arc::new(Mutex::new(Some(ticket)));
         let mut future = Box::pin({
             let (partition, recorder, writer) = (self.partition.clone(), self.recorder.clone(), self.writer);
@@ -193,17 +197,17 @@ impl Appender {
                 let result = partition.produce(records).await;
                 let ticket = ticket.lock().unwrap().take();
                 if let Some(ticket) = ticket {
-                    end(&result, ticket, &recorder, writer);
+                    record_result(&result, ticket, &recorder, writer);
                 }
                 result.ok()
             }
         });
         let done = polled(&mut future, 1).await;
-        Begun { future, done, ticket }
+        PendingAppend { future, done, ticket }
     }
 }
 
-impl Begun {
+impl PendingAppend {
     async fn done(self) -> Option<Produced> {
         match self.done {
             Some(done) => done,
@@ -215,7 +219,7 @@ impl Begun {
         tokio::spawn(self.done())
     }
 
-    /// Gives it up before its place is fixed.
+    /// Drops it, and records that its place was not fixed.
     pub(crate) fn withdraw(self) {
         let ticket = self.ticket.lock().unwrap().take();
         drop(self.future);
@@ -225,7 +229,7 @@ impl Begun {
     }
 }
 
-fn end(result: &Result<Produced, Error>, ticket: Ticket, recorder: &Recorder, writer: WriterId) {
+fn record_result(result: &Result<Produced, Error>, ticket: Ticket, recorder: &Recorder, writer: WriterId) {
     match result {
         Ok(produced) => ticket.acked(produced.base_offset),
         Err(error) => {
@@ -233,9 +237,9 @@ fn end(result: &Result<Produced, Error>, ticket: Ticket, recorder: &Recorder, wr
                 Outcome::NotApplied => ticket.not_appended(),
                 Outcome::Unknown => ticket.unknown(),
             }
-            match error {
-                Error::Fenced { .. } => recorder.now().fenced(writer),
-                Error::Lost { .. } => recorder.now().lost(writer),
+            match error.kind() {
+                ErrorKind::Fenced => recorder.now().fenced(writer),
+                ErrorKind::DataLoss { .. } => recorder.now().lost(writer),
                 _ => {}
             }
         }
@@ -243,14 +247,14 @@ fn end(result: &Result<Produced, Error>, ticket: Ticket, recorder: &Recorder, wr
 }
 
 fn read_failure(error: &Error) -> ReadFailure {
-    match error {
-        Error::OffsetOutOfRange { .. } => ReadFailure::OutOfRange,
-        Error::TopicRecreated { .. } => ReadFailure::Recreated,
+    match error.kind() {
+        ErrorKind::OffsetOutOfRange { .. } => ReadFailure::OutOfRange,
+        ErrorKind::TopicRecreated { .. } => ReadFailure::Recreated,
         _ => ReadFailure::Other,
     }
 }
 
-/// What lies on the log of a partition. The scene knows of its holes.
+/// Returns the log of a partition, with the offsets that hold no record.
 fn log(cluster: &EmbeddedCluster, partition: i32) -> Log {
     let offsets =
         cluster.start_offset("wal", partition).unwrap()..cluster.end_offset("wal", partition).unwrap();

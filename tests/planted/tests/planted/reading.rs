@@ -1,4 +1,4 @@
-//! Reads, and what lies on the log besides records.
+//! Reads, and logs that hold more than records.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use kwal_protocol::{
     error_code::ErrorCode,
     messages::FetchRequest,
 };
-use kwal_testkit::{EmbeddedCluster, Fault};
+use kwal_testkit::{EmbeddedCluster, Fault, wire::Wire};
 use tokio::time::sleep;
 
-use crate::{fixture::Fixture, support::Wire};
+use crate::fixture::Fixture;
 
-/// The records that compaction has left, and the marker of a transaction.
-pub(crate) async fn holes_and_markers() -> Fixture {
-    let fixture = Fixture::one();
+/// Compaction has left holes, and a transaction its marker.
+pub(crate) async fn compacted_log_with_marker() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     wal.append(&["a", "b", "gone"]).await;
     wal.append(&["all gone"]).await;
@@ -28,9 +28,9 @@ pub(crate) async fn holes_and_markers() -> Fixture {
     fixture
 }
 
-/// Fetches that end within a batch.
-pub(crate) async fn in_pieces() -> Fixture {
-    let fixture = Fixture::one();
+/// Responses end with a part of a batch.
+pub(crate) async fn partial_batches() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     for value in 0..10 {
         wal.append(&[&value.to_string()]).await;
@@ -40,38 +40,40 @@ pub(crate) async fn in_pieces() -> Fixture {
     fixture
 }
 
-/// A batch that is damaged on its way.
-pub(crate) async fn damaged() -> Fixture {
-    let fixture = Fixture::one();
+/// A batch is damaged on its way to the reader.
+pub(crate) async fn corrupt_batch() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     for value in ["a", "b", "c"] {
         wal.append(&[value]).await;
     }
-    let wire = Wire::to(&fixture.cluster);
-    let over = wire.client().await.partition_client("wal", 0).await.unwrap();
-    wire.edit::<FetchRequest>(|response| {
+    let wire = Wire::new(fixture.cluster.connector());
+    let client = fixture.builder().connector(wire.clone()).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    wire.rewrite::<FetchRequest>(|response| {
         let records = response.responses[0].partitions[0].records.as_mut().unwrap();
         let mut damaged = BytesMut::from(&records[..]);
         damaged[20] ^= 1;
         *records = damaged.freeze();
     });
     let reader = fixture.reader(0);
-    let next = fixture.read(reader, &over, 0, 3, 1).await;
-    wire.clear_edits();
-    fixture.read(reader, &over, next, 3, 1).await;
+    let next = fixture.read(reader, &partition, 0, 3, 1).await;
+    wire.clear_rewrites();
+    fixture.read(reader, &partition, next, 3, 1).await;
     fixture
 }
 
-pub(crate) async fn from_within_a_batch() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn offset_within_batch() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     wal.append(&["a", "b", "c"]).await;
     fixture.read(fixture.reader(1), &wal.partition, 1, 3, 1000).await;
     fixture
 }
 
-pub(crate) async fn deleted_meanwhile() -> Fixture {
-    let fixture = Fixture::one();
+/// Records are deleted before the reader gets to them.
+pub(crate) async fn records_deleted() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     for value in ["a", "b", "c", "d"] {
         wal.append(&[value]).await;
@@ -83,24 +85,25 @@ pub(crate) async fn deleted_meanwhile() -> Fixture {
     fixture
 }
 
-/// A leader that does not know yet up to where all have the log.
-pub(crate) async fn end_after_an_election() -> Fixture {
-    let fixture = Fixture::of(3);
+/// The new leader does not know the high watermark yet.
+pub(crate) async fn end_offset_after_election() -> Fixture {
+    let fixture = Fixture::brokers(3);
     let wal = fixture.open().await;
     wal.append(&["a"]).await;
-    // They have what comes at once, and learn only later that all have it.
+    // Followers get records at once, and learn the high watermark only later.
     for broker in [2, 3] {
         fixture.cluster.set_lag("wal", 0, broker, Duration::from_millis(100)).unwrap();
     }
     wal.append(&["b"]).await;
     fixture.cluster.stop(1).unwrap();
     let end = wal.partition.get_offset(OffsetAt::Latest).await.unwrap();
-    fixture.expect(end == 2, "the end is before what was acknowledged");
+    fixture.expect(end == 2, "the end offset is before acknowledged records");
     fixture
 }
 
-pub(crate) async fn topic_unknown_for_a_moment() -> Fixture {
-    let fixture = Fixture::one();
+/// The broker rejects one fetch because it does not know the topic id.
+pub(crate) async fn topic_id_briefly_unknown() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     wal.append(&["a"]).await;
     fixture.cluster.on(ApiKey::FETCH, Fault::Error(ErrorCode::UNKNOWN_TOPIC_ID));
@@ -108,8 +111,8 @@ pub(crate) async fn topic_unknown_for_a_moment() -> Fixture {
     fixture
 }
 
-/// The topic is deleted and made again while a reader is at it, on brokers that are asked for topics by their names.
-pub(crate) async fn topic_made_again() -> Fixture {
+/// The topic is deleted and created again while a reader is on it, and requests name topics, not their ids.
+pub(crate) async fn topic_recreated() -> Fixture {
     let old = Versions::new(0, 12);
     let fixture =
         Fixture::start(EmbeddedCluster::builder().cap(ApiKey::FETCH, old).cap(ApiKey::PRODUCE, old));
@@ -121,14 +124,14 @@ pub(crate) async fn topic_made_again() -> Fixture {
     let next = fixture.read(reader, &wal.partition, 0, 2, 1000).await;
     fixture.cluster.recreate_topic("wal").unwrap();
     sleep(Duration::from_secs(1)).await;
-    let again = fixture.open().await;
+    let recreated = fixture.open().await;
     for value in ["c", "d", "e"] {
-        again.append(&[value]).await;
+        recreated.append(&[value]).await;
     }
     fixture.cluster.on(ApiKey::FETCH, Fault::Drop);
-    // The first answer may have been under way when it happened.
+    // The first response may have been in flight when the topic was deleted.
     let next = fixture.read(reader, &wal.partition, next, 3, 1000).await;
-    again.append(&["f"]).await;
+    recreated.append(&["f"]).await;
     fixture.read(reader, &wal.partition, next, 4, 1000).await;
     fixture
 }

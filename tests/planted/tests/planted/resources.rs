@@ -1,44 +1,47 @@
-//! Memory, room and pauses.
+//! Memory, connections and throttling.
 
 use std::time::Duration;
 
 use kwal_client::{Limits, PartitionClient};
 use kwal_protocol::{api::ApiKey, record::Compression};
 use kwal_testkit::{EmbeddedCluster, Fault};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    fixture::{Appender, Fixture},
+    fixture::{Appender, Fixture, MINUTE},
     support::settle,
 };
 
 const PAUSE: Duration = Duration::from_secs(5);
+/// Longer than a request may take.
+const LONG_THROTTLE: Duration = Duration::from_secs(25);
 
-async fn limited(fixture: &Fixture, limits: Limits) -> PartitionClient {
+async fn open_limited(fixture: &Fixture, limits: Limits) -> PartitionClient {
     fixture.builder().limits(limits).build().await.unwrap().partition_client("wal", 0).await.unwrap()
 }
 
-/// More are given up than there is room for.
-pub(crate) async fn many_dropped() -> Fixture {
-    let fixture = Fixture::one();
+/// More appends are dropped than the queue has places.
+pub(crate) async fn many_appends_dropped() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     for value in 0..100 {
         drop(wal.begin(&[&value.to_string()]).await);
         settle().await;
     }
-    fixture.expect(wal.append(&["the last"]).await.is_some(), "appends that were given up keep their room");
+    fixture.expect(wal.append(&["the last"]).await.is_some(), "dropped appends keep their permits");
     fixture
 }
 
-/// Some appends are under way; those that have to wait for room are given up.
-async fn withdrawn(fixture: &Fixture, wal: &Appender, under_way: usize, bytes: usize) {
+/// Submits some appends. Further ones have to wait, and are withdrawn.
+async fn withdraw_waiting_appends(fixture: &Fixture, wal: &Appender, submitted: usize, bytes: usize) {
     fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(PAUSE));
     let value = |number: usize| format!("{number:0bytes$}");
     let mut appends = Vec::new();
-    for number in 0..under_way {
+    for number in 0..submitted {
         appends.push(wal.submit(&[&value(number)]).await);
     }
-    for number in under_way..under_way + 3 {
-        let waiting = wal.wait(&[&value(number)]).await;
+    for number in submitted..submitted + 3 {
+        let waiting = wal.begin_queued(&[&value(number)]).await;
         settle().await;
         waiting.withdraw();
     }
@@ -47,73 +50,102 @@ async fn withdrawn(fixture: &Fixture, wal: &Appender, under_way: usize, bytes: u
     }
 }
 
-pub(crate) async fn budget_used_up() -> Fixture {
-    let fixture = Fixture::one();
-    let partition = limited(&fixture, Limits::default().memory(64 << 10)).await;
-    let wal = fixture.appends(partition, Duration::from_secs(60));
-    withdrawn(&fixture, &wal, 3, 20 << 10).await;
+pub(crate) async fn memory_budget_exhausted() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let partition = open_limited(&fixture, Limits::default().memory(64 << 10)).await;
+    let wal = fixture.appender(partition, MINUTE);
+    withdraw_waiting_appends(&fixture, &wal, 3, 20 << 10).await;
     fixture
 }
 
 pub(crate) async fn queue_full() -> Fixture {
-    let fixture = Fixture::one();
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
-    withdrawn(&fixture, &wal, 64, 10).await;
+    withdraw_waiting_appends(&fixture, &wal, 64, 10).await;
+    fixture
+}
+
+/// An append needs more memory than is free while it is compressed, and much less afterwards.
+pub(crate) async fn memory_scarce_while_encoding() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let client = fixture.builder().limits(Limits::default().memory(64 << 10)).build().await.unwrap();
+    let wal = fixture.open_partition(&client, 0).await;
+    let compressed = client.partition_client("wal", 1).compression(Compression::Lz4).await.unwrap();
+    let compressed = fixture.appender(compressed, MINUTE);
+    fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(PAUSE));
+    let append = wal.submit(&[&"x".repeat(40 << 10)]).await;
+    let waiting = compressed.begin_queued(&[&"y".repeat(20 << 10)]).await;
+    settle().await;
+    waiting.withdraw();
+    append.await.unwrap();
     fixture
 }
 
 pub(crate) async fn many_partition_clients() -> Fixture {
-    let fixture = Fixture::one();
-    let client =
-        fixture.builder().limits(Limits::default().max_connections_per_broker(2)).build().await.unwrap();
+    let fixture = Fixture::one_broker();
+    let limits = Limits::default().max_connections_per_broker(2);
+    let client = fixture.builder().limits(limits).build().await.unwrap();
     let mut open = Vec::new();
     for number in 0..20 {
-        let wal = fixture.open_at(&client, number % 2).await;
+        let wal = fixture.open_partition(&client, number % 2).await;
         wal.append(&[&number.to_string()]).await;
         wal.partition.fetch(0).await.unwrap();
         open.push(wal);
     }
-    fixture.expect(fixture.cluster.connections().open <= 5, "there are more connections than may be");
+    fixture.expect(fixture.cluster.connections().open <= 5, "there are more connections than the limit");
     fixture
 }
 
-pub(crate) async fn unpacks_to_much() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn decompressed_beyond_limit() -> Fixture {
+    let fixture = Fixture::one_broker();
     let client = fixture.client().await;
     let partition = client.partition_client("wal", 0).compression(Compression::Lz4).await.unwrap();
-    let wal = fixture.appends(partition, Duration::from_secs(60));
+    let wal = fixture.appender(partition, MINUTE);
     wal.append(&[&"x".repeat(1 << 20)]).await;
-    let reader = limited(&fixture, Limits::default().decompressed(1 << 19)).await;
+    let reader = open_limited(&fixture, Limits::default().decompressed(1 << 19)).await;
     let fetched = reader.fetch(0).await.unwrap();
-    fixture.expect(
-        fetched.records().collect::<Result<Vec<_>, _>>().is_err(),
-        "a batch unpacks to more than the limit",
-    );
+    let records = fetched.records().collect::<Result<Vec<_>, _>>();
+    fixture.expect(records.is_err(), "a batch was decompressed to more than the limit");
     fixture
 }
 
-pub(crate) async fn large_response() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn response_beyond_limit() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     wal.append(&[&"x".repeat(100_000)]).await;
-    let reader = limited(&fixture, Limits::default().frame(50_000)).await;
+    let reader = open_limited(&fixture, Limits::default().frame(50_000)).await;
     fixture.expect(reader.fetch(0).await.is_err(), "a response is larger than the limit");
     fixture
 }
 
-/// For longer than a request may take: a client that knows of it does not count that time.
-pub(crate) async fn throttled_for_long() -> Fixture {
-    let fixture = Fixture::one();
+/// The time limit of a request is paused while the broker throttles, unless the request is sent all the same.
+pub(crate) async fn long_throttle() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
-    fixture.cluster.on(ApiKey::PRODUCE, Fault::Throttle(5 * PAUSE));
+    fixture.cluster.on(ApiKey::PRODUCE, Fault::Throttle(LONG_THROTTLE));
     wal.append(&["a"]).await;
     let attempts = wal.append(&["b"]).await.map(|produced| produced.attempts);
-    fixture.expect(attempts == Some(1), "an append was sent into a pause, and sent again");
+    fixture.expect(attempts == Some(1), "an append was sent while the broker throttled, and sent again");
     fixture
 }
 
-pub(crate) async fn reader_over_its_quota() -> Fixture {
-    let fixture = Fixture::one();
+/// A long poll is dropped. The broker responds to it later, and throttles.
+pub(crate) async fn throttled_after_drop() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    fixture.cluster.on(ApiKey::FETCH, Fault::Throttle(LONG_THROTTLE));
+    let begun = Instant::now();
+    timeout(PAUSE / 5, wal.partition.fetch(0).max_wait(PAUSE)).await.unwrap_err();
+    sleep(PAUSE).await;
+    wal.partition.fetch(0).max_wait(Duration::ZERO).await.unwrap();
+    // If it was sent earlier, it timed out, and another connection was used.
+    let was_throttled = begun.elapsed() >= PAUSE + LONG_THROTTLE;
+    fixture.expect(was_throttled, "a fetch was sent while the broker throttled");
+    fixture
+}
+
+pub(crate) async fn reader_over_quota() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     for value in ["a", "b", "c", "d"] {
         wal.append(&[&value.repeat(50_000)]).await;
@@ -122,24 +154,24 @@ pub(crate) async fn reader_over_its_quota() -> Fixture {
     for offset in 0..4 {
         let fetched = wal.partition.fetch(offset).max_bytes(60_000).await;
         let next = fetched.map_or(offset, |fetched| fetched.next_offset);
-        fixture.expect(next == offset + 1, "a reader over its quota gets nothing");
+        fixture.expect(next == offset + 1, "a reader over its quota gets no records");
     }
     fixture
 }
 
-/// The first of several attempts.
-pub(crate) async fn one_without_an_answer() -> Fixture {
-    let fixture = Fixture::one();
+/// The broker does not respond to the first of several attempts.
+pub(crate) async fn request_without_response() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::BlackHole);
     let attempts = wal.append(&["a"]).await.map(|produced| produced.attempts);
-    fixture.expect(attempts == Some(2), "a request without an answer took all the time there was");
+    fixture.expect(attempts == Some(2), "a request without a response took the whole deadline");
     fixture
 }
 
-pub(crate) async fn lookup() -> Fixture {
+pub(crate) async fn lookup_of_unknown_topic() -> Fixture {
     let fixture = Fixture::start(EmbeddedCluster::builder().auto_create_topics(true));
     let _ = fixture.client().await.partition_client("typo", 0).await;
-    fixture.expect(fixture.cluster.topics() == ["wal"], "a topic was made by looking it up");
+    fixture.expect(fixture.cluster.topics() == ["wal"], "a lookup created a topic");
     fixture
 }

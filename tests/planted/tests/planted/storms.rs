@@ -1,4 +1,4 @@
-//! Mutations that storms detect soon, without a scene that is made for them.
+//! Mutations that storms detect soon, without a scene made for them.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ const FOUND: &[(Mutation, Rule)] = &[
     (Mutation::RetryWithoutSequence, Rule::Once),
     (Mutation::RetryUnderNewSequence, Rule::Once),
     (Mutation::RetryInNewEpoch, Rule::Once),
-    (Mutation::EpochKept, Rule::Durable),
+    (Mutation::EpochNotBumped, Rule::Durable),
     (Mutation::BatchForEachRecord, Rule::Whole),
     (Mutation::TwoInFlight, Rule::NoHole),
     (Mutation::HoleAfterFailure, Rule::NoHole),
@@ -32,8 +32,8 @@ const FOUND: &[(Mutation, Rule)] = &[
     (Mutation::PauseBeyondDeadline, Rule::Deadline),
     (Mutation::DeadlineTakenForRejection, Rule::NotAppended),
     (Mutation::DroppedNotSent, Rule::NoHole),
-    (Mutation::DroppedCutOff, Rule::NoHole),
-    (Mutation::CutTakenForEnd, Rule::ReadEvery),
+    (Mutation::DroppedAborted, Rule::NoHole),
+    (Mutation::PartialBatchTakenForEnd, Rule::ReadEvery),
     (Mutation::FirstBatchWhole, Rule::ReadOnce),
     (Mutation::ThrottleTakenForFailure, Rule::Once),
     (Mutation::FirstPartitionForAll, Rule::Asked),
@@ -60,7 +60,7 @@ fn storms_detect_mutations() {
         match found[mutation] {
             Some(seed) => {
                 println!(
-                    "{:26} {:4} {rule}: in the storm of seed {seed}, of {SEEDS}",
+                    "{:27} {:4} {rule}: in the storm of seed {seed}, of {SEEDS}",
                     format!("{mutation:?}"),
                     mutation.contract()
                 )

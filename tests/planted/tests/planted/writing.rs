@@ -1,22 +1,22 @@
-//! Appends, and what comes between them and the log.
+//! Appends, and what can go wrong with them.
 
 use std::time::Duration;
 
 use kwal_client::Limits;
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-use kwal_testkit::{EmbeddedCluster, Fault, FaultTarget};
+use kwal_testkit::{Fault, FaultTarget};
 use tokio::time::sleep;
 
 use crate::{
-    fixture::Fixture,
+    fixture::{Fixture, MINUTE},
     support::{HOUR, settle},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The leader dies before the others have what it acknowledged.
-pub(crate) async fn leader_lost() -> Fixture {
-    let fixture = Fixture::of(3);
+/// The leader is killed before the followers have its last batch.
+pub(crate) async fn leader_killed() -> Fixture {
+    let fixture = Fixture::brokers(3);
     let wal = fixture.open().await;
     wal.append(&["a"]).await;
     let leader = fixture.cluster.leader("wal", 0).unwrap().unwrap();
@@ -32,16 +32,16 @@ pub(crate) async fn leader_lost() -> Fixture {
     fixture
 }
 
-pub(crate) async fn several_records() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn batch_of_two_records() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     wal.append(&["a", "b"]).await;
     wal.append(&["c"]).await;
     fixture
 }
 
-pub(crate) async fn answer_lost() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn response_lost() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     wal.append(&["a"]).await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::LoseReply);
@@ -49,8 +49,8 @@ pub(crate) async fn answer_lost() -> Fixture {
     fixture
 }
 
-pub(crate) async fn answer_lost_and_leader_moved() -> Fixture {
-    let fixture = Fixture::of(3);
+pub(crate) async fn response_lost_and_leader_moved() -> Fixture {
+    let fixture = Fixture::brokers(3);
     let wal = fixture.open().await;
     wal.append(&["a"]).await;
     let leader = fixture.cluster.leader("wal", 0).unwrap().unwrap();
@@ -58,24 +58,24 @@ pub(crate) async fn answer_lost_and_leader_moved() -> Fixture {
     let append = wal.submit(&["b"]).await;
     settle().await;
     fixture.cluster.move_leader("wal", 0, leader % 3 + 1).unwrap();
-    // It may know already where to go, or has to be told.
+    // The client may know the new leader already. Its next attempt is rejected in any case.
     fixture.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     append.await.unwrap();
     fixture
 }
 
-pub(crate) async fn answer_lost_without_id() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn response_lost_without_producer_id() -> Fixture {
+    let fixture = Fixture::one_broker();
     let partition = fixture.client().await.partition_client("wal", 0).idempotent(false).await.unwrap();
-    let wal = fixture.appends(partition, 60 * SECOND);
+    let wal = fixture.appender(partition, MINUTE);
     wal.append(&["a"]).await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::LoseReply);
     wal.append(&["b"]).await;
     fixture
 }
 
-pub(crate) async fn behind_an_open_one() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn append_after_unknown_outcome() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     wal.append(&["a"]).await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::ErrorAfter(ErrorCode::UNKNOWN_SERVER_ERROR));
@@ -84,33 +84,33 @@ pub(crate) async fn behind_an_open_one() -> Fixture {
     fixture
 }
 
-/// A partition is left by one client, and opened twice then.
-pub(crate) async fn opened_twice_again() -> Fixture {
-    let fixture = Fixture::one();
+/// The last handle of a partition is dropped, and the partition opened twice.
+pub(crate) async fn reopened_twice() -> Fixture {
+    let fixture = Fixture::one_broker();
     let client = fixture.client().await;
-    fixture.open_at(&client, 0).await.append(&["a"]).await;
-    let (one, other) = (fixture.open_at(&client, 0).await, fixture.open_at(&client, 0).await);
+    fixture.open_partition(&client, 0).await.append(&["a"]).await;
+    let (one, other) = (fixture.open_partition(&client, 0).await, fixture.open_partition(&client, 0).await);
     one.append(&["b"]).await;
     other.append(&["c"]).await;
     fixture
 }
 
-/// A partition is left while an append is under way, and opened again.
-pub(crate) async fn opened_while_under_way() -> Fixture {
-    let fixture = Fixture::one();
+/// The last handle of a partition is dropped while an append is in flight, and the partition opened again.
+pub(crate) async fn reopened_while_in_flight() -> Fixture {
+    let fixture = Fixture::one_broker();
     let client = fixture.client().await;
-    let wal = fixture.open_at(&client, 0).await;
+    let wal = fixture.open_partition(&client, 0).await;
     wal.append(&["a"]).await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(SECOND));
     let append = wal.begin(&["b"]).await;
     settle().await;
     drop((append, wal));
-    fixture.open_at(&client, 0).await.append(&["c"]).await;
+    fixture.open_partition(&client, 0).await.append(&["c"]).await;
     fixture
 }
 
-pub(crate) async fn two_at_a_time() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn concurrent_batches() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     let appends = [wal.submit(&["a", "b", "c"]).await, wal.submit(&["d", "e"]).await];
     for append in appends {
@@ -119,9 +119,9 @@ pub(crate) async fn two_at_a_time() -> Fixture {
     fixture
 }
 
-/// A new id, and the first of two batches is refused for the moment.
-pub(crate) async fn first_refused() -> Fixture {
-    let fixture = Fixture::one();
+/// The first of two batches with a new producer id is rejected once.
+pub(crate) async fn first_batch_rejected() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
     let appends = [wal.submit(&["a"]).await, wal.submit(&["b"]).await];
@@ -131,8 +131,8 @@ pub(crate) async fn first_refused() -> Fixture {
     fixture
 }
 
-pub(crate) async fn refused_in_the_middle() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn rejected_with_others_queued() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(SECOND));
     fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(SECOND));
@@ -150,8 +150,8 @@ pub(crate) async fn refused_in_the_middle() -> Fixture {
     fixture
 }
 
-pub(crate) async fn polled_in_another_order() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn second_polls_reversed() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     let (one, other) = (wal.begin(&["a"]).await, wal.begin(&["b"]).await);
     let (other, one) = (other.spawn(), one.spawn());
@@ -160,10 +160,10 @@ pub(crate) async fn polled_in_another_order() -> Fixture {
     fixture
 }
 
-/// Appends and reads get no answer.
-pub(crate) async fn no_answer() -> Fixture {
-    let fixture = Fixture::one();
-    let wal = fixture.open_for(15 * SECOND).await;
+/// The broker responds to neither appends nor fetches.
+pub(crate) async fn no_response() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open_with_deadline(15 * SECOND).await;
     fixture.cluster.on_all(ApiKey::PRODUCE, Fault::BlackHole);
     fixture.cluster.on_all(ApiKey::FETCH, Fault::BlackHole);
     wal.append(&["a"]).await;
@@ -173,9 +173,9 @@ pub(crate) async fn no_answer() -> Fixture {
     fixture
 }
 
-pub(crate) async fn refused_again_and_again() -> Fixture {
-    let fixture = Fixture::one();
-    let wal = fixture.open_for(15 * SECOND).await;
+pub(crate) async fn every_attempt_rejected() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open_with_deadline(15 * SECOND).await;
     fixture.cluster.on_all(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
     fixture.cluster.on_all(ApiKey::FETCH, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     wal.append(&["a"]).await;
@@ -185,8 +185,8 @@ pub(crate) async fn refused_again_and_again() -> Fixture {
     fixture
 }
 
-pub(crate) async fn timed_out_then_refused() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn timed_out_then_rejected() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::ErrorAfter(ErrorCode::REQUEST_TIMED_OUT));
     fixture.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_RECORD));
@@ -194,24 +194,24 @@ pub(crate) async fn timed_out_then_refused() -> Fixture {
     fixture
 }
 
-pub(crate) async fn answer_beyond_the_deadline() -> Fixture {
-    let fixture = Fixture::one();
-    let wal = fixture.open_for(5 * SECOND).await;
+pub(crate) async fn response_after_deadline() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open_with_deadline(5 * SECOND).await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(HOUR));
     wal.append(&["a"]).await;
     fixture
 }
 
-pub(crate) async fn failed_after_the_append() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn error_after_append() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::ErrorAfter(ErrorCode::UNKNOWN_SERVER_ERROR));
     wal.append(&["a"]).await;
     fixture
 }
 
-pub(crate) async fn answer_lost_then_refused() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn response_lost_then_rejected() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::LoseReply);
     fixture.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_RECORD));
@@ -219,24 +219,24 @@ pub(crate) async fn answer_lost_then_refused() -> Fixture {
     fixture
 }
 
-/// Given up when its place is fixed and others are behind it.
-pub(crate) async fn dropped_in_the_queue() -> Fixture {
-    let fixture = Fixture::one();
+/// An append is dropped after its place was fixed, with another one after it.
+pub(crate) async fn dropped_in_queue() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(SECOND));
     let before = wal.submit(&["a"]).await;
     let dropped = wal.begin(&["b"]).await;
-    let behind = wal.submit(&["c"]).await;
+    let after = wal.submit(&["c"]).await;
     sleep(SECOND / 2).await;
     drop(dropped);
     before.await.unwrap();
-    behind.await.unwrap();
+    after.await.unwrap();
     fixture
 }
 
-/// Given up when the broker has it, and not answered yet.
-pub(crate) async fn dropped_under_way() -> Fixture {
-    let fixture = Fixture::one();
+/// An append is dropped after the broker got it and before it has responded.
+pub(crate) async fn dropped_in_flight() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(SECOND));
     let dropped = wal.begin(&["a"]).await;
@@ -247,15 +247,15 @@ pub(crate) async fn dropped_under_way() -> Fixture {
     fixture
 }
 
-/// Given up while it waits for the room that another one holds.
+/// An append is dropped while another one holds all memory.
 pub(crate) async fn withdrawn() -> Fixture {
-    let fixture = Fixture::one();
+    let fixture = Fixture::one_broker();
     let limits = Limits::default().memory(1);
     let client = fixture.builder().limits(limits).build().await.unwrap();
-    let wal = fixture.open_at(&client, 0).await;
+    let wal = fixture.open_partition(&client, 0).await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(SECOND));
     let first = wal.submit(&["a"]).await;
-    let waiting = wal.wait(&["b"]).await;
+    let waiting = wal.begin_queued(&["b"]).await;
     settle().await;
     waiting.withdraw();
     first.await.unwrap();
@@ -263,9 +263,9 @@ pub(crate) async fn withdrawn() -> Fixture {
     fixture
 }
 
-/// What was acknowledged is lost, since a broker leads that does not have it.
-pub(crate) async fn loss() -> Fixture {
-    let fixture = Fixture::start(EmbeddedCluster::builder().brokers(2));
+/// An unclean election loses an acknowledged batch.
+pub(crate) async fn data_loss() -> Fixture {
+    let fixture = Fixture::brokers(2);
     let wal = fixture.open().await;
     wal.append(&["a"]).await;
     let leader = fixture.cluster.leader("wal", 0).unwrap().unwrap();
@@ -279,10 +279,9 @@ pub(crate) async fn loss() -> Fixture {
     fixture
 }
 
-/// A broker that has led, and has not heard that it does so no more, is taken for the leader once more. It does not have what
-/// was acknowledged since.
-pub(crate) async fn leader_of_yesterday() -> Fixture {
-    let fixture = Fixture::of(3);
+/// A deposed leader that has not noticed yet is taken for the leader again. It lacks acknowledged batches.
+pub(crate) async fn deposed_leader() -> Fixture {
+    let fixture = Fixture::brokers(3);
     let wal = fixture.open().await;
     wal.append(&["a"]).await;
     fixture.cluster.move_leader("wal", 0, 2).unwrap();
@@ -300,9 +299,9 @@ pub(crate) async fn leader_of_yesterday() -> Fixture {
     fixture
 }
 
-/// The broker knows of a newer epoch of the producer id.
-pub(crate) async fn taken_over() -> Fixture {
-    let fixture = Fixture::one();
+/// The broker knows a newer epoch of the producer id.
+pub(crate) async fn fenced() -> Fixture {
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     wal.append(&["a"]).await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_PRODUCER_EPOCH));
@@ -313,7 +312,7 @@ pub(crate) async fn taken_over() -> Fixture {
 }
 
 pub(crate) async fn throttled() -> Fixture {
-    let fixture = Fixture::one();
+    let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     fixture.cluster.on_all(ApiKey::PRODUCE, Fault::Throttle(SECOND));
     for value in ["a", "b", "c"] {
@@ -322,11 +321,11 @@ pub(crate) async fn throttled() -> Fixture {
     fixture
 }
 
-pub(crate) async fn to_each_partition() -> Fixture {
-    let fixture = Fixture::one();
+pub(crate) async fn two_partitions() -> Fixture {
+    let fixture = Fixture::one_broker();
     let client = fixture.client().await;
     for partition in 0..2 {
-        fixture.open_at(&client, partition).await.append(&[&partition.to_string()]).await;
+        fixture.open_partition(&client, partition).await.append(&[&partition.to_string()]).await;
     }
     fixture
 }

@@ -1,10 +1,10 @@
-//! The format of frames and blocks, without their content.
+//! The format of frames and blocks, without decompression.
 
 use std::borrow::Cow;
 
 use crate::compression::codec::{Compression, CompressionError};
 
-/// A whole frame, its blocks not yet looked into.
+/// A complete frame whose blocks are not decompressed.
 pub(super) struct Frame<'a> {
     /// From the magic number to the last byte.
     pub(super) bytes: &'a [u8],
@@ -16,12 +16,12 @@ pub(super) struct Frame<'a> {
     #[cfg(not(feature = "compression-zstd"))]
     pub(super) checksum: bool,
     pub(super) content_size: Option<u64>,
-    /// No more than its blocks can give.
+    /// An upper bound of the output of its blocks.
     pub(super) bound: usize,
 }
 
 impl<'a> Frame<'a> {
-    /// Takes a frame off the front of `input`; `None` if it was one to be skipped.
+    /// Takes a frame off the front of `input`; `None` for a skippable one.
     pub(super) fn read(input: &mut &'a [u8]) -> Result<Option<Self>, CompressionError> {
         let all = *input;
         let magic = take(input).map(u32::from_le_bytes)?;
@@ -31,11 +31,11 @@ impl<'a> Frame<'a> {
             return Ok(None);
         }
         if magic != MAGIC {
-            return Err(corrupt("it does not begin with the magic number of a frame"));
+            return Err(corrupt("it does not start with the magic number of a frame"));
         }
         let [flags] = take(input)?;
         if flags & FLAG_RESERVED != 0 {
-            return Err(corrupt("its frame is of an unknown version"));
+            return Err(corrupt("its frame has an unknown version"));
         }
         let single = flags & FLAG_SINGLE_SEGMENT != 0;
         let window = if single { None } else { Some(window(take(input)?)) };
@@ -46,7 +46,7 @@ impl<'a> Frame<'a> {
             _ => take(input).map(u32::from_le_bytes)?,
         };
         if dictionary != 0 {
-            return Err(corrupt("its frame wants a dictionary"));
+            return Err(corrupt("its frame requires a dictionary"));
         }
         let content_size = match flags >> 6 {
             0 if !single => None,
@@ -80,13 +80,13 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The window that a descriptor stands for.
+/// Returns the window size of a descriptor.
 const fn window([descriptor]: [u8; 1]) -> u64 {
     let base = 1u64 << (10 + (descriptor >> 3));
     base + base / 8 * (descriptor & 7) as u64
 }
 
-/// Takes the blocks of a frame off the front of `input`, and answers the most that they can give.
+/// Takes the blocks of a frame off the front of `input`; returns an upper bound of their output.
 fn take_blocks(input: &mut &[u8], window: u64) -> Result<usize, CompressionError> {
     let block_max = window.min(BLOCK_MAX as u64) as usize;
     let mut bound = 0;
@@ -98,7 +98,7 @@ fn take_blocks(input: &mut &[u8], window: u64) -> Result<usize, CompressionError
             0 => (size, size),
             1 => (1, size),
             2 => (size, block_max),
-            _ => return Err(corrupt("a block is of an unknown kind")),
+            _ => return Err(corrupt("a block has an unknown type")),
         };
         if size > block_max {
             return Err(corrupt("a block is larger than its frame allows"));

@@ -1,8 +1,9 @@
-//! Zstandard (RFC 8878), one frame for a batch.
+//! Zstandard (RFC 8878), one frame per batch.
 //!
-//! With the feature `compression-zstd` it is the C library that reads and writes. Without it `decompression-zstd` reads, in
-//! pure Rust and a few times slower. Where frames and their blocks begin and end is found here for both, so that neither
-//! takes memory because a header asks for it. Several frames one after the other are read, and so are frames to be skipped.
+//! With the feature `compression-zstd` the C library compresses and decompresses. Without it,
+//! `decompression-zstd` decompresses in pure Rust, several times slower. This module finds the limits of
+//! frames and blocks for both, so that neither allocates memory by the claim of a header. Several consecutive
+//! frames are accepted, and skippable ones too.
 
 mod frame;
 #[cfg(feature = "compression-zstd")]
@@ -18,7 +19,7 @@ pub(super) use self::pure::Decoder;
 use self::frame::{Frame, corrupt};
 use super::{codec::CompressionError, output::Output};
 
-/// All frames in `input`, at least one.
+/// Decompresses all frames in `input`, at least one.
 pub(super) fn decompress(
     decoder: &mut Decoder,
     mut input: &[u8],
@@ -30,7 +31,7 @@ pub(super) fn decompress(
             let room = out.expect(frame.bound, frame.bytes.len());
             decoder.frame(&frame, room, out)?;
             if frame.content_size.is_some_and(|size| size != (out.len() - start) as u64) {
-                return Err(corrupt("it is not as long as its frame says"));
+                return Err(corrupt("its length differs from that in its frame"));
             }
         }
         if input.is_empty() {

@@ -5,10 +5,10 @@ use zstd_safe::{CCtx, DCtx, compress_bound, get_error_name, is_error_kind, zstd_
 use super::frame::{Frame, corrupt};
 use crate::compression::{codec::CompressionError, output::Output};
 
-/// What Kafka takes as well if nothing is said.
+/// Kafka's default.
 pub(crate) const DEFAULT_LEVEL: i32 = 3;
 
-/// A context to be used over and over.
+/// A context, reused.
 pub(crate) struct Encoder(CCtx<'static>);
 
 impl Encoder {
@@ -16,7 +16,7 @@ impl Encoder {
         Self(CCtx::create())
     }
 
-    /// One frame, at the front of `out`; answers its length.
+    /// Writes one frame to the front of `out`; returns its length.
     pub(crate) fn compress(
         &mut self,
         level: i32,
@@ -31,7 +31,7 @@ impl Encoder {
     }
 }
 
-/// A context to be used over and over.
+/// A context, reused.
 pub(crate) struct Decoder(DCtx<'static>);
 
 impl Decoder {
@@ -39,7 +39,9 @@ impl Decoder {
         Self(DCtx::create())
     }
 
-    /// In one go: then the output is the window, and the context keeps none of its own, however large a frame claims it to be.
+    /// Decompresses in one call, so that the output is the window.
+    ///
+    /// The context then allocates no window of its own, however large a frame claims it to be.
     pub(super) fn frame(
         &mut self,
         frame: &Frame<'_>,
@@ -57,9 +59,9 @@ impl Decoder {
                 Err(code) if !is_error_kind(code, ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall) => {
                     return Err(corrupt(get_error_name(code)));
                 }
-                Err(_) if had >= frame.bound => return Err(corrupt("it gives more than its frame says")),
+                Err(_) if had >= frame.bound => return Err(corrupt("it is longer than its frame claims")),
                 Err(_) if had >= out.left() => return Err(out.too_large()),
-                // There was less room than it can fill. That takes another go, so let it be for far more.
+                // The output did not fit. Each attempt starts over, so grow by a large factor.
                 Err(_) => want = had.saturating_mul(8).min(frame.bound),
             }
         }

@@ -1,4 +1,4 @@
-//! Without the C library: reading only.
+//! Decompression without the C library.
 
 use std::io::{self, Read};
 
@@ -7,7 +7,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder, errors::FrameDecoder
 use super::frame::{FLAG_CHECKSUM, Frame, MAGIC, corrupt};
 use crate::compression::{codec::CompressionError, output::Output};
 
-/// A decoder to be used over and over.
+/// A decoder, reused.
 pub(crate) struct Decoder(FrameDecoder);
 
 impl Decoder {
@@ -25,7 +25,7 @@ impl Decoder {
         let mut source = header.chain(frame.body);
         self.0.reset(&mut source).map_err(fault)?;
         loop {
-            // Block by block, so that no more than one comes after the limit.
+            // Block by block, so that at most one is decoded beyond the limit.
             let done =
                 self.0.decode_blocks(&mut source, BlockDecodingStrategy::UptoBlocks(1)).map_err(fault)?;
             while self.0.can_collect() != 0 {
@@ -44,7 +44,7 @@ impl Decoder {
     }
 }
 
-/// The header of a frame anew, with no larger a window than what is in it can make use of: the decoder takes memory for it.
+/// Returns a new header whose window is no larger than the content can use, because the decoder allocates it.
 fn header(frame: &Frame<'_>) -> Result<[u8; 6], CompressionError> {
     let window = frame.window.min(frame.bound as u64).max(1024).next_power_of_two();
     if window > WINDOW_MAX {
@@ -63,5 +63,5 @@ fn fault(error: FrameDecoderError) -> CompressionError {
     corrupt(error.to_string())
 }
 
-/// What any reader should do with (RFC 8878, 3.1.1.1.2).
+/// The window that any decoder should support (RFC 8878, 3.1.1.1.2).
 const WINDOW_MAX: u64 = 8 << 20;

@@ -1,7 +1,5 @@
 //! What holds for any records.
 
-#![allow(clippy::unwrap_used, reason = "this is a test")]
-
 use bytes::Bytes;
 use kwal_protocol::{
     compression::Compression,

@@ -1,6 +1,5 @@
 //! Messages of magic 0 and 1 and their wrappers, put together by hand where no golden vector has them.
 
-#![allow(clippy::unwrap_used, reason = "this is a test")]
 #![cfg_attr(not(feature = "compression-lz4"), allow(dead_code, reason = "wrappers need a codec"))]
 
 use bytes::Bytes;

@@ -1,18 +1,14 @@
 //! `examples/transcode.rs` over all golden vectors.
 
-#![allow(clippy::unwrap_used, reason = "this is a test")]
-
-#[allow(dead_code, reason = "the bytes of the vectors are not looked at")]
-mod support;
-#[path = "../examples/transcode.rs"]
+#[path = "../../examples/transcode.rs"]
 #[allow(dead_code, reason = "the example has a main")]
-mod transcode;
+mod example;
 
 use std::io::{self, Write};
 
+use crate::support::vectors;
 use kwal_protocol::{api::ApiKey, compression::Compression};
 use serde_json::{Value, json};
-use support::vectors;
 
 /// Counts how often it is flushed.
 #[derive(Default)]
@@ -36,7 +32,7 @@ impl Write for Output {
 /// The answers to lines, one each.
 fn run(input: &[u8]) -> Vec<Value> {
     let mut output = Output::default();
-    transcode::run(input, &mut output).unwrap();
+    example::run(input, &mut output).unwrap();
     let lines = output.bytes.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n');
     let answers: Vec<_> = lines.map(|line| serde_json::from_slice(line).unwrap()).collect();
     assert_eq!(output.flushes, answers.len());
@@ -192,6 +188,6 @@ fn errors_say_where() {
     );
     assert_eq!(
         error(json!({"hex": "00".repeat(17)})),
-        "the batch at byte 0 with the base offset 0 cannot be read: its length field says 0, less than anything can have"
+        "the batch at byte 0 with the base offset 0 cannot be read: its length field is 0, below the minimum"
     );
 }

@@ -1,10 +1,8 @@
 //! `examples/segment.rs` over batches that were put together here; `kwal-tests` has it read what brokers wrote.
 
-#![allow(clippy::unwrap_used, reason = "this is a test")]
-
-#[path = "../examples/segment.rs"]
+#[path = "../../examples/segment.rs"]
 #[allow(dead_code, reason = "the example has a main")]
-mod segment;
+mod example;
 
 use kwal_protocol::record::{
     BatchBuilder, BatchHeader, Compression, EndTransaction, Headers, RawBatch, RawRecord,
@@ -12,7 +10,7 @@ use kwal_protocol::record::{
 
 fn print(bytes: &[u8]) -> (String, Option<String>) {
     let mut printed = Vec::new();
-    let fault = segment::dump(bytes, &mut printed, true).err().map(|error| error.to_string());
+    let fault = example::dump(bytes, &mut printed, true).err().map(|error| error.to_string());
     (String::from_utf8(printed).unwrap(), fault)
 }
 

@@ -2,11 +2,8 @@
 //! the log in the end.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use kwal_client::error::{Error, ErrorKind, Outcome};
@@ -14,12 +11,10 @@ use kwal_client::record::Record;
 use kwal_client::{ClientBuilder, Deadlines, PartitionClient};
 use kwal_protocol::api::ApiKey;
 use kwal_testkit::check::{Expect, Log, ReadFailure, Reader, Recorder, Writer, WriterId};
+use kwal_testkit::wire::{Decision, Wire};
 use kwal_tests::kafka::{ClusterConfig, Kafka, Version};
-use kwal_transport::{BoxFuture, Connect, HostPort, Stream, Tcp, TransportError};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
-
-use crate::sniffer::Frames;
+use kwal_transport::Tcp;
+use tokio::time::{Instant, sleep};
 
 kwal_tests::suite! {
     own: [the_log_is_what_everybody_was_told],
@@ -39,12 +34,12 @@ async fn the_log_is_what_everybody_was_told(version: Version) {
     };
     let kafka = Kafka::start(version, &config);
     let topic = kafka.topic("foul", PARTITIONS, &[]).await;
-    let weather = Weather::new(u64::from(version == Version::V4_3_1));
+    let network = FaultyNetwork::new(u64::from(version == Version::V4_3_1));
     let deadlines = Deadlines::default()
         .operation(Duration::from_secs(30))
         .request(Duration::from_secs(1))
         .connect(Duration::from_secs(5));
-    let builder = ClientBuilder::new(kafka.bootstrap()).connector(weather.clone()).deadlines(deadlines);
+    let builder = ClientBuilder::new(kafka.bootstrap()).connector(network.wire.clone()).deadlines(deadlines);
     let client = builder.build().await.unwrap();
     let recorder = Recorder::new();
     let done = Arc::new(AtomicBool::new(false));
@@ -59,8 +54,8 @@ async fn the_log_is_what_everybody_was_told(version: Version) {
 
     let limit = Instant::now() + Duration::from_secs(120);
     let mut leader: u16 = 0;
-    while !weather.has_done_enough() || leader < 4 {
-        assert!(Instant::now() < limit, "{:?}", weather.met());
+    while !network.has_done_enough() || leader < 4 {
+        assert!(Instant::now() < limit, "{:?}", network.met());
         leader += 1;
         let mut replicas = [1, 2, 3];
         replicas.rotate_left(usize::from(leader % 3));
@@ -80,7 +75,7 @@ async fn the_log_is_what_everybody_was_told(version: Version) {
     }
     let verdict = recorder.now().check(&Expect::default().grace(Duration::from_millis(100)));
     verdict.assert();
-    kwal_tests::report(format_args!("{version}: {}; {:?}", verdict.tally(), weather.met()));
+    kwal_tests::report(format_args!("{version}: {}; {:?}", verdict.tally(), network.met()));
     let tally = verdict.tally();
     assert!(tally.acked > 100 && tally.acked * 10 > tally.appends * 9, "{tally}");
 }
@@ -136,12 +131,9 @@ async fn read(partition: PartitionClient, recorder: Recorder, done: Arc<AtomicBo
 
 /// TCP on which an append now and then meets a [`Fate`].
 #[derive(Clone, Debug)]
-struct Weather(Arc<Mutex<State>>);
-
-#[derive(Debug)]
-struct State {
-    rng: fastrand::Rng,
-    met: BTreeMap<Fate, usize>,
+struct FaultyNetwork {
+    wire: Wire,
+    met: Arc<Mutex<BTreeMap<Fate, usize>>>,
 }
 
 /// What goes wrong with a connection from a request on.
@@ -161,103 +153,51 @@ impl Fate {
     const ALL: [Self; 4] = [Self::Cut, Self::Lost, Self::Silent, Self::Slow];
 }
 
-impl Weather {
+impl FaultyNetwork {
     fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(State { rng: fastrand::Rng::with_seed(seed), met: BTreeMap::new() })))
-    }
-
-    fn draw(&self) -> Option<Fate> {
-        let State { rng, met } = &mut *self.0.lock().unwrap();
-        if rng.u8(..10) > 0 {
-            return None;
-        }
-        let fate = *rng.choice(&Fate::ALL)?;
-        *met.entry(fate).or_default() += 1;
-        Some(fate)
+        let network = Self { wire: Wire::new(Tcp::default()), met: Arc::default() };
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let met = Arc::clone(&network.met);
+        // By connection.
+        let fates = Arc::new(Mutex::new(BTreeMap::new()));
+        network.wire.on_request({
+            let fates = Arc::clone(&fates);
+            move |frame| {
+                let mut fates = fates.lock().unwrap();
+                if frame.api != ApiKey::PRODUCE || fates.contains_key(&frame.connection) || rng.u8(..10) > 0 {
+                    return Decision::Pass;
+                }
+                let fate = rng.choice(Fate::ALL).unwrap();
+                *met.lock().unwrap().entry(fate).or_default() += 1;
+                if fate == Fate::Cut {
+                    return Decision::Cut(frame.bytes.len() / 2);
+                }
+                fates.insert(frame.connection, fate);
+                Decision::Pass
+            }
+        });
+        network.wire.on_response(move |frame| {
+            let mut fates = fates.lock().unwrap();
+            match fates.get(&frame.connection) {
+                None | Some(Fate::Cut) => Decision::Pass,
+                Some(Fate::Lost) => Decision::Cut(0),
+                Some(Fate::Silent) => Decision::Discard,
+                Some(Fate::Slow) => {
+                    // Once; then another fate may follow.
+                    fates.remove(&frame.connection);
+                    Decision::Delay(Duration::from_millis(300))
+                }
+            }
+        });
+        network
     }
 
     fn met(&self) -> BTreeMap<Fate, usize> {
-        self.0.lock().unwrap().met.clone()
+        self.met.lock().unwrap().clone()
     }
 
     fn has_done_enough(&self) -> bool {
         let met = self.met();
         Fate::ALL.iter().all(|fate| met.get(fate).is_some_and(|times| *times >= ENOUGH))
-    }
-}
-
-impl Connect for Weather {
-    fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
-        Box::pin(async {
-            let stream = Tcp::default().connect(to).await?;
-            let peer = stream.peer().to_owned();
-            let weather = self.clone();
-            let pause = Box::pin(sleep(Duration::ZERO));
-            let exposed = Exposed { stream, weather, frames: Frames::default(), fate: None, pause };
-            Ok(Stream::new(exposed, peer))
-        })
-    }
-}
-
-/// A connection in foul weather.
-struct Exposed {
-    stream: Stream,
-    weather: Weather,
-    frames: Frames,
-    fate: Option<Fate>,
-    /// Before anything is read.
-    pause: Pin<Box<Sleep>>,
-}
-
-impl AsyncRead for Exposed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        ready!(self.pause.as_mut().poll(cx));
-        let before = buffer.filled().len();
-        loop {
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-            let is_over = buffer.filled().len() == before;
-            match self.fate {
-                Some(Fate::Lost) if self.frames.are_whole() => {
-                    buffer.set_filled(before);
-                    return Poll::Ready(Ok(()));
-                }
-                Some(Fate::Silent) if !is_over => buffer.set_filled(before),
-                _ => return Poll::Ready(Ok(())),
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Exposed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.fate == Some(Fate::Cut) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        // The first bytes of a frame tell what it is, and are not all of it.
-        let bytes = &bytes[..bytes.len().min(16)];
-        let wrote = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        let mut appends = 0;
-        self.frames.pass(&bytes[..wrote], |api| appends += usize::from(api == ApiKey::PRODUCE));
-        if appends > 0 && self.fate.is_none() {
-            match self.weather.draw() {
-                Some(Fate::Slow) => {
-                    self.pause = Box::pin(sleep(Duration::from_millis(300)));
-                }
-                fate => self.fate = fate,
-            }
-        }
-        Poll::Ready(Ok(wrote))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,9 +1,6 @@
 //! Every message of this crate against what Kafka's own classes write and read.
 
-#![allow(clippy::unwrap_used, reason = "this is a test")]
-
-mod support;
-
+use crate::support::{unhex, vectors};
 use bytes::{Buf, Bytes};
 use kwal_protocol::{
     api::{ApiKey, Body, decode_request_header, encode_request},
@@ -16,7 +13,6 @@ use kwal_protocol::{
     writer::Writer,
 };
 use serde_json::Value;
-use support::{unhex, vectors};
 
 /// A message of a vector, whatever its kind.
 #[derive(Debug, PartialEq)]

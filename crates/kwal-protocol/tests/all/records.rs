@@ -1,9 +1,5 @@
 //! Record batches against the golden vectors: see `tests/vectors/README.md`.
 
-#![allow(clippy::unwrap_used, reason = "this is a test")]
-
-mod support;
-
 use bytes::Bytes;
 use kwal_protocol::{
     compression::Compression,

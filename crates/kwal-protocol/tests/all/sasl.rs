@@ -1,7 +1,5 @@
 //! SASL exchanges against Kafka's own, and against brokers that say anything.
 
-#![allow(clippy::unwrap_used, reason = "this is a test")]
-
 use std::sync::LazyLock;
 
 use kwal_protocol::sasl::{Mechanism, OAuthBearer, Plain, SaslError, Scram, Step};
