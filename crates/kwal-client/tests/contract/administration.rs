@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kwal_client::{
-    ClientBuilder, ConfigSource, ControllerClient, Deadlines, DeleteBefore, EpochEnd, TopicDifference,
-    error::{Error, ErrorKind, Outcome},
+    ClientBuilder, ConfigSource, ControllerClient, Deadlines, DeleteBefore, EpochEndOffset, TopicDifference,
+    error::{ErrorKind, Outcome},
 };
 use kwal_protocol::{
     api::ApiKey,
@@ -147,14 +147,14 @@ async fn a_topic_is_ensured_once_and_compared_after_that() {
     let other = controller.ensure_topic("new", 2, 3).config("retention.ms", "5").config("nope", "1");
     let other =
         other.config("max.message.bytes", "1048588").config("min.insync.replicas", "2").await.unwrap();
-    let differ = |name: &str, asked: &str, found: Option<(&str, ConfigSource)>| TopicDifference::Config {
+    let differ = |name: &str, requested: &str, found: Option<(&str, ConfigSource)>| TopicDifference::Config {
         name: name.to_owned(),
-        asked: asked.to_owned(),
+        requested: requested.to_owned(),
         found: found.map(|(value, source)| (Some(value.to_owned()), source)),
     };
     let expected = [
-        TopicDifference::Partitions { asked: 2, found: 3 },
-        TopicDifference::ReplicationFactor { asked: 3, found: 1 },
+        TopicDifference::Partitions { requested: 2, found: 3 },
+        TopicDifference::ReplicationFactor { requested: 3, found: 1 },
         differ("retention.ms", "5", Some(("-1", ConfigSource::Topic))),
         differ("nope", "1", None),
         differ("min.insync.replicas", "2", Some(("1", ConfigSource::Default))),
@@ -165,7 +165,7 @@ async fn a_topic_is_ensured_once_and_compared_after_that() {
         "3 partitions instead of 2",
         "1 replicas instead of 3",
         "retention.ms is -1 (set for the topic) instead of 5",
-        "nope is not known to the broker and should be 1",
+        "nope is unknown to the broker and should be 1",
         "min.insync.replicas is 1 (the default) instead of 2",
     ];
     assert_eq!(texts, says);
@@ -315,7 +315,7 @@ async fn a_topic_that_nobody_knows_is_asked_for_as_long_as_one_that_was_just_mad
     ] {
         let error = call.unwrap();
         let ErrorKind::UnknownTopic { waited, .. } = error.kind() else { panic!("{name}: {error:?}") };
-        assert_eq!(waited, deadlines().unknown_topic, "{name}");
+        assert_eq!(*waited, deadlines().unknown_topic, "{name}");
     }
     broker.on(ApiKey::DESCRIBE_CONFIGS, Fault::Error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     controller.describe_topic_configs("wal").await.unwrap();
@@ -340,7 +340,7 @@ async fn records_are_deleted_up_to_an_offset_or_all() {
     };
     assert_eq!((log.clone(), error.outcome(), error.is_retriable()), (2..4, Outcome::NotApplied, false));
     assert_eq!(partition.delete_records(DeleteBefore::HighWatermark).await.unwrap(), 4);
-    assert!(matches!(partition.fetch(3).await.unwrap_err(), Error::OffsetOutOfRange { .. }));
+    assert!(matches!(partition.fetch(3).await.unwrap_err().kind(), ErrorKind::OffsetOutOfRange { .. }));
     assert_eq!(partition.produce(record("e")).await.unwrap().base_offset, 4);
     assert_eq!(partition.fetch(4).await.unwrap().log_start_offset, Some(4));
 
@@ -405,7 +405,7 @@ async fn ends_of_leader_epochs() {
         let told = &mut response.topics[0].partitions[0];
         (told.leader_epoch, told.end_offset) = (2, 40);
     });
-    let EpochEnd { leader_epoch, end_offset, .. } =
+    let EpochEndOffset { leader_epoch, end_offset, .. } =
         partition.offset_for_leader_epoch(3).await.unwrap().unwrap();
     assert_eq!((leader_epoch, end_offset), (2, 40));
 }
@@ -646,10 +646,10 @@ async fn a_partition_with_more_replicas_than_the_others_is_told_apart() {
         all.filter(|partition| partition.partition_index == 1).for_each(|it| it.replica_nodes = vec![1, 2]);
     });
     controller.ensure_topic("new", 2, 1).await.unwrap();
-    for (asked, found) in [(1, 2), (2, 1), (3, 1)] {
-        let ensured = controller.ensure_topic("new", 2, asked).await.unwrap();
+    for (requested, found) in [(1, 2), (2, 1), (3, 1)] {
+        let ensured = controller.ensure_topic("new", 2, requested).await.unwrap();
         assert_eq!(ensured.replication_factor, 1);
-        assert_eq!(ensured.differences, [TopicDifference::ReplicationFactor { asked, found }]);
+        assert_eq!(ensured.differences, [TopicDifference::ReplicationFactor { requested, found }]);
     }
 }
 
@@ -732,27 +732,27 @@ mod audited {
 
     #[tokio::test(start_paused = true)]
     async fn each_bad_setting_of_the_topic_is_found() {
-        use Severity::{Danger, Notice, Warning};
+        use Severity::{Error, Info, Warning};
         let age = ("message.timestamp.type", Warning, "CreateTime");
         type Expected<'a> = &'a [(&'a str, Severity, &'a str)];
         let cases: &[(&str, &str, Expected<'_>)] = &[
-            ("min.insync.replicas", "1", &[("min.insync.replicas", Danger, "1")]),
+            ("min.insync.replicas", "1", &[("min.insync.replicas", Error, "1")]),
             ("min.insync.replicas", "3", &[("min.insync.replicas", Warning, "3")]),
             (
                 "min.insync.replicas",
                 "4",
                 &[
-                    ("in-sync replicas", Danger, "fewer than 4 in all partitions"),
-                    ("min.insync.replicas", Danger, "4"),
+                    ("in-sync replicas", Error, "fewer than 4 in all partitions"),
+                    ("min.insync.replicas", Error, "4"),
                 ],
             ),
-            ("unclean.leader.election.enable", "true", &[("unclean.leader.election.enable", Danger, "true")]),
-            ("cleanup.policy", "compact", &[("cleanup.policy", Danger, "compact")]),
-            ("cleanup.policy", "delete,compact", &[("cleanup.policy", Danger, "delete,compact")]),
+            ("unclean.leader.election.enable", "true", &[("unclean.leader.election.enable", Error, "true")]),
+            ("cleanup.policy", "compact", &[("cleanup.policy", Error, "compact")]),
+            ("cleanup.policy", "delete,compact", &[("cleanup.policy", Error, "delete,compact")]),
             ("retention.ms", "604800000", &[("retention.ms", Warning, "604800000 (7 days)"), age]),
             ("retention.bytes", "1000", &[("retention.bytes", Warning, "1000")]),
-            ("max.message.bytes", "1048588", &[("max.message.bytes", Notice, "1048588")]),
-            ("max.message.bytes", "2000000000", &[("max.message.bytes", Danger, "2000000000")]),
+            ("max.message.bytes", "1048588", &[("max.message.bytes", Info, "1048588")]),
+            ("max.message.bytes", "2000000000", &[("max.message.bytes", Error, "2000000000")]),
             (
                 "message.timestamp.before.max.ms",
                 "1000",
@@ -761,7 +761,7 @@ mod audited {
             (
                 "message.timestamp.before.max.ms",
                 "86400000",
-                &[("message.timestamp.before.max.ms", Notice, "86400000 (1 day)")],
+                &[("message.timestamp.before.max.ms", Info, "86400000 (1 day)")],
             ),
             (
                 "message.timestamp.after.max.ms",
@@ -795,10 +795,10 @@ mod audited {
 
     #[tokio::test(start_paused = true)]
     async fn each_bad_setting_of_the_broker_is_found() {
-        use Severity::{Danger, Warning};
+        use Severity::{Error, Warning};
         for (name, value, severity, found) in [
             ("producer.id.expiration.ms", "3600000", Warning, "3600000 (1 hour)"),
-            ("producer.id.expiration.ms", "60000", Danger, "60000 (1 minute)"),
+            ("producer.id.expiration.ms", "60000", Error, "60000 (1 minute)"),
             ("transactional.id.expiration.ms", "86400000", Warning, "86400000 (1 day)"),
         ] {
             let findings = Audited::new(&[], &[(name, value)]).await.findings().await;
@@ -812,7 +812,7 @@ mod audited {
 
     #[tokio::test(start_paused = true)]
     async fn how_it_is_replicated_is_found() {
-        use Severity::{Danger, Warning};
+        use Severity::{Error, Warning};
         let audited = Audited::new(&[], &[]).await;
         for (topic, replicas, expected) in [
             (
@@ -827,9 +827,9 @@ mod audited {
                 "one",
                 &[&[1], &[3]],
                 &[
-                    (Danger, "replication factor", Some("1 in all partitions")),
-                    (Danger, "in-sync replicas", Some("fewer than 2 in all partitions")),
-                    (Danger, "min.insync.replicas", Some("2")),
+                    (Error, "replication factor", Some("1 in all partitions")),
+                    (Error, "in-sync replicas", Some("fewer than 2 in all partitions")),
+                    (Error, "min.insync.replicas", Some("2")),
                 ],
             ),
         ] {
@@ -839,14 +839,14 @@ mod audited {
             assert_eq!(short(&audited.controller.audit(topic).await.unwrap()), *expected, "{topic}");
         }
         for (broker, severity, found) in
-            [(3, Warning, "not all in all partitions"), (2, Danger, "fewer than 2 in all partitions")]
+            [(3, Warning, "not all in all partitions"), (2, Error, "fewer than 2 in all partitions")]
         {
             audited.broker.stop(broker).unwrap();
             assert_eq!(short(&audited.findings().await), [(severity, "in-sync replicas", Some(found))]);
         }
         let findings = audited.controller.audit("one").await.unwrap();
         assert!(
-            short(&findings).contains(&(Danger, "leader", Some("missing in partition 1"))),
+            short(&findings).contains(&(Error, "leader", Some("missing in partition 1"))),
             "{findings:?}"
         );
     }
@@ -858,7 +858,7 @@ mod audited {
             let all = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
             all.filter(|partition| partition.partition_index == 1).for_each(|it| it.isr_nodes.truncate(1));
         });
-        let expected = (Severity::Danger, "in-sync replicas", Some("fewer than 2 in partition 1"));
+        let expected = (Severity::Error, "in-sync replicas", Some("fewer than 2 in partition 1"));
         assert_eq!(short(&audited.findings().await), [expected]);
     }
 
@@ -874,7 +874,7 @@ mod audited {
             });
         });
         let findings = audited.findings().await;
-        let hidden: Vec<_> = findings.iter().filter(|one| one.severity == Severity::NotChecked).collect();
+        let hidden: Vec<_> = findings.iter().filter(|one| one.severity == Severity::Unknown).collect();
         let settings: Vec<_> = hidden.iter().map(|one| (one.setting, &one.brokers[..])).collect();
         let expected = [
             ("unclean.leader.election.enable", &[][..]),
@@ -886,7 +886,7 @@ mod audited {
         assert!(hidden.iter().all(|one| one.found.is_none()));
         assert_eq!(findings[0].setting, "retention.ms", "the gravest first");
         let text = hidden[3].to_string();
-        let says = "not checked: producer.id.expiration.ms of brokers 1, 2, 3: should be at least 86400000 (1 day). The broker does \
+        let says = "unknown: producer.id.expiration.ms of brokers 1, 2, 3: should be at least 86400000 (1 day). The broker does \
                     not tell this setting; it may be too old to have it.";
         assert_eq!(text, says);
     }
@@ -900,9 +900,9 @@ mod audited {
             .on_all(ApiKey::DESCRIBE_CONFIGS, Fault::Error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
         let findings = audited.findings().await;
         let expected = [
-            (Severity::NotChecked, "the settings of the topic", None),
-            (Severity::NotChecked, "producer.id.expiration.ms", None),
-            (Severity::NotChecked, "transactional.id.expiration.ms", None),
+            (Severity::Unknown, "the settings of the topic", None),
+            (Severity::Unknown, "producer.id.expiration.ms", None),
+            (Severity::Unknown, "transactional.id.expiration.ms", None),
         ];
         assert_eq!(short(&findings), expected);
         assert!(findings[0].why.contains("TOPIC_AUTHORIZATION_FAILED"), "{}", findings[0]);
@@ -918,7 +918,7 @@ mod audited {
         let (findings, took) = timed(audited.findings()).await;
         assert_eq!(took, deadlines().request);
         let expected: Vec<_> = findings.iter().map(|one| (one.severity, &one.brokers[..])).collect();
-        assert_eq!(expected, [(Severity::NotChecked, &[1][..]); 2]);
+        assert_eq!(expected, [(Severity::Unknown, &[1][..]); 2]);
     }
 
     #[tokio::test(start_paused = true)]

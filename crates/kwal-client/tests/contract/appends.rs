@@ -1,17 +1,18 @@
 //! C1 and C2: an append that is `Ok` is on the log, once; of one that failed there is a clear word.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kwal_client::{
-    PartitionClient,
-    error::{Error, ErrorKind, Outcome},
+    Limits, PartitionClient,
+    error::{ErrorKind, Outcome},
+    record::Record,
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 use tokio::time::sleep;
 
 use crate::support::{
-    HOUR, Wire, WireMode, assert_took, broker, deadlines, log, open_over, record, settle, timed,
+    HOUR, Wire, WireMode, assert_took, broker, deadlines, large, log, open_over, record, settle, timed,
 };
 
 /// After these the leader may have appended, so they say nothing about the log.
@@ -212,7 +213,7 @@ async fn too_large_for_the_topic_is_told_with_its_sizes() {
         .unwrap();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
-    let error = partition.produce(crate::support::large(2000)).await.unwrap_err();
+    let error = partition.produce(large(2000)).await.unwrap_err();
     let ErrorKind::BatchTooLarge { size: 2000..2200, records: 1, limit: None, .. } = error.kind() else {
         panic!("{error:?}")
     };
@@ -361,6 +362,46 @@ async fn a_broker_that_stops_and_comes_back_gets_it_once() {
         broker.disconnect_all();
     }
     assert_eq!(log(&broker), ["0", "1", "2", "3", "4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_batch_leaves_the_records_with_the_caller() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let limits = Limits::default().batch(10_000);
+    let client = wire.builder().limits(limits).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let records = vec![Record::new("a key", "a").header("name", "value"), Record::new(None::<&str>, "b")];
+    let before = records.clone();
+
+    // Rejected by the broker.
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_RECORD));
+    let error = partition.produce(&records).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::INVALID_RECORD));
+    // Too large for the topic, and for the client.
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::MESSAGE_TOO_LARGE));
+    let error = partition.produce(&records).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::BatchTooLarge { limit: None, .. }), "{error:?}");
+    let too_large = large(10_000);
+    let error = partition.produce(&too_large).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::BatchTooLarge { limit: Some(10_000), .. }), "{error:?}");
+    assert_eq!(too_large[0].value.as_ref().unwrap().len(), 10_000);
+    // Not acknowledged within the deadline, and dropped before the first poll.
+    broker.on_all(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
+    let error = partition.produce(&records).deadline(Duration::from_secs(3)).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
+    drop(partition.produce(&records));
+    broker.clear_faults();
+    assert_eq!(records, before);
+    assert!(log(&broker).is_empty());
+
+    // The same records in every form that a caller may have them in.
+    assert_eq!(partition.produce(&records).await.unwrap().offsets(), 0..2);
+    assert_eq!(partition.produce(&records[..]).await.unwrap().offsets(), 2..4);
+    assert_eq!(partition.produce(Arc::<[Record]>::from(&records[1..])).await.unwrap().offsets(), 4..5);
+    assert_eq!(partition.produce([records[0].clone()]).await.unwrap().offsets(), 5..6);
+    assert_eq!(partition.produce(records).await.unwrap().offsets(), 6..8);
+    assert_eq!(log(&broker), ["a", "b", "a", "b", "b", "a", "a", "b"]);
 }
 
 async fn unguarded(wire: &Wire) -> PartitionClient {

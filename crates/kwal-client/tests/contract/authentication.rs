@@ -10,7 +10,7 @@ use std::{
 };
 
 use kwal_client::{
-    ClientBuilder, Deadlines, OffsetAt,
+    ClientBuilder, OffsetAt,
     error::{Error, ErrorKind},
     sasl::{Authenticate, Sasl, Token},
 };
@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::{Wire, builder, chain, deadlines, log, polled, record, settle, timed};
+use crate::support::{Wire, builder, chain, deadlines, log, polled, record, settle, source, timed};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// A refusal is held back for so long.
@@ -98,7 +98,7 @@ impl Authenticate for Own {
         Box::pin(async { Ok(Box::new(Plain::new("alice", SECRET)?) as Box<dyn Mechanism>) })
     }
 
-    fn tells_secrets(&self) -> bool {
+    fn requires_encryption(&self) -> bool {
         true
     }
 }
@@ -238,7 +238,7 @@ async fn credentials_that_cannot_be_used_are_the_callers_mistake() {
     ] {
         let (error, took) = mistake(&cluster, sasl).await;
         assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
-        assert!(error.to_string().starts_with(&format!("to authenticate with: {words}")), "{error}");
+        assert!(error.to_string().starts_with(&format!("credentials: {words}")), "{error}");
         assert_eq!(took, Duration::ZERO);
     }
     assert_eq!(cluster.requests(ApiKey::API_VERSIONS), 0);
@@ -255,7 +255,7 @@ async fn a_source_of_tokens_that_fails_has_its_words_and_is_asked_again() {
     let (error, took) = mistake(&cluster, sasl).await;
     let place = &cluster.bootstrap()[0];
     let text =
-        format!("Metadata at {place}: there is nothing to authenticate with: the token endpoint is down");
+        format!("Metadata at {place}: no credentials to authenticate with: the token endpoint is down");
     assert_eq!(chain(&error), text);
     assert!(error.is_retriable());
     assert_eq!((took, cluster.requests(ApiKey::API_VERSIONS)), (Duration::ZERO, 0), "building tries once");
@@ -263,7 +263,7 @@ async fn a_source_of_tokens_that_fails_has_its_words_and_is_asked_again() {
     let sasl = Sasl::oauth_bearer(std::future::pending::<Result<Token, io::Error>>);
     let (error, took) = mistake(&cluster, sasl).await;
     assert!(
-        chain(&error).ends_with("there is nothing to authenticate with: it was not there within 10s"),
+        chain(&error).ends_with("no credentials to authenticate with: not available within 10s"),
         "{error:?}"
     );
     assert_eq!((took, cluster.requests(ApiKey::API_VERSIONS)), (deadlines().connect, 0));
@@ -308,7 +308,7 @@ async fn a_source_of_tokens_that_stays_away_ends_calls_at_their_deadline() {
     let (result, took) = timed(partition.produce(record("a"))).await;
     let error = result.unwrap_err();
     assert!(
-        chain(&error).ends_with("there is nothing to authenticate with: the token endpoint is down"),
+        chain(&error).ends_with("no credentials to authenticate with: the token endpoint is down"),
         "{error:?}"
     );
     assert!(took <= deadlines().operation && took + 2 * SECOND > deadlines().operation, "{took:?}");
@@ -490,7 +490,7 @@ async fn a_session_that_cannot_be_renewed_goes_on_to_its_end_and_the_next_call_s
     sleep(2 * SECOND).await;
     let (result, _) = timed(partition.produce(record("b"))).await;
     let text = chain(&result.unwrap_err());
-    assert!(text.ends_with("there is nothing to authenticate with: the token endpoint is down"), "{text}");
+    assert!(text.ends_with("no credentials to authenticate with: the token endpoint is down"), "{text}");
     *down.lock().unwrap() = false;
     partition.produce(record("c")).await.unwrap();
     assert!(!log(&cluster).contains(&"b".to_owned()));
@@ -617,9 +617,11 @@ async fn an_error_can_be_told_by_its_kind() {
     let cluster = cluster(users());
     let wrong = Sasl::plain("alice", "wrong").danger_send_unencrypted();
     let (error, _) = mistake(&cluster, wrong).await;
-    let ErrorKind::Connection { source, .. } = error.kind() else { panic!("{error:?}") };
-    let ConnectionError::AuthenticationFailed { mechanism, code, .. } = source else { panic!("{source:?}") };
-    assert_eq!((&*mechanism, code), ("PLAIN", ErrorCode::SASL_AUTHENTICATION_FAILED));
+    assert!(matches!(error.kind(), ErrorKind::Connection), "{error:?}");
+    let ConnectionError::AuthenticationFailed { mechanism, code, .. } = source(&error) else {
+        panic!("{error:?}")
+    };
+    assert_eq!((mechanism.as_str(), *code), ("PLAIN", ErrorCode::SASL_AUTHENTICATION_FAILED));
 }
 
 /// Nothing that is logged, at any level, tells a secret.

@@ -30,7 +30,7 @@ async fn scarce(wire: &Wire) -> Client {
 
 /// Drops an append after so many polls, and lets others run for so long before.
 async fn dropped(partition: &PartitionClient, value: &str, polls: usize, turns: usize) -> bool {
-    let mut append = Box::pin(partition.produce(record(value)));
+    let mut append = partition.produce(record(value)).into_future();
     let done = polled(&mut append, polls).await;
     if done.is_none() {
         for _ in 0..turns {
@@ -79,7 +79,7 @@ async fn an_append_dropped_while_it_waits_for_room_is_not_on_the_log() {
     let partition = scarce(&wire).await.partition_client("wal", 0).await.unwrap();
     for turns in 0..8 {
         broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(1)));
-        let mut first = Box::pin(partition.produce(record("first")));
+        let mut first = partition.produce(record("first")).into_future();
         assert!(polled(&mut first, 1).await.is_none());
         for _ in 0..100 {
             assert!(!dropped(&partition, "waits", 1, turns).await);

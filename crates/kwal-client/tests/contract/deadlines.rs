@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use kwal_client::{
-    Client, ControllerClient, Deadlines, OffsetAt, PartitionClient,
+    Client, ControllerClient, Deadlines, OffsetAt, PartitionClient, RetryPolicy,
     error::{Error, ErrorKind, Outcome},
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode, messages::MetadataRequest};
@@ -203,7 +203,7 @@ async fn a_client_is_not_built_where_no_broker_is() {
     let (result, took) = timed(build).await;
     let error = result.unwrap_err();
     assert_eq!(took, Duration::ZERO, "it does not wait for one to come");
-    let ErrorKind::NoBroker { attempts } = error.kind() else { panic!("{error:?}") };
+    let ErrorKind::NoBroker { attempts, .. } = error.kind() else { panic!("{error:?}") };
     let tried: Vec<_> = attempts.iter().map(|(broker, _)| broker.as_str()).collect();
     assert_eq!(tried, ["nowhere:1", &address, "[::1]:9"]);
     assert!(error.is_retriable());
@@ -308,12 +308,11 @@ async fn the_broker_gives_up_waiting_before_the_client_does() {
 
 #[tokio::test(start_paused = true)]
 async fn deadlines_are_those_that_were_set() {
-    let set = Deadlines {
-        operation: Duration::from_secs(7),
-        request: Duration::from_secs(2),
-        connect: Duration::from_secs(3),
-        unknown_topic: Duration::from_secs(1),
-    };
+    let set = Deadlines::default()
+        .operation(Duration::from_secs(7))
+        .request(Duration::from_secs(2))
+        .connect(Duration::from_secs(3))
+        .unknown_topic(Duration::from_secs(1));
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.builder().deadlines(set).build().await.unwrap();
@@ -371,4 +370,80 @@ async fn an_append_behind_one_that_takes_its_time_ends_at_its_own_deadline() {
     broker.clear_faults();
     partition.produce(record("after")).await.unwrap();
     assert_eq!(log(&broker), ["after"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_call_is_exact() {
+    // Within the first attempt, and after several.
+    for limit in [deadlines().request / 2, deadlines().request * 5 / 2] {
+        macro_rules! check {
+            ($($name:literal |$calls:ident| $call:expr;)*) => { $(
+                let cluster = broker();
+                cluster.create_topic("other", 1).unwrap();
+                let wire = Wire::to(&cluster);
+                let $calls = Calls::over(&wire).await;
+                wire.set(WireMode::Deaf);
+                let (result, took) = timed($call.deadline(limit)).await;
+                let error = result.map(drop).expect_err($name);
+                let ErrorKind::DeadlineExceeded { after, .. } = error.kind() else {
+                    panic!("{}: {error:?}", $name)
+                };
+                assert_eq!((*after, took), (limit, limit), "{}", $name);
+            )* };
+        }
+        check! {
+            "partition_client" |calls| calls.client.partition_client("other", 0);
+            "list_topics" |calls| calls.client.list_topics();
+            "create_topic" |calls| calls.controller.create_topic("new", 1, 1);
+            "delete_topic" |calls| calls.controller.delete_topic("wal");
+            "ensure_topic" |calls| calls.controller.ensure_topic("new", 1, 1);
+            "create_partitions" |calls| calls.controller.create_partitions("wal", 3);
+            "describe_topic_configs" |calls| calls.controller.describe_topic_configs("wal");
+            "alter_topic_configs" |calls| calls.controller.alter_topic_configs("wal").delete("retention.ms");
+            "describe_cluster" |calls| calls.controller.describe_cluster();
+            "audit" |calls| calls.controller.audit("wal");
+            "produce" |calls| calls.partition.produce(record("a"));
+            "fetch" |calls| calls.partition.fetch(0);
+            "get_offset" |calls| calls.partition.get_offset(OffsetAt::Latest);
+            "delete_records" |calls| calls.partition.delete_records(0);
+            "offset_for_leader_epoch" |calls| calls.partition.offset_for_leader_epoch(0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_call_may_be_longer_than_that_of_the_client() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let short = deadlines().operation(Duration::from_secs(5));
+    let client = wire.builder().deadlines(short).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(8)));
+    let (produced, took) = timed(partition.produce(record("a")).deadline(Duration::from_secs(9))).await;
+    assert_eq!((produced.unwrap().attempts, took), (1, Duration::from_secs(8)));
+    broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(8)));
+    let (error, took) = timed(partition.produce(record("b"))).await;
+    assert_eq!((error.unwrap_err().outcome(), took), (Outcome::Unknown, Duration::from_secs(5)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_of_zero_are_rejected_before_anything_is_sent() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let (zero, retry) = (Duration::ZERO, RetryPolicy::default());
+    for (name, builder) in [
+        ("RetryPolicy::initial", wire.builder().retry(retry.initial(zero))),
+        ("RetryPolicy::max", wire.builder().retry(retry.max(zero))),
+        ("RetryPolicy::initial", wire.builder().retry(retry.initial(zero).max(zero))),
+        ("Deadlines::operation", wire.builder().deadlines(deadlines().operation(zero))),
+        ("Deadlines::request", wire.builder().deadlines(deadlines().request(zero))),
+        ("Deadlines::connect", wire.builder().deadlines(deadlines().connect(zero))),
+    ] {
+        let error = builder.build().await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
+        assert_eq!(error.to_string(), format!("{name} is zero"));
+    }
+    assert_eq!(wire.connections(), 0);
+    let shortest = retry.initial(Duration::from_nanos(1)).max(Duration::from_nanos(1));
+    wire.builder().retry(shortest).build().await.unwrap();
 }

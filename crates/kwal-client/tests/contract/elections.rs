@@ -239,7 +239,7 @@ async fn a_broker_that_is_dead_or_paused_delays_only_what_it_leads() {
 async fn a_thousand_partitions_hold_a_few_connections_to_each_broker_while_leaders_move() {
     let cluster = cluster(1000);
     let wire = Wire::to(&cluster);
-    let lanes = Limits::default().lanes;
+    let lanes = Limits::default().max_connections_per_broker;
     let client = wire.client().await;
     let partitions = open_all(&client, 1000).await;
     let work = async || {

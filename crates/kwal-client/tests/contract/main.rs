@@ -19,6 +19,7 @@ mod reading;
 mod support;
 mod throttling;
 mod truncation;
+mod usage;
 mod versions;
 #[cfg(feature = "transport-tls")]
 mod ways;

@@ -11,7 +11,7 @@ use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::support::{HOUR, Wire, broker, builder, log, open, open_over, record, settle};
+use crate::support::{HOUR, Wire, broker, builder, log, open, open_over, record, settle, source};
 
 /// Submits an append now.
 fn submit(partition: &PartitionClient, value: impl Into<String>) -> JoinHandle<Result<Produced, Error>> {
@@ -46,7 +46,7 @@ async fn as_submitted_whatever_the_faults() {
         let before = log(&broker).len();
         // More than have room at once.
         let values = numbers(200);
-        let appends = join_all(values.iter().map(|value| partition.produce(record(value))));
+        let appends = join_all(values.iter().map(|value| partition.produce(record(value)).into_future()));
         for (i, produced) in appends.await.into_iter().enumerate() {
             assert_eq!(produced.unwrap().base_offset, (before + i) as i64, "round {round}");
         }
@@ -60,7 +60,8 @@ async fn appends_are_done_in_their_order() {
     let broker = broker();
     let partition = open(&broker).await;
     broker.on(ApiKey::PRODUCE, Fault::LoseReply);
-    let appends: FuturesUnordered<_> = (0..300).map(|i| partition.produce(record(i.to_string()))).collect();
+    let appends: FuturesUnordered<_> =
+        (0..300).map(|i| partition.produce(record(i.to_string())).into_future()).collect();
     let offsets: Vec<_> = appends.map(|produced| produced.unwrap().base_offset).collect().await;
     assert_eq!(offsets, (0..300).collect::<Vec<_>>());
 }
@@ -149,7 +150,8 @@ async fn what_was_submitted_behind_an_open_one_is_not_appended() {
     broker.clear_faults();
     for append in behind {
         let error = append.await.unwrap().unwrap_err();
-        let ErrorKind::PrecedingAppendFailed { cause, .. } = error.kind() else { panic!("{error:?}") };
+        assert!(matches!(error.kind(), ErrorKind::PrecedingAppendFailed), "{error:?}");
+        let cause: &Error = source(&error);
         assert_eq!((error.outcome(), cause.outcome()), (Outcome::NotApplied, Outcome::Unknown));
     }
     partition.produce(record("after")).await.unwrap();

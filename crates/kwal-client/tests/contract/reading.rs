@@ -3,22 +3,18 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use kwal_client::{
-    Fetched, OffsetAt, PartitionClient,
-    error::{Error, ErrorKind},
-    record::Record,
-};
+use kwal_client::{Fetched, OffsetAt, PartitionClient, error::ErrorKind, record::Record};
 use kwal_protocol::{
     api::ApiKey,
     error_code::ErrorCode,
     messages::FetchRequest,
-    record::{BatchBuilder, BatchErrorKind, BatchHeader, Compression, Headers},
+    record::{BatchBuilder, BatchError, BatchErrorKind, BatchHeader, Compression, Headers},
 };
 use kwal_testkit::{EmbeddedCluster, Fault};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use crate::support::{HOUR, Wire, broker, deadlines, large, open, open_over, record, timed};
+use crate::support::{HOUR, Wire, broker, deadlines, large, open, open_over, record, source, timed};
 
 /// A batch as the log has it.
 fn batch(values: &[&str], compression: Compression) -> BytesMut {
@@ -197,7 +193,8 @@ async fn a_damaged_batch_is_an_error_with_its_offset() {
         assert_eq!((fetched.batches().len(), fetched.next_offset), (1, 1), "byte {byte}");
         damage(byte);
         let error = partition.fetch(1).await.unwrap_err();
-        let ErrorKind::Corrupt { source, .. } = error.kind() else { panic!("{error:?}") };
+        assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+        let source: &BatchError = source(&error);
         assert_eq!((source.base_offset, source.position), (Some(1), 0), "byte {byte}");
         assert!(!error.is_retriable());
     }
@@ -213,12 +210,57 @@ async fn a_batch_that_is_short_inside_is_an_error_with_its_offset() {
         .unwrap();
     let fetched = partition.fetch(0).await.unwrap();
     let error = fetched.records().collect::<Result<Vec<_>, _>>().unwrap_err();
-    let ErrorKind::Corrupt { source, .. } = error.kind() else { panic!("{error:?}") };
+    assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+    let source: &BatchError = source(&error);
     assert_eq!(source.base_offset, Some(1));
     assert!(matches!(source.kind, BatchErrorKind::RecordsMissing { count: 2, found: 1 }), "{source:?}");
     partition.fetch_records(0, 1..1000, 0).await.unwrap_err();
     // What is not looked at hurts nobody.
     assert_eq!(fetched.next_offset, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_and_for_each_stop_at_a_corrupt_record() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    partition.produce(record("value 0")).await.unwrap();
+    let mut corrupt = batch(&["value 1", "value 2", "value 3"], Compression::None);
+    // The three records have the same size; the second one claims to be a byte longer.
+    let second = BatchHeader::LEN + (corrupt.len() - BatchHeader::LEN) / 3;
+    assert_eq!(corrupt[second], corrupt[BatchHeader::LEN]);
+    corrupt[second] += 2;
+    seal(&mut corrupt);
+    broker.append_raw("wal", 0, corrupt.freeze()).unwrap();
+    partition.produce(record("value 4")).await.unwrap();
+
+    for from in [0, 1, 2, 3] {
+        let fetched = partition.fetch(from).await.unwrap();
+        // A caller that does not look at the records can continue.
+        assert_eq!((fetched.batches().len(), fetched.next_offset), (3 - usize::from(from > 0), 5));
+        let expected: Vec<_> = (from..2).collect();
+
+        let mut records = fetched.records();
+        for offset in &expected {
+            assert_eq!(records.next().unwrap().unwrap().offset, *offset);
+        }
+        let error = records.next().unwrap().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+        let batch_error: &BatchError = source(&error);
+        assert_eq!(batch_error.base_offset, Some(1));
+        assert!(matches!(batch_error.kind, BatchErrorKind::Record { index: 1, .. }), "{batch_error:?}");
+        let context = error.context();
+        assert_eq!((context.topic.as_deref(), context.partition), (Some("wal"), Some(0)));
+        assert!(records.next().is_none() && records.next().is_none(), "nothing follows the error");
+
+        let mut offsets = Vec::new();
+        let same = fetched.for_each(|record| offsets.push(record.offset)).unwrap_err();
+        assert_eq!((offsets, same.to_string()), (expected, error.to_string()));
+    }
+    // A fetch that begins after it is not affected.
+    let mut values = Vec::new();
+    let fetched = partition.fetch(4).await.unwrap();
+    fetched.for_each(|record| values.push(record.value.unwrap().to_vec())).unwrap();
+    assert_eq!(values, [b"value 4"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,10 +314,11 @@ async fn at_the_end_it_waits_for_more() {
     let partition = open_over(&wire).await;
     let wait = Duration::from_secs(3);
     let (fetched, took) = timed(partition.fetch(0).max_wait(wait)).await;
-    let Fetched { batches, next_offset: 0, high_watermark: 0, wire_bytes: 0, .. } = fetched.unwrap() else {
-        panic!("not the end")
+    let fetched = fetched.unwrap();
+    let Fetched { next_offset: 0, high_watermark: 0, wire_bytes: 0, .. } = fetched else {
+        panic!("not the end: {fetched:?}")
     };
-    assert_eq!((batches.len(), took), (0, wait));
+    assert_eq!((fetched.batches().len(), took), (0, wait));
     let (_, took) = timed(partition.fetch(0)).await;
     assert_eq!(took, Duration::from_millis(500), "the default");
 
@@ -425,6 +468,7 @@ async fn compressed_batches_are_read_like_others() {
     seal(&mut broken);
     broker.append_raw("wal", 0, broken.freeze()).unwrap();
     let error = partition.fetch(10).await.unwrap().records().collect::<Result<Vec<_>, _>>().unwrap_err();
-    let ErrorKind::Corrupt { source, .. } = error.kind() else { panic!("{error:?}") };
+    assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+    let source: &BatchError = source(&error);
     assert_eq!(source.base_offset, Some(10));
 }

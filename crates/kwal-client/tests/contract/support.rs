@@ -103,6 +103,13 @@ pub(crate) fn deadlines() -> Deadlines {
     Deadlines::default()
 }
 
+/// The source of an error, which has this type.
+#[track_caller]
+pub(crate) fn source<E: std::error::Error + 'static>(error: &Error) -> &E {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    source.unwrap_or_else(|| panic!("{error:?}"))
+}
+
 /// The whole chain of an error in one line.
 pub(crate) fn chain(error: &Error) -> String {
     let mut text = error.to_string();

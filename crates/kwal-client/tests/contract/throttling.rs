@@ -2,12 +2,23 @@
 
 use std::time::Duration;
 
-use kwal_client::{Limits, OffsetAt};
-use kwal_protocol::api::ApiKey;
-use kwal_testkit::Fault;
-use tokio::time::Instant;
+use kwal_client::{Client, ControllerClient, Limits, OffsetAt, PartitionClient};
+use kwal_protocol::{
+    api::{ApiKey, Body, Versions},
+    messages::{
+        CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+        DescribeClusterRequest, DescribeConfigsRequest, FetchRequest, IncrementalAlterConfigsRequest,
+        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
+        ProduceRequest,
+    },
+};
+use kwal_testkit::{Dialect, EmbeddedCluster, Fault};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Wire, broker, deadlines, large, log, open, open_over, record, settle, timed};
+use crate::{
+    support::{Wire, broker, deadlines, large, log, open, open_over, record, settle, timed},
+    versions::SUPPORTED,
+};
 
 const PAUSE: Duration = Duration::from_secs(25);
 
@@ -140,4 +151,94 @@ async fn a_throttle_longer_than_the_deadline_ends_at_the_deadline() {
         [&["a", "c"][..], &["a", "b", "c"]]
             .contains(&&log(&broker).iter().map(|s| s.as_str()).collect::<Vec<_>>()[..])
     );
+}
+
+/// A client of a broker that has one version of one API.
+struct Setup {
+    broker: EmbeddedCluster,
+    wire: Wire,
+    client: Client,
+    controller: ControllerClient,
+    partition: PartitionClient,
+}
+
+impl Setup {
+    async fn of_version(api: ApiKey, version: i16) -> Self {
+        let dialect = Dialect::kafka_4_3().cap(api, Versions::new(version, version));
+        let broker = EmbeddedCluster::builder().dialect(dialect).topic("wal", 2).topic("gone", 1);
+        let broker = broker.start_in_memory().unwrap();
+        let wire = Wire::to(&broker);
+        let client = wire.client().await;
+        let controller = client.controller_client().await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+        partition.fetch(0).await.unwrap();
+        Self { broker, wire, client, controller, partition }
+    }
+
+    /// Makes the next request on the connection that requests of an API use. Returns when it was sent.
+    async fn next_request(&self, api: ApiKey) -> Instant {
+        let next = match api {
+            ApiKey::PRODUCE => {
+                self.partition.produce(record("b")).await.unwrap();
+                api
+            }
+            ApiKey::FETCH => {
+                self.partition.fetch(0).await.unwrap();
+                api
+            }
+            _ => {
+                self.partition.get_offset(OffsetAt::Latest).await.unwrap();
+                ApiKey::LIST_OFFSETS
+            }
+        };
+        self.wire.seen(next).last().unwrap().at
+    }
+}
+
+/// The field has different places in the responses, so each version of each API is tried.
+#[tokio::test(start_paused = true)]
+async fn a_throttle_is_obeyed_also_when_the_caller_was_dropped_before_the_response_arrived() {
+    const RESPONDS_AFTER: Duration = Duration::from_secs(1);
+    macro_rules! check {
+        ($($request:ident |$setup:ident| $call:expr;)*) => { $(
+            let api = $request::KEY;
+            let (_, oldest, newest) = *SUPPORTED.iter().find(|(known, ..)| *known == api).unwrap();
+            for version in oldest..=newest {
+                let $setup = Setup::of_version(api, version).await;
+                $setup.broker.on(api, Fault::DelayReply(RESPONDS_AFTER));
+                $setup.wire.edit::<$request>(|response| {
+                    response.throttle_time_ms = PAUSE.as_millis().try_into().unwrap();
+                });
+                let (begun, sent_before) = (Instant::now(), $setup.wire.count(api));
+                let dropped = timeout(RESPONDS_AFTER / 2, $call.into_future()).await;
+                assert!(dropped.is_err(), "{api} {version}");
+                sleep(RESPONDS_AFTER).await;
+                assert_eq!($setup.wire.count(api), sent_before + 1, "{api} {version}");
+                $setup.wire.clear_edits();
+                // The first version of ListOffsets has no throttle time.
+                let has_throttle_time = (api, version) != (ApiKey::LIST_OFFSETS, 1);
+                let due = match has_throttle_time {
+                    true => RESPONDS_AFTER + PAUSE,
+                    false => begun.elapsed(),
+                };
+                assert_eq!($setup.next_request(api).await - begun, due, "{api} {version}");
+            }
+        )* };
+    }
+    check! {
+        ProduceRequest |setup| setup.partition.produce(record("b"));
+        FetchRequest |setup| setup.partition.fetch(0);
+        ListOffsetsRequest |setup| setup.partition.get_offset(OffsetAt::Earliest);
+        MetadataRequest |setup| setup.client.list_topics();
+        CreateTopicsRequest |setup| setup.controller.create_topic("new", 1, 1);
+        DeleteTopicsRequest |setup| setup.controller.delete_topic("gone");
+        DeleteRecordsRequest |setup| setup.partition.delete_records(1);
+        InitProducerIdRequest |setup| setup.client.partition_client("wal", 1);
+        OffsetForLeaderEpochRequest |setup| setup.partition.offset_for_leader_epoch(0);
+        DescribeConfigsRequest |setup| setup.controller.describe_topic_configs("wal");
+        CreatePartitionsRequest |setup| setup.controller.create_partitions("wal", 3);
+        IncrementalAlterConfigsRequest |setup| setup.controller.alter_topic_configs("wal").set("retention.ms", "-1");
+        DescribeClusterRequest |setup| setup.controller.describe_cluster();
+    }
 }

@@ -1,21 +1,10 @@
 //! C8, as far as it goes without positions: a topic made again is another topic.
 
-use kwal_client::{
-    OffsetAt,
-    error::{Error, ErrorKind},
-};
+use kwal_client::{OffsetAt, error::ErrorKind};
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 
 use crate::support::{Wire, broker, log, open_over, record, timed};
-
-/// What lies under what an append that may have been sent ended with.
-fn cause(error: &Error) -> &Error {
-    match error {
-        Error::Unsettled { cause, .. } => cause,
-        error => error,
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_made_again_is_an_error_for_reads_and_appends() {
@@ -29,12 +18,12 @@ async fn a_topic_made_again_is_an_error_for_reads_and_appends() {
 
     let (error, took) = timed(partition.fetch(0)).await;
     let error = error.unwrap_err();
-    let ErrorKind::TopicRecreated { topic, was, is } = error.kind() else { panic!("{error:?}") };
-    assert_eq!((topic.as_str(), *was, *is), ("wal", before, now));
+    let ErrorKind::TopicRecreated { was, is, .. } = error.kind() else { panic!("{error:?}") };
+    assert_eq!((error.context().topic.as_deref(), *was, *is), (Some("wal"), before, now));
     assert!(!error.is_retriable());
     assert!(took.as_millis() < 100, "{took:?}");
     let error = partition.produce(record("after")).await.unwrap_err();
-    assert!(matches!(cause(&error).kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
+    assert!(matches!(error.kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
     let error = partition.get_offset(OffsetAt::Latest).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
     assert_eq!(log(&broker), [""; 0], "nothing gets into the other one");
@@ -52,7 +41,7 @@ async fn an_append_finds_it_out_too() {
     broker.delete_topic("wal");
     broker.create_topic("wal", 2).unwrap();
     let error = partition.produce(record("a")).await.unwrap_err();
-    assert!(matches!(cause(&error).kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
+    assert!(matches!(error.kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
     assert_eq!(log(&broker), [""; 0]);
 }
 

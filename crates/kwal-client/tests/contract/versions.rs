@@ -2,15 +2,15 @@
 
 use kwal_client::{
     ConfigSource, OffsetAt,
-    error::{Error, ErrorKind, Outcome},
+    error::{ErrorKind, Outcome},
 };
 use kwal_protocol::api::{ApiKey, Versions};
 use kwal_testkit::{Dialect, EmbeddedCluster};
 
 use crate::support::{Wire, log, record};
 
-/// What the client is ready to speak.
-const OURS: [(ApiKey, i16, i16); 13] = [
+/// The versions that the client supports.
+pub(crate) const SUPPORTED: [(ApiKey, i16, i16); 13] = [
     (ApiKey::PRODUCE, 3, 13),
     (ApiKey::FETCH, 4, 17),
     (ApiKey::LIST_OFFSETS, 1, 10),
@@ -58,12 +58,12 @@ async fn work(dialect: Dialect) -> Vec<(ApiKey, i16)> {
     controller.delete_topic("wal").await.unwrap();
     assert_eq!(broker.topics(), [""; 0]);
     let newest = |api| wire.seen(api).iter().map(|seen| seen.version).max().unwrap();
-    OURS.iter().map(|(api, ..)| (*api, newest(*api))).collect()
+    SUPPORTED.iter().map(|(api, ..)| (*api, newest(*api))).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_version_of_every_request_does_the_job() {
-    for (api, oldest, newest) in OURS {
+    for (api, oldest, newest) in SUPPORTED {
         for version in oldest..=newest {
             let used = work(Dialect::kafka_4_3().cap(api, Versions::new(version, version))).await;
             assert!(used.contains(&(api, version)), "{api} {version}: {used:?}");
@@ -74,16 +74,16 @@ async fn every_version_of_every_request_does_the_job() {
 #[tokio::test(start_paused = true)]
 async fn the_newest_version_in_common_is_spoken() {
     let used = work(Dialect::kafka_4_3()).await;
-    assert_eq!(used, OURS.map(|(api, _, newest)| (api, newest)));
+    assert_eq!(used, SUPPORTED.map(|(api, _, newest)| (api, newest)));
     let used = work(Dialect::kafka_3_9()).await;
     assert!(used.contains(&(ApiKey::PRODUCE, 11)) && used.contains(&(ApiKey::FETCH, 17)), "{used:?}");
     let used = work(Dialect::kafka_2_8()).await;
     assert!(used.contains(&(ApiKey::PRODUCE, 9)) && used.contains(&(ApiKey::FETCH, 12)), "{used:?}");
-    let oldest = OURS.iter().fold(Dialect::kafka_2_8(), |dialect, (api, oldest, _)| {
+    let oldest = SUPPORTED.iter().fold(Dialect::kafka_2_8(), |dialect, (api, oldest, _)| {
         dialect.cap(*api, Versions::new(0, (*oldest).max(i16::from(*api == ApiKey::LIST_OFFSETS))))
     });
     let used = work(oldest.cap(ApiKey::API_VERSIONS, Versions::new(0, 0))).await;
-    assert_eq!(used, OURS.map(|(api, oldest, _)| (api, oldest)));
+    assert_eq!(used, SUPPORTED.map(|(api, oldest, _)| (api, oldest)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,9 +153,7 @@ async fn what_has_no_version_in_common_is_told_and_not_sent() {
         };
         assert_eq!(*theirs, Versions::new(oldest, newest));
         assert!(
-            error
-                .to_string()
-                .contains(&format!("the broker speaks versions {theirs}, and this client {ours}")),
+            error.to_string().contains(&format!("the broker supports versions {theirs}, this client {ours}")),
             "{error}"
         );
         assert_eq!(wire.count(api), 0);

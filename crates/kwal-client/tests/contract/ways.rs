@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use kwal_client::{
-    ClientBuilder, Deadlines,
-    error::{Error, ErrorKind},
-};
+use kwal_client::{ClientBuilder, Deadlines, error::ErrorKind};
 use kwal_testkit::EmbeddedCluster;
 use kwal_transport::{
     BoxFuture, Connect, HostPort, Stream, TransportError, memory,
@@ -49,7 +46,7 @@ async fn a_certificate_that_is_not_trusted_ends_the_call_at_once() {
     assert_eq!(
         chain(&error),
         format!(
-            "Metadata at {address}: there is no connection: TLS with {address} failed: the certificate of the peer was \
+            "Metadata at {address}: cannot connect: TLS with {address} failed: the certificate of the peer was \
              issued by a CA that is not trusted: add the CA's certificate to the roots"
         ),
     );
@@ -116,7 +113,7 @@ async fn the_time_for_connecting_is_also_that_of_the_handshake() {
     let deadlines = Deadlines::default().connect(connect);
     let builder = ClientBuilder::new(vec!["kafka:9093".to_owned()]).connector(Silent::default());
     let (error, took) = timed(builder.deadlines(deadlines).tls(Ca::new().client()).build()).await;
-    assert!(error.unwrap_err().to_string().contains("no connection within 3s by TLS"));
+    assert!(error.unwrap_err().to_string().contains("no connection within 3s with TLS"));
     assert!((connect..connect + Duration::from_millis(10)).contains(&took), "{took:?}");
 }
 
@@ -148,6 +145,7 @@ mod socks5 {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::support::source;
 
     #[tokio::test(start_paused = true)]
     async fn tls_goes_through_the_proxy_which_gets_the_names() {
@@ -187,7 +185,7 @@ mod socks5 {
             assert_eq!(
                 chain(&error),
                 format!(
-                    "Metadata at {address}: there is no connection: cannot connect to {address} through the SOCKS5 \
+                    "Metadata at {address}: cannot connect: cannot connect to {address} through the SOCKS5 \
                      proxy proxy:1080: {reason}"
                 )
             );
@@ -202,7 +200,7 @@ mod socks5 {
         assert!(
             error
                 .to_string()
-                .ends_with("no connection within 10s by TLS through the SOCKS5 proxy proxy:1080"),
+                .ends_with("no connection within 10s with TLS through the SOCKS5 proxy proxy:1080"),
             "{error}"
         );
     }
@@ -213,9 +211,10 @@ mod socks5 {
             .connector(memory::MemoryNetwork::default())
             .socks5_proxy(socks5());
         let error = client.build().await.unwrap_err();
-        let ErrorKind::NoBroker { attempts } = error.kind() else { panic!("{error:?}") };
-        let Error::Connect { source, .. } = &attempts[0].1 else { panic!("{error:?}") };
-        assert!(matches!(**source, TransportError::Socks5 { source: Socks5Error::Proxy { .. }, .. }));
+        let ErrorKind::NoBroker { attempts, .. } = error.kind() else { panic!("{error:?}") };
+        let attempt = &attempts[0].1;
+        assert!(matches!(attempt.kind(), ErrorKind::Connect), "{error:?}");
+        assert!(matches!(source(attempt), TransportError::Socks5 { source: Socks5Error::Proxy { .. }, .. }));
         assert!(error.is_retriable());
     }
 
