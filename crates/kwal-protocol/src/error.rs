@@ -34,7 +34,7 @@ pub enum DecodeErrorKind {
     #[error("the length {0} is negative")]
     NegativeLength(i64),
     /// Null where this version of the message does not allow it.
-    #[error("null where a value is needed")]
+    #[error("null where a value is required")]
     UnexpectedNull,
     /// A string that is not UTF-8.
     #[error("a string is not UTF-8")]
@@ -43,7 +43,7 @@ pub enum DecodeErrorKind {
     #[error("the tagged field {0} is malformed")]
     InvalidTag(u32),
     /// A response is decoded as that of another API than the request's.
-    #[error("the response of API {is} is read as one of API {expected}")]
+    #[error("a response of API {is} was decoded as one of API {expected}")]
     OtherApi {
         /// The key of the API it was decoded as.
         expected: i16,
@@ -93,7 +93,7 @@ pub enum EncodeError {
         version: i16,
     },
     /// A string, an array or the whole frame exceeds the range of its length field.
-    #[error("{0} bytes or elements are more than their length field can say")]
+    #[error("the length {0} exceeds its length field")]
     TooLong(usize),
 }
 

@@ -72,7 +72,7 @@
 //!     messages::{MetadataRequest, MetadataResponse},
 //! };
 //!
-//! /// Carries bytes until there is something to tell.
+//! /// Moves bytes until there is an event.
 //! fn next(
 //!     connection: &mut Connection,
 //!     stream: &mut TcpStream,
@@ -91,14 +91,14 @@
 //!             0 => connection.handle_eof(),
 //!             len => {
 //!                 inbox.extend_from_slice(&piece[..len]);
-//!                 // What goes wrong comes as an event.
+//!                 // An error is also an event.
 //!                 let _ = connection.handle_input(Instant::now(), inbox);
 //!             }
 //!         }
 //!     }
 //! }
 //!
-//! /// Asks a broker for all topics.
+//! /// Requests the metadata of all topics from a broker.
 //! fn topics(address: std::net::SocketAddr) -> Result<MetadataResponse, Box<dyn std::error::Error>> {
 //!     let mut stream = TcpStream::connect(address)?;
 //!     let (mut inbox, now) = (BytesMut::new(), Instant::now());
@@ -114,7 +114,7 @@
 //!         other => Err(format!("{other:?}").into()),
 //!     }
 //! }
-//! # // A broker of two answers, for the client above to talk to.
+//! # // A broker with two responses, for the client above.
 //! # use kwal_protocol::{api::{decode_request_header, encode_response, ApiKey}, messages::*};
 //! # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
 //! # let address = listener.local_addr()?;
@@ -128,24 +128,24 @@
 //! #         let frame = bytes::Bytes::from(frame);
 //! #         let (header, _) = decode_request_header(&frame).unwrap();
 //! #         let (version, id) = (header.request_api_version, header.correlation_id);
-//! #         let mut answer = match header.request_api_key {
+//! #         let mut response = match header.request_api_key {
 //! #             ApiKey::API_VERSIONS => {
 //! #                 let metadata = ApiVersion { api_key: ApiKey::METADATA, min_version: 0, max_version: 12 };
-//! #                 let told = ApiVersionsResponse { api_keys: vec![metadata], ..Default::default() };
-//! #                 encode_response(&told, version, id).unwrap()
+//! #                 let body = ApiVersionsResponse { api_keys: vec![metadata], ..Default::default() };
+//! #                 encode_response(&body, version, id).unwrap()
 //! #             }
 //! #             _ => {
 //! #                 let wal = MetadataTopicResponse { name: Some("wal".to_owned()), ..Default::default() };
-//! #                 let told = MetadataResponse { topics: vec![wal], ..Default::default() };
-//! #                 encode_response(&told, version, id).unwrap()
+//! #                 let body = MetadataResponse { topics: vec![wal], ..Default::default() };
+//! #                 encode_response(&body, version, id).unwrap()
 //! #             }
 //! #         };
-//! #         stream.write_all(&answer.copy_to_bytes(answer.remaining())).unwrap();
+//! #         stream.write_all(&response.copy_to_bytes(response.remaining())).unwrap();
 //! #     }
 //! # });
 //!
-//! let told = topics(address)?;
-//! assert_eq!(told.topics[0].name.as_deref(), Some("wal"));
+//! let metadata = topics(address)?;
+//! assert_eq!(metadata.topics[0].name.as_deref(), Some("wal"));
 //! # broker.join().unwrap();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -167,7 +167,7 @@
 //!
 //! for batch in Batches::new(file) {
 //!     let batch = batch?;
-//!     for record in batch.records(1 << 20 /* bytes at the most */)?.iter() {
+//!     for record in batch.records(1 << 20 /* limit in bytes */)?.iter() {
 //!         let record = record?;
 //!         assert_eq!((record.offset, record.key, record.value), (41, Some(&b"key"[..]), Some(&b"value"[..])));
 //!     }
@@ -217,6 +217,8 @@
 //! * `time`: timestamps of records as `time::OffsetDateTime`.
 //! * `arbitrary`: messages from arbitrary bytes, for fuzzers.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod api;
 #[cfg(feature = "arbitrary")]
 pub mod arbitrary;
@@ -236,3 +238,7 @@ pub mod wire;
 pub mod writer;
 
 pub use api::header;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

@@ -170,8 +170,9 @@ impl Dialect {
         self.forwards
     }
 
-    /// Whether the high watermark stops while fewer replicas are in sync than `min.insync.replicas`, which is
-    /// capped at the number of replicas.
+    /// Whether the high watermark stops while too few replicas are in sync.
+    ///
+    /// The limit is `min.insync.replicas`, capped at the number of replicas.
     pub(crate) fn waits_for_min_isr(&self) -> bool {
         self.release >= Release::Kafka3_9
     }
@@ -181,8 +182,9 @@ impl Dialect {
         self.release >= Release::Kafka4_3
     }
 
-    /// Whether fetch versions without zstd are rejected on topics with that codec. Otherwise they get batches
-    /// that they cannot read.
+    /// Whether fetch versions without zstd are rejected on topics with that codec.
+    ///
+    /// Otherwise they get batches that they cannot read.
     pub(crate) fn refuses_zstd(&self) -> bool {
         self.release < Release::Kafka4_3
     }

@@ -14,8 +14,9 @@ use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 pub enum Fault {
     /// No fault: the request is served. Lets some requests pass before a fault.
     Pass,
-    /// Rejected with an error code in every place where the response has one; not carried out. Produce with
-    /// acks = 0 is closed, as in Kafka.
+    /// Rejected with an error code in every place where the response has one; not carried out.
+    ///
+    /// Produce with acks = 0 is closed, as in Kafka.
     Error(ErrorCode),
     /// Carried out, then answered with an error code, as if it had failed afterwards.
     ErrorAfter(ErrorCode),
@@ -38,13 +39,15 @@ pub enum Fault {
     DelayRequest(Duration),
     /// Carried out at once, answered only after this time. Later requests of the connection wait.
     DelayReply(Duration),
-    /// Carried out and answered at once with this throttle time; the broker reads nothing more from the
-    /// connection until it is over (KIP-219).
+    /// Carried out and answered at once with this throttle time.
+    ///
+    /// The broker reads nothing more from the connection until it is over (KIP-219).
     Throttle(Duration),
     /// Carried out; the reply has another correlation id.
     WrongCorrelationId,
-    /// Neither this request nor any later one of the connection is carried out or answered; the connection
-    /// stays open.
+    /// Neither this request nor any later one of the connection is carried out or answered.
+    ///
+    /// The connection stays open.
     BlackHole,
 }
 

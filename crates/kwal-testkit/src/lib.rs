@@ -74,15 +74,17 @@
 //! Everything stays in memory until the topic is deleted or the cluster is dropped.
 //!
 //! # Inside
+//! Arrows point to what a module depends on. There is no circle, and no arrow back up:
+//!
 //! ```text
-//! storm  doctest                           what tests use: EmbeddedCluster and its builder, faults, journal, Sasl, Wire
-//!    └──► embedded ──► listen ──► serve    sockets, tasks, clock
-//!                                   ├──► sasl ──┐
-//! wire ─────────────────────────────┴───────────┴──► cluster   the brokers, without IO
-//!                                                       └──► journal ──► fault
-//!                                                       └──► log  producers  transactions  topic_config  dialect
-//! check                                    judges histories; of it, cluster and journal know the recorder
+//! storm, doctest ──► embedded ──► listen ──► serve ──► sasl ──┐
+//!                        │                     │              ├──► cluster ──► journal ──► fault
+//!                        └─────────────────────┴──────────────┘       │           │
+//! wire ───────────────────────────────────────────────────────────────┘           └──► check
 //! ```
+//!
+//! `cluster` holds the brokers without IO: frames in, actions out, time as an argument. It stores its logs in `log`,
+//! `producers` and `transactions`, and reads `topic_config` and `dialect`. `serve` connects it to sockets and the clock.
 //!
 //! # Features
 //! `compression-gzip`, `compression-lz4`, `compression-snappy`, `decompression-zstd` (all default) and

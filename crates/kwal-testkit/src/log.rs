@@ -49,12 +49,12 @@ impl Log {
         Self { epochs: vec![(leader_epoch, 0)], ..Self::default() }
     }
 
-    /// Appends a batch whose header becomes `header`. The base offset is at least the log end offset; more
-    /// leaves a hole.
+    /// Appends a batch whose header becomes `header`.
+    ///
+    /// The base offset is at least the log end offset; more leaves a hole.
     ///
     /// The bytes are changed in place if the log is their only owner, and copied otherwise. The checksum is
     /// computed again only if necessary.
-    ///
     pub(crate) fn append(&mut self, bytes: Bytes, header: &BatchHeader) {
         let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         let Some((place, _)) = bytes.split_first_chunk_mut::<{ BatchHeader::LEN }>() else { return };
@@ -186,8 +186,9 @@ impl Log {
         self.batches.iter().map(|batch| batch.bytes.clone())
     }
 
-    /// Deletes the records before `offset`, in whole batches; returns the headers of deleted batches. Does
-    /// nothing outside the log.
+    /// Deletes the records before `offset`, in whole batches; returns the headers of deleted batches.
+    ///
+    /// Does nothing outside the log.
     pub(crate) fn delete_before(&mut self, offset: i64) -> Vec<BatchHeader> {
         self.start = offset.clamp(self.start, self.end);
         let gone = self.batches.partition_point(|batch| batch.next_offset <= self.start);
@@ -373,8 +374,8 @@ mod tests {
         for times in [&[10, 30, 20][..], &[5, 30], &[40, 7]] {
             append(&mut log, 0, times);
         }
-        for (asked, found) in [(0, (10, 0)), (11, (30, 1)), (30, (30, 1)), (31, (40, 5))] {
-            assert_eq!(log.at_timestamp(asked).unwrap(), Some(found), "{asked}");
+        for (requested, found) in [(0, (10, 0)), (11, (30, 1)), (30, (30, 1)), (31, (40, 5))] {
+            assert_eq!(log.at_timestamp(requested).unwrap(), Some(found), "{requested}");
         }
         assert_eq!(log.at_timestamp(41).unwrap(), None);
         assert_eq!(log.at_max_timestamp().unwrap(), Some((40, 5)));

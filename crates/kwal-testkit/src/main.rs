@@ -77,8 +77,8 @@ impl Options {
         while let Some(argument) = arguments.next()? {
             match argument {
                 Arg::Long("brokers") => {
-                    let wanted = "a number of brokers from 1 to 1000";
-                    brokers = value(&mut arguments, "--brokers", wanted, |text| {
+                    let expected = "a number of brokers from 1 to 1000";
+                    brokers = value(&mut arguments, "--brokers", expected, |text| {
                         text.parse().ok().filter(|brokers| (1..=1000).contains(brokers))
                     })?;
                 }
@@ -116,11 +116,11 @@ impl Options {
 fn value<T>(
     arguments: &mut lexopt::Parser,
     option: &str,
-    wanted: &str,
+    expected: &str,
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, lexopt::Error> {
     let text = arguments.value()?.string()?;
-    parse(&text).ok_or_else(|| format!("{option} {text:?} is not {wanted}").into())
+    parse(&text).ok_or_else(|| format!("{option} {text:?} is not {expected}").into())
 }
 
 /// The cluster validates the name.

@@ -39,7 +39,7 @@ pub(crate) struct Appended {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expiry {
     /// When the last check ran.
-    pub(crate) looked_at: i64,
+    pub(crate) checked_at: i64,
     pub(crate) after_ms: i64,
 }
 
@@ -47,7 +47,6 @@ impl Producers {
     /// Checks whether a batch may be appended. `Ok(Some)` means that it is a duplicate.
     ///
     /// An unknown producer id may begin at any sequence; a new epoch of a known one must begin at 0.
-    ///
     pub(crate) fn check(&self, header: &BatchHeader) -> Result<Option<Appended>, (ErrorCode, String)> {
         let BatchHeader { producer_id: id, producer_epoch: epoch, base_sequence: first, .. } = *header;
         let Some(known) = self.known.get(&id) else { return Ok(None) };
@@ -111,8 +110,8 @@ impl Producers {
     /// Removes expired producers, except those that are `busy` with a transaction.
     pub(crate) fn expire(&mut self, expiry: Expiry, busy: impl Fn(i64) -> bool) {
         self.known.retain(|id, producer| {
-            let age = expiry.looked_at.saturating_sub(producer.last_timestamp);
-            producer.noted_at >= expiry.looked_at || age < expiry.after_ms || busy(*id)
+            let age = expiry.checked_at.saturating_sub(producer.last_timestamp);
+            producer.noted_at >= expiry.checked_at || age < expiry.after_ms || busy(*id)
         });
     }
 
@@ -193,7 +192,7 @@ mod tests {
     fn idle_producers_expire_at_the_next_check() {
         let mut producers = Partition::default();
         producers.append(1, 0, 0, 1).unwrap();
-        let expiry = |looked_at| Expiry { looked_at, after_ms: 100 };
+        let expiry = |checked_at| Expiry { checked_at, after_ms: 100 };
         producers.state.expire(expiry(98), |_| false);
         assert_eq!(producers.append(1, 0, 5, 1), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
         producers.state.expire(expiry(100), |id| id == 1);

@@ -248,7 +248,6 @@ impl Connection<'_> {
     /// Reads the next frame without its length; `None` if the stream has ended before it.
     ///
     /// The frame has its own allocation, so that keeping a part of it keeps nothing else alive.
-    ///
     async fn read_frame(&mut self) -> io::Result<Option<Bytes>> {
         let mut len = [0; 4];
         if self.stream.read(&mut len[..1]).await? == 0 {

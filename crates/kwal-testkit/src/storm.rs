@@ -114,7 +114,6 @@ impl Storm {
     ///
     /// If the future is dropped, the cluster is not repaired.
     ///
-    ///
     /// # Errors
     /// If a broker's address is no longer available.
     pub async fn run(&self, cluster: &EmbeddedCluster, time: Duration) -> Result<StormReport, Error> {
@@ -430,7 +429,9 @@ const ALL: &[Hazard] = &[
 #[derive(Clone, Copy)]
 struct FaultyApi {
     api: ApiKey,
-    /// The codes that brokers answer it with at bad times. `true` marks those that are sent after the work was done.
+    /// The codes that brokers answer it with at bad times.
+    ///
+    /// `true` marks those that are sent after the work was done.
     codes: &'static [(ErrorCode, bool)],
 }
 

@@ -22,8 +22,9 @@ struct Ended {
 }
 
 impl Transactions {
-    /// Updates the state for a batch on the log; `committed` is the result of a transaction if the batch is
-    /// its marker.
+    /// Updates the state for a batch on the log.
+    ///
+    /// `committed` is the result of a transaction if the batch is its marker.
     pub(crate) fn note(&mut self, header: &BatchHeader, committed: Option<bool>) {
         if let Some(committed) = committed {
             if let Some(first_offset) = self.open.remove(&header.producer_id) {
@@ -35,8 +36,9 @@ impl Transactions {
         }
     }
 
-    /// Returns the last stable offset: no earlier record is in a transaction that is open, or whose marker is
-    /// not replicated.
+    /// Returns the last stable offset.
+    ///
+    /// No earlier record is in a transaction that is open, or whose marker is not replicated.
     pub(crate) fn last_stable(&self, high_watermark: i64) -> i64 {
         let open = self.open.values().copied();
         let fresh = self.ended.iter().rev().take_while(|ended| ended.marker >= high_watermark);

@@ -1,4 +1,4 @@
-//! Where a broker is: host and port.
+//! The address of a broker: host and port.
 
 use std::{
     fmt,
@@ -21,16 +21,16 @@ use std::{
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostPort {
-    /// A name or an IP address; an IPv6 address stands here without brackets.
+    /// A name or an IP address; an IPv6 address has no brackets here.
     pub host: String,
     /// The port.
     pub port: u16,
 }
 
 impl HostPort {
-    /// Takes host and port as they are, for example from a broker's metadata.
+    /// Creates an address from host and port as they are, for example from a broker's metadata.
     ///
-    /// Brackets around an IPv6 address are taken off. Nothing is checked here: connecting does that.
+    /// Brackets around an IPv6 address are removed. Nothing else is checked: connecting does that.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         let host = host.into();
         match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -40,7 +40,7 @@ impl HostPort {
     }
 }
 
-/// `host:port`, and `[address]:port` for IPv6: what [`FromStr`] reads.
+/// Writes `host:port`, and `[address]:port` for IPv6, which is what [`FromStr`] parses.
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
@@ -51,10 +51,10 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// Reads `host:port` or `[IPv6 address]:port`; white space around it is passed over.
+/// Parses `host:port` or `[IPv6 address]:port`; surrounding white space is ignored.
 ///
-/// The port has no default, and 0 is not one. The host's characters are not checked beyond what separates an address
-/// from a URL, a list or a bare IPv6 address: whether a name exists is for the resolver to say.
+/// The port has no default, and 0 is invalid. Of the host, only characters are rejected that indicate a URL,
+/// a list or a bare IPv6 address: whether a name exists is decided by the resolver.
 impl FromStr for HostPort {
     type Err = InvalidAddress;
 
@@ -92,12 +92,12 @@ pub struct InvalidAddress {
 }
 
 impl InvalidAddress {
-    /// The text that was given, without white space around it.
+    /// The text, without surrounding white space.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What is wrong with it.
+    /// The problem.
     pub fn problem(&self) -> AddressProblem {
         self.problem
     }
@@ -107,25 +107,25 @@ impl InvalidAddress {
     }
 }
 
-/// What is wrong with a text that should be an address; its `Display` says what to write instead.
+/// The problem with an invalid address; its `Display` describes the correct form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddressProblem {
-    /// Nothing stands before the port.
+    /// The host is missing.
     NoHost,
-    /// Nothing stands after the host.
+    /// The port is missing.
     NoPort,
-    /// What should be the port is not a number from 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     BadPort,
-    /// It is a URL, or has a listener's name in front.
+    /// The text is a URL, or starts with the name of a listener.
     Scheme,
-    /// It is more than one address.
+    /// The text contains several addresses.
     List,
-    /// An IPv6 address stands without brackets.
+    /// An IPv6 address has no brackets.
     Ipv6WithoutBrackets,
-    /// What stands in brackets is not an IPv6 address, or the brackets do not match.
+    /// The text in brackets is not an IPv6 address, or the brackets do not match.
     BadIpv6,
-    /// The host holds a character that no host has.
+    /// The host contains an invalid character.
     BadHost,
 }
 
@@ -135,24 +135,24 @@ impl fmt::Display for AddressProblem {
             Self::NoHost => "has no host (write it as host:port, for example localhost:9092)",
             Self::NoPort => "has no port (write it as host:port, for example localhost:9092)",
             Self::BadPort => {
-                "has no valid port: a number from 1 to 65535 is wanted, for example localhost:9092"
+                "has no valid port: it must be a number from 1 to 65535, for example localhost:9092"
             }
             Self::Scheme => {
                 "starts with a scheme (leave it out and write host:port, for example localhost:9092)"
             }
-            Self::List => "is a list (give each broker as an address of its own, for example localhost:9092)",
+            Self::List => "is a list (give each broker a separate address, for example localhost:9092)",
             Self::Ipv6WithoutBrackets => {
                 "is an IPv6 address without brackets (write it as [address]:port, for example [::1]:9092)"
             }
             Self::BadIpv6 => "has no valid IPv6 address in brackets (an example of one is [::1]:9092)",
             Self::BadHost => {
-                "has a character no host can have (write it as host:port, for example localhost:9092)"
+                "has a character that is not valid in a host (write it as host:port, for example localhost:9092)"
             }
         })
     }
 }
 
-/// Host, without brackets, and port, which may be empty.
+/// Splits into host, without brackets, and port, which may be empty.
 fn split(text: &str) -> Result<(&str, &str), AddressProblem> {
     if text.contains("://") {
         return Err(AddressProblem::Scheme);
@@ -184,7 +184,7 @@ fn split(text: &str) -> Result<(&str, &str), AddressProblem> {
     Ok((host, port))
 }
 
-/// False for what separates the parts of a URL or a sentence; letters of any script pass.
+/// Whether a character is valid in a host: letters of any script, but no separators of URLs or text.
 fn is_host(host: &str) -> bool {
     !host.chars().any(|c| {
         c.is_whitespace()

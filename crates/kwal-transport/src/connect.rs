@@ -1,4 +1,4 @@
-//! The trait that makes streams, and the stream.
+//! The trait that opens streams, and the stream.
 
 use std::{
     fmt, io,
@@ -11,10 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{HostPort, TransportError};
 
-/// Makes byte streams to brokers.
+/// Opens byte streams to brokers.
 ///
-/// Implement it for a way to a broker that this crate does not have; failures it has no variant for go into
-/// [`TransportError::other`].
+/// Implement it for transports that this crate does not have; their errors go into [`TransportError::other`].
 ///
 /// ```
 /// use kwal_transport::{BoxFuture, Connect, HostPort, Stream, Tcp, TransportError};
@@ -43,8 +42,10 @@ use crate::{HostPort, TransportError};
 pub trait Connect: fmt::Debug + Send + Sync + 'static {
     /// Opens a stream to `to`.
     ///
-    /// An implementation need not limit the time it takes: the caller does, by dropping the future. Dropping it at any
-    /// point gives the attempt up and leaves nothing behind.
+    /// An implementation need not limit its time: the caller does, by dropping the future.
+    ///
+    /// # Cancellation safety
+    /// Dropping the future at any point cancels the attempt and leaves no resources behind.
     fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>>;
 }
 
@@ -54,12 +55,12 @@ impl<C: Connect + ?Sized> Connect for Arc<C> {
     }
 }
 
-/// A boxed future that may move between threads: what an object-safe `async fn` returns.
+/// A boxed future that can move between threads: the return type of an object-safe `async fn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A connected stream of bytes in both directions, whatever carries it.
+/// A connected, bidirectional stream of bytes, over any transport.
 ///
-/// Vectored writes reach the carrier as they are, where it has them. Dropping the stream closes it.
+/// Vectored writes are passed on if the transport supports them. Dropping the stream closes it.
 pub struct Stream {
     io: Box<dyn ReadWrite>,
     peer: Box<str>,
@@ -67,24 +68,23 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Wraps what carries the bytes, which is taken not to encrypt them; `peer` says in logs and errors who is at the
-    /// other end.
+    /// Wraps a transport that is assumed not to encrypt; `peer` names the other end in logs and errors.
     pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: impl Into<String>) -> Self {
         Self { io: Box::new(io), peer: peer.into().into_boxed_str(), encrypted: false }
     }
 
-    /// Says that the carrier encrypts all the way to the peer, and knows who that is: passwords may be sent through it.
+    /// Marks the transport as encrypted up to the authenticated peer, so that passwords may be sent.
     pub fn encrypted(mut self) -> Self {
         self.encrypted = true;
         self
     }
 
-    /// Whether it is [encrypted](Self::encrypted), as those over TLS are.
+    /// Whether the stream is [encrypted](Self::encrypted), as those over TLS are.
     pub fn is_encrypted(&self) -> bool {
         self.encrypted
     }
 
-    /// Who is at the other end, for people to read: for example `kafka-1:9092 (10.0.0.7:9092)`.
+    /// Returns a description of the other end, for example `kafka-1:9092 (10.0.0.7:9092)`.
     pub fn peer(&self) -> &str {
         &self.peer
     }
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(format!("{plain:?}"), "Stream { peer: \"recorder\", encrypted: false, .. }");
     }
 
-    /// Notes the lengths of what each write is given.
+    /// Records the lengths of the slices of each write.
     struct Recorder {
         vectored: bool,
         calls: Arc<Mutex<Vec<Vec<usize>>>>,

@@ -1,27 +1,28 @@
 //! Byte streams to Kafka brokers.
 //!
-//! This crate carries bytes and knows nothing of Kafka. A [`Connect`] turns a [`HostPort`] into a [`Stream`]:
+//! This crate transports bytes and does not depend on Kafka's protocol. A [`Connect`] turns a [`HostPort`] into a
+//! [`Stream`]:
 //!
-//! | way | type | for |
+//! | transport | type | for |
 //! | --- | --- | --- |
 //! | TCP | [`Tcp`] | brokers on a network |
 #![cfg_attr(
     feature = "transport-tls",
-    doc = "| TLS | [`Tls`], over any other | brokers whose listener is `SSL` or `SASL_SSL` |"
+    doc = "| TLS | [`Tls`], over any other | listeners with the protocol `SSL` or `SASL_SSL` |"
 )]
 #![cfg_attr(
     feature = "transport-socks5",
-    doc = "| SOCKS5 | [`Socks5`], over any other | brokers that only a proxy can reach |"
+    doc = "| SOCKS5 | [`Socks5`], over any other | brokers that are only reachable through a proxy |"
 )]
 //! | memory | [`memory::MemoryNetwork`] | a broker in the same process: tests, simulations |
 //! | your own | `impl Connect` | tunnels, service meshes, fault injection |
 //!
-//! They nest: TLS through a proxy is `Tls::new(…).over(Socks5::new(…))`. Each is bounded in time by who calls, who drops the
-//! future.
+//! They nest: TLS through a proxy is `Tls::new(…).over(Socks5::new(…))`. The caller limits the time of connecting by
+//! dropping the future.
 //!
-//! | feature | default | what it brings |
+//! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `transport-tls` | yes | TLS by rustls; the crypto provider is the caller's |
+//! | `transport-tls` | yes | TLS by rustls; without a crypto provider |
 //! | `tls-ring` | no | the provider *ring*, and Mozilla's and the system's root certificates |
 //! | `tls-aws-lc-rs` | no | the provider AWS-LC, and the same roots |
 //! | `transport-socks5` | no | SOCKS5 proxies by fast-socks5 |
@@ -46,6 +47,8 @@
 //! # }
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod address;
 mod connect;
 mod error;
@@ -64,3 +67,7 @@ pub use socks5::Socks5;
 pub use tcp::{Keepalive, Tcp};
 #[cfg(feature = "transport-tls")]
 pub use tls::Tls;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

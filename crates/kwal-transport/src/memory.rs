@@ -1,4 +1,4 @@
-//! Streams that stay in the process.
+//! In-memory streams, within one process.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -11,11 +11,11 @@ use tokio::{io::duplex, sync::mpsc};
 
 use crate::{BoxFuture, Connect, HostPort, InvalidAddress, Stream, TransportError};
 
-/// Two ends of one connection: what is written to one is read from the other, in order.
+/// Creates the two ends of a connection: bytes written to one are read from the other, in order.
 ///
-/// Each direction holds up to `buffer` bytes (at least one); a writer waits when it is full. Small buffers make partial
-/// writes and reads happen. Dropping an end lets the other read to the end of what was written, and fails its writes
-/// with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
+/// Each direction buffers up to `buffer` bytes (at least one); a writer waits while the buffer is full. Small
+/// buffers cause partial writes and reads. After one end is dropped, the other reads the remaining bytes, and
+/// its writes fail with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
 ///
 /// ```
 /// use kwal_transport::memory;
@@ -36,12 +36,12 @@ pub fn pair(buffer: usize) -> (Stream, Stream) {
     named_pair(buffer, "memory", "memory")
 }
 
-/// A network in memory: listeners by address, and a [`Connect`] that reaches them.
+/// An in-memory network: listeners by address, and a [`Connect`] that reaches them.
 ///
-/// Clones share the network. It behaves as TCP does: connecting where nobody listens is
-/// [refused](TransportError::Refused), connections wait in a backlog until they are accepted, and an address can be
-/// listened at once at a time. There is no clock, no randomness and no task in it. Addresses are compared as they are
-/// written: `localhost` and `127.0.0.1` are two hosts.
+/// Clones share the network. It behaves like TCP: connecting without a listener is
+/// [refused](TransportError::Refused), connections wait in a backlog until they are accepted, and an address
+/// has at most one listener. It has no clock, no randomness and no task. Addresses are compared as text:
+/// `localhost` and `127.0.0.1` are two hosts.
 ///
 /// ```
 /// use kwal_transport::{Connect, HostPort, memory::MemoryNetwork};
@@ -70,15 +70,17 @@ pub struct MemoryNetwork {
 }
 
 impl MemoryNetwork {
-    /// A network whose connections hold up to `buffer` bytes in each direction, as in [`pair`]. The default is
-    /// 64 KiB.
+    /// Creates a network whose connections buffer up to `buffer` bytes in each direction, as in [`pair`].
+    ///
+    /// The default is 64 KiB.
     pub fn with_buffer(buffer: usize) -> Self {
         Self { buffer, listeners: Arc::default() }
     }
 
-    /// Listens at `at` until the [`Listener`] is dropped; port 0 takes a free port.
+    /// Listens at `at` until the [`Listener`] is dropped; port 0 selects a free port.
     ///
-    /// Fails with [`InUse`](TransportError::InUse) while somebody else listens there.
+    /// # Errors
+    /// [`InUse`](TransportError::InUse) while the address has a listener.
     pub fn listen(&self, mut at: HostPort) -> Result<Listener, TransportError> {
         if at.host.is_empty() {
             return Err(InvalidAddress::no_host(&at).into());
@@ -129,9 +131,9 @@ impl fmt::Debug for MemoryNetwork {
     }
 }
 
-/// Takes the connections to one address of a [`MemoryNetwork`].
+/// Accepts the connections to one address of a [`MemoryNetwork`].
 ///
-/// Dropping it frees the address and closes the connections that were not accepted; accepted ones go on.
+/// Dropping it frees the address and closes the connections that were not accepted; accepted ones stay open.
 pub struct Listener {
     address: HostPort,
     arrivals: mpsc::Receiver<Stream>,
@@ -139,16 +141,19 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Where it listens; never port 0.
+    /// Returns the address; its port is never 0.
     pub fn address(&self) -> &HostPort {
         &self.address
     }
 
-    /// Waits for the next connection. Dropping the future loses none.
+    /// Waits for the next connection.
+    ///
+    /// # Cancellation safety
+    /// Dropping the future loses no connection.
     pub async fn accept(&mut self) -> Stream {
         match self.arrivals.recv().await {
             Some(stream) => stream,
-            // The network holds the other side until this listener is dropped.
+            // The network holds the sender until this listener is dropped.
             None => pending().await,
         }
     }
@@ -166,15 +171,15 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// How many connections wait to be accepted before connecting waits too.
+/// The number of connections in the backlog; beyond it, connecting waits.
 const BACKLOG: usize = 128;
 
-/// The ports IANA leaves for such use (RFC 6335, section 6).
+/// The ephemeral ports of IANA (RFC 6335, section 6).
 const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
 
 type Listeners = HashMap<HostPort, mpsc::Sender<Stream>>;
 
-/// No code that holds the lock can panic half way through a change, so a poisoned one is as good as any.
+/// Code that holds the lock cannot panic half way through a change, so a poisoned lock is still consistent.
 fn lock(listeners: &Mutex<Listeners>) -> MutexGuard<'_, Listeners> {
     listeners.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -232,7 +237,10 @@ mod tests {
         let at = HostPort::new("broker", 9092);
         let error = network.connect(&at).await.unwrap_err();
         assert!(error.is_refused());
-        assert_eq!(error.to_string(), "cannot connect to broker:9092: nothing listens there in memory");
+        assert_eq!(
+            error.to_string(),
+            "cannot connect to broker:9092: nothing listens there on the in-memory network"
+        );
 
         let listener = network.listen(at.clone()).unwrap();
         assert!(matches!(network.listen(at.clone()), Err(TransportError::InUse { at: used }) if used == at));

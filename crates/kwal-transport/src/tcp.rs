@@ -13,15 +13,18 @@ use crate::{Attempt, BoxFuture, Connect, HostPort, InvalidAddress, Stream, Trans
 
 /// Connects over TCP.
 ///
-/// - `TCP_NODELAY` is on: a request leaves when it is written, whatever its size.
+/// - `TCP_NODELAY` is set, so that small requests are sent at once.
 /// - Keepalive is on, see [`Keepalive`].
-/// - A name is resolved for each connection, and its addresses are tried one after the other in the resolver's order
-///   until one answers. Each but the last is given up after [`address_timeout`](Self::address_timeout). The error
+/// - A name is resolved for each connection, and its addresses are tried one after the other in the
+///   resolver's order. Each but the last is limited by [`address_timeout`](Self::address_timeout). The error
 ///   lists every address with its reason.
 ///
-/// There is no limit on the whole: who calls sets it by dropping the future (a client has one deadline for name,
-/// connection and handshake together). A dropped future closes the socket it was about to connect; a name lookup that
-/// is under way ends on its own thread and is ignored.
+/// There is no overall time limit: the caller drops the future (a client has one deadline for name,
+/// connection and handshake together).
+///
+/// # Cancellation safety
+/// A dropped future closes its socket. A name lookup in progress ends on its own thread, and its result is
+/// ignored.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,14 +41,16 @@ pub struct Tcp {
     address_timeout: Duration,
 }
 
-/// When the system asks a silent peer whether it is still there.
+/// When the system probes a silent peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// How long a connection is silent before the first probe. Default: 60 s, below the idle limits of common
-    /// firewalls and load balancers (from 4 min).
+    /// The idle time before the first probe. Default: 60 s.
+    ///
+    /// This is below the idle limits of common firewalls and load balancers (4 minutes and more).
     pub idle: Duration,
-    /// Time between probes, where the system has such a setting. Default: 15 s. How many unanswered probes end the
-    /// connection is the system's business.
+    /// The time between probes, where the system has this setting. Default: 15 s.
+    ///
+    /// The system determines how many unanswered probes close the connection.
     pub interval: Duration,
 }
 
@@ -62,15 +67,16 @@ impl Default for Tcp {
 }
 
 impl Tcp {
-    /// Sets the keepalive; `None` turns it off. Both times are rounded down to seconds, with one second as the least.
+    /// Sets the keepalive; `None` turns it off. Both times are rounded down to seconds, with a minimum of 1
+    /// s.
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
         self.keepalive = keepalive.into();
         self
     }
 
-    /// How long one address may take while there are others to try. Default: 2 s.
+    /// Sets the time limit for one address while there are others to try. Default: 2 s.
     ///
-    /// The last address, and so the only one of a host that has one, has no such limit.
+    /// The last address, which may be the only one, is not limited.
     pub fn address_timeout(mut self, limit: Duration) -> Self {
         self.address_timeout = limit;
         self
@@ -96,7 +102,7 @@ impl Tcp {
         Ok(Stream::new(stream, peer))
     }
 
-    /// The first of `addresses` that answers.
+    /// Connects to the first of `addresses` that answers.
     async fn connect_first(
         &self,
         to: &HostPort,
@@ -147,7 +153,7 @@ impl Connect for Tcp {
 
 impl Keepalive {
     fn to_socket(self) -> TcpKeepalive {
-        // Systems take whole seconds and refuse 0.
+        // Systems expect whole seconds and reject 0.
         let second = Duration::from_secs(1);
         let socket = TcpKeepalive::new().with_time(self.idle.max(second));
         #[cfg(any(
@@ -238,7 +244,7 @@ mod tests {
     #[cfg(target_os = "linux")] // what a full backlog does is each system's own
     #[tokio::test]
     async fn gives_a_silent_address_up_for_the_next() {
-        // Nobody accepts here, and the place for those who wait is taken: what knocks now gets no answer.
+        // No connection is accepted and the backlog is full, so further attempts get no answer.
         let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         silent.listen(0).unwrap();
@@ -274,7 +280,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_does_not_exist_is_told_from_a_host_that_refuses() {
-        // Too long for a label, so no name service is asked.
+        // Too long for a label, so no name server is queried.
         let impossible = HostPort::new("x".repeat(64), 9092);
         let error = Tcp::default().connect(&impossible).await.unwrap_err();
         assert!(matches!(&error, TransportError::Resolve { host, .. } if *host == impossible.host));

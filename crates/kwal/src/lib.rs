@@ -28,6 +28,77 @@
 //! | [`protocol`] | the types of the protocol that stand in signatures; tools depend on `kwal-protocol` itself |
 //! | [`transport`] | streams of bytes, and the trait for your own |
 //!
+//! # The long form
+//!
+//! ```
+//! # kwal_testkit::doctest(9093, async {
+//! use bytes::Bytes;
+//! use kwal::{client::ClientBuilder, record::Record};
+//! use time::OffsetDateTime;
+//!
+//! let client = ClientBuilder::new(vec!["localhost:9093".to_owned()]).build().await?;
+//!
+//! let controller = client.controller_client().await?;
+//! controller.create_topic("wal", 2 /* partitions */, 1 /* replication factor */).await?;
+//!
+//! let partition = client.partition_client("wal", 0).await?;
+//! let record = Record {
+//!     key: None,
+//!     value: Some(Bytes::from_static(b"hello kafka")),
+//!     headers: [("foo", "bar")].into(),
+//!     timestamp: OffsetDateTime::now_utc(),
+//! };
+//! let produced = partition.produce(vec![record]).await?;
+//!
+//! let (records, high_watermark) =
+//!     partition.fetch_records(0, 1..1_000_000 /* min..max bytes */, 1_000 /* ms */).await?;
+//! # assert_eq!((produced.offsets(), records[0].value.as_deref(), high_watermark), (0..1, Some(&b"hello kafka"[..]), 1)); Ok(()) });
+//! ```
+//!
+//! # A topic for a log
+//!
+//! ```
+//! # kwal_testkit::doctest(9094, async {
+//! # use kwal::{Client, client::{ConfigSource, Severity}};
+//! # let client = Client::connect(["localhost:9094"]).await?;
+//! # let controller = client.controller_client().await?;
+//! let wal = controller
+//!     .ensure_topic("wal", 4 /* partitions */, -1 /* replicas: the brokers' default */)
+//!     .config("min.insync.replicas", "2")
+//!     .config("retention.ms", "-1")
+//!     .await?;
+//! for difference in &wal.differences {
+//!     eprintln!("topic wal: {difference}"); // none here: it was created
+//! }
+//! for finding in controller.audit("wal").await? {
+//!     eprintln!("{finding}");
+//! }
+//! # let found = controller.audit("wal").await?;
+//! # let grave: Vec<_> = found.iter().filter(|one| one.severity == Severity::Error).map(|one| one.setting).collect();
+//! # assert_eq!((wal.created, grave), (true, vec!["replication factor", "in-sync replicas", "min.insync.replicas"]));
+//! # assert_eq!((found.len(), found[2].source), (4, Some(ConfigSource::Topic))); Ok(()) });
+//! ```
+//!
+//! # TLS, SASL and proxies
+//!
+#![cfg_attr(all(feature = "tls-ring", feature = "transport-socks5"), doc = "```no_run")]
+#![cfg_attr(not(all(feature = "tls-ring", feature = "transport-socks5")), doc = "```ignore")]
+//! use kwal::{ClientBuilder, client::sasl::Sasl, transport::{Socks5, tls}};
+//!
+//! # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
+//! let tls = tls::ring().roots_pem_file("ca.pem").client_pem_files("client.pem", "client.key");
+//! let proxy = Socks5::new("proxy.example.org:1080".parse()?).login("orders", "a secret")?;
+//! let client = ClientBuilder::new(["kafka-1.internal:9093"])
+//!     .tls(tls)
+//!     .socks5_proxy(proxy)
+//!     .sasl(Sasl::scram_sha_512("alice", "a secret"))
+//!     .build()
+//!     .await?;
+//! # let _ = client; Ok(()) }
+//! ```
+//! The files are read for each connection, so that certificates can be renewed. Any `Arc<rustls::ClientConfig>`, or an async
+//! function that returns one, can be used as well. [`client::sasl`] has the other mechanisms.
+//!
 //! # When an append fails
 //!
 //! The client retries what can be retried without duplicates until the [deadline](client::Deadlines::operation). One question

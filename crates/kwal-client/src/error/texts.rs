@@ -361,7 +361,7 @@ fn tls() -> Samples {
 }
 
 fn socks5() -> Samples {
-    let (greeted, connect) = ("when it was greeted", "when it was asked to connect");
+    let (greeted, connect) = ("during the greeting", "during the connect request");
     let refused_with = |code| Socks5Error::Refused { reply: Socks5Reply(code) };
     samples! {
         "InvalidLogin": Socks5Error::InvalidLogin { field: "password", len: 300 },
@@ -462,7 +462,7 @@ fn connection() -> Samples {
         },
         "Sasl": ConnectionError::Sasl {
             mechanism: "PLAIN".to_owned(),
-            source: SaslError::Challenge { mechanism: "PLAIN".into(), what: "it has no challenges".into() },
+            source: SaslError::Challenge { mechanism: "PLAIN".into(), what: "the mechanism has no challenges".into() },
         },
         "EndlessExchange": ConnectionError::EndlessExchange { mechanism: "PLAIN".to_owned() },
         "NoAuthentication": ConnectionError::NoAuthentication { api: ApiKey::SASL_HANDSHAKE },
@@ -508,8 +508,8 @@ fn calls() -> Samples {
 
 fn sasl() -> Samples {
     samples! {
-        "Credentials": SaslError::Credentials("the password has a NUL in it"),
-        "Challenge": SaslError::Challenge { mechanism: "PLAIN".into(), what: "it has no challenges".into() },
+        "Credentials": SaslError::Credentials("the password contains a NUL"),
+        "Challenge": SaslError::Challenge { mechanism: "PLAIN".into(), what: "the mechanism has no challenges".into() },
         "Refused": SaslError::Refused { words: "{\"status\":\"invalid_token\"}".to_owned() },
         "NotTheBroker": SaslError::NotTheBroker,
     }

@@ -122,23 +122,23 @@ async fn mistakes_end_at_once_with_the_brokers_words() {
         (
             Sasl::plain("alice", "wrong").danger_send_unencrypted(),
             users(),
-            "the broker refused to authenticate by SASL PLAIN: Authentication failed: Invalid username or password"
+            "the broker rejected the SASL PLAIN authentication: Authentication failed: Invalid username or password"
                 .to_owned(),
         ),
         (
             Sasl::scram_sha_256("alice", "wrong"),
             users(),
-            format!("the broker refused to authenticate by SASL SCRAM-SHA-256: {invalid} SCRAM-SHA-256"),
+            format!("the broker rejected the SASL SCRAM-SHA-256 authentication: {invalid} SCRAM-SHA-256"),
         ),
         (
             Sasl::scram_sha_512("nobody", "wrong"),
             users(),
-            format!("the broker refused to authenticate by SASL SCRAM-SHA-512: {invalid} SCRAM-SHA-512"),
+            format!("the broker rejected the SASL SCRAM-SHA-512 authentication: {invalid} SCRAM-SHA-512"),
         ),
         (
             wrong_token().danger_send_unencrypted(),
             tokens(),
-            "the broker refused to authenticate by SASL OAUTHBEARER: {\"status\":\"invalid_token\"}".to_owned(),
+            "the broker rejected the SASL OAUTHBEARER authentication: {\"status\":\"invalid_token\"}".to_owned(),
         ),
         (
             wrong_token().danger_send_unencrypted(),
@@ -153,7 +153,7 @@ async fn mistakes_end_at_once_with_the_brokers_words() {
         (
             Sasl::scram_sha_256("alice", SECRET),
             users().iterations(i32::MAX as u32),
-            "SASL SCRAM-SHA-256 failed: the broker's message is not what SCRAM-SHA-256 demands: it wants 2147483647 \
+            "SASL SCRAM-SHA-256 failed: the broker's SCRAM-SHA-256 message is not valid: it wants 2147483647 \
              iterations, and 4096 to 1000000 are accepted"
                 .to_owned(),
         ),
@@ -173,7 +173,7 @@ async fn a_listener_that_wants_nobody_to_authenticate_is_told_at_once() {
     let cluster = EmbeddedCluster::builder().topic("wal", 1).start_in_memory().unwrap();
     let (error, took) = mistake(&cluster, plain()).await;
     assert!(
-        chain(&error).ends_with("out of turn for authentication: is this listener one for SASL?"),
+        chain(&error).ends_with("out of turn for authentication: does this listener use SASL?"),
         "{error:?}"
     );
     assert!(!error.is_retriable() && took == Duration::ZERO);
@@ -228,10 +228,13 @@ async fn credentials_that_cannot_be_used_are_the_callers_mistake() {
     };
     for (sasl, words) in [
         (Sasl::plain("", SECRET), "the user name is empty"),
-        (Sasl::plain("alice", "a\0b"), "the password has a NUL in it"),
+        (Sasl::plain("alice", "a\0b"), "the password contains a NUL"),
         (Sasl::scram_sha_512("alice", ""), "the password is empty"),
         (bearer(Token::new("a b")), "the token is empty or has characters other than letters"),
-        (bearer(Token::new("a").extension("auth", "b")), "no extension can have the name auth"),
+        (
+            bearer(Token::new("a").extension("auth", "b")),
+            "the name auth is reserved and cannot be an extension",
+        ),
     ] {
         let (error, took) = mistake(&cluster, sasl).await;
         assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
@@ -529,7 +532,7 @@ async fn a_renewal_that_is_refused_ends_calls_at_once() {
     let error = result.unwrap_err();
     assert!(!error.is_retriable() && took == Duration::ZERO, "{took:?}: {error:?}");
     assert!(
-        chain(&error).ends_with("refused to authenticate by SASL PLAIN: it did not say why"),
+        chain(&error).ends_with("rejected the SASL PLAIN authentication: it gave no reason"),
         "{error:?}"
     );
     cluster.clear_faults();
@@ -605,7 +608,7 @@ async fn the_time_for_connecting_rules_the_authentication_too() {
     let (result, took) = timed(builder(&cluster).deadlines(short).sasl(plain()).build()).await;
     let error = result.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::NoBroker { .. }), "{error:?}");
-    assert!(error.to_string().contains("while it authenticated"), "{error}");
+    assert!(error.to_string().contains("during authentication"), "{error}");
     assert_eq!(took, 2 * SECOND);
 }
 

@@ -76,7 +76,7 @@ async fn a_client_certificate_that_is_missing_or_refused_is_told_at_once() {
     let (broker, ca, other) = (broker(), Ca::new(), Ca::named("another"));
     let front = Front::of(&broker, ca.server(&broker, Some(&ca)));
     for (client, text) in [
-        (ca.client(), "certificate_required: it requires a client certificate, and none is configured"),
+        (ca.client(), "certificate_required: it requires a client certificate, but none is configured"),
         (ca.client_with(&other), "unknown_ca: it does not accept the client certificate"),
     ] {
         let (error, took) = timed(front.builder(client).build()).await;
@@ -94,8 +94,7 @@ async fn tls_at_a_plain_listener_and_plain_at_one_for_tls() {
     let plain = ClientBuilder::new(broker.bootstrap()).connector(front.clone());
     let error = plain.build().await.unwrap_err();
     assert!(
-        chain(&error)
-            .ends_with("the peer speaks TLS, not plain Kafka: connect with TLS, or to another listener"),
+        chain(&error).ends_with("the peer speaks TLS: connect with TLS, or to a listener without it"),
         "{}",
         chain(&error)
     );
@@ -105,7 +104,7 @@ async fn tls_at_a_plain_listener_and_plain_at_one_for_tls() {
     let error = front.builder(ca.client()).build().await.unwrap_err();
     assert!(
         chain(&error)
-            .ends_with("the peer closed the connection in the TLS handshake: is this listener one for TLS?"),
+            .ends_with("the peer closed the connection in the TLS handshake: does this listener use TLS?"),
         "{}",
         chain(&error)
     );
@@ -174,10 +173,10 @@ mod socks5 {
         let front = Front::of(&broker, Ca::new().server(&broker, None));
         let proxy = Proxy { front, asked: Arc::default() };
         for (socks5, reason) in [
-            (socks5(), "the proxy demands a login, and none was given"),
+            (socks5(), "the proxy requires a login, but none is configured"),
             (
                 socks5().login("alice", "guess").unwrap(),
-                "the proxy refuses the login: are user and password right?",
+                "the proxy rejected the login: are user and password correct?",
             ),
         ] {
             let client = ClientBuilder::new(broker.bootstrap()).connector(proxy.clone());

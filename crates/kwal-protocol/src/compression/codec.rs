@@ -134,7 +134,7 @@ impl FromStr for Compression {
 
 /// A name that is not a codec's.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("no codec is called {0:?}: there are none, gzip, snappy, lz4 and zstd")]
+#[error("unknown codec {0:?}: expected none, gzip, snappy, lz4 or zstd")]
 pub struct UnknownCompression(String);
 
 /// The reason why compression or decompression failed.
@@ -142,7 +142,7 @@ pub struct UnknownCompression(String);
 #[non_exhaustive]
 pub enum CompressionError {
     /// The batch names a codec that Kafka does not have.
-    #[error("there is no codec with the id {0}")]
+    #[error("unknown codec id {0}")]
     UnknownCodec(u8),
     /// The codec is not part of this build.
     #[error("{codec} is not built in: enable the cargo feature `compression-{codec}`")]

@@ -109,7 +109,7 @@ impl Decoder {
         let (len, rest) = rest.split_first_chunk().ok_or_else(ended)?;
         let content = out.since(start);
         if u32::from_le_bytes(*len) != content.len() as u32 {
-            return Err(corrupt("it is not as long as it says at its end"));
+            return Err(corrupt("its length differs from that in its trailer"));
         }
         if u32::from_le_bytes(*sum) != crc32(0, content) {
             return Err(corrupt("the checksum of its content is wrong"));
@@ -122,7 +122,7 @@ impl Decoder {
 fn after_header(input: &[u8]) -> Result<&[u8], CompressionError> {
     let (header, mut rest) = input.split_first_chunk::<{ HEADER.len() }>().ok_or_else(ended)?;
     if header[..2] != HEADER[..2] {
-        return Err(corrupt("it does not begin with the magic number of gzip"));
+        return Err(corrupt("it does not start with the magic number of gzip"));
     }
     let flags = header[3];
     if header[2] != DEFLATE || flags & FLAGS_RESERVED != 0 {

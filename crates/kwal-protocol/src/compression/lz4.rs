@@ -97,15 +97,15 @@ struct Frame {
 impl Frame {
     fn read(input: &mut Input<'_>, checksums: Checksums) -> Result<Self, CompressionError> {
         if input.u32()? != MAGIC {
-            return Err(corrupt("it does not begin with the magic number of a frame"));
+            return Err(corrupt("it does not start with the magic number of a frame"));
         }
         let descriptor = input.0;
         let [flags, sizes] = input.array()?;
         if flags & FLAGS_VERSION_MASK != FLAGS_VERSION || flags & FLAGS_RESERVED != 0 {
-            return Err(corrupt("its frame is of an unknown version"));
+            return Err(corrupt("its frame has an unknown version"));
         }
         if flags & FLAGS_DICTIONARY != 0 {
-            return Err(corrupt("its frame wants a dictionary"));
+            return Err(corrupt("its frame requires a dictionary"));
         }
         let block_max = match sizes {
             0x40 => 64 << 10,
@@ -191,7 +191,7 @@ impl Frame {
         }
         let content = out.since(start);
         if self.content_size.is_some_and(|size| size != content.len() as u64) {
-            return Err(corrupt("it is not as long as its frame says"));
+            return Err(corrupt("its length differs from that in its frame"));
         }
         if self.content_checksum && input.u32()? != XxHash32::oneshot(0, content) {
             return Err(corrupt("the checksum of its content is wrong"));

@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(Compression::from_id(5), None);
         assert_eq!(
             "LZ4".parse::<Compression>().unwrap_err().to_string(),
-            "no codec is called \"LZ4\": there are none, gzip, snappy, lz4 and zstd"
+            "unknown codec \"LZ4\": expected none, gzip, snappy, lz4 or zstd"
         );
     }
 

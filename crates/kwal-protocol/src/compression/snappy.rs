@@ -57,7 +57,7 @@ impl<'a> Blocks<'a> {
             let (version, rest) = rest.split_first_chunk().ok_or_else(ended)?;
             let (_compatible, rest) = rest.split_first_chunk::<4>().ok_or_else(ended)?;
             if i32::from_be_bytes(*version) < 1 {
-                return Err(corrupt("its stream is of an unknown version"));
+                return Err(corrupt("its stream has an unknown version"));
             }
             self.0 = rest;
         }
@@ -83,7 +83,7 @@ impl<'a> Iterator for Blocks<'a> {
 fn block_len(block: &[u8]) -> Result<usize, CompressionError> {
     let len = decompress_len(block).map_err(corrupt)?;
     if block.is_empty() || len > block.len().saturating_mul(MAX_RATIO) {
-        return Err(corrupt("a block cannot be as long as it says"));
+        return Err(corrupt("a block claims an impossible length"));
     }
     Ok(len)
 }

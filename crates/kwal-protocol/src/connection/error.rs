@@ -17,17 +17,17 @@ use crate::{
 #[non_exhaustive]
 pub enum ConnectionError {
     /// The request was rejected: the handshake is not complete. The connection stays open.
-    #[error("the connection is not ready: its handshake is not done yet")]
+    #[error("the connection is not ready: its handshake is not complete")]
     NotReady,
     /// The request was rejected: too many requests are pending. The connection stays open.
-    #[error("{limit} calls of this connection are waiting for their replies already")]
+    #[error("the connection has {limit} pending requests, which is its limit")]
     TooManyInFlight {
         /// [`ConnectionConfig::max_in_flight`](super::ConnectionConfig::max_in_flight).
         limit: usize,
     },
     /// The client software name or version is not one that brokers accept.
     #[error(
-        "{field} {value:?} is not made of letters, digits, '-' and '.' with a letter or digit at both ends"
+        "{field} {value:?} must consist of letters, digits, '-' and '.', and start and end with a letter or digit"
     )]
     InvalidSoftware {
         /// The field of [`ConnectionConfig`](super::ConnectionConfig).
@@ -36,7 +36,7 @@ pub enum ConnectionError {
         value: String,
     },
     /// A request of the handshake cannot be encoded: the client id is too long.
-    #[error("{api} cannot be written")]
+    #[error("{api} cannot be encoded")]
     Encode {
         /// The API.
         api: ApiKey,
@@ -53,7 +53,7 @@ pub enum ConnectionError {
         stage: Stage,
     },
     /// The stream failed.
-    #[error("the connection broke {stage}")]
+    #[error("the connection was lost {stage}")]
     Io {
         /// The stage of the connection.
         stage: Stage,
@@ -61,7 +61,7 @@ pub enum ConnectionError {
         source: Arc<io::Error>,
     },
     /// The handshake exceeded its time limit.
-    #[error("the handshake was not done within {after:.1?}, {stage}{}", .stage.hint())]
+    #[error("the handshake timed out after {after:.1?} {stage}{}", .stage.hint())]
     HandshakeTimedOut {
         /// The stage of the connection.
         stage: Stage,
@@ -71,7 +71,7 @@ pub enum ConnectionError {
     /// A request exceeded its time limit, although it was the oldest one in flight.
     ///
     /// The connection is closed with everything in flight, because the stream cannot skip a response.
-    #[error("{api} version {version} got no reply within {after:?}")]
+    #[error("no response to {api} version {version} within {after:?}")]
     RequestTimedOut {
         /// The API of the request.
         api: ApiKey,
@@ -82,7 +82,7 @@ pub enum ConnectionError {
     },
     /// The peer announced a frame that exceeds the limit. No memory was reserved for it.
     #[error(
-        "the reply to {api} version {version} is {len} bytes long, the limit is {max}: ask for less, or raise the limit"
+        "the response to {api} version {version} has {len} bytes, the limit is {max}: request less, or raise the limit"
     )]
     FrameTooLarge {
         /// The API of the request.
@@ -98,10 +98,10 @@ pub enum ConnectionError {
     #[error("{0}")]
     NotKafka(OtherProtocol),
     /// The peer violated the protocol.
-    #[error("the peer broke the protocol: {0}")]
+    #[error("the peer violated the protocol: {0}")]
     PeerMisbehaved(Misbehaviour),
     /// A response of the handshake cannot be decoded.
-    #[error("the reply to {api} version {version} cannot be read")]
+    #[error("the response to {api} version {version} cannot be decoded")]
     Malformed {
         /// The API.
         api: ApiKey,
@@ -111,7 +111,7 @@ pub enum ConnectionError {
         source: DecodeError,
     },
     /// The broker answered a request of the handshake with an error.
-    #[error("the broker refused {api} version {version}: {code}{}", wants_no_sasl(.api, .code))]
+    #[error("the broker rejected {api} version {version}: {code}{}", wants_no_sasl(.api, .code))]
     Refused {
         /// The API.
         api: ApiKey,
@@ -129,7 +129,7 @@ pub enum ConnectionError {
         offered: Vec<String>,
     },
     /// The broker did not accept the credentials.
-    #[error("the broker refused to authenticate by SASL {mechanism}: {}", .message.as_deref().unwrap_or("it did not say why"))]
+    #[error("the broker rejected the SASL {mechanism} authentication: {}", .message.as_deref().unwrap_or("it gave no reason"))]
     AuthenticationFailed {
         /// The mechanism.
         mechanism: String,
@@ -147,19 +147,19 @@ pub enum ConnectionError {
         source: SaslError,
     },
     /// The mechanism exceeded the limit of messages.
-    #[error("SASL {mechanism} does not come to an end")]
+    #[error("SASL {mechanism} exceeded the limit of messages")]
     EndlessExchange {
         /// The mechanism.
         mechanism: String,
     },
     /// The broker does not support SaslHandshake 1 or SaslAuthenticate, which exist since Kafka 1.0.
-    #[error("the broker has no {api} to authenticate with: is this listener one for SASL?")]
+    #[error("the broker does not support {api}, which SASL requires: does this listener use SASL?")]
     NoAuthentication {
         /// The API that it does not support.
         api: ApiKey,
     },
     /// The broker and this crate have no version of ApiVersions in common, so versions cannot be negotiated.
-    #[error("the broker speaks ApiVersions {theirs}, and this client {ours}")]
+    #[error("the broker supports ApiVersions {theirs}, this client {ours}")]
     NoCommonVersion {
         /// The versions that this crate supports.
         ours: Versions,
@@ -198,7 +198,7 @@ impl<T> std::error::Error for SendError<T> {
 /// A hint for Kafka's answer to SaslHandshake on a listener without SASL.
 fn wants_no_sasl(api: &ApiKey, code: &ErrorCode) -> &'static str {
     match (*api, *code) {
-        (ApiKey::SASL_HANDSHAKE, ErrorCode::ILLEGAL_SASL_STATE) => ": is this listener one for SASL?",
+        (ApiKey::SASL_HANDSHAKE, ErrorCode::ILLEGAL_SASL_STATE) => ": does this listener use SASL?",
         _ => "",
     }
 }
@@ -235,10 +235,10 @@ impl Stage {
     fn hint(&self) -> &'static str {
         match self {
             Self::Versions { .. } => {
-                ": is it a Kafka broker of 0.10 or later, and this listener not one for TLS?"
+                ": is the peer a Kafka broker of 0.10 or later, and this a listener without TLS?"
             }
-            Self::Authentication => ": are the credentials right, and is this listener one for SASL?",
-            Self::FirstCall { .. } => ": does this listener want SASL?",
+            Self::Authentication => ": are the credentials correct, and does this listener use SASL?",
+            Self::FirstCall { .. } => ": does this listener require SASL?",
             Self::Ready { .. } => "",
         }
     }
@@ -248,13 +248,13 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Versions { version } => {
-                write!(f, "while {} version {version} waited for its reply", ApiKey::API_VERSIONS)
+                write!(f, "while waiting for the response to {} version {version}", ApiKey::API_VERSIONS)
             }
-            Self::Authentication => f.write_str("while it authenticated"),
+            Self::Authentication => f.write_str("during authentication"),
             Self::FirstCall { api, version } | Self::Ready { awaited: Some((api, version)) } => {
-                write!(f, "while {api} version {version} waited for its reply")
+                write!(f, "while waiting for the response to {api} version {version}")
             }
-            Self::Ready { awaited: None } => f.write_str("while nothing waited for a reply"),
+            Self::Ready { awaited: None } => f.write_str("while no request was in flight"),
         }
     }
 }
@@ -264,13 +264,13 @@ impl fmt::Display for Stage {
 #[non_exhaustive]
 pub enum Misbehaviour {
     /// A length that is negative, or too short for a correlation id.
-    #[error("a frame of {0} bytes cannot be a reply")]
+    #[error("a frame of {0} bytes cannot be a response")]
     FrameLength(i32),
     /// Bytes arrived while no request was in flight.
-    #[error("it sent bytes that nothing had asked for")]
+    #[error("it sent data while no request was in flight")]
     Unasked,
     /// The response is not that of the oldest request, though brokers answer in order.
-    #[error("the reply to {api} carries the correlation id {got}, and {expected} was next")]
+    #[error("the response to {api} has the correlation id {got} instead of {expected}")]
     CorrelationId {
         /// The oldest request.
         api: ApiKey,
@@ -280,7 +280,7 @@ pub enum Misbehaviour {
         got: CorrelationId,
     },
     /// It rejected a version, and named the same or a newer one instead.
-    #[error("it refused ApiVersions version {asked}, and says that it speaks {named}")]
+    #[error("it rejected ApiVersions version {asked}, but claims to support {named}")]
     Versions {
         /// The rejected version.
         asked: i16,
@@ -294,12 +294,12 @@ pub enum Misbehaviour {
 #[non_exhaustive]
 pub enum OtherProtocol {
     /// A TLS record.
-    #[error("the peer speaks TLS, not plain Kafka: connect with TLS, or to another listener")]
+    #[error("the peer speaks TLS: connect with TLS, or to a listener without it")]
     Tls,
     /// The status line of HTTP.
-    #[error("the peer speaks HTTP, not Kafka: is it the right port?")]
+    #[error("the peer speaks HTTP, not Kafka: is this the right port?")]
     Http,
     /// Some other protocol of printable characters, with its first bytes.
-    #[error("the peer does not speak Kafka, its answer begins {0:?}: is it the right port?")]
+    #[error("the peer does not speak Kafka, its data starts with {0:?}: is this the right port?")]
     Text(String),
 }

@@ -76,7 +76,7 @@ pub enum CallError {
         theirs: Option<Versions>,
     },
     /// The request cannot be encoded in the negotiated version.
-    #[error("{api} cannot be written")]
+    #[error("{api} cannot be encoded")]
     Encode {
         /// The API.
         api: ApiKey,
@@ -89,8 +89,8 @@ pub enum CallError {
 
 fn unsupported(api: &ApiKey, ours: &Versions, theirs: &Option<Versions>) -> String {
     match theirs {
-        Some(theirs) => format!("the broker speaks {api} in versions {theirs}, and this client in {ours}"),
-        None => format!("the broker does not speak {api}"),
+        Some(theirs) => format!("the broker supports {api} in versions {theirs}, this client in {ours}"),
+        None => format!("the broker does not support {api}"),
     }
 }
 

@@ -180,9 +180,9 @@ mod tests {
     #[test]
     fn too_short_is_refused() {
         let fault = |key, value| ControlRecord::from_key_and_value(key, value).unwrap_err().to_string();
-        assert_eq!(fault(None, None), "null where a value is needed at byte 0 in key");
+        assert_eq!(fault(None, None), "null where a value is required at byte 0 in key");
         assert_eq!(fault(Some(&[0, 0, 0]), None), "the input ends too early at byte 2 in key");
-        assert_eq!(fault(Some(&[0; 4]), None), "null where a value is needed at byte 2 in value");
+        assert_eq!(fault(Some(&[0; 4]), None), "null where a value is required at byte 2 in value");
         assert_eq!(fault(Some(&[0; 4]), Some(&[0; 5])), "the input ends too early at byte 2 in value");
         assert_eq!(fault(Some(&[255, 255, 0, 0]), None), "-1 is not allowed here at byte 0 in key");
         assert_eq!(fault(Some(&[0; 4]), Some(&[128; 6])), "-32640 is not allowed here at byte 0 in value");

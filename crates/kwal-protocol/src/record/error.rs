@@ -27,13 +27,13 @@ pub struct BatchError {
 #[non_exhaustive]
 pub enum BatchErrorKind {
     /// The length field is below the minimum of any format.
-    #[error("its length field says {0}, less than anything can have")]
+    #[error("its length field is {0}, below the minimum")]
     Length(i32),
     /// The batch is shorter than its header.
-    #[error("it has {0} bytes, fewer than its header takes")]
+    #[error("it has {0} bytes, fewer than its header")]
     TooShort(usize),
     /// A format that does not exist.
-    #[error("its magic {0} is not one that can be read")]
+    #[error("its magic {0} is not supported")]
     Magic(i8),
     /// The checksum does not match the bytes.
     #[error("its checksum is {computed:#010x} instead of {stored:#010x}")]
@@ -44,10 +44,10 @@ pub enum BatchErrorKind {
         computed: u32,
     },
     /// A wrapper of magic 0 or 1 contains no messages.
-    #[error("its codec says that there are messages in it, and there are none")]
+    #[error("it is a wrapper without messages")]
     NoMessages,
     /// A message in a wrapper of magic 0 or 1 is a wrapper itself.
-    #[error("message {index} in it is compressed once more")]
+    #[error("message {index} in it is a wrapper itself")]
     Nested {
         /// The index of the message, starting at 0.
         index: u32,
@@ -61,7 +61,7 @@ pub enum BatchErrorKind {
         last: i64,
     },
     /// A codec that does not exist in this format.
-    #[error("its codec {codec} is none of magic {magic}")]
+    #[error("its codec {codec} does not exist in magic {magic}")]
     CodecOfLaterMagic {
         /// The format of the batch.
         magic: i8,
@@ -83,7 +83,7 @@ pub enum BatchErrorKind {
     #[error("its records cannot be decompressed")]
     Compression(#[from] CompressionError),
     /// The number of records is negative.
-    #[error("it claims to have {0} records")]
+    #[error("its number of records is {0}")]
     Count(i32),
     /// The bytes end before the number of records in the header is reached.
     #[error("it ends after {found} of {count} records")]
@@ -140,7 +140,9 @@ pub enum BuildError {
 #[non_exhaustive]
 pub enum NotForwardable {
     /// The batch has an older format; brokers only accept batches of magic 2.
-    #[error("the batch at offset {base_offset} is a message of magic {magic}, and brokers take magic 2 only")]
+    #[error(
+        "the batch at offset {base_offset} is a message of magic {magic}, but brokers only accept magic 2"
+    )]
     Magic {
         /// The base offset.
         base_offset: i64,
@@ -148,7 +150,7 @@ pub enum NotForwardable {
         magic: i8,
     },
     /// The batch is a control batch, which only brokers write.
-    #[error("the batch at offset {base_offset} is a control batch, which brokers write themselves")]
+    #[error("the batch at offset {base_offset} is a control batch, which only brokers write")]
     Control {
         /// The base offset.
         base_offset: i64,
@@ -161,7 +163,7 @@ pub enum NotForwardable {
     },
     /// The batch lacks the record of some offset, because compaction removed it.
     #[error(
-        "the batch at offset {base_offset} has {count} records on {offsets} offsets; brokers take one on each"
+        "the batch at offset {base_offset} has {count} records for {offsets} offsets, but brokers require one for each"
     )]
     Holes {
         /// The base offset.
@@ -172,7 +174,7 @@ pub enum NotForwardable {
         offsets: i64,
     },
     /// The timestamps were set by the broker; brokers reject such a batch.
-    #[error("the batch at offset {base_offset} has the time at which a broker appended it")]
+    #[error("the batch at offset {base_offset} has timestamps set by a broker")]
     LogAppendTime {
         /// The base offset.
         base_offset: i64,

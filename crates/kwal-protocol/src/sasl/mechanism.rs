@@ -48,7 +48,7 @@ pub enum SaslError {
     #[error("{0}")]
     Credentials(&'static str),
     /// The message of the broker is invalid for the mechanism.
-    #[error("the broker's message is not what {mechanism} demands: {what}")]
+    #[error("the broker's {mechanism} message is not valid: {what}")]
     Challenge {
         /// The mechanism.
         mechanism: Cow<'static, str>,
@@ -56,13 +56,13 @@ pub enum SaslError {
         what: Cow<'static, str>,
     },
     /// The broker rejected the exchange with a message of the mechanism.
-    #[error("the broker says: {words}")]
+    #[error("the broker rejected the exchange: {words}")]
     Refused {
         /// The error message of the broker.
         words: String,
     },
     /// The broker does not know the password, so it may be an impostor.
-    #[error("the broker could not prove that it knows the password: is it the one that it pretends to be?")]
+    #[error("the broker could not prove that it knows the password: it may be an impostor")]
     NotTheBroker,
 }
 

@@ -64,7 +64,7 @@ impl OAuthBearer {
     /// [`SaslError::Credentials`] if the name is empty or contains a NUL.
     pub fn authorize_as(mut self, name: &str) -> Result<Self, SaslError> {
         if name.is_empty() || name.contains('\0') {
-            return Err(SaslError::Credentials("the name to act as is empty or has a NUL in it"));
+            return Err(SaslError::Credentials("the name to act as is empty or contains a NUL"));
         }
         self.authorize_as = escape(name);
         Ok(self)
@@ -79,10 +79,10 @@ impl OAuthBearer {
     pub fn extension(mut self, name: &str, value: &str) -> Result<Self, SaslError> {
         let legal = |byte: u8| byte.is_ascii_graphic() || b" \t\r\n".contains(&byte);
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphabetic()) {
-            return Err(SaslError::Credentials("the name of an extension is not of letters"));
+            return Err(SaslError::Credentials("the name of an extension must consist of letters"));
         }
         if name.eq_ignore_ascii_case("auth") {
-            return Err(SaslError::Credentials("no extension can have the name auth"));
+            return Err(SaslError::Credentials("the name auth is reserved and cannot be an extension"));
         }
         if value.is_empty() || !value.bytes().all(legal) {
             return Err(SaslError::Credentials("the value of an extension is empty or not printable"));
@@ -127,7 +127,7 @@ impl Mechanism for OAuthBearer {
             // The broker should have ended the exchange with an error.
             (Phase::Refused(words), Some(_)) => Err(SaslError::Refused { words }),
             _ => {
-                let what = "it is out of turn".into();
+                let what = "it is not expected at this point".into();
                 Err(SaslError::Challenge { mechanism: "OAUTHBEARER".into(), what })
             }
         }

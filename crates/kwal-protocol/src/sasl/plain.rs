@@ -20,8 +20,8 @@ impl Plain {
     /// [`SaslError::Credentials`] if one of the two is empty or contains a NUL (RFC 4616, section 2).
     pub fn new(user: &str, password: &str) -> Result<Self, SaslError> {
         for (text, empty, nul) in [
-            (user, "the user name is empty", "the user name has a NUL in it"),
-            (password, "the password is empty", "the password has a NUL in it"),
+            (user, "the user name is empty", "the user name contains a NUL"),
+            (password, "the password is empty", "the password contains a NUL"),
         ] {
             if text.is_empty() {
                 return Err(SaslError::Credentials(empty));
@@ -46,7 +46,10 @@ impl Mechanism for Plain {
                 Ok(Step::Send(self.message.clone()))
             }
             (true, Some(b"")) => Ok(Step::Done),
-            _ => Err(SaslError::Challenge { mechanism: "PLAIN".into(), what: "it has no challenges".into() }),
+            _ => Err(SaslError::Challenge {
+                mechanism: "PLAIN".into(),
+                what: "the mechanism has no challenges".into(),
+            }),
         }
     }
 }

@@ -99,7 +99,7 @@ impl Scram {
             ("", _) => return Err(SaslError::Credentials("the user name is empty")),
             (_, "") => return Err(SaslError::Credentials("the password is empty")),
             _ if user.contains('\0') => {
-                return Err(SaslError::Credentials("the user name has a NUL in it"));
+                return Err(SaslError::Credentials("the user name contains a NUL"));
             }
             _ => {}
         }
@@ -113,11 +113,11 @@ impl Scram {
 
     /// Parses `server-first-message`. All of it is checked before anything is computed.
     fn read_first(&self, message: &[u8]) -> Result<Challenge, SaslError> {
-        let Some(text) = text(message) else { return self.wrong("it is not text, or too long") };
+        let Some(text) = text(message) else { return self.wrong("it is not text or too long") };
         let mut attributes = text.split(',');
         let mut attribute = |name: char| match attributes.next().and_then(|attribute| split(attribute)) {
             Some((is, value)) if is == name => Ok(value),
-            Some(('m', _)) => self.wrong("it demands an extension"),
+            Some(('m', _)) => self.wrong("it requires an extension"),
             Some(('e', words)) => Err(SaslError::Refused { words: words.to_owned() }),
             _ => self.wrong(format!("{name}= is missing")),
         };
@@ -126,7 +126,7 @@ impl Scram {
         let iterations = attribute('i')?;
         let is_nonce = |byte: u8| byte.is_ascii_graphic();
         match nonce.strip_prefix(&self.nonce) {
-            None => return self.wrong("the nonce does not begin with the client's"),
+            None => return self.wrong("the nonce does not start with the client's"),
             Some("") => return self.wrong("the broker added nothing to the nonce"),
             Some(more) if !more.bytes().all(is_nonce) => return self.wrong("the nonce is not printable"),
             Some(_) => {}
@@ -137,12 +137,13 @@ impl Scram {
         };
         let is_number = !iterations.starts_with('0') && iterations.bytes().all(|byte| byte.is_ascii_digit());
         let Some(iterations) = iterations.parse().ok().filter(|_: &u64| is_number) else {
-            return self.wrong("the number of iterations is none");
+            return self.wrong("the number of iterations is not valid");
         };
         let Some(iterations) = u32::try_from(iterations).ok().filter(|count| ITERATIONS.contains(count))
         else {
             let (min, max) = (ITERATIONS.start(), ITERATIONS.end());
-            return self.wrong(format!("it wants {iterations} iterations, and {min} to {max} are accepted"));
+            return self
+                .wrong(format!("it requires {iterations} iterations, but only {min} to {max} are accepted"));
         };
         self.check_extensions(attributes)?;
         Ok(Challenge { text: text.to_owned(), nonce: nonce.to_owned(), salt, iterations })
@@ -150,7 +151,7 @@ impl Scram {
 
     /// Parses `server-final-message` and checks the signature of the broker.
     fn read_final(&self, message: &[u8], server_key: &[u8], auth_message: &str) -> Result<(), SaslError> {
-        let Some(text) = text(message) else { return self.wrong("it is not text, or too long") };
+        let Some(text) = text(message) else { return self.wrong("it is not text or too long") };
         let mut attributes = text.split(',');
         let signature = match attributes.next().and_then(split) {
             Some(('v', signature)) => BASE64_STANDARD.decode(signature),
@@ -169,7 +170,7 @@ impl Scram {
     fn check_extensions<'a>(&self, mut rest: impl Iterator<Item = &'a str>) -> Result<(), SaslError> {
         match rest.all(|attribute| split(attribute).is_some_and(|(name, _)| name != 'm')) {
             true => Ok(()),
-            false => self.wrong("it ends in what is no extension that may be ignored"),
+            false => self.wrong("it ends with malformed extensions"),
         }
     }
 }
@@ -193,7 +194,7 @@ impl Mechanism for Scram {
                 self.read_final(message, &server_key, &auth_message)?;
                 Ok(Step::Done)
             }
-            _ => self.wrong("it is out of turn"),
+            _ => self.wrong("it is not expected at this point"),
         }
     }
 
@@ -354,27 +355,30 @@ mod tests {
             ("s=QQ==,r=abcd,i=4096", "r= is missing"),
             ("é=1", "r= is missing"),
             ("r=abc,s=QQ==,i=4096", "the broker added nothing to the nonce"),
-            ("r=xabcd,s=QQ==,i=4096", "the nonce does not begin with the client's"),
-            ("r=ab,s=QQ==,i=4096", "the nonce does not begin with the client's"),
+            ("r=xabcd,s=QQ==,i=4096", "the nonce does not start with the client's"),
+            ("r=ab,s=QQ==,i=4096", "the nonce does not start with the client's"),
             ("r=abcé,s=QQ==,i=4096", "the nonce is not printable"),
             ("r=abcd,s=Q,i=4096", "the salt is not base64"),
-            ("r=abcd,s=QQ==,i=-4096", "the number of iterations is none"),
-            ("r=abcd,s=QQ==,i=+4096", "the number of iterations is none"),
-            ("r=abcd,s=QQ==,i=04096", "the number of iterations is none"),
-            ("r=abcd,s=QQ==,i=99999999999999999999", "the number of iterations is none"),
-            ("r=abcd,s=QQ==,i=1", "it wants 1 iterations, and 4096 to 1000000 are accepted"),
-            ("r=abcd,s=QQ==,i=4095", "it wants 4095 iterations, and 4096 to 1000000 are accepted"),
-            ("r=abcd,s=QQ==,i=1000001", "it wants 1000001 iterations, and 4096 to 1000000 are accepted"),
+            ("r=abcd,s=QQ==,i=-4096", "the number of iterations is not valid"),
+            ("r=abcd,s=QQ==,i=+4096", "the number of iterations is not valid"),
+            ("r=abcd,s=QQ==,i=04096", "the number of iterations is not valid"),
+            ("r=abcd,s=QQ==,i=99999999999999999999", "the number of iterations is not valid"),
+            ("r=abcd,s=QQ==,i=1", "it requires 1 iterations, but only 4096 to 1000000 are accepted"),
+            ("r=abcd,s=QQ==,i=4095", "it requires 4095 iterations, but only 4096 to 1000000 are accepted"),
+            (
+                "r=abcd,s=QQ==,i=1000001",
+                "it requires 1000001 iterations, but only 4096 to 1000000 are accepted",
+            ),
             (
                 "r=abcd,s=QQ==,i=2147483647",
-                "it wants 2147483647 iterations, and 4096 to 1000000 are accepted",
+                "it requires 2147483647 iterations, but only 4096 to 1000000 are accepted",
             ),
-            ("m=x,r=abcd,s=QQ==,i=4096", "it demands an extension"),
-            ("r=abcd,s=QQ==,i=4096,m=x", "it ends in what is no extension that may be ignored"),
-            ("r=abcd,s=QQ==,i=4096,", "it ends in what is no extension that may be ignored"),
+            ("m=x,r=abcd,s=QQ==,i=4096", "it requires an extension"),
+            ("r=abcd,s=QQ==,i=4096,m=x", "it ends with malformed extensions"),
+            ("r=abcd,s=QQ==,i=4096,", "it ends with malformed extensions"),
         ] {
             let error = started().respond(Some(bad.as_bytes())).unwrap_err();
-            let text = format!("the broker's message is not what SCRAM-SHA-256 demands: {why}");
+            let text = format!("the broker's SCRAM-SHA-256 message is not valid: {why}");
             assert_eq!(error.to_string(), text, "{bad}");
         }
         let refused = started().respond(Some(b"e=unknown-user"));

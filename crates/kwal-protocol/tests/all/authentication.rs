@@ -259,7 +259,10 @@ fn a_listener_where_nobody_authenticates_says_so() {
     let error_code = ErrorCode::ILLEGAL_SASL_STATE;
     pair.answer(&SaslHandshakeResponse { error_code, ..Default::default() });
     let text = pair.closed().to_string();
-    assert!(text.ends_with("out of turn for authentication: is this listener one for SASL?"), "{text}");
+    assert!(
+        text.ends_with("not valid in the current state of authentication: does this listener use SASL?"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -239,7 +239,7 @@ fn falls_back_as_the_broker_says() {
                 owner.input(&answer(&body));
                 assert_eq!(
                     owner.closed().to_string(),
-                    "the peer broke the protocol: it refused ApiVersions version 4, and says that it speaks 4"
+                    "the peer violated the protocol: it rejected ApiVersions version 4, but claims to support 4"
                 );
                 owner = Owner::new(ConnectionConfig::default());
                 owner.sent.clear();
@@ -277,7 +277,7 @@ fn a_broker_that_refuses_everything_is_not_asked_for_ever() {
     }
     assert_eq!(
         owner.closed().to_string(),
-        format!("the broker refused ApiVersions version 0: {}", ErrorCode::UNSUPPORTED_VERSION)
+        format!("the broker rejected ApiVersions version 0: {}", ErrorCode::UNSUPPORTED_VERSION)
     );
     assert!(owner.sent.is_empty());
 
@@ -285,7 +285,7 @@ fn a_broker_that_refuses_everything_is_not_asked_for_ever() {
     let (id, _) = owner.sent.pop_front().unwrap();
     let future = ApiVersion { api_key: ApiKey::API_VERSIONS, min_version: 7, max_version: 9 };
     owner.answer(&ApiVersionsResponse { api_keys: vec![future], ..refusal(None) }, 0, id);
-    assert_eq!(owner.closed().to_string(), "the broker speaks ApiVersions 7 to 9, and this client 0 to 4");
+    assert_eq!(owner.closed().to_string(), "the broker supports ApiVersions 7 to 9, this client 0 to 4");
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn other_errors_of_the_handshake_are_told() {
     let mut owner = Owner::new(ConnectionConfig::default());
     owner.input(&[0, 0, 0, 6, 0, 0, 0, 0, 0, 0]);
     let error = owner.closed();
-    assert_eq!(error.to_string(), "the reply to ApiVersions version 4 cannot be read");
+    assert_eq!(error.to_string(), "the response to ApiVersions version 4 cannot be decoded");
     let source = error.source().unwrap().to_string();
     assert_eq!(source, "the input ends too early at byte 6 in apiKeys");
 }
@@ -314,15 +314,15 @@ fn the_configuration_is_checked_before_anything_is_sent() {
         assert_eq!(
             owner.closed().to_string(),
             format!(
-                "client_software_name {name:?} is not made of letters, digits, '-' and '.' with a letter or digit at \
-                 both ends"
+                "client_software_name {name:?} must consist of letters, digits, '-' and '.', and start \
+                 and end with a letter or digit"
             )
         );
     }
     let mut owner =
         Owner::new(ConnectionConfig { client_id: Some("x".repeat(40_000)), ..Default::default() });
     let error = owner.closed();
-    assert_eq!(error.to_string(), "ApiVersions cannot be written");
+    assert_eq!(error.to_string(), "ApiVersions cannot be encoded");
     assert!(matches!(error, ConnectionError::Encode { source: EncodeError::TooLong(40_000), .. }));
 }
 
@@ -378,14 +378,14 @@ fn calls_are_refused_until_ready_and_beyond_the_limit() {
     let (_, versions) = Owner::ready(ConnectionConfig::default());
     let mut owner = Owner::new(ConnectionConfig { max_in_flight: 2, ..Default::default() });
     let error = owner.send(metadata(&versions)).unwrap_err();
-    assert_eq!(error.to_string(), "the connection is not ready: its handshake is not done yet");
+    assert_eq!(error.to_string(), "the connection is not ready: its handshake is not complete");
 
     owner.shake_hands();
     let first = owner.send(metadata(&versions)).unwrap();
     owner.connection.throttle(owner.now, SECOND);
     owner.send(metadata(&versions)).unwrap();
     let error = owner.send(metadata(&versions)).unwrap_err();
-    assert_eq!(error.to_string(), "2 calls of this connection are waiting for their replies already");
+    assert_eq!(error.to_string(), "the connection has 2 pending requests, which is its limit");
     owner.answer(&MetadataResponse::default(), 13, first);
     owner.send(metadata(&versions)).unwrap();
     assert_eq!(owner.connection.in_flight(), 2);
@@ -407,12 +407,12 @@ fn the_newest_common_version_is_taken() {
     assert_eq!(version(Versions::new(0, 18)).unwrap(), 11);
     assert_eq!(version(Versions::new(4, 6)).unwrap(), 6);
     let error = version(Versions::new(12, 18)).unwrap_err();
-    assert_eq!(error.to_string(), "the broker speaks Fetch in versions 4 to 11, and this client in 12 to 18");
+    assert_eq!(error.to_string(), "the broker supports Fetch in versions 4 to 11, this client in 12 to 18");
     // What the codec does not know is not negotiated either.
     let call = versions.encode(&MetadataRequest::default(), Versions::new(0, i16::MAX)).unwrap();
     assert_eq!((call.key(), call.version().number), (ApiKey::METADATA, 13));
     let error = versions.encode(&ListOffsetsRequest::default(), Versions::new(1, 11)).unwrap_err();
-    assert_eq!(error.to_string(), "the broker does not speak ListOffsets");
+    assert_eq!(error.to_string(), "the broker does not support ListOffsets");
     let request = InitProducerIdRequest { producer_id: 7, ..Default::default() };
     let error = versions.encode(&request, Versions::new(0, 5)).unwrap_err();
     assert!(matches!(error, CallError::Encode { version: 1, source: EncodeError::NotInVersion { .. }, .. }));
@@ -494,7 +494,7 @@ fn what_breaks_the_rules_ends_the_connection() {
     owner.input(&[&reply[..], &reply].concat());
     assert_eq!(
         owner.closed().to_string(),
-        "the peer broke the protocol: it sent bytes that nothing had asked for"
+        "the peer violated the protocol: it sent data while no request was in flight"
     );
     assert_eq!(owner.response().0, id, "the first was asked for");
 }
@@ -511,7 +511,7 @@ fn a_large_frame_is_refused_by_its_length() {
     owner.input(&1001i32.to_be_bytes());
     assert_eq!(
         owner.closed().to_string(),
-        "the reply to Fetch version 18 is 1001 bytes long, the limit is 1000: ask for less, or raise the limit"
+        "the response to Fetch version 18 has 1001 bytes, the limit is 1000: request less, or raise the limit"
     );
 }
 
@@ -532,7 +532,7 @@ fn other_protocols_are_recognised() {
     let error = ConnectionError::NotKafka(answer(b"-ERR unknown command, with args beginning with: "));
     assert_eq!(
         error.to_string(),
-        "the peer does not speak Kafka, its answer begins \"-ERR unknown command, with args beginnin\": is it the \
+        "the peer does not speak Kafka, its data starts with \"-ERR unknown command, with args beginnin\": is this the \
          right port?"
     );
 }
@@ -544,8 +544,8 @@ fn the_end_of_the_stream_says_at_which_stage() {
     owner.drain();
     assert_eq!(
         owner.closed().to_string(),
-        "the peer closed the connection while ApiVersions version 4 waited for its reply: is it a Kafka broker of 0.10 \
-         or later, and this listener not one for TLS?"
+        "the peer closed the connection while waiting for the response to ApiVersions version 4: is the peer a Kafka \
+         broker of 0.10 or later, and this a listener without TLS?"
     );
 
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
@@ -553,7 +553,10 @@ fn the_end_of_the_stream_says_at_which_stage() {
     owner.connection.handle_io_error(io::Error::other("reset"));
     owner.drain();
     let error = owner.closed();
-    assert_eq!(error.to_string(), "the connection broke while Fetch version 18 waited for its reply");
+    assert_eq!(
+        error.to_string(),
+        "the connection was lost while waiting for the response to Fetch version 18"
+    );
     assert_eq!(error.source().unwrap().to_string(), "reset");
 
     // What Kafka does on a listener for SASL, which tells its versions to anybody.
@@ -565,7 +568,7 @@ fn the_end_of_the_stream_says_at_which_stage() {
     assert!(matches!(error, ConnectionError::PeerClosed { stage: Stage::FirstCall { .. } }));
     assert_eq!(
         error.to_string(),
-        "the peer closed the connection while Metadata version 13 waited for its reply: does this listener want SASL?"
+        "the peer closed the connection while waiting for the response to Metadata version 13: does this listener require SASL?"
     );
 
     let (mut owner, _) = Owner::ready(ConnectionConfig::default());
@@ -573,7 +576,7 @@ fn the_end_of_the_stream_says_at_which_stage() {
     owner.drain();
     let error = owner.closed();
     assert!(matches!(error, ConnectionError::PeerClosed { stage: Stage::Ready { awaited: None } }));
-    assert_eq!(error.to_string(), "the peer closed the connection while nothing waited for a reply");
+    assert_eq!(error.to_string(), "the peer closed the connection while no request was in flight");
 }
 
 #[test]
@@ -614,8 +617,8 @@ fn the_handshake_has_a_deadline_as_a_whole() {
     owner.wait(SECOND);
     assert_eq!(
         owner.closed().to_string(),
-        "the handshake was not done within 3.0s, while ApiVersions version 2 waited for its reply: is it a Kafka broker of \
-         0.10 or later, and this listener not one for TLS?"
+        "the handshake timed out after 3.0s while waiting for the response to ApiVersions version 2: is the peer a Kafka \
+         broker of 0.10 or later, and this a listener without TLS?"
     );
 }
 
@@ -633,7 +636,7 @@ fn a_request_has_a_deadline_from_when_its_bytes_have_left() {
     owner.wait(12 * SECOND - Duration::from_nanos(1));
     assert!(owner.connection.is_ready());
     owner.wait(Duration::from_nanos(1));
-    assert_eq!(owner.closed().to_string(), "Metadata version 13 got no reply within 10s");
+    assert_eq!(owner.closed().to_string(), "no response to Metadata version 13 within 10s");
 }
 
 /// A broker works on one request of a connection at a time: it is not late with one that it has not seen yet.

@@ -188,6 +188,6 @@ fn errors_say_where() {
     );
     assert_eq!(
         error(json!({"hex": "00".repeat(17)})),
-        "the batch at byte 0 with the base offset 0 cannot be read: its length field says 0, less than anything can have"
+        "the batch at byte 0 with the base offset 0 cannot be read: its length field is 0, below the minimum"
     );
 }

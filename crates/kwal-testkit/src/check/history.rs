@@ -4,8 +4,9 @@ use std::{fmt, ops::Range, time::Duration};
 
 use super::value::{Escaped, Value};
 
-/// What clients called, the results they got, and the final logs: what a test records and has
-/// [checked](Self::check).
+/// The calls of clients, their results, and the final logs.
+///
+/// A test records it and has it [checked](Self::check).
 ///
 /// One call records one event. Record events in the order in which they happen: appends when they are
 /// submitted, outcomes and reads when the caller has them, excuses for losses once they have happened, and
@@ -412,8 +413,9 @@ pub struct Writer {
     pub partition: TopicPartition,
     /// The time limit of an append, from its submission; `None` without a limit.
     pub deadline: Option<Duration>,
-    /// Its name, if it is exclusive: the only writer of that name once its [barrier](Event::Barrier) is on
-    /// the log.
+    /// Its name, if it is exclusive.
+    ///
+    /// It is the only writer of that name once its [barrier](Event::Barrier) is on the log.
     pub exclusive: Option<Value>,
     /// Whether appends submitted after one that fails may succeed.
     pub on_failure_continue: bool,
@@ -455,8 +457,9 @@ impl From<(&str, i32)> for Writer {
 pub enum SubmitOrder {
     /// After all appends recorded earlier. If one of those fails from now on, so does this one.
     Fixed,
-    /// After all appends recorded earlier, but still waiting for memory: it need not fail when one of them
-    /// fails.
+    /// After all appends recorded earlier, but still waiting for memory.
+    ///
+    /// It need not fail when one of them fails.
     Queued,
     /// Fixed at some time before it ends, as when several threads submit.
     Unordered,
@@ -476,8 +479,9 @@ pub enum AppendOutcome {
     Unknown,
     /// The caller dropped it: as [`Unknown`](Self::Unknown).
     Dropped,
-    /// The caller dropped it before its place was fixed: it is not on the log, and no other append fails with
-    /// it.
+    /// The caller dropped it before its place was fixed.
+    ///
+    /// It is not on the log, and no other append fails with it.
     Withdrawn,
 }
 
@@ -489,8 +493,9 @@ pub struct Reader {
     pub partition: TopicPartition,
     /// The offset where it starts.
     pub offset: i64,
-    /// Whether it fetches by offset alone. Otherwise it knows the leader epoch of its position and learns of
-    /// truncations.
+    /// Whether it fetches by offset alone.
+    ///
+    /// Otherwise it knows the leader epoch of its position and learns of truncations.
     pub without_epoch: bool,
 }
 
@@ -519,8 +524,9 @@ impl From<(&str, i32, i64)> for Reader {
 pub enum ReadFailure {
     /// Its position is before the log start offset or after the log end offset.
     OutOfRange,
-    /// The log has been truncated: from an offset on, the records are not those that the reader saw. It
-    /// continues there.
+    /// The log has been truncated: from an offset on, the records are not those that the reader saw.
+    ///
+    /// It continues there.
     Truncated {
         /// The offset.
         diverged_at: i64,

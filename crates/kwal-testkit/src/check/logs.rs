@@ -13,8 +13,9 @@ use super::{
 pub(super) struct Judged {
     /// The offset of each record of all appends.
     places: Vec<Option<i64>>,
-    /// For each partition, the offsets of acknowledged records that are missing, in order. `None` if its log
-    /// cannot be judged.
+    /// For each partition, the offsets of acknowledged records that are missing, in order.
+    ///
+    /// `None` if its log cannot be judged.
     pub(super) missing: Vec<Option<Vec<i64>>>,
 }
 
@@ -75,8 +76,9 @@ impl Judged {
     }
 }
 
-/// Returns whether offsets rise, lie within the log, and hold no record where the log says that there is
-/// none.
+/// Returns whether a log is consistent.
+///
+/// Offsets ascend, are within the log, and hold no record where the log says that there is none.
 fn is_sound<'a>(event: usize, log: &'a Log, verdict: &mut VerdictBuilder<'a>) -> bool {
     let rising = log.records.is_sorted_by(|(a, _), (b, _)| a < b);
     let ends = [log.records.first(), log.records.last()];
@@ -206,7 +208,7 @@ impl<'a> Judge<'a, '_, '_> {
         if of_name.is_empty() {
             return;
         }
-        let mut accused = None;
+        let mut reported = None;
         for (offset, value) in &self.log.records {
             let Some((index, _)) = self.facts.owner(value) else { continue };
             let writer = self.facts.appends[index].writer;
@@ -219,7 +221,7 @@ impl<'a> Judge<'a, '_, '_> {
                 Some(Fault::Before) => "before its barrier".to_owned(),
                 None => continue,
             };
-            if accused.replace(index) != Some(index) {
+            if reported.replace(index) != Some(index) {
                 let id = self.facts.writers[writer].id;
                 self.violated(Rule::OneWriter, index, Some(*offset), |append| {
                     format!("{} of {id} is at {offset}, {problem}", append.id)
@@ -256,7 +258,7 @@ impl<'a> Judge<'a, '_, '_> {
         let mut barriers: Vec<_> = barriers.collect();
         barriers.sort_unstable();
         // Each append is reported once.
-        let mut accused = vec![false; self.facts.appends.len()];
+        let mut reported = vec![false; self.facts.appends.len()];
         for (offset, value) in &self.log.records {
             let Some((index, record)) = self.facts.owner(value) else {
                 if barriers.binary_search(offset).is_err() {
@@ -286,7 +288,7 @@ impl<'a> Judge<'a, '_, '_> {
                 _ if twice => Rule::Once,
                 _ => continue,
             };
-            if !std::mem::replace(&mut accused[index], true) {
+            if !std::mem::replace(&mut reported[index], true) {
                 self.violated(broken, index, Some(*offset), |append| match broken {
                     Rule::NotAppended => {
                         format!("{} was reported as not appended, and its record {value} is at {offset}", append.id)
@@ -346,11 +348,11 @@ impl<'a> Judge<'a, '_, '_> {
                 self.partition.lost(append.event, base.min(place.saturating_sub(record as i64))).is_some();
             let base_by_log = self.judged.base(append);
             let mut places = self.judged.places(append).iter().enumerate();
-            let torn = places.any(|(record, place)| {
+            let incomplete = places.any(|(record, place)| {
                 place.is_some_and(|place| Some(place.saturating_sub(record as i64)) != base_by_log)
             });
-            if torn {
-                self.torn(index);
+            if incomplete {
+                self.incomplete(index);
             } else if !excused {
                 self.violated(Rule::Offset, index, Some(place), |append| {
                     let value = &append.records[record];
@@ -365,19 +367,19 @@ impl<'a> Judge<'a, '_, '_> {
         let append = &self.facts.appends[index];
         let Some(base) = self.judged.base(append) else { return };
         let mut places = self.judged.places(append).iter().enumerate();
-        let torn = places.any(|(record, place)| {
+        let incomplete = places.any(|(record, place)| {
             let right = base.saturating_add(record as i64);
             match place {
                 Some(place) => *place != right,
                 None => !self.is_deleted(right) && !is_empty(self.log, right),
             }
         });
-        if torn {
-            self.torn(index);
+        if incomplete {
+            self.incomplete(index);
         }
     }
 
-    fn torn(&mut self, index: usize) {
+    fn incomplete(&mut self, index: usize) {
         let offset = self.judged.base(&self.facts.appends[index]);
         let places = self.judged.places(&self.facts.appends[index]);
         let shown: Vec<_> = places
@@ -441,13 +443,13 @@ impl<'a> Judge<'a, '_, '_> {
             if offset >= self.log.offsets.start {
                 continue;
             }
-            let told =
+            let acknowledged =
                 self.partition.appends.iter().map(|index| &self.facts.appends[*index]).filter(|append| {
                     append.acked_at().is_some_and(|base| {
                         base <= offset && offset < base.saturating_add(append.records.len() as i64)
                     })
                 });
-            self.verdict.violated(Rule::Offset, told.flat_map(Append::events), || {
+            self.verdict.violated(Rule::Offset, acknowledged.flat_map(Append::events), || {
                 format!("more than one append was acknowledged at {offset}")
             });
         }

@@ -32,7 +32,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, verdict: &mut Verdic
             match step {
                 Step::Read(records, next) => judge.read(*event, records, *next),
                 Step::Failed(failure) => judge.failed(*event, *failure),
-                Step::Seek(offset) => judge.go_on_at(Some(*offset)),
+                Step::Seek(offset) => judge.move_to(Some(*offset)),
             }
             judge.since = *event;
         }
@@ -87,7 +87,7 @@ impl Judge<'_, '_, '_> {
     fn read(&mut self, event: usize, records: &[(i64, Value)], next: i64) {
         let id = self.reader.id;
         if !records.is_empty() || self.position != Some(next) {
-            self.goes_on(event);
+            self.check_continues(event);
         }
         let first = records.first().map_or(next, |(offset, _)| *offset);
         let mut cursor = self.position.unwrap_or(first);
@@ -98,7 +98,7 @@ impl Judge<'_, '_, '_> {
                 });
                 continue;
             }
-            self.passed_over(event, cursor, *offset);
+            self.check_skipped(event, cursor, *offset);
             self.seen(event, *offset, value);
             cursor = offset.saturating_add(1);
         }
@@ -107,7 +107,7 @@ impl Judge<'_, '_, '_> {
                 format!("{id} went back to {next}, and its position was {cursor}")
             });
         } else {
-            self.passed_over(event, cursor, next);
+            self.check_skipped(event, cursor, next);
         }
         let end = self.log.offsets.end;
         if next > end && event < self.log_event && self.partition.lost(self.since, end).is_none() {
@@ -119,7 +119,7 @@ impl Judge<'_, '_, '_> {
     }
 
     /// Checks that no record between two offsets was skipped.
-    fn passed_over(&mut self, event: usize, from: i64, to: i64) {
+    fn check_skipped(&mut self, event: usize, from: i64, to: i64) {
         if from >= to {
             return;
         }
@@ -203,7 +203,7 @@ impl Judge<'_, '_, '_> {
     }
 
     /// Checks that it does not continue after a loss without having got an error.
-    fn goes_on(&mut self, event: usize) {
+    fn check_continues(&mut self, event: usize) {
         let Some(diverged) = self.diverged.filter(|diverged| self.since > diverged.lost) else { return };
         self.diverged = None;
         if self.reader.reader.without_epoch && !diverged.recreated {
@@ -232,7 +232,7 @@ impl Judge<'_, '_, '_> {
                         format!("{id} got an error that {position} is out of range, and it never was")
                     });
                 }
-                self.go_on_at(None);
+                self.move_to(None);
             }
             ReadFailure::Truncated { diverged_at } => {
                 if losses.is_empty() {
@@ -249,7 +249,7 @@ impl Judge<'_, '_, '_> {
                         format!("{id} got an error about a loss from {diverged_at} on, and the record that it got at {offset} was lost, too")
                     });
                 }
-                self.go_on_at(Some(diverged_at));
+                self.move_to(Some(diverged_at));
             }
             ReadFailure::Recreated => {
                 if !losses.iter().any(|loss| loss.recreated) {
@@ -260,12 +260,12 @@ impl Judge<'_, '_, '_> {
                         )
                     });
                 }
-                self.go_on_at(None);
+                self.move_to(None);
             }
         }
     }
 
-    fn go_on_at(&mut self, position: Option<i64>) {
+    fn move_to(&mut self, position: Option<i64>) {
         self.position = position;
         self.diverged = None;
     }

@@ -55,8 +55,9 @@ impl Recorder {
         Self { start: Instant::now(), history: Arc::default() }
     }
 
-    /// Returns the history, with its time set to now, to record events or to check it. Do not hold the lock
-    /// across an await.
+    /// Returns the history, with its time set to now, to record events or to check it.
+    ///
+    /// Do not hold the lock across an await.
     pub fn now(&self) -> MutexGuard<'_, History> {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.at(self.elapsed());

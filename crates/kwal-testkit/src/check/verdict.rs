@@ -27,8 +27,9 @@ macro_rules! rules {
                 match self { $(Self::$rule => $description,)* }
             }
 
-            /// Returns the line of the contract that it is part of: C1 to C8, or C11; empty for
-            /// [`Rule::History`].
+            /// Returns the line of the contract that it is part of: C1 to C8, or C11.
+            ///
+            /// Empty for [`Rule::History`].
             pub fn promise(self) -> &'static str {
                 match self { $(Self::$rule => $promise,)* }
             }
@@ -95,8 +96,9 @@ pub struct Expect {
 }
 
 impl Expect {
-    /// Waives what a retrying client without a producer id breaks: [`Rule::Once`], [`Rule::Order`] and
-    /// [`Rule::NoHole`].
+    /// Waives the rules that a retrying client without a producer id breaks.
+    ///
+    /// These are [`Rule::Once`], [`Rule::Order`] and [`Rule::NoHole`].
     pub fn at_least_once() -> Self {
         Self::default().waive(Rule::Once).waive(Rule::Order).waive(Rule::NoHole)
     }

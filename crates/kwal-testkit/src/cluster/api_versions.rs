@@ -15,7 +15,7 @@ impl Serve for ApiVersionsRequest {
     }
 
     fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<ApiVersionsResponse> {
-        let named = context.version < NAMES_SOFTWARE
+        let named = context.version < HAS_SOFTWARE_NAME
             || is_software(&self.client_software_name) && is_software(&self.client_software_version);
         if !named {
             return Served::Reply(self.error_response(cluster, ErrorCode::INVALID_REQUEST));
@@ -40,7 +40,7 @@ impl Cluster {
 }
 
 /// The first version with the client's software name.
-const NAMES_SOFTWARE: i16 = 3;
+const HAS_SOFTWARE_NAME: i16 = 3;
 
 /// Returns whether a name has only letters, digits, `-` and `.`, and begins and ends with a letter or digit.
 fn is_software(name: &str) -> bool {

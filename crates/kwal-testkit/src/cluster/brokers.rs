@@ -22,7 +22,7 @@ impl Cluster {
             advertised,
             condition: Condition::Running,
             alive: true,
-            given_up_at: None,
+            session_ends_at: None,
             life: 0,
             connections: Connections::default(),
             requests: BTreeMap::new(),
@@ -106,8 +106,9 @@ impl Cluster {
         self.connections
     }
 
-    /// Returns whether a broker handles requests for the controller: it is the controller, or forwards them
-    /// (KIP-500).
+    /// Returns whether a broker handles requests for the controller.
+    ///
+    /// It is the controller, or forwards them (KIP-500).
     pub(super) fn controls(&self, node: i32) -> bool {
         self.settings.dialect.forwards() || node == self.controller
     }

@@ -1,4 +1,5 @@
-//! The producer ids and epochs of transactional ids, as their coordinators know them. Transactions are not implemented.
+//! The producer ids and epochs of transactional ids, as their coordinators know them. Transactions are not
+//! implemented.
 
 use std::collections::BTreeMap;
 

@@ -45,10 +45,10 @@ impl Serve for CreatePartitionsRequest {
 impl Cluster {
     fn create_partitions(
         &mut self,
-        asked: &CreatePartitionsTopic,
+        requested: &CreatePartitionsTopic,
         validate_only: bool,
     ) -> Result<(), Refusal> {
-        let (name, total) = (&asked.name, asked.count);
+        let (name, total) = (&requested.name, requested.count);
         let topic = self.topics.get(name);
         let topic = topic.ok_or((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, String::new()))?;
         let now = topic.partitions.len();
@@ -67,7 +67,7 @@ impl Cluster {
             return Err((ErrorCode::UNKNOWN_SERVER_ERROR, String::new()));
         }
         let factor = topic.partitions.first().map_or(1, |partition| partition.state.replicas.len());
-        let replicas = match &asked.assignments {
+        let replicas = match &requested.assignments {
             None => self.spread_over(now..now + more, factor),
             Some(given) if given.len() != more => {
                 let message = format!(

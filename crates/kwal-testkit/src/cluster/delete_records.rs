@@ -27,9 +27,9 @@ impl Serve for DeleteRecordsRequest {
         let until = later(cluster.now, timeout);
         let Connected { node, .. } = context.from;
         let mut waits = Vec::new();
-        let response = answer_each(&self, |topic, asked| {
-            let before = cluster.delete_before(topic, asked, context)?;
-            waits.push((topic.to_owned(), asked.partition_index, before));
+        let response = answer_each(&self, |topic, requested| {
+            let before = cluster.delete_before(topic, requested, context)?;
+            waits.push((topic.to_owned(), requested.partition_index, before));
             Ok(before)
         });
         cluster.deleted_everywhere(Deleting { node, waits, response }, until)
@@ -46,8 +46,9 @@ pub(super) struct Deleting {
 }
 
 impl Cluster {
-    /// Responds with the low watermarks, once all live replicas have deleted the records or the timeout is
-    /// over.
+    /// Responds with the low watermarks.
+    ///
+    /// It waits until all live replicas have deleted the records, or the timeout is over.
     pub(super) fn deleted_everywhere(
         &self,
         mut deleting: Deleting,
@@ -89,7 +90,7 @@ impl Cluster {
     /// Deletes records before an offset; `None` if the partition does not exist.
     pub(crate) fn delete_at_leader(&mut self, topic: &str, index: i32, before: i64) -> Option<()> {
         let (id, now) = (self.partition_id(topic, index)?, self.now.unix_ms);
-        if let Some(replica) = self.partition_by_id(id)?.authority_mut() {
+        if let Some(replica) = self.partition_by_id(id)?.effective_mut() {
             replica.delete_before(before, now);
         }
         self.record_deletion(id);
@@ -102,16 +103,16 @@ impl Cluster {
     fn delete_before(
         &mut self,
         topic: &str,
-        asked: &DeleteRecordsPartition,
+        requested: &DeleteRecordsPartition,
         context: &RequestContext,
     ) -> Result<i64, ErrorCode> {
         let unix_ms = self.now.unix_ms;
-        let led = self.led(context.from.node, TopicKey::Name(topic), asked.partition_index, -1)?;
+        let led = self.led(context.from.node, TopicKey::Name(topic), requested.partition_index, -1)?;
         if !led.config.deletes {
             return Err(ErrorCode::POLICY_VIOLATION);
         }
         let end = led.replica.high_watermark;
-        let before = match asked.offset {
+        let before = match requested.offset {
             UP_TO_HIGH_WATERMARK => end,
             offset => offset,
         };
@@ -135,10 +136,10 @@ fn answer_each(
     mut each: impl FnMut(&str, &DeleteRecordsPartition) -> Result<i64, ErrorCode>,
 ) -> DeleteRecordsResponse {
     let topics = request.topics.iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|asked| {
-            let result = each(&topic.name, asked);
+        let partitions = topic.partitions.iter().map(|requested| {
+            let result = each(&topic.name, requested);
             DeleteRecordsPartitionResult {
-                partition_index: asked.partition_index,
+                partition_index: requested.partition_index,
                 low_watermark: result.unwrap_or(-1),
                 error_code: result.err().unwrap_or(ErrorCode::NONE),
             }

@@ -33,8 +33,8 @@ impl Serve for DescribeClusterRequest {
             }
         }
         // The same as in Metadata.
-        let told = cluster.metadata(context.from.node);
-        let brokers = told.brokers.into_iter().map(|broker| DescribeClusterBroker {
+        let metadata_response = cluster.metadata(context.from.node);
+        let brokers = metadata_response.brokers.into_iter().map(|broker| DescribeClusterBroker {
             broker_id: broker.node_id,
             host: broker.host,
             port: broker.port,
@@ -42,12 +42,12 @@ impl Serve for DescribeClusterRequest {
             is_fenced: false,
         });
         Served::Reply(DescribeClusterResponse {
-            cluster_id: told.cluster_id.unwrap_or_default(),
-            controller_id: told.controller_id,
+            cluster_id: metadata_response.cluster_id.unwrap_or_default(),
+            controller_id: metadata_response.controller_id,
             brokers: brokers.collect(),
             cluster_authorized_operations: match self.include_cluster_authorized_operations {
                 true => metadata::CLUSTER_OPERATIONS,
-                false => metadata::NOT_ASKED,
+                false => metadata::NOT_REQUESTED,
             },
             ..DescribeClusterResponse::default()
         })

@@ -333,7 +333,7 @@ mod tests {
         let frame = Bytes::from(frame.copy_to_bytes(frame.remaining()).to_vec());
         let received = frame.as_ptr_range();
         assert!(matches!(cluster.handle(from, now, frame), Action::Reply { .. }));
-        let stored = cluster.partition("wal", 0).unwrap().authority().unwrap().log.batches().next().unwrap();
+        let stored = cluster.partition("wal", 0).unwrap().effective().unwrap().log.batches().next().unwrap();
         assert!(received.contains(&stored.as_ptr()), "copied");
     }
 }

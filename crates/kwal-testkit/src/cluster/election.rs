@@ -18,13 +18,13 @@ impl Cluster {
     pub(crate) fn kill(&mut self, node: i32) {
         self.note(|| format!("broker {node} is killed"));
         self.disconnect(node);
-        self.falls_silent(node, Condition::Down);
+        self.start_session_timeout(node, Condition::Down);
     }
 
     /// Shuts a broker down cleanly: its partitions get other leaders first.
     pub(crate) fn stop(&mut self, node: i32) {
         self.note(|| format!("broker {node} stops"));
-        self.give_up(node);
+        self.declare_dead(node);
         self.disconnect(node);
         if let Some(node) = self.nodes.get_mut(&node) {
             node.condition = Condition::Down;
@@ -36,7 +36,7 @@ impl Cluster {
         if self.nodes.get(&node).is_some_and(|node| node.condition == Condition::Running) {
             self.note(|| format!("broker {node} is paused"));
             self.mark_faulty(node);
-            self.falls_silent(node, Condition::Paused);
+            self.start_session_timeout(node, Condition::Paused);
         }
     }
 
@@ -44,7 +44,7 @@ impl Cluster {
     pub(crate) fn revive(&mut self, id: i32) {
         self.note(|| format!("broker {id} runs again"));
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        (node.condition, node.given_up_at) = (Condition::Running, None);
+        (node.condition, node.session_ends_at) = (Condition::Running, None);
         if !node.alive {
             node.alive = true;
             self.choose_controller();
@@ -114,28 +114,28 @@ impl Cluster {
         self.replicate(id);
     }
 
-    fn falls_silent(&mut self, id: i32, condition: Condition) {
+    fn start_session_timeout(&mut self, id: i32, condition: Condition) {
         let at = later(self.now, self.settings.broker.millis("broker.session.timeout.ms"));
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.condition = condition;
-        if node.alive && node.given_up_at.is_none() {
-            node.given_up_at = Some(at);
+        if node.alive && node.session_ends_at.is_none() {
+            node.session_ends_at = Some(at);
             self.plan(at, Event::SessionOver { node: id });
         }
         self.changed = true;
     }
 
     pub(super) fn session_over(&mut self, id: i32, at: Instant) {
-        if self.nodes.get(&id).is_some_and(|node| node.given_up_at == Some(at)) {
+        if self.nodes.get(&id).is_some_and(|node| node.session_ends_at == Some(at)) {
             self.note(|| format!("the session of broker {id} has timed out"));
-            self.give_up(id);
+            self.declare_dead(id);
         }
     }
 
     /// Declares a broker dead: its partitions get other leaders.
-    fn give_up(&mut self, id: i32) {
+    fn declare_dead(&mut self, id: i32) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        (node.alive, node.given_up_at) = (false, None);
+        (node.alive, node.session_ends_at) = (false, None);
         self.choose_controller();
         self.each_partition(|partition, unclean, alive| partition.lost(id, unclean, alive));
         self.replicate_all();
@@ -184,7 +184,7 @@ impl Partition {
 
     /// Elects a leader; after an `unclean` election, it alone is in sync.
     fn lead(&mut self, leader: Option<i32>, unclean: bool) {
-        if let Some(old) = self.authority()
+        if let Some(old) = self.effective()
             && let Some(new) = leader.and_then(|leader| self.replicas.get(&leader))
         {
             let agreed = new.log.agreement(&old.log);
@@ -196,7 +196,7 @@ impl Partition {
         self.state.leader = leader;
         self.state.leader_epoch += 1;
         for replica in self.replicas.values_mut() {
-            (replica.fetched, replica.due, replica.behind_since) = (None, None, None);
+            (replica.fetched, replica.due, replica.lagging_since) = (None, None, None);
         }
     }
 }

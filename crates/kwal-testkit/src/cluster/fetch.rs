@@ -49,7 +49,7 @@ impl Cluster {
         context: RequestContext,
         until: Instant,
     ) -> Served<FetchResponse> {
-        if self.now.monotonic < until && !self.is_worth_an_answer(&request, &context) {
+        if self.now.monotonic < until && !self.can_be_answered(&request, &context) {
             let resume = Continuation::new(move |cluster| cluster.fetch(request, context, until));
             return Served::Wait { until, resume };
         }
@@ -57,16 +57,16 @@ impl Cluster {
     }
 
     /// Returns whether there is enough to read, or an error that waiting would not resolve.
-    fn is_worth_an_answer(&mut self, request: &FetchRequest, context: &RequestContext) -> bool {
+    fn can_be_answered(&mut self, request: &FetchRequest, context: &RequestContext) -> bool {
         let enough = limit(request.min_bytes).min(max_bytes(request));
         let mut readable = 0;
         for topic in &request.topics {
-            for asked in &topic.partitions {
-                match self.readable(topic, asked, context) {
+            for requested in &topic.partitions {
+                match self.readable(topic, requested, context) {
                     Ok(replica) => {
                         let end = end_for(replica, request.isolation_level);
-                        let enough = limit(asked.partition_max_bytes);
-                        readable += replica.log.bytes_between(asked.fetch_offset, end, enough);
+                        let enough = limit(requested.partition_max_bytes);
+                        readable += replica.log.bytes_between(requested.fetch_offset, end, enough);
                     }
                     Err(_) => return true,
                 }
@@ -80,23 +80,23 @@ impl Cluster {
         let mut first = true;
         let mut responses = Vec::with_capacity(request.topics.len());
         for topic in &request.topics {
-            let mut read = |asked: &FetchPartition| {
-                let replica = match self.readable(topic, asked, context) {
+            let mut read = |requested: &FetchPartition| {
+                let replica = match self.readable(topic, requested, context) {
                     Ok(replica) => replica,
                     Err(refusal) => {
-                        let current_leader = self.hint(topic, asked, &refusal, context);
-                        return FetchPartitionResponse { current_leader, ..refusal.answer(asked) };
+                        let current_leader = self.current_leader(topic, requested, &refusal, context);
+                        return FetchPartitionResponse { current_leader, ..refusal.answer(requested) };
                     }
                 };
                 let limit = ReadLimit {
                     below: end_for(replica, request.isolation_level),
-                    bytes: limit(asked.partition_max_bytes).min(room),
+                    bytes: limit(requested.partition_max_bytes).min(room),
                     first_anyway: first,
                 };
-                let records = replica.log.read(asked.fetch_offset, limit);
+                let records = replica.log.read(requested.fetch_offset, limit);
                 room = room.saturating_sub(records.len());
                 first &= records.is_empty();
-                answer(asked, replica, request.isolation_level, records)
+                answer(requested, replica, request.isolation_level, records)
             };
             responses.push(FetchTopicResponse {
                 topic: topic.topic.clone(),
@@ -109,10 +109,10 @@ impl Cluster {
     }
 
     /// Returns the leader, for clients that fetched from another broker (KIP-951).
-    fn hint(
+    fn current_leader(
         &self,
         topic: &FetchTopic,
-        asked: &FetchPartition,
+        requested: &FetchPartition,
         refusal: &Refusal,
         context: &RequestContext,
     ) -> FetchLeader {
@@ -120,10 +120,10 @@ impl Cluster {
             refusal,
             Refusal::Code(ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
         );
-        if !moved || context.version < HINTS {
+        if !moved || context.version < HAS_CURRENT_LEADER {
             return FetchLeader::default();
         }
-        let known = self.known_leader(context.from.node, key(topic, context.version), asked.partition);
+        let known = self.known_leader(context.from.node, key(topic, context.version), requested.partition);
         let (leader_id, leader_epoch) = known.unwrap_or((-1, -1));
         FetchLeader { leader_id, leader_epoch }
     }
@@ -132,16 +132,16 @@ impl Cluster {
     fn readable(
         &mut self,
         topic: &FetchTopic,
-        asked: &FetchPartition,
+        requested: &FetchPartition,
         context: &RequestContext,
     ) -> Result<&Replica, Refusal> {
         let RequestContext { version, from, .. } = *context;
         let refuses_zstd = version < READS_ZSTD && self.settings.dialect.refuses_zstd();
-        let (key, epoch) = (key(topic, version), asked.current_leader_epoch.max(-1));
+        let (key, epoch) = (key(topic, version), requested.current_leader_epoch.max(-1));
         // Followers serve fetches, too (KIP-392).
         let found = match version >= FROM_FOLLOWERS {
-            true => self.found(from.node, key, asked.partition, epoch),
-            false => self.led(from.node, key, asked.partition, epoch),
+            true => self.found(from.node, key, requested.partition, epoch),
+            false => self.led(from.node, key, requested.partition, epoch),
         };
         let found = found.map_err(Refusal::Code)?;
         if refuses_zstd && found.config.compression == Some(Compression::Zstd) {
@@ -149,10 +149,12 @@ impl Cluster {
         }
         let replica = &*found.replica;
         let log = &replica.log;
-        if asked.last_fetched_epoch >= 0 {
-            match log.end_of_epoch(asked.last_fetched_epoch) {
+        if requested.last_fetched_epoch >= 0 {
+            match log.end_of_epoch(requested.last_fetched_epoch) {
                 None => return Err(Refusal::Code(ErrorCode::OFFSET_OUT_OF_RANGE)),
-                Some((epoch, end)) if epoch < asked.last_fetched_epoch || end < asked.fetch_offset => {
+                Some((epoch, end))
+                    if epoch < requested.last_fetched_epoch || end < requested.fetch_offset =>
+                {
                     return Err(Refusal::Diverged {
                         epoch,
                         end_offset: end,
@@ -164,10 +166,10 @@ impl Cluster {
                 Some(_) => {}
             }
         }
-        if !(log.start()..=log.end()).contains(&asked.fetch_offset) {
+        if !(log.start()..=log.end()).contains(&requested.fetch_offset) {
             return Err(Refusal::Code(ErrorCode::OFFSET_OUT_OF_RANGE));
         }
-        if asked.partition_max_bytes < 0 {
+        if requested.partition_max_bytes < 0 {
             return Err(Refusal::Code(ErrorCode::UNKNOWN_SERVER_ERROR));
         }
         Ok(replica)
@@ -196,16 +198,16 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn answer(self, asked: &FetchPartition) -> FetchPartitionResponse {
+    fn answer(self, requested: &FetchPartition) -> FetchPartitionResponse {
         match self {
-            Self::Code(code) => refused(asked, code),
+            Self::Code(code) => refused(requested, code),
             Self::Diverged { epoch, end_offset, high_watermark, last_stable, log_start } => {
                 FetchPartitionResponse {
                     diverging_epoch: DivergingEpoch { epoch, end_offset },
                     high_watermark,
                     last_stable_offset: last_stable,
                     log_start_offset: log_start,
-                    ..refused(asked, ErrorCode::NONE)
+                    ..refused(requested, ErrorCode::NONE)
                 }
             }
         }
@@ -219,7 +221,7 @@ const READS_ZSTD: i16 = 10;
 /// The first version in which followers answer clients.
 const FROM_FOLLOWERS: i16 = 11;
 /// The first version with the current leader in the response (KIP-951).
-const HINTS: i16 = 16;
+const HAS_CURRENT_LEADER: i16 = 16;
 /// The default of `fetch.max.bytes`.
 const BROKER_MAX_BYTES: usize = 55 << 20;
 
@@ -261,18 +263,18 @@ fn check_session(request: &FetchRequest) -> Result<(), ErrorCode> {
 }
 
 fn answer(
-    asked: &FetchPartition,
+    requested: &FetchPartition,
     replica: &Replica,
     isolation: IsolationLevel,
     records: Bytes,
 ) -> FetchPartitionResponse {
     let aborted = || {
         let last = Batches::new(records.clone()).map_while(Result::ok).last();
-        let to = last.map_or(asked.fetch_offset, |batch| batch.next_offset());
-        replica.known.transactions.aborted(asked.fetch_offset, to)
+        let to = last.map_or(requested.fetch_offset, |batch| batch.next_offset());
+        replica.known.transactions.aborted(requested.fetch_offset, to)
     };
     FetchPartitionResponse {
-        partition_index: asked.partition,
+        partition_index: requested.partition,
         high_watermark: replica.high_watermark,
         last_stable_offset: replica.last_stable(),
         log_start_offset: replica.log.start(),
@@ -282,12 +284,12 @@ fn answer(
     }
 }
 
-fn refused(asked: &FetchPartition, code: ErrorCode) -> FetchPartitionResponse {
+fn refused(requested: &FetchPartition, code: ErrorCode) -> FetchPartitionResponse {
     // If Kafka fails before it reads the log, its response has an empty list in place of null.
     let converts = code == ErrorCode::UNSUPPORTED_COMPRESSION_TYPE;
     let early = matches!(code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID);
     FetchPartitionResponse {
-        partition_index: asked.partition,
+        partition_index: requested.partition,
         error_code: code,
         high_watermark: -1,
         aborted_transactions: (early || converts).then(Vec::new),

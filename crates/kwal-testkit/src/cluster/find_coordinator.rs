@@ -49,7 +49,7 @@ impl Serve for FindCoordinatorRequest {
                 None => found(key, (NOBODY, HostPort::new("", 0)), ErrorCode::COORDINATOR_NOT_AVAILABLE),
             }
         };
-        if version >= SEVERAL {
+        if version >= HAS_SEVERAL_KEYS {
             let coordinators = self.coordinator_keys.iter().map(|key| find(key, cluster)).collect();
             return Served::Reply(FindCoordinatorResponse { coordinators, ..Default::default() });
         }
@@ -80,7 +80,7 @@ fn found(key: &str, (node_id, at): (i32, HostPort), error_code: ErrorCode) -> Co
 /// No broker.
 const NOBODY: i32 = -1;
 /// The first version with several keys (KIP-699).
-const SEVERAL: i16 = 4;
+const HAS_SEVERAL_KEYS: i16 = 4;
 /// Key types.
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -100,8 +100,9 @@ impl Cluster {
         in_turn.copied().find(|broker| self.is_alive(*broker))
     }
 
-    /// Forgets a transactional id, as `transactional.id.expiration.ms` does; returns `false` if it was
-    /// unknown.
+    /// Forgets a transactional id, as `transactional.id.expiration.ms` does.
+    ///
+    /// Returns `false` if it was unknown.
     pub(crate) fn forget_name(&mut self, name: &str) -> bool {
         self.coordinators.names.remove(name).is_some()
     }

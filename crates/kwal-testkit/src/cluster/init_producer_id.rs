@@ -26,7 +26,7 @@ impl Serve for InitProducerIdRequest {
             Ok((producer_id, producer_epoch)) => {
                 InitProducerIdResponse { producer_id, producer_epoch, ..InitProducerIdResponse::default() }
             }
-            Err(ErrorCode::PRODUCER_FENCED) if context.version < KNOWS_FENCED => {
+            Err(ErrorCode::PRODUCER_FENCED) if context.version < HAS_FENCED_CODE => {
                 self.error_response(cluster, ErrorCode::INVALID_PRODUCER_EPOCH)
             }
             Err(code) => self.error_response(cluster, code),
@@ -35,7 +35,7 @@ impl Serve for InitProducerIdRequest {
 }
 
 /// The first version with a code for fenced producers.
-const KNOWS_FENCED: i16 = 4;
+const HAS_FENCED_CODE: i16 = 4;
 /// The epoch that is not handed out any more; the next one is the first of another id.
 const LAST_EPOCH: i16 = i16::MAX - 1;
 impl Cluster {
@@ -106,7 +106,7 @@ impl Cluster {
     /// Forgets expired transactional ids, at the interval of Kafka's cleanup.
     fn forget_old_names(&mut self) {
         let after = self.settings.broker.number("transactional.id.expiration.ms");
-        let looked_at = self.last_run("transaction.remove.expired.transaction.cleanup.interval.ms");
-        self.coordinators.names.retain(|_, name| looked_at.saturating_sub(name.updated_at) <= after);
+        let checked_at = self.last_run("transaction.remove.expired.transaction.cleanup.interval.ms");
+        self.coordinators.names.retain(|_, name| checked_at.saturating_sub(name.updated_at) <= after);
     }
 }

@@ -95,7 +95,7 @@ impl Cluster {
     /// Records that the beginning of a partition was deleted.
     pub(super) fn record_deletion(&mut self, id: PartitionId) {
         let Some(partition) = self.partition_by_id(id) else { return };
-        let Some(before) = partition.authority().map(|replica| replica.log.start()) else { return };
+        let Some(before) = partition.effective().map(|replica| replica.log.start()) else { return };
         let partition = self.partition_name(id);
         self.record(JournalEvent::Deleted { partition, before });
     }

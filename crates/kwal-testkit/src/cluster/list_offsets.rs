@@ -23,7 +23,7 @@ impl Serve for ListOffsetsRequest {
     }
 
     fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<ListOffsetsResponse> {
-        let twice = self.asked_twice();
+        let twice = self.repeated();
         Served::Reply(self.answer(|topic, partition| {
             if twice.contains(&(topic.to_owned(), partition.partition_index)) {
                 return refused(partition, ErrorCode::INVALID_REQUEST);
@@ -33,7 +33,7 @@ impl Serve for ListOffsetsRequest {
                     partition_index: partition.partition_index,
                     timestamp: found.timestamp,
                     offset: found.offset,
-                    leader_epoch: match context.version >= TELLS_EPOCH {
+                    leader_epoch: match context.version >= HAS_LEADER_EPOCH {
                         true => found.leader_epoch,
                         false => -1,
                     },
@@ -47,7 +47,7 @@ impl Serve for ListOffsetsRequest {
 
 trait AnswerEach {
     /// Returns the partitions that the request names more than once.
-    fn asked_twice(&self) -> BTreeSet<(String, i32)>;
+    fn repeated(&self) -> BTreeSet<(String, i32)>;
 
     fn answer(
         &self,
@@ -56,7 +56,7 @@ trait AnswerEach {
 }
 
 impl AnswerEach for ListOffsetsRequest {
-    fn asked_twice(&self) -> BTreeSet<(String, i32)> {
+    fn repeated(&self) -> BTreeSet<(String, i32)> {
         let mut known = BTreeSet::new();
         let all = self.topics.iter().flat_map(|topic| {
             topic.partitions.iter().map(|partition| (topic.name.clone(), partition.partition_index))
@@ -87,12 +87,13 @@ impl Cluster {
     fn look_up(
         &mut self,
         topic: &str,
-        asked: &ListOffsetsPartition,
+        requested: &ListOffsetsPartition,
         isolation: IsolationLevel,
         context: &RequestContext,
     ) -> Result<Found, ErrorCode> {
         let key = TopicKey::Name(topic);
-        let led = self.led(context.from.node, key, asked.partition_index, asked.current_leader_epoch)?;
+        let led =
+            self.led(context.from.node, key, requested.partition_index, requested.current_leader_epoch)?;
         let (replica, log, leader_epoch) = (&*led.replica, &led.replica.log, led.state.leader_epoch);
         let end = end_for(replica, isolation);
         let at = |offset: i64| Found {
@@ -111,7 +112,7 @@ impl Cluster {
             Ok(_) => settled.map(|()| at(-1)),
             Err(_) => Err(ErrorCode::UNKNOWN_SERVER_ERROR),
         };
-        match (asked.timestamp, context.version) {
+        match (requested.timestamp, context.version) {
             (LATEST, _) => settled.map(|()| Found { leader_epoch, ..at(end) }),
             // There is no remote storage, so everything is local.
             (EARLIEST, _) | (EARLIEST_LOCAL, 8..) => Ok(at(log.start())),
@@ -126,7 +127,7 @@ impl Cluster {
 /// The first version with a code for an offset that is not available yet.
 const WAITS_FOR_HIGH_WATERMARK: i16 = 5;
 /// The first version with leader epochs.
-const TELLS_EPOCH: i16 = 4;
+const HAS_LEADER_EPOCH: i16 = 4;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;

@@ -82,8 +82,9 @@ impl Cluster {
         }
     }
 
-    /// Returns the replica of a partition at `node`, for a client that knows the leader epoch `epoch` (−1:
-    /// none).
+    /// Returns the replica of a partition at `node`.
+    ///
+    /// `epoch` is the leader epoch that the client knows, −1 for none.
     pub(super) fn found(
         &mut self,
         node: i32,

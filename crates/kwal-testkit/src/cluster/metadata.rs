@@ -46,7 +46,7 @@ impl Serve for MetadataRequest {
             Some(topics) if version >= EMPTY_MEANS_NONE || !topics.is_empty() => Some(topics),
             _ => None,
         };
-        if let Some(code) = topics.iter().flatten().find_map(|topic| badly_named(topic, version)) {
+        if let Some(code) = topics.iter().flatten().find_map(|topic| naming_error(topic, version)) {
             let request = Self { topics, ..self };
             return Served::Reply(MetadataResponse {
                 error_code: ErrorCode::NONE,
@@ -55,12 +55,12 @@ impl Serve for MetadataRequest {
         }
         let operations = match self.include_topic_authorized_operations {
             true => TOPIC_OPERATIONS,
-            false => NOT_ASKED,
+            false => NOT_REQUESTED,
         };
         let topics: Vec<_> = match topics {
             Some(topics) => each_once(topics)
                 .into_iter()
-                .map(|topic| cluster.describe_asked(node, topic, self.allow_auto_topic_creation))
+                .map(|topic| cluster.describe_requested(node, topic, self.allow_auto_topic_creation))
                 .collect(),
             None => {
                 let names = cluster.known_topics(node).into_iter();
@@ -77,7 +77,7 @@ impl Serve for MetadataRequest {
             topics: [found, missing].concat(),
             cluster_authorized_operations: match self.include_cluster_authorized_operations {
                 true => CLUSTER_OPERATIONS,
-                false => NOT_ASKED,
+                false => NOT_REQUESTED,
             },
             ..cluster.metadata(node)
         })
@@ -101,17 +101,22 @@ impl Cluster {
         }
     }
 
-    fn describe_asked(&mut self, node: i32, asked: MetadataTopic, may_create: bool) -> MetadataTopicResponse {
+    fn describe_requested(
+        &mut self,
+        node: i32,
+        requested: MetadataTopic,
+        may_create: bool,
+    ) -> MetadataTopicResponse {
         let unknown = |error_code, name, topic_id| MetadataTopicResponse {
             error_code,
             name,
             topic_id,
             ..MetadataTopicResponse::default()
         };
-        let Some(name) = asked.name.filter(|_| asked.topic_id.is_zero()) else {
-            let name = self.names.get(&asked.topic_id).cloned();
+        let Some(name) = requested.name.filter(|_| requested.topic_id.is_zero()) else {
+            let name = self.names.get(&requested.topic_id).cloned();
             let found = name.and_then(|name| self.describe(node, name));
-            return found.unwrap_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_ID, None, asked.topic_id));
+            return found.unwrap_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_ID, None, requested.topic_id));
         };
         if let Some(found) = self.describe(node, name.clone()) {
             return found;
@@ -170,7 +175,7 @@ const BY_ID: i16 = 12;
 /// No particular broker: one that knows everything.
 const ANY: i32 = -1;
 /// The value of permissions that were not requested.
-pub(super) const NOT_ASKED: i32 = i32::MIN;
+pub(super) const NOT_REQUESTED: i32 = i32::MIN;
 /// All operations on a topic (KIP-430): bits 3 to 8, 10 and 11.
 const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// All operations on a cluster (KIP-430): bits 5 and 7 to 12.
@@ -183,7 +188,7 @@ fn each_once(topics: Vec<MetadataTopic>) -> Vec<MetadataTopic> {
 }
 
 /// Returns the error of a topic that is named in a way that the version does not allow.
-fn badly_named(topic: &MetadataTopic, version: i16) -> Option<ErrorCode> {
+fn naming_error(topic: &MetadataTopic, version: i16) -> Option<ErrorCode> {
     match (&topic.name, topic.topic_id.is_zero()) {
         (None, _) | (_, false) if version < BY_ID => Some(ErrorCode::INVALID_REQUEST),
         // Kafka fails here.

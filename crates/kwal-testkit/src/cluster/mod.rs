@@ -1,13 +1,14 @@
 //! The broker without its sockets: request frames in, actions out, time as an argument.
 //!
-//! Nothing here waits, reads a clock or starts a task. A request that has to wait becomes an [`Action::Wait`], which is
-//! handed back to [`Cluster::resume`] when its time has come or something has changed.
+//! Nothing here waits, reads a clock or starts a task. A request that has to wait becomes an
+//! [`Action::Wait`], which is handed back to [`Cluster::resume`] when its time has come or something has
+//! changed.
 //!
 //! ```text
 //! dispatch ──► handler ◄── produce, fetch, list_offsets, … (one file per API)
 //!    │            │                    │
 //!    ▼            ▼                    ▼
-//! summary      action          lookup, topics            timers, election, replication, brokers, journaling
+//! summary      action               lookup               timers, election, replication, brokers, journaling
 //!    │            │                    │                                        │
 //!    └────────────┴────────────────────┴──► state ◄──────────────────────────────┘
 //!                                             │

@@ -16,7 +16,7 @@ pub(crate) struct Node {
     /// Whether the controller considers it alive: it is in metadata and may lead.
     pub(super) alive: bool,
     /// When its session times out.
-    pub(super) given_up_at: Option<Instant>,
+    pub(super) session_ends_at: Option<Instant>,
     /// How often all its connections were closed. Connections of an earlier life are closed.
     pub(super) life: u64,
     pub(super) connections: Connections,

@@ -20,10 +20,14 @@ impl Serve for OffsetForLeaderEpochRequest {
 
     fn serve(self, cluster: &mut Cluster, context: &RequestContext) -> Served<OffsetForLeaderEpochResponse> {
         let node = context.from.node;
-        Served::Reply(answer_each(&self, |topic, asked| {
+        Served::Reply(answer_each(&self, |topic, requested| {
             let key = TopicKey::Name(topic);
-            let led = cluster.led(node, key, asked.partition, asked.current_leader_epoch)?;
-            Ok(led.replica.log.end_of_epoch(asked.leader_epoch).filter(|_| asked.leader_epoch != NO_EPOCH))
+            let led = cluster.led(node, key, requested.partition, requested.current_leader_epoch)?;
+            Ok(led
+                .replica
+                .log
+                .end_of_epoch(requested.leader_epoch)
+                .filter(|_| requested.leader_epoch != NO_EPOCH))
         }))
     }
 }
@@ -36,12 +40,12 @@ fn answer_each(
     mut each: impl FnMut(&str, &OffsetForLeaderPartition) -> Result<Option<(i32, i64)>, ErrorCode>,
 ) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|asked| {
-            let result = each(&topic.topic, asked);
+        let partitions = topic.partitions.iter().map(|requested| {
+            let result = each(&topic.topic, requested);
             let (leader_epoch, end_offset) = result.ok().flatten().unwrap_or((-1, -1));
             EpochEndOffset {
                 error_code: result.err().unwrap_or(ErrorCode::NONE),
-                partition: asked.partition,
+                partition: requested.partition,
                 leader_epoch,
                 end_offset,
             }

@@ -60,12 +60,12 @@ pub(crate) struct PartitionId {
 
 impl Partition {
     /// Returns the replica that counts: the leader's, or that of the replica that would lead.
-    pub(crate) fn authority(&self) -> Option<&Replica> {
+    pub(crate) fn effective(&self) -> Option<&Replica> {
         let id = self.state.leader.or_else(|| self.state.isr.first().copied())?;
         self.replicas.get(&id)
     }
 
-    pub(crate) fn authority_mut(&mut self) -> Option<&mut Replica> {
+    pub(crate) fn effective_mut(&mut self) -> Option<&mut Replica> {
         let id = self.state.leader.or_else(|| self.state.isr.first().copied())?;
         self.replicas.get_mut(&id)
     }
@@ -81,7 +81,7 @@ impl Partition {
     /// Appends a batch without any check, `gap` offsets after the end.
     pub(crate) fn append_raw(&mut self, batch: Bytes, header: &BatchHeader, gap: i64, now: i64) {
         let partition_leader_epoch = self.state.leader_epoch;
-        let Some(replica) = self.authority_mut() else { return };
+        let Some(replica) = self.effective_mut() else { return };
         let base_offset = replica.log.end() + gap;
         replica.append(batch, &BatchHeader { base_offset, partition_leader_epoch, ..*header }, now);
     }

@@ -68,7 +68,8 @@ impl Serve for ProduceRequest {
                     }
                     Err(refusal) => {
                         failed = true;
-                        let moved = refusal.code == ErrorCode::NOT_LEADER_OR_FOLLOWER && version >= HINTS;
+                        let moved = refusal.code == ErrorCode::NOT_LEADER_OR_FOLLOWER
+                            && version >= HAS_CURRENT_LEADER;
                         let leader = moved.then(|| cluster.known_leader(from.node, key, index)).flatten();
                         let (leader_id, leader_epoch) = leader.unwrap_or((-1, -1));
                         let current_leader = ProduceLeader { leader_id, leader_epoch };
@@ -117,7 +118,7 @@ impl Cluster {
         let Appended { mut response, mut waits, from, version } = appended;
         let over = self.now.monotonic >= until;
         waits.retain(|wait| {
-            let code = match self.look_whether_all_have(from.node, wait) {
+            let code = match self.replication_result(from.node, wait) {
                 None if over => ErrorCode::REQUEST_TIMED_OUT,
                 None => return true,
                 Some(code) => code,
@@ -128,7 +129,7 @@ impl Cluster {
                 // The response has the offset all the same.
                 (answer.error_code, answer.error_message) = (code, code.text().map(str::to_owned));
             }
-            if code == ErrorCode::NOT_LEADER_OR_FOLLOWER && version >= HINTS {
+            if code == ErrorCode::NOT_LEADER_OR_FOLLOWER && version >= HAS_CURRENT_LEADER {
                 let key = TopicKey::Id(wait.id.topic);
                 let (leader_id, leader_epoch) =
                     self.known_leader(from.node, key, wait.id.index).unwrap_or((-1, -1));
@@ -146,7 +147,7 @@ impl Cluster {
     }
 
     /// Returns `None` while not all replicas in sync have a batch.
-    fn look_whether_all_have(&mut self, node: i32, wait: &Wait) -> Option<ErrorCode> {
+    fn replication_result(&mut self, node: i32, wait: &Wait) -> Option<ErrorCode> {
         let Wait { id, leader_epoch, end, .. } = *wait;
         let waits_for_min_isr = self.settings.dialect.waits_for_min_isr();
         match self.led(node, TopicKey::Id(id.topic), id.index, -1) {
@@ -196,7 +197,7 @@ impl Refusal {
         Self { code, message, log_start: -1, records: Vec::new() }
     }
 
-    fn saying(code: ErrorCode, message: impl Into<String>) -> Self {
+    fn with_message(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::new(code, Some(message.into()))
     }
 
@@ -229,21 +230,24 @@ impl Cluster {
         let batch = sole_batch(records, config, version)?;
         let header = *batch.header();
         if !matches!(acks, -1..=1) {
-            return Err(Refusal::saying(ErrorCode::INVALID_REQUIRED_ACKS, format!("acks = {acks}")));
+            return Err(Refusal::with_message(ErrorCode::INVALID_REQUIRED_ACKS, format!("acks = {acks}")));
         }
         if header.is_transactional() {
             // Kafka's code if no transaction is open (KIP-890).
-            let code = match version >= VERIFIES {
+            let code = match version >= VERIFIES_TRANSACTIONS {
                 true => ErrorCode::TRANSACTION_ABORTABLE,
                 false => ErrorCode::NOT_ENOUGH_REPLICAS,
             };
-            return Err(Refusal::saying(code, "there are no transactions here"));
+            return Err(Refusal::with_message(code, "there are no transactions here"));
         }
         let (in_sync, needed) = (found.state.isr.len(), found.min_isr(waits_for_min_isr));
         if acks == -1 && in_sync < needed {
             let message = format!("{in_sync} in sync, and min.insync.replicas is {needed}");
             let log_start = found.replica.log.start();
-            return Err(Refusal { log_start, ..Refusal::saying(ErrorCode::NOT_ENOUGH_REPLICAS, message) });
+            return Err(Refusal {
+                log_start,
+                ..Refusal::with_message(ErrorCode::NOT_ENOUGH_REPLICAS, message)
+            });
         }
         let known = &mut found.replica.known;
         known.producers.expire(expiry, |id| known.transactions.begun_at(id).is_some());
@@ -252,7 +256,7 @@ impl Cluster {
                 NO_PRODUCER => Ok((None, max_timestamp)),
                 _ => match known.producers.check(&header) {
                     Ok(known) => Ok((known, max_timestamp)),
-                    Err((code, message)) => Err(Refusal::saying(code, message)),
+                    Err((code, message)) => Err(Refusal::with_message(code, message)),
                 },
             },
         );
@@ -291,7 +295,7 @@ impl Cluster {
     pub(super) fn producer_expiry(&self) -> Expiry {
         let broker = &self.settings.broker;
         Expiry {
-            looked_at: self.last_run("producer.id.expiration.check.interval.ms"),
+            checked_at: self.last_run("producer.id.expiration.check.interval.ms"),
             after_ms: broker.number("producer.id.expiration.ms"),
         }
     }
@@ -352,9 +356,9 @@ fn place(
 /// The first version with topic ids.
 const BY_ID: i16 = 13;
 /// The first version with the current leader in the response (KIP-951).
-const HINTS: i16 = 10;
+const HAS_CURRENT_LEADER: i16 = 10;
 /// The first version that verifies transactions (KIP-890).
-const VERIFIES: i16 = 11;
+const VERIFIES_TRANSACTIONS: i16 = 11;
 /// The first version that supports zstd (KIP-110).
 const TAKES_ZSTD: i16 = 7;
 /// The position of the magic byte in a batch, the same in older formats.
@@ -369,12 +373,12 @@ fn is_transactional(data: &ProducePartition) -> bool {
 
 /// Decodes the single batch of a partition (KIP-98). An incomplete one after it is dropped.
 fn sole_batch(records: Bytes, config: &TopicConfig, version: i16) -> Result<Batch, Refusal> {
-    let invalid = |message: &str| Refusal::saying(ErrorCode::INVALID_RECORD, message);
+    let invalid = |message: &str| Refusal::with_message(ErrorCode::INVALID_RECORD, message);
     if let Ok(header) = BatchHeader::parse(&records) {
         let (size, limit) = (header.size_in_bytes(), config.max_message_bytes);
         if size > limit as i64 && size <= records.len() as i64 {
             let message = format!("the batch has {size} bytes, and max.message.bytes is {limit}");
-            return Err(Refusal::saying(ErrorCode::MESSAGE_TOO_LARGE, message));
+            return Err(Refusal::with_message(ErrorCode::MESSAGE_TOO_LARGE, message));
         }
     }
     // Before the checksum is verified: older formats have it elsewhere.
@@ -387,7 +391,7 @@ fn sole_batch(records: Bytes, config: &TopicConfig, version: i16) -> Result<Batc
     match batch.header().compression() {
         Ok(Compression::Zstd) if version < TAKES_ZSTD => {
             let message = format!("Produce {version} does not take zstd");
-            return Err(Refusal::saying(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message));
+            return Err(Refusal::with_message(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, message));
         }
         // Unknown codecs are detected later.
         _ => {}
@@ -401,7 +405,7 @@ fn sole_batch(records: Bytes, config: &TopicConfig, version: i16) -> Result<Batc
 }
 
 fn unreadable(error: BatchError) -> Refusal {
-    Refusal::saying(ErrorCode::CORRUPT_MESSAGE, format!("{error}: {}", error.kind))
+    Refusal::with_message(ErrorCode::CORRUPT_MESSAGE, format!("{error}: {}", error.kind))
 }
 
 /// Checks the header of a client's batch as Kafka does.
@@ -418,11 +422,12 @@ fn check_header(header: &BatchHeader) -> Result<(), Refusal> {
     } else {
         return Ok(());
     };
-    Err(Refusal::saying(ErrorCode::INVALID_RECORD, message))
+    Err(Refusal::with_message(ErrorCode::INVALID_RECORD, message))
 }
 
-/// Checks the records as Kafka does; returns their newest timestamp. Codecs that are not built in are not
-/// checked.
+/// Checks the records as Kafka does; returns their newest timestamp.
+///
+/// Codecs that are not built in are not checked.
 fn check_records(batch: &Batch, config: &TopicConfig, now: Now) -> Result<Option<i64>, Refusal> {
     if batch.header().compression().is_ok_and(|codec| !codec.is_built_in()) {
         return Ok(None);
@@ -437,7 +442,7 @@ fn check_records(batch: &Batch, config: &TopicConfig, now: Now) -> Result<Option
             format!("the offset delta is {} instead of {index}", record.offset_delta)
         } else if config.compacted && record.key.is_none() {
             "a compacted topic takes no record without a key".to_owned()
-        } else if !config.log_append_time && is_odd_time(record.timestamp_ms, config, now) {
+        } else if !config.log_append_time && is_outside_of_range(record.timestamp_ms, config, now) {
             code = ErrorCode::INVALID_TIMESTAMP;
             format!("the timestamp {} is too far from {}", record.timestamp_ms, now.unix_ms)
         } else {
@@ -448,7 +453,7 @@ fn check_records(batch: &Batch, config: &TopicConfig, now: Now) -> Result<Option
     let Some(first) = errors.first() else { return Ok(Some(newest)) };
     let text = first.batch_index_error_message.as_deref().unwrap_or_default();
     let message = format!("record {}: {text}", first.batch_index);
-    Err(Refusal { records: errors, ..Refusal::saying(code, message) })
+    Err(Refusal { records: errors, ..Refusal::with_message(code, message) })
 }
 
 fn malformed(error: BatchError) -> Refusal {
@@ -456,10 +461,10 @@ fn malformed(error: BatchError) -> Refusal {
         BatchErrorKind::Compression(_) => ErrorCode::UNKNOWN_SERVER_ERROR,
         _ => ErrorCode::INVALID_RECORD,
     };
-    Refusal::saying(code, format!("{error}: {}", error.kind))
+    Refusal::with_message(code, format!("{error}: {}", error.kind))
 }
 
-fn is_odd_time(timestamp: i64, config: &TopicConfig, now: Now) -> bool {
+fn is_outside_of_range(timestamp: i64, config: &TopicConfig, now: Now) -> bool {
     timestamp != NO_TIMESTAMP
         && (now.unix_ms.saturating_sub(timestamp) > config.timestamp_before_max
             || timestamp.saturating_sub(now.unix_ms) > config.timestamp_after_max)

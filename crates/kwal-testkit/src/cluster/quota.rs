@@ -106,8 +106,9 @@ const WINDOW_MS: i64 = 1000;
 mod tests {
     use super::*;
 
-    /// As seen on a real broker: six batches of 400 kB at once, at 100 kB/s, are answered after 0, 0, 0, 2, 8
-    /// and 18 s.
+    /// As seen on a real broker.
+    ///
+    /// Six batches of 400 kB at once, at 100 kB/s, are answered after 0, 0, 0, 2, 8 and 18 s.
     #[test]
     fn a_burst_over_the_quota_is_answered_later_and_later() {
         let mut quotas = Quotas::default();

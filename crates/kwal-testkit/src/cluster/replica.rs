@@ -13,7 +13,7 @@ pub(crate) struct Replica {
     pub(crate) log: Log,
     pub(crate) known: Known,
     /// The derived state at the log start offset.
-    pub(super) known_at_start: Known,
+    pub(super) state_at_start: Known,
     /// The offset up to which all replicas in sync have everything.
     pub(crate) high_watermark: i64,
     /// The epoch in which it leads, or led last, and the log end offset when it began.
@@ -26,7 +26,7 @@ pub(crate) struct Replica {
     /// When its next fetch reaches the leader.
     pub(super) due: Option<Instant>,
     /// Since when it lacks records of the leader.
-    pub(super) behind_since: Option<Instant>,
+    pub(super) lagging_since: Option<Instant>,
 }
 
 /// State derived from the batches that are, or were, in a log.
@@ -53,26 +53,27 @@ impl Replica {
     pub(crate) fn delete_before(&mut self, offset: i64, now: i64) {
         // The markers of deleted transactions are deleted with them, so how they ended does not matter.
         for header in self.log.delete_before(offset) {
-            self.known_at_start.note(&header, header.is_control().then_some(true), now);
+            self.state_at_start.note(&header, header.is_control().then_some(true), now);
         }
         let start = self.log.start();
         self.known.transactions.forget_before(start);
-        self.known_at_start.transactions.forget_before(start);
+        self.state_at_start.transactions.forget_before(start);
         self.high_watermark = self.high_watermark.max(start);
     }
 
-    /// Truncates what the leader does not have and copies what is missing; returns the first truncated
-    /// offset.
+    /// Truncates what the leader does not have and copies what is missing.
+    ///
+    /// Returns the first truncated offset.
     pub(super) fn follow(&mut self, leader: &Self, now: i64) -> Option<i64> {
         let agreed = self.log.agreement(&leader.log);
         let cut = (agreed < self.log.end()).then_some(agreed);
         if cut.is_some() {
             self.log.truncate(agreed);
             self.high_watermark = self.high_watermark.min(agreed);
-            self.learn(now);
+            self.derive_state(now);
         }
         if self.log.end() < leader.log.start() {
-            (self.known, self.known_at_start) = (Known::default(), Known::default());
+            (self.known, self.state_at_start) = (Known::default(), Known::default());
         }
         for (header, bytes) in self.log.copy(&leader.log) {
             self.known.note(&header, end_of_transaction(&header, &bytes), now);
@@ -93,8 +94,8 @@ impl Replica {
     }
 
     /// Derives the state from the log again.
-    fn learn(&mut self, now: i64) {
-        let mut known = self.known_at_start.clone();
+    fn derive_state(&mut self, now: i64) {
+        let mut known = self.state_at_start.clone();
         for bytes in self.log.batches() {
             let Ok(header) = BatchHeader::parse(&bytes) else { continue };
             known.note(&header, end_of_transaction(&header, &bytes), now);

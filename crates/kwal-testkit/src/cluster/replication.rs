@@ -16,12 +16,16 @@ impl Cluster {
     /// Lets followers fetch as far as they may now, and plans their later fetches.
     pub(super) fn replicate(&mut self, id: PartitionId) {
         self.record_partition(id);
-        let (now, setting) = (self.now, self.setting(id));
-        let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
-        let Some(leader) = partition.state.leader.filter(|leader| setting.works(*leader)) else { return };
+        let (now, circumstances) = (self.now, self.circumstances(id));
+        let (Some(circumstances), Some(partition)) = (circumstances, self.partition_by_id(id)) else {
+            return;
+        };
+        let Some(leader) = partition.state.leader.filter(|leader| circumstances.works(*leader)) else {
+            return;
+        };
         partition.begin_to_lead(leader);
-        while partition.fetch_all(leader, &setting, now) {}
-        for (at, event) in partition.plan(id, leader, &setting, now) {
+        while partition.fetch_all(leader, &circumstances, now) {}
+        for (at, event) in partition.plan(id, leader, &circumstances, now) {
             self.plan(at, event);
         }
         self.inform_leader(id, leader);
@@ -48,15 +52,17 @@ impl Cluster {
 
     /// Handles a follower's fetch that has reached the leader.
     pub(super) fn fetch_due(&mut self, id: PartitionId, broker: i32, at: Instant) {
-        let (now, setting) = (self.now, self.setting(id));
-        let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
+        let (now, circumstances) = (self.now, self.circumstances(id));
+        let (Some(circumstances), Some(partition)) = (circumstances, self.partition_by_id(id)) else {
+            return;
+        };
         let Some(replica) = partition.replicas.get_mut(&broker) else { return };
         if replica.due != Some(at) {
             return;
         }
         replica.due = None;
-        if let Some(leader) = partition.state.leader.filter(|leader| setting.works(*leader))
-            && setting.works(broker)
+        if let Some(leader) = partition.state.leader.filter(|leader| circumstances.works(*leader))
+            && circumstances.works(broker)
         {
             partition.fetch(leader, broker, now);
         }
@@ -64,17 +70,22 @@ impl Cluster {
     }
 
     /// Removes a follower from the ISR that has lagged for `replica.lag.time.max.ms`.
-    pub(super) fn late(&mut self, id: PartitionId, broker: i32, since: Instant) {
-        let setting = self.setting(id);
-        let (Some(setting), Some(partition)) = (setting, self.partition_by_id(id)) else { return };
-        let late = partition.replicas.get(&broker).is_some_and(|replica| replica.behind_since == Some(since));
-        if late && partition.state.leader.is_some_and(|leader| leader != broker && setting.works(leader)) {
+    pub(super) fn follower_lagged(&mut self, id: PartitionId, broker: i32, since: Instant) {
+        let circumstances = self.circumstances(id);
+        let (Some(circumstances), Some(partition)) = (circumstances, self.partition_by_id(id)) else {
+            return;
+        };
+        let late =
+            partition.replicas.get(&broker).is_some_and(|replica| replica.lagging_since == Some(since));
+        if late
+            && partition.state.leader.is_some_and(|leader| leader != broker && circumstances.works(leader))
+        {
             partition.state.isr.retain(|replica| *replica != broker);
             self.replicate(id);
         }
     }
 
-    fn setting(&self, id: PartitionId) -> Option<Setting> {
+    fn circumstances(&self, id: PartitionId) -> Option<Circumstances> {
         let name = self.names.get(&id.topic)?;
         let topic = self.topics.get(name)?;
         let index = usize::try_from(id.index).ok()?;
@@ -89,30 +100,30 @@ impl Cluster {
             .nodes
             .iter()
             .filter(|(_, node)| node.condition == Condition::Running && informed(&node.outdated));
-        Some(Setting {
+        Some(Circumstances {
             working: working.map(|(id, _)| *id).collect(),
             alive: self.alive().collect(),
             needed: match self.settings.dialect.waits_for_min_isr() {
                 true => topic.config.min_isr.min(state.replicas.len()),
                 false => 1,
             },
-            late_after: self.settings.broker.millis("replica.lag.time.max.ms"),
+            max_lag: self.settings.broker.millis("replica.lag.time.max.ms"),
         })
     }
 }
 
 /// The circumstances of a partition.
-struct Setting {
+struct Circumstances {
     /// The brokers that run and know the current leader.
     working: Vec<i32>,
     /// The brokers that the controller considers alive.
     alive: Vec<i32>,
     /// With fewer replicas in sync, the high watermark does not advance.
     needed: usize,
-    late_after: Duration,
+    max_lag: Duration,
 }
 
-impl Setting {
+impl Circumstances {
     fn works(&self, broker: i32) -> bool {
         self.working.contains(&broker)
     }
@@ -129,16 +140,16 @@ impl Partition {
     }
 
     /// Runs one round; returns whether another may change more.
-    fn fetch_all(&mut self, leader: i32, setting: &Setting, now: Now) -> bool {
+    fn fetch_all(&mut self, leader: i32, circumstances: &Circumstances, now: Now) -> bool {
         let mut progress = false;
         for at in 0..self.state.replicas.len() {
             let broker = self.state.replicas[at];
             let prompt = self.replicas.get(&broker).is_some_and(|replica| replica.lag.is_zero());
-            if prompt && broker != leader && setting.works(broker) {
+            if prompt && broker != leader && circumstances.works(broker) {
                 progress |= self.fetch(leader, broker, now);
             }
         }
-        progress | self.advance(leader, setting)
+        progress | self.advance(leader, circumstances)
     }
 
     /// Lets a follower fetch everything; returns whether that changed anything.
@@ -155,14 +166,14 @@ impl Partition {
                 self.lost = self.lost.or_else(|| cut.filter(|from| *from < committed));
                 follower.fetched = Some(follower.log.end());
             }
-            follower.behind_since = None;
+            follower.lagging_since = None;
         }
         self.replicas.insert(broker, follower);
         fetched
     }
 
     /// Updates the ISR and the high watermark; returns whether that changed anything.
-    fn advance(&mut self, leader: i32, setting: &Setting) -> bool {
+    fn advance(&mut self, leader: i32, circumstances: &Circumstances) -> bool {
         let Some(led) = self.replicas.get(&leader) else { return false };
         let (end, high_watermark) = (led.log.end(), led.high_watermark);
         let joins_at = high_watermark.max(led.led_from);
@@ -171,15 +182,15 @@ impl Partition {
             false => self.replicas.get(broker)?.fetched,
         };
         let in_sync = |broker: &&i32| {
-            let joins = setting.alive.contains(*broker)
-                && setting.works(**broker)
+            let joins = circumstances.alive.contains(*broker)
+                && circumstances.works(**broker)
                 && self.replicas.get(*broker).is_some_and(|replica| replica.lag < Duration::MAX)
                 && fetched(broker).is_some_and(|fetched| fetched >= joins_at);
             self.state.isr.contains(*broker) || joins
         };
         let isr: Vec<_> = self.state.replicas.iter().filter(in_sync).copied().collect();
         let all_have = isr.iter().map(fetched).min().flatten().unwrap_or(high_watermark);
-        let advanced = isr.len() >= setting.needed && all_have > high_watermark;
+        let advanced = isr.len() >= circumstances.needed && all_have > high_watermark;
         let changed = isr != self.state.isr || advanced;
         self.state.isr = isr;
         if advanced && let Some(led) = self.replicas.get_mut(&leader) {
@@ -189,7 +200,13 @@ impl Partition {
     }
 
     /// Plans the fetches of lagging followers, and when they fall out of sync.
-    fn plan(&mut self, id: PartitionId, leader: i32, setting: &Setting, now: Now) -> Vec<(Instant, Event)> {
+    fn plan(
+        &mut self,
+        id: PartitionId,
+        leader: i32,
+        circumstances: &Circumstances,
+        now: Now,
+    ) -> Vec<(Instant, Event)> {
         let mut plans = Vec::new();
         for at in 0..self.state.replicas.len() {
             let broker = self.state.replicas[at];
@@ -199,21 +216,21 @@ impl Partition {
             if broker == leader {
                 continue;
             }
-            let behind = follower.fetched != Some(led.log.end());
-            let wanting = behind || follower.lacks(led);
+            let lags = follower.fetched != Some(led.log.end());
+            let wanting = lags || follower.lacks(led);
             let slow = !follower.lag.is_zero() && follower.lag < Duration::MAX;
-            let fetches = wanting && slow && follower.due.is_none() && setting.works(broker);
-            let newly_behind = behind && follower.behind_since.is_none();
+            let fetches = wanting && slow && follower.due.is_none() && circumstances.works(broker);
+            let newly_lagging = lags && follower.lagging_since.is_none();
             let Some(follower) = self.replicas.get_mut(&broker) else { continue };
             if fetches {
                 let at = later(now, follower.lag);
                 follower.due = Some(at);
                 plans.push((at, Event::Fetch { id, broker }));
             }
-            if newly_behind {
+            if newly_lagging {
                 let since = now.monotonic;
-                follower.behind_since = Some(since);
-                plans.push((later(now, setting.late_after), Event::Late { id, broker, since }));
+                follower.lagging_since = Some(since);
+                plans.push((later(now, circumstances.max_lag), Event::Late { id, broker, since }));
             }
         }
         plans

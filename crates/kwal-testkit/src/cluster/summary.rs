@@ -94,10 +94,10 @@ impl Cluster {
 
     fn summarize_fetch(&self, request: &FetchRequest, summary: &mut Summary) {
         for topic in &request.topics {
-            for asked in &topic.partitions {
+            for requested in &topic.partitions {
                 let name = self.name_of(&topic.topic, topic.topic_id);
-                let _ = write!(summary.text, "{name}-{} @{} ", asked.partition, asked.fetch_offset);
-                summary.partitions.push((name, asked.partition));
+                let _ = write!(summary.text, "{name}-{} @{} ", requested.partition, requested.fetch_offset);
+                summary.partitions.push((name, requested.partition));
             }
         }
         let _ = write!(summary.text, "{} bytes in {} ms", request.min_bytes, request.max_wait_ms);
@@ -105,24 +105,24 @@ impl Cluster {
 
     fn summarize_offsets(&self, request: &ListOffsetsRequest, summary: &mut Summary) {
         for topic in &request.topics {
-            for asked in &topic.partitions {
-                summary.names(&topic.name, asked.partition_index, asked.timestamp);
+            for requested in &topic.partitions {
+                summary.names(&topic.name, requested.partition_index, requested.timestamp);
             }
         }
     }
 
     fn summarize_epochs(&self, request: &OffsetForLeaderEpochRequest, summary: &mut Summary) {
         for topic in &request.topics {
-            for asked in &topic.partitions {
-                summary.names(&topic.topic, asked.partition, asked.leader_epoch.into());
+            for requested in &topic.partitions {
+                summary.names(&topic.topic, requested.partition, requested.leader_epoch.into());
             }
         }
     }
 
     fn summarize_deletion(&self, request: &DeleteRecordsRequest, summary: &mut Summary) {
         for topic in &request.topics {
-            for asked in &topic.partitions {
-                summary.names(&topic.name, asked.partition_index, asked.offset);
+            for requested in &topic.partitions {
+                summary.names(&topic.name, requested.partition_index, requested.offset);
             }
         }
     }

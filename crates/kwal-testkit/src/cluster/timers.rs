@@ -22,7 +22,7 @@ impl Cluster {
             match event {
                 Event::SessionOver { node } => self.session_over(node, at),
                 Event::Fetch { id, broker } => self.fetch_due(id, broker, at),
-                Event::Late { id, broker, since } => self.late(id, broker, since),
+                Event::Late { id, broker, since } => self.follower_lagged(id, broker, since),
             }
         }
         self.now = now;

@@ -37,7 +37,7 @@ impl Serve for CreateTopicsRequest {
         for topic in &self.topics {
             match named.insert(topic.name.as_str(), 0) {
                 None | Some(0) => {}
-                Some(1) => topics.push(cluster.create_asked(topic, self.validate_only)),
+                Some(1) => topics.push(cluster.create_requested(topic, self.validate_only)),
                 // A repeated name has one result.
                 Some(_) => {
                     let message = "Duplicate topic name.".to_owned();
@@ -62,7 +62,7 @@ impl Serve for DeleteTopicsRequest {
 
     fn serve(self, cluster: &mut Cluster, _: &RequestContext) -> Served<DeleteTopicsResponse> {
         let mut topics = named(&self);
-        let mut responses = cluster.named_both_ways(&mut topics);
+        let mut responses = cluster.take_named_both_ways(&mut topics);
         let mut times = BTreeMap::new();
         for topic in &topics {
             *times.entry((topic.name.clone(), topic.topic_id)).or_insert(0) += 1;
@@ -96,7 +96,7 @@ pub(super) struct Plan {
 pub(super) type Refusal = (ErrorCode, String);
 
 impl Cluster {
-    fn create_asked(&mut self, topic: &CreatableTopic, validate_only: bool) -> CreateTopicsResult {
+    fn create_requested(&mut self, topic: &CreatableTopic, validate_only: bool) -> CreateTopicsResult {
         let created = match validate_only {
             true => self.plan_topic(topic).map(|plan| (random_id(&mut self.random), plan)),
             false => self.create_topic(topic),
@@ -270,7 +270,7 @@ impl Cluster {
     }
 
     /// Removes topics that are named by name and by id; returns their results.
-    fn named_both_ways(&self, topics: &mut Vec<DeleteTopic>) -> Vec<DeleteTopicResult> {
+    fn take_named_both_ways(&self, topics: &mut Vec<DeleteTopic>) -> Vec<DeleteTopicResult> {
         let by_id: BTreeSet<_> =
             topics.iter().map(|topic| topic.topic_id).filter(|id| !id.is_zero()).collect();
         let both = |topic: &DeleteTopic| {

@@ -175,7 +175,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn leader(&self, topic: &str, partition: i32) -> Result<Option<i32>, Error> {
-        self.look(topic, partition, |found| found.state.leader)
+        self.read_partition(topic, partition, |found| found.state.leader)
     }
 
     /// Returns the leader epoch of a partition: 0 at first, one more with each election.
@@ -183,7 +183,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn leader_epoch(&self, topic: &str, partition: i32) -> Result<i32, Error> {
-        self.look(topic, partition, |found| found.state.leader_epoch)
+        self.read_partition(topic, partition, |found| found.state.leader_epoch)
     }
 
     /// Returns the brokers assigned to a partition, the preferred leader first.
@@ -191,7 +191,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn replicas(&self, topic: &str, partition: i32) -> Result<Vec<i32>, Error> {
-        self.look(topic, partition, |found| found.state.replicas.clone())
+        self.read_partition(topic, partition, |found| found.state.replicas.clone())
     }
 
     /// Returns the brokers whose replicas are in sync (the ISR).
@@ -199,7 +199,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn in_sync(&self, topic: &str, partition: i32) -> Result<Vec<i32>, Error> {
-        self.look(topic, partition, |found| found.state.isr.clone())
+        self.read_partition(topic, partition, |found| found.state.isr.clone())
     }
 
     /// Makes another replica in sync the leader, by an election. Does nothing if it is the leader.
@@ -228,7 +228,7 @@ impl EmbeddedCluster {
         to: i32,
         elect: impl FnOnce(&mut Cluster) -> Result<(), CannotLead>,
     ) -> Result<(), Error> {
-        self.look(topic, partition, |_| ())?;
+        self.read_partition(topic, partition, |_| ())?;
         self.shared.with(elect).map_err(|CannotLead| Error::CannotLead { broker: to })
     }
 
@@ -262,7 +262,7 @@ impl EmbeddedCluster {
         broker: i32,
         act: impl FnOnce(&mut Cluster, PartitionId),
     ) -> Result<(), Error> {
-        self.look_at_replica(broker, topic, partition, |_| ())?;
+        self.read_replica(broker, topic, partition, |_| ())?;
         self.shared.with(|cluster| {
             if let Some(id) = cluster.partition_id(topic, partition) {
                 act(cluster, id);

@@ -160,32 +160,36 @@ impl EmbeddedClusterBuilder {
         self
     }
 
-    /// Sets the time at the start, in milliseconds since the epoch; it advances with tokio's clock. Default:
-    /// the system's time.
+    /// Sets the time at the start, in milliseconds since the epoch; it advances with tokio's clock.
+    ///
+    /// Default: the system's time.
     #[must_use]
     pub fn started_at(mut self, unix_ms: i64) -> Self {
         self.started_unix_ms = Some(unix_ms);
         self
     }
 
-    /// Sets the size of the largest request that is accepted, in bytes (`socket.request.max.bytes`). Default:
-    /// 100 MiB.
+    /// Sets the size of the largest request that is accepted, in bytes (`socket.request.max.bytes`).
+    ///
+    /// Default: 100 MiB.
     #[must_use]
     pub fn max_frame_len(mut self, bytes: usize) -> Self {
         self.max_frame_len = bytes;
         self
     }
 
-    /// Sets the TCP port of the first broker for [`start`](Self::start); the others follow it. Default: free
-    /// ones.
+    /// Sets the TCP port of the first broker for [`start`](Self::start); the others follow it.
+    ///
+    /// Default: free ones.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Sets the address of a broker in metadata, for clients that reach it through something else. Default:
-    /// the real one.
+    /// Sets the address of a broker in metadata, for clients that reach it through something else.
+    ///
+    /// Default: the real one.
     #[must_use]
     pub fn advertised(mut self, broker: i32, address: HostPort) -> Self {
         self.advertised.insert(broker, address);

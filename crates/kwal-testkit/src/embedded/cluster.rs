@@ -86,8 +86,9 @@ impl EmbeddedCluster {
         self.shared.with(|cluster| cluster.faults.add(target.into(), Some(times), fault));
     }
 
-    /// Applies a fault to all requests, after the faults that were added earlier, until
-    /// [`clear_faults`](Self::clear_faults).
+    /// Applies a fault to all requests until [`clear_faults`](Self::clear_faults).
+    ///
+    /// Faults that were added earlier apply first.
     pub fn on_all(&self, target: impl Into<FaultTarget>, fault: Fault) {
         self.shared.with(|cluster| cluster.faults.add(target.into(), None, fault));
     }
@@ -113,14 +114,16 @@ impl EmbeddedCluster {
         self.shared.with(|cluster| cluster.limit(QuotaKind::Produce, client_id, bytes_per_second));
     }
 
-    /// Sets the fetch quota (`consumer_byte_rate`), see [`limit_produce`](Self::limit_produce). A fetch over
-    /// the quota is answered without records.
+    /// Sets the fetch quota (`consumer_byte_rate`), see [`limit_produce`](Self::limit_produce).
+    ///
+    /// A fetch over the quota is answered without records.
     pub fn limit_fetch(&self, client_id: Option<&str>, bytes_per_second: Option<u64>) {
         self.shared.with(|cluster| cluster.limit(QuotaKind::Fetch, client_id, bytes_per_second));
     }
 
-    /// Forgets the producer id and epoch of a transactional id, as the coordinator does after
-    /// `transactional.id.expiration.ms`.
+    /// Forgets the producer id and epoch of a transactional id.
+    ///
+    /// The coordinator does so after `transactional.id.expiration.ms`.
     ///
     /// Returns `false` if the id was unknown.
     pub fn forget_transactional_id(&self, name: &str) -> bool {
@@ -137,7 +140,7 @@ impl EmbeddedCluster {
         self.shared.with(|cluster| cluster.fault_counts())
     }
 
-    /// Returns a copy of the [journal](EmbeddedClusterBuilder::journal).
+    /// Returns a copy of the [journal](crate::EmbeddedClusterBuilder::journal).
     pub fn journal(&self) -> Journal {
         self.shared.with(|cluster| cluster.journal().clone())
     }

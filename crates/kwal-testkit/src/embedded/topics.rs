@@ -78,7 +78,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn log(&self, topic: &str, partition: i32) -> Result<Vec<Batch>, Error> {
-        batches(self.look_at_log(topic, partition, |replica| replica.log.batches().collect())?)
+        batches(self.read_log(topic, partition, |replica| replica.log.batches().collect())?)
     }
 
     /// Returns all records in the log of a partition's leader, without those of control batches.
@@ -101,7 +101,7 @@ impl EmbeddedCluster {
         topic: &str,
         partition: i32,
     ) -> Result<Vec<OwnedRecord>, Error> {
-        let (start, log) = self.look_at_replica(broker, topic, partition, |replica| {
+        let (start, log) = self.read_replica(broker, topic, partition, |replica| {
             (replica.log.start(), replica.log.batches().collect())
         })?;
         records(&batches(log)?, start)
@@ -112,7 +112,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn start_offset(&self, topic: &str, partition: i32) -> Result<i64, Error> {
-        self.look_at_log(topic, partition, |replica| replica.log.start())
+        self.read_log(topic, partition, |replica| replica.log.start())
     }
 
     /// Returns the log end offset of a partition.
@@ -120,7 +120,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn end_offset(&self, topic: &str, partition: i32) -> Result<i64, Error> {
-        self.look_at_log(topic, partition, |replica| replica.log.end())
+        self.read_log(topic, partition, |replica| replica.log.end())
     }
 
     /// Returns the log end offset of one replica.
@@ -128,7 +128,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`], also if the broker has no replica.
     pub fn replica_end_offset(&self, broker: i32, topic: &str, partition: i32) -> Result<i64, Error> {
-        self.look_at_replica(broker, topic, partition, |replica| replica.log.end())
+        self.read_replica(broker, topic, partition, |replica| replica.log.end())
     }
 
     /// Returns the high watermark of a partition.
@@ -136,7 +136,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// [`Error::UnknownPartition`].
     pub fn high_watermark(&self, topic: &str, partition: i32) -> Result<i64, Error> {
-        self.look_at_log(topic, partition, |replica| replica.high_watermark)
+        self.read_log(topic, partition, |replica| replica.high_watermark)
     }
 
     /// Appends batches as they are; returns the new log end offset.
@@ -157,7 +157,7 @@ impl EmbeddedCluster {
                 let batch = batch?;
                 let header = *batch.header();
                 let (first, last) = (header.base_offset, header.last_offset());
-                let end = found.authority().map_or(0, |replica| replica.log.end());
+                let end = found.effective().map_or(0, |replica| replica.log.end());
                 if !(0..=last).contains(&first) || end.checked_add(last).is_none_or(|end| end == i64::MAX) {
                     return Err(Error::InvalidOffsets { first, last });
                 }
@@ -244,34 +244,29 @@ impl EmbeddedCluster {
         })
     }
 
-    pub(super) fn look<T>(
+    pub(super) fn read_partition<T>(
         &self,
         topic: &str,
         partition: i32,
-        look: impl FnOnce(&Partition) -> T,
+        read: impl FnOnce(&Partition) -> T,
     ) -> Result<T, Error> {
-        let found = self.shared.with(|cluster| cluster.partition(topic, partition).map(look));
+        let found = self.shared.with(|cluster| cluster.partition(topic, partition).map(read));
         found.ok_or_else(|| unknown(topic, partition))
     }
 
-    fn look_at_log<T>(
-        &self,
-        topic: &str,
-        partition: i32,
-        look: impl FnOnce(&Replica) -> T,
-    ) -> Result<T, Error> {
-        let found = self.look(topic, partition, |found| found.authority().map(look))?;
+    fn read_log<T>(&self, topic: &str, partition: i32, read: impl FnOnce(&Replica) -> T) -> Result<T, Error> {
+        let found = self.read_partition(topic, partition, |found| found.effective().map(read))?;
         found.ok_or_else(|| unknown(topic, partition))
     }
 
-    pub(super) fn look_at_replica<T>(
+    pub(super) fn read_replica<T>(
         &self,
         broker: i32,
         topic: &str,
         partition: i32,
-        look: impl FnOnce(&Replica) -> T,
+        read: impl FnOnce(&Replica) -> T,
     ) -> Result<T, Error> {
-        let found = self.look(topic, partition, |found| found.replica(broker).map(look))?;
+        let found = self.read_partition(topic, partition, |found| found.replica(broker).map(read))?;
         found.ok_or_else(|| unknown(topic, partition))
     }
 

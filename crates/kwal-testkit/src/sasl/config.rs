@@ -104,8 +104,9 @@ impl Sasl {
         self
     }
 
-    /// Sets the delay of failed authentications (`connection.failed.authentication.delay.ms`). Default: 100
-    /// ms.
+    /// Sets the delay of failed authentications (`connection.failed.authentication.delay.ms`).
+    ///
+    /// Default: 100 ms.
     #[must_use]
     pub fn failure_delay(mut self, time: Duration) -> Self {
         self.failure_delay = time;

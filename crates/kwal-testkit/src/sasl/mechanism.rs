@@ -69,9 +69,9 @@ impl Exchange {
         let done = match self {
             Self::Plain => return plain(sasl, message),
             Self::Bearer { refused } => return bearer(sasl, refused, message),
-            Self::Scram { hash, first: first @ None } => Hash::first(*hash, sasl, message).map(|told| {
-                let challenge = Bytes::from(told.challenge.clone());
-                *first = Some(told);
+            Self::Scram { hash, first: first @ None } => Hash::first(*hash, sasl, message).map(|state| {
+                let challenge = Bytes::from(state.challenge.clone());
+                *first = Some(state);
                 Step::Challenge(challenge)
             }),
             Self::Scram { hash, first: Some(first) } => hash.proven(first, message),
@@ -93,8 +93,9 @@ fn plain(sasl: &Sasl, message: &str) -> Step {
     }
 }
 
-/// Handles a token. The response to an invalid one is a JSON status; the client's next message is rejected
-/// with the same text.
+/// Handles a token.
+///
+/// The response to an invalid one is a JSON status; the client's next message is rejected with the same text.
 fn bearer(sasl: &Sasl, refused: &mut Option<String>, message: &str) -> Step {
     if let Some(words) = refused.take() {
         return Step::Rejected(words);

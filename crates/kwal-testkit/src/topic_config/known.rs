@@ -39,7 +39,7 @@ impl Kind {
     /// Returns the value in normal form, or Kafka's message if it is not allowed.
     pub(super) fn read<'a>(&self, name: &str, value: &'a str) -> Result<Cow<'a, str>, String> {
         let value = value.trim();
-        let mut blamed = value;
+        let mut invalid = value;
         let wrong = match self {
             Self::Number(min, max) => match value.parse::<i64>() {
                 Ok(number) if number < *min => format!("Value must be at least {min}"),
@@ -60,7 +60,7 @@ impl Kind {
             Self::One(choices) if !choices.contains(&value) => one_of(choices),
             Self::Some(choices) => match parts(value).iter().find(|part| !choices.contains(part)) {
                 Some(part) => {
-                    blamed = part;
+                    invalid = part;
                     one_of(choices)
                 }
                 None => return Ok(parts(value).join(",").into()),
@@ -68,7 +68,7 @@ impl Kind {
             Self::Words => return Ok(parts(value).join(",").into()),
             Self::One(_) | Self::Text => return Ok(value.into()),
         };
-        Err(format!("Invalid value {blamed} for configuration {name}: {wrong}"))
+        Err(format!("Invalid value {invalid} for configuration {name}: {wrong}"))
     }
 
     pub(super) fn is_list(&self) -> bool {

@@ -122,8 +122,9 @@ impl TopicConfig {
         Self::new(given, broker).map_err(|message| (ErrorCode::INVALID_CONFIG, message))
     }
 
-    /// Returns a list with elements added or removed. Like Kafka, it starts from the topic's own value or the
-    /// default, and ignores the broker's.
+    /// Returns a list with elements added or removed.
+    ///
+    /// Like Kafka, it starts from the topic's own value or the default, and ignores the broker's.
     fn list_changed(
         &self,
         change: &AlterableConfig,
@@ -356,9 +357,9 @@ mod tests {
         let config = TopicConfig::new(given, &broker).unwrap();
         assert!(config.log_append_time && config.compacted && config.deletes);
         assert_eq!(config.max_message_bytes, 1000);
-        let told = config.describe(&broker);
+        let described_configs = config.describe(&broker);
         let of = |source| {
-            let of = told.iter().filter(move |config| config.config_source == source);
+            let of = described_configs.iter().filter(move |config| config.config_source == source);
             of.map(|config| (config.name.as_str(), config.value.as_deref().unwrap())).collect::<Vec<_>>()
         };
         let own = [
@@ -368,7 +369,7 @@ mod tests {
         ];
         assert_eq!(of(FROM_TOPIC), own);
         assert_eq!(of(FROM_BROKER), [("retention.ms", "9")]);
-        let size = told.iter().find(|config| config.name == "max.message.bytes").unwrap();
+        let size = described_configs.iter().find(|config| config.name == "max.message.bytes").unwrap();
         let values: Vec<_> = size.synonyms.iter().map(|synonym| synonym.value.as_deref().unwrap()).collect();
         assert_eq!(values, ["1000", "2000", "1048588"]);
         assert_eq!(TopicConfig::new([], &broker).unwrap().max_message_bytes, 2000);

@@ -34,13 +34,17 @@ pub enum Decision {
     Pass,
     /// It passes with other bytes, again without the length, which is written to fit.
     Replace(Bytes),
-    /// It passes after a pause. Later frames of the same direction wait behind it.
+    /// It passes after a pause. Later frames of the same direction wait for it.
     Delay(Duration),
-    /// It passes, and later frames of the same direction behind it, after the next [`release`](super::Wire::release).
+    /// It passes after the next [`release`](super::Wire::release).
+    ///
+    /// Later frames of the same direction wait for it.
     Hold,
     /// It is discarded; the connection stays open.
     Discard,
-    /// Its first bytes pass, the length included, then the connection is closed to both sides. 0 closes it at once.
+    /// Its first bytes pass, the length included, then the connection is closed to both sides.
+    ///
+    /// 0 closes it at once.
     Cut(usize),
 }
 
@@ -84,8 +88,9 @@ impl Frame {
         R::Response::decode(&self.bytes.slice(reader.position()..), version).ok()
     }
 
-    /// Replaces a response by another one with the same correlation id and version. If it cannot be encoded, the frame
-    /// passes as it is.
+    /// Replaces a response by another one with the same correlation id and version.
+    ///
+    /// If it cannot be encoded, the frame passes as it is.
     pub fn replace_response<R: Request>(&self, response: &R::Response) -> Decision {
         match encode_response(response, self.version, self.correlation_id) {
             Ok(mut frame) => {

@@ -1,7 +1,7 @@
 //! A [`Connect`] that sees, holds, cuts and rewrites the frames between a client and its brokers.
 //!
-//! A [`Wire`] wraps the connector that a client would use. It counts what passes, hands every frame to hooks, which
-//! decide what becomes of it, and can stop whole connections.
+//! A [`Wire`] wraps the connector that a client would use. It counts what passes, hands every frame to hooks,
+//! which decide what becomes of it, and can stop whole connections.
 //!
 //! ```
 //! use kwal_protocol::{
@@ -39,27 +39,31 @@
 //! ```
 //!
 //! A wire has to see Kafka's frames in the clear, so TLS belongs between it and the brokers, as in
-//! `Wire::new(Tls::new(…))`. A connection whose first bytes cannot be a frame, such as those of a TLS handshake, is
-//! passed on as it is: it is counted, and hooks do not see it.
+//! `Wire::new(Tls::new(…))`. A connection whose first bytes cannot be a frame, such as those of a TLS
+//! handshake, is passed on as it is: it is counted, and hooks do not see it.
 
 mod frame;
 mod relay;
+mod state;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
-use bytes::Bytes;
 use kwal_protocol::api::{ApiKey, Request};
 use kwal_transport::{BoxFuture, Connect, HostPort, Stream, TransportError, memory};
 use tokio::sync::watch;
 
-pub use self::frame::{Decision, Frame};
 use self::{
-    frame::{Direction, Hook},
+    frame::Hook,
     relay::relay,
+    state::{Hooks, Inner, Modes},
+};
+pub use self::{
+    frame::{Decision, Frame},
+    state::WireMode,
 };
 use crate::cluster::Connections;
 
@@ -68,57 +72,6 @@ use crate::cluster::Connections;
 /// See the [module](self) for an example.
 #[derive(Clone)]
 pub struct Wire(Arc<Inner>);
-
-/// How a [`Wire`] treats connections.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum WireMode {
-    /// Passes everything on. The default.
-    Passing,
-    /// Reads nothing from clients, so their writes block once buffers are full. Responses still pass.
-    Stalled,
-    /// Reads and discards what clients send, for the rest of the connection. New connections are accepted.
-    Deaf,
-    /// As [`Deaf`](Self::Deaf), and new connections are never established.
-    Unreachable,
-}
-
-struct Inner {
-    connector: Arc<dyn Connect>,
-    modes: watch::Sender<Modes>,
-    /// How often [`Wire::release`] was called.
-    released: watch::Sender<u64>,
-    hooks: Mutex<Hooks>,
-    counts: Mutex<Counts>,
-}
-
-/// The modes of single hosts, and that of all others.
-#[derive(Clone, Debug)]
-struct Modes {
-    hosts: BTreeMap<String, WireMode>,
-    others: WireMode,
-}
-
-#[derive(Default)]
-struct Hooks {
-    requests: Vec<Hook>,
-    responses: Vec<Hook>,
-    rewrites: BTreeMap<ApiKey, Hook>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    connections: Connections,
-    hosts: BTreeMap<String, HostCounts>,
-    requests: BTreeMap<ApiKey, u64>,
-    responses: BTreeMap<ApiKey, u64>,
-}
-
-#[derive(Debug, Default)]
-struct HostCounts {
-    attempts: usize,
-    connections: Connections,
-}
 
 impl Wire {
     /// Wraps a connector.
@@ -136,22 +89,24 @@ impl Wire {
     /// Calls `hook` for every request frame before it is passed on.
     ///
     /// Hooks run in the order in which they were added. Each sees the frame as the ones before have
-    /// [replaced](Decision::Replace) it; any other decision than to pass or replace ends the sequence. A hook must not
-    /// add or clear hooks of the same wire.
+    /// [replaced](Decision::Replace) it; any other decision than to pass or replace ends the sequence. A hook
+    /// must not add or clear hooks of the same wire.
     pub fn on_request(&self, hook: impl FnMut(&Frame) -> Decision + Send + 'static) {
         self.0.hooks().requests.push(Hook::new(hook));
     }
 
-    /// Calls `hook` for every response frame before it is passed on, in the same way as
-    /// [`on_request`](Self::on_request).
+    /// Calls `hook` for every response frame before it is passed on.
+    ///
+    /// Hooks run in the same way as those of [`on_request`](Self::on_request).
     ///
     /// A response whose correlation id belongs to no request passes without a hook seeing it.
     pub fn on_response(&self, hook: impl FnMut(&Frame) -> Decision + Send + 'static) {
         self.0.hooks().responses.push(Hook::new(hook));
     }
 
-    /// Changes every response to requests of type `R`, after the hooks. It takes the place of an earlier rewrite of the
-    /// same API.
+    /// Changes every response to requests of type `R`, after the hooks.
+    ///
+    /// It takes the place of an earlier rewrite of the same API.
     ///
     /// A response that cannot be decoded, or no longer be encoded, passes as it is.
     pub fn rewrite<R: Request>(&self, mut rewrite: impl FnMut(&mut R::Response) + Send + 'static) {
@@ -180,7 +135,9 @@ impl Wire {
         self.0.released.send_modify(|times| *times += 1);
     }
 
-    /// Sets the mode of all connections, present and future, and forgets those of [single hosts](Self::set_at).
+    /// Sets the mode of all connections, present and future.
+    ///
+    /// It replaces the modes of [single hosts](Self::set_at).
     pub fn set(&self, mode: WireMode) {
         self.0.modes.send_replace(Modes { hosts: BTreeMap::new(), others: mode });
     }
@@ -247,61 +204,6 @@ impl fmt::Debug for Wire {
             .field("modes", &*self.0.modes.borrow())
             .field("counts", &*self.0.counts())
             .finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    /// Counts a frame and asks the hooks about it: what to do with it, and its bytes as they may have replaced them.
-    fn decide(&self, direction: Direction, mut frame: Frame) -> (Decision, Bytes) {
-        let mut counts = self.counts();
-        let count = match direction {
-            Direction::Request => &mut counts.requests,
-            Direction::Response => &mut counts.responses,
-        };
-        *count.entry(frame.api).or_default() += 1;
-        drop(counts);
-        let mut hooks = self.hooks();
-        let Hooks { requests, responses, rewrites } = &mut *hooks;
-        let (hooks, rewrite) = match direction {
-            Direction::Request => (requests, None),
-            Direction::Response => (responses, rewrites.get_mut(&frame.api)),
-        };
-        for hook in hooks.iter_mut().chain(rewrite) {
-            match hook.decide(&frame) {
-                Decision::Pass => {}
-                Decision::Replace(bytes) => frame.bytes = bytes,
-                other => return (other, frame.bytes),
-            }
-        }
-        (Decision::Pass, frame.bytes)
-    }
-
-    /// Counts a connection that opens; returns its number.
-    fn opened(&self, to: &HostPort) -> u64 {
-        let mut counts = self.counts();
-        counts.connections.add();
-        counts.hosts.entry(to.host.clone()).or_default().connections.add();
-        counts.connections.accepted as u64
-    }
-
-    fn closed(&self, to: &HostPort) {
-        let mut counts = self.counts();
-        counts.connections.open -= 1;
-        counts.hosts.entry(to.host.clone()).or_default().connections.open -= 1;
-    }
-
-    fn hooks(&self) -> MutexGuard<'_, Hooks> {
-        self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Modes {
-    fn of(&self, to: &HostPort) -> WireMode {
-        self.hosts.get(&to.host).copied().unwrap_or(self.others)
     }
 }
 

@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use super::{
-    Inner, WireMode,
     frame::{Decision, Direction, Frame, LENGTH},
+    state::{Inner, WireMode},
 };
 
 /// Passes frames on in both directions until one side ends.
@@ -143,7 +143,7 @@ impl Relay<'_> {
         let correlation_id = i32::from_be_bytes(*frame.first_chunk()?);
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let index = sent.iter().position(|sent| sent.correlation_id == correlation_id)?;
-        sent.drain(..=index).last()
+        sent.drain(..=index).next_back()
     }
 
     /// Has the hooks decide about a frame, and waits for as long as they say.

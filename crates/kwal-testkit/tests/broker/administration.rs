@@ -89,7 +89,7 @@ async fn partitions_that_cannot_be_added() {
             invalid,
             Some("The topic wal currently has 2 partition(s); -1 would not be an increase."),
         ),
-        (partitions("nobody", 3, None), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None),
+        (partitions("missing", 3, None), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None),
         (partitions("wal", 20_000, None), ErrorCode::UNKNOWN_SERVER_ERROR, None),
         (
             partitions("wal", 4, Some(&[&[1]])),
@@ -161,9 +161,9 @@ async fn settings_are_described_at_every_version() {
     for version in versions(ApiKey::DESCRIBE_CONFIGS) {
         for (topic, value, source) in [("own", "-1", 1), ("wal", "604800000", 5)] {
             let names = Some(&["retention.ms", "nope"][..]);
-            let told = describe_at(&mut client, version, TOPIC, topic, names, version > 0).await;
-            assert_eq!((told.error_code, told.error_message.as_deref()), (ErrorCode::NONE, Some("")));
-            let [config] = &told.configs[..] else { panic!("{told:?}") };
+            let response = describe_at(&mut client, version, TOPIC, topic, names, version > 0).await;
+            assert_eq!((response.error_code, response.error_message.as_deref()), (ErrorCode::NONE, Some("")));
+            let [config] = &response.configs[..] else { panic!("{response:?}") };
             assert_eq!(config.value.as_deref(), Some(value));
             assert_eq!(config.config_source, if version >= 1 { source } else { -1 });
             assert_eq!(config.is_default, version == 0 && source == 5);
@@ -183,16 +183,16 @@ async fn settings_of_missing_resources() {
     let broker = in_memory();
     let mut client = Client::connect(&broker).await;
     let request = ErrorCode::INVALID_REQUEST;
-    for (kind, name, code, says) in [
-        (TOPIC, "nobody", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ""),
+    for (kind, name, code, message) in [
+        (TOPIC, "missing", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ""),
         (TOPIC, "a b", ErrorCode::INVALID_TOPIC_EXCEPTION, "Topic name is invalid: 'a b'"),
         (BROKER, "7", request, "Unexpected broker id, expected 1 or empty string, but received 7"),
         (BROKER, "abc", request, "Broker id must be an integer, but it is: abc"),
         (3, "1", request, "Unknown resource type 3"),
     ] {
-        let told = describe_at(&mut client, 4, kind, name, None, false).await;
-        assert_eq!((told.error_code, told.error_message.as_deref()), (code, Some(says)), "{name}");
-        assert_eq!((told.resource_type, told.resource_name.as_str()), (kind, name));
+        let response = describe_at(&mut client, 4, kind, name, None, false).await;
+        assert_eq!((response.error_code, response.error_message.as_deref()), (code, Some(message)), "{name}");
+        assert_eq!((response.resource_type, response.resource_name.as_str()), (kind, name));
     }
 }
 
@@ -206,8 +206,8 @@ async fn broker_settings_are_described_and_are_defaults_of_topics() {
         .start_in_memory()
         .unwrap();
     let mut client = Client::connect(&broker).await;
-    let told = describe_at(&mut client, 4, BROKER, "1", None, true).await;
-    let of = |name: &str| told.configs.iter().find(|config| config.name == name).unwrap();
+    let response = describe_at(&mut client, 4, BROKER, "1", None, true).await;
+    let of = |name: &str| response.configs.iter().find(|config| config.name == name).unwrap();
     let short = |name: &str| (of(name).value.as_deref(), of(name).config_source, of(name).read_only);
     assert_eq!(short("producer.id.expiration.ms"), (Some("60000"), 4, false));
     assert_eq!(short("transactional.id.expiration.ms"), (Some("604800000"), 5, true));
@@ -299,10 +299,10 @@ async fn settings_that_cannot_be_altered() {
     let cases: &[(i8, &str, &[Change<'_>], ErrorCode, &str)] = &[
         (
             TOPIC,
-            "nobody",
+            "missing",
             &[valid],
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-            "The topic 'nobody' does not exist.",
+            "The topic 'missing' does not exist.",
         ),
         (TOPIC, "a b", &[valid], ErrorCode::INVALID_TOPIC_EXCEPTION, "Topic name is invalid: 'a b'"),
         (TOPIC, "", &[valid], request, "Default topic resources are not allowed."),
@@ -339,11 +339,11 @@ async fn settings_that_cannot_be_altered() {
         (3, "1", &[valid], request, "Unknown resource type 3"),
         (BROKER, "1", &[valid], request, "the embedded broker alters no settings of brokers"),
     ];
-    for (kind, name, changes, code, says) in cases {
+    for (kind, name, changes, code, message) in cases {
         for validate_only in [true, false] {
             let answer = alter(&mut client, 1, alteration(*kind, name, changes), validate_only).await;
-            let told = (answer.error_code, answer.error_message.as_deref());
-            assert_eq!(told, (*code, Some(*says)), "{name} {changes:?}");
+            let response = (answer.error_code, answer.error_message.as_deref());
+            assert_eq!(response, (*code, Some(*message)), "{name} {changes:?}");
         }
     }
     let unknown = alteration(TOPIC, "wal", &[valid, ("retention.ms", 9, Some("1"))]);
@@ -422,7 +422,7 @@ async fn records_that_cannot_be_deleted() {
     broker.create_topic_with("both", 1, &[("cleanup.policy", "compact,delete")]).unwrap();
     let mut client = Client::connect(&broker).await;
     for (topic, partition, offset, code) in [
-        ("nobody", 0, 0, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+        ("missing", 0, 0, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
         ("wal", 2, 0, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
         ("wal", 0, 1, ErrorCode::OFFSET_OUT_OF_RANGE),
         ("wal", 0, -2, ErrorCode::OFFSET_OUT_OF_RANGE),
@@ -448,8 +448,9 @@ async fn the_cluster_is_described_at_every_version() {
             assert_eq!((answer.error_code, answer.controller_id), (ErrorCode::NONE, 1));
             assert_eq!(answer.cluster_id.len(), 22);
             assert_eq!(answer.cluster_authorized_operations, i32::MIN);
-            let [told] = &answer.brokers[..] else { panic!("{answer:?}") };
-            let place = (told.broker_id, format!("{}:{}", told.host, told.port), told.rack.clone());
+            let [response] = &answer.brokers[..] else { panic!("{answer:?}") };
+            let place =
+                (response.broker_id, format!("{}:{}", response.host, response.port), response.rack.clone());
             assert_eq!(place, (1, broker.bootstrap().remove(0), None));
             request.include_cluster_authorized_operations = true;
             assert_eq!(client.call(&request, version).await.cluster_authorized_operations, 8096);
@@ -471,9 +472,9 @@ async fn end_of_epoch(
     client: &mut Client,
     version: i16,
     topic: &str,
-    asked: OffsetForLeaderPartition,
+    requested: OffsetForLeaderPartition,
 ) -> Result<(i32, i64), ErrorCode> {
-    let topic = OffsetForLeaderTopic { topic: topic.to_owned(), partitions: vec![asked] };
+    let topic = OffsetForLeaderTopic { topic: topic.to_owned(), partitions: vec![requested] };
     let request = OffsetForLeaderEpochRequest { topics: vec![topic], ..Default::default() };
     let answer = client.call(&request, version).await.topics.remove(0).partitions.remove(0);
     answer.error_code.ok().map(|()| (answer.leader_epoch, answer.end_offset))
@@ -495,7 +496,7 @@ async fn ends_of_leader_epochs_at_every_version() {
             assert_eq!(end_of_epoch(&mut client, version, "wal", of(unknown)).await, Ok((-1, -1)));
         }
         let unknown = Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-        assert_eq!(end_of_epoch(&mut client, version, "nobody", of(0)).await, unknown);
+        assert_eq!(end_of_epoch(&mut client, version, "missing", of(0)).await, unknown);
         let elsewhere = OffsetForLeaderPartition { partition: 9, ..of(0) };
         assert_eq!(end_of_epoch(&mut client, version, "wal", elsewhere).await, unknown);
         if version >= 2 {
@@ -504,8 +505,8 @@ async fn ends_of_leader_epochs_at_every_version() {
                 (1, Err(ErrorCode::UNKNOWN_LEADER_EPOCH)),
                 (-2, Err(ErrorCode::FENCED_LEADER_EPOCH)),
             ] {
-                let asked = OffsetForLeaderPartition { current_leader_epoch, ..of(0) };
-                assert_eq!(end_of_epoch(&mut client, version, "wal", asked).await, expected);
+                let requested = OffsetForLeaderPartition { current_leader_epoch, ..of(0) };
+                assert_eq!(end_of_epoch(&mut client, version, "wal", requested).await, expected);
             }
         }
     }

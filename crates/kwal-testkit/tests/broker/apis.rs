@@ -68,7 +68,7 @@ async fn invalid_software_names_are_rejected() {
         ApiVersionsRequest { client_software_version: "0 1".to_owned(), ..api_versions() },
     ] {
         assert_eq!(client.call(&request, 3).await.error_code, ErrorCode::INVALID_REQUEST);
-        assert_eq!(client.call(&request, 2).await.error_code, ErrorCode::NONE, "not asked for");
+        assert_eq!(client.call(&request, 2).await.error_code, ErrorCode::NONE, "not requested");
     }
 }
 
@@ -173,7 +173,7 @@ async fn metadata_at_every_version() {
                 }
             }
         }
-        assert_eq!(broker.topics(), ["wal"], "looking a topic up made none");
+        assert_eq!(broker.topics(), ["wal"], "a look-up creates no topic");
     }
 }
 
@@ -207,7 +207,7 @@ async fn topics_are_created_by_metadata_only_where_both_sides_allow_it() {
     }
     request.allow_auto_topic_creation = true;
     let answer = client.call(&request, 12).await;
-    assert_eq!(answer.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "being made");
+    assert_eq!(answer.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "being created");
     let answer = client.call(&request, 12).await;
     assert_eq!((answer.topics[0].error_code, answer.topics[0].partitions.len()), (ErrorCode::NONE, 3));
 }
@@ -231,7 +231,7 @@ async fn topics_are_created_and_deleted_at_every_version() {
     for broker in both().await {
         let mut client = Client::connect(&broker).await;
         for version in versions(ApiKey::CREATE_TOPICS) {
-            let mut made = topic("made");
+            let mut made = topic("created");
             made.configs =
                 vec![CreatableConfig { name: "retention.ms".to_owned(), value: Some("-1".to_owned()) }];
             let mut request = CreateTopicsRequest { topics: vec![made], ..CreateTopicsRequest::default() };
@@ -241,7 +241,7 @@ async fn topics_are_created_and_deleted_at_every_version() {
             request.validate_only = false;
             let answer = client.call(&request, version).await.topics.remove(0);
             assert_eq!(answer.error_code, ErrorCode::NONE);
-            let id = broker.topic_id("made").unwrap();
+            let id = broker.topic_id("created").unwrap();
             if version >= 5 {
                 assert_eq!((answer.num_partitions, answer.replication_factor), (2, 1));
                 let configs = answer.configs.unwrap();
@@ -251,7 +251,7 @@ async fn topics_are_created_and_deleted_at_every_version() {
             assert_eq!(answer.topic_id, if version >= 7 { id } else { Uuid::ZERO });
             let again = client.call(&request, version).await.topics.remove(0);
             assert_eq!(again.error_code, ErrorCode::TOPIC_ALREADY_EXISTS);
-            broker.delete_topic("made").unwrap();
+            broker.delete_topic("created").unwrap();
         }
         for version in versions(ApiKey::DELETE_TOPICS) {
             let id = broker.create_topic("gone", 1).unwrap();

@@ -115,7 +115,7 @@ async fn rejections_have_kafkas_messages_are_delayed_and_close() {
     let cases: [(Box<dyn Mechanism>, String); 4] = [
         (Box::new(plain("alice", "wrong")), "Authentication failed: Invalid username or password".to_owned()),
         (Box::new(Scram::sha_256("alice", "wrong", [1; 24]).unwrap()), format!("{invalid} SCRAM-SHA-256")),
-        (Box::new(Scram::sha_512("nobody", "secret", [1; 24]).unwrap()), format!("{invalid} SCRAM-SHA-512")),
+        (Box::new(Scram::sha_512("missing", "secret", [1; 24]).unwrap()), format!("{invalid} SCRAM-SHA-512")),
         (Box::new(OAuthBearer::new("bad").unwrap()), "{\"status\":\"invalid_token\"}".to_owned()),
     ];
     for (mechanism, words) in cases {

@@ -41,13 +41,13 @@ async fn every_broker_knows_all_brokers_and_leads_its_share() {
     for cluster in [builder().start().await.unwrap(), builder().start_in_memory().unwrap()] {
         assert_eq!(cluster.bootstrap().len(), 3);
         for broker in cluster.brokers() {
-            let told = metadata(&cluster, broker).await;
+            let seen = metadata(&cluster, broker).await;
             let at = |id| cluster.address(id).unwrap();
-            let brokers: Vec<_> = told.brokers.iter().map(|b| (b.node_id, b.host.clone(), b.port)).collect();
+            let brokers: Vec<_> = seen.brokers.iter().map(|b| (b.node_id, b.host.clone(), b.port)).collect();
             let expected: Vec<_> = (1..4).map(|id| (id, at(id).host, i32::from(at(id).port))).collect();
             assert_eq!(brokers, expected);
-            assert_eq!(leaders(&told), [(1, 0), (2, 0), (3, 0)]);
-            assert_eq!(told.topics[0].partitions[1].replica_nodes, [2, 3, 1]);
+            assert_eq!(leaders(&seen), [(1, 0), (2, 0), (3, 0)]);
+            assert_eq!(seen.topics[0].partitions[1].replica_nodes, [2, 3, 1]);
         }
         for partition in 0..3 {
             let place = Place::of(&cluster, "wal", partition);
@@ -95,24 +95,24 @@ async fn a_broker_that_is_not_the_leader_names_the_leader() {
     let place = Place::of(&cluster, "narrow", 0);
     let mut client = Client::connect_to(&cluster, 1).await;
     let at = cluster.address(3).unwrap();
-    for (version, told) in [(9, false), (10, true), (13, true)] {
+    for (version, named) in [(9, false), (10, true), (13, true)] {
         let answer = client.call(&produce(&place, one("a")), version).await;
         let partition = &answer.responses[0].partition_responses[0];
         assert_eq!(outcome(partition), Err(ErrorCode::NOT_LEADER_OR_FOLLOWER));
         let leader = (partition.current_leader.leader_id, partition.current_leader.leader_epoch);
-        assert_eq!(leader, if told { (3, 1) } else { (-1, -1) }, "Produce {version}");
+        assert_eq!(leader, if named { (3, 1) } else { (-1, -1) }, "Produce {version}");
         let nodes: Vec<_> =
             answer.node_endpoints.iter().map(|n| (n.node_id, n.host.clone(), n.port)).collect();
         let expected = vec![(3, at.host.clone(), i32::from(at.port))];
-        assert_eq!(nodes, if told { expected } else { vec![] }, "Produce {version}");
+        assert_eq!(nodes, if named { expected } else { vec![] }, "Produce {version}");
     }
-    for (version, told) in [(12, false), (15, false), (16, true), (18, true)] {
+    for (version, named) in [(12, false), (15, false), (16, true), (18, true)] {
         let answer = client.call(&fetch(&place, 0), version).await;
         let partition = &answer.responses[0].partitions[0];
         assert_eq!(partition.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER);
         let leader = (partition.current_leader.leader_id, partition.current_leader.leader_epoch);
-        assert_eq!(leader, if told { (3, 1) } else { (-1, -1) }, "Fetch {version}");
-        assert_eq!(answer.node_endpoints.len(), usize::from(told), "Fetch {version}");
+        assert_eq!(leader, if named { (3, 1) } else { (-1, -1) }, "Fetch {version}");
+        assert_eq!(answer.node_endpoints.len(), usize::from(named), "Fetch {version}");
     }
 }
 
@@ -157,10 +157,10 @@ async fn a_stopped_broker_hands_over_its_partitions_and_returns_in_sync() {
     let refused = cluster.connector().connect(&cluster.address(1).unwrap()).await.unwrap_err();
     assert!(refused.is_refused(), "{refused}");
 
-    let told = metadata(&cluster, 2).await;
-    assert_eq!(told.brokers.iter().map(|broker| broker.node_id).collect::<Vec<_>>(), [2, 3]);
-    assert_eq!((leaders(&told), told.controller_id), (vec![(2, 1), (2, 0), (3, 0)], 2));
-    let partition = &told.topics[0].partitions[0];
+    let seen = metadata(&cluster, 2).await;
+    assert_eq!(seen.brokers.iter().map(|broker| broker.node_id).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!((leaders(&seen), seen.controller_id), (vec![(2, 1), (2, 0), (3, 0)], 2));
+    let partition = &seen.topics[0].partitions[0];
     assert_eq!((&partition.isr_nodes[..], &partition.offline_replicas[..]), (&[2, 3][..], &[1][..]));
     let mut new = Client::connect_to(&cluster, 2).await;
     assert_eq!(outcome(&new.produce(&place, one("b")).await), Ok(1));
@@ -178,7 +178,7 @@ async fn a_stopped_broker_hands_over_its_partitions_and_returns_in_sync() {
 async fn a_killed_leader_is_replaced_when_its_session_times_out() {
     let cluster = three();
     cluster.kill(1).unwrap();
-    assert_eq!(leaders(&metadata(&cluster, 2).await)[0], (1, 0), "nobody knows yet");
+    assert_eq!(leaders(&metadata(&cluster, 2).await)[0], (1, 0), "no broker knows yet");
     sleep(Duration::from_millis(8_999)).await;
     assert_eq!(cluster.leader("wal", 0).unwrap(), Some(1));
     sleep(Duration::from_millis(2)).await;
@@ -196,8 +196,8 @@ async fn a_killed_leader_is_replaced_when_its_session_times_out() {
     }
     assert_eq!((cluster.leader("wal", 0).unwrap(), cluster.in_sync("wal", 0).unwrap()), (None, vec![3]));
     cluster.restart(1).unwrap();
-    let told = metadata(&cluster, 1).await;
-    assert_eq!(told.topics[0].partitions[0].error_code, ErrorCode::LEADER_NOT_AVAILABLE);
+    let seen = metadata(&cluster, 1).await;
+    assert_eq!(seen.topics[0].partitions[0].error_code, ErrorCode::LEADER_NOT_AVAILABLE);
     cluster.restart(3).unwrap();
     assert_eq!(cluster.leader("wal", 0).unwrap(), Some(3));
 }
@@ -255,8 +255,8 @@ async fn brokers_come_and_go() {
         cluster.remove_broker(4).unwrap();
         assert!(client.receive_frame().await.is_none());
         assert_eq!(cluster.leader("new", 0).unwrap(), Some(1));
-        let told = metadata(&cluster, 1).await;
-        assert_eq!(told.brokers.iter().map(|broker| broker.node_id).collect::<Vec<_>>(), [1, 2, 3]);
+        let seen = metadata(&cluster, 1).await;
+        assert_eq!(seen.brokers.iter().map(|broker| broker.node_id).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(matches!(cluster.restart(4), Err(Error::UnknownBroker { broker: 4 })));
         assert_eq!(cluster.add_broker().unwrap(), 5, "a number is not used again");
         assert_eq!(cluster.brokers(), [1, 2, 3, 5]);
@@ -271,11 +271,11 @@ async fn a_broker_without_updates_returns_stale_metadata() {
     cluster.create_topic("young", 1).unwrap();
     cluster.add_broker().unwrap();
     let (fresh, stale) = (metadata(&cluster, 1).await, metadata(&cluster, 3).await);
-    let told = |metadata: &MetadataResponse| {
+    let seen = |metadata: &MetadataResponse| {
         let topic = metadata.topics.iter().find(|topic| topic.name.as_deref() == Some("wal")).unwrap();
         (metadata.brokers.len(), metadata.topics.len(), topic.partitions[0].leader_id)
     };
-    assert_eq!((told(&fresh), told(&stale)), ((4, 2, 2), (3, 1, 1)));
+    assert_eq!((seen(&fresh), seen(&stale)), ((4, 2, 2), (3, 1, 1)));
     cluster.release_metadata(3).unwrap();
     assert_eq!(metadata(&cluster, 3).await, fresh);
 }

@@ -54,7 +54,7 @@ async fn a_transactional_id_has_one_producer_id_and_each_call_bumps_the_epoch() 
     assert_eq!(init(&mut client, "a", (id, 0), 3).await, Err(ErrorCode::INVALID_PRODUCER_EPOCH));
     assert_eq!(init(&mut client, "a", (id, 9), 4).await, fenced);
     assert_eq!(init(&mut client, "a", (id + 50, 2), 4).await, fenced);
-    assert_eq!(init(&mut client, "a", NOTHING, 2).await, Ok((id, 3)), "somebody else");
+    assert_eq!(init(&mut client, "a", NOTHING, 2).await, Ok((id, 3)), "another client");
     assert_eq!(init(&mut client, "a", (id, 2), 4).await, fenced, "the holder before");
     let (other, epoch) = init(&mut client, "b", (id, 3), 4).await.unwrap();
     assert!(other != id && epoch == 0, "another name has another id");
@@ -83,7 +83,7 @@ async fn unused_transactional_ids_expire() {
     let mut client = Client::connect(&cluster).await;
     let first = init(&mut client, "a", NOTHING, 4).await.unwrap();
     sleep(Duration::from_secs(3599)).await;
-    assert_eq!(init(&mut client, "a", NOTHING, 4).await, Ok((first.0, 1)), "nobody has looked yet");
+    assert_eq!(init(&mut client, "a", NOTHING, 4).await, Ok((first.0, 1)), "before the next check");
     sleep(Duration::from_secs(3601)).await;
     let second = init(&mut client, "a", NOTHING, 4).await.unwrap();
     assert!(second.0 != first.0 && second.1 == 0);
@@ -169,7 +169,7 @@ async fn readers_of_committed_records_wait_for_the_end_of_transactions() {
     assert_eq!((fetched.last_stable_offset, committed(&fetched)), (6, vec![0, 2, 3]));
     let aborted = fetched.aborted_transactions.unwrap();
     assert_eq!((aborted.len(), aborted[0].producer_id, aborted[0].first_offset), (1, 7, 1));
-    assert_eq!(client.fetch(&place, 0).await.aborted_transactions, None, "others are not told");
+    assert_eq!(client.fetch(&place, 0).await.aborted_transactions, None, "not for other readers");
 
     cluster.move_leader("wal", 0, 3).unwrap();
     let mut client = Client::connect_to(&cluster, 3).await;

@@ -269,7 +269,7 @@ async fn an_advertised_address_is_in_metadata() {
 #[tokio::test]
 async fn topics_that_cannot_be_created_fail_the_start() {
     let error = EmbeddedCluster::builder().topic("a b", 1).start_in_memory().unwrap_err();
-    let says = "topic \"a b\" cannot be created (INVALID_TOPIC_EXCEPTION): \
+    let message = "topic \"a b\" cannot be created (INVALID_TOPIC_EXCEPTION): \
                 \"a b\" is not a topic name: 1 to 249 letters, digits, '.', '_' and '-'";
-    assert_eq!(error.to_string(), says);
+    assert_eq!(error.to_string(), message);
 }

@@ -138,8 +138,16 @@ async fn invalid_batches_are_rejected() {
         ("more records than offsets", forged(&["a", "b"], |header| header.last_offset_delta = 0), invalid),
         ("fewer records than offsets", forged(&["a", "b"], |header| header.last_offset_delta = 7), invalid),
         ("no record", forged(&["a"], |header| (header.count, header.last_offset_delta) = (0, -1)), invalid),
-        ("fewer records than told", forged(&["a"], |h| (h.count, h.last_offset_delta) = (2, 1)), invalid),
-        ("more records than told", forged(&["a", "b"], |h| (h.count, h.last_offset_delta) = (1, 0)), invalid),
+        (
+            "fewer records than the header says",
+            forged(&["a"], |h| (h.count, h.last_offset_delta) = (2, 1)),
+            invalid,
+        ),
+        (
+            "more records than the header says",
+            forged(&["a", "b"], |h| (h.count, h.last_offset_delta) = (1, 0)),
+            invalid,
+        ),
         ("bytes left over", slack, invalid),
         ("bytes missing", short, if CODEC == Compression::None { invalid } else { stumbles }),
         ("an unknown codec", forged(&["a"], |header| header.attributes |= 7), stumbles),

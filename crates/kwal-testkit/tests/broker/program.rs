@@ -26,9 +26,9 @@ async fn serves_other_processes() {
     assert_eq!(produce.max_version, 13);
 
     let metadata = client.call(&MetadataRequest { topics: None, ..MetadataRequest::default() }, 13).await;
-    let told: Vec<_> =
+    let printed: Vec<_> =
         metadata.brokers.iter().map(|broker| format!("{}:{}", broker.host, broker.port)).collect();
-    assert_eq!(told, program.bootstrap);
+    assert_eq!(printed, program.bootstrap);
     let topics: Vec<_> =
         metadata.topics.iter().map(|topic| (topic.name.as_deref(), topic.partitions.len())).collect();
     assert_eq!(topics, [(Some("one"), 1), (Some("wal"), 4)]);
@@ -48,7 +48,7 @@ async fn serves_other_processes() {
 }
 
 #[tokio::test]
-async fn looks_as_it_is_told_to() {
+async fn behaves_as_the_given_release() {
     let program = Program::start(&["--dialect=2.8", "--auto-create"]);
     let mut client = program.connect(1).await;
     let versions = client.call(&named(), 3).await;
@@ -76,15 +76,15 @@ fn listens_at_the_given_ports() {
     };
     let (program, port) = (0..10).find_map(try_one).unwrap();
     assert_eq!(program.bootstrap, [format!("127.0.0.1:{port}")]);
-    let (code, told) = fails(&["--port", &port]);
+    let (code, printed) = fails(&["--port", &port]);
     assert_eq!(code, 1);
-    assert!(told.starts_with(&format!("kwal-testkit: cannot listen at 127.0.0.1:{port}: ")), "{told}");
-    assert!(told.ends_with("; use another --port, or omit it for free ports\n"), "{told}");
+    assert!(printed.starts_with(&format!("kwal-testkit: cannot listen at 127.0.0.1:{port}: ")), "{printed}");
+    assert!(printed.ends_with("; use another --port, or omit it for free ports\n"), "{printed}");
 }
 
 #[test]
 fn errors_are_reported_in_one_line() {
-    for (arguments, code, says) in [
+    for (arguments, code, message) in [
         (&["--brokers", "0"][..], 2, "--brokers \"0\" is not a number of brokers from 1 to 1000"),
         (&["--brokers"], 2, "missing argument for option '--brokers'"),
         (&["--port", "70000"], 2, "--port \"70000\" is not a port from 1 to 65535"),
@@ -96,9 +96,16 @@ fn errors_are_reported_in_one_line() {
         (&["--broker"], 2, "invalid option '--broker'"),
         (&["more"], 2, "unexpected argument \"more\""),
     ] {
-        let (ended, told) = fails(arguments);
-        assert!(told.starts_with(&format!("kwal-testkit: {says}")) && told.lines().count() == 1, "{told}");
-        assert_eq!((ended, told.ends_with("; --help lists the options\n")), (code, code == 2), "{told}");
+        let (ended, printed) = fails(arguments);
+        assert!(
+            printed.starts_with(&format!("kwal-testkit: {message}")) && printed.lines().count() == 1,
+            "{printed}"
+        );
+        assert_eq!(
+            (ended, printed.ends_with("; --help lists the options\n")),
+            (code, code == 2),
+            "{printed}"
+        );
     }
 }
 
@@ -142,14 +149,14 @@ impl Program {
     fn end(mut self) -> String {
         drop(self.process.stdin.take());
         assert!(self.process.wait().unwrap().success());
-        let mut said = String::new();
+        let mut printed = String::new();
         for mut stream in [
             Box::new(self.process.stdout.take().unwrap()) as Box<dyn std::io::Read>,
             Box::new(self.process.stderr.take().unwrap()),
         ] {
-            stream.read_to_string(&mut said).unwrap();
+            stream.read_to_string(&mut printed).unwrap();
         }
-        said
+        printed
     }
 }
 

@@ -86,7 +86,7 @@ async fn an_append_waits_for_the_isr_and_blocks_its_connection() {
     client.send(&fetch(&place, 0), 18).await;
     let mut other = Client::connect(&cluster).await;
     assert_eq!(other.fetch(&place, 0).await.high_watermark, 0, "not all in sync have it");
-    assert_eq!(values(&cluster, &place), ["a"], "though it lies on the log");
+    assert_eq!(values(&cluster, &place), ["a"], "though it is on the log");
     let (_, answer) = client.receive::<ProduceRequest>(13).await.unwrap();
     assert_eq!(outcome(&answer.responses[0].partition_responses[0]), Ok(0));
     assert_eq!(begun.elapsed(), Duration::from_millis(700));
@@ -151,7 +151,7 @@ async fn too_few_in_sync_reject_acks_all() {
     assert_eq!(outcome(&answer), Err(ErrorCode::NOT_ENOUGH_REPLICAS));
     assert_eq!(values(&cluster, &place), ["a"]);
     assert_eq!(produce_to_one(&mut client, &place, "c").await, Ok(1));
-    assert_eq!(cluster.high_watermark("wal", 0).unwrap(), 1, "and nobody reads what only one has");
+    assert_eq!(cluster.high_watermark("wal", 0).unwrap(), 1, "and what only one has is not read");
     cluster.set_lag("wal", 0, 3, Duration::ZERO).unwrap();
     assert_eq!(
         (cluster.in_sync("wal", 0).unwrap(), cluster.high_watermark("wal", 0).unwrap()),
@@ -428,7 +428,7 @@ async fn idle_producers_expire() {
     };
     assert_eq!(send(0).await, Ok(0));
     sleep(Duration::from_secs(599)).await;
-    assert_eq!(send(9).await, Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), "nobody has looked yet");
+    assert_eq!(send(9).await, Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), "before the next check");
     sleep(Duration::from_secs(1)).await;
     assert_eq!(send(9).await, Ok(1));
     cluster.forget_producers("wal", 0).unwrap();

@@ -74,10 +74,10 @@ impl<'a> Sturdy<'a> {
             let value = acked.to_string();
             let sent = batch(&[&value]).stamp(77, 0, acked as i32).to_bytes();
             let answer = self.call(&produce(&self.place.clone(), sent), 13).await;
-            let told = answer.and_then(|answer| -> Option<ProducePartitionResponse> {
+            let recorded = answer.and_then(|answer| -> Option<ProducePartitionResponse> {
                 answer.responses.first()?.partition_responses.first().cloned()
             });
-            match told.as_ref().map(outcome) {
+            match recorded.as_ref().map(outcome) {
                 Some(Ok(_)) => {
                     acked += 1;
                     // Responses take no time here, and without a pause no time would pass.
@@ -211,9 +211,9 @@ async fn losses_are_recorded_when_they_happen() {
     cluster.elect_unclean("wal", 0, 2).unwrap();
     cluster.delete_records("wal", 0, 1).unwrap();
     cluster.recreate_topic("wal").unwrap();
-    let told = recorder.now().to_string();
+    let recorded = recorder.now().to_string();
     let events: Vec<_> =
-        told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        recorded.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(events, ["0 truncated wal-0 1", "0 deleted wal-0 1", "0 recreated wal-0"]);
     let journal = cluster.journal().to_string();
     for line in [
@@ -229,12 +229,13 @@ async fn losses_are_recorded_when_they_happen() {
         "0.000 wal-0 begins at 1 now",
         "0.000 wal was deleted and created again",
     ] {
-        assert!(journal.lines().any(|told| told.trim() == line), "{line}\n{journal}");
+        assert!(journal.lines().any(|recorded| recorded.trim() == line), "{line}\n{journal}");
     }
 }
 
-/// A leader that does not learn of the election goes on with lost records, and acknowledges more if it is
-/// alone.
+/// A leader that does not learn of the election goes on with lost records.
+///
+/// It acknowledges more if it is alone in its ISR.
 #[tokio::test(start_paused = true)]
 async fn losses_of_a_deposed_leader_are_recorded_when_they_happen() {
     let cluster = EmbeddedCluster::builder().brokers(2).topic("wal", 1).start_in_memory().unwrap();

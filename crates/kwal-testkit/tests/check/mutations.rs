@@ -79,7 +79,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         log.records.retain(|(_, value)| *value != values[1]);
         Some(())
     }),
-    ("swap two batches, on the log and in what was told", Rule::Order, |events, rng| {
+    ("swap two batches, on the log and in their acknowledgements", Rule::Order, |events, rng| {
         let one = acked(events)
             .into_iter()
             .filter(|(append, _, values)| values.len() == 1 && is_fixed(events, *append));
@@ -108,7 +108,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         append_to_log(behind_later(events, append)?, &values);
         Some(())
     }),
-    ("fail one of those in flight, and not those behind it", Rule::NoHole, |events, rng| {
+    ("fail one of those in flight, and not those after it", Rule::NoHole, |events, rng| {
         let all = acked(events);
         let mut candidates = Vec::new();
         for (append, base, values) in &all {
@@ -161,7 +161,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         end.0 = at;
         Some(())
     }),
-    ("append behind the barrier of the next", Rule::OneWriter, |events, rng| {
+    ("append after the barrier of the next", Rule::OneWriter, |events, rng| {
         let barriers = barriers(events);
         let earlier = barriers.iter().filter(|(partition, _, offset)| {
             barriers.iter().any(|(other, _, later)| other == partition && later > offset)

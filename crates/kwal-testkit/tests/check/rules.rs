@@ -14,16 +14,20 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "1 submit a0 w0 x y\n1 acked a0 0\n2 log wal-0 0 1 @0 x",
     ),
     ("deleted", None, "1 submit a0 w0 x\n1 acked a0 0\n1 deleted wal-0 1\n2 log wal-0 1 1"),
-    ("deleted, says the log alone", Some(Rule::Durable), "1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 1 1"),
+    (
+        "deleted, according to the log alone",
+        Some(Rule::Durable),
+        "1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 1 1",
+    ),
     ("compacted", None, "1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 0 1 empty=0..1"),
     ("lost", None, "1 submit a0 w0 x\n1 acked a0 0\n1 truncated wal-0 0\n2 log wal-0 0 0"),
     (
-        "told late of what is lost",
+        "acknowledged after the loss",
         None,
         "1 submit a0 w0 x\n1 truncated wal-0 0\n1 acked a0 0\n2 log wal-0 0 0",
     ),
     (
-        "the loss begins behind it",
+        "the loss begins after it",
         Some(Rule::Durable),
         "1 submit a0 w0 x\n1 acked a0 0\n1 truncated wal-0 1\n2 log wal-0 0 0",
     ),
@@ -57,8 +61,16 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "1 submit a0 w0 x\n1 acked a0 0\n1 submit a1 w0 y\n1 acked a1 0\n1 deleted wal-0 1\n2 log wal-0 1 1",
     ),
     ("twice", Some(Rule::Once), "1 submit a0 w0 x\n1 acked a0 0\n2 log wal-0 0 2 @0 x x"),
-    ("twice, the second is told", Some(Rule::Once), "1 submit a0 w0 x\n1 acked a0 1\n2 log wal-0 0 2 @0 x x"),
-    ("twice, nobody knows", Some(Rule::Once), "1 submit a0 w0 x y\n1 unknown a0\n2 log wal-0 0 4 @0 x y x y"),
+    (
+        "twice, the second is acknowledged",
+        Some(Rule::Once),
+        "1 submit a0 w0 x\n1 acked a0 1\n2 log wal-0 0 2 @0 x x",
+    ),
+    (
+        "twice, the outcome is unknown",
+        Some(Rule::Once),
+        "1 submit a0 w0 x y\n1 unknown a0\n2 log wal-0 0 4 @0 x y x y",
+    ),
     ("half", Some(Rule::Whole), "1 submit a0 w0 x y\n1 unknown a0\n2 log wal-0 0 1 @0 x"),
     ("half, dropped", Some(Rule::Whole), "1 submit a0 w0 x y\n1 dropped a0\n2 log wal-0 0 1 @0 y"),
     (
@@ -105,17 +117,17 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "1 submit a0 w0 x\n1 submit a1 w0 y\n2 acked a0 1\n2 acked a1 0\n2 deleted wal-0 2\n3 log wal-0 2 2",
     ),
     (
-        "behind what was not appended",
+        "after one that was not appended",
         Some(Rule::NoHole),
         "1 submit a0 w0 x\n1 submit a1 w0 y\n2 not-appended a0\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
     ),
     (
-        "behind what is unknown and not there",
+        "after an unknown one that is missing",
         Some(Rule::NoHole),
         "1 submit a0 w0 x\n1 submit a1 w0 y\n2 unknown a0\n2 unknown a1\n3 log wal-0 0 1 @0 y",
     ),
     (
-        "acked behind what is unknown",
+        "acked after an unknown one",
         Some(Rule::NoHole),
         "1 submit a0 w0 x\n1 submit a1 w0 y\n2 unknown a0\n2 acked a1 1\n3 log wal-0 0 2 @0 x y",
     ),
@@ -125,17 +137,17 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "1 submit a0 w0 x\n1 submit a1 w0 y\n2 unknown a0\n2 unknown a1\n3 log wal-0 0 2 @0 x y",
     ),
     (
-        "behind what was given up and is not there",
+        "after a dropped one that is missing",
         Some(Rule::NoHole),
         "1 submit a0 w0 x\n1 submit a1 w0 y\n2 dropped a0\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
     ),
     (
-        "behind what was given up in time",
+        "after a withdrawn one",
         None,
         "1 queue a0 w0 x\n1 submit a1 w0 y\n2 withdrawn a0\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
     ),
     (
-        "asked to go on",
+        "continues on failure",
         None,
         "0 writer w1 wal-0 continue\n1 submit a0 w1 x\n1 submit a1 w1 y\n2 not-appended a0\n2 acked a1 0\n3 log wal-0 0 1 @0 y",
     ),
@@ -172,7 +184,7 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "1 queue a0 w0 x\n1 withdrawn a0\n2 log wal-0 0 1 @0 x",
     ),
     (
-        "behind the barrier of another",
+        "after the barrier of another",
         Some(Rule::OneWriter),
         "0 writer w1 wal-0 exclusive=me\n0 writer w2 wal-0 exclusive=me\n1 barrier w1 0\n1 submit a0 w1 x\n\
          2 barrier w2 1\n3 unknown a0\n3 log wal-0 0 3 @0 b1 b2 x",
@@ -201,12 +213,12 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
          3 truncated wal-0 1\n3 submit a0 w1 x\n3 acked a0 1\n4 log wal-0 0 2 @0 b1 x",
     ),
     (
-        "goes on after it was fenced",
+        "continues after it was fenced",
         Some(Rule::Ended),
         "1 fenced w0\n1 submit a0 w0 x\n2 acked a0 0\n3 log wal-0 0 1 @0 x",
     ),
     (
-        "goes on after a loss, and is not told",
+        "continues after a loss without an error",
         Some(Rule::LossEnds),
         "1 submit a0 w0 x\n1 acked a0 0\n2 truncated wal-0 0\n3 submit a1 w0 y\n3 acked a1 0\n4 log wal-0 0 1 @0 y",
     ),
@@ -216,12 +228,12 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "1 submit a0 w0 x\n1 submit a1 w0 y\n1 acked a0 0\n2 truncated wal-0 0\n3 unknown a1\n4 log wal-0 0 1 @0 y",
     ),
     (
-        "goes on in the topic that was made again",
+        "continues in the recreated topic",
         Some(Rule::LossEnds),
         "1 submit a0 w0 x\n1 acked a0 0\n2 recreated wal-0\n3 submit a1 w0 y\n3 unknown a1\n4 log wal-0 0 1 @0 y",
     ),
     (
-        "another one goes on after a loss",
+        "another one continues after a loss",
         None,
         "0 writer w1 wal-0\n1 submit a0 w0 x\n1 acked a0 0\n2 truncated wal-0 0\n3 lost w0\n3 submit a1 w1 y\n3 acked a1 0\n\
          4 log wal-0 0 1 @0 y",
@@ -237,11 +249,11 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "1 start a0 w0 x\n1 start a1 w0 y\n1 acked a1 0\n1 acked a0 1\n2 truncated wal-0 1\n3 lost w0\n4 log wal-0 0 1 @0 y",
     ),
     (
-        "goes on after a loss",
+        "continues after a loss",
         Some(Rule::Ended),
         "1 truncated wal-0 0\n1 lost w0\n1 submit a0 w0 x\n2 unknown a0\n3 log wal-0 0 1 @0 x",
     ),
-    ("told of an ack late", None, "1 submit a0 w0 x\n1 fenced w0\n2 acked a0 0\n3 log wal-0 0 1 @0 x"),
+    ("an ack that arrives late", None, "1 submit a0 w0 x\n1 fenced w0\n2 acked a0 0\n3 log wal-0 0 1 @0 x"),
     (
         "reads",
         None,
@@ -262,14 +274,14 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         None,
         "1 submit a0 w0 x y\n1 acked a0 1\n2 read r0 3 @2 y\n3 log wal-0 0 3 empty=0..2 @2 y",
     ),
-    ("behind the end", Some(Rule::ReadEvery), "2 read r0 1\n3 log wal-0 0 0"),
+    ("after the end", Some(Rule::ReadEvery), "2 read r0 1\n3 log wal-0 0 0"),
     (
-        "passes over what is deleted, and is not told",
+        "skips deleted records without an error",
         Some(Rule::ReadEvery),
         "1 submit a0 w0 x y\n1 acked a0 0\n1 deleted wal-0 1\n2 read r0 2 @1 y\n3 log wal-0 1 2 @1 y",
     ),
     (
-        "is told of what is deleted",
+        "gets an error about deleted records",
         None,
         "1 submit a0 w0 x y\n1 acked a0 0\n1 deleted wal-0 1\n2 read-failed r0 out-of-range\n2 seek r0 1\n2 read r0 2 @1 y\n\
          3 log wal-0 1 2 @1 y",
@@ -311,36 +323,36 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
     ),
     ("reads where nothing is", Some(Rule::ReadTrue), "2 read r0 1 @0 marker\n3 log wal-0 0 1 empty=0..1"),
     (
-        "goes on behind a loss and is not told",
+        "continues after a loss without an error",
         Some(Rule::Truncation),
         "1 submit a0 w0 x y\n1 acked a0 0\n2 read r0 2 @0 x y\n3 truncated wal-0 1\n3 submit a1 w0 v w\n3 acked a1 1\n\
          4 read r0 2\n5 read r0 3 @2 w\n6 log wal-0 0 3 @0 x v w",
     ),
     (
-        "is told too late an offset",
+        "gets too high an offset",
         Some(Rule::Truncation),
         "1 submit a0 w0 x y\n1 acked a0 0\n2 read r0 2 @0 x y\n3 truncated wal-0 1\n4 read-failed r0 truncated 2\n5 log wal-0 0 1 @0 x",
     ),
     (
-        "is told",
+        "gets an error",
         None,
         "1 submit a0 w0 x y\n1 acked a0 0\n2 read r0 2 @0 x y\n3 truncated wal-0 1\n3 submit a1 w0 v w\n3 acked a1 1\n\
          4 read-failed r0 truncated 1\n5 read r0 3 @1 v w\n6 log wal-0 0 3 @0 x v w",
     ),
     (
-        "asked by offset alone",
+        "fetches by offset alone",
         None,
         "0 reader r1 wal-0 0 bare\n1 submit a0 w0 x y\n1 acked a0 0\n2 read r1 2 @0 x y\n3 truncated wal-0 1\n\
          3 submit a1 w0 v w\n3 acked a1 1\n4 read r1 2\n5 read r1 3 @2 w\n6 log wal-0 0 3 @0 x v w",
     ),
     (
-        "asked by offset alone of a topic made again",
+        "fetches from a recreated topic by offset alone",
         Some(Rule::Truncation),
         "0 writer w1 wal-0\n0 reader r1 wal-0 0 bare\n1 submit a0 w0 x\n1 acked a0 0\n2 read r1 1 @0 x\n3 recreated wal-0\n\
          3 submit a1 w1 v w\n3 acked a1 0\n4 read r1 1\n5 read r1 2 @1 w\n6 log wal-0 0 2 @0 v w",
     ),
     (
-        "told of a topic made again",
+        "gets an error about a recreated topic",
         None,
         "0 writer w1 wal-0\n1 submit a0 w0 x\n1 acked a0 0\n2 read r0 1 @0 x\n3 recreated wal-0\n3 read-failed r0 recreated\n3 seek r0 0\n\
          3 submit a1 w1 v w\n3 acked a1 0\n5 read r0 2 @0 v w\n6 log wal-0 0 2 @0 v w",
@@ -350,9 +362,9 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
     ("no loss for a writer", Some(Rule::FalseAlarm), "2 lost w0\n3 log wal-0 0 0"),
     ("in range", Some(Rule::FalseAlarm), "2 read-failed r0 out-of-range\n3 log wal-0 0 0"),
     ("out of range", None, "2 seek r0 1\n2 read-failed r0 out-of-range\n3 log wal-0 0 0"),
-    ("an error is told", None, "2 read-failed r0 other\n2 read r0 0\n3 log wal-0 0 0"),
+    ("an error", None, "2 read-failed r0 other\n2 read r0 0\n3 log wal-0 0 0"),
     ("a stranger", Some(Rule::Asked), "3 log wal-0 0 1 @0 x"),
-    ("an offset that nobody took", Some(Rule::Asked), "3 log wal-0 0 1"),
+    ("an offset without a record", Some(Rule::Asked), "3 log wal-0 0 1"),
     (
         "on the wrong partition",
         Some(Rule::Asked),

@@ -1,4 +1,4 @@
-//! Why there is no stream.
+//! Errors of opening a stream.
 
 mod socks5;
 mod tls;
@@ -10,15 +10,15 @@ pub use tls::{Alert, TlsError};
 
 use crate::{HostPort, InvalidAddress};
 
-/// Why a stream could not be opened.
+/// The reason why a stream could not be opened.
 ///
-/// Each variant tells this level; what lies beneath is its `source()`. The one exception is
-/// [`Connect`](Self::Connect): a name can have several addresses and fail differently at each, so the reasons stand in
+/// The text of each variant describes this level; its `source()` describes the cause. The exception is
+/// [`Connect`](Self::Connect): a name can have several addresses that fail differently, so the causes are in
 /// its text and in `attempts`, and it has no `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// The address is none.
+    /// The address is invalid.
     #[error("invalid broker address")]
     InvalidAddress(#[from] InvalidAddress),
 
@@ -27,11 +27,11 @@ pub enum TransportError {
     Resolve {
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// The error of the resolver.
         source: io::Error,
     },
 
-    /// The name exists and has no address.
+    /// The name exists but has no address.
     #[error("the host name {host:?} has no address")]
     NoAddress {
         /// The name.
@@ -41,72 +41,76 @@ pub enum TransportError {
     /// No address of the host could be connected to.
     #[error("cannot connect to {to}: {}", Attempts(to, .attempts))]
     Connect {
-        /// Host and port asked for.
+        /// The requested host and port.
         to: HostPort,
-        /// Every address tried, in this order, each with its reason.
+        /// Every address tried, in order, with its error.
         attempts: Vec<Attempt>,
     },
 
     /// Nothing listens at this address of an in-memory network.
-    #[error("cannot connect to {to}: nothing listens there in memory")]
+    #[error("cannot connect to {to}: nothing listens there on the in-memory network")]
     Refused {
-        /// Host and port asked for.
+        /// The requested host and port.
         to: HostPort,
     },
 
-    /// Something listens already at this address of an in-memory network.
+    /// This address of an in-memory network is in use.
     #[error("cannot listen at {at}: the address is in use")]
     InUse {
-        /// Host and port asked for.
+        /// The requested host and port.
         at: HostPort,
     },
 
     /// Every port of the host is in use on an in-memory network.
     #[error("cannot listen at {host:?}: all its ports are in use")]
     NoFreePort {
-        /// The host asked for.
+        /// The requested host.
         host: String,
     },
 
-    /// There is no TLS with the peer. Streams carry this too, inside of the [`io::Error`] of a read or a write: with
-    /// TLS 1.3 a peer refuses a client's certificate when the handshake is over for the client.
+    /// TLS with the peer failed.
+    ///
+    /// Streams also return this inside the [`io::Error`] of a read or a write: with TLS 1.3 a peer rejects a
+    /// client certificate after the client's side of the handshake is complete.
     #[error("TLS with {to} failed")]
     Tls {
-        /// Host and port asked for.
+        /// The requested host and port.
         to: HostPort,
-        /// Why.
+        /// The cause.
         source: TlsError,
     },
 
     /// The SOCKS5 proxy did not connect.
     #[error("cannot connect to {to} through the SOCKS5 proxy {proxy}")]
     Socks5 {
-        /// Host and port asked for.
+        /// The requested host and port.
         to: HostPort,
         /// Host and port of the proxy.
         proxy: HostPort,
-        /// Why.
+        /// The cause.
         source: Socks5Error,
     },
 
     /// A [`Connect`](crate::Connect) from outside this crate failed.
     #[error("cannot connect to {to}")]
     Other {
-        /// Host and port asked for.
+        /// The requested host and port.
         to: HostPort,
-        /// What it said.
+        /// The error of that implementation.
         source: Box<dyn error::Error + Send + Sync>,
     },
 }
 
 impl TransportError {
-    /// The failure of a [`Connect`](crate::Connect) that this enum has no variant for.
+    /// Creates an error of a [`Connect`](crate::Connect) from outside this crate.
     pub fn other(to: HostPort, source: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
         Self::Other { to, source: source.into() }
     }
 
-    /// True if the same again would fail the same: certificates, a TLS configuration, a proxy's login or rules have to
-    /// be changed first, here or there.
+    /// Whether a repetition would fail the same way.
+    ///
+    /// It does if certificates, the TLS configuration, or the login or rules of a proxy have to be changed
+    /// first.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Tls { source, .. } => source.is_permanent(),
@@ -115,12 +119,13 @@ impl TransportError {
         }
     }
 
-    /// The failure that an error of a [`Stream`](crate::Stream) carries, if it does: see [`Tls`](Self::Tls).
+    /// Returns the transport error inside an error of a [`Stream`](crate::Stream), if there is one: see
+    /// [`Tls`](Self::Tls).
     pub fn within(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 
-    /// True if the host is there and said at each of its addresses that nothing listens at the port.
+    /// Whether the host refused the connection at each of its addresses, because nothing listens at the port.
     pub fn is_refused(&self) -> bool {
         match self {
             Self::Refused { .. } => true,
@@ -133,13 +138,13 @@ impl TransportError {
     }
 }
 
-/// One address that was tried in vain.
+/// A failed attempt to connect to one address.
 #[derive(Debug)]
 pub struct Attempt {
     /// The address.
     pub address: SocketAddr,
-    /// Why it did not work; [`io::ErrorKind::TimedOut`] also where
-    /// [`Tcp::address_timeout`](crate::Tcp::address_timeout) gave it up.
+    /// The error; [`io::ErrorKind::TimedOut`] also after
+    /// [`Tcp::address_timeout`](crate::Tcp::address_timeout).
     pub error: io::Error,
 }
 
@@ -150,7 +155,7 @@ impl fmt::Display for Attempts<'_> {
         if let [Attempt { address, error }] = self.1
             && address.to_string() == self.0.to_string()
         {
-            // It was told already.
+            // The text already names it.
             return write!(f, "{error}");
         }
         for (i, Attempt { address, error }) in self.1.iter().enumerate() {

@@ -2,115 +2,119 @@ use std::{error, fmt, io, time::SystemTime};
 
 use time::OffsetDateTime;
 
-/// Why there is no TLS with a peer, or none any more.
+/// The reason why TLS with a peer failed.
 ///
-/// Its text says what to do about it. It holds no secrets.
+/// Its text contains a hint what to do about it. It contains no secrets.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The host is nothing that a certificate can be for. Names are checked as brokers advertise them, in ASCII.
-    #[error("{host:?} is neither an IP address nor a host name that a certificate can have")]
+    /// The host is not one that a certificate can be issued for.
+    ///
+    /// Names are checked as brokers advertise them, in ASCII.
+    #[error("{host:?} is neither an IP address nor a host name that a certificate can be issued for")]
     InvalidHost {
         /// The host.
         host: String,
     },
-    /// The configuration for this connection could not be had.
-    #[error("there is no TLS configuration for the connection")]
+    /// The configuration for this connection is not available.
+    #[error("the TLS configuration is not available")]
     Config {
-        /// What its provider said.
+        /// The error of its provider.
         source: Box<dyn error::Error + Send + Sync>,
     },
-    /// The certificate was issued by somebody who is not among the roots.
+    /// The certificate was issued by a CA that is not among the roots.
     #[error(
         "the certificate of the peer was issued by a CA that is not trusted: add the CA's certificate to the roots"
     )]
     UnknownIssuer,
-    /// The certificate was not signed by the root that has its issuer's name, or the peer does not have its key.
+    /// The signature does not match the root with the issuer's name, or the peer does not have the key.
     #[error(
         "the signature of the peer's certificate is wrong: is the CA among the roots an older one, or another one of the same name?"
     )]
     BadSignature,
-    /// A certificate is over.
-    #[error("a certificate of the peer has expired{}: it has to be renewed, unless the clock here is wrong", Valid("it was valid until", .not_after, .now))]
+    /// A certificate has expired.
+    #[error("a certificate of the peer has expired{}: renew it, unless the local clock is wrong", Valid("it was valid until", .not_after, .now))]
     Expired {
-        /// The end of its time, if known.
+        /// The end of its validity, if known.
         not_after: Option<SystemTime>,
-        /// The time it was held against, if known.
+        /// The current time, if known.
         now: Option<SystemTime>,
     },
     /// A certificate is not valid yet.
-    #[error("a certificate of the peer is not valid yet{}: is the clock here right?", Valid("it will be from", .not_before, .now))]
+    #[error("a certificate of the peer is not valid yet{}: is the local clock correct?", Valid("it will be from", .not_before, .now))]
     NotYetValid {
-        /// The beginning of its time, if known.
+        /// The start of its validity, if known.
         not_before: Option<SystemTime>,
-        /// The time it was held against, if known.
+        /// The current time, if known.
         now: Option<SystemTime>,
     },
-    /// The certificate is for others. The name that counts is the one that the broker advertises.
-    #[error("the certificate of the peer is not for {host}, it is for {}: is this the broker's advertised name?", Names(.names))]
+    /// The certificate is for other hosts. The relevant name is the one that the broker advertises.
+    #[error("the certificate of the peer is not for {host} but for {}: is this the broker's advertised name?", Names(.names))]
     WrongHost {
-        /// Whom it should be for.
+        /// The expected host.
         host: String,
-        /// Whom it is for.
+        /// The names in the certificate.
         names: Vec<String>,
     },
-    /// The certificate is not acceptable for another reason.
+    /// The certificate is invalid for another reason.
     #[error("the certificate of the peer cannot be accepted")]
     Certificate {
         /// The reason.
         source: Box<dyn error::Error + Send + Sync>,
     },
-    /// What came is not TLS.
+    /// The peer does not speak TLS.
     #[error(
-        "the answer of the peer is not TLS: is this a plain listener? Connect to it without TLS, or to another port"
+        "the peer does not speak TLS: is this a plain listener? Connect to it without TLS, or to another port"
     )]
     NotTls,
-    /// The stream ended within the handshake. So do plain listeners of Kafka, which take its beginning for a request of
-    /// 369 MB.
-    #[error("the peer closed the connection in the TLS handshake: is this listener one for TLS?")]
+    /// The stream ended during the handshake.
+    ///
+    /// Plain listeners of Kafka do this, because they take the first bytes for a request of 369 MB.
+    #[error("the peer closed the connection in the TLS handshake: does this listener use TLS?")]
     ClosedInHandshake,
-    /// The stream ended behind the handshake, before anything was received. With TLS 1.3 this is where a peer ends that
-    /// wants another client certificate, or one at all.
+    /// The stream ended after the handshake, before any data was received.
+    ///
+    /// With TLS 1.3 a peer that requires a client certificate, or another one, ends the stream here.
     #[error("the peer closed the connection right after the TLS handshake{}", ClosedHint(*.client_certificate))]
     ClosedAfterHandshake {
-        /// Whether there was a client certificate to be shown.
+        /// Whether a client certificate was available.
         client_certificate: bool,
     },
-    /// The stream ended without the peer saying so: bytes may be missing.
-    #[error("the peer closed the connection without the closing message that TLS demands (close_notify)")]
+    /// The stream ended without TLS's closing message, so data may be missing.
+    #[error("the peer closed the connection without the closing message of TLS (close_notify)")]
     Truncated,
-    /// The peer says why it ends the connection.
+    /// The peer ended the connection with an alert.
     #[error("the peer ended TLS with the alert {alert}{}", AlertHint(*.alert, *.client_certificate))]
     Alert {
         /// The alert.
         alert: Alert,
-        /// Whether there was a client certificate to be shown.
+        /// Whether a client certificate was available.
         client_certificate: bool,
     },
     /// The two sides have no TLS version, cipher suite, key exchange or signature scheme in common.
-    #[error("the peer and this client have no way to speak TLS in common")]
+    #[error("the peer and this client have no TLS parameters in common")]
     Incompatible {
-        /// What is missing.
+        /// The missing parameter.
         source: Box<dyn error::Error + Send + Sync>,
     },
-    /// The stream below broke.
-    #[error("the connection broke in the TLS handshake")]
+    /// The underlying stream failed.
+    #[error("the connection was lost in the TLS handshake")]
     Io {
-        /// What it said.
+        /// The IO error.
         source: io::Error,
     },
-    /// The peer did what TLS does not allow, or something else went wrong.
+    /// The peer violated TLS, or another error occurred.
     #[error("TLS failed")]
     Other {
-        /// What it was.
+        /// The error.
         source: Box<dyn error::Error + Send + Sync>,
     },
 }
 
 impl TlsError {
-    /// True for what only a change of certificates or of the configuration, on one side or the other, can mend.
+    /// Whether only a change of certificates or of the configuration, on either side, can help.
     ///
-    /// It is false for [`Config`](Self::Config): a provider that is asked again may answer.
+    /// It is false for [`Config`](Self::Config): the provider may succeed next time.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::InvalidHost { .. }
@@ -133,14 +137,14 @@ impl TlsError {
     }
 }
 
-/// An alert of TLS (RFC 8446, section 6): a code, shown by its name.
+/// An alert of TLS (RFC 8446, section 6): a code, displayed by its name.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Alert(pub u8);
 
 macro_rules! alerts {
     ($($code:literal $name:literal $permanent:literal)*) => {
         impl Alert {
-            /// Its name; `None` for a code that has none.
+            /// Returns the name, if the code is defined.
             pub fn name(self) -> Option<&'static str> {
                 match self.0 {
                     $($code => Some($name),)*
@@ -148,7 +152,7 @@ macro_rules! alerts {
                 }
             }
 
-            /// Whether it is about certificates or what the two sides are set up to.
+            /// Whether the alert is about certificates or the configuration of either side.
             fn is_permanent(self) -> bool {
                 match self.0 {
                     $($code => $permanent,)*
@@ -205,18 +209,18 @@ struct AlertHint(Alert, bool);
 impl fmt::Display for AlertHint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match (self.0.0, self.1) {
-            (116, true) => ": it requires a client certificate, and takes none of the kind that is configured",
-            // These are about a certificate of this side; there is none, and that is what they are about.
-            (41..=46 | 48 | 116, false) => ": it requires a client certificate, and none is configured",
+            (116, true) => ": it requires a client certificate of another type than the configured one",
+            // These concern a certificate of this side, but none is configured.
+            (41..=46 | 48 | 116, false) => ": it requires a client certificate, but none is configured",
             (41..=46 | 48 | 51, true) => ": it does not accept the client certificate",
-            (49, _) => ": it does not let this client in",
+            (49, _) => ": it denies access to this client",
             (40, false) => {
-                ": the two have no cipher suite in common, or it requires a client certificate, and none is configured"
+                ": the two have no cipher suite in common, or it requires a client certificate, but none is configured"
             }
             (40 | 71, _) => ": the two have no cipher suite in common, or it does not accept the client certificate",
-            (70, _) => ": it speaks other versions of TLS than 1.2 and 1.3",
-            (112, _) => ": it does not know the host name that was asked for",
-            (10 | 50, _) => ": is this listener one for TLS?",
+            (70, _) => ": it supports neither TLS 1.2 nor TLS 1.3",
+            (112, _) => ": it does not know the requested host name",
+            (10 | 50, _) => ": does this listener use TLS?",
             _ => "",
         })
     }
@@ -264,7 +268,7 @@ impl fmt::Display for Names<'_> {
         // A certificate can have hundreds of names.
         const SHOWN: usize = 8;
         if self.0.is_empty() {
-            return f.write_str("nobody by name (its subject alternative names are empty)");
+            return f.write_str("no host (its subject alternative names are empty)");
         }
         f.write_str(&self.0[..self.0.len().min(SHOWN)].join(", "))?;
         match self.0.len().checked_sub(SHOWN) {

@@ -20,16 +20,16 @@ use crate::{
     BoxFuture, Connect, HostPort, InvalidAddress, Socks5Error, Socks5Reply, Stream, Tcp, TransportError,
 };
 
-/// Connects through a SOCKS5 proxy (RFC 1928), without a login or by user and password (RFC 1929).
+/// Connects through a SOCKS5 proxy (RFC 1928), without a login or with user and password (RFC 1929).
 ///
-/// - Host names go to the proxy, which resolves them; IP addresses go as addresses.
-/// - The proxy is reached by TCP, unless [another way](Self::over) is given.
-/// - Each message leaves in one write: there are proxies that take a request in pieces for a broken one.
-/// - A failure is [`TransportError::Socks5`], which names both and tells apart a proxy that is not there, a login it
-///   wants or refuses, and a broker that it cannot reach.
+/// - Host names are sent to the proxy, which resolves them; IP addresses are sent as addresses.
+/// - The proxy is reached by TCP, unless [another transport](Self::over) is given.
+/// - Each message is sent in one write, because some proxies reject a request that arrives in pieces.
+/// - The error is [`TransportError::Socks5`], which names broker and proxy. It distinguishes a proxy that
+///   cannot be reached, a login that is required or rejected, and a broker that the proxy cannot reach.
 ///
-/// User and password go to the proxy in the clear, unless what is below encrypts. The stream is not
-/// [encrypted](Stream::is_encrypted), whatever is below: the proxy reads what goes through it. TLS goes over it:
+/// User and password are sent in clear text, unless the underlying transport encrypts. The stream is never
+/// [encrypted](Stream::is_encrypted), because the proxy can read it. Use TLS over it:
 ///
 /// ```
 /// use kwal_transport::{Connect, HostPort, Socks5, Socks5Error, TransportError};
@@ -62,14 +62,15 @@ pub struct Socks5 {
 }
 
 impl Socks5 {
-    /// Through the proxy at this address, without a login.
+    /// Connects through the proxy at this address, without a login.
     pub fn new(proxy: HostPort) -> Self {
         Self { proxy, login: None, base: Arc::new(Tcp::default()) }
     }
 
-    /// With user and password, for a proxy that asks for them.
+    /// Sets user and password, for a proxy that requires them.
     ///
-    /// Fails if one is empty or longer than 255 bytes, which the protocol does not allow.
+    /// # Errors
+    /// If one is empty or longer than 255 bytes, which the protocol does not allow.
     pub fn login(
         mut self,
         user: impl Into<String>,
@@ -85,13 +86,13 @@ impl Socks5 {
         Ok(self)
     }
 
-    /// Reaches the proxy by something else than TCP.
+    /// Uses another transport to the proxy than TCP.
     pub fn over(mut self, base: impl Connect) -> Self {
         self.base = Arc::new(base);
         self
     }
 
-    /// Where the proxy is.
+    /// Returns the address of the proxy.
     pub fn proxy(&self) -> &HostPort {
         &self.proxy
     }
@@ -127,8 +128,8 @@ impl Socks5 {
             Ok(socks) => socks,
             Err(error) => {
                 let stage = match exchange.messages {
-                    0 | 1 => "when it was greeted",
-                    _ => "when it was given user and password",
+                    0 | 1 => "during the greeting",
+                    _ => "during the login",
                 };
                 return Err(self.explain(error, stage));
             }
@@ -138,7 +139,7 @@ impl Socks5 {
             Ok(_) => Ok(()),
             Err(error) => Err(match exchange.reply.as_ref().and_then(Reply::refusal) {
                 Some(reply) => Socks5Error::Refused { reply },
-                None => self.explain(error, "when it was asked to connect"),
+                None => self.explain(error, "during the connect request"),
             }),
         }
     }
@@ -151,7 +152,7 @@ impl Socks5 {
                 (Some(0xff) | None, Some(_)) => Socks5Error::NoCommonMethod,
                 (Some(&method), _) => Socks5Error::UnknownMethod { method },
             },
-            // The proxy wants a login although none was offered, or says no to it.
+            // The proxy requires a login although none was offered, or rejects it.
             SocksError::AuthenticationRejected(_) if self.login.is_none() => Socks5Error::LoginRequired,
             SocksError::AuthenticationRejected(_) => Socks5Error::LoginRefused,
             error => match into_io(error) {
@@ -174,7 +175,7 @@ impl Connect for Socks5 {
     }
 }
 
-/// Without user and password.
+/// Omits user and password.
 impl fmt::Debug for Socks5 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Socks5")
@@ -185,19 +186,20 @@ impl fmt::Debug for Socks5 {
     }
 }
 
-/// The stream while it is the proxy's. What is written goes out in one piece, and the whole of it, when an answer is waited
-/// for. The answer to the request is looked at before fast-socks5 gets it, which panics over codes that RFC 1928 does not
-/// have.
+/// The stream during the exchange with the proxy.
+///
+/// Writes are collected and sent in one piece when a response is read. The reply to the request is checked
+/// before fast-socks5 sees it, because fast-socks5 panics on codes that RFC 1928 does not define.
 struct Exchange {
     stream: Stream,
     unsent: Vec<u8>,
-    /// How many messages have left.
+    /// The number of messages sent.
     messages: usize,
-    /// The answer that comes next is the one to the request.
+    /// Whether the next response is the reply to the request.
     reply: Option<Reply>,
 }
 
-/// The beginning of the answer: version and code.
+/// The start of the reply: version and code.
 #[derive(Default)]
 struct Reply {
     heard: Vec<u8>,
@@ -269,7 +271,7 @@ impl AsyncWrite for Exchange {
     }
 }
 
-/// The error of the stream below, if it was one.
+/// Returns the error of the underlying stream, if it is one.
 fn into_io(error: SocksError) -> Option<io::Error> {
     use fast_socks5::util::target_addr::AddrError::*;
     match error {

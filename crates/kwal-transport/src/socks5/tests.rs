@@ -46,7 +46,7 @@ async fn ip_addresses_go_as_addresses() {
     assert_eq!(writes[1], request);
 }
 
-/// fast-socks5 takes what a write has written for all of it.
+/// fast-socks5 assumes that a write writes everything.
 #[tokio::test]
 async fn messages_leave_whole_also_bit_by_bit() {
     let network = MemoryNetwork::with_buffer(1);
@@ -87,46 +87,46 @@ async fn bound_addresses_of_every_kind_are_passed_over() {
 async fn refusals_are_told_apart() {
     let with_login = socks5().login("alice", "open sesame").unwrap();
     let cases: &[(&Socks5, &[&[u8]], &str, bool)] = &[
-        (&socks5(), &[&[5, 0xff]], "the proxy demands a login, and none was given", true),
-        (&socks5(), &[&[5, 2]], "the proxy demands a login, and none was given", true),
+        (&socks5(), &[&[5, 0xff]], "the proxy requires a login, but none is configured", true),
+        (&socks5(), &[&[5, 2]], "the proxy requires a login, but none is configured", true),
         (
             &with_login,
             &[&[5, 0xff]],
-            "the proxy takes neither clients without authentication nor user and password",
+            "the proxy accepts neither clients without authentication nor user and password",
             true,
         ),
         (&with_login, &[&[5, 1]], "the proxy chose authentication method 1, which was not offered", true),
-        (&with_login, &[LOGIN, &[1, 1]], "the proxy refuses the login: are user and password right?", true),
         (
             &with_login,
-            &[LOGIN, &[]],
-            "the proxy closed the connection when it was given user and password",
-            false,
+            &[LOGIN, &[1, 1]],
+            "the proxy rejected the login: are user and password correct?",
+            true,
         ),
+        (&with_login, &[LOGIN, &[]], "the proxy closed the connection during the login", false),
         (
             &socks5(),
             &[b"HTTP/1.1 400 Bad Request\r\n\r\n"],
-            "what answers there is not a SOCKS5 proxy (it speaks HTTP): is it the right port?",
+            "the peer is not a SOCKS5 proxy (it speaks HTTP): is this the right port?",
             true,
         ),
         (
             &socks5(),
             &[&[0, 0x5b]],
-            "what answers there is not a SOCKS5 proxy (it may be one for SOCKS4): is it the right port?",
+            "the peer is not a SOCKS5 proxy (it may speak SOCKS4): is this the right port?",
             true,
         ),
-        (&socks5(), &[&[]], "the proxy closed the connection when it was greeted", false),
-        (&socks5(), &[NO_LOGIN, &[]], "the proxy closed the connection when it was asked to connect", false),
+        (&socks5(), &[&[]], "the proxy closed the connection during the greeting", false),
+        (&socks5(), &[NO_LOGIN, &[]], "the proxy closed the connection during the connect request", false),
         (
             &socks5(),
             &[NO_LOGIN, &[5, 0, 0, 9, 0, 0]],
-            "the proxy's answer when it was asked to connect is malformed",
+            "the proxy's response during the connect request is malformed",
             false,
         ),
         (
             &socks5(),
             &[NO_LOGIN, b"HTTP"],
-            "what answers there is not a SOCKS5 proxy (it speaks HTTP): is it the right port?",
+            "the peer is not a SOCKS5 proxy (it speaks HTTP): is this the right port?",
             true,
         ),
     ];
@@ -159,7 +159,10 @@ async fn a_proxy_that_is_not_there_is_named_with_the_reason() {
     let TransportError::Socks5 { source: Socks5Error::Proxy { source }, .. } = &error else {
         panic!("{error:?}")
     };
-    assert_eq!(source.to_string(), "cannot connect to proxy:1080: nothing listens there in memory");
+    assert_eq!(
+        source.to_string(),
+        "cannot connect to proxy:1080: nothing listens there on the in-memory network"
+    );
     assert!(!error.is_permanent());
 }
 
@@ -181,7 +184,7 @@ async fn lengths_are_checked_before_anything_is_sent() {
     let (_, writes) = talk(&longest, "kafka:1", &[LOGIN, WELCOME, CONNECTED]).await.unwrap();
     assert_eq!(writes[1].len(), 3 + 255 + 255);
 
-    // Nobody is asked, so nobody need be there.
+    // No connection is made, so no proxy is needed.
     let nobody = socks5().over(MemoryNetwork::default());
     let error = nobody.connect(&HostPort::new("x".repeat(256), 1)).await.unwrap_err();
     assert!(
@@ -204,7 +207,7 @@ async fn secrets_are_not_shown() {
     }
 }
 
-/// Cut anywhere, the exchange ends in an error; changed anywhere, it ends.
+/// Truncated anywhere, the exchange fails; modified anywhere, it ends.
 #[tokio::test]
 async fn a_proxy_cannot_make_it_hang_or_panic() {
     let socks5 = socks5().login("alice", "open sesame").unwrap();
@@ -230,8 +233,8 @@ fn socks5() -> Socks5 {
     Socks5::new(HostPort::new("proxy", 1080))
 }
 
-/// Connects through a proxy that answers each message with the next of `replies` and closes after the last; answers also
-/// what it was sent, a message each.
+/// Connects through a proxy that sends one of `replies` per message and then closes; also returns the
+/// messages sent.
 async fn talk(
     socks5: &Socks5,
     to: &str,
@@ -270,7 +273,7 @@ async fn talk_bytes(socks5: &Socks5, bytes: &[u8]) -> Result<Stream, TransportEr
     result
 }
 
-/// Notes what each write is given.
+/// Records the bytes of each write.
 #[derive(Clone, Debug)]
 struct Recorded {
     network: MemoryNetwork,

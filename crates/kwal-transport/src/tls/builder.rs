@@ -12,19 +12,19 @@ use rustls::{
 use super::TlsConfig;
 use crate::{BoxFuture, HostPort};
 
-/// Begins a configuration whose cryptography is the given one.
+/// Starts a configuration with the given crypto provider.
 ///
 /// ```
 /// use kwal_transport::tls;
 /// # fn provider() -> tls::rustls::crypto::CryptoProvider { rustls::crypto::ring::default_provider() }
 /// let error = tls::with_provider(provider()).roots_pem("no PEM at all").build().unwrap_err();
-/// assert_eq!(error.to_string(), "the PEM of the roots (given in memory) holds no certificate");
+/// assert_eq!(error.to_string(), "the PEM of the roots (given in memory) contains no certificate");
 /// ```
 pub fn with_provider(provider: impl Into<Arc<CryptoProvider>>) -> TlsBuilder {
     TlsBuilder { provider: provider.into(), roots: Vec::new(), client: None }
 }
 
-/// Begins a configuration whose cryptography is *ring*.
+/// Starts a configuration with the crypto provider *ring*.
 ///
 /// ```
 /// use kwal_transport::{Tls, tls};
@@ -37,7 +37,7 @@ pub fn ring() -> TlsBuilder {
     with_provider(rustls::crypto::ring::default_provider())
 }
 
-/// Begins a configuration whose cryptography is AWS-LC.
+/// Starts a configuration with the crypto provider AWS-LC.
 ///
 /// ```
 /// use kwal_transport::{Tls, tls};
@@ -50,10 +50,10 @@ pub fn aws_lc_rs() -> TlsBuilder {
     with_provider(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Makes a [`ClientConfig`] from roots and, for brokers that want it, a client certificate (mTLS).
+/// Builds a [`ClientConfig`] from roots and, for brokers that require it, a client certificate (mTLS).
 ///
-/// Roots add up. Files are read by [`build`](Self::build) and not before. As a [`TlsConfig`] itself it builds anew for each
-/// connection: then certificates that were renewed on disk are used without a restart.
+/// Roots are added to each other. Files are read by [`build`](Self::build). Used as a [`TlsConfig`] itself, it builds a
+/// configuration for each connection, so that certificates renewed on disk are used without a restart.
 ///
 #[cfg_attr(feature = "tls-ring", doc = "```")]
 #[cfg_attr(not(feature = "tls-ring"), doc = "```ignore")]
@@ -75,11 +75,11 @@ pub fn aws_lc_rs() -> TlsBuilder {
 /// #     }
 /// # }
 /// # let (ca, client) = tls_files::write();
-/// // The PEM of the client holds its certificate and its key.
+/// // The PEM of the client contains its certificate and its key.
 /// let builder = tls::ring().roots_pem_file(&ca).client_pem_files(&client, &client);
 ///
-/// let once = Tls::new(builder.build()?); // an error now, if something is wrong with the files
-/// let each_time = Tls::new(builder);     // the files as they are when a connection is made
+/// let once = Tls::new(builder.build()?); // fails now if a file is invalid
+/// let each_time = Tls::new(builder);     // reads the files for each connection
 ///
 /// let error = tls::ring().roots_pem_file("/nowhere/ca.pem").build().unwrap_err();
 /// assert_eq!(error.to_string(), "the roots cannot be read from /nowhere/ca.pem");
@@ -94,51 +94,51 @@ pub struct TlsBuilder {
 }
 
 impl TlsBuilder {
-    /// Trusts the CAs that Mozilla trusts, as of the time of the crate `webpki-roots`.
+    /// Trusts the CAs of Mozilla, as of the version of the crate `webpki-roots`.
     #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
     pub fn webpki_roots(mut self) -> Self {
         self.roots.push(Roots::WebPki);
         self
     }
 
-    /// Trusts the CAs that this machine trusts: the system's store, or what `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+    /// Trusts the CAs of this machine: the system's store, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
     pub fn platform_roots(mut self) -> Self {
         self.roots.push(Roots::Platform);
         self
     }
 
-    /// Trusts the CAs whose certificates are in this PEM, one or more.
+    /// Trusts the CAs whose certificates are in this PEM, at least one.
     pub fn roots_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.roots.push(Roots::Pem(Pem::Given(pem.into())));
         self
     }
 
-    /// Trusts the CAs whose certificates are in this file, in PEM.
+    /// Trusts the CAs whose certificates are in this PEM file.
     pub fn roots_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.roots.push(Roots::Pem(Pem::File(path.into())));
         self
     }
 
-    /// Shows this certificate to brokers that ask for one (mTLS).
+    /// Presents this certificate to brokers that request one (mTLS).
     ///
-    /// `chain` is the certificate followed by those of the CAs between it and a root, `key` its private key, unencrypted, in
-    /// PKCS #8, PKCS #1 or SEC 1. Both may be one text: what is something else is passed over.
+    /// `chain` is the certificate followed by those of the CAs between it and a root. `key` is its private
+    /// key, unencrypted, in PKCS #8, PKCS #1 or SEC 1. Both may be the same text: other sections are ignored.
     pub fn client_pem(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.client = Some((Pem::Given(chain.into()), Pem::Given(key.into())));
         self
     }
 
-    /// The same from files, which may be one.
+    /// The same with files; both may be the same file.
     pub fn client_pem_files(mut self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.client = Some((Pem::File(chain.into()), Pem::File(key.into())));
         self
     }
 
-    /// Reads the files, and makes the configuration.
+    /// Reads the files and builds the configuration.
     ///
     /// # Errors
-    /// If there are no roots, or a file or what is in it is not as it should be.
+    /// If there are no roots, or a file or its content is invalid.
     pub fn build(&self) -> Result<Arc<ClientConfig>, TlsConfigError> {
         let mut roots = RootCertStore::empty();
         for source in &self.roots {
@@ -175,7 +175,7 @@ impl TlsConfig for TlsBuilder {
     }
 }
 
-/// Without what the PEMs hold.
+/// Omits the content of the PEMs.
 impl fmt::Debug for TlsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let client = self.client.as_ref().map(|(chain, key)| (chain.origin(), key.origin()));
@@ -186,102 +186,102 @@ impl fmt::Debug for TlsBuilder {
     }
 }
 
-/// Why there is no configuration. It holds no secrets.
+/// The reason why a configuration is invalid. It contains no secrets.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsConfigError {
-    /// No roots were given, and so no certificate could ever be accepted.
-    #[error("no roots are given: no certificate could be accepted")]
+    /// No roots are configured, so no certificate could be accepted.
+    #[error("no roots are configured, so no certificate could be accepted")]
     NoRoots,
     /// A file cannot be read.
     #[error("{what} cannot be read from {}", .path.display())]
     Read {
-        /// What it should hold.
+        /// The expected content.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The IO error.
         source: io::Error,
     },
-    /// A PEM is damaged.
+    /// A PEM is malformed.
     #[error("the PEM of {what} ({origin}) is damaged")]
     Pem {
-        /// What it should hold.
+        /// The expected content.
         what: &'static str,
-        /// Where it is from.
+        /// The origin of the PEM.
         origin: PemOrigin,
     },
-    /// A PEM holds no certificate.
-    #[error("the PEM of {what} ({origin}) holds no certificate")]
+    /// A PEM contains no certificate.
+    #[error("the PEM of {what} ({origin}) contains no certificate")]
     NoCertificate {
-        /// What it should hold.
+        /// The expected content.
         what: &'static str,
-        /// Where it is from.
+        /// The origin of the PEM.
         origin: PemOrigin,
     },
-    /// A root is not a certificate that can be used as one.
+    /// A root is not a usable certificate.
     #[error("certificate {number} of the roots ({origin}) cannot be used")]
     BadRoot {
-        /// Its place in the PEM, from 1 on.
+        /// Its index in the PEM, starting at 1.
         number: usize,
-        /// Where it is from.
+        /// The origin of the PEM.
         origin: PemOrigin,
-        /// Why not.
+        /// The reason.
         source: rustls::Error,
     },
-    /// The system's store has no certificates that can be used.
+    /// The system's store has no usable certificates.
     #[error("the system has no trusted certificates{}: install them (on Debian the package ca-certificates), or name a file by SSL_CERT_FILE", Problems(.problems))]
     NoPlatformRoots {
-        /// What went wrong on looking for them.
+        /// The errors of loading it.
         problems: Vec<String>,
     },
-    /// A PEM holds no private key.
-    #[error("the PEM of the client's key ({origin}) holds no private key in PKCS #8, PKCS #1 or SEC 1")]
+    /// A PEM contains no private key.
+    #[error("the PEM of the client's key ({origin}) contains no private key in PKCS #8, PKCS #1 or SEC 1")]
     NoKey {
-        /// Where it is from.
+        /// The origin of the PEM.
         origin: PemOrigin,
     },
     /// The private key is encrypted.
     #[error("the client's key ({origin}) is encrypted: decrypt it first, for example by `openssl pkey`")]
     EncryptedKey {
-        /// Where it is from.
+        /// The origin of the PEM.
         origin: PemOrigin,
     },
-    /// The private key is of another certificate.
+    /// The private key belongs to another certificate.
     #[error(
         "the client's key ({key}) does not belong to the client certificate ({chain}), which has to be the first of its PEM"
     )]
     KeyMismatch {
-        /// Where the certificate is from.
+        /// The origin of the certificate.
         chain: PemOrigin,
-        /// Where the key is from.
+        /// The origin of the key.
         key: PemOrigin,
     },
-    /// Certificate or key are not such that they can be used.
+    /// The certificate or the key cannot be used.
     #[error("the client certificate ({chain}) and its key ({key}) cannot be used")]
     Client {
-        /// Where the certificate is from.
+        /// The origin of the certificate.
         chain: PemOrigin,
-        /// Where the key is from.
+        /// The origin of the key.
         key: PemOrigin,
-        /// Why not.
+        /// The reason.
         source: rustls::Error,
     },
-    /// The provider of cryptography lacks something.
+    /// The crypto provider lacks a required feature.
     #[error("the crypto provider cannot be used for TLS 1.2 and 1.3")]
     Provider {
-        /// What.
+        /// The error.
         source: rustls::Error,
     },
 }
 
-/// Where a PEM is from.
+/// The origin of a PEM.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum PemOrigin {
     /// A file.
     File(PathBuf),
-    /// The program itself.
+    /// The program's memory.
     Memory,
 }
 
@@ -311,7 +311,7 @@ impl Roots {
             #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
             Self::Platform => {
                 let found = rustls_native_certs::load_native_certs();
-                // Stores hold odd certificates; one that cannot be read must not shut out the others.
+                // Stores contain odd certificates; an unreadable one must not exclude the others.
                 let (added, _) = roots.add_parsable_certificates(found.certs);
                 if added == 0 {
                     let problems = found.errors.iter().map(ToString::to_string).collect();
@@ -344,7 +344,7 @@ impl fmt::Debug for Roots {
     }
 }
 
-/// A text that may hold a private key, so it has no `Debug`.
+/// A text that may contain a private key, so it has no `Debug`.
 #[derive(Clone)]
 enum Pem {
     Given(Vec<u8>),
@@ -383,14 +383,14 @@ impl Pem {
         let what = "the client's key";
         let text = self.text(what)?;
         PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-            // Of PKCS #8, and OpenSSL's older way (RFC 1421), which makes the rest unreadable.
+            // PKCS #8, or OpenSSL's older form (RFC 1421), whose content is unreadable.
             _ if contains(&text, b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
                 || contains(&text, b"Proc-Type: 4,ENCRYPTED") =>
             {
                 TlsConfigError::EncryptedKey { origin: self.origin() }
             }
             pem::Error::NoItemsFound => TlsConfigError::NoKey { origin: self.origin() },
-            // The error itself may quote the text.
+            // The error may quote the text.
             _ => TlsConfigError::Pem { what, origin: self.origin() },
         })
     }
@@ -440,9 +440,9 @@ mod tests {
         let bad_root = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let cut = &chain[..chain.len() - 30];
         for (builder, text) in [
-            (none(), "no roots are given: no certificate could be accepted"),
-            (none().roots_pem(""), "the PEM of the roots (given in memory) holds no certificate"),
-            (none().roots_pem(key.clone()), "the PEM of the roots (given in memory) holds no certificate"),
+            (none(), "no roots are configured, so no certificate could be accepted"),
+            (none().roots_pem(""), "the PEM of the roots (given in memory) contains no certificate"),
+            (none().roots_pem(key.clone()), "the PEM of the roots (given in memory) contains no certificate"),
             (none().roots_pem(cut), "the PEM of the roots (given in memory) is damaged"),
             (
                 roots().roots_pem(root.clone() + bad_root),
@@ -450,11 +450,11 @@ mod tests {
             ),
             (
                 roots().client_pem(key.clone(), key.clone()),
-                "the PEM of the client certificate (given in memory) holds no certificate",
+                "the PEM of the client certificate (given in memory) contains no certificate",
             ),
             (
                 roots().client_pem(chain.clone(), chain.clone()),
-                "the PEM of the client's key (given in memory) holds no private key in PKCS #8, PKCS #1 or SEC 1",
+                "the PEM of the client's key (given in memory) contains no private key in PKCS #8, PKCS #1 or SEC 1",
             ),
             (
                 roots().client_pem(chain.clone(), &key[..100]),
@@ -509,13 +509,13 @@ mod tests {
             let text = STANDARD.encode(der);
             format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
         };
-        // PKCS #8 of an elliptic curve is SEC 1 behind a head, and an octet string's two bytes.
+        // PKCS #8 of an elliptic curve is SEC 1 after a header, with two bytes of an octet string.
         let pkcs8 = key.serialize_der();
         let head =
             pkcs8.windows(4).position(|bytes| bytes[0] == 4 && bytes[2..] == [0x30, bytes[1] - 2]).unwrap();
         build(pem("PRIVATE KEY", &pkcs8)).unwrap();
         build(pem("EC PRIVATE KEY", &pkcs8[head + 2..])).unwrap();
-        // Taken for what it says that it is, an RSA key, and found not to be one.
+        // Parsed as the RSA key it claims to be, which fails.
         let error = build(pem("RSA PRIVATE KEY", &pkcs8)).unwrap_err();
         assert!(matches!(error, TlsConfigError::Client { .. }), "{error:?}");
     }
@@ -533,7 +533,7 @@ mod tests {
         builder.client_config(&to).await.unwrap();
         fs::write(&file, "").unwrap();
         let error = builder.client_config(&to).await.unwrap_err();
-        assert!(error.to_string().ends_with("holds no certificate"), "{error}");
+        assert!(error.to_string().ends_with("contains no certificate"), "{error}");
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -1,7 +1,8 @@
-//! TLS over any other way to a peer.
+//! TLS over any other transport.
 //!
-//! [`Tls`] is a [`Connect`] over another. It takes rustls' [`ClientConfig`], made by the caller or by a [`TlsBuilder`] from
-//! roots and certificates in PEM; see [`with_provider`], and `ring` and `aws_lc_rs` behind their features.
+//! [`Tls`] is a [`Connect`] over another one. It takes rustls' [`ClientConfig`], made by the caller or by a
+//! [`TlsBuilder`] from roots and certificates in PEM; see [`with_provider`], and `ring` and `aws_lc_rs` with
+//! their features.
 
 mod builder;
 mod stream;
@@ -28,23 +29,23 @@ pub use builder::aws_lc_rs;
 #[cfg(feature = "tls-ring")]
 pub use builder::ring;
 pub use builder::{PemOrigin, TlsBuilder, TlsConfigError, with_provider};
-/// The version of rustls whose types are in this module's interface.
+/// The version of rustls whose types are in the API of this module.
 pub use rustls;
 
-/// Connects by TLS 1.2 or 1.3 over another way to the peer; [`Tcp`], unless [another](Self::over) is given.
+/// Connects by TLS 1.2 or 1.3 over another transport; [`Tcp`], unless [another](Self::over) is given.
 ///
-/// - The peer's certificate has to be for the host that is connected to: with Kafka the one that the broker advertises.
-///   An IP address has to stand in it as an IP address. A dot at the end of a name is passed over, and so is the
-///   interface behind an IPv6 address (`%eth0`).
-/// - The name goes to the peer in the clear (SNI, RFC 6066 section 3), IP addresses do not.
-/// - A failed handshake is [`TransportError::Tls`], which says what is wrong and with whom. With TLS 1.3 a peer refuses a
-///   client's certificate, or the lack of one, when the handshake is over for the client: then the first read fails
-///   with it, as [`TransportError::within`] the [`std::io::Error`].
-/// - What is written goes out in as few TLS records as it fits into, also vectored writes. Flush after writing.
-/// - Shutting the stream down tells the peer (`close_notify`). Dropping it does not, as Kafka needs no such word.
-///   A peer that closes without it is an error, [`TlsError::Truncated`].
+/// - The peer's certificate has to be for the requested host, which in Kafka is the advertised one. An IP
+///   address has to be in it as an IP address. A trailing dot of a name is ignored, and so is the interface
+///   of an IPv6 address (`%eth0`).
+/// - Names are sent in clear text (SNI, RFC 6066 section 3), IP addresses are not.
+/// - The error of a failed handshake is [`TransportError::Tls`]. With TLS 1.3 a peer rejects a client
+///   certificate, or a missing one, after the client's side of the handshake is complete: then the first read
+///   fails with it, as [`TransportError::within`] the [`std::io::Error`].
+/// - Data is written in as few TLS records as possible, also by vectored writes. Flush after writing.
+/// - Shutting the stream down notifies the peer (`close_notify`). Dropping it does not, because Kafka does
+///   not need it. A peer that closes without it causes an error, [`TlsError::Truncated`].
 ///
-/// As with every [`Connect`], who calls limits the time.
+/// As with every [`Connect`], the caller limits the time.
 ///
 /// ```
 /// use kwal_transport::{Connect, HostPort, Tls, memory::MemoryNetwork, tls::{TlsConfig, rustls::ClientConfig}};
@@ -75,12 +76,12 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// TLS over TCP.
+    /// Creates TLS over TCP.
     pub fn new(config: impl TlsConfig) -> Self {
         Self { config: Arc::new(config), base: Arc::new(Tcp::default()) }
     }
 
-    /// TLS over something else.
+    /// Uses another transport than TCP.
     pub fn over(mut self, base: impl Connect) -> Self {
         self.base = Arc::new(base);
         self
@@ -88,7 +89,7 @@ impl Tls {
 
     async fn connect_host(&self, to: &HostPort) -> Result<Stream, TransportError> {
         let failed = |source| TransportError::Tls { to: to.clone(), source };
-        // What is wrong on this side is found before the peer is bothered.
+        // Errors of this side are detected before connecting.
         let name = server_name(&to.host).map_err(failed)?;
         let config =
             self.config.client_config(to).await.map_err(|source| failed(TlsError::Config { source }))?;
@@ -116,15 +117,15 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// Gives the configuration for a connection: one for all (`Arc<ClientConfig>`), the files as they are at the time
-/// ([`TlsBuilder`]), or whatever an async function gives.
+/// Provides the configuration for a connection.
 ///
-/// It is asked for each new connection, so certificates can change without a restart. The same `Arc` again resumes TLS
-/// sessions, a new one begins them anew, which costs a little time.
+/// It can be one for all (`Arc<ClientConfig>`), the current content of files ([`TlsBuilder`]), or the result
+/// of an async function. It is requested for each new connection, so certificates can change without a
+/// restart. The same `Arc` resumes TLS sessions; a new one starts new sessions, which takes a little longer.
 pub trait TlsConfig: Send + Sync + 'static {
-    /// The configuration for a connection to `to`.
+    /// Returns the configuration for a connection to `to`.
     ///
-    /// What it fails with becomes the source of [`TlsError::Config`]. It is within the time that connecting may take, and
+    /// Its error becomes the source of [`TlsError::Config`]. Its time counts as part of connecting, and it is
     /// dropped with it.
     fn client_config<'a>(
         &'a self,
@@ -155,9 +156,9 @@ where
     }
 }
 
-/// Whom the certificate has to be for.
+/// Returns the name that the certificate has to be for.
 fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
-    // fe80::1%eth0 names an interface of this machine, which is nobody else's business.
+    // fe80::1%eth0 names an interface of this machine, which is irrelevant for the peer.
     let address = host.split_once('%').map_or(host, |(address, _)| address);
     if let Ok(address) = address.parse::<IpAddr>() {
         return Ok(ServerName::IpAddress(address.into()));
@@ -165,11 +166,11 @@ fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
     ServerName::try_from(host.to_owned()).map_err(|_| TlsError::InvalidHost { host: host.to_owned() })
 }
 
-/// What an error of the handshake means.
+/// Converts an error of the handshake.
 fn in_handshake(error: std::io::Error, client_certificate: bool) -> TlsError {
     use std::io::ErrorKind::*;
     match error.kind() {
-        // rustls' own come as data, and the end of the stream in its midst as this.
+        // rustls returns its own errors as data, and the end of the stream as this kind.
         UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe => TlsError::ClosedInHandshake,
         _ => match error.downcast::<rustls::Error>() {
             Ok(error) => explain(error, client_certificate, true),
@@ -178,14 +179,14 @@ fn in_handshake(error: std::io::Error, client_certificate: bool) -> TlsError {
     }
 }
 
-/// What rustls' error means.
+/// Converts rustls' error.
 fn explain(error: rustls::Error, client_certificate: bool, handshake: bool) -> TlsError {
     use rustls::Error;
     match error {
         Error::InvalidCertificate(error) => certificate(error),
         Error::AlertReceived(alert) => TlsError::Alert { alert: Alert(alert.into()), client_certificate },
         Error::PeerIncompatible(_) => TlsError::Incompatible { source: error.into() },
-        // A peer that does not speak TLS sends something else, or sends the beginning of the handshake back.
+        // A peer that does not speak TLS sends other data, or echoes the start of the handshake.
         Error::InvalidMessage(_)
         | Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }
@@ -218,7 +219,7 @@ fn certificate(error: CertificateError) -> TlsError {
     }
 }
 
-/// The names without the words that rustls puts around them, as in `DnsName("kafka")`.
+/// Returns the names without rustls' decoration, as in `DnsName("kafka")`.
 fn shown(presented: Vec<String>) -> Vec<String> {
     let bare = |name: String| {
         let inner = ["DnsName(\"", "IpAddress("].iter().find_map(|prefix| name.strip_prefix(prefix));

@@ -10,12 +10,12 @@ use tokio_rustls::client;
 use super::explain;
 use crate::{HostPort, Stream, TlsError, TransportError};
 
-/// Says in its errors what rustls' mean.
+/// Converts rustls' errors.
 pub(super) struct TlsStream {
     io: client::TlsStream<Stream>,
     to: HostPort,
     client_certificate: bool,
-    /// Whether the peer has sent anything behind the handshake.
+    /// Whether the peer has sent data after the handshake.
     heard: bool,
 }
 
@@ -40,8 +40,8 @@ impl TlsStream {
         io::Error::new(kind, TransportError::Tls { to: self.to.clone(), source })
     }
 
-    /// A peer that refuses says so and closes. Who writes into that sees a broken pipe first, and the reason waits to be
-    /// read.
+    /// A peer that rejects the client sends an alert and closes. A write then fails with a broken pipe, and
+    /// the alert is still to be read.
     fn write_failed(&mut self, cx: &mut Context<'_>, error: io::Error) -> io::Error {
         match Pin::new(&mut self.io).poll_fill_buf(cx) {
             Poll::Ready(Err(reason)) => self.read_failed(reason),

@@ -72,17 +72,17 @@ async fn the_host_has_to_be_in_the_certificate() {
         assert_eq!(
             source(&error),
             format!(
-                "the certificate of the peer is not for {said}, it is for kafka.example.org, *.brokers.example.org, \
+                "the certificate of the peer is not for {said} but for kafka.example.org, *.brokers.example.org, \
                  127.0.0.1, fd00::7: is this the broker's advertised name?"
             ),
         );
         assert!(error.is_permanent());
     }
-    // The host may name an interface; whoever has the address may have the certificate.
+    // The host may name an interface; the certificate only contains the address.
     connect(&client, "fd00::7%eth0", ca.tls13(&names)).await.unwrap();
-    // An address is no name, whatever the certificate says.
+    // An address does not match a name.
     let error = connect(&client, "10.0.0.7", ca.tls13(&["kafka"])).await.unwrap_err();
-    assert!(source(&error).contains("is not for 10.0.0.7, it is for kafka:"), "{error:?}");
+    assert!(source(&error).contains("is not for 10.0.0.7 but for kafka:"), "{error:?}");
 
     for host in ["kafka_1", "kafka-1.internal"] {
         connect(&client, host, ca.tls13(&[host])).await.unwrap();
@@ -122,7 +122,7 @@ async fn no_bad_certificate_is_accepted() {
         (vec![certificate.der().clone()], private(&key))
     };
     let not_a_ca = {
-        // Signed by an end entity's key, which the CA has signed.
+        // Signed by the key of an end entity, which the CA has signed.
         let (chain, key) = ca.certificate(&["middle"], None);
         let middle = rcgen::Issuer::new(
             CertificateParams::new(["middle".to_owned()]).unwrap(),
@@ -160,7 +160,7 @@ async fn no_bad_certificate_is_accepted() {
                 ca.certificate(&["kafka"], Some(future())),
                 "not valid yet (it will be from 2999-01-02 00:00:00 UTC, and it is ",
             ),
-            (ca.certificate(&["zookeeper"], None), "is not for kafka, it is for zookeeper"),
+            (ca.certificate(&["zookeeper"], None), "is not for kafka but for zookeeper"),
         ] {
             let server = server(identity, None, version);
             let error = connect(&client, "kafka", server).await.unwrap_err();
@@ -183,13 +183,13 @@ async fn a_client_certificate_is_shown_and_its_refusal_explained() {
         assert_eq!(peer.get_ref().1.peer_certificates().unwrap().len(), 1);
 
         for (client, writes, text) in [
-            (&none, false, ": it requires a client certificate, and none is configured"),
-            (&none, true, ": it requires a client certificate, and none is configured"),
+            (&none, false, ": it requires a client certificate, but none is configured"),
+            (&none, true, ": it requires a client certificate, but none is configured"),
             (&unknown, false, ": it does not accept the client certificate"),
             (&unknown, true, ": it does not accept the client certificate"),
         ] {
-            // With TLS 1.2 the handshake fails, with TLS 1.3 what comes first then: a read, or a write into a stream that
-            // is closed.
+            // With TLS 1.2 the handshake fails. With TLS 1.3 the first read fails, or the first write to the
+            // closed stream.
             let error = match dial(client, "kafka", server()).await {
                 (Err(error), _) => error,
                 (Ok(mut stream), peer) => {
@@ -274,7 +274,7 @@ async fn what_does_not_speak_tls_is_recognised() {
         }
     }
 
-    // A plain listener of Kafka says nothing: the frame is too large for it.
+    // A plain listener of Kafka sends nothing: the frame is too large for it.
     let error = against(&client, b"").await;
     assert!(matches!(error, TlsError::ClosedInHandshake));
     assert!(!error.is_permanent(), "it may be a broker that starts");
@@ -319,7 +319,7 @@ async fn a_peer_can_go_at_any_byte_of_the_handshake() {
             Err(error) => assert!(matches!(in_handshake(error, false), TlsError::ClosedInHandshake), "{cut}"),
             Ok(()) => break,
         }
-        // Every byte of the beginning, and then some.
+        // Every byte of the start, and some more.
         cut += if cut < 150 { 1 } else { 37 };
     }
     assert!(cut > 500, "{cut}");
@@ -331,17 +331,17 @@ async fn alerts_are_the_peers_words() {
     for (code, text, permanent) in [
         (
             40,
-            "the peer ended TLS with the alert handshake_failure: the two have no cipher suite in common, or it requires a client certificate, and none is configured",
+            "the peer ended TLS with the alert handshake_failure: the two have no cipher suite in common, or it requires a client certificate, but none is configured",
             true,
         ),
         (
             70,
-            "the peer ended TLS with the alert protocol_version: it speaks other versions of TLS than 1.2 and 1.3",
+            "the peer ended TLS with the alert protocol_version: it supports neither TLS 1.2 nor TLS 1.3",
             true,
         ),
         (
             112,
-            "the peer ended TLS with the alert unrecognized_name: it does not know the host name that was asked for",
+            "the peer ended TLS with the alert unrecognized_name: it does not know the requested host name",
             true,
         ),
         (80, "the peer ended TLS with the alert internal_error", false),
@@ -370,7 +370,7 @@ async fn certificates_can_change_between_connections() {
     let error = tls.connect(&to).await.unwrap_err();
     assert!(matches!(error, TransportError::Tls { source: TlsError::UnknownIssuer, .. }), "{error:?}");
     let error = tls.connect(&to).await.unwrap_err();
-    assert_eq!(source(&error), "there is no TLS configuration for the connection");
+    assert_eq!(source(&error), "the TLS configuration is not available");
     assert_eq!(error.source().unwrap().source().unwrap().to_string(), "the vault is sealed");
     assert!(!error.is_permanent(), "it may be open the next time");
     assert_eq!(asked.load(Ordering::Relaxed), 3);
@@ -410,7 +410,7 @@ async fn nothing_is_left_behind_when_it_is_dropped() {
         _ = connecting => panic!("nobody answers"),
         peer = listener.accept() => peer,
     };
-    // It ends when the future is dropped.
+    // The server ends when the future is dropped.
     let mut hello = Vec::new();
     peer.read_to_end(&mut hello).await.unwrap();
     assert!(hello.is_empty() || hello.starts_with(&[22, 3, 1]));
@@ -431,7 +431,7 @@ async fn public_cas_are_trusted_and_a_private_one_is_not() {
     let client = with_provider(provider()).webpki_roots().build().unwrap();
     let error = connect(&client, "kafka", ca.tls13(&["kafka"])).await.unwrap_err();
     assert!(matches!(error, TransportError::Tls { source: TlsError::UnknownIssuer, .. }), "{error:?}");
-    // Together with others they still are.
+    // Together with others they still cannot be used.
     let both = with_provider(provider()).webpki_roots().roots_pem(ca.issuer.pem()).build().unwrap();
     connect(&both, "kafka", ca.tls13(&["kafka"])).await.unwrap();
 }
@@ -440,7 +440,7 @@ pub(super) fn provider() -> rustls::crypto::CryptoProvider {
     rustls::crypto::ring::default_provider()
 }
 
-/// A CA, for as long as a test.
+/// A CA for one test.
 pub(super) struct Ca {
     pub(super) issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -479,7 +479,7 @@ impl Ca {
         with_provider(provider()).roots_pem(self.issuer.pem())
     }
 
-    /// The same with a certificate of another.
+    /// The same with a certificate of another CA.
     fn client_with(&self, other: &Self) -> TlsBuilder {
         let key = KeyPair::generate().unwrap();
         let certificate =
@@ -491,7 +491,7 @@ impl Ca {
         self.server(names, None, &rustls::version::TLS13)
     }
 
-    /// A server that takes clients of another CA, if one is given.
+    /// A server that accepts clients of another CA, if one is given.
     fn server(
         &self,
         names: &[&str],
@@ -533,7 +533,7 @@ fn clone((chain, key): &Identity) -> Identity {
 
 type Peer = tokio_rustls::server::TlsStream<Stream>;
 
-/// Takes so many connections at kafka:9093.
+/// Accepts this number of connections at kafka:9093.
 fn serve(config: Arc<ServerConfig>, connections: usize) -> (MemoryNetwork, JoinHandle<()>) {
     let network = MemoryNetwork::default();
     let mut listener = network.listen(HostPort::new("kafka", 9093)).unwrap();
@@ -546,7 +546,7 @@ fn serve(config: Arc<ServerConfig>, connections: usize) -> (MemoryNetwork, JoinH
     (network, server)
 }
 
-/// Connects to a server at the host, and answers both ends.
+/// Connects to a server at the host; returns both ends.
 async fn connect(
     client: &Arc<ClientConfig>,
     host: &str,
@@ -573,7 +573,7 @@ async fn dial(
     (Tls::new(Arc::clone(client)).over(network).connect(&to).await, peer)
 }
 
-/// The handshake with a peer that answers the first bytes with these and goes.
+/// The handshake with a peer that answers the first bytes with these and closes.
 async fn against(client: &Arc<ClientConfig>, answer: &[u8]) -> TlsError {
     let (near, mut far) = memory::pair(16 << 10);
     let answer = answer.to_vec();

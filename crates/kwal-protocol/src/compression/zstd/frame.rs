@@ -31,11 +31,11 @@ impl<'a> Frame<'a> {
             return Ok(None);
         }
         if magic != MAGIC {
-            return Err(corrupt("it does not begin with the magic number of a frame"));
+            return Err(corrupt("it does not start with the magic number of a frame"));
         }
         let [flags] = take(input)?;
         if flags & FLAG_RESERVED != 0 {
-            return Err(corrupt("its frame is of an unknown version"));
+            return Err(corrupt("its frame has an unknown version"));
         }
         let single = flags & FLAG_SINGLE_SEGMENT != 0;
         let window = if single { None } else { Some(window(take(input)?)) };
@@ -46,7 +46,7 @@ impl<'a> Frame<'a> {
             _ => take(input).map(u32::from_le_bytes)?,
         };
         if dictionary != 0 {
-            return Err(corrupt("its frame wants a dictionary"));
+            return Err(corrupt("its frame requires a dictionary"));
         }
         let content_size = match flags >> 6 {
             0 if !single => None,
@@ -98,7 +98,7 @@ fn take_blocks(input: &mut &[u8], window: u64) -> Result<usize, CompressionError
             0 => (size, size),
             1 => (1, size),
             2 => (size, block_max),
-            _ => return Err(corrupt("a block is of an unknown kind")),
+            _ => return Err(corrupt("a block has an unknown type")),
         };
         if size > block_max {
             return Err(corrupt("a block is larger than its frame allows"));

@@ -31,7 +31,7 @@ pub(super) fn decompress(
             let room = out.expect(frame.bound, frame.bytes.len());
             decoder.frame(&frame, room, out)?;
             if frame.content_size.is_some_and(|size| size != (out.len() - start) as u64) {
-                return Err(corrupt("it is not as long as its frame says"));
+                return Err(corrupt("its length differs from that in its frame"));
             }
         }
         if input.is_empty() {

@@ -59,7 +59,7 @@ impl Decoder {
                 Err(code) if !is_error_kind(code, ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall) => {
                     return Err(corrupt(get_error_name(code)));
                 }
-                Err(_) if had >= frame.bound => return Err(corrupt("it gives more than its frame says")),
+                Err(_) if had >= frame.bound => return Err(corrupt("it is longer than its frame claims")),
                 Err(_) if had >= out.left() => return Err(out.too_large()),
                 // The output did not fit. Each attempt starts over, so grow by a large factor.
                 Err(_) => want = had.saturating_mul(8).min(frame.bound),

@@ -1,0 +1,28 @@
+use kwal::{Client, Record, client::OffsetAt};
+
+#[tokio::main]
+async fn main() -> Result<(), kwal::Error> {
+    let brokers = std::env::var("KAFKA_CONNECT").unwrap_or("localhost:9092".to_owned());
+    let client = Client::connect([brokers]).await?;
+
+    // Two partitions with one replica each. A topic that exists stays as it is.
+    client.controller_client().await?.ensure_topic("wal", 2, 1).await?;
+
+    // Append: when this returns, every in-sync replica has the batch, and the log has it once.
+    let wal = client.partition_client("wal", 0).await?;
+    let produced = wal.produce(vec![Record::new("account", "+100"), Record::new("account", "-30")]).await?;
+    println!("appended at offsets {:?}", produced.offsets());
+
+    // Recover: read from an offset (an application keeps its own) to the end of the log.
+    let mut position = wal.get_offset(OffsetAt::Earliest).await?;
+    let end = wal.get_offset(OffsetAt::Latest).await?;
+    while position < end {
+        let fetched = wal.fetch(position).await?;
+        for record in fetched.records() {
+            let record = record?;
+            println!("{}: {:?} {:?}", record.offset, record.key, record.value);
+        }
+        position = fetched.next_offset;
+    }
+    Ok(())
+}
