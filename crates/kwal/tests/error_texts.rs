@@ -86,7 +86,7 @@ fn every_text_is_in_the_snapshot() {
     page.section(
         "kwal::protocol::sasl::SaslError",
         sasl(),
-        variants!("kwal-protocol/src/sasl/mod.rs", "SaslError"),
+        variants!("kwal-protocol/src/sasl/mechanism.rs", "SaslError"),
     );
     page.section(
         "kwal::protocol::record::BatchError",
@@ -106,7 +106,7 @@ fn every_text_is_in_the_snapshot() {
     page.section(
         "kwal::protocol::compression::CompressionError",
         compressions(),
-        variants!("kwal-protocol/src/compression/mod.rs", "CompressionError"),
+        variants!("kwal-protocol/src/compression/codec.rs", "CompressionError"),
     );
     page.section(
         "kwal::protocol::error::DecodeError",
