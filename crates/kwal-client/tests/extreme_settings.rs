@@ -11,7 +11,7 @@ use kwal_client::{
     sasl::{Sasl, Token},
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-use kwal_testkit::{EmbeddedCluster, Fault};
+use kwal_testkit::{EmbeddedCluster, Fault, FaultTarget};
 use tokio::time::{Instant, sleep};
 
 const MAX: Duration = Duration::MAX;
@@ -123,4 +123,19 @@ async fn a_pause_between_attempts_may_take_years() {
         let took = begun.elapsed();
         assert!(15 * YEAR <= took && took <= 30 * YEAR, "{code}: {took:?}");
     }
+}
+
+/// A failure to connect is remembered for less than the shortest pause, which `max` may shorten.
+#[tokio::test(start_paused = true)]
+async fn the_shorter_of_both_pauses_counts() {
+    let cluster = EmbeddedCluster::builder().topic("wal", 1).start_in_memory().unwrap();
+    let pause = Duration::from_millis(10);
+    let retry = RetryPolicy::default().initial(MAX).max(pause);
+    let client = builder(&cluster).deadlines(Deadlines::default()).retry(retry).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    cluster.on(FaultTarget::connections(), Fault::Drop);
+    let begun = Instant::now();
+    assert_eq!(partition.fetch(0).max_wait(Duration::ZERO).await.unwrap().next_offset, 0);
+    assert!(begun.elapsed() <= pause, "{:?}", begun.elapsed());
+    assert_eq!(cluster.faults_left(), 0);
 }

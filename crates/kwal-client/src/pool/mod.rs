@@ -19,7 +19,7 @@ use tracing::debug;
 
 pub(crate) use self::broker::Broker;
 use crate::{
-    config::Config,
+    config::{Config, RetryPolicy},
     connection::{Connection, RequestFailed, WaitPermit, connect},
     error::{CallContext, Error, ErrorKind, Outcome},
     random::Random,
@@ -226,7 +226,8 @@ impl ConnectionPool {
             return Ok(connection);
         }
         // Shorter than the shortest pause between attempts, so that a caller can retry after its pause.
-        let moment = (self.config.retry.initial / 2).max(Duration::from_millis(1));
+        let RetryPolicy { initial, max } = self.config.retry;
+        let moment = (initial.min(max) / 2).max(Duration::from_millis(1));
         if let Some(error) = broker.failed_since(before, moment) {
             return Err(error);
         }
