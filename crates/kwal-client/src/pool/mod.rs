@@ -12,7 +12,11 @@ use std::{
     time::Duration,
 };
 
-use kwal_protocol::{api::Versions, connection::CallError, error_code::ErrorCode};
+use kwal_protocol::{
+    api::{ApiKey, Versions},
+    connection::CallError,
+    error_code::ErrorCode,
+};
 use kwal_transport::HostPort;
 use tokio::runtime::Handle;
 use tracing::debug;
@@ -357,9 +361,9 @@ impl Channel {
         &self.pooled.broker
     }
 
-    /// Returns the version in which requests of this kind are sent, if there is a common one.
-    pub(crate) fn version<R: ClientRequest>(&self) -> Option<i16> {
-        self.connection.versions().negotiate(R::KEY, R::SUPPORTED).ok()
+    /// Returns the version in which requests of an API are sent, if one of the supported versions is common.
+    pub(crate) fn version(&self, api: ApiKey, supported: Versions) -> Option<i16> {
+        self.connection.versions().negotiate(api, supported).ok()
     }
 
     /// Returns how long the broker may wait before it answers the next request; see [`Connection::wait`].

@@ -9,7 +9,7 @@ mod retry;
 use std::time::Duration;
 
 use kwal_protocol::{
-    api::{Request, Versions},
+    api::{Body, Request, Versions},
     error_code::{Effect, ErrorCode},
     record::BatchError,
     wire::Uuid,
@@ -248,7 +248,7 @@ pub(crate) async fn attempt<O: Operation>(
         topic_id,
         partition: call.partition.unwrap_or_default(),
         leader_epoch: trace.leader.map_or(-1, |leader| leader.epoch),
-        version: channel.version::<O::Request>().unwrap_or(supported.newest),
+        version: channel.version(O::Request::KEY, supported).unwrap_or(supported.newest),
         long_poll,
         broker_timeout: deadlines.request * 9 / 10,
     };
