@@ -147,6 +147,15 @@ impl Rejection {
     }
 }
 
+/// Returns the code and the message of a response that was rejected for them, for tests of operations.
+#[cfg(test)]
+pub(crate) fn rejected_code<T: std::fmt::Debug>(result: Result<T, Rejection>) -> (ErrorCode, Option<String>) {
+    match result {
+        Err(Rejection::Code { code, message, leader: None }) => (code, message),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Returns the one partition that a response is about.
 pub(crate) fn only_partition<T, P>(
     mut topics: Vec<T>,
