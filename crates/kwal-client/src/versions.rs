@@ -91,7 +91,7 @@ supported! {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, time::Instant};
+    use std::collections::BTreeSet;
 
     use bytes::{Buf, BytesMut};
     use kwal_protocol::{
@@ -105,6 +105,7 @@ mod tests {
             ProduceTopicResponse,
         },
     };
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -122,7 +123,7 @@ mod tests {
         version: i16,
         len: Option<usize>,
     ) -> RawResponse {
-        let now = Instant::now();
+        let now = Instant::now().into_std();
         let mut connection = Connection::new(ConnectionConfig::default(), now);
         let (id, _) = connection.poll_transmit().unwrap();
         let api = ApiVersion { api_key: R::KEY, min_version: version, max_version: version };

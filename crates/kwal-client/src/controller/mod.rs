@@ -82,7 +82,7 @@ struct BrokerTimeout(Option<Duration>);
 
 impl BrokerTimeout {
     fn timeout_ms(self, route: &Route<'_>) -> i32 {
-        self.0.map_or(route.timeout_ms(), millis)
+        self.0.map_or_else(|| route.timeout_ms(), millis)
     }
 
     /// Returns the time limit of the request: a little longer than that of the broker.
