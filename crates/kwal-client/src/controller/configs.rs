@@ -390,7 +390,155 @@ impl Operation for Alter {
 
 #[cfg(test)]
 mod tests {
+    use kwal_protocol::{
+        error_code::ErrorCode,
+        messages::{self, AlterConfigsResult, DescribeConfigsResult},
+    };
+
     use super::*;
+    use crate::routing::rejected_code;
+
+    fn route() -> Route<'static> {
+        Route::of_partition("wal", 0)
+    }
+
+    #[test]
+    fn some_configs_are_requested_or_all() {
+        let names = ["retention.ms".to_owned()];
+        for (resource_type, name, names) in [(TOPIC, "wal", Some(&names[..])), (BROKER, "4", None)] {
+            let describe = Describe { resource_type, resource_name: name.to_owned(), names };
+            let resource = DescribeConfigsResource {
+                resource_type,
+                resource_name: name.to_owned(),
+                configuration_keys: names.map(<[String]>::to_vec),
+            };
+            let expected = DescribeConfigsRequest {
+                resources: vec![resource],
+                include_synonyms: true,
+                include_documentation: false,
+            };
+            assert_eq!(describe.request(&route()), expected);
+        }
+    }
+
+    fn described(result: Option<DescribeConfigsResult>) -> Result<BTreeMap<String, ConfigValue>, Rejection> {
+        let describe = Describe { resource_type: TOPIC, resource_name: "wal".to_owned(), names: None };
+        let results = result.into_iter().collect();
+        describe.response(&route(), DescribeConfigsResponse { results, ..Default::default() })
+    }
+
+    #[test]
+    fn configs_have_their_kind_and_the_source_of_each_value() {
+        for (config_type, kind) in [
+            (0, ConfigKind::Text),
+            (1, ConfigKind::Bool),
+            (2, ConfigKind::Text),
+            (3, ConfigKind::Number),
+            (4, ConfigKind::Number),
+            (5, ConfigKind::Number),
+            (6, ConfigKind::Number),
+            (7, ConfigKind::List),
+            (8, ConfigKind::Text),
+            (9, ConfigKind::Text),
+        ] {
+            let synonym = |name: &str, value: Option<&str>, source| messages::ConfigSynonym {
+                name: name.to_owned(),
+                value: value.map(str::to_owned),
+                source,
+            };
+            let config = DescribedConfig {
+                name: "retention.ms".to_owned(),
+                value: None,
+                read_only: true,
+                config_source: 1,
+                is_sensitive: true,
+                synonyms: vec![synonym("retention.ms", None, 1), synonym("log.retention.ms", Some("5"), 4)],
+                config_type,
+                ..Default::default()
+            };
+            let configs =
+                described(Some(DescribeConfigsResult { configs: vec![config], ..Default::default() }));
+            let synonym = |name: &str, value: Option<&str>, source| ConfigSynonym {
+                name: name.to_owned(),
+                value: value.map(str::to_owned),
+                source,
+            };
+            let expected = ConfigValue {
+                value: None,
+                source: ConfigSource::Topic,
+                is_read_only: true,
+                is_sensitive: true,
+                synonyms: vec![
+                    synonym("retention.ms", None, ConfigSource::Topic),
+                    synonym("log.retention.ms", Some("5"), ConfigSource::StaticBroker),
+                ],
+                kind,
+            };
+            assert_eq!(configs.unwrap(), BTreeMap::from([("retention.ms".to_owned(), expected)]));
+        }
+    }
+
+    #[test]
+    fn sources_are_named_by_their_numbers() {
+        for (source, expected, text) in [
+            (-1, ConfigSource::Other(-1), "unknown source"),
+            (1, ConfigSource::Topic, "set for the topic"),
+            (2, ConfigSource::DynamicBroker, "set for the broker"),
+            (3, ConfigSource::DynamicDefaultBroker, "set for all brokers"),
+            (4, ConfigSource::StaticBroker, "set for the broker"),
+            (5, ConfigSource::Default, "the default"),
+            (6, ConfigSource::Other(6), "source 6"),
+        ] {
+            let source = ConfigSource::from_wire(source);
+            assert_eq!((source, source.to_string().as_str()), (expected, text));
+        }
+    }
+
+    #[test]
+    fn a_description_that_is_rejected_has_the_broker_s_message() {
+        let code = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+        let message = Some("no".to_owned());
+        let result =
+            DescribeConfigsResult { error_code: code, error_message: message.clone(), ..Default::default() };
+        assert_eq!(rejected_code(described(Some(result))), (code, message));
+        assert!(matches!(described(None), Err(Rejection::Missing)));
+    }
+
+    #[test]
+    fn changes_are_requested_in_order() {
+        let change = |name: &str, config_operation, value: Option<&str>| AlterableConfig {
+            name: name.to_owned(),
+            config_operation,
+            value: value.map(str::to_owned),
+        };
+        let changes = vec![
+            change("a", 0, Some("1")),
+            change("b", 1, None),
+            change("c", 2, Some("x")),
+            change("c", 3, Some("y")),
+        ];
+        let alter = Alter { changes: changes.clone(), validate_only: true };
+        let resource =
+            AlterConfigsResource { resource_type: TOPIC, resource_name: "wal".to_owned(), configs: changes };
+        let expected = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: true };
+        assert_eq!(alter.request(&route()), expected);
+    }
+
+    #[test]
+    fn a_change_that_is_rejected_has_the_broker_s_message() {
+        let respond = |responses| {
+            let alter = Alter { changes: Vec::new(), validate_only: false };
+            alter.response(&route(), IncrementalAlterConfigsResponse { responses, ..Default::default() })
+        };
+        let result = |error_code, message: &str| {
+            let error_message = Some(message.to_owned());
+            vec![AlterConfigsResult { error_code, error_message, ..Default::default() }]
+        };
+        respond(result(ErrorCode::NONE, "")).unwrap();
+        let code = ErrorCode::INVALID_CONFIG;
+        assert_eq!(rejected_code(respond(result(code, "no"))), (code, Some("no".to_owned())));
+        assert!(matches!(respond(Vec::new()), Err(Rejection::Missing)));
+    }
 
     #[test]
     fn values_that_mean_the_same() {

@@ -172,3 +172,60 @@ impl Operation for Create<'_> {
         self.timeout.time_limit(deadlines)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kwal_protocol::messages::CreatePartitionsTopicResult;
+
+    use super::*;
+    use crate::routing::rejected_code;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn create<'a>(assignment: Option<&'a [Vec<i32>]>, timeout: Option<Duration>) -> Create<'a> {
+        Create { total: 8, assignment, timeout: BrokerTimeout(timeout), validate_only: true }
+    }
+
+    #[test]
+    fn the_total_and_the_assignment_of_the_new_partitions_are_requested() {
+        let assigned = |broker_ids| CreatePartitionsAssignment { broker_ids };
+        for (assignment, assignments) in [
+            (None, None),
+            (Some([vec![1, 2], vec![2, 1]]), Some(vec![assigned(vec![1, 2]), assigned(vec![2, 1])])),
+        ] {
+            let assignment = assignment.as_ref().map(<[_; 2]>::as_slice);
+            let request = create(assignment, None).request(&Route::of_partition("wal", 0));
+            let topics = vec![CreatePartitionsTopic { name: "wal".to_owned(), count: 8, assignments }];
+            assert_eq!(request, CreatePartitionsRequest { topics, timeout_ms: 9000, validate_only: true });
+        }
+    }
+
+    #[test]
+    fn a_longer_timeout_of_the_broker_extends_that_of_the_request() {
+        for (timeout, timeout_ms, limit) in [
+            (None, 9000, None),
+            (Some(SECOND), 1000, Some(10 * SECOND)),
+            (Some(60 * SECOND), 60_000, Some(61 * SECOND)),
+        ] {
+            let create = create(None, timeout);
+            assert_eq!(create.request(&Route::of_partition("wal", 0)).timeout_ms, timeout_ms);
+            assert_eq!(create.time_limit(&Deadlines::default(), Duration::ZERO), limit, "{timeout:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_has_the_broker_s_message() {
+        let respond = |error_code, message: Option<&str>| {
+            let error_message = message.map(str::to_owned);
+            let result = CreatePartitionsTopicResult { name: "wal".to_owned(), error_code, error_message };
+            let response = CreatePartitionsResponse { results: vec![result], ..Default::default() };
+            create(None, None).response(&Route::of_partition("wal", 0), response)
+        };
+        respond(ErrorCode::NONE, None).unwrap();
+        let code = ErrorCode::INVALID_PARTITIONS;
+        assert_eq!(rejected_code(respond(code, Some("too few"))), (code, Some("too few".to_owned())));
+        let response = CreatePartitionsResponse::default();
+        let empty = create(None, None).response(&Route::of_partition("wal", 0), response);
+        assert!(matches!(empty, Err(Rejection::Missing)));
+    }
+}

@@ -221,3 +221,114 @@ impl Operation for Create<'_> {
         self.0.timeout.time_limit(deadlines)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kwal_protocol::{error_code::ErrorCode, messages::CreateTopicsResult};
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::{cluster::Cluster, config::Config, routing::rejected_code};
+
+    const ID: Uuid = Uuid([5; 16]);
+
+    fn controller() -> ControllerClient {
+        ControllerClient::new(Arc::new(Cluster::new(Config::default(), Handle::current())))
+    }
+
+    fn respond(topic: &CreateTopic<'_>, created: CreateTopicsResult) -> Result<CreatedTopic, Rejection> {
+        let response = CreateTopicsResponse { topics: vec![created], ..Default::default() };
+        Create(topic).response(&Route::of_partition("wal", 0), response)
+    }
+
+    #[tokio::test]
+    async fn either_the_counts_or_the_assignment_are_requested() {
+        let controller = controller();
+        let topic = || controller.create_topic("wal", 2, 3).config("a", "1").config("b", "2");
+        let config = |name: &str, value: &str| CreatableConfig {
+            name: name.to_owned(),
+            value: Some(value.to_owned()),
+        };
+        let assigned = |partition_index, broker_ids| CreatableAssignment { partition_index, broker_ids };
+        for (topic, num_partitions, replication_factor, assignments, timeout_ms, validate_only) in [
+            (topic(), 2, 3, vec![], 9000, false),
+            (topic().timeout(Duration::from_secs(60)).validate_only(true), 2, 3, vec![], 60_000, true),
+            (
+                topic().assignment(vec![vec![1, 2, 3], vec![3, 2, 1]]),
+                -1,
+                -1,
+                vec![assigned(0, vec![1, 2, 3]), assigned(1, vec![3, 2, 1])],
+                9000,
+                false,
+            ),
+        ] {
+            let expected = CreatableTopic {
+                name: "wal".to_owned(),
+                num_partitions,
+                replication_factor,
+                assignments,
+                configs: vec![config("a", "1"), config("b", "2")],
+            };
+            let request = Create(&topic).request(&Route::of_partition("wal", 0));
+            assert_eq!(request, CreateTopicsRequest { topics: vec![expected], timeout_ms, validate_only });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_longer_timeout_of_the_broker_extends_that_of_the_request() {
+        let controller = controller();
+        let limit = |topic: CreateTopic<'_>| Create(&topic).time_limit(&Deadlines::default(), Duration::ZERO);
+        let topic = || controller.create_topic("wal", 2, 3);
+        for (timeout, expected) in [(0, 10), (9, 10), (10, 11), (60, 61)] {
+            let timeout = Duration::from_secs(timeout);
+            assert_eq!(limit(topic().timeout(timeout)), Some(Duration::from_secs(expected)), "{timeout:?}");
+        }
+        assert_eq!(limit(topic()), None);
+    }
+
+    #[tokio::test]
+    async fn what_an_old_broker_does_not_report_is_what_was_requested() {
+        let controller = controller();
+        let counts = |partitions, factor| controller.create_topic("wal", partitions, factor);
+        let assignment = || counts(-1, -1).assignment(vec![vec![1, 2, 3]; 4]);
+        for (topic, topic_id, reported, id, created) in [
+            (counts(2, 3), ID, (2, 3), Some(ID), (2, 3)),
+            (counts(-1, -1), ID, (6, 1), Some(ID), (6, 1)),
+            (counts(2, 3), Uuid::default(), (-1, -1), None, (2, 3)),
+            (counts(-1, -1), Uuid::default(), (-1, -1), None, (-1, -1)),
+            (assignment(), Uuid::default(), (-1, -1), None, (4, 3)),
+            (assignment(), ID, (4, 3), Some(ID), (4, 3)),
+            // The id of a topic that does not exist.
+            (counts(2, 3).validate_only(true), ID, (2, 3), None, (2, 3)),
+        ] {
+            let response = CreateTopicsResult {
+                name: "wal".to_owned(),
+                topic_id,
+                num_partitions: reported.0,
+                replication_factor: reported.1,
+                ..Default::default()
+            };
+            let (partitions, replication_factor) = created;
+            let expected = CreatedTopic { name: "wal".to_owned(), id, partitions, replication_factor };
+            assert_eq!(respond(&topic, response).unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rejection_has_the_broker_s_message() {
+        let controller = controller();
+        let topic = controller.create_topic("wal", 2, 3);
+        let code = ErrorCode::INVALID_REPLICATION_FACTOR;
+        for (message, expected) in [(None, None), (Some(""), None), (Some("too many"), Some("too many"))] {
+            let error_message = message.map(str::to_owned);
+            let created = CreateTopicsResult { error_code: code, error_message, ..Default::default() };
+            let expected = expected.map(str::to_owned);
+            assert_eq!(rejected_code(respond(&topic, created)), (code, expected));
+        }
+        let response = CreateTopicsResponse::default();
+        let empty = Create(&topic).response(&Route::of_partition("wal", 0), response);
+        assert!(matches!(empty, Err(Rejection::Missing)));
+    }
+}

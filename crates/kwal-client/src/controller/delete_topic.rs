@@ -66,3 +66,40 @@ impl Operation for Delete {
         Rejection::check_with(result.error_code, result.error_message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kwal_protocol::{error_code::ErrorCode, messages::DeleteTopicResult};
+
+    use super::*;
+    use crate::routing::rejected_code;
+
+    #[test]
+    fn a_topic_is_named_in_the_list_of_the_version() {
+        let topic = messages::DeleteTopic { name: Some("wal".to_owned()), ..Default::default() };
+        for (version, topic_names, topics) in [
+            (1, vec!["wal".to_owned()], vec![]),
+            (5, vec!["wal".to_owned()], vec![]),
+            (6, vec![], vec![topic]),
+        ] {
+            let request = Delete.request(&Route { version, ..Route::of_partition("wal", 0) });
+            assert_eq!(request, DeleteTopicsRequest { topics, topic_names, timeout_ms: 9000 }, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_response_has_the_broker_s_message() {
+        let respond = |error_code, message: Option<&str>| {
+            let error_message = message.map(str::to_owned);
+            let result = DeleteTopicResult { error_code, error_message, ..Default::default() };
+            let response = DeleteTopicsResponse { responses: vec![result], ..Default::default() };
+            Delete.response(&Route::of_partition("wal", 0), response)
+        };
+        respond(ErrorCode::NONE, None).unwrap();
+        let code = ErrorCode::TOPIC_DELETION_DISABLED;
+        assert_eq!(rejected_code(respond(code, Some("disabled"))), (code, Some("disabled".to_owned())));
+        assert_eq!(rejected_code(respond(code, Some(""))), (code, None));
+        let empty = Delete.response(&Route::of_partition("wal", 0), DeleteTopicsResponse::default());
+        assert!(matches!(empty, Err(Rejection::Missing)));
+    }
+}

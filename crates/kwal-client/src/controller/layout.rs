@@ -84,3 +84,74 @@ impl Operation for DescribeLayout {
         Ok(Some(TopicLayout { id, partitions }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kwal_protocol::messages::MetadataTopicResponse;
+
+    use super::*;
+    use crate::routing::rejected_code;
+
+    const KNOWN: DescribeLayout = DescribeLayout { unknown_is_none: false };
+
+    fn respond(
+        operation: &DescribeLayout,
+        topic: MetadataTopicResponse,
+    ) -> Result<Option<TopicLayout>, Rejection> {
+        let response = MetadataResponse { topics: vec![topic], ..Default::default() };
+        operation.response(&Route::of_partition("wal", 0), response)
+    }
+
+    #[test]
+    fn a_lookup_names_the_topic_and_does_not_create_it() {
+        let request = KNOWN.request(&Route::of_partition("wal", 0));
+        let topic = MetadataTopic { name: Some("wal".to_owned()), ..Default::default() };
+        let expected = MetadataRequest {
+            topics: Some(vec![topic]),
+            allow_auto_topic_creation: false,
+            ..Default::default()
+        };
+        assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn partitions_are_in_index_order_and_a_zero_id_is_none() {
+        let partition = |partition_index, replicas: i32| MetadataPartition {
+            partition_index,
+            replica_nodes: (0..replicas).collect(),
+            ..Default::default()
+        };
+        let partitions = || vec![partition(2, 3), partition(0, 1), partition(1, 2)];
+        for (topic_id, id) in [(Uuid([0; 16]), None), (Uuid([5; 16]), Some(Uuid([5; 16])))] {
+            let topic = MetadataTopicResponse { topic_id, partitions: partitions(), ..Default::default() };
+            let layout = respond(&KNOWN, topic).unwrap().unwrap();
+            assert_eq!(layout.id, id);
+            assert_eq!(layout.partitions, [partition(0, 1), partition(1, 2), partition(2, 3)]);
+            assert_eq!(layout.replication_factors(), (1, 3));
+        }
+        let none = TopicLayout { id: None, partitions: Vec::new() };
+        assert_eq!(none.replication_factors(), (0, 0));
+    }
+
+    #[test]
+    fn an_unknown_topic_is_none_on_request() {
+        let topic = |error_code| MetadataTopicResponse { error_code, ..Default::default() };
+        let if_exists = DescribeLayout { unknown_is_none: true };
+        let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+        assert!(respond(&if_exists, topic(unknown)).unwrap().is_none());
+        assert_eq!(rejected_code(respond(&KNOWN, topic(unknown))), (unknown, None));
+        let denied = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+        assert_eq!(rejected_code(respond(&if_exists, topic(denied))), (denied, None));
+    }
+
+    #[test]
+    fn a_response_without_the_topic_is_malformed_unless_it_is_an_error() {
+        let respond = |error_code| {
+            let response = MetadataResponse { error_code, ..Default::default() };
+            KNOWN.response(&Route::of_partition("wal", 0), response)
+        };
+        assert!(matches!(respond(ErrorCode::NONE), Err(Rejection::Missing)));
+        let code = ErrorCode::REBOOTSTRAP_REQUIRED;
+        assert_eq!(rejected_code(respond(code)), (code, None));
+    }
+}

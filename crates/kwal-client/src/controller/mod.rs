@@ -24,7 +24,7 @@ pub use self::{
 };
 use crate::{
     cluster::Cluster,
-    config::Deadlines,
+    config::{Deadlines, LONGEST},
     error::CallContext,
     routing::{self, CallFailed, Deadline, Operation, Route, Target, millis},
 };
@@ -88,6 +88,6 @@ impl BrokerTimeout {
 
     /// Returns the time limit of the request: a little longer than the broker waits.
     fn time_limit(self, deadlines: &Deadlines) -> Option<Duration> {
-        self.0.map(|timeout| deadlines.request.max(timeout.saturating_add(deadlines.request / 10)))
+        self.0.map(|timeout| deadlines.request.max(timeout.min(LONGEST) + deadlines.request / 10))
     }
 }

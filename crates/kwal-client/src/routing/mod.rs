@@ -9,7 +9,7 @@ mod retry;
 use std::{sync::Arc, time::Duration};
 
 use kwal_protocol::{
-    api::{Request, Versions},
+    api::{Body, Request, Versions},
     error_code::{Effect, ErrorCode},
     record::BatchError,
     wire::Uuid,
@@ -147,6 +147,15 @@ impl Rejection {
     }
 }
 
+/// Returns the code and the message of a response that was rejected for them, for tests of operations.
+#[cfg(test)]
+pub(crate) fn rejected_code<T: std::fmt::Debug>(result: Result<T, Rejection>) -> (ErrorCode, Option<String>) {
+    match result {
+        Err(Rejection::Code { code, message, leader: None }) => (code, message),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Returns the one partition that a response is about.
 pub(crate) fn only_partition<T, P>(
     mut topics: Vec<T>,
@@ -248,7 +257,7 @@ pub(crate) async fn attempt<O: Operation>(
         topic_id,
         partition: call.partition.unwrap_or_default(),
         leader_epoch: trace.leader.map_or(-1, |leader| leader.epoch),
-        version: channel.version::<O::Request>().unwrap_or(supported.newest),
+        version: channel.version(O::Request::KEY, supported).unwrap_or(supported.newest),
         long_poll,
         broker_timeout: deadlines.request * 9 / 10,
     };
