@@ -255,7 +255,7 @@ async fn a_slow_handshake_may_take_as_long_as_connecting_may() {
     let (error, took) = timed(builder(&broker).build()).await;
     let error = error.unwrap_err();
     assert_eq!(took, deadlines().connect);
-    assert!(chain(&error).contains("the handshake was not done within 10"), "{error}");
+    assert!(chain(&error).contains("the handshake timed out after 10"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -46,7 +46,7 @@ async fn a_certificate_that_is_not_trusted_ends_the_call_at_once() {
     assert_eq!(
         chain(&error),
         format!(
-            "Metadata at {address}: cannot connect: TLS with {address} failed: the certificate of the peer was \
+            "Metadata at {address}: no connection to the broker: TLS with {address} failed: the certificate of the peer was \
              issued by a CA that is not trusted: add the CA's certificate to the roots"
         ),
     );
@@ -185,7 +185,7 @@ mod socks5 {
             assert_eq!(
                 chain(&error),
                 format!(
-                    "Metadata at {address}: cannot connect: cannot connect to {address} through the SOCKS5 \
+                    "Metadata at {address}: no connection to the broker: cannot connect to {address} through the SOCKS5 \
                      proxy proxy:1080: {reason}"
                 )
             );
