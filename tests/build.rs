@@ -1,4 +1,4 @@
-//! Says by `cfg` whether real brokers are asked for, so that a test that needs one is listed as ignored without them.
+//! Sets `cfg`s from the environment, so that tests that need a real broker are listed as ignored without one.
 
 use std::env;
 

@@ -94,15 +94,10 @@ async fn measure(
     let (mut next, mut seen, mut total) = (from.unwrap_or_default(), 0, 0_u64);
     while seen < count {
         let fetched = pair.kwal.fetch(next).max_bytes(FETCH).await?;
-        for records in fetched.records() {
-            for record in &records? {
-                let record = fetched.check(record)?;
-                if record.offset >= next {
-                    total = total.wrapping_add(sum(record.value.unwrap_or_default()));
-                    seen += 1;
-                }
-            }
-        }
+        fetched.for_each(|record| {
+            total = total.wrapping_add(sum(record.value.unwrap_or_default()));
+            seen += 1;
+        })?;
         next = fetched.next_offset;
     }
     let kwal_fetch = start.elapsed().as_secs_f64();

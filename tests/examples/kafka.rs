@@ -1,8 +1,8 @@
-//! Starts an Apache Kafka, says where it is, and ends it with its standard input.
+//! Starts Apache Kafka, prints its addresses and stops it at the end of standard input.
 //!
 //! ```text
 //! cargo run -p kwal-tests --example kafka -- 4.3.1              # or 3.9.2; one node
-//! cargo run -p kwal-tests --example kafka -- 4.3.1 3            # three
+//! cargo run -p kwal-tests --example kafka -- 4.3.1 3            # three nodes
 //! cargo run -p kwal-tests --example kafka -- 4.3.1 3 secured    # with TLS and SASL
 //! ```
 
@@ -17,7 +17,7 @@ fn main() -> Result<(), String> {
     let version = match arguments.next().as_deref() {
         Some("3.9.2") => Version::V3_9_2,
         Some("4.3.1") | None => Version::V4_3_1,
-        Some(other) => return Err(format!("no such version here: {other}; there are 3.9.2 and 4.3.1")),
+        Some(other) => return Err(format!("unknown version {other}: use 3.9.2 or 4.3.1")),
     };
     let nodes = arguments.next().as_deref().unwrap_or("1").parse();
     let nodes = nodes.map_err(|e| format!("the number of nodes: {e}"))?;
@@ -25,14 +25,14 @@ fn main() -> Result<(), String> {
         None => wait(&Kafka::start(version, &ClusterConfig { nodes, ..ClusterConfig::default() })),
         Some("secured") => {
             let kafka = Kafka::start(version, &ClusterConfig::secured(nodes));
-            tell_ways_in(&kafka);
+            print_listeners(&kafka);
             wait(&kafka)
         }
-        Some(other) => Err(format!("{other}: there is nothing but `secured`")),
+        Some(other) => Err(format!("unknown argument {other}: only `secured` is possible")),
     }
 }
 
-fn tell_ways_in(kafka: &Kafka) {
+fn print_listeners(kafka: &Kafka) {
     if let Some(cluster) = kafka.cluster() {
         for listener in cluster.listeners() {
             println!("{listener:<16}{}", cluster.addresses(listener).join(","));

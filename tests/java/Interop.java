@@ -42,10 +42,10 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /**
- * Kafka's own client, told what to do by lines of JSON.
+ * Runs commands with Kafka's Java client.
  *
- * Each line on standard input is one command with an "id" and a "command"; each gets one line on standard output
- * with the same "id" and either a "result" or an "error". Commands run side by side. Bytes are in hex, null is null.
+ * Each line on standard input is a JSON object with an "id" and a "command". Its response is a line on standard output with
+ * the same "id" and either a "result" or an "error". Commands run concurrently. Bytes are in hex.
  * The program ends at the end of its input.
  */
 public final class Interop {
@@ -119,8 +119,8 @@ public final class Interop {
     }
 
     /**
-     * "records" in order, all of them given to the producer before any is waited for. "transaction", commit or abort,
-     * puts them into one and ends it so; the config has a transactional.id then.
+     * Appends "records" in order and waits for all of them at the end. With "transaction" (commit or abort), they are one
+     * transaction that ends that way; the config has a transactional.id then.
      */
     private JsonNode produce(JsonNode command) throws Exception {
         Properties config = config(command);
@@ -157,7 +157,7 @@ public final class Interop {
         return acks;
     }
 
-    /** The records of one partition from "from" to before "to"; without "to", to the end there was at the beginning. */
+    /** Reads a partition from "from" to before "to"; without "to", to its end at the time of the call. */
     private JsonNode consume(JsonNode command) {
         TopicPartition partition = partition(command);
         ArrayNode records = JSON.createArrayNode();
@@ -196,7 +196,7 @@ public final class Interop {
         return node;
     }
 
-    /** "at" is earliest, latest, max-timestamp, or milliseconds; the answer's offset is -1 where there is none. */
+    /** Looks up an offset, or -1. "at" is earliest, latest, max-timestamp, or milliseconds. */
     private JsonNode offset(JsonNode command) throws Exception {
         String at = command.get("at").asText();
         OffsetSpec spec;
@@ -228,7 +228,7 @@ public final class Interop {
         return JSON.nullNode();
     }
 
-    /** Sets quotas of one client id; a null value takes the quota away. */
+    /** Sets quotas of a client id; a null value removes the quota. */
     private JsonNode quota(JsonNode command) throws Exception {
         ClientQuotaEntity entity =
             new ClientQuotaEntity(Collections.singletonMap(ClientQuotaEntity.CLIENT_ID, command.get("clientId").asText()));
@@ -239,7 +239,7 @@ public final class Interop {
         return JSON.nullNode();
     }
 
-    /** Makes the first of "replicas" the partition's leader, with everybody alive. */
+    /** Reassigns a partition to "replicas" and makes the first one the leader. All brokers must be alive. */
     private JsonNode moveLeader(JsonNode command) throws Exception {
         TopicPartition partition = partition(command);
         List<Integer> replicas = new ArrayList<>();
@@ -250,7 +250,7 @@ public final class Interop {
             try {
                 admin.electLeaders(ElectionType.PREFERRED, Set.of(partition)).all().get();
             } catch (ExecutionException e) {
-                // Also while the reassignment goes on; the leader tells.
+                // Also thrown during the reassignment. The loop checks the leader.
                 if (!(e.getCause() instanceof ApiException)) {
                     throw e;
                 }

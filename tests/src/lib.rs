@@ -1,9 +1,10 @@
 //! Support for the integration tests.
 //!
-//! A test against a real broker is an `async fn` that takes a [`Kafka`](kafka::Kafka); [`suite!`] makes one test of it
-//! for each version of Apache Kafka. They run with `TEST_INTEGRATION=1`, are listed as ignored without it, and fail
-//! when no broker can be had: Java 17 and Maven, which fetch and start Apache Kafka, or `KAFKA_CONNECT=host:port[,…]`,
-//! which names a cluster to use instead. What goes through a proxy wants microsocks.
+//! A test against a real broker is an `async fn` that takes a [`Kafka`](kafka::Kafka). [`suite!`] generates
+//! one test of it for each version of Apache Kafka. These tests run with `TEST_INTEGRATION=1` and are listed
+//! as ignored without it. They need Java 17 and Maven to download and start Apache Kafka, or
+//! `KAFKA_CONNECT=host:port[,…]` to use a running cluster, and fail without either. The proxy tests need
+//! microsocks.
 
 pub mod kafka;
 pub mod message;
@@ -17,15 +18,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Makes a module of tests for each Kafka version out of functions of the calling module.
+/// Generates a module of tests for each Kafka version from functions of the calling module.
 ///
-/// `shared` functions are `async fn(&'static Kafka)` and get one broker that the tests of a process share; `secured`
-/// functions are the same with three brokers that have every way in ([`Kafka::secured`](kafka::Kafka::secured)); `own`
-/// functions are `async fn(Version)`, for what cannot be done to a broker of others: ending it, reading its files. Under
-/// `KAFKA_CONNECT`, the first get that cluster and the others are ignored.
+/// `shared` functions are `async fn(&'static Kafka)` and get one broker that the tests of a process share.
+/// `secured` functions are the same with three brokers and all kinds of listeners
+/// ([`Kafka::secured`](kafka::Kafka::secured)). `own` functions are `async fn(Version)` and start their own
+/// brokers, to stop them or read their files. With `KAFKA_CONNECT`, the first kind gets that cluster, and the
+/// others are ignored.
 ///
 /// ```text
-/// suite! { shared: [offsets], secured: [by_tls], own: [broker_killed] }    // v3_9_2::offsets, v4_3_1::offsets, …
+/// // v3_9_2::offsets, v4_3_1::offsets, …
+/// suite! { shared: [offsets], secured: [by_tls], own: [broker_killed] }
 /// ```
 #[macro_export]
 macro_rules! suite {
@@ -69,7 +72,7 @@ macro_rules! suite {
                 #[cfg_attr(not(kwal_integration), ignore = "needs brokers: TEST_INTEGRATION=1")]
                 #[cfg_attr(
                     all(kwal_integration, kwal_external),
-                    ignore = "needs listeners of its own: not those of KAFKA_CONNECT"
+                    ignore = "starts its own brokers: not those of KAFKA_CONNECT"
                 )]
                 fn $secured() {
                     let test = async {
@@ -83,7 +86,7 @@ macro_rules! suite {
                 #[cfg_attr(not(kwal_integration), ignore = "needs a broker: TEST_INTEGRATION=1")]
                 #[cfg_attr(
                     all(kwal_integration, kwal_external),
-                    ignore = "needs brokers of its own: not those of KAFKA_CONNECT"
+                    ignore = "starts its own brokers: not those of KAFKA_CONNECT"
                 )]
                 fn $own() {
                     let test = super::$own($crate::kafka::Version::$version);
@@ -94,12 +97,13 @@ macro_rules! suite {
     };
 }
 
-/// Runs a test on a runtime of its own, with a limit: what hangs fails. What takes more than ten seconds is
-/// [told](report).
+/// Runs a test on its own runtime, with a time limit. A duration of more than ten seconds is
+/// [reported](report).
 ///
 /// # Panics
 ///
-/// As the test does, and after ten minutes: the first of them may have to fetch and start brokers, and to build programs.
+/// If the test panics, or takes ten minutes. The first tests may download and start brokers and build
+/// programs.
 pub fn run(name: &str, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -117,8 +121,9 @@ pub fn run(name: &str, test: impl Future<Output = ()>) {
     runtime.shutdown_background();
 }
 
-/// Tells a person what a test has measured, also if it passes: the tests' own output is seen only of those that fail.
+/// Prints what a test has measured. Unlike captured output, it is also shown for tests that pass.
 pub fn report(line: impl Display) {
-    // In one piece, as other tests run beside it. Nobody can be told if it cannot be told.
+    // One write per line, since other tests print at the same time. A failure to print is not worth failing
+    // the test.
     let _ = io::stderr().write_all(format!("      {line}\n").as_bytes());
 }

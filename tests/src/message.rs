@@ -1,11 +1,12 @@
-//! Records as the interop tests compare them, and the kinds that have gone wrong in some client before.
+//! Records as the interop tests compare them, and samples of the kinds that some client has mishandled
+//! before.
 
 use serde::{Deserialize, Serialize};
 
-/// A record, in no client's types.
+/// A record, independent of the types of any client.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Its offset; what is produced has none.
+    /// The offset; not sent when producing.
     #[serde(default, skip_serializing)]
     pub offset: i64,
     /// Milliseconds since 1970.
@@ -16,7 +17,7 @@ pub struct Message {
     /// The value.
     #[serde(with = "hex")]
     pub value: Option<Vec<u8>>,
-    /// The headers in their order.
+    /// The headers, in order.
     pub headers: Vec<MessageHeader>,
 }
 
@@ -31,7 +32,7 @@ pub struct MessageHeader {
 }
 
 impl Message {
-    /// A record without headers.
+    /// Creates a record without headers.
     pub fn new(timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
         Self {
             offset: 0,
@@ -42,7 +43,7 @@ impl Message {
         }
     }
 
-    /// The same with one header more.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, key: &str, value: Option<&[u8]>) -> Self {
         self.headers.push(MessageHeader { key: key.to_owned(), value: value.map(<[u8]>::to_vec) });
@@ -65,10 +66,11 @@ impl std::fmt::Debug for Message {
     }
 }
 
-/// One of everything: null, empty, binary and large keys and values; headers twice, null, empty and not ASCII; times
-/// that go back. Offsets count from 0.
+/// Returns a record of each kind, with offsets from 0.
 ///
-/// Keys, values and headers are what every client can send; a header key is never empty, which librdkafka refuses.
+/// Keys and values are null, empty, binary and large; headers are repeated, null, empty and not ASCII;
+/// timestamps go backwards once. Every client can send them: no header key is empty, which librdkafka
+/// rejects.
 pub fn samples() -> Vec<Message> {
     let now = 1_750_000_000_000;
     let every_byte: Vec<u8> = (0..=255).collect();
@@ -96,7 +98,7 @@ pub fn samples() -> Vec<Message> {
     messages.into_iter().zip(0..).map(|(message, offset)| Message { offset, ..message }).collect()
 }
 
-/// `len` bytes that do not compress, the same for the same seed.
+/// Returns `len` incompressible bytes, determined by the seed.
 pub fn pseudo_random(len: usize, seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut bytes = vec![0; len];

@@ -1,4 +1,4 @@
-//! A child process that does not outlive this one, however this one ends.
+//! Child processes that do not outlive this one, however it ends.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
@@ -8,18 +8,18 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A process under a shell that kills it when the pipe from here to there is closed: by [`Drop`], or by the end of
-/// this process, SIGKILL included.
+/// A process under a shell that kills it when the pipe from this process is closed: by [`Drop`], or when this
+/// process ends, even by SIGKILL.
 #[derive(Debug)]
 pub(crate) struct Guarded {
     shell: Child,
     pid: Pid,
-    leash: Option<ChildStdin>,
-    said: BufReader<ChildStdout>,
+    pipe: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
 }
 
-// Arguments: the log, the directory to remove once nobody wants it any more, the command. The group of its own keeps
-// the terminal's Ctrl-C from ending the guard alone.
+// Arguments: the log, the directory to remove afterwards, the command. Its own process group keeps the
+// terminal's Ctrl-C from ending the guard alone.
 const GUARD: &str = r#"
 log=$1; data=$2; shift 2
 exec 3<&0 2>/dev/null
@@ -38,8 +38,8 @@ read -r _ <&3 || rm -rf "$data"
 "#;
 
 impl Guarded {
-    /// Starts `command`; its output goes to the end of `log`. `data` is removed after it unless [`Self::wait`] was
-    /// called.
+    /// Starts `command` and appends its output to `log`. `data` is removed when it ends, unless
+    /// [`Self::wait`] is called.
     pub(crate) fn start(
         command: impl IntoIterator<Item = impl AsRef<OsStr>>,
         log: &Path,
@@ -53,31 +53,31 @@ impl Guarded {
             .stdout(Stdio::piped())
             .process_group(0)
             .spawn()?;
-        let leash = shell.stdin.take();
-        let mut said = BufReader::new(shell.stdout.take().expect("stdout is piped"));
+        let pipe = shell.stdin.take();
+        let mut output = BufReader::new(shell.stdout.take().expect("stdout is piped"));
         let mut line = String::new();
-        said.read_line(&mut line)?;
+        output.read_line(&mut line)?;
         let pid = line.trim().parse().ok().and_then(Pid::from_raw);
-        let pid =
-            pid.ok_or_else(|| io::Error::other(format!("the guard said {line:?}, not a process id")))?;
-        Ok(Self { shell, pid, leash, said })
+        let pid = pid
+            .ok_or_else(|| io::Error::other(format!("the guard printed {line:?} instead of a process id")))?;
+        Ok(Self { shell, pid, pipe, output })
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         kill_process(self.pid, signal).map_err(io::Error::from)
     }
 
-    /// Whether it still runs.
+    /// Returns whether it is still running.
     pub(crate) fn is_running(&self) -> bool {
         rustix::process::test_kill_process(self.pid).is_ok()
     }
 
-    /// Waits for its end and keeps its data; the shell's exit status (128 + signal).
+    /// Waits until it ends and keeps its data. Returns the exit status of the shell (128 + signal).
     pub(crate) fn wait(mut self) -> io::Result<String> {
         let mut status = String::new();
-        self.said.read_line(&mut status)?;
-        if let Some(mut leash) = self.leash.take() {
-            leash.write_all(b"keep\n")?;
+        self.output.read_line(&mut status)?;
+        if let Some(mut pipe) = self.pipe.take() {
+            pipe.write_all(b"keep\n")?;
         }
         self.shell.wait()?;
         Ok(status.trim().to_owned())
@@ -86,8 +86,8 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        self.leash = None;
-        // Neither can fail in a way that could be mended here; the guard does its work in any case.
+        self.pipe = None;
+        // The guard cleans up regardless of whether this succeeds.
         let _ = self.shell.wait();
     }
 }
@@ -101,20 +101,20 @@ mod tests {
     use crate::kafka::install;
 
     #[test]
-    fn a_closed_leash_ends_it_and_clears_up() {
+    fn closing_the_pipe_ends_the_process_and_removes_its_data() {
         let (dir, process) = sleeper("dropped");
         let pid = process.pid;
         assert!(process.is_running());
-        // What the system does when this process ends in any way.
+        // The system closes the pipe in the same way when this process ends.
         drop(process);
-        assert!(rustix::process::test_kill_process(pid).is_err(), "{pid:?} still runs");
+        assert!(rustix::process::test_kill_process(pid).is_err(), "{pid:?} is still running");
         assert!(!dir.join("data").exists());
         assert_eq!(fs::read_to_string(dir.join("log")).unwrap(), "started\n");
         fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
-    fn what_was_waited_for_leaves_its_data() {
+    fn waiting_keeps_the_data() {
         for (signal, status) in [(Signal::KILL, "137"), (Signal::TERM, "143")] {
             let (dir, process) = sleeper("waited");
             process.signal(signal).unwrap();

@@ -1,4 +1,4 @@
-//! A SOCKS5 server as a child process: microsocks, which nobody here has written.
+//! A SOCKS5 server as a child process: microsocks, an independent implementation.
 
 use std::ffi::OsString;
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::kafka::{free_port, install};
 use crate::process::Guarded;
 
-/// A running proxy, ended with this value or with this process.
+/// A running proxy. It ends when this value is dropped or this process ends.
 #[derive(Debug)]
 pub struct Socks5 {
     port: u16,
@@ -15,17 +15,17 @@ pub struct Socks5 {
 }
 
 impl Socks5 {
-    /// Starts one on a free port of 127.0.0.1 and waits until it listens. With a `login`, it wants this user and
-    /// password.
+    /// Starts a proxy on a free port of 127.0.0.1 and waits until it listens. With a `login`, it requires
+    /// this user and password.
     ///
     /// # Panics
     ///
-    /// If it cannot be had.
+    /// If it cannot be started.
     pub fn start(login: Option<(&str, &str)>) -> Self {
         Self::try_start(login).unwrap_or_else(|e| panic!("no SOCKS5 proxy: {e}"))
     }
 
-    /// `host:port`.
+    /// Returns `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -36,7 +36,8 @@ impl Socks5 {
         let dir = run.dir.join(format!("socks5-{port}"));
         std::fs::create_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let port_text = port.to_string();
-        // Bound to an IPv4 address, it takes the IPv4 address of a name that has both: `localhost` does on many machines.
+        // Bound to an IPv4 address, it connects to the IPv4 address of a name that has both, such as
+        // `localhost`.
         let mut command = vec!["microsocks", "-i", "127.0.0.1", "-b", "127.0.0.1", "-p", &port_text];
         if let Some((user, password)) = login {
             command.extend(["-u", user, "-P", password]);
@@ -53,7 +54,7 @@ impl Socks5 {
             }
             std::thread::sleep(Duration::from_millis(25));
         }
-        let said = std::fs::read_to_string(&log).unwrap_or_default();
-        Err(format!("microsocks, a package of Debian, does not listen on {port}: {said}"))
+        let output = std::fs::read_to_string(&log).unwrap_or_default();
+        Err(format!("microsocks, a package of Debian, does not listen on {port}: {output}"))
     }
 }

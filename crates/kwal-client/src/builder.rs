@@ -195,6 +195,31 @@ impl ClientBuilder {
     }
 }
 
+impl Client {
+    /// Connects to a cluster with default settings. `bootstrap_brokers` are as for [`ClientBuilder::new`].
+    ///
+    /// ```no_run
+    /// # async fn connect() -> Result<(), kwal_client::error::Error> {
+    /// let client = kwal_client::Client::connect(["localhost:9092"]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`ClientBuilder::build`].
+    ///
+    /// # Cancellation safety
+    /// Cancel safe.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn connect<A: Into<String>>(
+        bootstrap_brokers: impl IntoIterator<Item = A>,
+    ) -> Result<Self, Error> {
+        ClientBuilder::new(bootstrap_brokers).build().await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

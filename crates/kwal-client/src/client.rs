@@ -6,7 +6,6 @@ use kwal_protocol::{api::ApiKey, messages::MetadataRequest, wire::Uuid};
 use kwal_transport::HostPort;
 
 use crate::{
-    ClientBuilder,
     cluster::Cluster,
     controller::ControllerClient,
     error::{CallContext, Error},
@@ -17,37 +16,14 @@ use crate::{
 
 /// A client of one cluster. Cloning is cheap; clones share connections, metadata and budgets.
 ///
-/// Its tasks live on the runtime on which [`ClientBuilder::build`] was called, or on the one given to
-/// [`ClientBuilder::runtime`]. When that is gone, calls end with [`ErrorKind::Closed`](crate::error::ErrorKind::Closed).
+/// Its tasks live on the runtime on which [`ClientBuilder::build`](crate::ClientBuilder::build) was called, or on the one given to
+/// [`ClientBuilder::runtime`](crate::ClientBuilder::runtime). When that is gone, calls end with [`ErrorKind::Closed`](crate::error::ErrorKind::Closed).
 #[derive(Clone, Debug)]
 pub struct Client {
     cluster: Arc<Cluster>,
 }
 
 impl Client {
-    /// Connects to a cluster with default settings. `bootstrap_brokers` are as for [`ClientBuilder::new`].
-    ///
-    /// ```no_run
-    /// # async fn connect() -> Result<(), kwal_client::error::Error> {
-    /// let client = kwal_client::Client::connect(["localhost:9092"]).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// Those of [`ClientBuilder::build`].
-    ///
-    /// # Cancellation safety
-    /// Cancel safe.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub async fn connect<A: Into<String>>(
-        bootstrap_brokers: impl IntoIterator<Item = A>,
-    ) -> Result<Self, Error> {
-        ClientBuilder::new(bootstrap_brokers).build().await
-    }
-
     /// Connects to the first bootstrap broker that answers.
     pub(crate) async fn open(cluster: Cluster) -> Result<Self, Error> {
         let call = CallContext::cluster(ApiKey::METADATA);

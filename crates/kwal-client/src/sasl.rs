@@ -1,4 +1,4 @@
-//! Authentication: who the client is, and how it proves that to brokers.
+//! Authentication: the identity of the client, and how it proves it to brokers.
 //!
 //! ```
 //! use kwal_client::{ClientBuilder, sasl::{Sasl, Token}};

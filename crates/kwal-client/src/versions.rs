@@ -27,7 +27,7 @@ pub(crate) trait ClientRequest: Request {
 
     /// Returns how long a response wants its connection to pause (KIP-219), without decoding more of it than needed.
     ///
-    /// Zero also if the response is malformed: who decodes it reports that.
+    /// Zero also if the response is malformed, which its decoder reports.
     fn throttle_time(response: &RawResponse) -> Duration;
 
     /// The versions to negotiate.

@@ -1,4 +1,5 @@
-//! Certificates as the brokers and clients of the tests show them, made anew by each process: no key lies in git.
+//! Certificates of the brokers and clients of the tests. Each process generates them, so that no key is in
+//! git.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,49 +12,49 @@ use rcgen::{
 
 use super::install;
 
-/// Certificate authorities and what they have signed, as PEM files.
+/// Certificate authorities and the certificates that they issued, as PEM files.
 #[derive(Debug)]
 pub struct Certificates {
     dir: PathBuf,
 }
 
 impl Certificates {
-    /// Those of this process.
+    /// Returns the certificates of this process.
     ///
     /// # Panics
     ///
-    /// If they cannot be made or written.
+    /// If they cannot be generated or written.
     pub fn shared() -> &'static Self {
         static SHARED: LazyLock<Result<Certificates, String>> = LazyLock::new(|| {
             let run = install::RUN.as_ref().map_err(Clone::clone)?;
             let dir = run.dir.join("certificates");
-            make(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+            generate(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
             Ok(Certificates { dir })
         });
         SHARED.as_ref().unwrap_or_else(|e| panic!("no certificates: {e}"))
     }
 
-    /// The authority that signed the brokers' certificates, and that they ask of their clients.
+    /// Returns the authority of the brokers' certificates, which is also the one that brokers trust.
     pub fn authority(&self) -> PathBuf {
         self.file("authority")
     }
 
-    /// An authority that no broker knows.
+    /// Returns an authority that no broker trusts.
     pub fn other_authority(&self) -> PathBuf {
         self.file("other-authority")
     }
 
-    /// A client's certificate chain and its private key, which brokers accept.
+    /// Returns a client's certificate chain and private key, which brokers accept.
     pub fn client(&self) -> (PathBuf, PathBuf) {
         (self.file("client"), self.file("client-key"))
     }
 
-    /// The same of another authority: brokers do not accept it.
-    pub fn stranger(&self) -> (PathBuf, PathBuf) {
-        (self.file("stranger"), self.file("stranger-key"))
+    /// Returns a client's certificate chain and private key that brokers reject: of another authority.
+    pub fn untrusted_client(&self) -> (PathBuf, PathBuf) {
+        (self.file("untrusted-client"), self.file("untrusted-client-key"))
     }
 
-    /// A broker's private key and certificate chain in one file, as Kafka wants them.
+    /// Returns a broker's private key and certificate chain in one file, the form that Kafka requires.
     pub(super) fn broker(&self, kind: Server) -> PathBuf {
         self.file(kind.name())
     }
@@ -63,23 +64,23 @@ impl Certificates {
     }
 }
 
-/// What a listener shows to its clients.
+/// The kind of a listener's certificate.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Server {
-    /// As it should be: for `localhost` and 127.0.0.1.
-    Good,
+    /// For `localhost` and 127.0.0.1.
+    Valid,
     /// For another host.
     WrongHost,
-    /// As it should have been, years ago.
+    /// Like [`Self::Valid`], but expired.
     Expired,
 }
 
 impl Server {
-    const ALL: [Self; 3] = [Self::Good, Self::WrongHost, Self::Expired];
+    const ALL: [Self; 3] = [Self::Valid, Self::WrongHost, Self::Expired];
 
     fn name(self) -> &'static str {
         match self {
-            Self::Good => "server",
+            Self::Valid => "server",
             Self::WrongHost => "server-of-another-host",
             Self::Expired => "server-expired",
         }
@@ -101,12 +102,12 @@ impl Server {
     }
 }
 
-fn make(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn generate(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
     fs::create_dir_all(dir)?;
     let write = |name: &str, pem: &str| fs::write(dir.join(format!("{name}.pem")), pem);
     let authority = authority("kwal tests")?;
     write("authority", &authority.pem())?;
-    let other = self::authority("kwal tests, others")?;
+    let other = self::authority("other kwal tests")?;
     write("other-authority", &other.pem())?;
 
     for server in Server::ALL {
@@ -115,7 +116,7 @@ fn make(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
         let chain = [key.serialize_pem(), certificate.pem(), authority.pem()].concat();
         write(server.name(), &chain)?;
     }
-    for (name, authority) in [("client", &authority), ("stranger", &other)] {
+    for (name, authority) in [("client", &authority), ("untrusted-client", &other)] {
         let key = KeyPair::generate()?;
         let mut parameters = named(CertificateParams::default(), name);
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

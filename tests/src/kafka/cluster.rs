@@ -16,17 +16,17 @@ use super::listeners::Listener;
 use super::{Version, ready};
 use crate::process::Guarded;
 
-/// What a [`Cluster`] is made of.
+/// The configuration of a [`Cluster`].
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
-    /// How many nodes; each is broker and controller. 1.
+    /// How many nodes, each broker and controller. Default 1.
     pub nodes: u16,
-    /// How many of them, from the first on, are controllers; the others are brokers alone, so that ending them changes nothing
-    /// of the controllers. All.
+    /// How many of the first nodes are controllers. The others are brokers only and can be stopped without
+    /// changing the quorum. Default: all.
     pub controllers: u16,
-    /// Where clients come in; brokers talk over the first. One of PLAINTEXT.
+    /// The listeners. Brokers use the first among themselves. Default: one of PLAINTEXT.
     pub listeners: Vec<Listener>,
-    /// More lines of `server.properties`, for every node.
+    /// Additional lines of `server.properties` for every node.
     pub properties: Vec<(String, String)>,
 }
 
@@ -42,17 +42,17 @@ impl Default for ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// Nodes with every way in: [`Listener::every_way_in`].
+    /// Returns a configuration with all kinds of listeners: [`Listener::of_every_kind`].
     ///
     /// # Panics
     ///
-    /// If no certificates can be made.
+    /// If the certificates cannot be generated.
     pub fn secured(nodes: u16) -> Self {
-        Self { nodes, listeners: Listener::every_way_in(), ..Self::default() }
+        Self { nodes, listeners: Listener::of_every_kind(), ..Self::default() }
     }
 }
 
-/// Running brokers, ended with this value or with this process, however that ends; their logs stay.
+/// Running brokers. They end when this value is dropped or this process ends in any way. Their logs are kept.
 #[derive(Debug)]
 pub struct Cluster {
     dir: PathBuf,
@@ -61,16 +61,16 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the nodes and waits until each knows all.
+    /// Starts the nodes and waits until each lists all of them.
     ///
     /// # Errors
     ///
-    /// What went wrong, as text: no Java, no Maven, a broker that does not start, with the end of its log.
+    /// A description: Java or Maven is missing, or a broker does not start, with the end of its log.
     pub fn start(version: Version, config: &ClusterConfig) -> Result<Self, String> {
         Self::start_with(version, version.installation()?, config, &[])
     }
 
-    /// The same with more options for Java.
+    /// Starts a cluster with additional options for Java.
     pub(super) fn start_with(
         version: Version,
         installation: &Installation,
@@ -110,17 +110,17 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Where its logs lie.
+    /// Returns the directory of its logs.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// `host:port` of the first listener of every node.
+    /// Returns `host:port` of the first listener of every node.
     pub fn bootstrap(&self) -> Vec<String> {
         self.addresses(&self.listeners[0].name)
     }
 
-    /// `host:port` of every node's own port, not a proxy's, of the listener of that name.
+    /// Returns `host:port` of a listener of every node, with the node's own port and not a proxy's.
     ///
     /// # Panics
     ///
@@ -132,17 +132,17 @@ impl Cluster {
         self.nodes.iter().map(|node| format!("{host}:{}", node.ports[index])).collect()
     }
 
-    /// The names of its listeners.
+    /// Returns the names of its listeners.
     pub fn listeners(&self) -> impl Iterator<Item = &str> {
         self.listeners.iter().map(|listener| &*listener.name)
     }
 
-    /// The nodes; ids count from 1.
+    /// Returns the nodes. Their ids begin at 1.
     pub fn nodes(&self) -> &[Arc<Node>] {
         &self.nodes
     }
 
-    /// The node with this id.
+    /// Returns the node with this id.
     ///
     /// # Panics
     ///
@@ -154,7 +154,8 @@ impl Cluster {
 
 /// One broker of a [`Cluster`].
 ///
-/// Its methods wait, a start for a second or more: inside a runtime, call them by `spawn_blocking`.
+/// Its methods block, [`start`](Self::start) for a second or more: call them through `spawn_blocking` in a
+/// runtime.
 #[derive(Debug)]
 pub struct Node {
     id: u16,
@@ -165,52 +166,53 @@ pub struct Node {
 }
 
 impl Node {
-    /// Its `node.id`.
+    /// Returns its `node.id`.
     pub fn id(&self) -> u16 {
         self.id
     }
 
-    /// What it printed, over all its starts.
+    /// Returns the file with its output since it was first started.
     pub fn log(&self) -> PathBuf {
         self.dir.join("kafka.log")
     }
 
-    /// Its `log.dirs`: a directory for each partition, with its segments.
+    /// Returns its `log.dirs`, with a directory of segments for each partition.
     pub fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    /// Ends it by SIGKILL and waits until it is gone. Nothing to do if it does not run.
+    /// Kills it with SIGKILL and waits until it has ended. Does nothing if it is not running.
     ///
     /// # Errors
     ///
-    /// What went wrong, as text; so for all below.
+    /// A description, as for all methods below.
     pub fn kill(&self) -> Result<(), String> {
         self.end(Signal::KILL)
     }
 
-    /// Shuts it down by SIGTERM and waits until it is gone: its leaders move first.
+    /// Shuts it down with SIGTERM and waits until it has ended. Its leaderships move before.
     pub fn stop(&self) -> Result<(), String> {
         self.end(Signal::TERM)
     }
 
-    /// Stops it in its tracks: connections stay open, and nobody answers.
+    /// Suspends it: connections stay open, and requests are not answered.
     pub fn pause(&self) -> Result<(), String> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     pub fn resume(&self) -> Result<(), String> {
         self.signal(Signal::CONT)
     }
 
-    /// Starts it again, after [`Self::kill`] or [`Self::stop`], on the same ports and data, and waits until it answers.
+    /// Starts it again after [`Self::kill`] or [`Self::stop`], with the same ports and data, and waits until
+    /// it responds.
     pub fn start(&self) -> Result<(), String> {
         self.launch()?;
         self.wait_until_ready(1)
     }
 
-    /// [`Self::kill`] and [`Self::start`].
+    /// Calls [`Self::kill`] and [`Self::start`].
     pub fn restart(&self) -> Result<(), String> {
         self.kill()?;
         self.start()
@@ -219,14 +221,14 @@ impl Node {
     fn launch(&self) -> Result<(), String> {
         let mut running = self.running();
         if running.is_some() {
-            return Err(format!("node {} runs already", self.id));
+            return Err(format!("node {} is already running", self.id));
         }
         let started = Guarded::start(&self.command, &self.log(), &self.data());
         *running = Some(started.map_err(|e| format!("cannot start node {}: {e}", self.id))?);
         Ok(())
     }
 
-    /// Asks until it answers and knows of `brokers`, for a minute.
+    /// Waits until it responds and lists `brokers`, for a minute.
     fn wait_until_ready(&self, brokers: usize) -> Result<(), String> {
         ready::wait(self.ports[0], brokers, || self.running().as_ref().is_some_and(Guarded::is_running))
             .map_err(|e| {
@@ -246,12 +248,12 @@ impl Node {
             .signal(signal)
             .and_then(|()| process.wait())
             .map(drop)
-            .map_err(|e| format!("cannot end node {}: {e}", self.id))
+            .map_err(|e| format!("cannot stop node {}: {e}", self.id))
     }
 
     fn signal(&self, signal: Signal) -> Result<(), String> {
         let running = self.running();
-        let process = running.as_ref().ok_or_else(|| format!("node {} does not run", self.id))?;
+        let process = running.as_ref().ok_or_else(|| format!("node {} is not running", self.id))?;
         process.signal(signal).map_err(|e| format!("cannot signal node {}: {e}", self.id))
     }
 
@@ -275,8 +277,8 @@ impl Ports {
     }
 }
 
-/// A port of 127.0.0.1 that nobody listens on, and that nobody else here gets. It lies below those the system gives to
-/// outgoing connections, so that nobody gets it while its broker is down, not even a client that looks for the broker.
+/// Returns a free port of 127.0.0.1 that this process has not returned before. It is below the ports of
+/// outgoing connections, so that it stays free while its broker is down.
 pub fn free_port() -> u16 {
     static TAKEN: LazyLock<Mutex<BTreeSet<u16>>> = LazyLock::new(Mutex::default);
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -342,14 +344,14 @@ fn server_properties(config: &ClusterConfig, id: u16, ports: &[Ports], dir: &Pat
     text
 }
 
-/// The time in each line, and not all the settings again and again.
+/// Prints the time in each line, and not all settings at each start.
 const LOGGING: [&str; 3] = [
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",
 ];
 
-/// What makes a broker for tests lighter, and its elections shorter.
+/// Settings that make brokers lighter and their elections shorter.
 const SMALL_AND_QUICK: &[(&str, &str)] = &[
     ("offsets.topic.num.partitions", "1"),
     ("transaction.state.log.num.partitions", "1"),
@@ -361,6 +363,6 @@ const SMALL_AND_QUICK: &[(&str, &str)] = &[
     ("controller.quorum.election.timeout.ms", "500"),
     ("controller.quorum.fetch.timeout.ms", "2000"),
     ("broker.heartbeat.interval.ms", "500"),
-    // A killed broker is let in again when its session is over, 9 s by default.
+    // A killed broker can register again when its session has expired, after 9 s by default.
     ("broker.session.timeout.ms", "3000"),
 ];

@@ -1,4 +1,5 @@
-//! Apache Kafka's jars, our Java program and a formatted storage directory, made once below the target directory.
+//! Apache Kafka's jars, the Java program of the tests and a formatted storage directory, below the target
+//! directory.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -15,14 +16,14 @@ use super::listeners::{PASSWORD, USER};
 
 const INTEROP: &str = include_str!("../../java/Interop.java");
 
-/// What is installed of one version.
+/// The installation of one version.
 #[derive(Debug)]
 pub(crate) struct Installation {
     dir: PathBuf,
 }
 
 impl Installation {
-    /// Installs what is not there yet; processes that come at the same time wait for the first.
+    /// Installs what is missing. Concurrent processes wait for the first one.
     pub(super) fn of(version: Version) -> Result<Self, String> {
         let dir = root().join(version.as_str());
         fs::create_dir_all(&dir).map_err(|e| format!("cannot create {}: {e}", dir.display()))?;
@@ -35,12 +36,12 @@ impl Installation {
         Ok(installation)
     }
 
-    /// A `java` command line up to and without the main class.
+    /// Returns a `java` command line without the main class.
     pub(super) fn java(&self) -> Vec<OsString> {
         let mut class_path = self.dir.join("libs/*").into_os_string();
         class_path.push(":");
         class_path.push(self.dir.join("classes"));
-        // Short start, small heap: what is run here is run for seconds.
+        // Optimised for a fast start and a small heap: processes run for seconds.
         let options = ["-Xmx400m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"];
         let mut command = vec![java_tool("java")];
         command.extend(options.map(OsString::from));
@@ -54,7 +55,7 @@ impl Installation {
         command
     }
 
-    /// Makes `data` a storage directory of node `node_id`.
+    /// Copies the formatted storage directory to `data` for node `node_id`.
     pub(super) fn copy_storage(&self, data: &Path, node_id: u16, cluster_id: &str) -> io::Result<()> {
         fs::create_dir_all(data)?;
         for entry in fs::read_dir(self.dir.join("storage"))? {
@@ -77,7 +78,7 @@ impl Installation {
             output.push(&libs);
             let mut maven = Command::new("mvn");
             maven.args(["-q", "-B", "dependency:copy-dependencies", "-f"]).arg(pom).arg(output);
-            run(&mut maven, "Maven, which fetches Apache Kafka")
+            run(&mut maven, "Maven, which downloads Apache Kafka")
         })
     }
 
@@ -105,7 +106,7 @@ impl Installation {
                 .args(&java[1..])
                 .args(["kafka.tools.StorageTool", "format", "-t", &uuid(), "-c"])
                 .arg(config);
-            // A cluster that nobody has logged in to yet has nobody who could add its first user.
+            // The first user of a cluster must be added before it starts.
             for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
                 let user = format!("{mechanism}=[name={USER},password={PASSWORD}]");
                 format.args(["--add-scram", &user]);
@@ -114,30 +115,30 @@ impl Installation {
         })
     }
 
-    /// Keeps the classes that a broker loads in the form in which Java works with them (JEP 350): the next one starts in
-    /// less than half the time.
+    /// Archives the classes that a broker loads (JEP 350), which more than halves the time of later starts.
     fn archive(&self, version: Version) -> Result<(), String> {
         once(&self.dir.join("archive.made"), version.as_str(), |_| {
             let mut option = OsString::from("-XX:ArchiveClassesAtExit=");
             option.push(self.dir.join(ARCHIVE));
             let cluster = Cluster::start_with(version, self, &ClusterConfig::secured(1), &[option])?;
-            // Whoever comes in first makes it load the most.
+            // The readiness check was a client and made the broker load most of its network code.
             cluster.nodes().iter().try_for_each(|node| node.stop())
         })
     }
 }
 
-/// The archive of classes.
+/// The class archive.
 const ARCHIVE: &str = "classes.jsa";
 
-/// The directory below the target directory where everything of real brokers lies.
+/// Returns the directory of installations and runs, below the target directory.
 pub(crate) fn root() -> PathBuf {
     let out = Path::new(env!("OUT_DIR"));
     let target = out.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
     target.unwrap_or(out).join("kafka")
 }
 
-/// The directory of this process's runs: logs and, while it runs, data. Those of ended processes go, but for the last.
+/// The directory of this process, with logs and, while brokers run, data. Those of the last ended processes
+/// are kept.
 pub(crate) static RUN: LazyLock<Result<Run, String>> =
     LazyLock::new(|| Run::new().map_err(|e| format!("a run directory: {e}")));
 
@@ -161,8 +162,8 @@ impl Run {
     }
 }
 
-/// Removes the directories of ended processes, but for the newest few. Another process may be at it as well, so that
-/// what is not there any more is no error.
+/// Removes the directories of ended processes except the newest. Errors are ignored, since another process
+/// may do the same concurrently.
 fn prune(runs: &Path) {
     let age = |dir: &PathBuf| fs::metadata(dir).and_then(|meta| meta.modified()).ok();
     let Ok(entries) = fs::read_dir(runs) else { return };
@@ -177,13 +178,13 @@ fn prune(runs: &Path) {
     }
 }
 
-/// 128 random bits as Kafka writes them.
+/// Returns 128 random bits in Kafka's notation.
 pub(crate) fn uuid() -> String {
     // 21 digits of six bits, and one whose last four bits are zero.
     std::iter::repeat_with(fastrand::alphanumeric).take(21).chain(['A']).collect()
 }
 
-/// Runs `make` unless `file` already holds `text`, which says that it was run for it.
+/// Runs `make` unless `file` already contains `text`, which is written after a successful run.
 fn once(file: &Path, text: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
     if fs::read_to_string(file).is_ok_and(|found| found == text) {
         return Ok(());
@@ -213,8 +214,8 @@ fn run(command: &mut Command, what: &str) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    let said = [output.stdout, output.stderr].concat();
-    Err(format!("{what} failed ({}):\n{}", output.status, String::from_utf8_lossy(&said)))
+    let printed = [output.stdout, output.stderr].concat();
+    Err(format!("{what} failed ({}):\n{}", output.status, String::from_utf8_lossy(&printed)))
 }
 
 fn java_tool(name: &str) -> OsString {

@@ -1,4 +1,4 @@
-//! Kafka's own Java client, as one long-lived process that is told what to do in lines of JSON.
+//! Kafka's Java client as one long-lived process. Commands and results are lines of JSON.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,8 +18,8 @@ use crate::message::Message;
 
 /// The Java program of `tests/java/Interop.java`, running against one cluster.
 ///
-/// It ends with its standard input, and so with this process. Calls may overlap. All but [`Self::call`] panic with what
-/// Java said when something goes wrong.
+/// It ends when its standard input is closed, at the latest with this process. Calls may overlap. All but
+/// [`Self::call`] panic with the error of Java.
 #[derive(Debug)]
 pub struct Java {
     process: Child,
@@ -44,18 +44,18 @@ impl Java {
         let input = Mutex::new(process.stdin.take());
         let waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>> = Arc::default();
         let output = BufReader::new(process.stdout.take().expect("stdout is piped"));
-        let answered = Arc::clone(&waiting);
+        let pending = Arc::clone(&waiting);
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                let answer: Value = serde_json::from_str(&line).unwrap_or_default();
-                let mut waiting = answered.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(call) = answer["id"].as_u64().and_then(|id| waiting.remove(&id)) {
-                    // A caller that is gone needs no answer.
-                    let _ = call.send(answer);
+                let response: Value = serde_json::from_str(&line).unwrap_or_default();
+                let mut waiting = pending.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(call) = response["id"].as_u64().and_then(|id| waiting.remove(&id)) {
+                    // The caller may have been dropped.
+                    let _ = call.send(response);
                 }
             }
-            // Drops the senders, which tells their callers.
-            answered.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            // Drops the senders, which ends the calls that wait.
+            pending.lock().unwrap_or_else(PoisonError::into_inner).clear();
         });
         Ok(Self { process, input, waiting, next_id: AtomicU64::new(0) })
     }
@@ -64,29 +64,29 @@ impl Java {
     ///
     /// # Errors
     ///
-    /// What Java says, beginning with the class of its exception.
+    /// The message of the Java exception, beginning with its class.
     pub async fn call(&self, command: &str, mut arguments: Value) -> Result<Value, String> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         arguments["id"] = id.into();
         arguments["command"] = command.into();
-        let (sender, answer) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
         {
             let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
-            let input = input.as_mut().ok_or("the Java program was ended")?;
-            writeln!(input, "{arguments}").map_err(|e| format!("the Java program is gone: {e}"))?;
+            let input = input.as_mut().ok_or("the Java program was shut down")?;
+            writeln!(input, "{arguments}").map_err(|e| format!("the Java program has ended: {e}"))?;
         }
-        let answer = tokio::time::timeout(Duration::from_secs(120), answer).await;
-        let mut answer = answer
-            .map_err(|_| format!("{command}: no answer within two minutes"))?
+        let received = tokio::time::timeout(Duration::from_secs(120), receiver).await;
+        let mut response = received
+            .map_err(|_| format!("{command}: no result within two minutes"))?
             .map_err(|_| format!("{command}: the Java program has ended"))?;
-        match answer["error"].as_str() {
+        match response["error"].as_str() {
             Some(error) => Err(format!("{command}: {error}")),
-            None => Ok(answer["result"].take()),
+            None => Ok(response["result"].take()),
         }
     }
 
-    /// Appends by a `KafkaProducer`; the offsets.
+    /// Appends with a `KafkaProducer` and returns the offsets.
     pub async fn produce(
         &self,
         topic: &str,
@@ -97,7 +97,7 @@ impl Java {
         self.produce_with(topic, partition, compression, records, json!({})).await
     }
 
-    /// The same with settings of the producer, by their names.
+    /// Appends with a `KafkaProducer` that has these settings, by name.
     pub async fn produce_with(
         &self,
         topic: &str,
@@ -112,7 +112,8 @@ impl Java {
         self.must("produce", arguments).await
     }
 
-    /// Appends within a transaction that is committed or aborted; its marker takes one more offset, and is there at the end.
+    /// Appends within a transaction that is committed or aborted; its marker takes one more offset, and is
+    /// there at the end.
     pub async fn produce_in_transaction(
         &self,
         topic: &str,
@@ -133,17 +134,18 @@ impl Java {
         }
     }
 
-    /// Reads by a `KafkaConsumer` from offset `from` to before `to`, or to the end of now.
+    /// Reads with a `KafkaConsumer` from offset `from` to before `to`, or to the current end.
     pub async fn consume(&self, topic: &str, partition: i32, from: i64, to: Option<i64>) -> Vec<Message> {
         self.must("consume", json!({ "topic": topic, "partition": partition, "from": from, "to": to })).await
     }
 
-    /// ListOffsets by Kafka's admin client: `at` is `earliest`, `latest`, `max-timestamp` or milliseconds; −1 for none.
+    /// Looks up an offset with Kafka's admin client; −1 if there is none. `at` is `earliest`, `latest`,
+    /// `max-timestamp` or milliseconds.
     pub async fn offset(&self, topic: &str, partition: i32, at: &str) -> i64 {
         self.must("offset", json!({ "topic": topic, "partition": partition, "at": at })).await
     }
 
-    /// The names of all topics that are not Kafka's own.
+    /// Lists the topics that are not internal.
     pub async fn topics(&self) -> Vec<String> {
         self.must("topics", json!({})).await
     }
@@ -166,18 +168,18 @@ impl Java {
         self.must("deleteRecords", json!({ "topic": topic, "partition": partition, "before": before })).await
     }
 
-    /// Gives a partition these replicas, the first of them as its leader, and waits until it is.
+    /// Reassigns a partition to these replicas and waits until the first of them is the leader.
     pub async fn move_leader(&self, topic: &str, partition: i32, replicas: &[u16]) {
         let arguments = json!({ "topic": topic, "partition": partition, "replicas": replicas });
         self.must("moveLeader", arguments).await
     }
 
-    /// Limits what clients with this id produce, in bytes a second and broker; `None` takes the limit away.
+    /// Sets the producer quota of a client id, in bytes per second and broker; `None` removes it.
     pub async fn producer_quota(&self, client_id: &str, bytes_per_second: Option<u64>) {
         self.quota(client_id, "producer_byte_rate", bytes_per_second).await
     }
 
-    /// The same of what they fetch.
+    /// Sets the consumer quota of a client id, in bytes per second and broker; `None` removes it.
     pub async fn consumer_quota(&self, client_id: &str, bytes_per_second: Option<u64>) {
         self.quota(client_id, "consumer_byte_rate", bytes_per_second).await
     }
@@ -189,14 +191,13 @@ impl Java {
 
     async fn must<T: DeserializeOwned>(&self, command: &str, arguments: Value) -> T {
         let result = self.call(command, arguments).await.unwrap_or_else(|e| panic!("Java: {e}"));
-        serde_json::from_value(result)
-            .unwrap_or_else(|e| panic!("Java: {command}: not what was asked for: {e}"))
+        serde_json::from_value(result).unwrap_or_else(|e| panic!("Java: {command}: unexpected result: {e}"))
     }
 }
 
 impl Drop for Java {
     fn drop(&mut self) {
-        // Its input ends, and so does the program.
+        // The program ends at the end of its input.
         *self.input.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let _ = self.process.wait();
     }

@@ -1,14 +1,14 @@
-//! Where clients come in, and what they have to show there.
+//! The listeners of the brokers and what they require of clients.
 
 use super::certificates::{Certificates, Server};
 
-/// The user that the brokers know, by each mechanism that has passwords.
+/// The user of all SASL mechanisms with passwords.
 pub const USER: &str = "alice";
-/// Its password.
+/// The password of [`USER`].
 pub const PASSWORD: &str = "alice-secret";
 /// The SASL mechanisms that the brokers offer.
 pub const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
-/// How long a session lasts at the listener `SHORT`, in milliseconds.
+/// The session lifetime of the listener `SHORT`, in milliseconds.
 pub const SHORT_SESSION_MS: u32 = 5_000;
 
 /// A listener of every node of a cluster.
@@ -18,16 +18,16 @@ pub struct Listener {
     pub name: String,
     /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
     pub security_protocol: String,
-    /// The host that clients are sent to. `127.0.0.1`.
+    /// The host of `advertised.listeners`. Default `127.0.0.1`.
     pub advertised_host: String,
-    /// The port that clients are sent to, node by node: a proxy's. Without it, the listener's own.
+    /// The ports of `advertised.listeners`, one per node, for a proxy. Default: those of the listener.
     pub advertised_ports: Vec<u16>,
-    /// Settings of this listener alone, without `listener.name.…` in front.
+    /// Settings of this listener, without the prefix `listener.name.…`.
     pub settings: Vec<(String, String)>,
 }
 
 impl Listener {
-    /// A listener on a free port of 127.0.0.1.
+    /// Creates a listener on a free port of 127.0.0.1.
     pub fn new(name: &str, security_protocol: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -38,37 +38,38 @@ impl Listener {
         }
     }
 
-    /// Every way in, right and wrong; brokers talk over the first.
+    /// Returns a listener for every kind of connection, valid and invalid. Brokers use the first among
+    /// themselves.
     ///
-    /// | name | what it wants |
+    /// | name | requirement |
     /// | --- | --- |
-    /// | `PLAINTEXT` | nothing |
+    /// | `PLAINTEXT` | none |
     /// | `SSL` | TLS |
-    /// | `MTLS` | TLS and a client's certificate |
-    /// | `SASL_PLAINTEXT`, `SASL_SSL` | SASL by any of [`MECHANISMS`], without and with TLS |
-    /// | `SHORT` | as `SASL_SSL`, anew every five seconds |
-    /// | `SCRAM` | as `SASL_PLAINTEXT`, by `SCRAM-SHA-512` only |
-    /// | `WRONG_HOST`, `EXPIRED` | TLS with a certificate that no client should accept |
+    /// | `MTLS` | TLS and a client certificate |
+    /// | `SASL_PLAINTEXT`, `SASL_SSL` | SASL with any of [`MECHANISMS`], without and with TLS |
+    /// | `SHORT` | like `SASL_SSL`, with reauthentication every five seconds |
+    /// | `SCRAM` | like `SASL_PLAINTEXT`, with `SCRAM-SHA-512` only |
+    /// | `WRONG_HOST`, `EXPIRED` | TLS with a certificate that clients must reject |
     ///
     /// # Panics
     ///
-    /// If the certificates cannot be made.
-    pub fn every_way_in() -> Vec<Self> {
+    /// If the certificates cannot be generated.
+    pub fn of_every_kind() -> Vec<Self> {
         let short = ("connections.max.reauth.ms", SHORT_SESSION_MS.to_string());
         vec![
             Self::new("PLAINTEXT", "PLAINTEXT"),
-            Self::new("SSL", "SSL").tls(Server::Good),
-            Self::new("MTLS", "SSL").tls(Server::Good).with([("ssl.client.auth", "required".to_owned())]),
+            Self::new("SSL", "SSL").tls(Server::Valid),
+            Self::new("MTLS", "SSL").tls(Server::Valid).with([("ssl.client.auth", "required".to_owned())]),
             Self::new("SASL_PLAINTEXT", "SASL_PLAINTEXT").sasl(&MECHANISMS),
-            Self::new("SASL_SSL", "SASL_SSL").tls(Server::Good).sasl(&MECHANISMS),
-            Self::new("SHORT", "SASL_SSL").tls(Server::Good).sasl(&MECHANISMS).with([short]),
+            Self::new("SASL_SSL", "SASL_SSL").tls(Server::Valid).sasl(&MECHANISMS),
+            Self::new("SHORT", "SASL_SSL").tls(Server::Valid).sasl(&MECHANISMS).with([short]),
             Self::new("SCRAM", "SASL_PLAINTEXT").sasl(&["SCRAM-SHA-512"]),
             Self::new("WRONG_HOST", "SSL").tls(Server::WrongHost),
             Self::new("EXPIRED", "SSL").tls(Server::Expired),
         ]
     }
 
-    /// Speaks TLS; clients are sent to `localhost`, a name that its certificate should be for.
+    /// Uses TLS and advertises `localhost`, the name in a valid certificate.
     fn tls(mut self, server: Server) -> Self {
         let certificates = Certificates::shared();
         self.advertised_host = "localhost".to_owned();
@@ -84,7 +85,8 @@ impl Listener {
         const MODULES: &str = "org.apache.kafka.common.security";
         let jaas = |mechanism: &str| match mechanism {
             "PLAIN" => format!("plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\""),
-            // Takes any token that is not signed; its own would be for other brokers.
+            // Accepts any unsigned token. The claim is for a broker's own logins, which the configuration
+            // requires.
             "OAUTHBEARER" => {
                 "oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"broker\""
                     .to_owned()
@@ -104,7 +106,7 @@ impl Listener {
         self
     }
 
-    /// The lines of `server.properties` for its settings.
+    /// Returns its settings as lines of `server.properties`.
     pub(super) fn properties(&self) -> impl Iterator<Item = (String, String)> + '_ {
         let prefix = format!("listener.name.{}", self.name.to_ascii_lowercase());
         self.settings.iter().map(move |(key, value)| (format!("{prefix}.{key}"), value.clone()))

@@ -1,4 +1,4 @@
-//! Real Apache Kafka, started here or named by `KAFKA_CONNECT`.
+//! Apache Kafka, started by the tests or given by `KAFKA_CONNECT`.
 
 mod certificates;
 mod cluster;
@@ -23,14 +23,14 @@ pub use self::token::unsecured_token;
 /// A version of Apache Kafka that the tests run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// 3.9.2, the last one that speaks the protocol versions of ZooKeeper's days.
+    /// 3.9.2, of the last release line with the protocol versions that KIP-896 removed.
     V3_9_2,
     /// 4.3.1, the newest.
     V4_3_1,
 }
 
 impl Version {
-    /// As Maven writes it.
+    /// Returns the version as Maven writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V3_9_2 => "3.9.2",
@@ -69,12 +69,12 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// The broker of this version that the tests of this process share: nobody ends it. Topics come into being when
-    /// somebody asks for them, as is Kafka's default.
+    /// Returns the broker of this version that the tests of this process share. No test may stop it. It
+    /// creates topics automatically, which is Kafka's default.
     ///
     /// # Panics
     ///
-    /// If it cannot be had.
+    /// If it cannot be started.
     pub fn shared(version: Version) -> &'static Self {
         static SHARED: [OnceLock<Result<Kafka, String>>; 2] = [const { OnceLock::new() }; 2];
         let started =
@@ -82,11 +82,12 @@ impl Kafka {
         started.as_ref().unwrap_or_else(|e| panic!("no Kafka {version}: {e}"))
     }
 
-    /// The three brokers of this version with every way in ([`ClusterConfig::secured`]), shared as [`Self::shared`] is.
+    /// Returns the three shared brokers of this version with all kinds of listeners
+    /// ([`ClusterConfig::secured`]).
     ///
     /// # Panics
     ///
-    /// If they cannot be had.
+    /// If they cannot be started.
     pub fn secured(version: Version) -> &'static Self {
         static SECURED: [OnceLock<Result<Kafka, String>>; 2] = [const { OnceLock::new() }; 2];
         let started =
@@ -94,16 +95,16 @@ impl Kafka {
         started.as_ref().unwrap_or_else(|e| panic!("no Kafka {version}: {e}"))
     }
 
-    /// A cluster of one's own, ended with the value.
+    /// Starts a cluster. It ends when the value is dropped.
     ///
     /// # Panics
     ///
-    /// If it cannot be had.
+    /// If it cannot be started.
     pub fn start(version: Version, config: &ClusterConfig) -> Self {
         Self::try_start(version, config).unwrap_or_else(|e| panic!("no Kafka {version}: {e}"))
     }
 
-    /// The cluster of `KAFKA_CONNECT`.
+    /// Returns the cluster of `KAFKA_CONNECT`.
     ///
     /// # Panics
     ///
@@ -117,27 +118,27 @@ impl Kafka {
         })
     }
 
-    /// A cluster of somebody else's at these addresses, with Kafka's Java client and tools of this version for it.
+    /// Creates a handle to a running cluster, with Kafka's Java client and tools of version `tools`.
     pub fn at(bootstrap: Vec<String>, tools: Version) -> Self {
         Self { bootstrap, version: None, tools, cluster: None, java: OnceLock::new() }
     }
 
-    /// `host:port` of brokers, without encryption or authentication.
+    /// Returns `host:port` of the brokers' listeners without encryption and authentication.
     pub fn bootstrap(&self) -> Vec<String> {
         self.bootstrap.clone()
     }
 
-    /// Its version; not known of one of somebody else's.
+    /// Returns the version; `None` for a cluster that was not started here.
     pub fn version(&self) -> Option<Version> {
         self.version
     }
 
-    /// The processes, unless it is somebody else's.
+    /// Returns the broker processes; `None` for a cluster that was not started here.
     pub fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
     }
 
-    /// Kafka's Java client of this version (4.3.1 for that of `KAFKA_CONNECT`).
+    /// Returns Kafka's Java client of the same version (4.3.1 for `KAFKA_CONNECT`).
     ///
     /// # Panics
     ///
@@ -158,12 +159,13 @@ impl Kafka {
         })
     }
 
-    /// A name for a topic that nobody else has.
+    /// Returns a unique topic name.
     pub fn topic_name(&self, what: &str) -> String {
         format!("{what}-{}", install::uuid())
     }
 
-    /// A new topic with these settings; its name. Nothing in it grows too old: the samples have timestamps of the past.
+    /// Creates a topic and returns its unique name. Retention is unlimited, since the samples have old
+    /// timestamps.
     pub async fn topic(&self, what: &str, partitions: i32, configs: &[(&str, &str)]) -> String {
         let name = self.topic_name(what);
         let configs = [configs, &[("retention.ms", "-1")]].concat();
@@ -171,7 +173,7 @@ impl Kafka {
         name
     }
 
-    /// The end offset of each partition, asked of Kafka's `GetOffsetShell`.
+    /// Returns the end offset of each partition as Kafka's `GetOffsetShell` prints it.
     ///
     /// # Panics
     ///
@@ -195,20 +197,20 @@ impl Kafka {
         };
         let mut offsets: Vec<_> = printed.lines().filter_map(parse).collect();
         offsets.sort_unstable();
-        assert!(!offsets.is_empty(), "GetOffsetShell said: {printed}");
+        assert!(!offsets.is_empty(), "GetOffsetShell printed: {printed}");
         offsets.into_iter().map(|(_, offset)| offset).collect()
     }
 
-    /// What Kafka's `DumpLogSegments` prints of the segments of a partition on a node: a line for each batch.
+    /// Runs Kafka's `DumpLogSegments` on a partition's segments on a node. It prints a line for each batch.
     ///
     /// # Panics
     ///
-    /// If it fails, or the cluster is an external one.
+    /// If it fails, or the cluster was not started here.
     pub async fn dump_log(&self, node: u16, topic: &str, partition: i32) -> String {
         self.dump(&self.segments(node, topic, partition), &[]).await
     }
 
-    /// The same of some segment files, with a line for each record as well.
+    /// Runs `DumpLogSegments` on segment files. It prints a line for each batch and each record.
     ///
     /// # Panics
     ///
@@ -217,13 +219,13 @@ impl Kafka {
         self.dump(segments, &["--print-data-log"]).await
     }
 
-    /// The segment files of a partition on a node, in the order of their offsets.
+    /// Returns the segment files of a partition on a node, in offset order.
     ///
     /// # Panics
     ///
-    /// If there are none, or the cluster is an external one.
+    /// If there are none, or the cluster was not started here.
     pub fn segments(&self, node: u16, topic: &str, partition: i32) -> Vec<PathBuf> {
-        let cluster = self.cluster().expect("a cluster of ours");
+        let cluster = self.cluster().expect("the cluster was started here");
         let dir = cluster.node(node).data().join(format!("{topic}-{partition}"));
         let files = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
         let mut segments: Vec<_> = files
@@ -245,7 +247,7 @@ impl Kafka {
         self.tool(&[&[class, "--files", &files.join(",")], options].concat()).await
     }
 
-    /// Runs the main class of one of Kafka's tools; what it prints.
+    /// Runs the main class of one of Kafka's tools and returns its output.
     ///
     /// # Panics
     ///
@@ -255,17 +257,19 @@ impl Kafka {
         let java = installation.java();
         let mut tool = Command::new(&java[0]);
         tool.args(&java[1..]).arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn").args(command);
-        let output = tokio::task::spawn_blocking(move || tool.output()).await.expect("no panic there");
+        let output = tokio::task::spawn_blocking(move || tool.output())
+            .await
+            .expect("running a command does not panic");
         let output = output.unwrap_or_else(|e| panic!("{}: {e}", command[0]));
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
             output.status.success(),
-            "{}: {}: {said}\n{}",
+            "{}: {}: {printed}\n{}",
             command[0],
             output.status,
             String::from_utf8_lossy(&output.stderr)
         );
-        said
+        printed
     }
 
     fn try_start(version: Version, config: &ClusterConfig) -> Result<Self, String> {

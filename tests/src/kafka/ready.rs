@@ -1,4 +1,4 @@
-//! Is a broker there? Asked over plain TCP, in bytes written here by hand, so that it does not depend on what is tested.
+//! Waits for brokers. The request is written by hand, so that it does not depend on the code under test.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,8 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_millis(25);
 const TRIES: u32 = 60_000 / 25;
 
-/// Asks the broker on `port` until it lists at least `brokers` and a controller, as long as `alive`, for about a minute.
+/// Waits until the broker on `port` lists at least `brokers` and a controller, for about a minute, while it
+/// is `alive`.
 pub(super) fn wait(port: u16, brokers: usize, alive: impl Fn() -> bool) -> Result<(), String> {
     let mut last = String::new();
     for _ in 0..TRIES {
@@ -24,7 +25,7 @@ pub(super) fn wait(port: u16, brokers: usize, alive: impl Fn() -> bool) -> Resul
     Err(last)
 }
 
-/// How many brokers Metadata lists; none while there is no controller.
+/// Returns how many brokers Metadata lists; 0 while there is no controller.
 fn brokers_known(port: u16) -> io::Result<usize> {
     // Metadata, version 1: api key 3, correlation id 1, no client id; no topics.
     const METADATA: [u8; 18] = [0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0];
@@ -32,17 +33,17 @@ fn brokers_known(port: u16) -> io::Result<usize> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(&METADATA)?;
     let length = u64::try_from(read_i32(&mut stream)?).unwrap_or(0);
-    let mut answer = stream.take(length.min(1 << 20));
-    read_i32(&mut answer)?;
-    let brokers = usize::try_from(read_i32(&mut answer)?).unwrap_or(0);
+    let mut response = stream.take(length.min(1 << 20));
+    read_i32(&mut response)?;
+    let brokers = usize::try_from(read_i32(&mut response)?).unwrap_or(0);
     for _ in 0..brokers {
         // Id, host, port, rack.
-        read_i32(&mut answer)?;
-        skip_string(&mut answer)?;
-        read_i32(&mut answer)?;
-        skip_string(&mut answer)?;
+        read_i32(&mut response)?;
+        skip_string(&mut response)?;
+        read_i32(&mut response)?;
+        skip_string(&mut response)?;
     }
-    let controller = read_i32(&mut answer)?;
+    let controller = read_i32(&mut response)?;
     Ok(if controller < 0 { 0 } else { brokers })
 }
 

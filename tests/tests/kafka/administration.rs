@@ -1,10 +1,9 @@
-//! Setting topics up and looking after them by kwal's client: on each real Kafka and on the embedded broker, where it must see
-//! the same.
+//! Topic administration on each real Kafka and on the embedded broker, with the same results.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kwal_client::error::{Error, ErrorKind, Outcome};
+use kwal_client::error::{ErrorKind, Outcome};
 use kwal_client::record::Record;
 use kwal_client::{
     Client, ClientBuilder, ConfigSource, ConfigValue, ControllerClient, DeleteBefore, Finding, OffsetAt,
@@ -18,7 +17,7 @@ use tokio::task::yield_now;
 macro_rules! everywhere {
     ($($test:ident),* $(,)?) => {
         $(async fn $test(kafka: &'static Kafka) {
-            of::$test(&kafka.bootstrap()[0]).await;
+            cases::$test(&kafka.bootstrap()[0]).await;
         })*
 
         kwal_tests::suite! { shared: [$($test),*], own: [] }
@@ -28,7 +27,7 @@ macro_rules! everywhere {
             async fn $test() {
                 for dialect in [super::Dialect::kafka_4_3(), super::Dialect::kafka_3_9()] {
                     let cluster = super::EmbeddedCluster::builder().dialect(dialect).start().await.unwrap();
-                    super::of::$test(&cluster.bootstrap()[0]).await;
+                    super::cases::$test(&cluster.bootstrap()[0]).await;
                 }
             })*
         }
@@ -45,10 +44,10 @@ everywhere![
     audits,
 ];
 
-mod on_brokers_of_its_own {
+mod own_brokers {
     use super::*;
 
-    kwal_tests::suite! { shared: [], own: [three_brokers, brokers_that_forget_writers] }
+    kwal_tests::suite! { shared: [], own: [three_brokers, short_expiration_times] }
 
     async fn three_brokers(version: Version) {
         let kafka = Kafka::start(version, &ClusterConfig { nodes: 3, ..ClusterConfig::default() });
@@ -60,7 +59,7 @@ mod on_brokers_of_its_own {
         };
         good("good", 3).await.unwrap();
         assert_eq!(controller.audit("good").await.unwrap(), []);
-        // Elsewhere the new partitions, and what was altered, are known a moment later.
+        // The other brokers learn of new partitions and altered configs a moment later.
         controller.create_partitions("good", 4).await.unwrap();
         client.partition_client("good", 3).await.unwrap().produce(one()).await.unwrap();
         let alter = controller.alter_topic_configs("good").append("cleanup.policy", "compact");
@@ -79,22 +78,21 @@ mod on_brokers_of_its_own {
         let created = create.assignment(vec![vec![2, 3, 1], vec![3, 1, 2]]).await.unwrap();
         assert_eq!((created.partitions, created.replication_factor), (2, 3));
 
-        // A broker that is down: its replicas are missing, and one can still append.
-        let controller_of = |id: u16| Arc::clone(kafka.cluster().unwrap().node(id));
-        let node = controller_of(3);
+        // While a broker is down, its replicas are missing, and appends still succeed.
+        let node = Arc::clone(kafka.cluster().unwrap().node(3));
         tokio::task::spawn_blocking(move || Node::stop(&node)).await.unwrap().unwrap();
-        let lacking = loop {
+        let finding = loop {
             let findings = controller.audit("assigned").await.unwrap();
             if let Some(found) = findings.into_iter().find(|finding| finding.setting == "in-sync replicas") {
                 break found;
             }
             yield_now().await;
         };
-        assert_eq!(lacking.severity, Severity::Warning, "{lacking}");
+        assert_eq!(finding.severity, Severity::Warning, "{finding}");
         client.partition_client("assigned", 0).await.unwrap().produce(one()).await.unwrap();
     }
 
-    async fn brokers_that_forget_writers(version: Version) {
+    async fn short_expiration_times(version: Version) {
         let properties =
             [("producer.id.expiration.ms", "60000"), ("transactional.id.expiration.ms", "3600000")];
         let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
@@ -103,7 +101,7 @@ mod on_brokers_of_its_own {
         controller.create_topic("wal", 1, 1).await.unwrap();
         let findings = controller.audit("wal").await.unwrap();
         for (name, severity, value) in [
-            ("producer.id.expiration.ms", Severity::Danger, "60000 (1 minute)"),
+            ("producer.id.expiration.ms", Severity::Error, "60000 (1 minute)"),
             ("transactional.id.expiration.ms", Severity::Warning, "3600000 (1 hour)"),
         ] {
             let found = findings.iter().find(|finding| finding.setting == name).unwrap();
@@ -113,7 +111,7 @@ mod on_brokers_of_its_own {
     }
 }
 
-mod of {
+mod cases {
     use super::*;
 
     pub(super) async fn topics_created(address: &str) {
@@ -138,7 +136,7 @@ mod of {
         ] {
             let error = create.await.unwrap_err();
             assert_eq!((error.code(), error.outcome()), (Some(code), Outcome::NotApplied), "{error}");
-            assert!(error.to_string().contains("the broker says"), "{error}");
+            assert!(error.to_string().contains("message of the broker: "), "{error}");
         }
         controller.delete_topic(&topic).await.unwrap();
         let error = controller.delete_topic(&topic).await.unwrap_err();
@@ -159,11 +157,11 @@ mod of {
         assert_eq!((again.created, &again.differences[..], again.id), (false, &[][..], one.id));
         let differs = controller.ensure_topic(&topic, 3, 2).config("retention.ms", "7").await.unwrap();
         let expected = [
-            TopicDifference::Partitions { asked: 3, found: 2 },
-            TopicDifference::ReplicationFactor { asked: 2, found: 1 },
+            TopicDifference::Partitions { requested: 3, found: 2 },
+            TopicDifference::ReplicationFactor { requested: 2, found: 1 },
             TopicDifference::Config {
                 name: "retention.ms".to_owned(),
-                asked: "7".to_owned(),
+                requested: "7".to_owned(),
                 found: Some((Some("-1".to_owned()), ConfigSource::Topic)),
             },
         ];
@@ -182,7 +180,7 @@ mod of {
         let error = controller.create_partitions(&topic, 3).await.unwrap_err();
         let code = Some(ErrorCode::INVALID_PARTITIONS);
         assert_eq!((error.code(), error.outcome()), (code, Outcome::NotApplied), "{error}");
-        let error = controller.create_partitions(unique("nobody-made"), 3).await.unwrap_err();
+        let error = controller.create_partitions(unique("unknown"), 3).await.unwrap_err();
         assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), "{error}");
     }
 
@@ -206,7 +204,7 @@ mod of {
         .await;
         let large = vec![Record::new("key", vec![b'x'; 1000])];
         let error = loop {
-            // The log takes the settings a moment after they are told.
+            // The partition applies altered configs a moment later.
             match partition.produce(large.clone()).await {
                 Ok(_) => yield_now().await,
                 Err(error) => break error,
@@ -239,13 +237,13 @@ mod of {
         let ErrorKind::OffsetOutOfRange { offset: 6, log: Some(log), .. } = error.kind() else {
             panic!("{error:?}")
         };
-        assert_eq!(log, 3..5);
+        assert_eq!(*log, 3..5);
         assert_eq!(partition.delete_records(DeleteBefore::HighWatermark).await.unwrap(), 5);
         assert_eq!(partition.produce(one()).await.unwrap().base_offset, 5);
         let compacted = unique("compacted");
         controller.create_topic(&compacted, 1, 1).config("cleanup.policy", "compact").await.unwrap();
         let compacted = client.partition_client(compacted, 0).await.unwrap();
-        // What leads it may not know so yet, which would leave open what became of the first attempt.
+        // After an append, the broker knows that it leads: otherwise the first attempt could end in doubt.
         compacted.produce(one()).await.unwrap();
         let error = compacted.delete_records(0).await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::NotDeletable), "{error:?}");
@@ -260,14 +258,19 @@ mod of {
         let end = partition.offset_for_leader_epoch(0).await.unwrap().unwrap();
         assert_eq!((end.leader_epoch, end.end_offset), (0, 1));
         assert_eq!(partition.offset_for_leader_epoch(1).await.unwrap(), None);
-        let told = controller.describe_cluster().await.unwrap();
-        assert_eq!(told.cluster_id, client.cluster_id());
-        let brokers: Vec<_> = told.brokers.into_iter().map(|broker| (broker.id, broker.address)).collect();
+        let description = controller.describe_cluster().await.unwrap();
+        assert_eq!(description.cluster_id, client.cluster_id());
+        let brokers: Vec<_> =
+            description.brokers.into_iter().map(|broker| (broker.id, broker.address)).collect();
         assert_eq!(brokers, client.brokers());
-        assert!(brokers.iter().any(|(id, _)| Some(*id) == told.controller), "{:?}", told.controller);
+        assert!(
+            brokers.iter().any(|(id, _)| Some(*id) == description.controller),
+            "{:?}",
+            description.controller
+        );
     }
 
-    /// Each bad setting in turn, on topics of one replica: the replication is not right.
+    /// Audits a topic for each bad setting. The topics have one replica, which is a finding of its own.
     pub(super) async fn audits(address: &str) {
         let (_, controller) = connect(&[address.to_owned()]).await;
         let replication = ["replication factor", "min.insync.replicas"];
@@ -294,9 +297,9 @@ mod of {
             let findings = controller.audit(&topic).await.unwrap();
             let mut expected = [&replication[..], found].concat();
             expected.sort_unstable();
-            let mut told = settings(&findings);
-            told.sort_unstable();
-            assert_eq!(told, expected, "{name} = {value}: {findings:#?}");
+            let mut reported = settings(&findings);
+            reported.sort_unstable();
+            assert_eq!(reported, expected, "{name} = {value}: {findings:#?}");
         }
     }
 }
@@ -315,13 +318,13 @@ fn settings(findings: &[Finding]) -> Vec<&'static str> {
     findings.iter().map(|finding| finding.setting).collect()
 }
 
-/// Asks for the settings of a topic until the broker has heard what was altered.
+/// Describes the configs of a topic until the broker has applied a change.
 async fn until(
     controller: &ControllerClient,
     topic: &str,
-    heard: impl Fn(&BTreeMap<String, ConfigValue>) -> bool,
+    is_applied: impl Fn(&BTreeMap<String, ConfigValue>) -> bool,
 ) {
-    while !heard(&controller.describe_topic_configs(topic).await.unwrap()) {
+    while !is_applied(&controller.describe_topic_configs(topic).await.unwrap()) {
         yield_now().await;
     }
 }

@@ -1,10 +1,10 @@
-//! What appends bring onto the log, and what they say when they cannot.
+//! Appends: what they write to the log, and their errors.
 
 use std::time::Duration;
 
 use kwal_client::ClientBuilder;
 use kwal_client::Limits;
-use kwal_client::error::{Error, Outcome};
+use kwal_client::error::{ErrorKind, Outcome};
 use kwal_client::record::Record;
 use kwal_protocol::record::Compression;
 use kwal_tests::kafka::{Kafka, Version};
@@ -16,14 +16,14 @@ use crate::raw::{Ability, lacks};
 kwal_tests::suite! {
     shared: [
         offsets_are_those_of_the_log,
-        broker_stamps_the_time,
+        log_append_time,
         batch_too_large_for_the_topic,
         batch_too_large_for_the_client,
         unknown_topic_is_not_created,
         unknown_partition,
         throttled,
     ],
-    own: [segments_hold_what_was_meant],
+    own: [segments_contain_the_batches],
 }
 
 async fn offsets_are_those_of_the_log(kafka: &'static Kafka) {
@@ -32,7 +32,7 @@ async fn offsets_are_those_of_the_log(kafka: &'static Kafka) {
     for (partition, batches) in [(0, 1), (1, 3)] {
         let writer = client.partition_client(&topic, partition).await.unwrap();
         for batch in 0..batches {
-            let produced = writer.produce(samples().iter().map(to_record).collect()).await.unwrap();
+            let produced = writer.produce(sample_records()).await.unwrap();
             assert_eq!(produced.offsets(), batch * 10..batch * 10 + 10);
             assert_eq!(produced.log_append_time_ms, None);
         }
@@ -40,15 +40,15 @@ async fn offsets_are_those_of_the_log(kafka: &'static Kafka) {
     assert_eq!(kafka.end_offsets(&topic).await, [10, 30, 0]);
 }
 
-/// DumpLogSegments is the judge of what is on the log: codec, producer id, sequence numbers, checksum.
-async fn segments_hold_what_was_meant(version: Version) {
+/// DumpLogSegments verifies codec, producer id and checksum of the batches on the log.
+async fn segments_contain_the_batches(version: Version) {
     let kafka = Kafka::shared(version);
     let topic = kafka.topic("segments", 1, &[]).await;
     let client = client(kafka).await;
     for compression in Compression::ALL {
         let name = compression.name();
         let writer = client.partition_client(&topic, 0).compression(compression).await.unwrap();
-        let produced = writer.produce(samples().iter().map(to_record).collect()).await.unwrap();
+        let produced = writer.produce(sample_records()).await.unwrap();
         writer.produce(vec![Record::new("one", "more")]).await.unwrap();
 
         let dump = kafka.dump_log(1, &topic, 0).await;
@@ -68,10 +68,10 @@ async fn segments_hold_what_was_meant(version: Version) {
     }
 }
 
-async fn broker_stamps_the_time(kafka: &'static Kafka) {
+async fn log_append_time(kafka: &'static Kafka) {
     let topic = kafka.topic("append-time", 1, &[("message.timestamp.type", "LogAppendTime")]).await;
     let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
-    let produced = writer.produce(samples().iter().map(to_record).collect()).await.unwrap();
+    let produced = writer.produce(sample_records()).await.unwrap();
     let stamped = produced.log_append_time_ms.unwrap();
     let (records, _) = writer.fetch_records(0, 1..1_000_000, 1_000).await.unwrap();
     assert_eq!(records.len(), 10);
@@ -84,16 +84,14 @@ async fn batch_too_large_for_the_topic(kafka: &'static Kafka) {
     let topic = kafka.topic("small", 1, &[("max.message.bytes", "100000")]).await;
     let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
     let large = || Record::new(None::<&str>, pseudo_random(60_000, 1));
-    // What is new the brokers may not know at once, and what such an attempt has left open is not told by a refusal.
+    // The first append waits until the broker knows the topic: a rejection after an attempt in doubt would
+    // leave the outcome unknown.
     assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, 0);
-    match writer.produce(vec![large(), large()]).await.unwrap_err() {
-        error @ Error::BatchTooLarge { size, records, limit, .. } => {
-            assert!((120_000..121_000).contains(&size), "{size}");
-            assert_eq!((records, limit, error.outcome()), (2, None, Outcome::NotApplied));
-        }
-        other => panic!("{other:?}"),
-    }
-    // One of them alone fits, and the refusal has left nothing behind.
+    let error = writer.produce(vec![large(), large()]).await.unwrap_err();
+    let ErrorKind::BatchTooLarge { size, records, limit, .. } = error.kind() else { panic!("{error:?}") };
+    assert!((120_000..121_000).contains(size), "{size}");
+    assert_eq!((*records, *limit, error.outcome()), (2, None, Outcome::NotApplied));
+    // One of the records fits, and the rejected batch is not on the log.
     assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, 1);
     assert_eq!(kafka.end_offsets(&topic).await, [2]);
 }
@@ -103,38 +101,34 @@ async fn batch_too_large_for_the_client(kafka: &'static Kafka) {
     let limits = Limits::default().batch(10_000);
     let client = ClientBuilder::new(kafka.bootstrap()).limits(limits).build().await.unwrap();
     let writer = client.partition_client(&topic, 0).await.unwrap();
-    match writer.produce(vec![Record::new("k", vec![0; 20_000])]).await.unwrap_err() {
-        Error::BatchTooLarge { size, records: 1, limit: Some(10_000), .. } => assert!(size > 20_000),
-        other => panic!("{other:?}"),
-    }
+    let error = writer.produce(vec![Record::new("k", vec![0; 20_000])]).await.unwrap_err();
+    let ErrorKind::BatchTooLarge { size, records: 1, limit: Some(10_000), .. } = error.kind() else {
+        panic!("{error:?}")
+    };
+    assert!(*size > 20_000, "{size}");
     writer.produce(vec![Record::new("k", vec![0; 5_000])]).await.unwrap();
     assert_eq!(kafka.end_offsets(&topic).await, [1]);
 }
 
-/// The brokers allow it; the client must not ask for it.
+/// The brokers create topics automatically; the client must not request that.
 async fn unknown_topic_is_not_created(kafka: &'static Kafka) {
-    let topic = kafka.topic_name("nobody-made");
-    match client(kafka).await.partition_client(&topic, 0).await.unwrap_err() {
-        Error::UnknownTopic { topic: named, waited } => {
-            assert_eq!(named, topic);
-            assert!((Duration::from_secs(1)..Duration::from_secs(30)).contains(&waited), "{waited:?}");
-        }
-        other => panic!("{other:?}"),
-    }
+    let topic = kafka.topic_name("unknown");
+    let error = client(kafka).await.partition_client(&topic, 0).await.unwrap_err();
+    let ErrorKind::UnknownTopic { waited, .. } = error.kind() else { panic!("{error:?}") };
+    assert_eq!(error.context().topic.as_deref(), Some(&*topic));
+    assert!((Duration::from_secs(1)..Duration::from_secs(30)).contains(waited), "{waited:?}");
     assert!(!kafka.java().topics().await.contains(&topic));
 }
 
 async fn unknown_partition(kafka: &'static Kafka) {
     let topic = kafka.topic("two", 2, &[]).await;
-    match client(kafka).await.partition_client(&topic, 2).await.unwrap_err() {
-        Error::UnknownPartition { topic: named, partition, partitions } => {
-            assert_eq!((named, partition, partitions), (topic, 2, 2));
-        }
-        other => panic!("{other:?}"),
-    }
+    let error = client(kafka).await.partition_client(&topic, 2).await.unwrap_err();
+    let ErrorKind::UnknownPartition { partitions, .. } = error.kind() else { panic!("{error:?}") };
+    let context = error.context();
+    assert_eq!((context.topic.as_deref(), context.partition, *partitions), (Some(&*topic), Some(2), 2));
 }
 
-/// The broker makes the client wait half a second for each batch. Each has been appended all the same.
+/// The broker throttles the client by half a second per batch. Each batch is appended once.
 async fn throttled(kafka: &'static Kafka) {
     const BATCHES: u64 = 120;
     let topic = kafka.topic("throttled", 1, &[]).await;
@@ -149,12 +143,12 @@ async fn throttled(kafka: &'static Kafka) {
         let produced =
             writer.produce(vec![Record::new(None::<&str>, pseudo_random(50_000, batch))]).await.unwrap();
         assert_eq!(produced.base_offset, i64::try_from(batch).unwrap());
-        // The first may have had to wait for a producer id of a broker that has just started.
+        // A broker that has just started may reject the first one for a moment.
         assert!(produced.attempts == 1 || batch == 0, "batch {batch}: {} attempts", produced.attempts);
     }
-    // 6 MB at 100 kB/s, of which the broker lets the first ten seconds' worth pass.
+    // 6 MB at 100 kB/s. The quota has a burst of ten seconds.
     if has_quotas {
-        assert!(started.elapsed() > Duration::from_secs(30), "not throttled at all: {:?}", started.elapsed());
+        assert!(started.elapsed() > Duration::from_secs(30), "not throttled: {:?}", started.elapsed());
         kafka.java().producer_quota(&topic, None).await;
     }
     assert_eq!(kafka.end_offsets(&topic).await, [120]);
@@ -163,4 +157,8 @@ async fn throttled(kafka: &'static Kafka) {
         assert_eq!(message.value.as_deref(), Some(&*pseudo_random(50_000, batch)), "{batch}");
     }
     assert_eq!(read.len(), 120);
+}
+
+fn sample_records() -> Vec<Record> {
+    samples().iter().map(to_record).collect()
 }

@@ -1,4 +1,4 @@
-//! Batches as brokers give them out: without what was aborted, and sent on to another topic.
+//! Fetched batches: without aborted transactions, and forwarded to another topic.
 
 use kwal_protocol::error_code::ErrorCode;
 use kwal_protocol::messages::{
@@ -14,11 +14,11 @@ use time::OffsetDateTime;
 use crate::raw::{Ability, Broker, lacks};
 
 kwal_tests::suite! {
-    shared: [aborted_transactions_are_left_out, fetched_batches_are_taken_elsewhere],
+    shared: [aborted_transactions_are_skipped, fetched_batches_are_forwarded],
     own: [],
 }
 
-/// The last versions that have topics by name.
+/// The last versions with topic names.
 const FETCH: i16 = 12;
 const PRODUCE: i16 = 9;
 
@@ -38,19 +38,20 @@ async fn fetch(broker: &mut Broker, topic: &str, from: i64) -> FetchPartitionRes
         }],
         ..FetchRequest::default()
     };
-    let answer = broker.call(&request, FETCH).await;
-    let partition = answer.responses[0].partitions[0].clone();
+    let response = broker.call(&request, FETCH).await;
+    let partition = response.responses[0].partitions[0].clone();
     assert_eq!(partition.error_code, ErrorCode::NONE, "{partition:?}");
     partition
 }
 
-/// Of now, as the times of markers are: what is far apart in time is in segments of its own, and not in one fetch.
+/// Returns messages with current timestamps like those of markers: batches with distant timestamps would be
+/// in different segments, and so in different fetches.
 fn messages() -> Vec<Message> {
     let now = (OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64;
     (0..3).map(|i| Message::new(now + i, None, Some(b"value"))).collect()
 }
 
-async fn aborted_transactions_are_left_out(kafka: &'static Kafka) {
+async fn aborted_transactions_are_skipped(kafka: &'static Kafka) {
     let topic = kafka.topic("aborted", 1, &[]).await;
     let messages = messages();
     let (mut end, mut committed) = (0, Vec::new());
@@ -70,7 +71,7 @@ async fn aborted_transactions_are_left_out(kafka: &'static Kafka) {
     end += 3;
 
     let mut broker = Broker::leading(&kafka.bootstrap()[0], &topic).await;
-    // From before, within and behind each transaction.
+    // From before, within and after each transaction.
     for from in 0..end {
         let (mut next, mut offsets) = (from, Vec::new());
         while next < end {
@@ -93,9 +94,9 @@ async fn aborted_transactions_are_left_out(kafka: &'static Kafka) {
     }
 }
 
-async fn fetched_batches_are_taken_elsewhere(kafka: &'static Kafka) {
-    let source = kafka.topic("sent-from", 1, &[]).await;
-    let target = kafka.topic("sent-to", 1, &[]).await;
+async fn fetched_batches_are_forwarded(kafka: &'static Kafka) {
+    let source = kafka.topic("forward-from", 1, &[]).await;
+    let target = kafka.topic("forward-to", 1, &[]).await;
     let java = kafka.java();
     for codec in Compression::ALL {
         java.produce(&source, 0, codec.name(), &samples()).await;
@@ -108,21 +109,21 @@ async fn fetched_batches_are_taken_elsewhere(kafka: &'static Kafka) {
     let mut from = Broker::leading(&kafka.bootstrap()[0], &source).await;
     let mut to = Broker::leading(&kafka.bootstrap()[0], &target).await;
     let end = java.offset(&source, 0, "latest").await;
-    let (mut next, mut refused) = (0, Vec::new());
+    let (mut next, mut rejected) = (0, Vec::new());
     while next < end {
         let partition = fetch(&mut from, &source, next).await;
         for batch in Batches::new(partition.records.unwrap()) {
             let batch = batch.unwrap();
             next = batch.next_offset();
-            let sent_on = match EncodedBatch::from_fetched(&batch) {
-                Ok(sent_on) => sent_on,
-                Err(fault) => {
-                    refused.push(fault);
+            let forwarded = match EncodedBatch::from_fetched(&batch) {
+                Ok(forwarded) => forwarded,
+                Err(error) => {
+                    rejected.push(error);
                     continue;
                 }
             };
-            assert_eq!(*sent_on.body(), batch.bytes()[61..]);
-            let records = Some(Spliced::from(sent_on.to_bytes()));
+            assert_eq!(*forwarded.body(), batch.bytes()[61..]);
+            let records = Some(Spliced::from(forwarded.to_bytes()));
             let request = ProduceRequest {
                 acks: -1,
                 timeout_ms: 10_000,
@@ -133,20 +134,20 @@ async fn fetched_batches_are_taken_elsewhere(kafka: &'static Kafka) {
                 }],
                 ..ProduceRequest::default()
             };
-            let answer = to.call(&request, PRODUCE).await;
-            let partition = &answer.responses[0].partition_responses[0];
-            assert_eq!(partition.error_code, ErrorCode::NONE, "{answer:?}");
+            let response = to.call(&request, PRODUCE).await;
+            let partition = &response.responses[0].partition_responses[0];
+            assert_eq!(partition.error_code, ErrorCode::NONE, "{response:?}");
             assert_eq!(partition.base_offset, batch.base_offset());
         }
     }
-    let mut taken = end;
+    let mut forwarded_end = end;
     if transactions {
         let (base_offset, marker) = (end - 2, end - 1);
         let expected =
             [NotForwardable::Transactional { base_offset }, NotForwardable::Control { base_offset: marker }];
-        assert_eq!(refused, expected);
-        taken = base_offset;
+        assert_eq!(rejected, expected);
+        forwarded_end = base_offset;
     }
-    let sent = java.consume(&source, 0, 0, Some(taken)).await;
+    let sent = java.consume(&source, 0, 0, Some(forwarded_end)).await;
     assert_eq!(java.consume(&target, 0, 0, None).await, sent);
 }

@@ -1,4 +1,4 @@
-//! Several brokers: how many connections there are to each, and that one's trouble stays its own.
+//! Several brokers: connections to each, and that a slow one does not delay the others.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use tokio::time::Instant;
 use crate::raw::Broker;
 
 kwal_tests::suite! {
-    own: [connections_are_shared, a_waiting_append_delays_no_other_partition, leaders_are_taken_from_refusals],
+    own: [connections_are_shared, a_waiting_append_delays_no_other_partition, rejections_name_the_new_leader],
 }
 
-/// A thousand partition clients, all of which append and read at once.
+/// Runs a thousand partition clients that append and read at the same time.
 async fn connections_are_shared(version: Version) {
     const CLIENTS: i32 = 1_000;
     const PARTITIONS: i32 = 30;
     let kafka = three_nodes(version, &[]);
     let topic = kafka.topic("shared", PARTITIONS, &[]).await;
-    for lanes in [Limits::default().lanes, 2] {
-        let limits = Limits::default().max_connections_per_broker(lanes);
+    for pool_size in [Limits::default().max_connections_per_broker, 2] {
+        let limits = Limits::default().max_connections_per_broker(pool_size);
         let client = ClientBuilder::new(kafka.bootstrap()).limits(limits).build().await.unwrap();
         let mut clients = JoinSet::new();
         for index in 0..CLIENTS {
@@ -41,32 +41,36 @@ async fn connections_are_shared(version: Version) {
         }
         let clients = clients.join_all().await;
         assert_eq!(clients.len(), 1_000);
-        // As many for appends, as many for reads, and the one for what is short.
-        let limit = 2 * lanes + 1;
+        // `pool_size` for appends, as many for fetches, and one for short requests.
+        let limit = 2 * pool_size + 1;
         let mut counts = connections(&kafka);
         let settled = Instant::now() + Duration::from_secs(20);
-        // On a slow machine a bootstrap address may be asked as well, until it or another has answered.
+        // On a slow machine there may be a further connection to a bootstrap address, until a broker has
+        // responded.
         while counts.iter().any(|count| *count > limit) && Instant::now() < settled {
             tokio::time::sleep(Duration::from_millis(20)).await;
             counts = connections(&kafka);
         }
         kwal_tests::report(format_args!(
-            "{version}: {CLIENTS} partition clients of {lanes} lanes have {counts:?} connections to the brokers"
+            "{version}: {CLIENTS} partition clients, at most {pool_size} connections: {counts:?} to the brokers"
         ));
-        assert!(counts.iter().all(|count| (1..=limit).contains(count)), "{counts:?} with {lanes} lanes");
+        assert!(
+            counts.iter().all(|count| (1..=limit).contains(count)),
+            "{counts:?} with a limit of {pool_size}"
+        );
         drop((clients, client));
-        // What is not needed any more is closed.
+        // Unused connections are closed.
         while connections(&kafka).iter().any(|count| *count > 0) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
-/// A follower stands still, and so does every append that waits for it. Those on the same broker that wait for somebody
-/// else, or for nobody, go on as before.
+/// Suspends a follower, and thereby every append that waits for it. Other appends on the same leader are not
+/// delayed.
 async fn a_waiting_append_delays_no_other_partition(version: Version) {
     const OTHERS: i32 = 6;
-    // It stays in sync for as long as the test lasts.
+    // The follower stays in sync for the duration of the test.
     let kafka = three_nodes(version, &[("broker.session.timeout.ms", "60000")]);
     let topic = kafka.topic_name("waiting");
     let client = ClientBuilder::new(kafka.bootstrap()).build().await.unwrap();
@@ -101,12 +105,12 @@ async fn a_waiting_append_delays_no_other_partition(version: Version) {
     kwal_tests::report(format_args!(
         "{version}: half of the appends take up to {before:.1?}, and {meanwhile:.1?} while another partition waits"
     ));
-    // Behind the one that waits they would have taken the two seconds.
+    // After the waiting append on the same connection, they would take two seconds.
     assert!(meanwhile < 2 * before + Duration::from_millis(100), "{meanwhile:?} instead of {before:?}");
 }
 
-/// A leader moves; its refusal says where to (KIP-951), so that nobody else is asked.
-async fn leaders_are_taken_from_refusals(version: Version) {
+/// A leader moves, and its rejection contains the new leader (KIP-951), so that metadata is not refreshed.
+async fn rejections_name_the_new_leader(version: Version) {
     let kafka = three_nodes(version, &[("auto.leader.rebalance.enable", "false")]);
     let topic = kafka.topic_name("moving");
     let wire = Wire::new(Tcp::default());
@@ -118,20 +122,20 @@ async fn leaders_are_taken_from_refusals(version: Version) {
     append().await;
 
     move_leader(&kafka, &topic, &[2, 1, 3]).await;
-    let asked = wire.requests(ApiKey::METADATA);
+    let refreshes = wire.requests(ApiKey::METADATA);
     let produced = append().await;
     assert_eq!((produced.base_offset, produced.attempts), (1, 2));
-    assert_eq!(wire.requests(ApiKey::METADATA), asked, "the refusal of the append was not enough");
+    assert_eq!(wire.requests(ApiKey::METADATA), refreshes, "the rejection of the append was not enough");
 
     move_leader(&kafka, &topic, &[3, 1, 2]).await;
     let fetched = partition.fetch(0).await.unwrap();
-    // A leader that is new may not have heard yet that the second is committed.
+    // A new leader may not know yet that the second record is committed.
     assert!((1..=2).contains(&fetched.next_offset), "{fetched:?}");
-    assert_eq!(wire.requests(ApiKey::METADATA), asked, "the refusal of the fetch was not enough");
+    assert_eq!(wire.requests(ApiKey::METADATA), refreshes, "the rejection of the fetch was not enough");
 }
 
-/// Makes the first of the replicas the leader of partition 0, and waits until each of them acts on it: one that leads does
-/// not know so yet when others already name it, and sends back whoever comes.
+/// Makes the first of the replicas the leader of partition 0 and waits until every replica acts on it: other
+/// brokers may name the new leader before it accepts requests.
 async fn move_leader(kafka: &Kafka, topic: &str, replicas: &[u16]) {
     kafka.java().move_leader(topic, 0, replicas).await;
     let addresses = kafka.bootstrap();
@@ -149,7 +153,7 @@ fn three_nodes(version: Version, properties: &[(&str, &str)]) -> Kafka {
     Kafka::start(version, &config)
 }
 
-/// The median of the time that an append takes, with all of the partitions busy for two seconds.
+/// Returns the median latency of appends to all of the partitions during two seconds.
 async fn median_latency(partitions: &[PartitionClient]) -> Duration {
     let mut writers = JoinSet::new();
     for partition in partitions {
@@ -170,17 +174,18 @@ async fn median_latency(partitions: &[PartitionClient]) -> Duration {
     latencies[latencies.len() / 2]
 }
 
-/// How many connections this process has to each broker, as the system tells.
+/// Counts the connections of this process to each broker in `/proc`.
 fn connections(kafka: &Kafka) -> Vec<usize> {
     const ESTABLISHED: &str = "01";
-    // Everybody's, but who else would connect to these ports from here is Java, whose process has none of these inodes.
+    // The table is that of all processes. Java also connects to these ports; its inodes are not in this
+    // process.
     let inodes: Vec<String> = std::fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok())
         .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
         .collect();
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-    // Number, local address, remote address, state, …, and the inode as the tenth.
+    // Columns: number, local address, remote address, state, …; the tenth is the inode.
     let remote_ports: Vec<u16> = table
         .lines()
         .skip(1)

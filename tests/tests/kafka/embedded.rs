@@ -1,16 +1,16 @@
-//! The embedded cluster over TCP, as the clients of others meet it: what one wrote, another reads, to the byte.
+//! Other clients against the embedded cluster over TCP: each reads exactly what another one wrote.
 
 use kwal_protocol::api::ApiKey;
 use kwal_testkit::{Dialect, EmbeddedCluster};
 use kwal_tests::kafka::{Kafka, Version};
 use kwal_tests::message::Message;
 
-use crate::interop::{both_have, passes_on};
+use crate::interop::{common_codecs, write_then_read};
 use crate::peers::{Java, Kwal, Librdkafka, Peer, Rskafka};
-use crate::support::tools_agree;
+use crate::support::tools_report_topics_and_offsets;
 
 kwal_tests::suite! {
-    own: [java_and_all_others, tools_of_kafka_agree],
+    own: [java_and_all_others, kafka_tools],
 }
 
 #[test]
@@ -54,37 +54,37 @@ async fn java_and_all_others(version: Version) {
     on::<Rskafka, Java>(&cluster, &kafka, Rskafka::samples).await;
 }
 
-async fn tools_of_kafka_agree(version: Version) {
+async fn kafka_tools(version: Version) {
     let cluster = cluster(Dialect::default()).await;
-    tools_agree(&Kafka::at(cluster.bootstrap(), version)).await;
-    assert!(cluster.topics().is_empty(), "what was made is deleted");
+    tools_report_topics_and_offsets(&Kafka::at(cluster.bootstrap(), version)).await;
+    assert!(cluster.topics().is_empty(), "the topics should be deleted");
 }
 
-/// On a cluster of each dialect.
+/// Runs a pair of clients on a cluster of each dialect.
 async fn one_writes_other_reads<Writer: Peer, Reader: Peer>(samples: fn() -> Vec<Message>) {
     for dialect in [Dialect::kafka_4_3(), Dialect::kafka_3_9(), Dialect::kafka_2_8()] {
         let cluster = cluster(dialect).await;
-        // What is asked of it here has no need of Java.
+        // The test does not use the tools of this version.
         let kafka = Kafka::at(cluster.bootstrap(), Version::V4_3_1);
         on::<Writer, Reader>(&cluster, &kafka, samples).await;
-        let asked_all = cluster.brokers().into_iter().all(|broker| {
+        let used_all = cluster.brokers().into_iter().all(|broker| {
             cluster.requests_to(broker, ApiKey::PRODUCE).unwrap() > 0
                 && cluster.requests_to(broker, ApiKey::FETCH).unwrap() > 0
         });
-        assert!(asked_all, "each broker leads a partition");
+        assert!(used_all, "each broker should lead a partition");
     }
 }
 
-/// In a topic for each codec, the first to a partition of the first broker, the next to one of the second, and so on.
+/// Runs a pair of clients with a topic for each codec, on partitions of the brokers in turn.
 async fn on<Writer: Peer, Reader: Peer>(
     cluster: &EmbeddedCluster,
     kafka: &Kafka,
     samples: fn() -> Vec<Message>,
 ) {
-    for (compression, partition) in both_have::<Writer, Reader>().zip((0..3).cycle()) {
+    for (compression, partition) in common_codecs::<Writer, Reader>().zip((0..3).cycle()) {
         let topic = kafka.topic_name("interop");
         cluster.create_topic(&topic, 3).unwrap();
-        passes_on::<Writer, Reader>(kafka, &topic, partition, compression, &samples()).await;
+        write_then_read::<Writer, Reader>(kafka, &topic, partition, compression, &samples()).await;
     }
 }
 

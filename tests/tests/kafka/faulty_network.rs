@@ -1,12 +1,12 @@
-//! Appends and reads over connections that break, stall and lose what was answered, while leaders move; judged by what lies on
-//! the log in the end.
+//! Appends and reads over connections that break, stall and lose responses, while leaders move. The log at
+//! the end is the judge.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kwal_client::error::{Error, ErrorKind, Outcome};
+use kwal_client::error::{ErrorKind, Outcome};
 use kwal_client::record::Record;
 use kwal_client::{ClientBuilder, Deadlines, PartitionClient};
 use kwal_protocol::api::ApiKey;
@@ -17,23 +17,23 @@ use kwal_transport::Tcp;
 use tokio::time::{Instant, sleep};
 
 kwal_tests::suite! {
-    own: [the_log_is_what_everybody_was_told],
+    own: [results_match_the_log],
 }
 
-/// How often each thing is to have gone wrong with an append.
+/// How often each fault must have hit an append.
 const ENOUGH: usize = 5;
 const PARTITIONS: i32 = 2;
-/// How many appends of a partition are under way.
+/// How many appends of a partition are in flight.
 const AT_ONCE: usize = 4;
 
-async fn the_log_is_what_everybody_was_told(version: Version) {
+async fn results_match_the_log(version: Version) {
     let config = ClusterConfig {
         nodes: 3,
         properties: vec![("auto.leader.rebalance.enable".to_owned(), "false".to_owned())],
         ..ClusterConfig::default()
     };
     let kafka = Kafka::start(version, &config);
-    let topic = kafka.topic("foul", PARTITIONS, &[]).await;
+    let topic = kafka.topic("faulty-network", PARTITIONS, &[]).await;
     let network = FaultyNetwork::new(u64::from(version == Version::V4_3_1));
     let deadlines = Deadlines::default()
         .operation(Duration::from_secs(30))
@@ -54,8 +54,8 @@ async fn the_log_is_what_everybody_was_told(version: Version) {
 
     let limit = Instant::now() + Duration::from_secs(120);
     let mut leader: u16 = 0;
-    while !network.has_done_enough() || leader < 4 {
-        assert!(Instant::now() < limit, "{:?}", network.met());
+    while !network.has_injected_enough() || leader < 4 {
+        assert!(Instant::now() < limit, "{:?}", network.injected());
         leader += 1;
         let mut replicas = [1, 2, 3];
         replicas.rotate_left(usize::from(leader % 3));
@@ -75,12 +75,12 @@ async fn the_log_is_what_everybody_was_told(version: Version) {
     }
     let verdict = recorder.now().check(&Expect::default().grace(Duration::from_millis(100)));
     verdict.assert();
-    kwal_tests::report(format_args!("{version}: {}; {:?}", verdict.tally(), network.met()));
+    kwal_tests::report(format_args!("{version}: {}; {:?}", verdict.tally(), network.injected()));
     let tally = verdict.tally();
     assert!(tally.acked > 100 && tally.acked * 10 > tally.appends * 9, "{tally}");
 }
 
-/// Appends records that are all different, some at a time.
+/// Appends distinct records, [`AT_ONCE`] at a time.
 async fn append(partition: PartitionClient, recorder: Recorder, writer: WriterId, done: Arc<AtomicBool>) {
     let mut next: u64 = 0;
     while !done.load(Ordering::Relaxed) {
@@ -103,7 +103,7 @@ async fn append(partition: PartitionClient, recorder: Recorder, writer: WriterId
     }
 }
 
-/// Reads from the start on.
+/// Reads from the beginning.
 async fn read(partition: PartitionClient, recorder: Recorder, done: Arc<AtomicBool>) {
     let mut next = 0;
     let reader = recorder.now().reader(Reader::new((partition.topic(), partition.partition()), next));
@@ -111,80 +111,78 @@ async fn read(partition: PartitionClient, recorder: Recorder, done: Arc<AtomicBo
         match partition.fetch(next).max_wait(Duration::from_millis(300)).await {
             Ok(fetched) => {
                 let mut records = Vec::new();
-                for batch in fetched.batches() {
-                    for record in batch.records(1 << 20).unwrap().iter() {
-                        let record = record.unwrap();
-                        // A fetch may begin in the middle of a batch.
-                        if record.offset >= next {
-                            records.push((record.offset, record.value.unwrap().to_vec()));
-                        }
-                    }
+                for record in fetched.records() {
+                    let record = record.unwrap();
+                    records.push((record.offset, record.value.unwrap().to_vec()));
                 }
                 next = fetched.next_offset;
                 recorder.now().read(reader, records, next);
             }
-            Err(error @ Error::OffsetOutOfRange { .. }) => panic!("{error}"),
-            Err(_) => recorder.now().read_failed(reader, ReadFailure::Other),
+            Err(error) => {
+                assert!(!matches!(error.kind(), ErrorKind::OffsetOutOfRange { .. }), "{error}");
+                recorder.now().read_failed(reader, ReadFailure::Other);
+            }
         }
     }
 }
 
-/// TCP on which an append now and then meets a [`Fate`].
+/// TCP that injects a [`Fault`] into one of ten appends.
 #[derive(Clone, Debug)]
 struct FaultyNetwork {
     wire: Wire,
-    met: Arc<Mutex<BTreeMap<Fate, usize>>>,
+    injected: Arc<Mutex<BTreeMap<Fault, usize>>>,
 }
 
-/// What goes wrong with a connection from a request on.
+/// A fault of a connection, beginning with a request.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Fate {
-    /// It breaks in the middle of the request.
-    Cut,
-    /// The broker answers, and the connection breaks on the way back.
-    Lost,
-    /// Nothing comes back any more.
-    Silent,
-    /// What comes back takes its time.
-    Slow,
+enum Fault {
+    /// The connection breaks in the middle of the request.
+    CutRequest,
+    /// The broker responds, and the connection breaks before the response.
+    CutResponse,
+    /// No response arrives any more.
+    DropResponses,
+    /// One response is delayed.
+    DelayResponse,
 }
 
-impl Fate {
-    const ALL: [Self; 4] = [Self::Cut, Self::Lost, Self::Silent, Self::Slow];
+impl Fault {
+    const ALL: [Self; 4] = [Self::CutRequest, Self::CutResponse, Self::DropResponses, Self::DelayResponse];
 }
 
 impl FaultyNetwork {
     fn new(seed: u64) -> Self {
-        let network = Self { wire: Wire::new(Tcp::default()), met: Arc::default() };
+        let network = Self { wire: Wire::new(Tcp::default()), injected: Arc::default() };
         let mut rng = fastrand::Rng::with_seed(seed);
-        let met = Arc::clone(&network.met);
+        let injected = Arc::clone(&network.injected);
         // By connection.
-        let fates = Arc::new(Mutex::new(BTreeMap::new()));
+        let faults = Arc::new(Mutex::new(BTreeMap::new()));
         network.wire.on_request({
-            let fates = Arc::clone(&fates);
+            let faults = Arc::clone(&faults);
             move |frame| {
-                let mut fates = fates.lock().unwrap();
-                if frame.api != ApiKey::PRODUCE || fates.contains_key(&frame.connection) || rng.u8(..10) > 0 {
+                let mut faults = faults.lock().unwrap();
+                if frame.api != ApiKey::PRODUCE || faults.contains_key(&frame.connection) || rng.u8(..10) > 0
+                {
                     return Decision::Pass;
                 }
-                let fate = rng.choice(Fate::ALL).unwrap();
-                *met.lock().unwrap().entry(fate).or_default() += 1;
-                if fate == Fate::Cut {
+                let fault = rng.choice(Fault::ALL).unwrap();
+                *injected.lock().unwrap().entry(fault).or_default() += 1;
+                if fault == Fault::CutRequest {
                     return Decision::Cut(frame.bytes.len() / 2);
                 }
-                fates.insert(frame.connection, fate);
+                faults.insert(frame.connection, fault);
                 Decision::Pass
             }
         });
         network.wire.on_response(move |frame| {
-            let mut fates = fates.lock().unwrap();
-            match fates.get(&frame.connection) {
-                None | Some(Fate::Cut) => Decision::Pass,
-                Some(Fate::Lost) => Decision::Cut(0),
-                Some(Fate::Silent) => Decision::Discard,
-                Some(Fate::Slow) => {
-                    // Once; then another fate may follow.
-                    fates.remove(&frame.connection);
+            let mut faults = faults.lock().unwrap();
+            match faults.get(&frame.connection) {
+                None | Some(Fault::CutRequest) => Decision::Pass,
+                Some(Fault::CutResponse) => Decision::Cut(0),
+                Some(Fault::DropResponses) => Decision::Discard,
+                Some(Fault::DelayResponse) => {
+                    // Once; another fault may follow.
+                    faults.remove(&frame.connection);
                     Decision::Delay(Duration::from_millis(300))
                 }
             }
@@ -192,12 +190,12 @@ impl FaultyNetwork {
         network
     }
 
-    fn met(&self) -> BTreeMap<Fate, usize> {
-        self.met.lock().unwrap().clone()
+    fn injected(&self) -> BTreeMap<Fault, usize> {
+        self.injected.lock().unwrap().clone()
     }
 
-    fn has_done_enough(&self) -> bool {
-        let met = self.met();
-        Fate::ALL.iter().all(|fate| met.get(fate).is_some_and(|times| *times >= ENOUGH))
+    fn has_injected_enough(&self) -> bool {
+        let injected = self.injected();
+        Fault::ALL.iter().all(|fault| injected.get(fault).is_some_and(|times| *times >= ENOUGH))
     }
 }

@@ -1,4 +1,4 @@
-//! What one client wrote, another reads, to the byte.
+//! Interoperability: each client reads exactly what another one wrote.
 
 use kwal_tests::kafka::Kafka;
 use kwal_tests::message::Message;
@@ -27,7 +27,7 @@ async fn kwal_and_java(kafka: &'static Kafka) {
     one_writes_other_reads::<Java, Kwal>(kafka, Java::samples).await;
 }
 
-/// Many blocks of each codec.
+/// Batches of several compressed blocks.
 async fn kwal_and_java_in_large_batches(kafka: &'static Kafka) {
     let samples = || {
         let sample = |offset: i64| {
@@ -50,7 +50,7 @@ async fn kwal_and_rskafka(kafka: &'static Kafka) {
     one_writes_other_reads::<Rskafka, Kwal>(kafka, Rskafka::samples).await;
 }
 
-// The clients that judge kwal, judged by Kafka's own: what fails here is no fault of kwal's.
+// The reference clients themselves against Kafka's client: a failure of these is not one of kwal.
 
 async fn librdkafka_and_java(kafka: &'static Kafka) {
     one_writes_other_reads::<Librdkafka, Java>(kafka, Librdkafka::samples).await;
@@ -63,19 +63,19 @@ async fn rskafka_and_java(kafka: &'static Kafka) {
 }
 
 async fn one_writes_other_reads<Writer: Peer, Reader: Peer>(kafka: &Kafka, samples: fn() -> Vec<Message>) {
-    for compression in both_have::<Writer, Reader>() {
+    for compression in common_codecs::<Writer, Reader>() {
         let topic = kafka.topic("interop", 2, &[]).await;
-        passes_on::<Writer, Reader>(kafka, &topic, 1, compression, &samples()).await;
+        write_then_read::<Writer, Reader>(kafka, &topic, 1, compression, &samples()).await;
     }
 }
 
-/// The codecs of both.
-pub(crate) fn both_have<Writer: Peer, Reader: Peer>() -> impl Iterator<Item = &'static str> {
+/// Returns the codecs that both clients support.
+pub(crate) fn common_codecs<Writer: Peer, Reader: Peer>() -> impl Iterator<Item = &'static str> {
     Writer::COMPRESSIONS.iter().copied().filter(|codec| Reader::COMPRESSIONS.contains(codec))
 }
 
-/// What one client wrote to a new partition, the other reads.
-pub(crate) async fn passes_on<Writer: Peer, Reader: Peer>(
+/// Appends with one client to a new partition and reads with the other.
+pub(crate) async fn write_then_read<Writer: Peer, Reader: Peer>(
     kafka: &Kafka,
     topic: &str,
     partition: i32,

@@ -1,6 +1,8 @@
-//! Tests against real Apache Kafka, and of other clients against the embedded cluster: one binary, so that they share brokers.
+//! Tests against real Apache Kafka, and of other clients against the embedded cluster. One binary, so that
+//! they share brokers.
 
-#![allow(clippy::unwrap_used)] // Clippy takes only functions marked as tests for tests.
+// Clippy regards only functions with `#[test]` as tests.
+#![allow(clippy::unwrap_used)]
 
 mod administration;
 mod append;
@@ -10,6 +12,7 @@ mod embedded;
 mod faulty_network;
 mod fidelity;
 mod interop;
+mod listeners;
 mod peers;
 mod program;
 mod quota;
@@ -19,5 +22,4 @@ mod restart;
 mod segments;
 mod sessions;
 mod support;
-mod ways;
 mod wire;

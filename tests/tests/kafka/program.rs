@@ -1,4 +1,4 @@
-//! The program of the main job, `examples/wal.rs`, against real brokers.
+//! The program `examples/wal.rs` against real brokers.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -33,7 +33,7 @@ async fn ten_thousand_large_records_in_lz4(kafka: &'static Kafka) {
     main_job(kafka, 10_000, 100_000, "lz4").await;
 }
 
-/// Appends, replays and verifies; then Kafka's own tool says where each partition ends.
+/// Appends, replays and verifies; then checks the end of each partition with Kafka's tool.
 async fn main_job(kafka: &'static Kafka, records: u32, size: u32, compression: &str) {
     const PARTITIONS: u32 = 4;
     let topic = kafka.topic_name("main-job");
@@ -55,7 +55,7 @@ async fn main_job(kafka: &'static Kafka, records: u32, size: u32, compression: &
     assert_eq!(acknowledged.len(), PARTITIONS as usize, "{said}");
     assert_eq!(acknowledged.iter().sum::<i64>(), i64::from(records));
     assert_eq!(kafka.end_offsets(&topic).await, acknowledged);
-    // A gigabyte is not left behind.
+    // Frees a gigabyte.
     kafka.java().delete_topic(&topic).await;
 }
 
@@ -67,13 +67,13 @@ async fn no_such_broker(_: &'static Kafka) {
     assert!(said.contains("127.0.0.1:1"), "{said}");
 }
 
-/// The end offsets that the program tells, of each partition.
+/// Parses the end offset of each partition from the program's output.
 pub(crate) fn acknowledged(said: &str, topic: &str) -> Vec<i64> {
     let of = |line: &str| line.strip_prefix(topic)?.strip_prefix(':')?.split_once(':')?.1.parse().ok();
     said.lines().filter_map(of).collect()
 }
 
-/// The program as README's commands run it, built like them: up to date, and fast enough for a gigabyte.
+/// Builds the program as README does, and returns its path. The release profile is fast enough for a gigabyte.
 pub(crate) fn program() -> PathBuf {
     static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

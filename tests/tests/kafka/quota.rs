@@ -1,4 +1,4 @@
-//! What clients do to a log when the broker slows them down, as the judge of kwal-testkit sees it.
+//! Appends under a quota, verified by the checker of kwal-testkit.
 
 use std::time::Duration;
 
@@ -15,14 +15,15 @@ use rskafka::chrono::{TimeZone, Utc};
 use rskafka::client::partition::{Compression, UnknownTopicHandling};
 
 kwal_tests::suite! {
-    own: [who_appends_twice_when_throttled],
+    own: [throttled_appends_are_not_repeated],
 }
 
-/// A broker answers a throttled append as any other, it is on the log (KIP-219). rskafka 0.6 takes it for a failure.
-async fn who_appends_twice_when_throttled(version: Version) {
+/// A throttled append succeeds like any other (KIP-219). rskafka 0.6 treats it as a failure and appends
+/// again.
+async fn throttled_appends_are_not_repeated(version: Version) {
     let kafka = Kafka::shared(version);
     let (kwal, librdkafka, rskafka) =
-        tokio::join!(judged(kafka, by_kwal), judged(kafka, by_librdkafka), judged(kafka, by_rskafka));
+        tokio::join!(check(kafka, by_kwal), check(kafka, by_librdkafka), check(kafka, by_rskafka));
     kwal.assert();
     librdkafka.assert();
     for tally in [kwal.tally(), librdkafka.tally(), rskafka.tally()] {
@@ -32,17 +33,17 @@ async fn who_appends_twice_when_throttled(version: Version) {
     assert!(rskafka.broken().eq([Rule::Once]), "{rskafka}");
 }
 
-/// 2 MB. The broker lets the first ten seconds' worth pass.
+/// 2 MB. The quota has a burst of ten seconds.
 const BATCHES: u64 = 40;
 const BYTES_PER_SECOND: u64 = 100_000;
 
-/// Has a client append to a topic of its own under a quota of its own, and then looks at the log.
-async fn judged(kafka: &'static Kafka, append: impl AsyncFnOnce(&Kafka, Told)) -> Verdict {
+/// Lets a client append to its own topic under its own quota, and checks the log.
+async fn check(kafka: &'static Kafka, append: impl AsyncFnOnce(&Kafka, Workload)) -> Verdict {
     let topic = kafka.topic("quota", 1, &[]).await;
     kafka.java().producer_quota(&topic, Some(BYTES_PER_SECOND)).await;
     let recorder = Recorder::new();
     let writer = recorder.now().writer((&*topic, 0));
-    append(kafka, Told { recorder: recorder.clone(), writer, topic: topic.clone() }).await;
+    append(kafka, Workload { recorder: recorder.clone(), writer, topic: topic.clone() }).await;
     kafka.java().producer_quota(&topic, None).await;
     let records = kafka.java().consume(&topic, 0, 0, None).await;
     let end = kafka.end_offsets(&topic).await[0];
@@ -51,16 +52,16 @@ async fn judged(kafka: &'static Kafka, append: impl AsyncFnOnce(&Kafka, Told)) -
     recorder.now().check(&Expect::default())
 }
 
-/// What a client is to do, and where it is told what came of it.
-struct Told {
+/// What a client appends, and where it records the results.
+struct Workload {
     recorder: Recorder,
     writer: WriterId,
-    /// Also the client id, which the quota is for.
+    /// Also the client id of the quota.
     topic: String,
 }
 
-impl Told {
-    /// The batches of one record, each noted when it is asked for.
+impl Workload {
+    /// Returns batches of one record, recorded as submitted when they are taken.
     fn batches(&self) -> impl Iterator<Item = (Ticket, Vec<u8>)> + '_ {
         (0..BATCHES).map(|batch| {
             let value = pseudo_random(50_000, batch);
@@ -69,20 +70,20 @@ impl Told {
     }
 }
 
-async fn by_kwal(kafka: &Kafka, told: Told) {
-    let client = ClientBuilder::new(kafka.bootstrap()).client_id(&told.topic).build().await.unwrap();
-    let partition = client.partition_client(&told.topic, 0).await.unwrap();
-    for (ticket, value) in told.batches() {
+async fn by_kwal(kafka: &Kafka, workload: Workload) {
+    let client = ClientBuilder::new(kafka.bootstrap()).client_id(&workload.topic).build().await.unwrap();
+    let partition = client.partition_client(&workload.topic, 0).await.unwrap();
+    for (ticket, value) in workload.batches() {
         let produced = partition.produce(vec![Record::new(None::<&str>, value)]).await.unwrap();
         ticket.acked(produced.base_offset);
     }
 }
 
-async fn by_rskafka(kafka: &Kafka, told: Told) {
-    let client = rskafka::client::ClientBuilder::new(kafka.bootstrap()).client_id(&*told.topic);
+async fn by_rskafka(kafka: &Kafka, workload: Workload) {
+    let client = rskafka::client::ClientBuilder::new(kafka.bootstrap()).client_id(&*workload.topic);
     let client = client.build().await.unwrap();
-    let partition = client.partition_client(&told.topic, 0, UnknownTopicHandling::Retry).await.unwrap();
-    for (ticket, value) in told.batches() {
+    let partition = client.partition_client(&workload.topic, 0, UnknownTopicHandling::Retry).await.unwrap();
+    for (ticket, value) in workload.batches() {
         let record = rskafka::record::Record {
             key: None,
             value: Some(value),
@@ -94,19 +95,19 @@ async fn by_rskafka(kafka: &Kafka, told: Told) {
     }
 }
 
-/// Idempotent, and with up to five batches on their way.
-async fn by_librdkafka(kafka: &Kafka, told: Told) {
+/// Idempotent, with up to five requests in flight.
+async fn by_librdkafka(kafka: &Kafka, workload: Workload) {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", kafka.bootstrap().join(","))
-        .set("client.id", &told.topic)
+        .set("client.id", &workload.topic)
         .set("enable.idempotence", "true")
         .set("batch.num.messages", "1");
     let append = move || {
         let producer: BaseProducer<Tickets> = config.create_with_context(Tickets).unwrap();
-        for (ticket, value) in told.batches() {
+        for (ticket, value) in workload.batches() {
             let record: BaseRecord<'_, (), _, _> =
-                BaseRecord::with_opaque_to(&told.topic, Box::new(ticket)).partition(0).payload(&value);
+                BaseRecord::with_opaque_to(&workload.topic, Box::new(ticket)).partition(0).payload(&value);
             producer.send(record).map_err(|(error, _)| error).unwrap();
         }
         producer.flush(Duration::from_secs(120)).unwrap();

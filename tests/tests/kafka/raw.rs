@@ -1,4 +1,4 @@
-//! Requests of the codec on a plain connection.
+//! Requests of kwal-protocol on a connection without a client.
 
 use std::collections::VecDeque;
 
@@ -14,17 +14,17 @@ use kwal_tests::kafka::Kafka;
 use kwal_transport::{Connect, Stream, Tcp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A connection without a client: frames, one at a time.
+/// A connection that exchanges frames one at a time.
 pub(crate) struct Broker {
     stream: Stream,
     client_id: String,
     versions: ApiVersionsResponse,
     correlation_id: i32,
-    /// The ids of the answers that are to come.
+    /// The correlation ids of the expected responses.
     awaited: VecDeque<i32>,
 }
 
-/// What brokers may lack that some tests need of them, not of the client.
+/// A feature that some tests need and some brokers lack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ability {
     Quotas,
@@ -32,7 +32,7 @@ pub(crate) enum Ability {
     Transactions,
 }
 
-/// Whether these brokers cannot do this; it is told, since less is shown without.
+/// Returns whether the brokers lack a feature, and reports it, since the test covers less without.
 pub(crate) async fn lacks(kafka: &Kafka, ability: Ability) -> bool {
     let api = match ability {
         // AlterClientQuotas and EndTxn, which the client never calls.
@@ -44,7 +44,7 @@ pub(crate) async fn lacks(kafka: &Kafka, ability: Ability) -> bool {
     let lacks = Broker::connect(address).await.versions_of_api(api).is_none();
     if lacks {
         kwal_tests::report(format_args!(
-            "{address} does not offer {api}: what takes {ability:?} is left out"
+            "{address} does not support {api}: skipping the parts that need {ability:?}"
         ));
     }
     lacks
@@ -56,7 +56,7 @@ impl Broker {
         Self::over(stream, "kwal-tests").await
     }
 
-    /// The same over a stream that is there already.
+    /// Uses an open stream.
     pub(crate) async fn over(stream: Stream, client_id: &str) -> Self {
         let mut broker = Self {
             stream,
@@ -69,15 +69,16 @@ impl Broker {
         broker
     }
 
-    /// A connection to the leader of partition 0, once it knows that it is.
+    /// Connects to the leader of partition 0, as soon as it knows that it leads.
     pub(crate) async fn leading(address: &str, topic: &str) -> Self {
         let mut broker = Self::connect(address).await;
         let mut address = address.to_owned();
         loop {
-            let answer = broker.metadata_of(topic).await;
-            let leader = answer.topics[0].partitions.iter().find(|partition| partition.partition_index == 0);
+            let response = broker.metadata_of(topic).await;
+            let leader =
+                response.topics[0].partitions.iter().find(|partition| partition.partition_index == 0);
             let leader = leader.and_then(|partition| {
-                answer.brokers.iter().find(|broker| broker.node_id == partition.leader_id)
+                response.brokers.iter().find(|broker| broker.node_id == partition.leader_id)
             });
             match leader.map(|leader| format!("{}:{}", leader.host, leader.port)) {
                 Some(named) if named == address => return broker,
@@ -94,13 +95,13 @@ impl Broker {
         self.versions_of_api(R::KEY).unwrap()
     }
 
-    /// What the broker lists of an API; `None` if it does not list it.
+    /// Returns the versions of an API that the broker lists; `None` if it does not list the API.
     pub(crate) fn versions_of_api(&self, api: ApiKey) -> Option<Versions> {
         let listed = self.versions.api_keys.iter().find(|listed| listed.api_key == api)?;
         Some(Versions::new(listed.min_version, listed.max_version))
     }
 
-    /// What both know; not one version, or the test would show nothing.
+    /// Returns the versions that both support. There must be several, or the test would show little.
     pub(crate) fn common<R: Request>(&self) -> std::ops::RangeInclusive<i16> {
         let theirs = self.versions_of::<R>();
         let common = R::VERSIONS.oldest.max(theirs.oldest)..=R::VERSIONS.newest.min(theirs.newest);
@@ -112,7 +113,7 @@ impl Broker {
         self.metadata_of(topic).await.topics[0].topic_id
     }
 
-    /// Whether it answers as the leader of partition 0, whoever is named as such.
+    /// Returns whether the broker accepts requests as the leader of partition 0.
     pub(crate) async fn leads(&mut self, topic: &str) -> bool {
         const EARLIEST: i64 = -2;
         let partition = ListOffsetsPartition { timestamp: EARLIEST, ..ListOffsetsPartition::default() };
@@ -122,7 +123,7 @@ impl Broker {
         self.call(&request, 7).await.topics[0].partitions[0].error_code == ErrorCode::NONE
     }
 
-    /// How many brokers it knows of.
+    /// Returns how many brokers it lists.
     pub(crate) async fn brokers(&mut self) -> usize {
         let request = MetadataRequest { topics: Some(Vec::new()), ..MetadataRequest::default() };
         self.call(&request, 12).await.brokers.len()
@@ -135,21 +136,21 @@ impl Broker {
     }
 
     pub(crate) async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
-        let answer = self.ask(request, version).await;
-        answer.unwrap_or_else(|| panic!("{} version {version}: the broker hung up", R::KEY))
+        let response = self.try_call(request, version).await;
+        response.unwrap_or_else(|| panic!("{} version {version}: the broker closed the connection", R::KEY))
     }
 
-    /// The same; `None` if the broker hangs up instead of answering.
-    pub(crate) async fn ask<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
+    /// Like [`Self::call`]; `None` if the broker closes the connection.
+    pub(crate) async fn try_call<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
         self.send(request, version).await;
-        self.answer::<R>(version).await
+        self.read_response::<R>(version).await
     }
 
-    /// Reads the answer to the first request that was sent and has none yet.
-    pub(crate) async fn answer<R: Request>(&mut self, version: i16) -> Option<R::Response> {
-        let answer = self.receive().await?;
+    /// Reads the response to the oldest request without one.
+    pub(crate) async fn read_response<R: Request>(&mut self, version: i16) -> Option<R::Response> {
+        let frame = self.receive().await?;
         let decoded = R::Response::version(version).unwrap();
-        let (correlation_id, mut reader) = decode_response_header::<R::Response>(&answer, decoded).unwrap();
+        let (correlation_id, mut reader) = decode_response_header::<R::Response>(&frame, decoded).unwrap();
         assert_eq!(Some(correlation_id), self.awaited.pop_front());
         let response = R::Response::read(&mut reader, decoded)
             .unwrap_or_else(|e| panic!("{} version {version}: {e}", R::KEY));
@@ -157,7 +158,7 @@ impl Broker {
         Some(response)
     }
 
-    /// Sends a request without reading an answer.
+    /// Sends a request without reading the response.
     pub(crate) async fn send<R: Request>(&mut self, request: &R, version: i16) {
         self.correlation_id += 1;
         if request.expects_reply() {
@@ -168,23 +169,23 @@ impl Broker {
         self.write(&bytes).await;
     }
 
-    /// Writes a frame and reads one, without its length; `None` if the broker hangs up.
+    /// Writes a frame and reads one, without its length; `None` if the broker closes the connection.
     pub(crate) async fn exchange(&mut self, frame: &[u8]) -> Option<Bytes> {
         self.write(frame).await;
         self.receive().await
     }
 
-    /// Writes bytes. That the broker hangs up meanwhile shows when it is read from.
+    /// Writes bytes. If the broker closes the connection, the next read reports it.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
         let _ = self.stream.flush().await;
     }
 
-    /// Reads a frame, without its length; `None` if the broker hangs up.
+    /// Reads a frame, without its length; `None` if the broker closes the connection.
     pub(crate) async fn receive(&mut self) -> Option<Bytes> {
         let length = self.stream.read_i32().await.ok()?;
-        let mut answer = vec![0; usize::try_from(length).unwrap()];
-        self.stream.read_exact(&mut answer).await.unwrap();
-        Some(Bytes::from(answer))
+        let mut frame = vec![0; usize::try_from(length).unwrap()];
+        self.stream.read_exact(&mut frame).await.unwrap();
+        Some(Bytes::from(frame))
     }
 }

@@ -1,8 +1,8 @@
-//! Reading: offsets, fetches at every odd place, and what only other clients write.
+//! Reading: offsets, fetches at the edges of batches and of the log, and records of other clients.
 
 use std::time::Duration;
 
-use kwal_client::error::Error;
+use kwal_client::error::ErrorKind;
 use kwal_client::record::Record;
 use kwal_client::{ClientBuilder, OffsetAt};
 use kwal_protocol::api::ApiKey;
@@ -20,12 +20,12 @@ kwal_tests::suite! {
     shared: [
         offsets,
         offsets_of_an_empty_log,
-        middle_of_a_batch,
-        end_of_the_log,
-        outside_of_the_log,
-        larger_than_the_limit,
-        lazy_views,
-        transactions_of_others,
+        from_the_middle_of_a_batch,
+        at_the_end_of_the_log,
+        outside_the_log,
+        batches_larger_than_the_limit,
+        record_views,
+        transactions_of_other_clients,
         over_the_quota,
     ],
     own: [],
@@ -43,7 +43,7 @@ async fn offsets(kafka: &'static Kafka) {
     assert_eq!(reader.get_offset(OffsetAt::Earliest).await.unwrap(), start);
     assert_eq!(reader.get_offset(OffsetAt::Latest).await.unwrap(), 10);
     assert_eq!(reader.get_offset(OffsetAt::MaxTimestamp).await.unwrap(), 9);
-    // The first record that is not older: the samples' times go up, but for one.
+    // Finds the first record that is not older. The timestamps of the samples increase, except one.
     for wanted in [5, 6, 9] {
         let timestamp = samples()[wanted].timestamp;
         let found = reader.get_offset(at(timestamp)).await.unwrap();
@@ -51,10 +51,9 @@ async fn offsets(kafka: &'static Kafka) {
         assert_eq!(kafka.java().offset(&topic, 0, &timestamp.to_string()).await, found);
     }
     let later = samples()[9].timestamp + 1;
-    match reader.get_offset(at(later)).await.unwrap_err() {
-        Error::OffsetNotFound { timestamp_ms, .. } => assert_eq!(timestamp_ms, later),
-        other => panic!("{other:?}"),
-    }
+    let error = reader.get_offset(at(later)).await.unwrap_err();
+    let ErrorKind::OffsetNotFound { timestamp_ms, .. } = error.kind() else { panic!("{error:?}") };
+    assert_eq!(*timestamp_ms, later);
 }
 
 async fn offsets_of_an_empty_log(kafka: &'static Kafka) {
@@ -66,7 +65,7 @@ async fn offsets_of_an_empty_log(kafka: &'static Kafka) {
     assert_eq!((records.len(), high_watermark), (0, 0));
 }
 
-async fn middle_of_a_batch(kafka: &'static Kafka) {
+async fn from_the_middle_of_a_batch(kafka: &'static Kafka) {
     for compression in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let topic = kafka.topic("middle", 1, &[]).await;
         let one_batch = json!({ "linger.ms": 1_000, "batch.size": 1_000_000 });
@@ -79,13 +78,13 @@ async fn middle_of_a_batch(kafka: &'static Kafka) {
             assert_eq!(high_watermark, 10);
         }
         let fetched = reader.fetch(4).await.unwrap();
-        assert_eq!(fetched.batches().len(), 1, "the test wants one batch");
-        assert_eq!(fetched.batches()[0].header().base_offset, 0, "a broker sends the whole batch");
+        assert_eq!(fetched.batches().len(), 1, "the test needs a single batch");
+        assert_eq!(fetched.batches()[0].header().base_offset, 0, "a broker should send whole batches");
         assert_eq!(fetched.next_offset, 10);
     }
 }
 
-async fn end_of_the_log(kafka: &'static Kafka) {
+async fn at_the_end_of_the_log(kafka: &'static Kafka) {
     let topic = kafka.topic("end", 1, &[]).await;
     kafka.java().produce(&topic, 0, "none", &samples()).await;
     let client = client(kafka).await;
@@ -97,7 +96,7 @@ async fn end_of_the_log(kafka: &'static Kafka) {
     let waited = started.elapsed();
     assert!((Duration::from_millis(650)..Duration::from_secs(5)).contains(&waited), "{waited:?}");
 
-    // What is appended during the wait ends it, and the waiting fetch does not hold the append up.
+    // An append ends the wait, and the waiting fetch does not delay the append.
     let started = tokio::time::Instant::now();
     let (fetched, produced) = tokio::join!(partition.fetch_records(10, 1..1_000_000, 20_000), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -109,7 +108,7 @@ async fn end_of_the_log(kafka: &'static Kafka) {
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
-async fn outside_of_the_log(kafka: &'static Kafka) {
+async fn outside_the_log(kafka: &'static Kafka) {
     let topic = kafka.topic("outside", 1, &[]).await;
     kafka.java().produce(&topic, 0, "none", &samples()).await;
     let mut deleted = 0;
@@ -119,19 +118,16 @@ async fn outside_of_the_log(kafka: &'static Kafka) {
     }
     let reader = client(kafka).await.partition_client(&topic, 0).await.unwrap();
     for outside in (0..deleted).chain([11, 1_000_000]) {
-        match reader.fetch_records(outside, 1..1_000_000, 1_000).await.unwrap_err() {
-            Error::OffsetOutOfRange { offset, log, .. } => {
-                assert_eq!((offset, log), (outside, Some(deleted..10)));
-            }
-            other => panic!("{other:?}"),
-        }
+        let error = reader.fetch_records(outside, 1..1_000_000, 1_000).await.unwrap_err();
+        let ErrorKind::OffsetOutOfRange { offset, log, .. } = error.kind() else { panic!("{error:?}") };
+        assert_eq!((*offset, log), (outside, &Some(deleted..10)));
     }
     let left = usize::try_from(deleted).unwrap();
     assert_eq!(read_all(&reader, deleted, 10).await, samples()[left..]);
 }
 
-/// Kafka sends at least one batch, however small the limit is.
-async fn larger_than_the_limit(kafka: &'static Kafka) {
+/// Kafka sends at least one batch, even if it exceeds the limit (KIP-74).
+async fn batches_larger_than_the_limit(kafka: &'static Kafka) {
     let topic = kafka.topic("larger", 1, &[]).await;
     let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
     for sample in samples() {
@@ -147,7 +143,7 @@ async fn larger_than_the_limit(kafka: &'static Kafka) {
     assert_eq!(read, samples());
 }
 
-async fn lazy_views(kafka: &'static Kafka) {
+async fn record_views(kafka: &'static Kafka) {
     for compression in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let topic = kafka.topic("lazy", 1, &[]).await;
         kafka.java().produce(&topic, 0, compression, &samples()).await;
@@ -157,26 +153,23 @@ async fn lazy_views(kafka: &'static Kafka) {
         while next < 10 {
             let fetched = reader.fetch(next).await.unwrap();
             assert_eq!((fetched.high_watermark, fetched.log_start_offset), (10, Some(0)));
-            for batch in fetched.batches() {
-                for record in batch.records(1 << 20).unwrap().iter() {
-                    let record = record.unwrap();
-                    let sample = &samples()[seen];
-                    assert_eq!(record.offset, sample.offset);
-                    assert_eq!(record.timestamp_ms, sample.timestamp);
-                    assert_eq!((record.key, record.value), (sample.key.as_deref(), sample.value.as_deref()));
-                    assert_eq!(record.headers().len(), sample.headers.len());
-                    seen += 1;
-                }
-            }
+            let each = fetched.for_each(|record| {
+                let sample = &samples()[seen];
+                assert_eq!(record.offset, sample.offset);
+                assert_eq!(record.timestamp_ms, sample.timestamp);
+                assert_eq!((record.key, record.value), (sample.key.as_deref(), sample.value.as_deref()));
+                assert_eq!(record.headers().len(), sample.headers.len());
+                seen += 1;
+            });
+            each.unwrap();
             next = fetched.next_offset;
         }
         assert_eq!(seen, 10);
     }
 }
 
-/// Markers at the end of transactions are batches that hold no record of anybody; a reader of everything passes them
-/// over, and sees aborted records too.
-async fn transactions_of_others(kafka: &'static Kafka) {
+/// The reader skips the markers at the end of transactions and returns aborted records.
+async fn transactions_of_other_clients(kafka: &'static Kafka) {
     let topic = kafka.topic("transactions", 1, &[]).await;
     let [plain, first, second] = [0, 1, 2].map(|at| samples()[at..=at].to_vec());
     kafka.java().produce(&topic, 0, "none", &plain).await;
@@ -192,14 +185,15 @@ async fn transactions_of_others(kafka: &'static Kafka) {
     assert_eq!(reader.get_offset(OffsetAt::Latest).await.unwrap(), end);
     let read = read_all(&reader, 0, records[records.len() - 1] + 1).await;
     assert_eq!(read.iter().map(|each| each.offset).collect::<Vec<i64>>(), records);
-    // From a marker on there is no record, but a position behind it.
+    // A fetch from a marker returns no record and continues after it.
     for marker in markers {
         let fetched = reader.fetch(marker).max_bytes(1).await.unwrap();
         assert!(fetched.next_offset > marker, "{fetched:?}");
     }
 }
 
-/// A broker answers a reader over its quota with nothing, and then not at all for a while; the call goes on after that.
+/// A broker sends empty responses to a reader over its quota and delays the next ones. The call continues
+/// afterwards.
 async fn over_the_quota(kafka: &'static Kafka) {
     const BATCHES: i64 = 16;
     let topic = kafka.topic("over", 1, &[]).await;
@@ -217,16 +211,13 @@ async fn over_the_quota(kafka: &'static Kafka) {
     let (mut keys, mut next, mut calls) = (Vec::new(), 0, 0);
     while next < BATCHES {
         let fetched = reader.fetch(next).max_bytes(100_000).await.unwrap();
-        for batch in fetched.batches() {
-            let records = batch.records(1 << 20).unwrap();
-            keys.extend(records.iter().map(|record| record.unwrap().key.unwrap().to_vec()));
-        }
+        fetched.for_each(|record| keys.push(record.key.unwrap().to_vec())).unwrap();
         assert!(fetched.next_offset > next, "{fetched:?}");
         (next, calls) = (fetched.next_offset, calls + 1);
     }
     assert_eq!(keys, (0..BATCHES).map(|batch| batch.to_string().into_bytes()).collect::<Vec<_>>());
     if has_quotas {
-        assert!(wire.requests(ApiKey::FETCH) > calls, "{calls} calls were never over the quota");
+        assert!(wire.requests(ApiKey::FETCH) > calls, "{calls} calls never exceeded the quota");
         kafka.java().consumer_quota(&topic, None).await;
     }
 }

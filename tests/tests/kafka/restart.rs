@@ -1,4 +1,4 @@
-//! Appends while the broker is killed and comes back: nothing twice, nothing lost, in order.
+//! Appends while brokers are killed and restarted: no duplicates, no losses, in order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ kwal_tests::suite! {
 }
 
 async fn killed(version: Version) {
-    appends_go_on(version, 1, &[1, 1], |node| {
+    appends_continue(version, 1, &[1, 1], |node| {
         node.kill()?;
         node.start()
     })
@@ -22,16 +22,17 @@ async fn killed(version: Version) {
 }
 
 async fn shut_down(version: Version) {
-    appends_go_on(version, 1, &[1, 1], |node| {
+    appends_continue(version, 1, &[1, 1], |node| {
         node.stop()?;
         node.start()
     })
     .await;
 }
 
-/// Longer than a request may take, so that the client gives its connection up while the broker still holds the batch.
+/// Pauses for longer than the request timeout, so that the client closes the connection while the broker has
+/// the batch.
 async fn paused(version: Version) {
-    appends_go_on(version, 1, &[1], |node| {
+    appends_continue(version, 1, &[1], |node| {
         node.pause()?;
         std::thread::sleep(Duration::from_secs(4));
         node.resume()
@@ -40,18 +41,18 @@ async fn paused(version: Version) {
 }
 
 async fn leader_killed(version: Version) {
-    appends_go_on(version, 3, &[1], |node| {
+    appends_continue(version, 3, &[1], |node| {
         node.kill()?;
-        // The others take over when its session is over, after three seconds.
+        // Another broker takes over when the session expires, after three seconds.
         std::thread::sleep(Duration::from_secs(5));
         node.start()
     })
     .await;
 }
 
-/// As somebody does who updates a cluster.
+/// A rolling restart.
 async fn restarted_one_by_one(version: Version) {
-    let gap = appends_go_on(version, 3, &[1, 2, 3], |node| {
+    let gap = appends_continue(version, 3, &[1, 2, 3], |node| {
         node.stop()?;
         node.start()
     })
@@ -61,9 +62,9 @@ async fn restarted_one_by_one(version: Version) {
     ));
 }
 
-/// One writer for each of three partitions appends numbers, one after the other, while `fault` is done to the `hit` nodes
-/// in turn; then Kafka's own client reads what is there. The longest time from one acknowledgement to the next.
-async fn appends_go_on(
+/// Appends consecutive numbers to each of three partitions while `fault` hits the `hit` nodes in turn, and
+/// verifies the log with Kafka's client. Returns the longest time between two acknowledgements.
+async fn appends_continue(
     version: Version,
     nodes: u16,
     hit: &[u16],
@@ -80,11 +81,11 @@ async fn appends_go_on(
         .collect();
 
     for id in hit {
-        grown(&client, &topic, 50).await;
+        wait_for_records(&client, &topic, 50).await;
         let node = Arc::clone(kafka.cluster().unwrap().node(*id));
         tokio::task::spawn_blocking(move || fault(&node)).await.unwrap().unwrap();
     }
-    grown(&client, &topic, 50).await;
+    wait_for_records(&client, &topic, 50).await;
     done.store(true, Ordering::Relaxed);
 
     let mut longest = Duration::ZERO;
@@ -96,21 +97,21 @@ async fn appends_go_on(
             .iter()
             .map(|message| String::from_utf8(message.value.clone().unwrap()).unwrap().parse().unwrap())
             .collect();
-        let wanted: Vec<u64> = (0..acknowledged).collect();
-        assert_eq!(numbers, wanted, "partition {partition}");
-        assert!(retried > 0 || nodes > 1, "partition {partition} has not noticed anything");
+        let expected: Vec<u64> = (0..acknowledged).collect();
+        assert_eq!(numbers, expected, "partition {partition}");
+        assert!(retried > 0 || nodes > 1, "no append to partition {partition} was retried");
     }
     longest
 }
 
 struct Appended {
     acknowledged: u64,
-    /// In how many further attempts.
+    /// The number of further attempts.
     retried: u32,
     longest_gap: Duration,
 }
 
-/// Appends 0, 1, 2, …, each acknowledged before the next, until it is `done`.
+/// Appends 0, 1, 2, …, one after the other, until `done`.
 async fn append(client: Client, topic: String, partition: i32, done: Arc<AtomicBool>) -> Appended {
     let writer = client.partition_client(&topic, partition).await.unwrap();
     let mut appended = Appended { acknowledged: 0, retried: 0, longest_gap: Duration::ZERO };
@@ -127,8 +128,8 @@ async fn append(client: Client, topic: String, partition: i32, done: Arc<AtomicB
     appended
 }
 
-/// Waits until every partition has this many records more.
-async fn grown(client: &Client, topic: &str, by: i64) {
+/// Waits until every partition has `by` more records.
+async fn wait_for_records(client: &Client, topic: &str, by: i64) {
     for partition in 0..3 {
         let reader = client.partition_client(topic, partition).await.unwrap();
         let end = reader.get_offset(kwal_client::OffsetAt::Latest).await.unwrap();

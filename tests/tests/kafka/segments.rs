@@ -1,5 +1,5 @@
-//! Segment files as brokers write them, read by the example `segment` of kwal-protocol: DumpLogSegments is the judge of what
-//! it prints, line by line.
+//! Segment files of brokers, read by the example `segment` of kwal-protocol. Its output must be that of
+//! DumpLogSegments.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -16,12 +16,12 @@ mod segment;
 
 kwal_tests::suite! {
     shared: [],
-    own: [codecs_and_transactions, compacted_and_emptied],
+    own: [codecs_and_transactions, compacted],
 }
 
 const NOW: i64 = 1_750_000_000_000;
 
-/// What fits in a line: DumpLogSegments escapes nothing.
+/// Returns messages that fit in a line, since DumpLogSegments does not escape.
 fn messages() -> Vec<Message> {
     let long: String = pseudo_random(20_000, 3).iter().map(|byte| char::from(b'a' + byte % 26)).collect();
     vec![
@@ -59,9 +59,9 @@ async fn codecs_and_transactions(version: Version) {
     }
 }
 
-/// A cleaner that has nothing else to do takes out all records but the last of each key, then the tombstones and what is
-/// left of transactions; of a producer's last batch the header stays.
-async fn compacted_and_emptied(version: Version) {
+/// The cleaner keeps the last record of each key, and later removes tombstones and transaction markers. Of
+/// the last batch of a producer, it keeps the header.
+async fn compacted(version: Version) {
     let properties = [("log.cleaner.backoff.ms", "100")];
     let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
     let kafka = Kafka::start(version, &ClusterConfig { properties, ..ClusterConfig::default() });
@@ -77,7 +77,7 @@ async fn compacted_and_emptied(version: Version) {
     let keyed = |round: i64, key: &str| {
         Message::new(NOW + round * 10_000, Some(key.as_bytes()), Some(format!("{round}").as_bytes()))
     };
-    // Each round's times are far enough from those of the last for a segment of its own.
+    // The timestamps of each round are far enough from those of the last for a new segment.
     for round in 0..6 {
         let messages = ["a", "b", "c", "d"].map(|key| keyed(round, key));
         let kept = keyed(round, &format!("only in {round}"));
@@ -98,12 +98,12 @@ async fn compacted_and_emptied(version: Version) {
             assert!(lines.iter().any(|line| line.contains("payload: 5")));
             return;
         }
-        // The test's own limit ends this.
+        // The time limit of the test ends the loop.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// Reads copies, since a cleaner may be at work; what both print of them.
+/// Dumps copies of the segments, since a cleaner may be running, and returns the output of both.
 async fn same_as_kafka(kafka: &Kafka, segments: &[PathBuf]) -> Vec<String> {
     let dir = segments[0].parent().unwrap().with_extension("copies");
     std::fs::create_dir_all(&dir).unwrap();
@@ -115,7 +115,7 @@ async fn same_as_kafka(kafka: &Kafka, segments: &[PathBuf]) -> Vec<String> {
         })
         .collect();
     let printed = kafka.dump_records(&copies).await;
-    let theirs: Vec<_> = printed.lines().filter_map(in_our_words).collect();
+    let theirs: Vec<_> = printed.lines().filter_map(normalized).collect();
     let mut ours = Vec::new();
     for copy in &copies {
         segment::dump(BufReader::new(File::open(copy).unwrap()), &mut ours, true).unwrap();
@@ -129,8 +129,8 @@ async fn same_as_kafka(kafka: &Kafka, segments: &[PathBuf]) -> Vec<String> {
     ours
 }
 
-/// A line of DumpLogSegments that is about a batch or a record.
-fn in_our_words(line: &str) -> Option<String> {
+/// Returns a line about a batch or a record in the notation of the example; `None` for other lines.
+fn normalized(line: &str) -> Option<String> {
     if !line.starts_with("baseOffset: ") && !line.starts_with("| offset: ") {
         return None;
     }

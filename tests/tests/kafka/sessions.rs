@@ -1,4 +1,4 @@
-//! Sessions that the brokers end after five seconds, for a minute: nothing is noticed of it.
+//! Reauthentication of sessions that the brokers limit to five seconds, for a minute.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +16,7 @@ kwal_tests::suite! {
     secured: [sessions_are_renewed_under_load],
 }
 
-/// Each mechanism in a client of its own, all at the same time: one that appends without a pause, one that reads what was
-/// appended, and one that waits at the end of a partition where nothing comes.
+/// For each mechanism, a client appends continuously, reads what it appended, and polls an empty partition.
 async fn sessions_are_renewed_under_load(kafka: &'static Kafka) {
     const TIME: Duration = Duration::from_secs(60);
     let version = kafka.version().unwrap();
@@ -52,7 +51,7 @@ async fn one_client(kafka: &'static Kafka, mechanism: &'static str, time: Durati
         .unwrap();
     let busy = client.partition_client(&topic, 0).await.unwrap();
     let quiet = client.partition_client(&topic, 1).await.unwrap();
-    // Both ways of both partitions have their connections after this; from now on there should be no other.
+    // Now every partition has its connections for appends and fetches. No other may be opened.
     busy.produce(vec![Record::new(None::<&str>, "0")]).await.unwrap();
     busy.fetch(0).await.unwrap();
     quiet.fetch(0).max_wait(Duration::from_millis(100)).await.unwrap();
@@ -68,8 +67,8 @@ async fn one_client(kafka: &'static Kafka, mechanism: &'static str, time: Durati
     let read = reads.await.unwrap();
     let polls = polls.await.unwrap();
 
-    // The brokers close a connection whose session has ended, so that those still open have been renewed.
-    assert_eq!(wire.connections().accepted, connections, "{mechanism}: connections were made again");
+    // Brokers close connections whose session has expired, so those still open have been reauthenticated.
+    assert_eq!(wire.connections().accepted, connections, "{mechanism}: connections were opened again");
     let by_java: Vec<u64> = kafka
         .java()
         .consume(&topic, 0, 0, None)
@@ -82,7 +81,7 @@ async fn one_client(kafka: &'static Kafka, mechanism: &'static str, time: Durati
     Seen { appended, slowest_append, polls }
 }
 
-/// Appends 1, 2, 3, … until it is `done`: how many there are on the log, and how long the slowest took.
+/// Appends 1, 2, 3, … until `done`. Returns the number of records on the log and the slowest latency.
 async fn append(partition: PartitionClient, done: Arc<AtomicBool>) -> (u64, Duration) {
     let mut next = 1;
     let mut slowest = Duration::ZERO;
@@ -92,33 +91,30 @@ async fn append(partition: PartitionClient, done: Arc<AtomicBool>) -> (u64, Dura
         slowest = slowest.max(begun.elapsed());
         assert_eq!((u64::try_from(produced.base_offset).unwrap(), produced.attempts), (next, 1));
         next += 1;
-        // So that there are some thousands of records, not a hundred thousand for Java to tell in JSON.
+        // Thousands of records are enough: Java prints all of them as JSON.
         sleep(Duration::from_millis(5)).await;
     }
     (next, slowest)
 }
 
-/// Reads 0, 1, 2, … until it is `done`: how many have come.
+/// Reads 0, 1, 2, … until `done`. Returns how many were read.
 async fn read(partition: PartitionClient, done: Arc<AtomicBool>) -> u64 {
     let mut next = 0;
     while !done.load(Ordering::Relaxed) {
         let fetched =
             partition.fetch(i64::try_from(next).unwrap()).max_wait(Duration::from_secs(1)).await.unwrap();
-        for records in fetched.records() {
-            for record in &records.unwrap() {
-                let record = fetched.check(record).unwrap();
-                if u64::try_from(record.offset).unwrap() == next {
-                    assert_eq!(record.value.unwrap(), next.to_string().as_bytes());
-                    next += 1;
-                }
-            }
+        for record in fetched.records() {
+            let record = record.unwrap();
+            assert_eq!(u64::try_from(record.offset).unwrap(), next);
+            assert_eq!(record.value.unwrap(), next.to_string().as_bytes());
+            next += 1;
         }
         assert_eq!(u64::try_from(fetched.next_offset).unwrap(), next);
     }
     next
 }
 
-/// Waits for what does not come, with polls of a session's length, until it is `done`: how many polls there were.
+/// Polls an empty partition, each time for the length of a session, until `done`. Returns the number of polls.
 async fn poll(partition: PartitionClient, done: Arc<AtomicBool>) -> u32 {
     let mut polls = 0;
     while !done.load(Ordering::Relaxed) {

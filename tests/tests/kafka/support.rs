@@ -1,4 +1,5 @@
-//! The support itself: brokers that start, end and come back, and the Java client that judges the others.
+//! The test support itself: brokers that start, stop and restart, and the Java client that the others are
+//! compared with.
 
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use tokio::net::TcpStream;
 use crate::raw::{Ability, lacks};
 
 kwal_tests::suite! {
-    shared: [java_reads_what_java_wrote, tools_agree],
-    secured: [java_comes_in_every_way],
+    shared: [java_reads_what_java_wrote, tools_report_topics_and_offsets],
+    secured: [java_uses_every_listener],
     own: [segments_can_be_read, survives_kill_and_restart, three_nodes, paused_and_resumed],
 }
 
@@ -29,8 +30,8 @@ async fn java_reads_what_java_wrote(kafka: &'static Kafka) {
     }
 }
 
-/// What Kafka's own tools are told of topics and offsets.
-pub(crate) async fn tools_agree(kafka: &Kafka) {
+/// Kafka's tools report topics and offsets as created.
+pub(crate) async fn tools_report_topics_and_offsets(kafka: &Kafka) {
     let topic = kafka.topic("tools.test", 3, &[("max.message.bytes", "2000000")]).await;
     assert!(kafka.java().topics().await.contains(&topic));
     kafka.java().produce(&topic, 2, "none", &samples()).await;
@@ -45,9 +46,9 @@ pub(crate) async fn tools_agree(kafka: &Kafka) {
     kafka.java().delete_topic(&topic).await;
 }
 
-/// What the brokers want of a client, and that they want it, is what Kafka's own client says it is.
-async fn java_comes_in_every_way(kafka: &'static Kafka) {
-    let topic = kafka.topic("ways", 1, &[]).await;
+/// Kafka's client can use every valid listener, with the settings that the listener requires.
+async fn java_uses_every_listener(kafka: &'static Kafka) {
+    let topic = kafka.topic("listeners", 1, &[]).await;
     let message = [Message::new(1_750_000_000_000, None, Some(b"in"))];
     let certificates = Certificates::shared();
     let (chain, key) = certificates.client();
@@ -58,7 +59,7 @@ async fn java_comes_in_every_way(kafka: &'static Kafka) {
     let own = json!({
         "ssl.keystore.type": "PEM", "ssl.keystore.certificate.chain": read(chain), "ssl.keystore.key": read(key),
     });
-    let mut ways = vec![("SSL", "SSL", vec![trust.clone()]), ("MTLS", "SSL", vec![trust.clone(), own])];
+    let mut listeners = vec![("SSL", "SSL", vec![trust.clone()]), ("MTLS", "SSL", vec![trust.clone(), own])];
     for mechanism in MECHANISMS {
         let modules = "org.apache.kafka.common.security";
         let login = match mechanism {
@@ -73,11 +74,11 @@ async fn java_comes_in_every_way(kafka: &'static Kafka) {
             }
         };
         let login = json!({ "sasl.mechanism": mechanism, "sasl.jaas.config": login });
-        ways.push(("SASL_PLAINTEXT", "SASL_PLAINTEXT", vec![login.clone()]));
-        ways.push(("SASL_SSL", "SASL_SSL", vec![trust.clone(), login.clone()]));
-        ways.push(("SHORT", "SASL_SSL", vec![trust.clone(), login]));
+        listeners.push(("SASL_PLAINTEXT", "SASL_PLAINTEXT", vec![login.clone()]));
+        listeners.push(("SASL_SSL", "SASL_SSL", vec![trust.clone(), login.clone()]));
+        listeners.push(("SHORT", "SASL_SSL", vec![trust.clone(), login]));
     }
-    for ((listener, protocol, settings), offset) in ways.into_iter().zip(0..) {
+    for ((listener, protocol, settings), offset) in listeners.into_iter().zip(0..) {
         let brokers = kafka.cluster().unwrap().addresses(listener).join(",");
         let mut config = json!({ "bootstrap.servers": brokers, "security.protocol": protocol });
         let config_map = config.as_object_mut().unwrap();
@@ -92,22 +93,22 @@ async fn java_comes_in_every_way(kafka: &'static Kafka) {
 
 #[test]
 #[cfg_attr(not(kwal_integration), ignore = "needs microsocks: TEST_INTEGRATION=1")]
-fn microsocks_asks_for_its_login() {
-    kwal_tests::run("microsocks_asks_for_its_login", async {
+fn microsocks_requires_a_login() {
+    kwal_tests::run("microsocks_requires_a_login", async {
         for (login, method) in [(None, 0), (Some(("bob", "bob-secret")), 2)] {
             let proxy = Socks5::start(login);
             let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
             // Version 5, with no login or user and password (RFC 1928, section 3).
             stream.write_all(&[5, 2, 0, 2]).await.unwrap();
-            let mut answer = [0; 2];
-            stream.read_exact(&mut answer).await.unwrap();
-            assert_eq!(answer, [5, method]);
+            let mut response = [0; 2];
+            stream.read_exact(&mut response).await.unwrap();
+            assert_eq!(response, [5, method]);
         }
     });
 }
 
 #[test]
-fn a_token_is_what_kafka_takes_for_one() {
+fn unsecured_tokens() {
     let token = unsecured_token(USER, 60);
     assert!(token.starts_with("eyJhbGciOiJub25lIn0.") && token.ends_with('.'), "{token}");
     assert_eq!(token.split('.').count(), 3);
@@ -130,7 +131,10 @@ async fn survives_kill_and_restart(version: Version) {
     blocking(&node, Node::restart).await;
     kafka.java().produce(&topic, 0, "none", &message).await;
     blocking(&node, Node::stop).await;
-    assert!(std::net::TcpStream::connect(&kafka.bootstrap()[0]).is_err(), "nobody listens after a stop");
+    assert!(
+        std::net::TcpStream::connect(&kafka.bootstrap()[0]).is_err(),
+        "the port should be closed after a stop"
+    );
     blocking(&node, Node::start).await;
     let offsets: Vec<i64> =
         kafka.java().consume(&topic, 0, 0, None).await.iter().map(|each| each.offset).collect();
@@ -156,8 +160,8 @@ async fn paused_and_resumed(version: Version) {
     let samples = samples();
     let produced = kafka.java().produce(&topic, 0, "none", &samples);
     tokio::pin!(produced);
-    let patience = std::time::Duration::from_millis(500);
-    tokio::time::timeout(patience, &mut produced).await.expect_err("nobody answers while it is paused");
+    let limit = std::time::Duration::from_millis(500);
+    tokio::time::timeout(limit, &mut produced).await.expect_err("a paused broker should not respond");
     node.resume().unwrap();
     assert_eq!(produced.await.len(), samples.len());
 }

@@ -1,6 +1,6 @@
-//! Every message of the codec, at every version that codec and broker both know, to the broker and back.
+//! Every message of kwal-protocol to a broker and back, in every version that both support.
 //!
-//! The golden vectors say how Kafka's own classes write them; here a broker has understood them.
+//! The golden vectors show how Kafka's classes encode the messages; here a broker decodes them.
 
 use bytes::Buf;
 use kwal_protocol::api::{Body, decode_response_header, encode_request};
@@ -21,10 +21,10 @@ kwal_tests::suite! {
     shared: [
         api_versions,
         metadata,
-        topics_made_and_deleted,
-        records_written_and_read,
+        create_and_delete_topics,
+        produce_and_fetch,
         producer_ids,
-        versions_that_the_broker_lacks,
+        unsupported_versions,
     ],
     own: [],
 }
@@ -38,19 +38,19 @@ async fn api_versions(kafka: &'static Kafka) {
     let versions = broker.common::<ApiVersionsRequest>();
     assert_eq!(versions.clone().last(), Some(4));
     for version in versions {
-        let answer = broker.call(&request, version).await;
-        assert_eq!(answer.error_code, ErrorCode::NONE, "version {version}");
-        assert!(answer.api_keys.len() > 30, "version {version}: {answer:?}");
+        let response = broker.call(&request, version).await;
+        assert_eq!(response.error_code, ErrorCode::NONE, "version {version}");
+        assert!(response.api_keys.len() > 30, "version {version}: {response:?}");
     }
-    // A version that no broker has: error 35, and the range it has, in the form of version 0.
+    // A version that no broker has: error 35 and the supported range, encoded as version 0.
     let mut frame = encode_request(&ApiVersionsRequest::default(), 4, 5, Some("kwal")).unwrap();
     let mut bytes = frame.copy_to_bytes(frame.remaining()).to_vec();
     bytes[6..8].copy_from_slice(&99_i16.to_be_bytes());
-    let answer = broker.exchange(&bytes).await.unwrap();
+    let response = broker.exchange(&bytes).await.unwrap();
     let version = ApiVersionsResponse::version(0).unwrap();
-    let (_, mut body) = decode_response_header::<ApiVersionsResponse>(&answer, version).unwrap();
-    let answer = ApiVersionsResponse::read(&mut body, version).unwrap();
-    assert_eq!(answer.error_code, ErrorCode::UNSUPPORTED_VERSION);
+    let (_, mut body) = decode_response_header::<ApiVersionsResponse>(&response, version).unwrap();
+    let response = ApiVersionsResponse::read(&mut body, version).unwrap();
+    assert_eq!(response.error_code, ErrorCode::UNSUPPORTED_VERSION);
 }
 
 async fn metadata(kafka: &'static Kafka) {
@@ -59,20 +59,20 @@ async fn metadata(kafka: &'static Kafka) {
     for version in broker.common::<MetadataRequest>() {
         let wanted = MetadataTopic { name: Some(topic.clone()), ..MetadataTopic::default() };
         let request = MetadataRequest { topics: Some(vec![wanted]), ..MetadataRequest::default() };
-        let answer = broker.call(&request, version).await;
-        assert!(!answer.brokers.is_empty(), "version {version}");
-        assert_eq!(answer.topics.len(), 1, "version {version}");
-        assert_eq!(answer.topics[0].error_code, ErrorCode::NONE, "version {version}");
-        assert_eq!(answer.topics[0].partitions.len(), 3, "version {version}");
-        assert_eq!(answer.topics[0].topic_id.is_zero(), version < 10, "version {version}");
+        let response = broker.call(&request, version).await;
+        assert!(!response.brokers.is_empty(), "version {version}");
+        assert_eq!(response.topics.len(), 1, "version {version}");
+        assert_eq!(response.topics[0].error_code, ErrorCode::NONE, "version {version}");
+        assert_eq!(response.topics[0].partitions.len(), 3, "version {version}");
+        assert_eq!(response.topics[0].topic_id.is_zero(), version < 10, "version {version}");
     }
 }
 
-async fn topics_made_and_deleted(kafka: &'static Kafka) {
+async fn create_and_delete_topics(kafka: &'static Kafka) {
     let mut broker = Broker::connect(&kafka.bootstrap()[0]).await;
-    let mut made = Vec::new();
+    let mut topics = Vec::new();
     for version in broker.common::<CreateTopicsRequest>() {
-        let name = kafka.topic_name("made");
+        let name = kafka.topic_name("created");
         let topic = CreatableTopic {
             name: name.clone(),
             num_partitions: 2,
@@ -81,11 +81,11 @@ async fn topics_made_and_deleted(kafka: &'static Kafka) {
             ..CreatableTopic::default()
         };
         let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
-        let answer = broker.call(&request, version).await;
-        assert_eq!(answer.topics[0].error_code, ErrorCode::NONE, "version {version}: {answer:?}");
+        let response = broker.call(&request, version).await;
+        assert_eq!(response.topics[0].error_code, ErrorCode::NONE, "version {version}: {response:?}");
         let again = broker.call(&request, version).await;
         assert_eq!(again.topics[0].error_code, ErrorCode::TOPIC_ALREADY_EXISTS, "version {version}");
-        made.push(name);
+        topics.push(name);
     }
     for version in broker.common::<DeleteTopicsRequest>() {
         let name = kafka.topic("deleted", 1, &[]).await;
@@ -95,18 +95,18 @@ async fn topics_made_and_deleted(kafka: &'static Kafka) {
         } else {
             request.topics.push(DeleteTopic { name: Some(name.clone()), ..DeleteTopic::default() });
         }
-        let answer = broker.call(&request, version).await;
-        assert_eq!(answer.responses[0].error_code, ErrorCode::NONE, "version {version}: {answer:?}");
-        made.push(name);
+        let response = broker.call(&request, version).await;
+        assert_eq!(response.responses[0].error_code, ErrorCode::NONE, "version {version}: {response:?}");
+        topics.push(name);
     }
-    let last = made.pop().unwrap();
-    // The controller has done it; the broker hears of it a little later.
+    let last = topics.pop().unwrap();
+    // The controller has deleted it; the broker learns of it a little later.
     while kafka.java().topics().await.contains(&last) {
         tokio::task::yield_now().await;
     }
 }
 
-async fn records_written_and_read(kafka: &'static Kafka) {
+async fn produce_and_fetch(kafka: &'static Kafka) {
     let topic = kafka.topic("records", 1, &[]).await;
     let mut broker = Broker::leading(&kafka.bootstrap()[0], &topic).await;
     let topic_id = broker.topic_id(&topic).await;
@@ -133,9 +133,9 @@ async fn records_written_and_read(kafka: &'static Kafka) {
             }],
             ..ProduceRequest::default()
         };
-        let answer = broker.call(&request, version).await;
-        let partition = &answer.responses[0].partition_responses[0];
-        assert_eq!(partition.error_code, ErrorCode::NONE, "version {version}: {answer:?}");
+        let response = broker.call(&request, version).await;
+        let partition = &response.responses[0].partition_responses[0];
+        assert_eq!(partition.error_code, ErrorCode::NONE, "version {version}: {response:?}");
         assert_eq!(partition.base_offset, end, "version {version}");
         end += 3;
         values.push(value);
@@ -149,16 +149,16 @@ async fn records_written_and_read(kafka: &'static Kafka) {
             topics: vec![ListOffsetsTopic { name: topic.clone(), partitions: vec![partition] }],
             ..ListOffsetsRequest::default()
         };
-        let answer = broker.call(&request, version).await;
-        let partition = &answer.topics[0].partitions[0];
+        let response = broker.call(&request, version).await;
+        let partition = &response.topics[0].partitions[0];
         assert_eq!(partition.error_code, ErrorCode::NONE, "version {version}");
         let latest = if version == 0 { partition.old_style_offsets[0] } else { partition.offset };
         assert_eq!(latest, end, "version {version}");
     }
 
     for version in broker.common::<FetchRequest>() {
-        // Before version 4 the broker converts down to the messages of old, which have no headers, and cuts off what then
-        // takes more room than before.
+        // Before version 4 the broker converts batches to the old message formats. They have no headers, and
+        // what then exceeds the size of the batch is cut off.
         let magic = match version {
             0 | 1 => 0,
             2 | 3 => 1,
@@ -180,9 +180,9 @@ async fn records_written_and_read(kafka: &'static Kafka) {
                 }],
                 ..FetchRequest::default()
             };
-            let answer = broker.call(&request, version).await;
-            let partition = &answer.responses[0].partitions[0];
-            assert_eq!(partition.error_code, ErrorCode::NONE, "version {version}: {answer:?}");
+            let response = broker.call(&request, version).await;
+            let partition = &response.responses[0].partitions[0];
+            assert_eq!(partition.error_code, ErrorCode::NONE, "version {version}: {response:?}");
             assert_eq!(partition.high_watermark, end, "version {version}");
             let before = next;
             for batch in Batches::new(partition.records.clone().unwrap()) {
@@ -214,19 +214,19 @@ async fn producer_ids(kafka: &'static Kafka) {
             transaction_timeout_ms: 60_000,
             ..InitProducerIdRequest::default()
         };
-        let mut answer = broker.call(&request, version).await;
-        // Right after its start a broker has no ids to give yet.
-        while answer.error_code == ErrorCode::COORDINATOR_LOAD_IN_PROGRESS {
-            answer = broker.call(&request, version).await;
+        let mut response = broker.call(&request, version).await;
+        // A broker that has just started has no block of ids yet.
+        while response.error_code == ErrorCode::COORDINATOR_LOAD_IN_PROGRESS {
+            response = broker.call(&request, version).await;
         }
-        assert_eq!(answer.error_code, ErrorCode::NONE, "version {version}: {answer:?}");
-        assert!(answer.producer_id > last, "version {version}: {} after {last}", answer.producer_id);
-        last = answer.producer_id;
+        assert_eq!(response.error_code, ErrorCode::NONE, "version {version}: {response:?}");
+        assert!(response.producer_id > last, "version {version}: {} after {last}", response.producer_id);
+        last = response.producer_id;
     }
 }
 
-/// The broker hangs up, without a word.
-async fn versions_that_the_broker_lacks(kafka: &'static Kafka) {
+/// The broker closes the connection without a response.
+async fn unsupported_versions(kafka: &'static Kafka) {
     let mut broker = Broker::connect(&kafka.bootstrap()[0]).await;
     let beyond = broker.versions_of::<MetadataRequest>().newest + 1;
     let mut frame = encode_request(&MetadataRequest::default(), 12, 5, Some("kwal")).unwrap();

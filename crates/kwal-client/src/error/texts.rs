@@ -155,7 +155,7 @@ impl Page {
             while let Some(error) = source {
                 let text = error.to_string();
                 let _ = writeln!(self.0, "    : {text}");
-                assert!(!last.contains(&text), "{name}: {text:?} is told twice");
+                assert!(!last.contains(&text), "{name}: {text:?} is printed twice");
                 (last, source) = (text, error.source());
             }
         }

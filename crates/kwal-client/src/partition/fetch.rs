@@ -1,6 +1,6 @@
 //! Fetch: reading batches from an offset on.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use kwal_protocol::{
     api::ApiKey,
@@ -16,12 +16,13 @@ use tokio::time::Instant;
 use super::{Fetched, PartitionClient};
 use crate::{
     config::Deadlines,
-    error::{Context, Error, ErrorKind},
+    error::{Error, ErrorKind},
     metadata::{LeaderUpdate, address},
     pool::Purpose,
     request::request,
     routing::{
-        self, Deadline, Operation, Rejection, Route, Target, leader_has_moved, millis, only_partition,
+        self, Deadline, Operation, Partition, Rejection, Route, Target, leader_has_moved, millis,
+        only_partition,
     },
 };
 
@@ -150,8 +151,7 @@ impl Fetch<'_> {
             min_bytes: self.min_bytes,
             max_bytes: self.max_bytes,
             wait,
-            decompressed_limit: partition.cluster.config.limits.decompressed,
-            context: partition.call(ApiKey::FETCH).context(),
+            partition: Arc::clone(partition),
         };
         let target = Target::Leader(partition, Purpose::Fetch);
         let call = partition.call(ApiKey::FETCH);
@@ -165,9 +165,7 @@ struct Read {
     min_bytes: i32,
     max_bytes: i32,
     wait: Duration,
-    decompressed_limit: usize,
-    /// For the errors of batches that are decoded later.
-    context: Context,
+    partition: Arc<Partition>,
 }
 
 impl Operation for Read {
@@ -256,8 +254,8 @@ impl Read {
             log_start_offset: known(found.log_start_offset),
             wire_bytes,
             batches,
-            decompressed_limit: self.decompressed_limit,
-            context: Context { broker: route.broker.map(ToString::to_string), ..self.context.clone() },
+            partition: Arc::clone(&self.partition),
+            broker: route.broker.cloned(),
         })
     }
 }

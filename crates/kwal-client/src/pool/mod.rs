@@ -1,4 +1,4 @@
-//! The connection pool: which connections there are to each broker, and who shares them.
+//! The connection pool: the connections to each broker, and how they are shared.
 
 mod any;
 mod broker;
@@ -81,7 +81,7 @@ struct PooledConnection {
     purpose: Purpose,
     leases: AtomicUsize,
     open: Mutex<Option<Connection>>,
-    /// Locked while a connection is opened, so that those who share it open one.
+    /// Locked while a connection is opened, so that callers that share it open only one.
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -314,7 +314,7 @@ impl PooledConnection {
         lock(&self.open).as_ref().filter(|connection| connection.is_open()).cloned()
     }
 
-    /// Keeps a connection for those who share it.
+    /// Stores a connection for the callers that share it.
     fn store(&self, connection: &Connection) {
         let mut open = lock(&self.open);
         // Checked under the lock, because `close` closes under it.
@@ -352,7 +352,7 @@ impl Lease {
 
 impl Channel {
     /// Returns the broker at the other end.
-    pub(crate) fn broker(&self) -> &Broker {
+    pub(crate) fn broker(&self) -> &Arc<Broker> {
         &self.pooled.broker
     }
 

@@ -6,7 +6,7 @@
 mod leader;
 mod retry;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kwal_protocol::{
     api::{Request, Versions},
@@ -78,7 +78,7 @@ pub(crate) enum Target<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Route<'a> {
     /// `None` without a connection, in tests.
-    pub(crate) broker: Option<&'a Broker>,
+    pub(crate) broker: Option<&'a Arc<Broker>>,
     pub(crate) topic: &'a str,
     /// Zero where it is not known.
     pub(crate) topic_id: Uuid,
@@ -121,7 +121,7 @@ pub(crate) enum Rejection {
     Missing,
     /// The client is over its quota and got nothing but a throttle time (KIP-219). The request is repeated after it.
     Throttled,
-    /// An error code, and who leads the partition now if the broker reports it (KIP-951).
+    /// An error code, and the current leader if the broker reports it (KIP-951).
     Code { code: ErrorCode, message: Option<String>, leader: Option<LeaderUpdate> },
     /// An error that has a kind of its own in this operation.
     Kind(ErrorKind),

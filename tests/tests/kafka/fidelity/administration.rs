@@ -1,4 +1,4 @@
-//! Partitions added, settings described and changed, the cluster described.
+//! Partitions, configs, and descriptions of cluster and producers.
 
 use bytes::Bytes;
 use kwal_protocol::error_code::ErrorCode;
@@ -9,8 +9,8 @@ use kwal_protocol::messages::{
     IncrementalAlterConfigsRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
 };
 
+use super::describe;
 use super::log::batch_at;
-use super::tell;
 use super::world::{World, create, topic_metadata, until};
 use crate::raw::Broker;
 
@@ -43,20 +43,20 @@ pub(super) async fn partitions_added(world: &mut World) {
         ("three, assigned", vec![topic(&name, 3, Some(&[&[1]]))], false),
     ] {
         let request = CreatePartitionsRequest { topics, timeout_ms: 30_000, validate_only };
-        let answer = log.link.call(&request, 3).await;
-        let told: Vec<String> = answer
+        let response = log.connection.call(&request, 3).await;
+        let text: Vec<String> = response
             .results
             .iter()
-            .map(|topic| tell::refusal(topic.error_code, topic.error_message.as_deref()))
+            .map(|topic| describe::rejection(topic.error_code, topic.error_message.as_deref()))
             .collect();
-        world.saw(format!("{what}: {}", told.join("; ")));
+        world.record(format!("{what}: {}", text.join("; ")));
     }
     let found = until("three partitions are there", async || {
-        let found = topic_metadata(&mut log.link, &name).await;
+        let found = topic_metadata(&mut log.connection, &name).await;
         (found.partitions.len() == 3).then_some(found)
     })
     .await;
-    world.saw(tell::topic(&found));
+    world.record(describe::topic(&found));
 }
 
 pub(super) async fn settings_described(world: &mut World) {
@@ -75,7 +75,7 @@ pub(super) async fn settings_described(world: &mut World) {
         replication_factor: 1,
         ..CreatableTopic::default()
     };
-    assert_eq!(create(&mut log.link, topic).await, ErrorCode::NONE);
+    assert_eq!(create(&mut log.connection, topic).await, ErrorCode::NONE);
     world.wait_for_topic(&plain).await;
     let keys = |keys: &[&str]| Some(keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>());
     for (what, kind, name, wanted) in [
@@ -107,13 +107,16 @@ pub(super) async fn settings_described(world: &mut World) {
             include_synonyms: true,
             include_documentation: false,
         };
-        let Some(answer) = log.link.ask(&request, 4).await else {
-            world.saw(format!("{what}: hangs up"));
-            log.link = world.link().await;
+        let Some(response) = log.connection.try_call(&request, 4).await else {
+            world.record(format!("{what}: hangs up"));
+            log.connection = world.connect().await;
             continue;
         };
-        let result = &answer.results[0];
-        world.saw(format!("{what}: {}", tell::refusal(result.error_code, result.error_message.as_deref())));
+        let result = &response.results[0];
+        world.record(format!(
+            "{what}: {}",
+            describe::rejection(result.error_code, result.error_message.as_deref())
+        ));
         let mut configs = result.configs.clone();
         configs.sort_by(|one, other| one.name.cmp(&other.name));
         for config in configs {
@@ -122,7 +125,7 @@ pub(super) async fn settings_described(world: &mut World) {
                 .iter()
                 .map(|synonym| format!("{}={:?} from {}", synonym.name, synonym.value, synonym.source))
                 .collect();
-            world.saw(format!(
+            world.record(format!(
                 "  {}={:?} from {}, kind {}{}{}, synonyms [{}]",
                 config.name,
                 config.value,
@@ -140,10 +143,10 @@ pub(super) async fn settings_described(world: &mut World) {
         configuration_keys: None,
     };
     let request = DescribeConfigsRequest { resources: vec![resource], ..DescribeConfigsRequest::default() };
-    let answer = log.link.call(&request, 4).await;
-    let mut names: Vec<&str> = answer.results[0].configs.iter().map(|config| &*config.name).collect();
+    let response = log.connection.call(&request, 4).await;
+    let mut names: Vec<&str> = response.results[0].configs.iter().map(|config| &*config.name).collect();
     names.sort_unstable();
-    world.saw(format!("all: {}", names.join(" ")));
+    world.record(format!("all: {}", names.join(" ")));
 }
 
 pub(super) async fn settings_changed(world: &mut World) {
@@ -186,34 +189,38 @@ pub(super) async fn settings_changed(world: &mut World) {
     ] {
         let resource = AlterConfigsResource { resource_type: kind, resource_name: resource.clone(), configs };
         let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only };
-        let Some(answer) = log.link.ask(&request, 1).await else {
-            world.saw(format!("{what}: hangs up"));
-            log.link = world.link().await;
+        let Some(response) = log.connection.try_call(&request, 1).await else {
+            world.record(format!("{what}: hangs up"));
+            log.connection = world.connect().await;
             continue;
         };
-        let result = &answer.responses[0];
-        world.saw(format!("{what}: {}", tell::refusal(result.error_code, result.error_message.as_deref())));
+        let result = &response.responses[0];
+        world.record(format!(
+            "{what}: {}",
+            describe::rejection(result.error_code, result.error_message.as_deref())
+        ));
     }
     let set = until("the changes are known", async || {
-        let set = set_by_topic(&mut log.link, &name).await;
+        let set = set_by_topic(&mut log.connection, &name).await;
         (set.contains("compact") && !set.contains("delete") && !set.contains("max.message.bytes"))
             .then_some(set)
     })
     .await;
-    world.saw(format!("set now: {set}"));
-    world.saw(format!("a record without a key: {}", log.append(batch_at(&[1])).await));
+    world.record(format!("set now: {set}"));
+    world.record(format!("a record without a key: {}", log.append(batch_at(&[1])).await));
 }
 
-/// What the topic itself has set.
-async fn set_by_topic(link: &mut Broker, topic: &str) -> String {
+/// Describes the configs that are set for the topic.
+async fn set_by_topic(connection: &mut Broker, topic: &str) -> String {
     let resource = DescribeConfigsResource {
         resource_type: TOPIC,
         resource_name: topic.to_owned(),
         configuration_keys: None,
     };
     let request = DescribeConfigsRequest { resources: vec![resource], ..DescribeConfigsRequest::default() };
-    let answer = link.call(&request, 4).await;
-    let configs = answer.results[0].configs.iter().filter(|config| config.config_source == tell::FROM_TOPIC);
+    let response = connection.call(&request, 4).await;
+    let configs =
+        response.results[0].configs.iter().filter(|config| config.config_source == describe::TOPIC_CONFIG);
     let mut set: Vec<String> = configs
         .map(|config| format!("{}={}", config.name, config.value.as_deref().unwrap_or("null")))
         .collect();
@@ -222,57 +229,59 @@ async fn set_by_topic(link: &mut Broker, topic: &str) -> String {
 }
 
 pub(super) async fn the_cluster_described(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     for (version, endpoint_type) in [(0, 1), (1, 1), (1, 2), (1, 7)] {
         let request = DescribeClusterRequest { endpoint_type, ..DescribeClusterRequest::default() };
-        let answer = link.call(&request, version).await;
-        let brokers: Vec<String> = answer
+        let response = connection.call(&request, version).await;
+        let brokers: Vec<String> = response
             .brokers
             .iter()
             .map(|broker| format!("{} at {}:{}", broker.broker_id, broker.host, broker.port))
             .collect();
-        world.saw(format!(
+        world.record(format!(
             "version {version}, endpoints {endpoint_type}: {}, brokers [{}], a controller: {}, a cluster id: {}",
-            tell::refusal(answer.error_code, answer.error_message.as_deref()),
+            describe::rejection(response.error_code, response.error_message.as_deref()),
             brokers.join(", "),
-            answer.controller_id > 0,
-            !answer.cluster_id.is_empty(),
+            response.controller_id > 0,
+            !response.cluster_id.is_empty(),
         ));
     }
 }
 
 pub(super) async fn producers_described(world: &mut World) {
     let mut log = world.log("written", &[]).await;
-    world.saw(format!("of a new partition: {}", log.producers().await));
+    world.record(format!("of a new partition: {}", log.producers().await));
     for partition in [1, -1] {
         log.partition = partition;
-        world.saw(format!("partition {partition}: {}", log.producers().await));
+        world.record(format!("partition {partition}: {}", log.producers().await));
     }
     let nobody = world.name("nobody-made");
     for name in [nobody.as_str(), "a b"] {
         let topic = DescribeProducersTopic { name: name.to_owned(), partition_indexes: vec![0] };
         let request = DescribeProducersRequest { topics: vec![topic] };
-        let answer = log.link.call(&request, 0).await;
-        let told = tell::active_producers(&answer.topics[0].partitions[0]);
-        world.saw(format!("{name}: {told}"));
+        let response = log.connection.call(&request, 0).await;
+        let text = describe::active_producers(&response.topics[0].partitions[0]);
+        world.record(format!("{name}: {text}"));
     }
 }
 
 /// On a listener without SASL.
 pub(super) async fn sasl_where_there_is_none(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     let request = SaslHandshakeRequest { mechanism: "PLAIN".to_owned() };
-    let told = match link.ask(&request, 1).await {
-        Some(answer) => format!("{}, mechanisms {:?}", tell::code(answer.error_code), answer.mechanisms),
+    let text = match connection.try_call(&request, 1).await {
+        Some(response) => {
+            format!("{}, mechanisms {:?}", describe::code(response.error_code), response.mechanisms)
+        }
         None => "hangs up".to_owned(),
     };
-    world.saw(format!("SaslHandshake: {told}"));
+    world.record(format!("SaslHandshake: {text}"));
     let request = SaslAuthenticateRequest { auth_bytes: Bytes::from_static(b"\0alice\0secret") };
-    let told = match link.ask(&request, 2).await {
-        Some(answer) => tell::refusal(answer.error_code, answer.error_message.as_deref()),
+    let text = match connection.try_call(&request, 2).await {
+        Some(response) => describe::rejection(response.error_code, response.error_message.as_deref()),
         None => "hangs up".to_owned(),
     };
-    world.saw(format!("SaslAuthenticate: {told}"));
+    world.record(format!("SaslAuthenticate: {text}"));
 }
 
 const TOPIC: i8 = 2;

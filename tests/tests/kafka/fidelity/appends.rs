@@ -1,4 +1,4 @@
-//! Batches that a broker takes, and those that it refuses.
+//! Batches that brokers accept and reject.
 
 use bytes::{Bytes, BytesMut};
 use kwal_protocol::messages::{ProducePartition, ProduceRequest, ProduceTopic};
@@ -6,8 +6,8 @@ use kwal_protocol::record::{BatchBuilder, BatchHeader, Batches, Compression, Enc
 use kwal_protocol::wire::{Spliced, Uuid};
 
 use super::coordinators::init;
+use super::describe;
 use super::log::{Log, NO_HEADERS, PRODUCE, TIME, batch, batch_at};
-use super::tell;
 use super::world::World;
 
 pub(super) async fn batches_that_are_refused(world: &mut World) {
@@ -42,10 +42,10 @@ pub(super) async fn batches_that_are_refused(world: &mut World) {
         ("a length of -1", [&good[..8], &[0xff; 4], &good[12..]].concat().into()),
         ("too large and torn", large.slice(..500)),
     ] {
-        world.saw(format!("{what}: {}", log.append_bytes(bytes, -1).await));
+        world.record(format!("{what}: {}", log.append_bytes(bytes, -1).await));
     }
-    world.saw(format!("end {}", log.end().await));
-    world.saw(format!("a good one: {}", log.append_bytes(good, -1).await));
+    world.record(format!("end {}", log.end().await));
+    world.record(format!("a good one: {}", log.append_bytes(good, -1).await));
 }
 
 pub(super) async fn batches_of_odd_counts(world: &mut World) {
@@ -73,30 +73,30 @@ pub(super) async fn batches_of_odd_counts(world: &mut World) {
         ("a sequence without an id", batch(1).stamp(-1, -1, 0).to_bytes()),
         ("a wrong newest time", with(|raw| raw.header.max_timestamp = 5)),
     ] {
-        world.saw(format!("{what}: {}", log.append_bytes(bytes, -1).await));
+        world.record(format!("{what}: {}", log.append_bytes(bytes, -1).await));
     }
-    world.saw(log.fetch(0).await);
+    world.record(log.fetch(0).await);
     let back = with(|raw| raw.records.reverse());
-    let told = log.append_bytes(back, -1).await;
-    world.saw(format!("offsets that go back: {told}"));
+    let text = log.append_bytes(back, -1).await;
+    world.record(format!("offsets that go back: {text}"));
 }
 
 pub(super) async fn acks(world: &mut World) {
     let mut log = world.log("acks", &[]).await;
     for acks in [1, -1, 2, -2, i16::MAX] {
-        world.saw(format!("acks = {acks}: {}", log.append_bytes(batch(1).to_bytes(), acks).await));
+        world.record(format!("acks = {acks}: {}", log.append_bytes(batch(1).to_bytes(), acks).await));
     }
-    world.saw(format!("end {}", log.end().await));
+    world.record(format!("end {}", log.end().await));
 }
 
-/// The same again is another. The log puts in its own offsets, and the epoch of the leader.
+/// The same batch is appended again. The leader sets offsets and leader epoch.
 pub(super) async fn batches_without_a_producer(world: &mut World) {
     let mut log = world.log("plain", &[]).await;
     for _ in 0..3 {
-        world.saw(format!("the same: {}", log.append(batch(1)).await));
+        world.record(format!("the same: {}", log.append(batch(1)).await));
     }
-    world.saw(format!("of leader epoch 77: {}", log.append(batch(2).at(0, 77)).await));
-    world.saw(log.fetch(0).await);
+    world.record(format!("of leader epoch 77: {}", log.append(batch(2).at(0, 77)).await));
+    world.record(log.fetch(0).await);
 }
 
 pub(super) async fn log_append_time(world: &mut World) {
@@ -106,16 +106,16 @@ pub(super) async fn log_append_time(world: &mut World) {
     let request = log.produce(batch(2).stamp(id, 0, 0).to_bytes(), -1);
     let mut stamps = Vec::new();
     for what in ["two", "again"] {
-        let answer = log.link.call(&request, PRODUCE).await;
-        let partition = &answer.responses[0].partition_responses[0];
+        let response = log.connection.call(&request, PRODUCE).await;
+        let partition = &response.responses[0].partition_responses[0];
         stamps.push(partition.log_append_time_ms);
-        world.saw(format!("{what}: {}", tell::produced(partition)));
+        world.record(format!("{what}: {}", describe::produced(partition)));
     }
-    let fetched = log.fetch_answer(0, 1 << 20).await;
-    world.saw(tell::fetched(&fetched));
+    let fetched = log.fetch_response(0, 1 << 20).await;
+    world.record(describe::fetched(&fetched));
     let batch = Batches::new(fetched.records.unwrap()).next().unwrap().unwrap();
     let header = batch.header();
-    world.saw(format!(
+    world.record(format!(
         "the stamp is of now: {}; newest time of the batch: {}; its base: {}; the stamp of a duplicate: {}",
         (before..before + 60_000).contains(&stamps[0]),
         if header.max_timestamp == stamps[0] { "the stamp" } else { "another" },
@@ -124,10 +124,10 @@ pub(super) async fn log_append_time(world: &mut World) {
     ));
     let records = batch.records(1 << 20).unwrap();
     let stamped = records.iter().all(|record| record.unwrap().timestamp_ms == stamps[0]);
-    world.saw(format!("the records have the stamp: {stamped}"));
+    world.record(format!("the records have the stamp: {stamped}"));
 }
 
-/// Kafka 4 takes by default none that lie an hour ahead.
+/// Kafka 4 rejects timestamps more than an hour ahead by default.
 pub(super) async fn times_far_from_now(world: &mut World) {
     const HOUR: i64 = 3_600_000;
     let mut log = world.log("times", &[]).await;
@@ -141,9 +141,9 @@ pub(super) async fn times_far_from_now(world: &mut World) {
         ("no time", -1),
         ("before all time", -2),
     ] {
-        world.saw(format!("{what}: {}", log.append(batch_at(&[time])).await));
+        world.record(format!("{what}: {}", log.append(batch_at(&[time])).await));
     }
-    world.saw(format!("the second of three: {}", log.append(batch_at(&[now, now + 2 * HOUR, now])).await));
+    world.record(format!("the second of three: {}", log.append(batch_at(&[now, now + 2 * HOUR, now])).await));
 }
 
 pub(super) async fn times_that_a_topic_does_not_take(world: &mut World) {
@@ -157,76 +157,76 @@ pub(super) async fn times_that_a_topic_does_not_take(world: &mut World) {
         ("one good, two bad", vec![now, now - 120_000, now + 120_000]),
         ("no time", vec![-1]),
     ] {
-        world.saw(format!("{what}: {}", log.append(batch_at(&times)).await));
+        world.record(format!("{what}: {}", log.append(batch_at(&times)).await));
     }
     let id = log.producer_id().await;
-    world.saw(format!("a refused 0: {}", log.append(batch_at(&[now - 120_000]).stamp(id, 0, 0)).await));
-    world.saw(format!("then a good 0: {}", log.append(batch_at(&[now]).stamp(id, 0, 0)).await));
+    world.record(format!("a refused 0: {}", log.append(batch_at(&[now - 120_000]).stamp(id, 0, 0)).await));
+    world.record(format!("then a good 0: {}", log.append(batch_at(&[now]).stamp(id, 0, 0)).await));
     let stamped = [&limits[..], &[("message.timestamp.type", "LogAppendTime")]].concat();
     let mut stamped = world.log("limited-and-stamped", &stamped).await;
-    world.saw(format!("two minutes ago, stamped: {}", stamped.append(batch_at(&[now - 120_000])).await));
+    world.record(format!("two minutes ago, stamped: {}", stamped.append(batch_at(&[now - 120_000])).await));
 }
 
 pub(super) async fn records_of_a_compacted_topic(world: &mut World) {
     let mut log = world.log("compacted", &[("cleanup.policy", "compact")]).await;
-    world.saw(format!("with keys: {}", log.append(batch(3)).await));
-    world.saw(format!("without: {}", log.append(batch_at(&[TIME])).await));
+    world.record(format!("with keys: {}", log.append(batch(3)).await));
+    world.record(format!("without: {}", log.append(batch_at(&[TIME])).await));
     let mut some = BatchBuilder::new(Compression::Gzip);
     for key in [Some(&b"k"[..]), None, Some(b""), None] {
         some.push(TIME, key, Some(b"v"), NO_HEADERS);
     }
-    world.saw(format!("the second and fourth without: {}", log.append(some.finish().unwrap()).await));
+    world.record(format!("the second and fourth without: {}", log.append(some.finish().unwrap()).await));
     let mut tombstone = BatchBuilder::new(Compression::None);
     tombstone.push(TIME, Some(b"k"), None, NO_HEADERS);
-    world.saw(format!("without a value: {}", log.append(tombstone.finish().unwrap()).await));
-    world.saw(format!("end {}", log.end().await));
+    world.record(format!("without a value: {}", log.append(tombstone.finish().unwrap()).await));
+    world.record(format!("end {}", log.end().await));
 }
 
 pub(super) async fn codecs(world: &mut World) {
     let mut log = world.log("codecs", &[]).await;
     for codec in Compression::ALL {
-        world.saw(format!("{}: {}", codec.name(), log.append(compressed(codec)).await));
+        world.record(format!("{}: {}", codec.name(), log.append(compressed(codec)).await));
     }
-    world.saw(log.fetch(0).await);
-    // The records do not come out of what is said to hold them.
+    world.record(log.fetch(0).await);
+    // The body is not compressed with the codec in the header.
     let good = compressed(Compression::Gzip).to_bytes();
     let mut header = *Batches::new(good.clone()).next().unwrap().unwrap().header();
     header.attributes = Compression::Lz4 as i16;
     let bad = sealed(header, &good[BatchHeader::LEN..]);
-    world.saw(format!("gzip that says lz4: {}", log.append_bytes(bad, -1).await));
-    world.saw(format!("end {}", log.end().await));
+    world.record(format!("gzip that says lz4: {}", log.append_bytes(bad, -1).await));
+    world.record(format!("end {}", log.end().await));
 }
 
-/// The log has it, whatever the producer has.
+/// The topic's codec applies, whatever the producer uses.
 pub(super) async fn a_topic_with_a_codec_of_its_own(world: &mut World) {
     for codec in ["gzip", "uncompressed", "producer"] {
         let mut log = world.log(&format!("in-{codec}"), &[("compression.type", codec)]).await;
         for sent in [Compression::None, Compression::Snappy] {
-            let told = log.append(compressed(sent)).await;
-            world.saw(format!("{} to a topic of {codec}: {told}", sent.name()));
+            let text = log.append(compressed(sent)).await;
+            world.record(format!("{} to a topic of {codec}: {text}", sent.name()));
         }
-        world.saw(log.fetch(0).await);
+        world.record(log.fetch(0).await);
     }
 }
 
-/// KIP-110: Produce before 7 does not take it; Fetch before 10 does not give it.
+/// KIP-110: Produce before version 7 does not accept it; Fetch before version 10 does not return it.
 pub(super) async fn zstd_of_old_versions(world: &mut World) {
     let mut log = world.log("zstd", &[]).await;
     let request = log.produce(compressed(Compression::Zstd).to_bytes(), -1);
     for version in [3, 6, 7] {
-        world.saw(format!("Produce {version}: {}", log.produce_by(&request, version).await));
+        world.record(format!("Produce {version}: {}", log.produce_by(&request, version).await));
     }
     let fetch = log.fetch_request(0, 1 << 20);
     for version in [9, 10] {
-        let answer = log.link.call(&fetch, version).await;
-        world.saw(format!("Fetch {version}: {}", tell::fetched(&answer.responses[0].partitions[0])));
+        let response = log.connection.call(&fetch, version).await;
+        world.record(format!("Fetch {version}: {}", describe::fetched(&response.responses[0].partitions[0])));
     }
     let mut own = world.log("of-zstd", &[("compression.type", "zstd")]).await;
-    world.saw(format!("to a topic of zstd: {}", own.append(batch(1)).await));
+    world.record(format!("to a topic of zstd: {}", own.append(batch(1)).await));
     let fetch = own.fetch_request(0, 1 << 20);
     for version in [9, 10] {
-        let answer = own.link.call(&fetch, version).await;
-        world.saw(format!("Fetch {version}: {}", tell::fetched(&answer.responses[0].partitions[0])));
+        let response = own.connection.call(&fetch, version).await;
+        world.record(format!("Fetch {version}: {}", describe::fetched(&response.responses[0].partitions[0])));
     }
 }
 
@@ -234,22 +234,22 @@ pub(super) async fn transactional_batches_outside_of_a_transaction(world: &mut W
     let mut log = world.log("outside", &[]).await;
     let id = log.producer_id().await;
     let marked = batch(1).stamp(id, 0, 0).with_transactional(true).to_bytes();
-    world.saw(format!("without a transactional id: {}", log.append_bytes(marked, -1).await));
+    world.record(format!("without a transactional id: {}", log.append_bytes(marked, -1).await));
     let name = world.name("outside-name");
-    let named = init(&mut log.link, &name, -1, -1, 4).await.producer_id;
+    let named = init(&mut log.connection, &name, -1, -1, 4).await.producer_id;
     let marked = batch(1).stamp(named, 0, 0).with_transactional(true).to_bytes();
     for (what, records) in [("with one", marked), ("with one and a plain batch", batch(1).to_bytes())] {
         let request = ProduceRequest { transactional_id: Some(name.clone()), ..log.produce(records, -1) };
-        world.saw(format!("{what}: {}", log.produce_by(&request, PRODUCE).await));
+        world.record(format!("{what}: {}", log.produce_by(&request, PRODUCE).await));
     }
-    world.saw(format!("end {}", log.end().await));
+    world.record(format!("end {}", log.end().await));
 }
 
-/// One's refusal is not another's.
+/// A rejection concerns only its partition.
 pub(super) async fn several_partitions_in_a_request(world: &mut World) {
     let one = world.log("first", &[]).await;
     let two = world.log("second", &[("max.message.bytes", "100")]).await;
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     let partition = |index, batch: EncodedBatch| ProducePartition {
         index,
         records: Some(Spliced::from(batch.to_bytes())),
@@ -268,13 +268,13 @@ pub(super) async fn several_partitions_in_a_request(world: &mut World) {
         ],
         ..ProduceRequest::default()
     };
-    let answer = link.call(&request, PRODUCE).await;
+    let response = connection.call(&request, PRODUCE).await;
     for topic in [&one, &two] {
-        let answers = answer.responses.iter().filter(|answer| answer.name == topic.topic);
+        let answers = response.responses.iter().filter(|response| response.name == topic.topic);
         let mut partitions: Vec<_> = answers.flat_map(|topic| &topic.partition_responses).collect();
         partitions.sort_by_key(|partition| partition.index);
         for partition in partitions {
-            world.saw(format!("{}-{}: {}", topic.topic, partition.index, tell::produced(partition)));
+            world.record(format!("{}-{}: {}", topic.topic, partition.index, describe::produced(partition)));
         }
     }
 }
@@ -283,47 +283,47 @@ pub(super) async fn appends_to_what_is_not_there(world: &mut World) {
     let mut log = world.log("there", &[]).await;
     for partition in [1, -1, i32::MAX] {
         log.partition = partition;
-        world.saw(format!("partition {partition}: {}", log.append(batch(1)).await));
+        world.record(format!("partition {partition}: {}", log.append(batch(1)).await));
     }
     log.partition = 0;
     for what in ["nobody-made", "a b", ""] {
         log.topic = if what == "nobody-made" { world.name(what) } else { what.to_owned() };
-        world.saw(format!("topic {what:?}: {}", log.append(batch(1)).await));
+        world.record(format!("topic {what:?}: {}", log.append(batch(1)).await));
     }
 }
 
-/// From version 13 on.
+/// Since version 13.
 pub(super) async fn appends_by_topic_id(world: &mut World) {
     let mut log = world.log("by-id", &[]).await;
-    if log.link.versions_of::<ProduceRequest>().newest < 13 {
-        world.saw("not spoken");
+    if log.connection.versions_of::<ProduceRequest>().newest < 13 {
+        world.record("not spoken");
         return;
     }
     let request = log.produce(batch(1).to_bytes(), -1);
-    world.saw(format!("its id: {}", log.produce_by(&request, 13).await));
+    world.record(format!("its id: {}", log.produce_by(&request, 13).await));
     for (what, id) in [("another id", Uuid([7; 16])), ("no id", Uuid::ZERO)] {
         let mut request = request.clone();
         request.topic_data[0].topic_id = id;
-        world.saw(format!("{what}: {}", log.produce_by(&request, 13).await));
+        world.record(format!("{what}: {}", log.produce_by(&request, 13).await));
     }
     log.partition = 1;
     let request = log.produce(batch(1).to_bytes(), -1);
-    world.saw(format!("a partition that is not there: {}", log.produce_by(&request, 13).await));
+    world.record(format!("a partition that is not there: {}", log.produce_by(&request, 13).await));
 }
 
-/// Three records, with something changed.
+/// Returns a batch of three records with a change.
 fn with(change: impl FnOnce(&mut RawBatch)) -> Bytes {
     let good = Batches::new(batch(3).to_bytes()).next().unwrap().unwrap();
     let mut raw = RawBatch::from_batch(&good, 0).unwrap();
     change(&mut raw);
     match raw.encode() {
         Ok(bytes) => bytes,
-        // What the codec does not write: as it is, under another header.
+        // The encoder rejects the change: keep the body and change the header.
         Err(_) => sealed(raw.header, &good.bytes()[BatchHeader::LEN..]),
     }
 }
 
-/// A header before bytes, with the right length and checksum.
+/// Encodes a header with the length and checksum of the body, and the body.
 fn sealed(header: BatchHeader, body: &[u8]) -> Bytes {
     let batch_length = i32::try_from(BatchHeader::LEN - BatchHeader::LOG_OVERHEAD + body.len()).unwrap();
     let header = BatchHeader { batch_length, ..header }.to_bytes();

@@ -1,17 +1,17 @@
-//! Transactional ids: names that the coordinator keeps an id and an epoch for.
+//! Transactional ids: the coordinator stores a producer id and epoch for each.
 
 use kwal_protocol::error_code::ErrorCode;
 use kwal_protocol::messages::{FindCoordinatorRequest, InitProducerIdRequest, InitProducerIdResponse};
 
+use super::describe;
 use super::log::batch;
-use super::tell;
 use super::world::{World, until};
 use crate::raw::Broker;
 
 pub(super) async fn coordinators_found(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     let (one, two) = (world.name("one"), world.name("two"));
-    coordinator(&mut link, &one).await;
+    coordinator(&mut connection, &one).await;
     for (what, key_type, keys) in [
         ("of a transactional id", TRANSACTION, vec![one.clone()]),
         ("of two", TRANSACTION, vec![one.clone(), two]),
@@ -21,37 +21,38 @@ pub(super) async fn coordinators_found(world: &mut World) {
     ] {
         let request =
             FindCoordinatorRequest { key_type, coordinator_keys: keys, ..FindCoordinatorRequest::default() };
-        let Some(answer) = link.ask(&request, 4).await else {
-            world.saw(format!("{what}: hangs up"));
-            link = world.link().await;
+        let Some(response) = connection.try_call(&request, 4).await else {
+            world.record(format!("{what}: hangs up"));
+            connection = world.connect().await;
             continue;
         };
-        let told: Vec<String> = answer
+        let text: Vec<String> = response
             .coordinators
             .iter()
             .map(|found| {
-                let refusal = tell::refusal(found.error_code, found.error_message.as_deref());
+                let rejection = describe::rejection(found.error_code, found.error_message.as_deref());
                 format!(
-                    "{:?}: {refusal}, broker {} at {}:{}",
+                    "{:?}: {rejection}, broker {} at {}:{}",
                     found.key, found.node_id, found.host, found.port
                 )
             })
             .collect();
-        world.saw(format!("{what}: [{}]", told.join("; ")));
+        world.record(format!("{what}: [{}]", text.join("; ")));
     }
     let request =
         FindCoordinatorRequest { key: one, key_type: TRANSACTION, ..FindCoordinatorRequest::default() };
-    let answer = link.call(&request, 2).await;
-    let refusal = tell::refusal(answer.error_code, answer.error_message.as_deref());
-    world.saw(format!("by FindCoordinator 2: {refusal}, broker {}", answer.node_id));
+    let response = connection.call(&request, 2).await;
+    let rejection = describe::rejection(response.error_code, response.error_message.as_deref());
+    world.record(format!("by FindCoordinator 2: {rejection}, broker {}", response.node_id));
 }
 
-/// The same id, and an epoch more at every call; with the own id and epoch only for who holds it.
+/// Every call returns the same id with the next epoch. With an id and epoch in the request, only for the
+/// current holder.
 pub(super) async fn names_and_epochs(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     let name = world.name("name");
-    let first = init(&mut link, &name, -1, -1, 4).await;
-    world.saw(format!("first: {}", tell::producer_id(&first)));
+    let first = init(&mut connection, &name, -1, -1, 4).await;
+    world.record(format!("first: {}", describe::producer_id(&first)));
     let id = first.producer_id;
     for (what, producer_id, producer_epoch, version) in [
         ("again", -1, -1, 4),
@@ -67,86 +68,87 @@ pub(super) async fn names_and_epochs(world: &mut World) {
         ("the holder of before", id, 3, 4),
         ("the holder", id, 4, 4),
     ] {
-        let answer = init(&mut link, &name, producer_id, producer_epoch, version).await;
-        world.saw(format!("{what}: {}", tell::producer_id(&answer)));
+        let response = init(&mut connection, &name, producer_id, producer_epoch, version).await;
+        world.record(format!("{what}: {}", describe::producer_id(&response)));
     }
     let other = world.name("other-name");
-    let answer = init(&mut link, &other, id, 4, 4).await;
-    world.saw(format!("a new name with the id of another: {}", tell::producer_id(&answer)));
-    let answer = init(&mut link, &other, -1, -1, 4).await;
-    world.saw(format!("the other name: {}", tell::producer_id(&answer)));
+    let response = init(&mut connection, &other, id, 4, 4).await;
+    world.record(format!("a new name with the id of another: {}", describe::producer_id(&response)));
+    let response = init(&mut connection, &other, -1, -1, 4).await;
+    world.record(format!("the other name: {}", describe::producer_id(&response)));
 }
 
 pub(super) async fn times_of_transactions(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     let name = world.name("timed");
-    coordinator(&mut link, &name).await;
+    coordinator(&mut connection, &name).await;
     for time in [0, -1, i32::MAX, 900_001, 900_000, 1] {
         let request = InitProducerIdRequest {
             transactional_id: Some(name.clone()),
             transaction_timeout_ms: time,
             ..InitProducerIdRequest::default()
         };
-        let answer = until("the coordinator is ready", async || {
-            let answer = link.call(&request, 4).await;
-            (!is_passing(answer.error_code)).then_some(answer)
+        let response = until("the coordinator is ready", async || {
+            let response = connection.call(&request, 4).await;
+            (!is_transient(response.error_code)).then_some(response)
         })
         .await;
-        world.saw(format!("{time} ms: {}", tell::producer_id(&answer)));
+        world.record(format!("{time} ms: {}", describe::producer_id(&response)));
     }
 }
 
-/// A holds a name and appends without transactions, until B has taken the name and appended.
+/// A holds a transactional id and appends without transactions, until B has initialized the same one and
+/// appended.
 pub(super) async fn a_fence_by_name(world: &mut World) {
     let mut log = world.log("named", &[]).await;
     let name = world.name("name");
-    let a = init(&mut log.link, &name, -1, -1, 4).await;
-    world.saw(format!("A: {}", tell::producer_id(&a)));
+    let a = init(&mut log.connection, &name, -1, -1, 4).await;
+    world.record(format!("A: {}", describe::producer_id(&a)));
     let a = (a.producer_id, a.producer_epoch);
     for sequence in 0..2 {
-        world.saw(format!("A {sequence}: {}", log.append(batch(1).stamp(a.0, a.1, sequence)).await));
+        world.record(format!("A {sequence}: {}", log.append(batch(1).stamp(a.0, a.1, sequence)).await));
     }
-    let b = init(&mut log.link, &name, -1, -1, 4).await;
-    world.saw(format!("B: {}", tell::producer_id(&b)));
+    let b = init(&mut log.connection, &name, -1, -1, 4).await;
+    world.record(format!("B: {}", describe::producer_id(&b)));
     let b = (b.producer_id, b.producer_epoch);
-    world.saw(format!("A 2: {}", log.append(batch(1).stamp(a.0, a.1, 2)).await));
-    let renewed = init(&mut log.link, &name, a.0, a.1, 4).await;
-    world.saw(format!("A renews: {}", tell::producer_id(&renewed)));
-    world.saw(format!("B 0: {}", log.append(batch(1).stamp(b.0, b.1, 0)).await));
-    world.saw(format!("A 3: {}", log.append(batch(1).stamp(a.0, a.1, 3)).await));
-    world.saw(format!("A 2 again: {}", log.append(batch(1).stamp(a.0, a.1, 2)).await));
-    let renewed = init(&mut log.link, &name, b.0, b.1, 4).await;
-    world.saw(format!("B renews: {}", tell::producer_id(&renewed)));
-    world.saw(format!("B 1 of its old epoch: {}", log.append(batch(1).stamp(b.0, b.1, 1)).await));
-    world.saw(format!("B 0 of its new epoch: {}", log.append(batch(1).stamp(b.0, b.1 + 1, 0)).await));
-    world.saw(log.fetch(0).await);
+    world.record(format!("A 2: {}", log.append(batch(1).stamp(a.0, a.1, 2)).await));
+    let renewed = init(&mut log.connection, &name, a.0, a.1, 4).await;
+    world.record(format!("A renews: {}", describe::producer_id(&renewed)));
+    world.record(format!("B 0: {}", log.append(batch(1).stamp(b.0, b.1, 0)).await));
+    world.record(format!("A 3: {}", log.append(batch(1).stamp(a.0, a.1, 3)).await));
+    world.record(format!("A 2 again: {}", log.append(batch(1).stamp(a.0, a.1, 2)).await));
+    let renewed = init(&mut log.connection, &name, b.0, b.1, 4).await;
+    world.record(format!("B renews: {}", describe::producer_id(&renewed)));
+    world.record(format!("B 1 of its old epoch: {}", log.append(batch(1).stamp(b.0, b.1, 1)).await));
+    world.record(format!("B 0 of its new epoch: {}", log.append(batch(1).stamp(b.0, b.1 + 1, 0)).await));
+    world.record(log.fetch(0).await);
 }
 
-/// One holder raises the epoch itself, past the coordinator, which then hands the same epoch to another holder: whose batches
-/// are taken for duplicates and never come onto the log.
+/// A holder raises the epoch without the coordinator, which then returns the same epoch to another holder.
+/// The batches of that one are treated as duplicates and are not appended.
 pub(super) async fn an_epoch_raised_past_the_coordinator(world: &mut World) {
     let mut log = world.log("raised", &[]).await;
     let name = world.name("name");
-    let a = init(&mut log.link, &name, -1, -1, 4).await;
+    let a = init(&mut log.connection, &name, -1, -1, 4).await;
     let id = a.producer_id;
-    world.saw(format!("A: {}", tell::producer_id(&a)));
-    world.saw(format!("A 0: {}", log.append(batch(1).stamp(id, 0, 0)).await));
-    world.saw(format!("A 0 of epoch 1, taken by itself: {}", log.append(batch(1).stamp(id, 1, 0)).await));
-    let b = init(&mut log.link, &name, -1, -1, 4).await;
-    world.saw(format!("B: {}", tell::producer_id(&b)));
-    world.saw(format!("B 0: {}", log.append(batch(1).stamp(id, b.producer_epoch, 0)).await));
-    world.saw(format!("end {}", log.end().await));
+    world.record(format!("A: {}", describe::producer_id(&a)));
+    world.record(format!("A 0: {}", log.append(batch(1).stamp(id, 0, 0)).await));
+    world.record(format!("A 0 of epoch 1, taken by itself: {}", log.append(batch(1).stamp(id, 1, 0)).await));
+    let b = init(&mut log.connection, &name, -1, -1, 4).await;
+    world.record(format!("B: {}", describe::producer_id(&b)));
+    world.record(format!("B 0: {}", log.append(batch(1).stamp(id, b.producer_epoch, 0)).await));
+    world.record(format!("end {}", log.end().await));
 }
 
-/// InitProducerId with a name, once the coordinator is there.
+/// Sends InitProducerId with a transactional id when the coordinator is available.
 pub(super) async fn init(
-    link: &mut Broker,
+    connection: &mut Broker,
     name: &str,
     producer_id: i64,
     producer_epoch: i16,
     version: i16,
 ) -> InitProducerIdResponse {
-    coordinator(link, name).await;
+    coordinator(connection, name).await;
     let request = InitProducerIdRequest {
         transactional_id: Some(name.to_owned()),
         transaction_timeout_ms: 60_000,
@@ -154,29 +156,29 @@ pub(super) async fn init(
         producer_epoch,
         ..InitProducerIdRequest::default()
     };
-    until("the coordinator answers", async || {
-        let answer = link.call(&request, version).await;
-        (!is_passing(answer.error_code)).then_some(answer)
+    until("the coordinator is ready", async || {
+        let response = connection.call(&request, version).await;
+        (!is_transient(response.error_code)).then_some(response)
     })
     .await
 }
 
-/// Waits until there is a coordinator; its id.
-pub(super) async fn coordinator(link: &mut Broker, name: &str) -> i32 {
+/// Waits until there is a coordinator and returns its broker id.
+pub(super) async fn coordinator(connection: &mut Broker, name: &str) -> i32 {
     let request = FindCoordinatorRequest {
         key_type: TRANSACTION,
         coordinator_keys: vec![name.to_owned()],
         ..FindCoordinatorRequest::default()
     };
     until("there is a coordinator", async || {
-        let found = link.call(&request, 4).await.coordinators.remove(0);
+        let found = connection.call(&request, 4).await.coordinators.remove(0);
         (found.error_code == ErrorCode::NONE).then_some(found.node_id)
     })
     .await
 }
 
-/// What a coordinator says until it is ready, or is ready again.
-pub(super) fn is_passing(code: ErrorCode) -> bool {
+/// Returns whether a code means that the coordinator is not ready yet.
+pub(super) fn is_transient(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::COORDINATOR_LOAD_IN_PROGRESS

@@ -1,4 +1,4 @@
-//! A partition, and the requests that are made of it.
+//! A partition and the requests to it.
 
 use bytes::Bytes;
 use kwal_protocol::error_code::ErrorCode;
@@ -12,22 +12,22 @@ use kwal_protocol::messages::{
 use kwal_protocol::record::{BatchBuilder, Compression, EncodedBatch};
 use kwal_protocol::wire::{Spliced, Uuid};
 
-use super::tell;
+use super::describe;
 use super::world::until;
 use crate::raw::Broker;
 
-/// A partition and a connection to its leader. Requests are of the newest versions that both Kafkas have and that name topics
-/// instead of giving their ids.
+/// A partition and a connection to its leader. Requests have the newest version with topic names that both
+/// versions of Kafka support.
 pub(crate) struct Log {
-    pub(crate) link: Broker,
+    pub(crate) connection: Broker,
     pub(crate) topic: String,
     pub(crate) id: Uuid,
     pub(crate) partition: i32,
 }
 
-/// The last version that names topics, less what only 4.3 has.
+/// The last version with topic names that both versions of Kafka support.
 pub(crate) const PRODUCE: i16 = 11;
-/// The last version that names topics.
+/// The last version with topic names.
 pub(crate) const FETCH: i16 = 12;
 pub(crate) const LIST_OFFSETS: i16 = 7;
 
@@ -43,8 +43,8 @@ impl Log {
     }
 
     pub(crate) async fn produce_by(&mut self, request: &ProduceRequest, version: i16) -> String {
-        match self.link.ask(request, version).await {
-            Some(answer) => tell::produced(&answer.responses[0].partition_responses[0]),
+        match self.connection.try_call(request, version).await {
+            Some(response) => describe::produced(&response.responses[0].partition_responses[0]),
             None => "hangs up".to_owned(),
         }
     }
@@ -61,28 +61,28 @@ impl Log {
     }
 
     pub(crate) async fn fetch_up_to(&mut self, offset: i64, max_bytes: i32) -> String {
-        tell::fetched(&self.fetch_answer(offset, max_bytes).await)
+        describe::fetched(&self.fetch_response(offset, max_bytes).await)
     }
 
-    pub(crate) async fn fetch_answer(&mut self, offset: i64, max_bytes: i32) -> FetchPartitionResponse {
+    pub(crate) async fn fetch_response(&mut self, offset: i64, max_bytes: i32) -> FetchPartitionResponse {
         let request = self.fetch_request(offset, max_bytes);
-        self.link.call(&request, FETCH).await.responses.remove(0).partitions.remove(0)
+        self.connection.call(&request, FETCH).await.responses.remove(0).partitions.remove(0)
     }
 
-    /// Whether the broker asked knows that it leads. Followers answer later versions too.
-    pub(crate) async fn is_led_here(&mut self) -> bool {
+    /// Returns whether the broker knows that it leads. Followers also serve fetches of later versions.
+    pub(crate) async fn is_led_by_broker(&mut self) -> bool {
         let request = self.fetch_request(0, 1);
-        let code = self.link.call(&request, 10).await.responses[0].partitions[0].error_code;
+        let code = self.connection.call(&request, 10).await.responses[0].partitions[0].error_code;
         matches!(code, ErrorCode::NONE | ErrorCode::OFFSET_OUT_OF_RANGE)
     }
 
-    /// With READ_COMMITTED.
+    /// Fetches with READ_COMMITTED.
     pub(crate) async fn fetch_committed(&mut self, offset: i64) -> String {
         let request = FetchRequest {
             isolation_level: IsolationLevel::READ_COMMITTED,
             ..self.fetch_request(offset, 1 << 20)
         };
-        tell::fetched(&self.link.call(&request, FETCH).await.responses[0].partitions[0])
+        describe::fetched(&self.connection.call(&request, FETCH).await.responses[0].partitions[0])
     }
 
     pub(crate) fn fetch_request(&self, offset: i64, max_bytes: i32) -> FetchRequest {
@@ -96,22 +96,22 @@ impl Log {
         FetchRequest { topics: vec![topic], ..FetchRequest::default() }
     }
 
-    /// ListOffsets; times are told as what they are past `since`.
+    /// Sends ListOffsets. Timestamps are described relative to `since`.
     pub(crate) async fn offset(&mut self, timestamp: i64, since: i64) -> String {
-        tell::offset(&self.offset_answer(timestamp, LIST_OFFSETS).await, since)
+        describe::offset(&self.offset_response(timestamp, LIST_OFFSETS).await, since)
     }
 
     pub(crate) async fn end(&mut self) -> i64 {
-        self.offset_answer(LATEST, LIST_OFFSETS).await.offset
+        self.offset_response(LATEST, LIST_OFFSETS).await.offset
     }
 
-    pub(crate) async fn offset_answer(
+    pub(crate) async fn offset_response(
         &mut self,
         timestamp: i64,
         version: i16,
     ) -> ListOffsetsPartitionResponse {
         let request = self.list_offsets(timestamp);
-        self.link.call(&request, version).await.topics.remove(0).partitions.remove(0)
+        self.connection.call(&request, version).await.topics.remove(0).partitions.remove(0)
     }
 
     pub(crate) fn list_offsets(&self, timestamp: i64) -> ListOffsetsRequest {
@@ -124,7 +124,7 @@ impl Log {
         ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() }
     }
 
-    /// OffsetForLeaderEpoch.
+    /// Sends OffsetForLeaderEpoch.
     pub(crate) async fn epoch_end(&mut self, leader_epoch: i32, current: i32) -> String {
         let partition = OffsetForLeaderPartition {
             partition: self.partition,
@@ -133,14 +133,14 @@ impl Log {
         };
         let topic = OffsetForLeaderTopic { topic: self.topic.clone(), partitions: vec![partition] };
         let request = OffsetForLeaderEpochRequest { replica_id: -1, topics: vec![topic] };
-        tell::epoch_end(&self.link.call(&request, 4).await.topics[0].partitions[0])
+        describe::epoch_end(&self.connection.call(&request, 4).await.topics[0].partitions[0])
     }
 
     pub(crate) async fn delete_records(&mut self, before: i64) -> String {
         let request = self.delete_records_request(before);
-        let answer = self.link.call(&request, 2).await;
-        let partition = &answer.topics[0].partitions[0];
-        format!("{}, low watermark {}", tell::code(partition.error_code), partition.low_watermark)
+        let response = self.connection.call(&request, 2).await;
+        let partition = &response.topics[0].partitions[0];
+        format!("{}, low watermark {}", describe::code(partition.error_code), partition.low_watermark)
     }
 
     pub(crate) fn delete_records_request(&self, before: i64) -> DeleteRecordsRequest {
@@ -150,19 +150,19 @@ impl Log {
     }
 
     pub(crate) async fn producers(&mut self) -> String {
-        tell::active_producers(&self.active_producers().await)
+        describe::active_producers(&self.active_producers().await)
     }
 
     pub(crate) async fn active_producers(&mut self) -> DescribeProducersPartitionResult {
         let topic =
             DescribeProducersTopic { name: self.topic.clone(), partition_indexes: vec![self.partition] };
         let request = DescribeProducersRequest { topics: vec![topic] };
-        self.link.call(&request, 0).await.topics.remove(0).partitions.remove(0)
+        self.connection.call(&request, 0).await.topics.remove(0).partitions.remove(0)
     }
 
-    /// A new producer id.
+    /// Returns a new producer id.
     pub(crate) async fn producer_id(&mut self) -> i64 {
-        producer_id(&mut self.link).await
+        producer_id(&mut self.connection).await
     }
 }
 
@@ -170,18 +170,18 @@ pub(crate) const EARLIEST: i64 = -2;
 pub(crate) const LATEST: i64 = -1;
 pub(crate) const MAX_TIMESTAMP: i64 = -3;
 
-/// A new producer id, of no transactional id.
-pub(crate) async fn producer_id(link: &mut Broker) -> i64 {
+/// Returns a new producer id without transactional id.
+pub(crate) async fn producer_id(connection: &mut Broker) -> i64 {
     let request = InitProducerIdRequest {
         transactional_id: None,
         transaction_timeout_ms: 60_000,
         ..InitProducerIdRequest::default()
     };
-    // Right after its start a broker has no ids to give yet.
-    until("there are ids", async || {
-        let answer = link.call(&request, 4).await;
-        match answer.error_code {
-            ErrorCode::NONE => Some(answer.producer_id),
+    // A broker that has just started has no block of ids yet.
+    until("the broker has ids", async || {
+        let response = connection.call(&request, 4).await;
+        match response.error_code {
+            ErrorCode::NONE => Some(response.producer_id),
             code => {
                 assert_eq!(code, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
                 None
@@ -191,16 +191,16 @@ pub(crate) async fn producer_id(link: &mut Broker) -> i64 {
     .await
 }
 
-/// The time of the records of [`batch`].
+/// The timestamp of the records of [`batch`].
 pub(crate) const TIME: i64 = 1_750_000_000_000;
 pub(crate) const NO_HEADERS: [(&str, &str); 0] = [];
 
-/// `count` records of [`TIME`].
+/// Returns a batch of `count` records with timestamp [`TIME`].
 pub(crate) fn batch(count: u8) -> EncodedBatch {
     batch_of(count, TIME)
 }
 
-/// `count` records of one time.
+/// Returns a batch of `count` records with one timestamp.
 pub(crate) fn batch_of(count: u8, time: i64) -> EncodedBatch {
     let mut batch = BatchBuilder::new(Compression::None);
     for index in 0..count {
@@ -209,7 +209,7 @@ pub(crate) fn batch_of(count: u8, time: i64) -> EncodedBatch {
     batch.finish().unwrap()
 }
 
-/// A record at each of these times.
+/// Returns a batch of one record for each timestamp.
 pub(crate) fn batch_at(times: &[i64]) -> EncodedBatch {
     let mut batch = BatchBuilder::new(Compression::None);
     for time in times {

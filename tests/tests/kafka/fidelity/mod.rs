@@ -1,24 +1,24 @@
-//! What brokers do, in a table of scenarios: recorded from real Kafka, and asked of the embedded cluster.
+//! Scenarios that are recorded from real Kafka and compared with the embedded cluster.
 //!
-//! A scenario is a function that makes requests of brokers and writes down what it sees, in lines without anything random.
-//! On real brokers a run compares the lines with those of the file of that version, `tests/fidelity/VERSION.txt`, or writes
-//! the file if `KWAL_RECORD=1` is set; so nobody *says* what Kafka does. The embedded cluster is held against the same files,
-//! in its dialect of that version and under a paused clock, without any broker.
+//! A scenario is a function that sends requests to brokers and records its observations as lines, without
+//! anything random. With real brokers, a run compares the lines with the file of that version,
+//! `tests/fidelity/VERSION.txt`, or writes the file if `KWAL_RECORD=1` is set. The embedded cluster is
+//! compared with the same files, in its dialect of that version, under a paused clock and without brokers.
 //!
-//! A new scenario is a function in one of the files here and its name in the table; then a run that records.
+//! To add a scenario, write a function in one of the files here, add its name to the table, and record.
 
-mod acts;
+mod actions;
 mod administration;
 mod appends;
 mod connections;
 mod coordinators;
+mod describe;
 mod expiry;
 mod log;
 mod producers;
 mod reading;
 mod recording;
 mod replicas;
-mod tell;
 mod throttling;
 mod topics;
 mod transactions;
@@ -38,7 +38,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, LocalSet, spawn_blocking, spawn_local};
 
 use self::recording::{RECORD, Recording, difference};
-use self::world::{Place, World};
+use self::world::{Backend, World};
 
 scenarios! {
     connections, 1: [
@@ -150,7 +150,8 @@ scenarios! {
 /// A scenario of the table.
 struct Scenario {
     name: &'static str,
-    /// How many there are. One is shared with other tests and scenarios; three are the scenario's own as long as it runs.
+    /// How many brokers it needs. A single one is shared with other tests and scenarios; three are used by
+    /// one scenario at a time.
     brokers: i32,
     run: for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = ()> + 'a>>,
 }
@@ -171,7 +172,7 @@ macro_rules! scenarios {
             #[cfg_attr(not(kwal_integration), ignore = "needs a broker: TEST_INTEGRATION=1")]
             #[cfg_attr(
                 all(kwal_integration, kwal_external),
-                ignore = "needs brokers of its own: not those of KAFKA_CONNECT"
+                ignore = "starts its own brokers: not those of KAFKA_CONNECT"
             )]
             fn v3_9_2() {
                 super::on_real_brokers(kwal_tests::kafka::Version::V3_9_2);
@@ -181,7 +182,7 @@ macro_rules! scenarios {
             #[cfg_attr(not(kwal_integration), ignore = "needs a broker: TEST_INTEGRATION=1")]
             #[cfg_attr(
                 all(kwal_integration, kwal_external),
-                ignore = "needs brokers of its own: not those of KAFKA_CONNECT"
+                ignore = "starts its own brokers: not those of KAFKA_CONNECT"
             )]
             fn v4_3_1() {
                 super::on_real_brokers(kwal_tests::kafka::Version::V4_3_1);
@@ -207,25 +208,25 @@ macro_rules! scenarios {
 }
 use scenarios;
 
-/// Plays all scenarios on real brokers and compares with the file, or writes it.
+/// Runs all scenarios on real brokers and compares with the file, or writes it.
 fn on_real_brokers(version: Version) {
-    // One version after the other: there are waits in them that a busy machine should not stretch.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // One version after the other, since a busy machine would prolong the waits of the scenarios.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut played = BTreeMap::new();
     kwal_tests::run(
         &format!("fidelity of {version}"),
         LocalSet::new().run_until(async {
             let one = Kafka::shared(version);
-            // Starts while the scenarios of one broker are played.
-            let three = spawn_blocking(move || Kafka::start(version, &of_three()));
-            let room = Arc::new(Semaphore::new(6));
+            // Starts while the scenarios with one broker run.
+            let three = spawn_blocking(move || Kafka::start(version, &three_brokers()));
+            let permits = Arc::new(Semaphore::new(6));
             let playing: Vec<_> = of(1)
                 .map(|scenario| {
-                    let room = Arc::clone(&room);
+                    let permits = Arc::clone(&permits);
                     let play = async move {
-                        let _room = room.acquire_owned().await.unwrap();
-                        play(scenario, Place::Real(one), OffsetDateTime::now_utc()).await
+                        let _permit = permits.acquire_owned().await.unwrap();
+                        play(scenario, Backend::Real(one), OffsetDateTime::now_utc()).await
                     };
                     (scenario.name, spawn_local(play))
                 })
@@ -233,14 +234,14 @@ fn on_real_brokers(version: Version) {
             for (name, playing) in playing {
                 played.insert(name, playing.await.unwrap());
             }
-            // Nobody else has them, and they end with the process.
+            // They end with the process.
             let three = Box::leak(Box::new(three.await.unwrap()));
             for scenario in of(3) {
                 played.insert(
                     scenario.name,
-                    play(scenario, Place::Real(three), OffsetDateTime::now_utc()).await,
+                    play(scenario, Backend::Real(three), OffsetDateTime::now_utc()).await,
                 );
-                acts::restore(three).await;
+                actions::restore(three).await;
             }
         }),
     );
@@ -269,10 +270,10 @@ fn of(brokers: i32) -> impl Iterator<Item = &'static Scenario> {
     TABLE.iter().filter(move |scenario| scenario.brokers == brokers)
 }
 
-/// Three brokers, the first of them the only controller, which no scenario ends.
-fn of_three() -> ClusterConfig {
+/// Returns a configuration of three brokers. The first one is the only controller, and no scenario stops it.
+fn three_brokers() -> ClusterConfig {
     let properties = [
-        // A broker that falls silent is given up after this time.
+        // The time after which the controller fences a silent broker.
         ("broker.session.timeout.ms", "4000"),
         ("producer.id.expiration.check.interval.ms", "200"),
         ("transactional.id.expiration.ms", "1500"),
@@ -286,11 +287,11 @@ fn of_three() -> ClusterConfig {
     }
 }
 
-/// Plays one scenario on the embedded brokers and compares with the file.
+/// Runs a scenario on the embedded cluster and compares with the file.
 fn on_embedded_brokers(version: Version, name: &str) {
     let scenario = TABLE.iter().find(|scenario| scenario.name == name).unwrap();
     let recording = Recording::read(version);
-    let recorded = recording.of(name).unwrap_or_else(|| panic!("record it first, by a run with {RECORD}=1"));
+    let recorded = recording.of(name).unwrap_or_else(|| panic!("record it first with {RECORD}=1"));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let played = LocalSet::new().block_on(&runtime, async {
@@ -301,45 +302,45 @@ fn on_embedded_brokers(version: Version, name: &str) {
         let mut cluster =
             EmbeddedCluster::builder().brokers(scenario.brokers).dialect(dialect).auto_create_topics(true);
         if scenario.brokers == 3 {
-            // As the real ones have it.
+            // Like the real ones.
             cluster = cluster.setting("min.insync.replicas", "2");
             cluster = cluster.setting("broker.session.timeout.ms", "4000");
         }
         let now = OffsetDateTime::now_utc();
         let cluster = cluster.started_at((now.unix_timestamp_nanos() / 1_000_000) as i64);
-        play(scenario, Place::Embedded(cluster.start_in_memory().unwrap()), now).await
+        play(scenario, Backend::Embedded(cluster.start_in_memory().unwrap()), now).await
     });
     let difference = match played {
-        Ok(seen) => difference(name, recorded, &seen, same_but_for_what_is_meant),
+        Ok(seen) => difference(name, recorded, &seen, equal_as_intended),
         Err(end) => end,
     };
     assert!(difference.is_empty(), "not as in Kafka {version} (-):\n{difference}");
 }
 
-/// Where the embedded cluster is meant to differ: what is recorded, and what it does instead.
-const MEANT: &[(&str, &str)] = &[
-    // Kafka passes over these mistakes of a client; who tests a client wants to hear of them.
+/// Intended differences of the embedded cluster: the recorded line, and that of the embedded cluster.
+const INTENDED_DIFFERENCES: &[(&str, &str)] = &[
+    // Kafka ignores these mistakes of a client; the test of a client should fail.
     ("three bytes too many: answers", "three bytes too many: hangs up"),
     (
         "offsets that go back: OK, offset 5, log start 0",
         "offsets that go back: INVALID_RECORD, log start 0, record 0, record 2",
     ),
-    // It has no disks, and what tells of topics page by page is for those with very many.
+    // It has no disks, and does not paginate topics.
     ("DescribeLogDirs 0 to 4", "no DescribeLogDirs"),
     ("DescribeLogDirs 1 to 5", "no DescribeLogDirs"),
     ("DescribeTopicPartitions 0 to 0", "no DescribeTopicPartitions"),
 ];
 
-/// Whether a line says the same. The embedded cluster explains its refusals in words of its own, and also some that Kafka
-/// does not explain.
-fn same_but_for_what_is_meant(recorded: &str, seen: &str) -> bool {
+/// Returns whether two lines are equal except for messages and intended differences. The embedded cluster has
+/// its own error messages, also where Kafka has none.
+fn equal_as_intended(recorded: &str, seen: &str) -> bool {
     let words = |line: &str| line.matches('“').count();
-    let (plain_recorded, plain_seen) = (without_words(recorded), without_words(seen));
-    let told = words(recorded) == words(seen) || words(recorded) < words(seen) && !plain_seen.ends_with("OK");
-    plain_recorded == plain_seen && told || MEANT.contains(&(&plain_recorded, &plain_seen))
+    let (plain_recorded, plain_seen) = (without_quotes(recorded), without_quotes(seen));
+    let text = words(recorded) == words(seen) || words(recorded) < words(seen) && !plain_seen.ends_with("OK");
+    plain_recorded == plain_seen && text || INTENDED_DIFFERENCES.contains(&(&plain_recorded, &plain_seen))
 }
 
-fn without_words(line: &str) -> String {
+fn without_quotes(line: &str) -> String {
     let mut parts = line.split('“');
     let mut kept = parts.next().unwrap_or_default().trim_end().to_owned();
     for part in parts {
@@ -348,10 +349,14 @@ fn without_words(line: &str) -> String {
     kept
 }
 
-/// What a scenario sees; or what it saw until it failed, as text.
-async fn play(scenario: &'static Scenario, place: Place, now: OffsetDateTime) -> Result<Vec<String>, String> {
+/// Runs a scenario and returns its lines; or, if it panicked, a text with the lines until then.
+async fn play(
+    scenario: &'static Scenario,
+    backend: Backend,
+    now: OffsetDateTime,
+) -> Result<Vec<String>, String> {
     let lines = Rc::new(RefCell::new(Vec::new()));
-    let mut world = World::new(place, now, Rc::clone(&lines));
+    let mut world = World::new(backend, now, Rc::clone(&lines));
     let playing: JoinHandle<()> = spawn_local(async move { (scenario.run)(&mut world).await });
     match playing.await {
         Ok(()) => Ok(lines.take()),

@@ -7,11 +7,12 @@ use kwal_protocol::record::{BatchBuilder, Compression};
 use kwal_protocol::wire::Uuid;
 use tokio::time::Instant;
 
+use super::describe;
 use super::log::{EARLIEST, FETCH, LATEST, Log, MAX_TIMESTAMP, NO_HEADERS, PRODUCE, TIME, batch, batch_at};
-use super::tell;
 use super::world::World;
 
-/// A fetch may begin within a batch. The first batch comes however little was asked for; behind it comes what fits.
+/// A fetch may begin within a batch. The response contains the first batch regardless of the limit, and then
+/// what fits.
 pub(super) async fn fetches(world: &mut World) {
     let mut log = world.log("fetched", &[]).await;
     for _ in 0..3 {
@@ -19,7 +20,7 @@ pub(super) async fn fetches(world: &mut World) {
     }
     let size = i32::try_from(batch(5).size_in_bytes()).unwrap();
     for offset in [0, 7, 14, 15, 16, 1_000, -1, i64::MAX] {
-        world.saw(format!("from {offset}: {}", log.fetch(offset).await));
+        world.record(format!("from {offset}: {}", log.fetch(offset).await));
     }
     for (what, limit) in [
         ("0", 0),
@@ -30,11 +31,11 @@ pub(super) async fn fetches(world: &mut World) {
         ("two batches", 2 * size),
         ("-1", -1),
     ] {
-        world.saw(format!("{what} bytes from 5: {}", log.fetch_up_to(5, limit).await));
+        world.record(format!("{what} bytes from 5: {}", log.fetch_up_to(5, limit).await));
     }
 }
 
-/// `max_bytes` holds for all partitions together, and each one's limit for itself.
+/// `max_bytes` limits all partitions together, and `partition_max_bytes` each of them.
 pub(super) async fn limits_of_a_whole_request(world: &mut World) {
     let mut logs = Vec::new();
     for name in ["one", "two", "three"] {
@@ -47,13 +48,13 @@ pub(super) async fn limits_of_a_whole_request(world: &mut World) {
     let size = i32::try_from(batch(5).size_in_bytes()).unwrap();
     let topics: Vec<FetchTopic> =
         logs.iter().flat_map(|log: &Log| log.fetch_request(0, 1 << 20).topics).collect();
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     for (what, max_bytes) in [("0", 0), ("a batch", size), ("a batch and 10", size + 10), ("two", 2 * size)] {
         let request = FetchRequest { max_bytes, topics: topics.clone(), ..FetchRequest::default() };
-        let answer = link.call(&request, FETCH).await;
-        world.saw(format!("{what} bytes: {}", tell::code(answer.error_code)));
-        for topic in &answer.responses {
-            world.saw(format!("  {}: {}", topic.topic, tell::fetched(&topic.partitions[0])));
+        let response = connection.call(&request, FETCH).await;
+        world.record(format!("{what} bytes: {}", describe::code(response.error_code)));
+        for topic in &response.responses {
+            world.record(format!("  {}: {}", topic.topic, describe::fetched(&topic.partitions[0])));
         }
     }
 }
@@ -70,37 +71,38 @@ pub(super) async fn a_long_poll(world: &mut World) {
     ] {
         let started = Instant::now();
         let request = FetchRequest { max_wait_ms, min_bytes, ..log.fetch_request(offset, 1 << 20) };
-        let answer = log.link.call(&request, FETCH).await;
+        let response = log.connection.call(&request, FETCH).await;
         let waited =
             if started.elapsed() >= Duration::from_millis(395) { "after its time" } else { "at once" };
-        world.saw(format!("{what}: {waited}, {}", tell::fetched(&answer.responses[0].partitions[0])));
+        world
+            .record(format!("{what}: {waited}, {}", describe::fetched(&response.responses[0].partitions[0])));
     }
 }
 
-/// An append ends the wait, but not before there is enough.
+/// Appends end the wait when there are enough bytes.
 pub(super) async fn a_long_poll_that_ends_early(world: &mut World) {
     let mut log = world.log("woken", &[]).await;
-    let mut writer = world.link().await;
+    let mut writer = world.connect().await;
     let min_bytes = i32::try_from(batch(1).size_in_bytes() * 2).unwrap();
     let waiting = FetchRequest { max_wait_ms: 30_000, min_bytes, ..log.fetch_request(0, 1 << 20) };
     let append = log.produce(batch(1).to_bytes(), -1);
     let started = Instant::now();
-    let (answer, ()) = tokio::join!(log.link.call(&waiting, FETCH), async {
+    let (response, ()) = tokio::join!(log.connection.call(&waiting, FETCH), async {
         writer.call(&append, PRODUCE).await;
         writer.call(&append, PRODUCE).await;
     });
     let waited = if started.elapsed() < Duration::from_secs(20) { "early" } else { "after its time" };
-    world.saw(format!("{waited}, {}", tell::fetched(&answer.responses[0].partitions[0])));
+    world.record(format!("{waited}, {}", describe::fetched(&response.responses[0].partitions[0])));
 }
 
-/// By time: the first record that is not older.
+/// By timestamp: the first record that is not older.
 pub(super) async fn offsets(world: &mut World) {
     let mut log = world.log("offsets", &[]).await;
     let ends = [("earliest", EARLIEST), ("latest", LATEST), ("newest", MAX_TIMESTAMP)];
     for (what, at) in ends {
-        world.saw(format!("{what} of an empty log: {}", log.offset(at, TIME).await));
+        world.record(format!("{what} of an empty log: {}", log.offset(at, TIME).await));
     }
-    world.saw(format!("by time in an empty log: {}", log.offset(TIME, TIME).await));
+    world.record(format!("by time in an empty log: {}", log.offset(TIME, TIME).await));
     let mut times = BatchBuilder::new(Compression::Lz4);
     for ms in [10, 30, 20] {
         times.push(TIME + ms, None, Some(b"v"), NO_HEADERS);
@@ -108,24 +110,24 @@ pub(super) async fn offsets(world: &mut World) {
     log.append(times.finish().unwrap()).await;
     log.append(batch_at(&[TIME, TIME + 30])).await;
     for (what, at) in ends {
-        world.saw(format!("{what}: {}", log.offset(at, TIME).await));
+        world.record(format!("{what}: {}", log.offset(at, TIME).await));
     }
     for ms in [0, 10, 11, 20, 30, 31] {
-        world.saw(format!("{ms} ms: {}", log.offset(TIME + ms, TIME).await));
+        world.record(format!("{ms} ms: {}", log.offset(TIME + ms, TIME).await));
     }
-    world.saw(format!("the time 0: {}", log.offset(0, TIME).await));
-    world.saw(format!("records before 2 deleted: {}", log.delete_records(2).await));
+    world.record(format!("the time 0: {}", log.offset(0, TIME).await));
+    world.record(format!("records before 2 deleted: {}", log.delete_records(2).await));
     for (what, at) in ends {
-        world.saw(format!("{what}: {}", log.offset(at, TIME).await));
+        world.record(format!("{what}: {}", log.offset(at, TIME).await));
     }
-    world.saw(format!("10 ms: {}", log.offset(TIME + 10, TIME).await));
-    world.saw(format!("all records deleted: {}", log.delete_records(-1).await));
+    world.record(format!("10 ms: {}", log.offset(TIME + 10, TIME).await));
+    world.record(format!("all records deleted: {}", log.delete_records(-1).await));
     for (what, at) in ends {
-        world.saw(format!("{what}: {}", log.offset(at, TIME).await));
+        world.record(format!("{what}: {}", log.offset(at, TIME).await));
     }
 }
 
-/// Special times that came with later versions, and old versions.
+/// Special timestamps of later versions, and old versions.
 pub(super) async fn offsets_of_old_and_odd_kinds(world: &mut World) {
     let mut log = world.log("odd-offsets", &[]).await;
     log.append(batch_at(&[TIME, TIME + 5])).await;
@@ -141,48 +143,48 @@ pub(super) async fn offsets_of_old_and_odd_kinds(world: &mut World) {
         (9, &[-5, -6]),
         (11, &[-1, -2, -3, -4, -5, -6, -7, TIME + 4]),
     ] {
-        if log.link.versions_of::<ListOffsetsRequest>().newest < version {
-            world.saw(format!("ListOffsets {version}: not spoken"));
+        if log.connection.versions_of::<ListOffsetsRequest>().newest < version {
+            world.record(format!("ListOffsets {version}: not spoken"));
             continue;
         }
         for timestamp in timestamps {
-            let answer = log.offset_answer(*timestamp, version).await;
+            let response = log.offset_response(*timestamp, version).await;
             let what = if *timestamp > 0 { format!("+{}", timestamp - TIME) } else { timestamp.to_string() };
-            world.saw(format!("ListOffsets {version} of {what}: {}", tell::offset(&answer, TIME)));
+            world.record(format!("ListOffsets {version} of {what}: {}", describe::offset(&response, TIME)));
         }
     }
     for partition in [1, -1] {
         log.partition = partition;
-        world.saw(format!("partition {partition}: {}", log.offset(LATEST, TIME).await));
+        world.record(format!("partition {partition}: {}", log.offset(LATEST, TIME).await));
     }
     log.partition = 0;
     let request = log.list_offsets(LATEST);
     let twice: Vec<ListOffsetsPartition> = [&request.topics[0].partitions[..]; 2].concat();
     let mut request = request;
     request.topics[0].partitions = twice;
-    // Some answer once and some twice.
-    let answer = log.link.call(&request, 7).await;
-    world.saw(format!("asked twice: {}", tell::offset(&answer.topics[0].partitions[0], TIME)));
+    // Some versions return one offset and some two.
+    let response = log.connection.call(&request, 7).await;
+    world.record(format!("asked twice: {}", describe::offset(&response.topics[0].partitions[0], TIME)));
     log.topic = world.name("no-offsets");
-    world.saw(format!("of no topic: {}", log.offset(LATEST, TIME).await));
+    world.record(format!("of no topic: {}", log.offset(LATEST, TIME).await));
 }
 
 /// The first leader's epoch is 0.
 pub(super) async fn leader_epochs_of_one_leader(world: &mut World) {
     let mut log = world.log("epoch-ends", &[]).await;
-    world.saw(format!("epoch 0 of an empty log: {}", log.epoch_end(0, -1).await));
+    world.record(format!("epoch 0 of an empty log: {}", log.epoch_end(0, -1).await));
     log.append(batch(3)).await;
     for (epoch, current) in [(0, -1), (0, 0), (0, 1), (1, -1), (1, 0), (-1, -1), (0, -2), (-5, 0)] {
-        world.saw(format!("epoch {epoch}, current {current}: {}", log.epoch_end(epoch, current).await));
+        world.record(format!("epoch {epoch}, current {current}: {}", log.epoch_end(epoch, current).await));
     }
     log.partition = 1;
-    world.saw(format!("partition 1: {}", log.epoch_end(0, -1).await));
+    world.record(format!("partition 1: {}", log.epoch_end(0, -1).await));
     log.partition = 0;
     log.topic = world.name("no-epochs");
-    world.saw(format!("of no topic: {}", log.epoch_end(0, -1).await));
+    world.record(format!("of no topic: {}", log.epoch_end(0, -1).await));
 }
 
-/// KIP-320 and KIP-595: what the reader knows of leaders goes along.
+/// KIP-320 and KIP-595: the request contains the epochs that the reader knows.
 pub(super) async fn fetches_with_epochs(world: &mut World) {
     let mut log = world.log("known", &[]).await;
     log.append(batch(3)).await;
@@ -200,19 +202,19 @@ pub(super) async fn fetches_with_epochs(world: &mut World) {
         let mut request = log.fetch_request(offset, 1 << 20);
         request.topics[0].partitions[0].current_leader_epoch = current;
         request.topics[0].partitions[0].last_fetched_epoch = last;
-        let answer = log.link.call(&request, FETCH).await;
-        world.saw(format!(
+        let response = log.connection.call(&request, FETCH).await;
+        world.record(format!(
             "current epoch {current}, last fetched {last}, from {offset}: {}",
-            tell::fetched(&answer.responses[0].partitions[0])
+            describe::fetched(&response.responses[0].partitions[0])
         ));
     }
     for current in [0, 1, -2] {
         let mut request = log.list_offsets(LATEST);
         request.topics[0].partitions[0].current_leader_epoch = current;
-        let answer = log.link.call(&request, 7).await;
-        world.saw(format!(
+        let response = log.connection.call(&request, 7).await;
+        world.record(format!(
             "latest, current epoch {current}: {}",
-            tell::offset(&answer.topics[0].partitions[0], TIME)
+            describe::offset(&response.topics[0].partitions[0], TIME)
         ));
     }
 }
@@ -221,16 +223,16 @@ pub(super) async fn fetches_of_what_is_not_there(world: &mut World) {
     let mut log = world.log("there", &[]).await;
     for partition in [1, -1] {
         log.partition = partition;
-        world.saw(format!("partition {partition}: {}", log.fetch(0).await));
+        world.record(format!("partition {partition}: {}", log.fetch(0).await));
     }
     log.partition = 0;
     for what in ["nobody-made", "a b"] {
         log.topic = if what == "nobody-made" { world.name(what) } else { what.to_owned() };
-        world.saw(format!("topic {what:?}: {}", log.fetch(0).await));
+        world.record(format!("topic {what:?}: {}", log.fetch(0).await));
     }
 }
 
-/// From version 13 on.
+/// Since version 13.
 pub(super) async fn fetches_by_topic_id(world: &mut World) {
     let mut log = world.log("by-id", &[]).await;
     log.append(batch(1)).await;
@@ -239,32 +241,37 @@ pub(super) async fn fetches_by_topic_id(world: &mut World) {
         for (what, id) in [("its id", log.id), ("another id", Uuid([7; 16])), ("no id", Uuid::ZERO)] {
             let mut request = request.clone();
             request.topics[0].topic_id = id;
-            let answer = log.link.call(&request, version).await;
-            let told = match answer.responses.first() {
-                Some(topic) => tell::fetched(&topic.partitions[0]),
+            let response = log.connection.call(&request, version).await;
+            let text = match response.responses.first() {
+                Some(topic) => describe::fetched(&topic.partitions[0]),
                 None => "no topic".to_owned(),
             };
-            world.saw(format!("Fetch {version} of {what}: {}, {told}", tell::code(answer.error_code)));
+            world.record(format!(
+                "Fetch {version} of {what}: {}, {text}",
+                describe::code(response.error_code)
+            ));
         }
     }
     log.partition = 1;
     let request = log.fetch_request(0, 1 << 20);
-    let answer = log.link.call(&request, 13).await;
-    world
-        .saw(format!("a partition that is not there: {}", tell::fetched(&answer.responses[0].partitions[0])));
+    let response = log.connection.call(&request, 13).await;
+    world.record(format!(
+        "a partition that is not there: {}",
+        describe::fetched(&response.responses[0].partitions[0])
+    ));
 }
 
-/// Only what a client without sessions meets: a broker need not keep any.
+/// Only what concerns a client without sessions, since a broker may refuse to keep one.
 pub(super) async fn fetch_sessions(world: &mut World) {
     let mut log = world.log("sessions", &[]).await;
     for (session_id, session_epoch) in [(0, -1), (77, -1), (77, 1), (77, 5)] {
         let request = FetchRequest { session_id, session_epoch, ..log.fetch_request(0, 1000) };
-        let answer = log.link.call(&request, FETCH).await;
-        world.saw(format!(
+        let response = log.connection.call(&request, FETCH).await;
+        world.record(format!(
             "session {session_id} epoch {session_epoch}: {}, session {}, {} topics",
-            tell::code(answer.error_code),
-            answer.session_id,
-            answer.responses.len()
+            describe::code(response.error_code),
+            response.session_id,
+            response.responses.len()
         ));
     }
 }
@@ -275,23 +282,23 @@ pub(super) async fn deleted_records(world: &mut World) {
         log.append(batch(5)).await;
     }
     for before in [7, 3, 7, 15, 16, 99, -2, -1] {
-        world.saw(format!("before {before}: {}", log.delete_records(before).await));
+        world.record(format!("before {before}: {}", log.delete_records(before).await));
         if before == 7 {
             for offset in [6, 7] {
-                world.saw(format!("from {offset}: {}", log.fetch(offset).await));
+                world.record(format!("from {offset}: {}", log.fetch(offset).await));
             }
         }
     }
-    world.saw(format!("an append: {}", log.append(batch(1)).await));
-    world.saw(format!("from 15: {}", log.fetch(15).await));
+    world.record(format!("an append: {}", log.append(batch(1)).await));
+    world.record(format!("from 15: {}", log.fetch(15).await));
     for partition in [1, -1] {
         log.partition = partition;
-        world.saw(format!("partition {partition}: {}", log.delete_records(0).await));
+        world.record(format!("partition {partition}: {}", log.delete_records(0).await));
     }
     log.partition = 0;
     log.topic = world.name("never-made");
-    world.saw(format!("of no topic: {}", log.delete_records(0).await));
+    world.record(format!("of no topic: {}", log.delete_records(0).await));
     let mut compacted = world.log("kept", &[("cleanup.policy", "compact")]).await;
     compacted.append(batch(1)).await;
-    world.saw(format!("of a compacted topic: {}", compacted.delete_records(1).await));
+    world.record(format!("of a compacted topic: {}", compacted.delete_records(1).await));
 }

@@ -1,4 +1,4 @@
-//! The files that hold what real brokers answered: `tests/fidelity/VERSION.txt`.
+//! The recordings of real brokers: `tests/fidelity/VERSION.txt`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use kwal_tests::kafka::Version;
 
-/// What each scenario saw, in the order of the file.
+/// The lines of each scenario, in the order of the file.
 pub(crate) struct Recording {
     scenarios: Vec<(String, Vec<String>)>,
 }
@@ -24,7 +24,7 @@ impl Recording {
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             match (line.strip_prefix(INDENT), scenarios.last_mut()) {
                 (Some(seen), Some((_, lines))) => lines.push(seen.to_owned()),
-                (Some(_), None) => panic!("{}: a line of no scenario: {line}", path.display()),
+                (Some(_), None) => panic!("{}: a line without scenario: {line}", path.display()),
                 (None, _) => scenarios.push((line.to_owned(), Vec::new())),
             }
         }
@@ -49,31 +49,32 @@ impl Recording {
         fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
 
-    /// What a scenario saw; `None` if it is not in the file.
+    /// Returns the lines of a scenario; `None` if it is not in the file.
     pub(crate) fn of(&self, name: &str) -> Option<&[String]> {
         self.scenarios.iter().find(|(known, _)| known == name).map(|(_, lines)| &lines[..])
     }
 
-    /// Every difference from what was seen now, as text for a person; nothing if there is none.
+    /// Describes every difference from a new recording; empty if there is none.
     pub(crate) fn compare(&self, seen: &Self) -> String {
-        let mut told = String::new();
+        let mut text = String::new();
         let now: BTreeMap<_, _> = seen.scenarios.iter().map(|(name, lines)| (name, lines)).collect();
         for (name, lines) in &self.scenarios {
             match now.get(name) {
                 None => {
-                    let _ = writeln!(told, "{name}: in the file, and no longer a scenario");
+                    let _ = writeln!(text, "{name}: in the file, but not a scenario any more");
                 }
-                Some(now) => told.push_str(&difference(name, lines, now, str::eq)),
+                Some(now) => text.push_str(&difference(name, lines, now, str::eq)),
             }
         }
         for (name, _) in seen.scenarios.iter().filter(|(name, _)| self.of(name).is_none()) {
-            let _ = writeln!(told, "{name}: not in the file");
+            let _ = writeln!(text, "{name}: not in the file");
         }
-        told
+        text
     }
 }
 
-/// The environment variable with which a run on real brokers writes the files instead of comparing with them.
+/// The environment variable that makes a run with real brokers write the files instead of comparing with
+/// them.
 pub(crate) const RECORD: &str = "KWAL_RECORD";
 
 const INDENT: &str = "    ";
@@ -82,7 +83,8 @@ fn path(version: Version) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fidelity").join(format!("{version}.txt"))
 }
 
-/// Two lists of lines side by side, `-` what was recorded and `+` what was seen; nothing if they are the same.
+/// Describes the difference of two lists of lines, `-` for recorded and `+` for new ones; empty if they are
+/// equal.
 pub(crate) fn difference(
     name: &str,
     recorded: &[String],
@@ -103,7 +105,7 @@ pub(crate) fn difference(
             };
         }
     }
-    let mut told = format!("{name}:\n");
+    let mut text = format!("{name}:\n");
     let (mut row, mut column) = (0, 0);
     while row < rows || column < columns {
         let (sign, line) = if row < rows && column < columns && same(&recorded[row], &seen[column]) {
@@ -116,7 +118,7 @@ pub(crate) fn difference(
             column += 1;
             ('+', &seen[column - 1])
         };
-        let _ = writeln!(told, "  {sign} {line}");
+        let _ = writeln!(text, "  {sign} {line}");
     }
-    told
+    text
 }

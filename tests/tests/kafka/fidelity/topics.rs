@@ -1,4 +1,4 @@
-//! Topics made, deleted, made again, and looked up.
+//! Topics: created, deleted, recreated and looked up.
 
 use kwal_protocol::error_code::ErrorCode;
 use kwal_protocol::messages::{
@@ -7,13 +7,13 @@ use kwal_protocol::messages::{
 };
 use kwal_protocol::wire::Uuid;
 
+use super::describe;
 use super::log::{Log, batch};
-use super::tell;
 use super::world::{World, create, metadata, topic_metadata, until};
 use crate::raw::Broker;
 
 pub(super) async fn topics_made(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     let name = world.name("made");
     let good = plain(&name, 2);
     for (what, topic) in [
@@ -29,24 +29,30 @@ pub(super) async fn topics_made(world: &mut World) {
         ("-2 replicas", CreatableTopic { replication_factor: -2, ..good.clone() }),
         ("more replicas than brokers", CreatableTopic { replication_factor: 30, ..good.clone() }),
     ] {
-        let told = made(&mut link, vec![topic], false).await;
-        world.saw(format!("{what}: {told}"));
+        let text = made(&mut connection, vec![topic], false).await;
+        world.record(format!("{what}: {text}"));
     }
-    world.saw(format!("validated: {}", made(&mut link, vec![good.clone()], true).await));
-    world.saw(format!("looked up: {}", tell::code(topic_metadata(&mut link, &name).await.error_code)));
-    world.saw(format!("made: {}", made(&mut link, vec![good.clone()], false).await));
+    world.record(format!("validated: {}", made(&mut connection, vec![good.clone()], true).await));
+    world.record(format!(
+        "looked up: {}",
+        describe::code(topic_metadata(&mut connection, &name).await.error_code)
+    ));
+    world.record(format!("made: {}", made(&mut connection, vec![good.clone()], false).await));
     for (what, validate_only) in [("validated", true), ("made", false)] {
-        world.saw(format!("{what} again: {}", made(&mut link, vec![good.clone()], validate_only).await));
+        world.record(format!(
+            "{what} again: {}",
+            made(&mut connection, vec![good.clone()], validate_only).await
+        ));
     }
     world.wait_for_topic(&name).await;
-    world.saw(format!("looked up: {}", tell::topic(&topic_metadata(&mut link, &name).await)));
+    world.record(format!("looked up: {}", describe::topic(&topic_metadata(&mut connection, &name).await)));
     let defaults = world.name("defaults");
     let topic = CreatableTopic { replication_factor: -1, ..plain(&defaults, -1) };
-    world.saw(format!("with the broker's numbers: {}", made(&mut link, vec![topic], false).await));
+    world.record(format!("with the broker's numbers: {}", made(&mut connection, vec![topic], false).await));
 }
 
 pub(super) async fn topics_with_settings(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     for (name, value) in [
         ("retention.ms", Some("-1")),
         ("retention.ms", Some("-2")),
@@ -72,18 +78,18 @@ pub(super) async fn topics_with_settings(world: &mut World) {
         let topic = world.name(&format!("{name}-{}", value.unwrap_or("null").trim().replace(',', "-")));
         let config = CreatableConfig { name: name.to_owned(), value: value.map(str::to_owned) };
         let topic = CreatableTopic { configs: vec![config], ..plain(&topic, 1) };
-        let told = made(&mut link, vec![topic], true).await;
-        world.saw(format!("{name}={}: {told}", value.unwrap_or("null")));
+        let text = made(&mut connection, vec![topic], true).await;
+        world.record(format!("{name}={}: {text}", value.unwrap_or("null")));
     }
     let name = world.name("set-twice");
     let config =
         |value: &str| CreatableConfig { name: "retention.ms".to_owned(), value: Some(value.to_owned()) };
     let topic = CreatableTopic { configs: vec![config("5"), config("6")], ..plain(&name, 1) };
-    world.saw(format!("the same twice: {}", made(&mut link, vec![topic], false).await));
+    world.record(format!("the same twice: {}", made(&mut connection, vec![topic], false).await));
 }
 
 pub(super) async fn topics_with_assignments(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     let name = world.name("assigned");
     for (what, partitions, factor, assignments) in [
         ("a broker that is not there", -1, -1, &[(0, &[9][..])][..]),
@@ -106,33 +112,33 @@ pub(super) async fn topics_with_assignments(world: &mut World) {
             assignments: assignments.collect(),
             ..plain(&name, 1)
         };
-        world.saw(format!("{what}: {}", made(&mut link, vec![topic], false).await));
+        world.record(format!("{what}: {}", made(&mut connection, vec![topic], false).await));
     }
 }
 
-/// In one request, once each.
+/// Twice in one request.
 pub(super) async fn a_topic_named_twice(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     let (twice, once) = (world.name("twice"), world.name("once"));
     let topics = vec![plain(&twice, 1), plain(&once, 1), plain(&twice, 1)];
-    world.saw(made(&mut link, topics, false).await);
+    world.record(made(&mut connection, topics, false).await);
     let request = DeleteTopicsRequest { topics: vec![by_name(&once), by_name(&once)], ..deadline() };
-    world.saw(format!("deleted twice: {}", deleted(&mut link, request).await));
+    world.record(format!("deleted twice: {}", deleted(&mut connection, request).await));
 }
 
-/// Their metrics would have one name.
+/// Their metrics would have the same name.
 pub(super) async fn topic_names_that_collide(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     let dots = world.name("col.lide");
     let underscores = dots.replace('.', "_");
-    world.calls(&underscores, "col_lide");
+    world.rename(&underscores, "col_lide");
     for (what, name) in [("with a dot", dots), ("with an underscore", underscores)] {
-        world.saw(format!("{what}: {}", made(&mut link, vec![plain(&name, 1)], false).await));
+        world.record(format!("{what}: {}", made(&mut connection, vec![plain(&name, 1)], false).await));
     }
 }
 
 pub(super) async fn topics_deleted(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     let one = world.log("by-name", &[]).await;
     let two = world.log("by-id", &[]).await;
     let nobody = world.name("nobody-made");
@@ -150,73 +156,74 @@ pub(super) async fn topics_deleted(world: &mut World) {
         ("by id again", vec![by_id(two.id)]),
     ] {
         let request = DeleteTopicsRequest { topics, ..deadline() };
-        world.saw(format!("{what}: {}", deleted(&mut link, request).await));
+        world.record(format!("{what}: {}", deleted(&mut connection, request).await));
     }
     world.wait_until_gone(&two.topic).await;
     let mut two = two;
-    world.saw(format!("an append: {}", two.append(batch(1)).await));
-    world.saw(format!("a fetch: {}", two.fetch(0).await));
-    world.saw(format!("its end: {}", two.offset(-1, 0).await));
+    world.record(format!("an append: {}", two.append(batch(1)).await));
+    world.record(format!("a fetch: {}", two.fetch(0).await));
+    world.record(format!("its end: {}", two.offset(-1, 0).await));
     let request = DeleteTopicsRequest { topic_names: vec![nobody], ..deadline() };
-    let answer = link.call(&request, 5).await;
-    let told = tell::refusal(answer.responses[0].error_code, answer.responses[0].error_message.as_deref());
-    world.saw(format!("DeleteTopics 5: {told}"));
+    let response = connection.call(&request, 5).await;
+    let text =
+        describe::rejection(response.responses[0].error_code, response.responses[0].error_message.as_deref());
+    world.record(format!("DeleteTopics 5: {text}"));
 }
 
-/// It has the name and another id, and begins at 0.
+/// It has the same name and another id, and begins at 0.
 pub(super) async fn a_topic_made_again(world: &mut World) {
     let mut log = world.log("again", &[]).await;
     let id = log.producer_id().await;
-    world.saw(format!("0: {}", log.append(batch(3).stamp(id, 0, 0)).await));
+    world.record(format!("0: {}", log.append(batch(3).stamp(id, 0, 0)).await));
     let request = DeleteTopicsRequest { topics: vec![by_name(&log.topic)], ..deadline() };
-    deleted(&mut log.link, request).await;
+    deleted(&mut log.connection, request).await;
     world.wait_until_gone(&log.topic).await;
     let old = log.id;
-    let told = old_id(&mut log, old).await;
-    world.saw(format!("while it is gone, {told}"));
-    let code = create(&mut log.link, world.creatable(&log.topic, &[&[1]], &[])).await;
+    let text = old_id(&mut log, old).await;
+    world.record(format!("while it is gone, {text}"));
+    let code = create(&mut log.connection, world.creatable(&log.topic, &[&[1]], &[])).await;
     assert_eq!(code, ErrorCode::NONE);
     world.wait_for_topic(&log.topic).await;
-    log.id = topic_metadata(&mut log.link, &log.topic).await.topic_id;
+    log.id = topic_metadata(&mut log.connection, &log.topic).await.topic_id;
     until("it is led", async || (log.end().await == 0).then_some(())).await;
-    world.saw(format!("the id is {}", if log.id == old { "the same" } else { "another" }));
-    let told = old_id(&mut log, old).await;
-    world.saw(format!("made again, {told}"));
-    world.saw(format!("the last sequence again: {}", log.append(batch(1).stamp(id, 0, 2)).await));
-    world.saw(format!("from 0: {}", log.fetch(0).await));
-    world.saw(format!("from 3: {}", log.fetch(3).await));
+    world.record(format!("the id is {}", if log.id == old { "the same" } else { "another" }));
+    let text = old_id(&mut log, old).await;
+    world.record(format!("made again, {text}"));
+    world.record(format!("the last sequence again: {}", log.append(batch(1).stamp(id, 0, 2)).await));
+    world.record(format!("from 0: {}", log.fetch(0).await));
+    world.record(format!("from 3: {}", log.fetch(3).await));
 }
 
-/// A fetch, and an append if there is one by id, with the id of before.
+/// Fetches with the old id, and appends with it if the broker supports topic ids in Produce.
 async fn old_id(log: &mut Log, old: Uuid) -> String {
-    let mut told = Vec::new();
+    let mut text = Vec::new();
     let mut request = log.fetch_request(0, 1000);
     request.topics[0].topic_id = old;
-    assert!(log.link.versions_of::<FetchRequest>().newest >= 13);
-    let answer = log.link.call(&request, 13).await;
-    told.push(format!("a fetch by the old id: {}", tell::fetched(&answer.responses[0].partitions[0])));
-    if log.link.versions_of::<ProduceRequest>().newest >= 13 {
+    assert!(log.connection.versions_of::<FetchRequest>().newest >= 13);
+    let response = log.connection.call(&request, 13).await;
+    text.push(format!("a fetch by the old id: {}", describe::fetched(&response.responses[0].partitions[0])));
+    if log.connection.versions_of::<ProduceRequest>().newest >= 13 {
         let mut request = log.produce(batch(1).to_bytes(), -1);
         request.topic_data[0].topic_id = old;
-        told.push(format!("an append by the old id: {}", log.produce_by(&request, 13).await));
+        text.push(format!("an append by the old id: {}", log.produce_by(&request, 13).await));
     }
-    told.join("; ")
+    text.join("; ")
 }
 
-/// Without making them.
+/// Without creating them.
 pub(super) async fn metadata_of_unknown_topics(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     let nobody = world.name("nobody-made");
     for name in ["a b", "", &"x".repeat(250), &nobody, &nobody] {
-        let told = tell::topic(&topic_metadata(&mut link, name).await);
-        world.saw(told);
+        let text = describe::topic(&topic_metadata(&mut connection, name).await);
+        world.record(text);
     }
-    // Before version 4 there is no word against making it; so only a bad name is asked for.
+    // Before version 4, the request cannot prevent the creation, so the name is invalid.
     let wanted = MetadataTopic { name: Some("a b".to_owned()), ..MetadataTopic::default() };
     let request = MetadataRequest { topics: Some(vec![wanted]), ..MetadataRequest::default() };
     for version in [1, 3, 9] {
-        let answer = link.call(&request, version).await;
-        world.saw(format!("Metadata {version}: {}", tell::code(answer.topics[0].error_code)));
+        let response = connection.call(&request, version).await;
+        world.record(format!("Metadata {version}: {}", describe::code(response.topics[0].error_code)));
     }
     let known = world.log("known", &[]).await;
     let topics = [&known.topic, &nobody, &known.topic]
@@ -226,16 +233,16 @@ pub(super) async fn metadata_of_unknown_topics(world: &mut World) {
         allow_auto_topic_creation: false,
         ..MetadataRequest::default()
     };
-    let mut topics = link.call(&request, 12).await.topics;
+    let mut topics = connection.call(&request, 12).await.topics;
     topics.sort_by(|one, other| one.name.cmp(&other.name));
     for topic in &topics {
-        world.saw(format!("asked with others: {}", tell::topic(topic)));
+        world.record(format!("asked with others: {}", describe::topic(topic)));
     }
 }
 
 pub(super) async fn metadata_by_topic_id(world: &mut World) {
     let log = world.log("by-id", &[]).await;
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     for (what, topic_id, name) in [
         ("its id", log.id, None),
         ("another id", Uuid([7; 16]), None),
@@ -247,24 +254,24 @@ pub(super) async fn metadata_by_topic_id(world: &mut World) {
             allow_auto_topic_creation: false,
             ..MetadataRequest::default()
         };
-        let told = match link.ask(&request, 12).await {
-            Some(answer) => match answer.topics.first() {
-                Some(topic) => tell::topic(topic),
+        let text = match connection.try_call(&request, 12).await {
+            Some(response) => match response.topics.first() {
+                Some(topic) => describe::topic(topic),
                 None => "no topic".to_owned(),
             },
             None => {
-                link = world.link().await;
+                connection = world.connect().await;
                 "hangs up".to_owned()
             }
         };
-        world.saw(format!("{what}: {told}"));
+        world.record(format!("{what}: {text}"));
     }
 }
 
-/// Null asks for all, an empty list for none, but for version 0.
+/// Null means all topics, an empty list none, except in version 0.
 pub(super) async fn metadata_of_no_topics(world: &mut World) {
     let log = world.log("one-of-all", &[]).await;
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     for (what, version, topics) in [
         ("null", 12, None),
         ("null", 1, None),
@@ -273,39 +280,42 @@ pub(super) async fn metadata_of_no_topics(world: &mut World) {
         ("none", 0, Some(Vec::new())),
     ] {
         let request = MetadataRequest { topics, ..MetadataRequest::default() };
-        let answer = link.call(&request, version).await;
-        let there = answer.topics.iter().any(|topic| topic.name.as_deref() == Some(&log.topic));
-        let brokers: Vec<String> = answer
+        let response = connection.call(&request, version).await;
+        let there = response.topics.iter().any(|topic| topic.name.as_deref() == Some(&log.topic));
+        let brokers: Vec<String> = response
             .brokers
             .iter()
             .map(|broker| {
                 format!("{} at {}:{}, rack {:?}", broker.node_id, broker.host, broker.port, broker.rack)
             })
             .collect();
-        world.saw(format!(
+        world.record(format!(
             "{what} by Metadata {version}: {}; brokers {}; a cluster id: {}; a controller: {}",
             if there { "the topic" } else { "not the topic" },
             brokers.join(", "),
-            answer.cluster_id.is_some(),
-            answer.controller_id > 0,
+            response.cluster_id.is_some(),
+            response.controller_id > 0,
         ));
     }
 }
 
-/// `auto.create.topics.enable`, its default.
+/// With `auto.create.topics.enable`, which is the default.
 pub(super) async fn a_topic_made_by_asking(world: &mut World) {
-    let mut link = world.link().await;
+    let mut connection = world.connect().await;
     let name = world.name("asked-for");
-    let first = metadata(&mut link, &name, true).await.topics.remove(0);
-    // Who asks first is told that it is not there, one way or the other; then it is.
-    let told = match first.error_code {
+    let first = metadata(&mut connection, &name, true).await.topics.remove(0);
+    // The first response reports an unknown topic or one without leader. Later ones contain it.
+    let text = match first.error_code {
         ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::LEADER_NOT_AVAILABLE => "not there yet".to_owned(),
-        _ => tell::topic(&first),
+        _ => describe::topic(&first),
     };
-    world.saw(format!("asked for: {told}"));
+    world.record(format!("asked for: {text}"));
     world.wait_for_topic(&name).await;
-    world.saw(format!("then: {}", tell::topic(&topic_metadata(&mut link, &name).await)));
-    world.saw(format!("a bad name: {}", tell::topic(&metadata(&mut link, "a b", true).await.topics[0])));
+    world.record(format!("then: {}", describe::topic(&topic_metadata(&mut connection, &name).await)));
+    world.record(format!(
+        "a bad name: {}",
+        describe::topic(&metadata(&mut connection, "a b", true).await.topics[0])
+    ));
 }
 
 fn plain(name: &str, partitions: i32) -> CreatableTopic {
@@ -317,12 +327,12 @@ fn plain(name: &str, partitions: i32) -> CreatableTopic {
     }
 }
 
-async fn made(link: &mut Broker, topics: Vec<CreatableTopic>, validate_only: bool) -> String {
+async fn made(connection: &mut Broker, topics: Vec<CreatableTopic>, validate_only: bool) -> String {
     let request = CreateTopicsRequest { topics, validate_only, ..CreateTopicsRequest::default() };
-    let mut topics = link.call(&request, 7).await.topics;
+    let mut topics = connection.call(&request, 7).await.topics;
     topics.sort_by(|one, other| one.name.cmp(&other.name));
-    let told: Vec<String> = topics.iter().map(tell::created).collect();
-    told.join("; ")
+    let text: Vec<String> = topics.iter().map(describe::created).collect();
+    text.join("; ")
 }
 
 fn by_name(name: &str) -> DeleteTopic {
@@ -333,12 +343,12 @@ fn deadline() -> DeleteTopicsRequest {
     DeleteTopicsRequest { timeout_ms: 30_000, ..DeleteTopicsRequest::default() }
 }
 
-async fn deleted(link: &mut Broker, request: DeleteTopicsRequest) -> String {
-    let answer = link.call(&request, 6).await;
-    let told = answer.responses.iter().map(|topic| {
-        let told = tell::refusal(topic.error_code, topic.error_message.as_deref());
+async fn deleted(connection: &mut Broker, request: DeleteTopicsRequest) -> String {
+    let response = connection.call(&request, 6).await;
+    let text = response.responses.iter().map(|topic| {
+        let text = describe::rejection(topic.error_code, topic.error_message.as_deref());
         let name = topic.name.as_deref().unwrap_or("null");
-        format!("{told}, {name:?}, {}", if topic.topic_id.is_zero() { "no id" } else { "an id" })
+        format!("{text}, {name:?}, {}", if topic.topic_id.is_zero() { "no id" } else { "an id" })
     });
-    told.collect::<Vec<_>>().join("; ")
+    text.collect::<Vec<_>>().join("; ")
 }

@@ -1,4 +1,4 @@
-//! The brokers that a scenario asks, real or embedded, and what it has seen of them.
+//! The brokers of a scenario, real or embedded, and its recorded lines.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,32 +19,32 @@ use tokio::time::{Instant, sleep};
 use super::log::Log;
 use crate::raw::Broker;
 
-/// Brokers, and what was seen of them.
+/// The brokers of a scenario and its recorded lines.
 ///
-/// Everything in it that differs from run to run (names of topics, ids, addresses, times) has a name in what is seen.
+/// Everything that differs between runs (names of topics, ids, addresses, times) is replaced in the lines.
 pub(crate) struct World {
-    place: Place,
-    /// Part of all names here, so that nobody else has them.
+    backend: Backend,
+    /// Part of all names, which makes them unique.
     tag: String,
-    /// What is written otherwise in a line: addresses, ids and names of topics.
+    /// Replacements in lines: addresses, ids and names of topics.
     names: Vec<(String, String)>,
-    /// Named P1, P2… as they are first seen.
+    /// Producer ids, recorded as P1, P2… in order of their first occurrence.
     producers: Vec<i64>,
     started: (OffsetDateTime, Instant),
     lines: Rc<RefCell<Vec<String>>>,
 }
 
-/// Where the brokers are.
-pub(crate) enum Place {
+/// The kind of the brokers.
+pub(crate) enum Backend {
     Real(&'static Kafka),
     Embedded(EmbeddedCluster),
 }
 
 impl World {
-    /// What is seen goes to `lines`. It is `now`.
-    pub(crate) fn new(place: Place, now: OffsetDateTime, lines: Rc<RefCell<Vec<String>>>) -> Self {
+    /// Creates a world that records to `lines`. `now` is the current time.
+    pub(crate) fn new(backend: Backend, now: OffsetDateTime, lines: Rc<RefCell<Vec<String>>>) -> Self {
         let mut world = Self {
-            place,
+            backend,
             tag: format!("{:016x}", fastrand::u64(..)),
             names: Vec::new(),
             producers: Vec::new(),
@@ -57,8 +57,8 @@ impl World {
         world
     }
 
-    /// Writes down what was seen.
-    pub(crate) fn saw(&mut self, line: impl AsRef<str>) {
+    /// Records a line.
+    pub(crate) fn record(&mut self, line: impl AsRef<str>) {
         let mut line = line.as_ref().to_owned();
         for (what, name) in &self.names {
             line = line.replace(what, name);
@@ -68,85 +68,85 @@ impl World {
         self.lines.borrow_mut().push(line);
     }
 
-    /// How much was seen so far.
+    /// Returns the number of lines, for [`Self::discard_since`].
     pub(crate) fn mark(&self) -> usize {
         self.lines.borrow().len()
     }
 
-    /// Forgets what was seen since: the brokers were too slow for it to mean anything.
-    pub(crate) fn forget_since(&self, mark: usize) {
+    /// Discards the lines since `mark`, when the brokers were too slow for them to be meaningful.
+    pub(crate) fn discard_since(&self, mark: usize) {
         self.lines.borrow_mut().truncate(mark);
     }
 
-    /// A name for a topic (or for anything else) that nobody has; what is seen calls it `what`.
+    /// Returns a unique name for a topic or anything else. It is recorded as `what`.
     pub(crate) fn name(&mut self, what: &str) -> String {
         let name = format!("{what}-{}-{}", self.tag, self.names.len());
-        self.calls(&name, what);
+        self.rename(&name, what);
         name
     }
 
-    /// What is seen says `name` for `what`.
-    pub(crate) fn calls(&mut self, what: &str, name: &str) {
+    /// Records `what` as `name` from now on.
+    pub(crate) fn rename(&mut self, what: &str, name: &str) {
         if !self.names.iter().any(|(known, _)| known == what) {
             self.names.push((what.to_owned(), name.to_owned()));
-            // What is part of another comes after it.
+            // A string that contains another one is replaced first.
             self.names.sort_by_key(|(what, _)| std::cmp::Reverse(what.len()));
         }
     }
 
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.backend
     }
 
-    /// The client id of all connections.
+    /// Returns the client id of all connections.
     pub(crate) fn client_id(&self) -> &str {
         &self.tag
     }
 
-    /// A connection to broker 1.
-    pub(crate) async fn link(&self) -> Broker {
-        self.link_to(1).await
+    /// Connects to broker 1.
+    pub(crate) async fn connect(&self) -> Broker {
+        self.connect_to(1).await
     }
 
-    /// A connection to a broker.
-    pub(crate) async fn link_to(&self, node: i32) -> Broker {
+    /// Connects to a broker.
+    pub(crate) async fn connect_to(&self, node: i32) -> Broker {
         let address = &self.addresses()[usize::try_from(node).unwrap() - 1];
-        let connector: Arc<dyn Connect> = match &self.place {
-            Place::Real(_) => Arc::new(Tcp::default()),
-            Place::Embedded(cluster) => cluster.connector(),
+        let connector: Arc<dyn Connect> = match &self.backend {
+            Backend::Real(_) => Arc::new(Tcp::default()),
+            Backend::Embedded(cluster) => cluster.connector(),
         };
         let stream = connector.connect(&address.parse().unwrap()).await.unwrap();
         Broker::over(stream, &self.tag).await
     }
 
-    /// The time of now, in milliseconds since the epoch.
+    /// Returns the current time in milliseconds since the epoch.
     pub(crate) fn now_ms(&self) -> i64 {
         let (started, monotonic) = self.started;
         ((started + monotonic.elapsed()).unix_timestamp_nanos() / 1_000_000) as i64
     }
 
-    /// A new topic of one partition on broker 1.
+    /// Creates a topic with one partition on broker 1.
     pub(crate) async fn log(&mut self, what: &str, settings: &[(&str, &str)]) -> Log {
         self.log_on(what, &[1], settings).await
     }
 
-    /// A new topic of one partition, the first of its replicas leading.
+    /// Creates a topic with one partition. The first replica leads it.
     pub(crate) async fn log_on(&mut self, what: &str, replicas: &[i32], settings: &[(&str, &str)]) -> Log {
         let topic = self.name(what);
-        let mut link = self.link_to(replicas[0]).await;
-        let code = create(&mut link, self.creatable(&topic, &[replicas], settings)).await;
+        let mut connection = self.connect_to(replicas[0]).await;
+        let code = create(&mut connection, self.creatable(&topic, &[replicas], settings)).await;
         assert_eq!(code, ErrorCode::NONE, "{what}");
         self.wait_for_topic(&topic).await;
-        let found = topic_metadata(&mut link, &topic).await;
-        self.calls(&found.topic_id.to_string(), &format!("<id of {what}>"));
-        let mut log = Log { link, topic, id: found.topic_id, partition: 0 };
-        until("the leader leads", async || log.is_led_here().await.then_some(())).await;
+        let found = topic_metadata(&mut connection, &topic).await;
+        self.rename(&found.topic_id.to_string(), &format!("<id of {what}>"));
+        let mut log = Log { connection, topic, id: found.topic_id, partition: 0 };
+        until("the leader leads", async || log.is_led_by_broker().await.then_some(())).await;
         log
     }
 
-    /// A topic to be made, a list of replicas for each partition.
+    /// Returns a topic to create, with a list of replicas for each partition.
     ///
-    /// The batches are older than what is kept by default, so that all is kept.
+    /// Retention is unlimited, since the batches are older than the default retention.
     pub(crate) fn creatable(
         &self,
         topic: &str,
@@ -170,12 +170,12 @@ impl World {
         }
     }
 
-    /// Until every broker knows of it and of its leaders.
+    /// Waits until every broker lists the topic and its leaders.
     pub(crate) async fn wait_for_topic(&self, topic: &str) {
         for node in 1..=self.nodes() {
-            let mut link = self.link_to(node).await;
+            let mut connection = self.connect_to(node).await;
             until("the topic is known", async || {
-                let found = topic_metadata(&mut link, topic).await;
+                let found = topic_metadata(&mut connection, topic).await;
                 let led = found.partitions.iter().all(|partition| partition.leader_id >= 0);
                 (found.error_code == ErrorCode::NONE && led).then_some(())
             })
@@ -183,12 +183,12 @@ impl World {
         }
     }
 
-    /// Until no broker knows of it.
+    /// Waits until no broker lists the topic.
     pub(crate) async fn wait_until_gone(&self, topic: &str) {
         for node in 1..=self.nodes() {
-            let mut link = self.link_to(node).await;
+            let mut connection = self.connect_to(node).await;
             until("the topic is gone", async || {
-                let found = topic_metadata(&mut link, topic).await;
+                let found = topic_metadata(&mut connection, topic).await;
                 (found.error_code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION).then_some(())
             })
             .await;
@@ -200,13 +200,13 @@ impl World {
     }
 
     fn addresses(&self) -> Vec<String> {
-        match &self.place {
-            Place::Real(kafka) => kafka.bootstrap(),
-            Place::Embedded(broker) => broker.bootstrap(),
+        match &self.backend {
+            Backend::Real(kafka) => kafka.bootstrap(),
+            Backend::Embedded(broker) => broker.bootstrap(),
         }
     }
 
-    /// `<id 1000>` becomes P1.
+    /// Replaces `<id 1000>` with P1.
     fn name_producers(&mut self, line: &str) -> String {
         let mut parts = line.split("<id ");
         let mut named = parts.next().unwrap_or_default().to_owned();
@@ -227,7 +227,8 @@ impl World {
     }
 }
 
-/// Milliseconds since the epoch become `<time>`, also where Kafka has added them to the least of all numbers.
+/// Replaces milliseconds since the epoch with `<time>`, also where Kafka has added them to the smallest
+/// number.
 fn name_times(line: &str) -> String {
     let mut named = String::new();
     let mut digits = String::new();
@@ -249,34 +250,34 @@ fn name_times(line: &str) -> String {
     named
 }
 
-/// Asks until there is an answer, for at most a minute.
-pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+/// Repeats `attempt` until it returns a value, for at most a minute.
+pub(crate) async fn until<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        if let Some(answer) = ask().await {
-            return answer;
+        if let Some(value) = attempt().await {
+            return value;
         }
-        assert!(Instant::now() < deadline, "a minute long it did not come to pass: {what}");
+        assert!(Instant::now() < deadline, "timed out after a minute: {what}");
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-pub(crate) async fn create(link: &mut Broker, topic: CreatableTopic) -> ErrorCode {
+pub(crate) async fn create(connection: &mut Broker, topic: CreatableTopic) -> ErrorCode {
     let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
-    link.call(&request, 7).await.topics[0].error_code
+    connection.call(&request, 7).await.topics[0].error_code
 }
 
-/// Metadata of a topic, which is not made by asking.
-pub(crate) async fn topic_metadata(link: &mut Broker, topic: &str) -> MetadataTopicResponse {
-    metadata(link, topic, false).await.topics.remove(0)
+/// Returns the metadata of a topic without creating it.
+pub(crate) async fn topic_metadata(connection: &mut Broker, topic: &str) -> MetadataTopicResponse {
+    metadata(connection, topic, false).await.topics.remove(0)
 }
 
-pub(crate) async fn metadata(link: &mut Broker, topic: &str, make: bool) -> MetadataResponse {
+pub(crate) async fn metadata(connection: &mut Broker, topic: &str, make: bool) -> MetadataResponse {
     let wanted = MetadataTopic { name: Some(topic.to_owned()), ..MetadataTopic::default() };
     let request = MetadataRequest {
         topics: Some(vec![wanted]),
         allow_auto_topic_creation: make,
         ..MetadataRequest::default()
     };
-    link.call(&request, 12).await
+    connection.call(&request, 12).await
 }

@@ -1,4 +1,4 @@
-//! kwal itself.
+//! kwal.
 
 use bytes::Bytes;
 use kwal_client::record::Record;
@@ -23,7 +23,7 @@ impl Peer for Kwal {
         let compression: Compression = compression.parse().unwrap();
         let client = client(kafka).await;
         let partition = client.partition_client(topic, partition).compression(compression).await.unwrap();
-        let produced = partition.produce(records.iter().map(to_record).collect()).await.unwrap();
+        let produced = partition.produce(records.iter().map(to_record).collect::<Vec<_>>()).await.unwrap();
         produced.offsets().collect()
     }
 
@@ -35,12 +35,12 @@ impl Peer for Kwal {
     }
 }
 
-/// A client with the defaults.
+/// Builds a client with default settings.
 pub(crate) async fn client(kafka: &Kafka) -> Client {
     ClientBuilder::new(kafka.bootstrap()).build().await.unwrap()
 }
 
-/// What `fetch_records` gives from `from` until `to` is reached.
+/// Reads with `fetch_records` from offset `from` until `to` is reached.
 pub(crate) async fn read_all(partition: &PartitionClient, from: i64, to: i64) -> Vec<Message> {
     let mut read: Vec<Message> = Vec::new();
     let mut next = from;

@@ -1,4 +1,4 @@
-//! librdkafka, by the rdkafka crate.
+//! librdkafka, through the rdkafka crate.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Librdkafka;
 
 impl Peer for Librdkafka {
-    /// Those it brings itself: the others want libraries of their own.
+    /// The codecs without external libraries.
     const COMPRESSIONS: &'static [&'static str] = &["none", "snappy", "lz4"];
 
     async fn produce(
@@ -95,7 +95,7 @@ fn convert(message: &BorrowedMessage<'_>) -> Message {
     }
 }
 
-/// Index and offset of what was acknowledged.
+/// Index and offset of each acknowledged record.
 #[derive(Clone, Default)]
 struct Delivered(Arc<Mutex<Vec<(usize, i64)>>>);
 
@@ -105,7 +105,7 @@ impl ProducerContext for Delivered {
     type DeliveryOpaque = Box<usize>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
-        // A failure leaves a gap, which the caller's comparison finds.
+        // A failed record is missing in the result, which fails the caller's comparison.
         if let Ok(message) = result {
             self.0.lock().unwrap().push((*index, message.offset()));
         }

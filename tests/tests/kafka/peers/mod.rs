@@ -1,4 +1,4 @@
-//! The other clients, under one face.
+//! Kafka clients behind one trait.
 
 pub(crate) mod kwal;
 mod librdkafka;
@@ -13,15 +13,15 @@ pub(crate) use self::rskafka::Rskafka;
 
 /// A client that appends to a partition and reads it.
 pub(crate) trait Peer {
-    /// The codecs it is asked for.
+    /// The codecs that are tested.
     const COMPRESSIONS: &'static [&'static str] = &["none", "gzip", "snappy", "lz4", "zstd"];
 
-    /// What it can express of the samples, with offsets from 0.
+    /// Returns the samples that the client can represent, with offsets from 0.
     fn samples() -> Vec<Message> {
         samples()
     }
 
-    /// Appends in order; the offsets.
+    /// Appends in order and returns the offsets.
     async fn produce(
         kafka: &Kafka,
         topic: &str,
@@ -30,11 +30,11 @@ pub(crate) trait Peer {
         records: &[Message],
     ) -> Vec<i64>;
 
-    /// `count` records from offset `from`.
+    /// Reads `count` records from offset `from`.
     async fn consume(kafka: &Kafka, topic: &str, partition: i32, from: i64, count: usize) -> Vec<Message>;
 }
 
-/// Kafka's own client.
+/// Kafka's Java client.
 pub(crate) struct Java;
 
 impl Peer for Java {

@@ -1,4 +1,4 @@
-//! rskafka, as it is published.
+//! rskafka, as published.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::Peer;
 pub(crate) struct Rskafka;
 
 impl Peer for Rskafka {
-    /// Its headers are a map without nulls: in order of their keys, each key once.
+    /// Its headers are a map: sorted by key, unique, not null.
     fn samples() -> Vec<Message> {
         let representable = |message: &Message| {
             message.headers.windows(2).all(|pair| pair[0].key < pair[1].key)
@@ -43,7 +43,7 @@ impl Peer for Rskafka {
             "snappy" => Compression::Snappy,
             "lz4" => Compression::Lz4,
             "zstd" => Compression::Zstd,
-            other => panic!("no codec of rskafka here: {other}"),
+            other => panic!("unknown codec {other}"),
         };
         let records = records.iter().map(to_record).collect();
         client(kafka, topic, partition).await.produce(records, compression).await.unwrap()
