@@ -174,7 +174,7 @@ async fn a_listener_that_wants_nobody_to_authenticate_is_told_at_once() {
     let (error, took) = mistake(&cluster, plain()).await;
     assert!(
         chain(&error).ends_with(
-            "the request is not valid in the current state of authentication): does this listener use SASL?"
+            "the request is not valid in the current state of authentication: does this listener use SASL?"
         ),
         "{error:?}"
     );
