@@ -93,12 +93,12 @@ async fn every_call_ends(mishap: impl AsyncFn(&kwal_testkit::EmbeddedCluster, &W
 const OPENED: [&str; 1] = ["partition_client"];
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_takes_everything_and_says_nothing() {
+async fn calls_end_if_a_broker_reads_and_does_not_respond() {
     every_call_ends(async |_, wire| wire.set(WireMode::Deaf), &OPENED).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_says_nothing_on_new_connections_either() {
+async fn calls_end_if_a_broker_does_not_respond_on_new_connections_either() {
     let mishap = async |broker: &kwal_testkit::EmbeddedCluster, wire: &Wire| {
         wire.set(WireMode::Deaf);
         broker.disconnect_all();
@@ -107,12 +107,12 @@ async fn of_a_broker_that_says_nothing_on_new_connections_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_stops_reading() {
+async fn calls_end_if_a_broker_stops_reading() {
     every_call_ends(async |_, wire| wire.set(WireMode::Stalled), &OPENED).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_cannot_be_reached_any_more() {
+async fn calls_end_if_a_broker_becomes_unreachable() {
     let mishap = async |broker: &kwal_testkit::EmbeddedCluster, wire: &Wire| {
         wire.set(WireMode::Unreachable);
         broker.disconnect_all();
@@ -121,12 +121,12 @@ async fn of_a_broker_that_cannot_be_reached_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_is_gone() {
+async fn calls_end_if_a_broker_is_stopped() {
     every_call_ends(async |broker, _| broker.stop(1).unwrap(), &OPENED).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_does_not_answer_what_is_asked() {
+async fn calls_end_if_a_broker_responds_to_the_handshake_alone() {
     let mishap = async |broker: &kwal_testkit::EmbeddedCluster, _: &Wire| {
         for api in ApiKey::ALL {
             if *api != ApiKey::API_VERSIONS {
@@ -138,7 +138,7 @@ async fn of_a_broker_that_does_not_answer_what_is_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_drops_everything() {
+async fn calls_end_if_a_broker_drops_every_request() {
     let mishap = async |broker: &kwal_testkit::EmbeddedCluster, _: &Wire| {
         for api in ApiKey::ALL {
             broker.on_all(*api, Fault::Drop);
@@ -149,7 +149,7 @@ async fn of_a_broker_that_drops_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_partition_without_a_leader() {
+async fn calls_end_if_a_partition_has_no_leader() {
     for old in [false, true] {
         let broker = kwal_testkit::EmbeddedCluster::builder().topic("wal", 1);
         let broker = match old {
@@ -194,7 +194,7 @@ async fn of_a_partition_without_a_leader() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_is_not_built_where_no_broker_is() {
+async fn building_fails_at_once_if_no_broker_can_be_reached() {
     let broker = broker();
     let address = broker.bootstrap().remove(0);
     let addresses = vec!["nowhere:1".to_owned(), address.clone(), "[::1]:9".to_owned()];
@@ -213,7 +213,7 @@ async fn a_client_is_not_built_where_no_broker_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_bootstrap_broker_that_answers_is_enough() {
+async fn one_bootstrap_broker_that_responds_is_enough() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let addresses = vec!["nowhere:1".to_owned(), broker.bootstrap().remove(0)];
@@ -223,7 +223,7 @@ async fn one_bootstrap_broker_that_answers_is_enough() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn building_ends_at_the_deadline_for_connecting_and_at_that_for_everything() {
+async fn building_ends_at_the_deadline_of_connecting_and_of_the_operation() {
     let connect = deadlines().connect;
     for mode in [WireMode::Deaf, WireMode::Stalled, WireMode::Unreachable] {
         let broker = broker();
@@ -243,7 +243,7 @@ async fn building_ends_at_the_deadline_for_connecting_and_at_that_for_everything
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_handshake_may_take_as_long_as_connecting_may() {
+async fn a_slow_handshake_may_take_the_time_limit_of_connecting() {
     let broker = broker();
     let almost = deadlines().connect - Duration::from_millis(1);
     broker.on(ApiKey::API_VERSIONS, Fault::DelayReply(almost));
@@ -259,7 +259,7 @@ async fn a_slow_handshake_may_take_as_long_as_connecting_may() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_has_its_time_from_when_it_has_left() {
+async fn the_time_limit_of_a_request_starts_when_it_was_written() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -281,7 +281,7 @@ async fn a_request_has_its_time_from_when_it_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_takes_no_bytes_is_left_for_another() {
+async fn a_connection_that_accepts_no_bytes_is_replaced() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -296,7 +296,7 @@ async fn a_connection_that_takes_no_bytes_is_left_for_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_broker_gives_up_waiting_before_the_client_does() {
+async fn the_broker_stops_waiting_before_the_client() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -307,7 +307,7 @@ async fn the_broker_gives_up_waiting_before_the_client_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deadlines_are_those_that_were_set() {
+async fn the_deadlines_that_were_set_are_used() {
     let set = Deadlines::default()
         .operation(Duration::from_secs(7))
         .request(Duration::from_secs(2))
@@ -331,7 +331,7 @@ async fn deadlines_are_those_that_were_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn opening_has_one_deadline_for_everything_it_does() {
+async fn opening_has_one_deadline_for_all_its_steps() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -350,7 +350,7 @@ async fn opening_has_one_deadline_for_everything_it_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_behind_one_that_takes_its_time_ends_at_its_own_deadline() {
+async fn an_append_queued_after_a_slow_one_ends_at_its_own_deadline() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;

@@ -24,7 +24,7 @@ fn numbers(count: usize) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_submitted_whatever_the_faults() {
+async fn appends_are_in_submission_order_whatever_the_faults() {
     let faults = [
         Fault::Pass,
         Fault::LoseReply,
@@ -56,7 +56,7 @@ async fn as_submitted_whatever_the_faults() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn appends_are_done_in_their_order() {
+async fn appends_complete_in_submission_order() {
     let broker = broker();
     let partition = open(&broker).await;
     broker.on(ApiKey::PRODUCE, Fault::LoseReply);
@@ -82,7 +82,7 @@ async fn clones_share_the_order() {
 
 /// On several threads, with so little memory that nearly all of them have to wait for room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn waiting_for_room_keeps_the_order() {
+async fn waiting_for_memory_keeps_the_order() {
     let broker = broker();
     let limits = Limits::default().memory(4 << 10);
     let client = builder(&broker).limits(limits).build().await.unwrap();
@@ -109,7 +109,7 @@ async fn waiting_for_room_keeps_the_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_submitted_behind_a_failed_one_fails_with_it() {
+async fn appends_submitted_after_a_failed_one_fail_with_it() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -138,7 +138,7 @@ async fn what_was_submitted_behind_a_failed_one_fails_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_submitted_behind_an_open_one_is_not_appended() {
+async fn appends_submitted_after_one_in_doubt_are_not_applied() {
     let broker = broker();
     let partition = open(&broker).await;
     broker.on_all(ApiKey::PRODUCE, Fault::DelayRequest(HOUR));
@@ -160,7 +160,7 @@ async fn what_was_submitted_behind_an_open_one_is_not_appended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_of_one_partition_is_none_of_another() {
+async fn a_failure_of_one_partition_does_not_affect_another() {
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
     let one = client.partition_client("wal", 0).await.unwrap();

@@ -3,19 +3,18 @@
 use std::time::Duration;
 
 use kwal_client::{
-    ClientBuilder, ConfigSource, ControllerClient, Deadlines, DeleteBefore, EpochEndOffset, TopicDifference,
+    ConfigSource, ControllerClient, DeleteBefore, EpochEndOffset, TopicDifference,
     error::{ErrorKind, Outcome},
 };
 use kwal_protocol::{
     api::ApiKey,
     error_code::ErrorCode,
-    messages::{DescribeConfigsRequest, MetadataRequest, OffsetForLeaderEpochRequest},
+    messages::{MetadataRequest, OffsetForLeaderEpochRequest},
 };
 use kwal_testkit::{Dialect, EmbeddedCluster, Fault};
 
 use crate::support::{
-    Wire, WireMode, assert_took, broker, builder, chain, deadlines, open, open_over, polled, record, settle,
-    timed,
+    Wire, assert_took, broker, builder, chain, deadlines, open, open_over, record, settle, timed,
 };
 
 async fn controller(broker: &EmbeddedCluster) -> ControllerClient {
@@ -26,7 +25,7 @@ async fn controller_over(wire: &Wire) -> ControllerClient {
     wire.client().await.controller_client().await.unwrap()
 }
 
-fn partitions(broker: &EmbeddedCluster, topic: &str) -> usize {
+pub(crate) fn partitions(broker: &EmbeddedCluster, topic: &str) -> usize {
     (0..).take_while(|partition| broker.start_offset(topic, *partition).is_ok()).count()
 }
 
@@ -37,7 +36,7 @@ async fn config(controller: &ControllerClient, name: &str) -> (String, ConfigSou
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_is_refused_before_anything_is_sent() {
+async fn invalid_input_is_rejected_before_anything_is_sent() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let controller = controller_over(&wire).await;
@@ -92,7 +91,7 @@ async fn what_cannot_be_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_is_created_as_assigned_or_only_checked() {
+async fn a_topic_is_created_as_assigned_or_only_validated() {
     let broker = broker();
     let controller = controller(&broker).await;
     let assigned = || controller.create_topic("a", 2, 1).assignment(vec![vec![1], vec![1]]);
@@ -109,7 +108,7 @@ async fn a_topic_is_created_as_assigned_or_only_checked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_longer_wait_of_the_broker_is_waited_for() {
+async fn a_longer_timeout_of_the_broker_extends_the_time_limit() {
     let broker = broker();
     let controller = controller(&broker).await;
     let wait = deadlines().request * 3;
@@ -128,7 +127,7 @@ async fn a_longer_wait_of_the_broker_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_is_ensured_once_and_compared_after_that() {
+async fn a_topic_is_ensured_once_and_compared_afterwards() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let controller = controller_over(&wire).await;
@@ -174,7 +173,7 @@ async fn a_topic_is_ensured_once_and_compared_after_that() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_who_ensure_at_once_one_creates_and_both_have_it() {
+async fn of_two_concurrent_ensure_calls_one_creates_and_both_return_the_topic() {
     let broker = broker();
     let (one, other) = (controller(&broker).await, controller(&broker).await);
     // Both have looked and found nothing before either creates.
@@ -190,7 +189,7 @@ async fn of_two_who_ensure_at_once_one_creates_and_both_have_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_whose_creation_was_answered_into_the_void_is_found() {
+async fn a_topic_is_found_after_the_response_to_its_creation_was_lost() {
     let broker = broker();
     let controller = controller(&broker).await;
     broker.on(ApiKey::CREATE_TOPICS, Fault::LoseReply);
@@ -230,7 +229,7 @@ async fn partitions_are_added_and_can_be_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn partitions_whose_creation_was_answered_into_the_void_count_as_created() {
+async fn partitions_count_as_created_after_the_response_was_lost() {
     let broker = broker();
     let controller = controller(&broker).await;
     for fault in [Fault::LoseReply, Fault::ErrorAfter(ErrorCode::REQUEST_TIMED_OUT)] {
@@ -252,7 +251,7 @@ async fn partitions_whose_creation_was_answered_into_the_void_count_as_created()
 }
 
 #[tokio::test(start_paused = true)]
-async fn settings_are_described_and_altered() {
+async fn configs_are_described_and_altered() {
     let broker = EmbeddedCluster::builder()
         .setting("log.retention.bytes", "5000")
         .topic_with("wal", 1, &[("retention.ms", "-1")])
@@ -292,7 +291,7 @@ async fn settings_are_described_and_altered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_altered_holds_for_the_next_append() {
+async fn an_altered_config_applies_to_the_next_append() {
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
     let controller = client.controller_client().await.unwrap();
@@ -305,7 +304,7 @@ async fn what_is_altered_holds_for_the_next_append() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_nobody_knows_is_asked_for_as_long_as_one_that_was_just_made() {
+async fn an_unknown_topic_is_retried_as_long_as_one_that_was_just_created() {
     let broker = broker();
     let controller = controller(&broker).await;
     for (name, call) in [
@@ -353,7 +352,7 @@ async fn records_are_deleted_up_to_an_offset_or_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deletion_is_repeated_until_it_is_answered() {
+async fn a_deletion_of_records_is_retried() {
     let broker = broker();
     let partition = open(&broker).await;
     for _ in 0..9 {
@@ -384,7 +383,7 @@ async fn a_deletion_is_repeated_until_it_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ends_of_leader_epochs() {
+async fn the_end_of_a_leader_epoch_is_looked_up() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -432,190 +431,8 @@ async fn the_cluster_is_described_by_old_brokers_too() {
     }
 }
 
-/// Every call that describes or changes something, one after another on a cluster of its own.
-macro_rules! calls {
-    ($run:ident) => {
-        $run!(CREATE_TOPICS, |this| this.controller.create_topic("new", 1, 1).into_future().await.map(drop));
-        $run!(DELETE_TOPICS, |this| this.controller.delete_topic("gone").await);
-        $run!(CREATE_PARTITIONS, |this| this.controller.create_partitions("wal", 3).await);
-        $run!(DESCRIBE_CONFIGS, |this| this.controller.describe_topic_configs("wal").await.map(drop));
-        $run!(INCREMENTAL_ALTER_CONFIGS, |this| {
-            this.controller.alter_topic_configs("wal").set("retention.ms", "-1").await
-        });
-        $run!(DESCRIBE_CLUSTER, |this| this.controller.describe_cluster().await.map(drop));
-        $run!(DELETE_RECORDS, |this| this.partition.delete_records(1).await.map(drop));
-        $run!(OFFSET_FOR_LEADER_EPOCH, |this| this.partition.offset_for_leader_epoch(0).await.map(drop));
-    };
-}
-
-struct Setup {
-    broker: EmbeddedCluster,
-    wire: Wire,
-    controller: ControllerClient,
-    partition: kwal_client::PartitionClient,
-}
-
-impl Setup {
-    async fn new() -> Self {
-        Self::with(deadlines()).await
-    }
-
-    async fn with(deadlines: Deadlines) -> Self {
-        let broker = broker();
-        broker.create_topic("gone", 1).unwrap();
-        let wire = Wire::to(&broker);
-        let client = wire.builder().deadlines(deadlines).build().await.unwrap();
-        let controller = client.controller_client().await.unwrap();
-        let partition = client.partition_client("wal", 0).await.unwrap();
-        partition.produce(record("a")).await.unwrap();
-        Self { broker, wire, controller, partition }
-    }
-
-    /// Whether a call has done what it is for, and nothing else has been done.
-    fn done(&self, api: ApiKey) -> bool {
-        match api {
-            ApiKey::CREATE_TOPICS => self.broker.topic_id("new").is_some(),
-            ApiKey::DELETE_TOPICS => self.broker.topic_id("gone").is_none(),
-            ApiKey::CREATE_PARTITIONS => partitions(&self.broker, "wal") == 3,
-            ApiKey::DELETE_RECORDS => self.broker.start_offset("wal", 0).unwrap() == 1,
-            _ => true,
-        }
-    }
-}
-
 #[tokio::test(start_paused = true)]
-async fn what_passes_is_waited_for() {
-    macro_rules! run {
-        ($api:ident, |$this:ident| $call:expr) => {
-            for (fault, wait) in [
-                (Fault::Error(ErrorCode::NOT_CONTROLLER), None),
-                (Fault::Error(ErrorCode::THROTTLING_QUOTA_EXCEEDED), None),
-                (Fault::Drop, None),
-                (Fault::DelayReply(Duration::from_secs(5)), Some(Duration::from_secs(5))),
-            ] {
-                let $this = Setup::new().await;
-                $this.broker.on(ApiKey::$api, fault);
-                let (result, took) = timed(async { $call }).await;
-                result.unwrap_or_else(|error| panic!("{} {fault:?}: {}", ApiKey::$api, chain(&error)));
-                assert!($this.done(ApiKey::$api), "{} {fault:?}", ApiKey::$api);
-                assert!(wait.is_none_or(|wait| took == wait), "{} {fault:?}: {took:?}", ApiKey::$api);
-            }
-        };
-    }
-    calls!(run);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_throttled_answer_counts_and_the_next_request_waits() {
-    const PAUSE: Duration = Duration::from_secs(25);
-    macro_rules! run {
-        ($api:ident, |$this:ident| $call:expr) => {
-            let $this = Setup::new().await;
-            $this.broker.on(ApiKey::$api, Fault::Throttle(PAUSE));
-            let (result, took) = timed(async { $call }).await;
-            assert_eq!(took, Duration::ZERO, "{}", ApiKey::$api);
-            result.unwrap();
-            assert_eq!($this.broker.requests(ApiKey::$api), 1);
-            let (result, took) = timed($this.controller.describe_cluster()).await;
-            assert_eq!((result.unwrap().brokers.len(), took), (1, PAUSE), "{}", ApiKey::$api);
-        };
-    }
-    calls!(run);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_quota_is_waited_for_as_long_as_the_broker_says() {
-    let Setup { broker, wire, controller, .. } = Setup::new().await;
-    broker.on(ApiKey::CREATE_TOPICS, Fault::Error(ErrorCode::THROTTLING_QUOTA_EXCEEDED));
-    wire.edit::<kwal_protocol::messages::CreateTopicsRequest>(|response| {
-        if response.topics[0].error_code == ErrorCode::THROTTLING_QUOTA_EXCEEDED {
-            response.throttle_time_ms = 7_000;
-        }
-    });
-    let (created, took) = timed(controller.create_topic("new", 1, 1)).await;
-    created.unwrap();
-    assert_eq!(took, Duration::from_secs(7));
-}
-
-#[tokio::test(start_paused = true)]
-async fn after_a_lost_answer_the_outcome_is_known_or_said_to_be_open() {
-    macro_rules! run {
-        ($api:ident, |$this:ident| $call:expr) => {
-            let $this = Setup::new().await;
-            $this.broker.on(ApiKey::$api, Fault::LoseReply);
-            let result = async { $call }.await;
-            assert!($this.done(ApiKey::$api), "{}", ApiKey::$api);
-            match ApiKey::$api {
-                // What is there may be of this call or of somebody else's.
-                ApiKey::CREATE_TOPICS | ApiKey::DELETE_TOPICS => {
-                    assert_eq!(result.unwrap_err().outcome(), Outcome::Unknown, "{}", ApiKey::$api);
-                }
-                _ => result.unwrap(),
-            }
-        };
-    }
-    calls!(run);
-}
-
-#[tokio::test(start_paused = true)]
-async fn every_call_ends_at_its_deadline() {
-    macro_rules! run {
-        ($api:ident, |$this:ident| $call:expr) => {
-            // Of many attempts, and within the first one.
-            let short = deadlines().operation(deadlines().request / 2);
-            for (mode, deadlines) in
-                [(WireMode::Deaf, deadlines()), (WireMode::Stalled, deadlines()), (WireMode::Deaf, short)]
-            {
-                let $this = Setup::with(deadlines).await;
-                $this.wire.set(mode);
-                let (result, took) = timed(async { $call }).await;
-                let error = result.unwrap_err();
-                assert!(
-                    matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }),
-                    "{}: {error:?}",
-                    ApiKey::$api
-                );
-                assert_took(took, deadlines.operation);
-                let open = ApiKey::$api.changes_something();
-                let outcome = if open { Outcome::Unknown } else { Outcome::NotApplied };
-                assert_eq!(error.outcome(), outcome, "{}", ApiKey::$api);
-                assert!(error.is_retriable());
-            }
-        };
-    }
-    calls!(run);
-}
-
-#[tokio::test(start_paused = true)]
-async fn every_call_may_be_dropped_at_any_poll() {
-    macro_rules! run {
-        ($api:ident, |$this:ident| $call:expr) => {
-            for cut in [false, true] {
-                for polls in 1.. {
-                    let $this = Setup::new().await;
-                    if cut {
-                        $this.broker.disconnect_all();
-                        settle().await;
-                    }
-                    let done = polled(Box::pin(async { $call }), polls).await;
-                    let what = format!("{} after {polls} polls, cut {cut}", ApiKey::$api);
-                    let described = $this.controller.describe_topic_configs("wal").await;
-                    assert!(described.is_ok(), "{what}");
-                    assert_eq!($this.partition.produce(record("b")).await.unwrap().base_offset, 1, "{what}");
-                    if let Some(result) = done {
-                        result.unwrap_or_else(|error| panic!("{what}: {error}"));
-                        break;
-                    }
-                    assert!(polls < 100, "{what}");
-                }
-            }
-        };
-    }
-    calls!(run);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_controller_is_followed_where_it_goes() {
+async fn requests_follow_the_controller() {
     let dialect = Dialect::kafka_3_9().forwarding(false);
     let broker = EmbeddedCluster::builder().brokers(3).dialect(dialect).topic("wal", 1).start_in_memory();
     let broker = broker.unwrap();
@@ -637,7 +454,7 @@ async fn the_controller_is_followed_where_it_goes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_with_more_replicas_than_the_others_is_told_apart() {
+async fn a_partition_with_more_replicas_than_the_others_is_noticed() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let controller = controller_over(&wire).await;
@@ -654,7 +471,7 @@ async fn a_partition_with_more_replicas_than_the_others_is_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_was_deleted_is_not_known_any_more() {
+async fn a_deleted_topic_is_unknown() {
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
     client.partition_client("wal", 0).await.unwrap();
@@ -664,7 +481,7 @@ async fn a_topic_that_was_deleted_is_not_known_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_controller_what_every_broker_knows_is_told_all_the_same() {
+async fn without_a_controller_other_brokers_answer_what_they_can() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let controller = controller_over(&wire).await;
@@ -676,256 +493,4 @@ async fn without_a_controller_what_every_broker_knows_is_told_all_the_same() {
     let error = result.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::NOT_CONTROLLER), "{}", chain(&error));
     assert_took(took, deadlines().operation);
-}
-
-/// A topic that a write-ahead log would want, on three brokers, and then something is wrong.
-mod audited {
-    use kwal_client::{Finding, Limits, Severity};
-
-    use super::*;
-
-    const GOOD: [(&str, &str); 3] =
-        [("min.insync.replicas", "2"), ("retention.ms", "-1"), ("max.message.bytes", "20000000")];
-
-    struct Audited {
-        broker: EmbeddedCluster,
-        wire: Wire,
-        controller: ControllerClient,
-    }
-
-    impl Audited {
-        async fn new(topic: &[(&str, &str)], settings: &[(&str, &str)]) -> Self {
-            Self::with(topic, settings, |builder| builder).await
-        }
-
-        async fn with(
-            topic: &[(&str, &str)],
-            settings: &[(&str, &str)],
-            client: impl FnOnce(ClientBuilder) -> ClientBuilder,
-        ) -> Self {
-            let all = [&GOOD[..], topic].concat();
-            let builder = EmbeddedCluster::builder().brokers(3).topic_with("wal", 2, &all);
-            let builder =
-                settings.iter().fold(builder, |builder, (name, value)| builder.setting(name, value));
-            let broker = builder.start_in_memory().unwrap();
-            let wire = Wire::to(&broker);
-            let client = client(wire.builder()).build().await.unwrap();
-            let controller = client.controller_client().await.unwrap();
-            Self { broker, wire, controller }
-        }
-
-        async fn findings(&self) -> Vec<Finding> {
-            self.controller.audit("wal").await.unwrap()
-        }
-    }
-
-    fn short(findings: &[Finding]) -> Vec<(Severity, &str, Option<&str>)> {
-        findings.iter().map(|one| (one.severity, one.setting, one.found.as_deref())).collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_good_topic_has_no_finding() {
-        assert_eq!(Audited::new(&[], &[]).await.findings().await, []);
-        let topic = [("message.timestamp.type", "LogAppendTime"), ("message.timestamp.before.max.ms", "1")];
-        assert_eq!(Audited::new(&topic, &[]).await.findings().await, [], "no clock but the broker's counts");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn each_bad_setting_of_the_topic_is_found() {
-        use Severity::{Error, Info, Warning};
-        let age = ("message.timestamp.type", Warning, "CreateTime");
-        type Expected<'a> = &'a [(&'a str, Severity, &'a str)];
-        let cases: &[(&str, &str, Expected<'_>)] = &[
-            ("min.insync.replicas", "1", &[("min.insync.replicas", Error, "1")]),
-            ("min.insync.replicas", "3", &[("min.insync.replicas", Warning, "3")]),
-            (
-                "min.insync.replicas",
-                "4",
-                &[
-                    ("in-sync replicas", Error, "fewer than 4 in all partitions"),
-                    ("min.insync.replicas", Error, "4"),
-                ],
-            ),
-            ("unclean.leader.election.enable", "true", &[("unclean.leader.election.enable", Error, "true")]),
-            ("cleanup.policy", "compact", &[("cleanup.policy", Error, "compact")]),
-            ("cleanup.policy", "delete,compact", &[("cleanup.policy", Error, "delete,compact")]),
-            ("retention.ms", "604800000", &[("retention.ms", Warning, "604800000 (7 days)"), age]),
-            ("retention.bytes", "1000", &[("retention.bytes", Warning, "1000")]),
-            ("max.message.bytes", "1048588", &[("max.message.bytes", Info, "1048588")]),
-            ("max.message.bytes", "2000000000", &[("max.message.bytes", Error, "2000000000")]),
-            (
-                "message.timestamp.before.max.ms",
-                "1000",
-                &[("message.timestamp.before.max.ms", Warning, "1000 (1 second)")],
-            ),
-            (
-                "message.timestamp.before.max.ms",
-                "86400000",
-                &[("message.timestamp.before.max.ms", Info, "86400000 (1 day)")],
-            ),
-            (
-                "message.timestamp.after.max.ms",
-                "60000",
-                &[("message.timestamp.after.max.ms", Warning, "60000 (1 minute)")],
-            ),
-        ];
-        for (name, value, expected) in cases {
-            let audited = Audited::new(&[(name, value)], &[]).await;
-            let findings = audited.findings().await;
-            let expected: Vec<_> =
-                expected.iter().map(|(name, severity, found)| (*severity, *name, Some(*found))).collect();
-            assert_eq!(short(&findings), expected, "{name} = {value}");
-            for finding in &findings {
-                assert!(finding.why.ends_with('.') && finding.why.len() > 30, "{finding}");
-                assert!(!finding.wanted.is_empty() && finding.brokers.is_empty(), "{finding}");
-            }
-            let own = findings.iter().find(|finding| finding.setting == *name).unwrap();
-            assert_eq!(own.source, Some(ConfigSource::Topic));
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn where_nothing_is_deleted_retention_is_no_finding() {
-        for policy in ["compact", ""] {
-            let audited = Audited::new(&[("cleanup.policy", policy), ("retention.ms", "5")], &[]).await;
-            let settings: Vec<_> = audited.findings().await.into_iter().map(|one| one.setting).collect();
-            assert_eq!(settings, if policy.is_empty() { vec![] } else { vec!["cleanup.policy"] });
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn each_bad_setting_of_the_broker_is_found() {
-        use Severity::{Error, Warning};
-        for (name, value, severity, found) in [
-            ("producer.id.expiration.ms", "3600000", Warning, "3600000 (1 hour)"),
-            ("producer.id.expiration.ms", "60000", Error, "60000 (1 minute)"),
-            ("transactional.id.expiration.ms", "86400000", Warning, "86400000 (1 day)"),
-        ] {
-            let findings = Audited::new(&[], &[(name, value)]).await.findings().await;
-            assert_eq!(short(&findings), [(severity, name, Some(found))]);
-            assert_eq!(
-                (&findings[0].brokers[..], findings[0].source),
-                (&[1, 2, 3][..], Some(ConfigSource::StaticBroker))
-            );
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn how_it_is_replicated_is_found() {
-        use Severity::{Error, Warning};
-        let audited = Audited::new(&[], &[]).await;
-        for (topic, replicas, expected) in [
-            (
-                "two",
-                &[&[1, 2][..], &[2, 3]][..],
-                &[
-                    (Warning, "replication factor", Some("2 in all partitions")),
-                    (Warning, "min.insync.replicas", Some("2")),
-                ][..],
-            ),
-            (
-                "one",
-                &[&[1], &[3]],
-                &[
-                    (Error, "replication factor", Some("1 in all partitions")),
-                    (Error, "in-sync replicas", Some("fewer than 2 in all partitions")),
-                    (Error, "min.insync.replicas", Some("2")),
-                ],
-            ),
-        ] {
-            let assignment = replicas.iter().map(|replicas| replicas.to_vec()).collect();
-            let create = audited.controller.create_topic(topic, -1, -1).assignment(assignment);
-            GOOD.iter().fold(create, |create, (name, value)| create.config(*name, *value)).await.unwrap();
-            assert_eq!(short(&audited.controller.audit(topic).await.unwrap()), *expected, "{topic}");
-        }
-        for (broker, severity, found) in
-            [(3, Warning, "not all in all partitions"), (2, Error, "fewer than 2 in all partitions")]
-        {
-            audited.broker.stop(broker).unwrap();
-            assert_eq!(short(&audited.findings().await), [(severity, "in-sync replicas", Some(found))]);
-        }
-        let findings = audited.controller.audit("one").await.unwrap();
-        assert!(
-            short(&findings).contains(&(Error, "leader", Some("missing in partition 1"))),
-            "{findings:?}"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn partitions_are_told_apart() {
-        let audited = Audited::new(&[], &[]).await;
-        audited.wire.edit::<MetadataRequest>(|response| {
-            let all = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-            all.filter(|partition| partition.partition_index == 1).for_each(|it| it.isr_nodes.truncate(1));
-        });
-        let expected = (Severity::Error, "in-sync replicas", Some("fewer than 2 in partition 1"));
-        assert_eq!(short(&audited.findings().await), [expected]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_cannot_be_seen_is_not_passed_over() {
-        let audited = Audited::new(&[("retention.ms", "5")], &[]).await;
-        audited.wire.edit::<DescribeConfigsRequest>(|response| {
-            let hidden = ["unclean.leader.election.enable", "retention.bytes", "producer.id.expiration.ms"];
-            let configs = &mut response.results[0].configs;
-            configs.retain(|config| !hidden.contains(&config.name.as_str()));
-            configs.iter_mut().filter(|config| config.name == "max.message.bytes").for_each(|config| {
-                config.value = Some("much".to_owned());
-            });
-        });
-        let findings = audited.findings().await;
-        let hidden: Vec<_> = findings.iter().filter(|one| one.severity == Severity::Unknown).collect();
-        let settings: Vec<_> = hidden.iter().map(|one| (one.setting, &one.brokers[..])).collect();
-        let expected = [
-            ("unclean.leader.election.enable", &[][..]),
-            ("retention.bytes", &[]),
-            ("max.message.bytes", &[]),
-            ("producer.id.expiration.ms", &[1, 2, 3]),
-        ];
-        assert_eq!(settings, expected);
-        assert!(hidden.iter().all(|one| one.found.is_none()));
-        assert_eq!(findings[0].setting, "retention.ms", "the gravest first");
-        let text = hidden[3].to_string();
-        let says = "unknown: producer.id.expiration.ms of brokers 1, 2, 3: should be at least 86400000 (1 day). The broker does \
-                    not tell this setting; it may be too old to have it.";
-        assert_eq!(text, says);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_may_not_be_seen_is_not_passed_over() {
-        let audited = Audited::new(&[], &[]).await;
-        audited.broker.on(ApiKey::DESCRIBE_CONFIGS, Fault::Error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
-        audited
-            .broker
-            .on_all(ApiKey::DESCRIBE_CONFIGS, Fault::Error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
-        let findings = audited.findings().await;
-        let expected = [
-            (Severity::Unknown, "the settings of the topic", None),
-            (Severity::Unknown, "producer.id.expiration.ms", None),
-            (Severity::Unknown, "transactional.id.expiration.ms", None),
-        ];
-        assert_eq!(short(&findings), expected);
-        assert!(findings[0].why.contains("TOPIC_AUTHORIZATION_FAILED"), "{}", findings[0]);
-        assert!(findings[1].why.contains("CLUSTER_AUTHORIZATION_FAILED"), "{}", findings[1]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_broker_that_does_not_answer_is_a_finding_and_not_a_hang() {
-        let audited = Audited::new(&[], &[]).await;
-        // The first answer is of the topic, those behind it of the brokers.
-        audited.broker.on(ApiKey::DESCRIBE_CONFIGS, Fault::Pass);
-        audited.broker.on(ApiKey::DESCRIBE_CONFIGS, Fault::BlackHole);
-        let (findings, took) = timed(audited.findings()).await;
-        assert_eq!(took, deadlines().request);
-        let expected: Vec<_> = findings.iter().map(|one| (one.severity, &one.brokers[..])).collect();
-        assert_eq!(expected, [(Severity::Unknown, &[1][..]); 2]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_of_other_limits_finds_other_things() {
-        let small = Limits::default().batch(1 << 20);
-        let audited =
-            Audited::with(&[("max.message.bytes", "1048588")], &[], |client| client.limits(small)).await;
-        assert_eq!(audited.findings().await, []);
-    }
 }

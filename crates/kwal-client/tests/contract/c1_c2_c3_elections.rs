@@ -28,7 +28,7 @@ async fn open_all(client: &Client, partitions: i32) -> Vec<PartitionClient> {
 }
 
 /// One of the brokers that do not lead.
-fn other_than_leader(cluster: &EmbeddedCluster, partition: i32) -> i32 {
+fn follower(cluster: &EmbeddedCluster, partition: i32) -> i32 {
     let leader = cluster.leader("wal", partition).unwrap();
     *cluster.in_sync("wal", partition).unwrap().iter().find(|id| Some(**id) != leader).unwrap()
 }
@@ -59,7 +59,7 @@ fn keep_appending(partition: &PartitionClient, until: Instant) -> JoinHandle<App
 }
 
 /// Waits for the end of the appends: each is on the log once and in its order. The longest that one took.
-async fn all_is_there(cluster: &EmbeddedCluster, appending: Vec<JoinHandle<Appended>>) -> Duration {
+async fn assert_all_appended(cluster: &EmbeddedCluster, appending: Vec<JoinHandle<Appended>>) -> Duration {
     let mut longest = Duration::ZERO;
     for (partition, appending) in (0..).zip(appending) {
         let appended = appending.await.unwrap();
@@ -74,7 +74,7 @@ async fn all_is_there(cluster: &EmbeddedCluster, appending: Vec<JoinHandle<Appen
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaders_that_move_take_no_time_and_no_question() {
+async fn a_leader_move_takes_no_time_and_no_metadata_request() {
     let cluster = cluster(2);
     let client = builder(&cluster).build().await.unwrap();
     let (one, other) =
@@ -84,7 +84,7 @@ async fn leaders_that_move_take_no_time_and_no_question() {
     one.fetch(0).await.unwrap();
     let asked = cluster.requests(ApiKey::METADATA);
     for step in 0..10 {
-        let to = other_than_leader(&cluster, 0);
+        let to = follower(&cluster, 0);
         cluster.move_leader("wal", 0, to).unwrap();
         // Whichever comes first learns it, and the other knows.
         let work = async {
@@ -102,14 +102,14 @@ async fn leaders_that_move_take_no_time_and_no_question() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_waits_at_a_leader_of_before_goes_on_at_the_new_one() {
+async fn a_long_poll_at_a_former_leader_continues_at_the_new_one() {
     let cluster = cluster(1);
     let client = builder(&cluster).build().await.unwrap();
     let (reader, writer) =
         (client.partition_client("wal", 0).await.unwrap(), client.partition_client("wal", 0).await.unwrap());
     let fetch = tokio::spawn(async move { timed(reader.fetch(0).max_wait(Duration::from_secs(30))).await });
     sleep(Duration::from_secs(1)).await;
-    cluster.move_leader("wal", 0, other_than_leader(&cluster, 0)).unwrap();
+    cluster.move_leader("wal", 0, follower(&cluster, 0)).unwrap();
     sleep(Duration::from_secs(1)).await;
     writer.produce(record("a")).await.unwrap();
     let (fetched, took) = fetch.await.unwrap();
@@ -117,7 +117,7 @@ async fn a_read_that_waits_at_a_leader_of_before_goes_on_at_the_new_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_is_behind_leads_nobody_astray() {
+async fn stale_metadata_of_one_broker_misleads_no_call() {
     // One that would follow would hold appends up: it does not know whom.
     let cluster = EmbeddedCluster::builder().seed(5).brokers(3);
     let cluster = cluster.topic_assigned("wal", &[&[1, 3]]).start_in_memory().unwrap();
@@ -139,7 +139,7 @@ async fn a_broker_that_is_behind_leads_nobody_astray() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaders_move_under_appends_with_lost_replies() {
+async fn leaders_move_during_appends_with_lost_responses() {
     for seed in 0..5 {
         let cluster = cluster(4);
         let client = builder(&cluster).seed(seed).build().await.unwrap();
@@ -150,7 +150,7 @@ async fn leaders_move_under_appends_with_lost_replies() {
         while Instant::now() < until {
             sleep(Duration::from_millis(rng.u64(1..200))).await;
             let partition = rng.i32(0..4);
-            cluster.move_leader("wal", partition, other_than_leader(&cluster, partition)).unwrap();
+            cluster.move_leader("wal", partition, follower(&cluster, partition)).unwrap();
             match rng.u8(..6) {
                 0 => cluster.on(ApiKey::PRODUCE, Fault::LoseReply),
                 1 => cluster.on(ApiKey::PRODUCE, Fault::Drop),
@@ -160,13 +160,13 @@ async fn leaders_move_under_appends_with_lost_replies() {
             }
         }
         cluster.clear_faults();
-        let longest = all_is_there(&cluster, appending).await;
+        let longest = assert_all_appended(&cluster, appending).await;
         assert!(longest < Duration::from_secs(1), "seed {seed}: {longest:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn brokers_are_restarted_one_by_one_under_appends() {
+async fn brokers_are_restarted_one_by_one_during_appends() {
     enum End {
         Ordered,
         Killed,
@@ -197,14 +197,14 @@ async fn brokers_are_restarted_one_by_one_under_appends() {
                 _ => cluster.restart(broker).unwrap(),
             }
         }
-        let longest = all_is_there(&cluster, appending).await;
+        let longest = assert_all_appended(&cluster, appending).await;
         println!("the longest append took {longest:?}");
         assert!(longest <= limit, "{longest:?} of {limit:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_is_dead_or_paused_delays_only_what_it_leads() {
+async fn a_dead_or_paused_broker_delays_only_its_own_partitions() {
     for pause in [false, true] {
         // None that it follows: those it would hold up until it is given up.
         let cluster = EmbeddedCluster::builder().seed(5).brokers(3);
@@ -236,7 +236,7 @@ async fn a_broker_that_is_dead_or_paused_delays_only_what_it_leads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_partitions_hold_a_few_connections_to_each_broker_while_leaders_move() {
+async fn a_thousand_partitions_share_a_few_connections_to_each_broker_while_leaders_move() {
     let cluster = cluster(1000);
     let wire = Wire::to(&cluster);
     let lanes = Limits::default().max_connections_per_broker;

@@ -47,7 +47,7 @@ async fn partitions_share_a_few_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sharing_more_than_a_connection_can_carry_fails_nobody() {
+async fn more_callers_than_a_connection_can_carry_all_succeed() {
     let broker = broker();
     broker.create_topic("wide", 2000).unwrap();
     let limits = Limits::default().max_connections_per_broker(1);
@@ -60,7 +60,7 @@ async fn sharing_more_than_a_connection_can_carry_fails_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_waits_behind_what_may_take_long() {
+async fn no_call_waits_for_a_slow_append_or_a_long_poll() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -98,7 +98,7 @@ async fn nothing_waits_behind_what_may_take_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_its_turn_on_a_shared_connection_is_not_overdue() {
+async fn requests_queued_on_a_shared_connection_do_not_time_out() {
     let broker = broker();
     broker.create_topic("wide", 60).unwrap();
     let wire = Wire::to(&broker);
@@ -134,7 +134,7 @@ async fn what_waits_its_turn_on_a_shared_connection_is_not_overdue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_to_something_else_closes_the_connection() {
+async fn a_response_with_a_wrong_correlation_id_closes_the_connection() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -148,7 +148,7 @@ async fn an_answer_to_something_else_closes_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_does_not_speak_kafka_is_told_by_its_first_bytes() {
+async fn a_peer_that_does_not_speak_kafka_is_recognized_by_its_first_bytes() {
     use tokio::io::AsyncWriteExt;
     for (bytes, said) in [
         (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "HTTP"),
@@ -204,7 +204,7 @@ impl Abroad {
 }
 
 #[test]
-fn calls_of_a_client_whose_runtime_is_gone_fail_at_once() {
+fn calls_fail_at_once_after_the_runtime_of_the_client_has_shut_down() {
     let home = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let Abroad { home, away, broker, client, partition } = Abroad::new(home);
     away.block_on(async {
@@ -249,7 +249,7 @@ fn calls_of_a_client_whose_runtime_is_gone_fail_at_once() {
 }
 
 #[test]
-fn calls_of_a_client_whose_runtime_nobody_drives_end_at_their_deadline() {
+fn calls_end_at_their_deadline_if_the_runtime_of_the_client_is_not_driven() {
     let home = Builder::new_current_thread().enable_all().build().unwrap();
     let Abroad { home, away, broker, client, partition } = Abroad::new(home);
     let here = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
@@ -278,7 +278,7 @@ fn calls_of_a_client_whose_runtime_nobody_drives_end_at_their_deadline() {
 }
 
 #[test]
-fn the_runtime_for_the_tasks_can_be_given() {
+fn the_runtime_of_the_tasks_can_be_set() {
     let home = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let away = Builder::new_current_thread().enable_all().build().unwrap();
     away.block_on(async {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use kwal_client::{
-    ClientBuilder, OffsetAt,
+    OffsetAt,
     error::{Error, ErrorKind},
     sasl::{Authenticate, Sasl, Token},
 };
@@ -25,30 +25,30 @@ use kwal_transport::BoxFuture;
 use tokio::{
     runtime::Builder,
     task::{spawn_blocking, yield_now},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
-use crate::support::{Wire, builder, chain, deadlines, log, polled, record, settle, source, timed};
+use crate::support::{builder, chain, deadlines, log, record, settle, source, timed};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// A refusal is held back for so long.
 const DELAY: Duration = Duration::from_millis(100);
 const SECRET: &str = "wonderland";
 
-fn users() -> kwal_testkit::Sasl {
+pub(crate) fn users() -> kwal_testkit::Sasl {
     kwal_testkit::Sasl::new().user("alice", SECRET)
 }
 
-fn cluster(sasl: kwal_testkit::Sasl) -> EmbeddedCluster {
+pub(crate) fn cluster(sasl: kwal_testkit::Sasl) -> EmbeddedCluster {
     EmbeddedCluster::builder().topic("wal", 2).sasl(sasl).start_in_memory().unwrap()
 }
 
-fn plain() -> Sasl {
+pub(crate) fn plain() -> Sasl {
     Sasl::plain("alice", SECRET).danger_send_unencrypted()
 }
 
 /// Tokens are numbers, and each is good from when it was fetched for so many seconds.
-fn bearer(good_for: Duration) -> (Sasl, kwal_testkit::Sasl, Arc<AtomicUsize>) {
+pub(crate) fn bearer(good_for: Duration) -> (Sasl, kwal_testkit::Sasl, Arc<AtomicUsize>) {
     let begun = Instant::now();
     let fetched = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&fetched);
@@ -65,7 +65,7 @@ fn bearer(good_for: Duration) -> (Sasl, kwal_testkit::Sasl, Arc<AtomicUsize>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_mechanism() {
+async fn each_mechanism_authenticates() {
     let (bearer, tokens, _) = bearer(60 * SECOND);
     for (index, sasl) in [
         plain(),
@@ -104,7 +104,7 @@ impl Authenticate for Own {
 }
 
 /// Builds a client, which fails; answers the error, in how much time.
-async fn mistake(cluster: &EmbeddedCluster, sasl: Sasl) -> (Error, Duration) {
+async fn build_error(cluster: &EmbeddedCluster, sasl: Sasl) -> (Error, Duration) {
     let (result, took) = timed(builder(cluster).sasl(sasl).build()).await;
     let error = result.unwrap_err();
     let told = format!("{error:?} {}", chain(&error));
@@ -113,7 +113,7 @@ async fn mistake(cluster: &EmbeddedCluster, sasl: Sasl) -> (Error, Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn mistakes_end_at_once_with_the_brokers_words() {
+async fn rejections_end_the_call_at_once_with_the_message_of_the_broker() {
     let invalid =
         "Authentication failed during authentication due to invalid credentials with SASL mechanism";
     let tokens = || users().oauthbearer(|_| None);
@@ -159,7 +159,7 @@ async fn mistakes_end_at_once_with_the_brokers_words() {
         ),
     ] {
         let cluster = cluster(broker);
-        let (error, took) = mistake(&cluster, sasl).await;
+        let (error, took) = build_error(&cluster, sasl).await;
         let text = chain(&error);
         assert_eq!(text, format!("Metadata at {}: the connection failed: {words}", cluster.bootstrap()[0]));
         assert!(took <= DELAY, "{text} took {took:?}");
@@ -169,9 +169,9 @@ async fn mistakes_end_at_once_with_the_brokers_words() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_that_wants_nobody_to_authenticate_is_told_at_once() {
+async fn a_listener_without_sasl_is_reported_at_once() {
     let cluster = EmbeddedCluster::builder().topic("wal", 1).start_in_memory().unwrap();
-    let (error, took) = mistake(&cluster, plain()).await;
+    let (error, took) = build_error(&cluster, plain()).await;
     assert!(
         chain(&error).ends_with(
             "the request is not valid in the current state of authentication: does this listener use SASL?"
@@ -182,7 +182,7 @@ async fn a_listener_that_wants_nobody_to_authenticate_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_passes_is_tried_again() {
+async fn transient_errors_of_authentication_are_retried() {
     let cluster = cluster(users());
     let client = builder(&cluster).sasl(plain()).build().await.unwrap();
     for (api, code) in [
@@ -205,11 +205,11 @@ async fn what_passes_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn secrets_do_not_go_over_unencrypted_connections_unasked() {
+async fn secrets_are_not_sent_unencrypted_unless_allowed() {
     let bearer = Sasl::oauth_bearer(async || Ok::<_, io::Error>(Token::new(SECRET)));
     for (sasl, name) in [(Sasl::plain("alice", SECRET), "PLAIN"), (bearer, "OAUTHBEARER")] {
         let cluster = cluster(users().oauthbearer(|_| Some(60 * SECOND)));
-        let (error, took) = mistake(&cluster, sasl.clone()).await;
+        let (error, took) = build_error(&cluster, sasl.clone()).await;
         assert!(
             matches!(error.kind(), ErrorKind::EncryptionRequired { mechanism, .. } if mechanism == name),
             "{error:?}"
@@ -222,7 +222,7 @@ async fn secrets_do_not_go_over_unencrypted_connections_unasked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_that_cannot_be_used_are_the_callers_mistake() {
+async fn unusable_credentials_are_invalid_input() {
     let cluster = cluster(users());
     let bearer = |token: Token| {
         let fetch = move || std::future::ready(Ok::<_, io::Error>(token.clone()));
@@ -238,7 +238,7 @@ async fn credentials_that_cannot_be_used_are_the_callers_mistake() {
             "the name auth is reserved and cannot be an extension",
         ),
     ] {
-        let (error, took) = mistake(&cluster, sasl).await;
+        let (error, took) = build_error(&cluster, sasl).await;
         assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
         assert!(error.to_string().starts_with(&format!("credentials: {words}")), "{error}");
         assert_eq!(took, Duration::ZERO);
@@ -246,15 +246,15 @@ async fn credentials_that_cannot_be_used_are_the_callers_mistake() {
     assert_eq!(cluster.requests(ApiKey::API_VERSIONS), 0);
 }
 
-fn any_token() -> kwal_testkit::Sasl {
+pub(crate) fn any_token() -> kwal_testkit::Sasl {
     kwal_testkit::Sasl::new().oauthbearer(|_| Some(3600 * SECOND))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_of_tokens_that_fails_has_its_words_and_is_asked_again() {
+async fn the_error_of_a_token_source_is_reported_and_the_source_is_retried() {
     let cluster = cluster(any_token());
     let sasl = Sasl::oauth_bearer(async || Err::<Token, _>(io::Error::other("the token endpoint is down")));
-    let (error, took) = mistake(&cluster, sasl).await;
+    let (error, took) = build_error(&cluster, sasl).await;
     let place = &cluster.bootstrap()[0];
     let text =
         format!("Metadata at {place}: no credentials to authenticate with: the token endpoint is down");
@@ -263,7 +263,7 @@ async fn a_source_of_tokens_that_fails_has_its_words_and_is_asked_again() {
     assert_eq!((took, cluster.requests(ApiKey::API_VERSIONS)), (Duration::ZERO, 0), "building tries once");
 
     let sasl = Sasl::oauth_bearer(std::future::pending::<Result<Token, io::Error>>);
-    let (error, took) = mistake(&cluster, sasl).await;
+    let (error, took) = build_error(&cluster, sasl).await;
     assert!(
         chain(&error).ends_with("no credentials to authenticate with: not available within 10s"),
         "{error:?}"
@@ -289,7 +289,7 @@ async fn a_source_of_tokens_that_fails_has_its_words_and_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_of_tokens_that_stays_away_ends_calls_at_their_deadline() {
+async fn without_a_token_calls_end_at_their_deadline() {
     let cluster = cluster(any_token());
     let down = Arc::new(Mutex::new(false));
     let is_down = Arc::clone(&down);
@@ -320,7 +320,7 @@ async fn a_source_of_tokens_that_stays_away_ends_calls_at_their_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_that_say_how_long_they_are_good_are_shared() {
+async fn tokens_with_a_lifetime_are_shared() {
     let cluster = cluster(any_token());
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
@@ -347,241 +347,8 @@ async fn tokens_that_say_how_long_they_are_good_are_shared() {
     assert_eq!(asked.load(Ordering::Relaxed), 3);
 }
 
-/// Appends and long polls for so long; answers how many records there were.
-async fn use_it(builder: ClientBuilder, for_so_long: Duration) -> usize {
-    let client = builder.build().await.unwrap();
-    let partition = client.partition_client("wal", 0).await.unwrap();
-    let end = Instant::now() + for_so_long;
-    let reader = partition.clone();
-    let reading = tokio::spawn(async move {
-        let (mut next, mut seen) = (0, 0);
-        while Instant::now() < end {
-            let fetched = reader.fetch(next).max_wait(30 * SECOND).await.unwrap();
-            seen += fetched.records().collect::<Result<Vec<_>, _>>().unwrap().len();
-            next = fetched.next_offset;
-        }
-        seen
-    });
-    let idle = client.partition_client("wal", 1).await.unwrap();
-    let polling = tokio::spawn(async move {
-        while Instant::now() < end {
-            // Nothing comes, and the wait is as long as was asked for.
-            let (fetched, took) = timed(idle.fetch(0).max_wait(30 * SECOND)).await;
-            assert_eq!(fetched.unwrap().wire_bytes, 0);
-            assert!(took > 29 * SECOND && took < 31 * SECOND, "{took:?}");
-        }
-    });
-    let mut count = 0;
-    while Instant::now() < end {
-        let produced = partition.produce(record(count.to_string())).await.unwrap();
-        assert_eq!((produced.offsets().start, produced.attempts), (count, 1));
-        count += 1;
-        sleep(Duration::from_millis(210)).await;
-    }
-    partition.produce(record("last")).await.unwrap();
-    assert_eq!(reading.await.unwrap() as i64, count + 1);
-    polling.await.unwrap();
-    count as usize + 1
-}
-
-/// From SaslHandshake to the last SaslAuthenticate nothing else is sent on a connection, and renewals are a second apart.
-fn assert_nothing_between(wire: &Wire) {
-    for connection in 1..=wire.connections() {
-        let seen: Vec<_> = wire.all().into_iter().filter(|seen| seen.connection == connection).collect();
-        let mut last: Option<Instant> = None;
-        for (at, request) in seen.iter().enumerate() {
-            if request.api == ApiKey::SASL_HANDSHAKE {
-                let next = seen.get(at + 1).map_or(ApiKey::SASL_AUTHENTICATE, |next| next.api);
-                assert_eq!(next, ApiKey::SASL_AUTHENTICATE, "{connection}");
-                assert!(last.is_none_or(|last| request.at - last >= SECOND), "{connection}");
-                last = Some(request.at);
-            }
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn sessions_of_five_seconds_are_renewed_without_a_gap() {
-    let cluster = cluster(users().max_session(5 * SECOND));
-    let wire = Wire::to(&cluster);
-    let count = use_it(wire.builder().sasl(plain()), 120 * SECOND).await;
-    let expected: Vec<_> = (0..count - 1).map(|n| n.to_string()).chain(["last".to_owned()]).collect();
-    assert_eq!(log(&cluster), expected);
-    assert_nothing_between(&wire);
-    // The one that bootstraps, one to ask the broker, two for appends, two to read, and never another.
-    assert!(wire.connections() <= 6, "{}", wire.connections());
-    assert!(wire.count(ApiKey::SASL_HANDSHAKE) >= 5 * 120 / 5, "{}", wire.count(ApiKey::SASL_HANDSHAKE));
-    assert!(wire.count(ApiKey::FETCH) < 1500, "{}", wire.count(ApiKey::FETCH));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_new_token_is_fetched_before_the_old_one_expires() {
-    let (sasl, tokens, fetched) = bearer(7 * SECOND);
-    let cluster = cluster(tokens);
-    let wire = Wire::to(&cluster);
-    use_it(wire.builder().sasl(sasl), 60 * SECOND).await;
-    assert_nothing_between(&wire);
-    assert!(wire.connections() <= 6, "{}", wire.connections());
-    assert_eq!(fetched.load(Ordering::Relaxed), wire.count(ApiKey::SASL_HANDSHAKE));
-}
-
-#[tokio::test(start_paused = true)]
-async fn calls_go_on_while_a_token_is_fetched() {
-    let cluster = cluster(any_token().max_session(60 * SECOND));
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    let sasl = Sasl::oauth_bearer(move || {
-        let first = count.fetch_add(1, Ordering::Relaxed) < 4;
-        async move {
-            if !first {
-                sleep(5 * SECOND).await;
-            }
-            Ok::<_, io::Error>(Token::new("token"))
-        }
-    });
-    let wire = Wire::to(&cluster);
-    let client = wire.builder().sasl(sasl.danger_send_unencrypted()).build().await.unwrap();
-    let partition = client.partition_client("wal", 0).await.unwrap();
-    let begun = Instant::now();
-    while begun.elapsed() < 120 * SECOND {
-        let (produced, took) = timed(partition.produce(record("a"))).await;
-        assert_eq!(produced.unwrap().attempts, 1);
-        assert!(took < SECOND, "{took:?}");
-        sleep(Duration::from_millis(300)).await;
-    }
-    assert!(asked.load(Ordering::Relaxed) > 6);
-    assert_nothing_between(&wire);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_session_that_cannot_be_renewed_goes_on_to_its_end_and_the_next_call_says_why() {
-    let cluster = cluster(any_token().max_session(60 * SECOND));
-    let down = Arc::new(Mutex::new(false));
-    let (is_down, asked) = (Arc::clone(&down), Arc::new(AtomicUsize::new(0)));
-    let count = Arc::clone(&asked);
-    let sasl = Sasl::oauth_bearer(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-        let down = *is_down.lock().unwrap();
-        async move {
-            match down {
-                true => Err(io::Error::other("the token endpoint is down")),
-                false => Ok(Token::new("token")),
-            }
-        }
-    });
-    let wire = Wire::to(&cluster);
-    let client = wire.builder().sasl(sasl.danger_send_unencrypted()).build().await.unwrap();
-    let partition = client.partition_client("wal", 0).await.unwrap();
-    let read = || partition.fetch(1_000_000).max_wait(SECOND).into_future();
-    read().await.unwrap_err();
-    let begun = Instant::now();
-    let connections = wire.connections();
-    *down.lock().unwrap() = true;
-    while begun.elapsed() < 58 * SECOND {
-        let (produced, took) = timed(partition.produce(record("a"))).await;
-        assert_eq!((produced.unwrap().attempts, took), (1, Duration::ZERO), "after {:?}", begun.elapsed());
-        // Nor does a reader spin meanwhile.
-        let (error, took) = timed(read()).await;
-        let error = error.unwrap_err();
-        let is_known = matches!(error.kind(), ErrorKind::OffsetOutOfRange { log: Some(_), .. });
-        assert!(is_known && took <= SECOND, "after {took:?} at {:?}: {error}", begun.elapsed());
-        sleep(SECOND / 2).await;
-    }
-    assert!((5..200).contains(&asked.load(Ordering::Relaxed)), "{asked:?}");
-    assert_eq!(wire.connections(), connections);
-    sleep(2 * SECOND).await;
-    let (result, _) = timed(partition.produce(record("b"))).await;
-    let text = chain(&result.unwrap_err());
-    assert!(text.ends_with("no credentials to authenticate with: the token endpoint is down"), "{text}");
-    *down.lock().unwrap() = false;
-    partition.produce(record("c")).await.unwrap();
-    assert!(!log(&cluster).contains(&"b".to_owned()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn readers_do_not_spin_while_a_renewal_waits_for_its_token() {
-    let cluster = cluster(any_token().max_session(60 * SECOND));
-    let count = AtomicUsize::new(0);
-    let sasl = Sasl::oauth_bearer(move || {
-        let number = count.fetch_add(1, Ordering::Relaxed);
-        async move {
-            match number < 4 {
-                true => Ok(Token::new("token")),
-                false => Err(io::Error::other("the token endpoint is down")),
-            }
-        }
-    });
-    let wire = Wire::to(&cluster);
-    let client = wire.builder().sasl(sasl.danger_send_unencrypted()).build().await.unwrap();
-    let partition = client.partition_client("wal", 0).await.unwrap();
-    let begun = Instant::now();
-    while begun.elapsed() < 50 * SECOND {
-        let _ = timeout(58 * SECOND - begun.elapsed(), partition.fetch(0).max_wait(30 * SECOND)).await;
-    }
-    assert!(wire.count(ApiKey::FETCH) < 60, "{}", wire.count(ApiKey::FETCH));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_renewal_that_is_refused_ends_calls_at_once() {
-    let cluster = cluster(users().max_session(60 * SECOND));
-    let wire = Wire::to(&cluster);
-    let client = wire.builder().sasl(plain()).build().await.unwrap();
-    let partition = client.partition_client("wal", 0).await.unwrap();
-    partition.produce(record("a")).await.unwrap();
-    cluster.on_all(ApiKey::SASL_AUTHENTICATE, Fault::Error(ErrorCode::SASL_AUTHENTICATION_FAILED));
-    sleep(60 * SECOND).await;
-    let (result, took) = timed(partition.produce(record("b"))).await;
-    let error = result.unwrap_err();
-    assert!(!error.is_retriable() && took == Duration::ZERO, "{took:?}: {error:?}");
-    assert!(
-        chain(&error).ends_with("rejected the SASL PLAIN authentication: it gave no reason"),
-        "{error:?}"
-    );
-    cluster.clear_faults();
-    partition.produce(record("c")).await.unwrap();
-    assert_eq!(log(&cluster), ["a", "c"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn sessions_shorter_than_a_request_or_a_renewal_only_cost_connections() {
-    for (session, slow) in [(3 * SECOND, 5 * SECOND), (SECOND, Duration::ZERO), (SECOND / 2, SECOND)] {
-        let cluster = cluster(users().max_session(session));
-        let wire = Wire::to(&cluster);
-        let client = wire.builder().sasl(plain()).build().await.unwrap();
-        let partition = client.partition_client("wal", 0).await.unwrap();
-        for number in 0..20 {
-            cluster.on(ApiKey::PRODUCE, Fault::DelayReply(slow));
-            partition.produce(record(number.to_string())).await.unwrap();
-            sleep(SECOND / 3).await;
-            partition.fetch(0).max_wait(2 * SECOND).await.unwrap();
-        }
-        let expected: Vec<_> = (0..20).map(|n| n.to_string()).collect();
-        assert_eq!(log(&cluster), expected, "{session:?}");
-        assert_nothing_between(&wire);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn dropping_a_call_at_any_point_of_an_authentication_leaves_the_client_usable() {
-    let cluster = cluster(users().max_session(5 * SECOND));
-    let client = builder(&cluster).sasl(plain()).build().await.unwrap();
-    let partition = client.partition_client("wal", 0).await.unwrap();
-    for times in 1..40 {
-        cluster.disconnect_all();
-        settle().await;
-        let _ = polled(partition.get_offset(OffsetAt::Latest), times).await;
-        settle().await;
-        partition.get_offset(OffsetAt::Latest).await.unwrap();
-    }
-    for times in 1..40 {
-        sleep(Duration::from_millis(97 * times)).await;
-        let _ = polled(partition.fetch(0).max_wait(30 * SECOND), 2).await;
-        partition.get_offset(OffsetAt::Latest).await.unwrap();
-    }
-}
-
 #[test]
-fn scram_is_computed_where_it_holds_nobody_up() {
+fn scram_is_computed_on_a_blocking_thread() {
     let mut runtime = Builder::new_current_thread();
     let runtime = runtime.enable_all().start_paused(true).max_blocking_threads(1).build();
     runtime.unwrap().block_on(async {
@@ -603,7 +370,7 @@ fn scram_is_computed_where_it_holds_nobody_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_for_connecting_rules_the_authentication_too() {
+async fn the_time_limit_for_connecting_includes_authentication() {
     let cluster = cluster(users());
     cluster.on_all(ApiKey::SASL_AUTHENTICATE, Fault::BlackHole);
     let short = deadlines().connect(2 * SECOND);
@@ -615,10 +382,10 @@ async fn the_time_for_connecting_rules_the_authentication_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_can_be_told_by_its_kind() {
+async fn the_source_of_a_rejection_names_mechanism_and_code() {
     let cluster = cluster(users());
     let wrong = Sasl::plain("alice", "wrong").danger_send_unencrypted();
-    let (error, _) = mistake(&cluster, wrong).await;
+    let (error, _) = build_error(&cluster, wrong).await;
     assert!(matches!(error.kind(), ErrorKind::Connection), "{error:?}");
     let ConnectionError::AuthenticationFailed { mechanism, code, .. } = source(&error) else {
         panic!("{error:?}")
@@ -628,7 +395,7 @@ async fn an_error_can_be_told_by_its_kind() {
 
 /// Nothing that is logged, at any level, tells a secret.
 #[tokio::test(start_paused = true)]
-async fn logs_tell_no_secrets() {
+async fn logs_contain_no_secrets() {
     let text = Arc::new(Mutex::new(String::new()));
     // With a single one, what other tests have met first would count as not wanted.
     let another = tracing::Dispatch::new(Log(Arc::default()));

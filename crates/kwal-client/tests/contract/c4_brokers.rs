@@ -13,14 +13,12 @@ use kwal_client::{
     error::{Error, ErrorKind},
 };
 use kwal_protocol::{
-    api::{ApiKey, Versions},
+    api::ApiKey,
     error_code::ErrorCode,
-    messages::{
-        FetchNodeEndpoint, FetchRequest, MetadataBroker, MetadataRequest, ProduceNodeEndpoint, ProduceRequest,
-    },
+    messages::{MetadataBroker, MetadataRequest},
     wire::Uuid,
 };
-use kwal_testkit::{Dialect, EmbeddedCluster, EmbeddedClusterBuilder, Fault};
+use kwal_testkit::{EmbeddedCluster, EmbeddedClusterBuilder, Fault};
 use kwal_transport::{HostPort, memory::MemoryNetwork};
 use tokio::{
     io::AsyncWriteExt,
@@ -32,10 +30,10 @@ use crate::support::{Wire, WireMode, chain, deadlines, record, settle, timed};
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
 /// Three brokers that agree on the ids of topic and cluster, and know nothing of each other.
-struct Three {
+pub(crate) struct Three {
     network: MemoryNetwork,
-    brokers: Vec<EmbeddedCluster>,
-    wire: Wire,
+    pub(crate) brokers: Vec<EmbeddedCluster>,
+    pub(crate) wire: Wire,
     told: Arc<Mutex<Told>>,
 }
 
@@ -48,11 +46,11 @@ struct Told {
 
 impl Three {
     /// With the topic `wal` of so many partitions, led by the brokers 1, 2 and 3 by turns.
-    fn start(partitions: i32) -> Self {
+    pub(crate) fn start(partitions: i32) -> Self {
         Self::start_as(&EmbeddedCluster::builder(), partitions)
     }
 
-    fn start_as(builder: &EmbeddedClusterBuilder, partitions: i32) -> Self {
+    pub(crate) fn start_as(builder: &EmbeddedClusterBuilder, partitions: i32) -> Self {
         let network = MemoryNetwork::default();
         let start = |name: &&str| {
             let builder = builder.clone().seed(5).topic("wal", partitions);
@@ -64,11 +62,11 @@ impl Three {
         let told = Told { brokers: known, leader: |partition| partition % 3 + 1, epoch: -1 };
         let told = Arc::new(Mutex::new(told));
         let this = Self { network, brokers, wire, told };
-        this.tell();
+        this.apply();
         this
     }
 
-    fn tell(&self) {
+    fn apply(&self) {
         let told = Arc::clone(&self.told);
         self.wire.edit::<MetadataRequest>(move |response| {
             let told = told.lock().unwrap();
@@ -91,24 +89,24 @@ impl Three {
         ClientBuilder::new(addresses).connector(self.wire.clone()).seed(7)
     }
 
-    async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         self.builder().build().await.unwrap()
     }
 
-    fn lead(&self, leader: fn(i32) -> i32) {
+    pub(crate) fn lead(&self, leader: fn(i32) -> i32) {
         self.told.lock().unwrap().leader = leader;
     }
 
-    fn tell_epoch(&self, epoch: i32) {
+    pub(crate) fn set_epoch(&self, epoch: i32) {
         self.told.lock().unwrap().epoch = epoch;
     }
 
-    fn tell_of(&self, brokers: &[(i32, &'static str)]) {
+    pub(crate) fn set_brokers(&self, brokers: &[(i32, &'static str)]) {
         self.told.lock().unwrap().brokers = brokers.to_vec();
     }
 
     /// The metadata requests that have come to any broker.
-    fn asked(&self) -> u64 {
+    pub(crate) fn asked(&self) -> u64 {
         self.brokers.iter().map(|broker| broker.requests(ApiKey::METADATA)).sum()
     }
 }
@@ -130,7 +128,7 @@ async fn read_all(partitions: &[PartitionClient]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_connections_of_a_partition_client_go_with_it_also_in_the_middle_of_a_read() {
+async fn connections_are_closed_with_their_partition_client_also_during_a_read() {
     let three = Three::start(3);
     let client = three.client().await;
     let partition = client.partition_client("wal", 0).await.unwrap();
@@ -150,7 +148,7 @@ async fn the_connections_of_a_partition_client_go_with_it_also_in_the_middle_of_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_does_not_answer_delays_only_what_needs_it() {
+async fn a_broker_that_does_not_respond_delays_only_calls_that_need_it() {
     for mode in [WireMode::Deaf, WireMode::Stalled, WireMode::Unreachable] {
         let three = Three::start(3);
         let client = three.client().await;
@@ -190,11 +188,11 @@ async fn a_broker_that_does_not_answer_delays_only_what_needs_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_nobody_known_answers_the_bootstrap_addresses_are_asked_again() {
+async fn if_no_known_broker_responds_the_bootstrap_addresses_are_tried_again() {
     for mode in [WireMode::Deaf, WireMode::Unreachable] {
         let three = Three::start(1);
         // The same cluster with other brokers at other addresses, behind the names of before.
-        three.tell_of(&[(11, "old-1"), (12, "old-2")]);
+        three.set_brokers(&[(11, "old-1"), (12, "old-2")]);
         for name in ["old-1", "old-2"] {
             three.wire.set_at(name, mode);
         }
@@ -204,7 +202,7 @@ async fn when_nobody_known_answers_the_bootstrap_addresses_are_asked_again() {
         };
         let _old = [stands_for("old-1"), stands_for("old-2")];
         let client = three.client().await;
-        three.tell_of(&[(21, "two"), (22, "three")]);
+        three.set_brokers(&[(21, "two"), (22, "three")]);
         three.lead(|_| 22);
         let (topics, took) = timed(client.list_topics()).await;
         assert_eq!(topics.unwrap().len(), 1);
@@ -223,7 +221,7 @@ async fn when_nobody_known_answers_the_bootstrap_addresses_are_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bootstrap_address_that_was_asked_besides_is_let_go() {
+async fn connections_to_bootstrap_addresses_are_closed_after_a_hedged_request() {
     let three = Three::start(1);
     let client = three.client().await;
     let delay = deadlines().request * 9 / 10;
@@ -248,7 +246,7 @@ async fn a_bootstrap_address_that_was_asked_besides_is_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn brokers_and_bootstrap_addresses_are_asked_until_the_deadline() {
+async fn brokers_and_bootstrap_addresses_are_tried_until_the_deadline() {
     let three = Three::start(1);
     let client = three.client().await;
     for broker in &three.brokers {
@@ -267,7 +265,7 @@ async fn brokers_and_bootstrap_addresses_are_asked_until_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_is_gone_is_waited_for_no_longer() {
+async fn calls_to_a_retired_broker_continue_elsewhere() {
     let three = Three::start(3);
     let client = three.client().await;
     let partitions = open_all(&client, 3).await;
@@ -281,7 +279,7 @@ async fn a_broker_that_is_gone_is_waited_for_no_longer() {
     let elsewhere = async {
         sleep(Duration::from_secs(1)).await;
         three.lead(|_| 3);
-        three.tell_of(&[(1, "one"), (3, "three")]);
+        three.set_brokers(&[(1, "one"), (3, "three")]);
         client.controller_client().await.unwrap();
         three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
         partitions[0].produce(record("b")).await.unwrap();
@@ -296,7 +294,7 @@ async fn a_broker_that_is_gone_is_waited_for_no_longer() {
     assert_eq!(three.wire.open_at("two").0, 0, "its connections are closed");
     // It comes back, and is as good as new.
     three.wire.set(WireMode::Passing);
-    three.tell_of(&[(1, "one"), (2, "two"), (3, "three")]);
+    three.set_brokers(&[(1, "one"), (2, "two"), (3, "three")]);
     three.lead(|_| 2);
     three.brokers[2].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     assert_eq!(partitions[2].produce(record("c")).await.unwrap().attempts, 2);
@@ -304,7 +302,7 @@ async fn a_broker_that_is_gone_is_waited_for_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_to_a_broker_that_is_gone_is_waited_for_no_longer() {
+async fn connecting_to_a_retired_broker_is_given_up() {
     let three = Three::start(3);
     let client = three.client().await;
     let partitions = open_all(&client, 3).await;
@@ -318,7 +316,7 @@ async fn a_connection_to_a_broker_that_is_gone_is_waited_for_no_longer() {
     let before = Duration::from_secs(1);
     sleep(before).await;
     three.lead(|_| 3);
-    three.tell_of(&[(1, "one"), (3, "three")]);
+    three.set_brokers(&[(1, "one"), (3, "three")]);
     three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     partitions[0].produce(record("b")).await.unwrap();
     let (produced, took) = append.await.unwrap();
@@ -343,7 +341,7 @@ async fn many_calls_to_a_dead_broker_make_few_connections() {
         three.brokers[1].disconnect(1).unwrap();
         settle().await;
         let before = three.wire.attempts_at("two");
-        let appends = tokio::spawn(async move { timed(append_to_all_in_one(&led_by_two)).await });
+        let appends = tokio::spawn(async move { timed(try_append_to_all(&led_by_two)).await });
         let outage = Duration::from_secs(25);
         sleep(outage).await;
         let attempts = three.wire.attempts_at("two") - before;
@@ -364,12 +362,12 @@ async fn many_calls_to_a_dead_broker_make_few_connections() {
     }
 }
 
-async fn append_to_all_in_one(partitions: &[PartitionClient]) -> Vec<Result<(), Error>> {
+async fn try_append_to_all(partitions: &[PartitionClient]) -> Vec<Result<(), Error>> {
     join_all(partitions.iter().map(async |one| one.produce(record("a")).await.map(drop))).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_a_connection_that_cannot_be_made_waits_once() {
+async fn callers_that_wait_for_a_failing_connection_share_one_attempt() {
     let three = Three::start(60);
     let limits = Limits::default().max_connections_per_broker(1);
     let short = deadlines().operation(deadlines().connect * 3 / 2);
@@ -379,7 +377,7 @@ async fn what_waits_for_a_connection_that_cannot_be_made_waits_once() {
     three.brokers[1].disconnect(1).unwrap();
     settle().await;
     let led_by_two: Vec<_> = partitions.into_iter().filter(|one| one.partition() % 3 == 1).collect();
-    let appends = tokio::spawn(async move { timed(append_to_all_in_one(&led_by_two)).await });
+    let appends = tokio::spawn(async move { timed(try_append_to_all(&led_by_two)).await });
     settle().await;
     three.lead(|_| 3);
     let (appends, took) = appends.await.unwrap();
@@ -388,7 +386,7 @@ async fn what_waits_for_a_connection_that_cannot_be_made_waits_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_need_different_topics_ask_together() {
+async fn lookups_of_different_topics_share_metadata_requests() {
     let three = Three::start(1);
     for broker in &three.brokers {
         for topic in 0..100 {
@@ -409,129 +407,6 @@ async fn those_who_need_different_topics_ask_together() {
     assert!(missing.into_iter().all(|one| matches!(one.unwrap_err().kind(), ErrorKind::UnknownTopic { .. })));
     let (asked, most) = (three.asked() - asked, deadlines().unknown_topic.div_duration_f64(takes));
     assert!(asked as f64 <= most + 2.0, "{asked}");
-}
-
-/// Makes the answers of a broker to one append and one fetch, which it refuses, name the leader.
-fn hint(three: &Three, leader: i32, epoch: i32, endpoint: Option<&'static str>) {
-    three.wire.edit::<ProduceRequest>(move |response| {
-        let partitions = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
-        for partition in partitions.filter(|partition| partition.error_code.is_error()) {
-            (partition.current_leader.leader_id, partition.current_leader.leader_epoch) = (leader, epoch);
-        }
-        response.node_endpoints = endpoint
-            .map(|host| ProduceNodeEndpoint {
-                node_id: leader,
-                host: host.to_owned(),
-                port: 9092,
-                rack: None,
-            })
-            .into_iter()
-            .collect();
-    });
-    three.wire.edit::<FetchRequest>(move |response| {
-        let partitions = response.responses.iter_mut().flat_map(|topic| &mut topic.partitions);
-        for partition in partitions.filter(|partition| partition.error_code.is_error()) {
-            (partition.current_leader.leader_id, partition.current_leader.leader_epoch) = (leader, epoch);
-        }
-        response.node_endpoints = endpoint
-            .map(|host| FetchNodeEndpoint { node_id: leader, host: host.to_owned(), port: 9092, rack: None })
-            .into_iter()
-            .collect();
-    });
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_hint_of_who_leads_is_followed_at_once() {
-    for code in [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH] {
-        let three = Three::start(3);
-        three.tell_of(&[(1, "one")]);
-        let client = three.client().await;
-        let partition = client.partition_client("wal", 0).await.unwrap();
-        partition.produce(record("a")).await.unwrap();
-        partition.fetch(0).await.unwrap();
-        hint(&three, 2, 2, Some("two"));
-        let asked = three.asked();
-        three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(code));
-        let (produced, took) = timed(partition.produce(record("b"))).await;
-        assert_eq!((produced.unwrap().attempts, took), (2, Duration::ZERO));
-        assert_eq!(three.brokers[1].end_offset("wal", 0).unwrap(), 1);
-        // Reads have learnt it too. This broker is of an older epoch than it says, so it is not sure yet.
-        let reading = tokio::spawn(async move { partition.fetch(0).await });
-        settle().await;
-        reading.abort();
-        assert_eq!(three.brokers[1].requests(ApiKey::FETCH), 1);
-        assert_eq!(three.asked(), asked, "nobody had to be asked");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_hint_that_is_no_news_or_leads_nowhere_is_not_followed() {
-    for (leader, epoch, endpoint) in
-        [(2, 1, Some("two")), (2, 0, Some("two")), (-1, -1, None), (-1, 9, None), (9, 9, None)]
-    {
-        let three = Three::start(3);
-        three.tell_epoch(1);
-        let client = three.client().await;
-        let partition = client.partition_client("wal", 0).await.unwrap();
-        hint(&three, leader, epoch, endpoint);
-        three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
-        let asked = three.asked();
-        let (produced, took) = timed(partition.produce(record("a"))).await;
-        assert_eq!(produced.unwrap().attempts, 2);
-        assert!(!took.is_zero(), "there was a pause");
-        assert_eq!(three.asked(), asked + 1);
-        assert_eq!(three.brokers[0].end_offset("wal", 0).unwrap(), 1);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn brokers_that_send_each_other_are_not_asked_without_a_pause() {
-    let three = Three::start(1);
-    let client = three.client().await;
-    let partition = client.partition_client("wal", 0).await.unwrap();
-    let epoch = Arc::new(Mutex::new(1));
-    three.wire.edit::<ProduceRequest>(move |response| {
-        let mut epoch = epoch.lock().unwrap();
-        *epoch += 1;
-        let partitions = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
-        for partition in partitions.filter(|partition| partition.error_code.is_error()) {
-            let leader = &mut partition.current_leader;
-            (leader.leader_id, leader.leader_epoch) = (*epoch % 3 + 1, *epoch);
-        }
-    });
-    for broker in &three.brokers {
-        broker.on_all(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
-    }
-    let (result, took) = timed(partition.produce(record("a"))).await;
-    let error = result.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
-    assert!(took <= deadlines().operation);
-    let sent = three.wire.count(ApiKey::PRODUCE);
-    // Two for each pause, which soon are of half a second at the least.
-    assert!(sent <= 2 * 130, "{sent}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_leader_that_is_hinted_at_and_dead_is_looked_for_anew() {
-    let three = Three::start(1);
-    three.tell_epoch(1);
-    let client = three.client().await;
-    let partition = client.partition_client("wal", 0).await.unwrap();
-    hint(&three, 2, 2, None);
-    three.brokers[1].stop(1).unwrap();
-    three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
-    let append = tokio::spawn({
-        let partition = partition.clone();
-        async move { timed(partition.produce(record("a"))).await }
-    });
-    sleep(Duration::from_secs(3)).await;
-    assert!(!append.is_finished(), "brokers that are behind name an older epoch, which does not count");
-    three.lead(|_| 3);
-    three.tell_epoch(3);
-    let (produced, took) = append.await.unwrap();
-    produced.unwrap();
-    assert!(took <= Duration::from_secs(4), "{took:?}");
-    assert_eq!(three.brokers[2].end_offset("wal", 0).unwrap(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -574,7 +449,7 @@ async fn another_cluster_behind_the_same_names_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wrong_with_one_broker_for_good_is_told_when_no_other_answers() {
+async fn a_permanent_error_of_one_broker_is_reported_if_no_other_responds() {
     let three = Three::start(1);
     // The first address is no broker's: another one tells what it would have.
     three.brokers[0].stop(1).unwrap();
@@ -618,7 +493,7 @@ impl Web {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_one_broker_tells_with_its_id_of_before_was_not_made_again() {
+async fn a_stale_topic_id_from_one_broker_is_not_a_recreation() {
     let three = Three::start(1);
     let client = three.client().await;
     let partition = client.partition_client("wal", 0).await.unwrap();
@@ -647,19 +522,4 @@ async fn a_topic_that_one_broker_tells_with_its_id_of_before_was_not_made_again(
     three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     let error = partition.produce(record("b")).await.unwrap_err();
     assert!(chain(&error).contains("was deleted and created again"), "{error:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn hints_are_not_there_in_older_versions_and_not_missed() {
-    let old = EmbeddedCluster::builder()
-        .dialect(Dialect::kafka_2_8())
-        .cap(ApiKey::PRODUCE, Versions::new(0, 9))
-        .cap(ApiKey::FETCH, Versions::new(0, 11));
-    let three = Three::start_as(&old, 1);
-    let client = three.client().await;
-    let partition = client.partition_client("wal", 0).await.unwrap();
-    three.lead(|_| 2);
-    three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
-    assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2);
-    assert_eq!(three.brokers[1].end_offset("wal", 0).unwrap(), 1);
 }

@@ -56,7 +56,7 @@ async fn every_append_waits_for_all_replicas_that_are_in_sync() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_ok_lies_where_it_says() {
+async fn an_append_that_is_ok_is_at_the_reported_offsets() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -72,7 +72,7 @@ async fn what_is_ok_lies_where_it_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_whose_reply_was_lost_is_sent_again_and_lies_there_once() {
+async fn an_append_whose_response_was_lost_is_retried_and_on_the_log_once() {
     for lost in 1..4 {
         let broker = broker();
         let wire = Wire::to(&broker);
@@ -88,7 +88,7 @@ async fn an_append_whose_reply_was_lost_is_sent_again_and_lies_there_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_that_never_arrived_is_sent_again() {
+async fn an_append_that_never_arrived_is_retried() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -99,7 +99,7 @@ async fn an_append_that_never_arrived_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn codes_that_may_follow_the_append_are_settled_by_sending_it_again() {
+async fn codes_that_may_follow_the_append_are_retried() {
     for code in OPEN {
         for fault in [Fault::ErrorAfter(code), Fault::Error(code)] {
             let broker = broker();
@@ -116,7 +116,7 @@ async fn codes_that_may_follow_the_append_are_settled_by_sending_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn codes_that_may_follow_the_append_leave_it_open_at_the_deadline() {
+async fn codes_that_may_follow_the_append_are_outcome_unknown_at_the_deadline() {
     // What Kafka has no code for is not sent again, and open all the same.
     let mut codes = OPEN.to_vec();
     codes.extend([ErrorCode::UNKNOWN_SERVER_ERROR, ErrorCode(9999), ErrorCode::DUPLICATE_SEQUENCE_NUMBER]);
@@ -142,7 +142,7 @@ async fn codes_that_may_follow_the_append_leave_it_open_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_open_append_that_arrives_late_is_refused() {
+async fn an_append_in_doubt_that_arrives_late_is_rejected() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -171,7 +171,7 @@ async fn an_open_append_that_arrives_late_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_arrives_late_after_the_append_is_ok_changes_nothing() {
+async fn an_attempt_that_arrives_after_the_append_is_ok_changes_nothing() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -188,7 +188,7 @@ async fn an_attempt_that_arrives_late_after_the_append_is_ok_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_says_that_it_is_not_on_the_log_and_uses_no_sequence_number_up() {
+async fn a_rejected_append_is_not_applied_and_its_sequence_number_is_used_again() {
     for code in FINAL {
         let broker = broker();
         let wire = Wire::to(&broker);
@@ -206,7 +206,7 @@ async fn a_refusal_says_that_it_is_not_on_the_log_and_uses_no_sequence_number_up
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_large_for_the_topic_is_told_with_its_sizes() {
+async fn a_batch_too_large_for_the_topic_is_reported_with_its_size() {
     let broker = kwal_testkit::EmbeddedCluster::builder()
         .topic_with("wal", 1, &[("max.message.bytes", "1000")])
         .start_in_memory()
@@ -225,7 +225,7 @@ async fn too_large_for_the_topic_is_told_with_its_sizes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_few_replicas_are_waited_for() {
+async fn an_append_waits_for_enough_replicas() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -250,7 +250,7 @@ async fn too_few_replicas_are_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_stays_one_when_no_further_attempt_gets_through() {
+async fn a_rejection_stays_not_applied_when_no_further_attempt_gets_through() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -268,14 +268,14 @@ async fn a_refusal_stays_one_when_no_further_attempt_gets_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_sequence_numbers_an_open_append_is_not_sent_again() {
+async fn without_sequence_numbers_an_append_in_doubt_is_not_retried() {
     let mut faults: Vec<_> = OPEN.into_iter().map(Fault::ErrorAfter).collect();
     faults.extend(OPEN.into_iter().map(Fault::Error));
     faults.extend([Fault::LoseReply, Fault::Drop, Fault::DelayReply(HOUR), Fault::WrongCorrelationId]);
     for fault in faults {
         let broker = broker();
         let wire = Wire::to(&broker);
-        let partition = unguarded(&wire).await;
+        let partition = open_without_idempotence(&wire).await;
         broker.on(ApiKey::PRODUCE, fault);
         let error = partition.produce(record("a")).await.unwrap_err();
         assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
@@ -287,10 +287,10 @@ async fn without_sequence_numbers_an_open_append_is_not_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_sequence_numbers_a_refusal_is_sent_again() {
+async fn without_sequence_numbers_a_rejection_is_retried() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    let partition = unguarded(&wire).await;
+    let partition = open_without_idempotence(&wire).await;
     broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
     assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2);
     // Nothing was written yet when the connection could not be made.
@@ -305,7 +305,7 @@ async fn without_sequence_numbers_a_refusal_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_whose_producer_id_was_taken_over_appends_no_more() {
+async fn a_fenced_client_cannot_append_any_more() {
     for code in [ErrorCode::INVALID_PRODUCER_EPOCH, ErrorCode::PRODUCER_FENCED] {
         let broker = broker();
         let wire = Wire::to(&broker);
@@ -329,7 +329,7 @@ async fn a_client_whose_producer_id_was_taken_over_appends_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_acknowledged_records_end_the_client() {
+async fn the_loss_of_acknowledged_records_ends_the_client() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -348,7 +348,7 @@ async fn lost_acknowledged_records_end_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_stops_and_comes_back_gets_it_once() {
+async fn an_append_during_a_restart_is_on_the_log_once() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -404,6 +404,6 @@ async fn a_rejected_batch_leaves_the_records_with_the_caller() {
     assert_eq!(log(&broker), ["a", "b", "a", "b", "b", "a", "a", "b"]);
 }
 
-async fn unguarded(wire: &Wire) -> PartitionClient {
+async fn open_without_idempotence(wire: &Wire) -> PartitionClient {
     wire.client().await.partition_client("wal", 0).idempotent(false).await.unwrap()
 }

@@ -41,7 +41,7 @@ async fn dropped(partition: &PartitionClient, value: &str, polls: usize, turns: 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_dropped_when_its_place_is_fixed_is_finished_and_others_lie_behind_it() {
+async fn an_append_dropped_after_submission_is_completed_and_later_ones_follow_it() {
     for weather in WEATHER {
         let broker = broker();
         let wire = Wire::to(&broker);
@@ -73,7 +73,7 @@ async fn an_append_dropped_when_its_place_is_fixed_is_finished_and_others_lie_be
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_dropped_while_it_waits_for_room_is_not_on_the_log() {
+async fn an_append_dropped_while_it_waits_for_memory_is_not_on_the_log() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = scarce(&wire).await.partition_client("wal", 0).await.unwrap();
@@ -93,7 +93,7 @@ async fn an_append_dropped_while_it_waits_for_room_is_not_on_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_appends_keep_no_room() {
+async fn dropped_appends_release_their_places() {
     let broker = broker();
     let partition = open(&broker).await;
     for _ in 0..10 {
@@ -162,7 +162,7 @@ async fn still_works(broker: &EmbeddedCluster, client: &Client, partition: &Part
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_other_call_may_be_dropped_too() {
+async fn every_other_call_may_be_dropped_at_any_poll() {
     for (name, make) in calls() {
         for cut in [false, true] {
             for turns in [0, 1, 2, 5] {
@@ -202,7 +202,7 @@ async fn any_other_call_may_be_dropped_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_poll_given_up_gives_its_connection_back_when_it_is_answered() {
+async fn a_dropped_long_poll_releases_its_connection_when_the_broker_responds() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = scarce(&wire).await.partition_client("wal", 0).await.unwrap();
@@ -216,7 +216,7 @@ async fn a_long_poll_given_up_gives_its_connection_back_when_it_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn building_given_up_leaves_nothing_behind() {
+async fn dropping_a_build_leaves_no_connection() {
     for mode in [WireMode::Passing, WireMode::Deaf, WireMode::Stalled, WireMode::Unreachable] {
         for turns in 0..10 {
             for polls in 1..10 {
@@ -239,7 +239,7 @@ async fn building_given_up_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_dropped_at_once_finishes_what_was_submitted_and_closes() {
+async fn dropping_everything_completes_submitted_appends_and_closes_connections() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;

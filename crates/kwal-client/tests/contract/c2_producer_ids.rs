@@ -7,7 +7,7 @@ use kwal_testkit::Fault;
 use crate::support::{Wire, broker, builder, log, open_over, polled, record, settle};
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_client_for_each_append_goes_on_with_the_same_id() {
+async fn a_partition_client_for_each_append_reuses_the_same_id() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -21,7 +21,7 @@ async fn a_partition_client_for_each_append_goes_on_with_the_same_id() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn so_it_does_on_several_threads() {
+async fn on_several_threads_ids_are_reused_too() {
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
     let tasks: Vec<_> = (0..4)
@@ -44,7 +44,7 @@ async fn so_it_does_on_several_threads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clones_share_it_and_others_have_their_own() {
+async fn clones_share_an_id_and_other_clients_have_their_own() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -73,7 +73,7 @@ async fn clones_share_it_and_others_have_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_epoch_raised_after_an_open_append_is_kept() {
+async fn the_epoch_raised_after_an_append_in_doubt_is_kept() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -90,7 +90,7 @@ async fn the_epoch_raised_after_an_open_append_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_was_taken_over_is_not_used_again() {
+async fn a_fenced_id_is_not_reused() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -103,7 +103,7 @@ async fn an_id_that_was_taken_over_is_not_used_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_that_nobody_waits_for_keeps_its_id_until_it_is_done() {
+async fn a_dropped_append_keeps_its_id_until_it_is_completed() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -129,7 +129,7 @@ async fn an_append_that_nobody_waits_for_keeps_its_id_until_it_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_wants_none_takes_none() {
+async fn a_client_without_idempotence_takes_no_id() {
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
     for idempotent in [true, false, true, false, true] {
@@ -140,7 +140,7 @@ async fn who_wants_none_takes_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn opening_that_is_given_up_loses_none() {
+async fn an_open_that_is_dropped_loses_no_id() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -162,7 +162,7 @@ async fn opening_that_is_given_up_loses_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ids_that_cannot_be_had_now_are_asked_for_again_with_the_append() {
+async fn an_id_that_is_not_available_yet_is_requested_again_by_the_append() {
     let broker = broker();
     let wire = Wire::to(&broker);
     broker.on_times(ApiKey::INIT_PRODUCER_ID, 3, Fault::Error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));

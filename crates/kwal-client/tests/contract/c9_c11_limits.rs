@@ -9,11 +9,7 @@ use kwal_client::{
     error::{ErrorKind, Outcome},
     record::Record,
 };
-use kwal_protocol::{
-    api::ApiKey,
-    connection::ConnectionError,
-    record::{BatchError, Compression},
-};
+use kwal_protocol::{api::ApiKey, connection::ConnectionError, record::Compression};
 use kwal_testkit::Fault;
 use tokio::runtime::Builder;
 
@@ -26,7 +22,7 @@ async fn limited(wire: &Wire, limits: Limits) -> PartitionClient {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_over_the_limit_is_refused_before_anything_is_sent() {
+async fn a_batch_over_the_limit_is_rejected_before_anything_is_sent() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let limits = Limits::default().batch(10_000);
@@ -54,7 +50,7 @@ async fn a_batch_over_the_limit_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn appends_beyond_the_budget_wait_and_are_let_in_later() {
+async fn appends_beyond_the_budget_wait_and_continue_later() {
     let broker = broker();
     let wire = Wire::to(&broker);
     // Room for three of these.
@@ -90,7 +86,7 @@ async fn appends_beyond_the_budget_wait_and_are_let_in_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_larger_than_the_budget_goes_alone() {
+async fn an_append_larger_than_the_budget_is_sent_alone() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = limited(&wire, Limits::default().memory(1)).await;
@@ -100,7 +96,7 @@ async fn an_append_larger_than_the_budget_goes_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_room_ends_at_the_deadline() {
+async fn waiting_for_memory_ends_at_the_deadline() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.builder().limits(Limits::default().memory(1)).build().await.unwrap();
@@ -196,7 +192,7 @@ async fn a_response_larger_than_the_limit_is_an_error_at_once() {
 
 #[cfg(feature = "compression-lz4")]
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_unpacks_to_more_than_the_limit_is_an_error_with_its_offset() {
+async fn a_batch_that_decompresses_to_more_than_the_limit_is_an_error_with_its_offset() {
     let broker = broker();
     let client = crate::support::builder(&broker).build().await.unwrap();
     let writer = client.partition_client("wal", 0).compression(Compression::Lz4).await.unwrap();
@@ -211,13 +207,13 @@ async fn a_batch_that_unpacks_to_more_than_the_limit_is_an_error_with_its_offset
     let error = records.next().unwrap().unwrap_err();
     assert!(records.next().is_none());
     assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
-    let source: &BatchError = source(&error);
+    let source: &kwal_protocol::record::BatchError = source(&error);
     assert_eq!(source.base_offset, Some(1));
     assert_eq!(writer.fetch(0).await.unwrap().records().collect::<Result<Vec<_>, _>>().unwrap().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_written_with_the_defaults_is_read_with_the_defaults() {
+async fn a_batch_written_with_the_defaults_is_read_with_the_defaults() {
     let broker = kwal_testkit::EmbeddedCluster::builder()
         .topic_with("wal", 1, &[("max.message.bytes", "104857600")])
         .start_in_memory()

@@ -16,14 +16,14 @@ use kwal_testkit::{Dialect, EmbeddedCluster, Fault};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
+    c1_c7_versions::SUPPORTED,
     support::{Wire, broker, deadlines, large, log, open, open_over, record, settle, timed},
-    versions::SUPPORTED,
 };
 
 const PAUSE: Duration = Duration::from_secs(25);
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_answer_counts_and_the_next_request_waits() {
+async fn a_throttled_response_is_used_and_delays_the_next_request() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -39,7 +39,7 @@ async fn a_throttled_answer_counts_and_the_next_request_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_wait_too() {
+async fn a_throttle_delays_reads_too() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -60,7 +60,7 @@ async fn reads_wait_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_over_its_quota_reads_on_after_the_pause() {
+async fn a_reader_over_its_quota_continues_after_the_pause() {
     let broker = broker();
     let partition = open(&broker).await;
     for _ in 0..20 {
@@ -78,7 +78,7 @@ async fn a_reader_over_its_quota_reads_on_after_the_pause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_connections_do_not_wait() {
+async fn a_throttle_does_not_delay_other_connections() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -95,7 +95,7 @@ async fn other_connections_do_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_of_what_is_under_way_stands_still() {
+async fn the_time_limits_of_requests_in_flight_are_paused() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let limits = Limits::default().max_connections_per_broker(1);
@@ -115,7 +115,7 @@ async fn the_time_of_what_is_under_way_stands_still() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_producer_gets_everything_on_the_log_once() {
+async fn a_throttled_producer_appends_everything_once() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;

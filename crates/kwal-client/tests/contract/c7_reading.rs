@@ -100,7 +100,7 @@ async fn each_record_comes_once_in_offset_order_whatever_the_size_of_a_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_may_begin_inside_of_a_batch() {
+async fn a_fetch_may_begin_inside_a_batch() {
     let broker = broker();
     let partition = open(&broker).await;
     let values = (0..10).map(|offset| record(format!("value {offset}")));
@@ -113,7 +113,7 @@ async fn a_fetch_may_begin_inside_of_a_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_holds_no_records_is_passed_over_and_moves_the_position() {
+async fn batches_without_records_are_skipped_and_advance_the_position() {
     let broker = broker();
     let partition = open(&broker).await;
     partition.produce(record("value 0")).await.unwrap();
@@ -151,7 +151,7 @@ async fn what_holds_no_records_is_passed_over_and_moves_the_position() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_last_batch_that_is_cut_off_is_no_error() {
+async fn a_last_batch_that_is_cut_off_is_not_an_error() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -201,7 +201,7 @@ async fn a_damaged_batch_is_an_error_with_its_offset() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_is_short_inside_is_an_error_with_its_offset() {
+async fn a_batch_with_missing_records_is_an_error_with_its_offset() {
     let broker = broker();
     let partition = open(&broker).await;
     partition.produce(record("value 0")).await.unwrap();
@@ -264,7 +264,7 @@ async fn records_and_for_each_stop_at_a_corrupt_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn out_of_range_is_told_with_the_range() {
+async fn an_offset_out_of_range_is_reported_with_the_range_of_the_log() {
     let broker = broker();
     let partition = open(&broker).await;
     for i in 0..10 {
@@ -285,7 +285,7 @@ async fn out_of_range_is_told_with_the_range() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn out_of_range_is_told_also_where_the_range_cannot_be_found_out() {
+async fn an_offset_out_of_range_is_reported_also_if_the_range_is_not_available() {
     let broker = broker();
     let partition = open(&broker).await;
     broker.on_all(ApiKey::LIST_OFFSETS, Fault::BlackHole);
@@ -296,7 +296,7 @@ async fn out_of_range_is_told_also_where_the_range_cannot_be_found_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_larger_than_the_fetch_arrives() {
+async fn a_record_larger_than_the_fetch_limit_is_returned() {
     let broker = broker();
     let partition = open(&broker).await;
     partition.produce(large(500_000)).await.unwrap();
@@ -308,7 +308,7 @@ async fn a_record_larger_than_the_fetch_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_end_it_waits_for_more() {
+async fn at_the_end_of_the_log_a_fetch_waits_for_more() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -341,7 +341,7 @@ async fn at_the_end_it_waits_for_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_are_repeated_after_what_passes() {
+async fn reads_are_retried_after_transient_errors() {
     let codes = [
         ErrorCode::NOT_LEADER_OR_FOLLOWER,
         ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
@@ -402,7 +402,7 @@ async fn offsets_are_looked_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_a_record_can_be_comes_back_as_it_was() {
+async fn every_kind_of_record_is_read_as_it_was_written() {
     let broker = broker();
     let partition = open(&broker).await;
     let time = OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
@@ -432,7 +432,7 @@ async fn everything_a_record_can_be_comes_back_as_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrong_arguments_are_refused_before_anything_is_sent() {
+async fn invalid_arguments_are_rejected_before_anything_is_sent() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::support::{broker, chain, log, record, timed};
 
 #[tokio::test(start_paused = true)]
-async fn the_main_job_goes_over_tls_with_client_certificates() {
+async fn a_client_works_over_tls_with_client_certificates() {
     let (broker, ca) = (broker(), Ca::new());
     let front = Front::of(&broker, ca.server(&broker, Some(&ca)));
     let partition =
@@ -36,7 +36,7 @@ async fn the_main_job_goes_over_tls_with_client_certificates() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_certificate_that_is_not_trusted_ends_the_call_at_once() {
+async fn an_untrusted_certificate_ends_the_call_at_once() {
     let (broker, ca, other) = (broker(), Ca::new(), Ca::named("another"));
     let front = Front::of(&broker, ca.server(&broker, None));
     let (error, took) = timed(front.builder(other.client()).build()).await;
@@ -69,7 +69,7 @@ async fn a_certificate_that_is_not_trusted_ends_the_call_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_certificate_that_is_missing_or_refused_is_told_at_once() {
+async fn a_missing_or_rejected_client_certificate_is_reported_at_once() {
     let (broker, ca, other) = (broker(), Ca::new(), Ca::named("another"));
     let front = Front::of(&broker, ca.server(&broker, Some(&ca)));
     for (client, text) in [
@@ -85,7 +85,7 @@ async fn a_client_certificate_that_is_missing_or_refused_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tls_at_a_plain_listener_and_plain_at_one_for_tls() {
+async fn a_mismatch_of_tls_and_plain_is_reported() {
     let (broker, ca) = (broker(), Ca::new());
     let front = Front::of(&broker, ca.server(&broker, None));
     let plain = ClientBuilder::new(broker.bootstrap()).connector(front.clone());
@@ -108,7 +108,7 @@ async fn tls_at_a_plain_listener_and_plain_at_one_for_tls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_for_connecting_is_also_that_of_the_handshake() {
+async fn the_time_limit_of_connecting_includes_the_tls_handshake() {
     let connect = Duration::from_secs(3);
     let deadlines = Deadlines::default().connect(connect);
     let builder = ClientBuilder::new(vec!["kafka:9093".to_owned()]).connector(Silent::default());
@@ -118,7 +118,7 @@ async fn the_time_for_connecting_is_also_that_of_the_handshake() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_fails_is_asked_again() {
+async fn a_failing_source_of_tls_settings_is_retried() {
     let (broker, ca) = (broker(), Ca::new());
     let front = Front::of(&broker, ca.server(&broker, None));
     let config = ca.client().build().unwrap();
@@ -148,7 +148,7 @@ mod socks5 {
     use crate::support::source;
 
     #[tokio::test(start_paused = true)]
-    async fn tls_goes_through_the_proxy_which_gets_the_names() {
+    async fn tls_goes_through_the_proxy_which_resolves_names() {
         let (broker, ca) = (broker(), Ca::new());
         let front = Front::of(&broker, ca.server(&broker, Some(&ca)));
         let proxy = Proxy { front, asked: Arc::default() };
@@ -166,7 +166,7 @@ mod socks5 {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_login_ends_the_call_at_once() {
+    async fn a_rejected_login_ends_the_call_at_once() {
         let broker = broker();
         let front = Front::of(&broker, Ca::new().server(&broker, None));
         let proxy = Proxy { front, asked: Arc::default() };
@@ -194,7 +194,7 @@ mod socks5 {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_answer_as_a_proxy_is_named() {
+    async fn a_silent_proxy_is_named() {
         let client = ClientBuilder::new(vec!["kafka:9092".to_owned()]).connector(Silent::default());
         let error = client.tls(Ca::new().client()).socks5_proxy(socks5()).build().await.unwrap_err();
         assert!(
@@ -206,7 +206,7 @@ mod socks5 {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_proxy_that_is_not_there_is_tried_again() {
+    async fn an_unreachable_proxy_is_retriable() {
         let client = ClientBuilder::new(vec!["kafka:9092".to_owned()])
             .connector(memory::MemoryNetwork::default())
             .socks5_proxy(socks5());
