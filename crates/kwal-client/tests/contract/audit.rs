@@ -54,7 +54,7 @@ fn short(findings: &[Finding]) -> Vec<(Severity, &str, Option<&str>)> {
 async fn a_well_configured_topic_has_no_finding() {
     assert_eq!(Audited::new(&[], &[]).await.findings().await, []);
     let topic = [("message.timestamp.type", "LogAppendTime"), ("message.timestamp.before.max.ms", "1")];
-    assert_eq!(Audited::new(&topic, &[]).await.findings().await, [], "no clock but the broker's counts");
+    assert_eq!(Audited::new(&topic, &[]).await.findings().await, [], "only the clock of the broker matters");
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,11 +208,11 @@ async fn configs_that_the_broker_does_not_report_are_findings() {
     ];
     assert_eq!(settings, expected);
     assert!(hidden.iter().all(|one| one.found.is_none()));
-    assert_eq!(findings[0].setting, "retention.ms", "the gravest first");
+    assert_eq!(findings[0].setting, "retention.ms", "the most severe first");
     let text = hidden[3].to_string();
-    let says = "unknown: producer.id.expiration.ms of brokers 1, 2, 3: should be at least 86400000 (1 day). The broker does \
+    let expected_text = "unknown: producer.id.expiration.ms of brokers 1, 2, 3: should be at least 86400000 (1 day). The broker does \
                 not tell this setting; it may be too old to have it.";
-    assert_eq!(text, says);
+    assert_eq!(text, expected_text);
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,7 +234,7 @@ async fn configs_that_the_client_may_not_read_are_findings() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_does_not_respond_is_a_finding() {
     let audited = Audited::new(&[], &[]).await;
-    // The first answer is of the topic, those behind it of the brokers.
+    // The first response is about the topic, the later ones are about the brokers.
     audited.broker.on(ApiKey::DESCRIBE_CONFIGS, Fault::Pass);
     audited.broker.on(ApiKey::DESCRIBE_CONFIGS, Fault::BlackHole);
     let (findings, took) = timed(audited.findings()).await;

@@ -1,4 +1,4 @@
-//! Old brokers and new ones.
+//! C1 and C7 with every supported version of every API.
 
 use kwal_client::{
     ConfigSource, OffsetAt,
@@ -26,7 +26,7 @@ pub(crate) const SUPPORTED: [(ApiKey, i16, i16); 13] = [
     (ApiKey::DESCRIBE_CLUSTER, 0, 2),
 ];
 
-/// The main job, on a broker that speaks like this; which versions it took.
+/// Runs every operation on a broker of this dialect. Returns the newest version used of each API.
 async fn run_every_operation(dialect: Dialect) -> Vec<(ApiKey, i16)> {
     let broker = EmbeddedCluster::builder().dialect(dialect).start_in_memory().unwrap();
     let wire = Wire::to(&broker);
@@ -94,12 +94,12 @@ async fn the_version_request_falls_back_for_old_brokers() {
         let broker = EmbeddedCluster::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
         let wire = Wire::to(&broker);
         wire.client().await.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
-        let asked: Vec<_> = wire.seen(ApiKey::API_VERSIONS).iter().map(|seen| seen.version).collect();
-        let once = match newest {
+        let requested: Vec<_> = wire.seen(ApiKey::API_VERSIONS).iter().map(|seen| seen.version).collect();
+        let per_connection = match newest {
             4 => vec![4],
             newest => vec![4, newest],
         };
-        assert_eq!(asked, once.repeat(wire.connections()), "up to {newest}");
+        assert_eq!(requested, per_connection.repeat(wire.connections()), "up to {newest}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! One producer id for each partition, and no more of them than it takes.
+//! C2: one producer id for each partition, and no more ids than partition clients at the same time.
 
 use kwal_client::error::Outcome;
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
@@ -39,7 +39,7 @@ async fn on_several_threads_ids_are_reused_too() {
         task.await.unwrap();
     }
     let ids = broker.requests(ApiKey::INIT_PRODUCER_ID);
-    assert!(ids <= 4, "{ids} ids for four at a time");
+    assert!(ids <= 4, "{ids} ids for four tasks");
     assert_eq!(log(&broker).len(), 200);
 }
 
@@ -62,7 +62,7 @@ async fn clones_share_an_id_and_other_clients_have_their_own() {
     assert!(a.0 != c.0 && a.0 != e.0 && c.0 != e.0);
     assert_eq!(log(&broker), ["a", "b", "c", "d"]);
 
-    // Both come back, and no third one is asked for.
+    // Both are reused, and no other id is requested.
     drop((one, second));
     let again =
         [client.partition_client("wal", 0).await.unwrap(), client.partition_client("wal", 0).await.unwrap()];
@@ -120,7 +120,7 @@ async fn a_dropped_append_keeps_its_id_until_it_is_completed() {
     let mut values = log(&broker);
     values.sort();
     assert_eq!(values, ["a", "b"]);
-    // Two at the same time were two ids; there is no third.
+    // Two at the same time needed two ids; no further one is requested.
     drop(second);
     for _ in 0..3 {
         client.partition_client("wal", 0).await.unwrap().produce(record("c")).await.unwrap();
@@ -148,7 +148,7 @@ async fn an_open_that_is_dropped_loses_no_id() {
     let mut polls = 0;
     loop {
         polls += 1;
-        // The lanes have to be opened anew each time.
+        // The connections have to be opened again each time.
         broker.disconnect_all();
         settle().await;
         match polled(client.partition_client("wal", 0), polls).await {
@@ -173,7 +173,7 @@ async fn an_id_that_is_not_available_yet_is_requested_again_by_the_append() {
 
     broker.on_all(ApiKey::INIT_PRODUCER_ID, Fault::Error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
     let partition = open_over(&wire).await;
-    assert!(partition.fetch(0).await.is_ok(), "who only reads needs none");
+    assert!(partition.fetch(0).await.is_ok(), "a client that only reads does not need an id");
     let error = partition.produce(record("b")).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
     assert_eq!(error.outcome(), Outcome::NotApplied);

@@ -1,4 +1,5 @@
-//! Setting topics up and looking after them: topics, partitions, settings, records to be deleted, leader epochs, the cluster.
+//! C4 for each administrative operation: topics, partitions, configs, deletion of records, leader epochs, the
+//! cluster.
 
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub(crate) fn partitions(broker: &EmbeddedCluster, topic: &str) -> usize {
     (0..).take_while(|partition| broker.start_offset(topic, *partition).is_ok()).count()
 }
 
-/// The value of a setting of `wal`, and where it comes from.
+/// Returns the value of a config of `wal` and its source.
 async fn config(controller: &ControllerClient, name: &str) -> (String, ConfigSource) {
     let configs = controller.describe_topic_configs("wal").only([name]).await.unwrap();
     (configs[name].value.clone().unwrap(), configs[name].source)
@@ -137,46 +138,54 @@ async fn a_topic_is_ensured_once_and_compared_afterwards() {
     };
     let ensured = ensure().await.unwrap();
     assert!(ensured.created && ensured.differences.is_empty(), "{ensured:?}");
-    let like = (ensured.id, ensured.partitions, ensured.replication_factor);
-    assert_eq!(like, (broker.topic_id("new"), 3, 1));
+    let layout = (ensured.id, ensured.partitions, ensured.replication_factor);
+    assert_eq!(layout, (broker.topic_id("new"), 3, 1));
     let again = ensure().await.unwrap();
     assert_eq!((again.created, again.differences, again.id), (false, vec![], ensured.id));
-    assert_eq!(wire.count(ApiKey::CREATE_TOPICS), 1, "who may only look can ensure too");
+    assert_eq!(
+        wire.count(ApiKey::CREATE_TOPICS),
+        1,
+        "a client without the right to create may ensure an existing topic"
+    );
 
     let other = controller.ensure_topic("new", 2, 3).config("retention.ms", "5").config("nope", "1");
     let other =
         other.config("max.message.bytes", "1048588").config("min.insync.replicas", "2").await.unwrap();
-    let differ = |name: &str, requested: &str, found: Option<(&str, ConfigSource)>| TopicDifference::Config {
-        name: name.to_owned(),
-        requested: requested.to_owned(),
-        found: found.map(|(value, source)| (Some(value.to_owned()), source)),
-    };
+    let difference =
+        |name: &str, requested: &str, found: Option<(&str, ConfigSource)>| TopicDifference::Config {
+            name: name.to_owned(),
+            requested: requested.to_owned(),
+            found: found.map(|(value, source)| (Some(value.to_owned()), source)),
+        };
     let expected = [
         TopicDifference::Partitions { requested: 2, found: 3 },
         TopicDifference::ReplicationFactor { requested: 3, found: 1 },
-        differ("retention.ms", "5", Some(("-1", ConfigSource::Topic))),
-        differ("nope", "1", None),
-        differ("min.insync.replicas", "2", Some(("1", ConfigSource::Default))),
+        difference("retention.ms", "5", Some(("-1", ConfigSource::Topic))),
+        difference("nope", "1", None),
+        difference("min.insync.replicas", "2", Some(("1", ConfigSource::Default))),
     ];
     assert_eq!(other.differences, expected);
     let texts: Vec<_> = other.differences.iter().map(ToString::to_string).collect();
-    let says = [
+    let expected = [
         "3 partitions instead of 2",
         "1 replicas instead of 3",
         "retention.ms is -1 (set for the topic) instead of 5",
         "nope is unknown to the broker and should be 1",
         "min.insync.replicas is 1 (the default) instead of 2",
     ];
-    assert_eq!(texts, says);
-    assert!(controller.ensure_topic("new", -1, -1).await.unwrap().differences.is_empty(), "whatever it has");
-    assert_eq!(partitions(&broker, "new"), 3, "left as it is");
+    assert_eq!(texts, expected);
+    assert!(
+        controller.ensure_topic("new", -1, -1).await.unwrap().differences.is_empty(),
+        "-1 accepts any number"
+    );
+    assert_eq!(partitions(&broker, "new"), 3, "the topic is not changed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn of_two_concurrent_ensure_calls_one_creates_and_both_return_the_topic() {
     let broker = broker();
     let (one, other) = (controller(&broker).await, controller(&broker).await);
-    // Both have looked and found nothing before either creates.
+    // Both find no topic before either of them creates it.
     broker.on_times(ApiKey::CREATE_TOPICS, 2, Fault::DelayRequest(Duration::from_millis(100)));
     let other = other.ensure_topic("new", 3, 1);
     let (one, other) = tokio::join!(one.ensure_topic("new", 2, 1).into_future(), other.into_future());
@@ -195,7 +204,7 @@ async fn a_topic_is_found_after_the_response_to_its_creation_was_lost() {
     broker.on(ApiKey::CREATE_TOPICS, Fault::LoseReply);
     let ensured = controller.ensure_topic("new", 2, 1).config("retention.ms", "-1").await.unwrap();
     assert_eq!((ensured.created, ensured.differences.len(), ensured.partitions), (false, 0, 2));
-    // A broker that is behind still tells of it when it is gone.
+    // A broker with stale metadata still describes a topic that was deleted.
     broker.on(ApiKey::METADATA, Fault::Pass);
     broker.on_all(ApiKey::DESCRIBE_CONFIGS, Fault::Error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     let error = controller.ensure_topic("new", 2, 1).config("retention.ms", "-1").await.unwrap_err();
@@ -223,7 +232,7 @@ async fn partitions_are_added_and_can_be_used() {
         let (result, took) = timed(controller.create_partitions(topic, total)).await;
         let error = result.unwrap_err();
         assert_eq!((error.code(), error.outcome()), (Some(code), Outcome::NotApplied), "{error}");
-        assert_eq!(took, Duration::ZERO, "the controller knows");
+        assert_eq!(took, Duration::ZERO, "the controller is authoritative, so there is no retry");
         assert!(!error.is_retriable());
     }
 }
@@ -238,14 +247,14 @@ async fn partitions_count_as_created_after_the_response_was_lost() {
         controller.create_partitions("wal", total).await.unwrap();
         assert_eq!(partitions(&broker, "wal") as i32, total, "{fault:?}");
     }
-    // Somebody else has added more meanwhile: what became of this call cannot be told.
+    // Another client has added more in the meantime, so the outcome of this call is unknown.
     broker.on(ApiKey::CREATE_PARTITIONS, Fault::Drop);
     let begun = controller.create_partitions("wal", 5).into_future();
-    let meanwhile = async {
+    let other_client = async {
         settle().await;
         controller.create_partitions("wal", 9).await.unwrap();
     };
-    let (result, ()) = tokio::join!(begun, meanwhile);
+    let (result, ()) = tokio::join!(begun, other_client);
     let error = result.unwrap_err();
     assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_PARTITIONS), Outcome::Unknown));
 }
@@ -369,11 +378,11 @@ async fn a_deletion_of_records_is_retried() {
     .into_iter()
     .enumerate()
     {
-        let asked = broker.requests(ApiKey::DELETE_RECORDS);
+        let requests = broker.requests(ApiKey::DELETE_RECORDS);
         broker.on(ApiKey::DELETE_RECORDS, fault);
         let before = before as i64 + 1;
         assert_eq!(partition.delete_records(before).await.unwrap(), before, "{fault:?}");
-        assert_eq!(broker.requests(ApiKey::DELETE_RECORDS), asked + 2, "{fault:?}");
+        assert_eq!(broker.requests(ApiKey::DELETE_RECORDS), requests + 2, "{fault:?}");
     }
     broker.on(ApiKey::DELETE_RECORDS, Fault::LoseReply);
     broker.on(ApiKey::DELETE_RECORDS, Fault::Error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
@@ -390,19 +399,19 @@ async fn the_end_of_a_leader_epoch_is_looked_up() {
     partition.produce(record("a")).await.unwrap();
     let end = partition.offset_for_leader_epoch(0).await.unwrap().unwrap();
     assert_eq!((end.leader_epoch, end.end_offset), (0, 1));
-    assert_eq!(partition.offset_for_leader_epoch(1).await.unwrap(), None, "not known yet");
+    assert_eq!(partition.offset_for_leader_epoch(1).await.unwrap(), None, "not an epoch of the leader yet");
     for code in
         [ErrorCode::UNKNOWN_LEADER_EPOCH, ErrorCode::FENCED_LEADER_EPOCH, ErrorCode::NOT_LEADER_OR_FOLLOWER]
     {
-        let asked = broker.requests(ApiKey::METADATA);
+        let before = broker.requests(ApiKey::METADATA);
         broker.on(ApiKey::OFFSET_FOR_LEADER_EPOCH, Fault::Error(code));
         assert_eq!(partition.offset_for_leader_epoch(0).await.unwrap(), Some(end), "{code}");
-        assert_eq!(broker.requests(ApiKey::METADATA), asked + 1, "{code}: the leader is found anew");
+        assert_eq!(broker.requests(ApiKey::METADATA), before + 1, "{code}: the leader is looked up again");
     }
-    // As after elections: the floor of what is asked for.
+    // As after elections: the largest epoch that is not above the requested one.
     wire.edit::<OffsetForLeaderEpochRequest>(|response| {
-        let told = &mut response.topics[0].partitions[0];
-        (told.leader_epoch, told.end_offset) = (2, 40);
+        let described = &mut response.topics[0].partitions[0];
+        (described.leader_epoch, described.end_offset) = (2, 40);
     });
     let EpochEndOffset { leader_epoch, end_offset, .. } =
         partition.offset_for_leader_epoch(3).await.unwrap().unwrap();
@@ -420,9 +429,9 @@ async fn the_cluster_is_described_by_old_brokers_too() {
     for (index, dialect) in dialects.into_iter().enumerate() {
         let broker = EmbeddedCluster::builder().dialect(dialect).start_in_memory().unwrap();
         let client = builder(&broker).build().await.unwrap();
-        let told = client.controller_client().await.unwrap().describe_cluster().await.unwrap();
-        assert_eq!((told.cluster_id, told.controller), (client.cluster_id(), Some(1)));
-        let [only] = &told.brokers[..] else { panic!("{:?}", told.brokers) };
+        let described = client.controller_client().await.unwrap().describe_cluster().await.unwrap();
+        assert_eq!((described.cluster_id, described.controller), (client.cluster_id(), Some(1)));
+        let [only] = &described.brokers[..] else { panic!("{:?}", described.brokers) };
         assert_eq!(
             (only.id, only.address.to_string(), only.rack.as_deref()),
             (1, broker.bootstrap().remove(0), None)
@@ -446,11 +455,11 @@ async fn requests_follow_the_controller() {
         assert_eq!(config(&controller, "retention.ms").await.0, total.to_string());
     }
     assert_eq!(controller.describe_cluster().await.unwrap().controller, Some(2));
-    // It dies, and another broker takes over.
+    // It is killed, and another broker becomes the controller.
     broker.kill(2).unwrap();
     controller.create_topic("new", 1, 1).await.unwrap();
-    let told = controller.describe_cluster().await.unwrap();
-    assert_eq!((told.brokers.len(), told.controller), (2, Some(1)));
+    let described = controller.describe_cluster().await.unwrap();
+    assert_eq!((described.brokers.len(), described.controller), (2, Some(1)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Authentication: each mechanism, each mistake with its words, and sessions that end.
+//! C4: authentication with each mechanism, and a clear error for each mistake.
 
 use std::{
     fmt, io,
@@ -31,7 +31,7 @@ use tokio::{
 use crate::support::{builder, chain, deadlines, log, record, settle, source, timed};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
-/// A refusal is held back for so long.
+/// The delay of the broker before it rejects an authentication.
 const DELAY: Duration = Duration::from_millis(100);
 const SECRET: &str = "wonderland";
 
@@ -47,7 +47,8 @@ pub(crate) fn plain() -> Sasl {
     Sasl::plain("alice", SECRET).danger_send_unencrypted()
 }
 
-/// Tokens are numbers, and each is good from when it was fetched for so many seconds.
+/// Returns a source of tokens with a validity from the time at which they are fetched, a broker that checks
+/// it, and the number of tokens fetched.
 pub(crate) fn bearer(good_for: Duration) -> (Sasl, kwal_testkit::Sasl, Arc<AtomicUsize>) {
     let begun = Instant::now();
     let fetched = Arc::new(AtomicUsize::new(0));
@@ -57,11 +58,11 @@ pub(crate) fn bearer(good_for: Duration) -> (Sasl, kwal_testkit::Sasl, Arc<Atomi
         let expires_at = (begun.elapsed() + good_for).as_millis();
         async move { Ok::<_, io::Error>(Token::new(format!("until-{expires_at}"))) }
     });
-    let judge = kwal_testkit::Sasl::new().oauthbearer(move |token| {
+    let broker = kwal_testkit::Sasl::new().oauthbearer(move |token| {
         let expires_at = Duration::from_millis(token.strip_prefix("until-")?.parse().ok()?);
         expires_at.checked_sub(begun.elapsed()).filter(|left| !left.is_zero())
     });
-    (sasl.danger_send_unencrypted(), judge, fetched)
+    (sasl.danger_send_unencrypted(), broker, fetched)
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,7 +73,7 @@ async fn each_mechanism_authenticates() {
         Sasl::scram_sha_256("alice", SECRET),
         Sasl::scram_sha_512("alice", SECRET),
         bearer,
-        Sasl::new(Own).danger_send_unencrypted(),
+        Sasl::new(CustomMechanism).danger_send_unencrypted(),
     ]
     .into_iter()
     .enumerate()
@@ -82,16 +83,16 @@ async fn each_mechanism_authenticates() {
         let client = builder(&cluster).sasl(sasl.clone()).build().await.unwrap();
         client.list_topics().await.unwrap();
         assert_eq!(cluster.requests(ApiKey::SASL_HANDSHAKE), 2, "each connection authenticates: {index}");
-        let told = format!("{client:?} {sasl:?} {:?}", builder(&cluster).sasl(sasl.clone()));
-        assert!(!told.contains(SECRET), "{told}");
+        let shown = format!("{client:?} {sasl:?} {:?}", builder(&cluster).sasl(sasl.clone()));
+        assert!(!shown.contains(SECRET), "{shown}");
     }
 }
 
-/// A mechanism of the user's own.
+/// A custom mechanism.
 #[derive(Debug)]
-struct Own;
+struct CustomMechanism;
 
-impl Authenticate for Own {
+impl Authenticate for CustomMechanism {
     fn mechanism(
         &self,
     ) -> BoxFuture<'_, Result<Box<dyn Mechanism>, Box<dyn std::error::Error + Send + Sync>>> {
@@ -103,12 +104,12 @@ impl Authenticate for Own {
     }
 }
 
-/// Builds a client, which fails; answers the error, in how much time.
+/// Builds a client, which fails. Returns the error and how long it took.
 async fn build_error(cluster: &EmbeddedCluster, sasl: Sasl) -> (Error, Duration) {
     let (result, took) = timed(builder(cluster).sasl(sasl).build()).await;
     let error = result.unwrap_err();
-    let told = format!("{error:?} {}", chain(&error));
-    assert!(!told.contains(SECRET) && !told.contains("wrong"), "{told}");
+    let shown = format!("{error:?} {}", chain(&error));
+    assert!(!shown.contains(SECRET) && !shown.contains("wrong"), "{shown}");
     (error, took)
 }
 
@@ -118,7 +119,7 @@ async fn rejections_end_the_call_at_once_with_the_message_of_the_broker() {
         "Authentication failed during authentication due to invalid credentials with SASL mechanism";
     let tokens = || users().oauthbearer(|_| None);
     let wrong_token = || Sasl::oauth_bearer(async || Ok::<_, io::Error>(Token::new("wrong")));
-    for (sasl, broker, words) in [
+    for (sasl, broker, message) in [
         (
             Sasl::plain("alice", "wrong").danger_send_unencrypted(),
             users(),
@@ -161,7 +162,7 @@ async fn rejections_end_the_call_at_once_with_the_message_of_the_broker() {
         let cluster = cluster(broker);
         let (error, took) = build_error(&cluster, sasl).await;
         let text = chain(&error);
-        assert_eq!(text, format!("Metadata at {}: the connection failed: {words}", cluster.bootstrap()[0]));
+        assert_eq!(text, format!("Metadata at {}: the connection failed: {message}", cluster.bootstrap()[0]));
         assert!(took <= DELAY, "{text} took {took:?}");
         assert!(!error.is_retriable(), "{text}");
         assert_eq!(cluster.requests(ApiKey::API_VERSIONS), 1, "{text}");
@@ -196,7 +197,7 @@ async fn transient_errors_of_authentication_are_retried() {
         partition.get_offset(OffsetAt::Latest).await.unwrap();
         assert_eq!(cluster.faults_left(), 0);
     }
-    // A broker that goes away meanwhile has said nothing about the password.
+    // A broker that disconnects during the authentication has not rejected the password.
     cluster.disconnect_all();
     settle().await;
     cluster.on(ApiKey::SASL_AUTHENTICATE, Fault::LoseReply);
@@ -228,7 +229,7 @@ async fn unusable_credentials_are_invalid_input() {
         let fetch = move || std::future::ready(Ok::<_, io::Error>(token.clone()));
         Sasl::oauth_bearer(fetch).danger_send_unencrypted()
     };
-    for (sasl, words) in [
+    for (sasl, message) in [
         (Sasl::plain("", SECRET), "the user name is empty"),
         (Sasl::plain("alice", "a\0b"), "the password contains a NUL"),
         (Sasl::scram_sha_512("alice", ""), "the password is empty"),
@@ -240,7 +241,7 @@ async fn unusable_credentials_are_invalid_input() {
     ] {
         let (error, took) = build_error(&cluster, sasl).await;
         assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
-        assert!(error.to_string().starts_with(&format!("credentials: {words}")), "{error}");
+        assert!(error.to_string().starts_with(&format!("credentials: {message}")), "{error}");
         assert_eq!(took, Duration::ZERO);
     }
     assert_eq!(cluster.requests(ApiKey::API_VERSIONS), 0);
@@ -255,12 +256,16 @@ async fn the_error_of_a_token_source_is_reported_and_the_source_is_retried() {
     let cluster = cluster(any_token());
     let sasl = Sasl::oauth_bearer(async || Err::<Token, _>(io::Error::other("the token endpoint is down")));
     let (error, took) = build_error(&cluster, sasl).await;
-    let place = &cluster.bootstrap()[0];
+    let address = &cluster.bootstrap()[0];
     let text =
-        format!("Metadata at {place}: no credentials to authenticate with: the token endpoint is down");
+        format!("Metadata at {address}: no credentials to authenticate with: the token endpoint is down");
     assert_eq!(chain(&error), text);
     assert!(error.is_retriable());
-    assert_eq!((took, cluster.requests(ApiKey::API_VERSIONS)), (Duration::ZERO, 0), "building tries once");
+    assert_eq!(
+        (took, cluster.requests(ApiKey::API_VERSIONS)),
+        (Duration::ZERO, 0),
+        "building does not retry"
+    );
 
     let sasl = Sasl::oauth_bearer(std::future::pending::<Result<Token, io::Error>>);
     let (error, took) = build_error(&cluster, sasl).await;
@@ -270,7 +275,7 @@ async fn the_error_of_a_token_source_is_reported_and_the_source_is_retried() {
     );
     assert_eq!((took, cluster.requests(ApiKey::API_VERSIONS)), (deadlines().connect, 0));
 
-    // A call goes on asking until its deadline.
+    // A call retries until its deadline.
     let failing = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&failing);
     let sasl = Sasl::oauth_bearer(move || {
@@ -322,29 +327,29 @@ async fn without_a_token_calls_end_at_their_deadline() {
 #[tokio::test(start_paused = true)]
 async fn tokens_with_a_lifetime_are_shared() {
     let cluster = cluster(any_token());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&fetches);
     let sasl = Sasl::oauth_bearer(move || {
         count.fetch_add(1, Ordering::Relaxed);
         async { Ok::<_, io::Error>(Token::new("token").expires_in(100 * SECOND)) }
     });
     let client = builder(&cluster).sasl(sasl.danger_send_unencrypted()).build().await.unwrap();
     client.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
-    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(fetches.load(Ordering::Relaxed), 1);
     for (after, fetched) in [(49, 1), (2, 2)] {
         sleep(after * SECOND).await;
         cluster.disconnect_all();
         settle().await;
         client.list_topics().await.unwrap();
-        assert_eq!(asked.load(Ordering::Relaxed), fetched);
+        assert_eq!(fetches.load(Ordering::Relaxed), fetched);
     }
-    // One that a broker has refused is not used again.
+    // A rejected token is not used again.
     cluster.disconnect_all();
     settle().await;
     cluster.on(ApiKey::SASL_AUTHENTICATE, Fault::Error(ErrorCode::SASL_AUTHENTICATION_FAILED));
     client.list_topics().await.unwrap_err();
     client.list_topics().await.unwrap();
-    assert_eq!(asked.load(Ordering::Relaxed), 3);
+    assert_eq!(fetches.load(Ordering::Relaxed), 3);
 }
 
 #[test]
@@ -353,12 +358,12 @@ fn scram_is_computed_on_a_blocking_thread() {
     let runtime = runtime.enable_all().start_paused(true).max_blocking_threads(1).build();
     runtime.unwrap().block_on(async {
         let cluster = cluster(users().iterations(5_000));
-        // As long as the only thread for what takes long is taken, nothing is computed.
+        // While the only blocking thread is occupied, nothing is computed.
         let (release, released) = std::sync::mpsc::channel();
         let taken = spawn_blocking(move || released.recv());
         let builder = builder(&cluster).sasl(Sasl::scram_sha_512("alice", SECRET));
         let client = tokio::spawn(builder.build());
-        // Time stands still meanwhile.
+        // No time passes.
         for _ in 0..1_000 {
             yield_now().await;
         }
@@ -393,11 +398,11 @@ async fn the_source_of_a_rejection_names_mechanism_and_code() {
     assert_eq!((mechanism.as_str(), *code), ("PLAIN", ErrorCode::SASL_AUTHENTICATION_FAILED));
 }
 
-/// Nothing that is logged, at any level, tells a secret.
+/// At any level.
 #[tokio::test(start_paused = true)]
 async fn logs_contain_no_secrets() {
     let text = Arc::new(Mutex::new(String::new()));
-    // With a single one, what other tests have met first would count as not wanted.
+    // With a single subscriber, callsites that other tests reached first would be cached as disabled.
     let another = tracing::Dispatch::new(Log(Arc::default()));
     let guard = tracing::subscriber::set_default(Log(Arc::clone(&text)));
     let cluster =

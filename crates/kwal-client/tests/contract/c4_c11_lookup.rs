@@ -1,4 +1,4 @@
-//! Finding topics and leaders.
+//! C4 and C11: topics, leaders and the controller are looked up, and a lookup changes nothing.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ async fn a_topic_created_during_the_lookup_is_found() {
     broker.create_topic("late", 1).unwrap();
     opening.await.unwrap().unwrap().produce(record("a")).await.unwrap();
 
-    // So is one that was looked for in vain before.
+    // A topic that an earlier lookup did not find is found as well.
     client.partition_client("later", 0).await.unwrap_err();
     broker.create_topic("later", 1).unwrap();
     client.partition_client("later", 0).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_deleted_topic_is_unknown_to_appends_and_reads() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_leader_is_retried() {
-    // Version 13 can say it of the whole answer, those before say it of the topic.
+    // Version 13 has an error code for the whole response, earlier ones have one for each topic.
     for newest in [13, 12, 4] {
         let broker = EmbeddedCluster::builder()
             .topic("wal", 1)
@@ -114,7 +114,7 @@ async fn concurrent_lookups_share_one_metadata_request() {
     let partitions: Vec<_> = join_all(opening).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(wire.count(ApiKey::METADATA), 2);
 
-    // A leader that has moved takes all its partitions along: one answer mends them all.
+    // If all partitions of a leader move, one refresh is enough for all of them.
     broker.on_times(ApiKey::PRODUCE, 100, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     let appends =
         join_all(partitions.iter().map(|partition| partition.produce(record("a")).into_future())).await;
@@ -146,7 +146,7 @@ async fn if_the_caller_that_refreshes_is_dropped_another_one_refreshes() {
 #[tokio::test(start_paused = true)]
 async fn calls_follow_the_leader() {
     let network = MemoryNetwork::default();
-    // Two brokers that agree on the topic's id.
+    // Two brokers with the same topic id.
     let start = |name: &str| {
         let address = HostPort::new(name, 9092);
         EmbeddedCluster::builder().seed(5).topic("wal", 1).start_in(&network, address).unwrap()
@@ -181,10 +181,10 @@ async fn calls_follow_the_leader() {
     assert_eq!((log(&one).len(), log(&two).len()), (1, 1));
     assert_eq!(two.requests(ApiKey::FETCH), 0);
     partition.fetch(0).await.unwrap();
-    assert_eq!(two.requests(ApiKey::FETCH), 1, "reads follow what appends have learnt");
+    assert_eq!(two.requests(ApiKey::FETCH), 1, "reads use the leader that appends have found");
     assert_eq!(wire.stamps()[1], wire.stamps()[2], "the same batch");
 
-    // A broker that dies without a word is found out by the broken connection.
+    // A broker that was killed is noticed by its closed connections.
     let partition = open_over(&wire).await;
     partition.fetch(0).await.unwrap();
     lead(1);
@@ -257,7 +257,7 @@ async fn invalid_names_are_rejected_before_anything_is_sent() {
     let wire = Wire::to(&broker);
     let client = wire.client().await;
     let controller = client.controller_client().await.unwrap();
-    let asked = wire.count(ApiKey::METADATA);
+    let before = wire.count(ApiKey::METADATA);
     for name in ["", ".", "..", "a b", "a/b", "ä", &"x".repeat(250)] {
         let errors = [
             client.partition_client(name, 0).await.unwrap_err(),
@@ -271,7 +271,7 @@ async fn invalid_names_are_rejected_before_anything_is_sent() {
     }
     let error = client.partition_client("wal", -1).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
-    assert_eq!(wire.count(ApiKey::METADATA), asked);
+    assert_eq!(wire.count(ApiKey::METADATA), before);
     assert_eq!(wire.count(ApiKey::CREATE_TOPICS) + wire.count(ApiKey::DELETE_TOPICS), 0);
 }
 
@@ -322,7 +322,7 @@ async fn after_a_lost_response_a_topic_that_exists_is_outcome_unknown() {
     let error = controller.delete_topic("a").await.unwrap_err();
     let code = Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     assert_eq!((error.code(), error.outcome()), (code, Outcome::Unknown));
-    // The controller has moved and is found.
+    // The controller has moved and is looked up again.
     broker.on(ApiKey::CREATE_TOPICS, Fault::Error(ErrorCode::NOT_CONTROLLER));
     controller.create_topic("b", 1, 1).await.unwrap();
 }

@@ -14,7 +14,7 @@ use crate::{
     support::{Wire, WireMode, assert_took, broker, chain, deadlines, polled, record, settle, timed},
 };
 
-/// Every call that describes or changes something, one after another on a cluster of its own.
+/// Every call that describes or changes something, each on its own cluster.
 macro_rules! calls {
     ($run:ident) => {
         $run!(CREATE_TOPICS, |this| this.controller.create_topic("new", 1, 1).into_future().await.map(drop));
@@ -53,7 +53,7 @@ impl Setup {
         Self { broker, wire, controller, partition }
     }
 
-    /// Whether a call has done what it is for, and nothing else has been done.
+    /// Returns whether a call has taken effect.
     fn done(&self, api: ApiKey) -> bool {
         match api {
             ApiKey::CREATE_TOPICS => self.broker.topic_id("new").is_some(),
@@ -128,7 +128,7 @@ async fn after_a_lost_response_the_outcome_is_known_or_reported_as_unknown() {
             let result = async { $call }.await;
             assert!($this.done(ApiKey::$api), "{}", ApiKey::$api);
             match ApiKey::$api {
-                // What is there may be of this call or of somebody else's.
+                // The state that is found may come from this call or from another client.
                 ApiKey::CREATE_TOPICS | ApiKey::DELETE_TOPICS => {
                     assert_eq!(result.unwrap_err().outcome(), Outcome::Unknown, "{}", ApiKey::$api);
                 }
@@ -143,7 +143,7 @@ async fn after_a_lost_response_the_outcome_is_known_or_reported_as_unknown() {
 async fn every_call_ends_at_its_deadline() {
     macro_rules! run {
         ($api:ident, |$this:ident| $call:expr) => {
-            // Of many attempts, and within the first one.
+            // After many attempts, and within the first one.
             let short = deadlines().operation(deadlines().request / 2);
             for (mode, deadlines) in
                 [(WireMode::Deaf, deadlines()), (WireMode::Stalled, deadlines()), (WireMode::Deaf, short)]

@@ -1,4 +1,5 @@
-//! C4: a broker that rejects a request may report the new leader (KIP-951), which saves time and is not trusted blindly.
+//! C4: a broker that rejects a request may report the new leader (KIP-951). It saves a refresh, but may be
+//! wrong.
 
 use std::{
     sync::{Arc, Mutex},
@@ -19,7 +20,7 @@ use crate::{
     support::{deadlines, record, settle, timed},
 };
 
-/// Makes the answers of a broker to one append and one fetch, which it refuses, name the leader.
+/// Makes rejected appends and fetches report a leader.
 fn report_leader(three: &Three, leader: i32, epoch: i32, endpoint: Option<&'static str>) {
     three.wire.edit::<ProduceRequest>(move |response| {
         let partitions = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
@@ -58,17 +59,17 @@ async fn a_reported_leader_is_used_at_once() {
         partition.produce(record("a")).await.unwrap();
         partition.fetch(0).await.unwrap();
         report_leader(&three, 2, 2, Some("two"));
-        let asked = three.asked();
+        let metadata_requests = three.metadata_requests();
         three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(code));
         let (produced, took) = timed(partition.produce(record("b"))).await;
         assert_eq!((produced.unwrap().attempts, took), (2, Duration::ZERO));
         assert_eq!(three.brokers[1].end_offset("wal", 0).unwrap(), 1);
-        // Reads have learnt it too. This broker is of an older epoch than it says, so it is not sure yet.
+        // Reads use it too. This broker is in an older epoch than the reported one, so it cannot answer yet.
         let reading = tokio::spawn(async move { partition.fetch(0).await });
         settle().await;
         reading.abort();
         assert_eq!(three.brokers[1].requests(ApiKey::FETCH), 1);
-        assert_eq!(three.asked(), asked, "nobody had to be asked");
+        assert_eq!(three.metadata_requests(), metadata_requests, "metadata is not refreshed");
     }
 }
 
@@ -83,11 +84,11 @@ async fn a_reported_leader_that_is_old_or_unknown_is_ignored() {
         let partition = client.partition_client("wal", 0).await.unwrap();
         report_leader(&three, leader, epoch, endpoint);
         three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
-        let asked = three.asked();
+        let metadata_requests = three.metadata_requests();
         let (produced, took) = timed(partition.produce(record("a"))).await;
         assert_eq!(produced.unwrap().attempts, 2);
         assert!(!took.is_zero(), "there was a pause");
-        assert_eq!(three.asked(), asked + 1);
+        assert_eq!(three.metadata_requests(), metadata_requests + 1);
         assert_eq!(three.brokers[0].end_offset("wal", 0).unwrap(), 1);
     }
 }
@@ -115,7 +116,7 @@ async fn brokers_that_report_each_other_as_leader_are_retried_with_pauses() {
     assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
     assert!(took <= deadlines().operation);
     let sent = three.wire.count(ApiKey::PRODUCE);
-    // Two for each pause, which soon are of half a second at the least.
+    // Two for each pause, which soon takes at least half a second.
     assert!(sent <= 2 * 130, "{sent}");
 }
 
@@ -133,7 +134,7 @@ async fn a_reported_leader_that_is_dead_is_looked_up_again() {
         async move { timed(partition.produce(record("a"))).await }
     });
     sleep(Duration::from_secs(3)).await;
-    assert!(!append.is_finished(), "brokers that are behind name an older epoch, which does not count");
+    assert!(!append.is_finished(), "metadata with an older epoch is ignored");
     three.lead(|_| 3);
     three.set_epoch(3);
     let (produced, took) = append.await.unwrap();

@@ -1,4 +1,4 @@
-//! C4: sessions that end are extended in time (KIP-368), and calls do not notice.
+//! C4: sessions that expire are extended in time (KIP-368), without disturbing calls.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ use crate::{
     support::{Wire, builder, chain, log, polled, record, settle, timed},
 };
 
-/// Appends and long polls for so long; answers how many records there were.
+/// Appends, and fetches with long polls, for some time. Returns the number of records.
 async fn append_and_poll(builder: ClientBuilder, for_so_long: Duration) -> usize {
     let client = builder.build().await.unwrap();
     let partition = client.partition_client("wal", 0).await.unwrap();
@@ -41,7 +41,7 @@ async fn append_and_poll(builder: ClientBuilder, for_so_long: Duration) -> usize
     let idle = client.partition_client("wal", 1).await.unwrap();
     let polling = tokio::spawn(async move {
         while Instant::now() < end {
-            // Nothing comes, and the wait is as long as was asked for.
+            // There are no records, and the wait is as long as requested.
             let (fetched, took) = timed(idle.fetch(0).max_wait(30 * SECOND)).await;
             assert_eq!(fetched.unwrap().wire_bytes, 0);
             assert!(took > 29 * SECOND && took < 31 * SECOND, "{took:?}");
@@ -60,7 +60,8 @@ async fn append_and_poll(builder: ClientBuilder, for_so_long: Duration) -> usize
     count as usize + 1
 }
 
-/// From SaslHandshake to the last SaslAuthenticate nothing else is sent on a connection, and renewals are a second apart.
+/// Asserts that no other request is sent between SaslHandshake and the last SaslAuthenticate, and that
+/// authentications are at least a second apart.
 fn assert_nothing_between_handshake_and_authentication(wire: &Wire) {
     for connection in 1..=wire.connections() {
         let seen: Vec<_> = wire.all().into_iter().filter(|seen| seen.connection == connection).collect();
@@ -84,7 +85,7 @@ async fn sessions_of_five_seconds_are_extended_without_interruption() {
     let expected: Vec<_> = (0..count - 1).map(|n| n.to_string()).chain(["last".to_owned()]).collect();
     assert_eq!(log(&cluster), expected);
     assert_nothing_between_handshake_and_authentication(&wire);
-    // The one that bootstraps, one to ask the broker, two for appends, two to read, and never another.
+    // The bootstrap connection, the general one, two for appends and two for fetches: none is replaced.
     assert!(wire.connections() <= 6, "{}", wire.connections());
     assert!(wire.count(ApiKey::SASL_HANDSHAKE) >= 5 * 120 / 5, "{}", wire.count(ApiKey::SASL_HANDSHAKE));
     assert!(wire.count(ApiKey::FETCH) < 1500, "{}", wire.count(ApiKey::FETCH));
@@ -104,8 +105,8 @@ async fn a_new_token_is_fetched_before_the_old_one_expires() {
 #[tokio::test(start_paused = true)]
 async fn calls_continue_while_a_token_is_fetched() {
     let cluster = cluster(any_token().max_session(60 * SECOND));
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&fetches);
     let sasl = Sasl::oauth_bearer(move || {
         let first = count.fetch_add(1, Ordering::Relaxed) < 4;
         async move {
@@ -125,7 +126,7 @@ async fn calls_continue_while_a_token_is_fetched() {
         assert!(took < SECOND, "{took:?}");
         sleep(Duration::from_millis(300)).await;
     }
-    assert!(asked.load(Ordering::Relaxed) > 6);
+    assert!(fetches.load(Ordering::Relaxed) > 6);
     assert_nothing_between_handshake_and_authentication(&wire);
 }
 
@@ -133,8 +134,8 @@ async fn calls_continue_while_a_token_is_fetched() {
 async fn a_session_that_cannot_be_extended_lasts_to_its_end_and_the_next_call_reports_why() {
     let cluster = cluster(any_token().max_session(60 * SECOND));
     let down = Arc::new(Mutex::new(false));
-    let (is_down, asked) = (Arc::clone(&down), Arc::new(AtomicUsize::new(0)));
-    let count = Arc::clone(&asked);
+    let (is_down, fetches) = (Arc::clone(&down), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&fetches);
     let sasl = Sasl::oauth_bearer(move || {
         count.fetch_add(1, Ordering::Relaxed);
         let down = *is_down.lock().unwrap();
@@ -156,14 +157,14 @@ async fn a_session_that_cannot_be_extended_lasts_to_its_end_and_the_next_call_re
     while begun.elapsed() < 58 * SECOND {
         let (produced, took) = timed(partition.produce(record("a"))).await;
         assert_eq!((produced.unwrap().attempts, took), (1, Duration::ZERO), "after {:?}", begun.elapsed());
-        // Nor does a reader spin meanwhile.
+        // A reader does not spin in the meantime.
         let (error, took) = timed(read()).await;
         let error = error.unwrap_err();
         let is_known = matches!(error.kind(), ErrorKind::OffsetOutOfRange { log: Some(_), .. });
         assert!(is_known && took <= SECOND, "after {took:?} at {:?}: {error}", begun.elapsed());
         sleep(SECOND / 2).await;
     }
-    assert!((5..200).contains(&asked.load(Ordering::Relaxed)), "{asked:?}");
+    assert!((5..200).contains(&fetches.load(Ordering::Relaxed)), "{fetches:?}");
     assert_eq!(wire.connections(), connections);
     sleep(2 * SECOND).await;
     let (result, _) = timed(partition.produce(record("b"))).await;

@@ -1,4 +1,4 @@
-//! C8, as far as it goes without positions: a topic made again is another topic.
+//! C8 for bare offsets: a recreated topic is another topic.
 
 use kwal_client::{OffsetAt, error::ErrorKind};
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
@@ -26,7 +26,7 @@ async fn a_recreated_topic_is_an_error_for_reads_and_appends() {
     assert!(matches!(error.kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
     let error = partition.get_offset(OffsetAt::Latest).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
-    assert_eq!(log(&broker), [""; 0], "nothing gets into the other one");
+    assert_eq!(log(&broker), [""; 0], "nothing is appended to the new topic");
 
     let partition = client.partition_client("wal", 0).await.unwrap();
     partition.produce(record("after")).await.unwrap();

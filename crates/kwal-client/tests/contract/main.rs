@@ -1,4 +1,5 @@
-//! The contract of the client, line by line, against the embedded cluster: in memory, and mostly under a paused clock.
+//! The contract of the client, line by line, against the embedded cluster: in memory, and mostly under a
+//! paused clock.
 //!
 //! The name of a module begins with the lines that its tests keep, so that a failure names the promise:
 //!
