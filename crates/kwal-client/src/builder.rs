@@ -84,8 +84,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects with TLS: for listeners of the protocols `SSL` and `SASL_SSL`. With a [proxy](Self::socks5_proxy), TLS goes
-    /// through it.
+    /// Connects with TLS: for listeners of the protocols `SSL` and `SASL_SSL`. With a SOCKS5 proxy, TLS goes through
+    /// it.
     ///
     /// `config` is an `Arc<rustls::ClientConfig>`, a [`TlsBuilder`](kwal_transport::tls::TlsBuilder) (which reads its files
     /// for each connection, so that certificates can be renewed), or an async function that returns the configuration for each

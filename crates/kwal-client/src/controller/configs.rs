@@ -26,9 +26,9 @@ pub struct ConfigValue {
     pub source: ConfigSource,
     /// Whether it cannot be changed while the broker runs.
     pub is_read_only: bool,
-    /// Whether brokers keep it secret.
+    /// Whether it is secret: brokers do not return its value.
     pub is_sensitive: bool,
-    /// All values that are set somewhere, in precedence order: what applies after the first one is deleted.
+    /// Every value that is set for it, in order of precedence: if the first is deleted, the next one applies.
     pub synonyms: Vec<ConfigSynonym>,
     pub(super) kind: ConfigKind,
 }
@@ -89,13 +89,13 @@ impl fmt::Display for ConfigSource {
     }
 }
 
-/// The type of a value: how values are compared.
+/// The type of a value, which decides how values are compared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ConfigKind {
     Bool,
     Number,
     List,
-    /// Or unknown.
+    /// Text, or a type that is not known.
     Text,
 }
 
@@ -129,8 +129,9 @@ const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 
 impl ControllerClient {
-    /// Describes the configs of a topic by name, including those of the brokers and the defaults. Await it, or choose some
-    /// first.
+    /// Describes the configs of a topic by name, including brokers' values and defaults.
+    ///
+    /// Await it, or select some configs first.
     ///
     /// ```no_run
     /// # async fn look(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
@@ -144,9 +145,9 @@ impl ControllerClient {
         DescribeTopicConfigs { controller: self, topic: topic.into(), names: None, deadline: None }
     }
 
-    /// Changes some configs of a topic and leaves the others as they are (KIP-339; Kafka 2.3). Choose which, then await it.
+    /// Changes some configs of a topic and leaves the others as they are (KIP-339; Kafka 2.3).
     ///
-    /// Either all are changed or none. Brokers apply the change a moment later.
+    /// Add changes, then await it. Either all are applied or none; brokers use the new values a moment later.
     ///
     /// ```no_run
     /// # async fn alter(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
@@ -175,7 +176,7 @@ impl ControllerClient {
         Ok(self.call_topic(Target::Any, topic, &describe, deadline).await?)
     }
 
-    /// Describes the configs of a broker, which only that broker itself can.
+    /// Describes the configs of a broker. Only that broker can do so.
     pub(super) async fn broker_configs(
         &self,
         broker: i32,
@@ -245,13 +246,13 @@ fn config(config: DescribedConfig) -> (String, ConfigValue) {
 }
 
 request! {
-    /// A description of a topic's configs: choose which, then await it.
+    /// A description of a topic's configs: await it, or select some first.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTopic`](crate::error::ErrorKind::UnknownTopic) after
-    /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic). [`ErrorKind::Broker`](crate::error::ErrorKind::Broker)
-    /// with `TOPIC_AUTHORIZATION_FAILED` if this client may not see them.
-    /// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded).
+    /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic).
+    /// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker) with `TOPIC_AUTHORIZATION_FAILED` if this
+    /// client may not see them. [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded).
     ///
     /// # Cancellation safety
     /// Cancel safe.
@@ -263,7 +264,7 @@ request! {
 }
 
 impl DescribeTopicConfigs<'_> {
-    /// Sets which configs to describe. One that the broker does not know is not in the result. Default: all.
+    /// Sets which configs to describe. The result lacks those that the broker does not know. Default: all.
     pub fn only<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.names = Some(names.into_iter().map(Into::into).collect());
         self
@@ -271,7 +272,7 @@ impl DescribeTopicConfigs<'_> {
 
     async fn run(self) -> Result<BTreeMap<String, ConfigValue>, Error> {
         validate::topic_name(&self.topic)?;
-        // To brokers, an empty list means all.
+        // Brokers take an empty list for all configs.
         if self.names.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::invalid_input("no config is requested"));
         }
@@ -281,20 +282,22 @@ impl DescribeTopicConfigs<'_> {
 }
 
 request! {
-    /// A change of a topic's configs: choose which, then await it.
+    /// A change of a topic's configs: add changes, then await it.
     ///
-    /// All changes can be applied twice without harm, so they are sent again after a lost response.
+    /// Every change is idempotent, so it is sent again after a lost response.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for no change, a config
-    /// without a name and duplicates. [`ErrorKind::UnknownTopic`](crate::error::ErrorKind::UnknownTopic) after
-    /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic). [`ErrorKind::Broker`](crate::error::ErrorKind::Broker),
-    /// with the broker's message, for what the cluster rejects: among others `INVALID_CONFIG`, `POLICY_VIOLATION`,
-    /// `TOPIC_AUTHORIZATION_FAILED`; then nothing is changed.
-    /// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded), with outcome `Unknown`.
+    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, if there
+    /// is no change, or for an empty or duplicate name.
+    /// [`ErrorKind::UnknownTopic`](crate::error::ErrorKind::UnknownTopic) after
+    /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic).
+    /// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker), with the broker's message, for what the
+    /// cluster rejects: among others `INVALID_CONFIG`, `POLICY_VIOLATION`, `TOPIC_AUTHORIZATION_FAILED`; then
+    /// nothing is changed. [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded), with
+    /// outcome `Unknown`.
     ///
     /// # Cancellation safety
-    /// If it is dropped, the configs may be changed or not, all of them.
+    /// If it is dropped, either all changes may be applied or none.
     pub struct AlterTopicConfigs<'a> -> () {
         controller: &'a ControllerClient,
         topic: String,
@@ -320,12 +323,12 @@ impl AlterTopicConfigs<'_> {
         self.change(name.into(), DELETE, None)
     }
 
-    /// Appends to a config that is a list, such as `cleanup.policy`: one element, or several separated by commas.
+    /// Appends elements, separated by commas, to a config that is a list, such as `cleanup.policy`.
     pub fn append(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.change(name.into(), APPEND, Some(value.into()))
     }
 
-    /// Removes from a config that is a list: one element, or several separated by commas.
+    /// Removes elements, separated by commas, from a config that is a list.
     pub fn subtract(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.change(name.into(), SUBTRACT, Some(value.into()))
     }

@@ -19,8 +19,9 @@ use crate::{
 };
 
 impl ControllerClient {
-    /// Adds partitions to a topic, so that it has `total` of them. Existing records stay where they are, and partitions cannot
-    /// be removed again.
+    /// Adds partitions to a topic, so that it has `total` of them.
+    ///
+    /// Existing records stay in their partitions. Partitions cannot be removed again.
     ///
     /// ```no_run
     /// # async fn grow(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
@@ -44,13 +45,14 @@ impl ControllerClient {
 request! {
     /// An addition of partitions: configure it, then await it.
     ///
-    /// `Ok` means that the topic has that many partitions now. If a response was lost and the topic turns out to have them, the
-    /// call succeeds.
+    /// `Ok` means that the topic has exactly that many partitions, also if a response was lost and a later
+    /// attempt found them created.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for a total that is not
-    /// positive and for an invalid assignment. [`ErrorKind::Broker`](crate::error::ErrorKind::Broker), with the broker's
-    /// message, for what the cluster rejects: among others `INVALID_PARTITIONS` if the topic has as many or more,
+    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for a
+    /// total that is not positive and for an invalid assignment.
+    /// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker), with the broker's message, for what the
+    /// cluster rejects: among others `INVALID_PARTITIONS` if the topic has as many or more,
     /// `UNKNOWN_TOPIC_OR_PARTITION`, `INVALID_REPLICA_ASSIGNMENT`.
     /// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded).
     ///
@@ -67,13 +69,15 @@ request! {
 }
 
 impl CreatePartitions<'_> {
-    /// Sets which brokers hold each of the *new* partitions, the preferred leader first. Default: the controller decides.
+    /// Sets which brokers hold each of the *new* partitions, the preferred leader first.
+    ///
+    /// Default: the controller decides.
     pub fn assignment(mut self, brokers_by_new_partition: Vec<Vec<i32>>) -> Self {
         self.assignment = Some(brokers_by_new_partition);
         self
     }
 
-    /// Sets how long the broker waits until the partitions are there. Default: nine tenths of
+    /// Sets how long the broker waits until the partitions exist. Default: nine tenths of
     /// [`Deadlines::request`](crate::Deadlines::request). A longer one extends the time limit of the request.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = BrokerTimeout(Some(timeout));
@@ -115,10 +119,11 @@ impl CreatePartitions<'_> {
         self.controller.call_topic(Target::Controller, &self.topic, create, deadline).await
     }
 
-    /// Decides after a lost response, when the controller says that the topic has no fewer partitions than requested.
+    /// Checks whether this call created the partitions, although its last attempt failed.
     ///
-    /// If it could have one more than that, it has exactly as many. Metadata might lag, and the controller's message is only
-    /// text.
+    /// A response was lost, and the next request was rejected because the topic has enough partitions.
+    /// If one more could be added, it has exactly the requested number. Metadata may lag, and the controller's
+    /// message is only text.
     async fn check_applied(&self, failed: CallFailed, deadline: Deadline) -> Result<(), CallFailed> {
         let one_more = Create {
             total: self.total.saturating_add(1),

@@ -19,14 +19,15 @@ use crate::{
 };
 
 impl ControllerClient {
-    /// Creates a topic with so many partitions and so many replicas of each; −1 is the broker's default. Await it, or configure
-    /// it first.
+    /// Creates a topic. Await it, or configure it first.
     ///
-    /// A log needs `min.insync.replicas` of at least 2 with three replicas, and an explicit retention: brokers delete records
-    /// after seven days by default. [`audit`](Self::audit) lists what else matters.
+    /// A number of partitions or a replication factor of −1 is the broker's default.
+    ///
+    /// A log needs three replicas, `min.insync.replicas` of 2 and an explicit retention: by default, brokers
+    /// delete records after seven days. [`audit`](Self::audit) checks these and other configs.
     ///
     /// ```no_run
-    /// # async fn create(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
+    /// # async fn run(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
     /// let created = controller
     ///     .create_topic("wal", 4, 3)
     ///     .config("retention.ms", "-1")
@@ -60,12 +61,13 @@ request! {
     /// A topic to be created: configure it, then await it.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for an invalid name, for
-    /// counts that are neither positive nor −1, for an assignment that is empty, names a broker twice for a partition, gives
-    /// partitions different numbers of replicas or contradicts the two counts, and for duplicate configs.
-    /// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker), with the broker's message, for what the cluster rejects: among
-    /// others `TOPIC_ALREADY_EXISTS` (its [outcome](Error::outcome) is `Unknown` if an earlier attempt of this call may have
-    /// created it), `INVALID_REPLICATION_FACTOR`, `INVALID_CONFIG`, `POLICY_VIOLATION`.
+    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for an
+    /// invalid name, for counts that are neither positive nor −1, for an assignment that is empty, names a
+    /// broker twice for a partition, gives partitions different numbers of replicas or contradicts the two
+    /// counts, and for duplicate configs. [`ErrorKind::Broker`](crate::error::ErrorKind::Broker), with the
+    /// broker's message, for what the cluster rejects: among others `TOPIC_ALREADY_EXISTS` (its
+    /// [outcome](Error::outcome) is `Unknown` if an earlier attempt of this call may have created it),
+    /// `INVALID_REPLICATION_FACTOR`, `INVALID_CONFIG`, `POLICY_VIOLATION`.
     /// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded).
     ///
     /// # Cancellation safety
@@ -88,11 +90,11 @@ request! {
 pub struct CreatedTopic {
     /// Its name.
     pub name: String,
-    /// Its id (KIP-516); `None` if the broker is too old for topic ids, and for a topic that was only validated.
+    /// Its id (KIP-516); `None` if the broker is too old for it or the topic was only validated.
     pub id: Option<Uuid>,
-    /// How many partitions it has; −1 if it was left to a broker that is too old to report it.
+    /// How many partitions it has; −1 if the broker chose and is too old to report it.
     pub partitions: i32,
-    /// How many replicas each partition has; −1 likewise.
+    /// How many replicas each partition has; −1 if the broker chose and is too old to report it.
     pub replication_factor: i16,
 }
 
@@ -103,14 +105,15 @@ impl CreateTopic<'_> {
         self
     }
 
-    /// Sets which brokers hold which partition, the preferred leader first. The two counts follow from it: they are −1, or agree
-    /// with it.
+    /// Sets which brokers hold each partition, the preferred leader first.
+    ///
+    /// Number of partitions and replication factor must be −1 or agree with it.
     pub fn assignment(mut self, brokers_by_partition: Vec<Vec<i32>>) -> Self {
         self.assignment = Some(brokers_by_partition);
         self
     }
 
-    /// Sets how long the broker waits until the topic is there. Default: nine tenths of
+    /// Sets how long the broker waits until the topic exists. Default: nine tenths of
     /// [`Deadlines::request`](crate::Deadlines::request). A longer one extends the time limit of the request.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = BrokerTimeout(Some(timeout));
@@ -143,7 +146,7 @@ impl CreateTopic<'_> {
         )))
     }
 
-    /// Creates the topic, which has been validated.
+    /// Creates the topic without validation.
     pub(super) async fn create(&self, deadline: Deadline) -> Result<CreatedTopic, CallFailed> {
         self.controller.call_topic(Target::Controller, &self.name, &Create(self), deadline).await
     }

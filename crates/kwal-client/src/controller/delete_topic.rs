@@ -21,9 +21,9 @@ request! {
     /// The deletion of a topic. Nothing happens until it is awaited.
     ///
     /// # Errors
-    /// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker) with `UNKNOWN_TOPIC_OR_PARTITION` if there is no such topic; then
-    /// the [outcome](Error::outcome) is `Unknown` if an attempt of this call may have deleted it. Otherwise as
-    /// [`CreateTopic`](super::CreateTopic).
+    /// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker) with `UNKNOWN_TOPIC_OR_PARTITION` if there is
+    /// no such topic; then the [outcome](Error::outcome) is `Unknown` if an attempt of this call may have
+    /// deleted it. Otherwise as [`CreateTopic`](super::CreateTopic).
     ///
     /// # Cancellation safety
     /// If it is dropped, the topic may be deleted or not.
@@ -53,7 +53,7 @@ impl Operation for Delete {
 
     fn request(&self, route: &Route<'_>) -> DeleteTopicsRequest {
         let name = route.topic.to_owned();
-        // Older versions cannot carry the newer list, nor newer ones the older.
+        // Versions below 6 have only the list of names, later ones only the list of topics.
         let (topic_names, topics) = match route.version {
             ..6 => (vec![name], Vec::new()),
             _ => (Vec::new(), vec![messages::DeleteTopic { name: Some(name), ..Default::default() }]),

@@ -13,20 +13,20 @@ use crate::{
     routing::{Deadline, Operation, Rejection, Route, Target},
 };
 
-/// A cluster as one of its brokers describes it.
+/// A cluster, as one of its brokers describes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ClusterDescription {
     /// Its id.
     pub cluster_id: Option<String>,
-    /// The broker to send administrative requests to; `None` if there is none at the moment. In a KRaft cluster it is any
-    /// broker.
+    /// The broker that accepts administrative requests; `None` if there is none at the moment. In a KRaft
+    /// cluster it is any broker.
     pub controller: Option<i32>,
     /// The brokers that are up, in id order.
     pub brokers: Vec<BrokerDescription>,
 }
 
-/// A broker as itself or another one describes it.
+/// A broker, as it or another broker describes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct BrokerDescription {
@@ -39,7 +39,7 @@ pub struct BrokerDescription {
 }
 
 impl ControllerClient {
-    /// Describes the cluster and its brokers: by DescribeCluster (Kafka 2.8), or by Metadata of an older broker.
+    /// Describes the cluster and its brokers, with DescribeCluster (Kafka 2.8) or Metadata.
     pub fn describe_cluster(&self) -> DescribeCluster<'_> {
         DescribeCluster { controller: self, deadline: None }
     }
@@ -61,7 +61,8 @@ request! {
     /// A description of the cluster. Nothing happens until it is awaited.
     ///
     /// # Errors
-    /// [`ErrorKind::DeadlineExceeded`] if no broker answers; [`ErrorKind::Broker`] for what the broker rejects.
+    /// [`ErrorKind::DeadlineExceeded`] if no broker answers; [`ErrorKind::Broker`] for what the broker
+    /// rejects.
     ///
     /// # Cancellation safety
     /// Cancel safe.
@@ -133,7 +134,7 @@ impl Operation for DescribeByMetadata {
     }
 }
 
-/// Returns a broker; `None` if its port is not valid, since no client reaches it.
+/// Returns a broker; `None` if its port is invalid, since no client can reach it.
 fn broker(id: i32, host: &str, port: i32, rack: Option<String>) -> Option<BrokerDescription> {
     Some(BrokerDescription { id, address: address(host, port)?, rack })
 }

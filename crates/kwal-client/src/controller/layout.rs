@@ -1,4 +1,4 @@
-//! Where the replicas of a topic are, by Metadata.
+//! Metadata: the partitions of a topic and their replicas.
 
 use kwal_protocol::{
     error_code::ErrorCode,
@@ -12,7 +12,7 @@ use crate::{
     routing::{Deadline, Operation, Rejection, Route, Target},
 };
 
-/// Where the replicas of a topic are, as a broker describes it.
+/// The partitions of a topic and their replicas.
 #[derive(Debug)]
 pub(super) struct TopicLayout {
     pub(super) id: Option<Uuid>,
@@ -21,7 +21,7 @@ pub(super) struct TopicLayout {
 }
 
 impl TopicLayout {
-    /// Returns how many replicas the partition with the fewest has, and the one with the most.
+    /// Returns the lowest and the highest replication factor of its partitions.
     pub(super) fn replication_factors(&self) -> (i16, i16) {
         let factors = self.partitions.iter().map(|partition| partition.replica_nodes.len() as i16);
         (factors.clone().min().unwrap_or_default(), factors.max().unwrap_or_default())
@@ -29,7 +29,7 @@ impl TopicLayout {
 }
 
 impl ControllerClient {
-    /// Describes a topic. Waits for one that was just created.
+    /// Describes a topic. Retries while brokers do not know it: it may have just been created.
     pub(super) async fn layout(&self, topic: &str, deadline: Deadline) -> Result<TopicLayout, Error> {
         let describe = DescribeLayout { unknown_is_none: false };
         let layout = self.call_topic(Target::Any, topic, &describe, deadline).await?;
@@ -49,7 +49,7 @@ impl ControllerClient {
 
 #[derive(Debug)]
 struct DescribeLayout {
-    /// Whether an unknown topic is `None` and not an error.
+    /// Whether an unknown topic is `None` instead of an error.
     unknown_is_none: bool,
 }
 

@@ -4,6 +4,8 @@
 //! UPDATE_SNAPSHOT=1 cargo test -p kwal-client --lib error
 //! ```
 
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
 use std::{
     collections::BTreeSet,
     env, error,

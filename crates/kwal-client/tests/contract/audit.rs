@@ -166,7 +166,7 @@ async fn replication_problems_are_found() {
         assert_eq!(short(&audited.controller.audit(topic).await.unwrap()), *expected, "{topic}");
     }
     for (broker, severity, found) in
-        [(3, Warning, "not all in all partitions"), (2, Error, "fewer than 2 in all partitions")]
+        [(3, Warning, "some missing in all partitions"), (2, Error, "fewer than 2 in all partitions")]
     {
         audited.broker.stop(broker).unwrap();
         assert_eq!(short(&audited.findings().await), [(severity, "in-sync replicas", Some(found))]);
@@ -210,8 +210,8 @@ async fn configs_that_the_broker_does_not_report_are_findings() {
     assert!(hidden.iter().all(|one| one.found.is_none()));
     assert_eq!(findings[0].setting, "retention.ms", "the most severe first");
     let text = hidden[3].to_string();
-    let expected_text = "unknown: producer.id.expiration.ms of brokers 1, 2, 3: should be at least 86400000 (1 day). The broker does \
-                not tell this setting; it may be too old to have it.";
+    let expected_text = "unknown: producer.id.expiration.ms of brokers 1, 2, 3; should be at least 86400000 (1 day). \
+                The broker did not return this config; it may be too old to have it.";
     assert_eq!(text, expected_text);
 }
 
@@ -222,7 +222,7 @@ async fn configs_that_the_client_may_not_read_are_findings() {
     audited.broker.on_all(ApiKey::DESCRIBE_CONFIGS, Fault::Error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
     let findings = audited.findings().await;
     let expected = [
-        (Severity::Unknown, "the settings of the topic", None),
+        (Severity::Unknown, "topic configs", None),
         (Severity::Unknown, "producer.id.expiration.ms", None),
         (Severity::Unknown, "transactional.id.expiration.ms", None),
     ];
