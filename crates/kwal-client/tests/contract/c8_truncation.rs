@@ -1,4 +1,4 @@
-//! C8, as far as it goes without positions: a topic made again is another topic.
+//! C8 for bare offsets: a recreated topic is another topic.
 
 use kwal_client::{OffsetAt, error::ErrorKind};
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
@@ -7,7 +7,7 @@ use kwal_testkit::Fault;
 use crate::support::{Wire, broker, log, open_over, record, timed};
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_made_again_is_an_error_for_reads_and_appends() {
+async fn a_recreated_topic_is_an_error_for_reads_and_appends() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -26,7 +26,7 @@ async fn a_topic_made_again_is_an_error_for_reads_and_appends() {
     assert!(matches!(error.kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
     let error = partition.get_offset(OffsetAt::Latest).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
-    assert_eq!(log(&broker), [""; 0], "nothing gets into the other one");
+    assert_eq!(log(&broker), [""; 0], "nothing is appended to the new topic");
 
     let partition = client.partition_client("wal", 0).await.unwrap();
     partition.produce(record("after")).await.unwrap();
@@ -34,7 +34,7 @@ async fn a_topic_made_again_is_an_error_for_reads_and_appends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_finds_it_out_too() {
+async fn an_append_notices_a_recreated_topic_too() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -46,7 +46,7 @@ async fn an_append_finds_it_out_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn codes_alone_prove_nothing() {
+async fn error_codes_alone_do_not_prove_a_recreation() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -59,7 +59,7 @@ async fn codes_alone_prove_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_ids_a_topic_made_again_cannot_be_told_apart() {
+async fn without_topic_ids_a_recreation_goes_unnoticed() {
     let broker = kwal_testkit::EmbeddedCluster::builder()
         .topic("wal", 1)
         .cap(ApiKey::METADATA, kwal_protocol::api::Versions::new(0, 9))

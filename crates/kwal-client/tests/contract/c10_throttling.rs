@@ -1,4 +1,4 @@
-//! C10: a pause that a broker asks for delays what comes next on that connection, and nothing else.
+//! C10: a throttle time delays the next requests of its connection, and nothing else.
 
 use std::time::Duration;
 
@@ -16,30 +16,30 @@ use kwal_testkit::{Dialect, EmbeddedCluster, Fault};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
+    c1_c7_versions::SUPPORTED,
     support::{Wire, broker, deadlines, large, log, open, open_over, record, settle, timed},
-    versions::SUPPORTED,
 };
 
 const PAUSE: Duration = Duration::from_secs(25);
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_answer_counts_and_the_next_request_waits() {
+async fn a_throttled_response_is_used_and_delays_the_next_request() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
     broker.on(ApiKey::PRODUCE, Fault::Throttle(PAUSE));
     let begun = Instant::now();
     let (produced, took) = timed(partition.produce(record("a"))).await;
-    assert_eq!((produced.unwrap().attempts, took), (1, Duration::ZERO), "the answer is used as it comes");
+    assert_eq!((produced.unwrap().attempts, took), (1, Duration::ZERO), "the response is used at once");
     let (produced, took) = timed(partition.produce(record("b"))).await;
     assert_eq!((produced.unwrap().attempts, took), (1, PAUSE));
     assert_eq!(log(&broker), ["a", "b"]);
     let left: Vec<_> = wire.seen(ApiKey::PRODUCE).iter().map(|seen| seen.at - begun).collect();
-    assert_eq!(left, [Duration::ZERO, PAUSE], "nothing is sent twice, and nothing before its time");
+    assert_eq!(left, [Duration::ZERO, PAUSE], "nothing is sent twice, and nothing too early");
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_wait_too() {
+async fn a_throttle_delays_reads_too() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -60,7 +60,7 @@ async fn reads_wait_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_over_its_quota_reads_on_after_the_pause() {
+async fn a_reader_over_its_quota_continues_after_the_pause() {
     let broker = broker();
     let partition = open(&broker).await;
     for _ in 0..20 {
@@ -70,15 +70,15 @@ async fn a_reader_over_its_quota_reads_on_after_the_pause() {
     let (begun, mut next) = (Instant::now(), 0);
     while next < 20 {
         let fetched = partition.fetch(next).max_bytes(60_000).await.unwrap();
-        assert_eq!(fetched.next_offset, next + 1, "never nothing");
+        assert_eq!(fetched.next_offset, next + 1, "a fetch is never empty");
         next = fetched.next_offset;
     }
-    // 1 MB, of which half a MB passes at once.
+    // 1 MB, of which half is read at once.
     assert!(begun.elapsed() > Duration::from_secs(5), "not throttled at all: {:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_connections_do_not_wait() {
+async fn a_throttle_does_not_delay_other_connections() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -95,7 +95,7 @@ async fn other_connections_do_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_of_what_is_under_way_stands_still() {
+async fn the_time_limits_of_requests_in_flight_are_paused() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let limits = Limits::default().max_connections_per_broker(1);
@@ -103,19 +103,20 @@ async fn the_time_of_what_is_under_way_stands_still() {
     let one = client.partition_client("wal", 0).await.unwrap();
     let other = client.partition_client("wal", 1).await.unwrap();
     assert!(PAUSE > deadlines().request);
-    // Both are on their way when the broker answers the first and looks at nothing else for longer than a request may take.
+    // Both are in flight when the broker answers the first and mutes the connection for longer than the time
+    // limit of a request.
     broker.on(ApiKey::PRODUCE, Fault::Throttle(PAUSE));
     let begun = Instant::now();
     let (a, b) = tokio::join!(one.produce(record("a")), other.produce(record("b")));
     assert_eq!((a.unwrap().attempts, b.unwrap().attempts), (1, 1));
     assert_eq!(begun.elapsed(), PAUSE);
-    assert_eq!(broker.requests(ApiKey::PRODUCE), 2, "nothing was sent again");
+    assert_eq!(broker.requests(ApiKey::PRODUCE), 2, "nothing was retried");
     let seen = wire.seen(ApiKey::PRODUCE);
     assert_eq!(seen[0].connection, seen[1].connection);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_producer_gets_everything_on_the_log_once() {
+async fn a_throttled_producer_appends_everything_once() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -146,7 +147,7 @@ async fn a_throttle_longer_than_the_deadline_ends_at_the_deadline() {
     error.unwrap_err();
     assert_eq!(took, deadlines().operation);
     assert_eq!(wire.count(ApiKey::PRODUCE), 1);
-    assert!(partition.produce(record("c")).await.is_ok(), "the pause ends within its deadline");
+    assert!(partition.produce(record("c")).await.is_ok(), "the throttle ends within its deadline");
     assert!(
         [&["a", "c"][..], &["a", "b", "c"]]
             .contains(&&log(&broker).iter().map(|s| s.as_str()).collect::<Vec<_>>()[..])
