@@ -117,6 +117,11 @@ pub fn run(name: &str, test: impl Future<Output = ()>) {
     runtime.shutdown_background();
 }
 
+/// Whether tests that have a short and a long form take the long one: `KWAL_LONG=1`.
+pub fn long() -> bool {
+    std::env::var("KWAL_LONG").is_ok_and(|value| value == "1")
+}
+
 /// Tells a person what a test has measured, also if it passes: the tests' own output is seen only of those that fail.
 pub fn report(line: impl Display) {
     // In one piece, as other tests run beside it. Nobody can be told if it cannot be told.

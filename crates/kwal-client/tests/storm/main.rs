@@ -32,7 +32,7 @@ use kwal_testkit::{Damage, Hazard};
 use crate::run::{MEETINGS, Plan, Report, storm};
 
 /// How many storms there are if nobody says.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 1_000;
 
 #[test]
 fn whatever_goes_wrong_the_contract_holds() {

@@ -1,4 +1,4 @@
-//! Makes the seed corpus, most of it out of the golden vectors: `cargo run --bin seed`, in this folder.
+//! Makes the seed corpus, most of it out of the golden vectors: `cargo run --example seed`, in this folder.
 //!
 //! A few short ones for each API, version and kind, and one batch of each family and codec: what a fuzzer would take long to
 //! find by itself. Small enough for the repository.
