@@ -124,8 +124,7 @@ async fn leaders_are_taken_from_refusals(version: Version) {
 
     move_leader(&kafka, &topic, &[3, 1, 2]).await;
     let fetched = partition.fetch(0).await.unwrap();
-    // A leader that is new may not have heard yet that the second is committed.
-    assert!((1..=2).contains(&fetched.next_offset), "{fetched:?}");
+    assert_eq!(fetched.next_offset, 2, "{fetched:?}");
     assert_eq!(sniffer.sent(ApiKey::METADATA), asked, "the refusal of the fetch was not enough");
 }
 
