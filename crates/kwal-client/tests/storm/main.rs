@@ -32,7 +32,7 @@ use kwal_testkit::{Hazard, StormReport};
 use crate::run::{COUNTERS, Plan, Report, storm};
 
 /// The number of storms by default.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 1_000;
 
 #[test]
 fn the_contract_holds_in_every_storm() {

@@ -1,4 +1,4 @@
-//! Creates the seed corpus, most of it from the golden vectors: `cargo run --bin seed`, in this folder.
+//! Creates the seed corpus, most of it from the golden vectors: `cargo run --example seed`, in this folder.
 //!
 //! It has a few short inputs for each API, version and kind, and one batch of each family and codec, which a
 //! fuzzer would take long to find. It is small enough for the repository.
