@@ -1,11 +1,12 @@
-//! How long an append takes, one record at a time, from 1 KiB to 200 kB: it grows with the size, and nowhere in a step.
+//! Measures the latency of appends, one record at a time, from 1 KiB to 200 kB: it must grow without a step.
 //!
 //! ```sh
 //! cargo bench -p kwal-benches --bench append_latency
 //! ```
 //!
-//! On the embedded broker, and with `KAFKA_CONNECT=host:port[,host:port…]` on those as well. kwal and rskafka take turns. A
-//! step is what TCP's delayed acknowledgement makes of a request that is written in pieces: some 40 ms.
+//! It runs on the embedded broker and, with `KAFKA_CONNECT=host:port[,host:port…]`, also on those brokers.
+//! kwal and rskafka take turns. A step of some 40 ms is the effect of TCP's delayed acknowledgement on a
+//! request that is written in pieces.
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
@@ -19,13 +20,15 @@ const SIZES: [usize; 18] = [
     1_024, 2_048, 4_096, 8_192, 9_000, 10_000, 12_000, 16_384, 20_000, 24_000, 32_768, 40_000, 50_000,
     65_536, 80_000, 100_000, 150_000, 200_000,
 ];
-/// Appends of each size by each client: turns, and how many in a turn, after one that does not count. A machine that has
-/// just waited is slow, so a client should not follow the other one's waits append by append.
+/// Appends of each size by each client: the number of turns, and of appends per turn after one warm-up.
+///
+/// A machine that has just waited is slow, so a client should not follow the other one's waits append by
+/// append.
 const TURNS: usize = 10;
 const PER_TURN: usize = 20;
-/// A size is left early when it has taken so long.
+/// The time after which a size is ended early.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// A median that is so much above that of the size before is a step.
+/// The increase of the median over the previous size that counts as a step.
 const STEP: Duration = Duration::from_millis(5);
 
 #[tokio::main]
@@ -40,7 +43,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// False if kwal has a step.
+/// Returns false if kwal has a step.
 async fn run() -> Result<bool, Box<dyn Error>> {
     let mut smooth = true;
     for target in Target::all().await? {
@@ -88,7 +91,7 @@ async fn run() -> Result<bool, Box<dyn Error>> {
     Ok(smooth)
 }
 
-/// Nanoseconds of kwal's and of rskafka's appends.
+/// The durations of kwal's and of rskafka's appends in nanoseconds.
 async fn measure(pair: &Pair, size: usize) -> Result<(Histogram<u64>, Histogram<u64>), Box<dyn Error>> {
     let (mut ours, mut theirs) = (Histogram::new(3)?, Histogram::new(3)?);
     let begin = Instant::now();
@@ -117,7 +120,7 @@ async fn measure(pair: &Pair, size: usize) -> Result<(Histogram<u64>, Histogram<
     Ok((ours, theirs))
 }
 
-/// After which size the median grows most, and by how much.
+/// The size after which the median grows most, and the growth.
 fn largest_step(medians: &[u64]) -> (usize, Duration) {
     let steps = medians.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
     let (at, step) = steps.enumerate().max_by_key(|(_, step)| *step).unwrap_or_default();

@@ -1,11 +1,11 @@
-//! How long it takes to encode and decode a batch of 1000 records, beside kafka-protocol, rskafka and the floors.
+//! Measures encoding and decoding of a batch of 1000 records: kwal, kafka-protocol, rskafka and the floors.
 //!
 //! ```sh
 //! cargo bench -p kwal-benches --bench codec
 //! ```
 //!
-//! The times of a run compare with each other, not with those of another machine or hour. What is checked is the benchmark
-//! `codec_counts`.
+//! The times of one run are comparable with each other, not with those of another machine or hour. The
+//! benchmark `codec_counts` is the one that is checked.
 
 use std::hint::black_box;
 

@@ -1,17 +1,18 @@
-//! How many instructions and allocations it takes to encode and decode a record: counted, so the same at every run.
+//! Counts instructions and allocations of encoding and decoding a record: reproducible at every run.
 //!
 //! ```sh
-//! cargo bench -p kwal-benches --bench codec_counts                 # the table; fails if a budget or the baseline is missed
+//! cargo bench -p kwal-benches --bench codec_counts                 # fails over a budget or the baseline
 //! cargo bench -p kwal-benches --bench codec_counts -- --write      # the same, and makes it the baseline
 //! ```
 //!
-//! It takes valgrind. Instructions are those of callgrind: of one batch of 1000 records, after one that does not count, by
-//! record. Allocations are by batch, so that those which are not for a record are seen too.
+//! It requires valgrind. Instructions are counted by callgrind for one batch of 1000 records, after a
+//! warm-up, and given per record. Allocations are given per batch, so that those that are not per record are
+//! visible too.
 //!
-//! The budgets are ratios to the floor of the same run. The baseline, `codec-baseline.txt`, holds what kwal took when it was
-//! written: allocations must be the same, and instructions must not be more than 3 % above. How many there are depends on the
-//! compiler and the C library: with others than those that the baseline names, it is the ratio to the floor that must not be
-//! more than 10 % above.
+//! The budgets are ratios to the floor of the same run. The baseline, `codec-baseline.txt`, contains the
+//! counts of kwal when it was written: allocations must be equal, and instructions at most 3 % above. The
+//! counts depend on the compiler and the C library. With other versions than those in the baseline, the ratio
+//! to the floor must be at most 10 % above.
 
 use std::{
     collections::BTreeMap,
@@ -28,13 +29,13 @@ use kwal_benches::{
     codec::{Case, Glance, Input, Operation, RECORDS, Shape, Subject},
 };
 
-/// How much more than the baseline is let pass: of instructions, and of the ratio to the floor with other tools.
+/// The tolerance over the baseline: of instructions, and of the ratio to the floor with other tools.
 const TOLERANCE: f64 = 1.03;
 const RATIO_TOLERANCE: f64 = 1.10;
-/// The buffers of a batch and what makes them shared; the same for a batch of any size.
+/// The buffers of a batch and their reference counts; the same for a batch of any size.
 const ALLOCATIONS_PER_BATCH: u64 = 4;
 
-/// What is allowed to take so many times the instructions of the floor.
+/// The budget of instructions, as a multiple of the floor.
 const fn budget(operation: Operation) -> f64 {
     match operation {
         Operation::Encode | Operation::Lazy => 1.3,
@@ -42,7 +43,7 @@ const fn budget(operation: Operation) -> f64 {
     }
 }
 
-/// What is allowed to be allocated for a record: the list of its headers.
+/// The budget of allocations per record: the list of its headers.
 fn allocation_budget(case: Case) -> u64 {
     u64::from(case.operation == Operation::Owned && case.shape == Shape::Headers)
 }
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What was missed.
+/// The violations.
 fn run() -> Result<Vec<String>, Box<dyn Error>> {
     let counts = Counts { instructions: instructions()?, allocations: allocations()?, tools: tools()? };
     for operation in Operation::ALL {
@@ -80,9 +81,9 @@ fn run() -> Result<Vec<String>, Box<dyn Error>> {
 }
 
 struct Counts {
-    /// By batch.
+    /// Per batch.
     instructions: BTreeMap<String, u64>,
-    /// By batch.
+    /// Per batch.
     allocations: BTreeMap<String, u64>,
     tools: String,
 }
@@ -124,7 +125,7 @@ impl Counts {
         faults
     }
 
-    /// What is worse than it was.
+    /// The regressions.
     fn compare(&self, baseline: &Baseline<'_>) -> Vec<String> {
         let same_tools = baseline.tools == self.tools;
         if !same_tools {
@@ -184,7 +185,7 @@ impl Counts {
     }
 }
 
-/// What is held against budgets and baseline.
+/// The subjects compared with budgets and baseline.
 fn kwals() -> impl Iterator<Item = Case> {
     Case::all().filter(|case| case.subject == Subject::Kwal)
 }
@@ -193,7 +194,7 @@ const TOOLS: &str = "# with ";
 
 struct Baseline<'a> {
     tools: &'a str,
-    /// Instructions, the floor's, allocations.
+    /// Instructions, those of the floor, allocations.
     rows: BTreeMap<&'a str, (u64, u64, u64)>,
 }
 
@@ -230,7 +231,7 @@ fn allocations() -> Result<BTreeMap<String, u64>, String> {
     inputs.iter().try_for_each(|(_, input)| input.check()).map(|()| counted)
 }
 
-/// By callgrind, which writes a file whenever `measured` has returned.
+/// Runs callgrind, which writes a file whenever `measured` has returned.
 fn instructions() -> Result<BTreeMap<String, u64>, Box<dyn Error>> {
     let out = Scratch::new()?;
     let mut command = Command::new("valgrind");
@@ -266,7 +267,7 @@ fn instructions() -> Result<BTreeMap<String, u64>, Box<dyn Error>> {
     Ok(counted)
 }
 
-/// A directory that goes when this does.
+/// A directory that is removed on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -284,7 +285,7 @@ impl Drop for Scratch {
     }
 }
 
-/// What the number of instructions depends on.
+/// The versions that the number of instructions depends on.
 fn tools() -> Result<String, Box<dyn Error>> {
     let first_line = |program: &str, argument: &str| -> Result<String, Box<dyn Error>> {
         let output = Command::new(program).arg(argument).output().map_err(|e| format!("{program}: {e}"))?;

@@ -1,12 +1,13 @@
-//! How fast records are appended and read back, batch after batch, one in flight, beside rskafka.
+//! Measures the throughput of appends and reads, batch after batch, one in flight, of kwal and rskafka.
 //!
 //! ```sh
 //! cargo bench -p kwal-benches --bench throughput
 //! ```
 //!
-//! On the embedded broker, and with `KAFKA_CONNECT=host:port[,host:port…]` on those as well. It is wall clock with the broker
-//! on the same machine, so only the ratios tell, and they are kinder to the slower client than its own CPU time would be.
-//! The clients take turns, round by round; every round appends fresh records, and every byte that is read is looked at.
+//! It runs on the embedded broker and, with `KAFKA_CONNECT=host:port[,host:port…]`, also on those brokers. It
+//! measures wall-clock time with the broker on the same machine, so only the ratios are meaningful, and they
+//! favour the slower client compared with CPU time. The clients alternate, round by round; every round
+//! appends new records, and every byte read is used.
 
 use std::{error::Error, process::ExitCode};
 
@@ -14,10 +15,10 @@ use kwal_benches::{Pair, Table, Target, kwal_records, median, rskafka_records, v
 use rskafka::client::partition::Compression;
 use tokio::time::Instant;
 
-/// Records a batch, bytes a record, batches a round.
+/// Records per batch, bytes per record, batches per round.
 const WORKLOADS: [(usize, usize, usize); 3] = [(1_000, 1_024, 32), (10_000, 100, 32), (100, 100_000, 4)];
 const ROUNDS: usize = 7;
-/// The most bytes of one fetch.
+/// The maximum size of one fetch in bytes.
 const FETCH: i32 = 8 << 20;
 
 #[tokio::main]
@@ -60,7 +61,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Seconds of append and of fetch, of kwal and of rskafka each.
+/// Seconds of append and of fetch, for kwal and for rskafka.
 async fn measure(
     pair: &Pair,
     (records, size, batches): (usize, usize, usize),
@@ -119,7 +120,7 @@ async fn measure(
     Ok([[kwal_append, rskafka_append], [kwal_fetch, rskafka_fetch]])
 }
 
-/// Of the value's words: cheap, and no byte of it goes unread.
+/// Sums the words of a value: cheap, and it uses every byte.
 fn sum(value: &[u8]) -> u64 {
     let (words, rest) = value.as_chunks();
     let words = words.iter().map(|word| u64::from_le_bytes(*word)).fold(0, u64::wrapping_add);

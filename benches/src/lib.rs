@@ -1,93 +1,18 @@
-//! What the benchmarks share: brokers to run on, kwal and rskafka side by side, and tables.
+//! Shared parts of the benchmarks: brokers, kwal and rskafka side by side, and tables.
 //!
-//! Figures of different runs do not compare: machines swing. What counts are the ratios inside of one run, in which the
-//! clients take turns.
+//! Results of different runs are not comparable, because machines fluctuate. The ratios within one run are,
+//! in which the clients take turns.
 
+#[cfg(feature = "clients")]
+mod clients;
 pub mod codec;
 
-use std::{collections::BTreeMap, env, error::Error, fmt, sync::Arc};
+use std::fmt;
 
-use bytes::Bytes;
-use kwal_testkit::EmbeddedCluster;
-use time::OffsetDateTime;
+#[cfg(feature = "clients")]
+pub use self::clients::{Pair, Target, kwal_records, rskafka_records};
 
-/// Brokers that a benchmark runs on.
-#[derive(Debug)]
-pub struct Target {
-    /// How to call them in a heading.
-    pub name: String,
-    /// `host:port` of each.
-    pub bootstrap: Vec<String>,
-    _embedded: Option<EmbeddedCluster>,
-}
-
-impl Target {
-    /// The embedded broker, and the brokers of `KAFKA_CONNECT=host:port[,host:port…]` if that is set.
-    ///
-    /// # Errors
-    /// Those of starting the embedded broker.
-    pub async fn all() -> Result<Vec<Self>, Box<dyn Error>> {
-        let broker = EmbeddedCluster::builder().start().await?;
-        let bootstrap = broker.bootstrap();
-        let mut targets =
-            vec![Self { name: "embedded broker".to_owned(), bootstrap, _embedded: Some(broker) }];
-        if let Ok(named) = env::var("KAFKA_CONNECT")
-            && !named.is_empty()
-        {
-            let bootstrap = named.split(',').map(str::to_owned).collect();
-            targets.push(Self { name: named, bootstrap, _embedded: None });
-        }
-        Ok(targets)
-    }
-}
-
-/// Both clients on a topic of their own each.
-#[derive(Debug)]
-pub struct Pair {
-    /// kwal as it is by default: idempotent, acks = all.
-    pub kwal: kwal::client::PartitionClient,
-    /// rskafka as it is by default: acks = all.
-    pub rskafka: Arc<rskafka::client::partition::PartitionClient>,
-    controller: kwal::client::ControllerClient,
-    topics: [String; 2],
-}
-
-impl Pair {
-    /// Creates the topics, whose names begin with `name`, and connects.
-    ///
-    /// # Errors
-    /// The clients' own.
-    pub async fn new(target: &Target, name: &str) -> Result<Self, Box<dyn Error>> {
-        let client = kwal::client::ClientBuilder::new(target.bootstrap.clone()).build().await?;
-        let controller = client.controller_client().await?;
-        let unique = OffsetDateTime::now_utc().unix_timestamp_nanos();
-        let topics = ["kwal", "rskafka"].map(|whose| format!("{name}-{whose}-{unique}"));
-        for topic in &topics {
-            controller.create_topic(topic, 1, 1).config("max.message.bytes", "16777216").await?;
-        }
-        let theirs = rskafka::client::ClientBuilder::new(target.bootstrap.clone()).build().await?;
-        let unknown = rskafka::client::partition::UnknownTopicHandling::Retry;
-        Ok(Self {
-            kwal: client.partition_client(&topics[0], 0).await?,
-            rskafka: theirs.partition_client(topics[1].clone(), 0, unknown).await?.into(),
-            controller,
-            topics,
-        })
-    }
-
-    /// Deletes the topics.
-    ///
-    /// # Errors
-    /// The client's own.
-    pub async fn delete(self) -> Result<(), Box<dyn Error>> {
-        for topic in &self.topics {
-            self.controller.delete_topic(topic).await?;
-        }
-        Ok(())
-    }
-}
-
-/// `count` values of `size` bytes that do not compress.
+/// Returns `count` incompressible values of `size` bytes.
 pub fn values(count: usize, size: usize, seed: u64) -> Vec<Vec<u8>> {
     let mut state = seed;
     let mut word = || {
@@ -106,52 +31,26 @@ pub fn values(count: usize, size: usize, seed: u64) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Records of kwal with these values.
-pub fn kwal_records(values: Vec<Vec<u8>>) -> Vec<kwal::record::Record> {
-    let timestamp = OffsetDateTime::now_utc();
-    let record = |value| kwal::record::Record {
-        key: None,
-        value: Some(Bytes::from(value)),
-        headers: kwal::record::Headers::new(),
-        timestamp,
-    };
-    values.into_iter().map(record).collect()
-}
-
-/// Records of rskafka with these values.
-pub fn rskafka_records(values: Vec<Vec<u8>>) -> Vec<rskafka::record::Record> {
-    let timestamp = chrono::DateTime::from_timestamp_nanos(
-        OffsetDateTime::now_utc().unix_timestamp_nanos().try_into().unwrap_or(i64::MAX),
-    );
-    let record = |value| rskafka::record::Record {
-        key: None,
-        value: Some(value),
-        headers: BTreeMap::new(),
-        timestamp,
-    };
-    values.into_iter().map(record).collect()
-}
-
-/// The middle one; of an even number the lower of both.
+/// Returns the median; of an even number of values the lower one.
 ///
 /// # Panics
-/// If there are none.
+/// If there are no values.
 pub fn median<T: Copy + PartialOrd>(mut values: Vec<T>) -> T {
     values.sort_by(|a, b| a.partial_cmp(b).expect("figures compare"));
     values[(values.len() - 1) / 2]
 }
 
-/// Columns of text, the first to the left and all others to the right.
+/// A table of text: the first column is left-aligned, all others are right-aligned.
 #[derive(Debug, Default)]
 pub struct Table(Vec<Vec<String>>);
 
 impl Table {
-    /// A table with these headings.
+    /// Creates a table with these headings.
     pub fn new<const N: usize>(headings: [&str; N]) -> Self {
         Self(vec![headings.map(str::to_owned).to_vec()])
     }
 
-    /// One more row.
+    /// Appends a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.0.push(cells.to_vec());
     }

@@ -21,44 +21,44 @@ use kwal_protocol::{
     writer::Frame,
 };
 
-/// What is done to a connection.
+/// An operation on a connection.
 #[derive(Debug, Arbitrary)]
 pub enum Op {
-    /// A call of its owner.
+    /// The owner sends a request.
     Send,
-    /// The next frame leaves, whole.
+    /// The next frame is written completely.
     Transmit,
-    /// The broker answers the oldest request that has left and has no answer.
+    /// The broker answers the oldest request that it has.
     Answer,
-    /// Some of what the broker has answered arrives.
+    /// Some bytes of the responses arrive.
     Deliver(u16),
-    /// Something arrives that nobody has asked for.
+    /// Arbitrary bytes arrive.
     Garbage(Vec<u8>),
     /// Time passes, in milliseconds.
     Wait(u16),
-    /// A broker asked for a pause, in milliseconds.
+    /// The broker throttles, in milliseconds.
     Throttle(u16),
-    /// The session is to be renewed.
+    /// The connection reauthenticates.
     Reauthenticate,
-    /// The same by a mechanism that has to compute first.
+    /// The same with a mechanism that has to compute first.
     ReauthenticateSlowly,
-    /// What there is to compute is done.
+    /// The requested computation runs.
     Compute,
     /// The stream ends.
     Eof,
-    /// The owner closes it.
+    /// The owner closes the connection.
     Close,
 }
 
-/// No input makes it panic, grow without bounds, or answer another call than the oldest.
+/// No input causes a panic, unbounded growth, or a response to another request than the oldest.
 pub fn connection_ops(ops: Vec<Op>) {
     let mut now = Instant::now();
     let config = ConnectionConfig { max_frame_len: 1 << 16, max_in_flight: 8, ..ConnectionConfig::default() };
     let mut connection = Connection::new(config, now);
     let (mut versions, mut closed) = (None, false);
-    // What the broker holds: requests that came, and answers that have not arrived yet.
-    let (mut asked, mut wire, mut inbox) = (Vec::new(), Vec::new(), BytesMut::new());
-    // The tokens of the pending requests: numbers in their order.
+    // The state of the broker: requests received, and responses that have not arrived yet.
+    let (mut received, mut wire, mut inbox) = (Vec::new(), Vec::new(), BytesMut::new());
+    // The tokens of the pending requests, in ascending order.
     let (mut pending, mut next) = (VecDeque::new(), 0_u64);
     let mut computations = VecDeque::new();
     for op in ops {
@@ -66,7 +66,7 @@ pub fn connection_ops(ops: Vec<Op>) {
             Op::Send => {
                 let Some(versions) = &versions else { continue };
                 let versions: &Arc<NegotiatedVersions> = versions;
-                // Garbage may have been an answer to ApiVersions that names nothing.
+                // The arbitrary bytes may have been a response to ApiVersions that lists nothing.
                 let request = MetadataRequest::default();
                 let Ok(request) = versions.encode(&request, MetadataRequest::VERSIONS) else { continue };
                 match connection.send(now, request, next) {
@@ -82,15 +82,15 @@ pub fn connection_ops(ops: Vec<Op>) {
                 if let Some((id, mut frame)) = connection.poll_transmit() {
                     let bytes = frame.copy_to_bytes(frame.remaining());
                     assert_eq!(bytes[..4], ((bytes.len() - 4) as u32).to_be_bytes());
-                    asked.push((id, i16::from_be_bytes([bytes[4], bytes[5]])));
+                    received.push((id, i16::from_be_bytes([bytes[4], bytes[5]])));
                     connection.handle_transmitted(now, id);
                 }
             }
             Op::Answer => {
-                if asked.is_empty() {
+                if received.is_empty() {
                     continue;
                 }
-                let (id, key) = asked.remove(0);
+                let (id, key) = received.remove(0);
                 let mut frame = answer(ApiKey(key), id);
                 wire.extend_from_slice(&frame.copy_to_bytes(frame.remaining()));
             }
@@ -144,7 +144,7 @@ pub fn connection_ops(ops: Vec<Op>) {
     }
 }
 
-/// Computes before it says anything.
+/// A mechanism that computes its first message.
 #[derive(Debug)]
 struct Slow;
 
@@ -162,7 +162,7 @@ impl Mechanism for Slow {
     }
 }
 
-/// What a broker says that has Metadata and SASL.
+/// The response of a broker that supports Metadata and SASL.
 fn answer(key: ApiKey, id: CorrelationId) -> Frame {
     let speaks = |api_key, max_version| ApiVersion { api_key, min_version: 0, max_version };
     match key {

@@ -1,4 +1,4 @@
-//! What the targets do with their bytes, over the public API of kwal-protocol alone.
+//! The bodies of the fuzz targets, over the public API of kwal-protocol.
 
 mod connection;
 mod sasl;
@@ -14,12 +14,13 @@ use kwal_protocol::{
 pub use connection::{Op, connection_ops};
 pub use sasl::sasl_exchange;
 
-/// The most that a batch of the fuzzer may decompress to.
+/// The maximum size of a decompressed batch.
 const LIMIT: usize = 1 << 20;
 
-/// Any API, version and direction: what is read can be written, and reads back as the same.
+/// Any API, version and direction: a decoded message can be encoded, and decodes to the same.
 ///
-/// The first byte chooses direction (0 request, 1 response, else a whole request frame), the next two API and version.
+/// The first byte chooses direction (0 request, 1 response, else a whole request frame), the next two API and
+/// version.
 pub fn protocol_reader(data: &[u8]) {
     let [direction, api, version, body @ ..] = data else { return };
     let body = Bytes::copy_from_slice(body);
@@ -45,9 +46,11 @@ pub fn protocol_reader(data: &[u8]) {
     }
 }
 
-/// The content of a `records` field: borrowed records are the owned ones, and what is read is bounded by what there is.
+/// The content of a `records` field: borrowed records equal the owned ones.
 ///
-/// An even first byte makes the checksums of magic 2 right, or else hardly anything would come past them.
+/// The output is bounded by the input.
+///
+/// An even first byte corrects the checksums of magic 2; otherwise almost no input would pass them.
 pub fn record_batch_reader(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
     let mut data = data.to_vec();
@@ -70,7 +73,7 @@ pub fn record_batch_reader(data: &[u8]) {
     assert!(end <= bytes.len());
 }
 
-/// Nothing that a codec is given makes it panic or pass the limit; what comes out can be packed again.
+/// No input of a codec causes a panic or exceeds the limit; the output can be compressed again.
 pub fn decompress(codec: Compression, data: &[u8]) {
     let Ok(out) = codec.decompress(data, LIMIT) else { return };
     assert!(out.len() <= LIMIT);
@@ -80,7 +83,7 @@ pub fn decompress(codec: Compression, data: &[u8]) {
     }
 }
 
-/// A message of arbitrary fields: what a version can carry comes back.
+/// A message of arbitrary fields: everything that a version can carry is decoded again.
 pub fn round_trip(message: &AnyMessage, version: i16) {
     match message {
         AnyMessage::Request(request) => {
@@ -107,7 +110,7 @@ pub enum AnyMessage {
     Response(AnyResponse),
 }
 
-/// Writes the right checksum into whatever looks like a batch of magic 2.
+/// Writes the correct checksum into everything that looks like a batch of magic 2.
 fn mend_checksums(data: &mut [u8]) {
     let mut at = 0;
     while let Some(batch) = data.get_mut(at..).filter(|batch| batch.len() >= 61) {

@@ -1,12 +1,12 @@
-//! What brokers may say in an exchange.
+//! The messages of a broker in an exchange.
 
 use kwal_protocol::sasl::{Mechanism, OAuthBearer, Plain, Scram, Step};
 
-/// No challenge makes a mechanism panic, or ask for more work than it may, or tell a secret.
+/// No challenge makes a mechanism panic, exceed the limit of work, or reveal a secret.
 ///
-/// The first byte chooses the mechanism; what follows is challenges, separated by NUL. An `N` at the start of one that begins
-/// `r=N` stands for the nonce of SCRAM, which no input would find by chance; its password is salted as often as asked for at
-/// most once, and only if that is quick.
+/// The first byte chooses the mechanism; the rest is challenges, separated by NUL. An `N` at the start of one
+/// that begins with `r=N` stands for the nonce of SCRAM, which no input would find by chance. The requested
+/// iterations are computed at most once, and only if that is quick.
 pub fn sasl_exchange(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else { return };
     let mut mechanism: Box<dyn Mechanism> = match choice % 4 {
@@ -23,17 +23,19 @@ pub fn sasl_exchange(data: &[u8]) {
         };
         match mechanism.respond(Some(&challenge)) {
             Ok(Step::Compute) => {
-                let asked = String::from_utf8_lossy(&challenge).into_owned();
-                let asked =
-                    asked.split(",i=").nth(1).and_then(|text| text.split(',').next()?.parse::<u64>().ok());
-                let asked = asked.expect("checked");
-                assert!((4_096..=1_000_000).contains(&asked));
-                if asked > 5_000 || !matches!(mechanism.compute(), Ok(Step::Send(_))) {
+                let iterations = String::from_utf8_lossy(&challenge).into_owned();
+                let iterations = iterations
+                    .split(",i=")
+                    .nth(1)
+                    .and_then(|text| text.split(',').next()?.parse::<u64>().ok());
+                let iterations = iterations.expect("checked");
+                assert!((4_096..=1_000_000).contains(&iterations));
+                if iterations > 5_000 || !matches!(mechanism.compute(), Ok(Step::Send(_))) {
                     return;
                 }
             }
             Ok(Step::Send(reply)) => assert!(choice % 4 == 1 && *reply == b"\x01"[..], "{reply:?}"),
-            // An honest signature is beyond any fuzzer.
+            // A fuzzer cannot find a valid signature.
             Ok(Step::Done) => assert!(choice % 4 < 2 && challenge.is_empty()),
             Err(error) => assert!(
                 !format!("{mechanism:?}{error:?}{error}").contains("wonderland") || contains(&challenge)
@@ -42,7 +44,7 @@ pub fn sasl_exchange(data: &[u8]) {
     }
 }
 
-/// The broker's own words are told.
+/// The error contains the broker's own message.
 fn contains(challenge: &[u8]) -> bool {
     String::from_utf8_lossy(challenge).contains("wonderland")
 }

@@ -121,6 +121,11 @@ pub fn run(name: &str, test: impl Future<Output = ()>) {
     runtime.shutdown_background();
 }
 
+/// Whether tests with a short and a long form run the long one: `KWAL_LONG=1`.
+pub fn long() -> bool {
+    std::env::var("KWAL_LONG").is_ok_and(|value| value == "1")
+}
+
 /// Prints what a test has measured. Unlike captured output, it is also shown for tests that pass.
 pub fn report(line: impl Display) {
     // One write per line, since other tests print at the same time. A failure to print is not worth failing

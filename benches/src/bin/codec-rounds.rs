@@ -1,6 +1,6 @@
-//! Does everything that there is to measure about the codec once, each in a call of `measured`.
+//! Runs every measured operation of the codec once, each in a call of `measured`.
 //!
-//! To be run by the benchmark `codec_counts` under callgrind, which counts what happens inside of these calls.
+//! The benchmark `codec_counts` runs it under callgrind, which counts the instructions inside of these calls.
 
 use std::{hint::black_box, process::ExitCode};
 
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     for case in Case::all() {
         let (_, input) =
             inputs.iter().find(|(shape, _)| *shape == case.shape).expect("there is one for each");
-        // Once for the allocator and what the checksums find out about the processor.
+        // Warm-up for the allocator and the detection of the processor's features.
         black_box(input.run::<Glance>(case.operation, case.subject));
         measured(input, case.operation, case.subject);
         println!("{case}");

@@ -1,4 +1,4 @@
-//! What any codec must do, in the fewest steps that safe Rust allows: no errors told, nothing kept that is not asked for.
+//! The minimum work of any codec, in the fewest steps of safe Rust: without error texts and optional data.
 
 use std::hint;
 
@@ -7,10 +7,10 @@ use kwal_protocol::record::BatchHeader;
 
 use super::{BASE_TIMESTAMP, Input, Look, Payload, RECORDS, Sum};
 
-/// Where the records' checksum begins.
+/// The start of the bytes that the checksum covers.
 const CRC_START: usize = 21;
 
-/// Copies everything into one buffer; answers how much.
+/// Copies everything into one buffer; returns its length.
 #[inline(never)]
 pub(super) fn copy(input: &Input) -> u64 {
     let mut buffer = input.scratch.borrow_mut();
@@ -33,7 +33,7 @@ pub(super) fn copy(input: &Input) -> u64 {
     at as u64
 }
 
-/// Lengths first, as they stand in front, then every byte once into a buffer that is there already, then the checksum.
+/// Computes the lengths, writes every byte once into a preallocated buffer, then the checksum.
 #[inline(never)]
 pub(super) fn encode<L: Look>(input: &Input) -> u64 {
     let mut buffer = input.scratch.borrow_mut();
@@ -63,7 +63,9 @@ pub(super) fn encode<L: Look>(input: &Input) -> u64 {
     L::bytes(&out[..at])
 }
 
-/// Checksum, then every varint once. Headers are walked, so that they can be handed out without errors.
+/// Computes the checksum and reads every varint once.
+///
+/// Headers are checked, so that they can be returned without errors.
 #[inline(never)]
 pub(super) fn lazy<L: Look>(input: &Input) -> u64 {
     let mut at = begin(&input.batch);
@@ -140,7 +142,7 @@ impl<'a> Iterator for Walk<'a> {
 
 impl ExactSizeIterator for Walk<'_> {}
 
-/// Checks the checksum and answers where the records begin.
+/// Verifies the checksum and returns the start of the records.
 fn begin(batch: &[u8]) -> usize {
     let stored = u32::from_be_bytes([batch[17], batch[18], batch[19], batch[20]]);
     assert_eq!(stored, crc32c::crc32c(&batch[CRC_START..]));
@@ -189,7 +191,7 @@ fn put_nullable(out: &mut [u8], at: &mut usize, bytes: Option<&Bytes>) {
 
 #[inline]
 fn take_varint(bytes: &[u8], at: &mut usize) -> i64 {
-    // None here is longer than two bytes.
+    // No varint here is longer than two bytes.
     let mut value = u64::from(bytes[*at]);
     *at += 1;
     if value >= 0x80 {

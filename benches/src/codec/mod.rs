@@ -1,7 +1,8 @@
-//! One batch of records through every codec: kwal's, those of its peers, and the floors, which do what any codec must do
-//! and nothing else.
+//! One batch of records through every codec: kwal's, those of its peers, and the floors.
 //!
-//! All get the same records, and what they make of them is compared to the byte before anything is measured.
+//! A floor is the minimum work of any codec.
+//!
+//! All codecs get the same records, and their results are compared byte by byte before the measurement.
 
 mod floor;
 mod peers;
@@ -16,12 +17,12 @@ use kwal_protocol::{
 
 use crate::values;
 
-/// Records in a batch.
+/// Records per batch.
 pub const RECORDS: usize = 1000;
-/// The first record's; the others follow by a millisecond each.
+/// The timestamp of the first record; the others follow in steps of one millisecond.
 const BASE_TIMESTAMP: i64 = 1_700_000_000_000;
 
-/// What a record looks like.
+/// The shape of a record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Shape {
     /// A value of 100 bytes.
@@ -33,10 +34,10 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// All of them.
+    /// All shapes.
     pub const ALL: [Self; 3] = [Self::Small, Self::Headers, Self::Large];
 
-    /// A name without blanks.
+    /// Returns the name, without spaces.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Small => "100B",
@@ -61,22 +62,22 @@ impl Shape {
     }
 }
 
-/// What is done with a batch.
+/// An operation on a batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {
-    /// From records to bytes and their checksum.
+    /// Encodes records, with their checksum.
     Encode,
-    /// From bytes to records that borrow, checksum and headers checked.
+    /// Decodes borrowed records, with checksum and headers verified.
     Lazy,
-    /// From bytes to a `Vec` of records that own slices of them, checksum checked.
+    /// Decodes a `Vec` of owned records, with the checksum verified.
     Owned,
 }
 
 impl Operation {
-    /// All of them.
+    /// All operations.
     pub const ALL: [Self; 3] = [Self::Encode, Self::Lazy, Self::Owned];
 
-    /// A name without blanks.
+    /// Returns the name, without spaces.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Encode => "encode",
@@ -85,7 +86,7 @@ impl Operation {
         }
     }
 
-    /// Who does it.
+    /// A measured codec.
     pub const fn subjects(self) -> &'static [Subject] {
         match self {
             Self::Encode => &[
@@ -103,7 +104,7 @@ impl Operation {
     }
 }
 
-/// Who does it.
+/// The measured codecs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Subject {
     /// Copies keys, values and headers into one buffer, nothing else.
@@ -112,7 +113,7 @@ pub enum Subject {
     Crc,
     /// The checksum alone, by crc-fast, which is faster on processors with AVX-512.
     CrcFast,
-    /// A loop that does what must be done: copy or slice, varints, checksum (by the crate that kwal uses).
+    /// A loop of the minimum work: copy or slice, varints, checksum (by the crate that kwal uses).
     Floor,
     /// kwal-protocol.
     Kwal,
@@ -123,7 +124,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// A name without blanks.
+    /// Returns the name, without spaces.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Copy => "copy",
@@ -137,25 +138,25 @@ impl Subject {
     }
 }
 
-/// One thing to measure.
+/// One measurement.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Case {
-    /// What is done.
+    /// The operation.
     pub operation: Operation,
-    /// To what.
+    /// The shape of the records.
     pub shape: Shape,
-    /// By whom.
+    /// The codec.
     pub subject: Subject,
 }
 
 impl Case {
-    /// The floor that it is held against.
+    /// Returns the floor to compare with.
     #[must_use]
     pub const fn floor(self) -> Self {
         Self { subject: Subject::Floor, ..self }
     }
 
-    /// All of them, the subjects of an operation on a shape in a row.
+    /// All measurements, grouped by operation and shape.
     pub fn all() -> impl Iterator<Item = Self> {
         Operation::ALL.into_iter().flat_map(|operation| {
             Shape::ALL.into_iter().flat_map(move |shape| {
@@ -171,7 +172,7 @@ impl fmt::Display for Case {
     }
 }
 
-/// The records of one shape in the form that each subject wants them in.
+/// The records of one shape in the types of each codec.
 #[derive(Debug)]
 pub struct Input {
     shape: Shape,
@@ -180,7 +181,7 @@ pub struct Input {
     batch: Bytes,
     kafka_protocol: Vec<kafka_protocol::records::Record>,
     rskafka: rskafka::protocol::record::RecordBatch,
-    /// Room for the records section.
+    /// Space for the records section.
     scratch: RefCell<Vec<u8>>,
 }
 
@@ -211,7 +212,7 @@ impl Input {
         }
     }
 
-    /// Does it once. What it answers is the same for all subjects of an operation, as long as they look with the same `L`.
+    /// Runs the operation once. The result is equal for all codecs of an operation with the same `L`.
     #[inline]
     pub fn run<L: Look>(&self, operation: Operation, subject: Subject) -> u64 {
         match (operation, subject) {
@@ -233,10 +234,10 @@ impl Input {
         }
     }
 
-    /// Compares what all subjects make of the records, every byte of it.
+    /// Compares the results of all codecs, byte by byte.
     ///
     /// # Errors
-    /// Which ones differ.
+    /// The codecs whose results differ.
     pub fn check(&self) -> Result<(), String> {
         let mut decoded = Sum::<Every>::new();
         for (index, Payload { key, value, headers }) in self.payloads.iter().enumerate() {
@@ -319,16 +320,16 @@ const fn timestamp(index: usize) -> i64 {
     BASE_TIMESTAMP + index as i64
 }
 
-/// How closely results are looked at.
+/// How closely results are inspected.
 pub trait Look {
-    /// Something that depends on the bytes.
+    /// A value that depends on the bytes.
     fn bytes(bytes: &[u8]) -> u64;
 
     /// The same for headers.
     fn headers<'a>(headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> u64;
 }
 
-/// Enough to keep the work from being left out, and next to nothing itself: lengths and first bytes.
+/// Lengths and first bytes: enough to keep the work from being optimized away, at almost no cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Glance;
 
@@ -344,7 +345,7 @@ impl Look for Glance {
     }
 }
 
-/// Every byte at its place.
+/// Every byte at its position.
 #[derive(Clone, Copy, Debug)]
 pub struct Every;
 
@@ -363,7 +364,7 @@ fn mix(sum: u64, next: u64) -> u64 {
     sum.rotate_left(5).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ next
 }
 
-/// What records come to, seen with `L`.
+/// The value of a record, inspected with `L`.
 struct Sum<L> {
     value: u64,
     look: std::marker::PhantomData<L>,

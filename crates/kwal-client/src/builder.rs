@@ -84,8 +84,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects with TLS: for listeners of the protocols `SSL` and `SASL_SSL`. With a [proxy](Self::socks5_proxy), TLS goes
-    /// through it.
+    /// Connects with TLS: for listeners of the protocols `SSL` and `SASL_SSL`. With a SOCKS5 proxy, TLS goes through
+    /// it.
     ///
     /// `config` is an `Arc<rustls::ClientConfig>`, a [`TlsBuilder`](kwal_transport::tls::TlsBuilder) (which reads its files
     /// for each connection, so that certificates can be renewed), or an async function that returns the configuration for each
@@ -180,6 +180,7 @@ impl ClientBuilder {
             self.config.bootstrap.push(address);
         }
         self.config.validate()?;
+        self.config.shorten();
         #[cfg(feature = "transport-socks5")]
         if let Some(socks5) = self.socks5 {
             self.config.route = format!(" through the SOCKS5 proxy {}", socks5.proxy());

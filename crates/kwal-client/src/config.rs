@@ -6,6 +6,10 @@ use kwal_transport::{Connect, HostPort, Tcp};
 
 use crate::{error::Error, sasl::Sasl};
 
+/// The longest duration that the client works with; longer ones count as this one. A sum of some of them does not overflow,
+/// and neither does a point in time that is so far away.
+pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// What a [`ClientBuilder`](crate::ClientBuilder) collects.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -63,9 +67,21 @@ impl Config {
             None => Ok(()),
         }
     }
+
+    /// Shortens all durations to [`LONGEST`].
+    pub(crate) fn shorten(&mut self) {
+        let Self { deadlines, retry, .. } = self;
+        let Deadlines { operation, request, connect, unknown_topic } = deadlines;
+        let RetryPolicy { initial, max } = retry;
+        for duration in [operation, request, connect, unknown_topic, initial, max] {
+            *duration = LONGEST.min(*duration);
+        }
+    }
 }
 
 /// How long calls may take. Every call of the client ends within its deadline, with a result or an error.
+///
+/// More than 30 years count as 30 years, also where a call sets its own deadline.
 ///
 /// ```
 /// use std::time::Duration;
@@ -210,5 +226,15 @@ mod tests {
         assert_eq!(with(|config| config.retry.initial = Duration::ZERO), zero("RetryPolicy::initial"));
         assert_eq!(with(|config| config.retry.max = Duration::ZERO), zero("RetryPolicy::max"));
         assert_eq!(with(|config| config.limits.memory = 0), zero("Limits::memory"));
+    }
+
+    #[test]
+    fn only_durations_that_are_too_long_are_shortened() {
+        let mut config = Config::default();
+        config.deadlines.request = Duration::MAX;
+        config.retry = RetryPolicy { initial: LONGEST + Duration::from_nanos(1), max: LONGEST };
+        config.shorten();
+        assert_eq!(config.deadlines, Deadlines::default().request(LONGEST));
+        assert_eq!(config.retry, RetryPolicy { initial: LONGEST, max: LONGEST });
     }
 }

@@ -1,4 +1,4 @@
-//! Authentication: who the client is, and how it proves that to brokers.
+//! Authentication: the identity of the client, and how it proves it to brokers.
 //!
 //! ```
 //! use kwal_client::{ClientBuilder, sasl::{Sasl, Token}};
@@ -27,7 +27,10 @@ use kwal_protocol::sasl::{Mechanism, OAuthBearer, Plain, SaslError, Scram};
 use kwal_transport::BoxFuture;
 use tokio::time::{Instant, timeout};
 
-use crate::error::{Error, ErrorKind, Source};
+use crate::{
+    config::LONGEST,
+    error::{Error, ErrorKind, Source},
+};
 
 /// The mechanism and credentials of a client, for [`ClientBuilder::sasl`](crate::ClientBuilder::sasl). Cloning is cheap.
 ///
@@ -291,7 +294,8 @@ impl Authenticate for Bearer {
             }
             let token = (self.fetch)().await?;
             let mechanism = token.mechanism()?;
-            *cached = token.expires_in.map(|time| Cached { token, until: Instant::now() + time / 2 });
+            *cached =
+                token.expires_in.map(|time| Cached { token, until: Instant::now() + time.min(LONGEST) / 2 });
             Ok(mechanism)
         })
     }

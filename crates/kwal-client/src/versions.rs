@@ -27,7 +27,7 @@ pub(crate) trait ClientRequest: Request {
 
     /// Returns how long a response wants its connection to pause (KIP-219), without decoding more of it than needed.
     ///
-    /// Zero also if the response is malformed: who decodes it reports that.
+    /// Zero also if the response is malformed, which its decoder reports.
     fn throttle_time(response: &RawResponse) -> Duration;
 
     /// The versions to negotiate.
@@ -51,7 +51,11 @@ macro_rules! supported {
                 Duration::from_millis(u64::try_from(ms.unwrap_or_default()).unwrap_or_default())
             }
         }
-    )* };
+    )*
+        /// The APIs of the table.
+        #[cfg(test)]
+        const APIS: &[kwal_protocol::api::ApiKey] = &[$(<$request as kwal_protocol::api::Body>::KEY),*];
+    };
 }
 
 macro_rules! throttle_time_ms {
@@ -87,6 +91,22 @@ supported! {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use bytes::{Buf, BytesMut};
+    use kwal_protocol::{
+        api::{ApiKey, encode_response},
+        connection::{Connection, ConnectionConfig, Event},
+        messages::{
+            ApiVersion, ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse,
+            DeleteRecordsResponse, DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsResponse,
+            FetchResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsResponse,
+            ListOffsetsTopicResponse, MetadataResponse, OffsetForLeaderEpochResponse, ProduceResponse,
+            ProduceTopicResponse,
+        },
+    };
+    use tokio::time::Instant;
+
     use super::*;
 
     #[test]
@@ -94,5 +114,115 @@ mod tests {
         assert_eq!(ProduceRequest::supported(true), Versions::new(3, 13));
         assert_eq!(ProduceRequest::supported(false), Versions::new(3, 12));
         assert_eq!(MetadataRequest::supported(false), Versions::new(4, 13));
+    }
+
+    /// A response as a connection returns it; only its first bytes, as many as `len`, after its length.
+    fn received<R: ClientRequest>(
+        request: &R,
+        response: &R::Response,
+        version: i16,
+        len: Option<usize>,
+    ) -> RawResponse {
+        let now = Instant::now().into_std();
+        let mut connection = Connection::new(ConnectionConfig::default(), now);
+        let (id, _) = connection.poll_transmit().unwrap();
+        let api = ApiVersion { api_key: R::KEY, min_version: version, max_version: version };
+        let versions = ApiVersionsResponse { api_keys: vec![api], ..Default::default() };
+        let mut frame = encode_response(&versions, 4, id.0).unwrap();
+        let mut inbox = BytesMut::from(frame.copy_to_bytes(frame.remaining()));
+        connection.handle_input(now, &mut inbox).unwrap();
+        let Some(Event::Ready(versions)) = connection.poll_event() else { panic!("not ready") };
+        connection.send(now, versions.encode(request, R::SUPPORTED).unwrap(), ()).unwrap();
+        let (id, _) = connection.poll_transmit().unwrap();
+        let mut frame = encode_response(response, version, id.0).unwrap();
+        let mut frame = frame.copy_to_bytes(frame.remaining()).slice(4..);
+        frame.truncate(len.unwrap_or(frame.len()));
+        inbox.extend_from_slice(&(frame.len() as i32).to_be_bytes());
+        inbox.extend_from_slice(&frame);
+        connection.handle_input(now, &mut inbox).unwrap();
+        let Some(Event::Response((), response)) = connection.poll_event() else { panic!("no response") };
+        response
+    }
+
+    /// Checks the throttle time in each version of a request, in responses that `with` makes of milliseconds.
+    fn check<R: ClientRequest>(request: &R, with: impl Fn(i32) -> R::Response) -> ApiKey {
+        let Versions { oldest, newest } = R::SUPPORTED;
+        for version in oldest..=newest {
+            let read = |ms, len| R::throttle_time(&received(request, &with(ms), version, len));
+            let is_reported = (R::KEY, version) != (ApiKey::LIST_OFFSETS, 1);
+            for ms in [0, 1, 0x0102_0304, i32::MAX] {
+                let expected = if is_reported { ms as u64 } else { 0 };
+                assert_eq!(read(ms, None), Duration::from_millis(expected), "{} {version}: {ms}", R::KEY);
+            }
+            assert_eq!(read(-1, None), Duration::ZERO, "{} {version}: negative", R::KEY);
+            // The correlation id, then at most the tagged fields of the header and half of the throttle time.
+            for len in 4..8 {
+                assert_eq!(read(i32::MAX, Some(len)), Duration::ZERO, "{} {version}: {len} bytes", R::KEY);
+            }
+        }
+        R::KEY
+    }
+
+    #[test]
+    fn throttle_times_are_read_in_every_version() {
+        // Without acks, the broker does not respond.
+        let produce = ProduceRequest { acks: -1, ..Default::default() };
+        let mut checked = vec![
+            check(&produce, |throttle_time_ms| ProduceResponse {
+                responses: vec![ProduceTopicResponse::default(); 2],
+                throttle_time_ms,
+                ..Default::default()
+            }),
+            // In version 1 it begins with the number of topics.
+            check(&ListOffsetsRequest::default(), |throttle_time_ms| ListOffsetsResponse {
+                throttle_time_ms,
+                topics: vec![ListOffsetsTopicResponse::default(); 2],
+            }),
+        ];
+        macro_rules! check {
+            ($($request:ident $response:ident,)*) => {
+                $( checked.push(check(&$request::default(), |throttle_time_ms| $response {
+                    throttle_time_ms,
+                    ..Default::default()
+                })); )*
+            };
+        }
+        check! {
+            FetchRequest FetchResponse,
+            MetadataRequest MetadataResponse,
+            CreateTopicsRequest CreateTopicsResponse,
+            DeleteTopicsRequest DeleteTopicsResponse,
+            DeleteRecordsRequest DeleteRecordsResponse,
+            InitProducerIdRequest InitProducerIdResponse,
+            OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse,
+            DescribeConfigsRequest DescribeConfigsResponse,
+            CreatePartitionsRequest CreatePartitionsResponse,
+            IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse,
+            DescribeClusterRequest DescribeClusterResponse,
+        }
+        let (checked, all): (BTreeSet<_>, BTreeSet<_>) = (checked.iter().collect(), APIS.iter().collect());
+        assert_eq!(checked, all);
+    }
+
+    #[test]
+    fn a_throttle_time_at_the_end_needs_the_whole_response() {
+        let request = ProduceRequest { acks: -1, ..Default::default() };
+        let response = ProduceResponse {
+            responses: vec![ProduceTopicResponse::default()],
+            throttle_time_ms: i32::MAX,
+            ..Default::default()
+        };
+        let Versions { oldest, newest } = ProduceRequest::SUPPORTED;
+        for version in oldest..=newest {
+            let whole = received(&request, &response, version, None).frame().len();
+            for len in 4..whole {
+                let cut = received(&request, &response, version, Some(len));
+                assert_eq!(
+                    ProduceRequest::throttle_time(&cut),
+                    Duration::ZERO,
+                    "{version}: {len} of {whole}"
+                );
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Prints what is in segment files of a Kafka log, much as Kafka's `DumpLogSegments` does.
+//! Prints the content of segment files of a Kafka log, similar to Kafka's `DumpLogSegments`.
 //!
 //! ```text
 //! $ cargo run -p kwal-protocol --example segment -- --records wal-0/00000000000000000000.log
@@ -7,12 +7,13 @@
 //! | offset: 0 CreateTime: 1750000000000 keySize: 3 valueSize: 5 sequence: 0 headerKeys: [] key: key payload: value
 //! ```
 //!
-//! One line a batch, and with `--records` one line a record below it. Batches without a producer have −1 there, as in Kafka's
-//! tool; messages of magic 0 and 1 (see [`Batch::magic`]) have no such fields and no sequence. Keys, values and headers are
-//! shown as text, with control characters escaped and U+FFFD for what is not UTF-8.
+//! It prints one line per batch and, with `--records`, one line per record. Batches without a producer have
+//! −1 there, as in Kafka's tool; messages of magic 0 and 1 (see [`Batch::magic`]) have no such fields and no
+//! sequence number. Keys, values and headers are printed as text, with control characters escaped and U+FFFD
+//! for invalid UTF-8.
 //!
-//! Checksums are compared. A batch that cannot be read ends a file with an error that names the byte; a last one that is not
-//! all there, as after a crash, is no error. One batch at a time is in memory.
+//! Checksums are verified. A batch that cannot be read ends a file with an error that names the byte; a
+//! truncated last batch, as after a crash, is not an error. One batch at a time is in memory.
 
 use std::{
     borrow::Cow,
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
         });
         match result.and_then(|()| output.flush().map_err(SegmentError::Write)) {
             Ok(()) => {}
-            // Who reads has seen enough.
+            // The reader has closed the pipe.
             Err(SegmentError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => return code,
             Err(error) => {
                 let _ = output.flush();
@@ -98,13 +99,13 @@ pub(crate) fn dump(
     Ok(())
 }
 
-/// Why a segment is not printed to its end.
+/// The reason why a segment is not printed to its end.
 #[derive(Debug)]
 pub(crate) enum SegmentError {
     Read(io::Error),
     Write(io::Error),
     Batch(BatchError),
-    /// A length field that is likely nonsense, and would have to be waited for in memory.
+    /// An implausible length field, which would have to be read into memory.
     TooLarge {
         position: usize,
         size: usize,
@@ -134,26 +135,26 @@ impl Error for SegmentError {
     }
 }
 
-/// No batch is larger than this: a broker's largest `max.message.bytes` in practice, and far from what memory cannot hold.
+/// The maximum size of a batch: above `max.message.bytes` of brokers, far below the memory limit.
 const MAX_BATCH: usize = 256 << 20;
-/// Nor may one give more than this when it is decompressed.
+/// The maximum size of a decompressed batch.
 const MAX_DECOMPRESSED: usize = 1 << 30;
 
 /// A file that is read batch by batch.
 struct Segment<R> {
     input: R,
-    /// Behind the last whole batch, in bytes.
+    /// The end of the last complete batch, in bytes.
     position: usize,
 }
 
 enum Next {
     Batch(Batch),
-    /// As many bytes are left and are not a whole batch.
+    /// The number of bytes left that are not a complete batch.
     Torn(usize),
 }
 
 impl<R: Read> Segment<R> {
-    /// Offset and length, which the length does not count.
+    /// The size of offset and length, which the length does not count.
     const OVERHEAD: usize = BatchHeader::LOG_OVERHEAD;
 
     fn next(&mut self) -> Result<Option<Next>, SegmentError> {
@@ -162,7 +163,7 @@ impl<R: Read> Segment<R> {
         let Some(length) = bytes.get(8..).and_then(|rest| rest.first_chunk()) else {
             return Ok(if bytes.is_empty() { None } else { Some(Next::Torn(bytes.len())) });
         };
-        // What is below zero is for `Batches` to say.
+        // `Batches` reports negative lengths.
         let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
         if length > MAX_BATCH {
             return Err(SegmentError::TooLarge { position: self.position, size: length });
@@ -179,19 +180,19 @@ impl<R: Read> Segment<R> {
         }
     }
 
-    /// Appends up to `length` bytes; memory is taken as they come.
+    /// Appends up to `length` bytes; memory grows with the bytes read.
     fn read(&mut self, length: usize, bytes: &mut Vec<u8>) -> Result<(), SegmentError> {
         let mut input = self.input.by_ref().take(length as u64);
         input.read_to_end(bytes).map(|_| ()).map_err(SegmentError::Read)
     }
 
-    /// Counts the position of an error from the start of the file.
+    /// Makes the position of an error relative to the start of the file.
     fn locate(&self, error: BatchError, batch: &Batch) -> BatchError {
         BatchError { position: self.position - batch.size_in_bytes(), ..error }
     }
 }
 
-/// A batch as `DumpLogSegments` shows it.
+/// Prints a batch like `DumpLogSegments`.
 struct BatchLine<'a> {
     batch: &'a Batch,
     position: usize,
@@ -203,7 +204,7 @@ impl<'a> BatchLine<'a> {
         Ok(Self { batch, position, records: batch.records(MAX_DECOMPRESSED)? })
     }
 
-    /// A wrapper of magic 0 or 1 knows it only from its records.
+    /// The number in a wrapper of magic 0 or 1 is only known from its records.
     fn base_offset(&self) -> i64 {
         match self.records.iter().next() {
             Some(Ok(record)) if self.batch.magic() < BatchHeader::MAGIC => record.offset,
@@ -243,7 +244,7 @@ fn time_name(header: &BatchHeader) -> &'static str {
     }
 }
 
-/// A record as `DumpLogSegments --print-data-log` shows it.
+/// Prints a record like `DumpLogSegments --print-data-log`.
 struct RecordLine<'a> {
     batch: &'a Batch,
     record: RecordView<'a>,
@@ -290,7 +291,7 @@ impl fmt::Display for RecordLine<'_> {
     }
 }
 
-/// One line, whatever is in there.
+/// Escapes control characters, so that the text stays on one line.
 fn text(bytes: &[u8]) -> String {
     let text: Cow<'_, str> = String::from_utf8_lossy(bytes);
     let mut line = String::with_capacity(text.len());
@@ -300,7 +301,7 @@ fn text(bytes: &[u8]) -> String {
     line
 }
 
-/// An error and what is behind it.
+/// Joins an error and its sources.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! Kafka's messages and record batches, from hex to JSON and back: one JSON line in, one JSON line out.
+//! Converts Kafka's messages and record batches from hex to JSON and back, one JSON line each.
 //!
 //! ```text
 //! $ cargo run -p kwal-protocol --features serde --example transcode
@@ -10,11 +10,11 @@
 //! |---|---|
 //! | `api`, `kind`, `version`, `hex` | `hex`: encoded again from the fields; `json`: the fields |
 //! | `api`, `kind`, `version`, `json` | `hex`: encoded from the fields |
-//! | `hex` alone: the content of a `records` field | `batches`; `consumedBytes`: where the last whole one ends; `hex`: those that are not compressed, encoded again from their records, messages of magic 0 and 1 too |
+//! | `hex` alone: the content of a `records` field | `batches`; `consumedBytes`: the end of the last complete one; `hex`: those that are not compressed, encoded again from their records, messages of magic 0 and 1 too |
 //!
-//! `kind` is `request`, `response` or `header`; the APIs of headers are `RequestHeader` and `ResponseHeader`. Bodies come
-//! without a header, and nothing comes with its length in front. Other keys are passed over. `ok` is false if something is
-//! wrong, and `error` says what; of batches those before the faulty one are there all the same.
+//! `kind` is `request`, `response` or `header`; the APIs of headers are `RequestHeader` and `ResponseHeader`.
+//! Bodies have no header, and nothing has its length in front. Other keys are ignored. On an error `ok` is
+//! false and `error` describes it; batches in front of an invalid one are printed all the same.
 
 use std::{
     error::Error,
@@ -41,7 +41,7 @@ use serde_json::Value;
 fn main() -> ExitCode {
     match run(io::stdin().lock(), io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Who reads has seen enough.
+        // The reader has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("transcode: {error}");
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Answers every line, at once.
+/// Writes the result of every line at once.
 pub(crate) fn run(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line)? > 0 {
@@ -63,7 +63,7 @@ pub(crate) fn run(mut input: impl BufRead, mut output: impl Write) -> io::Result
     Ok(())
 }
 
-/// The answer to one line.
+/// Returns the result of one line.
 fn answer(line: &[u8]) -> Answer {
     match question(line) {
         Ok(Question::Records(bytes)) => Answer::Records(records(bytes)),
@@ -75,7 +75,7 @@ fn answer(line: &[u8]) -> Answer {
     }
 }
 
-/// What a line may hold.
+/// The keys of a line.
 #[derive(Deserialize)]
 struct Line {
     api: Option<String>,
@@ -85,19 +85,19 @@ struct Line {
     json: Option<Value>,
 }
 
-/// What a line asks for.
+/// The request of a line.
 enum Question {
     Message(Codec, Content),
     Records(Bytes),
 }
 
-/// What is to be transcoded.
+/// The content to convert.
 enum Content {
     Hex(Bytes),
     Json(Value),
 }
 
-/// How it is to be read and written.
+/// The version and kind.
 struct Codec {
     message: Message,
     version: i16,
@@ -184,7 +184,7 @@ impl Message {
     }
 }
 
-/// The bytes, encoded from the fields, and the fields if they were not given.
+/// The bytes, encoded from the fields, and the fields unless they were given.
 fn transcode(Codec { message, version }: Codec, content: Content) -> Result<(Bytes, Option<Value>)> {
     if let Some(versions) = message.versions()
         && !versions.contains(version)
@@ -237,7 +237,7 @@ where
     Ok((writer.into_bytes()?, json))
 }
 
-/// No batch may give more than this when it is decompressed.
+/// The maximum size of a decompressed batch.
 const DECOMPRESSED: usize = 64 << 20;
 
 fn records(bytes: Bytes) -> Records {
@@ -274,7 +274,7 @@ impl Records {
     }
 }
 
-/// An error and what is behind it.
+/// Joins an error and its sources.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -17,7 +17,8 @@ use crate::{
 /// use kwal_protocol::error_code::ErrorCode;
 ///
 /// assert_eq!(ErrorCode(6), ErrorCode::NOT_LEADER_OR_FOLLOWER);
-/// assert_eq!(ErrorCode(6).to_string(), "NOT_LEADER_OR_FOLLOWER (6): the broker does not lead the partition");
+/// let text = "NOT_LEADER_OR_FOLLOWER (6): the broker does not lead the partition";
+/// assert_eq!(ErrorCode(6).to_string(), text);
 /// assert_eq!(ErrorCode(9999).to_string(), "error code 9999");
 /// ```
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -357,7 +358,7 @@ mod tests {
 
     /// On Produce with acks = all the leader appends first and then waits, so an error may follow an append.
     #[test]
-    fn what_may_follow_an_append() {
+    fn errors_that_may_follow_an_append() {
         for open in [
             ErrorCode::REQUEST_TIMED_OUT,
             ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
@@ -387,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_follow_another_change() {
+    fn errors_that_may_follow_another_change() {
         let apis = [
             ApiKey::CREATE_TOPICS,
             ApiKey::DELETE_TOPICS,
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_code_asks_for_different_things() {
+    fn the_recovery_depends_on_the_api() {
         let recovery = |api, code: ErrorCode| code.meaning(api).recovery;
         assert_eq!(recovery(ApiKey::METADATA, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Recovery::Refresh);
         assert_eq!(recovery(ApiKey::DELETE_TOPICS, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Recovery::Fail);

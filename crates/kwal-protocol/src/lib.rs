@@ -5,9 +5,9 @@
 //! the same code.
 //!
 //! ```text
-//!  request ── NegotiatedVersions::encode ──► EncodedRequest ──► ┌────────────┐ poll_transmit ──► Frame ──► bytes out
-//!                                                               │ Connection │
-//!  response ◄── RawResponse::decode ── RawResponse ◄─────────── └────────────┘ handle_input ◄── bytes in
+//!  request ─ NegotiatedVersions::encode ─► EncodedRequest ─► ┌────────────┐ poll_transmit ─► Frame ─► bytes out
+//!                                                            │ Connection │
+//!  response ◄─ RawResponse::decode ─ RawResponse ◄────────── └────────────┘ handle_input ◄─ bytes in
 //!     │
 //!     └ records: Bytes ──► record::Batches ──► Batch ──► Records ──► RecordView, OwnedRecord
 //!
@@ -130,7 +130,8 @@
 //! #         let (version, id) = (header.request_api_version, header.correlation_id);
 //! #         let mut response = match header.request_api_key {
 //! #             ApiKey::API_VERSIONS => {
-//! #                 let metadata = ApiVersion { api_key: ApiKey::METADATA, min_version: 0, max_version: 12 };
+//! #                 let (api_key, min_version, max_version) = (ApiKey::METADATA, 0, 12);
+//! #                 let metadata = ApiVersion { api_key, min_version, max_version };
 //! #                 let body = ApiVersionsResponse { api_keys: vec![metadata], ..Default::default() };
 //! #                 encode_response(&body, version, id).unwrap()
 //! #             }
@@ -169,7 +170,8 @@
 //!     let batch = batch?;
 //!     for record in batch.records(1 << 20 /* limit in bytes */)?.iter() {
 //!         let record = record?;
-//!         assert_eq!((record.offset, record.key, record.value), (41, Some(&b"key"[..]), Some(&b"value"[..])));
+//!         assert_eq!((record.offset, record.key), (41, Some(&b"key"[..])));
+//!         assert_eq!(record.value, Some(&b"value"[..]));
 //!     }
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -75,8 +75,7 @@ impl Field {
         self.since <= version.number && version.number <= self.until
     }
 
-    /// Whether the field is on the wire: always if untagged, only with a value other than its default if
-    /// tagged.
+    /// Whether the field is on the wire: always if untagged, unless it has its default if tagged.
     #[inline]
     pub(crate) fn is_sent<T: PartialEq>(
         &self,

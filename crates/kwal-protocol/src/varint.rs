@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn too_wide_is_refused_and_too_long_is_read() {
+    fn too_wide_is_rejected_and_too_long_is_accepted() {
         assert_eq!(get_u32(&[0xff, 0xff, 0xff, 0xff, 0x1f]), Err(DecodeErrorKind::VarintOverflow));
         assert_eq!(get_u32(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x00]), Err(DecodeErrorKind::VarintOverflow));
         assert_eq!(get_u64(&[0xff; 10]), Err(DecodeErrorKind::VarintOverflow));

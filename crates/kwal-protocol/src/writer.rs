@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn vectored_chunks_are_the_frame_too() {
+    fn vectored_chunks_form_the_frame() {
         let frame = spliced();
         let mut slices = [IoSlice::new(&[]); 8];
         let used = frame.chunks_vectored(&mut slices);

@@ -1,4 +1,4 @@
-//! What reading and building batches allocates: nothing per record, and nothing that only a claim asks for.
+//! The allocations of reading and building batches: none per record, and none by the claim of a length.
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
@@ -10,7 +10,7 @@ use kwal_protocol::{
 };
 
 const RECORDS: u32 = 1000;
-/// The buffers, and what makes them shared: the same for a batch of any size.
+/// The buffers and their reference counts: the same for a batch of any size.
 const PER_BATCH: u64 = 4;
 
 #[test]
@@ -63,11 +63,11 @@ fn compressed_records_are_decompressed_once() {
             let records = batch.records_with(decompressor, 1 << 20).unwrap();
             assert_eq!(records.iter().filter(|record| record.is_ok()).count(), RECORDS as usize);
         };
-        // The buffer may have to be replaced by a larger one: 116 kB come out of one that shrinks like nothing else.
+        // The buffer may have to be replaced by a larger one: this input gives 116 kB at an extreme ratio.
         let allocated = measure(|| count(&mut Decompressor::new()));
         assert!(allocated.count_total <= 2 * PER_BATCH, "{codec}: {allocated:?}");
         assert!(allocated.bytes_max < 300_000, "{codec}: {allocated:?}");
-        // With the memory of before there is nothing to be allocated, except for what makes it shared.
+        // With reused memory only the reference count is allocated.
         count(&mut decompressor);
         let allocated = measure(|| count(&mut decompressor));
         assert!(allocated.count_total <= 2, "{codec}: {allocated:?}");
@@ -85,7 +85,7 @@ fn compressed_records_are_decompressed_once() {
     }
 }
 
-/// What a few bytes claim to be is not made room for, whatever the codec.
+/// Memory is not reserved by the claim of a few bytes, for any codec.
 #[test]
 fn claims_of_compressed_batches_reserve_nothing() {
     let bomb = vec![0; 64 << 20];
@@ -95,7 +95,7 @@ fn claims_of_compressed_batches_reserve_nothing() {
             assert!(codec.decompress(&squeezed, 1 << 20).is_err(), "{codec}");
         });
         assert!(allocated.bytes_max < 4 << 20, "{codec}: {allocated:?}");
-        // The same cut off, with a limit that would allow for all of it.
+        // The same truncated, with a limit that would allow all of it.
         let allocated = measure(|| {
             assert!(codec.decompress(&squeezed[..squeezed.len() / 1000], 1 << 30).is_err(), "{codec}");
         });

@@ -16,7 +16,8 @@ use std::{
 /// assert_eq!(address.to_string(), "[::1]:9092");
 ///
 /// let error = "localhost".parse::<HostPort>().unwrap_err();
-/// assert_eq!(error.to_string(), "\"localhost\" has no port (write it as host:port, for example localhost:9092)");
+/// let text = "\"localhost\" has no port (write it as host:port, for example localhost:9092)";
+/// assert_eq!(error.to_string(), text);
 /// # Ok::<(), kwal_transport::InvalidAddress>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn errors_describe_the_problem() {
         use AddressProblem::*;
         for (text, problem) in [
             ("", NoHost),
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_off_brackets_that_metadata_brings() {
+    fn removes_the_brackets_of_metadata() {
         assert_eq!(HostPort::new("[::1]", 9092), HostPort::new("::1", 9092));
         assert_eq!(HostPort::new("[::1]", 9092).to_string(), "[::1]:9092");
         assert_eq!(HostPort::from(SocketAddr::from(([127, 0, 0, 1], 80))).to_string(), "127.0.0.1:80");

@@ -1,7 +1,7 @@
 //! Byte streams to Kafka brokers.
 //!
-//! This crate transports bytes and does not depend on Kafka's protocol. A [`Connect`] turns a [`HostPort`] into a
-//! [`Stream`]:
+//! This crate transports bytes and does not depend on Kafka's protocol. A [`Connect`] turns a [`HostPort`]
+//! into a [`Stream`]:
 //!
 //! | transport | type | for |
 //! | --- | --- | --- |
@@ -17,8 +17,8 @@
 //! | memory | [`memory::MemoryNetwork`] | a broker in the same process: tests, simulations |
 //! | your own | `impl Connect` | tunnels, service meshes, fault injection |
 //!
-//! They nest: TLS through a proxy is `Tls::new(…).over(Socks5::new(…))`. The caller limits the time of connecting by
-//! dropping the future.
+//! They nest: TLS through a proxy is `Tls::new(…).over(Socks5::new(…))`. The caller limits the time of
+//! connecting by dropping the future.
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |

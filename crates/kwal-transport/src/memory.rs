@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_full_buffer_takes_a_part_and_then_makes_writers_wait() {
+    async fn a_full_buffer_accepts_a_part_and_then_blocks_writers() {
         for buffer in [0, 1, 5] {
             let (mut here, mut there) = pair(buffer);
             assert!(here.is_write_vectored());
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_lets_the_other_end_read_what_was_written() {
+    async fn closing_lets_the_other_end_read_the_rest() {
         let (mut here, there) = pair(16);
         let mut there = there;
         here.write_all(b"last words").await.unwrap();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refuses_where_nobody_listens_and_frees_an_address() {
+    async fn refuses_without_a_listener_and_frees_an_address() {
         let network = MemoryNetwork::default();
         let at = HostPort::new("broker", 9092);
         let error = network.connect(&at).await.unwrap_err();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn streams_name_the_address_they_were_asked_for() {
+    async fn streams_name_the_requested_address() {
         let network = MemoryNetwork::default();
         let mut listener = network.listen(HostPort::new("::1", 9092)).unwrap();
         let client = network.connect(&HostPort::new("[::1]", 9092)).await.unwrap();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connecting_waits_for_room_in_the_backlog_and_can_be_given_up() {
+    async fn connecting_waits_for_the_backlog_and_can_be_cancelled() {
         let network = MemoryNetwork::with_buffer(1);
         let mut listener = network.listen(HostPort::new("broker", 9092)).unwrap();
         let at = listener.address().clone();

@@ -67,8 +67,9 @@ impl Default for Tcp {
 }
 
 impl Tcp {
-    /// Sets the keepalive; `None` turns it off. Both times are rounded down to seconds, with a minimum of 1
-    /// s.
+    /// Sets the keepalive; `None` turns it off.
+    ///
+    /// Both times are rounded down to seconds, with a minimum of 1 s.
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
         self.keepalive = keepalive.into();
         self
@@ -243,7 +244,7 @@ mod tests {
 
     #[cfg(target_os = "linux")] // what a full backlog does is each system's own
     #[tokio::test]
-    async fn gives_a_silent_address_up_for_the_next() {
+    async fn leaves_a_silent_address_for_the_next() {
         // No connection is accepted and the backlog is full, so further attempts get no answer.
         let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_does_not_exist_is_told_from_a_host_that_refuses() {
+    async fn an_unknown_name_differs_from_a_refused_connection() {
         // Too long for a label, so no name server is queried.
         let impossible = HostPort::new("x".repeat(64), 9092);
         let error = Tcp::default().connect(&impossible).await.unwrap_err();

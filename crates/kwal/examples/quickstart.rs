@@ -1,8 +1,10 @@
+//! Creates a topic, appends to it, and replays it.
+
 use kwal::{Client, Record, client::OffsetAt};
 
 #[tokio::main]
 async fn main() -> Result<(), kwal::Error> {
-    let brokers = std::env::var("KAFKA_CONNECT").unwrap_or("localhost:9092".to_owned());
+    let brokers = std::env::var("KAFKA_CONNECT").unwrap_or_else(|_| "localhost:9092".to_owned());
     let client = Client::connect([brokers]).await?;
 
     // Two partitions with one replica each. A topic that exists stays as it is.

@@ -146,7 +146,7 @@ pub mod client {
         Severity, Topic, TopicDifference,
     };
 
-    /// Authentication: who the client is, and how it proves that to brokers.
+    /// Authentication: the identity of the client, and how it proves it to brokers.
     pub mod sasl {
         pub use kwal_client::sasl::{Authenticate, Sasl, Token};
     }

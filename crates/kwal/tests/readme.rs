@@ -13,7 +13,7 @@ const README: &str = include_str!("../README.md");
 
 #[test]
 fn the_quick_start_is_the_example() {
-    let example = include_str!("../examples/quickstart.rs");
+    let (_, example) = include_str!("../examples/quickstart.rs").split_once("\n\n").unwrap();
     assert!(
         README.contains(&format!("```rust,no_run\n{example}```\n")),
         "README quotes examples/quickstart.rs"

@@ -42,7 +42,7 @@ pub(crate) fn apply(
 ///
 /// Line numbers stay the same.
 pub(crate) fn without_tests(source: &str) -> String {
-    source.replace("#[cfg(test)]", "#[cfg(false)]")
+    source.replace("#[cfg(test)]", "#[cfg(false)]").replace("#[cfg(all(test,", "#[cfg(all(false,")
 }
 
 /// Comments the inner docs and attributes of a crate root out, which `include!` does not accept.

@@ -282,6 +282,7 @@ mod task;
 
 #[test]
 fn unit_tests_are_removed() {
-    let source = "fn run() {}\n\n#[cfg(test)]\nmod tests {\n}\n";
-    assert_eq!(without_tests(source), "fn run() {}\n\n#[cfg(false)]\nmod tests {\n}\n");
+    let source = "fn run() {}\n\n#[cfg(test)]\nmod tests;\n#[cfg(all(test, unix))]\nmod texts;\n";
+    let expected = "fn run() {}\n\n#[cfg(false)]\nmod tests;\n#[cfg(all(false, unix))]\nmod texts;\n";
+    assert_eq!(without_tests(source), expected);
 }

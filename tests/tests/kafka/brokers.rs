@@ -129,8 +129,7 @@ async fn rejections_name_the_new_leader(version: Version) {
 
     move_leader(&kafka, &topic, &[3, 1, 2]).await;
     let fetched = partition.fetch(0).await.unwrap();
-    // A new leader may not know yet that the second record is committed.
-    assert!((1..=2).contains(&fetched.next_offset), "{fetched:?}");
+    assert_eq!(fetched.next_offset, 2, "{fetched:?}");
     assert_eq!(wire.requests(ApiKey::METADATA), refreshes, "the rejection of the fetch was not enough");
 }
 

@@ -9,7 +9,7 @@ use kwal_tests::kafka::{Certificates, Kafka, MECHANISMS, PASSWORD, USER, free_po
 use kwal_tests::socks5::Socks5;
 use tokio::time::Instant;
 
-use crate::program::{acknowledged, program};
+use crate::program::{acknowledged, program_with_all_features};
 
 kwal_tests::suite! {
     secured: [wal_by_tls, wal_by_sasl, wal_by_sasl_and_tls, wal_through_a_proxy, mistakes],
@@ -181,7 +181,7 @@ impl Wal {
     }
 
     fn to(addresses: &str) -> Self {
-        let mut command = Command::new(program());
+        let mut command = Command::new(program_with_all_features());
         for name in ["KAFKA_USER", "KAFKA_PASSWORD", "KAFKA_TOKEN", "SOCKS5_USER", "SOCKS5_PASSWORD"] {
             command.env_remove(name);
         }

@@ -113,10 +113,11 @@ impl Broker {
         self.metadata_of(topic).await.topics[0].topic_id
     }
 
-    /// Returns whether the broker accepts requests as the leader of partition 0.
+    /// Returns whether the broker leads partition 0 and knows that everything before its term is committed: until then, a leader
+    /// withholds the end of the log (KIP-207).
     pub(crate) async fn leads(&mut self, topic: &str) -> bool {
-        const EARLIEST: i64 = -2;
-        let partition = ListOffsetsPartition { timestamp: EARLIEST, ..ListOffsetsPartition::default() };
+        const LATEST: i64 = -1;
+        let partition = ListOffsetsPartition { timestamp: LATEST, ..ListOffsetsPartition::default() };
         let topic = ListOffsetsTopic { name: topic.to_owned(), partitions: vec![partition] };
         let request =
             ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };

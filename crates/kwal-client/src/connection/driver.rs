@@ -283,7 +283,7 @@ impl Driver {
         }
     }
 
-    /// Hands a response to its caller, and obeys the pause that it asks for (KIP-219), also if the caller is gone.
+    /// Hands a response to its caller, and obeys the throttle time in it (KIP-219), also if the caller is gone.
     fn respond(&mut self, caller: Caller, response: RawResponse) {
         let pause = (caller.throttle_time)(&response);
         if !pause.is_zero() {

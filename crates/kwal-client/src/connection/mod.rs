@@ -1,7 +1,7 @@
 //! One connection to a broker: the handle that callers hold, and how it is opened.
 //!
 //! A task owns stream and protocol state ([`driver`]); callers own a [`Connection`] and, for each request, a oneshot. So a
-//! caller that is dropped never leaves half a frame behind.
+//! caller that is dropped never leaves half a frame on the stream.
 
 mod connect;
 mod driver;
@@ -68,7 +68,7 @@ struct Submitted {
 /// The caller of a request.
 #[derive(Debug)]
 struct Caller {
-    /// Reads the pause that the response asks for. It is obeyed also if the caller is gone by then.
+    /// Reads the throttle time of the response, which is obeyed also if the caller is gone by then.
     throttle_time: fn(&RawResponse) -> Duration,
     response: oneshot::Sender<Result<RawResponse, RequestFailed>>,
 }

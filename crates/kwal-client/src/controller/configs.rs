@@ -26,9 +26,9 @@ pub struct ConfigValue {
     pub source: ConfigSource,
     /// Whether it cannot be changed while the broker runs.
     pub is_read_only: bool,
-    /// Whether brokers keep it secret.
+    /// Whether it is secret: brokers do not return its value.
     pub is_sensitive: bool,
-    /// All values that are set somewhere, in precedence order: what applies after the first one is deleted.
+    /// Every value that is set for it, in order of precedence: if the first is deleted, the next one applies.
     pub synonyms: Vec<ConfigSynonym>,
     pub(super) kind: ConfigKind,
 }
@@ -89,13 +89,13 @@ impl fmt::Display for ConfigSource {
     }
 }
 
-/// The type of a value: how values are compared.
+/// The type of a value, which decides how values are compared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ConfigKind {
     Bool,
     Number,
     List,
-    /// Or unknown.
+    /// Text, or a type that is not known.
     Text,
 }
 
@@ -129,8 +129,9 @@ const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 
 impl ControllerClient {
-    /// Describes the configs of a topic by name, including those of the brokers and the defaults. Await it, or choose some
-    /// first.
+    /// Describes the configs of a topic by name, including brokers' values and defaults.
+    ///
+    /// Await it, or select some configs first.
     ///
     /// ```no_run
     /// # async fn look(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
@@ -144,9 +145,9 @@ impl ControllerClient {
         DescribeTopicConfigs { controller: self, topic: topic.into(), names: None, deadline: None }
     }
 
-    /// Changes some configs of a topic and leaves the others as they are (KIP-339; Kafka 2.3). Choose which, then await it.
+    /// Changes some configs of a topic and leaves the others as they are (KIP-339; Kafka 2.3).
     ///
-    /// Either all are changed or none. Brokers apply the change a moment later.
+    /// Add changes, then await it. Either all are applied or none; brokers use the new values a moment later.
     ///
     /// ```no_run
     /// # async fn alter(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
@@ -175,7 +176,7 @@ impl ControllerClient {
         Ok(self.call_topic(Target::Any, topic, &describe, deadline).await?)
     }
 
-    /// Describes the configs of a broker, which only that broker itself can.
+    /// Describes the configs of a broker. Only that broker can do so.
     pub(super) async fn broker_configs(
         &self,
         broker: i32,
@@ -245,13 +246,13 @@ fn config(config: DescribedConfig) -> (String, ConfigValue) {
 }
 
 request! {
-    /// A description of a topic's configs: choose which, then await it.
+    /// A description of a topic's configs: await it, or select some first.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTopic`](crate::error::ErrorKind::UnknownTopic) after
-    /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic). [`ErrorKind::Broker`](crate::error::ErrorKind::Broker)
-    /// with `TOPIC_AUTHORIZATION_FAILED` if this client may not see them.
-    /// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded).
+    /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic).
+    /// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker) with `TOPIC_AUTHORIZATION_FAILED` if this
+    /// client may not see them. [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded).
     ///
     /// # Cancellation safety
     /// Cancel safe.
@@ -263,7 +264,7 @@ request! {
 }
 
 impl DescribeTopicConfigs<'_> {
-    /// Sets which configs to describe. One that the broker does not know is not in the result. Default: all.
+    /// Sets which configs to describe. The result lacks those that the broker does not know. Default: all.
     pub fn only<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.names = Some(names.into_iter().map(Into::into).collect());
         self
@@ -271,7 +272,7 @@ impl DescribeTopicConfigs<'_> {
 
     async fn run(self) -> Result<BTreeMap<String, ConfigValue>, Error> {
         validate::topic_name(&self.topic)?;
-        // To brokers, an empty list means all.
+        // Brokers take an empty list for all configs.
         if self.names.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::invalid_input("no config is requested"));
         }
@@ -281,20 +282,22 @@ impl DescribeTopicConfigs<'_> {
 }
 
 request! {
-    /// A change of a topic's configs: choose which, then await it.
+    /// A change of a topic's configs: add changes, then await it.
     ///
-    /// All changes can be applied twice without harm, so they are sent again after a lost response.
+    /// Every change is idempotent, so it is sent again after a lost response.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for no change, a config
-    /// without a name and duplicates. [`ErrorKind::UnknownTopic`](crate::error::ErrorKind::UnknownTopic) after
-    /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic). [`ErrorKind::Broker`](crate::error::ErrorKind::Broker),
-    /// with the broker's message, for what the cluster rejects: among others `INVALID_CONFIG`, `POLICY_VIOLATION`,
-    /// `TOPIC_AUTHORIZATION_FAILED`; then nothing is changed.
-    /// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded), with outcome `Unknown`.
+    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, if there
+    /// is no change, or for an empty or duplicate name.
+    /// [`ErrorKind::UnknownTopic`](crate::error::ErrorKind::UnknownTopic) after
+    /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic).
+    /// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker), with the broker's message, for what the
+    /// cluster rejects: among others `INVALID_CONFIG`, `POLICY_VIOLATION`, `TOPIC_AUTHORIZATION_FAILED`; then
+    /// nothing is changed. [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded), with
+    /// outcome `Unknown`.
     ///
     /// # Cancellation safety
-    /// If it is dropped, the configs may be changed or not, all of them.
+    /// If it is dropped, either all changes may be applied or none.
     pub struct AlterTopicConfigs<'a> -> () {
         controller: &'a ControllerClient,
         topic: String,
@@ -320,12 +323,12 @@ impl AlterTopicConfigs<'_> {
         self.change(name.into(), DELETE, None)
     }
 
-    /// Appends to a config that is a list, such as `cleanup.policy`: one element, or several separated by commas.
+    /// Appends elements, separated by commas, to a config that is a list, such as `cleanup.policy`.
     pub fn append(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.change(name.into(), APPEND, Some(value.into()))
     }
 
-    /// Removes from a config that is a list: one element, or several separated by commas.
+    /// Removes elements, separated by commas, from a config that is a list.
     pub fn subtract(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.change(name.into(), SUBTRACT, Some(value.into()))
     }
@@ -387,7 +390,155 @@ impl Operation for Alter {
 
 #[cfg(test)]
 mod tests {
+    use kwal_protocol::{
+        error_code::ErrorCode,
+        messages::{self, AlterConfigsResult, DescribeConfigsResult},
+    };
+
     use super::*;
+    use crate::routing::rejected_code;
+
+    fn route() -> Route<'static> {
+        Route::of_partition("wal", 0)
+    }
+
+    #[test]
+    fn some_configs_are_requested_or_all() {
+        let names = ["retention.ms".to_owned()];
+        for (resource_type, name, names) in [(TOPIC, "wal", Some(&names[..])), (BROKER, "4", None)] {
+            let describe = Describe { resource_type, resource_name: name.to_owned(), names };
+            let resource = DescribeConfigsResource {
+                resource_type,
+                resource_name: name.to_owned(),
+                configuration_keys: names.map(<[String]>::to_vec),
+            };
+            let expected = DescribeConfigsRequest {
+                resources: vec![resource],
+                include_synonyms: true,
+                include_documentation: false,
+            };
+            assert_eq!(describe.request(&route()), expected);
+        }
+    }
+
+    fn described(result: Option<DescribeConfigsResult>) -> Result<BTreeMap<String, ConfigValue>, Rejection> {
+        let describe = Describe { resource_type: TOPIC, resource_name: "wal".to_owned(), names: None };
+        let results = result.into_iter().collect();
+        describe.response(&route(), DescribeConfigsResponse { results, ..Default::default() })
+    }
+
+    #[test]
+    fn configs_have_their_kind_and_the_source_of_each_value() {
+        for (config_type, kind) in [
+            (0, ConfigKind::Text),
+            (1, ConfigKind::Bool),
+            (2, ConfigKind::Text),
+            (3, ConfigKind::Number),
+            (4, ConfigKind::Number),
+            (5, ConfigKind::Number),
+            (6, ConfigKind::Number),
+            (7, ConfigKind::List),
+            (8, ConfigKind::Text),
+            (9, ConfigKind::Text),
+        ] {
+            let synonym = |name: &str, value: Option<&str>, source| messages::ConfigSynonym {
+                name: name.to_owned(),
+                value: value.map(str::to_owned),
+                source,
+            };
+            let config = DescribedConfig {
+                name: "retention.ms".to_owned(),
+                value: None,
+                read_only: true,
+                config_source: 1,
+                is_sensitive: true,
+                synonyms: vec![synonym("retention.ms", None, 1), synonym("log.retention.ms", Some("5"), 4)],
+                config_type,
+                ..Default::default()
+            };
+            let configs =
+                described(Some(DescribeConfigsResult { configs: vec![config], ..Default::default() }));
+            let synonym = |name: &str, value: Option<&str>, source| ConfigSynonym {
+                name: name.to_owned(),
+                value: value.map(str::to_owned),
+                source,
+            };
+            let expected = ConfigValue {
+                value: None,
+                source: ConfigSource::Topic,
+                is_read_only: true,
+                is_sensitive: true,
+                synonyms: vec![
+                    synonym("retention.ms", None, ConfigSource::Topic),
+                    synonym("log.retention.ms", Some("5"), ConfigSource::StaticBroker),
+                ],
+                kind,
+            };
+            assert_eq!(configs.unwrap(), BTreeMap::from([("retention.ms".to_owned(), expected)]));
+        }
+    }
+
+    #[test]
+    fn sources_are_named_by_their_numbers() {
+        for (source, expected, text) in [
+            (-1, ConfigSource::Other(-1), "unknown source"),
+            (1, ConfigSource::Topic, "set for the topic"),
+            (2, ConfigSource::DynamicBroker, "set for the broker"),
+            (3, ConfigSource::DynamicDefaultBroker, "set for all brokers"),
+            (4, ConfigSource::StaticBroker, "set for the broker"),
+            (5, ConfigSource::Default, "the default"),
+            (6, ConfigSource::Other(6), "source 6"),
+        ] {
+            let source = ConfigSource::from_wire(source);
+            assert_eq!((source, source.to_string().as_str()), (expected, text));
+        }
+    }
+
+    #[test]
+    fn a_description_that_is_rejected_has_the_broker_s_message() {
+        let code = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+        let message = Some("no".to_owned());
+        let result =
+            DescribeConfigsResult { error_code: code, error_message: message.clone(), ..Default::default() };
+        assert_eq!(rejected_code(described(Some(result))), (code, message));
+        assert!(matches!(described(None), Err(Rejection::Missing)));
+    }
+
+    #[test]
+    fn changes_are_requested_in_order() {
+        let change = |name: &str, config_operation, value: Option<&str>| AlterableConfig {
+            name: name.to_owned(),
+            config_operation,
+            value: value.map(str::to_owned),
+        };
+        let changes = vec![
+            change("a", 0, Some("1")),
+            change("b", 1, None),
+            change("c", 2, Some("x")),
+            change("c", 3, Some("y")),
+        ];
+        let alter = Alter { changes: changes.clone(), validate_only: true };
+        let resource =
+            AlterConfigsResource { resource_type: TOPIC, resource_name: "wal".to_owned(), configs: changes };
+        let expected = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: true };
+        assert_eq!(alter.request(&route()), expected);
+    }
+
+    #[test]
+    fn a_change_that_is_rejected_has_the_broker_s_message() {
+        let respond = |responses| {
+            let alter = Alter { changes: Vec::new(), validate_only: false };
+            alter.response(&route(), IncrementalAlterConfigsResponse { responses, ..Default::default() })
+        };
+        let result = |error_code, message: &str| {
+            let error_message = Some(message.to_owned());
+            vec![AlterConfigsResult { error_code, error_message, ..Default::default() }]
+        };
+        respond(result(ErrorCode::NONE, "")).unwrap();
+        let code = ErrorCode::INVALID_CONFIG;
+        assert_eq!(rejected_code(respond(result(code, "no"))), (code, Some("no".to_owned())));
+        assert!(matches!(respond(Vec::new()), Err(Rejection::Missing)));
+    }
 
     #[test]
     fn values_that_mean_the_same() {

@@ -19,8 +19,9 @@ use crate::{
 };
 
 impl ControllerClient {
-    /// Adds partitions to a topic, so that it has `total` of them. Existing records stay where they are, and partitions cannot
-    /// be removed again.
+    /// Adds partitions to a topic, so that it has `total` of them.
+    ///
+    /// Existing records stay in their partitions. Partitions cannot be removed again.
     ///
     /// ```no_run
     /// # async fn grow(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
@@ -44,13 +45,14 @@ impl ControllerClient {
 request! {
     /// An addition of partitions: configure it, then await it.
     ///
-    /// `Ok` means that the topic has that many partitions now. If a response was lost and the topic turns out to have them, the
-    /// call succeeds.
+    /// `Ok` means that the topic has exactly that many partitions, also if a response was lost and a later
+    /// attempt found them created.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for a total that is not
-    /// positive and for an invalid assignment. [`ErrorKind::Broker`](crate::error::ErrorKind::Broker), with the broker's
-    /// message, for what the cluster rejects: among others `INVALID_PARTITIONS` if the topic has as many or more,
+    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for a
+    /// total that is not positive and for an invalid assignment.
+    /// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker), with the broker's message, for what the
+    /// cluster rejects: among others `INVALID_PARTITIONS` if the topic has as many or more,
     /// `UNKNOWN_TOPIC_OR_PARTITION`, `INVALID_REPLICA_ASSIGNMENT`.
     /// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded).
     ///
@@ -67,13 +69,15 @@ request! {
 }
 
 impl CreatePartitions<'_> {
-    /// Sets which brokers hold each of the *new* partitions, the preferred leader first. Default: the controller decides.
+    /// Sets which brokers hold each of the *new* partitions, the preferred leader first.
+    ///
+    /// Default: the controller decides.
     pub fn assignment(mut self, brokers_by_new_partition: Vec<Vec<i32>>) -> Self {
         self.assignment = Some(brokers_by_new_partition);
         self
     }
 
-    /// Sets how long the broker waits until the partitions are there. Default: nine tenths of
+    /// Sets how long the broker waits until the partitions exist. Default: nine tenths of
     /// [`Deadlines::request`](crate::Deadlines::request). A longer one extends the time limit of the request.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = BrokerTimeout(Some(timeout));
@@ -115,10 +119,11 @@ impl CreatePartitions<'_> {
         self.controller.call_topic(Target::Controller, &self.topic, create, deadline).await
     }
 
-    /// Decides after a lost response, when the controller says that the topic has no fewer partitions than requested.
+    /// Checks whether this call created the partitions, although its last attempt failed.
     ///
-    /// If it could have one more than that, it has exactly as many. Metadata might lag, and the controller's message is only
-    /// text.
+    /// A response was lost, and the next request was rejected because the topic has enough partitions.
+    /// If one more could be added, it has exactly the requested number. Metadata may lag, and the controller's
+    /// message is only text.
     async fn check_applied(&self, failed: CallFailed, deadline: Deadline) -> Result<(), CallFailed> {
         let one_more = Create {
             total: self.total.saturating_add(1),
@@ -165,5 +170,62 @@ impl Operation for Create<'_> {
 
     fn time_limit(&self, deadlines: &Deadlines, _granted: Duration) -> Option<Duration> {
         self.timeout.time_limit(deadlines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kwal_protocol::messages::CreatePartitionsTopicResult;
+
+    use super::*;
+    use crate::routing::rejected_code;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn create<'a>(assignment: Option<&'a [Vec<i32>]>, timeout: Option<Duration>) -> Create<'a> {
+        Create { total: 8, assignment, timeout: BrokerTimeout(timeout), validate_only: true }
+    }
+
+    #[test]
+    fn the_total_and_the_assignment_of_the_new_partitions_are_requested() {
+        let assigned = |broker_ids| CreatePartitionsAssignment { broker_ids };
+        for (assignment, assignments) in [
+            (None, None),
+            (Some([vec![1, 2], vec![2, 1]]), Some(vec![assigned(vec![1, 2]), assigned(vec![2, 1])])),
+        ] {
+            let assignment = assignment.as_ref().map(<[_; 2]>::as_slice);
+            let request = create(assignment, None).request(&Route::of_partition("wal", 0));
+            let topics = vec![CreatePartitionsTopic { name: "wal".to_owned(), count: 8, assignments }];
+            assert_eq!(request, CreatePartitionsRequest { topics, timeout_ms: 9000, validate_only: true });
+        }
+    }
+
+    #[test]
+    fn a_longer_timeout_of_the_broker_extends_that_of_the_request() {
+        for (timeout, timeout_ms, limit) in [
+            (None, 9000, None),
+            (Some(SECOND), 1000, Some(10 * SECOND)),
+            (Some(60 * SECOND), 60_000, Some(61 * SECOND)),
+        ] {
+            let create = create(None, timeout);
+            assert_eq!(create.request(&Route::of_partition("wal", 0)).timeout_ms, timeout_ms);
+            assert_eq!(create.time_limit(&Deadlines::default(), Duration::ZERO), limit, "{timeout:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_has_the_broker_s_message() {
+        let respond = |error_code, message: Option<&str>| {
+            let error_message = message.map(str::to_owned);
+            let result = CreatePartitionsTopicResult { name: "wal".to_owned(), error_code, error_message };
+            let response = CreatePartitionsResponse { results: vec![result], ..Default::default() };
+            create(None, None).response(&Route::of_partition("wal", 0), response)
+        };
+        respond(ErrorCode::NONE, None).unwrap();
+        let code = ErrorCode::INVALID_PARTITIONS;
+        assert_eq!(rejected_code(respond(code, Some("too few"))), (code, Some("too few".to_owned())));
+        let response = CreatePartitionsResponse::default();
+        let empty = create(None, None).response(&Route::of_partition("wal", 0), response);
+        assert!(matches!(empty, Err(Rejection::Missing)));
     }
 }

@@ -19,14 +19,15 @@ use crate::{
 };
 
 impl ControllerClient {
-    /// Creates a topic with so many partitions and so many replicas of each; −1 is the broker's default. Await it, or configure
-    /// it first.
+    /// Creates a topic. Await it, or configure it first.
     ///
-    /// A log needs `min.insync.replicas` of at least 2 with three replicas, and an explicit retention: brokers delete records
-    /// after seven days by default. [`audit`](Self::audit) lists what else matters.
+    /// A number of partitions or a replication factor of −1 is the broker's default.
+    ///
+    /// A log needs three replicas, `min.insync.replicas` of 2 and an explicit retention: by default, brokers
+    /// delete records after seven days. [`audit`](Self::audit) checks these and other configs.
     ///
     /// ```no_run
-    /// # async fn create(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
+    /// # async fn run(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
     /// let created = controller
     ///     .create_topic("wal", 4, 3)
     ///     .config("retention.ms", "-1")
@@ -60,12 +61,13 @@ request! {
     /// A topic to be created: configure it, then await it.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for an invalid name, for
-    /// counts that are neither positive nor −1, for an assignment that is empty, names a broker twice for a partition, gives
-    /// partitions different numbers of replicas or contradicts the two counts, and for duplicate configs.
-    /// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker), with the broker's message, for what the cluster rejects: among
-    /// others `TOPIC_ALREADY_EXISTS` (its [outcome](Error::outcome) is `Unknown` if an earlier attempt of this call may have
-    /// created it), `INVALID_REPLICATION_FACTOR`, `INVALID_CONFIG`, `POLICY_VIOLATION`.
+    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for an
+    /// invalid name, for counts that are neither positive nor −1, for an assignment that is empty, names a
+    /// broker twice for a partition, gives partitions different numbers of replicas or contradicts the two
+    /// counts, and for duplicate configs. [`ErrorKind::Broker`](crate::error::ErrorKind::Broker), with the
+    /// broker's message, for what the cluster rejects: among others `TOPIC_ALREADY_EXISTS` (its
+    /// [outcome](Error::outcome) is `Unknown` if an earlier attempt of this call may have created it),
+    /// `INVALID_REPLICATION_FACTOR`, `INVALID_CONFIG`, `POLICY_VIOLATION`.
     /// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded).
     ///
     /// # Cancellation safety
@@ -88,11 +90,11 @@ request! {
 pub struct CreatedTopic {
     /// Its name.
     pub name: String,
-    /// Its id (KIP-516); `None` if the broker is too old for topic ids, and for a topic that was only validated.
+    /// Its id (KIP-516); `None` if the broker is too old for it or the topic was only validated.
     pub id: Option<Uuid>,
-    /// How many partitions it has; −1 if it was left to a broker that is too old to report it.
+    /// How many partitions it has; −1 if the broker chose and is too old to report it.
     pub partitions: i32,
-    /// How many replicas each partition has; −1 likewise.
+    /// How many replicas each partition has; −1 if the broker chose and is too old to report it.
     pub replication_factor: i16,
 }
 
@@ -103,14 +105,15 @@ impl CreateTopic<'_> {
         self
     }
 
-    /// Sets which brokers hold which partition, the preferred leader first. The two counts follow from it: they are −1, or agree
-    /// with it.
+    /// Sets which brokers hold each partition, the preferred leader first.
+    ///
+    /// Number of partitions and replication factor must be −1 or agree with it.
     pub fn assignment(mut self, brokers_by_partition: Vec<Vec<i32>>) -> Self {
         self.assignment = Some(brokers_by_partition);
         self
     }
 
-    /// Sets how long the broker waits until the topic is there. Default: nine tenths of
+    /// Sets how long the broker waits until the topic exists. Default: nine tenths of
     /// [`Deadlines::request`](crate::Deadlines::request). A longer one extends the time limit of the request.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = BrokerTimeout(Some(timeout));
@@ -143,7 +146,7 @@ impl CreateTopic<'_> {
         )))
     }
 
-    /// Creates the topic, which has been validated.
+    /// Creates the topic without validation.
     pub(super) async fn create(&self, deadline: Deadline) -> Result<CreatedTopic, CallFailed> {
         self.controller.call_topic(Target::Controller, &self.name, &Create(self), deadline).await
     }
@@ -216,5 +219,116 @@ impl Operation for Create<'_> {
 
     fn time_limit(&self, deadlines: &Deadlines, _granted: Duration) -> Option<Duration> {
         self.0.timeout.time_limit(deadlines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kwal_protocol::{error_code::ErrorCode, messages::CreateTopicsResult};
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::{cluster::Cluster, config::Config, routing::rejected_code};
+
+    const ID: Uuid = Uuid([5; 16]);
+
+    fn controller() -> ControllerClient {
+        ControllerClient::new(Arc::new(Cluster::new(Config::default(), Handle::current())))
+    }
+
+    fn respond(topic: &CreateTopic<'_>, created: CreateTopicsResult) -> Result<CreatedTopic, Rejection> {
+        let response = CreateTopicsResponse { topics: vec![created], ..Default::default() };
+        Create(topic).response(&Route::of_partition("wal", 0), response)
+    }
+
+    #[tokio::test]
+    async fn either_the_counts_or_the_assignment_are_requested() {
+        let controller = controller();
+        let topic = || controller.create_topic("wal", 2, 3).config("a", "1").config("b", "2");
+        let config = |name: &str, value: &str| CreatableConfig {
+            name: name.to_owned(),
+            value: Some(value.to_owned()),
+        };
+        let assigned = |partition_index, broker_ids| CreatableAssignment { partition_index, broker_ids };
+        for (topic, num_partitions, replication_factor, assignments, timeout_ms, validate_only) in [
+            (topic(), 2, 3, vec![], 9000, false),
+            (topic().timeout(Duration::from_secs(60)).validate_only(true), 2, 3, vec![], 60_000, true),
+            (
+                topic().assignment(vec![vec![1, 2, 3], vec![3, 2, 1]]),
+                -1,
+                -1,
+                vec![assigned(0, vec![1, 2, 3]), assigned(1, vec![3, 2, 1])],
+                9000,
+                false,
+            ),
+        ] {
+            let expected = CreatableTopic {
+                name: "wal".to_owned(),
+                num_partitions,
+                replication_factor,
+                assignments,
+                configs: vec![config("a", "1"), config("b", "2")],
+            };
+            let request = Create(&topic).request(&Route::of_partition("wal", 0));
+            assert_eq!(request, CreateTopicsRequest { topics: vec![expected], timeout_ms, validate_only });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_longer_timeout_of_the_broker_extends_that_of_the_request() {
+        let controller = controller();
+        let limit = |topic: CreateTopic<'_>| Create(&topic).time_limit(&Deadlines::default(), Duration::ZERO);
+        let topic = || controller.create_topic("wal", 2, 3);
+        for (timeout, expected) in [(0, 10), (9, 10), (10, 11), (60, 61)] {
+            let timeout = Duration::from_secs(timeout);
+            assert_eq!(limit(topic().timeout(timeout)), Some(Duration::from_secs(expected)), "{timeout:?}");
+        }
+        assert_eq!(limit(topic()), None);
+    }
+
+    #[tokio::test]
+    async fn what_an_old_broker_does_not_report_is_what_was_requested() {
+        let controller = controller();
+        let counts = |partitions, factor| controller.create_topic("wal", partitions, factor);
+        let assignment = || counts(-1, -1).assignment(vec![vec![1, 2, 3]; 4]);
+        for (topic, topic_id, reported, id, created) in [
+            (counts(2, 3), ID, (2, 3), Some(ID), (2, 3)),
+            (counts(-1, -1), ID, (6, 1), Some(ID), (6, 1)),
+            (counts(2, 3), Uuid::default(), (-1, -1), None, (2, 3)),
+            (counts(-1, -1), Uuid::default(), (-1, -1), None, (-1, -1)),
+            (assignment(), Uuid::default(), (-1, -1), None, (4, 3)),
+            (assignment(), ID, (4, 3), Some(ID), (4, 3)),
+            // The id of a topic that does not exist.
+            (counts(2, 3).validate_only(true), ID, (2, 3), None, (2, 3)),
+        ] {
+            let response = CreateTopicsResult {
+                name: "wal".to_owned(),
+                topic_id,
+                num_partitions: reported.0,
+                replication_factor: reported.1,
+                ..Default::default()
+            };
+            let (partitions, replication_factor) = created;
+            let expected = CreatedTopic { name: "wal".to_owned(), id, partitions, replication_factor };
+            assert_eq!(respond(&topic, response).unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rejection_has_the_broker_s_message() {
+        let controller = controller();
+        let topic = controller.create_topic("wal", 2, 3);
+        let code = ErrorCode::INVALID_REPLICATION_FACTOR;
+        for (message, expected) in [(None, None), (Some(""), None), (Some("too many"), Some("too many"))] {
+            let error_message = message.map(str::to_owned);
+            let created = CreateTopicsResult { error_code: code, error_message, ..Default::default() };
+            let expected = expected.map(str::to_owned);
+            assert_eq!(rejected_code(respond(&topic, created)), (code, expected));
+        }
+        let response = CreateTopicsResponse::default();
+        let empty = Create(&topic).response(&Route::of_partition("wal", 0), response);
+        assert!(matches!(empty, Err(Rejection::Missing)));
     }
 }

@@ -13,20 +13,20 @@ use crate::{
     routing::{Deadline, Operation, Rejection, Route, Target},
 };
 
-/// A cluster as one of its brokers describes it.
+/// A cluster, as one of its brokers describes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ClusterDescription {
     /// Its id.
     pub cluster_id: Option<String>,
-    /// The broker to send administrative requests to; `None` if there is none at the moment. In a KRaft cluster it is any
-    /// broker.
+    /// The broker that accepts administrative requests; `None` if there is none at the moment. In a KRaft
+    /// cluster it is any broker.
     pub controller: Option<i32>,
     /// The brokers that are up, in id order.
     pub brokers: Vec<BrokerDescription>,
 }
 
-/// A broker as itself or another one describes it.
+/// A broker, as it or another broker describes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct BrokerDescription {
@@ -39,7 +39,7 @@ pub struct BrokerDescription {
 }
 
 impl ControllerClient {
-    /// Describes the cluster and its brokers: by DescribeCluster (Kafka 2.8), or by Metadata of an older broker.
+    /// Describes the cluster and its brokers, with DescribeCluster (Kafka 2.8) or Metadata.
     pub fn describe_cluster(&self) -> DescribeCluster<'_> {
         DescribeCluster { controller: self, deadline: None }
     }
@@ -61,7 +61,8 @@ request! {
     /// A description of the cluster. Nothing happens until it is awaited.
     ///
     /// # Errors
-    /// [`ErrorKind::DeadlineExceeded`] if no broker answers; [`ErrorKind::Broker`] for what the broker rejects.
+    /// [`ErrorKind::DeadlineExceeded`] if no broker answers; [`ErrorKind::Broker`] for what the broker
+    /// rejects.
     ///
     /// # Cancellation safety
     /// Cancel safe.
@@ -133,7 +134,94 @@ impl Operation for DescribeByMetadata {
     }
 }
 
-/// Returns a broker; `None` if its port is not valid, since no client reaches it.
+/// Returns a broker; `None` if its port is invalid, since no client can reach it.
 fn broker(id: i32, host: &str, port: i32, rack: Option<String>) -> Option<BrokerDescription> {
     Some(BrokerDescription { id, address: address(host, port)?, rack })
+}
+
+#[cfg(test)]
+mod tests {
+    use kwal_protocol::{
+        error_code::ErrorCode,
+        messages::{DescribeClusterBroker, MetadataBroker},
+    };
+
+    use super::*;
+    use crate::routing::rejected_code;
+
+    /// Brokers of either response: the second one has a port that does not exist.
+    const BROKERS: [(i32, &str, i32, Option<&str>); 3] =
+        [(1, "one", 9092, Some("a")), (2, "two", 70_000, None), (3, "three", 9093, None)];
+
+    fn route() -> Route<'static> {
+        Route::of_partition("", 0)
+    }
+
+    fn by_describe(controller_id: i32) -> ClusterDescription {
+        let broker = |(broker_id, host, port, rack): (i32, &str, i32, Option<&str>)| DescribeClusterBroker {
+            broker_id,
+            host: host.to_owned(),
+            port,
+            rack: rack.map(str::to_owned),
+            ..Default::default()
+        };
+        let response = DescribeClusterResponse {
+            cluster_id: "cluster".to_owned(),
+            controller_id,
+            brokers: BROKERS.map(broker).to_vec(),
+            ..Default::default()
+        };
+        Describe.response(&route(), response).unwrap()
+    }
+
+    fn by_metadata(controller_id: i32) -> ClusterDescription {
+        let broker = |(node_id, host, port, rack): (i32, &str, i32, Option<&str>)| MetadataBroker {
+            node_id,
+            host: host.to_owned(),
+            port,
+            rack: rack.map(str::to_owned),
+        };
+        let response = MetadataResponse {
+            cluster_id: Some("cluster".to_owned()),
+            controller_id,
+            brokers: BROKERS.map(broker).to_vec(),
+            ..Default::default()
+        };
+        DescribeByMetadata.response(&route(), response).unwrap()
+    }
+
+    #[test]
+    fn both_apis_describe_the_same() {
+        let described = |id, host: &str, port, rack: Option<&str>| BrokerDescription {
+            id,
+            address: HostPort::new(host, port),
+            rack: rack.map(str::to_owned),
+        };
+        for (controller_id, controller) in [(3, Some(3)), (0, Some(0)), (-1, None)] {
+            let expected = ClusterDescription {
+                cluster_id: Some("cluster".to_owned()),
+                controller,
+                brokers: vec![described(1, "one", 9092, Some("a")), described(3, "three", 9093, None)],
+            };
+            assert_eq!(by_describe(controller_id), expected);
+            assert_eq!(by_metadata(controller_id), expected);
+        }
+    }
+
+    #[test]
+    fn brokers_alone_are_requested_and_no_topics() {
+        assert_eq!(Describe.request(&route()), DescribeClusterRequest::default());
+        let request = DescribeByMetadata.request(&route());
+        assert_eq!((request.topics, request.allow_auto_topic_creation), (Some(Vec::new()), false));
+    }
+
+    #[test]
+    fn errors_are_rejected() {
+        let code = ErrorCode::CLUSTER_AUTHORIZATION_FAILED;
+        let error_message = Some("no".to_owned());
+        let response = DescribeClusterResponse { error_code: code, error_message, ..Default::default() };
+        assert_eq!(rejected_code(Describe.response(&route(), response)), (code, Some("no".to_owned())));
+        let response = MetadataResponse { error_code: code, ..Default::default() };
+        assert_eq!(rejected_code(DescribeByMetadata.response(&route(), response)), (code, None));
+    }
 }

@@ -13,13 +13,15 @@ use crate::{
 };
 
 impl ControllerClient {
-    /// Creates a topic with so many partitions and so many replicas of each, unless it exists; then it is compared and left as
-    /// it is. −1 is the broker's default, or what an existing topic has. Await it, or configure it first.
+    /// Creates a topic unless it exists. Await it, or configure it first.
+    ///
+    /// An existing topic is compared with the request and left as it is. A number of partitions or a
+    /// replication factor of −1 is the broker's default, and matches any existing topic.
     ///
     /// Any number of clients may do so at the same time: one creates the topic, and the others find it.
     ///
     /// ```no_run
-    /// # async fn ensure(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
+    /// # async fn run(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
     /// let topic = controller.ensure_topic("wal", 4, 3).config("retention.ms", "-1").await?;
     /// for difference in &topic.differences {
     ///     eprintln!("topic {}: {difference}", topic.name);
@@ -45,12 +47,12 @@ impl ControllerClient {
 }
 
 request! {
-    /// A topic that is to exist: configure it, then await it.
+    /// A topic to be created unless it exists: configure it, then await it.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`], before anything is sent, for an invalid name, for counts that are neither positive nor −1
-    /// and for duplicate configs. [`ErrorKind::Broker`], with the broker's message, for what the cluster rejects when the topic
-    /// is created or described. [`ErrorKind::DeadlineExceeded`].
+    /// [`ErrorKind::InvalidInput`], before anything is sent, for an invalid name, for counts that are neither
+    /// positive nor −1 and for duplicate configs. [`ErrorKind::Broker`], with the broker's message, for what
+    /// the cluster rejects when the topic is created or described. [`ErrorKind::DeadlineExceeded`].
     ///
     /// # Cancellation safety
     /// If it is dropped, the topic may be created or not.
@@ -71,7 +73,7 @@ pub struct EnsuredTopic {
     pub name: String,
     /// Its id (KIP-516); `None` if the broker is too old for topic ids.
     pub id: Option<Uuid>,
-    /// Whether this call created it. If the response was lost and the topic was found then, it counts as found.
+    /// Whether this call created it. False also if it did but the response was lost.
     pub created: bool,
     /// How many partitions it has.
     pub partitions: i32,
@@ -85,7 +87,9 @@ pub struct EnsuredTopic {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum TopicDifference {
-    /// The number of partitions. [`create_partitions`](ControllerClient::create_partitions) adds some; they cannot be removed.
+    /// The number of partitions.
+    ///
+    /// [`create_partitions`](ControllerClient::create_partitions) adds partitions; they cannot be removed.
     Partitions {
         /// How many were requested.
         requested: i32,
@@ -96,7 +100,7 @@ pub enum TopicDifference {
     ReplicationFactor {
         /// How many were requested.
         requested: i16,
-        /// How many the partition with the fewest has, if they are not as requested; otherwise the one with the most.
+        /// The fewest replicas of a partition, if that is not the requested number; otherwise the most.
         found: i16,
     },
     /// A config. [`alter_topic_configs`](ControllerClient::alter_topic_configs) changes it.
@@ -143,10 +147,10 @@ impl EnsureTopic<'_> {
         validate::config_names(self.configs.iter().map(|(name, _)| name.as_str()))?;
         let controller = self.controller;
         let deadline = controller.deadline(self.deadline);
-        // Usually it exists; and a client that may see it may not have the right to create it.
+        // Usually it exists, and this client may have the right to describe topics but not to create them.
         if let Some(layout) = controller.layout_if_exists(&self.name, deadline).await? {
             match self.compare(layout, deadline).await {
-                // Deleted a moment ago, which not all brokers know yet.
+                // It was deleted a moment ago, and the broker that described it did not know yet.
                 Err(error) if matches!(error.kind(), ErrorKind::UnknownTopic { .. }) => {}
                 compared => return compared,
             }
@@ -164,7 +168,7 @@ impl EnsureTopic<'_> {
                 replication_factor: created.replication_factor,
                 differences: Vec::new(),
             }),
-            // Another client was faster, or this call itself was and the response was lost.
+            // Another client created it, or this call did and the response was lost.
             Err(failed) if failed.has_code(ErrorCode::TOPIC_ALREADY_EXISTS) => {
                 let layout = controller.layout(&self.name, deadline).await?;
                 self.compare(layout, deadline).await

@@ -1,4 +1,4 @@
-//! The client that creates, changes and describes topics and the cluster. An operation a file.
+//! The client that creates, changes and describes topics and the cluster. Each operation has its own file.
 
 mod audit;
 mod configs;
@@ -24,19 +24,20 @@ pub use self::{
 };
 use crate::{
     cluster::Cluster,
-    config::Deadlines,
+    config::{Deadlines, LONGEST},
     error::CallContext,
     routing::{self, CallFailed, Deadline, Operation, Route, Target, millis},
 };
 
-/// Creates, changes and describes topics. Made by [`Client::controller_client`](crate::Client::controller_client); cheap to
-/// clone.
+/// Creates, changes and describes topics, and describes the cluster.
 ///
-/// Every call retries within [`Deadlines::operation`](crate::Deadlines::operation), follows the controller when it moves, and
-/// pauses as long as throttles and quotas of the brokers require.
+/// [`Client::controller_client`](crate::Client::controller_client) returns it. It is cheap to clone.
 ///
-/// The controller knows a change at once and the other brokers a moment later. Until then they may describe the state before
-/// it.
+/// Every call retries within [`Deadlines::operation`](crate::Deadlines::operation), follows the controller
+/// when it moves, and pauses as long as throttles and quotas of the brokers require.
+///
+/// A change reaches the controller first and the other brokers a moment later. Until then they may describe
+/// the old state.
 #[derive(Clone, Debug)]
 pub struct ControllerClient {
     cluster: Arc<Cluster>,
@@ -47,7 +48,7 @@ impl ControllerClient {
         Self { cluster }
     }
 
-    /// Returns the deadline of a call that begins now.
+    /// Returns the deadline of a call that begins now. Default: `Deadlines::operation` from now.
     fn deadline(&self, after: Option<Duration>) -> Deadline {
         Deadline::after(after.unwrap_or(self.cluster.config.deadlines.operation))
     }
@@ -76,17 +77,17 @@ impl ControllerClient {
     }
 }
 
-/// How long a broker waits until a change has taken effect, as the caller or the default has it.
+/// How long a broker waits until a change has taken effect; `None` for the default.
 #[derive(Clone, Copy, Debug, Default)]
 struct BrokerTimeout(Option<Duration>);
 
 impl BrokerTimeout {
     fn timeout_ms(self, route: &Route<'_>) -> i32 {
-        self.0.map_or(route.timeout_ms(), millis)
+        self.0.map_or_else(|| route.timeout_ms(), millis)
     }
 
-    /// Returns the time limit of the request: a little longer than that of the broker.
+    /// Returns the time limit of the request: a little longer than the broker waits.
     fn time_limit(self, deadlines: &Deadlines) -> Option<Duration> {
-        self.0.map(|timeout| deadlines.request.max(timeout.saturating_add(deadlines.request / 10)))
+        self.0.map(|timeout| deadlines.request.max(timeout.min(LONGEST) + deadlines.request / 10))
     }
 }

@@ -58,7 +58,7 @@ struct Inner {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The caller asked for something that is not possible. Nothing was sent.
+    /// The input of the call is not valid. Nothing was sent.
     #[non_exhaustive]
     InvalidInput {
         /// What is wrong with it.
@@ -79,7 +79,7 @@ pub enum ErrorKind {
     /// No broker knew the topic for [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic).
     #[non_exhaustive]
     UnknownTopic {
-        /// For how long the client asked.
+        /// For how long the client retried.
         waited: Duration,
     },
     /// The topic does not have the partition.

@@ -4,6 +4,8 @@
 //! UPDATE_SNAPSHOT=1 cargo test -p kwal-client --lib error
 //! ```
 
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
 use std::{
     collections::BTreeSet,
     env, error,
@@ -155,7 +157,7 @@ impl Page {
             while let Some(error) = source {
                 let text = error.to_string();
                 let _ = writeln!(self.0, "    : {text}");
-                assert!(!last.contains(&text), "{name}: {text:?} is told twice");
+                assert!(!last.contains(&text), "{name}: {text:?} is printed twice");
                 (last, source) = (text, error.source());
             }
         }

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 pub(crate) use self::snapshot::{LeaderUpdate, Metadata, TopicMetadata, address};
 use crate::{
     error::{CallContext, Error, ErrorKind},
-    pool::{BrokerRef, ConnectionPool},
+    pool::{Broker, BrokerRef, ConnectionPool},
 };
 
 /// Cluster metadata shared by all handles of a client. New broker addresses are pushed into the pool.
@@ -25,7 +25,7 @@ use crate::{
 pub(crate) struct MetadataCache {
     pool: Arc<ConnectionPool>,
     snapshot: RwLock<Arc<Metadata>>,
-    /// Locked during a refresh, so that callers who need one at the same time share it.
+    /// Locked during a refresh, so that callers that need one at the same time share it.
     refresh: tokio::sync::Mutex<RefreshResult>,
     queue: Mutex<RefreshQueue>,
 }
@@ -38,7 +38,7 @@ struct RefreshQueue {
     ended: u64,
 }
 
-/// The result of the last refresh, for all who waited for it.
+/// The result of the last refresh, for every caller that waited for it.
 #[derive(Debug)]
 struct RefreshResult {
     /// Its number among all refreshes.
@@ -149,14 +149,14 @@ impl MetadataCache {
         request: &MetadataRequest,
     ) -> Result<(Option<i32>, MetadataResponse), Error> {
         let call = CallContext::cluster(ApiKey::METADATA);
-        let is_ours = |response: &MetadataResponse, broker: &str| match (
+        let is_ours = |response: &MetadataResponse, broker: &Broker| match (
             &self.snapshot().cluster_id,
             &response.cluster_id,
         ) {
             (Some(was), Some(is)) if was != is => {
-                warn!(broker, was, is, "the broker belongs to another cluster");
+                warn!(%broker, was, is, "the broker belongs to another cluster");
                 let kind = ErrorKind::OtherCluster { was: was.clone(), is: is.clone() };
-                Err(Error::new(kind).with_context(call.at_broker(&broker)))
+                Err(Error::new(kind).with_context(call.at_broker(broker)))
             }
             _ => Ok(()),
         };
@@ -171,7 +171,7 @@ impl MetadataCache {
         }
     }
 
-    /// Applies a broker's report of who leads a partition now (KIP-951), if it is news.
+    /// Applies a broker's report of the current leader (KIP-951), if it is newer than the snapshot.
     pub(crate) fn apply_leader_update(&self, topic: &str, partition: i32, update: LeaderUpdate) {
         debug!(topic, partition, ?update, "the broker reports the leader");
         self.change(|metadata| metadata.apply_leader_update(topic, partition, update));
@@ -193,7 +193,7 @@ impl MetadataCache {
 }
 
 impl RefreshResult {
-    /// Whether it answers all that can be asked about the topic.
+    /// Whether another refresh could not say more about the topic.
     fn covers(&self, topic: Option<&str>) -> bool {
         match (&self.topics, topic) {
             (Ok(codes), Some(topic)) => codes.get(topic).is_some_and(|code| code.is_error()),

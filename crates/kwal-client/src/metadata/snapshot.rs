@@ -42,7 +42,7 @@ pub(crate) struct PartitionMetadata {
 }
 
 /// What a broker that does not lead a partition reports of the one that does (KIP-951).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct LeaderUpdate {
     /// The topic id; zero if the request named the topic.
     pub(crate) topic_id: Uuid,

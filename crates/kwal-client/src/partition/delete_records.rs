@@ -123,3 +123,41 @@ impl Operation for Delete {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kwal_protocol::messages::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+
+    use super::*;
+    use crate::routing::rejected_code;
+
+    #[test]
+    fn an_offset_or_the_high_watermark_is_requested() {
+        for (before, offset) in [(DeleteBefore::from(17), 17), (DeleteBefore::HighWatermark, -1)] {
+            let request = Delete { before }.request(&Route::of_partition("wal", 3));
+            let partitions = vec![DeleteRecordsPartition { partition_index: 3, offset }];
+            let topics = vec![DeleteRecordsTopic { name: "wal".to_owned(), partitions }];
+            assert_eq!(request, DeleteRecordsRequest { topics, timeout_ms: 9000 });
+        }
+    }
+
+    #[test]
+    fn two_codes_have_kinds_of_their_own() {
+        let respond = |partition_index, error_code| {
+            let found = DeleteRecordsPartitionResult { partition_index, low_watermark: 17, error_code };
+            let topic = DeleteRecordsTopicResult { name: "wal".to_owned(), partitions: vec![found] };
+            let response = DeleteRecordsResponse { topics: vec![topic], ..Default::default() };
+            Delete { before: DeleteBefore::Offset(20) }.response(&Route::of_partition("wal", 3), response)
+        };
+        assert_eq!(respond(3, ErrorCode::NONE).unwrap(), 17);
+        assert!(matches!(respond(2, ErrorCode::NONE), Err(Rejection::Missing)));
+        let beyond = respond(3, ErrorCode::OFFSET_OUT_OF_RANGE);
+        let expected =
+            |kind: &ErrorKind| matches!(kind, ErrorKind::OffsetOutOfRange { offset: 20, log: None });
+        assert!(matches!(&beyond, Err(Rejection::Kind(kind)) if expected(kind)), "{beyond:?}");
+        let compacted = respond(3, ErrorCode::POLICY_VIOLATION);
+        assert!(matches!(compacted, Err(Rejection::Kind(ErrorKind::NotDeletable))), "{compacted:?}");
+        let code = ErrorCode::REQUEST_TIMED_OUT;
+        assert_eq!(rejected_code(respond(3, code)), (code, None));
+    }
+}

@@ -1,6 +1,6 @@
 //! Fetch: reading batches from an offset on.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use kwal_protocol::{
     api::ApiKey,
@@ -16,12 +16,13 @@ use tokio::time::Instant;
 use super::{Fetched, PartitionClient};
 use crate::{
     config::Deadlines,
-    error::{Context, Error, ErrorKind},
+    error::{Error, ErrorKind},
     metadata::{LeaderUpdate, address},
     pool::Purpose,
     request::request,
     routing::{
-        self, Deadline, Operation, Rejection, Route, Target, leader_has_moved, millis, only_partition,
+        self, Deadline, Operation, Partition, Rejection, Route, Target, leader_has_moved, millis,
+        only_partition,
     },
 };
 
@@ -150,8 +151,7 @@ impl Fetch<'_> {
             min_bytes: self.min_bytes,
             max_bytes: self.max_bytes,
             wait,
-            decompressed_limit: partition.cluster.config.limits.decompressed,
-            context: partition.call(ApiKey::FETCH).context(),
+            partition: Arc::clone(partition),
         };
         let target = Target::Leader(partition, Purpose::Fetch);
         let call = partition.call(ApiKey::FETCH);
@@ -165,9 +165,7 @@ struct Read {
     min_bytes: i32,
     max_bytes: i32,
     wait: Duration,
-    decompressed_limit: usize,
-    /// For the errors of batches that are decoded later.
-    context: Context,
+    partition: Arc<Partition>,
 }
 
 impl Operation for Read {
@@ -256,8 +254,8 @@ impl Read {
             log_start_offset: known(found.log_start_offset),
             wire_bytes,
             batches,
-            decompressed_limit: self.decompressed_limit,
-            context: Context { broker: route.broker.map(ToString::to_string), ..self.context.clone() },
+            partition: Arc::clone(&self.partition),
+            broker: route.broker.cloned(),
         })
     }
 }
@@ -265,4 +263,206 @@ impl Read {
 /// Cuts a duration to whole milliseconds, as the protocol has them.
 fn whole_millis(wait: Duration) -> Duration {
     Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Bytes, BytesMut};
+    use kwal_protocol::{
+        messages::{FetchNodeEndpoint, FetchTopicResponse},
+        record::{BatchErrorKind, BatchHeader, RawBatch, RawRecord},
+        wire::Uuid,
+    };
+    use kwal_transport::HostPort;
+
+    use super::*;
+    use crate::routing::rejected_code;
+
+    const ID: Uuid = Uuid([5; 16]);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn read() -> Read {
+        Read {
+            offset: 100,
+            min_bytes: 10,
+            max_bytes: 1000,
+            wait: 3 * SECOND,
+            decompressed_limit: 4096,
+            context: Context::default(),
+        }
+    }
+
+    fn route() -> Route<'static> {
+        Route { topic_id: ID, long_poll: 2 * SECOND, ..Route::of_partition("wal", 3) }
+    }
+
+    /// A batch with one record at its beginning.
+    fn batch(base_offset: i64, last_offset_delta: i32) -> Bytes {
+        let record = RawRecord { value: Some("value".into()), ..Default::default() };
+        let header = BatchHeader { base_offset, last_offset_delta, ..Default::default() };
+        RawBatch { header, records: vec![record], ..Default::default() }.encode().unwrap()
+    }
+
+    /// A batch with another byte at the end.
+    fn corrupt(batch: &Bytes) -> Bytes {
+        let mut bytes = BytesMut::from(&batch[..]);
+        *bytes.last_mut().unwrap() ^= 1;
+        bytes.freeze()
+    }
+
+    fn partition(error_code: ErrorCode) -> FetchPartitionResponse {
+        FetchPartitionResponse { partition_index: 3, error_code, ..Default::default() }
+    }
+
+    fn respond(partition: FetchPartitionResponse) -> Result<(Fetched, Duration), Rejection> {
+        let endpoint = |node_id, host: &str| FetchNodeEndpoint {
+            node_id,
+            host: host.to_owned(),
+            port: 9092,
+            ..Default::default()
+        };
+        let topic = FetchTopicResponse { partitions: vec![partition], ..Default::default() };
+        let response = FetchResponse {
+            responses: vec![topic],
+            node_endpoints: vec![endpoint(4, "four"), endpoint(5, "five")],
+            ..Default::default()
+        };
+        read().response(&route(), response)
+    }
+
+    fn fetched(batches: &[Bytes]) -> Result<Fetched, Rejection> {
+        let records = Some(Bytes::from(batches.concat()));
+        respond(FetchPartitionResponse { records, ..partition(ErrorCode::NONE) }).map(|(fetched, _)| fetched)
+    }
+
+    #[test]
+    fn the_wait_is_what_the_session_grants() {
+        let partition = FetchPartition {
+            partition: 3,
+            current_leader_epoch: 7,
+            fetch_offset: 100,
+            partition_max_bytes: 1000,
+            ..Default::default()
+        };
+        let topic = FetchTopic { topic: "wal".to_owned(), topic_id: ID, partitions: vec![partition] };
+        let expected = FetchRequest {
+            max_wait_ms: 2000,
+            min_bytes: 10,
+            max_bytes: 1000,
+            isolation_level: IsolationLevel::READ_UNCOMMITTED,
+            topics: vec![topic],
+            ..Default::default()
+        };
+        assert_eq!(read().request(&route()), expected);
+        assert_eq!(read().long_poll(), 3 * SECOND);
+        let limit = read().time_limit(&Deadlines::default(), 2 * SECOND);
+        assert_eq!(limit, Some(12 * SECOND), "the granted wait is added");
+    }
+
+    #[test]
+    fn the_next_offset_is_that_after_the_last_whole_batch() {
+        let cut = |batch: Bytes, bytes: usize| batch.slice(..bytes);
+        for (batches, count, next) in [
+            (vec![], 0, 100),
+            // Records before the requested offset come with the batch that has it.
+            (vec![batch(98, 4)], 1, 103),
+            (vec![batch(100, 0), batch(101, 0)], 2, 102),
+            // Compaction removes records and keeps the offsets of the batch.
+            (vec![batch(100, 9), batch(120, 4)], 2, 125),
+            (vec![batch(100, 9), cut(batch(110, 9), 70)], 1, 110),
+            (vec![cut(batch(100, 9), 70)], 0, 100),
+            // Only records before the requested offset.
+            (vec![batch(90, 4)], 1, 100),
+        ] {
+            let fetched = fetched(&batches).unwrap();
+            let text = format!("{batches:?}");
+            assert_eq!(
+                (fetched.batches().len(), fetched.next_offset, fetched.from),
+                (count, next, 100),
+                "{text}"
+            );
+            assert_eq!(fetched.wire_bytes, batches.iter().map(Bytes::len).sum::<usize>(), "{text}");
+        }
+    }
+
+    #[test]
+    fn batches_before_a_corrupt_one_are_returned_first() {
+        let good = fetched(&[batch(100, 4), corrupt(&batch(105, 4)), batch(110, 4)]).unwrap();
+        assert_eq!((good.batches().len(), good.next_offset), (1, 105));
+        let Err(Rejection::Corrupt(error)) = fetched(&[corrupt(&batch(105, 4)), batch(110, 4)]) else {
+            panic!("not corrupt");
+        };
+        assert_eq!((error.position, error.base_offset), (0, Some(105)));
+        assert!(matches!(error.kind, BatchErrorKind::Checksum { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn offsets_that_the_broker_does_not_report_are_none() {
+        for (last_stable_offset, log_start_offset, stable, start) in
+            [(-1, -1, None, None), (0, 0, Some(0), Some(0)), (99, 20, Some(99), Some(20))]
+        {
+            let found = FetchPartitionResponse {
+                high_watermark: 101,
+                last_stable_offset,
+                log_start_offset,
+                ..partition(ErrorCode::NONE)
+            };
+            let (fetched, granted) = respond(found).unwrap();
+            assert_eq!((fetched.last_stable_offset, fetched.log_start_offset), (stable, start));
+            assert_eq!((fetched.high_watermark, fetched.decompressed_limit), (101, 4096));
+            assert_eq!(granted, 2 * SECOND);
+        }
+    }
+
+    #[test]
+    fn an_offset_out_of_range_has_a_kind_of_its_own() {
+        let result = respond(partition(ErrorCode::OFFSET_OUT_OF_RANGE));
+        let Err(Rejection::Kind(kind)) = result else { panic!("{result:?}") };
+        assert!(matches!(kind, ErrorKind::OffsetOutOfRange { offset: 100, log: None }), "{kind:?}");
+    }
+
+    #[test]
+    fn only_some_codes_report_a_new_leader() {
+        let current_leader = FetchLeader { leader_id: 5, leader_epoch: 8 };
+        for (code, is_reported) in [
+            (ErrorCode::NOT_LEADER_OR_FOLLOWER, true),
+            (ErrorCode::FENCED_LEADER_EPOCH, true),
+            (ErrorCode::UNKNOWN_LEADER_EPOCH, false),
+            (ErrorCode::KAFKA_STORAGE_ERROR, false),
+        ] {
+            let found = FetchPartitionResponse { current_leader: current_leader.clone(), ..partition(code) };
+            let Err(Rejection::Code { code: found, message: None, leader }) = respond(found) else {
+                panic!("{code}");
+            };
+            let update = LeaderUpdate {
+                topic_id: ID,
+                leader: 5,
+                leader_epoch: 8,
+                address: Some(HostPort::new("five", 9092)),
+            };
+            assert_eq!((found, leader), (code, is_reported.then_some(update)));
+        }
+    }
+
+    #[test]
+    fn an_empty_response_is_throttled_or_malformed() {
+        let empty = |throttle_time_ms, error_code| {
+            let response = FetchResponse { throttle_time_ms, error_code, ..Default::default() };
+            read().response(&route(), response)
+        };
+        assert!(matches!(empty(1, ErrorCode::NONE), Err(Rejection::Throttled)));
+        assert!(matches!(empty(0, ErrorCode::NONE), Err(Rejection::Missing)));
+        let code = ErrorCode::FETCH_SESSION_ID_NOT_FOUND;
+        assert_eq!(rejected_code(empty(1, code)), (code, None));
+        let other = FetchPartitionResponse { partition_index: 2, ..partition(ErrorCode::NONE) };
+        assert!(matches!(respond(other), Err(Rejection::Missing)));
+    }
+
+    #[test]
+    fn waits_have_whole_milliseconds() {
+        for (wait, whole) in [(0, 0), (999_999, 0), (1_000_000, 1), (1_999_999, 1)] {
+            assert_eq!(whole_millis(Duration::from_nanos(wait)), Duration::from_millis(whole));
+        }
+        assert_eq!(whole_millis(Duration::MAX), Duration::from_millis(u64::MAX));
+    }
 }

@@ -1,11 +1,14 @@
 //! The result of a fetch: batches as they are on the log, and their records on demand.
 
+use std::sync::Arc;
+
 use kwal_protocol::{
+    api::ApiKey,
     compression::Decompressor,
     record::{Batch, BatchError, OwnedRecord, OwnedRecords, RecordView},
 };
 
-use crate::error::{Context, Error};
+use crate::{error::Error, pool::Broker, routing::Partition};
 
 /// The result of one fetch: encoded batches, and the offsets of the log.
 ///
@@ -41,8 +44,9 @@ pub struct Fetched {
     /// The size of the batches on the wire, in bytes, including a last one that was cut off.
     pub wire_bytes: usize,
     pub(super) batches: Vec<Batch>,
-    pub(super) decompressed_limit: usize,
-    pub(super) context: Context,
+    pub(super) partition: Arc<Partition>,
+    /// The broker that responded, for errors.
+    pub(super) broker: Option<Arc<Broker>>,
 }
 
 impl Fetched {
@@ -93,7 +97,7 @@ impl Fetched {
     ) -> Result<(), E> {
         let mut decompressor = Decompressor::new();
         for batch in self.batches.iter().filter(|batch| !batch.is_control()) {
-            let records = batch.records_with(&mut decompressor, self.decompressed_limit);
+            let records = batch.records_with(&mut decompressor, self.decompressed_limit());
             for record in &records.map_err(|error| self.corrupt(error))? {
                 let record = record.map_err(|error| self.corrupt(error))?;
                 if record.offset >= self.from {
@@ -111,7 +115,15 @@ impl Fetched {
     }
 
     fn corrupt(&self, error: BatchError) -> Error {
-        Error::from(error).with_context(self.context.clone())
+        let call = self.partition.call(ApiKey::FETCH);
+        Error::from(error).with_context(match &self.broker {
+            Some(broker) => call.at_broker(broker),
+            None => call.context(),
+        })
+    }
+
+    fn decompressed_limit(&self) -> usize {
+        self.partition.cluster.config.limits.decompressed
     }
 }
 
@@ -138,7 +150,7 @@ impl FetchedRecords<'_> {
             let Some(batch) = self.batches.by_ref().find(|batch| !batch.is_control()) else {
                 return Ok(None);
             };
-            let records = batch.records_with(&mut self.decompressor, self.fetched.decompressed_limit)?;
+            let records = batch.records_with(&mut self.decompressor, self.fetched.decompressed_limit())?;
             self.records = Some(records.into_iter());
         }
     }

@@ -107,6 +107,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_epoch_is_requested_of_the_known_leader() {
+        let request = EpochEnd { leader_epoch: 5 }.request(&Route::of_partition("wal", 3));
+        let partition = OffsetForLeaderPartition { partition: 3, current_leader_epoch: 7, leader_epoch: 5 };
+        let topic = OffsetForLeaderTopic { topic: "wal".to_owned(), partitions: vec![partition] };
+        assert_eq!(request, OffsetForLeaderEpochRequest { replica_id: -1, topics: vec![topic] });
+    }
+
+    #[test]
     fn an_unknown_epoch_is_none_and_a_missing_partition_is_malformed() {
         let route = Route::of_partition("wal", 3);
         let respond = |partition, leader_epoch, end_offset, error_code| {

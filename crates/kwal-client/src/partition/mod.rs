@@ -122,7 +122,7 @@ impl PartitionClient {
 /// An append. Nothing happens until it is awaited.
 ///
 /// # Errors
-/// [`Error::outcome`] tells whether the batch may be on the log. [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput)
+/// [`Error::outcome`] is whether the batch may be on the log. [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput)
 /// for no records; [`ErrorKind::BatchTooLarge`](crate::error::ErrorKind::BatchTooLarge);
 /// [`ErrorKind::PrecedingAppendFailed`](crate::error::ErrorKind::PrecedingAppendFailed) if one submitted earlier failed;
 /// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded). After

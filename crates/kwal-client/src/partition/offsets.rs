@@ -110,6 +110,8 @@ impl Operation for ListOffset {
                     ..ListOffsetsPartition::default()
                 }],
             }],
+            // For offsets in remote storage; the default of brokers is longer than the time limit of a request.
+            timeout_ms: route.timeout_ms(),
             ..ListOffsetsRequest::default()
         }
     }
@@ -137,9 +139,63 @@ impl Operation for ListOffset {
 
 #[cfg(test)]
 mod tests {
+    use kwal_protocol::{
+        error_code::ErrorCode,
+        messages::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
+    };
     use time::Duration;
 
     use super::*;
+    use crate::routing::rejected_code;
+
+    #[test]
+    fn one_offset_is_requested_of_the_known_leader() {
+        let timestamp = OffsetAt::Timestamp(OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(1234));
+        for (at, timestamp, oldest) in [
+            (OffsetAt::Latest, -1, 0),
+            (OffsetAt::Earliest, -2, 0),
+            (OffsetAt::MaxTimestamp, -3, 7),
+            (timestamp, 1234, 0),
+        ] {
+            let operation = ListOffset { at };
+            let request = operation.request(&Route::of_partition("wal", 3));
+            let partition = ListOffsetsPartition {
+                partition_index: 3,
+                current_leader_epoch: 7,
+                timestamp,
+                ..Default::default()
+            };
+            let topic = ListOffsetsTopic { name: "wal".to_owned(), partitions: vec![partition] };
+            let expected = ListOffsetsRequest {
+                replica_id: -1,
+                topics: vec![topic],
+                timeout_ms: 9000,
+                ..Default::default()
+            };
+            assert_eq!((request, operation.oldest_version()), (expected, oldest), "{at:?}");
+        }
+    }
+
+    #[test]
+    fn a_negative_offset_is_not_found_and_a_missing_partition_is_malformed() {
+        let respond = |partition_index, offset, error_code| {
+            let found =
+                ListOffsetsPartitionResponse { partition_index, offset, error_code, ..Default::default() };
+            let topic = ListOffsetsTopicResponse { name: "wal".to_owned(), partitions: vec![found] };
+            let response = ListOffsetsResponse { topics: vec![topic], ..Default::default() };
+            ListOffset { at: OffsetAt::MaxTimestamp }.response(&Route::of_partition("wal", 3), response)
+        };
+        assert_eq!(respond(3, 0, ErrorCode::NONE).unwrap(), 0);
+        assert_eq!(respond(3, 17, ErrorCode::NONE).unwrap(), 17);
+        let Err(Rejection::Kind(kind)) = respond(3, -1, ErrorCode::NONE) else { panic!("found") };
+        assert!(matches!(kind, ErrorKind::OffsetNotFound { timestamp_ms: -3 }), "{kind:?}");
+        assert!(matches!(respond(2, 17, ErrorCode::NONE), Err(Rejection::Missing)));
+        let code = ErrorCode::OFFSET_NOT_AVAILABLE;
+        assert_eq!(rejected_code(respond(3, 17, code)), (code, None));
+        let response = ListOffsetsResponse::default();
+        let empty = ListOffset { at: OffsetAt::Latest }.response(&Route::of_partition("wal", 3), response);
+        assert!(matches!(empty, Err(Rejection::Missing)));
+    }
 
     #[test]
     fn times_are_rounded_up() {

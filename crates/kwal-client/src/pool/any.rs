@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use kwal_protocol::error_code::Recovery;
+use kwal_protocol::{api::ApiKey, error_code::Recovery};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{BrokerRef, ConnectionPool, lock};
+use super::{Broker, BrokerRef, ConnectionPool, lock};
 use crate::{
     error::{CallContext, Error, ErrorKind},
     versions::ClientRequest,
@@ -16,12 +16,12 @@ use crate::{
 impl ConnectionPool {
     /// Sends a request to brokers until one answers in a way that `accept` accepts. Returns which one it was.
     ///
-    /// Brokers are tried one after the other; while one is slow, the next one is tried as well. `accept` gets the broker's name
-    /// for its error. Connections to bootstrap addresses are dropped once brokers are known.
+    /// Brokers are tried one after the other; while one is slow, the next one is tried as well. `accept` gets the broker for
+    /// its error. Connections to bootstrap addresses are dropped once brokers are known.
     pub(crate) async fn any_broker<R: ClientRequest>(
         &self,
         request: &R,
-        accept: impl Fn(&R::Response, &str) -> Result<(), Error>,
+        accept: impl Fn(&R::Response, &Broker) -> Result<(), Error>,
     ) -> Result<(BrokerRef, R::Response), Error> {
         let answer = self.first_answer(request, accept).await;
         self.drop_seeds();
@@ -31,14 +31,14 @@ impl ConnectionPool {
     async fn first_answer<R: ClientRequest>(
         &self,
         request: &R,
-        accept: impl Fn(&R::Response, &str) -> Result<(), Error>,
+        accept: impl Fn(&R::Response, &Broker) -> Result<(), Error>,
     ) -> Result<(BrokerRef, R::Response), Error> {
         let call = async |broker| {
             let context = CallContext::cluster(R::KEY);
             let result = async {
                 let channel = self.general_to(broker, context).await?;
                 let response = channel.call(request, context, R::SUPPORTED, None).await?;
-                accept(&response, &channel.broker().to_string()).map(|()| response)
+                accept(&response, channel.broker()).map(|()| response)
             };
             (broker, result.await)
         };
@@ -84,7 +84,7 @@ impl ConnectionPool {
         }
     }
 
-    fn no_broker(&self, api: kwal_protocol::api::ApiKey, mut failed: Vec<(BrokerRef, Error)>) -> Error {
+    fn no_broker(&self, api: ApiKey, mut failed: Vec<(BrokerRef, Error)>) -> Error {
         match failed.iter().position(|(_, error)| error.is_of_this_broker()) {
             // There is no other broker to try, and a retry would not help.
             Some(index) => failed.swap_remove(index).1,

@@ -1,4 +1,4 @@
-//! The connection pool: which connections there are to each broker, and who shares them.
+//! The connection pool: the connections to each broker, and how they are shared.
 
 mod any;
 mod broker;
@@ -12,14 +12,18 @@ use std::{
     time::Duration,
 };
 
-use kwal_protocol::{api::Versions, connection::CallError, error_code::ErrorCode};
+use kwal_protocol::{
+    api::{ApiKey, Versions},
+    connection::CallError,
+    error_code::ErrorCode,
+};
 use kwal_transport::HostPort;
 use tokio::runtime::Handle;
 use tracing::debug;
 
 pub(crate) use self::broker::Broker;
 use crate::{
-    config::Config,
+    config::{Config, RetryPolicy},
     connection::{Connection, RequestFailed, WaitPermit, connect},
     error::{CallContext, Error, ErrorKind, Outcome},
     random::Random,
@@ -81,7 +85,7 @@ struct PooledConnection {
     purpose: Purpose,
     leases: AtomicUsize,
     open: Mutex<Option<Connection>>,
-    /// Locked while a connection is opened, so that those who share it open one.
+    /// Locked while a connection is opened, so that callers that share it open only one.
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -226,7 +230,8 @@ impl ConnectionPool {
             return Ok(connection);
         }
         // Shorter than the shortest pause between attempts, so that a caller can retry after its pause.
-        let moment = (self.config.retry.initial / 2).max(Duration::from_millis(1));
+        let RetryPolicy { initial, max } = self.config.retry;
+        let moment = (initial.min(max) / 2).max(Duration::from_millis(1));
         if let Some(error) = broker.failed_since(before, moment) {
             return Err(error);
         }
@@ -314,7 +319,7 @@ impl PooledConnection {
         lock(&self.open).as_ref().filter(|connection| connection.is_open()).cloned()
     }
 
-    /// Keeps a connection for those who share it.
+    /// Stores a connection for the callers that share it.
     fn store(&self, connection: &Connection) {
         let mut open = lock(&self.open);
         // Checked under the lock, because `close` closes under it.
@@ -352,13 +357,13 @@ impl Lease {
 
 impl Channel {
     /// Returns the broker at the other end.
-    pub(crate) fn broker(&self) -> &Broker {
+    pub(crate) fn broker(&self) -> &Arc<Broker> {
         &self.pooled.broker
     }
 
-    /// Returns the version in which requests of this kind are sent, if there is a common one.
-    pub(crate) fn version<R: ClientRequest>(&self) -> Option<i16> {
-        self.connection.versions().negotiate(R::KEY, R::SUPPORTED).ok()
+    /// Returns the version in which requests of an API are sent, if one of the supported versions is common.
+    pub(crate) fn version(&self, api: ApiKey, supported: Versions) -> Option<i16> {
+        self.connection.versions().negotiate(api, supported).ok()
     }
 
     /// Returns how long the broker may wait before it answers the next request; see [`Connection::wait`].

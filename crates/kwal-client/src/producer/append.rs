@@ -83,3 +83,147 @@ impl Operation for Append {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kwal_protocol::{
+        messages::{ProduceNodeEndpoint, ProducePartitionResponse, ProduceTopicResponse},
+        record::{BatchBuilder, Compression, Headers},
+        wire::Uuid,
+    };
+    use kwal_transport::HostPort;
+
+    use super::*;
+
+    const ID: Uuid = Uuid([5; 16]);
+
+    fn append() -> Append {
+        let mut builder = BatchBuilder::new(Compression::None);
+        for value in [&b"one"[..], b"two"] {
+            builder.push(1_700_000_000_000, None, Some(value), &Headers::new());
+        }
+        Append { batch: builder.finish().unwrap().stamp(17, 2, 40), attempt: 3 }
+    }
+
+    fn route() -> Route<'static> {
+        Route { topic_id: ID, ..Route::of_partition("wal", 3) }
+    }
+
+    fn respond(partition: ProducePartitionResponse) -> Result<Produced, Rejection> {
+        let endpoint = |node_id, host: &str| ProduceNodeEndpoint {
+            node_id,
+            host: host.to_owned(),
+            port: 9092,
+            ..Default::default()
+        };
+        let topic = ProduceTopicResponse { partition_responses: vec![partition], ..Default::default() };
+        let response = ProduceResponse {
+            responses: vec![topic],
+            node_endpoints: vec![endpoint(4, "four"), endpoint(5, "five")],
+            ..Default::default()
+        };
+        append().response(&route(), response)
+    }
+
+    fn partition(error_code: ErrorCode) -> ProducePartitionResponse {
+        ProducePartitionResponse { index: 3, error_code, ..Default::default() }
+    }
+
+    #[test]
+    fn all_replicas_acknowledge_the_stamped_batch() {
+        let append = append();
+        let batch = append.batch.to_bytes();
+        let mut request = append.request(&route());
+        let records = request.topic_data[0].partition_data[0].records.take().unwrap();
+        assert_eq!(records.into_bytes(), batch);
+        let partition_data = vec![ProducePartition { index: 3, records: None }];
+        let expected = ProduceRequest {
+            transactional_id: None,
+            acks: -1,
+            timeout_ms: 9000,
+            topic_data: vec![ProduceTopic { name: "wal".to_owned(), topic_id: ID, partition_data }],
+        };
+        assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn a_success_reports_where_the_batch_is_and_what_the_broker_knows() {
+        for (log_append_time_ms, log_start_offset, time, start) in
+            [(-1, -1, None, None), (0, 0, Some(0), Some(0)), (1234, 20, Some(1234), Some(20))]
+        {
+            let found = ProducePartitionResponse {
+                base_offset: 100,
+                log_append_time_ms,
+                log_start_offset,
+                ..partition(ErrorCode::NONE)
+            };
+            let expected = Produced {
+                base_offset: 100,
+                record_count: 2,
+                log_append_time_ms: time,
+                log_start_offset: start,
+                wire_bytes: append().batch.to_bytes().len(),
+                attempts: 3,
+            };
+            assert_eq!(respond(found).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_too_large_has_a_kind_of_its_own() {
+        for code in [ErrorCode::MESSAGE_TOO_LARGE, ErrorCode::RECORD_LIST_TOO_LARGE] {
+            let Err(Rejection::Kind(kind)) = respond(partition(code)) else { panic!("{code}") };
+            let ErrorKind::BatchTooLarge { size, records, limit } = kind else { panic!("{kind:?}") };
+            assert_eq!((size, records, limit), (append().batch.to_bytes().len(), 2, None));
+        }
+    }
+
+    #[test]
+    fn only_some_codes_report_a_new_leader() {
+        for (code, is_reported) in [
+            (ErrorCode::NOT_LEADER_OR_FOLLOWER, true),
+            (ErrorCode::FENCED_LEADER_EPOCH, true),
+            (ErrorCode::NOT_ENOUGH_REPLICAS, false),
+            (ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, false),
+            (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, false),
+        ] {
+            let current_leader = ProduceLeader { leader_id: 5, leader_epoch: 8 };
+            let found = ProducePartitionResponse { current_leader, ..partition(code) };
+            let Err(Rejection::Code { code: found, leader, .. }) = respond(found) else { panic!("{code}") };
+            let update = LeaderUpdate {
+                topic_id: ID,
+                leader: 5,
+                leader_epoch: 8,
+                address: Some(HostPort::new("five", 9092)),
+            };
+            assert_eq!((found, leader), (code, is_reported.then_some(update)));
+        }
+        // An address that is not reported may be known already.
+        for leader_id in [-1, 6] {
+            let current_leader = ProduceLeader { leader_id, leader_epoch: 8 };
+            let code = ErrorCode::NOT_LEADER_OR_FOLLOWER;
+            let found = ProducePartitionResponse { current_leader, ..partition(code) };
+            let Err(Rejection::Code { leader, .. }) = respond(found) else { panic!("{code}") };
+            let update = LeaderUpdate { topic_id: ID, leader: leader_id, leader_epoch: 8, address: None };
+            assert_eq!(leader, Some(update));
+        }
+    }
+
+    #[test]
+    fn a_message_is_kept_unless_it_is_empty() {
+        for (error_message, expected) in [(None, None), (Some(""), None), (Some("no"), Some("no"))] {
+            let error_message = error_message.map(str::to_owned);
+            let found = ProducePartitionResponse { error_message, ..partition(ErrorCode::INVALID_RECORD) };
+            let Err(Rejection::Code { message, .. }) = respond(found) else { panic!("not rejected") };
+            assert_eq!(message.as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn a_response_about_another_partition_is_malformed() {
+        let other = ProducePartitionResponse { index: 2, ..partition(ErrorCode::NONE) };
+        assert!(matches!(respond(other), Err(Rejection::Missing)));
+        let empty = append().response(&route(), ProduceResponse::default());
+        assert!(matches!(empty, Err(Rejection::Missing)));
+    }
+}

@@ -143,7 +143,7 @@ impl Producer {
             Compression::None => self.encode(records, size, &mut Compressor::new())?,
             _ => cluster.with_compressor(|compressor| self.encode(records, size, compressor))?,
         };
-        memory.shrink(batch.size_in_bytes());
+        memory.shrink(self.held(size, &batch));
         let (response, result) = oneshot::channel();
         let pending = PendingBatch { batch, deadline, response, _memory: memory, _place: place };
         Ok(self.queue.submit(pending).then_some(result))
@@ -164,6 +164,14 @@ impl Producer {
         match self.encoding.compression {
             Compression::None => size.at_most,
             _ => size.at_most.saturating_mul(2),
+        }
+    }
+
+    /// Returns how many bytes an encoded batch holds: its buffer has the capacity with which it was created.
+    fn held(&self, size: BatchSize, batch: &EncodedBatch) -> usize {
+        match self.encoding.compression {
+            Compression::None => size.likely.max(batch.size_in_bytes()),
+            _ => batch.size_in_bytes(),
         }
     }
 
@@ -208,7 +216,8 @@ impl Producer {
 struct BatchSize {
     /// Payload alone: keys, values and headers.
     at_least: usize,
-    /// With the usual overhead of a record.
+    /// With the usual overhead of a record. A buffer of this size does not grow while such records are encoded, which would
+    /// double it.
     likely: usize,
     /// With the largest possible overhead.
     at_most: usize,
@@ -234,7 +243,7 @@ impl BatchSize {
         }
         let with = |record: usize| payload + headers * Self::HEADER + records.len() * record;
         let (usual, largest) = Self::RECORD;
-        Self { at_least: payload, likely: with(usual), at_most: Self::BATCH + with(largest) }
+        Self { at_least: payload, likely: Self::BATCH + with(usual), at_most: Self::BATCH + with(largest) }
     }
 }
 

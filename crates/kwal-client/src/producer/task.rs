@@ -195,7 +195,7 @@ impl ProducerTask {
         self.partition.pause(retry, error, in_flight.trace.generation).await
     }
 
-    /// Ends this producer. The error keeps the context of the response that told it.
+    /// Ends this producer. The error keeps the context of the response that caused it.
     fn end(&mut self, fatal: Fatal, error: Error) -> Error {
         self.fatal = Some(fatal);
         Error::new(fatal.kind()).with_context(error.context().clone())

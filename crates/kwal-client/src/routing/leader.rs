@@ -104,7 +104,7 @@ impl Partition {
         !self.topic_id.is_zero() && !topic.id.is_zero() && topic.id != self.topic_id
     }
 
-    /// Applies a broker's report of who leads the partition now.
+    /// Applies a broker's report of the current leader.
     pub(crate) fn apply_leader_update(&self, update: LeaderUpdate) {
         self.cluster.metadata.apply_leader_update(&self.topic, self.index, update);
     }

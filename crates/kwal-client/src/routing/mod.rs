@@ -6,10 +6,10 @@
 mod leader;
 mod retry;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kwal_protocol::{
-    api::{Request, Versions},
+    api::{Body, Request, Versions},
     error_code::{Effect, ErrorCode},
     record::BatchError,
     wire::Uuid,
@@ -78,7 +78,7 @@ pub(crate) enum Target<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Route<'a> {
     /// `None` without a connection, in tests.
-    pub(crate) broker: Option<&'a Broker>,
+    pub(crate) broker: Option<&'a Arc<Broker>>,
     pub(crate) topic: &'a str,
     /// Zero where it is not known.
     pub(crate) topic_id: Uuid,
@@ -121,7 +121,7 @@ pub(crate) enum Rejection {
     Missing,
     /// The client is over its quota and got nothing but a throttle time (KIP-219). The request is repeated after it.
     Throttled,
-    /// An error code, and who leads the partition now if the broker reports it (KIP-951).
+    /// An error code, and the current leader if the broker reports it (KIP-951).
     Code { code: ErrorCode, message: Option<String>, leader: Option<LeaderUpdate> },
     /// An error that has a kind of its own in this operation.
     Kind(ErrorKind),
@@ -144,6 +144,15 @@ impl Rejection {
                 Err(Self::Code { code, message, leader: None })
             }
         }
+    }
+}
+
+/// Returns the code and the message of a response that was rejected for them, for tests of operations.
+#[cfg(test)]
+pub(crate) fn rejected_code<T: std::fmt::Debug>(result: Result<T, Rejection>) -> (ErrorCode, Option<String>) {
+    match result {
+        Err(Rejection::Code { code, message, leader: None }) => (code, message),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -248,7 +257,7 @@ pub(crate) async fn attempt<O: Operation>(
         topic_id,
         partition: call.partition.unwrap_or_default(),
         leader_epoch: trace.leader.map_or(-1, |leader| leader.epoch),
-        version: channel.version::<O::Request>().unwrap_or(supported.newest),
+        version: channel.version(O::Request::KEY, supported).unwrap_or(supported.newest),
         long_poll,
         broker_timeout: deadlines.request * 9 / 10,
     };

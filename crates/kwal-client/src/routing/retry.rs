@@ -9,7 +9,7 @@ use tracing::debug;
 
 use crate::{
     cluster::Cluster,
-    config::RetryPolicy,
+    config::{LONGEST, RetryPolicy},
     error::{CallContext, Error, ErrorKind, Source},
 };
 
@@ -22,11 +22,10 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// A deadline so long from now. One that is too far to express is in 30 years.
+    /// A deadline so long from now, at most [`LONGEST`].
     pub(crate) fn after(after: Duration) -> Self {
-        const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-        let now = Instant::now();
-        Self { at: now.checked_add(after).unwrap_or(now + FAR), after }
+        let after = after.min(LONGEST);
+        Self { at: Instant::now() + after, after }
     }
 
     /// Returns the earlier of two deadlines.

@@ -1,24 +1,46 @@
-//! What the client promises, line by line, against the embedded broker: in memory, and mostly in a time that stands still
-//! unless everybody waits for it.
+//! The contract of the client, line by line, against the embedded cluster: in memory, and mostly under a
+//! paused clock.
+//!
+//! The name of a module begins with the lines that its tests keep, so that a failure names the promise:
+//!
+//! | line | promise |
+//! | --- | --- |
+//! | c1 | durable: an append is `Ok` only when every in-sync replica has it |
+//! | c2 | exactly once: whatever is retried, a batch is on the log at most once |
+//! | c3 | order without a hole: batches lie on the log in submission order |
+//! | c4 | deadlines and clear outcomes: every call ends in time, with an error that says what happened |
+//! | c5 | cancellation: every future can be dropped at any await |
+//! | c7 | reading: records come in offset order, once each |
+//! | c8 | truncation: a recreated topic is an error and never another log |
+//! | c9 | bounded memory: lengths are checked first, and appends share one budget |
+//! | c10 | throttling: a throttle time delays the next request of its connection and nothing else |
+//! | c11 | nothing hidden: no buffer in the background, and nothing that the caller did not request |
+//!
+//! `cargo test -p kwal-client --test contract c4` runs the tests of one line.
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
-mod administration;
-mod appends;
-mod authentication;
-mod brokers;
-mod cancellation;
-mod connections;
-mod deadlines;
-mod elections;
-mod limits;
-mod lookup;
-mod order;
-mod producers;
-mod reading;
-mod support;
-mod throttling;
-mod truncation;
-mod versions;
+mod audit;
+mod c10_throttling;
+mod c1_c2_appends;
+mod c1_c2_c3_elections;
+mod c1_c7_versions;
+mod c2_producer_ids;
+mod c3_order;
+mod c4_administration;
+mod c4_authentication;
+mod c4_brokers;
+mod c4_c11_lookup;
+mod c4_c5_c10_admin_calls;
+mod c4_connections;
+mod c4_deadlines;
+mod c4_leader_updates;
+mod c4_reauthentication;
 #[cfg(feature = "transport-tls")]
-mod ways;
+mod c4_tls_and_proxies;
+mod c5_cancellation;
+mod c7_reading;
+mod c8_truncation;
+mod c9_c11_limits;
+mod support;
+mod usage;

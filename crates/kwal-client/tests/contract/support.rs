@@ -1,4 +1,4 @@
-//! A broker in memory, and a wire to it that keeps what it sees and rewrites responses.
+//! A broker in memory, and a wire to it that records requests and rewrites responses.
 
 use std::{
     collections::BTreeSet,
@@ -27,56 +27,57 @@ use tokio::time::{Instant, sleep};
 /// Longer than any deadline.
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// A broker with the topic `wal` of two partitions.
+/// Starts a broker with the topic `wal` of two partitions.
 pub(crate) fn broker() -> EmbeddedCluster {
     EmbeddedCluster::builder().topic("wal", 2).start_in_memory().unwrap()
 }
 
-/// A client straight to a broker.
+/// Returns the builder of a client that connects to a broker without a wire.
 pub(crate) fn builder(broker: &EmbeddedCluster) -> ClientBuilder {
     ClientBuilder::new(broker.bootstrap()).connector(broker.connector()).seed(7)
 }
 
-/// Partition 0 of `wal`, straight to a broker.
+/// Opens partition 0 of `wal` without a wire.
 pub(crate) async fn open(broker: &EmbeddedCluster) -> PartitionClient {
     builder(broker).build().await.unwrap().partition_client("wal", 0).await.unwrap()
 }
 
-/// Partition 0 of `wal`, over a wire.
+/// Opens partition 0 of `wal` over a wire.
 pub(crate) async fn open_over(wire: &Wire) -> PartitionClient {
     wire.client().await.partition_client("wal", 0).await.unwrap()
 }
 
+/// Returns a record with a value.
 pub(crate) fn record(value: impl Into<String>) -> Vec<Record> {
     vec![Record::new(None::<&str>, value.into())]
 }
 
-/// A record of so many bytes.
+/// Returns a record with a value of `bytes` bytes.
 pub(crate) fn large(bytes: usize) -> Vec<Record> {
     vec![Record::new(None::<&str>, vec![b'x'; bytes])]
 }
 
-/// The values in the log of partition 0 of `wal`, in order.
+/// Returns the values in the log of partition 0 of `wal`, in order.
 pub(crate) fn log(broker: &EmbeddedCluster) -> Vec<String> {
     let records = broker.records("wal", 0).unwrap();
     records.into_iter().map(|record| String::from_utf8_lossy(&record.value.unwrap()).into_owned()).collect()
 }
 
-/// Ends within the deadline, and not earlier than a pause between attempts before it.
+/// Asserts that a call ended within its deadline, and at most the longest pause between attempts earlier.
 #[track_caller]
 pub(crate) fn assert_took(took: Duration, deadline: Duration) {
     let pause = RetryPolicy::default().max;
     assert!(took <= deadline && took + pause > deadline, "took {took:?} of {deadline:?}");
 }
 
-/// What a future comes to and how long it takes, in tokio's time.
+/// Awaits a future. Returns its output and how long it took, by tokio's clock.
 pub(crate) async fn timed<T>(future: impl IntoFuture<Output = T>) -> (T, Duration) {
     let begun = Instant::now();
     let result = future.await;
     (result, begun.elapsed())
 }
 
-/// Polls a future so many times at the most, then drops it; `None` if it was not done by then.
+/// Polls a future at most `times` times, then drops it. `None` if it was not completed by then.
 pub(crate) async fn polled<T>(future: impl IntoFuture<Output = T>, times: usize) -> Option<T> {
     let mut future = pin!(future.into_future());
     let mut left = times;
@@ -94,16 +95,24 @@ pub(crate) async fn polled<T>(future: impl IntoFuture<Output = T>, times: usize)
     .await
 }
 
-/// Lets everything that can go on go on, without any time passing that matters.
+/// Lets all tasks run until each of them waits. Under the paused clock, a millisecond passes.
 pub(crate) async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 
+/// Returns the default deadlines.
 pub(crate) fn deadlines() -> Deadlines {
     Deadlines::default()
 }
 
-/// The whole chain of an error in one line.
+/// Returns the source of an error. Panics if it has another type.
+#[track_caller]
+pub(crate) fn source<E: std::error::Error + 'static>(error: &Error) -> &E {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    source.unwrap_or_else(|| panic!("{error:?}"))
+}
+
+/// Formats an error and all its sources in one line.
 pub(crate) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause: &dyn std::error::Error = error;
@@ -118,18 +127,18 @@ pub(crate) fn chain(error: &Error) -> String {
 /// A request that went over a wire.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
-    /// When its last byte had left the client.
+    /// When the client had written its last byte.
     pub(crate) at: Instant,
     pub(crate) connection: usize,
     pub(crate) api: ApiKey,
     pub(crate) version: i16,
-    /// Of an append.
+    /// The header of the batch, if it is an append.
     pub(crate) batch: Option<BatchHeader>,
     pub(crate) acks: Option<i16>,
     pub(crate) timeout_ms: Option<i32>,
 }
 
-/// A wire to a broker that keeps what it sees of requests.
+/// A wire to a broker that records the requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Wire {
     wire: wire::Wire,
@@ -166,52 +175,53 @@ impl Wire {
         self.wire.set(mode);
     }
 
-    /// Of the connections to one host.
+    /// Sets the mode of the connections to one host.
     pub(crate) fn set_at(&self, host: &str, mode: WireMode) {
         self.wire.set_at(host, mode);
     }
 
-    /// Changes all responses of an API.
+    /// Changes every response of an API.
     pub(crate) fn edit<R: Request>(&self, edit: impl FnMut(&mut R::Response) + Send + 'static) {
         self.wire.rewrite::<R>(edit);
     }
 
-    /// Changes nothing any more.
+    /// Passes all responses unchanged again.
     pub(crate) fn clear_edits(&self) {
         self.wire.clear_rewrites();
     }
 
-    /// The requests of an API so far.
+    /// Returns the requests of an API so far.
     pub(crate) fn seen(&self, api: ApiKey) -> Vec<Seen> {
         self.seen.lock().unwrap().iter().filter(|seen| seen.api == api).copied().collect()
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     pub(crate) fn all(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
+    /// Returns the number of requests of an API so far.
     pub(crate) fn count(&self, api: ApiKey) -> usize {
         self.seen(api).len()
     }
 
-    /// Producer id, epoch and sequence of the appends so far.
+    /// Returns producer id, epoch and sequence of the appends so far.
     pub(crate) fn stamps(&self) -> Vec<(i64, i16, i32)> {
         let batches = self.seen(ApiKey::PRODUCE).into_iter().filter_map(|seen| seen.batch);
         batches.map(|batch| (batch.producer_id, batch.producer_epoch, batch.base_sequence)).collect()
     }
 
-    /// How many connections there have been.
+    /// Returns how many connections have been opened.
     pub(crate) fn connections(&self) -> usize {
         self.wire.connections().accepted
     }
 
-    /// How often a client tried to connect to a host.
+    /// Returns how often the client tried to connect to a host.
     pub(crate) fn attempts_at(&self, host: &str) -> usize {
         self.wire.attempts_to(host)
     }
 
-    /// How many connections are open, and how many were at the most to one host at the same time.
+    /// Returns how many connections are open, and the most that were open to one host at the same time.
     pub(crate) fn open(&self) -> (usize, usize) {
         let hosts: BTreeSet<_> =
             self.bootstrap.iter().map(|address| address.rsplit_once(':').unwrap().0).collect();
@@ -219,7 +229,7 @@ impl Wire {
         (self.wire.connections().open, most.max().unwrap_or_default())
     }
 
-    /// The same of one host.
+    /// Returns the same for one host.
     pub(crate) fn open_at(&self, host: &str) -> (usize, usize) {
         let connections = self.wire.connections_to(host);
         (connections.open, connections.most_open)

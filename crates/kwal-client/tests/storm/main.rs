@@ -1,5 +1,5 @@
-//! Storms of the client by the thousand: whatever goes wrong in a cluster of three brokers, what the clients were told agrees
-//! with what is on the logs.
+//! Storms by the thousand: whatever fails in a cluster of three brokers, the results that clients got agree
+//! with the logs.
 //!
 //! ```sh
 //! KWAL_SIM_SEEDS=100000 cargo test -p kwal-client --test storm    # more of them
@@ -9,7 +9,7 @@
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
 mod run;
-#[allow(dead_code, reason = "others use it too")]
+#[allow(dead_code, reason = "the contract tests use all of it")]
 #[path = "../contract/support.rs"]
 mod support;
 
@@ -29,25 +29,25 @@ use std::{
 
 use kwal_testkit::{Hazard, StormReport};
 
-use crate::run::{MEETINGS, Plan, Report, storm};
+use crate::run::{COUNTERS, Plan, Report, storm};
 
-/// How many storms there are if nobody says.
-const SEEDS: u64 = 2_000;
+/// The number of storms by default.
+const SEEDS: u64 = 1_000;
 
 #[test]
-fn whatever_goes_wrong_the_contract_holds() {
+fn the_contract_holds_in_every_storm() {
     let one = env::var("KWAL_SIM_SEED").ok().map(|seed| seed.parse().unwrap());
     if let Some(seed) = one {
         let report = storm(seed);
-        tell(&format!("seed {seed}: {}\n{:?}", report.storm, report.met));
-        return assert!(report.holds(), "{}", story(seed));
+        print(&format!("seed {seed}: {}\n{:?}", report.storm, report.counts));
+        return assert!(report.holds(), "{}", describe(seed));
     }
     let seeds = env::var("KWAL_SIM_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
-    let sum = all(0..seeds).unwrap_or_else(|seed| panic!("{}", story(seed)));
-    tell(&format!("{seeds} storms: {}", sum.storm));
-    tell(&format!("{:?}", sum.met));
-    for what in MEETINGS {
-        assert!(sum.met.contains_key(what), "in none of the storms: {what}");
+    let sum = all(0..seeds).unwrap_or_else(|seed| panic!("{}", describe(seed)));
+    print(&format!("{seeds} storms: {}", sum.storm));
+    print(&format!("{:?}", sum.counts));
+    for what in COUNTERS {
+        assert!(sum.counts.contains_key(what), "not in any storm: {what}");
     }
     let fault_counts = sum.storm.fault_counts;
     assert!(
@@ -56,18 +56,18 @@ fn whatever_goes_wrong_the_contract_holds() {
         sum.storm
     );
     for hazard in HAZARDS {
-        assert!(sum.storm.count(*hazard) > 0, "in none of the storms: {hazard:?}");
+        assert!(sum.storm.count(*hazard) > 0, "not in any storm: {hazard:?}");
     }
 }
 
 #[test]
-fn the_same_seed_is_the_same_history() {
+fn the_same_seed_gives_the_same_history() {
     for seed in 0..12 {
         let texts = move || {
             let Report { history, journal, .. } = Plan::of(seed).journal(JOURNAL).run();
             [history.to_string(), journal.to_string()]
         };
-        // Each on a thread of its own, as what is random there differs.
+        // On separate threads, whose hash seeds differ.
         let [one, two] = [thread::spawn(texts), thread::spawn(texts)].map(|run| run.join().unwrap());
         for (one, two) in one.iter().zip(&two) {
             let differs = one.lines().zip(two.lines()).enumerate().find(|(_, (one, two))| one != two);
@@ -76,59 +76,61 @@ fn the_same_seed_is_the_same_history() {
     }
 }
 
-/// As it was recorded, on another machine perhaps. What the client does differently shows in the difference.
+/// Compares with a history that was recorded, perhaps on another machine. A change of the client's behaviour
+/// shows in the difference.
 #[test]
-fn the_same_seed_is_the_same_history_on_every_machine() {
+fn the_same_seed_gives_the_same_history_on_every_machine() {
     let report = Plan::short(SHORT).journal(JOURNAL).run();
     assert!(report.holds(), "{:?}\n{}", report.problems, report.verdict);
-    let told = format!(
-        "# What the clients were told in the storm of seed {SHORT}\n{}\n# What happened in the cluster\n{}",
+    let recorded = format!(
+        "# Results of the client calls in the storm of seed {SHORT}\n{}\n# Journal of the cluster\n{}",
         report.history, report.journal
     );
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/storm/short.txt");
     if env::var_os("UPDATE_SNAPSHOT").is_some() {
-        fs::write(path, &told).unwrap();
+        fs::write(path, &recorded).unwrap();
     }
     let stored = fs::read_to_string(path).unwrap();
-    let differs = told.lines().zip(stored.lines()).enumerate().find(|(_, (new, old))| new != old);
+    let differs = recorded.lines().zip(stored.lines()).enumerate().find(|(_, (new, old))| new != old);
     assert!(
-        told == stored,
-        "the history is another one, first here (line - 1, (new, old)): {differs:?}; if it may be, then \
+        recorded == stored,
+        "the history has changed, first in (line - 1, (new, old)): {differs:?}; if that is intended, run \
          UPDATE_SNAPSHOT=1 cargo test -p kwal-client --test storm, and read the difference"
     );
 }
 
-/// What all storms have met together.
+/// The sums over all storms.
 #[derive(Debug, Default)]
 struct Sum {
-    met: BTreeMap<&'static str, u64>,
+    counts: BTreeMap<&'static str, u64>,
     storm: StormReport,
 }
 
 impl Sum {
     fn add(&mut self, report: &Report) {
-        for (what, count) in &report.met {
-            *self.met.entry(what).or_default() += count;
+        for (what, count) in &report.counts {
+            *self.counts.entry(what).or_default() += count;
         }
         self.storm.add(&report.storm);
     }
 }
 
-/// Lets the storms of all seeds pass, on as many threads as there are cores; or answers the lowest that does not hold.
+/// Runs the storms of all seeds, on as many threads as there are cores. Returns the lowest seed whose storm
+/// fails, if any.
 fn all(seeds: Range<u64>) -> Result<Sum, u64> {
     let next = AtomicU64::new(seeds.start);
     let failed = AtomicU64::new(u64::MAX);
     let sum = Mutex::new(Sum::default());
-    let under_way = Mutex::new(BTreeSet::new());
-    let work = |_at_work: Sender<()>| {
+    let running = Mutex::new(BTreeSet::new());
+    let work = |_alive: Sender<()>| {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end.min(failed.load(Ordering::Relaxed)) {
                 return;
             }
-            under_way.lock().unwrap().insert(seed);
+            running.lock().unwrap().insert(seed);
             let report = storm(seed);
-            under_way.lock().unwrap().remove(&seed);
+            running.lock().unwrap().remove(&seed);
             if !report.holds() {
                 failed.fetch_min(seed, Ordering::Relaxed);
             }
@@ -136,17 +138,17 @@ fn all(seeds: Range<u64>) -> Result<Sum, u64> {
         }
     };
     thread::scope(|scope| {
-        let (at_work, done) = mpsc::channel();
+        let (alive, done) = mpsc::channel();
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            let at_work = at_work.clone();
-            scope.spawn(|| work(at_work));
+            let alive = alive.clone();
+            scope.spawn(|| work(alive));
         }
-        drop(at_work);
+        drop(alive);
         let mut before = BTreeSet::new();
         while done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            let now = under_way.lock().unwrap().clone();
+            let now = running.lock().unwrap().clone();
             for seed in now.intersection(&before) {
-                tell(&format!("the storm of seed {seed} does not come to an end"));
+                print(&format!("the storm of seed {seed} does not end"));
             }
             before = now;
         }
@@ -157,29 +159,29 @@ fn all(seeds: Range<u64>) -> Result<Sum, u64> {
     }
 }
 
-/// All that there is to know of a storm. It is the same once more.
-fn story(seed: u64) -> String {
+/// Runs a storm again, which gives the same history, and describes it.
+fn describe(seed: u64) -> String {
     let plan = Plan::of(seed).journal(JOURNAL);
     let Report { verdict, problems, history, journal, .. } = plan.run();
     let problems = problems.join("\n");
     format!(
-        "the storm of seed {seed} does not hold; alone it is\n    KWAL_SIM_SEED={seed} cargo test -p kwal-client --test storm\n\n\
-         {plan:?}\n\nwhat the clients were told\n{history}\nwhat happened in the cluster\n{journal}\n{problems}\n{verdict}"
+        "the storm of seed {seed} breaks the contract; to run it alone:\n    KWAL_SIM_SEED={seed} cargo test -p kwal-client --test storm\n\n\
+         {plan:?}\n\nresults of the client calls\n{history}\njournal of the cluster\n{journal}\n{problems}\n{verdict}"
     )
 }
 
-/// Says something that is to be seen also when tests are not asked for what they print.
-fn tell(text: &str) {
+/// Prints a line that the test harness does not capture.
+fn print(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Much longer than a storm takes.
+/// Much longer than a storm takes: one that runs longer is reported.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The storm that is recorded.
+/// The seed of the recorded storm.
 const SHORT: u64 = 143;
 
-/// Enough for any of them.
+/// More entries than any storm writes.
 const JOURNAL: usize = 100_000;
 
 const HAZARDS: &[Hazard] = &[

@@ -75,8 +75,9 @@ pub fn decode_request_header(frame: &Bytes) -> Result<(RequestHeader, Reader<'_>
     Ok((header, reader))
 }
 
-/// Decodes the header of a response frame (without its length); returns its correlation id and a reader of
-/// the body.
+/// Decodes the header of a response frame (without its length).
+///
+/// Returns its correlation id and a reader of the body.
 ///
 /// # Errors
 /// [`DecodeError`] if the header is incomplete.

@@ -13,8 +13,9 @@ pub enum Compression {
     Snappy,
     /// LZ4 frames of 64 KiB blocks. Requires the feature `compression-lz4`.
     Lz4,
-    /// Zstandard (KIP-110). Requires the feature `compression-zstd`, or `decompression-zstd` for reading
-    /// only.
+    /// Zstandard (KIP-110).
+    ///
+    /// Requires the feature `compression-zstd`, or `decompression-zstd` for reading only.
     ///
     /// Brokers accept it in Produce requests from version 7 on.
     Zstd,
@@ -90,8 +91,9 @@ impl Compression {
         }
     }
 
-    /// Returns the default level, which is Kafka's: 6 for gzip, 3 for zstd; `None` if the codec has no
-    /// levels.
+    /// Returns the default level, which is Kafka's: 6 for gzip, 3 for zstd.
+    ///
+    /// `None` if the codec has no levels.
     pub const fn default_level(self) -> Option<i32> {
         match self {
             Self::Gzip => Some(6),

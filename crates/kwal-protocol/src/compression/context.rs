@@ -53,8 +53,9 @@ impl Compressor {
         Self::default()
     }
 
-    /// Compresses `input` in the framing of Kafka's own producer, at this [level](Compression::levels) or the
-    /// default.
+    /// Compresses `input` in the framing of Kafka's own producer.
+    ///
+    /// `level` is one of the [levels](Compression::levels) of the codec; `None` is its default.
     ///
     /// # Errors
     /// [`CompressionError::NotBuiltIn`], [`CompressionError::Level`].
@@ -178,8 +179,9 @@ impl Decompressor {
         self.run(codec, input, limit, |codecs, out| codecs.run(codec, input, out))
     }
 
-    /// The same for the value of a message of magic 0, whose LZ4 frames have a wrong header checksum
-    /// (KIP-57).
+    /// The same for the value of a message of magic 0.
+    ///
+    /// Its LZ4 frames have a wrong header checksum (KIP-57).
     pub(crate) fn decompress_magic_0(
         &mut self,
         codec: Compression,

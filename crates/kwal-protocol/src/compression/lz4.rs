@@ -62,8 +62,9 @@ impl Encoder {
 pub(super) enum Checksums {
     /// Valid according to the format.
     Right,
-    /// From messages of magic 0, whose writer computed the header checksum over too many bytes (KIP-57). It
-    /// is ignored.
+    /// From messages of magic 0, whose writer computed the header checksum over too many bytes (KIP-57).
+    ///
+    /// It is ignored.
     WrongInHeader,
 }
 
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_comes_back() {
+    fn compressed_data_round_trips() {
         for len in [0, 1, 12, 13, 1000, BLOCK_LEN - 1, BLOCK_LEN, BLOCK_LEN + 1, 300_000] {
             let input = input(len);
             let compressed = compress(&input).unwrap();
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claimed_size_reserves_nothing() {
+    fn a_claimed_size_reserves_no_memory() {
         // One frame whose header claims 2⁶³ bytes of content and 4 MiB blocks.
         let mut frame = HEADER[..4].to_vec();
         frame.extend([FLAGS_VERSION | FLAGS_INDEPENDENT | FLAGS_CONTENT_SIZE, 0x70]);

@@ -44,7 +44,7 @@ mod tests {
     use super::{samples::input, *};
 
     #[test]
-    fn ids_and_names_lead_back() {
+    fn ids_and_names_round_trip() {
         for codec in Compression::ALL {
             assert_eq!(Compression::from_id(codec.id()), Some(codec));
             assert_eq!(codec.name().parse(), Ok(codec));
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_in_names_its_feature() {
+    fn a_missing_codec_names_its_feature() {
         for codec in Compression::ALL.into_iter().filter(|codec| !codec.is_built_in()) {
             let error = CompressionError::NotBuiltIn { codec };
             assert_eq!(codec.compress(b"x"), Err(error.clone()));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_comes_back_with_memory_of_before() {
+    fn round_trips_with_reused_memory() {
         let (mut compressor, mut decompressor) = (Compressor::new(), Decompressor::new());
         for codec in built_in() {
             for len in [100_000, 0, 1, 300_000, 5_000_000, 12, 32_768, 65_537] {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn every_truncation_and_what_follows_is_refused() {
+    fn truncated_and_trailing_data_is_rejected() {
         for codec in built_in().filter(|codec| *codec != Compression::None) {
             let squeezed = codec.compress(&input(5000)).unwrap();
             for len in 0..squeezed.len() {

@@ -30,8 +30,9 @@ impl Output {
         &self.bytes[start..self.len]
     }
 
-    /// Reserves space for `expected` bytes, as far as `input` bytes can plausibly give them; returns the
-    /// space available.
+    /// Reserves space for `expected` bytes, as far as `input` bytes can plausibly give them.
+    ///
+    /// Returns the space available.
     pub(super) fn expect(&mut self, expected: usize, input: usize) -> usize {
         self.grow(expected.min(input.saturating_mul(EAGER_RATIO).max(EAGER_LEN)));
         expected.min(self.end() - self.len)
@@ -95,8 +96,9 @@ impl Output {
         }
     }
 
-    /// Returns the output and the buffer for the next use; the buffer is usable when the output has been
-    /// dropped.
+    /// Returns the output and the buffer for the next use.
+    ///
+    /// The buffer is usable when the output has been dropped.
     pub(super) fn finish(self) -> (Bytes, Bytes) {
         let all = self.bytes.freeze();
         // The output may be kept for long, so it must not hold more unused space than its own size.

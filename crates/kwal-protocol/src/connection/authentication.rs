@@ -1,7 +1,9 @@
-//! Authentication: SaslHandshake selects the mechanism, SaslAuthenticate carries its messages (KIP-43, KIP-152).
+//! Authentication by SaslHandshake and SaslAuthenticate (KIP-43, KIP-152).
 //!
-//! It follows ApiVersions, and is repeated when a session is renewed (KIP-368). Requests sent earlier are answered first,
-//! and no other request may be sent from the first to the last message of the exchange.
+//! SaslHandshake selects the mechanism, SaslAuthenticate carries its messages.
+//!
+//! It follows ApiVersions, and is repeated when a session is renewed (KIP-368). Requests sent earlier are
+//! answered first, and no other request may be sent from the first to the last message of the exchange.
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +39,9 @@ pub(super) struct Authentication {
     phase: Phase,
     rounds: u8,
     pub(super) deadline: Option<Instant>,
-    /// Time limit from when all requests in flight have been answered; the first authentication has a deadline already.
+    /// Time limit from when all requests in flight have been answered.
+    ///
+    /// The first authentication has a deadline already.
     limit: Duration,
     /// The session lifetime in the broker's last response.
     lifetime_ms: i64,
@@ -76,7 +80,9 @@ pub(super) enum Progress {
 pub struct Computation(Box<dyn Mechanism>);
 
 impl Computation {
-    /// Runs the computation. Pass the result to [`Connection::handle_computed`](super::Connection::handle_computed).
+    /// Runs the computation.
+    ///
+    /// Pass the result to [`Connection::handle_computed`](super::Connection::handle_computed).
     ///
     /// It blocks, so run it where nothing else waits, for example on a thread for blocking work.
     pub fn run(mut self) -> Computed {

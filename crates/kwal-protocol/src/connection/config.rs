@@ -13,18 +13,20 @@ pub struct ConnectionConfig {
     pub client_software_version: String,
     /// The largest frame accepted, in bytes; 128 MiB by default.
     ///
-    /// That is more than a broker accepts with its default settings (`socket.request.max.bytes`, 100 MiB), and more than
-    /// the 50 MiB that Kafka's consumers fetch at once.
+    /// That is more than a broker accepts with its default settings (`socket.request.max.bytes`, 100 MiB),
+    /// and more than the 50 MiB that Kafka's consumers fetch at once.
     pub max_frame_len: usize,
     /// The number of requests that may be pending, queued or in flight; 1000 by default.
     ///
     /// A broker processes one request of a connection at a time.
     pub max_in_flight: usize,
-    /// Time limit of one request, 10 s by default; see also
-    /// [`EncodedRequest::with_timeout`](super::EncodedRequest::with_timeout).
+    /// Time limit of one request, 10 s by default.
     ///
-    /// A broker processes one request of a connection at a time. So the time of a request starts when it has been written
-    /// and every earlier request on the connection has been answered. It is paused while the broker throttles.
+    /// See also [`EncodedRequest::with_timeout`](super::EncodedRequest::with_timeout).
+    ///
+    /// A broker processes one request of a connection at a time. So the time of a request starts when it has
+    /// been written and every earlier request on the connection has been answered. It is paused while the
+    /// broker throttles.
     pub request_timeout: Duration,
     /// Time limit of the whole handshake, 10 s by default.
     pub handshake_timeout: Duration,

@@ -7,15 +7,16 @@ use super::{
 /// Something that happened on a [`Connection`](super::Connection).
 #[derive(Debug)]
 pub enum Event<T = ()> {
-    /// The broker has authenticated the client, for the given lifetime of the session, if it is limited (KIP-368).
+    /// The broker has authenticated the client, for the lifetime given if it is limited (KIP-368).
     ///
     /// It comes ahead of [`Ready`](Self::Ready), and again after each
     /// [`Connection::reauthenticate`](super::Connection::reauthenticate).
     Authenticated(Option<Duration>),
     /// The mechanism has to compute something that may take a second.
     ///
-    /// Run it elsewhere and pass the result to [`Connection::handle_computed`](super::Connection::handle_computed). The
-    /// time limit of the handshake keeps running.
+    /// Run it elsewhere and pass the result to
+    /// [`Connection::handle_computed`](super::Connection::handle_computed). The time limit of the handshake
+    /// keeps running.
     Compute(Computation),
     /// The handshake is complete: requests can be encoded and sent.
     Ready(Arc<NegotiatedVersions>),

@@ -48,9 +48,9 @@ pub(super) fn encode_api_versions(
 
 /// Decodes the response to ApiVersions, a frame without its length.
 ///
-/// A broker that does not support the requested version answers `UNSUPPORTED_VERSION` in version 0, header and body. Since
-/// Kafka 2.4 that response lists the supported versions of ApiVersions (KIP-511). Older brokers list nothing, and support
-/// version 0 at least.
+/// A broker that does not support the requested version answers `UNSUPPORTED_VERSION` in version 0, header
+/// and body. Since Kafka 2.4 that response lists the supported versions of ApiVersions (KIP-511). Older
+/// brokers list nothing, and support version 0 at least.
 pub(super) fn read_versions(requested: i16, frame: &Bytes) -> Result<ApiVersionsResult, ConnectionError> {
     let api = ApiKey::API_VERSIONS;
     // In every version the error code comes first, after a header of version 0.

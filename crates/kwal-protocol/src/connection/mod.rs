@@ -8,19 +8,21 @@
 //!                                  not throttled      │ in flight │◄───────────── bytes
 //!                                                     └───────────┘
 //! ```
-//! Brokers answer the requests of one connection in order, so the requests in flight form a queue. A response whose
-//! correlation id is not that of the oldest request closes the connection. Only the handshake is encoded and decoded here:
-//! the caller encodes with [`NegotiatedVersions::encode`] and decodes with [`RawResponse::decode`].
+//! Brokers answer the requests of one connection in order, so the requests in flight form a queue. A response
+//! whose correlation id is not that of the oldest request closes the connection. Only the handshake is
+//! encoded and decoded here: the caller encodes with [`NegotiatedVersions::encode`] and decodes with
+//! [`RawResponse::decode`].
 //!
 //! # The handshake
-//! A connection starts in the state *versions*: it sends ApiVersions in the newest version known here. A broker that does
-//! not support that version answers in version 0 (KIP-511); the request is repeated in the version that the broker names,
-//! or else in version 0. Then the connection is *ready*.
+//! A connection starts in the state *versions*: it sends ApiVersions in the newest version known here. A
+//! broker that does not support that version answers in version 0 (KIP-511); the request is repeated in the
+//! version that the broker names, or else in version 0. Then the connection is *ready*.
 //!
-//! Between these two states a connection *authenticates* if it was given a [`Mechanism`](crate::sasl::Mechanism). It returns to that state from
-//! *ready* to reauthenticate on the same connection ([`Connection::reauthenticate`], KIP-368). While it authenticates,
-//! requests stay in `outgoing`, as they do while throttled. Requests in flight are answered first; then the exchange uses
-//! the same slot as ApiVersions, ahead of all requests. Computations that take a mechanism long are emitted as an event.
+//! Between these two states a connection *authenticates* if it was given a
+//! [`Mechanism`](crate::sasl::Mechanism). It returns to that state from *ready* to reauthenticate on the same
+//! connection ([`Connection::reauthenticate`], KIP-368). While it authenticates, requests stay in `outgoing`,
+//! as they do while throttled. Requests in flight are answered first; then the exchange uses the same slot as
+//! ApiVersions, ahead of all requests. Computations that take a mechanism long are emitted as an event.
 
 mod authentication;
 mod config;

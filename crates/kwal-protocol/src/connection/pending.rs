@@ -12,8 +12,8 @@ pub struct PendingRequest<T> {
     pub token: T,
     /// Whether the request has been handed out, so that the broker may have received it.
     ///
-    /// [`Connection::poll_transmit`](super::Connection::poll_transmit) hands it out. If this is false, it has not reached
-    /// the broker.
+    /// [`Connection::poll_transmit`](super::Connection::poll_transmit) hands it out. If this is false, it has
+    /// not reached the broker.
     pub handed_out: bool,
 }
 

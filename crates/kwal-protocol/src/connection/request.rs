@@ -31,7 +31,7 @@ impl EncodedRequest {
         Ok(Self { frame, key: R::KEY, version, expects_reply: request.expects_reply(), timeout: None })
     }
 
-    /// Overrides [`ConnectionConfig::request_timeout`](super::ConnectionConfig::request_timeout) for this request.
+    /// Sets a time limit for this request instead of that of the [configuration](super::ConnectionConfig).
     ///
     /// A request with which the broker itself waits, such as a long poll, needs more time.
     #[must_use]

@@ -34,10 +34,12 @@ use crate::{
 ///
 /// No method blocks, and none reads a clock: the time is the argument `now`, which must never go back.
 ///
-/// Each request carries a token of the caller's type `T`, such as a channel for the response. It is returned with the
-/// response, or by [`drain_pending`](Self::drain_pending) after the connection is closed. `T = ()` needs no bookkeeping.
+/// Each request carries a token of the caller's type `T`, such as a channel for the response. It is returned
+/// with the response, or by [`drain_pending`](Self::drain_pending) after the connection is closed. `T = ()`
+/// needs no bookkeeping.
 ///
-/// The owner has to notice a write that makes no progress: the time of a request only starts when it has been written.
+/// The owner has to notice a write that makes no progress: the time of a request only starts when it has been
+/// written.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -84,7 +86,9 @@ pub struct Connection<T = ()> {
     state: State,
     /// The next request of the handshake; it goes out ahead of all requests of the owner.
     handshake: Option<Outgoing<T>>,
-    /// Requests not handed out yet, in order; held back unless the state is ready and the connection is not throttled.
+    /// Requests not handed out yet, in order.
+    ///
+    /// Held back unless the state is ready and the connection is not throttled.
     outgoing: VecDeque<Outgoing<T>>,
     outgoing_bytes: usize,
     /// Requests handed out and not answered yet, in order.
@@ -100,7 +104,7 @@ pub struct Connection<T = ()> {
     versions: Option<Arc<NegotiatedVersions>>,
     /// Whether the peer has sent a plausible Kafka frame.
     heard: bool,
-    /// Whether the broker has admitted this client: it has authenticated it or answered a request of the owner.
+    /// Whether the broker has authenticated this client or answered a request of the owner.
     admitted: bool,
 }
 
@@ -156,12 +160,13 @@ impl<T> Connection<T> {
 
     /// Queues a request. Requests are handed out in the order in which they were queued.
     ///
-    /// The token is returned with the response. A request without response (Produce with acks = 0) drops its token when
-    /// it is handed out.
+    /// The token is returned with the response. A request without response (Produce with acks = 0) drops its
+    /// token when it is handed out.
     ///
     /// # Errors
-    /// The request is rejected and nothing of it is sent: [`ConnectionError::NotReady`] until [`Event::Ready`],
-    /// [`ConnectionError::TooManyInFlight`], or the reason why the connection is closed. [`SendError`] contains the token.
+    /// The request is rejected and nothing of it is sent: [`ConnectionError::NotReady`] until
+    /// [`Event::Ready`], [`ConnectionError::TooManyInFlight`], or the reason why the connection is closed.
+    /// [`SendError`] contains the token.
     pub fn send(
         &mut self,
         now: Instant,
@@ -194,7 +199,9 @@ impl<T> Connection<T> {
         }
     }
 
-    /// Closes the connection for the given reason, unless it is already closed. Responses received so far stay events.
+    /// Closes the connection for the given reason, unless it is already closed.
+    ///
+    /// Responses received so far stay events.
     pub fn close(&mut self, error: ConnectionError) {
         if self.is_closed() {
             return;
@@ -205,7 +212,7 @@ impl<T> Connection<T> {
         self.events.push_back(Event::Closed(error));
     }
 
-    /// Removes the pending requests of a closed connection: those without a response, in the order they were sent.
+    /// Removes the requests without a response from a closed connection, in the order they were sent.
     ///
     /// It yields nothing while the connection is open.
     pub fn drain_pending(&mut self) -> impl Iterator<Item = PendingRequest<T>> + '_ {
@@ -225,14 +232,15 @@ impl<T> Connection<T> {
     /// Takes every complete frame off the front of `inbox` and returns how many more bytes are needed.
     ///
     /// These are the bytes missing to the end of the next length or frame, never more than
-    /// [`max_frame_len`](ConnectionConfig::max_frame_len). Frames are not copied: each is split off `inbox` and shares its
-    /// memory.
+    /// [`max_frame_len`](ConnectionConfig::max_frame_len). Frames are not copied: each is split off `inbox`
+    /// and shares its memory.
     ///
-    /// The length is only claimed by the peer. To keep a peer from reserving memory that it does not use, reserve at most
-    /// as many bytes as have arrived already, or some tens of kilobytes.
+    /// The length is only claimed by the peer. To keep a peer from reserving memory that it does not use,
+    /// reserve at most as many bytes as have arrived already, or some tens of kilobytes.
     ///
     /// # Errors
-    /// The reason why the connection is closed, by this input or earlier; [`Event::Closed`] carries the same error.
+    /// The reason why the connection is closed, by this input or earlier; [`Event::Closed`] carries the same
+    /// error.
     pub fn handle_input(&mut self, now: Instant, inbox: &mut BytesMut) -> Result<usize, ConnectionError> {
         self.end_throttle(now);
         loop {
@@ -279,8 +287,8 @@ impl<T> Connection<T> {
 
     /// Handles that the last byte of a frame has been written: starts the time of its request.
     ///
-    /// The time starts later if earlier requests are not answered yet or the broker throttles. For a request that has no
-    /// response, or has received it, this does nothing.
+    /// The time starts later if earlier requests are not answered yet or the broker throttles. For a request
+    /// that has no response, or has received it, this does nothing.
     pub fn handle_transmitted(&mut self, now: Instant, id: CorrelationId) {
         if let Some(request) = self.in_flight.iter_mut().rev().find(|request| request.id == id) {
             request.is_written = true;
@@ -298,7 +306,9 @@ impl<T> Connection<T> {
         }
     }
 
-    /// Hands out the next frame to write, with its correlation id. From here on the request may have reached the broker.
+    /// Hands out the next frame to write, with its correlation id.
+    ///
+    /// From here on the request may have reached the broker.
     pub fn poll_transmit(&mut self) -> Option<(CorrelationId, Frame)> {
         if self.is_closed() || self.throttled_until.is_some() {
             return None;
@@ -328,7 +338,7 @@ impl<T> Connection<T> {
         self.events.pop_front()
     }
 
-    /// The time at which [`handle_timeout`](Self::handle_timeout) has to be called, if nothing happens earlier.
+    /// The time at which to call [`handle_timeout`](Self::handle_timeout), if nothing happens earlier.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.is_closed() {
             return None;
@@ -341,15 +351,16 @@ impl<T> Connection<T> {
 
     /// Authenticates again, with a new exchange, on a connection that is ready (KIP-368).
     ///
-    /// Meanwhile requests are accepted and held back; those in flight are answered first. [`Event::Authenticated`] reports
-    /// the end.
+    /// Meanwhile requests are accepted and held back; those in flight are answered first.
+    /// [`Event::Authenticated`] reports the end.
     ///
-    /// It has to end before the session expires: brokers close a connection with an expired session without notice.
-    /// `limit` is the time limit from when the last request in flight has been answered; after it the connection is closed
-    /// with [`ConnectionError::HandshakeTimedOut`].
+    /// It has to end before the session expires: brokers close a connection with an expired session without
+    /// notice. `limit` is the time limit from when the last request in flight has been answered; after it the
+    /// connection is closed with [`ConnectionError::HandshakeTimedOut`].
     ///
     /// # Errors
-    /// [`ConnectionError::NotReady`] during a handshake or an authentication, or the reason why the connection is closed.
+    /// [`ConnectionError::NotReady`] during a handshake or an authentication, or the reason why the
+    /// connection is closed.
     pub fn reauthenticate(
         &mut self,
         now: Instant,
@@ -380,8 +391,8 @@ impl<T> Connection<T> {
 
     /// Pauses the connection as the broker demands (`throttleTimeMs` of a response, KIP-219).
     ///
-    /// Nothing is handed out until the pause is over, and the time of requests in flight is paused. Of several pauses the
-    /// one that ends last applies.
+    /// Nothing is handed out until the pause is over, and the time of requests in flight is paused. Of
+    /// several pauses the one that ends last applies.
     pub fn throttle(&mut self, now: Instant, pause: Duration) {
         self.end_throttle(now);
         let Some(until) = now.checked_add(pause) else { return };
@@ -408,7 +419,9 @@ impl<T> Connection<T> {
         self.outgoing.len() + self.in_flight.len()
     }
 
-    /// The size of the requests not handed out yet, in bytes: those that a throttle or an authentication holds back.
+    /// The size of the requests not handed out yet, in bytes.
+    ///
+    /// A throttle or an authentication holds them back.
     pub fn outgoing_bytes(&self) -> usize {
         self.outgoing_bytes
     }
@@ -453,7 +466,9 @@ impl<T> Connection<T> {
         }
     }
 
-    /// Takes the next frame off `inbox` if it is complete. Its first bytes are checked before the rest has arrived.
+    /// Takes the next frame off `inbox` if it is complete.
+    ///
+    /// Its first bytes are checked before the rest has arrived.
     fn next_frame(&mut self, inbox: &mut BytesMut) -> Result<Input, ConnectionError> {
         let Some(prefix) = inbox.first_chunk::<4>() else {
             return Ok(Input::Incomplete { missing: 4 - inbox.len() });

@@ -34,7 +34,8 @@ impl NegotiatedVersions {
 
     /// The versions of an API that the broker claims to support; `None` if it does not list the API.
     ///
-    /// Not every claim holds: Kafka 4 lists Produce from version 0 on, but closes the connection on versions 0 to 2.
+    /// Not every claim holds: Kafka 4 lists Produce from version 0 on, but closes the connection on versions
+    /// 0 to 2.
     pub fn versions(&self, key: ApiKey) -> Option<Versions> {
         let at = self.apis.binary_search_by_key(&key, |api| api.api_key).ok()?;
         let api = self.apis.get(at)?;
@@ -64,8 +65,8 @@ impl NegotiatedVersions {
     /// `ours` is the range that the caller supports; a narrower range forces an older version.
     ///
     /// # Errors
-    /// [`CallError::Unsupported`] if there is no such version; [`CallError::Encode`] if the version cannot carry a field,
-    /// or if a field is null where it must not be, or is too long.
+    /// [`CallError::Unsupported`] if there is no such version; [`CallError::Encode`] if the version cannot
+    /// carry a field, or if a field is null where it must not be, or is too long.
     pub fn encode<R: Request>(&self, request: &R, ours: Versions) -> Result<EncodedRequest, CallError> {
         let known = Versions::new(ours.oldest.max(R::VERSIONS.oldest), ours.newest.min(R::VERSIONS.newest));
         let number = self.negotiate(R::KEY, known)?;

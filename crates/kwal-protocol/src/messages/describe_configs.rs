@@ -63,8 +63,9 @@ message! {
         0+ is_sensitive: bool,
         /// The values of the config in all sources, the effective one first.
         1+ synonyms: Vec<ConfigSynonym> [ignorable],
-        /// The type: 1 boolean, 2 string, 3 int, 4 short, 5 long, 6 double, 7 list, 8 class, 9 password; 0 if
-        /// unknown.
+        /// The type: 1 boolean, 2 string, 3 int, 4 short, 5 long, 6 double, 7 list, 8 class, 9 password.
+        ///
+        /// 0 if unknown.
         3+ config_type: i8 [ignorable],
         /// The documentation.
         3+ documentation: Option<String> [nullable 0+, ignorable] = Some(String::new()),

@@ -50,8 +50,9 @@ message! {
     pub struct FetchPartition {
         /// The partition.
         0+ partition: i32,
-        /// The leader epoch known to the client; −1 if unknown. A leader of another epoch rejects it
-        /// (KIP-320).
+        /// The leader epoch known to the client; −1 if unknown.
+        ///
+        /// A leader of another epoch rejects it (KIP-320).
         9+ current_leader_epoch: i32 [ignorable] = -1,
         /// The offset to start at.
         0+ fetch_offset: i64,

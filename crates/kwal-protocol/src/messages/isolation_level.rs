@@ -5,7 +5,8 @@ open_enum! {
     pub struct IsolationLevel(i8);
     /// All records up to the high watermark.
     READ_UNCOMMITTED = 0;
-    /// Records up to the last stable offset; the response lists the aborted transactions, which the reader
-    /// filters out.
+    /// Records up to the last stable offset.
+    ///
+    /// The response lists the aborted transactions, which the reader filters out.
     READ_COMMITTED = 1;
 }

@@ -30,8 +30,9 @@ message! {
     pub struct ListOffsetsPartition {
         /// The partition.
         0+ partition_index: i32,
-        /// The leader epoch known to the client; −1 if unknown. A leader of another epoch rejects it
-        /// (KIP-320).
+        /// The leader epoch known to the client; −1 if unknown.
+        ///
+        /// A leader of another epoch rejects it (KIP-320).
         4+ current_leader_epoch: i32 [ignorable] = -1,
         /// A timestamp in milliseconds since the epoch, or a special value.
         ///

@@ -1,7 +1,7 @@
 //! The messages, one file per API.
 //!
-//! To add an API: its line in the table of keys (`api/key.rs`), a file here with two `message!` definitions, its line in
-//! the `apis!` table below, its vectors.
+//! To add an API: its line in the table of keys (`api/key.rs`), a file here with two `message!` definitions,
+//! its line in the `apis!` table below, its vectors.
 
 mod api_versions;
 mod create_partitions;
@@ -68,8 +68,9 @@ macro_rules! any {
         }
 
         impl $any {
-            /// Decodes a complete body. `None` if this crate has no messages for the API, or does not support
-            /// the version.
+            /// Decodes a complete body.
+            ///
+            /// `None` if this crate has no messages for the API, or does not support the version.
             ///
             /// # Errors
             /// As [`Body::decode`].
@@ -115,8 +116,9 @@ macro_rules! any {
                 }
             }
 
-            /// Converts JSON to a message; see [`json`](crate::json). `None` if this crate has no messages
-            /// for the API.
+            /// Converts JSON to a message; see [`json`](crate::json).
+            ///
+            /// `None` if this crate has no messages for the API.
             ///
             /// # Errors
             /// A field that is not in the schema, or a value of the wrong type.

@@ -25,8 +25,9 @@ message! {
     pub struct OffsetForLeaderPartition {
         /// The partition.
         0+ partition: i32,
-        /// The leader epoch known to the client; −1 if unknown. A leader of another epoch rejects it
-        /// (KIP-320).
+        /// The leader epoch known to the client; −1 if unknown.
+        ///
+        /// A leader of another epoch rejects it (KIP-320).
         2+ current_leader_epoch: i32 [ignorable] = -1,
         /// The requested epoch.
         0+ leader_epoch: i32,

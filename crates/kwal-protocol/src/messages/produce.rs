@@ -13,8 +13,7 @@ message! {
     pub struct ProduceRequest {
         /// The transactional id; null for a producer without transactions.
         3+ transactional_id: Option<String> [nullable 3+] = None,
-        /// The replicas that must have the batch before the response: −1 all in sync, 1 the leader, 0 for no
-        /// response.
+        /// The replicas that must have the batch: −1 all in sync, 1 the leader, 0 for no response.
         0+ acks: i16,
         /// How long the broker waits for the replicas, in milliseconds.
         0+ timeout_ms: i32,
@@ -70,8 +69,9 @@ message! {
         0+ error_code: ErrorCode,
         /// The offset of the first record of the batch.
         0+ base_offset: i64,
-        /// The log append time of the records, in milliseconds since the epoch; −1 if the topic keeps the
-        /// producer's.
+        /// The log append time of the records, in milliseconds since the epoch.
+        ///
+        /// −1 if the topic keeps the producer's.
         2+ log_append_time_ms: i64 [ignorable] = -1,
         /// The log start offset; −1 if unknown.
         5+ log_start_offset: i64 [ignorable] = -1,

@@ -266,8 +266,7 @@ impl EncodedBatch {
         })
     }
 
-    /// Returns the batch with the producer's id and epoch and the sequence number of its first record
-    /// (KIP-98).
+    /// Returns the batch with producer id, epoch and the sequence number of its first record (KIP-98).
     #[must_use]
     pub fn stamp(&self, producer_id: i64, producer_epoch: i16, base_sequence: i32) -> Self {
         let header = BatchHeader { producer_id, producer_epoch, base_sequence, ..self.header };
@@ -420,8 +419,7 @@ struct Front {
 }
 
 impl Front {
-    /// The length of the record, attributes, both deltas and the lengths of key and value take up to 31
-    /// bytes.
+    /// Record length, attributes, both deltas and the lengths of key and value take up to 31 bytes.
     const SIZE: usize = 32;
 
     #[inline]
@@ -556,7 +554,7 @@ mod tests {
     use crate::record::Headers;
 
     #[test]
-    fn what_is_no_batch_is_refused() {
+    fn other_bytes_than_a_batch_are_rejected() {
         let empty = BatchBuilder::new(Compression::None);
         assert_eq!(empty.size_in_bytes(), BatchHeader::LEN);
         assert_eq!(empty.finish().unwrap_err(), BuildError::Empty);

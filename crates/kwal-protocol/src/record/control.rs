@@ -159,7 +159,7 @@ mod tests {
 
     /// The key and value of `control-commit-85` in the golden vectors.
     #[test]
-    fn an_end_of_a_transaction_leads_back() {
+    fn a_transaction_marker_round_trips() {
         let (key, value) = ([0, 0, 0, 1], [0, 0, 0, 0, 0x03, 0x8a]);
         let end = EndTransaction { key_version: 0, committed: true, coordinator_epoch: 906 };
         let read = ControlRecord::from_key_and_value(Some(&key), Some(&value));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_passes_over_needs_no_value() {
+    fn ignored_control_records_need_no_value() {
         let read = ControlRecord::from_key_and_value(Some(&[0, 0, 0, 77]), None).unwrap();
         assert_eq!(read, ControlRecord::Other { key_version: 0, control_type: ControlType(77) });
         assert_eq!(format!("{:?} {:?}", ControlType(77), ControlType::ABORT), "ControlType(77) ABORT");

@@ -120,8 +120,7 @@ pub enum BuildError {
     /// The number of records exceeds its field.
     #[error("a batch cannot have more than 2147483647 records")]
     TooManyRecords,
-    /// Several records, headers or a codec, which messages of magic 0 or 1 do not support or which are only
-    /// read.
+    /// Several records, headers or a codec, which an encoded message of magic 0 or 1 cannot have.
     #[error("a message of magic {magic} is one record, without headers and codec")]
     NoMessage {
         /// The requested format.

@@ -162,8 +162,9 @@ impl BatchHeader {
         self.has(Self::TRANSACTIONAL)
     }
 
-    /// Whether the records are for clients and not for applications: see
-    /// [`ControlRecord`](super::ControlRecord).
+    /// Whether the records are for clients and not for applications.
+    ///
+    /// [`ControlRecord`](super::ControlRecord) decodes them.
     pub const fn is_control(&self) -> bool {
         self.has(Self::CONTROL)
     }
@@ -215,8 +216,9 @@ pub enum TimestampType {
 /// The timestamp of a record without one.
 pub const NO_TIMESTAMP: i64 = -1;
 
-/// Returns the sequence number `delta` after `base`: 2³¹ − 1 is followed by 0; −1 means that there is no
-/// number.
+/// Returns the sequence number `delta` after `base`: 2³¹ − 1 is followed by 0.
+///
+/// −1 means that there is no number.
 pub(crate) const fn sequence(base: i32, delta: i32) -> i32 {
     if base == -1 {
         -1
@@ -238,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_lead_back() {
+    fn bytes_round_trip() {
         let bytes: [u8; 61] = std::array::from_fn(|i| if i == 16 { 2 } else { i as u8 + 0x70 });
         assert_eq!(BatchHeader::parse(&bytes).unwrap().to_bytes(), bytes);
         assert_eq!(BatchHeader::parse(&bytes[..60]), Err(DecodeErrorKind::UnexpectedEnd.at(60)));

@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_that_reads_well_works() {
+    fn all_constructors_work() {
         let expected = Headers(vec![Header {
             key: Bytes::from_static(b"foo"),
             value: Some(Bytes::from_static(b"bar")),

@@ -51,8 +51,9 @@ impl<I> CommittedBatches<I> {
         Self { batches, aborted: AbortedTransactions::new(aborted), next_offset: None, done: false }
     }
 
-    /// Returns the offset at which to continue reading, skipped batches included; `None` before the first
-    /// batch.
+    /// Returns the offset at which to continue reading, skipped batches included.
+    ///
+    /// `None` before the first batch.
     pub const fn next_offset(&self) -> Option<i64> {
         self.next_offset
     }

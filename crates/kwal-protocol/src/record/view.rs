@@ -2,8 +2,6 @@ use std::iter::FusedIterator;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-#[cfg(feature = "time")]
-use super::header::NO_TIMESTAMP;
 use super::{
     headers::{Header, HeaderView, Headers},
     reader::Reader,
@@ -16,8 +14,9 @@ use crate::error::DecodeErrorKind;
 pub struct RecordView<'a> {
     /// The offset in the partition.
     pub offset: i64,
-    /// Milliseconds since the epoch, or [`NO_TIMESTAMP`](super::NO_TIMESTAMP); that of the batch if the
-    /// broker set it.
+    /// Milliseconds since the epoch, or [`NO_TIMESTAMP`](super::NO_TIMESTAMP).
+    ///
+    /// That of the batch if the broker set it.
     pub timestamp_ms: i64,
     /// The sequence number, −1 without a producer id.
     pub sequence: i32,
@@ -196,7 +195,7 @@ fn slice(body: &Bytes, part: &[u8]) -> Bytes {
 
 #[cfg(feature = "time")]
 fn timestamp(ms: i64) -> Option<time::OffsetDateTime> {
-    if ms == NO_TIMESTAMP {
+    if ms == super::header::NO_TIMESTAMP {
         return None;
     }
     time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok()
@@ -204,10 +203,10 @@ fn timestamp(ms: i64) -> Option<time::OffsetDateTime> {
 
 #[cfg(all(test, feature = "time"))]
 mod tests {
-    use super::{NO_TIMESTAMP, timestamp};
+    use super::{super::header::NO_TIMESTAMP, timestamp};
 
     #[test]
-    fn odd_times_are_no_dates() {
+    fn times_out_of_range_are_not_dates() {
         assert_eq!(timestamp(0), Some(time::OffsetDateTime::UNIX_EPOCH));
         assert_eq!(timestamp(1_700_000_000_123).unwrap().unix_timestamp_nanos(), 1_700_000_000_123_000_000);
         assert_eq!(timestamp(-2).unwrap().unix_timestamp_nanos(), -2_000_000);

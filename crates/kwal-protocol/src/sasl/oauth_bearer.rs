@@ -57,8 +57,9 @@ impl OAuthBearer {
         }
     }
 
-    /// Requests to act as another user (`authzid`). Kafka only accepts the principal of the token, which is
-    /// the default.
+    /// Requests to act as another user (`authzid`).
+    ///
+    /// Kafka only accepts the principal of the token, which is the default.
     ///
     /// # Errors
     /// [`SaslError::Credentials`] if the name is empty or contains a NUL.
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_given_is_checked_and_not_told() {
+    fn credentials_are_validated_and_stay_secret() {
         for token in ["", "=", "a b", "a\x01b", "a=b", "ä", "a,b"] {
             assert!(matches!(OAuthBearer::new(token), Err(SaslError::Credentials(_))), "{token:?}");
         }
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_answered_and_then_told() {
+    fn a_rejection_is_acknowledged_and_then_reported() {
         let mut bearer = OAuthBearer::new("abc").unwrap();
         bearer.respond(None).unwrap();
         let words = "{\"status\":\"invalid_token\"}";

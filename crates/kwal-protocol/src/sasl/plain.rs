@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_checked_and_not_told() {
+    fn credentials_are_validated_and_stay_secret() {
         for (user, password) in [("", "x"), ("x", ""), ("a\0b", "x"), ("x", "a\0b")] {
             assert!(matches!(Plain::new(user, password), Err(SaslError::Credentials(_))));
         }
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_is_out_of_place() {
+    fn a_challenge_is_rejected() {
         let mut plain = Plain::new("alice", "secret").unwrap();
         plain.respond(None).unwrap();
         assert!(plain.respond(Some(b"why?")).is_err());

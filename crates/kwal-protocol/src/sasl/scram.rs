@@ -225,8 +225,9 @@ impl fmt::Debug for Scram {
 
 /// The GS2 header without channel binding; `c=biws` is its base64.
 const GS2_HEADER: &str = "n,,";
-/// The accepted numbers of iterations. RFC 7677 requires at least 4,096, and so does Kafka for stored
-/// passwords.
+/// The accepted numbers of iterations.
+///
+/// RFC 7677 requires at least 4,096, and so does Kafka for stored passwords.
 const ITERATIONS: std::ops::RangeInclusive<u32> = 4_096..=1_000_000;
 /// A limit above the length of any valid message of a broker.
 const MAX_MESSAGE: usize = 4096;
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_checked_escaped_and_not_told() {
+    fn credentials_are_validated_escaped_and_stay_secret() {
         for (user, password) in [("", "x"), ("x", ""), ("a\0b", "x")] {
             assert!(matches!(Scram::sha_256(user, password, [0; 24]), Err(SaslError::Credentials(_))));
         }
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_broker_may_ask_for() {
+    fn challenges_of_the_broker_are_validated() {
         for good in [
             "r=abcd,s=QSXCR+Q6sek8bf92,i=4096",
             "r=abcd,s=QSXCR+Q6sek8bf92,i=1000000",
@@ -386,7 +387,7 @@ mod tests {
         assert!(started().respond(Some(&[0xff])).is_err());
         assert!(started().respond(Some(&[b'r'; MAX_MESSAGE + 1])).is_err());
         assert!(started().respond(None).is_err());
-        assert!(started().compute().is_err(), "nothing was asked for");
+        assert!(started().compute().is_err(), "no computation was requested");
     }
 
     #[test]

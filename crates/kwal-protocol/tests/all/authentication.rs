@@ -1,4 +1,4 @@
-//! A connection that authenticates, and does so again while it is in use (KIP-368).
+//! A connection that authenticates, and reauthenticates while it is in use (KIP-368).
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Three messages, each of which is to be answered with its number.
+/// A mechanism of three messages, each of which has to be answered with its number.
 #[derive(Debug, Default)]
 struct Counting(u8);
 
@@ -45,7 +45,7 @@ impl Mechanism for Counting {
     }
 }
 
-/// Computes before it says anything.
+/// A mechanism that computes its first message.
 #[derive(Debug)]
 struct Slow;
 
@@ -63,7 +63,7 @@ impl Mechanism for Slow {
     }
 }
 
-/// Never content.
+/// A mechanism that never ends.
 #[derive(Debug)]
 struct Endless;
 
@@ -77,13 +77,13 @@ impl Mechanism for Endless {
     }
 }
 
-/// A connection and its broker; what leaves is at the broker at once.
+/// A connection and its broker; frames arrive at the broker at once.
 struct Pair {
     connection: Connection,
     now: Instant,
     inbox: BytesMut,
-    /// At the broker: which API, and the body.
-    asked: VecDeque<(CorrelationId, ApiKey, Bytes)>,
+    /// Requests at the broker: API and body.
+    received: VecDeque<(CorrelationId, ApiKey, Bytes)>,
     events: VecDeque<Event>,
 }
 
@@ -96,8 +96,8 @@ impl Pair {
             Some(mechanism) => Connection::with_sasl(config, mechanism, now),
             None => Connection::new(config, now),
         };
-        let (inbox, asked, events) = Default::default();
-        let mut this = Self { connection, now, inbox, asked, events };
+        let (inbox, received, events) = Default::default();
+        let mut this = Self { connection, now, inbox, received, events };
         this.transmit();
         this.answer(&versions());
         this
@@ -107,7 +107,7 @@ impl Pair {
         while let Some((id, mut frame)) = self.connection.poll_transmit() {
             let bytes = frame.copy_to_bytes(frame.remaining()).slice(4..);
             let (header, reader) = decode_request_header(&bytes).unwrap();
-            self.asked.push_back((id, header.request_api_key, bytes.slice(reader.position()..)));
+            self.received.push_back((id, header.request_api_key, bytes.slice(reader.position()..)));
             self.connection.handle_transmitted(self.now, id);
         }
         while let Some(event) = self.connection.poll_event() {
@@ -115,9 +115,9 @@ impl Pair {
         }
     }
 
-    /// Answers the oldest request; it is one of `B`'s.
+    /// Answers the oldest request, which is one of `B`'s.
     fn answer<B: Body>(&mut self, body: &B) {
-        let (id, key, _) = self.asked.pop_front().expect("something was asked");
+        let (id, key, _) = self.received.pop_front().expect("the broker has a request");
         assert_eq!(key, B::KEY);
         let version = match B::KEY {
             ApiKey::API_VERSIONS => 4,
@@ -130,9 +130,9 @@ impl Pair {
         self.transmit();
     }
 
-    /// The body of the oldest request.
+    /// Decodes the body of the oldest request.
     fn read<R: Request>(&self, version: i16) -> R {
-        let (_, key, body) = self.asked.front().expect("something was asked");
+        let (_, key, body) = self.received.front().expect("the broker has a request");
         assert_eq!(*key, R::KEY);
         R::decode(body, R::version(version).unwrap()).unwrap()
     }
@@ -220,7 +220,7 @@ fn a_mechanism_may_take_several_messages() {
 }
 
 #[test]
-fn what_takes_long_is_computed_elsewhere() {
+fn long_computations_are_handed_to_the_owner() {
     let mut pair = Pair::new(None);
     let versions = pair.ready();
     pair.connection.reauthenticate(pair.now, Box::new(Slow), 5 * SECOND).unwrap();
@@ -228,7 +228,7 @@ fn what_takes_long_is_computed_elsewhere() {
     pair.answer(&SaslHandshakeResponse::default());
     let computation = pair.computation();
     pair.call(&versions);
-    assert!(pair.asked.is_empty(), "nothing leaves meanwhile");
+    assert!(pair.received.is_empty(), "nothing is sent meanwhile");
     assert_eq!(pair.connection.poll_timeout(), Some(pair.now + 5 * SECOND), "and its time goes on");
     pair.connection.handle_computed(computation.run());
     pair.transmit();
@@ -240,7 +240,7 @@ fn what_takes_long_is_computed_elsewhere() {
 }
 
 #[test]
-fn what_was_computed_too_late_does_nothing() {
+fn a_late_computation_does_nothing() {
     let mut pair = Pair::new(Some(Box::new(Slow)));
     pair.answer(&SaslHandshakeResponse::default());
     let computation = pair.computation();
@@ -250,11 +250,11 @@ fn what_was_computed_too_late_does_nothing() {
     assert!(matches!(pair.closed(), ConnectionError::HandshakeTimedOut { stage: Stage::Authentication, .. }));
     pair.connection.handle_computed(computation.run());
     pair.transmit();
-    assert!(pair.asked.is_empty() && pair.events.is_empty());
+    assert!(pair.received.is_empty() && pair.events.is_empty());
 }
 
 #[test]
-fn a_listener_where_nobody_authenticates_says_so() {
+fn a_listener_without_sasl_is_reported() {
     let mut pair = Pair::new(plain());
     let error_code = ErrorCode::ILLEGAL_SASL_STATE;
     pair.answer(&SaslHandshakeResponse { error_code, ..Default::default() });
@@ -266,7 +266,7 @@ fn a_listener_where_nobody_authenticates_says_so() {
 }
 
 #[test]
-fn refusals_carry_the_brokers_words() {
+fn rejections_carry_the_brokers_message() {
     let mut pair = Pair::new(plain());
     pair.answer(&SaslHandshakeResponse {
         error_code: ErrorCode::UNSUPPORTED_SASL_MECHANISM,
@@ -309,10 +309,10 @@ fn the_first_authentication_is_part_of_the_handshakes_time() {
 }
 
 #[test]
-fn a_broker_without_sasl_is_told() {
+fn a_broker_without_sasl_is_reported() {
     let mut pair = Pair::new(None);
     pair.ready();
-    // Now as one that has a mechanism, to a broker that names only Metadata.
+    // The same with a mechanism, and a broker that only lists Metadata.
     let config = ConnectionConfig::default();
     pair.connection = Connection::with_sasl(config, plain().unwrap(), pair.now);
     pair.transmit();
@@ -322,14 +322,14 @@ fn a_broker_without_sasl_is_told() {
 }
 
 #[test]
-fn what_was_sent_before_is_answered_first_and_what_comes_then_waits() {
+fn requests_in_flight_are_answered_first_and_later_ones_wait() {
     let mut pair = Pair::new(None);
     let versions = pair.ready();
     let before = pair.call(&versions);
     pair.connection.reauthenticate(pair.now, plain().unwrap(), 5 * SECOND).unwrap();
     assert!(pair.connection.reauthenticate(pair.now, plain().unwrap(), 5 * SECOND).is_err(), "one at a time");
     let held = pair.call(&versions);
-    assert_eq!(pair.asked.len(), 1, "nothing leaves while a call is in flight");
+    assert_eq!(pair.received.len(), 1, "nothing is sent while a request is in flight");
     assert!(pair.connection.outgoing_bytes() > 0, "the request is not handed out");
 
     pair.answer(&MetadataResponse::default());
@@ -337,10 +337,10 @@ fn what_was_sent_before_is_answered_first_and_what_comes_then_waits() {
         matches!(pair.events.pop_front(), Some(Event::Response((), response)) if response.correlation_id() == before)
     );
     pair.answer(&SaslHandshakeResponse::default());
-    assert_eq!(pair.asked.len(), 1);
+    assert_eq!(pair.received.len(), 1);
     pair.answer(&SaslAuthenticateResponse { session_lifetime_ms: 1000, ..Default::default() });
     assert_eq!(pair.authenticated(), Some(SECOND));
-    assert_eq!(pair.asked.front().unwrap().0, held);
+    assert_eq!(pair.received.front().unwrap().0, held);
     pair.answer(&MetadataResponse::default());
     assert!(
         matches!(pair.events.pop_front(), Some(Event::Response((), response)) if response.correlation_id() == held)
@@ -348,7 +348,7 @@ fn what_was_sent_before_is_answered_first_and_what_comes_then_waits() {
 }
 
 #[test]
-fn the_time_of_a_renewal_counts_from_when_it_begins() {
+fn the_time_of_a_reauthentication_starts_when_it_begins() {
     let mut pair = Pair::new(None);
     let versions = pair.ready();
     pair.call(&versions);
@@ -386,8 +386,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    /// From SaslHandshake to the last answer of the exchange nothing of the owner's is at the broker, and every call is answered
-    /// in its order.
+    /// During the exchange no request of the owner is at the broker, and all responses come in order.
     #[test]
     fn an_exchange_is_never_mixed_with_calls(ops in proptest::collection::vec(op(), 0..120)) {
         let mut pair = Pair::new(None);
@@ -400,7 +399,7 @@ proptest! {
                     calls.push_back(pair.connection.send(pair.now, call, ()).unwrap());
                 }
                 Op::Transmit => pair.transmit(),
-                Op::Answer => match pair.asked.front().map(|asked| asked.1) {
+                Op::Answer => match pair.received.front().map(|received| received.1) {
                     Some(ApiKey::METADATA) => pair.answer(&MetadataResponse::default()),
                     Some(ApiKey::SASL_HANDSHAKE) => pair.answer(&SaslHandshakeResponse::default()),
                     Some(_) => {
@@ -411,16 +410,16 @@ proptest! {
                 },
                 Op::Reauthenticate => drop(pair.connection.reauthenticate(pair.now, Box::new(Counting::default()), 5 * SECOND)),
                 Op::Wait(ms) => {
-                    // Not so long that anything is overdue.
+                    // Short enough that nothing is overdue.
                     pair.now += Duration::from_millis(ms.into());
-                    for (id, ..) in &pair.asked {
+                    for (id, ..) in &pair.received {
                         pair.connection.handle_transmitted(pair.now, *id);
                     }
                 }
                 Op::Throttle(ms) => pair.connection.throttle(pair.now, Duration::from_millis(ms.into())),
             }
-            let of_sasl = |asked: &(CorrelationId, ApiKey, Bytes)| asked.1 != ApiKey::METADATA;
-            prop_assert!(!pair.asked.iter().any(of_sasl) || pair.asked.len() == 1, "{:?}", pair.asked);
+            let of_sasl = |received: &(CorrelationId, ApiKey, Bytes)| received.1 != ApiKey::METADATA;
+            prop_assert!(!pair.received.iter().any(of_sasl) || pair.received.len() == 1, "{:?}", pair.received);
             while let Some(event) = pair.events.pop_front() {
                 match event {
                     Event::Response((), response) => {

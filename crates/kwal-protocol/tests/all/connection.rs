@@ -1,4 +1,4 @@
-//! The state machine of a connection, in memory and in a time of its own.
+//! The state machine of a connection, in memory and with a virtual clock.
 
 use std::{
     collections::VecDeque,
@@ -25,7 +25,7 @@ use kwal_protocol::{
 };
 use proptest::prelude::*;
 
-/// A connection with its owner: everything that goes out is written at once, everything that is told is kept.
+/// A connection with its owner: frames are written at once, and events are collected.
 struct Owner {
     connection: Connection<usize>,
     now: Instant,
@@ -34,7 +34,7 @@ struct Owner {
     events: VecDeque<Event<usize>>,
     /// The correlation ids of the requests sent; the token of a request is its index.
     ids: Vec<CorrelationId>,
-    /// What the last input was answered with.
+    /// The result of the last input.
     wants: usize,
 }
 
@@ -54,7 +54,7 @@ impl Owner {
         this
     }
 
-    /// Behind a handshake with a broker that speaks whatever this crate does.
+    /// After a handshake with a broker that supports everything that this crate does.
     fn ready(config: ConnectionConfig) -> (Self, Arc<NegotiatedVersions>) {
         let mut this = Self::new(config);
         let versions = this.shake_hands();
@@ -140,7 +140,7 @@ fn start() -> Instant {
     Instant::now()
 }
 
-/// A broker that speaks all that this crate speaks.
+/// A broker that supports everything that this crate does.
 fn everything() -> ApiVersionsResponse {
     let range = |key: &ApiKey| {
         let versions = key.versions().unwrap();
@@ -165,7 +165,7 @@ fn fetch(versions: &NegotiatedVersions) -> EncodedRequest {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn asks_for_versions_first() {
+fn requests_versions_first() {
     let mut owner =
         Owner::new(ConnectionConfig { client_id: Some("me".to_owned()), ..ConnectionConfig::default() });
     let (id, frame) = owner.sent[0].clone();
@@ -186,9 +186,9 @@ fn asks_for_versions_first() {
     assert_eq!(versions.apis().count(), ApiKey::ALL.len());
 }
 
-/// The lists of real brokers, in every version of the answer: the old ones are reached by falling back.
+/// The lists of real brokers, in every version of the response: old versions are reached by fallback.
 #[test]
-fn takes_the_lists_of_brokers_in_every_version() {
+fn accepts_the_lists_of_brokers_in_every_version() {
     let mut count = 0;
     for vector in vectors("special") {
         if vector["case"] != "apiversions-broker-list" {
@@ -223,9 +223,9 @@ fn takes_the_lists_of_brokers_in_every_version() {
     assert_eq!(count, 10);
 }
 
-/// What real brokers answer to a version that they do not know, byte by byte.
+/// The responses of real brokers to an unknown version, byte by byte.
 #[test]
-fn falls_back_as_the_broker_says() {
+fn falls_back_to_the_version_of_the_broker() {
     let mut count = 0;
     for vector in vectors("special") {
         let mut owner = Owner::new(ConnectionConfig::default());
@@ -234,7 +234,8 @@ fn falls_back_as_the_broker_says() {
             |body: &[u8]| [&(4 + body.len() as i32).to_be_bytes()[..], &id.0.to_be_bytes(), body].concat();
         match vector["case"].as_str().unwrap() {
             "apiversions-unsupported" => {
-                // These brokers know version 4, which is ours: one that knows less says it at the same place.
+                // These brokers support version 4, the newest here; an older broker reports its own at the
+                // same position.
                 let mut body = unhex(&vector["hex"]).to_vec();
                 owner.input(&answer(&body));
                 assert_eq!(
@@ -258,7 +259,7 @@ fn falls_back_as_the_broker_says() {
     assert_eq!(count, 9);
 }
 
-/// The refusal of a version: the newest that is known, or nothing.
+/// The rejection of a version, with the newest supported one if it is named.
 fn refusal(newest: Option<i16>) -> ApiVersionsResponse {
     let range = |max_version| ApiVersion { api_key: ApiKey::API_VERSIONS, min_version: 0, max_version };
     ApiVersionsResponse {
@@ -269,7 +270,7 @@ fn refusal(newest: Option<i16>) -> ApiVersionsResponse {
 }
 
 #[test]
-fn a_broker_that_refuses_everything_is_not_asked_for_ever() {
+fn the_fallback_of_versions_ends() {
     let mut owner = Owner::new(ConnectionConfig::default());
     for _ in 0..2 {
         let (id, _) = owner.sent.pop_front().unwrap();
@@ -289,7 +290,7 @@ fn a_broker_that_refuses_everything_is_not_asked_for_ever() {
 }
 
 #[test]
-fn other_errors_of_the_handshake_are_told() {
+fn other_errors_of_the_handshake_are_reported() {
     let mut owner = Owner::new(ConnectionConfig::default());
     let (id, _) = owner.sent.pop_front().unwrap();
     let refused = ApiVersionsResponse { error_code: ErrorCode::INVALID_REQUEST, ..Default::default() };
@@ -326,7 +327,7 @@ fn the_configuration_is_checked_before_anything_is_sent() {
     assert!(matches!(error, ConnectionError::Encode { source: EncodeError::TooLong(40_000), .. }));
 }
 
-/// The whole conversation, cut into two at every byte, byte by byte, and in exactly the pieces that are asked for.
+/// The whole conversation, split at every byte, byte by byte, and in exactly the requested pieces.
 #[test]
 fn input_may_come_in_any_pieces() {
     let conversation = |id: i32| {
@@ -374,7 +375,7 @@ fn input_may_come_in_any_pieces() {
 }
 
 #[test]
-fn calls_are_refused_until_ready_and_beyond_the_limit() {
+fn requests_are_rejected_until_ready_and_beyond_the_limit() {
     let (_, versions) = Owner::ready(ConnectionConfig::default());
     let mut owner = Owner::new(ConnectionConfig { max_in_flight: 2, ..Default::default() });
     let error = owner.send(metadata(&versions)).unwrap_err();
@@ -392,7 +393,7 @@ fn calls_are_refused_until_ready_and_beyond_the_limit() {
 }
 
 #[test]
-fn the_newest_common_version_is_taken() {
+fn the_newest_common_version_is_negotiated() {
     let mut owner = Owner::new(ConnectionConfig::default());
     let (id, _) = owner.sent.pop_front().unwrap();
     let api_keys = vec![
@@ -408,7 +409,7 @@ fn the_newest_common_version_is_taken() {
     assert_eq!(version(Versions::new(4, 6)).unwrap(), 6);
     let error = version(Versions::new(12, 18)).unwrap_err();
     assert_eq!(error.to_string(), "the broker supports Fetch in versions 4 to 11, this client in 12 to 18");
-    // What the codec does not know is not negotiated either.
+    // Versions unknown to the codec are not negotiated either.
     let call = versions.encode(&MetadataRequest::default(), Versions::new(0, i16::MAX)).unwrap();
     assert_eq!((call.key(), call.version().number), (ApiKey::METADATA, 13));
     let error = versions.encode(&ListOffsetsRequest::default(), Versions::new(1, 11)).unwrap_err();
@@ -419,7 +420,7 @@ fn the_newest_common_version_is_taken() {
 }
 
 #[test]
-fn replies_are_told_in_order_and_read_as_what_was_called() {
+fn responses_come_in_order_and_decode_as_their_api() {
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let first = owner.send(metadata(&versions)).unwrap();
     let second = owner.send(fetch(&versions)).unwrap();
@@ -442,7 +443,7 @@ fn replies_are_told_in_order_and_read_as_what_was_called() {
 }
 
 #[test]
-fn a_reply_without_room_of_its_own_shares_the_inbox() {
+fn a_response_shares_the_memory_of_the_inbox() {
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let id = owner.send(fetch(&versions)).unwrap();
     let bytes = response(&FetchResponse::default(), 18, id);
@@ -453,7 +454,7 @@ fn a_reply_without_room_of_its_own_shares_the_inbox() {
 }
 
 #[test]
-fn no_answer_is_waited_for_where_none_comes() {
+fn a_request_without_response_is_not_in_flight() {
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let silent = ProduceRequest { acks: 0, ..Default::default() };
     let silent = versions.encode(&silent, ProduceRequest::VERSIONS).unwrap();
@@ -467,7 +468,7 @@ fn no_answer_is_waited_for_where_none_comes() {
 }
 
 #[test]
-fn what_breaks_the_rules_ends_the_connection() {
+fn protocol_violations_close_the_connection() {
     let misbehaved = |input: &[u8]| {
         let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
         owner.send(metadata(&versions)).unwrap();
@@ -481,7 +482,7 @@ fn what_breaks_the_rules_ends_the_connection() {
     assert_eq!(misbehaved(&[0, 0, 0, 3]), Misbehaviour::FrameLength(3));
     assert_eq!(misbehaved(&[0, 0, 0, 0]), Misbehaviour::FrameLength(0));
     assert_eq!(misbehaved(&[255, 255, 255, 255]), Misbehaviour::FrameLength(-1));
-    // Told before the rest of the frame is there.
+    // Reported ahead of the rest of the frame.
     let (expected, got) = (CorrelationId(1), CorrelationId(7));
     assert_eq!(
         misbehaved(&[0, 0, 9, 9, 0, 0, 0, 7]),
@@ -496,11 +497,11 @@ fn what_breaks_the_rules_ends_the_connection() {
         owner.closed().to_string(),
         "the peer violated the protocol: it sent data while no request was in flight"
     );
-    assert_eq!(owner.response().0, id, "the first was asked for");
+    assert_eq!(owner.response().0, id, "the first response is valid");
 }
 
 #[test]
-fn a_large_frame_is_refused_by_its_length() {
+fn a_large_frame_is_rejected_by_its_length() {
     let (mut owner, versions) =
         Owner::ready(ConnectionConfig { max_frame_len: 1000, ..ConnectionConfig::default() });
     owner.send(metadata(&versions)).unwrap();
@@ -538,7 +539,7 @@ fn other_protocols_are_recognised() {
 }
 
 #[test]
-fn the_end_of_the_stream_says_at_which_stage() {
+fn the_end_of_the_stream_reports_the_stage() {
     let mut owner = Owner::new(ConnectionConfig::default());
     owner.connection.handle_eof();
     owner.drain();
@@ -559,7 +560,7 @@ fn the_end_of_the_stream_says_at_which_stage() {
     );
     assert_eq!(error.source().unwrap().to_string(), "reset");
 
-    // What Kafka does on a listener for SASL, which tells its versions to anybody.
+    // Kafka does this on a listener with SASL, which answers ApiVersions to any client.
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     owner.send(metadata(&versions)).unwrap();
     owner.connection.handle_eof();
@@ -580,7 +581,7 @@ fn the_end_of_the_stream_says_at_which_stage() {
 }
 
 #[test]
-fn what_was_never_handed_out_is_known() {
+fn pending_requests_are_returned_after_the_end() {
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let out = owner.send(metadata(&versions)).unwrap();
     owner.connection.throttle(owner.now, SECOND);
@@ -623,7 +624,7 @@ fn the_handshake_has_a_deadline_as_a_whole() {
 }
 
 #[test]
-fn a_request_has_a_deadline_from_when_its_bytes_have_left() {
+fn the_deadline_of_a_request_starts_when_it_is_written() {
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let now = owner.now;
     let connection = &mut owner.connection;
@@ -639,9 +640,9 @@ fn a_request_has_a_deadline_from_when_its_bytes_have_left() {
     assert_eq!(owner.closed().to_string(), "no response to Metadata version 13 within 10s");
 }
 
-/// A broker works on one request of a connection at a time: it is not late with one that it has not seen yet.
+/// A broker is not late with a request that it has not read: it processes one at a time.
 #[test]
-fn the_time_of_a_request_starts_when_those_ahead_are_answered() {
+fn the_time_of_a_request_starts_when_earlier_ones_are_answered() {
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let begin = owner.now;
     let slow = owner.send(fetch(&versions).with_timeout(60 * SECOND)).unwrap();
@@ -661,7 +662,7 @@ fn the_time_of_a_request_starts_when_those_ahead_are_answered() {
 }
 
 #[test]
-fn a_pause_holds_calls_and_clocks() {
+fn a_throttle_holds_requests_and_pauses_deadlines() {
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let begin = owner.now;
     owner.send(metadata(&versions)).unwrap();
@@ -686,7 +687,7 @@ fn a_pause_holds_calls_and_clocks() {
 }
 
 #[test]
-fn what_leaves_during_a_pause_has_its_time_after_it() {
+fn a_request_written_during_a_throttle_gets_its_time_after_it() {
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let now = owner.now;
     let connection = &mut owner.connection;
@@ -697,7 +698,7 @@ fn what_leaves_during_a_pause_has_its_time_after_it() {
     assert_eq!(connection.poll_timeout(), Some(now + 17 * SECOND));
 }
 
-/// The quota of the handshake itself counts too (KIP-219).
+/// The throttle time of the handshake's response applies as well (KIP-219).
 #[test]
 fn a_broker_may_throttle_from_the_start() {
     let mut owner = Owner::new(ConnectionConfig::default());
@@ -725,18 +726,18 @@ fn times_without_end_do_not_overflow() {
     assert!(owner.connection.is_ready());
 }
 
-/// What may happen to a connection.
+/// An operation on a connection.
 #[derive(Clone, Debug)]
 enum Op {
     Send {
         timeout_ms: u16,
         silent: bool,
     },
-    /// Takes a frame for writing, and says that it has left.
+    /// Takes a frame to write, and reports that it has been written.
     Transmit {
         leaves: bool,
     },
-    /// Answers the oldest request that has been taken, in pieces of so many bytes.
+    /// Answers the oldest request taken, in pieces of this size.
     Answer {
         piece: usize,
     },
@@ -763,12 +764,12 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What a call in flight should be like, counted in another way: time that has passed instead of deadlines.
+/// The expected state of a request in flight, modelled by elapsed time instead of deadlines.
 #[derive(Debug)]
 struct Expected {
     id: CorrelationId,
     timeout: Duration,
-    /// Unpaused time since the bytes left and it was the first in line.
+    /// Unpaused time since the request was written and the oldest one.
     passed: Option<Duration>,
 }
 
@@ -866,7 +867,7 @@ impl Model {
     fn transmit(&mut self, leaves: bool) {
         let Some((id, mut frame)) = self.connection.poll_transmit() else {
             let held = self.queued.is_empty() || self.paused_until > self.now || self.connection.is_closed();
-            // A pause is over when somebody comes with the time.
+            // A throttle ends with the next call that has the time.
             assert!(held || self.connection.poll_timeout().is_some_and(|at| at <= self.now));
             return;
         };
@@ -907,7 +908,7 @@ impl Model {
 
     fn check(&mut self) {
         while let Some(event) = self.connection.poll_event() {
-            assert!(self.closed.is_none(), "something is told after the end");
+            assert!(self.closed.is_none(), "an event after the end");
             match event {
                 Event::Response(token, response) => {
                     assert_eq!(response.correlation_id(), self.ids[token]);
@@ -948,7 +949,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn whatever_happens(ops in proptest::collection::vec(op(), 0..60)) {
+    fn matches_the_model_after_any_operations(ops in proptest::collection::vec(op(), 0..60)) {
         let (mut model, versions) = Model::new();
         for op in ops {
             model.run(&versions, op);
@@ -957,9 +958,9 @@ proptest! {
         model.check();
     }
 
-    /// Before and after the handshake: any bytes, in any pieces.
+    /// During and after the handshake: any bytes, in any pieces.
     #[test]
-    fn garbage_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), piece in 1usize..50, known in any::<bool>()) {
+    fn garbage_is_rejected(bytes in proptest::collection::vec(any::<u8>(), 0..200), piece in 1usize..50, known in any::<bool>()) {
         let mut owner = Owner::new(ConnectionConfig::default());
         if known {
             let versions = owner.shake_hands();
@@ -970,9 +971,9 @@ proptest! {
         }
     }
 
-    /// A well-formed frame with anything in it, as the answer to ApiVersions.
+    /// A well-formed frame with any content, as the response to ApiVersions.
     #[test]
-    fn any_answer_to_the_handshake_is_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..100)) {
+    fn any_response_to_the_handshake_is_decoded_or_rejected(body in proptest::collection::vec(any::<u8>(), 0..100)) {
         let mut owner = Owner::new(ConnectionConfig::default());
         let frame = [&(4 + body.len() as i32).to_be_bytes()[..], &[0; 4], &body].concat();
         owner.input(&frame);

@@ -1,4 +1,4 @@
-//! Messages of magic 0 and 1 and their wrappers, put together by hand where no golden vector has them.
+//! Messages of magic 0 and 1 and their wrappers, composed by hand where no golden vector has them.
 
 #![cfg_attr(not(feature = "compression-lz4"), allow(dead_code, reason = "wrappers need a codec"))]
 
@@ -13,7 +13,7 @@ const LIMIT: usize = 1 << 20;
 const LOG_APPEND_TIME: i8 = 8;
 const NONE: i8 = 0;
 
-/// A message; `timestamp` is left out in magic 0.
+/// A message; `timestamp` is omitted in magic 0.
 #[derive(Clone, Debug)]
 struct Message {
     magic: i8,
@@ -30,7 +30,7 @@ impl Message {
         Self { magic, offset, attributes: NONE, timestamp: 1_000 + offset, key: None, value }
     }
 
-    /// Around others.
+    /// A wrapper of other messages.
     fn wrapper(magic: i8, offset: i64, codec: Compression, messages: &[u8]) -> Self {
         let value = Some(codec.compress(messages).unwrap().to_vec());
         let attributes = codec.id() as i8;
@@ -56,7 +56,7 @@ fn bytes_of(messages: &[Message]) -> Vec<u8> {
     messages.iter().flat_map(Message::to_bytes).collect()
 }
 
-/// The records of the only batch there is, or what is wrong with it.
+/// The records of the only batch, or its error.
 fn records(bytes: Vec<u8>) -> Result<Vec<OwnedRecord>, BatchErrorKind> {
     let mut batches = Batches::new(bytes.into());
     let batch = batches.next().unwrap().map_err(|error| error.kind)?;
@@ -103,9 +103,9 @@ fn one_message_is_a_batch() {
     }
 }
 
-/// What the bits above the codec mean in a batch, they do not mean here.
+/// The attribute bits above the codec have no meaning here.
 #[test]
-fn bits_of_later_formats_are_passed_over() {
+fn bits_of_later_formats_are_ignored() {
     for magic in [0, 1] {
         let message = Message { attributes: 0x78, ..Message::new(magic, 0, "x") };
         let batch = Batches::new(message.to_bytes().into()).next().unwrap().unwrap();
@@ -125,16 +125,16 @@ fn offsets_of_wrappers() {
     };
     assert_eq!(wrapped(1, 500, &three(1)), Ok(vec![498, 499, 500]));
     assert_eq!(wrapped(0, 500, &three(0)), Ok(vec![0, 1, 2]));
-    // Some producers' wrappers have the offset 0.
+    // The wrappers of some producers have the offset 0.
     assert_eq!(wrapped(1, 0, &three(1)), Ok(vec![0, 1, 2]));
     assert_eq!(wrapped(1, 1, &three(1)), Err(BatchErrorKind::WrapperOffset { offset: 1, last: 2 }));
     // As after compaction.
     let holes = bytes_of(&[Message::new(1, 3, "a"), Message::new(1, 7, "b")]);
     assert_eq!(wrapped(1, 107, &holes), Ok(vec![103, 107]));
-    // Older messages in newer wrappers and the other way round.
+    // Older messages in newer wrappers and the reverse.
     assert_eq!(wrapped(1, 500, &three(0)), Ok(vec![498, 499, 500]));
     assert_eq!(wrapped(0, 500, &three(1)), Ok(vec![0, 1, 2]));
-    // A cut is passed over, as at the end of a log.
+    // A truncated message is ignored, as at the end of a log.
     let inner = three(1);
     for len in inner.len() * 2 / 3..inner.len() {
         assert_eq!(wrapped(1, 500, &inner[..len]), Ok(vec![499, 500]), "{len}");
@@ -162,7 +162,7 @@ fn times_of_wrappers() {
 
 #[test]
 #[cfg(feature = "compression-lz4")]
-fn odd_wrappers_are_refused() {
+fn malformed_wrappers_are_rejected() {
     let lz4 = Compression::Lz4;
     let refused =
         |magic, inner: &[u8]| records(Message::wrapper(magic, 2, lz4, inner).to_bytes()).unwrap_err();
@@ -203,7 +203,7 @@ fn odd_wrappers_are_refused() {
     }
 }
 
-/// In magic 0 its writers took it over the wrong bytes.
+/// In magic 0 its writers computed it over the wrong bytes.
 #[test]
 #[cfg(feature = "compression-lz4")]
 fn the_header_checksum_of_lz4_counts_from_magic_1_on() {
@@ -226,7 +226,7 @@ fn wrappers_are_not_larger_than_the_limit() {
 
 #[test]
 #[cfg(feature = "compression-lz4")]
-fn far_apart_offsets_are_read_but_not_laid_open() {
+fn offsets_too_far_apart_are_read_but_not_as_a_raw_batch() {
     let inner = bytes_of(&[Message::new(0, 0, "a"), Message::new(0, i64::MAX / 2, "b")]);
     let wrapper = Message::wrapper(0, 5, Compression::Lz4, &inner);
     assert_eq!(offsets(&records(wrapper.to_bytes()).unwrap()), [0, i64::MAX / 2]);
@@ -271,7 +271,7 @@ fn messages() -> impl Strategy<Value = Vec<Message>> {
 
 proptest! {
     #[test]
-    fn plain_messages_come_back(messages in messages()) {
+    fn plain_messages_round_trip(messages in messages()) {
         let bytes = Bytes::from(bytes_of(&messages));
         let batches: Vec<_> = Batches::new(bytes.clone()).map(Result::unwrap).collect();
         let mut again = Vec::new();
@@ -285,7 +285,7 @@ proptest! {
         prop_assert_eq!(again, bytes);
     }
 
-    /// Whatever is in a wrapper is read or refused.
+    /// Any content of a wrapper is either decoded or rejected.
     #[test]
     #[cfg(feature = "compression-lz4")]
     fn no_wrapper_is_a_panic(

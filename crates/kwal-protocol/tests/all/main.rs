@@ -1,4 +1,4 @@
-//! The tests of this crate, in one binary; only those of `allocations` need one of their own.
+//! The integration tests of this crate; only those of `allocations` need a separate binary.
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 

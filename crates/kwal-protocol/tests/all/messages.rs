@@ -1,4 +1,4 @@
-//! Every message of this crate against what Kafka's own classes write and read.
+//! Every message of this crate against Kafka's own classes.
 
 use crate::support::{unhex, vectors};
 use bytes::{Buf, Bytes};
@@ -14,7 +14,7 @@ use kwal_protocol::{
 };
 use serde_json::Value;
 
-/// A message of a vector, whatever its kind.
+/// A message of a vector, of any kind.
 #[derive(Debug, PartialEq)]
 enum Any {
     Request(AnyRequest),
@@ -55,7 +55,7 @@ impl Any {
     }
 }
 
-/// `None` if the API has no messages here.
+/// `None` if this crate has no messages for the API.
 fn key_and_version(vector: &Value) -> Option<(ApiKey, i16)> {
     let key = ApiKey::from_name(vector["api"].as_str().unwrap())?;
     assert_eq!(vector["key"], key.0);
@@ -66,7 +66,7 @@ fn title(vector: &Value) -> String {
     format!("{} {} v{} {} {}", vector["api"], vector["kind"], vector["version"], vector["case"], vector["n"])
 }
 
-/// Hex to fields to the same hex, the fields those of the JSON; and the JSON to the same hex.
+/// Hex to fields and back to the same hex, the fields equal to the JSON, and the JSON to the same hex.
 fn holds(vector: &Value) {
     let (key, version) = key_and_version(vector).unwrap();
     let title = title(vector);
@@ -79,7 +79,7 @@ fn holds(vector: &Value) {
     let message = Any::decode(vector, &bytes).unwrap().unwrap_or_else(|fault| panic!("{title}: {fault}"));
     assert_eq!(message, Any::from_json(vector), "{title}");
     if vector.get("unknownTags").is_none() {
-        // With them Kafka counts a structure as told that is otherwise at its defaults.
+        // Kafka treats a structure with these fields as set, even if all others have their defaults.
         assert_eq!(message.to_json(version), vector["json"], "{title}");
     }
     assert_eq!(message.encode(version).unwrap(), canonical, "{title}: encoded again");
@@ -150,7 +150,7 @@ fn headers() {
     }
 }
 
-/// Kafka chooses the version of the header; so do we, and the header stands where it should.
+/// The version of the header is that of Kafka.
 #[test]
 fn frames() {
     let mut count = 0;
@@ -209,7 +209,7 @@ fn special() {
             ("ok", Ok(message)) => {
                 let version = vector["version"].as_i64().unwrap() as i16;
                 assert_eq!(message.to_json(version), vector["json"], "{title}");
-                // Kafka writes unknown tags again; we skip them.
+                // Kafka writes unknown tags again; this crate skips them.
                 if let (Some(canonical), None) = (vector.get("canonicalHex"), vector.get("unknownTags")) {
                     assert_eq!(message.encode(version).unwrap(), unhex(canonical), "{title}");
                 }
@@ -224,7 +224,7 @@ fn special() {
     }
 }
 
-/// The whole exchange with a broker that does not know our version of ApiVersions.
+/// The whole exchange with a broker that does not support our version of ApiVersions.
 #[test]
 fn api_versions_fall_back_to_version_0() {
     let mut count = 0;
@@ -241,9 +241,9 @@ fn api_versions_fall_back_to_version_0() {
     assert!(count >= 4);
 }
 
-/// Nothing is dropped silently: a field that a version cannot carry is refused, unless the schema says it may go.
+/// No field is dropped silently: one that a version cannot carry is an error, unless it is ignorable.
 #[test]
-fn what_a_version_cannot_carry_is_refused() {
+fn a_field_outside_of_its_version_is_rejected() {
     use kwal_protocol::messages::{FetchRequest, InitProducerIdRequest};
 
     let request = InitProducerIdRequest { producer_id: 7, ..Default::default() };
@@ -259,7 +259,7 @@ fn what_a_version_cannot_carry_is_refused() {
     assert_eq!(long.encode(ApiVersionsRequest::version(3).unwrap()), Err(EncodeError::TooLong(32_768)));
 }
 
-/// A request's header as a broker would see it.
+/// Decodes the header of a request like a broker.
 #[test]
 fn a_request_frame_reads_back() {
     let mut frame = encode_request(&ApiVersionsRequest::default(), 3, -5, None).unwrap();

@@ -1,4 +1,4 @@
-//! What holds for any records.
+//! Properties of any records.
 
 use bytes::Bytes;
 use kwal_protocol::{
@@ -41,7 +41,7 @@ fn codecs() -> impl Strategy<Value = Compression> {
 
 proptest! {
     #[test]
-    fn what_is_built_is_read(records in records(), codec in codecs(), base_offset in 0..i64::MAX - 20) {
+    fn built_batches_are_read(records in records(), codec in codecs(), base_offset in 0..i64::MAX - 20) {
         let mut builder = BatchBuilder::new(codec);
         for record in &records {
             builder.push(record.timestamp_ms, record.key.as_deref(), record.value.as_deref(), &record.headers);
@@ -67,9 +67,9 @@ proptest! {
         prop_assert_eq!(batches.torn(), 0);
     }
 
-    /// Behind a header with the right checksum, so that it is looked at.
+    /// After a header with a valid checksum, so that the records are decoded.
     #[test]
-    fn nonsense_is_refused_without_a_panic(body in vec(any::<u8>(), 0..200), codec in 0..8i16, count in -1..20i32) {
+    fn arbitrary_records_are_rejected_without_a_panic(body in vec(any::<u8>(), 0..200), codec in 0..8i16, count in -1..20i32) {
         let header = BatchHeader {
             batch_length: (BatchHeader::LEN - BatchHeader::LOG_OVERHEAD + body.len()) as i32,
             attributes: codec,
@@ -84,7 +84,7 @@ proptest! {
             let lazy: Vec<_> = records.iter().map(|record| record.map(|record| record.to_detached())).collect();
             let owned: Vec<_> = records.into_iter().collect();
             prop_assert_eq!(&lazy, &owned);
-            // All of them, and nothing else: or the last is an error, and the only one.
+            // Either all of them, or the last one is the only error.
             let faults = owned.iter().filter(|record| record.is_err()).count();
             prop_assert!(faults == 0 && owned.len() == count as usize || faults == 1 && owned.last().unwrap().is_err());
         }
@@ -94,7 +94,7 @@ proptest! {
 
 /// The last byte of such a record is a length of 0.
 #[test]
-fn what_is_empty_at_the_end_is_read() {
+fn a_trailing_empty_field_is_read() {
     let headers = Headers::from([("", ""), ("a", "")]);
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(0, Some(b""), Some(b""), &headers);

@@ -14,7 +14,7 @@ use crate::support::{unhex, vectors};
 
 const LIMIT: usize = 16 << 20;
 
-/// The vectors that this build can read: those in codecs that are there.
+/// The vectors that this build can decode: those in built-in codecs.
 fn readable() -> Vec<Value> {
     let mut all = vectors("records");
     let count = all.len();
@@ -25,7 +25,7 @@ fn readable() -> Vec<Value> {
     all
 }
 
-/// Whether a vector is about a codec that is not built in.
+/// Whether a vector needs a codec that is not built in.
 fn needs_more(vector: &Value) -> bool {
     let name = vector["name"].as_str().unwrap();
     let batches = vector["batches"].as_array().unwrap();
@@ -35,7 +35,7 @@ fn needs_more(vector: &Value) -> bool {
     codecs.any(|codec| name.contains(codec) || in_batches(codec))
 }
 
-/// All batches, and what came instead of the next one.
+/// All batches, and the error after them.
 fn read(bytes: &Bytes) -> (Vec<RawBatch>, usize, Option<BatchError>) {
     let mut batches = Batches::new(bytes.clone());
     let mut read = Vec::new();
@@ -49,7 +49,7 @@ fn read(bytes: &Bytes) -> (Vec<RawBatch>, usize, Option<BatchError>) {
 }
 
 #[test]
-fn batches_are_as_kafka_describes_them() {
+fn batches_match_kafkas_description() {
     for vector in readable() {
         let (name, bytes) = (&vector["name"], unhex(&vector["hex"]));
         let (batches, consumed, fault) = read(&bytes);
@@ -71,7 +71,7 @@ fn batches_are_as_kafka_describes_them() {
 }
 
 #[test]
-fn uncompressed_records_are_those_that_were_compressed() {
+fn decompressed_records_equal_the_uncompressed_ones() {
     let mut seen = 0;
     for vector in readable() {
         let batches = Batches::new(unhex(&vector["hex"]));
@@ -92,7 +92,7 @@ fn uncompressed_records_are_those_that_were_compressed() {
 }
 
 #[test]
-fn fields_taken_as_they_are_make_the_same_bytes() {
+fn raw_batches_encode_to_the_same_bytes() {
     let mut seen = 0;
     for vector in readable().iter().filter(|vector| vector["reencode"] == true) {
         let expected = unhex(&vector["hex"]);
@@ -107,9 +107,9 @@ fn fields_taken_as_they_are_make_the_same_bytes() {
 }
 
 #[test]
-fn compressed_batches_come_back() {
+fn compressed_batches_round_trip() {
     for vector in readable().iter().filter(|vector| vector["reencode"] == false && vector["expect"] == "ok") {
-        // What is compressed is only read before magic 2.
+        // Before magic 2, compressed messages are only read.
         for batch in read(&unhex(&vector["hex"])).0.into_iter().filter(|batch| batch.header.magic == 2) {
             if !batch.header.compression().unwrap().is_built_in() {
                 assert!(batch.encode().is_err(), "{}", vector["name"]);
@@ -154,9 +154,11 @@ fn a_producers_batches_are_built_to_the_byte() {
     assert!(seen > 50, "{seen}");
 }
 
-/// What is sent on has the same records and checksum, and nothing of its sender; what brokers would refuse is not.
+/// A forwarded batch has the same records and checksum but no producer.
+///
+/// Batches that brokers reject are refused.
 #[test]
-fn fetched_batches_are_sent_on() {
+fn fetched_batches_are_forwarded() {
     let (mut sent, mut refused) = (0, [0; 6]);
     for vector in readable() {
         for batch in Batches::new(unhex(&vector["hex"])).map_while(Result::ok) {
@@ -217,7 +219,7 @@ fn borrowed_and_owned_records_are_the_same() {
             for record in sliced.into_iter().flatten() {
                 assert_eq!(record.clone().into_detached(), record);
             }
-            // Nothing comes after an error, however often one asks.
+            // The iterator stays at its end after an error.
             let mut iter = records.iter();
             while iter.by_ref().next().is_some_and(|record| record.is_ok()) {}
             assert!(iter.next().is_none());
@@ -236,7 +238,9 @@ fn owned(record: RecordView<'_>) -> OwnedRecord {
     }
 }
 
-/// A tail is dropped silently wherever the cut is, and a cut that a wrong length hides is an error, never a panic.
+/// A truncated tail is dropped silently at any length.
+///
+/// If it is hidden by a wrong length it is an error, never a panic.
 #[test]
 fn every_truncation_is_a_torn_tail_or_an_error() {
     for vector in readable().iter().filter(|vector| vector["hex"].as_str().unwrap().len() < 4000) {
@@ -253,7 +257,7 @@ fn every_truncation_is_a_torn_tail_or_an_error() {
     }
 }
 
-/// The checksum is made to fit, so that the bytes behind it are read: whatever they say, they are read or refused.
+/// The checksum is recomputed, so that any bytes are decoded: they give records or errors.
 #[test]
 fn no_flipped_bit_is_a_panic() {
     for vector in readable().iter().filter(|vector| vector["hex"].as_str().unwrap().len() < 600) {
@@ -277,7 +281,7 @@ fn no_flipped_bit_is_a_panic() {
 }
 
 #[test]
-fn headers_of_batches_say_where_to_go_on() {
+fn headers_of_batches_give_the_next_offset() {
     for vector in readable() {
         let batches = Batches::new(unhex(&vector["hex"])).map_while(Result::ok);
         for (batch, expected) in batches.zip(vector["batches"].as_array().unwrap()) {

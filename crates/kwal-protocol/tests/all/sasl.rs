@@ -1,4 +1,4 @@
-//! SASL exchanges against Kafka's own, and against brokers that say anything.
+//! SASL exchanges against Kafka's own, and against arbitrary messages of a broker.
 
 use std::sync::LazyLock;
 
@@ -9,14 +9,16 @@ struct Exchange {
     mechanism: &'static str,
     user: &'static str,
     password: &'static str,
-    /// The first of 24 bytes, each 11 more than the one before it.
+    /// The first of 24 bytes, each 11 more than the previous one.
     random: u8,
-    /// Of client and broker by turns.
+    /// Of client and broker, alternating.
     messages: [&'static str; 4],
 }
 
-/// Made by `org.apache.kafka.common.security.scram.internals.ScramFormatter` and `ScramMessages` of Kafka 4.3.1, which do
-/// not prepare the password either.
+/// Messages of Kafka 4.3.1.
+///
+/// They were created by `org.apache.kafka.common.security.scram.internals.ScramFormatter` and
+/// `ScramMessages`, which do not prepare the password either.
 const KAFKAS: [Exchange; 8] = [
     Exchange {
         mechanism: "SCRAM-SHA-256",
@@ -129,7 +131,7 @@ impl Exchange {
 }
 
 #[test]
-fn scram_says_what_kafka_says() {
+fn scram_sends_the_messages_of_kafka() {
     for exchange in &KAFKAS {
         let [first, challenge, proof, signature] = exchange.messages;
         let mut scram = exchange.begin();
@@ -141,9 +143,9 @@ fn scram_says_what_kafka_says() {
     }
 }
 
-/// A broker that does not know the password cannot prove itself: here it repeats a signature of another exchange.
+/// A broker cannot prove itself without the password: it replays the signature of another exchange.
 #[test]
-fn scram_notices_who_is_not_the_broker() {
+fn scram_detects_an_impostor() {
     let mut scram = KAFKAS[0].begin();
     scram.respond(None).unwrap();
     scram.respond(Some(KAFKAS[0].messages[1].as_bytes())).unwrap();
@@ -153,7 +155,7 @@ fn scram_notices_who_is_not_the_broker() {
 }
 
 #[test]
-fn no_mechanism_takes_a_part_of_a_message_for_the_whole() {
+fn no_mechanism_accepts_a_truncated_message() {
     let exchange = &KAFKAS[4];
     let [_, challenge, _, signature] = exchange.messages;
     for len in 0..challenge.len() {
@@ -167,7 +169,7 @@ fn no_mechanism_takes_a_part_of_a_message_for_the_whole() {
     }
 }
 
-/// SCRAM after one right message of the broker's and its own work, which is not to be done again and again.
+/// SCRAM after a valid message of the broker and its own computation, which must not be repeated.
 static PROVEN: LazyLock<Scram> = LazyLock::new(|| {
     let mut scram = KAFKAS[4].begin();
     scram.respond(None).unwrap();
@@ -176,7 +178,7 @@ static PROVEN: LazyLock<Scram> = LazyLock::new(|| {
     scram
 });
 
-/// Each mechanism, where the broker is to speak.
+/// Each mechanism at the point where the broker answers.
 fn mechanisms() -> [Box<dyn Mechanism>; 4] {
     let mut mechanisms: [Box<dyn Mechanism>; 4] = [
         Box::new(Plain::new("alice", "secret").unwrap()),
@@ -199,8 +201,8 @@ proptest! {
             for challenge in &challenges {
                 let _ = mechanism.respond(Some(challenge.as_bytes()));
             }
-            let told = format!("{mechanism:?}");
-            prop_assert!(!told.contains("secret") && !told.contains("token") && !told.contains("pencil"), "{}", told);
+            let debug = format!("{mechanism:?}");
+            prop_assert!(!debug.contains("secret") && !debug.contains("token") && !debug.contains("pencil"), "{}", debug);
         }
     }
 

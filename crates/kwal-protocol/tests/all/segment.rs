@@ -1,4 +1,4 @@
-//! `examples/segment.rs` over batches that were put together here; `kwal-tests` has it read what brokers wrote.
+//! `examples/segment.rs` over batches built here; `kwal-tests` uses it on the files of real brokers.
 
 #[path = "../../examples/segment.rs"]
 #[allow(dead_code, reason = "the example has a main")]
@@ -78,7 +78,7 @@ fn batches_and_records_are_printed() {
 }
 
 #[test]
-fn a_torn_tail_is_no_error() {
+fn a_torn_tail_is_not_an_error() {
     let bytes = [batch(), batch()].concat();
     let whole = batch().len();
     for len in whole + 1..bytes.len() {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use serde_json::Value;
 
-/// The lines of one file of vectors, without the ending `.jsonl.gz`.
+/// Returns the lines of one file of vectors; `file` is its name without `.jsonl.gz`.
 pub(crate) fn vectors(file: &str) -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/vectors/{file}.jsonl.gz"));
     let packed = std::fs::read(&path).unwrap_or_else(|fault| panic!("{}: {fault}", path.display()));
@@ -18,7 +18,7 @@ pub(crate) fn vectors(file: &str) -> Vec<Value> {
     lines
 }
 
-/// The bytes of a field in hex.
+/// Decodes a field in hex.
 pub(crate) fn unhex(value: &Value) -> Bytes {
     let text = value.as_str().expect("a text").as_bytes();
     assert_eq!(text.len() % 2, 0);

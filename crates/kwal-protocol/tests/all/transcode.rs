@@ -10,7 +10,7 @@ use crate::support::vectors;
 use kwal_protocol::{api::ApiKey, compression::Compression};
 use serde_json::{Value, json};
 
-/// Counts how often it is flushed.
+/// Counts flushes.
 #[derive(Default)]
 struct Output {
     bytes: Vec<u8>,
@@ -29,7 +29,7 @@ impl Write for Output {
     }
 }
 
-/// The answers to lines, one each.
+/// The results of lines, one each.
 fn run(input: &[u8]) -> Vec<Value> {
     let mut output = Output::default();
     example::run(input, &mut output).unwrap();
@@ -46,7 +46,7 @@ fn answers(lines: &[Value]) -> Vec<Value> {
     answers
 }
 
-/// Without the hex, so that the fields are what counts.
+/// Without the hex, so that the fields are used.
 fn without_hex(vector: &Value) -> Value {
     let mut vector = vector.clone();
     vector.as_object_mut().unwrap().remove("hex");
@@ -75,7 +75,7 @@ fn messages_and_headers() {
 }
 
 #[test]
-fn what_is_malformed_is_refused() {
+fn malformed_input_is_rejected() {
     let vectors = vectors("malformed");
     for (vector, answer) in vectors.iter().zip(answers(&vectors)) {
         assert_eq!(answer["ok"], false, "{vector}");
@@ -162,7 +162,7 @@ fn every_line_is_answered() {
         assert_eq!(answer["ok"], false, "{answer}");
         assert!(!answer["error"].as_str().unwrap().is_empty());
     }
-    // The last line needs no end, and one that is empty at the end is none.
+    // The last line needs no line end, and an empty last line is ignored.
     assert_eq!(run(b"{\"hex\":\"\"}\n{\"hex\":\"\"}").len(), 2);
     assert_eq!(
         run(b"{\"hex\":\"\"}\n"),
@@ -173,7 +173,7 @@ fn every_line_is_answered() {
 }
 
 #[test]
-fn errors_say_where() {
+fn errors_name_the_position() {
     let error = |line: Value| answers(&[line])[0]["error"].as_str().unwrap().to_owned();
     let request = |hex: &str| error(json!({"api": "Metadata", "kind": "request", "version": 4, "hex": hex}));
     assert_eq!(request("0000000100"), "the input ends too early at byte 4 in name");

@@ -119,8 +119,7 @@ impl TransportError {
         }
     }
 
-    /// Returns the transport error inside an error of a [`Stream`](crate::Stream), if there is one: see
-    /// [`Tls`](Self::Tls).
+    /// Returns the transport error inside an error of a [`Stream`](crate::Stream): see [`Tls`](Self::Tls).
     pub fn within(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
@@ -143,8 +142,9 @@ impl TransportError {
 pub struct Attempt {
     /// The address.
     pub address: SocketAddr,
-    /// The error; [`io::ErrorKind::TimedOut`] also after
-    /// [`Tcp::address_timeout`](crate::Tcp::address_timeout).
+    /// The error.
+    ///
+    /// [`io::ErrorKind::TimedOut`] also after [`Tcp::address_timeout`](crate::Tcp::address_timeout).
     pub error: io::Error,
 }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_not_told_twice() {
+    fn an_address_is_not_named_twice() {
         let address: SocketAddr = "[::1]:9092".parse().unwrap();
         let attempts = vec![Attempt { address, error: io::ErrorKind::ConnectionRefused.into() }];
         let error = TransportError::Connect { to: HostPort::from(address), attempts };
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn display_tells_this_level_and_source_the_rest() {
+    fn display_describes_this_level_and_source_the_rest() {
         let error = TransportError::other(HostPort::new("kafka", 9092), "the tunnel is shut");
         assert_eq!(error.to_string(), "cannot connect to kafka:9092");
         assert_eq!(error.source().unwrap().to_string(), "the tunnel is shut");

@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_in_utc() {
+    fn times_are_displayed_in_utc() {
         let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(seconds));
         let error = TlsError::Expired { not_after: at(1_000_000_000), now: at(1_700_000_000) };
         assert!(
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn many_names_are_cut() {
+    fn many_names_are_truncated() {
         let names = (0..300).map(|i| format!("kafka-{i}")).collect();
         let text = TlsError::WrongHost { host: "broker".to_owned(), names }.to_string();
         assert!(text.contains("kafka-7 and 292 more: "), "{text}");

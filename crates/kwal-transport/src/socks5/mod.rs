@@ -49,7 +49,9 @@ use crate::{
 )]
 ///
 /// let error = socks5.connect(&"kafka.internal:9093".parse()?).await.unwrap_err();
-/// let TransportError::Socks5 { source: Socks5Error::Proxy { source }, .. } = error else { panic!("{error}") };
+/// let TransportError::Socks5 { source: Socks5Error::Proxy { source }, .. } = error else {
+///     panic!("{error}")
+/// };
 /// assert!(source.is_refused());
 /// # Ok(())
 /// # }

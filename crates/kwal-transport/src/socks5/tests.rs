@@ -24,7 +24,7 @@ async fn names_go_to_the_proxy_and_each_message_is_one_write() {
 }
 
 #[tokio::test]
-async fn user_and_password_go_when_they_are_asked_for() {
+async fn user_and_password_are_sent_on_request() {
     let socks5 = socks5().login("alice", "open sesame").unwrap();
     let (_, writes) = talk(&socks5, "kafka:1", &[LOGIN, WELCOME, CONNECTED]).await.unwrap();
     let login = [&[1, 5], &b"alice"[..], &[11], &b"open sesame"[..]].concat();
@@ -32,7 +32,7 @@ async fn user_and_password_go_when_they_are_asked_for() {
     assert_eq!(writes.len(), 3);
 
     let (_, writes) = talk(&socks5, "kafka:1", &[NO_LOGIN, CONNECTED]).await.unwrap();
-    assert_eq!(writes.len(), 2, "a proxy that does not ask is not told");
+    assert_eq!(writes.len(), 2, "the login is only sent on request");
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn messages_leave_whole_also_bit_by_bit() {
 }
 
 #[tokio::test]
-async fn what_the_broker_sends_first_is_not_lost() {
+async fn data_after_the_reply_is_not_lost() {
     let replies = [NO_LOGIN, &[CONNECTED, b"hello"].concat()];
     let (mut stream, _) = talk(&socks5(), "kafka:9092", &replies).await.unwrap();
     let mut read = Vec::new();
@@ -75,7 +75,7 @@ async fn what_the_broker_sends_first_is_not_lost() {
 }
 
 #[tokio::test]
-async fn bound_addresses_of_every_kind_are_passed_over() {
+async fn bound_addresses_of_every_type_are_skipped() {
     let name = [&[5, 0, 0, 3, 4], &b"host"[..], &[0, 0]].concat();
     let v6 = [&[5, 0, 0, 4][..], &[0; 18]].concat();
     for bound in [&name, &v6] {
@@ -84,7 +84,7 @@ async fn bound_addresses_of_every_kind_are_passed_over() {
 }
 
 #[tokio::test]
-async fn refusals_are_told_apart() {
+async fn refusals_are_distinguished() {
     let with_login = socks5().login("alice", "open sesame").unwrap();
     let cases: &[(&Socks5, &[&[u8]], &str, bool)] = &[
         (&socks5(), &[&[5, 0xff]], "the proxy requires a login, but none is configured", true),
@@ -139,7 +139,7 @@ async fn refusals_are_told_apart() {
 }
 
 #[tokio::test]
-async fn every_reply_is_told() {
+async fn every_reply_is_reported() {
     let mut texts = std::collections::BTreeSet::new();
     for code in 1..=255 {
         let error = talk(&socks5(), "kafka:9092", &[NO_LOGIN, &[5, code, 0, 1, 0, 0, 0, 0, 0, 0]]).await;
@@ -153,7 +153,7 @@ async fn every_reply_is_told() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_there_is_named_with_the_reason() {
+async fn an_unreachable_proxy_is_named_with_the_reason() {
     let error =
         socks5().over(MemoryNetwork::default()).connect(&HostPort::new("kafka", 9092)).await.unwrap_err();
     let TransportError::Socks5 { source: Socks5Error::Proxy { source }, .. } = &error else {
@@ -233,8 +233,9 @@ fn socks5() -> Socks5 {
     Socks5::new(HostPort::new("proxy", 1080))
 }
 
-/// Connects through a proxy that sends one of `replies` per message and then closes; also returns the
-/// messages sent.
+/// Connects through a proxy that sends one of `replies` per message and then closes.
+///
+/// Also returns the messages sent.
 async fn talk(
     socks5: &Socks5,
     to: &str,

@@ -52,8 +52,9 @@ pub fn aws_lc_rs() -> TlsBuilder {
 
 /// Builds a [`ClientConfig`] from roots and, for brokers that require it, a client certificate (mTLS).
 ///
-/// Roots are added to each other. Files are read by [`build`](Self::build). Used as a [`TlsConfig`] itself, it builds a
-/// configuration for each connection, so that certificates renewed on disk are used without a restart.
+/// Roots are added to each other. Files are read by [`build`](Self::build). Used as a [`TlsConfig`] itself,
+/// it builds a configuration for each connection, so that certificates renewed on disk are used without a
+/// restart.
 ///
 #[cfg_attr(feature = "tls-ring", doc = "```")]
 #[cfg_attr(not(feature = "tls-ring"), doc = "```ignore")]
@@ -66,7 +67,8 @@ pub fn aws_lc_rs() -> TlsBuilder {
 /// #         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
 /// #         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
 /// #         let key = KeyPair::generate().unwrap();
-/// #         let client = CertificateParams::new(["orders".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+/// #         let client = CertificateParams::new(["orders".to_owned()]).unwrap();
+/// #         let client = client.signed_by(&key, &ca).unwrap();
 /// #         let at = std::env::temp_dir().join(format!("kwal-tls-doc-{}", std::process::id()));
 /// #         std::fs::create_dir_all(&at).unwrap();
 /// #         std::fs::write(at.join("ca.pem"), ca.pem()).unwrap();
@@ -422,7 +424,7 @@ mod tests {
     use crate::tls::tests::{Ca, provider};
 
     #[test]
-    fn what_is_wrong_with_a_pem_is_said() {
+    fn errors_of_a_pem_are_described() {
         let ca = Ca::new();
         let key = KeyPair::generate().unwrap();
         let certificate =

@@ -48,7 +48,8 @@ pub use rustls;
 /// As with every [`Connect`], the caller limits the time.
 ///
 /// ```
-/// use kwal_transport::{Connect, HostPort, Tls, memory::MemoryNetwork, tls::{TlsConfig, rustls::ClientConfig}};
+/// use kwal_transport::tls::{TlsConfig, rustls::ClientConfig};
+/// use kwal_transport::{Connect, HostPort, Tls, memory::MemoryNetwork};
 /// use std::sync::Arc;
 ///
 /// # #[derive(Debug, thiserror::Error)]

@@ -40,8 +40,9 @@ impl TlsStream {
         io::Error::new(kind, TransportError::Tls { to: self.to.clone(), source })
     }
 
-    /// A peer that rejects the client sends an alert and closes. A write then fails with a broken pipe, and
-    /// the alert is still to be read.
+    /// A peer that rejects the client sends an alert and closes.
+    ///
+    /// A write then fails with a broken pipe, and the alert is still to be read.
     fn write_failed(&mut self, cx: &mut Context<'_>, error: io::Error) -> io::Error {
         match Pin::new(&mut self.io).poll_fill_buf(cx) {
             Poll::Ready(Err(reason)) => self.read_failed(reason),

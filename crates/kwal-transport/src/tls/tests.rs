@@ -21,7 +21,7 @@ use super::*;
 use crate::memory::{self, MemoryNetwork};
 
 #[tokio::test]
-async fn a_good_certificate_is_accepted_and_bytes_go_both_ways() {
+async fn a_valid_certificate_is_accepted_and_bytes_go_both_ways() {
     let ca = Ca::new();
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let server = ca.server(&["kafka"], None, version);
@@ -111,7 +111,7 @@ async fn the_name_is_sent_and_an_address_is_not() {
 }
 
 #[tokio::test]
-async fn no_bad_certificate_is_accepted() {
+async fn no_invalid_certificate_is_accepted() {
     let (ca, other) = (Ca::new(), Ca::named("another"));
     let client = ca.client().build().unwrap();
     let past = || (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 2, 3));
@@ -172,7 +172,7 @@ async fn no_bad_certificate_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_and_its_refusal_explained() {
+async fn a_client_certificate_is_presented_and_its_rejection_explained() {
     let (ca, other) = (Ca::new(), Ca::named("another"));
     let good = ca.client_with(&ca).build().unwrap();
     let unknown = ca.client_with(&other).build().unwrap();
@@ -213,7 +213,7 @@ async fn a_client_certificate_is_shown_and_its_refusal_explained() {
 }
 
 #[tokio::test]
-async fn a_peer_that_goes_right_after_the_handshake_may_want_a_certificate() {
+async fn a_close_right_after_the_handshake_hints_at_a_certificate() {
     let ca = Ca::new();
     for (client, text) in [
         (
@@ -240,7 +240,7 @@ async fn a_peer_that_goes_right_after_the_handshake_may_want_a_certificate() {
 }
 
 #[tokio::test]
-async fn an_end_without_a_word_is_an_error() {
+async fn an_end_without_close_notify_is_an_error() {
     let ca = Ca::new();
     let (mut stream, mut peer) =
         connect(&ca.client().build().unwrap(), "kafka", ca.tls13(&["kafka"])).await.unwrap();
@@ -257,7 +257,7 @@ async fn an_end_without_a_word_is_an_error() {
 }
 
 #[tokio::test]
-async fn what_does_not_speak_tls_is_recognised() {
+async fn a_peer_without_tls_is_recognised() {
     let client = Ca::new().client().build().unwrap();
     let answers: &[&[u8]] = &[
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -291,7 +291,7 @@ async fn what_does_not_speak_tls_is_recognised() {
 }
 
 #[tokio::test]
-async fn a_peer_can_go_at_any_byte_of_the_handshake() {
+async fn a_peer_can_close_at_any_byte_of_the_handshake() {
     let ca = Ca::new();
     let client = ca.client().build().unwrap();
     let mut cut = 0;
@@ -326,7 +326,7 @@ async fn a_peer_can_go_at_any_byte_of_the_handshake() {
 }
 
 #[tokio::test]
-async fn alerts_are_the_peers_words() {
+async fn alerts_are_reported() {
     let client = Ca::new().client().build().unwrap();
     for (code, text, permanent) in [
         (
@@ -356,10 +356,10 @@ async fn alerts_are_the_peers_words() {
 #[tokio::test]
 async fn certificates_can_change_between_connections() {
     let (ca, other) = (Ca::new(), Ca::named("another"));
-    let asked = Arc::new(AtomicUsize::new(0));
+    let requested = Arc::new(AtomicUsize::new(0));
     let configs = [ca.client().build().unwrap(), other.client().build().unwrap()];
     let (network, _server) = serve(ca.tls13(&["kafka"]), 3);
-    let count = Arc::clone(&asked);
+    let count = Arc::clone(&requested);
     let tls = Tls::new(move || {
         let config = configs.get(count.fetch_add(1, Ordering::Relaxed)).cloned();
         async { config.ok_or("the vault is sealed") }
@@ -373,7 +373,7 @@ async fn certificates_can_change_between_connections() {
     assert_eq!(source(&error), "the TLS configuration is not available");
     assert_eq!(error.source().unwrap().source().unwrap().to_string(), "the vault is sealed");
     assert!(!error.is_permanent(), "it may be open the next time");
-    assert_eq!(asked.load(Ordering::Relaxed), 3);
+    assert_eq!(requested.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test]
@@ -399,7 +399,7 @@ async fn small_writes_are_one_record() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_behind_when_it_is_dropped() {
+async fn a_dropped_attempt_leaves_no_resources() {
     let network = MemoryNetwork::default();
     let mut listener = network.listen(HostPort::new("kafka", 9093)).unwrap();
     let tls = Tls::new(Ca::new().client().build().unwrap()).over(network);
@@ -418,7 +418,7 @@ async fn nothing_is_left_behind_when_it_is_dropped() {
 
 #[cfg(feature = "tls-aws-lc-rs")]
 #[tokio::test]
-async fn the_two_providers_understand_each_other() {
+async fn the_two_providers_interoperate() {
     let ca = Ca::new();
     let client = aws_lc_rs().roots_pem(ca.issuer.pem()).build().unwrap();
     connect(&client, "kafka", ca.tls13(&["kafka"])).await.unwrap();
@@ -592,7 +592,7 @@ fn source(error: &TransportError) -> String {
 }
 
 #[test]
-fn a_connector_is_shown_by_what_is_below() {
+fn debug_shows_the_underlying_transport() {
     let tls = Tls::new(Ca::new().client()).over(MemoryNetwork::default());
     assert_eq!(format!("{tls:?}"), "Tls { base: MemoryNetwork { buffer: 65536, listeners: [] }, .. }");
     assert_eq!(server_name(&Ipv4Addr::LOCALHOST.to_string()).unwrap(), ServerName::from(Ipv4Addr::LOCALHOST));

@@ -156,10 +156,13 @@ fn every_line_of_the_contract_has_a_mutation() {
 /// Otherwise the client built here would differ from `kwal-client`.
 #[test]
 fn features_and_dependencies_are_those_of_the_client() {
-    let both = [include_str!("../../Cargo.toml"), include_str!("../../../../crates/kwal-client/Cargo.toml")];
-    let [ours, theirs] = both.map(|manifest| {
-        let features = manifest.split_once("[features]").unwrap().1;
-        features.split_once("[dev-dependencies]").unwrap().0
-    });
-    assert_eq!(ours, theirs);
+    let manifests =
+        [include_str!("../../Cargo.toml"), include_str!("../../../../crates/kwal-client/Cargo.toml")];
+    for section in ["[features]\n", "[dependencies]\n"] {
+        let [ours, theirs] = manifests.map(|manifest| {
+            let lines = manifest.split_once(section).unwrap().1;
+            lines.split("\n[").next().unwrap().trim_end()
+        });
+        assert_eq!(ours, theirs, "{section}");
+    }
 }

@@ -1,44 +1,45 @@
-//! The findings of an audit.
+//! What an audit returns.
 
 use std::fmt;
 
 use crate::controller::ConfigSource;
 
-/// Something that endangers a log, or could not be checked.
+/// A risk to a log, or a rule that could not be checked.
 ///
 /// ```text
-/// error: min.insync.replicas: 1 (the default), should be 2 of 3 replicas. An append is acknowledged as soon as the leader …
+/// error: min.insync.replicas: 1, the default; should be 2 of 3 replicas. An append is acknowledged …
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// How grave it is.
+    /// The severity.
     pub severity: Severity,
-    /// What it is about: a setting as Kafka's documentation names it, or `replication factor`, `in-sync replicas`, `leader`.
+    /// The subject: a config by its name in Kafka's documentation, `replication factor`, `in-sync replicas`,
+    /// `leader` or `topic configs`.
     pub setting: &'static str,
-    /// The brokers, if it is a setting of theirs and not of the topic.
+    /// The ids of the brokers, for a broker config; otherwise empty.
     pub brokers: Vec<i32>,
-    /// What it is now; `None` if that could not be found out.
+    /// The value now; `None` if it is unknown.
     pub found: Option<String>,
-    /// Where that comes from, of a setting.
+    /// Where the value comes from, for a config.
     pub source: Option<ConfigSource>,
-    /// What it should be.
+    /// The value that a write-ahead log needs.
     pub wanted: String,
-    /// Why, in a sentence or two.
+    /// What happens as it is, and what to do, in one to three short sentences.
     pub why: String,
 }
 
-/// How grave a [`Finding`] is; the gravest is the largest.
+/// The severity of a [`Finding`]. `Error` is the greatest.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Severity {
-    /// It could not be found out: it may be right or wrong.
+    /// The rule could not be checked: the value may be right or wrong.
     Unknown,
-    /// Nothing is lost by it; it may surprise.
+    /// No record is lost, but the behaviour may surprise.
     Info,
-    /// Records may be deleted or refused, or one failure stops the appends.
+    /// Records may be deleted or rejected, or one failure stops appends.
     Warning,
-    /// Acknowledged records may be lost or doubled by one failure, or appends or reads cannot succeed at all.
+    /// One failure may lose or duplicate acknowledged records, or appends or reads fail now.
     Error,
 }
 
@@ -59,38 +60,40 @@ impl fmt::Display for Finding {
         match &self.brokers[..] {
             [] => {}
             [broker] => write!(f, " of broker {broker}")?,
-            brokers => write!(f, " of brokers {}", List(brokers))?,
+            brokers => write!(f, " of brokers {}", Ids(brokers))?,
         }
-        match (&self.found, self.source) {
-            (Some(found), Some(source)) => write!(f, ": {found} ({source}),")?,
-            (Some(found), None) => write!(f, ": {found},")?,
-            (None, _) => f.write_str(":")?,
+        if let Some(found) = &self.found {
+            write!(f, ": {found}")?;
         }
-        write!(f, " should be {}. {}", self.wanted, self.why)
+        if let Some(source) = self.source {
+            write!(f, ", {source}")?;
+        }
+        write!(f, "; should be {}. {}", self.wanted, self.why)
     }
 }
 
-/// Some numbers, not too many of them.
-struct List<'a>(&'a [i32]);
+/// Displays the first [`MAX_LISTED`] ids and counts the others.
+struct Ids<'a>(&'a [i32]);
 
-impl fmt::Display for List<'_> {
+impl fmt::Display for Ids<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, number) in self.0.iter().take(MOST_NAMED).enumerate() {
-            write!(f, "{}{number}", if i == 0 { "" } else { ", " })?;
+        for (i, id) in self.0.iter().take(MAX_LISTED).enumerate() {
+            write!(f, "{}{id}", if i == 0 { "" } else { ", " })?;
         }
-        match self.0.len().saturating_sub(MOST_NAMED) {
+        match self.0.len().saturating_sub(MAX_LISTED) {
             0 => Ok(()),
             more => write!(f, " and {more} more"),
         }
     }
 }
 
-const MOST_NAMED: usize = 8;
-
+/// Displays the indexes of some partitions.
 pub(super) struct Partitions<'a>(pub(super) &'a [i32]);
 
 impl fmt::Display for Partitions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "partition{} {}", if self.0.len() == 1 { "" } else { "s" }, List(self.0))
+        write!(f, "partition{} {}", if self.0.len() == 1 { "" } else { "s" }, Ids(self.0))
     }
 }
+
+const MAX_LISTED: usize = 8;

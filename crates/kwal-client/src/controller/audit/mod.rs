@@ -1,12 +1,15 @@
-//! What endangers a log: topic and brokers compared with what a write-ahead log needs.
+//! The audit: compares a topic and its brokers with what a write-ahead log needs.
 
+mod check;
 mod finding;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use kwal_protocol::error_code::ErrorCode;
 
 pub use self::finding::{Finding, Severity};
-use self::rules::{Broker, Rules};
+use self::rules::{Broker, Topic};
 use super::ControllerClient;
 use crate::{
     error::{Error, ErrorKind},
@@ -16,27 +19,29 @@ use crate::{
 };
 
 impl ControllerClient {
-    /// Looks for what endangers a log in this topic: how it is replicated, what is deleted from it and when, what it refuses,
-    /// and for how long its brokers remember writers. The gravest findings come first; a topic that is as a write-ahead log
-    /// should be has none.
+    /// Audits a topic: returns what puts its records or its appends at risk, the greatest severity first.
     ///
-    /// | what | is found |
+    /// A topic that is configured as a write-ahead log needs has no findings.
+    ///
+    /// | checked | finding |
     /// | --- | --- |
-    /// | replication factor | below 3; partitions without a leader, and such with replicas that are not in sync now |
-    /// | `min.insync.replicas` | 1; as many as there are replicas, or more |
+    /// | leader | a partition has none |
+    /// | replication factor | less than 3 |
+    /// | in-sync replicas | fewer than the replicas of a partition |
+    /// | `min.insync.replicas` | 1; the number of replicas, or more |
     /// | `unclean.leader.election.enable` | true |
-    /// | `cleanup.policy` | with `compact` |
-    /// | `retention.ms`, `retention.bytes` | anything but −1, where the policy deletes |
-    /// | `max.message.bytes` | smaller than this client's [`Limits::batch`](crate::Limits::batch); larger than what it reads |
-    /// | `message.timestamp.type` | `CreateTime`, where records are deleted by age |
-    /// | `message.timestamp.before.max.ms`, `….after.max.ms` | bounds of less than an hour; any bound on the past |
+    /// | `cleanup.policy` | includes `compact` |
+    /// | `retention.ms`, `retention.bytes` | not −1, if the policy includes `delete` |
+    /// | `max.message.bytes` | below [`Limits::batch`](crate::Limits::batch), or above what this client can read |
+    /// | `message.timestamp.type` | `CreateTime`, if records are deleted by age |
+    /// | `message.timestamp.before.max.ms`, `….after.max.ms` | less than an hour; for `before`, any limit |
     /// | `producer.id.expiration.ms` of each broker | less than a day |
     /// | `transactional.id.expiration.ms` of each broker | less than a week |
     ///
-    /// What a broker does not have, or this client may not see, is a finding too: [`Severity::NotChecked`]. Brokers' settings
-    /// take the right to describe the configs of the cluster.
+    /// A config that the broker does not return, or that this client may not describe, is a finding of
+    /// [`Severity::Unknown`]. Describing broker configs requires `DescribeConfigs` on the cluster.
     ///
-    /// `replica.fetch.max.bytes` is not among them: replicas fetch a batch that is larger than it all the same (KIP-74).
+    /// `replica.fetch.max.bytes` is not checked: followers fetch larger batches as well (KIP-74).
     ///
     /// ```no_run
     /// # async fn look(controller: kwal_client::ControllerClient) -> Result<(), kwal_client::error::Error> {
@@ -56,8 +61,8 @@ request! {
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTopic`] after [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic);
-    /// [`ErrorKind::DeadlineExceeded`] if topic and cluster cannot be described in time. A broker that does not answer within
-    /// [`Deadlines::request`](crate::Deadlines::request) is a finding.
+    /// [`ErrorKind::DeadlineExceeded`] if the topic and the cluster cannot be described in time. A broker
+    /// that does not respond within [`Deadlines::request`](crate::Deadlines::request) is a finding.
     ///
     /// # Cancellation safety
     /// Cancel safe.
@@ -69,56 +74,60 @@ request! {
 
 impl Audit<'_> {
     async fn run(self) -> Result<Vec<Finding>, Error> {
-        let Self { controller, topic, deadline } = self;
-        validate::topic_name(&topic)?;
+        let Self { controller, topic: name, deadline } = self;
+        validate::topic_name(&name)?;
         let deadline = controller.deadline(deadline);
-        let layout = controller.layout(&topic, deadline).await?;
-        let configs = match controller.topic_configs(&topic, None, deadline).await {
-            Err(error) if is_denied(&error) => Err(error),
+        let layout = controller.layout(&name, deadline).await?;
+        let configs = match controller.topic_configs(&name, None, deadline).await {
+            Err(error) if is_denied(&error) => Err(reason(&error)),
             configs => Ok(configs?),
         };
-        let cluster = controller.cluster(deadline).await?;
-        let names = rules::broker_configs();
         let config = &controller.cluster.config;
+        let topic = Topic { partitions: layout.partitions, configs, limits: config.limits };
+        let cluster = controller.cluster(deadline).await?;
+        let names = check::broker_configs();
         let mut brokers = Vec::with_capacity(cluster.brokers.len());
         for broker in cluster.brokers {
-            // One that is down does not keep the others from being described.
+            // A broker that is down must not use up the time of the others.
             let deadline = deadline.min(Deadline::after(config.deadlines.request));
             let configs = controller.broker_configs(broker.id, &names, deadline).await;
-            brokers.push(Broker { id: broker.id, configs });
+            let configs = configs.map_err(|error| reason(&error));
+            brokers.push(Broker { id: broker.id, configs, operation: config.deadlines.operation });
         }
-        let mut rules = Rules::new(config.limits, config.deadlines);
-        rules.replicas(&layout.partitions, configs.as_ref().ok());
-        rules.topic(configs.as_ref());
-        rules.brokers(&brokers);
-        Ok(rules.into_findings())
+        Ok(check::check(&topic, &brokers))
     }
 }
 
-/// Whether an error says that one may not ask, or cannot.
+const UNAUTHORIZED: [ErrorCode; 2] =
+    [ErrorCode::TOPIC_AUTHORIZATION_FAILED, ErrorCode::CLUSTER_AUTHORIZATION_FAILED];
+
+/// Whether this client may not describe configs, or the broker is too old for it.
 fn is_denied(error: &Error) -> bool {
-    let denied = [ErrorCode::TOPIC_AUTHORIZATION_FAILED, ErrorCode::CLUSTER_AUTHORIZATION_FAILED];
     matches!(error.kind(), ErrorKind::Unsupported { .. })
-        || error.code().is_some_and(|code| denied.contains(&code))
+        || error.code().is_some_and(|code| UNAUTHORIZED.contains(&code))
 }
 
-/// Why a broker did not tell. Which one it was is told elsewhere, so that all that say the same are told together.
-fn because(error: &Error) -> String {
-    match error.kind() {
-        ErrorKind::Broker { code, message: Some(message) } => {
-            format!("The broker answers {code} ({message}).")
+/// Returns why configs are unknown.
+///
+/// It does not name the broker, so that brokers with the same reason share a finding.
+fn reason(error: &Error) -> String {
+    let ErrorKind::Broker { code, message } = error.kind() else {
+        let mut text = format!("The request failed: {error}");
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            text.push_str(&format!(": {source}"));
+            cause = source;
         }
-        ErrorKind::Broker { code, message: None } => format!("The broker answers {code}."),
-        _ => {
-            let mut text = format!("It could not be asked: {error}");
-            let mut cause: &dyn std::error::Error = error;
-            while let Some(source) = cause.source() {
-                text.push_str(": ");
-                text.push_str(&source.to_string());
-                cause = source;
-            }
-            text.push('.');
-            text
-        }
+        text.push('.');
+        return text;
+    };
+    let mut text = format!("The broker rejected the request: {code}");
+    if let Some(message) = message {
+        text.push_str(&format!(" ({message})"));
     }
+    text.push('.');
+    if UNAUTHORIZED.contains(code) {
+        text.push_str(" Allow this client `DescribeConfigs`.");
+    }
+    text
 }

@@ -1,412 +1,364 @@
-//! What a write-ahead log needs of a topic and its brokers, rule by rule.
+//! The rules: what a write-ahead log needs of a topic and its brokers.
+//!
+//! To add a rule, add an entry to [`PARTITION_RULES`], [`TOPIC_RULES`] or [`BROKER_RULES`] and a case to the
+//! tests, which fail for a rule without one. Findings of the same severity keep the order of the rules.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, time::Duration};
 
 use kwal_protocol::messages::MetadataPartition;
 
-use super::{
-    because,
-    finding::{Finding, Partitions, Severity},
+use self::{
+    Condition::{Millis, Number, Text},
+    Phrase::{Computed, Fixed},
 };
-use crate::{
-    config::{Deadlines, Limits},
-    controller::{ConfigSource, ConfigValue},
-    error::Error,
-};
+use super::finding::Severity::{self, Error, Info, Warning};
+use crate::{config::Limits, controller::ConfigValue};
 
-/// The rules, and the findings so far.
-#[derive(Debug)]
-pub(super) struct Rules {
-    limits: Limits,
-    deadlines: Deadlines,
-    findings: Vec<Finding>,
+/// A rule about the partitions of a topic. Those that violate it share one finding.
+pub(super) struct PartitionRule {
+    pub(super) setting: &'static str,
+    /// Whether a partition violates the rule.
+    pub(super) condition: fn(&Topic, &MetadataPartition) -> bool,
+    pub(super) severity: Severity,
+    /// What is found in those partitions: the finding adds which ones they are.
+    pub(super) found: Phrase<Topic>,
+    pub(super) wanted: Phrase<Topic>,
+    pub(super) why: &'static str,
 }
 
-/// Returns the names of the broker configs that the rules are about.
-pub(super) fn broker_configs() -> Vec<String> {
-    BROKER_SETTINGS.iter().map(|(name, ..)| (*name).to_owned()).collect()
+/// A rule about one config of a [`Topic`] or a [`Broker`].
+pub(super) struct ConfigRule<S> {
+    /// The name of the config.
+    pub(super) setting: &'static str,
+    /// Whether the config has an effect. If not, it is not checked.
+    pub(super) applies: fn(&S) -> bool,
+    /// Whether the value violates the rule.
+    pub(super) condition: Condition<S>,
+    pub(super) severity: Severity,
+    pub(super) wanted: Phrase<S>,
+    pub(super) why: &'static str,
 }
 
-impl Rules {
-    pub(super) fn new(limits: Limits, deadlines: Deadlines) -> Self {
-        Self { limits, deadlines, findings: Vec::new() }
-    }
-
-    /// Returns the findings, the gravest first.
-    pub(super) fn into_findings(mut self) -> Vec<Finding> {
-        self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-        self.findings
-    }
-
-    fn add(
-        &mut self,
-        severity: Severity,
-        setting: &'static str,
-        found: impl Into<String>,
-        wanted: impl Into<String>,
-        why: impl Into<String>,
-    ) -> &mut Finding {
-        self.findings.push(Finding {
-            severity,
-            setting,
-            brokers: Vec::new(),
-            found: Some(found.into()),
-            source: None,
-            wanted: wanted.into(),
-            why: why.into(),
-        });
-        let last = self.findings.len() - 1;
-        &mut self.findings[last]
-    }
-
-    fn not_checked(
-        &mut self,
-        setting: &'static str,
-        brokers: Vec<i32>,
-        wanted: impl Into<String>,
-        why: impl Into<String>,
-    ) {
-        let (wanted, why) = (wanted.into(), why.into());
-        let severity = Severity::Unknown;
-        self.findings.push(Finding { severity, setting, brokers, found: None, source: None, wanted, why });
-    }
-
-    /// How many there are of each record, and how many an append waits for.
-    pub(super) fn replicas(
-        &mut self,
-        partitions: &[MetadataPartition],
-        configs: Option<&BTreeMap<String, ConfigValue>>,
-    ) {
-        let factor = |partition: &MetadataPartition| partition.replica_nodes.len();
-        let fewest = partitions.iter().map(factor).min().unwrap_or_default();
-        let of_these = |which: &dyn Fn(&MetadataPartition) -> bool| {
-            let these = partitions.iter().filter(|partition| which(partition));
-            let these: Vec<_> = these.map(|partition| partition.partition_index).collect();
-            let all = these.len() == partitions.len();
-            (!these.is_empty())
-                .then(|| if all { "all partitions".to_owned() } else { Partitions(&these).to_string() })
-        };
-        if let Some(these) = of_these(&|partition| partition.leader_id < 0) {
-            let why = "Nothing can be appended to it or read from it.";
-            self.add(Severity::Error, "leader", format!("missing in {these}"), "there", why);
-        }
-        if let Some(these) = of_these(&|partition| factor(partition) == fewest).filter(|_| fewest < 3) {
-            let (severity, why) = match fewest {
-                0 | 1 => (
-                    Severity::Error,
-                    "Every record is on one broker alone: if its disk is lost, so is the log.",
-                ),
-                _ => (
-                    Severity::Warning,
-                    "While one broker is down there is one copy left, so either appends stop or they are acknowledged with \
-                     a single copy.",
-                ),
-            };
-            self.add(severity, "replication factor", format!("{fewest} in {these}"), "3", why);
-        }
-        let least = configs.and_then(|configs| number(configs.get("min.insync.replicas")?));
-        let least = least.and_then(|least| usize::try_from(least).ok());
-        let lacking = |partition: &MetadataPartition| {
-            least.is_some_and(|least| partition.isr_nodes.len() < least) && partition.leader_id >= 0
-        };
-        if let Some(these) = of_these(&lacking) {
-            let why = "Appends are refused as long as fewer replicas are in sync than `min.insync.replicas` demands.";
-            let found = format!("fewer than {} in {these}", least.unwrap_or_default());
-            self.add(Severity::Error, "in-sync replicas", found, "all", why);
-        }
-        let behind = |partition: &MetadataPartition| {
-            partition.isr_nodes.len() < factor(partition) && partition.leader_id >= 0 && !lacking(partition)
-        };
-        if let Some(these) = of_these(&behind) {
-            let why = "Brokers are down or behind: until they are back, one failure more costs more than it should.";
-            self.add(Severity::Warning, "in-sync replicas", format!("not all in {these}"), "all", why);
-        }
-        if let (Some(least), Some(configs)) = (least, configs) {
-            self.least_in_sync(least, fewest, configs);
-        }
-    }
-
-    fn least_in_sync(&mut self, least: usize, fewest: usize, configs: &BTreeMap<String, ConfigValue>) {
-        let (severity, why) = if least > fewest {
-            let why = "More replicas have to be in sync than the topic has: no append can succeed.";
-            (Severity::Error, why)
-        } else if least <= 1 {
-            let why = "An append is acknowledged as soon as the leader alone has it; if that broker is lost then, so are \
-                       acknowledged records.";
-            (Severity::Error, why)
-        } else if least == fewest {
-            (Severity::Warning, "As soon as one broker with a replica is down, no append succeeds.")
-        } else {
-            return;
-        };
-        let name = "min.insync.replicas";
-        let finding = self.add(severity, name, least.to_string(), "2 of 3 replicas", why);
-        finding.source = configs.get(name).map(|config| config.source);
-    }
-
-    /// What is deleted from the topic, and what it refuses.
-    pub(super) fn topic(&mut self, configs: Result<&BTreeMap<String, ConfigValue>, &Error>) {
-        let configs = match configs {
-            Ok(configs) => configs,
-            Err(error) => {
-                return self.not_checked("the settings of the topic", Vec::new(), "readable", because(error));
-            }
-        };
-        let topic = TopicSettings { configs };
-        if topic.number("min.insync.replicas").is_none() {
-            self.missing(&topic, "min.insync.replicas", "2 of 3 replicas");
-        }
-        match topic.text("unclean.leader.election.enable") {
-            Some("false") => {}
-            Some(value) => {
-                let why = "After a failure a replica that lacks acknowledged records may become the leader, and they are lost.";
-                self.of_topic(&topic, Severity::Error, "unclean.leader.election.enable", value, "false", why);
-            }
-            None => self.missing(&topic, "unclean.leader.election.enable", "false"),
-        }
-        let policy = topic.text("cleanup.policy");
-        let has = |name: &str| policy.is_some_and(|policy| policy.split(',').any(|one| one.trim() == name));
-        if has("compact") {
-            let why = "Of the records with the same key only the last is kept, and records without a key are refused.";
-            let found = policy.unwrap_or_default();
-            self.of_topic(&topic, Severity::Error, "cleanup.policy", found, "delete", why);
-        }
-        if policy.is_none() {
-            self.missing(&topic, "cleanup.policy", "delete");
-        }
-        // Whatever it is that could not be told may delete.
-        let deletes = has("delete") || policy.is_none();
-        let by_age = deletes && self.retention(&topic);
-        self.message_size(&topic);
-        self.timestamps(&topic, by_age);
-    }
-
-    /// Answers whether records are deleted by their age.
-    fn retention(&mut self, topic: &TopicSettings<'_>) -> bool {
-        let wanted = "-1, with `delete_records` for what is no longer needed";
-        let mut by_age = false;
-        match topic.number("retention.ms") {
-            Some(..0) => {}
-            Some(ms) => {
-                by_age = true;
-                let why = "Records that are older are deleted, whether somebody still needs them or not.";
-                self.of_topic(topic, Severity::Warning, "retention.ms", &Millis(ms).to_string(), wanted, why);
-            }
-            None => self.missing(topic, "retention.ms", wanted),
-        }
-        match topic.number("retention.bytes") {
-            Some(..0) => {}
-            Some(bytes) => {
-                let why = "The oldest records are deleted when a partition is larger, whether somebody still needs them or not.";
-                self.of_topic(topic, Severity::Warning, "retention.bytes", &bytes.to_string(), wanted, why);
-            }
-            None => self.missing(topic, "retention.bytes", wanted),
-        }
-        by_age
-    }
-
-    fn message_size(&mut self, topic: &TopicSettings<'_>) {
-        let name = "max.message.bytes";
-        let written = self.limits.batch;
-        let read = self.limits.frame.min(self.limits.decompressed);
-        let wanted = format!("{written}, or `Limits::batch` what it is");
-        let Some(bytes) = topic.number(name) else { return self.missing(topic, name, &wanted) };
-        let allowed = usize::try_from(bytes).unwrap_or_default();
-        let found = bytes.to_string();
-        if allowed < written {
-            let why = format!(
-                "The client makes batches of up to {written} bytes, and larger ones than this are refused."
-            );
-            self.of_topic(topic, Severity::Info, name, &found, &wanted, &why);
-        }
-        if allowed > read {
-            let wanted = format!("at most {read}, or `Limits::frame` and `Limits::decompressed` larger");
-            let why =
-                "Another writer may append a batch that this client cannot read, and its reading ends there.";
-            self.of_topic(topic, Severity::Error, name, &found, &wanted, why);
-        }
-    }
-
-    fn timestamps(&mut self, topic: &TopicSettings<'_>, by_age: bool) {
-        let name = "message.timestamp.type";
-        match topic.text(name) {
-            Some("LogAppendTime") => return,
-            Some(value) if by_age => {
-                let why = "The age of a record counts from the time that its writer gave it: a clock that is wrong has \
-                           records deleted early, or never.";
-                let wanted = "LogAppendTime, or `retention.ms` -1";
-                self.of_topic(topic, Severity::Warning, name, value, wanted, why);
-            }
-            Some(_) => {}
-            None => self.missing(topic, name, "LogAppendTime, or `retention.ms` -1"),
-        }
-        let both = "message.timestamp.difference.max.ms";
-        for (name, side) in
-            [("message.timestamp.before.max.ms", "behind"), ("message.timestamp.after.max.ms", "ahead")]
-        {
-            let named = topic.number(name).map(|ms| (name, ms));
-            // Before Kafka 3.6 there is one bound for both sides.
-            match named.or_else(|| topic.number(both).map(|ms| (both, ms))) {
-                Some((name, ms @ ..HOUR)) => {
-                    let why = format!("A writer whose clock is further {side} has its appends refused.");
-                    let found = Millis(ms).to_string();
-                    self.of_topic(topic, Severity::Warning, name, &found, "at least an hour", &why);
-                }
-                Some((name, ms)) if side == "behind" && ms < i64::MAX => {
-                    let why =
-                        "Records with older timestamps are refused, such as those copied from another log.";
-                    let found = Millis(ms).to_string();
-                    self.of_topic(topic, Severity::Info, name, &found, &i64::MAX.to_string(), why);
-                }
-                Some(_) => {}
-                None => self.missing(topic, name, "at least an hour"),
-            }
-        }
-    }
-
-    /// For how long brokers remember writers. Those that say the same are told together.
-    pub(super) fn brokers(&mut self, brokers: &[Broker]) {
-        for (name, least, why, wanted) in BROKER_SETTINGS {
-            let mut all: Vec<(Remembered, Vec<i32>)> = Vec::new();
-            for broker in brokers {
-                let remembered = broker.remembered(name, least);
-                match all.iter_mut().find(|(known, _)| *known == remembered) {
-                    Some((_, brokers)) => brokers.push(broker.id),
-                    None => all.push((remembered, vec![broker.id])),
-                }
-            }
-            for (remembered, brokers) in all {
-                match remembered {
-                    Remembered::LongEnough => {}
-                    Remembered::TooShort(ms, source) => {
-                        let operation =
-                            i64::try_from(self.deadlines.operation.as_millis()).unwrap_or(i64::MAX);
-                        let (severity, why) = match name == PRODUCER_EXPIRY && ms <= operation {
-                            true => (Severity::Error, FORGOTTEN_WITHIN_A_CALL),
-                            false => (Severity::Warning, why),
-                        };
-                        let finding = self.add(severity, name, Millis(ms).to_string(), wanted, why);
-                        (finding.source, finding.brokers) = (Some(source), brokers);
-                    }
-                    Remembered::NotTold(reason) => self.not_checked(name, brokers, wanted, reason),
-                }
-            }
-        }
-    }
-
-    fn of_topic(
-        &mut self,
-        topic: &TopicSettings<'_>,
-        severity: Severity,
-        name: &'static str,
-        found: &str,
-        wanted: &str,
-        why: &str,
-    ) {
-        let source = topic.configs.get(name).map(|config| config.source);
-        self.add(severity, name, found, wanted, why).source = source;
-    }
-
-    /// A setting of the topic that was not told, or in a way that is not understood.
-    fn missing(&mut self, topic: &TopicSettings<'_>, name: &'static str, wanted: &str) {
-        let why = if topic.configs.contains_key(name) { NOT_UNDERSTOOD } else { NOT_THERE };
-        self.not_checked(name, Vec::new(), wanted, why);
-    }
+/// A condition on the value of a config, by the type of the value.
+pub(super) enum Condition<S> {
+    Text(fn(&S, &str) -> bool),
+    Number(fn(&S, i64) -> bool),
+    /// A number of milliseconds. The finding also shows it in a larger unit.
+    Millis(fn(&S, i64) -> bool),
 }
 
-/// What a broker tells of its settings.
-#[derive(Debug)]
+/// A part of a finding's text.
+pub(super) enum Phrase<S> {
+    Fixed(&'static str),
+    Computed(fn(&S) -> String),
+}
+
+/// The topic to check.
+pub(super) struct Topic {
+    pub(super) partitions: Vec<MetadataPartition>,
+    /// The configs by name, or why they are unknown.
+    pub(super) configs: Result<BTreeMap<String, ConfigValue>, String>,
+    /// The limits of this client.
+    pub(super) limits: Limits,
+}
+
+/// A broker to check.
 pub(super) struct Broker {
     pub(super) id: i32,
-    pub(super) configs: Result<BTreeMap<String, ConfigValue>, Error>,
+    /// The configs by name, or why they are unknown.
+    pub(super) configs: Result<BTreeMap<String, ConfigValue>, String>,
+    /// How long this client retries an append.
+    pub(super) operation: Duration,
 }
 
-/// For how long a broker remembers a writer.
-#[derive(Debug, Eq, PartialEq)]
-enum Remembered {
-    LongEnough,
-    /// For so many milliseconds.
-    TooShort(i64, ConfigSource),
-    NotTold(String),
+const SECOND: i64 = 1_000;
+const MINUTE: i64 = 60 * SECOND;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+
+/// The units in which milliseconds are shown, the largest first.
+pub(super) const UNITS: [(i64, &str); 4] =
+    [(DAY, "day"), (HOUR, "hour"), (MINUTE, "minute"), (SECOND, "second")];
+
+/// Configs that brokers before Kafka 3.6 have by another name.
+pub(super) const OLDER_NAMES: [(&str, &str); 2] = [
+    ("message.timestamp.before.max.ms", "message.timestamp.difference.max.ms"),
+    ("message.timestamp.after.max.ms", "message.timestamp.difference.max.ms"),
+];
+
+pub(super) const PARTITION_RULES: &[PartitionRule] = &[
+    PartitionRule {
+        setting: "leader",
+        condition: |_, partition| !has_leader(partition),
+        severity: Error,
+        found: Fixed("missing"),
+        wanted: Fixed("a live broker"),
+        why: "Nothing can be appended or read there. Restart the brokers that hold its replicas.",
+    },
+    PartitionRule {
+        setting: "replication factor",
+        condition: |topic, partition| replicas(partition) == topic.replicas() && topic.replicas() <= 1,
+        severity: Error,
+        found: Computed(|topic| topic.replicas().to_string()),
+        wanted: Fixed("3"),
+        why: "Every record is on one broker only: if its disk fails, the log is lost. \
+              Reassign the partitions to 3 brokers.",
+    },
+    PartitionRule {
+        setting: "replication factor",
+        condition: |topic, partition| replicas(partition) == topic.replicas() && topic.replicas() == 2,
+        severity: Warning,
+        found: Computed(|topic| topic.replicas().to_string()),
+        wanted: Fixed("3"),
+        why: "While one broker is down, either appends stop or they are acknowledged with a single copy. \
+              Reassign the partitions to 3 brokers.",
+    },
+    PartitionRule {
+        setting: "in-sync replicas",
+        condition: |topic, partition| has_leader(partition) && in_sync(partition) < topic.min_in_sync(),
+        severity: Error,
+        found: Computed(|topic| format!("fewer than {}", topic.min_in_sync())),
+        wanted: Fixed("all"),
+        why: "Appends are rejected until `min.insync.replicas` replicas are in sync. \
+              Restart the brokers that are down.",
+    },
+    PartitionRule {
+        setting: "in-sync replicas",
+        condition: |topic, partition| {
+            has_leader(partition) && (topic.min_in_sync()..replicas(partition)).contains(&in_sync(partition))
+        },
+        severity: Warning,
+        found: Fixed("some missing"),
+        wanted: Fixed("all"),
+        why: "A broker is down or lags behind: one more failure may stop appends or lose records. \
+              Restart or repair it.",
+    },
+];
+
+pub(super) const TOPIC_RULES: &[ConfigRule<Topic>] = &[
+    ConfigRule {
+        setting: "min.insync.replicas",
+        applies: always,
+        condition: Number(|topic, min| min > topic.replicas()),
+        severity: Error,
+        wanted: Fixed("2 of 3 replicas"),
+        why: "It exceeds the replication factor: every append fails. Lower it, or add replicas.",
+    },
+    ConfigRule {
+        setting: "min.insync.replicas",
+        applies: always,
+        condition: Number(|topic, min| min <= topic.replicas() && min <= 1),
+        severity: Error,
+        wanted: Fixed("2 of 3 replicas"),
+        why: "An append is acknowledged as soon as the leader has it: \
+              if that broker fails then, acknowledged records are lost.",
+    },
+    ConfigRule {
+        setting: "min.insync.replicas",
+        applies: always,
+        condition: Number(|topic, min| min == topic.replicas() && min > 1),
+        severity: Warning,
+        wanted: Fixed("2 of 3 replicas"),
+        why: "It equals the replication factor: while one broker is down, every append fails. \
+              Lower it, or add replicas.",
+    },
+    ConfigRule {
+        setting: "unclean.leader.election.enable",
+        applies: always,
+        condition: Text(|_, enable| enable != "false"),
+        severity: Error,
+        wanted: Fixed("false"),
+        why: "After a failure, a replica without the newest records may become leader: \
+              acknowledged records are lost.",
+    },
+    ConfigRule {
+        setting: "cleanup.policy",
+        applies: always,
+        condition: Text(|_, policy| has_policy(policy, "compact")),
+        severity: Error,
+        wanted: Fixed("delete"),
+        why: "Compaction keeps only the last record of each key and rejects records without a key.",
+    },
+    ConfigRule {
+        setting: "retention.ms",
+        applies: Topic::may_delete,
+        condition: Millis(|_, age| age >= 0),
+        severity: Warning,
+        wanted: Fixed("-1"),
+        why: "Older records are deleted even if they are still needed. Delete with `delete_records` instead.",
+    },
+    ConfigRule {
+        setting: "retention.bytes",
+        applies: Topic::may_delete,
+        condition: Number(|_, bytes| bytes >= 0),
+        severity: Warning,
+        wanted: Fixed("-1"),
+        why: "The oldest records of a larger partition are deleted even if they are still needed. \
+              Delete with `delete_records` instead.",
+    },
+    ConfigRule {
+        setting: "max.message.bytes",
+        applies: always,
+        condition: Number(|topic, max| max < saturating(topic.limits.batch)),
+        severity: Info,
+        wanted: Computed(|topic| {
+            format!("at least {}, or `Limits::batch` lowered to it", topic.limits.batch)
+        }),
+        why: "This client builds batches up to `Limits::batch`, \
+              and the broker rejects those that are larger.",
+    },
+    ConfigRule {
+        setting: "max.message.bytes",
+        applies: always,
+        condition: Number(|topic, max| max > saturating(topic.readable())),
+        severity: Error,
+        wanted: Computed(|topic| {
+            format!(
+                "at most {}, or `Limits::frame` and `Limits::decompressed` raised to it",
+                topic.readable()
+            )
+        }),
+        why: "Another producer may append a batch that this client cannot read: reads fail at that batch.",
+    },
+    ConfigRule {
+        setting: "message.timestamp.type",
+        applies: always,
+        condition: Text(|topic, kind| kind != "LogAppendTime" && topic.deletes_by_age()),
+        severity: Warning,
+        wanted: Fixed("LogAppendTime, or `retention.ms` -1"),
+        why: "The age of a record counts from its producer's clock: \
+              if that is wrong, records are deleted early or never.",
+    },
+    ConfigRule {
+        setting: "message.timestamp.before.max.ms",
+        applies: Topic::checks_timestamps,
+        condition: Millis(|_, bound| bound < HOUR),
+        severity: Warning,
+        wanted: Fixed("at least 3600000 (1 hour)"),
+        why: "Appends of a producer whose clock is further behind are rejected.",
+    },
+    ConfigRule {
+        setting: "message.timestamp.before.max.ms",
+        applies: Topic::checks_timestamps,
+        condition: Millis(|_, bound| (HOUR..i64::MAX).contains(&bound)),
+        severity: Info,
+        wanted: Fixed("9223372036854775807"),
+        why: "Records with older timestamps are rejected, such as copies from another log.",
+    },
+    ConfigRule {
+        setting: "message.timestamp.after.max.ms",
+        applies: Topic::checks_timestamps,
+        condition: Millis(|_, bound| bound < HOUR),
+        severity: Warning,
+        wanted: Fixed("at least 3600000 (1 hour)"),
+        why: "Appends of a producer whose clock is further ahead are rejected.",
+    },
+];
+
+pub(super) const BROKER_RULES: &[ConfigRule<Broker>] = &[
+    ConfigRule {
+        setting: "producer.id.expiration.ms",
+        applies: always,
+        condition: Millis(|broker, age| age < DAY && broker.forgets_during_append(age)),
+        severity: Error,
+        wanted: Fixed("at least 86400000 (1 day)"),
+        why: "The broker may forget a producer while this client retries (`Deadlines::operation`): \
+              a batch may be appended twice.",
+    },
+    ConfigRule {
+        setting: "producer.id.expiration.ms",
+        applies: always,
+        condition: Millis(|broker, age| age < DAY && !broker.forgets_during_append(age)),
+        severity: Warning,
+        wanted: Fixed("at least 86400000 (1 day)"),
+        why: "A producer whose last batch is older, by its timestamps, is forgotten: \
+              after that, neither duplicates nor fenced producers are detected.",
+    },
+    ConfigRule {
+        setting: "transactional.id.expiration.ms",
+        applies: always,
+        condition: Millis(|_, age| age < 7 * DAY),
+        severity: Warning,
+        wanted: Fixed("at least 604800000 (7 days)"),
+        why: "A transactional id that is unused for longer is forgotten: \
+              its next user does not fence the previous one.",
+    },
+];
+
+fn always<S>(_: &S) -> bool {
+    true
+}
+
+fn has_leader(partition: &MetadataPartition) -> bool {
+    partition.leader_id >= 0
+}
+
+fn replicas(partition: &MetadataPartition) -> i64 {
+    saturating(partition.replica_nodes.len())
+}
+
+fn in_sync(partition: &MetadataPartition) -> i64 {
+    saturating(partition.isr_nodes.len())
+}
+
+fn has_policy(policies: &str, policy: &str) -> bool {
+    policies.split(',').any(|one| one.trim() == policy)
+}
+
+fn saturating(size: usize) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+impl Topic {
+    fn config(&self, name: &str) -> Option<&ConfigValue> {
+        self.configs.as_ref().ok()?.get(name)
+    }
+
+    /// Returns the replication factor; the lowest, if partitions differ.
+    fn replicas(&self) -> i64 {
+        self.partitions.iter().map(replicas).min().unwrap_or_default()
+    }
+
+    /// Returns `min.insync.replicas`, or 0 if it is unknown.
+    fn min_in_sync(&self) -> i64 {
+        self.config("min.insync.replicas").and_then(ConfigValue::number).unwrap_or_default()
+    }
+
+    /// Whether brokers delete records by age or size. An unknown policy may do so.
+    fn may_delete(&self) -> bool {
+        let policy = self.config("cleanup.policy").and_then(ConfigValue::text);
+        policy.is_none_or(|policies| has_policy(policies, "delete"))
+    }
+
+    fn deletes_by_age(&self) -> bool {
+        let age = self.config("retention.ms").and_then(ConfigValue::number);
+        self.may_delete() && age.is_some_and(|age| age >= 0)
+    }
+
+    /// Whether brokers compare the timestamps of records with their own clock.
+    fn checks_timestamps(&self) -> bool {
+        self.config("message.timestamp.type").and_then(ConfigValue::text) != Some("LogAppendTime")
+    }
+
+    /// Returns the size of the largest batch that this client can read for sure.
+    fn readable(&self) -> usize {
+        self.limits.frame.min(self.limits.decompressed)
+    }
 }
 
 impl Broker {
-    fn remembered(&self, name: &str, least: i64) -> Remembered {
-        let config = match &self.configs {
-            Ok(configs) => configs.get(name),
-            Err(error) => return Remembered::NotTold(because(error)),
-        };
-        match (config, config.and_then(number)) {
-            (Some(_), Some(ms)) if ms >= least => Remembered::LongEnough,
-            (Some(config), Some(ms)) => Remembered::TooShort(ms, config.source),
-            (Some(_), None) => Remembered::NotTold(NOT_UNDERSTOOD.to_owned()),
-            (None, _) => Remembered::NotTold(NOT_THERE.to_owned()),
-        }
+    /// Whether a producer that is forgotten after `age` may be forgotten between two attempts of one append.
+    fn forgets_during_append(&self, age: i64) -> bool {
+        i64::try_from(self.operation.as_millis()).map_or(true, |operation| age <= operation)
     }
 }
 
-const NOT_THERE: &str = "The broker does not tell this setting; it may be too old to have it.";
-const NOT_UNDERSTOOD: &str = "The broker tells a value that is not understood.";
-
-const HOUR: i64 = 3_600_000;
-const DAY: i64 = 24 * HOUR;
-
-const PRODUCER_EXPIRY: &str = "producer.id.expiration.ms";
-const FORGOTTEN_WITHIN_A_CALL: &str = "The broker forgets a writer within the time for which this client repeats an append \
-     (`Deadlines::operation`): a repeated batch may be on the log twice.";
-
-/// Name, least value, why, and the least value in words.
-const BROKER_SETTINGS: [(&str, i64, &str, &str); 2] = [
-    (
-        PRODUCER_EXPIRY,
-        DAY,
-        "A writer whose last batch is older, by the times of its records, is forgotten: neither a repeated batch nor a writer \
-         that was fenced is recognised after that.",
-        "at least 86400000 (1 day)",
-    ),
-    (
-        "transactional.id.expiration.ms",
-        7 * DAY,
-        "The name of an exclusive writer that nobody has asked for in so long is forgotten, and who asks for it next does not \
-         fence the writer before.",
-        "at least 604800000 (7 days)",
-    ),
-];
-
-/// The settings of the topic that are looked at.
-struct TopicSettings<'a> {
-    configs: &'a BTreeMap<String, ConfigValue>,
-}
-
-impl TopicSettings<'_> {
-    fn text(&self, name: &str) -> Option<&str> {
-        self.configs.get(name)?.value.as_deref().map(str::trim)
+impl ConfigValue {
+    pub(super) fn text(&self) -> Option<&str> {
+        self.value.as_deref().map(str::trim)
     }
 
-    fn number(&self, name: &str) -> Option<i64> {
-        number(self.configs.get(name)?)
-    }
-}
-
-fn number(config: &ConfigValue) -> Option<i64> {
-    config.value.as_deref()?.trim().parse().ok()
-}
-
-/// A time in milliseconds, and in words where it is a round one.
-struct Millis(i64);
-
-impl fmt::Display for Millis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = self.0;
-        write!(f, "{ms}")?;
-        let units = [(DAY, "day"), (HOUR, "hour"), (60_000, "minute"), (1_000, "second")];
-        let round = units.into_iter().find(|(unit, _)| ms >= *unit && ms % unit == 0);
-        match round {
-            Some((unit, name)) if ms < i64::from(i32::MAX) * 100 => {
-                let count = ms / unit;
-                write!(f, " ({count} {name}{})", if count == 1 { "" } else { "s" })
-            }
-            _ => Ok(()),
-        }
+    pub(super) fn number(&self) -> Option<i64> {
+        self.text()?.parse().ok()
     }
 }

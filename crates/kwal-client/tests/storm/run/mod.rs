@@ -1,10 +1,11 @@
-//! One storm: clients at work on a cluster where everything goes wrong, all of it by seed, and what has come of it.
+//! One storm: clients use a cluster in which everything fails, all of it by seed, and the checker judges the
+//! history.
 //!
 //! ```text
 //!   Plan::of(seed) ─► three brokers ◄── Storm
 //!                        ▲    │
-//!     writers, readers, ─┘    └─► what excuses a loss, the logs ─► Recorder ─► verdict
-//!     others  └────────────────── what they were told ──────────────┘
+//!     writers, readers, ─┘    └─► excused losses, final logs ─► Recorder ─► verdict
+//!     others  └────────────────── results of their calls ───────────┘
 //! ```
 
 mod others;
@@ -39,19 +40,19 @@ pub(crate) use self::plan::Plan;
 use self::{reader::Tailer, writer::Appender};
 use crate::support::chain;
 
-/// What has come of a storm.
+/// The result of a storm.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// What the checker says.
+    /// The verdict of the checker.
     pub(crate) verdict: Verdict,
-    /// What else was wrong, of which the history does not speak: a client that is of no use afterwards, an answer that
-    /// cannot be.
+    /// Problems that the history does not show: a client that cannot be used afterwards, an impossible
+    /// response.
     pub(crate) problems: Vec<String>,
     pub(crate) history: History,
     /// Empty unless the [plan](Plan::journal) asks for it.
     pub(crate) journal: Journal,
-    /// How often what was met, by [`MEETINGS`].
-    pub(crate) met: BTreeMap<&'static str, u64>,
+    /// How often each event of [`COUNTERS`] happened.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) storm: StormReport,
 }
 
@@ -61,31 +62,31 @@ impl Report {
     }
 }
 
-/// What the clients meet. It would prove little if it were always fine weather, or always foul.
-pub(crate) const MEETINGS: &[&str] = &[
-    "appends ok at once",
+/// The events that all storms together have to include: without them, they would prove little.
+pub(crate) const COUNTERS: &[&str] = &[
+    "appends ok at the first attempt",
     "appends ok after retries",
-    "appends not appended",
-    "appends failed behind others",
-    "appends unknown",
-    "appends given up",
-    "appends given up before their place was fixed",
+    "appends not applied",
+    "appends failed after an earlier one",
+    "appends with unknown outcome",
+    "appends dropped",
+    "appends dropped before submission",
     "large appends",
-    "writers told of a loss",
+    "losses reported to writers",
     "partitions opened",
     "fetches with records",
-    "fetches without",
+    "fetches without records",
     "fetches failed",
-    "fetches given up",
+    "fetches dropped",
     "fetches out of range",
-    "topics made again",
-    "offsets told",
-    "offsets not told",
+    "topics recreated",
+    "offsets looked up",
+    "offset lookups failed",
     "records deleted",
     "logs read to the end",
 ];
 
-/// Lets a storm of this seed pass.
+/// Runs the storm of a seed.
 pub(crate) fn storm(seed: u64) -> Report {
     Plan::of(seed).run()
 }
@@ -100,12 +101,12 @@ impl Plan {
         let cluster = self.cluster();
         let recorder = Recorder::new();
         cluster.record_losses(&recorder);
-        let scene = Arc::new(Scene {
+        let shared = Arc::new(Shared {
             plan: self.clone(),
             cluster,
             recorder,
             begun: Instant::now(),
-            met: Mutex::default(),
+            counts: Mutex::default(),
             acked: Mutex::default(),
             problems: Mutex::default(),
             over: AtomicBool::new(false),
@@ -115,58 +116,58 @@ impl Plan {
         let mut tailers = Vec::new();
         let mut clients = Vec::new();
         for number in 0..self.clients {
-            let client = scene.client(number).await;
+            let client = shared.client(number).await;
             for partition in 0..self.partitions {
                 let rng = Rng::with_seed(rng.u64(..));
-                appenders.push(Appender::take(&scene, &client, number, partition, rng).await);
+                appenders.push(Appender::open(&shared, &client, number, partition, rng).await);
             }
             clients.push(client);
         }
         for partition in 0..self.partitions {
             let client = &clients[partition as usize % clients.len()];
-            tailers.push(Tailer::take(&scene, client, partition, Rng::with_seed(rng.u64(..))).await);
+            tailers.push(Tailer::open(&shared, client, partition, Rng::with_seed(rng.u64(..))).await);
         }
         let mut storm = StormReport::default();
         for phase in 0..self.phases {
             if phase > 0 {
-                scene.lull().await;
+                shared.pause().await;
             }
-            storm.add(&scene.run_phase(phase, &mut appenders, &mut tailers, &clients[0], &mut rng).await);
+            storm.add(&shared.run_phase(phase, &mut appenders, &mut tailers, &clients[0], &mut rng).await);
         }
-        scene.calm(&mut appenders, &clients[0]).await;
+        shared.check_after_storm(&mut appenders, &clients[0]).await;
         drop((appenders, tailers, clients));
-        // What was late arrives now at the latest.
+        // Delayed requests arrive by now.
         sleep(LONG).await;
-        scene.report(storm)
+        shared.report(storm)
     }
 }
 
-/// Longer than anything takes.
+/// Longer than any call and any delayed request takes.
 const LONG: Duration = Duration::from_secs(100);
 const TOPIC: &str = "wal";
 
-/// What all have in common.
-struct Scene {
+/// State shared by all tasks of a storm.
+struct Shared {
     plan: Plan,
     cluster: EmbeddedCluster,
     recorder: Recorder,
     begun: Instant,
-    met: Mutex<BTreeMap<&'static str, u64>>,
-    /// Up to where each client has appended to each partition.
+    counts: Mutex<BTreeMap<&'static str, u64>>,
+    /// The offset after the last acknowledged append, by client and partition.
     acked: Mutex<BTreeMap<(u64, i32), i64>>,
     problems: Mutex<Vec<String>>,
-    /// The storm is, and everything has to work.
+    /// The storm is over, and every call has to succeed.
     over: AtomicBool,
 }
 
-impl Scene {
+impl Shared {
     async fn client(&self, number: u64) -> Client {
         let builder = ClientBuilder::new(self.cluster.bootstrap()).connector(self.cluster.connector());
         let builder = builder.seed(self.plan.seed.wrapping_add(number)).client_id(format!("client-{number}"));
         builder.deadlines(self.plan.deadlines).limits(self.plan.limits).build().await.unwrap()
     }
 
-    /// Writers and readers work while a storm rages; then what is under way ends.
+    /// Runs writers and readers during a storm, and waits for their calls to end.
     async fn run_phase(
         self: &Arc<Self>,
         phase: u64,
@@ -192,38 +193,38 @@ impl Scene {
         storm
     }
 
-    /// Nothing happens for so long that the brokers forget who has written.
-    async fn lull(&self) {
+    /// Waits until brokers have expired all producer ids.
+    async fn pause(&self) {
         sleep(LONG).await;
         for partition in 0..self.plan.partitions {
             self.cluster.forget_producers(TOPIC, partition).unwrap();
         }
-        self.cluster.note("the producers are forgotten");
+        self.cluster.note("all producer ids have expired");
     }
 
-    /// The storm is over: everybody can append, and read what there is.
-    async fn calm(self: &Arc<Self>, appenders: &mut [Appender], client: &Client) {
+    /// Checks that after the storm every client can append, and every log can be read.
+    async fn check_after_storm(self: &Arc<Self>, appenders: &mut [Appender], client: &Client) {
         sleep(LONG).await;
         self.over.store(true, Ordering::Relaxed);
         for appender in appenders {
-            appender.append_at_last().await;
+            appender.append_after_storm().await;
         }
         for partition in 0..self.plan.partitions {
             reader::read_to_the_end(self, client, partition).await;
         }
     }
 
-    /// Opens a partition, again and again.
+    /// Opens a partition, and retries until it succeeds.
     async fn open(&self, client: &Client, partition: i32) -> Option<PartitionClient> {
         let begun = Instant::now();
         loop {
             let opening = client.partition_client(TOPIC, partition).compression(self.plan.compression);
             match self.timed("open", opening).await {
                 Ok(opened) => {
-                    self.meet("partitions opened");
+                    self.count_event("partitions opened");
                     return Some(opened);
                 }
-                // No storm keeps everybody away for so long.
+                // No storm prevents it for so long.
                 Err(error) if self.is_over() || begun.elapsed() > LONG => {
                     self.problem(format!("partition {partition} cannot be opened: {}", chain(&error)));
                     return None;
@@ -234,15 +235,16 @@ impl Scene {
         }
     }
 
-    /// Records that a call is made and returns, or is given up.
+    /// Records the begin and the end of a call, also if it is dropped.
     async fn timed<T>(&self, what: &str, call: impl IntoFuture<Output = T>) -> T {
         let id = self.recorder.now().call(what, self.plan.deadlines.operation);
         let _returned = Returned { recorder: &self.recorder, id };
         call.await
     }
 
-    /// The offset behind all that was acknowledged to a client. Others may have been told of more: a broker that has not heard
-    /// yet that it leads no more tells the end of what it knows, unless it is asked by one who has.
+    /// Returns the offset after the last append that was acknowledged to a client. Other clients may have
+    /// more: a deposed leader that has not noticed yet reports the end of its own log, unless the request has
+    /// a newer leader epoch.
     fn acked_end(&self, client: u64, partition: i32) -> i64 {
         lock(&self.acked).get(&(client, partition)).copied().unwrap_or_default()
     }
@@ -257,9 +259,9 @@ impl Scene {
         self.over.load(Ordering::Relaxed)
     }
 
-    fn meet(&self, what: &'static str) {
-        debug_assert!(MEETINGS.contains(&what), "{what}");
-        *lock(&self.met).entry(what).or_default() += 1;
+    fn count_event(&self, what: &'static str) {
+        debug_assert!(COUNTERS.contains(&what), "{what}");
+        *lock(&self.counts).entry(what).or_default() += 1;
     }
 
     fn problem(&self, problem: String) {
@@ -281,13 +283,13 @@ impl Scene {
             history,
             problems: lock(&self.problems).clone(),
             journal: self.cluster.journal(),
-            met: lock(&self.met).clone(),
+            counts: lock(&self.counts).clone(),
             storm,
         }
     }
 }
 
-/// Says of a call that it is over, however it ends.
+/// Records on drop that a call has ended.
 struct Returned<'a> {
     recorder: &'a Recorder,
     id: CallId,

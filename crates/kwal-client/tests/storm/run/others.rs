@@ -1,4 +1,4 @@
-//! Who asks for offsets and topics, and deletes records.
+//! Calls that look up offsets and topics, and delete records.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,59 +9,59 @@ use kwal_client::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Scene, TOPIC, root};
+use super::{Shared, TOPIC, root};
 use crate::support::chain;
 
-/// At work with the first client.
-pub(super) async fn work(scene: Arc<Scene>, client: Client, until: Instant, mut rng: Rng) {
+/// Makes calls with the first client until a time.
+pub(super) async fn work(shared: Arc<Shared>, client: Client, until: Instant, mut rng: Rng) {
     while Instant::now() < until {
         sleep(Duration::from_millis(rng.u64(..3_000))).await;
-        let partition = rng.i32(0..scene.plan.partitions);
-        let Some(partition) = scene.open(&client, partition).await else { return };
+        let partition = rng.i32(0..shared.plan.partitions);
+        let Some(partition) = shared.open(&client, partition).await else { return };
         match rng.u8(..8) {
-            0 => drop(scene.timed("list-topics", client.list_topics()).await),
-            1 if !scene.plan.is_lossy() => {
-                drop(scene.timed("epoch", partition.offset_for_leader_epoch(0)).await)
+            0 => drop(shared.timed("list-topics", client.list_topics()).await),
+            1 if !shared.plan.is_lossy() => {
+                drop(shared.timed("epoch", partition.offset_for_leader_epoch(0)).await)
             }
-            2 if scene.plan.deletes => delete(&scene, &partition, &mut rng).await,
-            _ => ask(&scene, &partition).await,
+            2 if shared.plan.deletes => delete(&shared, &partition, &mut rng).await,
+            _ => look_up_end(&shared, &partition).await,
         }
     }
 }
 
-/// The end of the log is behind all that was acknowledged.
-async fn ask(scene: &Scene, partition: &PartitionClient) {
-    let acked = scene.acked_end(0, partition.partition());
-    match scene.timed("latest", partition.get_offset(OffsetAt::Latest)).await {
+/// Checks that the end of the log is after all acknowledged appends.
+async fn look_up_end(shared: &Shared, partition: &PartitionClient) {
+    let acked = shared.acked_end(0, partition.partition());
+    match shared.timed("latest", partition.get_offset(OffsetAt::Latest)).await {
         Ok(end) => {
-            scene.meet("offsets told");
-            if end < acked && !scene.plan.is_lossy() {
+            shared.count_event("offsets looked up");
+            if end < acked && !shared.plan.is_lossy() {
                 let (topic, partition) = (TOPIC, partition.partition());
-                scene.problem(format!(
-                    "{topic}-{partition} is said to end at {end}, and had been appended to up to {acked}"
+                shared.problem(format!(
+                    "{topic}-{partition} is reported to end at {end}, but appends up to {acked} were acknowledged"
                 ));
             }
         }
-        Err(error) => failed(scene, &error),
+        Err(error) => failed(shared, &error),
     }
 }
 
-async fn delete(scene: &Scene, partition: &PartitionClient, rng: &mut Rng) {
-    let before = rng.u64(..=scene.acked_end(0, partition.partition()).unsigned_abs()) as i64;
-    match scene.timed("delete", partition.delete_records(before)).await {
-        Ok(start) if start >= before => scene.meet("records deleted"),
+async fn delete(shared: &Shared, partition: &PartitionClient, rng: &mut Rng) {
+    let before = rng.u64(..=shared.acked_end(0, partition.partition()).unsigned_abs()) as i64;
+    match shared.timed("delete", partition.delete_records(before)).await {
+        Ok(start) if start >= before => shared.count_event("records deleted"),
         Ok(start) => {
-            scene.problem(format!("records before {before} were deleted, and the log begins at {start}"))
+            shared.problem(format!("records before {before} were deleted, but the log begins at {start}"))
         }
-        Err(error) => failed(scene, &error),
+        Err(error) => failed(shared, &error),
     }
 }
 
-fn failed(scene: &Scene, error: &Error) {
+fn failed(shared: &Shared, error: &Error) {
     match root(error) {
         ErrorKind::Closed | ErrorKind::InvalidInput { .. } => {
-            scene.problem(format!("a call failed: {}", chain(error)));
+            shared.problem(format!("a call failed: {}", chain(error)));
         }
-        _ => scene.meet("offsets not told"),
+        _ => shared.count_event("offset lookups failed"),
     }
 }

@@ -1,4 +1,4 @@
-//! What a storm is like.
+//! The plan of a storm, by seed.
 
 use std::time::Duration;
 
@@ -12,33 +12,33 @@ use kwal_testkit::{
 
 use super::TOPIC;
 
-/// All that is chosen for a storm before it begins.
+/// The choices for a storm before it begins.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
-    /// Which one the brokers look like.
+    /// The version whose dialect the brokers have.
     pub(crate) kafka: &'static str,
     pub(crate) partitions: i32,
-    /// Topic settings.
+    /// The configs of the topic.
     pub(crate) settings: Vec<(&'static str, &'static str)>,
-    /// Of separate clients: each appends to all partitions.
+    /// How many clients there are. Each appends to all partitions.
     pub(crate) clients: u64,
     pub(crate) deadlines: Deadlines,
     pub(crate) limits: Limits,
     pub(crate) compression: Compression,
-    /// What goes wrong that usually does not.
+    /// Hazards that other storms do not have.
     pub(crate) hazards: Vec<Hazard>,
-    /// Brokers stay, and are bad at answering.
-    pub(crate) rude: bool,
-    /// Brokers that have not heard of an election go on as they were.
+    /// Brokers stay up, and requests and responses fail.
+    pub(crate) only_response_faults: bool,
+    /// Brokers keep stale metadata after elections.
     pub(crate) stale: bool,
-    /// How often something goes wrong, on average.
+    /// The average time between two faults.
     pub(crate) every: Duration,
-    /// How long it lasts.
+    /// The duration of all phases.
     pub(crate) time: Duration,
-    /// How often it comes back, after a lull that brokers do not remember producers over.
+    /// How many phases there are. Producer ids expire between them.
     pub(crate) phases: u64,
-    /// Some append much.
+    /// Some batches are large.
     pub(crate) large: bool,
     /// Records are deleted.
     pub(crate) deletes: bool,
@@ -48,7 +48,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn of(seed: u64) -> Self {
-        // Not the same numbers as those of the storm itself.
+        // Other random numbers than those of the storm itself.
         let mut rng = Rng::with_seed(seed ^ 0x5eed_5eed_5eed_5eed);
         let mut one_in = |n: u8| rng.u8(..n) == 0;
         let (old, middle) = (one_in(8), one_in(3));
@@ -68,7 +68,7 @@ impl Plan {
         if one_in(4) {
             hazards.push(Hazard::UncleanElections);
         }
-        // By a topic's name alone nobody can tell that it is another one.
+        // Without topic ids, a recreated topic cannot be noticed.
         if !old && one_in(6) {
             hazards.push(Hazard::Recreation);
         }
@@ -78,7 +78,7 @@ impl Plan {
         let scarce = Limits::default().memory(2 << 10).max_connections_per_broker(1);
         let limits = if one_in(4) { scarce } else { Limits::default() };
         let phases = if one_in(8) { 2 } else { 1 };
-        let (large, deletes, rude, stale) = (one_in(4), one_in(8), one_in(3), one_in(2));
+        let (large, deletes, only_response_faults, stale) = (one_in(4), one_in(8), one_in(3), one_in(2));
         let codecs = [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4];
         let codecs: Vec<_> = codecs.into_iter().filter(|codec| codec.is_built_in()).collect();
         let compression =
@@ -93,7 +93,7 @@ impl Plan {
             limits,
             compression,
             hazards,
-            rude,
+            only_response_faults,
             stale,
             every: Duration::from_millis(rng.u64(80..300)),
             time: seconds(rng.u64(3..8)) / phases as u32,
@@ -104,7 +104,8 @@ impl Plan {
         }
     }
 
-    /// A short one, to be read by a person. Nothing is compressed in it: another version of a codec may write other bytes.
+    /// A short storm whose history people can read. Batches are not compressed, because another version of a
+    /// codec may write other bytes.
     pub(crate) fn short(seed: u64) -> Self {
         Self {
             kafka: "4.3",
@@ -115,7 +116,7 @@ impl Plan {
             limits: Limits::default(),
             compression: Compression::None,
             hazards: Vec::new(),
-            rude: true,
+            only_response_faults: true,
             stale: true,
             every: Duration::from_millis(150),
             time: Duration::from_secs(4),
@@ -126,24 +127,24 @@ impl Plan {
         }
     }
 
-    /// Keeps so many entries of the cluster's journal.
+    /// Sets how many entries of the cluster's journal are kept.
     pub(crate) fn journal(mut self, entries: usize) -> Self {
         self.journal = entries;
         self
     }
 
-    /// Whether appends may have to wait for room.
+    /// Whether appends may have to wait for memory.
     pub(crate) fn is_scarce(&self) -> bool {
         self.limits.memory < Limits::default().memory
     }
 
-    pub(crate) fn brings(&self, hazard: Hazard) -> bool {
+    pub(crate) fn has(&self, hazard: Hazard) -> bool {
         self.hazards.contains(&hazard)
     }
 
-    /// Whether what is acknowledged may be lost.
+    /// Whether acknowledged records may be lost.
     pub(crate) fn is_lossy(&self) -> bool {
-        self.brings(Hazard::UncleanElections) || self.brings(Hazard::Recreation)
+        self.has(Hazard::UncleanElections) || self.has(Hazard::Recreation)
     }
 
     pub(super) fn cluster(&self) -> EmbeddedCluster {
@@ -157,15 +158,15 @@ impl Plan {
         builder.topic_with(TOPIC, self.partitions, &self.settings).start_in_memory().unwrap()
     }
 
-    /// What is promised so far: a new leader that has never heard of a producer takes whatever comes of it, and the client does
-    /// not look whether what it was acknowledged before is still there.
+    /// What the client promises so far. A new leader that does not know a producer id accepts any sequence
+    /// number, and the client does not check yet whether its acknowledged records are still on the log.
     pub(super) fn expect() -> Expect {
         Expect::default().waive(Rule::LossEnds)
     }
 
     pub(super) fn storm(&self, phase: u64) -> Storm {
         let storm = Storm::new(self.seed.wrapping_mul(2).wrapping_add(phase)).every(self.every);
-        let storm = match self.rude {
+        let storm = match self.only_response_faults {
             true => OF_BROKERS.iter().fold(storm, |storm, hazard| storm.without(*hazard)),
             false => storm,
         };
@@ -174,7 +175,7 @@ impl Plan {
     }
 }
 
-/// What goes wrong with brokers, not with what they answer.
+/// Faults of brokers, not of requests and responses.
 const OF_BROKERS: &[Hazard] =
     &[Hazard::Kills, Hazard::Restarts, Hazard::Pauses, Hazard::Shrinking, Hazard::Lag];
 
@@ -187,5 +188,5 @@ fn short_deadlines() -> Deadlines {
         .unknown_topic(seconds(3))
 }
 
-/// When all storms begin, in milliseconds since the epoch.
+/// The time at which all storms begin, in milliseconds since the epoch.
 pub(super) const STARTED_AT: u64 = 1_700_000_000_000;

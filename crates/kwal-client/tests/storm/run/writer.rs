@@ -1,4 +1,4 @@
-//! Who appends.
+//! The writer of one partition.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Scene, TOPIC, plan::STARTED_AT, root};
+use super::{Shared, TOPIC, plan::STARTED_AT, root};
 use crate::support::{chain, polled};
 
 /// Appends to one partition through one client, with several appends in flight.
@@ -24,44 +24,44 @@ pub(super) struct Appender {
     client: Client,
     partition: PartitionClient,
     ledger: Ledger,
-    /// Makes its records its own.
+    /// The prefix of its values, which are unique.
     name: String,
     rng: Rng,
-    under_way: Vec<JoinHandle<How>>,
+    in_flight: Vec<JoinHandle<Ended>>,
     appends: u64,
 }
 
-/// How an append ended, as far as it matters to who goes on.
+/// How an append ended, as far as the next one depends on it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum How {
-    /// It is on the log, or nobody cares.
-    Well,
+enum Ended {
+    /// It is on the log, or was dropped.
+    Normally,
     Failed,
-    /// The partition client appends no more.
-    AtTheEnd,
+    /// The partition client cannot append any more.
+    Fatal,
 }
 
 impl Appender {
-    pub(super) async fn take(
-        scene: &Arc<Scene>,
+    pub(super) async fn open(
+        shared: &Arc<Shared>,
         client: &Client,
         number: u64,
         partition: i32,
         rng: Rng,
     ) -> Self {
-        let opened = scene.open(client, partition).await.unwrap();
+        let opened = shared.open(client, partition).await.unwrap();
         Self {
             client: client.clone(),
             partition: opened,
-            ledger: Ledger::open(scene, number, partition),
+            ledger: Ledger::open(shared, number, partition),
             name: format!("{number}{}", char::from(b'a' + partition as u8)),
             rng,
-            under_way: Vec::new(),
+            in_flight: Vec::new(),
             appends: 0,
         }
     }
 
-    /// Appends until then; when it is done, nothing is under way any more.
+    /// Appends until a time, then waits for the appends in flight.
     pub(super) async fn work(mut self, until: Instant) -> Self {
         while Instant::now() < until {
             match self.rng.u8(..20) {
@@ -71,7 +71,7 @@ impl Appender {
                     }
                 }
                 8 => self.settle().await,
-                9 if self.rng.bool() => self.open_anew().await,
+                9 if self.rng.bool() => self.reopen().await,
                 _ => sleep(Duration::from_millis(self.rng.u64(..1_000))).await,
             }
         }
@@ -79,54 +79,55 @@ impl Appender {
         self
     }
 
-    /// Appends once more, which has to succeed; with another partition client, if this one is at its end.
-    pub(super) async fn append_at_last(&mut self) {
+    /// Appends after the storm, which has to succeed, with a new partition client if this one cannot append
+    /// any more.
+    pub(super) async fn append_after_storm(&mut self) {
         self.append_now().await;
-        let mut how = self.settled().await;
-        if how == How::AtTheEnd {
-            self.open_anew().await;
+        let mut ended = self.settled().await;
+        if ended == Ended::Fatal {
+            self.reopen().await;
             self.append_now().await;
-            how = self.settled().await;
+            ended = self.settled().await;
         }
-        if how != How::Well {
-            self.ledger.scene.problem(format!("{} cannot append when all is well again", self.name));
+        if ended != Ended::Normally {
+            self.ledger.shared.problem(format!("{} cannot append after the storm", self.name));
         }
     }
 
     async fn settle(&mut self) {
-        if self.settled().await == How::AtTheEnd {
-            self.open_anew().await;
+        if self.settled().await == Ended::Fatal {
+            self.reopen().await;
         }
     }
 
-    /// Waits for what is under way; answers the worst of it.
-    async fn settled(&mut self) -> How {
-        let mut worst = How::Well;
-        for append in self.under_way.drain(..) {
+    /// Waits for the appends in flight. Returns the worst result.
+    async fn settled(&mut self) -> Ended {
+        let mut worst = Ended::Normally;
+        for append in self.in_flight.drain(..) {
             worst = worst.max(append.await.unwrap());
         }
         worst
     }
 
-    /// Goes on with another partition client; what is under way with the old one ends as it may.
-    async fn open_anew(&mut self) {
-        let Ledger { scene, client, partition, .. } = &self.ledger;
-        if let Some(opened) = scene.open(&self.client, *partition).await {
+    /// Continues with a new partition client.
+    async fn reopen(&mut self) {
+        let Ledger { shared, client, partition, .. } = &self.ledger;
+        if let Some(opened) = shared.open(&self.client, *partition).await {
             self.partition = opened;
-            self.ledger = Ledger::open(scene, *client, *partition);
+            self.ledger = Ledger::open(shared, *client, *partition);
         }
     }
 
     async fn append(&mut self) {
-        // There is room for 64, and the place of who comes to it is fixed.
-        if self.under_way.len() >= 60 {
+        // The queue has 64 places, and an append that has one is submitted.
+        if self.in_flight.len() >= 60 {
             self.settle().await;
         }
         if self.rng.u8(..30) == 0 {
             let (records, values) = self.records();
             let ticket = self.ledger.ticket(values);
             drop(self.partition.produce(records));
-            self.ledger.scene.meet("appends given up before their place was fixed");
+            self.ledger.shared.count_event("appends dropped before submission");
             return ticket.withdrawn();
         }
         self.append_now().await;
@@ -141,19 +142,19 @@ impl Appender {
             async move { partition.produce(records).await }
         });
         let patience = match self.rng.u8(..24) {
-            _ if ledger.scene.is_over() => None,
+            _ if ledger.shared.is_over() => None,
             0 => Some(Duration::ZERO),
             1 => Some(Duration::from_millis(self.rng.u64(..2_000))),
             _ => None,
         };
-        // From here on it has its turn, whoever polls it next.
+        // The first poll fixes its place in the order, whichever task polls it later.
         match polled(&mut append, 1).await {
             Some(done) => {
-                let how = ledger.ended(ticket, done);
-                self.under_way.push(tokio::spawn(async move { how }));
+                let ended = ledger.ended(ticket, done);
+                self.in_flight.push(tokio::spawn(async move { ended }));
             }
-            None if patience == Some(Duration::ZERO) => ledger.scene.meet("appends given up"),
-            None => self.under_way.push(tokio::spawn(async move {
+            None if patience == Some(Duration::ZERO) => ledger.shared.count_event("appends dropped"),
+            None => self.in_flight.push(tokio::spawn(async move {
                 let done = match patience {
                     Some(patience) => timeout(patience, append).await.ok(),
                     None => Some(append.await),
@@ -161,25 +162,25 @@ impl Appender {
                 if let Some(done) = done {
                     return ledger.ended(ticket, done);
                 }
-                ledger.scene.meet("appends given up");
-                How::Well
+                ledger.shared.count_event("appends dropped");
+                Ended::Normally
             })),
         }
     }
 
-    /// A batch, and what is in it.
+    /// Returns a batch and its values.
     fn records(&mut self) -> (Vec<Record>, Vec<String>) {
         let number = self.appends;
         self.appends += 1;
-        let large = self.ledger.scene.plan.large && self.rng.u8(..8) == 0;
+        let large = self.ledger.shared.plan.large && self.rng.u8(..8) == 0;
         let len = if large { self.rng.u64(1_000..40_000) } else { 0 } as usize;
         if large {
-            self.ledger.scene.meet("large appends");
+            self.ledger.shared.count_event("large appends");
         }
         let value = |index: u8| format!("{:.<len$}", format!("{}{number}.{index}", self.name));
         let values: Vec<_> = (0..self.rng.u8(1..=3)).map(value).collect();
-        // By tokio's clock, as all that is recorded is to be the same the next time.
-        let passed = self.ledger.scene.begun.elapsed();
+        // By tokio's clock, so that the recorded history is the same every time.
+        let passed = self.ledger.shared.begun.elapsed();
         let timestamp = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(STARTED_AT) + passed;
         let record = |value: &String| Record {
             key: None,
@@ -191,75 +192,75 @@ impl Appender {
     }
 }
 
-/// Where is recorded what one partition client is told.
+/// Records the results that one partition client gets.
 #[derive(Clone)]
 struct Ledger {
-    scene: Arc<Scene>,
+    shared: Arc<Shared>,
     client: u64,
     partition: i32,
     writer: WriterId,
 }
 
 impl Ledger {
-    fn open(scene: &Arc<Scene>, client: u64, partition: i32) -> Self {
-        let writer = Writer::new((TOPIC, partition)).deadline(scene.plan.deadlines.operation);
-        let writer = scene.recorder.now().writer(writer);
-        Self { scene: Arc::clone(scene), client, partition, writer }
+    fn open(shared: &Arc<Shared>, client: u64, partition: i32) -> Self {
+        let writer = Writer::new((TOPIC, partition)).deadline(shared.plan.deadlines.operation);
+        let writer = shared.recorder.now().writer(writer);
+        Self { shared: Arc::clone(shared), client, partition, writer }
     }
 
     fn ticket(&self, values: Vec<String>) -> Ticket {
-        match self.scene.plan.is_scarce() {
-            true => self.scene.recorder.queue(self.writer, values),
-            false => self.scene.recorder.submit(self.writer, values),
+        match self.shared.plan.is_scarce() {
+            true => self.shared.recorder.queue(self.writer, values),
+            false => self.shared.recorder.submit(self.writer, values),
         }
     }
 
-    fn ended(&self, ticket: Ticket, done: Result<Produced, Error>) -> How {
+    fn ended(&self, ticket: Ticket, done: Result<Produced, Error>) -> Ended {
         match done {
             Ok(produced) => {
                 self.acked(ticket, &produced);
-                How::Well
+                Ended::Normally
             }
             Err(error) => self.failed(ticket, &error),
         }
     }
 
     fn acked(&self, ticket: Ticket, produced: &Produced) {
-        self.scene.meet(match produced.attempts {
-            1 => "appends ok at once",
+        self.shared.count_event(match produced.attempts {
+            1 => "appends ok at the first attempt",
             _ => "appends ok after retries",
         });
-        self.scene.is_acked(self.client, self.partition, produced.offsets().end);
+        self.shared.is_acked(self.client, self.partition, produced.offsets().end);
         ticket.acked(produced.base_offset);
     }
 
-    fn failed(&self, ticket: Ticket, error: &Error) -> How {
+    fn failed(&self, ticket: Ticket, error: &Error) -> Ended {
         match (error.outcome(), error.kind()) {
             (Outcome::Unknown, _) => {
-                self.scene.meet("appends unknown");
+                self.shared.count_event("appends with unknown outcome");
                 ticket.unknown();
             }
             (Outcome::NotApplied, ErrorKind::PrecedingAppendFailed) => {
-                self.scene.meet("appends failed behind others");
+                self.shared.count_event("appends failed after an earlier one");
                 ticket.not_appended();
             }
             (Outcome::NotApplied, _) => {
-                self.scene.meet("appends not appended");
+                self.shared.count_event("appends not applied");
                 ticket.not_appended();
             }
         }
         match root(error) {
             ErrorKind::DataLoss { .. } => {
-                self.scene.meet("writers told of a loss");
-                self.scene.recorder.now().lost(self.writer);
-                How::AtTheEnd
+                self.shared.count_event("losses reported to writers");
+                self.shared.recorder.now().lost(self.writer);
+                Ended::Fatal
             }
-            ErrorKind::TopicRecreated { .. } => How::AtTheEnd,
+            ErrorKind::TopicRecreated { .. } => Ended::Fatal,
             ErrorKind::Fenced | ErrorKind::Closed | ErrorKind::InvalidInput { .. } | ErrorKind::Encode => {
-                self.scene.problem(format!("an append failed: {}", chain(error)));
-                How::AtTheEnd
+                self.shared.problem(format!("an append failed: {}", chain(error)));
+                Ended::Fatal
             }
-            _ => How::Failed,
+            _ => Ended::Failed,
         }
     }
 }

@@ -1,11 +1,11 @@
-//! How many connections there are, what waits for what, and what lives on which runtime.
+//! C4: how connections are shared, which call waits for which, and the runtime of the client.
 
 use std::time::Duration;
 
 use futures::future::join_all;
 use kwal_client::{
     Limits, OffsetAt, PartitionClient,
-    error::{Error, ErrorKind, Outcome},
+    error::{ErrorKind, Outcome},
 };
 use kwal_protocol::api::ApiKey;
 use kwal_testkit::Fault;
@@ -18,8 +18,8 @@ async fn partitions_share_a_few_connections() {
     let broker = broker();
     broker.create_topic("wide", 200).unwrap();
     let wire = Wire::to(&broker);
-    let lanes = 4;
-    let limits = Limits::default().max_connections_per_broker(lanes);
+    let limit = 4;
+    let limits = Limits::default().max_connections_per_broker(limit);
     let client = wire.builder().limits(limits).build().await.unwrap();
     let partitions: Vec<_> = join_all((0..200).map(|i| client.partition_client("wide", i).into_future()))
         .await
@@ -38,28 +38,29 @@ async fn partitions_share_a_few_connections() {
     };
     join_all(partitions.iter().map(work)).await;
     let (open, most) = wire.open();
-    assert_eq!((open, most), (2 * lanes + 1, 2 * lanes + 1));
+    assert_eq!((open, most), (2 * limit + 1, 2 * limit + 1));
 
     drop(partitions);
     drop(client);
     settle().await;
-    assert_eq!(wire.open().0, 0, "nothing is left when everybody is gone");
+    assert_eq!(wire.open().0, 0, "all connections are closed with the last handle");
 }
 
 #[tokio::test(start_paused = true)]
-async fn sharing_more_than_a_connection_can_carry_fails_nobody() {
+async fn more_callers_than_a_connection_can_carry_all_succeed() {
     let broker = broker();
     broker.create_topic("wide", 2000).unwrap();
     let limits = Limits::default().max_connections_per_broker(1);
     let client = builder(&broker).limits(limits).build().await.unwrap();
     let opening = (0..2000).map(|i| client.partition_client("wide", i).into_future());
     let partitions = join_all(opening).await.into_iter().map(Result::unwrap).collect::<Vec<_>>();
-    let appends = join_all(partitions.iter().map(|partition| partition.produce(record("a")))).await;
+    let appends =
+        join_all(partitions.iter().map(|partition| partition.produce(record("a")).into_future())).await;
     assert!(appends.iter().all(|produced| produced.as_ref().unwrap().attempts == 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_waits_behind_what_may_take_long() {
+async fn no_call_waits_for_a_slow_append_or_a_long_poll() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -67,7 +68,7 @@ async fn nothing_waits_behind_what_may_take_long() {
     let other = client.partition_client("wal", 1).await.unwrap();
     one.fetch(0).max_wait(Duration::ZERO).await.unwrap();
     other.fetch(0).max_wait(Duration::ZERO).await.unwrap();
-    // An append waits for its replicas, and a fetch for records.
+    // An append waits for replicas, and a fetch for records.
     broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(9)));
     let append = tokio::spawn({
         let one = one.clone();
@@ -97,7 +98,7 @@ async fn nothing_waits_behind_what_may_take_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_its_turn_on_a_shared_connection_is_not_overdue() {
+async fn requests_queued_on_a_shared_connection_do_not_time_out() {
     let broker = broker();
     broker.create_topic("wide", 60).unwrap();
     let wire = Wire::to(&broker);
@@ -108,7 +109,7 @@ async fn what_waits_its_turn_on_a_shared_connection_is_not_overdue() {
         .into_iter()
         .map(Result::unwrap)
         .collect();
-    // A broker works on one after the other: the last one has its turn when a request alone would long be overdue.
+    // A broker works on one request at a time: the last one is read long after the time limit of a request.
     let wait = Duration::from_millis(500);
     let fetches = join_all(partitions.iter().map(|partition| timed(partition.fetch(0).max_wait(wait)))).await;
     assert!(fetches.iter().all(|(fetched, _)| fetched.is_ok()));
@@ -126,13 +127,14 @@ async fn what_waits_its_turn_on_a_shared_connection_is_not_overdue() {
 
     let almost = deadlines().request * 9 / 10;
     broker.on_times(ApiKey::PRODUCE, 5, Fault::DelayReply(almost));
-    let appends = join_all(partitions[..5].iter().map(|partition| partition.produce(record("a")))).await;
+    let appends =
+        join_all(partitions[..5].iter().map(|partition| partition.produce(record("a")).into_future())).await;
     assert!(appends.iter().all(|produced| produced.as_ref().unwrap().attempts == 1));
     assert_eq!(wire.count(ApiKey::PRODUCE), 5);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_to_something_else_closes_the_connection() {
+async fn a_response_with_a_wrong_correlation_id_closes_the_connection() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -146,9 +148,9 @@ async fn an_answer_to_something_else_closes_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_does_not_speak_kafka_is_told_by_its_first_bytes() {
+async fn a_peer_that_does_not_speak_kafka_is_recognized_by_its_first_bytes() {
     use tokio::io::AsyncWriteExt;
-    for (bytes, said) in [
+    for (bytes, protocol) in [
         (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "HTTP"),
         (b"\x15\x03\x03\x00\x02\x02\x46", "TLS"),
         (b"SSH-2.0-OpenSSH_9.9\r\n", "SSH-2.0"),
@@ -167,49 +169,50 @@ async fn a_peer_that_does_not_speak_kafka_is_told_by_its_first_bytes() {
         let build = kwal_client::ClientBuilder::new(vec!["other:80".to_owned()]).connector(network).build();
         let (result, took) = timed(build).await;
         let error = result.unwrap_err();
-        assert!(chain(&error).contains(said), "{error}");
+        assert!(chain(&error).contains(protocol), "{error}");
         assert_eq!(took, Duration::ZERO);
     }
 }
 
-/// A client whose tasks live on one runtime, and which is called from another.
-struct Abroad {
-    home: Runtime,
-    away: Runtime,
+/// A client whose tasks run on one runtime while its callers run on another.
+struct TwoRuntimes {
+    client_runtime: Runtime,
+    caller_runtime: Runtime,
     broker: kwal_testkit::EmbeddedCluster,
     client: kwal_client::Client,
     partition: PartitionClient,
 }
 
-impl Abroad {
-    fn new(home: Runtime) -> Self {
-        let away = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (broker, builder) = away.block_on(async {
+impl TwoRuntimes {
+    fn new(client_runtime: Runtime) -> Self {
+        let caller_runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (broker, builder) = caller_runtime.block_on(async {
             let broker = broker();
             let builder = builder(&broker);
             (broker, builder)
         });
-        // The default is the runtime that it is built on.
-        let (client, partition) = home.block_on(async {
+        // By default, tasks run on the runtime on which the client is built.
+        let (client, partition) = client_runtime.block_on(async {
             let client = builder.build().await.unwrap();
             let partition = client.partition_client("wal", 0).await.unwrap();
             partition.produce(record("a")).await.unwrap();
             partition.fetch(0).await.unwrap();
             (client, partition)
         });
-        Self { home, away, broker, client, partition }
+        Self { client_runtime, caller_runtime, broker, client, partition }
     }
 }
 
 #[test]
-fn calls_of_a_client_whose_runtime_is_gone_fail_at_once() {
-    let home = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let Abroad { home, away, broker, client, partition } = Abroad::new(home);
-    away.block_on(async {
+fn calls_fail_at_once_after_the_runtime_of_the_client_has_shut_down() {
+    let client_runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let TwoRuntimes { client_runtime, caller_runtime, broker, client, partition } =
+        TwoRuntimes::new(client_runtime);
+    caller_runtime.block_on(async {
         partition.produce(record("b")).await.unwrap();
         broker.on(ApiKey::PRODUCE, Fault::DelayReply(HOUR));
         broker.on(ApiKey::FETCH, Fault::DelayReply(HOUR));
-        let under_way = |append: bool| {
+        let spawn_call = |append: bool| {
             let partition = partition.clone();
             tokio::spawn(async move {
                 match append {
@@ -218,13 +221,13 @@ fn calls_of_a_client_whose_runtime_is_gone_fail_at_once() {
                 }
             })
         };
-        let (append, behind, fetch) = (under_way(true), under_way(true), under_way(false));
+        let (append, queued, fetch) = (spawn_call(true), spawn_call(true), spawn_call(false));
         while broker.requests(ApiKey::PRODUCE) < 3 || broker.requests(ApiKey::FETCH) < 2 {
             tokio::task::yield_now().await;
         }
-        home.shutdown_background();
+        client_runtime.shutdown_background();
         for (call, outcome) in
-            [(append, Outcome::Unknown), (behind, Outcome::NotApplied), (fetch, Outcome::NotApplied)]
+            [(append, Outcome::Unknown), (queued, Outcome::NotApplied), (fetch, Outcome::NotApplied)]
         {
             let error = call.await.unwrap().unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::Closed), "{error:?}");
@@ -247,42 +250,49 @@ fn calls_of_a_client_whose_runtime_is_gone_fail_at_once() {
 }
 
 #[test]
-fn calls_of_a_client_whose_runtime_nobody_drives_end_at_their_deadline() {
-    let home = Builder::new_current_thread().enable_all().build().unwrap();
-    let Abroad { home, away, broker, client, partition } = Abroad::new(home);
-    let here = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    here.block_on(async {
+fn calls_end_at_their_deadline_if_the_runtime_of_the_client_is_not_driven() {
+    let client_runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let TwoRuntimes { client_runtime, caller_runtime, broker, client, partition } =
+        TwoRuntimes::new(client_runtime);
+    let paused = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    paused.block_on(async {
         let limit = deadlines().operation;
         let (error, took) = timed(partition.produce(record("b"))).await;
         let error = error.unwrap_err();
         assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
         assert!(took >= limit && took < limit + Duration::from_secs(1), "{took:?}");
         let (error, took) = timed(partition.fetch(0)).await;
-        assert!(matches!(error, Err(Error::DeadlineExceeded { .. })), "{error:?}");
+        assert!(
+            matches!(error.as_ref().unwrap_err().kind(), ErrorKind::DeadlineExceeded { .. }),
+            "{error:?}"
+        );
         assert_eq!(took, limit);
         let (error, took) = timed(client.list_topics()).await;
-        assert!(matches!(error, Err(Error::DeadlineExceeded { .. })), "{error:?}");
+        assert!(
+            matches!(error.as_ref().unwrap_err().kind(), ErrorKind::DeadlineExceeded { .. }),
+            "{error:?}"
+        );
         assert_eq!(took, limit);
     });
-    // Driven again it is usable again.
-    home.block_on(partition.produce(record("c"))).unwrap();
-    drop((broker, away));
+    // When its runtime is driven again, the client is usable.
+    client_runtime.block_on(partition.produce(record("c")).into_future()).unwrap();
+    drop((broker, caller_runtime));
 }
 
 #[test]
-fn the_runtime_for_the_tasks_can_be_given() {
-    let home = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let away = Builder::new_current_thread().enable_all().build().unwrap();
-    away.block_on(async {
+fn the_runtime_of_the_tasks_can_be_set() {
+    let client_runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let caller_runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    caller_runtime.block_on(async {
         let broker = {
-            let _home = home.enter();
+            let _entered = client_runtime.enter();
             broker()
         };
-        let client = builder(&broker).runtime(home.handle().clone()).build().await.unwrap();
+        let client = builder(&broker).runtime(client_runtime.handle().clone()).build().await.unwrap();
         let partition = client.partition_client("wal", 0).await.unwrap();
         partition.produce(record("a")).await.unwrap();
         assert_eq!(partition.fetch(0).await.unwrap().next_offset, 1);
-        home.shutdown_background();
+        client_runtime.shutdown_background();
         let error = partition.produce(record("b")).await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Closed), "{error:?}");
     });

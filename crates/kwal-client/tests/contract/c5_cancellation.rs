@@ -1,4 +1,4 @@
-//! C5: any future may be dropped at any time.
+//! C5: every future may be dropped at any await.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -12,8 +12,8 @@ use tokio::{
 
 use crate::support::{HOUR, Wire, WireMode, broker, log, open, polled, record, settle, timed};
 
-/// What an append may meet on its way.
-const WEATHER: [Option<Fault>; 7] = [
+/// The faults that an append may meet.
+const FAULTS: [Option<Fault>; 7] = [
     None,
     Some(Fault::LoseReply),
     Some(Fault::Drop),
@@ -23,14 +23,14 @@ const WEATHER: [Option<Fault>; 7] = [
     Some(Fault::Throttle(Duration::from_secs(1))),
 ];
 
-/// A client with the least of everything, so that nothing can leak unseen.
+/// Returns a client with the smallest limits, so that every leak is noticed.
 async fn scarce(wire: &Wire) -> Client {
     wire.builder().limits(Limits::default().memory(1).max_connections_per_broker(1)).build().await.unwrap()
 }
 
-/// Drops an append after so many polls, and lets others run for so long before.
+/// Polls an append, lets other tasks run, and drops it. Returns whether it was completed.
 async fn dropped(partition: &PartitionClient, value: &str, polls: usize, turns: usize) -> bool {
-    let mut append = Box::pin(partition.produce(record(value)));
+    let mut append = partition.produce(record(value)).into_future();
     let done = polled(&mut append, polls).await;
     if done.is_none() {
         for _ in 0..turns {
@@ -41,8 +41,8 @@ async fn dropped(partition: &PartitionClient, value: &str, polls: usize, turns: 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_dropped_when_its_place_is_fixed_is_finished_and_others_lie_behind_it() {
-    for weather in WEATHER {
+async fn an_append_dropped_after_submission_is_completed_and_later_ones_follow_it() {
+    for fault in FAULTS {
         let broker = broker();
         let wire = Wire::to(&broker);
         let partition = scarce(&wire).await.partition_client("wal", 0).await.unwrap();
@@ -50,16 +50,16 @@ async fn an_append_dropped_when_its_place_is_fixed_is_finished_and_others_lie_be
         for turns in 0..12 {
             for polls in 1.. {
                 let value = format!("{turns} turns after {polls} polls");
-                if let Some(fault) = weather {
+                if let Some(fault) = fault {
                     broker.on(ApiKey::PRODUCE, fault);
                 }
                 let done = dropped(&partition, &value, polls, turns).await;
                 expected.push(value);
-                let behind = format!("behind {}", expected.len());
-                let (produced, _) = timed(partition.produce(record(&behind))).await;
+                let next = format!("next {}", expected.len());
+                let (produced, _) = timed(partition.produce(record(&next))).await;
                 produced.unwrap();
-                expected.push(behind);
-                assert_eq!(log(&broker), expected, "{weather:?}");
+                expected.push(next);
+                assert_eq!(log(&broker), expected, "{fault:?}");
                 if done {
                     break;
                 }
@@ -73,13 +73,13 @@ async fn an_append_dropped_when_its_place_is_fixed_is_finished_and_others_lie_be
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_dropped_while_it_waits_for_room_is_not_on_the_log() {
+async fn an_append_dropped_while_it_waits_for_memory_is_not_on_the_log() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = scarce(&wire).await.partition_client("wal", 0).await.unwrap();
     for turns in 0..8 {
         broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(1)));
-        let mut first = Box::pin(partition.produce(record("first")));
+        let mut first = partition.produce(record("first")).into_future();
         assert!(polled(&mut first, 1).await.is_none());
         for _ in 0..100 {
             assert!(!dropped(&partition, "waits", 1, turns).await);
@@ -87,18 +87,18 @@ async fn an_append_dropped_while_it_waits_for_room_is_not_on_the_log() {
         first.await.unwrap();
         let (produced, took) = timed(partition.produce(record("next"))).await;
         produced.unwrap();
-        assert!(took < Duration::from_secs(1), "the room is free again: {took:?}");
+        assert!(took < Duration::from_secs(1), "the memory is free again: {took:?}");
     }
     assert_eq!(log(&broker), ["first", "next"].repeat(8));
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_appends_keep_no_room() {
+async fn dropped_appends_release_their_places() {
     let broker = broker();
     let partition = open(&broker).await;
     for _ in 0..10 {
         broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(1)));
-        // More than there is room for in the queue.
+        // More than the queue has places for.
         for _ in 0..100 {
             assert!(polled(partition.produce(record("dropped")), 1).await.is_none());
         }
@@ -108,13 +108,13 @@ async fn dropped_appends_keep_no_room() {
     }
     let values = log(&broker);
     assert_eq!(values.iter().filter(|value| *value == "kept").count(), 10);
-    assert_eq!(values.len(), 10 * (64 + 1), "those with a place, and no others");
+    assert_eq!(values.len(), 10 * (64 + 1), "only those with a place");
 }
 
 type Call = Pin<Box<dyn Future<Output = bool>>>;
 type Make = fn(&Client, &ControllerClient, &PartitionClient) -> Call;
 
-/// Every call but the append.
+/// Every call except the append.
 fn calls() -> Vec<(&'static str, Make)> {
     vec![
         ("partition_client", |client, _, _| {
@@ -162,7 +162,7 @@ async fn still_works(broker: &EmbeddedCluster, client: &Client, partition: &Part
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_other_call_may_be_dropped_too() {
+async fn every_other_call_may_be_dropped_at_any_poll() {
     for (name, make) in calls() {
         for cut in [false, true] {
             for turns in [0, 1, 2, 5] {
@@ -177,7 +177,7 @@ async fn any_other_call_may_be_dropped_too() {
                     let partition = client.partition_client("wal", 0).await.unwrap();
                     partition.produce(record("first")).await.unwrap();
                     if cut {
-                        // Everything has to be connected anew.
+                        // All connections have to be opened again.
                         broker.disconnect_all();
                         settle().await;
                     }
@@ -202,7 +202,7 @@ async fn any_other_call_may_be_dropped_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_poll_given_up_gives_its_connection_back_when_it_is_answered() {
+async fn a_dropped_long_poll_releases_its_connection_when_the_broker_responds() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = scarce(&wire).await.partition_client("wal", 0).await.unwrap();
@@ -216,7 +216,7 @@ async fn a_long_poll_given_up_gives_its_connection_back_when_it_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn building_given_up_leaves_nothing_behind() {
+async fn dropping_a_build_leaves_no_connection() {
     for mode in [WireMode::Passing, WireMode::Deaf, WireMode::Stalled, WireMode::Unreachable] {
         for turns in 0..10 {
             for polls in 1..10 {
@@ -229,7 +229,7 @@ async fn building_given_up_leaves_nothing_behind() {
                     yield_now().await;
                 }
                 drop((build, built));
-                // A wire that takes nothing does not see either that nothing comes any more.
+                // A stalled wire does not notice that the client has closed the connection.
                 wire.set(WireMode::Passing);
                 settle().await;
                 assert_eq!(wire.open().0, 0, "{mode:?} after {polls} polls and {turns} turns");
@@ -239,7 +239,7 @@ async fn building_given_up_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_dropped_at_once_finishes_what_was_submitted_and_closes() {
+async fn dropping_everything_completes_submitted_appends_and_closes_connections() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -253,7 +253,7 @@ async fn everything_dropped_at_once_finishes_what_was_submitted_and_closes() {
     assert_eq!(log(&broker), (0..20).map(|i| i.to_string()).collect::<Vec<_>>());
     assert_eq!(wire.open().0, 0);
 
-    // Also if that takes until the deadline.
+    // The same if that takes until the deadline.
     let client = wire.client().await;
     let partition = client.partition_client("wal", 0).await.unwrap();
     broker.on_all(ApiKey::PRODUCE, Fault::BlackHole);

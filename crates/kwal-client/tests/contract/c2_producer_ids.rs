@@ -1,4 +1,4 @@
-//! One producer id for each partition, and no more of them than it takes.
+//! C2: one producer id for each partition, and no more ids than partition clients at the same time.
 
 use kwal_client::error::Outcome;
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
@@ -7,7 +7,7 @@ use kwal_testkit::Fault;
 use crate::support::{Wire, broker, builder, log, open_over, polled, record, settle};
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_client_for_each_append_goes_on_with_the_same_id() {
+async fn a_partition_client_for_each_append_reuses_the_same_id() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -21,7 +21,7 @@ async fn a_partition_client_for_each_append_goes_on_with_the_same_id() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn so_it_does_on_several_threads() {
+async fn on_several_threads_ids_are_reused_too() {
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
     let tasks: Vec<_> = (0..4)
@@ -39,12 +39,12 @@ async fn so_it_does_on_several_threads() {
         task.await.unwrap();
     }
     let ids = broker.requests(ApiKey::INIT_PRODUCER_ID);
-    assert!(ids <= 4, "{ids} ids for four at a time");
+    assert!(ids <= 4, "{ids} ids for four tasks");
     assert_eq!(log(&broker).len(), 200);
 }
 
 #[tokio::test(start_paused = true)]
-async fn clones_share_it_and_others_have_their_own() {
+async fn clones_share_an_id_and_other_clients_have_their_own() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -62,7 +62,7 @@ async fn clones_share_it_and_others_have_their_own() {
     assert!(a.0 != c.0 && a.0 != e.0 && c.0 != e.0);
     assert_eq!(log(&broker), ["a", "b", "c", "d"]);
 
-    // Both come back, and no third one is asked for.
+    // Both are reused, and no other id is requested.
     drop((one, second));
     let again =
         [client.partition_client("wal", 0).await.unwrap(), client.partition_client("wal", 0).await.unwrap()];
@@ -73,7 +73,7 @@ async fn clones_share_it_and_others_have_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_epoch_raised_after_an_open_append_is_kept() {
+async fn the_epoch_raised_after_an_append_in_doubt_is_kept() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -90,7 +90,7 @@ async fn the_epoch_raised_after_an_open_append_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_was_taken_over_is_not_used_again() {
+async fn a_fenced_id_is_not_reused() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -103,7 +103,7 @@ async fn an_id_that_was_taken_over_is_not_used_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_that_nobody_waits_for_keeps_its_id_until_it_is_done() {
+async fn a_dropped_append_keeps_its_id_until_it_is_completed() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -120,7 +120,7 @@ async fn an_append_that_nobody_waits_for_keeps_its_id_until_it_is_done() {
     let mut values = log(&broker);
     values.sort();
     assert_eq!(values, ["a", "b"]);
-    // Two at the same time were two ids; there is no third.
+    // Two at the same time needed two ids; no further one is requested.
     drop(second);
     for _ in 0..3 {
         client.partition_client("wal", 0).await.unwrap().produce(record("c")).await.unwrap();
@@ -129,7 +129,7 @@ async fn an_append_that_nobody_waits_for_keeps_its_id_until_it_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_wants_none_takes_none() {
+async fn a_client_without_idempotence_takes_no_id() {
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
     for idempotent in [true, false, true, false, true] {
@@ -140,7 +140,7 @@ async fn who_wants_none_takes_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn opening_that_is_given_up_loses_none() {
+async fn an_open_that_is_dropped_loses_no_id() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -148,7 +148,7 @@ async fn opening_that_is_given_up_loses_none() {
     let mut polls = 0;
     loop {
         polls += 1;
-        // The lanes have to be opened anew each time.
+        // The connections have to be opened again each time.
         broker.disconnect_all();
         settle().await;
         match polled(client.partition_client("wal", 0), polls).await {
@@ -162,7 +162,7 @@ async fn opening_that_is_given_up_loses_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ids_that_cannot_be_had_now_are_asked_for_again_with_the_append() {
+async fn an_id_that_is_not_available_yet_is_requested_again_by_the_append() {
     let broker = broker();
     let wire = Wire::to(&broker);
     broker.on_times(ApiKey::INIT_PRODUCER_ID, 3, Fault::Error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
@@ -173,7 +173,7 @@ async fn ids_that_cannot_be_had_now_are_asked_for_again_with_the_append() {
 
     broker.on_all(ApiKey::INIT_PRODUCER_ID, Fault::Error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
     let partition = open_over(&wire).await;
-    assert!(partition.fetch(0).await.is_ok(), "who only reads needs none");
+    assert!(partition.fetch(0).await.is_ok(), "a client that only reads does not need an id");
     let error = partition.produce(record("b")).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
     assert_eq!(error.outcome(), Outcome::NotApplied);

@@ -1,4 +1,4 @@
-//! TLS and SOCKS5 between client and broker: what goes wrong there ends a call at once, and says what to do.
+//! C4: errors of TLS and SOCKS5 end a call at once and name what to change.
 
 use std::{
     sync::{
@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use kwal_client::{
-    ClientBuilder, Deadlines,
-    error::{Error, ErrorKind},
-};
+use kwal_client::{ClientBuilder, Deadlines, error::ErrorKind};
 use kwal_testkit::EmbeddedCluster;
 use kwal_transport::{
     BoxFuture, Connect, HostPort, Stream, TransportError, memory,
@@ -27,11 +24,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::support::{broker, chain, log, record, timed};
 
 #[tokio::test(start_paused = true)]
-async fn the_main_job_goes_over_tls_with_client_certificates() {
+async fn a_client_works_over_tls_with_client_certificates() {
     let (broker, ca) = (broker(), Ca::new());
-    let front = Front::of(&broker, ca.server(&broker, Some(&ca)));
+    let relay = Relay::of(&broker, ca.server(&broker, Some(&ca)));
     let partition =
-        front.builder(ca.client_with(&ca)).build().await.unwrap().partition_client("wal", 0).await.unwrap();
+        relay.builder(ca.client_with(&ca)).build().await.unwrap().partition_client("wal", 0).await.unwrap();
     let produced = partition.produce(record("a")).await.unwrap();
     assert_eq!(produced.offsets(), 0..1);
     assert_eq!(partition.fetch(0).await.unwrap().next_offset, 1);
@@ -39,47 +36,47 @@ async fn the_main_job_goes_over_tls_with_client_certificates() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_certificate_that_is_not_trusted_ends_the_call_at_once() {
+async fn an_untrusted_certificate_ends_the_call_at_once() {
     let (broker, ca, other) = (broker(), Ca::new(), Ca::named("another"));
-    let front = Front::of(&broker, ca.server(&broker, None));
-    let (error, took) = timed(front.builder(other.client()).build()).await;
+    let relay = Relay::of(&broker, ca.server(&broker, None));
+    let (error, took) = timed(relay.builder(other.client()).build()).await;
     let error = error.unwrap_err();
     assert_eq!(took, Duration::ZERO);
     let address = broker.bootstrap().remove(0);
     assert_eq!(
         chain(&error),
         format!(
-            "Metadata at {address}: there is no connection: TLS with {address} failed: the certificate of the peer was \
+            "Metadata at {address}: no connection to the broker: TLS with {address} failed: the certificate of the peer was \
              issued by a CA that is not trusted: add the CA's certificate to the roots"
         ),
     );
     assert!(!error.is_retriable());
 
-    // The same when the client has been at work for long.
+    // The same for a client that has been connected before.
     let partition =
-        front.builder(ca.client()).build().await.unwrap().partition_client("wal", 0).await.unwrap();
+        relay.builder(ca.client()).build().await.unwrap().partition_client("wal", 0).await.unwrap();
     partition.produce(record("a")).await.unwrap();
-    front.change(Some(other.server(&broker, None)));
+    relay.change(Some(other.server(&broker, None)));
     let (error, took) = timed(partition.produce(record("b"))).await;
     let error = error.unwrap_err();
     assert!(chain(&error).contains("is not trusted"), "{}", chain(&error));
     assert!(took < Duration::from_secs(1) && !error.is_retriable(), "{took:?}");
 
-    // And when it has been put right, it goes on.
-    front.change(Some(ca.server(&broker, None)));
+    // When the certificate is trusted again, the client continues.
+    relay.change(Some(ca.server(&broker, None)));
     partition.produce(record("c")).await.unwrap();
     assert_eq!(log(&broker), ["a", "c"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_certificate_that_is_missing_or_refused_is_told_at_once() {
+async fn a_missing_or_rejected_client_certificate_is_reported_at_once() {
     let (broker, ca, other) = (broker(), Ca::new(), Ca::named("another"));
-    let front = Front::of(&broker, ca.server(&broker, Some(&ca)));
+    let relay = Relay::of(&broker, ca.server(&broker, Some(&ca)));
     for (client, text) in [
         (ca.client(), "certificate_required: it requires a client certificate, but none is configured"),
         (ca.client_with(&other), "unknown_ca: it does not accept the client certificate"),
     ] {
-        let (error, took) = timed(front.builder(client).build()).await;
+        let (error, took) = timed(relay.builder(client).build()).await;
         let error = error.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Connection), "{error:?}");
         assert!(chain(&error).ends_with(text), "{}", chain(&error));
@@ -88,10 +85,10 @@ async fn a_client_certificate_that_is_missing_or_refused_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tls_at_a_plain_listener_and_plain_at_one_for_tls() {
+async fn a_mismatch_of_tls_and_plain_is_reported() {
     let (broker, ca) = (broker(), Ca::new());
-    let front = Front::of(&broker, ca.server(&broker, None));
-    let plain = ClientBuilder::new(broker.bootstrap()).connector(front.clone());
+    let relay = Relay::of(&broker, ca.server(&broker, None));
+    let plain = ClientBuilder::new(broker.bootstrap()).connector(relay.clone());
     let error = plain.build().await.unwrap_err();
     assert!(
         chain(&error).ends_with("the peer speaks TLS: connect with TLS, or to a listener without it"),
@@ -100,8 +97,8 @@ async fn tls_at_a_plain_listener_and_plain_at_one_for_tls() {
     );
     assert!(!error.is_retriable());
 
-    front.change(None);
-    let error = front.builder(ca.client()).build().await.unwrap_err();
+    relay.change(None);
+    let error = relay.builder(ca.client()).build().await.unwrap_err();
     assert!(
         chain(&error)
             .ends_with("the peer closed the connection in the TLS handshake: does this listener use TLS?"),
@@ -111,24 +108,24 @@ async fn tls_at_a_plain_listener_and_plain_at_one_for_tls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_for_connecting_is_also_that_of_the_handshake() {
+async fn the_time_limit_of_connecting_includes_the_tls_handshake() {
     let connect = Duration::from_secs(3);
     let deadlines = Deadlines::default().connect(connect);
-    let builder = ClientBuilder::new(vec!["kafka:9093".to_owned()]).connector(Silent::default());
+    let builder = ClientBuilder::new(vec!["kafka:9093".to_owned()]).connector(SilentPeer::default());
     let (error, took) = timed(builder.deadlines(deadlines).tls(Ca::new().client()).build()).await;
-    assert!(error.unwrap_err().to_string().contains("no connection within 3s by TLS"));
+    assert!(error.unwrap_err().to_string().contains("no connection within 3s with TLS"));
     assert!((connect..connect + Duration::from_millis(10)).contains(&took), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_fails_is_asked_again() {
+async fn a_failing_source_of_tls_settings_is_retried() {
     let (broker, ca) = (broker(), Ca::new());
-    let front = Front::of(&broker, ca.server(&broker, None));
+    let relay = Relay::of(&broker, ca.server(&broker, None));
     let config = ca.client().build().unwrap();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
     let client = ClientBuilder::new(broker.bootstrap())
-        .connector(front.clone())
+        .connector(relay.clone())
         .tls(move || {
             let sealed = count.fetch_add(1, Ordering::Relaxed) == 1;
             let config = Arc::clone(&config);
@@ -137,9 +134,9 @@ async fn a_provider_that_fails_is_asked_again() {
         .build()
         .await
         .unwrap();
-    // The second connection is that to the broker by its id.
+    // The second connection is the one to the broker by its id.
     client.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
-    assert!(asked.load(Ordering::Relaxed) > 2);
+    assert!(requests.load(Ordering::Relaxed) > 2);
 }
 
 #[cfg(feature = "transport-socks5")]
@@ -148,12 +145,13 @@ mod socks5 {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::support::source;
 
     #[tokio::test(start_paused = true)]
-    async fn tls_goes_through_the_proxy_which_gets_the_names() {
+    async fn tls_goes_through_the_proxy_which_resolves_names() {
         let (broker, ca) = (broker(), Ca::new());
-        let front = Front::of(&broker, ca.server(&broker, Some(&ca)));
-        let proxy = Proxy { front, asked: Arc::default() };
+        let relay = Relay::of(&broker, ca.server(&broker, Some(&ca)));
+        let proxy = Proxy { relay, requests: Arc::default() };
         let client = ClientBuilder::new(broker.bootstrap())
             .connector(proxy.clone())
             .tls(ca.client_with(&ca))
@@ -163,15 +161,18 @@ mod socks5 {
         let partition = client.build().await.unwrap().partition_client("wal", 0).await.unwrap();
         partition.produce(record("a")).await.unwrap();
         assert_eq!(log(&broker), ["a"]);
-        let asked = proxy.asked.lock().unwrap();
-        assert!(asked.len() >= 2 && asked.iter().all(|to| *to == broker.bootstrap()[0]), "{asked:?}");
+        let requests = proxy.requests.lock().unwrap();
+        assert!(
+            requests.len() >= 2 && requests.iter().all(|to| *to == broker.bootstrap()[0]),
+            "{requests:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_login_ends_the_call_at_once() {
+    async fn a_rejected_login_ends_the_call_at_once() {
         let broker = broker();
-        let front = Front::of(&broker, Ca::new().server(&broker, None));
-        let proxy = Proxy { front, asked: Arc::default() };
+        let relay = Relay::of(&broker, Ca::new().server(&broker, None));
+        let proxy = Proxy { relay, requests: Arc::default() };
         for (socks5, reason) in [
             (socks5(), "the proxy requires a login, but none is configured"),
             (
@@ -187,7 +188,7 @@ mod socks5 {
             assert_eq!(
                 chain(&error),
                 format!(
-                    "Metadata at {address}: there is no connection: cannot connect to {address} through the SOCKS5 \
+                    "Metadata at {address}: no connection to the broker: cannot connect to {address} through the SOCKS5 \
                      proxy proxy:1080: {reason}"
                 )
             );
@@ -196,26 +197,27 @@ mod socks5 {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_answer_as_a_proxy_is_named() {
-        let client = ClientBuilder::new(vec!["kafka:9092".to_owned()]).connector(Silent::default());
+    async fn a_silent_proxy_is_named() {
+        let client = ClientBuilder::new(vec!["kafka:9092".to_owned()]).connector(SilentPeer::default());
         let error = client.tls(Ca::new().client()).socks5_proxy(socks5()).build().await.unwrap_err();
         assert!(
             error
                 .to_string()
-                .ends_with("no connection within 10s by TLS through the SOCKS5 proxy proxy:1080"),
+                .ends_with("no connection within 10s with TLS through the SOCKS5 proxy proxy:1080"),
             "{error}"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_proxy_that_is_not_there_is_tried_again() {
+    async fn an_unreachable_proxy_is_retriable() {
         let client = ClientBuilder::new(vec!["kafka:9092".to_owned()])
             .connector(memory::MemoryNetwork::default())
             .socks5_proxy(socks5());
         let error = client.build().await.unwrap_err();
-        let ErrorKind::NoBroker { attempts } = error.kind() else { panic!("{error:?}") };
-        let Error::Connect { source, .. } = &attempts[0].1 else { panic!("{error:?}") };
-        assert!(matches!(**source, TransportError::Socks5 { source: Socks5Error::Proxy { .. }, .. }));
+        let ErrorKind::NoBroker { attempts, .. } = error.kind() else { panic!("{error:?}") };
+        let attempt = &attempts[0].1;
+        assert!(matches!(attempt.kind(), ErrorKind::Connect), "{error:?}");
+        assert!(matches!(source(attempt), TransportError::Socks5 { source: Socks5Error::Proxy { .. }, .. }));
         assert!(error.is_retriable());
     }
 
@@ -223,18 +225,18 @@ mod socks5 {
         Socks5::new(HostPort::new("proxy", 1080))
     }
 
-    /// Reads a length and so many bytes.
+    /// Reads a length and the bytes that follow it.
     async fn counted(stream: &mut Stream) -> Vec<u8> {
         let mut read = vec![0; stream.read_u8().await.unwrap().into()];
         stream.read_exact(&mut read).await.unwrap();
         read
     }
 
-    /// A proxy that lets alice in.
+    /// A SOCKS5 proxy that accepts the login of alice.
     #[derive(Clone, Debug)]
     struct Proxy {
-        front: Front,
-        asked: Arc<Mutex<Vec<String>>>,
+        relay: Relay,
+        requests: Arc<Mutex<Vec<String>>>,
     }
 
     impl Connect for Proxy {
@@ -256,11 +258,11 @@ mod socks5 {
                 if !right {
                     return;
                 }
-                assert_eq!(far.read_u32().await.unwrap(), 0x05_01_00_03, "names are the proxy's to resolve");
+                assert_eq!(far.read_u32().await.unwrap(), 0x05_01_00_03, "the proxy resolves names");
                 let host = String::from_utf8(counted(&mut far).await).unwrap();
                 let to = HostPort::new(host, far.read_u16().await.unwrap());
-                this.asked.lock().unwrap().push(to.to_string());
-                let mut broker = this.front.connect(&to).await.unwrap();
+                this.requests.lock().unwrap().push(to.to_string());
+                let mut broker = this.relay.connect(&to).await.unwrap();
                 far.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
                 let _ = copy_bidirectional(&mut far, &mut broker).await;
             });
@@ -269,16 +271,16 @@ mod socks5 {
     }
 }
 
-/// What stands before the brokers: TLS, or nothing.
+/// A relay in front of the brokers, with TLS or without.
 #[derive(Clone, Debug)]
-struct Front {
+struct Relay {
     bootstrap: Vec<String>,
     brokers: Arc<dyn Connect>,
     tls: Arc<Mutex<Option<Arc<ServerConfig>>>>,
     relays: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
-impl Front {
+impl Relay {
     fn of(broker: &EmbeddedCluster, tls: Arc<ServerConfig>) -> Self {
         Self {
             bootstrap: broker.bootstrap(),
@@ -288,13 +290,13 @@ impl Front {
         }
     }
 
-    /// A client that comes by TLS.
+    /// Returns a builder that connects with TLS.
     fn builder(&self, tls: TlsBuilder) -> ClientBuilder {
         let tls = tls.build().unwrap();
         ClientBuilder::new(self.bootstrap.clone()).connector(self.clone()).tls(tls)
     }
 
-    /// Ends all connections; the next are as said here.
+    /// Closes all connections and sets TLS for the next ones.
     fn change(&self, tls: Option<Arc<ServerConfig>>) {
         *self.tls.lock().unwrap() = tls;
         for relay in self.relays.lock().unwrap().drain(..) {
@@ -303,7 +305,7 @@ impl Front {
     }
 }
 
-impl Connect for Front {
+impl Connect for Relay {
     fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
         let (near, mut far) = memory::pair(64 << 10);
         let (brokers, to) = (Arc::clone(&self.brokers), to.clone());
@@ -322,11 +324,11 @@ impl Connect for Front {
     }
 }
 
-/// Takes connections and says nothing.
+/// Accepts connections and never responds.
 #[derive(Clone, Debug, Default)]
-struct Silent(Arc<Mutex<Vec<Stream>>>);
+struct SilentPeer(Arc<Mutex<Vec<Stream>>>);
 
-impl Connect for Silent {
+impl Connect for SilentPeer {
     fn connect<'a>(&'a self, _: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
         let (near, far) = memory::pair(64 << 10);
         self.0.lock().unwrap().push(far);
@@ -354,18 +356,18 @@ impl Ca {
         (params.signed_by(&key, &self.0).unwrap(), key)
     }
 
-    /// A client that trusts this CA.
+    /// Returns the settings of a client that trusts this CA.
     fn client(&self) -> TlsBuilder {
         with_provider(ring::default_provider()).roots_pem(self.0.pem())
     }
 
-    /// The same with a certificate of another.
+    /// The same with a client certificate of another CA.
     fn client_with(&self, other: &Self) -> TlsBuilder {
         let (certificate, key) = other.signed("orders");
         self.client().client_pem(certificate.pem(), key.serialize_pem())
     }
 
-    /// What is in front of a broker; it takes clients of another CA, if one is given.
+    /// Returns the settings of the relay. With `clients`, it requires client certificates of that CA.
     fn server(&self, broker: &EmbeddedCluster, clients: Option<&Self>) -> Arc<ServerConfig> {
         let provider = Arc::new(ring::default_provider());
         let config = ServerConfig::builder_with_provider(Arc::clone(&provider))

@@ -1,21 +1,22 @@
-//! C1 and C2: an append that is `Ok` is on the log, once; of one that failed there is a clear word.
+//! C1 and C2: an append that is `Ok` is on the log, once; one that failed has a clear outcome.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kwal_client::{
-    PartitionClient,
-    error::{Error, ErrorKind, Outcome},
+    Limits, PartitionClient,
+    error::{ErrorKind, Outcome},
+    record::Record,
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 use tokio::time::sleep;
 
 use crate::support::{
-    HOUR, Wire, WireMode, assert_took, broker, deadlines, log, open_over, record, settle, timed,
+    HOUR, Wire, WireMode, assert_took, broker, deadlines, large, log, open_over, record, settle, timed,
 };
 
-/// After these the leader may have appended, so they say nothing about the log.
-const OPEN: [ErrorCode; 6] = [
+/// The leader may have appended the batch before it responds with one of these.
+const UNKNOWN_OUTCOME: [ErrorCode; 6] = [
     ErrorCode::NOT_LEADER_OR_FOLLOWER,
     ErrorCode::REQUEST_TIMED_OUT,
     ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
@@ -24,8 +25,8 @@ const OPEN: [ErrorCode; 6] = [
     ErrorCode::NETWORK_EXCEPTION,
 ];
 
-/// After these the leader has not appended, and will not.
-const FINAL: [ErrorCode; 5] = [
+/// A leader that responds with one of these has not appended the batch.
+const REJECTED: [ErrorCode; 5] = [
     ErrorCode::INVALID_RECORD,
     ErrorCode::INVALID_TIMESTAMP,
     ErrorCode::CORRUPT_MESSAGE,
@@ -33,7 +34,7 @@ const FINAL: [ErrorCode; 5] = [
     ErrorCode::TOPIC_AUTHORIZATION_FAILED,
 ];
 
-/// All appends carry the same producer id, epoch and sequence.
+/// Asserts that all appends have the same producer id, epoch and sequence.
 #[track_caller]
 fn assert_same(stamps: &[(i64, i16, i32)], count: usize) {
     assert_eq!(stamps.len(), count);
@@ -55,7 +56,7 @@ async fn every_append_waits_for_all_replicas_that_are_in_sync() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_ok_lies_where_it_says() {
+async fn an_append_that_is_ok_is_at_the_reported_offsets() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -71,7 +72,7 @@ async fn what_is_ok_lies_where_it_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_whose_reply_was_lost_is_sent_again_and_lies_there_once() {
+async fn an_append_whose_response_was_lost_is_retried_and_on_the_log_once() {
     for lost in 1..4 {
         let broker = broker();
         let wire = Wire::to(&broker);
@@ -87,7 +88,7 @@ async fn an_append_whose_reply_was_lost_is_sent_again_and_lies_there_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_that_never_arrived_is_sent_again() {
+async fn an_append_that_never_arrived_is_retried() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -98,8 +99,8 @@ async fn an_append_that_never_arrived_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn codes_that_may_follow_the_append_are_settled_by_sending_it_again() {
-    for code in OPEN {
+async fn codes_that_may_follow_the_append_are_retried() {
+    for code in UNKNOWN_OUTCOME {
         for fault in [Fault::ErrorAfter(code), Fault::Error(code)] {
             let broker = broker();
             let wire = Wire::to(&broker);
@@ -115,9 +116,9 @@ async fn codes_that_may_follow_the_append_are_settled_by_sending_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn codes_that_may_follow_the_append_leave_it_open_at_the_deadline() {
-    // What Kafka has no code for is not sent again, and open all the same.
-    let mut codes = OPEN.to_vec();
+async fn codes_that_may_follow_the_append_are_outcome_unknown_at_the_deadline() {
+    // An unknown code is not retried, and the outcome is unknown as well.
+    let mut codes = UNKNOWN_OUTCOME.to_vec();
     codes.extend([ErrorCode::UNKNOWN_SERVER_ERROR, ErrorCode(9999), ErrorCode::DUPLICATE_SEQUENCE_NUMBER]);
     for code in codes {
         let broker = broker();
@@ -132,7 +133,7 @@ async fn codes_that_may_follow_the_append_leave_it_open_at_the_deadline() {
         let stamps = wire.stamps();
         assert_same(&stamps, stamps.len());
 
-        // The next one goes out on the next epoch: then the open one can no longer come.
+        // The next one uses the next epoch, so that the one in doubt can no longer be appended.
         broker.clear_faults();
         partition.produce(record("b")).await.unwrap();
         assert_eq!(*wire.stamps().last().unwrap(), (stamps[0].0, stamps[0].1 + 1, 0));
@@ -141,7 +142,7 @@ async fn codes_that_may_follow_the_append_leave_it_open_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_open_append_that_arrives_late_is_refused() {
+async fn an_append_in_doubt_that_arrives_late_is_rejected() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -159,22 +160,22 @@ async fn an_open_append_that_arrives_late_is_refused() {
     partition.produce(record("b")).await.unwrap();
     partition.produce(record("c")).await.unwrap();
     let mut stamps = wire.stamps().split_off(before);
-    // The first attempt may have stood behind the late one, on the same connection.
+    // The first attempt may have been queued after the late one, on the same connection.
     stamps.dedup();
     assert_eq!(stamps, [(id, 1, 0), (id, 1, 1)]);
     assert_eq!(log(&broker), ["a", "b", "c"]);
     sleep(2 * HOUR).await;
-    assert_eq!(log(&broker), ["a", "b", "c"], "the late one was refused");
+    assert_eq!(log(&broker), ["a", "b", "c"], "the late one was rejected");
     partition.produce(record("d")).await.unwrap();
     assert_eq!(log(&broker), ["a", "b", "c", "d"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_arrives_late_after_the_append_is_ok_changes_nothing() {
+async fn an_attempt_that_arrives_after_the_append_is_ok_changes_nothing() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
-    // The first attempt gets stuck longer than a request may take; the second one gets through.
+    // The first attempt is delayed beyond the time limit of a request; the second one succeeds.
     broker.on(ApiKey::PRODUCE, Fault::DelayRequest(Duration::from_secs(30)));
     let (produced, took) = timed(partition.produce(record("a"))).await;
     assert_eq!(produced.unwrap().attempts, 2);
@@ -187,15 +188,15 @@ async fn an_attempt_that_arrives_late_after_the_append_is_ok_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_says_that_it_is_not_on_the_log_and_uses_no_sequence_number_up() {
-    for code in FINAL {
+async fn a_rejected_append_is_not_applied_and_its_sequence_number_is_used_again() {
+    for code in REJECTED {
         let broker = broker();
         let wire = Wire::to(&broker);
         let partition = open_over(&wire).await;
         broker.on(ApiKey::PRODUCE, Fault::Error(code));
         let (error, took) = timed(partition.produce(record("a"))).await;
         let error = error.unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::Broker { code: said, .. } if *said == code), "{error:?}");
+        assert!(matches!(error.kind(), ErrorKind::Broker { code: found, .. } if *found == code), "{error:?}");
         assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotApplied, false));
         assert_eq!((took, wire.count(ApiKey::PRODUCE)), (Duration::ZERO, 1), "{code} is final");
         partition.produce(record("b")).await.unwrap();
@@ -205,14 +206,14 @@ async fn a_refusal_says_that_it_is_not_on_the_log_and_uses_no_sequence_number_up
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_large_for_the_topic_is_told_with_its_sizes() {
+async fn a_batch_too_large_for_the_topic_is_reported_with_its_size() {
     let broker = kwal_testkit::EmbeddedCluster::builder()
         .topic_with("wal", 1, &[("max.message.bytes", "1000")])
         .start_in_memory()
         .unwrap();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
-    let error = partition.produce(crate::support::large(2000)).await.unwrap_err();
+    let error = partition.produce(large(2000)).await.unwrap_err();
     let ErrorKind::BatchTooLarge { size: 2000..2200, records: 1, limit: None, .. } = error.kind() else {
         panic!("{error:?}")
     };
@@ -224,7 +225,7 @@ async fn too_large_for_the_topic_is_told_with_its_sizes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_few_replicas_are_waited_for() {
+async fn an_append_waits_for_enough_replicas() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -245,11 +246,11 @@ async fn too_few_replicas_are_waited_for() {
     partition.produce(record("c")).await.unwrap();
     assert_eq!(log(&broker), ["a", "c"]);
     let stamps = wire.stamps();
-    assert_eq!(*stamps.last().unwrap(), (stamps[0].0, 0, 1), "no sequence number was used up");
+    assert_eq!(*stamps.last().unwrap(), (stamps[0].0, 0, 1), "the sequence number is used again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_stays_one_when_no_further_attempt_gets_through() {
+async fn a_rejection_stays_not_applied_when_no_further_attempt_gets_through() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -267,14 +268,14 @@ async fn a_refusal_stays_one_when_no_further_attempt_gets_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_sequence_numbers_an_open_append_is_not_sent_again() {
-    let mut faults: Vec<_> = OPEN.into_iter().map(Fault::ErrorAfter).collect();
-    faults.extend(OPEN.into_iter().map(Fault::Error));
+async fn without_sequence_numbers_an_append_in_doubt_is_not_retried() {
+    let mut faults: Vec<_> = UNKNOWN_OUTCOME.into_iter().map(Fault::ErrorAfter).collect();
+    faults.extend(UNKNOWN_OUTCOME.into_iter().map(Fault::Error));
     faults.extend([Fault::LoseReply, Fault::Drop, Fault::DelayReply(HOUR), Fault::WrongCorrelationId]);
     for fault in faults {
         let broker = broker();
         let wire = Wire::to(&broker);
-        let partition = unguarded(&wire).await;
+        let partition = open_without_idempotence(&wire).await;
         broker.on(ApiKey::PRODUCE, fault);
         let error = partition.produce(record("a")).await.unwrap_err();
         assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
@@ -286,13 +287,13 @@ async fn without_sequence_numbers_an_open_append_is_not_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_sequence_numbers_a_refusal_is_sent_again() {
+async fn without_sequence_numbers_a_rejection_is_retried() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    let partition = unguarded(&wire).await;
+    let partition = open_without_idempotence(&wire).await;
     broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
     assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2);
-    // Nothing was written yet when the connection could not be made.
+    // Nothing has been written if the connection cannot be opened.
     broker.stop(1).unwrap();
     let (produced, ()) = tokio::join!(partition.produce(record("b")), async {
         sleep(Duration::from_secs(3)).await;
@@ -304,7 +305,7 @@ async fn without_sequence_numbers_a_refusal_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_whose_producer_id_was_taken_over_appends_no_more() {
+async fn a_fenced_client_cannot_append_any_more() {
     for code in [ErrorCode::INVALID_PRODUCER_EPOCH, ErrorCode::PRODUCER_FENCED] {
         let broker = broker();
         let wire = Wire::to(&broker);
@@ -316,8 +317,8 @@ async fn a_client_whose_producer_id_was_taken_over_appends_no_more() {
             assert_eq!(error.outcome(), Outcome::NotApplied);
         }
         assert_eq!(wire.count(ApiKey::PRODUCE), 1);
-        assert!(partition.fetch(0).await.is_ok(), "it still reads");
-        // The one that was open when it was found out may be on the log.
+        assert!(partition.fetch(0).await.is_ok(), "it can still read");
+        // An append that was in doubt when it was fenced may be on the log.
         let other = open_over(&wire).await;
         broker.on(ApiKey::PRODUCE, Fault::LoseReply);
         broker.on(ApiKey::PRODUCE, Fault::Error(code));
@@ -328,12 +329,12 @@ async fn a_client_whose_producer_id_was_taken_over_appends_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_acknowledged_records_end_the_client() {
+async fn the_loss_of_acknowledged_records_ends_the_client() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
     partition.produce(record("a")).await.unwrap();
-    // It is asked twice.
+    // The loss is certain after the second rejection.
     broker.on_times(ApiKey::PRODUCE, 2, Fault::Error(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
     for _ in 0..3 {
         let error = partition.produce(record("b")).await.unwrap_err();
@@ -341,13 +342,13 @@ async fn lost_acknowledged_records_end_the_client() {
         assert_eq!(error.outcome(), Outcome::NotApplied);
     }
     assert_eq!(wire.count(ApiKey::PRODUCE), 3);
-    // Another one has an id of its own.
+    // Another client has its own id.
     open_over(&wire).await.produce(record("c")).await.unwrap();
     assert_eq!(log(&broker), ["a", "c"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_stops_and_comes_back_gets_it_once() {
+async fn an_append_during_a_restart_is_on_the_log_once() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -363,6 +364,46 @@ async fn a_broker_that_stops_and_comes_back_gets_it_once() {
     assert_eq!(log(&broker), ["0", "1", "2", "3", "4"]);
 }
 
-async fn unguarded(wire: &Wire) -> PartitionClient {
+#[tokio::test(start_paused = true)]
+async fn a_rejected_batch_leaves_the_records_with_the_caller() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let limits = Limits::default().batch(10_000);
+    let client = wire.builder().limits(limits).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let records = vec![Record::new("a key", "a").header("name", "value"), Record::new(None::<&str>, "b")];
+    let before = records.clone();
+
+    // Rejected by the broker.
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_RECORD));
+    let error = partition.produce(&records).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::INVALID_RECORD));
+    // Too large for the topic, and for the client.
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::MESSAGE_TOO_LARGE));
+    let error = partition.produce(&records).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::BatchTooLarge { limit: None, .. }), "{error:?}");
+    let too_large = large(10_000);
+    let error = partition.produce(&too_large).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::BatchTooLarge { limit: Some(10_000), .. }), "{error:?}");
+    assert_eq!(too_large[0].value.as_ref().unwrap().len(), 10_000);
+    // Not acknowledged within the deadline, and dropped before the first poll.
+    broker.on_all(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
+    let error = partition.produce(&records).deadline(Duration::from_secs(3)).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
+    drop(partition.produce(&records));
+    broker.clear_faults();
+    assert_eq!(records, before);
+    assert!(log(&broker).is_empty());
+
+    // The same records in every form that a caller may have them in.
+    assert_eq!(partition.produce(&records).await.unwrap().offsets(), 0..2);
+    assert_eq!(partition.produce(&records[..]).await.unwrap().offsets(), 2..4);
+    assert_eq!(partition.produce(Arc::<[Record]>::from(&records[1..])).await.unwrap().offsets(), 4..5);
+    assert_eq!(partition.produce([records[0].clone()]).await.unwrap().offsets(), 5..6);
+    assert_eq!(partition.produce(records).await.unwrap().offsets(), 6..8);
+    assert_eq!(log(&broker), ["a", "b", "a", "b", "b", "a", "a", "b"]);
+}
+
+async fn open_without_idempotence(wire: &Wire) -> PartitionClient {
     wire.client().await.partition_client("wal", 0).idempotent(false).await.unwrap()
 }

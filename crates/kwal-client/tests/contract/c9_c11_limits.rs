@@ -1,30 +1,35 @@
-//! C9 and C11: memory is bounded, and who wants more waits.
+//! C9 and C11: memory is bounded, and calls that need more wait.
 
 use std::time::Duration;
 
+use allocation_counter::measure;
 use futures::future::join_all;
 use kwal_client::{
     Limits, PartitionClient,
-    error::{Error, ErrorKind, Outcome},
+    error::{ErrorKind, Outcome},
+    record::Record,
 };
 use kwal_protocol::{api::ApiKey, connection::ConnectionError, record::Compression};
 use kwal_testkit::Fault;
+use tokio::runtime::Builder;
 
-use crate::support::{HOUR, Wire, broker, deadlines, large, log, open, polled, record, settle, timed};
+use crate::support::{
+    HOUR, Wire, WireMode, broker, deadlines, large, log, open, polled, record, settle, source, timed,
+};
 
 async fn limited(wire: &Wire, limits: Limits) -> PartitionClient {
     wire.builder().limits(limits).build().await.unwrap().partition_client("wal", 0).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_over_the_limit_is_refused_before_anything_is_sent() {
+async fn a_batch_over_the_limit_is_rejected_before_anything_is_sent() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let limits = Limits::default().batch(10_000);
     let client = wire.builder().limits(limits).build().await.unwrap();
     let mut codecs = vec![Compression::None];
     if Compression::Lz4.is_built_in() {
-        // What is read again counts, too: small as it may be when it is sent.
+        // The uncompressed size counts too, because readers have to decompress it.
         codecs.push(Compression::Lz4);
     }
     for compression in codecs {
@@ -45,25 +50,25 @@ async fn a_batch_over_the_limit_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn appends_beyond_the_budget_wait_and_are_let_in_later() {
+async fn appends_beyond_the_budget_wait_and_continue_later() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    // Room for three of these.
+    // Enough for three appends.
     let limits = Limits::default().memory(64 << 10);
     let client = wire.builder().limits(limits).build().await.unwrap();
     let one = client.partition_client("wal", 0).await.unwrap();
     let other = client.partition_client("wal", 1).await.unwrap();
     broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(5)));
-    let mut under_way: Vec<_> = (0..3).map(|_| Box::pin(one.produce(large(20 << 10)))).collect();
-    for append in &mut under_way {
+    let mut in_flight: Vec<_> = (0..3).map(|_| one.produce(large(20 << 10)).into_future()).collect();
+    for append in &mut in_flight {
         assert!(polled(append, 1).await.is_none());
     }
-    // All partitions of a client share it, and what waits for room is not on the log yet.
+    // All partitions of a client share the budget, and an append that waits is not submitted.
     for _ in 0..3 {
         assert!(polled(one.produce(large(20 << 10)), 1).await.is_none());
         assert!(polled(other.produce(large(20 << 10)), 1).await.is_none());
     }
-    let (appends, took) = timed(join_all(under_way)).await;
+    let (appends, took) = timed(join_all(in_flight)).await;
     assert_eq!(
         (appends.iter().filter(|produced| produced.is_ok()).count(), took),
         (3, Duration::from_secs(5))
@@ -73,25 +78,25 @@ async fn appends_beyond_the_budget_wait_and_are_let_in_later() {
 
     broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(5)));
     let appends = (0..40).map(|i| match i % 2 {
-        0 => one.produce(large(20 << 10)),
-        _ => other.produce(large(20 << 10)),
+        0 => one.produce(large(20 << 10)).into_future(),
+        _ => other.produce(large(20 << 10)).into_future(),
     });
     assert!(join_all(appends).await.iter().all(Result::is_ok));
     assert_eq!((broker.end_offset("wal", 0).unwrap(), broker.end_offset("wal", 1).unwrap()), (23, 20));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_larger_than_the_budget_goes_alone() {
+async fn an_append_larger_than_the_budget_is_sent_alone() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = limited(&wire, Limits::default().memory(1)).await;
-    let appends = join_all((0..10).map(|_| partition.produce(large(500_000)))).await;
+    let appends = join_all((0..10).map(|_| partition.produce(large(500_000)).into_future())).await;
     assert!(appends.iter().all(Result::is_ok));
     assert_eq!(wire.count(ApiKey::PRODUCE), 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_room_ends_at_the_deadline() {
+async fn waiting_for_memory_ends_at_the_deadline() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.builder().limits(Limits::default().memory(1)).build().await.unwrap();
@@ -101,21 +106,70 @@ async fn waiting_for_room_ends_at_the_deadline() {
     let first = tokio::spawn(async move { timed(one.produce(record("a"))).await });
     settle().await;
     let (error, took) = timed(other.produce(record("b"))).await;
-    // The first ends a moment before, and lets it in.
+    // The first one ends a moment earlier and releases its memory.
     assert!(took <= deadlines().operation, "{took:?}");
     error.unwrap_err();
     let (error, took) = first.await.unwrap();
     assert_eq!(error.unwrap_err().outcome(), Outcome::Unknown);
     assert!(took <= deadlines().operation, "{took:?}");
 
-    // Of one that never got in, nothing can be on the log.
+    // An append that never got memory is not applied.
     broker.clear_faults();
     broker.on_all(ApiKey::PRODUCE, Fault::Throttle(deadlines().operation * 3));
     other.produce(record("c")).await.unwrap();
-    let (under_way, waiting) = tokio::join!(other.produce(record("d")), timed(other.produce(record("e"))));
-    under_way.unwrap_err();
+    let (in_flight, waiting) = tokio::join!(other.produce(record("d")), timed(other.produce(record("e"))));
+    in_flight.unwrap_err();
     let (error, took) = waiting;
     assert_eq!((error.unwrap_err().outcome(), took), (Outcome::NotApplied, deadlines().operation));
+}
+
+/// Client and broker run on one thread, whose allocations are counted.
+#[test]
+fn a_thousand_appends_that_wait_for_memory_hold_nothing_but_the_records_of_their_callers() {
+    const BATCH: usize = 1 << 20;
+    const BUDGET: usize = 4 * BATCH;
+    const CALLERS: usize = 1_000;
+    // The future of a call, its timers and its places in queues.
+    const PER_CALLER: usize = 1 << 10;
+    let mut codecs = vec![Compression::None];
+    codecs.extend(Some(Compression::Lz4).filter(|codec| codec.is_built_in()));
+    for codec in codecs {
+        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let (_broker, wire, partitions) = runtime.block_on(async {
+            let broker = broker();
+            let wire = Wire::to(&broker);
+            let limits = Limits::default().memory(BUDGET);
+            let client = wire.builder().limits(limits).build().await.unwrap();
+            let open =
+                (0..2).map(|index| client.partition_client("wal", index).compression(codec).into_future());
+            let partitions = join_all(open).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+            (broker, wire, partitions)
+        });
+        // Random bytes, which cannot be compressed. All callers share them.
+        let mut value = vec![0; BATCH - (4 << 10)];
+        fastrand::Rng::with_seed(1).fill(&mut value);
+        let records = [Record::new(None::<&str>, value)];
+        wire.set(WireMode::Stalled);
+        let allocated = measure(|| {
+            runtime.block_on(async {
+                let mut appends = Vec::with_capacity(CALLERS);
+                for partition in partitions.iter().cycle().take(CALLERS) {
+                    let mut append = partition.produce(&records).into_future();
+                    assert!(polled(&mut append, 1).await.is_none());
+                    appends.push(append);
+                }
+                settle().await;
+            });
+        });
+        // The compressor keeps its buffers: one for the records, and one for the result.
+        let buffers = if codec == Compression::None { 0 } else { 2 * BATCH };
+        let most = BUDGET + buffers + CALLERS * PER_CALLER;
+        let held = usize::try_from(allocated.bytes_max).unwrap();
+        assert!(held >= 2 * BATCH, "{codec}: what is in the budget is encoded: {allocated:?}");
+        assert!(held <= most, "{codec}: {allocated:?}, at most {most}");
+        wire.set(WireMode::Passing);
+        runtime.block_on(partitions[0].produce(&records).into_future()).unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,13 +180,11 @@ async fn a_response_larger_than_the_limit_is_an_error_at_once() {
     let partition = limited(&wire, Limits::default().frame(50_000)).await;
     let (error, took) = timed(partition.fetch(0)).await;
     let error = error.unwrap_err();
-    let Error::Connection { source: ConnectionError::FrameTooLarge { len, max: 50_000, .. }, .. } = &error
-    else {
-        panic!("{error:?}")
-    };
+    assert!(matches!(error.kind(), ErrorKind::Connection), "{error:?}");
+    let ConnectionError::FrameTooLarge { len, max: 50_000, .. } = source(&error) else { panic!("{error:?}") };
     assert!(*len > 100_000);
     assert_eq!((took, error.is_retriable()), (Duration::ZERO, false));
-    assert_eq!(error.outcome(), Outcome::NotApplied, "reading appends nothing");
+    assert_eq!(error.outcome(), Outcome::NotApplied, "a read has no effect");
     assert_eq!(wire.count(ApiKey::FETCH), 1);
     partition.produce(record("a")).await.unwrap();
     assert_eq!(partition.fetch(1).await.unwrap().next_offset, 2);
@@ -140,7 +192,7 @@ async fn a_response_larger_than_the_limit_is_an_error_at_once() {
 
 #[cfg(feature = "compression-lz4")]
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_unpacks_to_more_than_the_limit_is_an_error_with_its_offset() {
+async fn a_batch_that_decompresses_to_more_than_the_limit_is_an_error_with_its_offset() {
     let broker = broker();
     let client = crate::support::builder(&broker).build().await.unwrap();
     let writer = client.partition_client("wal", 0).compression(Compression::Lz4).await.unwrap();
@@ -150,16 +202,18 @@ async fn a_batch_that_unpacks_to_more_than_the_limit_is_an_error_with_its_offset
     let wire = Wire::to(&broker);
     let reader = limited(&wire, Limits::default().decompressed(1_000_000)).await;
     let fetched = reader.fetch(0).await.unwrap();
-    let mut batches = fetched.records();
-    assert_eq!(batches.next().unwrap().unwrap().iter().count(), 1);
-    let error = batches.next().unwrap().unwrap_err();
-    let ErrorKind::Corrupt { source, .. } = error.kind() else { panic!("{error:?}") };
+    let mut records = fetched.records();
+    assert_eq!(records.next().unwrap().unwrap().offset, 0);
+    let error = records.next().unwrap().unwrap_err();
+    assert!(records.next().is_none());
+    assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+    let source: &kwal_protocol::record::BatchError = source(&error);
     assert_eq!(source.base_offset, Some(1));
     assert_eq!(writer.fetch(0).await.unwrap().records().collect::<Result<Vec<_>, _>>().unwrap().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_written_with_the_defaults_is_read_with_the_defaults() {
+async fn a_batch_written_with_the_defaults_is_read_with_the_defaults() {
     let broker = kwal_testkit::EmbeddedCluster::builder()
         .topic_with("wal", 1, &[("max.message.bytes", "104857600")])
         .start_in_memory()

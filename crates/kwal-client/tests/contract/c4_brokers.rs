@@ -1,6 +1,6 @@
-//! Several brokers: each one's trouble stays its own.
+//! C4 with several brokers: a fault of one does not affect calls to the others.
 //!
-//! What a broker answers is real; who there is and who leads what is as the wire tells it.
+//! The brokers are real; the wire rewrites which brokers and leaders their metadata names.
 
 use std::{
     sync::{Arc, Mutex},
@@ -9,17 +9,16 @@ use std::{
 
 use futures::future::join_all;
 use kwal_client::{
-    Client, ClientBuilder, Deadlines, Limits, OffsetAt, PartitionClient, RetryPolicy, error::Error,
+    Client, ClientBuilder, Limits, OffsetAt, PartitionClient, RetryPolicy,
+    error::{Error, ErrorKind},
 };
 use kwal_protocol::{
-    api::{ApiKey, Versions},
+    api::ApiKey,
     error_code::ErrorCode,
-    messages::{
-        FetchNodeEndpoint, FetchRequest, MetadataBroker, MetadataRequest, ProduceNodeEndpoint, ProduceRequest,
-    },
+    messages::{MetadataBroker, MetadataRequest},
     wire::Uuid,
 };
-use kwal_testkit::{Dialect, EmbeddedCluster, EmbeddedClusterBuilder, Fault};
+use kwal_testkit::{EmbeddedCluster, EmbeddedClusterBuilder, Fault};
 use kwal_transport::{HostPort, memory::MemoryNetwork};
 use tokio::{
     io::AsyncWriteExt,
@@ -30,28 +29,28 @@ use crate::support::{Wire, WireMode, chain, deadlines, record, settle, timed};
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
-/// Three brokers that agree on the ids of topic and cluster, and know nothing of each other.
-struct Three {
+/// Three clusters of one broker with the same cluster id and topic id.
+pub(crate) struct Three {
     network: MemoryNetwork,
-    brokers: Vec<EmbeddedCluster>,
-    wire: Wire,
-    told: Arc<Mutex<Told>>,
+    pub(crate) brokers: Vec<EmbeddedCluster>,
+    pub(crate) wire: Wire,
+    reported: Arc<Mutex<ReportedMetadata>>,
 }
 
-struct Told {
+struct ReportedMetadata {
     brokers: Vec<(i32, &'static str)>,
     leader: fn(i32) -> i32,
-    /// −1 is none, and believed.
+    /// −1 for no epoch; the leader is believed then.
     epoch: i32,
 }
 
 impl Three {
-    /// With the topic `wal` of so many partitions, led by the brokers 1, 2 and 3 by turns.
-    fn start(partitions: i32) -> Self {
+    /// With the topic `wal`. Brokers 1, 2 and 3 lead its partitions in turn.
+    pub(crate) fn start(partitions: i32) -> Self {
         Self::start_as(&EmbeddedCluster::builder(), partitions)
     }
 
-    fn start_as(builder: &EmbeddedClusterBuilder, partitions: i32) -> Self {
+    pub(crate) fn start_as(builder: &EmbeddedClusterBuilder, partitions: i32) -> Self {
         let network = MemoryNetwork::default();
         let start = |name: &&str| {
             let builder = builder.clone().seed(5).topic("wal", partitions);
@@ -60,54 +59,54 @@ impl Three {
         let brokers: Vec<_> = NAMES.iter().map(start).collect();
         let wire = Wire::through(brokers[0].connector(), vec!["one:9092".to_owned()]);
         let known = (1..).zip(NAMES).collect();
-        let told = Told { brokers: known, leader: |partition| partition % 3 + 1, epoch: -1 };
-        let told = Arc::new(Mutex::new(told));
-        let this = Self { network, brokers, wire, told };
-        this.tell();
+        let reported = ReportedMetadata { brokers: known, leader: |partition| partition % 3 + 1, epoch: -1 };
+        let reported = Arc::new(Mutex::new(reported));
+        let this = Self { network, brokers, wire, reported };
+        this.apply();
         this
     }
 
-    fn tell(&self) {
-        let told = Arc::clone(&self.told);
+    fn apply(&self) {
+        let reported = Arc::clone(&self.reported);
         self.wire.edit::<MetadataRequest>(move |response| {
-            let told = told.lock().unwrap();
+            let reported = reported.lock().unwrap();
             let broker = |&(node_id, host): &(i32, &str)| MetadataBroker {
                 node_id,
                 host: host.to_owned(),
                 port: 9092,
                 ..MetadataBroker::default()
             };
-            response.brokers = told.brokers.iter().map(broker).collect();
+            response.brokers = reported.brokers.iter().map(broker).collect();
             for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-                partition.leader_id = (told.leader)(partition.partition_index);
-                partition.leader_epoch = told.epoch;
+                partition.leader_id = (reported.leader)(partition.partition_index);
+                partition.leader_epoch = reported.epoch;
             }
         });
     }
 
     fn builder(&self) -> ClientBuilder {
-        let addresses = NAMES.iter().map(|name| format!("{name}:9092")).collect();
+        let addresses = NAMES.iter().map(|name| format!("{name}:9092"));
         ClientBuilder::new(addresses).connector(self.wire.clone()).seed(7)
     }
 
-    async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         self.builder().build().await.unwrap()
     }
 
-    fn lead(&self, leader: fn(i32) -> i32) {
-        self.told.lock().unwrap().leader = leader;
+    pub(crate) fn lead(&self, leader: fn(i32) -> i32) {
+        self.reported.lock().unwrap().leader = leader;
     }
 
-    fn tell_epoch(&self, epoch: i32) {
-        self.told.lock().unwrap().epoch = epoch;
+    pub(crate) fn set_epoch(&self, epoch: i32) {
+        self.reported.lock().unwrap().epoch = epoch;
     }
 
-    fn tell_of(&self, brokers: &[(i32, &'static str)]) {
-        self.told.lock().unwrap().brokers = brokers.to_vec();
+    pub(crate) fn set_brokers(&self, brokers: &[(i32, &'static str)]) {
+        self.reported.lock().unwrap().brokers = brokers.to_vec();
     }
 
-    /// The metadata requests that have come to any broker.
-    fn asked(&self) -> u64 {
+    /// Returns the number of metadata requests to all brokers.
+    pub(crate) fn metadata_requests(&self) -> u64 {
         self.brokers.iter().map(|broker| broker.requests(ApiKey::METADATA)).sum()
     }
 }
@@ -117,7 +116,8 @@ async fn open_all(client: &Client, partitions: i32) -> Vec<PartitionClient> {
 }
 
 async fn append_to_all(partitions: &[PartitionClient]) {
-    let appends = join_all(partitions.iter().map(|partition| partition.produce(record("a")))).await;
+    let appends =
+        join_all(partitions.iter().map(|partition| partition.produce(record("a")).into_future())).await;
     assert!(appends.iter().all(Result::is_ok), "{:?}", appends.iter().find(|produced| produced.is_err()));
 }
 
@@ -128,7 +128,7 @@ async fn read_all(partitions: &[PartitionClient]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_connections_of_a_partition_client_go_with_it_also_in_the_middle_of_a_read() {
+async fn connections_are_closed_with_their_partition_client_also_during_a_read() {
     let three = Three::start(3);
     let client = three.client().await;
     let partition = client.partition_client("wal", 0).await.unwrap();
@@ -148,14 +148,14 @@ async fn the_connections_of_a_partition_client_go_with_it_also_in_the_middle_of_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_does_not_answer_delays_only_what_needs_it() {
+async fn a_broker_that_does_not_respond_delays_only_calls_that_need_it() {
     for mode in [WireMode::Deaf, WireMode::Stalled, WireMode::Unreachable] {
         let three = Three::start(3);
         let client = three.client().await;
         let partitions = open_all(&client, 3).await;
         append_to_all(&partitions).await;
         three.wire.set_at("two", mode);
-        // Who asks for metadata now may come to the one that does not answer: once it takes a moment.
+        // The first of these may reach the silent broker, and takes a moment longer.
         let mut waits = Vec::new();
         for _ in 0..30 {
             let (topics, took) = timed(client.list_topics()).await;
@@ -165,7 +165,7 @@ async fn a_broker_that_does_not_answer_delays_only_what_needs_it() {
         let moment = deadlines().request / 10;
         assert!(waits.iter().all(|took| *took <= moment), "{mode:?}: {waits:?}");
         assert!(waits.iter().filter(|took| !took.is_zero()).count() <= 1, "{mode:?}: {waits:?}");
-        // Nor does it hold those up whose leader has moved, and whoever opens a partition.
+        // It does not delay calls whose leader has moved, or an open, either.
         let append = tokio::spawn({
             let two = partitions[1].clone();
             async move { timed(two.produce(record("b"))).await }
@@ -180,7 +180,7 @@ async fn a_broker_that_does_not_answer_delays_only_what_needs_it() {
         })
         .await;
         assert!(took <= Duration::from_millis(100), "{mode:?}: {took:?}");
-        // What needs it has its time, and goes on elsewhere.
+        // A call that needs it takes the time limit of a request, and continues elsewhere.
         let (produced, took) = append.await.unwrap();
         produced.unwrap();
         assert!(took <= deadlines().request + Duration::from_millis(200), "{mode:?}: {took:?}");
@@ -188,11 +188,11 @@ async fn a_broker_that_does_not_answer_delays_only_what_needs_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_nobody_known_answers_the_bootstrap_addresses_are_asked_again() {
+async fn if_no_known_broker_responds_the_bootstrap_addresses_are_tried_again() {
     for mode in [WireMode::Deaf, WireMode::Unreachable] {
         let three = Three::start(1);
-        // The same cluster with other brokers at other addresses, behind the names of before.
-        three.tell_of(&[(11, "old-1"), (12, "old-2")]);
+        // The cluster is known under addresses that will be replaced.
+        three.set_brokers(&[(11, "old-1"), (12, "old-2")]);
         for name in ["old-1", "old-2"] {
             three.wire.set_at(name, mode);
         }
@@ -202,7 +202,7 @@ async fn when_nobody_known_answers_the_bootstrap_addresses_are_asked_again() {
         };
         let _old = [stands_for("old-1"), stands_for("old-2")];
         let client = three.client().await;
-        three.tell_of(&[(21, "two"), (22, "three")]);
+        three.set_brokers(&[(21, "two"), (22, "three")]);
         three.lead(|_| 22);
         let (topics, took) = timed(client.list_topics()).await;
         assert_eq!(topics.unwrap().len(), 1);
@@ -216,12 +216,16 @@ async fn when_nobody_known_answers_the_bootstrap_addresses_are_asked_again() {
         let brokers: Vec<_> = client.brokers().into_iter().map(|(id, _)| id).collect();
         assert_eq!(brokers, [21, 22]);
         settle().await;
-        assert_eq!(three.wire.open_at("old-1").0 + three.wire.open_at("old-2").0, 0, "they are forgotten");
+        assert_eq!(
+            three.wire.open_at("old-1").0 + three.wire.open_at("old-2").0,
+            0,
+            "their connections are closed"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bootstrap_address_that_was_asked_besides_is_let_go() {
+async fn connections_to_bootstrap_addresses_are_closed_after_a_hedged_request() {
     let three = Three::start(1);
     let client = three.client().await;
     let delay = deadlines().request * 9 / 10;
@@ -230,10 +234,10 @@ async fn a_bootstrap_address_that_was_asked_besides_is_let_go() {
     }
     let (partition, took) = timed(client.partition_client("wal", 0).into_future()).await;
     let partition = partition.unwrap();
-    assert!(took > Duration::ZERO && took < delay, "{took:?}: a bootstrap address was quicker");
+    assert!(took > Duration::ZERO && took < delay, "{took:?}: a bootstrap address responded first");
     settle().await;
     let open = || NAMES.map(|name| three.wire.open_at(name).0);
-    assert_eq!(open(), [2, 1, 1], "one for what is short at each, and one for appends at the leader");
+    assert_eq!(open(), [2, 1, 1], "a general connection to each, and one for appends to the leader");
     for broker in &three.brokers {
         broker.on(ApiKey::METADATA, Fault::DelayReply(delay));
     }
@@ -246,7 +250,7 @@ async fn a_bootstrap_address_that_was_asked_besides_is_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn brokers_and_bootstrap_addresses_are_asked_until_the_deadline() {
+async fn brokers_and_bootstrap_addresses_are_tried_until_the_deadline() {
     let three = Three::start(1);
     let client = three.client().await;
     for broker in &three.brokers {
@@ -265,7 +269,7 @@ async fn brokers_and_bootstrap_addresses_are_asked_until_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_is_gone_is_waited_for_no_longer() {
+async fn calls_to_a_retired_broker_continue_elsewhere() {
     let three = Three::start(3);
     let client = three.client().await;
     let partitions = open_all(&client, 3).await;
@@ -276,25 +280,25 @@ async fn a_broker_that_is_gone_is_waited_for_no_longer() {
     let append = partitions[1].produce(record("b"));
     let fetch = partitions[1].fetch(0).max_wait(Duration::from_secs(30)).min_bytes(1000).into_future();
     let offset = partitions[1].get_offset(OffsetAt::Latest);
-    let elsewhere = async {
+    let move_leader = async {
         sleep(Duration::from_secs(1)).await;
         three.lead(|_| 3);
-        three.tell_of(&[(1, "one"), (3, "three")]);
+        three.set_brokers(&[(1, "one"), (3, "three")]);
         client.controller_client().await.unwrap();
         three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
         partitions[0].produce(record("b")).await.unwrap();
         begun.elapsed()
     };
-    let (produced, offset, told) = tokio::join!(append, offset, elsewhere);
+    let (produced, offset, reported) = tokio::join!(append, offset, move_leader);
     let took = begun.elapsed();
     assert_eq!((produced.unwrap().attempts, offset.is_ok()), (2, true));
-    assert!(took - told <= Duration::from_millis(100), "{took:?} after {told:?}");
+    assert!(took - reported <= Duration::from_millis(100), "{took:?} after {reported:?}");
     drop(fetch);
     settle().await;
     assert_eq!(three.wire.open_at("two").0, 0, "its connections are closed");
-    // It comes back, and is as good as new.
+    // It returns and is used again.
     three.wire.set(WireMode::Passing);
-    three.tell_of(&[(1, "one"), (2, "two"), (3, "three")]);
+    three.set_brokers(&[(1, "one"), (2, "two"), (3, "three")]);
     three.lead(|_| 2);
     three.brokers[2].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     assert_eq!(partitions[2].produce(record("c")).await.unwrap().attempts, 2);
@@ -302,7 +306,7 @@ async fn a_broker_that_is_gone_is_waited_for_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_to_a_broker_that_is_gone_is_waited_for_no_longer() {
+async fn connecting_to_a_retired_broker_is_given_up() {
     let three = Three::start(3);
     let client = three.client().await;
     let partitions = open_all(&client, 3).await;
@@ -316,18 +320,18 @@ async fn a_connection_to_a_broker_that_is_gone_is_waited_for_no_longer() {
     let before = Duration::from_secs(1);
     sleep(before).await;
     three.lead(|_| 3);
-    three.tell_of(&[(1, "one"), (3, "three")]);
+    three.set_brokers(&[(1, "one"), (3, "three")]);
     three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     partitions[0].produce(record("b")).await.unwrap();
     let (produced, took) = append.await.unwrap();
     produced.unwrap();
-    // The dead one may have been asked first for what there is to know.
+    // The metadata request may have tried the unreachable broker first.
     assert!(took - before <= deadlines().request / 10 + Duration::from_millis(200), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn many_calls_to_a_dead_broker_make_few_connections() {
-    // Nobody listens, or nobody answers.
+    // Connections are refused, or never complete.
     for gone in [true, false] {
         let three = Three::start(1000);
         let limits = Limits::default().max_connections_per_broker(4);
@@ -341,33 +345,33 @@ async fn many_calls_to_a_dead_broker_make_few_connections() {
         three.brokers[1].disconnect(1).unwrap();
         settle().await;
         let before = three.wire.attempts_at("two");
-        let appends = tokio::spawn(async move { timed(append_to_all_in_one(&led_by_two)).await });
+        let appends = tokio::spawn(async move { timed(try_append_to_all(&led_by_two)).await });
         let outage = Duration::from_secs(25);
         sleep(outage).await;
         let attempts = three.wire.attempts_at("two") - before;
         match gone {
-            // One by one, with half of the shortest pause between them at the least.
+            // One at a time, at least half of the shortest pause apart.
             true => assert!(attempts <= 25 * 40, "{attempts}"),
-            // Four lanes for appends and the shared one, three times; and metadata asked for.
-            false => assert!(attempts <= 3 * (limits.lanes + 1), "{attempts}"),
+            // Four connections for appends and the general one, three times each.
+            false => assert!(attempts <= 3 * (limits.max_connections_per_broker + 1), "{attempts}"),
         }
-        let asked = three.asked();
-        assert!(asked <= 25 * 40, "{asked}");
+        let metadata_requests = three.metadata_requests();
+        assert!(metadata_requests <= 25 * 40, "{metadata_requests}");
         three.lead(|_| 3);
         let (appends, took) = appends.await.unwrap();
         assert!(appends.iter().all(Result::is_ok));
         let late = took - outage;
-        // The attempt under way has its time, and nobody waits for another one behind it.
+        // The current attempt takes its time limit, and no caller waits for another one.
         assert!(late <= if gone { Duration::from_secs(2) } else { deadlines().connect }, "{late:?}");
     }
 }
 
-async fn append_to_all_in_one(partitions: &[PartitionClient]) -> Vec<Result<(), Error>> {
+async fn try_append_to_all(partitions: &[PartitionClient]) -> Vec<Result<(), Error>> {
     join_all(partitions.iter().map(async |one| one.produce(record("a")).await.map(drop))).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_a_connection_that_cannot_be_made_waits_once() {
+async fn callers_that_wait_for_a_failing_connection_share_one_attempt() {
     let three = Three::start(60);
     let limits = Limits::default().max_connections_per_broker(1);
     let short = deadlines().operation(deadlines().connect * 3 / 2);
@@ -377,7 +381,7 @@ async fn what_waits_for_a_connection_that_cannot_be_made_waits_once() {
     three.brokers[1].disconnect(1).unwrap();
     settle().await;
     let led_by_two: Vec<_> = partitions.into_iter().filter(|one| one.partition() % 3 == 1).collect();
-    let appends = tokio::spawn(async move { timed(append_to_all_in_one(&led_by_two)).await });
+    let appends = tokio::spawn(async move { timed(try_append_to_all(&led_by_two)).await });
     settle().await;
     three.lead(|_| 3);
     let (appends, took) = appends.await.unwrap();
@@ -386,7 +390,7 @@ async fn what_waits_for_a_connection_that_cannot_be_made_waits_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_need_different_topics_ask_together() {
+async fn lookups_of_different_topics_share_metadata_requests() {
     let three = Three::start(1);
     for broker in &three.brokers {
         for topic in 0..100 {
@@ -394,141 +398,24 @@ async fn those_who_need_different_topics_ask_together() {
         }
     }
     let client = three.client().await;
-    let asked = three.asked();
+    let metadata_requests = three.metadata_requests();
     let open = |topic: i32| client.partition_client(format!("topic-{topic}"), 0).into_future();
     let partitions = join_all((0..100).map(open)).await;
     partitions.into_iter().for_each(|partition| drop(partition.unwrap()));
-    assert_eq!(three.asked() - asked, 2, "the first, and all that came while it was under way");
-    // Those who wait for a topic that is not there ask together too: one request is under way at a time.
-    let asked = three.asked();
+    assert_eq!(
+        three.metadata_requests() - metadata_requests,
+        2,
+        "the first one, and one for all callers that arrived during it"
+    );
+    // Lookups of a missing topic share requests too: one is in flight at a time.
+    let metadata_requests = three.metadata_requests();
     let takes = Duration::from_millis(50);
     three.brokers.iter().for_each(|broker| broker.on_all(ApiKey::METADATA, Fault::DelayReply(takes)));
     let missing = join_all((0..100).map(|_| client.partition_client("missing", 0).into_future())).await;
-    assert!(missing.iter().all(|one| matches!(one, Err(Error::UnknownTopic { .. }))));
-    let (asked, most) = (three.asked() - asked, deadlines().unknown_topic.div_duration_f64(takes));
-    assert!(asked as f64 <= most + 2.0, "{asked}");
-}
-
-/// Makes the answers of a broker to one append and one fetch, which it refuses, name the leader.
-fn hint(three: &Three, leader: i32, epoch: i32, endpoint: Option<&'static str>) {
-    three.wire.edit::<ProduceRequest>(move |response| {
-        let partitions = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
-        for partition in partitions.filter(|partition| partition.error_code.is_error()) {
-            (partition.current_leader.leader_id, partition.current_leader.leader_epoch) = (leader, epoch);
-        }
-        response.node_endpoints = endpoint
-            .map(|host| ProduceNodeEndpoint {
-                node_id: leader,
-                host: host.to_owned(),
-                port: 9092,
-                rack: None,
-            })
-            .into_iter()
-            .collect();
-    });
-    three.wire.edit::<FetchRequest>(move |response| {
-        let partitions = response.responses.iter_mut().flat_map(|topic| &mut topic.partitions);
-        for partition in partitions.filter(|partition| partition.error_code.is_error()) {
-            (partition.current_leader.leader_id, partition.current_leader.leader_epoch) = (leader, epoch);
-        }
-        response.node_endpoints = endpoint
-            .map(|host| FetchNodeEndpoint { node_id: leader, host: host.to_owned(), port: 9092, rack: None })
-            .into_iter()
-            .collect();
-    });
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_hint_of_who_leads_is_followed_at_once() {
-    for code in [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH] {
-        let three = Three::start(3);
-        three.tell_of(&[(1, "one")]);
-        let client = three.client().await;
-        let partition = client.partition_client("wal", 0).await.unwrap();
-        partition.produce(record("a")).await.unwrap();
-        partition.fetch(0).await.unwrap();
-        hint(&three, 2, 2, Some("two"));
-        let asked = three.asked();
-        three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(code));
-        let (produced, took) = timed(partition.produce(record("b"))).await;
-        assert_eq!((produced.unwrap().attempts, took), (2, Duration::ZERO));
-        assert_eq!(three.brokers[1].end_offset("wal", 0).unwrap(), 1);
-        // Reads have learnt it too. This broker is of an older epoch than it says, so it is not sure yet.
-        let reading = tokio::spawn(async move { partition.fetch(0).await });
-        settle().await;
-        reading.abort();
-        assert_eq!(three.brokers[1].requests(ApiKey::FETCH), 1);
-        assert_eq!(three.asked(), asked, "nobody had to be asked");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_hint_that_is_no_news_or_leads_nowhere_is_not_followed() {
-    for (leader, epoch, endpoint) in
-        [(2, 1, Some("two")), (2, 0, Some("two")), (-1, -1, None), (-1, 9, None), (9, 9, None)]
-    {
-        let three = Three::start(3);
-        three.tell_epoch(1);
-        let client = three.client().await;
-        let partition = client.partition_client("wal", 0).await.unwrap();
-        hint(&three, leader, epoch, endpoint);
-        three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
-        let asked = three.asked();
-        let (produced, took) = timed(partition.produce(record("a"))).await;
-        assert_eq!(produced.unwrap().attempts, 2);
-        assert!(!took.is_zero(), "there was a pause");
-        assert_eq!(three.asked(), asked + 1);
-        assert_eq!(three.brokers[0].end_offset("wal", 0).unwrap(), 1);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn brokers_that_send_each_other_are_not_asked_without_a_pause() {
-    let three = Three::start(1);
-    let client = three.client().await;
-    let partition = client.partition_client("wal", 0).await.unwrap();
-    let epoch = Arc::new(Mutex::new(1));
-    three.wire.edit::<ProduceRequest>(move |response| {
-        let mut epoch = epoch.lock().unwrap();
-        *epoch += 1;
-        let partitions = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
-        for partition in partitions.filter(|partition| partition.error_code.is_error()) {
-            let leader = &mut partition.current_leader;
-            (leader.leader_id, leader.leader_epoch) = (*epoch % 3 + 1, *epoch);
-        }
-    });
-    for broker in &three.brokers {
-        broker.on_all(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
-    }
-    let (result, took) = timed(partition.produce(record("a"))).await;
-    assert!(matches!(result, Err(Error::DeadlineExceeded { .. })), "{result:?}");
-    assert!(took <= deadlines().operation);
-    let sent = three.wire.count(ApiKey::PRODUCE);
-    // Two for each pause, which soon are of half a second at the least.
-    assert!(sent <= 2 * 130, "{sent}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_leader_that_is_hinted_at_and_dead_is_looked_for_anew() {
-    let three = Three::start(1);
-    three.tell_epoch(1);
-    let client = three.client().await;
-    let partition = client.partition_client("wal", 0).await.unwrap();
-    hint(&three, 2, 2, None);
-    three.brokers[1].stop(1).unwrap();
-    three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
-    let append = tokio::spawn({
-        let partition = partition.clone();
-        async move { timed(partition.produce(record("a"))).await }
-    });
-    sleep(Duration::from_secs(3)).await;
-    assert!(!append.is_finished(), "brokers that are behind name an older epoch, which does not count");
-    three.lead(|_| 3);
-    three.tell_epoch(3);
-    let (produced, took) = append.await.unwrap();
-    produced.unwrap();
-    assert!(took <= Duration::from_secs(4), "{took:?}");
-    assert_eq!(three.brokers[2].end_offset("wal", 0).unwrap(), 1);
+    assert!(missing.into_iter().all(|one| matches!(one.unwrap_err().kind(), ErrorKind::UnknownTopic { .. })));
+    let (metadata_requests, most) =
+        (three.metadata_requests() - metadata_requests, deadlines().unknown_topic.div_duration_f64(takes));
+    assert!(metadata_requests as f64 <= most + 2.0, "{metadata_requests}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -537,7 +424,7 @@ async fn another_cluster_behind_the_same_names_is_noticed() {
     let client = three.client().await;
     let was = client.cluster_id().unwrap();
     let partition = client.partition_client("wal", 0).await.unwrap();
-    // One of the addresses is another cluster's now: the others are asked.
+    // One of the addresses belongs to another cluster now: the others are tried.
     three.brokers[1].stop(1).unwrap();
     let other = |name: &str| {
         let address = HostPort::new(name, 9092);
@@ -547,7 +434,7 @@ async fn another_cluster_behind_the_same_names_is_noticed() {
     for _ in 0..20 {
         assert_eq!(client.list_topics().await.unwrap()[0].id, three.brokers[0].topic_id("wal"));
     }
-    // All of them: no call goes on as if nothing were.
+    // With all addresses at another cluster, every call fails.
     for index in [0, 2] {
         three.brokers[index].stop(1).unwrap();
     }
@@ -571,16 +458,16 @@ async fn another_cluster_behind_the_same_names_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wrong_with_one_broker_for_good_is_told_when_no_other_answers() {
+async fn a_permanent_error_of_one_broker_is_reported_if_no_other_responds() {
     let three = Three::start(1);
-    // The first address is no broker's: another one tells what it would have.
+    // The first address is not a broker: the others answer.
     three.brokers[0].stop(1).unwrap();
     let web = Web::at(&three.network, "one");
     let builder = three.builder().connector(three.network.clone());
     let client = builder.clone().build().await.unwrap();
     client.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
     assert!(web.visits() > 0);
-    // None of them is.
+    // None of the addresses is a broker.
     for index in [1, 2] {
         three.brokers[index].stop(1).unwrap();
     }
@@ -591,7 +478,7 @@ async fn what_is_wrong_with_one_broker_for_good_is_told_when_no_other_answers() 
     assert!(!error.is_retriable() && took < Duration::from_secs(1), "{took:?}");
 }
 
-/// Answers whatever comes as a web server does.
+/// Responds like a web server.
 struct Web(Arc<Mutex<usize>>);
 
 impl Web {
@@ -615,19 +502,19 @@ impl Web {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_one_broker_tells_with_its_id_of_before_was_not_made_again() {
+async fn a_stale_topic_id_from_one_broker_is_not_a_recreation() {
     let three = Three::start(1);
     let client = three.client().await;
     let partition = client.partition_client("wal", 0).await.unwrap();
     let times = Arc::new(Mutex::new(1));
-    let told = Arc::clone(&three.told);
+    let reported = Arc::clone(&three.reported);
     let rename = {
         let times = Arc::clone(&times);
         move |response: &mut kwal_protocol::messages::MetadataResponse| {
-            let (mut times, told) = (times.lock().unwrap(), told.lock().unwrap());
+            let (mut times, reported) = (times.lock().unwrap(), reported.lock().unwrap());
             for topic in &mut response.topics {
                 for partition in &mut topic.partitions {
-                    (partition.leader_id, partition.leader_epoch) = (1, told.epoch);
+                    (partition.leader_id, partition.leader_epoch) = (1, reported.epoch);
                 }
                 if *times > 0 {
                     *times -= 1;
@@ -639,24 +526,9 @@ async fn a_topic_that_one_broker_tells_with_its_id_of_before_was_not_made_again(
     three.wire.edit::<MetadataRequest>(rename);
     three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2);
-    // When it is told again it is so.
+    // A second response with the same id proves it.
     *times.lock().unwrap() = 2;
     three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     let error = partition.produce(record("b")).await.unwrap_err();
-    assert!(chain(&error).contains("was deleted and made again"), "{error:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn hints_are_not_there_in_older_versions_and_not_missed() {
-    let old = EmbeddedCluster::builder()
-        .dialect(Dialect::kafka_2_8())
-        .cap(ApiKey::PRODUCE, Versions::new(0, 9))
-        .cap(ApiKey::FETCH, Versions::new(0, 11));
-    let three = Three::start_as(&old, 1);
-    let client = three.client().await;
-    let partition = client.partition_client("wal", 0).await.unwrap();
-    three.lead(|_| 2);
-    three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
-    assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2);
-    assert_eq!(three.brokers[1].end_offset("wal", 0).unwrap(), 1);
+    assert!(chain(&error).contains("was deleted and created again"), "{error:?}");
 }

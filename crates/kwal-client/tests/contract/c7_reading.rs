@@ -1,26 +1,22 @@
-//! C7: records in offset order, once each, whatever the log looks like.
+//! C7: records come in offset order, once each, whatever the log contains.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use kwal_client::{
-    Fetched, OffsetAt, PartitionClient,
-    error::{Error, ErrorKind},
-    record::Record,
-};
+use kwal_client::{Fetched, OffsetAt, PartitionClient, error::ErrorKind, record::Record};
 use kwal_protocol::{
     api::ApiKey,
     error_code::ErrorCode,
     messages::FetchRequest,
-    record::{BatchBuilder, BatchErrorKind, BatchHeader, Compression, Headers},
+    record::{BatchBuilder, BatchError, BatchErrorKind, BatchHeader, Compression, Headers},
 };
 use kwal_testkit::{EmbeddedCluster, Fault};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use crate::support::{HOUR, Wire, broker, deadlines, large, open, open_over, record, timed};
+use crate::support::{HOUR, Wire, broker, deadlines, large, open, open_over, record, source, timed};
 
-/// A batch as the log has it.
+/// Encodes a batch.
 fn batch(values: &[&str], compression: Compression) -> BytesMut {
     let mut builder = BatchBuilder::new(compression);
     for value in values {
@@ -29,7 +25,7 @@ fn batch(values: &[&str], compression: Compression) -> BytesMut {
     BytesMut::from(&builder.finish().unwrap().to_bytes()[..])
 }
 
-/// With another header, and the checksum that belongs to it.
+/// Changes the header of a batch and updates its checksum.
 fn with_header(mut batch: BytesMut, change: impl FnOnce(&mut BatchHeader)) -> Bytes {
     let mut header = BatchHeader::parse(&batch).unwrap();
     change(&mut header);
@@ -38,7 +34,7 @@ fn with_header(mut batch: BytesMut, change: impl FnOnce(&mut BatchHeader)) -> By
     batch.freeze()
 }
 
-/// What follows is under the checksum, which stands right before it.
+/// The position after the checksum, from which it is computed.
 const CRC_START: usize = 21;
 
 fn seal(batch: &mut BytesMut) {
@@ -46,12 +42,12 @@ fn seal(batch: &mut BytesMut) {
     batch[CRC_START - 4..CRC_START].copy_from_slice(&crc.to_be_bytes());
 }
 
-/// A marker as transactions leave them.
+/// Returns a transaction marker.
 fn control() -> Bytes {
     with_header(batch(&["marker"], Compression::None), |header| header.attributes |= 0b11_0000)
 }
 
-/// What compaction leaves of a batch of so many records if it takes them all.
+/// Returns what compaction leaves of a batch of which it removes all records.
 fn emptied(count: i32) -> Bytes {
     let mut empty = batch(&["gone"], Compression::None);
     empty.truncate(BatchHeader::LEN);
@@ -62,13 +58,13 @@ fn emptied(count: i32) -> Bytes {
     })
 }
 
-/// Everything from an offset on, fetch by fetch: offsets and values, and the fetches it took.
+/// Reads to the end of the log. Returns offsets and values, and the number of fetches.
 async fn replay(partition: &PartitionClient, from: i64, max_bytes: i32) -> (Vec<(i64, String)>, usize) {
     let end = partition.get_offset(OffsetAt::Latest).await.unwrap();
     let (mut next, mut records, mut fetches) = (from, Vec::new(), 0);
     while next < end {
         let fetched = partition.fetch(next).max_bytes(max_bytes).await.unwrap();
-        assert!(fetched.next_offset > next, "stands still at {next}");
+        assert!(fetched.next_offset > next, "no progress at {next}");
         for record in fetched.records().collect::<Result<Vec<_>, _>>().unwrap() {
             let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
             records.push((record.offset, value));
@@ -104,7 +100,7 @@ async fn each_record_comes_once_in_offset_order_whatever_the_size_of_a_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_may_begin_inside_of_a_batch() {
+async fn a_fetch_may_begin_inside_a_batch() {
     let broker = broker();
     let partition = open(&broker).await;
     let values = (0..10).map(|offset| record(format!("value {offset}")));
@@ -117,7 +113,7 @@ async fn a_fetch_may_begin_inside_of_a_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_holds_no_records_is_passed_over_and_moves_the_position() {
+async fn batches_without_records_are_skipped_and_advance_the_position() {
     let broker = broker();
     let partition = open(&broker).await;
     partition.produce(record("value 0")).await.unwrap();
@@ -129,7 +125,7 @@ async fn what_holds_no_records_is_passed_over_and_moves_the_position() {
             "wal",
             0,
             with_header(batch(&["value 13"], Compression::None), |header| {
-                // Compaction took the records around it, and the batches before.
+                // Compaction removed the records around it and the batches before it.
                 header.base_offset = 5;
                 header.last_offset_delta = 3;
             }),
@@ -155,7 +151,7 @@ async fn what_holds_no_records_is_passed_over_and_moves_the_position() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_last_batch_that_is_cut_off_is_no_error() {
+async fn a_last_batch_that_is_cut_off_is_not_an_error() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -181,7 +177,8 @@ async fn a_damaged_batch_is_an_error_with_its_offset() {
     let partition = open_over(&wire).await;
     let size = partition.produce(record("value 0")).await.unwrap().wire_bytes;
     partition.produce(record("value 1")).await.unwrap();
-    // From behind the length and the leader's epoch, all bytes are under the checksum, or are the magic or the checksum.
+    // After the length and the leader epoch, each byte is covered by the checksum, or is the magic byte or
+    // the checksum.
     for byte in 16..size {
         let damage = |at: usize| {
             wire.edit::<FetchRequest>(move |response| {
@@ -191,20 +188,21 @@ async fn a_damaged_batch_is_an_error_with_its_offset() {
                 *records = damaged.freeze();
             });
         };
-        // The whole one before it is given out first.
+        // The valid batch before it is returned first.
         damage(size + byte);
         let fetched = partition.fetch(0).await.unwrap();
         assert_eq!((fetched.batches().len(), fetched.next_offset), (1, 1), "byte {byte}");
         damage(byte);
         let error = partition.fetch(1).await.unwrap_err();
-        let ErrorKind::Corrupt { source, .. } = error.kind() else { panic!("{error:?}") };
+        assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+        let source: &BatchError = source(&error);
         assert_eq!((source.base_offset, source.position), (Some(1), 0), "byte {byte}");
         assert!(!error.is_retriable());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_is_short_inside_is_an_error_with_its_offset() {
+async fn a_batch_with_missing_records_is_an_error_with_its_offset() {
     let broker = broker();
     let partition = open(&broker).await;
     partition.produce(record("value 0")).await.unwrap();
@@ -213,16 +211,61 @@ async fn a_batch_that_is_short_inside_is_an_error_with_its_offset() {
         .unwrap();
     let fetched = partition.fetch(0).await.unwrap();
     let error = fetched.records().collect::<Result<Vec<_>, _>>().unwrap_err();
-    let ErrorKind::Corrupt { source, .. } = error.kind() else { panic!("{error:?}") };
+    assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+    let source: &BatchError = source(&error);
     assert_eq!(source.base_offset, Some(1));
     assert!(matches!(source.kind, BatchErrorKind::RecordsMissing { count: 2, found: 1 }), "{source:?}");
     partition.fetch_records(0, 1..1000, 0).await.unwrap_err();
-    // What is not looked at hurts nobody.
+    // A caller that does not read the records can continue.
     assert_eq!(fetched.next_offset, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn out_of_range_is_told_with_the_range() {
+async fn records_and_for_each_stop_at_a_corrupt_record() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    partition.produce(record("value 0")).await.unwrap();
+    let mut corrupt = batch(&["value 1", "value 2", "value 3"], Compression::None);
+    // The three records have the same size; the second one claims to be a byte longer.
+    let second = BatchHeader::LEN + (corrupt.len() - BatchHeader::LEN) / 3;
+    assert_eq!(corrupt[second], corrupt[BatchHeader::LEN]);
+    corrupt[second] += 2;
+    seal(&mut corrupt);
+    broker.append_raw("wal", 0, corrupt.freeze()).unwrap();
+    partition.produce(record("value 4")).await.unwrap();
+
+    for from in [0, 1, 2, 3] {
+        let fetched = partition.fetch(from).await.unwrap();
+        // A caller that does not read the records can continue.
+        assert_eq!((fetched.batches().len(), fetched.next_offset), (3 - usize::from(from > 0), 5));
+        let expected: Vec<_> = (from..2).collect();
+
+        let mut records = fetched.records();
+        for offset in &expected {
+            assert_eq!(records.next().unwrap().unwrap().offset, *offset);
+        }
+        let error = records.next().unwrap().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+        let batch_error: &BatchError = source(&error);
+        assert_eq!(batch_error.base_offset, Some(1));
+        assert!(matches!(batch_error.kind, BatchErrorKind::Record { index: 1, .. }), "{batch_error:?}");
+        let context = error.context();
+        assert_eq!((context.topic.as_deref(), context.partition), (Some("wal"), Some(0)));
+        assert!(records.next().is_none() && records.next().is_none(), "nothing follows the error");
+
+        let mut offsets = Vec::new();
+        let same = fetched.for_each(|record| offsets.push(record.offset)).unwrap_err();
+        assert_eq!((offsets, same.to_string()), (expected, error.to_string()));
+    }
+    // A fetch that begins after it is not affected.
+    let mut values = Vec::new();
+    let fetched = partition.fetch(4).await.unwrap();
+    fetched.for_each(|record| values.push(record.value.unwrap().to_vec())).unwrap();
+    assert_eq!(values, [b"value 4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_out_of_range_is_reported_with_the_range_of_the_log() {
     let broker = broker();
     let partition = open(&broker).await;
     for i in 0..10 {
@@ -231,10 +274,10 @@ async fn out_of_range_is_told_with_the_range() {
     broker.delete_records("wal", 0, 4).unwrap();
     for offset in [0, 3, 11, i64::MAX] {
         let error = partition.fetch(offset).await.unwrap_err();
-        let ErrorKind::OffsetOutOfRange { offset: asked, log: Some(log), .. } = error.kind() else {
+        let ErrorKind::OffsetOutOfRange { offset: requested, log: Some(log), .. } = error.kind() else {
             panic!("{error:?}")
         };
-        assert_eq!((*asked, log), (offset, &(4..10)));
+        assert_eq!((*requested, log), (offset, &(4..10)));
         assert!(error.to_string().contains("offsets 4 to 9"), "{error}");
         assert!(!error.is_retriable());
     }
@@ -243,7 +286,7 @@ async fn out_of_range_is_told_with_the_range() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn out_of_range_is_told_also_where_the_range_cannot_be_found_out() {
+async fn an_offset_out_of_range_is_reported_also_if_the_range_is_not_available() {
     let broker = broker();
     let partition = open(&broker).await;
     broker.on_all(ApiKey::LIST_OFFSETS, Fault::BlackHole);
@@ -254,7 +297,7 @@ async fn out_of_range_is_told_also_where_the_range_cannot_be_found_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_larger_than_the_fetch_arrives() {
+async fn a_record_larger_than_the_fetch_limit_is_returned() {
     let broker = broker();
     let partition = open(&broker).await;
     partition.produce(large(500_000)).await.unwrap();
@@ -266,16 +309,17 @@ async fn a_record_larger_than_the_fetch_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_end_it_waits_for_more() {
+async fn at_the_end_of_the_log_a_fetch_waits_for_more() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
     let wait = Duration::from_secs(3);
     let (fetched, took) = timed(partition.fetch(0).max_wait(wait)).await;
-    let Fetched { batches, next_offset: 0, high_watermark: 0, wire_bytes: 0, .. } = fetched.unwrap() else {
-        panic!("not the end")
+    let fetched = fetched.unwrap();
+    let Fetched { next_offset: 0, high_watermark: 0, wire_bytes: 0, .. } = fetched else {
+        panic!("not the end: {fetched:?}")
     };
-    assert_eq!((batches.len(), took), (0, wait));
+    assert_eq!((fetched.batches().len(), took), (0, wait));
     let (_, took) = timed(partition.fetch(0)).await;
     assert_eq!(took, Duration::from_millis(500), "the default");
 
@@ -288,17 +332,17 @@ async fn at_the_end_it_waits_for_more() {
     let (fetched, took) = waiting.await.unwrap();
     assert_eq!((fetched.unwrap().next_offset, took), (1, wait / 2));
 
-    // For more than there is.
+    // It waits for more bytes than there are.
     let (fetched, took) = timed(partition.fetch(0).min_bytes(1_000).max_wait(wait)).await;
     assert_eq!((fetched.unwrap().next_offset, took), (1, wait));
-    // No longer than half of what the whole call may take.
+    // At most half of the deadline.
     let (fetched, took) = timed(partition.fetch(1).max_wait(HOUR)).await;
     assert_eq!((fetched.unwrap().next_offset, took), (1, deadlines().operation / 2));
-    assert_eq!(wire.count(ApiKey::FETCH), 5, "each was asked once");
+    assert_eq!(wire.count(ApiKey::FETCH), 5, "one request each");
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_are_repeated_after_what_passes() {
+async fn reads_are_retried_after_transient_errors() {
     let codes = [
         ErrorCode::NOT_LEADER_OR_FOLLOWER,
         ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
@@ -359,7 +403,7 @@ async fn offsets_are_looked_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_a_record_can_be_comes_back_as_it_was() {
+async fn every_kind_of_record_is_read_as_it_was_written() {
     let broker = broker();
     let partition = open(&broker).await;
     let time = OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
@@ -389,7 +433,7 @@ async fn everything_a_record_can_be_comes_back_as_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrong_arguments_are_refused_before_anything_is_sent() {
+async fn invalid_arguments_are_rejected_before_anything_is_sent() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -419,12 +463,13 @@ async fn compressed_batches_are_read_like_others() {
     for from in [0, 3, 9] {
         assert_eq!(replay(&partition, from, 100).await.0, expected(&all[from as usize..]));
     }
-    // What does not unpack is told with its offset.
+    // A batch that cannot be decompressed is an error with its offset.
     let mut broken = batch(&["a"], Compression::Lz4);
     broken[BatchHeader::LEN] ^= 0xff;
     seal(&mut broken);
     broker.append_raw("wal", 0, broken.freeze()).unwrap();
     let error = partition.fetch(10).await.unwrap().records().collect::<Result<Vec<_>, _>>().unwrap_err();
-    let ErrorKind::Corrupt { source, .. } = error.kind() else { panic!("{error:?}") };
+    assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+    let source: &BatchError = source(&error);
     assert_eq!(source.base_offset, Some(10));
 }

@@ -1,12 +1,9 @@
-//! Finding topics and leaders.
+//! C4 and C11: topics, leaders and the controller are looked up, and a lookup changes nothing.
 
 use std::time::Duration;
 
 use futures::future::join_all;
-use kwal_client::{
-    ClientBuilder,
-    error::{Error, ErrorKind},
-};
+use kwal_client::{ClientBuilder, error::ErrorKind};
 use kwal_protocol::{
     api::{ApiKey, Versions},
     error_code::ErrorCode,
@@ -19,7 +16,7 @@ use tokio::time::sleep;
 use crate::support::{Wire, broker, builder, deadlines, log, open_over, polled, record, settle, timed};
 
 #[tokio::test(start_paused = true)]
-async fn looking_up_never_creates() {
+async fn a_lookup_never_creates_a_topic() {
     for newest in 4..=13 {
         let broker = EmbeddedCluster::builder()
             .auto_create_topics(true)
@@ -29,8 +26,9 @@ async fn looking_up_never_creates() {
         let client = builder(&broker).build().await.unwrap();
         let (result, took) = timed(client.partition_client("missing", 0)).await;
         let error = result.unwrap_err();
-        let ErrorKind::UnknownTopic { topic, waited } = error.kind() else { panic!("{error:?}") };
-        assert_eq!((topic.as_str(), *waited, took), ("missing", deadlines().unknown_topic, *waited));
+        let ErrorKind::UnknownTopic { waited, .. } = error.kind() else { panic!("{error:?}") };
+        let topic = error.context().topic.as_deref();
+        assert_eq!((topic, *waited, took), (Some("missing"), deadlines().unknown_topic, *waited));
         assert!(!error.is_retriable());
         assert_eq!(client.list_topics().await.unwrap(), []);
         assert_eq!(broker.topics(), [""; 0]);
@@ -38,22 +36,20 @@ async fn looking_up_never_creates() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_that_is_not_there_is_given_up_after_the_same_time() {
+async fn a_missing_partition_is_retried_for_the_time_of_an_unknown_topic() {
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
     let (result, took) = timed(client.partition_client("wal", 2)).await;
     let error = result.unwrap_err();
-    assert!(
-        matches!(error.kind(), ErrorKind::UnknownPartition { partition: 2, partitions: 2, .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error.kind(), ErrorKind::UnknownPartition { partitions: 2, .. }), "{error:?}");
+    assert_eq!(error.context().partition, Some(2));
     assert_eq!(took, deadlines().unknown_topic);
-    assert_eq!(error.to_string(), "topic wal has no partition 2, it has 2: 0 to 1");
+    assert_eq!(error.to_string(), "topic wal has no partition 2; it has 2: 0 to 1");
     assert!(!error.is_retriable());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_made_meanwhile_is_found() {
+async fn a_topic_created_during_the_lookup_is_found() {
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
     let opening = tokio::spawn(client.partition_client("late", 0).into_future());
@@ -61,14 +57,14 @@ async fn a_topic_made_meanwhile_is_found() {
     broker.create_topic("late", 1).unwrap();
     opening.await.unwrap().unwrap().produce(record("a")).await.unwrap();
 
-    // So is one that was looked for in vain before.
+    // A topic that an earlier lookup did not find is found as well.
     client.partition_client("later", 0).await.unwrap_err();
     broker.create_topic("later", 1).unwrap();
     client.partition_client("later", 0).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_goes_away_is_unknown_to_appends_and_reads() {
+async fn a_deleted_topic_is_unknown_to_appends_and_reads() {
     for old in [false, true] {
         let broker = EmbeddedCluster::builder().topic("wal", 1);
         let broker = match old {
@@ -90,8 +86,8 @@ async fn a_topic_that_goes_away_is_unknown_to_appends_and_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_is_not_there_yet_is_waited_for() {
-    // Version 13 can say it of the whole answer, those before say it of the topic.
+async fn a_missing_leader_is_retried() {
+    // Version 13 has an error code for the whole response, earlier ones have one for each topic.
     for newest in [13, 12, 4] {
         let broker = EmbeddedCluster::builder()
             .topic("wal", 1)
@@ -107,7 +103,7 @@ async fn a_leader_that_is_not_there_yet_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_who_look_for_the_same_ask_once() {
+async fn concurrent_lookups_share_one_metadata_request() {
     let broker = broker();
     broker.create_topic("wide", 100).unwrap();
     let wire = Wire::to(&broker);
@@ -118,15 +114,16 @@ async fn many_who_look_for_the_same_ask_once() {
     let partitions: Vec<_> = join_all(opening).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(wire.count(ApiKey::METADATA), 2);
 
-    // A leader that has moved takes all its partitions along: one answer mends them all.
+    // If all partitions of a leader move, one refresh is enough for all of them.
     broker.on_times(ApiKey::PRODUCE, 100, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
-    let appends = join_all(partitions.iter().map(|partition| partition.produce(record("a")))).await;
+    let appends =
+        join_all(partitions.iter().map(|partition| partition.produce(record("a")).into_future())).await;
     assert!(appends.iter().all(|produced| produced.as_ref().unwrap().attempts == 2));
     assert_eq!(wire.count(ApiKey::METADATA), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn if_the_one_who_asks_gives_up_another_asks() {
+async fn if_the_caller_that_refreshes_is_dropped_another_one_refreshes() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -147,9 +144,9 @@ async fn if_the_one_who_asks_gives_up_another_asks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_has_moved_is_followed() {
+async fn calls_follow_the_leader() {
     let network = MemoryNetwork::default();
-    // Two brokers that agree on the topic's id.
+    // Two brokers with the same topic id.
     let start = |name: &str| {
         let address = HostPort::new(name, 9092);
         EmbeddedCluster::builder().seed(5).topic("wal", 1).start_in(&network, address).unwrap()
@@ -184,10 +181,10 @@ async fn a_leader_that_has_moved_is_followed() {
     assert_eq!((log(&one).len(), log(&two).len()), (1, 1));
     assert_eq!(two.requests(ApiKey::FETCH), 0);
     partition.fetch(0).await.unwrap();
-    assert_eq!(two.requests(ApiKey::FETCH), 1, "reads follow what appends have learnt");
+    assert_eq!(two.requests(ApiKey::FETCH), 1, "reads use the leader that appends have found");
     assert_eq!(wire.stamps()[1], wire.stamps()[2], "the same batch");
 
-    // A broker that dies without a word is found out by the broken connection.
+    // A broker that was killed is noticed by its closed connections.
     let partition = open_over(&wire).await;
     partition.fetch(0).await.unwrap();
     lead(1);
@@ -200,7 +197,7 @@ async fn a_leader_that_has_moved_is_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_moves_is_found_at_its_new_address() {
+async fn a_broker_that_moved_is_found_at_its_new_address() {
     let network = MemoryNetwork::default();
     let start = |name: &str| {
         let address = HostPort::new(name, 9092);
@@ -218,7 +215,7 @@ async fn a_broker_that_moves_is_found_at_its_new_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_address_counts_even_if_the_old_one_still_answers() {
+async fn a_new_address_is_used_even_if_the_old_one_still_responds() {
     let network = MemoryNetwork::default();
     let start = |name: &str| {
         let address = HostPort::new(name, 9092);
@@ -234,7 +231,7 @@ async fn a_new_address_counts_even_if_the_old_one_still_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_controller_that_has_moved_is_followed() {
+async fn calls_follow_the_controller() {
     let network = MemoryNetwork::default();
     let start = |name: &str| {
         let address = HostPort::new(name, 9092);
@@ -255,12 +252,12 @@ async fn a_controller_that_has_moved_is_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_that_cannot_be_are_refused_before_anything_is_sent() {
+async fn invalid_names_are_rejected_before_anything_is_sent() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
     let controller = client.controller_client().await.unwrap();
-    let asked = wire.count(ApiKey::METADATA);
+    let before = wire.count(ApiKey::METADATA);
     for name in ["", ".", "..", "a b", "a/b", "ä", &"x".repeat(250)] {
         let errors = [
             client.partition_client(name, 0).await.unwrap_err(),
@@ -274,12 +271,12 @@ async fn names_that_cannot_be_are_refused_before_anything_is_sent() {
     }
     let error = client.partition_client("wal", -1).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
-    assert_eq!(wire.count(ApiKey::METADATA), asked);
+    assert_eq!(wire.count(ApiKey::METADATA), before);
     assert_eq!(wire.count(ApiKey::CREATE_TOPICS) + wire.count(ApiKey::DELETE_TOPICS), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn topics_are_listed_made_and_deleted() {
+async fn topics_are_created_listed_and_deleted() {
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
     let controller = client.controller_client().await.unwrap();
@@ -300,7 +297,7 @@ async fn topics_are_listed_made_and_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_could_not_be_made_is_not_an_empty_one() {
+async fn an_error_of_list_topics_is_not_an_empty_list() {
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
     broker.on(ApiKey::METADATA, Fault::Error(ErrorCode::LEADER_NOT_AVAILABLE));
@@ -311,7 +308,7 @@ async fn a_list_that_could_not_be_made_is_not_an_empty_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_exists_may_be_of_the_same_call_if_an_answer_was_lost() {
+async fn after_a_lost_response_a_topic_that_exists_is_outcome_unknown() {
     use kwal_client::error::Outcome;
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
@@ -325,7 +322,7 @@ async fn a_topic_that_exists_may_be_of_the_same_call_if_an_answer_was_lost() {
     let error = controller.delete_topic("a").await.unwrap_err();
     let code = Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     assert_eq!((error.code(), error.outcome()), (code, Outcome::Unknown));
-    // The controller has moved and is found.
+    // The controller has moved and is looked up again.
     broker.on(ApiKey::CREATE_TOPICS, Fault::Error(ErrorCode::NOT_CONTROLLER));
     controller.create_topic("b", 1, 1).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! C3: appends lie in the order in which they were submitted, without a hole.
+//! C3: appends are on the log in submission order, without a hole.
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
@@ -11,9 +11,9 @@ use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::support::{HOUR, Wire, broker, builder, log, open, open_over, record, settle};
+use crate::support::{HOUR, Wire, broker, builder, log, open, open_over, record, settle, source};
 
-/// Submits an append now.
+/// Spawns an append.
 fn submit(partition: &PartitionClient, value: impl Into<String>) -> JoinHandle<Result<Produced, Error>> {
     let (partition, value) = (partition.clone(), value.into());
     tokio::spawn(async move { partition.produce(record(value)).await })
@@ -24,7 +24,7 @@ fn numbers(count: usize) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_submitted_whatever_the_faults() {
+async fn appends_are_in_submission_order_whatever_the_faults() {
     let faults = [
         Fault::Pass,
         Fault::LoseReply,
@@ -44,9 +44,9 @@ async fn as_submitted_whatever_the_faults() {
             broker.on(ApiKey::PRODUCE, *fault);
         }
         let before = log(&broker).len();
-        // More than have room at once.
+        // More than the queue has places for.
         let values = numbers(200);
-        let appends = join_all(values.iter().map(|value| partition.produce(record(value))));
+        let appends = join_all(values.iter().map(|value| partition.produce(record(value)).into_future()));
         for (i, produced) in appends.await.into_iter().enumerate() {
             assert_eq!(produced.unwrap().base_offset, (before + i) as i64, "round {round}");
         }
@@ -56,11 +56,12 @@ async fn as_submitted_whatever_the_faults() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn appends_are_done_in_their_order() {
+async fn appends_complete_in_submission_order() {
     let broker = broker();
     let partition = open(&broker).await;
     broker.on(ApiKey::PRODUCE, Fault::LoseReply);
-    let appends: FuturesUnordered<_> = (0..300).map(|i| partition.produce(record(i.to_string()))).collect();
+    let appends: FuturesUnordered<_> =
+        (0..300).map(|i| partition.produce(record(i.to_string())).into_future()).collect();
     let offsets: Vec<_> = appends.map(|produced| produced.unwrap().base_offset).collect().await;
     assert_eq!(offsets, (0..300).collect::<Vec<_>>());
 }
@@ -79,9 +80,9 @@ async fn clones_share_the_order() {
     assert_eq!(log(&broker), numbers(100));
 }
 
-/// On several threads, with so little memory that nearly all of them have to wait for room.
+/// On several threads, with so little memory that nearly all of them have to wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn waiting_for_room_keeps_the_order() {
+async fn waiting_for_memory_keeps_the_order() {
     let broker = broker();
     let limits = Limits::default().memory(4 << 10);
     let client = builder(&broker).limits(limits).build().await.unwrap();
@@ -92,7 +93,7 @@ async fn waiting_for_room_keeps_the_order() {
             let partition = partition.clone();
             async move { partition.produce(record(i.to_string())).await }
         });
-        // The first poll is what submits it, as far as it can.
+        // The first poll decides the order.
         let first = poll_fn(|cx| Poll::Ready(append.as_mut().poll(cx))).await;
         appends.push(tokio::spawn(async move {
             match first {
@@ -108,7 +109,7 @@ async fn waiting_for_room_keeps_the_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_submitted_behind_a_failed_one_fails_with_it() {
+async fn appends_submitted_after_a_failed_one_fail_with_it() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -118,38 +119,39 @@ async fn what_was_submitted_behind_a_failed_one_fails_with_it() {
     let good = submit(&partition, "good");
     let bad = submit(&partition, "bad");
     settle().await;
-    let mut behind = Vec::new();
+    let mut later = Vec::new();
     for i in 0..10 {
-        behind.push(submit(&partition, i.to_string()));
+        later.push(submit(&partition, i.to_string()));
     }
     good.await.unwrap().unwrap();
     let error = bad.await.unwrap().unwrap_err();
     assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotApplied));
-    // The error is out: this one is not behind it any more.
+    // The error has been returned, so this one does not fail with it.
     partition.produce(record("after")).await.unwrap();
-    for append in behind {
+    for append in later {
         let error = append.await.unwrap().unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::PrecedingAppendFailed), "{error:?}");
         assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotApplied));
     }
     assert_eq!(log(&broker), ["before", "good", "after"]);
-    assert_eq!(wire.count(ApiKey::PRODUCE), 4, "what was behind was never sent");
+    assert_eq!(wire.count(ApiKey::PRODUCE), 4, "the later ones were never sent");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_submitted_behind_an_open_one_is_not_appended() {
+async fn appends_submitted_after_one_in_doubt_are_not_applied() {
     let broker = broker();
     let partition = open(&broker).await;
     broker.on_all(ApiKey::PRODUCE, Fault::DelayRequest(HOUR));
-    let open = submit(&partition, "open");
+    let in_doubt = submit(&partition, "in doubt");
     sleep(Duration::from_secs(30)).await;
-    let behind = [submit(&partition, "1"), submit(&partition, "2")];
-    let error = open.await.unwrap().unwrap_err();
+    let later = [submit(&partition, "1"), submit(&partition, "2")];
+    let error = in_doubt.await.unwrap().unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown);
     broker.clear_faults();
-    for append in behind {
+    for append in later {
         let error = append.await.unwrap().unwrap_err();
-        let ErrorKind::PrecedingAppendFailed { cause, .. } = error.kind() else { panic!("{error:?}") };
+        assert!(matches!(error.kind(), ErrorKind::PrecedingAppendFailed), "{error:?}");
+        let cause: &Error = source(&error);
         assert_eq!((error.outcome(), cause.outcome()), (Outcome::NotApplied, Outcome::Unknown));
     }
     partition.produce(record("after")).await.unwrap();
@@ -158,7 +160,7 @@ async fn what_was_submitted_behind_an_open_one_is_not_appended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_of_one_partition_is_none_of_another() {
+async fn a_failure_of_one_partition_does_not_affect_another() {
     let broker = broker();
     let client = builder(&broker).build().await.unwrap();
     let one = client.partition_client("wal", 0).await.unwrap();

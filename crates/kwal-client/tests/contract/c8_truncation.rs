@@ -1,24 +1,13 @@
-//! C8, as far as it goes without positions: a topic made again is another topic.
+//! C8 for bare offsets: a recreated topic is another topic.
 
-use kwal_client::{
-    OffsetAt,
-    error::{Error, ErrorKind},
-};
+use kwal_client::{OffsetAt, error::ErrorKind};
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 
 use crate::support::{Wire, broker, log, open_over, record, timed};
 
-/// What lies under what an append that may have been sent ended with.
-fn cause(error: &Error) -> &Error {
-    match error {
-        Error::Unsettled { cause, .. } => cause,
-        error => error,
-    }
-}
-
 #[tokio::test(start_paused = true)]
-async fn a_topic_made_again_is_an_error_for_reads_and_appends() {
+async fn a_recreated_topic_is_an_error_for_reads_and_appends() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -29,15 +18,15 @@ async fn a_topic_made_again_is_an_error_for_reads_and_appends() {
 
     let (error, took) = timed(partition.fetch(0)).await;
     let error = error.unwrap_err();
-    let ErrorKind::TopicRecreated { topic, was, is } = error.kind() else { panic!("{error:?}") };
-    assert_eq!((topic.as_str(), *was, *is), ("wal", before, now));
+    let ErrorKind::TopicRecreated { was, is, .. } = error.kind() else { panic!("{error:?}") };
+    assert_eq!((error.context().topic.as_deref(), *was, *is), (Some("wal"), before, now));
     assert!(!error.is_retriable());
     assert!(took.as_millis() < 100, "{took:?}");
     let error = partition.produce(record("after")).await.unwrap_err();
-    assert!(matches!(cause(&error).kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
+    assert!(matches!(error.kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
     let error = partition.get_offset(OffsetAt::Latest).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
-    assert_eq!(log(&broker), [""; 0], "nothing gets into the other one");
+    assert_eq!(log(&broker), [""; 0], "nothing is appended to the new topic");
 
     let partition = client.partition_client("wal", 0).await.unwrap();
     partition.produce(record("after")).await.unwrap();
@@ -45,19 +34,19 @@ async fn a_topic_made_again_is_an_error_for_reads_and_appends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_finds_it_out_too() {
+async fn an_append_notices_a_recreated_topic_too() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
     broker.delete_topic("wal");
     broker.create_topic("wal", 2).unwrap();
     let error = partition.produce(record("a")).await.unwrap_err();
-    assert!(matches!(cause(&error).kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
+    assert!(matches!(error.kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
     assert_eq!(log(&broker), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn codes_alone_prove_nothing() {
+async fn error_codes_alone_do_not_prove_a_recreation() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -70,7 +59,7 @@ async fn codes_alone_prove_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_ids_a_topic_made_again_cannot_be_told_apart() {
+async fn without_topic_ids_a_recreation_goes_unnoticed() {
     let broker = kwal_testkit::EmbeddedCluster::builder()
         .topic("wal", 1)
         .cap(ApiKey::METADATA, kwal_protocol::api::Versions::new(0, 9))

@@ -1,4 +1,4 @@
-//! Leaders that move and brokers that come and go, on a cluster of three.
+//! C1, C2 and C3 while leaders move and brokers stop and start, on a cluster of three.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::{
 use crate::support::{Wire, builder, deadlines, record, settle, timed};
 
 const BROKERS: [i32; 3] = [1, 2, 3];
-/// How long the controller waits for a broker that has died without a word.
+/// The session timeout of brokers: how long the controller waits for a broker that was killed.
 const SESSION: Duration = Duration::from_secs(9);
 
 fn cluster(partitions: i32) -> Arc<EmbeddedCluster> {
@@ -27,19 +27,19 @@ async fn open_all(client: &Client, partitions: i32) -> Vec<PartitionClient> {
     join_all((0..partitions).map(async |i| client.partition_client("wal", i).await.unwrap())).await
 }
 
-/// One of the brokers that do not lead.
-fn other_than_leader(cluster: &EmbeddedCluster, partition: i32) -> i32 {
+/// Returns an in-sync replica that is not the leader.
+fn follower(cluster: &EmbeddedCluster, partition: i32) -> i32 {
     let leader = cluster.leader("wal", partition).unwrap();
     *cluster.in_sync("wal", partition).unwrap().iter().find(|id| Some(**id) != leader).unwrap()
 }
 
-/// What was appended to one partition, and how long the longest append took.
+/// The values appended to one partition, and the duration of the longest append.
 struct Appended {
     values: Vec<String>,
     longest: Duration,
 }
 
-/// Appends to a partition until told to stop, a few at a time, each as soon as one is done; none may fail.
+/// Appends to a partition until a time, a few values at once. Panics if one fails.
 fn keep_appending(partition: &PartitionClient, until: Instant) -> JoinHandle<Appended> {
     let partition = partition.clone();
     tokio::spawn(async move {
@@ -58,8 +58,9 @@ fn keep_appending(partition: &PartitionClient, until: Instant) -> JoinHandle<App
     })
 }
 
-/// Waits for the end of the appends: each is on the log once and in its order. The longest that one took.
-async fn all_is_there(cluster: &EmbeddedCluster, appending: Vec<JoinHandle<Appended>>) -> Duration {
+/// Waits for the appends, and asserts that each is on the log once and in order. Returns the duration of the
+/// longest one.
+async fn assert_all_appended(cluster: &EmbeddedCluster, appending: Vec<JoinHandle<Appended>>) -> Duration {
     let mut longest = Duration::ZERO;
     for (partition, appending) in (0..).zip(appending) {
         let appended = appending.await.unwrap();
@@ -74,7 +75,7 @@ async fn all_is_there(cluster: &EmbeddedCluster, appending: Vec<JoinHandle<Appen
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaders_that_move_take_no_time_and_no_question() {
+async fn a_leader_move_takes_no_time_and_no_metadata_request() {
     let cluster = cluster(2);
     let client = builder(&cluster).build().await.unwrap();
     let (one, other) =
@@ -82,11 +83,11 @@ async fn leaders_that_move_take_no_time_and_no_question() {
     one.produce(record("a")).await.unwrap();
     other.produce(record("a")).await.unwrap();
     one.fetch(0).await.unwrap();
-    let asked = cluster.requests(ApiKey::METADATA);
+    let requests = cluster.requests(ApiKey::METADATA);
     for step in 0..10 {
-        let to = other_than_leader(&cluster, 0);
+        let to = follower(&cluster, 0);
         cluster.move_leader("wal", 0, to).unwrap();
-        // Whichever comes first learns it, and the other knows.
+        // The first call that reaches the former leader learns the new one for both.
         let work = async {
             match step % 2 {
                 0 => assert_eq!(one.produce(record("b")).await.unwrap().attempts, 2),
@@ -98,18 +99,18 @@ async fn leaders_that_move_take_no_time_and_no_question() {
         assert_eq!(timed(work).await.1, Duration::ZERO, "{step}");
         assert_eq!(other.produce(record("b")).await.unwrap().attempts, 1);
     }
-    assert_eq!(cluster.requests(ApiKey::METADATA), asked);
+    assert_eq!(cluster.requests(ApiKey::METADATA), requests);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_waits_at_a_leader_of_before_goes_on_at_the_new_one() {
+async fn a_long_poll_at_a_former_leader_continues_at_the_new_one() {
     let cluster = cluster(1);
     let client = builder(&cluster).build().await.unwrap();
     let (reader, writer) =
         (client.partition_client("wal", 0).await.unwrap(), client.partition_client("wal", 0).await.unwrap());
     let fetch = tokio::spawn(async move { timed(reader.fetch(0).max_wait(Duration::from_secs(30))).await });
     sleep(Duration::from_secs(1)).await;
-    cluster.move_leader("wal", 0, other_than_leader(&cluster, 0)).unwrap();
+    cluster.move_leader("wal", 0, follower(&cluster, 0)).unwrap();
     sleep(Duration::from_secs(1)).await;
     writer.produce(record("a")).await.unwrap();
     let (fetched, took) = fetch.await.unwrap();
@@ -117,8 +118,9 @@ async fn a_read_that_waits_at_a_leader_of_before_goes_on_at_the_new_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_is_behind_leads_nobody_astray() {
-    // One that would follow would hold appends up: it does not know whom.
+async fn stale_metadata_of_one_broker_misleads_no_call() {
+    // Broker 2 is not a replica: with stale metadata it would not know which leader to follow, and delay
+    // appends.
     let cluster = EmbeddedCluster::builder().seed(5).brokers(3);
     let cluster = cluster.topic_assigned("wal", &[&[1, 3]]).start_in_memory().unwrap();
     let client = builder(&cluster).build().await.unwrap();
@@ -130,7 +132,7 @@ async fn a_broker_that_is_behind_leads_nobody_astray() {
         cluster.move_leader("wal", 0, to).unwrap();
         let (produced, took) = timed(partition.produce(record("b"))).await;
         assert_eq!((produced.unwrap().attempts, took), (2, Duration::ZERO));
-        // Who asks may come to the one that is behind.
+        // These may reach the broker with stale metadata.
         client.list_topics().await.unwrap();
         client.controller_client().await.unwrap();
         let opened = client.partition_client("wal", 0).await.unwrap();
@@ -139,7 +141,7 @@ async fn a_broker_that_is_behind_leads_nobody_astray() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaders_move_under_appends_with_lost_replies() {
+async fn leaders_move_during_appends_with_lost_responses() {
     for seed in 0..5 {
         let cluster = cluster(4);
         let client = builder(&cluster).seed(seed).build().await.unwrap();
@@ -150,7 +152,7 @@ async fn leaders_move_under_appends_with_lost_replies() {
         while Instant::now() < until {
             sleep(Duration::from_millis(rng.u64(1..200))).await;
             let partition = rng.i32(0..4);
-            cluster.move_leader("wal", partition, other_than_leader(&cluster, partition)).unwrap();
+            cluster.move_leader("wal", partition, follower(&cluster, partition)).unwrap();
             match rng.u8(..6) {
                 0 => cluster.on(ApiKey::PRODUCE, Fault::LoseReply),
                 1 => cluster.on(ApiKey::PRODUCE, Fault::Drop),
@@ -160,13 +162,13 @@ async fn leaders_move_under_appends_with_lost_replies() {
             }
         }
         cluster.clear_faults();
-        let longest = all_is_there(&cluster, appending).await;
+        let longest = assert_all_appended(&cluster, appending).await;
         assert!(longest < Duration::from_secs(1), "seed {seed}: {longest:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn brokers_are_restarted_one_by_one_under_appends() {
+async fn brokers_are_restarted_one_by_one_during_appends() {
     enum End {
         Ordered,
         Killed,
@@ -174,9 +176,9 @@ async fn brokers_are_restarted_one_by_one_under_appends() {
     }
     for (end, limit) in [
         (End::Ordered, Duration::from_millis(200)),
-        // One pause to ask again, and one more if others had asked in between.
+        // One pause before the metadata is refreshed, and one more if it was refreshed in the meantime.
         (End::Killed, SESSION + 2 * RetryPolicy::default().max),
-        // A request that nobody answers has its time, unless the broker is given up before.
+        // A request without a response takes its time limit, unless the broker is retired earlier.
         (End::Paused, deadlines().request + Duration::from_millis(500)),
     ] {
         let cluster = cluster(3);
@@ -197,16 +199,16 @@ async fn brokers_are_restarted_one_by_one_under_appends() {
                 _ => cluster.restart(broker).unwrap(),
             }
         }
-        let longest = all_is_there(&cluster, appending).await;
+        let longest = assert_all_appended(&cluster, appending).await;
         println!("the longest append took {longest:?}");
         assert!(longest <= limit, "{longest:?} of {limit:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_is_dead_or_paused_delays_only_what_it_leads() {
+async fn a_dead_or_paused_broker_delays_only_its_own_partitions() {
     for pause in [false, true] {
-        // None that it follows: those it would hold up until it is given up.
+        // Broker 2 follows no other partition: those would wait for it until it leaves the in-sync replicas.
         let cluster = EmbeddedCluster::builder().seed(5).brokers(3);
         let cluster = cluster.topic_assigned("wal", &[&[1, 3], &[2, 3], &[3, 1]]).start_in_memory().unwrap();
         let client = builder(&cluster).build().await.unwrap();
@@ -236,10 +238,10 @@ async fn a_broker_that_is_dead_or_paused_delays_only_what_it_leads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_partitions_hold_a_few_connections_to_each_broker_while_leaders_move() {
+async fn a_thousand_partitions_share_a_few_connections_to_each_broker_while_leaders_move() {
     let cluster = cluster(1000);
     let wire = Wire::to(&cluster);
-    let lanes = Limits::default().lanes;
+    let limit = Limits::default().max_connections_per_broker;
     let client = wire.client().await;
     let partitions = open_all(&client, 1000).await;
     let work = async || {
@@ -253,11 +255,11 @@ async fn a_thousand_partitions_hold_a_few_connections_to_each_broker_while_leade
     let counted = |text: &str| {
         for broker in BROKERS {
             let counted = cluster.connections_to(broker).unwrap();
-            assert!(counted.most_open <= 2 * lanes + 1, "{text}: broker {broker}: {counted:?}");
+            assert!(counted.most_open <= 2 * limit + 1, "{text}: broker {broker}: {counted:?}");
         }
         BROKERS.map(|broker| cluster.connections_to(broker).unwrap().open)
     };
-    assert!(counted("at first").iter().all(|open| *open >= 2 * lanes));
+    assert!(counted("at first").iter().all(|open| *open >= 2 * limit));
     for to in [1, 3] {
         for partition in 0..1000 {
             cluster.move_leader("wal", partition, to).unwrap();
@@ -265,8 +267,8 @@ async fn a_thousand_partitions_hold_a_few_connections_to_each_broker_while_leade
         work().await;
         settle().await;
         let open = counted("moved");
-        assert!(open[to as usize - 1] >= 2 * lanes, "{open:?}");
-        assert!(open.iter().sum::<usize>() <= 2 * lanes + 3, "{open:?}");
+        assert!(open[to as usize - 1] >= 2 * limit, "{open:?}");
+        assert!(open.iter().sum::<usize>() <= 2 * limit + 3, "{open:?}");
     }
     drop(partitions);
     settle().await;

@@ -1,9 +1,9 @@
-//! C4: no call hangs, whatever a broker does or does not do.
+//! C4: every call ends within its deadline, whatever a broker does.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
 use kwal_client::{
-    Client, ControllerClient, Deadlines, OffsetAt, PartitionClient,
+    Client, ControllerClient, Deadlines, OffsetAt, PartitionClient, RetryPolicy,
     error::{Error, ErrorKind, Outcome},
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode, messages::MetadataRequest};
@@ -15,7 +15,7 @@ use crate::support::{
     timed,
 };
 
-/// What is there to be called once a client is there.
+/// The handles of a client.
 struct Calls {
     client: Client,
     controller: ControllerClient,
@@ -32,7 +32,7 @@ impl Calls {
         Self { client, controller, partition }
     }
 
-    /// Every call, and whether it may have changed something that cannot be told.
+    /// Returns every call, and whether its outcome may be unknown.
     fn all(&self) -> Vec<(&'static str, bool, Call)> {
         macro_rules! call {
             ($name:literal, $changes:literal, |$this:ident| $future:expr) => {{
@@ -62,8 +62,9 @@ impl Calls {
     }
 }
 
-/// Everything else is in place; then this happens, and every call ends at its deadline.
-async fn every_call_ends(mishap: impl AsyncFn(&kwal_testkit::EmbeddedCluster, &Wire), may_do: &[&str]) {
+/// Asserts that every call ends at its deadline after a fault. Those in `may_succeed` may also succeed or
+/// fail earlier.
+async fn every_call_ends(fault: impl AsyncFn(&kwal_testkit::EmbeddedCluster, &Wire), may_succeed: &[&str]) {
     let count = {
         let broker = broker();
         Calls::over(&Wire::to(&broker)).await.all().len()
@@ -74,10 +75,10 @@ async fn every_call_ends(mishap: impl AsyncFn(&kwal_testkit::EmbeddedCluster, &W
         broker.create_topic("gone", 1).unwrap();
         let wire = Wire::to(&broker);
         let calls = Calls::over(&wire).await;
-        mishap(&broker, &wire).await;
+        fault(&broker, &wire).await;
         let (name, changes, call) = calls.all().swap_remove(index);
         let (result, took) = timed(call).await;
-        if may_do.contains(&name) {
+        if may_succeed.contains(&name) {
             assert!(took <= deadlines().operation, "{name} took {took:?}");
             continue;
         }
@@ -89,67 +90,67 @@ async fn every_call_ends(mishap: impl AsyncFn(&kwal_testkit::EmbeddedCluster, &W
     }
 }
 
-/// What needs nothing that is not there already succeeds, or ends sooner.
-const OPENED: [&str; 1] = ["partition_client"];
+/// Calls that succeed with what the client already knows.
+const KNOWN: [&str; 1] = ["partition_client"];
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_takes_everything_and_says_nothing() {
-    every_call_ends(async |_, wire| wire.set(WireMode::Deaf), &OPENED).await;
+async fn calls_end_if_a_broker_reads_and_does_not_respond() {
+    every_call_ends(async |_, wire| wire.set(WireMode::Deaf), &KNOWN).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_says_nothing_on_new_connections_either() {
-    let mishap = async |broker: &kwal_testkit::EmbeddedCluster, wire: &Wire| {
+async fn calls_end_if_a_broker_does_not_respond_on_new_connections_either() {
+    let fault = async |broker: &kwal_testkit::EmbeddedCluster, wire: &Wire| {
         wire.set(WireMode::Deaf);
         broker.disconnect_all();
     };
-    every_call_ends(mishap, &OPENED).await;
+    every_call_ends(fault, &KNOWN).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_stops_reading() {
-    every_call_ends(async |_, wire| wire.set(WireMode::Stalled), &OPENED).await;
+async fn calls_end_if_a_broker_stops_reading() {
+    every_call_ends(async |_, wire| wire.set(WireMode::Stalled), &KNOWN).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_cannot_be_reached_any_more() {
-    let mishap = async |broker: &kwal_testkit::EmbeddedCluster, wire: &Wire| {
+async fn calls_end_if_a_broker_becomes_unreachable() {
+    let fault = async |broker: &kwal_testkit::EmbeddedCluster, wire: &Wire| {
         wire.set(WireMode::Unreachable);
         broker.disconnect_all();
     };
-    every_call_ends(mishap, &OPENED).await;
+    every_call_ends(fault, &KNOWN).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_is_gone() {
-    every_call_ends(async |broker, _| broker.stop(1).unwrap(), &OPENED).await;
+async fn calls_end_if_a_broker_is_stopped() {
+    every_call_ends(async |broker, _| broker.stop(1).unwrap(), &KNOWN).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_does_not_answer_what_is_asked() {
-    let mishap = async |broker: &kwal_testkit::EmbeddedCluster, _: &Wire| {
+async fn calls_end_if_a_broker_responds_to_the_handshake_alone() {
+    let fault = async |broker: &kwal_testkit::EmbeddedCluster, _: &Wire| {
         for api in ApiKey::ALL {
             if *api != ApiKey::API_VERSIONS {
                 broker.on_all(*api, Fault::BlackHole);
             }
         }
     };
-    every_call_ends(mishap, &OPENED).await;
+    every_call_ends(fault, &KNOWN).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_broker_that_drops_everything() {
-    let mishap = async |broker: &kwal_testkit::EmbeddedCluster, _: &Wire| {
+async fn calls_end_if_a_broker_drops_every_request() {
+    let fault = async |broker: &kwal_testkit::EmbeddedCluster, _: &Wire| {
         for api in ApiKey::ALL {
             broker.on_all(*api, Fault::Drop);
         }
         broker.disconnect_all();
     };
-    every_call_ends(mishap, &OPENED).await;
+    every_call_ends(fault, &KNOWN).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_partition_without_a_leader() {
+async fn calls_end_if_a_partition_has_no_leader() {
     for old in [false, true] {
         let broker = kwal_testkit::EmbeddedCluster::builder().topic("wal", 1);
         let broker = match old {
@@ -171,14 +172,14 @@ async fn of_a_partition_without_a_leader() {
         assert_eq!(error.code(), Some(ErrorCode::LEADER_NOT_AVAILABLE));
         assert_took(took, deadlines().operation);
 
-        // As soon as there is one it goes on.
+        // As soon as there is a leader, it continues.
         let opening = tokio::spawn(client.partition_client("wal", 0).into_future());
         sleep(Duration::from_secs(20)).await;
         wire.clear_edits();
         let (partition, took) = timed(opening).await;
         assert!(took <= Duration::from_secs(1), "{took:?}");
 
-        // Nor does an append hang when the leader goes.
+        // An append ends at its deadline as well when the leader disappears.
         let partition = partition.unwrap().unwrap();
         wire.edit::<MetadataRequest>(|response| {
             for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
@@ -189,12 +190,12 @@ async fn of_a_partition_without_a_leader() {
         let (result, took) = timed(partition.produce(record("a"))).await;
         assert_eq!(result.unwrap_err().code(), Some(ErrorCode::LEADER_NOT_AVAILABLE));
         assert_took(took, deadlines().operation);
-        assert_eq!(wire.count(ApiKey::PRODUCE), 1, "there is nobody to send it to");
+        assert_eq!(wire.count(ApiKey::PRODUCE), 1, "there is no leader to send it to");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_is_not_built_where_no_broker_is() {
+async fn building_fails_at_once_if_no_broker_can_be_reached() {
     let broker = broker();
     let address = broker.bootstrap().remove(0);
     let addresses = vec!["nowhere:1".to_owned(), address.clone(), "[::1]:9".to_owned()];
@@ -202,8 +203,8 @@ async fn a_client_is_not_built_where_no_broker_is() {
     let build = kwal_client::ClientBuilder::new(addresses).connector(broker.connector()).build();
     let (result, took) = timed(build).await;
     let error = result.unwrap_err();
-    assert_eq!(took, Duration::ZERO, "it does not wait for one to come");
-    let ErrorKind::NoBroker { attempts } = error.kind() else { panic!("{error:?}") };
+    assert_eq!(took, Duration::ZERO, "building does not wait for brokers");
+    let ErrorKind::NoBroker { attempts, .. } = error.kind() else { panic!("{error:?}") };
     let tried: Vec<_> = attempts.iter().map(|(broker, _)| broker.as_str()).collect();
     assert_eq!(tried, ["nowhere:1", &address, "[::1]:9"]);
     assert!(error.is_retriable());
@@ -213,7 +214,7 @@ async fn a_client_is_not_built_where_no_broker_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_bootstrap_broker_that_answers_is_enough() {
+async fn one_bootstrap_broker_that_responds_is_enough() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let addresses = vec!["nowhere:1".to_owned(), broker.bootstrap().remove(0)];
@@ -223,7 +224,7 @@ async fn one_bootstrap_broker_that_answers_is_enough() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn building_ends_at_the_deadline_for_connecting_and_at_that_for_everything() {
+async fn building_ends_at_the_deadline_of_connecting_and_of_the_operation() {
     let connect = deadlines().connect;
     for mode in [WireMode::Deaf, WireMode::Stalled, WireMode::Unreachable] {
         let broker = broker();
@@ -243,7 +244,7 @@ async fn building_ends_at_the_deadline_for_connecting_and_at_that_for_everything
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_handshake_may_take_as_long_as_connecting_may() {
+async fn a_slow_handshake_may_take_the_time_limit_of_connecting() {
     let broker = broker();
     let almost = deadlines().connect - Duration::from_millis(1);
     broker.on(ApiKey::API_VERSIONS, Fault::DelayReply(almost));
@@ -255,11 +256,11 @@ async fn a_slow_handshake_may_take_as_long_as_connecting_may() {
     let (error, took) = timed(builder(&broker).build()).await;
     let error = error.unwrap_err();
     assert_eq!(took, deadlines().connect);
-    assert!(chain(&error).contains("the handshake was not done within 10"), "{error}");
+    assert!(chain(&error).contains("the handshake timed out after 10"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_has_its_time_from_when_it_has_left() {
+async fn the_time_limit_of_a_request_starts_when_it_was_written() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -268,7 +269,7 @@ async fn a_request_has_its_time_from_when_it_has_left() {
     let (produced, took) = timed(partition.produce(record("a"))).await;
     assert_eq!((produced.unwrap().attempts, took), (1, almost));
 
-    // A long poll has the time that the broker may wait on top.
+    // The wait of a long poll is added to the time limit.
     let wait = Duration::from_secs(20);
     let (fetched, took) = timed(partition.fetch(1).max_wait(wait)).await;
     assert_eq!((fetched.unwrap().batches().len(), took), (0, wait));
@@ -281,7 +282,7 @@ async fn a_request_has_its_time_from_when_it_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_takes_no_bytes_is_left_for_another() {
+async fn a_connection_that_accepts_no_bytes_is_replaced() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -296,7 +297,7 @@ async fn a_connection_that_takes_no_bytes_is_left_for_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_broker_gives_up_waiting_before_the_client_does() {
+async fn the_broker_stops_waiting_before_the_client() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -307,13 +308,12 @@ async fn the_broker_gives_up_waiting_before_the_client_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deadlines_are_those_that_were_set() {
-    let set = Deadlines {
-        operation: Duration::from_secs(7),
-        request: Duration::from_secs(2),
-        connect: Duration::from_secs(3),
-        unknown_topic: Duration::from_secs(1),
-    };
+async fn the_deadlines_that_were_set_are_used() {
+    let set = Deadlines::default()
+        .operation(Duration::from_secs(7))
+        .request(Duration::from_secs(2))
+        .connect(Duration::from_secs(3))
+        .unknown_topic(Duration::from_secs(1));
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.builder().deadlines(set).build().await.unwrap();
@@ -332,11 +332,11 @@ async fn deadlines_are_those_that_were_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn opening_has_one_deadline_for_everything_it_does() {
+async fn opening_has_one_deadline_for_all_its_steps() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
-    // First nobody leads for a while, then there is no producer id to be had, nor a connection.
+    // First there is no leader for a while, then no producer id.
     wire.edit::<MetadataRequest>(|response| {
         for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
             partition.leader_id = -1;
@@ -351,7 +351,7 @@ async fn opening_has_one_deadline_for_everything_it_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_behind_one_that_takes_its_time_ends_at_its_own_deadline() {
+async fn an_append_queued_after_a_slow_one_ends_at_its_own_deadline() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
@@ -371,4 +371,80 @@ async fn an_append_behind_one_that_takes_its_time_ends_at_its_own_deadline() {
     broker.clear_faults();
     partition.produce(record("after")).await.unwrap();
     assert_eq!(log(&broker), ["after"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_call_is_exact() {
+    // Within the first attempt, and after several.
+    for limit in [deadlines().request / 2, deadlines().request * 5 / 2] {
+        macro_rules! check {
+            ($($name:literal |$calls:ident| $call:expr;)*) => { $(
+                let cluster = broker();
+                cluster.create_topic("other", 1).unwrap();
+                let wire = Wire::to(&cluster);
+                let $calls = Calls::over(&wire).await;
+                wire.set(WireMode::Deaf);
+                let (result, took) = timed($call.deadline(limit)).await;
+                let error = result.map(drop).expect_err($name);
+                let ErrorKind::DeadlineExceeded { after, .. } = error.kind() else {
+                    panic!("{}: {error:?}", $name)
+                };
+                assert_eq!((*after, took), (limit, limit), "{}", $name);
+            )* };
+        }
+        check! {
+            "partition_client" |calls| calls.client.partition_client("other", 0);
+            "list_topics" |calls| calls.client.list_topics();
+            "create_topic" |calls| calls.controller.create_topic("new", 1, 1);
+            "delete_topic" |calls| calls.controller.delete_topic("wal");
+            "ensure_topic" |calls| calls.controller.ensure_topic("new", 1, 1);
+            "create_partitions" |calls| calls.controller.create_partitions("wal", 3);
+            "describe_topic_configs" |calls| calls.controller.describe_topic_configs("wal");
+            "alter_topic_configs" |calls| calls.controller.alter_topic_configs("wal").delete("retention.ms");
+            "describe_cluster" |calls| calls.controller.describe_cluster();
+            "audit" |calls| calls.controller.audit("wal");
+            "produce" |calls| calls.partition.produce(record("a"));
+            "fetch" |calls| calls.partition.fetch(0);
+            "get_offset" |calls| calls.partition.get_offset(OffsetAt::Latest);
+            "delete_records" |calls| calls.partition.delete_records(0);
+            "offset_for_leader_epoch" |calls| calls.partition.offset_for_leader_epoch(0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_call_may_be_longer_than_that_of_the_client() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let short = deadlines().operation(Duration::from_secs(5));
+    let client = wire.builder().deadlines(short).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(8)));
+    let (produced, took) = timed(partition.produce(record("a")).deadline(Duration::from_secs(9))).await;
+    assert_eq!((produced.unwrap().attempts, took), (1, Duration::from_secs(8)));
+    broker.on(ApiKey::PRODUCE, Fault::DelayReply(Duration::from_secs(8)));
+    let (error, took) = timed(partition.produce(record("b"))).await;
+    assert_eq!((error.unwrap_err().outcome(), took), (Outcome::Unknown, Duration::from_secs(5)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_of_zero_are_rejected_before_anything_is_sent() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let (zero, retry) = (Duration::ZERO, RetryPolicy::default());
+    for (name, builder) in [
+        ("RetryPolicy::initial", wire.builder().retry(retry.initial(zero))),
+        ("RetryPolicy::max", wire.builder().retry(retry.max(zero))),
+        ("RetryPolicy::initial", wire.builder().retry(retry.initial(zero).max(zero))),
+        ("Deadlines::operation", wire.builder().deadlines(deadlines().operation(zero))),
+        ("Deadlines::request", wire.builder().deadlines(deadlines().request(zero))),
+        ("Deadlines::connect", wire.builder().deadlines(deadlines().connect(zero))),
+    ] {
+        let error = builder.build().await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
+        assert_eq!(error.to_string(), format!("{name} is zero"));
+    }
+    assert_eq!(wire.connections(), 0);
+    let shortest = retry.initial(Duration::from_nanos(1)).max(Duration::from_nanos(1));
+    wire.builder().retry(shortest).build().await.unwrap();
 }

@@ -1,16 +1,16 @@
-//! Old brokers and new ones.
+//! C1 and C7 with every supported version of every API.
 
 use kwal_client::{
     ConfigSource, OffsetAt,
-    error::{Error, ErrorKind, Outcome},
+    error::{ErrorKind, Outcome},
 };
 use kwal_protocol::api::{ApiKey, Versions};
 use kwal_testkit::{Dialect, EmbeddedCluster};
 
 use crate::support::{Wire, log, record};
 
-/// What the client is ready to speak.
-const OURS: [(ApiKey, i16, i16); 13] = [
+/// The versions that the client supports.
+pub(crate) const SUPPORTED: [(ApiKey, i16, i16); 13] = [
     (ApiKey::PRODUCE, 3, 13),
     (ApiKey::FETCH, 4, 17),
     (ApiKey::LIST_OFFSETS, 1, 10),
@@ -26,8 +26,8 @@ const OURS: [(ApiKey, i16, i16); 13] = [
     (ApiKey::DESCRIBE_CLUSTER, 0, 2),
 ];
 
-/// The main job, on a broker that speaks like this; which versions it took.
-async fn work(dialect: Dialect) -> Vec<(ApiKey, i16)> {
+/// Runs every operation on a broker of this dialect. Returns the newest version used of each API.
+async fn run_every_operation(dialect: Dialect) -> Vec<(ApiKey, i16)> {
     let broker = EmbeddedCluster::builder().dialect(dialect).start_in_memory().unwrap();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
@@ -58,62 +58,63 @@ async fn work(dialect: Dialect) -> Vec<(ApiKey, i16)> {
     controller.delete_topic("wal").await.unwrap();
     assert_eq!(broker.topics(), [""; 0]);
     let newest = |api| wire.seen(api).iter().map(|seen| seen.version).max().unwrap();
-    OURS.iter().map(|(api, ..)| (*api, newest(*api))).collect()
+    SUPPORTED.iter().map(|(api, ..)| (*api, newest(*api))).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_version_of_every_request_does_the_job() {
-    for (api, oldest, newest) in OURS {
+async fn every_version_of_every_request_works() {
+    for (api, oldest, newest) in SUPPORTED {
         for version in oldest..=newest {
-            let used = work(Dialect::kafka_4_3().cap(api, Versions::new(version, version))).await;
+            let used =
+                run_every_operation(Dialect::kafka_4_3().cap(api, Versions::new(version, version))).await;
             assert!(used.contains(&(api, version)), "{api} {version}: {used:?}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_newest_version_in_common_is_spoken() {
-    let used = work(Dialect::kafka_4_3()).await;
-    assert_eq!(used, OURS.map(|(api, _, newest)| (api, newest)));
-    let used = work(Dialect::kafka_3_9()).await;
+async fn the_newest_common_version_is_used() {
+    let used = run_every_operation(Dialect::kafka_4_3()).await;
+    assert_eq!(used, SUPPORTED.map(|(api, _, newest)| (api, newest)));
+    let used = run_every_operation(Dialect::kafka_3_9()).await;
     assert!(used.contains(&(ApiKey::PRODUCE, 11)) && used.contains(&(ApiKey::FETCH, 17)), "{used:?}");
-    let used = work(Dialect::kafka_2_8()).await;
+    let used = run_every_operation(Dialect::kafka_2_8()).await;
     assert!(used.contains(&(ApiKey::PRODUCE, 9)) && used.contains(&(ApiKey::FETCH, 12)), "{used:?}");
-    let oldest = OURS.iter().fold(Dialect::kafka_2_8(), |dialect, (api, oldest, _)| {
+    let oldest = SUPPORTED.iter().fold(Dialect::kafka_2_8(), |dialect, (api, oldest, _)| {
         dialect.cap(*api, Versions::new(0, (*oldest).max(i16::from(*api == ApiKey::LIST_OFFSETS))))
     });
-    let used = work(oldest.cap(ApiKey::API_VERSIONS, Versions::new(0, 0))).await;
-    assert_eq!(used, OURS.map(|(api, oldest, _)| (api, oldest)));
+    let used = run_every_operation(oldest.cap(ApiKey::API_VERSIONS, Versions::new(0, 0))).await;
+    assert_eq!(used, SUPPORTED.map(|(api, oldest, _)| (api, oldest)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_broker_does_not_know_how_it_is_asked_for_its_versions() {
+async fn the_version_request_falls_back_for_old_brokers() {
     for newest in 0..=4 {
         let dialect = Dialect::kafka_4_3().cap(ApiKey::API_VERSIONS, Versions::new(0, newest));
         let broker = EmbeddedCluster::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
         let wire = Wire::to(&broker);
         wire.client().await.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
-        let asked: Vec<_> = wire.seen(ApiKey::API_VERSIONS).iter().map(|seen| seen.version).collect();
-        let once = match newest {
+        let requested: Vec<_> = wire.seen(ApiKey::API_VERSIONS).iter().map(|seen| seen.version).collect();
+        let per_connection = match newest {
             4 => vec![4],
             newest => vec![4, newest],
         };
-        assert_eq!(asked, once.repeat(wire.connections()), "up to {newest}");
+        assert_eq!(requested, per_connection.repeat(wire.connections()), "up to {newest}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn topics_are_named_by_id_only_where_the_id_is_known() {
+async fn topics_are_named_by_id_only_if_the_id_is_known() {
     for (newest, produce, fetch) in [(9, 12, 12), (10, 13, 17)] {
         let dialect = Dialect::kafka_4_3().cap(ApiKey::METADATA, Versions::new(0, newest));
-        let used = work(dialect).await;
+        let used = run_every_operation(dialect).await;
         assert!(used.contains(&(ApiKey::PRODUCE, produce)), "{newest}: {used:?}");
         assert!(used.contains(&(ApiKey::FETCH, fetch)), "{newest}: {used:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_without_producer_ids_is_told_of_with_the_way_out() {
+async fn a_broker_without_producer_ids_is_reported_with_the_setting_to_change() {
     let dialect = Dialect::kafka_2_8().without(ApiKey::INIT_PRODUCER_ID);
     let broker = EmbeddedCluster::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();
     let wire = Wire::to(&broker);
@@ -131,7 +132,7 @@ async fn a_broker_without_producer_ids_is_told_of_with_the_way_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_no_version_in_common_is_told_and_not_sent() {
+async fn a_request_without_a_common_version_is_reported_and_not_sent() {
     for (api, oldest, newest) in
         [(ApiKey::FETCH, 18, 18), (ApiKey::LIST_OFFSETS, 11, 11), (ApiKey::METADATA, 0, 3)]
     {
@@ -153,9 +154,7 @@ async fn what_has_no_version_in_common_is_told_and_not_sent() {
         };
         assert_eq!(*theirs, Versions::new(oldest, newest));
         assert!(
-            error
-                .to_string()
-                .contains(&format!("the broker speaks versions {theirs}, and this client {ours}")),
+            error.to_string().contains(&format!("the broker supports versions {theirs}, this client {ours}")),
             "{error}"
         );
         assert_eq!(wire.count(api), 0);
@@ -163,7 +162,7 @@ async fn what_has_no_version_in_common_is_told_and_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_largest_timestamp_wants_a_broker_that_knows_it() {
+async fn the_largest_timestamp_requires_a_broker_that_supports_it() {
     for (newest, known) in [(6, false), (7, true)] {
         let dialect = Dialect::kafka_4_3().cap(ApiKey::LIST_OFFSETS, Versions::new(1, newest));
         let broker = EmbeddedCluster::builder().dialect(dialect).topic("wal", 1).start_in_memory().unwrap();

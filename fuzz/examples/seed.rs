@@ -1,7 +1,7 @@
-//! Makes the seed corpus, most of it out of the golden vectors: `cargo run --bin seed`, in this folder.
+//! Creates the seed corpus, most of it from the golden vectors: `cargo run --example seed`, in this folder.
 //!
-//! A few short ones for each API, version and kind, and one batch of each family and codec: what a fuzzer would take long to
-//! find by itself. Small enough for the repository.
+//! It has a few short inputs for each API, version and kind, and one batch of each family and codec, which a
+//! fuzzer would take long to find. It is small enough for the repository.
 
 use std::{collections::HashMap, fs, io::Read as _, path::Path};
 
@@ -9,7 +9,7 @@ use flate2::read::GzDecoder;
 use kwal_protocol::api::ApiKey;
 use serde_json::Value;
 
-/// The longest seed, in bytes.
+/// The maximum length of a seed in bytes.
 const LONGEST: usize = 600;
 
 fn main() {
@@ -20,7 +20,7 @@ fn main() {
             let direction = u8::from(vector["kind"] == "response");
             let version = vector["version"].as_u64().expect("a version") as u8;
             let body = unhex(&vector["hex"]);
-            // Of each version one that has something in it.
+            // One with content for each version.
             if !(8..=LONGEST).contains(&body.len()) || taken.insert((direction, version), ()).is_some() {
                 continue;
             }
@@ -40,7 +40,7 @@ fn main() {
         }
         write("record_batch_reader", &kind, &[&[1], &bytes[..]].concat());
         for codec in ["gzip", "snappy", "lz4", "zstd"] {
-            // Behind the header of a batch of magic 2 lies what its codec made.
+            // The compressed data follows the header of a batch of magic 2.
             if kind.contains(codec) && bytes.get(16) == Some(&2) && bytes.len() > 61 {
                 write(&format!("decompress_{codec}"), &kind, &bytes[61..]);
             }
@@ -48,7 +48,7 @@ fn main() {
     }
 }
 
-/// What brokers say, to each mechanism by its number; see `sasl_exchange`.
+/// The messages of a broker, for each mechanism by its number; see `sasl_exchange`.
 fn exchanges() {
     let salted = "r=N0f9z,s=c2FsdC0wLW9mLWthZmth,i=4096\0v=A0TUAC/e3MehotGlQ9OhfdkidfzCQIsW/oLQig3gvG8=";
     for (name, number, challenges) in [
