@@ -121,7 +121,7 @@ pub fn run(name: &str, test: impl Future<Output = ()>) {
     runtime.shutdown_background();
 }
 
-/// Whether tests with a short and a long form run the long one: `KWAL_LONG=1`.
+/// Returns whether tests with a short and a long form run the long one: `KWAL_LONG=1`.
 pub fn long() -> bool {
     std::env::var("KWAL_LONG").is_ok_and(|value| value == "1")
 }

@@ -23,8 +23,8 @@ async fn ten_thousand_large_records(kafka: &'static Kafka) {
     }
 }
 
-/// One compression for each of our versions, so that both versions together try all; with `KWAL_LONG=1` and on somebody
-/// else's cluster, both.
+/// Returns the compressions to run: one for each Kafka version, so that both are covered; with `KWAL_LONG=1`
+/// or `KAFKA_CONNECT`, both.
 fn compressions(kafka: &Kafka, [older, newer]: [&'static str; 2]) -> Vec<&'static str> {
     match kafka.version() {
         Some(Version::V3_9_2) if !kwal_tests::long() => vec![older],
@@ -73,13 +73,13 @@ pub(crate) fn acknowledged(said: &str, topic: &str) -> Vec<i64> {
     said.lines().filter_map(of).collect()
 }
 
-/// The program as README's command builds it.
+/// Builds the program as README does, and returns its path.
 fn program() -> &'static Path {
     static BUILT: LazyLock<PathBuf> = LazyLock::new(|| build(&["--release", "-p", "kwal"]));
     &BUILT
 }
 
-/// The program with all features, as `cargo test --workspace --all-features` has already built it.
+/// Returns the path of the program with all features, as `cargo test --workspace --all-features` builds it.
 pub(crate) fn program_with_all_features() -> &'static Path {
     static BUILT: LazyLock<PathBuf> = LazyLock::new(|| build(&["--workspace", "--all-features"]));
     &BUILT

@@ -18,7 +18,7 @@ kwal_tests::suite! {
 
 /// For each mechanism, a client appends continuously, reads what it appended, and polls an empty partition.
 async fn sessions_are_renewed_under_load(kafka: &'static Kafka) {
-    // Three renewals at least.
+    // At least three reauthentications.
     let time = Duration::from_secs(if kwal_tests::long() { 60 } else { 16 });
     let version = kafka.version().unwrap();
     let clients: Vec<_> =
@@ -115,7 +115,8 @@ async fn read(partition: PartitionClient, done: Arc<AtomicBool>) -> u64 {
     next
 }
 
-/// Polls an empty partition, each time for the length of a session, until `done`. Returns the number of polls.
+/// Polls an empty partition, each time for the length of a session, until `done`. Returns the number of
+/// polls.
 async fn poll(partition: PartitionClient, done: Arc<AtomicBool>) -> u32 {
     let mut polls = 0;
     while !done.load(Ordering::Relaxed) {
