@@ -23,8 +23,8 @@ async fn ten_thousand_large_records(kafka: &'static Kafka) {
     }
 }
 
-/// One compression for each of our versions, so that both versions together try all; with `KWAL_LONG=1` and on somebody
-/// else's cluster, both.
+/// One compression for each of our versions, so that both versions together try all; with `KWAL_LONG=1` and
+/// on somebody else's cluster, both.
 fn compressions(kafka: &Kafka, [older, newer]: [&'static str; 2]) -> Vec<&'static str> {
     match kafka.version() {
         Some(Version::V3_9_2) if !kwal_tests::long() => vec![older],

@@ -113,8 +113,8 @@ impl Broker {
         self.metadata_of(topic).await.topics[0].topic_id
     }
 
-    /// Returns whether the broker leads partition 0 and knows that everything before its term is committed: until then, a leader
-    /// withholds the end of the log (KIP-207).
+    /// Returns whether the broker leads partition 0 and knows that everything before its term is committed:
+    /// until then, a leader withholds the end of the log (KIP-207).
     pub(crate) async fn leads(&mut self, topic: &str) -> bool {
         const LATEST: i64 = -1;
         let partition = ListOffsetsPartition { timestamp: LATEST, ..ListOffsetsPartition::default() };

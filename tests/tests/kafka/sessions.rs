@@ -115,7 +115,8 @@ async fn read(partition: PartitionClient, done: Arc<AtomicBool>) -> u64 {
     next
 }
 
-/// Polls an empty partition, each time for the length of a session, until `done`. Returns the number of polls.
+/// Polls an empty partition, each time for the length of a session, until `done`. Returns the number of
+/// polls.
 async fn poll(partition: PartitionClient, done: Arc<AtomicBool>) -> u32 {
     let mut polls = 0;
     while !done.load(Ordering::Relaxed) {

@@ -53,11 +53,11 @@ pub(crate) struct LeaderUpdate {
 }
 
 impl Metadata {
-    /// Applies a response: the brokers are replaced, topics that it does not mention stay. `by` is the broker that sent it, if
-    /// its id is known.
+    /// Applies a response: the brokers are replaced, topics that it does not mention stay. `by` is the broker
+    /// that sent it, if its id is known.
     ///
-    /// Leader epochs never go back for the same topic id (KIP-320): a broker that lags names an old leader. For the same reason
-    /// a topic that a broker does not know stays, but is marked as outdated.
+    /// Leader epochs never go back for the same topic id (KIP-320): a broker that lags names an old leader.
+    /// For the same reason a topic that a broker does not know stays, but is marked as outdated.
     pub(crate) fn update(&mut self, response: &MetadataResponse, by: Option<i32>) {
         self.generation += 1;
         let alone = response.brokers.len() <= 1;

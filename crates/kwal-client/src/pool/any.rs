@@ -16,8 +16,8 @@ use crate::{
 impl ConnectionPool {
     /// Sends a request to brokers until one answers in a way that `accept` accepts. Returns which one it was.
     ///
-    /// Brokers are tried one after the other; while one is slow, the next one is tried as well. `accept` gets the broker for
-    /// its error. Connections to bootstrap addresses are dropped once brokers are known.
+    /// Brokers are tried one after the other; while one is slow, the next one is tried as well. `accept` gets
+    /// the broker for its error. Connections to bootstrap addresses are dropped once brokers are known.
     pub(crate) async fn any_broker<R: ClientRequest>(
         &self,
         request: &R,
@@ -96,8 +96,8 @@ impl ConnectionPool {
         }
     }
 
-    /// Returns the order in which brokers are tried: healthy ones starting at a random one, then unhealthy ones, then the
-    /// bootstrap addresses.
+    /// Returns the order in which brokers are tried: healthy ones starting at a random one, then unhealthy
+    /// ones, then the bootstrap addresses.
     fn order(&self) -> Vec<BrokerRef> {
         let state = lock(&self.state);
         let mut order: Vec<_> = state.addresses.keys().copied().map(BrokerRef::Id).collect();

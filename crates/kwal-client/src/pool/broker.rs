@@ -55,8 +55,8 @@ impl Broker {
 
     /// Returns a connection failure newer than `before`, or less than `moment` old.
     ///
-    /// Callers that queued during that attempt share its error instead of retrying one by one. A permanent failure counts only
-    /// for those: its cause may have been fixed since.
+    /// Callers that queued during that attempt share its error instead of retrying one by one. A permanent
+    /// failure counts only for those: its cause may have been fixed since.
     pub(super) fn failed_since(&self, before: u64, moment: Duration) -> Option<Error> {
         let failures = lock(&self.failures);
         let (at, error) = failures.last.as_ref()?;

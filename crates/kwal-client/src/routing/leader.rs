@@ -79,7 +79,8 @@ impl Partition {
         }
     }
 
-    /// Returns the leader from metadata newer than `min_generation`. `used` becomes the generation of that metadata.
+    /// Returns the leader from metadata newer than `min_generation`. `used` becomes the generation of that
+    /// metadata.
     pub(crate) async fn leader(
         &self,
         call: CallContext<'_>,
@@ -111,8 +112,8 @@ impl Partition {
 
     /// Pauses before the next attempt, or returns why there is none.
     ///
-    /// No pause is needed if the leader has moved and its successor is known: reported by the broker itself, or because another
-    /// call refreshed metadata in the meantime.
+    /// No pause is needed if the leader has moved and its successor is known: reported by the broker itself,
+    /// or because another call refreshed metadata in the meantime.
     pub(crate) async fn pause(
         &self,
         retry: &mut Retry<'_>,

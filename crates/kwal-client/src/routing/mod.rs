@@ -1,7 +1,7 @@
 //! How a request reaches the right broker: the one loop that finds it, connects, sends, and retries.
 //!
-//! An operation is a value that implements [`Operation`]: a request, and the meaning of its response. It has no IO, so it is
-//! tested without any. [`call`] does the rest.
+//! An operation is a value that implements [`Operation`]: a request, and the meaning of its response. It has
+//! no IO, so it is tested without any. [`call`] does the rest.
 
 mod leader;
 mod retry;
@@ -48,14 +48,14 @@ pub(crate) trait Operation {
         0
     }
 
-    /// Returns how long the broker may wait for records before it responds. It is granted only as far as the session of the
-    /// connection lasts.
+    /// Returns how long the broker may wait for records before it responds. It is granted only as far as the
+    /// session of the connection lasts.
     fn long_poll(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// Returns the time limit of the request if it is not [`Deadlines::request`]. `granted` is the part of the
-    /// [long poll](Self::long_poll) that was granted.
+    /// Returns the time limit of the request if it is not [`Deadlines::request`]. `granted` is the part of
+    /// the [long poll](Self::long_poll) that was granted.
     fn time_limit(&self, _deadlines: &Deadlines, _granted: Duration) -> Option<Duration> {
         None
     }
@@ -88,7 +88,8 @@ pub(crate) struct Route<'a> {
     pub(crate) version: i16,
     /// How long the broker may wait for records.
     pub(crate) long_poll: Duration,
-    /// How long the broker may wait until a change has taken effect: a little shorter than the time limit of a request.
+    /// How long the broker may wait until a change has taken effect: a little shorter than the time limit of
+    /// a request.
     pub(crate) broker_timeout: Duration,
 }
 
@@ -119,7 +120,8 @@ impl<'a> Route<'a> {
 pub(crate) enum Rejection {
     /// It lacks what was requested.
     Missing,
-    /// The client is over its quota and got nothing but a throttle time (KIP-219). The request is repeated after it.
+    /// The client is over its quota and got nothing but a throttle time (KIP-219). The request is repeated
+    /// after it.
     Throttled,
     /// An error code, and the current leader if the broker reports it (KIP-951).
     Code { code: ErrorCode, message: Option<String>, leader: Option<LeaderUpdate> },
