@@ -98,8 +98,8 @@
 //! # let _ = client; Ok(()) }
 //! ```
 //! The files are read for each connection, so that certificates can be renewed. Any
-//! `Arc<rustls::ClientConfig>`, or an async function that returns one, can be used as well. [`client::sasl`] has
-//! the other mechanisms.
+//! `Arc<rustls::ClientConfig>`, or an async function that returns one, can be used as well.
+//! [`client::sasl`] has the other mechanisms.
 //!
 //! # When an append fails
 //!

@@ -290,8 +290,7 @@ mod tests {
             min_bytes: 10,
             max_bytes: 1000,
             wait: 3 * SECOND,
-            decompressed_limit: 4096,
-            context: Context::default(),
+            partition: Arc::new(Partition::offline("wal", 3)),
         }
     }
 
@@ -412,7 +411,7 @@ mod tests {
             };
             let (fetched, granted) = respond(found).unwrap();
             assert_eq!((fetched.last_stable_offset, fetched.log_start_offset), (stable, start));
-            assert_eq!((fetched.high_watermark, fetched.decompressed_limit), (101, 4096));
+            assert_eq!(fetched.high_watermark, 101);
             assert_eq!(granted, 2 * SECOND);
         }
     }

@@ -66,6 +66,20 @@ impl Partition {
         Ok((Self { cluster, topic, index, topic_id, produce, fetch }, leader))
     }
 
+    /// A partition of a cluster that nothing connects to, for tests of operations.
+    #[cfg(test)]
+    pub(crate) fn offline(topic: &str, index: i32) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        Self {
+            cluster: Arc::new(Cluster::new(crate::config::Config::default(), runtime.handle().clone())),
+            topic: topic.to_owned(),
+            index,
+            topic_id: Uuid::default(),
+            produce: Lease::new(Purpose::Produce),
+            fetch: Lease::new(Purpose::Fetch),
+        }
+    }
+
     pub(crate) fn call(&self, api: ApiKey) -> CallContext<'_> {
         CallContext::partition(api, &self.topic, self.index)
     }
