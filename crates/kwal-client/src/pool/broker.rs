@@ -37,7 +37,7 @@ struct Failures {
 }
 
 impl Broker {
-    pub(super) fn new(reference: BrokerRef, address: HostPort) -> Self {
+    pub(crate) fn new(reference: BrokerRef, address: HostPort) -> Self {
         Self {
             reference,
             address,
