@@ -172,6 +172,12 @@ impl MetadataCache {
         }
     }
 
+    /// Applies a response that no broker sent, for tests.
+    #[cfg(test)]
+    pub(crate) fn update(&self, response: &MetadataResponse) {
+        self.change(|metadata| metadata.update(response, None));
+    }
+
     /// Applies a broker's report of the current leader (KIP-951), if it is newer than the snapshot.
     pub(crate) fn apply_leader_update(&self, topic: &str, partition: i32, update: LeaderUpdate) {
         debug!(topic, partition, ?update, "the broker reports the leader");
