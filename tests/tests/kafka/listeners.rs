@@ -154,7 +154,7 @@ fn normalized(mut error: String, broker: &str, nowhere: &str) -> String {
         }
     }
     for version in ["12", "13"] {
-        error = error.replace(&format!("Metadata version {version} "), "Metadata version N ");
+        error = error.replace(&format!("Metadata version {version}:"), "Metadata version N:");
     }
     if let Some((before, rest)) = error.split_once(", and it is ")
         && let Some((_, after)) = rest.split_once(" now)")
