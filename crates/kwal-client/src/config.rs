@@ -4,11 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use kwal_transport::{Connect, HostPort, Tcp};
 
-use crate::{error::Error, sasl::Sasl};
-
-/// The longest duration that the client works with; longer ones count as this one. A sum of some of them does
-/// not overflow, and neither does a point in time that is so far away.
-pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+use crate::{duration::LONGEST, error::Error, sasl::Sasl};
 
 /// What a [`ClientBuilder`](crate::ClientBuilder) collects.
 #[derive(Clone, Debug)]

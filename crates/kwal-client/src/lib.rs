@@ -77,6 +77,7 @@ mod cluster;
 mod config;
 mod connection;
 mod controller;
+mod duration;
 pub mod error;
 mod memory;
 mod metadata;

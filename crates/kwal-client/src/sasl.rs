@@ -28,7 +28,7 @@ use kwal_transport::BoxFuture;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    config::LONGEST,
+    duration::LONGEST,
     error::{Error, ErrorKind, Source},
 };
 

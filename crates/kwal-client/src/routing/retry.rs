@@ -9,7 +9,8 @@ use tracing::debug;
 
 use crate::{
     cluster::Cluster,
-    config::{LONGEST, RetryPolicy},
+    config::RetryPolicy,
+    duration::LONGEST,
     error::{CallContext, Error, ErrorKind, Source},
 };
 
@@ -238,7 +239,7 @@ mod tests {
     use kwal_protocol::api::ApiKey;
 
     use super::{super::tests::cluster, *};
-    use crate::config::LONGEST;
+    use crate::duration::LONGEST;
 
     const SECOND: Duration = Duration::from_secs(1);
     const UNKNOWN: ErrorCode = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
