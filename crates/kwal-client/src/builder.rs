@@ -40,8 +40,8 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Starts from the addresses of some brokers, as `host:port`; IPv6 addresses in brackets. One that answers is enough, it
-    /// names the others.
+    /// Starts from the addresses of some brokers, as `host:port`; IPv6 addresses in brackets. One that
+    /// answers is enough, it names the others.
     pub fn new<A: Into<String>>(bootstrap_brokers: impl IntoIterator<Item = A>) -> Self {
         Self {
             bootstrap: bootstrap_brokers.into_iter().map(Into::into).collect(),
@@ -78,20 +78,23 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how to reach brokers, or the proxy or TLS endpoint in front of them. Default: [`kwal_transport::Tcp`].
+    /// Sets how to reach brokers, or the proxy or TLS endpoint in front of them. Default:
+    /// [`kwal_transport::Tcp`].
     pub fn connector(mut self, connector: impl Connect) -> Self {
         self.config.connect = Arc::new(connector);
         self
     }
 
-    /// Connects with TLS: for listeners of the protocols `SSL` and `SASL_SSL`. With a SOCKS5 proxy, TLS goes through
-    /// it.
+    /// Connects with TLS: for listeners of the protocols `SSL` and `SASL_SSL`. With a SOCKS5 proxy, TLS goes
+    /// through it.
     ///
-    /// `config` is an `Arc<rustls::ClientConfig>`, a [`TlsBuilder`](kwal_transport::tls::TlsBuilder) (which reads its files
-    /// for each connection, so that certificates can be renewed), or an async function that returns the configuration for each
-    /// connection. Each broker has to present a certificate for the name that it advertises.
+    /// `config` is an `Arc<rustls::ClientConfig>`, a [`TlsBuilder`](kwal_transport::tls::TlsBuilder) (which
+    /// reads its files for each connection, so that certificates can be renewed), or an async function that
+    /// returns the configuration for each connection. Each broker has to present a certificate for the name
+    /// that it advertises.
     ///
-    /// A wrong certificate or configuration ends a call at once, with [`ErrorKind::Connect`](crate::error::ErrorKind::Connect) or
+    /// A wrong certificate or configuration ends a call at once, with
+    /// [`ErrorKind::Connect`](crate::error::ErrorKind::Connect) or
     /// [`ErrorKind::Connection`](crate::error::ErrorKind::Connection) and a
     /// [`TlsError`](kwal_transport::TlsError) as source.
     ///
@@ -112,8 +115,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects through a SOCKS5 proxy, which resolves the brokers' names. The proxy itself is reached with the
-    /// [connector](Self::connector), which replaces that of [`Socks5::over`].
+    /// Connects through a SOCKS5 proxy, which resolves the brokers' names. The proxy itself is reached with
+    /// the [connector](Self::connector), which replaces that of [`Socks5::over`].
     ///
     /// ```no_run
     /// use kwal_client::ClientBuilder;
@@ -131,7 +134,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how the client authenticates: PLAIN, SCRAM, OAUTHBEARER or a mechanism of your own. Default: not at all.
+    /// Sets how the client authenticates: PLAIN, SCRAM, OAUTHBEARER or a mechanism of your own. Default: not
+    /// at all.
     ///
     /// ```
     /// use kwal_client::{ClientBuilder, sasl::Sasl};
@@ -151,8 +155,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Seeds all randomness (the pauses between attempts, which broker is tried first), for tests. Nonces of SCRAM, which must be
-    /// unpredictable, are not affected.
+    /// Seeds all randomness (the pauses between attempts, which broker is tried first), for tests. Nonces of
+    /// SCRAM, which must be unpredictable, are not affected.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = Some(seed);
         self
@@ -161,8 +165,10 @@ impl ClientBuilder {
     /// Connects to the first broker that answers.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for an address that cannot be parsed, and for limits, deadlines and pauses of zero;
-    /// [`ErrorKind::NoBroker`](crate::error::ErrorKind::NoBroker) if none answers, with each address and its error. It does not wait for brokers to come up.
+    /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for an address that cannot be
+    /// parsed, and for limits, deadlines and pauses of zero;
+    /// [`ErrorKind::NoBroker`](crate::error::ErrorKind::NoBroker) if none answers, with each address and its
+    /// error. It does not wait for brokers to come up.
     ///
     /// # Cancellation safety
     /// Cancel safe.

@@ -16,8 +16,9 @@ use crate::{
 
 /// A client of one cluster. Cloning is cheap; clones share connections, metadata and budgets.
 ///
-/// Its tasks live on the runtime on which [`ClientBuilder::build`](crate::ClientBuilder::build) was called, or on the one given to
-/// [`ClientBuilder::runtime`](crate::ClientBuilder::runtime). When that is gone, calls end with [`ErrorKind::Closed`](crate::error::ErrorKind::Closed).
+/// Its tasks live on the runtime on which [`ClientBuilder::build`](crate::ClientBuilder::build) was called,
+/// or on the one given to [`ClientBuilder::runtime`](crate::ClientBuilder::runtime). When that is gone, calls
+/// end with [`ErrorKind::Closed`](crate::error::ErrorKind::Closed).
 #[derive(Clone, Debug)]
 pub struct Client {
     cluster: Arc<Cluster>,

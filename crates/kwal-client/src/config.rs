@@ -4,11 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use kwal_transport::{Connect, HostPort, Tcp};
 
-use crate::{error::Error, sasl::Sasl};
-
-/// The longest duration that the client works with; longer ones count as this one. A sum of some of them does not overflow,
-/// and neither does a point in time that is so far away.
-pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+use crate::{duration::LONGEST, error::Error, sasl::Sasl};
 
 /// What a [`ClientBuilder`](crate::ClientBuilder) collects.
 #[derive(Clone, Debug)]
@@ -97,15 +93,15 @@ pub struct Deadlines {
     pub operation: Duration,
     /// Time limit of one request.
     ///
-    /// It starts when the request has been written and every earlier request on the connection has been answered, and is
-    /// paused while the broker throttles. The time that a broker waits for replicas is a little shorter; the wait of a long
-    /// poll is added. Default 10 s.
+    /// It starts when the request has been written and every earlier request on the connection has been
+    /// answered, and is paused while the broker throttles. The time that a broker waits for replicas is a
+    /// little shorter; the wait of a long poll is added. Default 10 s.
     pub request: Duration,
-    /// Time limit for opening a connection: credentials, name resolution, proxy, stream, TLS, versions, authentication.
-    /// Default 10 s.
+    /// Time limit for opening a connection: credentials, name resolution, proxy, stream, TLS, versions,
+    /// authentication. Default 10 s.
     pub connect: Duration,
-    /// How long a call retries while no broker knows its topic or partition: right after a topic is created, not all of them
-    /// do. Default 5 s.
+    /// How long a call retries while no broker knows its topic or partition: right after a topic is created,
+    /// not all of them do. Default 5 s.
     pub unknown_topic: Duration,
 }
 
@@ -120,7 +116,8 @@ impl Default for Deadlines {
     }
 }
 
-/// How much memory and how many connections a client may use. Lengths are checked against these before memory is reserved.
+/// How much memory and how many connections a client may use. Lengths are checked against these before memory
+/// is reserved.
 ///
 /// What kwal writes with its defaults, it reads with its defaults.
 ///
@@ -133,22 +130,23 @@ impl Default for Deadlines {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The largest record batch to append, in bytes, before compression and after. Topics have a limit of their own,
-    /// `max.message.bytes`, 1 MiB unless set. Default 16 MiB.
+    /// The largest record batch to append, in bytes, before compression and after. Topics have a limit of
+    /// their own, `max.message.bytes`, 1 MiB unless set. Default 16 MiB.
     pub batch: usize,
     /// The largest response frame, in bytes. Default 128 MiB.
     pub frame: usize,
     /// The largest record batch to read, in bytes after decompression. Default 128 MiB.
     pub decompressed: usize,
-    /// The memory budget: what all appends of a client may hold, from before they are encoded until they are acknowledged, in
-    /// bytes. Further ones wait. Default 256 MiB.
+    /// The memory budget: what all appends of a client may hold, from before they are encoded until they are
+    /// acknowledged, in bytes. Further ones wait. Default 256 MiB.
     pub memory: usize,
-    /// How many connections to one broker the partition clients share for appends, and as many again for fetches. One more
-    /// serves short requests. Default 16.
+    /// How many connections to one broker the partition clients share for appends, and as many again for
+    /// fetches. One more serves short requests. Default 16.
     ///
-    /// A broker works on one request of a connection at a time, also while an append waits for its replicas or a fetch for
-    /// records. Up to this many partition clients with the same leader have connections of their own; further ones share the
-    /// least used ones. A connection that no partition client uses any more is closed.
+    /// A broker works on one request of a connection at a time, also while an append waits for its replicas
+    /// or a fetch for records. Up to this many partition clients with the same leader have connections of
+    /// their own; further ones share the least used ones. A connection that no partition client uses any more
+    /// is closed.
     pub max_connections_per_broker: usize,
 }
 
@@ -166,8 +164,9 @@ impl Default for Limits {
 
 /// How long to pause between attempts.
 ///
-/// Each pause is up to twice the one before, from `initial` to `max`, and is shortened by a random part of up to half, so that
-/// clients do not retry in step. The deadline of the operation ends the retries, not a count.
+/// Each pause is up to twice the one before, from `initial` to `max`, and is shortened by a random part of up
+/// to half, so that clients do not retry in step. The deadline of the operation ends the retries, not a
+/// count.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {

@@ -1,8 +1,9 @@
 //! The client of kwal: Kafka as a distributed write-ahead log.
 //!
-//! A [`Client`] knows one cluster. It opens a [`PartitionClient`] for each partition to append to and read from, and a
-//! [`ControllerClient`] that creates and describes topics. There are no consumer groups, no transactions, no partitioner and
-//! no background buffers. Applications depend on the facade `kwal`; this page explains the inside.
+//! A [`Client`] knows one cluster. It opens a [`PartitionClient`] for each partition to append to and read
+//! from, and a [`ControllerClient`] that creates and describes topics. There are no consumer groups, no
+//! transactions, no partitioner and no background buffers. Applications depend on the facade `kwal`; this
+//! page explains the inside.
 //!
 //! # Layers
 //!
@@ -25,38 +26,42 @@
 //!              config, sasl, versions, validate ◄────────────┴──────► error
 //! ```
 //!
-//! Below are the crates `kwal-protocol` (messages and the state of a connection, without IO) and `kwal-transport` (streams).
-//! They meet in `connection/driver.rs`, the only place where a socket meets the protocol. State machines have no IO and no
-//! clock; tasks around them are thin. Time is tokio's clock, which tests can pause, and randomness enters in `random.rs`:
-//! the same seed gives the same history.
+//! Below are the crates `kwal-protocol` (messages and the state of a connection, without IO) and
+//! `kwal-transport` (streams). They meet in `connection/driver.rs`, the only place where a socket meets the
+//! protocol. State machines have no IO and no clock; tasks around them are thin. Time is tokio's clock, which
+//! tests can pause, and randomness enters in `random.rs`: the same seed gives the same history.
 //!
 //! # The path of an append
 //!
-//! 1. [`PartitionClient::produce`] checks the records, waits in turn for memory and for a place in the queue of its
-//!    partition, and encodes the batch. With that its place in the order is fixed, and the batch belongs to the producer task:
-//!    dropping the future no longer withdraws it.
-//! 2. The producer task (`producer/task.rs`) takes the batch, stamps producer id, epoch and sequence number on it, and runs
-//!    attempts until one succeeds, cannot succeed, or the deadline ends.
-//! 3. An attempt (`routing::attempt`) looks up the leader, gets the connection that the partition leases, and submits the
-//!    request. The connection task writes it, a small head and the shared bytes of the batch in one vectored write.
-//! 4. The response goes from the connection task to the producer task, which interprets it and completes the caller's future.
-//!    A throttle time in it is obeyed by the connection task, whether or not a caller is left.
+//! 1. [`PartitionClient::produce`] checks the records, waits in turn for memory and for a place in the queue
+//!    of its partition, and encodes the batch. With that its place in the order is fixed, and the batch
+//!    belongs to the producer task: dropping the future no longer withdraws it.
+//! 2. The producer task (`producer/task.rs`) takes the batch, stamps producer id, epoch and sequence number
+//!    on it, and runs attempts until one succeeds, cannot succeed, or the deadline ends.
+//! 3. An attempt (`routing::attempt`) looks up the leader, gets the connection that the partition leases, and
+//!    submits the request. The connection task writes it, a small head and the shared bytes of the batch in
+//!    one vectored write.
+//! 4. The response goes from the connection task to the producer task, which interprets it and completes the
+//!    caller's future. A throttle time in it is obeyed by the connection task, whether or not a caller is
+//!    left.
 //!
 //! # To add …
 //!
-//! * **an operation**: a type that implements `routing::Operation` (the request, and the meaning of its response), a request
-//!   struct by the `request!` macro, and a method on the client, all in one file of `partition/` or `controller/`; a line in
-//!   `versions.rs` if the API is new. Leader, connection, retry, deadline, throttle and outcome come from `routing::call`.
-//!   Test it without IO through `Operation::response`.
-//! * **an error**: a variant of [`ErrorKind`](error::ErrorKind) with its text in `error/display.rs`, what to do about it in
-//!   `error/recovery.rs`, and a sample in `error/texts.rs`. What an error code means for an API is in
-//!   [`kwal_protocol::error_code`].
-//! * **a setting**: a field with its default in `config.rs`, in the `setters!` list, and in `Config::validate` if zero is not
-//!   allowed.
+//! * **an operation**: a type that implements `routing::Operation` (the request, and the meaning of its
+//!   response), a request struct by the `request!` macro, and a method on the client, all in one file of
+//!   `partition/` or `controller/`; a line in `versions.rs` if the API is new. Leader, connection, retry,
+//!   deadline, throttle and outcome come from `routing::call`. Test it without IO through
+//!   `Operation::response`.
+//! * **an error**: a variant of [`ErrorKind`](error::ErrorKind) with its text in `error/display.rs`, what to
+//!   do about it in `error/recovery.rs`, and a sample in `error/texts.rs`. What an error code means for an
+//!   API is in [`kwal_protocol::error_code`].
+//! * **a setting**: a field with its default in `config.rs`, in the `setters!` list, and in
+//!   `Config::validate` if zero is not allowed.
 //!
 //! # Tracing
 //!
-//! Events have the module path as target, `kwal_client::…`. Fields are named `topic`, `partition`, `broker`, `error`.
+//! Events have the module path as target, `kwal_client::…`. Fields are named `topic`, `partition`, `broker`,
+//! `error`.
 //!
 //! | level | what |
 //! | --- | --- |
@@ -72,6 +77,7 @@ mod cluster;
 mod config;
 mod connection;
 mod controller;
+mod duration;
 pub mod error;
 mod memory;
 mod metadata;

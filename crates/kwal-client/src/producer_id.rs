@@ -32,8 +32,8 @@ impl ProducerState {
 
 /// Producer ids that are idle, by topic and partition.
 ///
-/// A partition that is opened again continues with an idle one, so that there are never more ids than there were partition
-/// clients at the same time: brokers keep each for a day.
+/// A partition that is opened again continues with an idle one, so that there are never more ids than there
+/// were partition clients at the same time: brokers keep each for a day.
 #[derive(Debug, Default)]
 pub(crate) struct ProducerIdPool {
     idle: Mutex<HashMap<(String, i32), Vec<ProducerState>>>,

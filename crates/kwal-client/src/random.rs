@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fastrand::Rng;
 
-/// The client's random number generator. Every user forks its own, so that users do not disturb one another's sequence.
+/// The client's random number generator. Every user forks its own, so that users do not disturb one another's
+/// sequence.
 ///
 /// Not for secrets: those come from the operating system.
 #[derive(Clone, Debug)]

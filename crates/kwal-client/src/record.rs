@@ -22,12 +22,13 @@ pub struct Record {
     pub value: Option<Bytes>,
     /// Names and values, in order. Names may repeat and values may be null.
     pub headers: Headers,
-    /// When the record was created. Kafka stores whole milliseconds since the epoch, rounded down. A topic with
-    /// `message.timestamp.type=LogAppendTime` replaces it with the broker's time.
+    /// When the record was created. Kafka stores whole milliseconds since the epoch, rounded down. A topic
+    /// with `message.timestamp.type=LogAppendTime` replaces it with the broker's time.
     ///
-    /// Brokers expire idle producer ids by record timestamps. If the newest timestamp of a batch is older than
-    /// `producer.id.expiration.ms` (1 day), the producer may be forgotten, and a retry in flight at that moment may be appended
-    /// twice. Use `LogAppendTime` for back-dated records and keep the original time in the value or a header.
+    /// Brokers expire idle producer ids by record timestamps. If the newest timestamp of a batch is older
+    /// than `producer.id.expiration.ms` (1 day), the producer may be forgotten, and a retry in flight at that
+    /// moment may be appended twice. Use `LogAppendTime` for back-dated records and keep the original time in
+    /// the value or a header.
     pub timestamp: OffsetDateTime,
 }
 

@@ -17,7 +17,8 @@ macro_rules! request {
         }
 
         impl $name<'_> {
-            /// Sets the time limit of this call. Default: [`Deadlines::operation`](crate::Deadlines::operation).
+            /// Sets the time limit of this call. Default:
+            /// [`Deadlines::operation`](crate::Deadlines::operation).
             pub fn deadline(mut self, deadline: std::time::Duration) -> Self {
                 self.deadline = Some(deadline);
                 self

@@ -18,8 +18,8 @@
 //! }));
 //! # assert!(!format!("{scram:?}{plain:?}{bearer:?}").contains("secret"));
 //! ```
-//! Brokers may end a session after a time (`connections.max.reauth.ms`), and do so when a token expires. The client
-//! authenticates again before that, on the same connection (KIP-368), without disturbing calls.
+//! Brokers may end a session after a time (`connections.max.reauth.ms`), and do so when a token expires. The
+//! client authenticates again before that, on the same connection (KIP-368), without disturbing calls.
 
 use std::{error::Error as StdError, fmt, future::Future, sync::Arc, time::Duration};
 
@@ -28,11 +28,12 @@ use kwal_transport::BoxFuture;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    config::LONGEST,
+    duration::LONGEST,
     error::{Error, ErrorKind, Source},
 };
 
-/// The mechanism and credentials of a client, for [`ClientBuilder::sasl`](crate::ClientBuilder::sasl). Cloning is cheap.
+/// The mechanism and credentials of a client, for [`ClientBuilder::sasl`](crate::ClientBuilder::sasl).
+/// Cloning is cheap.
 ///
 /// `Debug` prints the user and no secret.
 #[derive(Clone, Debug)]
@@ -49,8 +50,8 @@ impl Sasl {
 
     /// SCRAM-SHA-256 (RFC 5802, RFC 7677): both sides prove that they know the password.
     ///
-    /// User and password are used as they are, in UTF-8, as Kafka does; see [`kwal_protocol::sasl::Scram`]. The hashes that the
-    /// broker requests (up to a million) are computed on one of tokio's blocking threads.
+    /// User and password are used as they are, in UTF-8, as Kafka does; see [`kwal_protocol::sasl::Scram`].
+    /// The hashes that the broker requests (up to a million) are computed on one of tokio's blocking threads.
     pub fn scram_sha_256(user: impl Into<String>, password: impl Into<String>) -> Self {
         Self::new(Password { kind: Kind::ScramSha256, user: user.into(), password: password.into() })
     }
@@ -62,13 +63,15 @@ impl Sasl {
 
     /// OAUTHBEARER (RFC 7628, KIP-255): sends a token.
     ///
-    /// `fetch` returns a token. It is called before a connection is opened and before reauthentication, while calls continue;
-    /// never twice at the same time. A token with a [lifetime](Token::expires_in) is used for other connections as well during
-    /// the first half of its lifetime, unless a broker rejects it. Other tokens are fetched each time.
+    /// `fetch` returns a token. It is called before a connection is opened and before reauthentication, while
+    /// calls continue; never twice at the same time. A token with a [lifetime](Token::expires_in) is used for
+    /// other connections as well during the first half of its lifetime, unless a broker rejects it. Other
+    /// tokens are fetched each time.
     ///
-    /// `fetch` may take [`Deadlines::connect`](crate::Deadlines::connect). If it fails or takes longer, the call that needs the
-    /// connection retries until its own deadline and then fails with [`ErrorKind::CredentialsUnavailable`], since the issuer
-    /// may be back in a moment. During reauthentication the session continues as long as it is valid.
+    /// `fetch` may take [`Deadlines::connect`](crate::Deadlines::connect). If it fails or takes longer, the
+    /// call that needs the connection retries until its own deadline and then fails with
+    /// [`ErrorKind::CredentialsUnavailable`], since the issuer may be back in a moment. During
+    /// reauthentication the session continues as long as it is valid.
     pub fn oauth_bearer<Fut, E>(fetch: impl Fn() -> Fut + Send + Sync + 'static) -> Self
     where
         Fut: Future<Output = Result<Token, E>> + Send + 'static,
@@ -86,11 +89,11 @@ impl Sasl {
         Self { authenticate: Arc::new(authenticate), unencrypted: false }
     }
 
-    /// Allows to send the secret over unencrypted connections, where everybody on the path can read it. For tests, and for
-    /// networks that are encrypted on a lower layer.
+    /// Allows to send the secret over unencrypted connections, where everybody on the path can read it. For
+    /// tests, and for networks that are encrypted on a lower layer.
     ///
-    /// Without this, PLAIN and OAUTHBEARER on such a connection fail with [`ErrorKind::EncryptionRequired`] before anything is
-    /// sent. SCRAM does not need it.
+    /// Without this, PLAIN and OAUTHBEARER on such a connection fail with [`ErrorKind::EncryptionRequired`]
+    /// before anything is sent. SCRAM does not need it.
     #[must_use]
     pub fn danger_send_unencrypted(mut self) -> Self {
         self.unencrypted = true;
@@ -155,12 +158,14 @@ impl Sasl {
 /// # let _ = sasl;
 /// ```
 pub trait Authenticate: fmt::Debug + Send + Sync + 'static {
-    /// Returns a fresh exchange: before each connection is opened, and before each reauthentication. Several may be requested
-    /// at the same time. The future is dropped after [`Deadlines::connect`](crate::Deadlines::connect).
+    /// Returns a fresh exchange: before each connection is opened, and before each reauthentication. Several
+    /// may be requested at the same time. The future is dropped after
+    /// [`Deadlines::connect`](crate::Deadlines::connect).
     ///
     /// # Errors
-    /// A [`SaslError`] means that the credentials cannot be used, and ends the call with [`ErrorKind::InvalidInput`]. After any
-    /// other error the call retries until its deadline: [`ErrorKind::CredentialsUnavailable`].
+    /// A [`SaslError`] means that the credentials cannot be used, and ends the call with
+    /// [`ErrorKind::InvalidInput`]. After any other error the call retries until its deadline:
+    /// [`ErrorKind::CredentialsUnavailable`].
     #[allow(clippy::type_complexity, reason = "an alias would hide more than it shows")]
     fn mechanism(&self) -> BoxFuture<'_, Result<Box<dyn Mechanism>, Box<dyn StdError + Send + Sync>>>;
 

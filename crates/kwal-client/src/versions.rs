@@ -1,8 +1,9 @@
 //! The API versions that this client speaks: one table.
 //!
-//! The codec supports more. Below these ranges a request could not express what the client needs: Metadata 4 is the first that
-//! can forbid topic creation, OffsetForLeaderEpoch 2 the first with the current leader epoch, DescribeConfigs 1 the first that
-//! reports where values come from, Produce 3 and Fetch 4 the first with today's record batches.
+//! The codec supports more. Below these ranges a request could not express what the client needs: Metadata 4
+//! is the first that can forbid topic creation, OffsetForLeaderEpoch 2 the first with the current leader
+//! epoch, DescribeConfigs 1 the first that reports where values come from, Produce 3 and Fetch 4 the first
+//! with today's record batches.
 
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ pub(crate) trait ClientRequest: Request {
     /// The first version that names topics by id, which the client may not know.
     const BY_TOPIC_ID: Option<i16>;
 
-    /// Returns how long a response wants its connection to pause (KIP-219), without decoding more of it than needed.
+    /// Returns how long a response wants its connection to pause (KIP-219), without decoding more of it than
+    /// needed.
     ///
     /// Zero also if the response is malformed, which its decoder reports.
     fn throttle_time(response: &RawResponse) -> Duration;

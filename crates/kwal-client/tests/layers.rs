@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["connection"],
     &["config", "random", "versions", "validate"],
     &["sasl"],
-    &["error"],
+    &["error", "duration"],
 ];
 
 #[test]

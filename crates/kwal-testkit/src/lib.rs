@@ -83,8 +83,9 @@
 //! wire ───────────────────────────────────────────────────────────────┘           └──► check
 //! ```
 //!
-//! `cluster` holds the brokers without IO: frames in, actions out, time as an argument. It stores its logs in `log`,
-//! `producers` and `transactions`, and reads `topic_config` and `dialect`. `serve` connects it to sockets and the clock.
+//! `cluster` holds the brokers without IO: frames in, actions out, time as an argument. It stores its logs in
+//! `log`, `producers` and `transactions`, and reads `topic_config` and `dialect`. `serve` connects it to
+//! sockets and the clock.
 //!
 //! # Features
 //! `compression-gzip`, `compression-lz4`, `compression-snappy`, `decompression-zstd` (all default) and

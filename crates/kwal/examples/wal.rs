@@ -90,7 +90,8 @@ async fn run(options: Options) -> Result<(), Failure> {
         // What is acknowledged is on two of them at least.
         create = create.config("min.insync.replicas", "2");
     }
-    // Brokers take batches of up to 1 MiB unless the topic says otherwise; headers and lengths come on top of the values.
+    // Brokers take batches of up to 1 MiB unless the topic says otherwise; headers and lengths come on top of
+    // the values.
     let largest = options.per_batch() * (options.size + 64) + 1024;
     if largest > 1 << 20 {
         create = create.config("max.message.bytes", largest.to_string());
@@ -107,7 +108,8 @@ async fn run(options: Options) -> Result<(), Failure> {
     }
 }
 
-/// A client of the brokers that the environment names, or of one inside this process, which lives as long as the handle.
+/// A client of the brokers that the environment names, or of one inside this process, which lives as long as
+/// the handle.
 async fn connect(access: &Access) -> Result<(Client, Option<EmbeddedCluster>), Failure> {
     let named = env::var("KAFKA_CONNECT").unwrap_or_default();
     if named.is_empty() {
@@ -521,7 +523,8 @@ impl Options {
     }
 }
 
-/// The most that a value, or the values of one append, may have: half of what the client allows a batch by default.
+/// The most that a value, or the values of one append, may have: half of what the client allows a batch by
+/// default.
 const LARGEST: u64 = 8 << 20;
 
 fn text(parser: &mut lexopt::Parser) -> Result<String, Failure> {

@@ -52,7 +52,8 @@
 //!
 //! let (records, high_watermark) =
 //!     partition.fetch_records(0, 1..1_000_000 /* min..max bytes */, 1_000 /* ms */).await?;
-//! # assert_eq!((produced.offsets(), records[0].value.as_deref(), high_watermark), (0..1, Some(&b"hello kafka"[..]), 1)); Ok(()) });
+//! # assert_eq!((produced.offsets(), high_watermark), (0..1, 1));
+//! # assert_eq!(records[0].value.as_deref(), Some(&b"hello kafka"[..])); Ok(()) });
 //! ```
 //!
 //! # A topic for a log
@@ -74,8 +75,8 @@
 //!     eprintln!("{finding}");
 //! }
 //! # let found = controller.audit("wal").await?;
-//! # let grave: Vec<_> = found.iter().filter(|one| one.severity == Severity::Error).map(|one| one.setting).collect();
-//! # assert_eq!((wal.created, grave), (true, vec!["replication factor", "in-sync replicas", "min.insync.replicas"]));
+//! # let grave = found.iter().filter(|one| one.severity == Severity::Error).map(|one| one.setting);
+//! # assert!(grave.eq(["replication factor", "in-sync replicas", "min.insync.replicas"]) && wal.created);
 //! # assert_eq!((found.len(), found[2].source), (4, Some(ConfigSource::Topic))); Ok(()) });
 //! ```
 //!
@@ -96,13 +97,15 @@
 //!     .await?;
 //! # let _ = client; Ok(()) }
 //! ```
-//! The files are read for each connection, so that certificates can be renewed. Any `Arc<rustls::ClientConfig>`, or an async
-//! function that returns one, can be used as well. [`client::sasl`] has the other mechanisms.
+//! The files are read for each connection, so that certificates can be renewed. Any
+//! `Arc<rustls::ClientConfig>`, or an async function that returns one, can be used as well.
+//! [`client::sasl`] has the other mechanisms.
 //!
 //! # When an append fails
 //!
-//! The client retries what can be retried without duplicates until the [deadline](client::Deadlines::operation). One question
-//! is left to the caller, and [`outcome`](Error::outcome) answers it:
+//! The client retries what can be retried without duplicates until the
+//! [deadline](client::Deadlines::operation). One question is left to the caller, and
+//! [`outcome`](Error::outcome) answers it:
 //!
 //! ```
 //! use kwal::{Client, Error, ErrorKind, Outcome, Record};

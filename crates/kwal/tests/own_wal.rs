@@ -1,7 +1,7 @@
 //! How to test a write-ahead log of your own: a small one, and what it has to come through. To be copied.
 //!
-//! The cluster is inside the test, and so is the network. Time is tokio's, which is paused: it jumps to the next moment when
-//! something is due, so that minutes pass in milliseconds, and the same way at every run.
+//! The cluster is inside the test, and so is the network. Time is tokio's, which is paused: it jumps to the
+//! next moment when something is due, so that minutes pass in milliseconds, and the same way at every run.
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
@@ -164,8 +164,9 @@ impl Fixture {
         entries.into_iter().map(|(_, entry)| entry).collect()
     }
 
-    /// Fails unless all that was said agrees with the log as it is now: what was acknowledged is there, once, in order, at
-    /// its offset; what failed for certain is not; everybody read every entry once; nothing took too long.
+    /// Fails unless all that was said agrees with the log as it is now: what was acknowledged is there, once,
+    /// in order, at its offset; what failed for certain is not; everybody read every entry once; nothing took
+    /// too long.
     fn judge(self) -> Tally {
         let log = self.cluster.records("wal", 0).unwrap();
         let log = log.into_iter().map(|record| (record.offset, record.value.unwrap_or_default()));

@@ -1,7 +1,8 @@
 //! The task of a connection, and the only place where a socket meets the protocol.
 //!
-//! It ends when the connection is closed, or when the last [`Connection`](super::Connection) handle is dropped: then no caller
-//! waits for a response. Where the broker ends sessions after a time, the task authenticates again before that.
+//! It ends when the connection is closed, or when the last [`Connection`](super::Connection) handle is
+//! dropped: then no caller waits for a response. Where the broker ends sessions after a time, the task
+//! authenticates again before that.
 
 use std::{
     future::{pending, poll_fn},
@@ -216,7 +217,8 @@ impl Driver {
         self.lifetime.send_replace(lifetime);
     }
 
-    /// Continues with the result of a task. Returns whether the session has expired, so that no more requests are taken.
+    /// Continues with the result of a task. Returns whether the session has expired, so that no more requests
+    /// are taken.
     fn finished(&mut self, result: Result<TaskResult, JoinError>) -> bool {
         match result {
             Ok(TaskResult::Computed(computed)) => self.connection.handle_computed(computed),
@@ -227,7 +229,8 @@ impl Driver {
                     debug!(%error, "cannot authenticate again");
                 }
             }
-            // Requests in flight are still answered. Queued ones go to another connection, which reports why it fails.
+            // Requests in flight are still answered. Queued ones go to another connection, which reports why
+            // it fails.
             Ok(TaskResult::Reauthenticate(None)) => {
                 debug!("the session is over, closing");
                 self.queue.close();
@@ -283,7 +286,8 @@ impl Driver {
         }
     }
 
-    /// Hands a response to its caller, and obeys the throttle time in it (KIP-219), also if the caller is gone.
+    /// Hands a response to its caller, and obeys the throttle time in it (KIP-219), also if the caller is
+    /// gone.
     fn respond(&mut self, caller: Caller, response: RawResponse) {
         let pause = (caller.throttle_time)(&response);
         if !pause.is_zero() {

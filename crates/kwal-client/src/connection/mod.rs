@@ -1,7 +1,7 @@
 //! One connection to a broker: the handle that callers hold, and how it is opened.
 //!
-//! A task owns stream and protocol state ([`driver`]); callers own a [`Connection`] and, for each request, a oneshot. So a
-//! caller that is dropped never leaves half a frame on the stream.
+//! A task owns stream and protocol state ([`driver`]); callers own a [`Connection`] and, for each request, a
+//! oneshot. So a caller that is dropped never leaves half a frame on the stream.
 
 mod connect;
 mod driver;
@@ -45,8 +45,8 @@ pub(crate) struct Connection {
     wait_budget: Arc<Mutex<Duration>>,
 }
 
-/// A permission for the broker to wait before it answers. It counts until it is dropped: the requests of one connection wait
-/// one after the other.
+/// A permission for the broker to wait before it answers. It counts until it is dropped: the requests of one
+/// connection wait one after the other.
 #[derive(Debug)]
 pub(crate) struct WaitPermit {
     pub(crate) time: Duration,
@@ -128,8 +128,8 @@ impl Connection {
         self.close.notify_one();
     }
 
-    /// Returns how long the broker may wait before it answers the next request, at most the wanted time: it must not delay
-    /// reauthentication, nor last beyond the end of the session.
+    /// Returns how long the broker may wait before it answers the next request, at most the wanted time: it
+    /// must not delay reauthentication, nor last beyond the end of the session.
     pub(crate) fn wait(&self, wanted: Duration) -> WaitPermit {
         let lifetime = *self.lifetime.borrow();
         let mut budget = self.wait_budget.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,8 +146,8 @@ impl Connection {
 
     /// Sends a request and waits for the response.
     ///
-    /// If the future is dropped before the task has taken the request, it is not sent; later, the response is discarded when
-    /// it arrives.
+    /// If the future is dropped before the task has taken the request, it is not sent; later, the response is
+    /// discarded when it arrives.
     pub(crate) async fn call<R: ClientRequest>(
         &self,
         request: EncodedRequest,

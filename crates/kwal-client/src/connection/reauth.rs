@@ -21,13 +21,15 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 pub(crate) struct SessionLifetime {
     /// From then on the client authenticates again as soon as it has credentials.
     pub(crate) renew_at: Instant,
-    /// From then on nothing may be sent. A little before the broker ends the session, because requests need time to arrive.
+    /// From then on nothing may be sent. A little before the broker ends the session, because requests need
+    /// time to arrive.
     pub(crate) ends_at: Instant,
 }
 
 impl SessionLifetime {
-    /// The lifetime of a session that begins now. A request of the `longest` duration fits between reauthentication and end,
-    /// if the session is long enough. `jitter`, from 0 to 1, spreads connections that were opened together.
+    /// The lifetime of a session that begins now. A request of the `longest` duration fits between
+    /// reauthentication and end, if the session is long enough. `jitter`, from 0 to 1, spreads connections
+    /// that were opened together.
     fn new(now: Instant, lifetime: Duration, longest: Duration, jitter: f64) -> Self {
         let margin = (lifetime / 20).min(Duration::from_secs(1));
         let lead = (longest + margin).min(lifetime / 3).max(lifetime / 20);
@@ -37,8 +39,9 @@ impl SessionLifetime {
         Self { renew_at: ends_at.min(now + renew_in), ends_at }
     }
 
-    /// Returns how long a broker may wait before it answers a request that is sent now, without delaying reauthentication:
-    /// until then, or, if that is overdue, half of the time left. `ahead` is how long it may wait for earlier requests.
+    /// Returns how long a broker may wait before it answers a request that is sent now, without delaying
+    /// reauthentication: until then, or, if that is overdue, half of the time left. `ahead` is how long it
+    /// may wait for earlier requests.
     pub(crate) fn longest_wait(&self, now: Instant, ahead: Duration) -> Duration {
         let room = match self.renew_at.checked_duration_since(now) {
             Some(room) => room,
@@ -70,9 +73,11 @@ impl Reauthentication {
         SessionLifetime::new(Instant::now(), lifetime, self.longest_request, jitter)
     }
 
-    /// Waits until it is time, then returns a mechanism with credentials; `None` if the session ends before there are any.
+    /// Waits until it is time, then returns a mechanism with credentials; `None` if the session ends before
+    /// there are any.
     ///
-    /// Credentials are fetched when they are needed and not earlier, because the validity of a token counts from then.
+    /// Credentials are fetched when they are needed and not earlier, because the validity of a token counts
+    /// from then.
     pub(crate) async fn mechanism(&self, session: SessionLifetime) -> Option<Box<dyn Mechanism>> {
         sleep_until(session.renew_at).await;
         loop {

@@ -121,8 +121,8 @@ impl CreatePartitions<'_> {
 
     /// Checks whether this call created the partitions, although its last attempt failed.
     ///
-    /// A response was lost, and the next request was rejected because the topic has enough partitions.
-    /// If one more could be added, it has exactly the requested number. Metadata may lag, and the controller's
+    /// A response was lost, and the next request was rejected because the topic has enough partitions. If one
+    /// more could be added, it has exactly the requested number. Metadata may lag, and the controller's
     /// message is only text.
     async fn check_applied(&self, failed: CallFailed, deadline: Deadline) -> Result<(), CallFailed> {
         let one_more = Create {

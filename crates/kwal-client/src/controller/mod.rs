@@ -24,7 +24,8 @@ pub use self::{
 };
 use crate::{
     cluster::Cluster,
-    config::{Deadlines, LONGEST},
+    config::Deadlines,
+    duration::LONGEST,
     error::CallContext,
     routing::{self, CallFailed, Deadline, Operation, Route, Target, millis},
 };

@@ -109,7 +109,8 @@ impl fmt::Display for Error {
 }
 
 impl Error {
-    /// Whether the text begins with the context: not where the sentence names the topic itself, or no call was made.
+    /// Whether the text begins with the context: not where the sentence names the topic itself, or no call
+    /// was made.
     fn names_its_context(&self) -> bool {
         !matches!(
             self.kind(),

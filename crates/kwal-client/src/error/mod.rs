@@ -1,15 +1,16 @@
 //! Errors: what happened, where, and whether the call took effect.
 //!
-//! Three questions have three answers: [`Error::kind`] is what happened, [`Error::outcome`] is whether the call may have
-//! taken effect, and [`Error::is_retriable`] is whether the same call may succeed later. [`Error::context`] names API, topic,
-//! partition and broker. `Display` prints this level only; [`source`](std::error::Error::source) is the next one.
+//! Three questions have three answers: [`Error::kind`] is what happened, [`Error::outcome`] is whether the
+//! call may have taken effect, and [`Error::is_retriable`] is whether the same call may succeed later.
+//! [`Error::context`] names API, topic, partition and broker. `Display` prints this level only;
+//! [`source`](std::error::Error::source) is the next one.
 //!
 //! ```
 //! use kwal_client::error::{Error, ErrorKind, Outcome};
 //!
 //! fn next_step(error: &Error) -> &'static str {
 //!     match (error.kind(), error.outcome()) {
-//!         (ErrorKind::Fenced | ErrorKind::DataLoss { .. }, _) => "stop writing, compare the log with the local state",
+//!         (ErrorKind::Fenced | ErrorKind::DataLoss { .. }, _) => "stop writing, compare with the log",
 //!         (_, Outcome::Unknown) => "read the end of the log before appending again",
 //!         (_, Outcome::NotApplied) if error.is_retriable() => "append again",
 //!         (_, Outcome::NotApplied) => "fix what the error names",
@@ -40,7 +41,8 @@ pub use self::context::Context;
 
 /// The error of every call of this crate.
 ///
-/// Opaque, so that facts can be added without breaking callers. Cloning copies the facts and shares the source.
+/// Opaque, so that facts can be added without breaking callers. Cloning copies the facts and shares the
+/// source.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -88,7 +90,8 @@ pub enum ErrorKind {
         /// How many partitions it has.
         partitions: usize,
     },
-    /// The topic was deleted and created again: another topic of the same name. Open a new partition client to use it.
+    /// The topic was deleted and created again: another topic of the same name. Open a new partition client
+    /// to use it.
     #[non_exhaustive]
     TopicRecreated {
         /// The topic id when the partition client was opened.
@@ -120,12 +123,14 @@ pub enum ErrorKind {
         /// The broker's message, if it sent one.
         message: Option<String>,
     },
-    /// A newer holder of the producer id has taken over. This partition client cannot append any more: open a new one.
+    /// A newer holder of the producer id has taken over. This partition client cannot append any more: open a
+    /// new one.
     Fenced,
     /// The leader no longer has batches that it acknowledged.
     ///
-    /// It rejected this batch twice for the gap before it, and another broker, if there is one, named it as the leader in
-    /// between. This partition client cannot append any more: read the end of the log, repair what is missing, open a new one.
+    /// It rejected this batch twice for the gap before it, and another broker, if there is one, named it as
+    /// the leader in between. This partition client cannot append any more: read the end of the log, repair
+    /// what is missing, open a new one.
     #[non_exhaustive]
     DataLoss {
         /// The producer id.
@@ -161,7 +166,8 @@ pub enum ErrorKind {
         /// Each broker, by id or address, and its error.
         attempts: Vec<(String, Error)>,
     },
-    /// The brokers belong to another cluster than the one this client was built for. Build a new client to use that one.
+    /// The brokers belong to another cluster than the one this client was built for. Build a new client to
+    /// use that one.
     #[non_exhaustive]
     OtherCluster {
         /// The cluster id when the client was built.
@@ -169,13 +175,16 @@ pub enum ErrorKind {
         /// The cluster id that the broker reports.
         is: String,
     },
-    /// A response violates the protocol, or lacks what was requested. In the first case the source is a [`DecodeError`].
+    /// A response violates the protocol, or lacks what was requested. In the first case the source is a
+    /// [`DecodeError`].
     MalformedResponse,
     /// A fetched batch is corrupt, or needs a codec that is not built in. The source is a [`BatchError`].
     Corrupt,
-    /// An earlier append failed, and this one was not sent, so that the log has no hole. The source is the earlier error.
+    /// An earlier append failed, and this one was not sent, so that the log has no hole. The source is the
+    /// earlier error.
     PrecedingAppendFailed,
-    /// The call did not succeed within its deadline. The source is the error of the last attempt, if there was one.
+    /// The call did not succeed within its deadline. The source is the error of the last attempt, if there
+    /// was one.
     #[non_exhaustive]
     DeadlineExceeded {
         /// The time that it had.
@@ -248,7 +257,8 @@ impl Error {
         &self.0.context
     }
 
-    /// Returns whether the call may have taken effect: the append, the change of a topic, the deletion of records.
+    /// Returns whether the call may have taken effect: the append, the change of a topic, the deletion of
+    /// records.
     ///
     /// Calls that change nothing are always [`Outcome::NotApplied`].
     pub fn outcome(&self) -> Outcome {
@@ -257,8 +267,8 @@ impl Error {
 
     /// Returns whether the same call may succeed later without anything being changed.
     ///
-    /// The client has retried for as long as the deadline allowed. Whether an append may be submitted again is the question
-    /// of its [`outcome`](Self::outcome).
+    /// The client has retried for as long as the deadline allowed. Whether an append may be submitted again
+    /// is the question of its [`outcome`](Self::outcome).
     pub fn is_retriable(&self) -> bool {
         match (&self.0.kind, &self.0.source) {
             (ErrorKind::DeadlineExceeded { .. }, _) => true,
@@ -269,8 +279,8 @@ impl Error {
         }
     }
 
-    /// Returns the broker's error code, if a broker responded with one: to this call, to the last attempt before the deadline,
-    /// or to the earlier append that made this one fail.
+    /// Returns the broker's error code, if a broker responded with one: to this call, to the last attempt
+    /// before the deadline, or to the earlier append that made this one fail.
     pub fn code(&self) -> Option<ErrorCode> {
         match (&self.0.kind, &self.0.source) {
             (ErrorKind::Broker { code, .. }, _) => Some(*code),

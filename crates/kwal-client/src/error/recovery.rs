@@ -41,8 +41,8 @@ impl Error {
         }
     }
 
-    /// Returns whether a retry cannot help but another broker may: this one belongs to another cluster, shows a wrong
-    /// certificate, or is not a broker.
+    /// Returns whether a retry cannot help but another broker may: this one belongs to another cluster, shows
+    /// a wrong certificate, or is not a broker.
     pub(crate) fn is_of_this_broker(&self) -> bool {
         match (self.kind(), self.cause()) {
             (ErrorKind::OtherCluster { .. }, _) => true,

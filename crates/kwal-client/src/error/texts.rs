@@ -144,7 +144,8 @@ type Samples = Vec<(&'static str, Box<dyn error::Error>)>;
 struct Page(String);
 
 impl Page {
-    /// Writes a section. Every one of `variants` must be the first word of a sample's name; there are none for structs.
+    /// Writes a section. Every one of `variants` must be the first word of a sample's name; there are none
+    /// for structs.
     fn section(&mut self, heading: &str, samples: Samples, variants: Vec<&str>) {
         let shown: BTreeSet<_> = samples.iter().filter_map(|(name, _)| name.split(',').next()).collect();
         let exist: BTreeSet<_> = variants.into_iter().collect();

@@ -92,10 +92,11 @@ impl MetadataCache {
         self.refresh_unless(None, || false).await.map(drop)
     }
 
-    /// Refreshes metadata unless `is_fresh` reports that another task just did. Returns the error code of the topic.
+    /// Refreshes metadata unless `is_fresh` reports that another task just did. Returns the error code of the
+    /// topic.
     ///
-    /// Single flight: callers that arrive during a refresh share its result, success or failure. What they need in addition is
-    /// requested together by the next one.
+    /// Single flight: callers that arrive during a refresh share its result, success or failure. What they
+    /// need in addition is requested together by the next one.
     async fn refresh_unless(
         &self,
         topic: Option<&str>,
@@ -142,8 +143,8 @@ impl MetadataCache {
         Ok(topics.filter_map(|topic| Some((topic.name?, topic.error_code))).collect())
     }
 
-    /// Sends a Metadata request to any broker of this cluster. The snapshot stays as it is. Returns the broker's id as well,
-    /// unless it is known by its bootstrap address alone.
+    /// Sends a Metadata request to any broker of this cluster. The snapshot stays as it is. Returns the
+    /// broker's id as well, unless it is known by its bootstrap address alone.
     pub(crate) async fn request(
         &self,
         request: &MetadataRequest,
@@ -169,6 +170,12 @@ impl MetadataCache {
             ErrorCode::NONE => Ok((broker, response)),
             code => Err(call.error(ErrorKind::Broker { code, message: None })),
         }
+    }
+
+    /// Applies a response that no broker sent, for tests.
+    #[cfg(test)]
+    pub(crate) fn update(&self, response: &MetadataResponse) {
+        self.change(|metadata| metadata.update(response, None));
     }
 
     /// Applies a broker's report of the current leader (KIP-951), if it is newer than the snapshot.

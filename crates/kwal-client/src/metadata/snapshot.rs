@@ -53,11 +53,11 @@ pub(crate) struct LeaderUpdate {
 }
 
 impl Metadata {
-    /// Applies a response: the brokers are replaced, topics that it does not mention stay. `by` is the broker that sent it, if
-    /// its id is known.
+    /// Applies a response: the brokers are replaced, topics that it does not mention stay. `by` is the broker
+    /// that sent it, if its id is known.
     ///
-    /// Leader epochs never go back for the same topic id (KIP-320): a broker that lags names an old leader. For the same reason
-    /// a topic that a broker does not know stays, but is marked as outdated.
+    /// Leader epochs never go back for the same topic id (KIP-320): a broker that lags names an old leader.
+    /// For the same reason a topic that a broker does not know stays, but is marked as outdated.
     pub(crate) fn update(&mut self, response: &MetadataResponse, by: Option<i32>) {
         self.generation += 1;
         let alone = response.brokers.len() <= 1;
@@ -206,6 +206,46 @@ mod tests {
         assert_eq!((leader(&metadata), metadata.topics["wal"].generation(Some(0))), (Some(5), 3));
         // A broker without leader epochs is believed.
         assert_eq!(leader(&after(&[response(1, 5, 7), response(1, 4, -1)])), Some(4));
+    }
+
+    #[test]
+    fn a_leader_is_confirmed_by_another_broker_unless_there_is_none() {
+        let broker = |node_id| MetadataBroker { node_id, host: "a".to_owned(), port: 9092, rack: None };
+        for (brokers, by, is_confirmed) in [
+            (vec![1, 5], Some(1), true),
+            (vec![1, 5], Some(5), false),
+            // A bootstrap address may be the leader.
+            (vec![1, 5], None, false),
+            (vec![5], Some(5), true),
+            (vec![5], None, true),
+        ] {
+            let mut response = response(1, 5, 7);
+            response.brokers = brokers.iter().copied().map(broker).collect();
+            let mut metadata = Metadata::default();
+            metadata.update(&response, by);
+            let partition = metadata.topics["wal"].partitions[&0];
+            assert_eq!(partition.confirmed, is_confirmed, "{brokers:?} by {by:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_broker_does_not_report_is_not_known() {
+        let mut unknown = response(1, -1, -1);
+        unknown.brokers[0].port = 70_000;
+        unknown.topics.push(MetadataTopicResponse { name: None, ..Default::default() });
+        let mut metadata = after(&[unknown]);
+        assert_eq!((leader(&metadata), metadata.controller), (None, None));
+        assert!(metadata.brokers.is_empty() && metadata.topics.len() == 1);
+        // The cluster id stays, the controller may be gone.
+        let named = MetadataResponse {
+            cluster_id: Some("cluster".to_owned()),
+            controller_id: 0,
+            ..Default::default()
+        };
+        metadata.update(&named, None);
+        assert_eq!((metadata.cluster_id.as_deref(), metadata.controller), (Some("cluster"), Some(0)));
+        metadata.update(&MetadataResponse::default(), None);
+        assert_eq!((metadata.cluster_id.as_deref(), metadata.controller), (Some("cluster"), None));
     }
 
     #[test]

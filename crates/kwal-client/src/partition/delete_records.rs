@@ -39,13 +39,15 @@ impl DeleteBefore {
 }
 
 impl PartitionClient {
-    /// Deletes the records before an offset, or all of them. Returns the new first offset of the log. An offset before the
-    /// start of the log deletes nothing.
+    /// Deletes the records before an offset, or all of them. Returns the new first offset of the log. An
+    /// offset before the start of the log deletes nothing.
     ///
-    /// When this is `Ok`, the records are gone for every reader. Their bytes are freed later, whole segments at a time.
+    /// When this is `Ok`, the records are gone for every reader. Their bytes are freed later, whole segments
+    /// at a time.
     ///
     /// ```no_run
-    /// # async fn prune(partition: kwal_client::PartitionClient, applied: i64) -> Result<(), kwal_client::error::Error> {
+    /// # use kwal_client::{PartitionClient, error::Error};
+    /// # async fn prune(partition: PartitionClient, applied: i64) -> Result<(), Error> {
     /// let start = partition.delete_records(applied).await?;
     /// assert!(start >= applied);
     /// # Ok(())
@@ -60,9 +62,10 @@ request! {
     /// A deletion of records. Nothing happens until it is awaited.
     ///
     /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`] for an offset beyond the high watermark; [`ErrorKind::NotDeletable`] if the topic is
-    /// only compacted; [`ErrorKind::Broker`] for other rejections; [`ErrorKind::DeadlineExceeded`]. The
-    /// [outcome](Error::outcome) is `Unknown` if the records may have been deleted. It can be called again without harm.
+    /// [`ErrorKind::OffsetOutOfRange`] for an offset beyond the high watermark; [`ErrorKind::NotDeletable`]
+    /// if the topic is only compacted; [`ErrorKind::Broker`] for other rejections;
+    /// [`ErrorKind::DeadlineExceeded`]. The [outcome](Error::outcome) is `Unknown` if the records may have
+    /// been deleted. It can be called again without harm.
     ///
     /// # Cancellation safety
     /// If it is dropped, the records may be deleted or not.

@@ -29,8 +29,8 @@ use crate::{
 impl PartitionClient {
     /// Reads batches from an offset on, as they are on the log. Nothing is copied.
     ///
-    /// At the end of the log the broker waits for more, and the result is empty if none arrives. An offset is only a number:
-    /// after an unclean election, other records may have it than before.
+    /// At the end of the log the broker waits for more, and the result is empty if none arrives. An offset is
+    /// only a number: after an unclean election, other records may have it than before.
     pub fn fetch(&self, offset: i64) -> Fetch<'_> {
         Fetch {
             partition: self,
@@ -44,11 +44,12 @@ impl PartitionClient {
 
     /// Reads records from an offset on. Returns owned records and the high watermark.
     ///
-    /// `bytes` is how many bytes the broker waits for and how many the response may have, exclusive; a first batch larger than
-    /// that is returned all the same (KIP-74). `max_wait_ms` is how long the broker waits.
+    /// `bytes` is how many bytes the broker waits for and how many the response may have, exclusive; a first
+    /// batch larger than that is returned all the same (KIP-74). `max_wait_ms` is how long the broker waits.
     ///
-    /// For a look at the log. A loop should use [`fetch`](Self::fetch), which copies nothing and reports where to continue:
-    /// after control batches and compacted ones, the next offset is not that of the last record plus one.
+    /// For a look at the log. A loop should use [`fetch`](Self::fetch), which copies nothing and reports
+    /// where to continue: after control batches and compacted ones, the next offset is not that of the last
+    /// record plus one.
     ///
     /// # Errors
     /// As [`fetch`](Self::fetch), and [`ErrorKind::Corrupt`] for malformed records.
@@ -75,11 +76,13 @@ request! {
     /// A fetch. Nothing happens until it is awaited.
     ///
     /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`] before the start of the log and beyond its end; [`ErrorKind::Corrupt`] with the offset
-    /// of a damaged batch, once the fetch begins with it: those before it are returned first; those of every read.
+    /// [`ErrorKind::OffsetOutOfRange`] before the start of the log and beyond its end; [`ErrorKind::Corrupt`]
+    /// with the offset of a damaged batch, once the fetch begins with it: those before it are returned first;
+    /// those of every read.
     ///
     /// # Cancellation safety
-    /// Cancel safe. The connection that it shares with other fetches is free again when the broker has responded.
+    /// Cancel safe. The connection that it shares with other fetches is free again when the broker has
+    /// responded.
     pub struct Fetch<'a> -> Fetched {
         partition: &'a PartitionClient,
         offset: i64,
@@ -96,15 +99,15 @@ impl Fetch<'_> {
         self
     }
 
-    /// Sets how many bytes the response may have. A first batch larger than that is returned all the same (KIP-74). Default
-    /// 1 MiB, which fits into the cache and so is read fastest.
+    /// Sets how many bytes the response may have. A first batch larger than that is returned all the same
+    /// (KIP-74). Default 1 MiB, which fits into the cache and so is read fastest.
     pub fn max_bytes(mut self, bytes: i32) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Sets how long the broker waits for the bytes. Default 500 ms; at most half of the deadline. If sessions expire, the wait
-    /// may take several requests.
+    /// Sets how long the broker waits for the bytes. Default 500 ms; at most half of the deadline. If
+    /// sessions expire, the wait may take several requests.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
@@ -287,8 +290,7 @@ mod tests {
             min_bytes: 10,
             max_bytes: 1000,
             wait: 3 * SECOND,
-            decompressed_limit: 4096,
-            context: Context::default(),
+            partition: Arc::new(Partition::offline("wal", 3)),
         }
     }
 
@@ -409,7 +411,7 @@ mod tests {
             };
             let (fetched, granted) = respond(found).unwrap();
             assert_eq!((fetched.last_stable_offset, fetched.log_start_offset), (stable, start));
-            assert_eq!((fetched.high_watermark, fetched.decompressed_limit), (101, 4096));
+            assert_eq!(fetched.high_watermark, 101);
             assert_eq!(granted, 2 * SECOND);
         }
     }

@@ -12,11 +12,12 @@ use crate::{error::Error, pool::Broker, routing::Partition};
 
 /// The result of one fetch: encoded batches, and the offsets of the log.
 ///
-/// All bytes are slices of the response. A batch, a record view or an [`OwnedRecord`] keeps the whole response in memory;
-/// [`OwnedRecord::into_detached`] makes a copy that does not.
+/// All bytes are slices of the response. A batch, a record view or an [`OwnedRecord`] keeps the whole
+/// response in memory; [`OwnedRecord::into_detached`] makes a copy that does not.
 ///
 /// ```no_run
-/// # async fn read(partition: kwal_client::PartitionClient, from: i64) -> Result<(), kwal_client::error::Error> {
+/// # use kwal_client::{PartitionClient, error::Error};
+/// # async fn read(partition: PartitionClient, from: i64) -> Result<(), Error> {
 /// let fetched = partition.fetch(from).await?;
 /// for record in fetched.records() {
 ///     let record = record?;
@@ -31,11 +32,11 @@ use crate::{error::Error, pool::Broker, routing::Partition};
 pub struct Fetched {
     /// The requested offset.
     pub from: i64,
-    /// The offset to continue at: after the last whole batch, or the requested offset if there is none. Batches without
-    /// records advance it as well.
+    /// The offset to continue at: after the last whole batch, or the requested offset if there is none.
+    /// Batches without records advance it as well.
     pub next_offset: i64,
-    /// The offset after the last record that all in-sync replicas have. Right after an election it may be too low for a
-    /// moment: [`get_offset`](crate::PartitionClient::get_offset) reports where the log ends.
+    /// The offset after the last record that all in-sync replicas have. Right after an election it may be too
+    /// low for a moment: [`get_offset`](crate::PartitionClient::get_offset) reports where the log ends.
     pub high_watermark: i64,
     /// The offset before which no transaction is open; `None` if the broker did not report it.
     pub last_stable_offset: Option<i64>,
@@ -50,14 +51,16 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    /// Returns the records from the requested offset on, in offset order. Keys, values and headers are slices.
+    /// Returns the records from the requested offset on, in offset order. Keys, values and headers are
+    /// slices.
     ///
-    /// Batches are decompressed one at a time. Control batches (transaction markers) and the records of a first batch before
-    /// the requested offset are skipped.
+    /// Batches are decompressed one at a time. Control batches (transaction markers) and the records of a
+    /// first batch before the requested offset are skipped.
     ///
     /// # Errors
-    /// An item is [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) for a batch that cannot be decompressed or exceeds
-    /// [`Limits::decompressed`](crate::Limits::decompressed), and for a malformed record. It is the last one.
+    /// An item is [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) for a batch that cannot be
+    /// decompressed or exceeds [`Limits::decompressed`](crate::Limits::decompressed), and for a malformed
+    /// record. It is the last one.
     pub fn records(&self) -> FetchedRecords<'_> {
         FetchedRecords {
             fetched: self,
@@ -67,7 +70,8 @@ impl Fetched {
         }
     }
 
-    /// Calls a function with each record that [`records`](Self::records) returns. Nothing is allocated per record.
+    /// Calls a function with each record that [`records`](Self::records) returns. Nothing is allocated per
+    /// record.
     ///
     /// ```no_run
     /// # async fn read(partition: kwal_client::PartitionClient) -> Result<(), kwal_client::error::Error> {
@@ -87,7 +91,8 @@ impl Fetched {
         })
     }
 
-    /// Calls a fallible function with each record, as [`for_each`](Self::for_each), and stops at its first error.
+    /// Calls a fallible function with each record, as [`for_each`](Self::for_each), and stops at its first
+    /// error.
     ///
     /// # Errors
     /// That of the function; as [`records`](Self::records) otherwise.
@@ -108,8 +113,8 @@ impl Fetched {
         Ok(())
     }
 
-    /// Returns the whole batches in offset order, with valid checksums, for tools. The first one may begin before the requested
-    /// offset. Control batches are included.
+    /// Returns the whole batches in offset order, with valid checksums, for tools. The first one may begin
+    /// before the requested offset. Control batches are included.
     pub fn batches(&self) -> &[Batch] {
         &self.batches
     }

@@ -22,11 +22,12 @@ pub struct EpochEndOffset {
 }
 
 impl PartitionClient {
-    /// Asks the leader where the records of a leader epoch end in its log (KIP-101, KIP-320). `None` if it does not know the
-    /// epoch because it is newer than its own.
+    /// Asks the leader where the records of a leader epoch end in its log (KIP-101, KIP-320). `None` if it
+    /// does not know the epoch because it is newer than its own.
     ///
-    /// A reader that has read up to some offset in some epoch, and gets an older epoch or a lower offset, has read records that
-    /// are no longer in the log from there on: an unclean election lost them. The reverse proves nothing about a single record.
+    /// A reader that has read up to some offset in some epoch, and gets an older epoch or a lower offset, has
+    /// read records that are no longer in the log from there on: an unclean election lost them. The reverse
+    /// proves nothing about a single record.
     pub fn offset_for_leader_epoch(&self, leader_epoch: i32) -> OffsetForLeaderEpoch<'_> {
         OffsetForLeaderEpoch { partition: self, leader_epoch, deadline: None }
     }
@@ -37,7 +38,8 @@ request! {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for a negative epoch;
-    /// [`ErrorKind::Unsupported`](crate::error::ErrorKind::Unsupported) for a broker before Kafka 2.1; those of every read.
+    /// [`ErrorKind::Unsupported`](crate::error::ErrorKind::Unsupported) for a broker before Kafka 2.1; those
+    /// of every read.
     ///
     /// # Cancellation safety
     /// Cancel safe.

@@ -30,22 +30,23 @@ use crate::{
 
 /// Appends to one partition and reads from it.
 ///
-/// Made by [`Client::partition_client`](crate::Client::partition_client). Cloning is cheap; clones share producer id and order
-/// of appends.
+/// Made by [`Client::partition_client`](crate::Client::partition_client). Cloning is cheap; clones share
+/// producer id and order of appends.
 ///
-/// An append is `Ok` only when every in-sync replica has it; it is on the log at most once, whatever is retried; appends lie on
-/// the log in submission order without a hole; every call ends within its [deadline](crate::Deadlines); every future can be
-/// dropped at any time.
+/// An append is `Ok` only when every in-sync replica has it; it is on the log at most once, whatever is
+/// retried; appends lie on the log in submission order without a hole; every call ends within its
+/// [deadline](crate::Deadlines); every future can be dropped at any time.
 ///
-/// A partition client is meant to be kept. Its appends use one connection to the leader and its fetches another, each shared
-/// with other partition clients beyond
-/// [`Limits::max_connections_per_broker`](crate::Limits::max_connections_per_broker), so that an append never waits for a long
-/// poll.
+/// A partition client is meant to be kept. Its appends use one connection to the leader and its fetches
+/// another, each shared with other partition clients beyond
+/// [`Limits::max_connections_per_broker`](crate::Limits::max_connections_per_broker), so that an append never
+/// waits for a long poll.
 ///
-/// It follows the leader. A move is noticed when a call reaches the former leader; nothing is requested in the background. That
-/// broker rejects an append, ends a long poll and reports the new leader (KIP-951, since Kafka 3.7), or metadata is refreshed.
-/// If it does not answer at all, the call goes elsewhere when its connection breaks, the request exceeds its
-/// [time limit](crate::Deadlines::request), or the cluster no longer lists the broker.
+/// It follows the leader. A move is noticed when a call reaches the former leader; nothing is requested in
+/// the background. That broker rejects an append, ends a long poll and reports the new leader (KIP-951, since
+/// Kafka 3.7), or metadata is refreshed. If it does not answer at all, the call goes elsewhere when its
+/// connection breaks, the request exceeds its [time limit](crate::Deadlines::request), or the cluster no
+/// longer lists the broker.
 #[derive(Clone)]
 pub struct PartitionClient {
     partition: Arc<Partition>,
@@ -74,7 +75,8 @@ impl PartitionClient {
         self.partition.index
     }
 
-    /// Returns the id of the topic (KIP-516) when this client was opened; `None` if the brokers are too old for topic ids.
+    /// Returns the id of the topic (KIP-516) when this client was opened; `None` if the brokers are too old
+    /// for topic ids.
     pub fn topic_id(&self) -> Option<Uuid> {
         let id = self.partition.topic_id;
         (!id.is_zero()).then_some(id)
@@ -82,19 +84,21 @@ impl PartitionClient {
 
     /// Appends records as one batch: all of them or none, one after the other.
     ///
-    /// `Ok` means that every in-sync replica has them (acks = all). Until then, lost responses, leader changes, reconnects and
-    /// throttling are retried with the same batch, and the broker drops duplicates: it is on the log once.
+    /// `Ok` means that every in-sync replica has them (acks = all). Until then, lost responses, leader
+    /// changes, reconnects and throttling are retried with the same batch, and the broker drops duplicates:
+    /// it is on the log once.
     ///
-    /// Batches lie on the log in submission order, which is that of the first polls: from then on a batch waits in turn for
-    /// memory ([`Limits::memory`](crate::Limits::memory)), is encoded, and its place is fixed. One batch of a partition is
-    /// sent after the other.
+    /// Batches lie on the log in submission order, which is that of the first polls: from then on a batch
+    /// waits in turn for memory ([`Limits::memory`](crate::Limits::memory)), is encoded, and its place is
+    /// fixed. One batch of a partition is sent after the other.
     ///
     /// ```no_run
     /// # async fn append(partition: kwal_client::PartitionClient) -> Result<(), kwal_client::error::Error> {
     /// use kwal_client::record::Record;
     ///
     /// let records = vec![Record::new("key", "value"), Record::new("key", "another value")];
-    /// let produced = partition.produce(&records).await?; // `records` stays with the caller; it may also be moved
+    /// // `records` stays with the caller. It may also be moved.
+    /// let produced = partition.produce(&records).await?;
     /// assert_eq!(produced.offsets().count(), 2);
     /// # Ok(())
     /// # }
@@ -122,16 +126,17 @@ impl PartitionClient {
 /// An append. Nothing happens until it is awaited.
 ///
 /// # Errors
-/// [`Error::outcome`] is whether the batch may be on the log. [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput)
-/// for no records; [`ErrorKind::BatchTooLarge`](crate::error::ErrorKind::BatchTooLarge);
-/// [`ErrorKind::PrecedingAppendFailed`](crate::error::ErrorKind::PrecedingAppendFailed) if one submitted earlier failed;
-/// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded). After
-/// [`ErrorKind::Fenced`](crate::error::ErrorKind::Fenced) and [`ErrorKind::DataLoss`](crate::error::ErrorKind::DataLoss) this
-/// client cannot append any more.
+/// [`Error::outcome`] is whether the batch may be on the log.
+/// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for no records;
+/// [`ErrorKind::BatchTooLarge`](crate::error::ErrorKind::BatchTooLarge);
+/// [`ErrorKind::PrecedingAppendFailed`](crate::error::ErrorKind::PrecedingAppendFailed) if one submitted
+/// earlier failed; [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded). After
+/// [`ErrorKind::Fenced`](crate::error::ErrorKind::Fenced) and
+/// [`ErrorKind::DataLoss`](crate::error::ErrorKind::DataLoss) this client cannot append any more.
 ///
 /// # Cancellation safety
-/// If it is dropped before its place is fixed, the batch is not appended. Later, it is appended all the same, and appends
-/// submitted after it follow it.
+/// If it is dropped before its place is fixed, the batch is not appended. Later, it is appended all the same,
+/// and appends submitted after it follow it.
 #[derive(Debug)]
 #[must_use = "nothing happens until it is awaited"]
 pub struct Produce<'a, R> {
@@ -170,8 +175,8 @@ where
 /// [`ErrorKind::UnknownTopic`](crate::error::ErrorKind::UnknownTopic) and
 /// [`ErrorKind::UnknownPartition`](crate::error::ErrorKind::UnknownPartition) after
 /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic);
-/// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded) if there is no leader for the whole deadline;
-/// [`ErrorKind::Broker`](crate::error::ErrorKind::Broker) for other rejections.
+/// [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded) if there is no leader for the
+/// whole deadline; [`ErrorKind::Broker`](crate::error::ErrorKind::Broker) for other rejections.
 ///
 /// # Cancellation safety
 /// Cancel safe.
@@ -198,16 +203,18 @@ impl OpenPartition {
         self
     }
 
-    /// Sets the compression level: 1 to 9 for gzip, −131072 to 22 for zstd; the others have none. Default: 6 and 3.
+    /// Sets the compression level: 1 to 9 for gzip, −131072 to 22 for zstd; the others have none. Default: 6
+    /// and 3.
     pub fn compression_level(mut self, level: i32) -> Self {
         self.encoding.level = Some(level);
         self
     }
 
-    /// Sets whether batches carry a producer id and sequence number, by which brokers detect duplicates (KIP-98). Default: yes.
+    /// Sets whether batches carry a producer id and sequence number, by which brokers detect duplicates
+    /// (KIP-98). Default: yes.
     ///
-    /// Without, a batch in doubt is never sent again: the call ends with [`Outcome::Unknown`](crate::error::Outcome::Unknown).
-    /// Only for brokers without producer ids.
+    /// Without, a batch in doubt is never sent again: the call ends with
+    /// [`Outcome::Unknown`](crate::error::Outcome::Unknown). Only for brokers without producer ids.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = idempotent;
         self

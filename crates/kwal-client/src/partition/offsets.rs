@@ -20,8 +20,8 @@ use crate::{
 pub enum OffsetAt {
     /// The first offset of the log; the end of the log if it is empty.
     Earliest,
-    /// The offset after the last record that all in-sync replicas have: the next one to be written when no append is in
-    /// flight. The leader withholds the answer until it is sure (KIP-207).
+    /// The offset after the last record that all in-sync replicas have: the next one to be written when no
+    /// append is in flight. The leader withholds the answer until it is sure (KIP-207).
     Latest,
     /// The first record with this timestamp or a later one.
     Timestamp(OffsetDateTime),
@@ -51,7 +51,8 @@ impl PartitionClient {
         GetOffset { partition: self, at, deadline: None }
     }
 
-    /// Adds the offsets of the log to an error that is certain without them, if they can be had within the time of a request.
+    /// Adds the offsets of the log to an error that is certain without them, if they can be had within the
+    /// time of a request.
     pub(super) async fn with_log_range(&self, mut error: Error, deadline: Deadline) -> Error {
         let request = Deadline::after(self.partition.cluster.config.deadlines.request);
         if let ErrorKind::OffsetOutOfRange { log, .. } = error.kind_mut() {
@@ -110,7 +111,8 @@ impl Operation for ListOffset {
                     ..ListOffsetsPartition::default()
                 }],
             }],
-            // For offsets in remote storage; the default of brokers is longer than the time limit of a request.
+            // For offsets in remote storage; the default of brokers is longer than the time limit of a
+            // request.
             timeout_ms: route.timeout_ms(),
             ..ListOffsetsRequest::default()
         }

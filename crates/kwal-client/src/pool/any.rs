@@ -16,8 +16,8 @@ use crate::{
 impl ConnectionPool {
     /// Sends a request to brokers until one answers in a way that `accept` accepts. Returns which one it was.
     ///
-    /// Brokers are tried one after the other; while one is slow, the next one is tried as well. `accept` gets the broker for
-    /// its error. Connections to bootstrap addresses are dropped once brokers are known.
+    /// Brokers are tried one after the other; while one is slow, the next one is tried as well. `accept` gets
+    /// the broker for its error. Connections to bootstrap addresses are dropped once brokers are known.
     pub(crate) async fn any_broker<R: ClientRequest>(
         &self,
         request: &R,
@@ -96,8 +96,8 @@ impl ConnectionPool {
         }
     }
 
-    /// Returns the order in which brokers are tried: healthy ones starting at a random one, then unhealthy ones, then the
-    /// bootstrap addresses.
+    /// Returns the order in which brokers are tried: healthy ones starting at a random one, then unhealthy
+    /// ones, then the bootstrap addresses.
     fn order(&self) -> Vec<BrokerRef> {
         let state = lock(&self.state);
         let mut order: Vec<_> = state.addresses.keys().copied().map(BrokerRef::Id).collect();
@@ -144,5 +144,90 @@ fn patience(
         // A slow response is not a reason yet to start again from the bootstrap addresses.
         (Some(BrokerRef::Id(_)), BrokerRef::Seed(_)) => Some(request / 2),
         _ => Some(pause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use kwal_transport::HostPort;
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::{config::Config, random::Random};
+
+    const IDS: std::ops::RangeInclusive<i32> = 1..=3;
+
+    /// A pool with two bootstrap addresses.
+    fn pool(seed: u64) -> ConnectionPool {
+        let bootstrap = vec![HostPort::new("seed", 1), HostPort::new("seed", 2)];
+        let config = Config { bootstrap, ..Config::default() };
+        ConnectionPool::new(Arc::new(config), Random::new(Some(seed)), Handle::current())
+    }
+
+    fn brokers() -> BTreeMap<i32, HostPort> {
+        IDS.map(|id| (id, HostPort::new("a", 9092))).collect()
+    }
+
+    #[tokio::test]
+    async fn healthy_brokers_come_first_and_bootstrap_addresses_last() {
+        let seeds = [BrokerRef::Seed(0), BrokerRef::Seed(1)];
+        let mut first = [0; 4];
+        for seed in 0..100 {
+            let pool = pool(seed);
+            assert_eq!(pool.order(), seeds);
+            pool.update_brokers(&brokers());
+            {
+                let state = &mut *lock(&pool.state);
+                for id in IDS {
+                    pool.connections(state, BrokerRef::Id(id)).unwrap();
+                }
+            }
+            pool.mark_unhealthy(2);
+            let order = pool.order();
+            assert_eq!(order[2..], [BrokerRef::Id(2), seeds[0], seeds[1]], "{order:?}");
+            let BrokerRef::Id(id) = order[0] else { panic!("{order:?}") };
+            first[id as usize] += 1;
+            pool.set_healthy(BrokerRef::Id(2), true);
+            assert_eq!(pool.order().len(), 5);
+        }
+        assert!(first[1] > 20 && first[3] > 20, "not all start at the same one: {first:?}");
+    }
+
+    #[tokio::test]
+    async fn bootstrap_connections_go_once_brokers_are_known_and_no_call_uses_them() {
+        let pool = pool(1);
+        let known = || lock(&pool.state).connections.keys().copied().collect::<Vec<_>>();
+        let used = {
+            let state = &mut *lock(&pool.state);
+            pool.connections(state, BrokerRef::Seed(0)).unwrap();
+            Arc::clone(&pool.connections(state, BrokerRef::Seed(1)).unwrap().general)
+        };
+        pool.drop_seeds();
+        assert_eq!(known(), [BrokerRef::Seed(0), BrokerRef::Seed(1)]);
+        lock(&pool.state).addresses = brokers();
+        pool.drop_seeds();
+        assert_eq!(known(), [BrokerRef::Seed(1)]);
+        drop(used);
+        pool.drop_seeds();
+        assert_eq!(known(), []);
+    }
+
+    #[test]
+    fn a_slow_broker_is_given_longer_than_the_bootstrap_address_after_it() {
+        let (pause, request) = (Duration::from_secs(1), Duration::from_secs(10));
+        let (id, seed) = (BrokerRef::Id(1), BrokerRef::Seed(0));
+        for (last, next, expected) in [
+            (None, Some(id), Some(pause)),
+            (None, Some(seed), Some(pause)),
+            (Some(id), Some(id), Some(pause)),
+            (Some(seed), Some(seed), Some(pause)),
+            (Some(id), Some(seed), Some(request / 2)),
+            (Some(id), None, None),
+            (None, None, None),
+        ] {
+            assert_eq!(patience(last, next.as_ref(), pause, request), expected, "{last:?} {next:?}");
+        }
     }
 }

@@ -37,7 +37,7 @@ struct Failures {
 }
 
 impl Broker {
-    pub(super) fn new(reference: BrokerRef, address: HostPort) -> Self {
+    pub(crate) fn new(reference: BrokerRef, address: HostPort) -> Self {
         Self {
             reference,
             address,
@@ -55,8 +55,8 @@ impl Broker {
 
     /// Returns a connection failure newer than `before`, or less than `moment` old.
     ///
-    /// Callers that queued during that attempt share its error instead of retrying one by one. A permanent failure counts only
-    /// for those: its cause may have been fixed since.
+    /// Callers that queued during that attempt share its error instead of retrying one by one. A permanent
+    /// failure counts only for those: its cause may have been fixed since.
     pub(super) fn failed_since(&self, before: u64, moment: Duration) -> Option<Error> {
         let failures = lock(&self.failures);
         let (at, error) = failures.last.as_ref()?;
@@ -115,6 +115,42 @@ impl fmt::Display for Broker {
         match self.reference {
             BrokerRef::Id(id) => write!(f, "broker {id} ({})", self.address),
             BrokerRef::Seed(_) => self.address.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kwal_transport::TransportError;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    const MOMENT: Duration = Duration::from_millis(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_shared_by_those_who_waited_for_it_and_those_who_come_a_moment_later() {
+        let address = HostPort::new("a", 9092);
+        let broker = Broker::new(BrokerRef::Id(1), address.clone());
+        assert!(broker.failed_since(0, MOMENT).is_none() && broker.is_healthy());
+        let refused = TransportError::other(address, "refused");
+        let temporary = Error::from(Arc::new(refused));
+        let permanent = Error::from(ErrorKind::EncryptionRequired { mechanism: "PLAIN".to_owned() });
+        for (error, is_shared_later) in [(temporary, true), (permanent, false)] {
+            let before = broker.failures();
+            broker.connect_failed(&error);
+            let now = broker.failures();
+            assert!(!broker.is_healthy());
+            assert!(broker.failed_since(before, MOMENT).is_some());
+            assert_eq!(broker.failed_since(now, MOMENT).is_some(), is_shared_later, "{error:?}");
+            advance(MOMENT).await;
+            assert!(broker.failed_since(before, MOMENT).is_some());
+            assert!(broker.failed_since(now, MOMENT).is_none());
+            broker.connected();
+            assert!(broker.failed_since(before, MOMENT).is_none() && broker.is_healthy());
         }
     }
 }

@@ -32,10 +32,11 @@ use crate::{
 
 /// The connections of a client.
 ///
-/// A broker works on the requests of one connection one at a time, so requests that may take long (an append that waits for
-/// replicas, a fetch that waits for records) have connections of their own. A partition client holds a [`Lease`] on a
-/// connection to its leader: on one of its own while there are fewer than the limit, else on the least used one. The lease
-/// moves with the leader. A connection without leases and requests is closed.
+/// A broker works on the requests of one connection one at a time, so requests that may take long (an append
+/// that waits for replicas, a fetch that waits for records) have connections of their own. A partition client
+/// holds a [`Lease`] on a connection to its leader: on one of its own while there are fewer than the limit,
+/// else on the least used one. The lease moves with the leader. A connection without leases and requests is
+/// closed.
 #[derive(Debug)]
 pub(crate) struct ConnectionPool {
     config: Arc<Config>,
@@ -112,7 +113,8 @@ impl ConnectionPool {
         Self { config, random, runtime, state: Mutex::default() }
     }
 
-    /// Takes the brokers of the cluster from new metadata. Connections to brokers that are gone or have moved are closed.
+    /// Takes the brokers of the cluster from new metadata. Connections to brokers that are gone or have moved
+    /// are closed.
     pub(crate) fn update_brokers(&self, brokers: &BTreeMap<i32, HostPort>) {
         let state = &mut *lock(&self.state);
         if state.addresses != *brokers {
@@ -371,9 +373,11 @@ impl Channel {
         self.connection.wait(wanted)
     }
 
-    /// Sends a request and decodes the response. `limit` replaces the time limit of a request with which the broker waits.
+    /// Sends a request and decodes the response. `limit` replaces the time limit of a request with which the
+    /// broker waits.
     ///
-    /// The outcome counts as unknown from the moment the bytes are handed to the stream until a response arrives.
+    /// The outcome counts as unknown from the moment the bytes are handed to the stream until a response
+    /// arrives.
     pub(crate) async fn call<R: ClientRequest>(
         &self,
         request: &R,

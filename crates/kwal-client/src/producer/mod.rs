@@ -1,4 +1,5 @@
-//! The appends of one partition: encoding, the order in which they are submitted, and the task that sends them.
+//! The appends of one partition: encoding, the order in which they are submitted, and the task that sends
+//! them.
 
 mod append;
 mod queue;
@@ -33,15 +34,15 @@ pub struct Produced {
     pub base_offset: i64,
     /// How many records there are.
     pub record_count: usize,
-    /// The timestamp that the broker gave the records, in milliseconds since the epoch; `None` unless the topic has
-    /// `message.timestamp.type=LogAppendTime`.
+    /// The timestamp that the broker gave the records, in milliseconds since the epoch; `None` unless the
+    /// topic has `message.timestamp.type=LogAppendTime`.
     pub log_append_time_ms: Option<i64>,
     /// The first offset of the log when the broker responded; `None` if it did not report it.
     pub log_start_offset: Option<i64>,
     /// The size of the batch on the wire and in the log, in bytes.
     pub wire_bytes: usize,
-    /// How many attempts it took. One that ended before the batch was sent counts as well: without a leader, a connection or a
-    /// producer id.
+    /// How many attempts it took. One that ended before the batch was sent counts as well: without a leader,
+    /// a connection or a producer id.
     pub attempts: u32,
 }
 
@@ -76,8 +77,8 @@ const GRACE: Duration = Duration::from_millis(100);
 impl Producer {
     /// Connects to the leader, gets a producer id, and spawns the task.
     ///
-    /// Both are done ahead of the first append, so that it is as fast as the others. If they fail, that append reports the
-    /// reason: a client that only reads may not need them.
+    /// Both are done ahead of the first append, so that it is as fast as the others. If they fail, that
+    /// append reports the reason: a client that only reads may not need them.
     pub(crate) async fn open(
         partition: Arc<Partition>,
         leader: Leader,
@@ -126,8 +127,8 @@ impl Producer {
         }
     }
 
-    /// Waits in turn for memory and for a place in the queue, then encodes the batch and fixes its place. `None` if the task
-    /// is gone.
+    /// Waits in turn for memory and for a place in the queue, then encodes the batch and fixes its place.
+    /// `None` if the task is gone.
     async fn submit(
         &self,
         records: &[Record],
@@ -159,7 +160,8 @@ impl Producer {
         Ok(size)
     }
 
-    /// Returns how many bytes the batch may take while it is encoded: as it is, and once more where it is compressed.
+    /// Returns how many bytes the batch may take while it is encoded: as it is, and once more where it is
+    /// compressed.
     fn upper_bound(&self, size: BatchSize) -> usize {
         match self.encoding.compression {
             Compression::None => size.at_most,
@@ -216,8 +218,8 @@ impl Producer {
 struct BatchSize {
     /// Payload alone: keys, values and headers.
     at_least: usize,
-    /// With the usual overhead of a record. A buffer of this size does not grow while such records are encoded, which would
-    /// double it.
+    /// With the usual overhead of a record. A buffer of this size does not grow while such records are
+    /// encoded, which would double it.
     likely: usize,
     /// With the largest possible overhead.
     at_most: usize,
@@ -226,7 +228,8 @@ struct BatchSize {
 impl BatchSize {
     /// The header of a batch (`record_set` of Kafka's message format, version 2).
     const BATCH: usize = 61;
-    /// Length, attributes, timestamp delta, offset delta, lengths of key and value, number of headers; most as varints.
+    /// Length, attributes, timestamp delta, offset delta, lengths of key and value, number of headers; most
+    /// as varints.
     const RECORD: (usize, usize) = (20, 5 + 1 + 10 + 5 + 5 + 5 + 5);
     /// The lengths of name and value, as varints.
     const HEADER: usize = 10;

@@ -34,7 +34,8 @@ pub(super) struct PendingBatch {
 pub(super) struct Queue {
     state: Mutex<State>,
     wake: Notify,
-    /// Locked by the caller that is next to submit. It is fair, so the first caller submits first, on whatever thread.
+    /// Locked by the caller that is next to submit. It is fair, so the first caller submits first, on
+    /// whatever thread.
     pub(super) turn: tokio::sync::Mutex<()>,
     places: Arc<Semaphore>,
 }
@@ -42,7 +43,8 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     pending: VecDeque<PendingBatch>,
-    /// The producer id while there is nothing to append. Another client of the partition may take it from here.
+    /// The producer id while there is nothing to append. Another client of the partition may take it from
+    /// here.
     idle: Option<ProducerState>,
     /// No handle is left: the task ends when it is done.
     closing: bool,
@@ -115,7 +117,8 @@ impl Queue {
         drop(response.send(Ok(produced)));
     }
 
-    /// Reports a failure to its caller. Appends submitted after it until now fail as well, so that the log has no hole.
+    /// Reports a failure to its caller. Appends submitted after it until now fail as well, so that the log
+    /// has no hole.
     pub(super) fn fail(
         &self,
         response: oneshot::Sender<Result<Produced, Error>>,

@@ -61,7 +61,8 @@ struct InFlight {
 }
 
 impl InFlight {
-    /// Whether the batch before this one is certainly missing at the leader, which has rejected this one again.
+    /// Whether the batch before this one is certainly missing at the leader, which has rejected this one
+    /// again.
     fn is_loss_certain(&self) -> bool {
         match (self.rejected_by, self.trace.leader) {
             (Some(before), Some(now)) => now.confirmed && before.is(now),
@@ -176,9 +177,10 @@ impl ProducerTask {
                 ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::PRODUCER_FENCED => {
                     return Err(self.end(Fatal::Fenced, error));
                 }
-                // Only this batch is in flight and all earlier ones were acknowledged, so a gap means that the leader lost the
-                // last one. A deposed leader that has not noticed yet answers the same, so require a second rejection at the
-                // same epoch, with another broker naming that leader in between.
+                // Only this batch is in flight and all earlier ones were acknowledged, so a gap means that
+                // the leader lost the last one. A deposed leader that has not noticed yet answers the same,
+                // so require a second rejection at the same epoch, with another broker naming that leader in
+                // between.
                 ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER if !in_flight.is_loss_certain() => {
                     in_flight.rejected_by = in_flight.trace.leader;
                     if let Some(leader) = in_flight.trace.leader {
@@ -207,13 +209,14 @@ impl ProducerTask {
             return error.with_outcome(Outcome::NotApplied);
         }
         if let (None, Some(_), Some(producer)) = (self.fatal, in_flight.rejected_by, self.producer) {
-            // The rejection may have come from a deposed leader. But in the next epoch a loss would go unnoticed.
+            // The rejection may have come from a deposed leader. But in the next epoch a loss would go
+            // unnoticed.
             let fatal = Fatal::DataLoss(producer);
             self.fatal = Some(fatal);
             return self.call().error(fatal.kind()).with_outcome(Outcome::Unknown);
         }
-        // The next append uses the next epoch, so that this one can never be appended after it; without a next epoch, it uses a
-        // new id.
+        // The next append uses the next epoch, so that this one can never be appended after it; without a
+        // next epoch, it uses a new id.
         self.producer = self.producer.and_then(ProducerState::next_epoch);
         debug!(producer = ?self.producer, "the outcome of an append is unknown, the epoch is raised");
         error.with_outcome(Outcome::Unknown)

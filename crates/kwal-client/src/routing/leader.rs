@@ -62,8 +62,26 @@ impl Partition {
                 Err(error) => retry.pause(error, generation).await?,
             }
         };
+        Ok((Self::new(cluster, topic, index, topic_id), leader))
+    }
+
+    pub(super) fn new(cluster: Arc<Cluster>, topic: String, index: i32, topic_id: Uuid) -> Self {
         let (produce, fetch) = (Lease::new(Purpose::Produce), Lease::new(Purpose::Fetch));
-        Ok((Self { cluster, topic, index, topic_id, produce, fetch }, leader))
+        Self { cluster, topic, index, topic_id, produce, fetch }
+    }
+
+    /// A partition of a cluster that nothing connects to, for tests of operations.
+    #[cfg(test)]
+    pub(crate) fn offline(topic: &str, index: i32) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        Self {
+            cluster: Arc::new(Cluster::new(crate::config::Config::default(), runtime.handle().clone())),
+            topic: topic.to_owned(),
+            index,
+            topic_id: Uuid::default(),
+            produce: Lease::new(Purpose::Produce),
+            fetch: Lease::new(Purpose::Fetch),
+        }
     }
 
     pub(crate) fn call(&self, api: ApiKey) -> CallContext<'_> {
@@ -79,7 +97,8 @@ impl Partition {
         }
     }
 
-    /// Returns the leader from metadata newer than `min_generation`. `used` becomes the generation of that metadata.
+    /// Returns the leader from metadata newer than `min_generation`. `used` becomes the generation of that
+    /// metadata.
     pub(crate) async fn leader(
         &self,
         call: CallContext<'_>,
@@ -111,8 +130,8 @@ impl Partition {
 
     /// Pauses before the next attempt, or returns why there is none.
     ///
-    /// No pause is needed if the leader has moved and its successor is known: reported by the broker itself, or because another
-    /// call refreshed metadata in the meantime.
+    /// No pause is needed if the leader has moved and its successor is known: reported by the broker itself,
+    /// or because another call refreshed metadata in the meantime.
     pub(crate) async fn pause(
         &self,
         retry: &mut Retry<'_>,
@@ -151,5 +170,108 @@ fn leader_of(topic: &TopicMetadata, call: CallContext<'_>) -> Result<Leader, Err
             };
             Err(call.with_api(ApiKey::METADATA).error(ErrorKind::Broker { code, message: None }))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kwal_protocol::messages::{MetadataPartition, MetadataResponse, MetadataTopicResponse};
+    use tokio::time::Instant;
+
+    use super::{
+        super::tests::{ID, cluster, moved},
+        *,
+    };
+
+    fn partition() -> Partition {
+        Partition::new(cluster(), "wal".to_owned(), 0, ID)
+    }
+
+    #[tokio::test]
+    async fn a_partition_without_a_leader_reports_why() {
+        let partition = |partition_index, leader_id, error_code| MetadataPartition {
+            partition_index,
+            leader_id,
+            leader_epoch: 7,
+            error_code,
+            ..Default::default()
+        };
+        let topic = MetadataTopicResponse {
+            name: Some("wal".to_owned()),
+            topic_id: ID,
+            partitions: vec![
+                partition(0, 2, ErrorCode::NONE),
+                partition(1, -1, ErrorCode::NONE),
+                partition(2, -1, ErrorCode::LISTENER_NOT_FOUND),
+                // The leader is known all the same.
+                partition(3, 2, ErrorCode::REPLICA_NOT_AVAILABLE),
+            ],
+            ..Default::default()
+        };
+        let cluster = cluster();
+        cluster.metadata.update(&MetadataResponse { topics: vec![topic], ..Default::default() });
+        let leader = |index| {
+            let topic = &cluster.metadata.snapshot().topics["wal"];
+            leader_of(topic, CallContext::partition(ApiKey::FETCH, "wal", index))
+        };
+        for index in [0, 3] {
+            let leader = leader(index).unwrap();
+            assert_eq!((leader.id, leader.epoch), (2, 7));
+        }
+        for (index, code) in [(1, ErrorCode::LEADER_NOT_AVAILABLE), (2, ErrorCode::LISTENER_NOT_FOUND)] {
+            let error = leader(index).unwrap_err();
+            assert_eq!((error.code(), error.context().api), (Some(code), Some(ApiKey::METADATA)));
+        }
+        let error = leader(4).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::UnknownPartition { partitions: 4 }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_topic_with_another_id_is_another_one() {
+        let (zero, other) = (Uuid::default(), Uuid([6; 16]));
+        for (opened, found, is_other) in
+            [(ID, ID, false), (ID, other, true), (ID, zero, false), (zero, other, false), (zero, zero, false)]
+        {
+            let partition = Partition::new(cluster(), "wal".to_owned(), 0, opened);
+            let mut topic = TopicMetadata::default();
+            topic.id = found;
+            assert_eq!(partition.is_other(&topic), is_other, "{opened} {found}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_pause_is_needed_once_the_new_leader_is_known() {
+        let moved_error = |partition: &Partition| {
+            let code = ErrorCode::NOT_LEADER_OR_FOLLOWER;
+            partition.call(ApiKey::FETCH).error(ErrorKind::Broker { code, message: None })
+        };
+        for (is_reported, pauses) in [(false, [true, true]), (true, [false, true])] {
+            let partition = partition();
+            let call = partition.call(ApiKey::FETCH);
+            let mut generation = 0;
+            partition.leader(call, 0, &mut generation).await.unwrap();
+            if is_reported {
+                partition.apply_leader_update(moved());
+            }
+            let mut retry = Retry::new(&partition.cluster, call, Deadline::after(Duration::from_secs(60)));
+            // Not twice in a row: brokers may name each other.
+            for paused in pauses {
+                let begun = Instant::now();
+                partition.pause(&mut retry, moved_error(&partition), generation).await.unwrap();
+                assert_eq!(!begun.elapsed().is_zero(), paused, "reported: {is_reported}");
+                assert_eq!(retry.min_generation(), generation);
+            }
+        }
+        // Another error says nothing about the leader.
+        let partition = partition();
+        partition.apply_leader_update(moved());
+        let call = partition.call(ApiKey::FETCH);
+        let mut retry = Retry::new(&partition.cluster, call, Deadline::after(Duration::from_secs(60)));
+        let code = ErrorCode::KAFKA_STORAGE_ERROR;
+        let begun = Instant::now();
+        partition.pause(&mut retry, call.error(ErrorKind::Broker { code, message: None }), 1).await.unwrap();
+        assert!(!begun.elapsed().is_zero());
     }
 }

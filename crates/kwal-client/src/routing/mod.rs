@@ -1,7 +1,7 @@
 //! How a request reaches the right broker: the one loop that finds it, connects, sends, and retries.
 //!
-//! An operation is a value that implements [`Operation`]: a request, and the meaning of its response. It has no IO, so it is
-//! tested without any. [`call`] does the rest.
+//! An operation is a value that implements [`Operation`]: a request, and the meaning of its response. It has
+//! no IO, so it is tested without any. [`call`] does the rest.
 
 mod leader;
 mod retry;
@@ -48,14 +48,14 @@ pub(crate) trait Operation {
         0
     }
 
-    /// Returns how long the broker may wait for records before it responds. It is granted only as far as the session of the
-    /// connection lasts.
+    /// Returns how long the broker may wait for records before it responds. It is granted only as far as the
+    /// session of the connection lasts.
     fn long_poll(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// Returns the time limit of the request if it is not [`Deadlines::request`]. `granted` is the part of the
-    /// [long poll](Self::long_poll) that was granted.
+    /// Returns the time limit of the request if it is not [`Deadlines::request`]. `granted` is the part of
+    /// the [long poll](Self::long_poll) that was granted.
     fn time_limit(&self, _deadlines: &Deadlines, _granted: Duration) -> Option<Duration> {
         None
     }
@@ -88,7 +88,8 @@ pub(crate) struct Route<'a> {
     pub(crate) version: i16,
     /// How long the broker may wait for records.
     pub(crate) long_poll: Duration,
-    /// How long the broker may wait until a change has taken effect: a little shorter than the time limit of a request.
+    /// How long the broker may wait until a change has taken effect: a little shorter than the time limit of
+    /// a request.
     pub(crate) broker_timeout: Duration,
 }
 
@@ -119,7 +120,8 @@ impl<'a> Route<'a> {
 pub(crate) enum Rejection {
     /// It lacks what was requested.
     Missing,
-    /// The client is over its quota and got nothing but a throttle time (KIP-219). The request is repeated after it.
+    /// The client is over its quota and got nothing but a throttle time (KIP-219). The request is repeated
+    /// after it.
     Throttled,
     /// An error code, and the current leader if the broker reports it (KIP-951).
     Code { code: ErrorCode, message: Option<String>, leader: Option<LeaderUpdate> },
@@ -270,7 +272,7 @@ pub(crate) async fn attempt<O: Operation>(
             Ok(output) => return Ok(output),
             // The connection keeps the pause.
             Err(Rejection::Throttled) => {}
-            Err(rejection) => return Err(rejected(rejection, target, call, &channel)),
+            Err(rejection) => return Err(rejected(rejection, target, call, channel.broker())),
         }
     }
 }
@@ -307,10 +309,10 @@ async fn open(
 }
 
 /// Makes a rejection an error, after the new leader was taken from it.
-fn rejected(rejection: Rejection, target: Target<'_>, call: CallContext<'_>, channel: &Channel) -> Error {
+fn rejected(rejection: Rejection, target: Target<'_>, call: CallContext<'_>, broker: &Broker) -> Error {
     let kind = match rejection {
         Rejection::Corrupt(source) => {
-            return Error::from(source).with_context(call.at_broker(channel.broker()));
+            return Error::from(source).with_context(call.at_broker(broker));
         }
         Rejection::Missing | Rejection::Throttled => ErrorKind::MalformedResponse,
         Rejection::Kind(kind) => kind,
@@ -322,7 +324,7 @@ fn rejected(rejection: Rejection, target: Target<'_>, call: CallContext<'_>, cha
         }
     };
     let is_malformed = matches!(kind, ErrorKind::MalformedResponse);
-    let error = Error::new(kind).with_context(call.at_broker(channel.broker()));
+    let error = Error::new(kind).with_context(call.at_broker(broker));
     // A response that cannot be understood does not say that nothing was done.
     match is_malformed && call.api.changes_something() {
         true => error.with_outcome(Outcome::Unknown),
@@ -333,4 +335,148 @@ fn rejected(rejection: Rejection, target: Target<'_>, call: CallContext<'_>, cha
 /// A duration as the protocol has it; at most 24 days.
 pub(crate) fn millis(time: Duration) -> i32 {
     i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kwal_protocol::{
+        api::ApiKey,
+        messages::{MetadataBroker, MetadataPartition, MetadataResponse, MetadataTopicResponse},
+        record::BatchErrorKind,
+    };
+    use kwal_transport::HostPort;
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::config::Config;
+
+    pub(super) const ID: Uuid = Uuid([5; 16]);
+
+    /// A cluster without connections, whose brokers 1 and 2 have the topic `wal`; broker 1 leads it in epoch
+    /// 7.
+    pub(super) fn cluster() -> Arc<Cluster> {
+        let broker = |node_id| MetadataBroker { node_id, host: "a".to_owned(), port: 9092, rack: None };
+        let partition = MetadataPartition { leader_id: 1, leader_epoch: 7, ..Default::default() };
+        let topic = MetadataTopicResponse {
+            name: Some("wal".to_owned()),
+            topic_id: ID,
+            partitions: vec![partition],
+            ..Default::default()
+        };
+        let response = MetadataResponse {
+            brokers: vec![broker(1), broker(2)],
+            topics: vec![topic],
+            ..Default::default()
+        };
+        let cluster = Cluster::new(Config::default(), Handle::current());
+        cluster.metadata.update(&response);
+        Arc::new(cluster)
+    }
+
+    /// Broker 2 leads the partition in the next epoch.
+    pub(super) fn moved() -> LeaderUpdate {
+        LeaderUpdate { topic_id: ID, leader: 2, leader_epoch: 8, address: None }
+    }
+
+    fn code(leader: Option<LeaderUpdate>) -> Rejection {
+        let message = Some("no".to_owned());
+        Rejection::Code { code: ErrorCode::NOT_LEADER_OR_FOLLOWER, message, leader }
+    }
+
+    fn corrupt() -> Rejection {
+        let kind = BatchErrorKind::Length(3);
+        Rejection::Corrupt(BatchError { kind, position: 0, base_offset: Some(17) })
+    }
+
+    #[test]
+    fn a_rejection_is_an_error_of_the_broker() {
+        let broker = Broker::new(crate::pool::BrokerRef::Id(1), HostPort::new("a", 9092));
+        let malformed = |kind: &ErrorKind| matches!(kind, ErrorKind::MalformedResponse);
+        let is_code = |kind: &ErrorKind| match kind {
+            ErrorKind::Broker { code, message } => {
+                *code == ErrorCode::NOT_LEADER_OR_FOLLOWER && message.as_deref() == Some("no")
+            }
+            _ => false,
+        };
+        let not_deletable = |kind: &ErrorKind| matches!(kind, ErrorKind::NotDeletable);
+        let is_corrupt = |kind: &ErrorKind| matches!(kind, ErrorKind::Corrupt);
+        let (changed, read) = (ApiKey::PRODUCE, ApiKey::FETCH);
+        // A response that cannot be understood does not say that nothing was done.
+        for (rejection, api, expected, outcome) in [
+            (Rejection::Missing, changed, &malformed as &dyn Fn(&ErrorKind) -> bool, Outcome::Unknown),
+            (Rejection::Missing, read, &malformed, Outcome::NotApplied),
+            (Rejection::Throttled, read, &malformed, Outcome::NotApplied),
+            (code(None), changed, &is_code, Outcome::NotApplied),
+            (code(Some(moved())), read, &is_code, Outcome::NotApplied),
+            (Rejection::Kind(ErrorKind::NotDeletable), changed, &not_deletable, Outcome::NotApplied),
+            (corrupt(), read, &is_corrupt, Outcome::NotApplied),
+        ] {
+            let text = format!("{rejection:?} of {api}");
+            let call = CallContext::partition(api, "wal", 3);
+            let error = rejected(rejection, Target::Any, call, &broker);
+            assert!(expected(error.kind()), "{text}: {error:?}");
+            assert_eq!(error.outcome(), outcome, "{text}");
+            assert_eq!(*error.context(), call.at_broker(&broker), "{text}");
+            assert_eq!(error.cause().is_some(), matches!(error.kind(), ErrorKind::Corrupt), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_leader_of_a_rejection_is_known_from_then_on() {
+        let cluster = cluster();
+        let partition = Partition::new(Arc::clone(&cluster), "wal".to_owned(), 0, ID);
+        let call = partition.call(ApiKey::FETCH);
+        let broker = Broker::new(crate::pool::BrokerRef::Id(1), HostPort::new("a", 9092));
+        let leader = async || {
+            let leader = partition.leader(call, 0, &mut 0).await.unwrap();
+            (leader.id, leader.epoch)
+        };
+        let target = Target::Leader(&partition, Purpose::Fetch);
+        for (rejection, target, expected) in [
+            (code(None), target, (1, 7)),
+            (code(Some(moved())), Target::Any, (1, 7)),
+            (code(Some(moved())), target, (2, 8)),
+        ] {
+            drop(rejected(rejection, target, call, &broker));
+            assert_eq!(leader().await, expected);
+        }
+    }
+
+    #[test]
+    fn a_failed_call_is_in_doubt_if_an_attempt_may_have_been_applied() {
+        for (may_have_applied, outcome) in [(false, Outcome::NotApplied), (true, Outcome::Unknown)] {
+            let error = Error::broker(ErrorCode::TOPIC_ALREADY_EXISTS);
+            let failed = CallFailed { error, may_have_applied };
+            assert!(failed.has_code(ErrorCode::TOPIC_ALREADY_EXISTS));
+            assert!(!failed.has_code(ErrorCode::INVALID_PARTITIONS));
+            assert_eq!(Error::from(failed).outcome(), outcome);
+        }
+        // What is unknown already stays so.
+        let error = Error::new(ErrorKind::MalformedResponse).with_outcome(Outcome::Unknown);
+        let failed = CallFailed { error, may_have_applied: false };
+        assert_eq!(Error::from(failed).outcome(), Outcome::Unknown);
+    }
+
+    #[test]
+    fn milliseconds_are_cut_to_what_the_protocol_has() {
+        for (time, expected) in [
+            (Duration::ZERO, 0),
+            (Duration::from_nanos(1_999_999), 1),
+            (Duration::from_millis(i32::MAX as u64), i32::MAX),
+            (Duration::MAX, i32::MAX),
+        ] {
+            assert_eq!(millis(time), expected);
+        }
+    }
+
+    #[test]
+    fn a_response_about_one_partition_has_it() {
+        let find = |topics: Vec<Vec<i32>>| only_partition(topics, |topic| topic, |partition| *partition == 3);
+        assert_eq!(find(vec![vec![3]]).unwrap(), 3);
+        for topics in [vec![], vec![vec![]], vec![vec![2]]] {
+            assert!(matches!(find(topics), Err(Rejection::Missing)));
+        }
+    }
 }

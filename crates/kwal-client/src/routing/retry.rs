@@ -9,7 +9,8 @@ use tracing::debug;
 
 use crate::{
     cluster::Cluster,
-    config::{LONGEST, RetryPolicy},
+    config::RetryPolicy,
+    duration::LONGEST,
     error::{CallContext, Error, ErrorKind, Source},
 };
 
@@ -235,7 +236,189 @@ impl Iterator for Backoff {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use kwal_protocol::api::ApiKey;
+
+    use super::{super::tests::cluster, *};
+    use crate::duration::LONGEST;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const UNKNOWN: ErrorCode = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+
+    fn call(api: ApiKey) -> CallContext<'static> {
+        CallContext::partition(api, "wal", 0)
+    }
+
+    fn error(api: ApiKey, code: ErrorCode) -> Error {
+        call(api).error(ErrorKind::Broker { code, message: None })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_is_at_most_thirty_years_away() {
+        let now = Instant::now();
+        for (after, expected) in [
+            (Duration::ZERO, Duration::ZERO),
+            (SECOND, SECOND),
+            (LONGEST, LONGEST),
+            (LONGEST + SECOND, LONGEST),
+            (Duration::MAX, LONGEST),
+        ] {
+            let deadline = Deadline::after(after);
+            assert_eq!((deadline.at - now, deadline.after), (expected, expected));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earlier_deadline_counts_with_its_own_time() {
+        let early = Deadline::after(2 * SECOND);
+        tokio::time::advance(SECOND).await;
+        let (late, earliest) = (Deadline::after(3 * SECOND), Deadline::after(SECOND / 2));
+        for (one, other, after) in [
+            (early, late, early.after),
+            (late, early, early.after),
+            (early, earliest, earliest.after),
+            (early, early, early.after),
+            (late, Deadline::after(Duration::MAX), late.after),
+        ] {
+            let min = one.min(other);
+            assert_eq!((min.at, min.after), (one.at.min(other.at), after));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_topic_is_waited_for_without_interruption() {
+        let cluster = cluster();
+        let limit = cluster.config.deadlines.unknown_topic;
+        let mut retry = Retry::new(&cluster, call(ApiKey::METADATA), Deadline::after(60 * SECOND));
+        let begun = Instant::now();
+        let unknown = |retry: &mut Retry<'_>, after| {
+            retry.check_unknown(error(ApiKey::METADATA, UNKNOWN), begun + after)
+        };
+        let nearly = limit - Duration::from_nanos(1);
+        unknown(&mut retry, Duration::ZERO).unwrap();
+        unknown(&mut retry, nearly).unwrap();
+        // A broker that knows the topic, but not its leader.
+        let no_leader = error(ApiKey::METADATA, ErrorCode::LEADER_NOT_AVAILABLE);
+        retry.check_unknown(no_leader, begun + nearly).unwrap();
+        unknown(&mut retry, limit).unwrap();
+        unknown(&mut retry, limit + nearly).unwrap();
+        let gone = unknown(&mut retry, 2 * limit).unwrap_err();
+        assert!(matches!(gone.kind(), ErrorKind::UnknownTopic { waited } if *waited == limit), "{gone:?}");
+        assert_eq!(*gone.context(), call(ApiKey::METADATA).context());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_topic_has_a_kind_of_its_own_unless_it_would_hide_something() {
+        let cluster = cluster();
+        let limit = cluster.config.deadlines.unknown_topic;
+        let is_topic = |kind: &ErrorKind| matches!(kind, ErrorKind::UnknownTopic { .. });
+        let is_partition = |kind: &ErrorKind| matches!(kind, ErrorKind::UnknownPartition { partitions: 4 });
+        let is_code = |kind: &ErrorKind| matches!(kind, ErrorKind::Broker { code: UNKNOWN, .. });
+        let partition = call(ApiKey::METADATA).error(ErrorKind::UnknownPartition { partitions: 4 });
+        let of_cluster = CallContext::cluster(ApiKey::METADATA);
+        for (about, error, expected) in [
+            (call(ApiKey::FETCH), error(ApiKey::FETCH, UNKNOWN), &is_topic as &dyn Fn(&ErrorKind) -> bool),
+            (call(ApiKey::FETCH), error(ApiKey::FETCH, ErrorCode::UNKNOWN_TOPIC_ID), &is_topic),
+            (call(ApiKey::FETCH), error(ApiKey::FETCH, ErrorCode::INCONSISTENT_TOPIC_ID), &is_topic),
+            (call(ApiKey::FETCH), partition, &is_partition),
+            // The code may follow an append.
+            (call(ApiKey::PRODUCE), error(ApiKey::PRODUCE, UNKNOWN), &is_code),
+            (of_cluster, error(ApiKey::METADATA, UNKNOWN), &is_code),
+        ] {
+            let text = format!("{error:?}");
+            let mut retry = Retry::new(&cluster, about, Deadline::after(60 * SECOND));
+            let now = Instant::now();
+            retry.check_unknown(error.clone(), now).unwrap();
+            let error = retry.check_unknown(error, now + limit).unwrap_err();
+            assert!(expected(error.kind()), "{text}: {error:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_attempt_falls_on_the_end_of_the_time_for_an_unknown_topic() {
+        let cluster = cluster();
+        let limit = cluster.config.deadlines.unknown_topic;
+        let mut retry = Retry::new(&cluster, call(ApiKey::METADATA), Deadline::after(60 * SECOND));
+        let begun = Instant::now();
+        let error = loop {
+            if let Err(error) = retry.pause(error(ApiKey::METADATA, UNKNOWN), 3).await {
+                break error;
+            }
+        };
+        assert!(matches!(error.kind(), ErrorKind::UnknownTopic { waited } if *waited >= limit), "{error:?}");
+        // Timers have whole milliseconds.
+        let late = begun.elapsed() - limit;
+        assert!(late < Duration::from_millis(2), "{late:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_that_no_retry_helps_with_ends_the_call_at_once() {
+        let cluster = cluster();
+        let mut retry = Retry::new(&cluster, call(ApiKey::FETCH), Deadline::after(60 * SECOND));
+        let begun = Instant::now();
+        let denied = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+        let ended = retry.pause(error(ApiKey::FETCH, denied), 3).await.unwrap_err();
+        assert_eq!(ended.code(), Some(denied));
+        assert_eq!((begun.elapsed(), retry.attempt(), retry.min_generation()), (Duration::ZERO, 1, 0));
+        // Unless it may come from another broker than the leader.
+        retry.pause_in_doubt(error(ApiKey::FETCH, denied), 3).await.unwrap();
+        assert_eq!((retry.attempt(), retry.min_generation()), (2, 3));
+        assert!(!begun.elapsed().is_zero());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn metadata_has_to_be_newer_only_if_it_was_wrong() {
+        let cluster = cluster();
+        let mut retry = Retry::new(&cluster, call(ApiKey::FETCH), Deadline::after(60 * SECOND));
+        for (code, generation, min_generation) in [
+            (ErrorCode::OFFSET_NOT_AVAILABLE, 5, 0),
+            (ErrorCode::FENCED_LEADER_EPOCH, 3, 3),
+            (ErrorCode::FENCED_LEADER_EPOCH, 2, 3),
+            (ErrorCode::OFFSET_NOT_AVAILABLE, 9, 3),
+        ] {
+            retry.pause(error(ApiKey::FETCH, code), generation).await.unwrap();
+            assert_eq!(retry.min_generation(), min_generation);
+        }
+        assert_eq!(retry.attempt(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_second_attempt_may_begin_without_a_pause() {
+        let cluster = cluster();
+        let mut retry = Retry::new(&cluster, call(ApiKey::FETCH), Deadline::after(60 * SECOND));
+        for pauses in [false, true, false, true] {
+            let begun = Instant::now();
+            retry.pause_once(error(ApiKey::FETCH, ErrorCode::FENCED_LEADER_EPOCH), 3).await.unwrap();
+            assert_eq!(!begun.elapsed().is_zero(), pauses);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_beyond_the_deadline_ends_the_call_with_its_last_error() {
+        let cluster = cluster();
+        let code = ErrorCode::OFFSET_NOT_AVAILABLE;
+        let mut retry = Retry::new(&cluster, call(ApiKey::FETCH), Deadline::after(SECOND));
+        let begun = Instant::now();
+        let ended = loop {
+            if let Err(error) = retry.pause(error(ApiKey::FETCH, code), 3).await {
+                break error;
+            }
+        };
+        let expected =
+            |kind: &ErrorKind| matches!(kind, ErrorKind::DeadlineExceeded { after } if *after == SECOND);
+        assert!(expected(ended.kind()), "{ended:?}");
+        assert_eq!(ended.code(), Some(code));
+        assert!(begun.elapsed() < SECOND, "no need to wait for the deadline");
+        // An attempt that the deadline cuts off reports the attempt before it.
+        let mut retry = Retry::new(&cluster, call(ApiKey::FETCH), Deadline::after(SECOND));
+        retry.pause(error(ApiKey::FETCH, code), 3).await.unwrap();
+        let cut_off = retry.run(std::future::pending::<Result<(), Error>>()).await.unwrap_err();
+        assert!(expected(cut_off.kind()) && cut_off.code().is_none(), "{cut_off:?}");
+        let ended = retry.pause(cut_off, 3).await.unwrap_err();
+        assert!(expected(ended.kind()) && ended.code() == Some(code), "{ended:?}");
+        // Nothing is started after it.
+        let late = retry.run(async { panic!("started") }).await.map(|()| 0).unwrap_err();
+        assert!(expected(late.kind()), "{late:?}");
+    }
 
     #[test]
     fn pauses_grow_to_the_limit_and_are_shortened_by_less_than_half() {

@@ -92,8 +92,8 @@ fn tls(
         (None, None) => {}
         (None, Some(_)) => return Err(usage("--tls-key takes --tls-cert as well")),
     }
-    // Once is enough for a program that ends soon; a service would hand over `tls` itself, which reads the files again
-    // when they have been renewed.
+    // Once is enough for a program that ends soon; a service would hand over `tls` itself, which reads the
+    // files again when they have been renewed.
     let config = tls.build().map_err(|error| Failure::Run(crate::Chain(&error).to_string()))?;
     Ok(builder.tls(config))
 }
