@@ -16,6 +16,7 @@ mod lookup;
 mod order;
 mod producers;
 mod reading;
+mod regressions;
 mod support;
 mod throttling;
 mod truncation;

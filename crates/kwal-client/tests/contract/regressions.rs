@@ -1,0 +1,45 @@
+//! Corner cases that no other group has: deadlines out of order, results that outlive their client, extreme settings.
+
+use std::time::Duration;
+
+use kwal_client::error::{ErrorKind, Outcome};
+use kwal_protocol::api::ApiKey;
+use kwal_testkit::Fault;
+
+use crate::support::{Wire, broker, log, open_over, polled, record, settle, timed};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// C4: an append with less time than the one in flight before it does not wait for that one.
+#[tokio::test(start_paused = true)]
+async fn a_short_deadline_behind_a_long_one_is_exact() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    broker.on(ApiKey::PRODUCE, Fault::DelayReply(5 * SECOND));
+    let first = tokio::spawn({
+        let partition = partition.clone();
+        async move { partition.produce(record("first")).await }
+    });
+    settle().await;
+    // Dropped appends expire as well.
+    assert!(polled(partition.produce(record("dropped")).deadline(2 * SECOND), 1).await.is_none());
+    let patient = tokio::spawn({
+        let partition = partition.clone();
+        async move { timed(partition.produce(record("patient"))).await }
+    });
+    settle().await;
+    let (error, took) = timed(partition.produce(record("short")).deadline(SECOND)).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { after: SECOND, .. }), "{error:?}");
+    assert_eq!((error.outcome(), took), (Outcome::NotApplied, SECOND));
+    // It was submitted before the error of "dropped", which leaves no hole either.
+    let (error, _) = patient.await.unwrap();
+    let error = error.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::PrecedingAppendFailed), "{error:?}");
+    assert_eq!(error.outcome(), Outcome::NotApplied);
+    // This one is submitted after both errors.
+    partition.produce(record("last")).await.unwrap();
+    first.await.unwrap().unwrap();
+    assert_eq!(log(&broker), ["first", "last"]);
+}
