@@ -16,7 +16,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) cluster: Arc<Cluster>,
-    pub(crate) topic: String,
+    /// Shared with what was fetched, which outlives this.
+    pub(crate) topic: Arc<str>,
     pub(crate) index: i32,
     /// The id of the topic when the partition was opened; zero where the brokers are too old for topic ids.
     pub(crate) topic_id: Uuid,
@@ -63,7 +64,7 @@ impl Partition {
             }
         };
         let (produce, fetch) = (Lease::new(Purpose::Produce), Lease::new(Purpose::Fetch));
-        Ok((Self { cluster, topic, index, topic_id, produce, fetch }, leader))
+        Ok((Self { cluster, topic: topic.into(), index, topic_id, produce, fetch }, leader))
     }
 
     pub(crate) fn call(&self, api: ApiKey) -> CallContext<'_> {
@@ -122,7 +123,7 @@ impl Partition {
         let has_moved = matches!(error.kind(), ErrorKind::Broker { code, .. } if leader_has_moved(*code));
         let is_known = || {
             let metadata = self.cluster.metadata.snapshot();
-            let topic = metadata.topics.get(&self.topic);
+            let topic = metadata.topics.get(&*self.topic);
             topic.is_some_and(|topic| topic.generation(Some(self.index)) > generation)
         };
         match has_moved && is_known() {

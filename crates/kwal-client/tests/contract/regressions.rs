@@ -43,3 +43,18 @@ async fn a_short_deadline_behind_a_long_one_is_exact() {
     first.await.unwrap().unwrap();
     assert_eq!(log(&broker), ["first", "last"]);
 }
+
+/// What was fetched keeps its bytes, but no connection.
+#[tokio::test(start_paused = true)]
+async fn fetched_records_keep_no_connection_open() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    partition.produce(record("a")).await.unwrap();
+    let fetched = partition.fetch(0).await.unwrap();
+    drop((partition, client));
+    settle().await;
+    assert_eq!(wire.open().0, 0);
+    assert_eq!(fetched.records().count(), 1);
+}
