@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kwal_client::error::{ErrorKind, Outcome};
-use kwal_protocol::api::ApiKey;
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 
 use crate::support::{Wire, broker, log, open_over, polled, record, settle, timed};
@@ -57,4 +57,31 @@ async fn fetched_records_keep_no_connection_open() {
     settle().await;
     assert_eq!(wire.open().0, 0);
     assert_eq!(fetched.records().count(), 1);
+}
+
+/// The topic was created by this call, or by another one: that stays unknown when it cannot be described.
+#[tokio::test(start_paused = true)]
+async fn ensuring_a_topic_that_may_have_been_created_is_unknown() {
+    for is_lost in [true, false] {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let controller = wire.client().await.controller_client().await.unwrap();
+        match is_lost {
+            true => {
+                broker.on(ApiKey::CREATE_TOPICS, Fault::LoseReply);
+                // Lookups before the attempt, between the attempts, and after them.
+                broker.on(ApiKey::METADATA, Fault::Pass);
+                broker.on(ApiKey::METADATA, Fault::Pass);
+            }
+            false => {
+                broker.on(ApiKey::METADATA, Fault::Pass);
+                broker.on(ApiKey::CREATE_TOPICS, Fault::Error(ErrorCode::TOPIC_ALREADY_EXISTS));
+            }
+        }
+        broker.on_all(ApiKey::METADATA, Fault::Error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
+        let error = controller.ensure_topic("new", 1, 1).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED), "{error:?}");
+        let outcome = if is_lost { Outcome::Unknown } else { Outcome::NotApplied };
+        assert_eq!(error.outcome(), outcome, "{error:?}");
+    }
 }
