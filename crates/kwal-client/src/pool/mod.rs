@@ -357,8 +357,8 @@ impl Channel {
     }
 
     /// Returns the version in which requests of this kind are sent, if there is a common one.
-    pub(crate) fn version<R: ClientRequest>(&self) -> Option<i16> {
-        self.connection.versions().negotiate(R::KEY, R::SUPPORTED).ok()
+    pub(crate) fn version<R: ClientRequest>(&self, supported: Versions) -> Option<i16> {
+        self.connection.versions().negotiate(R::KEY, supported).ok()
     }
 
     /// Returns how long the broker may wait before it answers the next request; see [`Connection::wait`].

@@ -214,7 +214,7 @@ pub(crate) async fn call<O: Operation>(
             Err(error) => error,
         };
         // The deadline may have ended an attempt that was in flight.
-        let cut_off = matches!(error.kind(), ErrorKind::DeadlineExceeded { .. });
+        let cut_off = trace.sent && matches!(error.kind(), ErrorKind::DeadlineExceeded { .. });
         may_have_applied |= call.api.changes_something() && (cut_off || error.effect() == Effect::Unknown);
         let paused = match target {
             Target::Leader(partition, _) => partition.pause(&mut retry, error, trace.generation).await,
@@ -248,7 +248,7 @@ pub(crate) async fn attempt<O: Operation>(
         topic_id,
         partition: call.partition.unwrap_or_default(),
         leader_epoch: trace.leader.map_or(-1, |leader| leader.epoch),
-        version: channel.version::<O::Request>().unwrap_or(supported.newest),
+        version: channel.version::<O::Request>(supported).unwrap_or(supported.newest),
         long_poll,
         broker_timeout: deadlines.request * 9 / 10,
     };

@@ -6,7 +6,7 @@ use kwal_client::error::{ErrorKind, Outcome};
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 
-use crate::support::{Wire, broker, log, open_over, polled, record, settle, timed};
+use crate::support::{Wire, WireMode, broker, deadlines, log, open_over, polled, record, settle, timed};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -83,5 +83,31 @@ async fn ensuring_a_topic_that_may_have_been_created_is_unknown() {
         assert_eq!(error.code(), Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED), "{error:?}");
         let outcome = if is_lost { Outcome::Unknown } else { Outcome::NotApplied };
         assert_eq!(error.outcome(), outcome, "{error:?}");
+    }
+}
+
+/// A deadline that ends an attempt before anything of it was sent leaves no doubt.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_was_never_sent_is_not_applied() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let controller = client.controller_client().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let error = controller.create_topic("new", 1, 1).deadline(Duration::ZERO).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::NotApplied, "{error:?}");
+    wire.set(WireMode::Unreachable);
+    broker.disconnect_all();
+    settle().await;
+    for limit in [SECOND, 3 * deadlines().connect] {
+        for error in [
+            controller.create_topic("new", 1, 1).deadline(limit).await.map(drop).unwrap_err(),
+            controller.delete_topic("wal").deadline(limit).await.unwrap_err(),
+            partition.delete_records(0).deadline(limit).await.map(drop).unwrap_err(),
+            partition.produce(record("a")).deadline(limit).await.map(drop).unwrap_err(),
+        ] {
+            assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
+            assert_eq!(error.outcome(), Outcome::NotApplied, "{error:?}");
+        }
     }
 }
