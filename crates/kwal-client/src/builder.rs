@@ -180,6 +180,7 @@ impl ClientBuilder {
             self.config.bootstrap.push(address);
         }
         self.config.validate()?;
+        self.config.cap_times();
         #[cfg(feature = "transport-socks5")]
         if let Some(socks5) = self.socks5 {
             self.config.route = format!(" through the SOCKS5 proxy {}", socks5.proxy());

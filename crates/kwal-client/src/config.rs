@@ -37,7 +37,20 @@ impl Default for Config {
     }
 }
 
+/// The longest time of a setting, 30 years. A clock cannot express the end of a much longer one, such as [`Duration::MAX`].
+pub(crate) const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 impl Config {
+    /// Shortens times that are meant as "no limit" to one that can be added to a clock.
+    pub(crate) fn cap_times(&mut self) {
+        let Self { deadlines, retry, .. } = self;
+        let Deadlines { operation, request, connect, unknown_topic } = deadlines;
+        let RetryPolicy { initial, max } = retry;
+        for time in [operation, request, connect, unknown_topic, initial, max] {
+            *time = FOREVER.min(*time);
+        }
+    }
+
     /// Rejects settings with which nothing could succeed.
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let Self { deadlines, limits, retry, .. } = self;

@@ -275,6 +275,9 @@ struct Bearer {
     cached: tokio::sync::Mutex<Option<Cached>>,
 }
 
+/// The longest lifetime that a token is trusted to have. A clock cannot express the end of a much longer one.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A token that is used again until then.
 struct Cached {
     token: Token,
@@ -291,7 +294,8 @@ impl Authenticate for Bearer {
             }
             let token = (self.fetch)().await?;
             let mechanism = token.mechanism()?;
-            *cached = token.expires_in.map(|time| Cached { token, until: Instant::now() + time / 2 });
+            let expires_in = token.expires_in.map(|time| time.min(LONGEST));
+            *cached = expires_in.map(|time| Cached { token, until: Instant::now() + time / 2 });
             Ok(mechanism)
         })
     }

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use crate::{
     cluster::Cluster,
-    config::RetryPolicy,
+    config::{FOREVER, RetryPolicy},
     error::{CallContext, Error, ErrorKind, Source},
 };
 
@@ -22,11 +22,9 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// A deadline so long from now. One that is too far to express is in 30 years.
+    /// A deadline so long from now, but at most 30 years.
     pub(crate) fn after(after: Duration) -> Self {
-        const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-        let now = Instant::now();
-        Self { at: now.checked_add(after).unwrap_or(now + FAR), after }
+        Self { at: Instant::now() + FOREVER.min(after), after }
     }
 
     /// Returns the earlier of two deadlines.

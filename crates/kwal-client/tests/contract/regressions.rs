@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use kwal_client::error::{ErrorKind, Outcome};
+use kwal_client::{
+    Deadlines, OffsetAt,
+    error::{ErrorKind, Outcome},
+};
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
+use tokio::time::sleep;
 
 use crate::support::{Wire, WireMode, broker, deadlines, log, open_over, polled, record, settle, timed};
 
@@ -109,5 +113,38 @@ async fn a_change_that_was_never_sent_is_not_applied() {
             assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
             assert_eq!(error.outcome(), Outcome::NotApplied, "{error:?}");
         }
+    }
+}
+
+/// "No limit" is a time that cannot be added to a clock.
+#[tokio::test(start_paused = true)]
+async fn deadlines_without_end() {
+    let (max, default) = (Duration::MAX, Deadlines::default());
+    for deadlines in [
+        default.operation(max),
+        default.request(max),
+        default.connect(max),
+        default.unknown_topic(max),
+        default.operation(max).request(max).connect(max).unknown_topic(max),
+    ] {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let client = wire.builder().deadlines(deadlines).build().await.unwrap();
+        let opened = tokio::spawn({
+            let client = client.clone();
+            async move { client.partition_client("later", 0).deadline(max).await.map(drop) }
+        });
+        sleep(3 * SECOND).await;
+        broker.create_topic("later", 1).unwrap();
+        opened.await.unwrap().unwrap();
+        let controller = client.controller_client().await.unwrap();
+        controller.create_topic("new", 1, 1).timeout(max).await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        broker.on(ApiKey::PRODUCE, Fault::LoseReply);
+        partition.produce(record("a")).deadline(max).await.unwrap();
+        partition.fetch(0).max_wait(max).await.unwrap();
+        partition.get_offset(OffsetAt::Latest).await.unwrap();
+        partition.fetch(1_000).await.unwrap_err();
+        controller.audit("wal").await.unwrap();
     }
 }
