@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use kwal_client::{
-    Deadlines, OffsetAt,
+    Deadlines, Limits, OffsetAt,
     error::{ErrorKind, Outcome},
+    record::Record,
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
@@ -147,4 +148,22 @@ async fn deadlines_without_end() {
         partition.fetch(1_000).await.unwrap_err();
         controller.audit("wal").await.unwrap();
     }
+}
+
+/// C9: what many small records take besides their payload counts before anything is reserved or encoded.
+#[tokio::test(start_paused = true)]
+async fn records_without_payload_are_not_free() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let limits = Limits::default().memory(1).batch(10_000);
+    let client = wire.builder().limits(limits).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::DelayReply(SECOND));
+    assert!(polled(partition.produce(record("holds all the memory")), 1).await.is_none());
+    let empty = Record::new(None::<&str>, None::<&str>);
+    let (error, took) = timed(partition.produce(vec![empty.clone(); 2_000])).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::BatchTooLarge { limit: Some(10_000), .. }), "{error:?}");
+    assert_eq!(took, Duration::ZERO);
+    partition.produce(vec![empty; 1_000]).await.unwrap();
 }
