@@ -6,7 +6,7 @@ use kwal_protocol::{error_code::ErrorCode, wire::Uuid};
 
 use super::{ConfigSource, ConfigValue, ControllerClient, layout::TopicLayout};
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Outcome},
     request::request,
     routing::Deadline,
     validate,
@@ -170,8 +170,14 @@ impl EnsureTopic<'_> {
             }),
             // Another client created it, or this call did and the response was lost.
             Err(failed) if failed.has_code(ErrorCode::TOPIC_ALREADY_EXISTS) => {
-                let layout = controller.layout(&self.name, deadline).await?;
-                self.compare(layout, deadline).await
+                let compared = async {
+                    let layout = controller.layout(&self.name, deadline).await?;
+                    self.compare(layout, deadline).await
+                };
+                match failed.may_have_applied {
+                    true => compared.await.map_err(|error| error.with_outcome(Outcome::Unknown)),
+                    false => compared.await,
+                }
             }
             Err(failed) => Err(failed.into()),
         }

@@ -257,7 +257,9 @@ impl Read {
             log_start_offset: known(found.log_start_offset),
             wire_bytes,
             batches,
-            partition: Arc::clone(&self.partition),
+            topic: Arc::clone(&self.partition.topic),
+            partition: self.partition.index,
+            decompressed_limit: self.partition.cluster.config.limits.decompressed,
             broker: route.broker.cloned(),
         })
     }

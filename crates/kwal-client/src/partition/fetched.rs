@@ -8,7 +8,10 @@ use kwal_protocol::{
     record::{Batch, BatchError, OwnedRecord, OwnedRecords, RecordView},
 };
 
-use crate::{error::Error, pool::Broker, routing::Partition};
+use crate::{
+    error::{CallContext, Error},
+    pool::Broker,
+};
 
 /// The result of one fetch: encoded batches, and the offsets of the log.
 ///
@@ -45,7 +48,10 @@ pub struct Fetched {
     /// The size of the batches on the wire, in bytes, including a last one that was cut off.
     pub wire_bytes: usize,
     pub(super) batches: Vec<Batch>,
-    pub(super) partition: Arc<Partition>,
+    // Not the partition itself, which would keep connections open.
+    pub(super) topic: Arc<str>,
+    pub(super) partition: i32,
+    pub(super) decompressed_limit: usize,
     /// The broker that responded, for errors.
     pub(super) broker: Option<Arc<Broker>>,
 }
@@ -102,7 +108,7 @@ impl Fetched {
     ) -> Result<(), E> {
         let mut decompressor = Decompressor::new();
         for batch in self.batches.iter().filter(|batch| !batch.is_control()) {
-            let records = batch.records_with(&mut decompressor, self.decompressed_limit());
+            let records = batch.records_with(&mut decompressor, self.decompressed_limit);
             for record in &records.map_err(|error| self.corrupt(error))? {
                 let record = record.map_err(|error| self.corrupt(error))?;
                 if record.offset >= self.from {
@@ -120,20 +126,17 @@ impl Fetched {
     }
 
     fn corrupt(&self, error: BatchError) -> Error {
-        let call = self.partition.call(ApiKey::FETCH);
+        let call = CallContext::partition(ApiKey::FETCH, &self.topic, self.partition);
         Error::from(error).with_context(match &self.broker {
             Some(broker) => call.at_broker(broker),
             None => call.context(),
         })
     }
-
-    fn decompressed_limit(&self) -> usize {
-        self.partition.cluster.config.limits.decompressed
-    }
 }
 
 /// The iterator of [`Fetched::records`].
 #[derive(Debug)]
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct FetchedRecords<'a> {
     fetched: &'a Fetched,
     batches: std::slice::Iter<'a, Batch>,
@@ -155,7 +158,7 @@ impl FetchedRecords<'_> {
             let Some(batch) = self.batches.by_ref().find(|batch| !batch.is_control()) else {
                 return Ok(None);
             };
-            let records = batch.records_with(&mut self.decompressor, self.fetched.decompressed_limit())?;
+            let records = batch.records_with(&mut self.decompressor, self.fetched.decompressed_limit)?;
             self.records = Some(records.into_iter());
         }
     }

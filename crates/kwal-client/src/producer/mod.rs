@@ -216,7 +216,7 @@ impl Producer {
 /// The size of a batch before it is encoded, in bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct BatchSize {
-    /// Payload alone: keys, values and headers.
+    /// With the smallest possible overhead.
     at_least: usize,
     /// With the usual overhead of a record. A buffer of this size does not grow while such records are
     /// encoded, which would double it.
@@ -230,9 +230,9 @@ impl BatchSize {
     const BATCH: usize = 61;
     /// Length, attributes, timestamp delta, offset delta, lengths of key and value, number of headers; most
     /// as varints.
-    const RECORD: (usize, usize) = (20, 5 + 1 + 10 + 5 + 5 + 5 + 5);
+    const RECORD: (usize, usize, usize) = (7, 20, 5 + 1 + 10 + 5 + 5 + 5 + 5);
     /// The lengths of name and value, as varints.
-    const HEADER: usize = 10;
+    const HEADER: (usize, usize) = (2, 10);
 
     fn of(records: &[Record]) -> Self {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
@@ -244,9 +244,14 @@ impl BatchSize {
                 headers += 1;
             }
         }
-        let with = |record: usize| payload + headers * Self::HEADER + records.len() * record;
-        let (usual, largest) = Self::RECORD;
-        Self { at_least: payload, likely: Self::BATCH + with(usual), at_most: Self::BATCH + with(largest) }
+        let with =
+            |record: usize, header: usize| Self::BATCH + payload + headers * header + records.len() * record;
+        let ((smallest, usual, largest), (shortest, longest)) = (Self::RECORD, Self::HEADER);
+        Self {
+            at_least: with(smallest, shortest),
+            likely: with(usual, longest),
+            at_most: with(largest, longest),
+        }
     }
 }
 

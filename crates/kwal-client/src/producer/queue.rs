@@ -2,15 +2,20 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use kwal_protocol::{api::ApiKey, record::EncodedBatch};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{Instant, sleep_until},
+};
+use tracing::warn;
 
 use super::Produced;
 use crate::{
-    error::{Error, ErrorKind, Source},
+    error::{Error, ErrorKind, Outcome, Source},
     memory::Reservation,
     producer_id::ProducerState,
     routing::{Deadline, Partition},
@@ -34,6 +39,8 @@ pub(super) struct PendingBatch {
 pub(super) struct Queue {
     state: Mutex<State>,
     wake: Notify,
+    /// Wakes the task for an append that expires before the one in flight.
+    hurry: Notify,
     /// Locked by the caller that is next to submit. It is fair, so the first caller submits first, on
     /// whatever thread.
     pub(super) turn: tokio::sync::Mutex<()>,
@@ -43,6 +50,8 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     pending: VecDeque<PendingBatch>,
+    /// When the append in flight expires, or the last one did.
+    expires_at: Option<Instant>,
     /// The producer id while there is nothing to append. Another client of the partition may take it from
     /// here.
     idle: Option<ProducerState>,
@@ -55,7 +64,8 @@ struct State {
 impl Default for Queue {
     fn default() -> Self {
         let places = Arc::new(Semaphore::new(CAPACITY));
-        Self { state: Mutex::default(), wake: Notify::new(), turn: tokio::sync::Mutex::default(), places }
+        let turn = tokio::sync::Mutex::default();
+        Self { state: Mutex::default(), wake: Notify::new(), hurry: Notify::new(), turn, places }
     }
 }
 
@@ -75,10 +85,14 @@ impl Queue {
         if state.closed {
             return false;
         }
+        let is_urgent = state.expires_at.is_some_and(|expires_at| batch.deadline.at < expires_at);
         state.pending.push_back(batch);
         state.idle = None;
         drop(state);
         self.wake.notify_one();
+        if is_urgent {
+            self.hurry.notify_one();
+        }
         true
     }
 
@@ -88,6 +102,7 @@ impl Queue {
             {
                 let mut state = self.state();
                 if let Some(batch) = state.pending.pop_front() {
+                    state.expires_at = Some(batch.deadline.at);
                     return Some(batch);
                 }
                 if state.closing {
@@ -96,6 +111,38 @@ impl Queue {
                 }
             }
             self.wake.notified().await;
+        }
+    }
+
+    /// Fails appends that expire while they wait for the one in flight. For the one task.
+    ///
+    /// Usually there are none: later appends have later deadlines.
+    pub(super) async fn expire(&self, partition: &Partition) -> Infallible {
+        loop {
+            let next = self.state().next_expiry();
+            match next {
+                None => self.hurry.notified().await,
+                Some(at) => tokio::select! {
+                    biased;
+                    () = sleep_until(at) => self.fail_expired(partition),
+                    () = self.hurry.notified() => {}
+                },
+            }
+        }
+    }
+
+    /// Fails the first append that has expired, and those submitted after it, so that the log has no hole.
+    fn fail_expired(&self, partition: &Partition) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let Some(first) = state.pending.iter().position(|batch| batch.deadline.at <= now) else { return };
+        let mut failed = state.pending.split_off(first).into_iter();
+        if let Some(PendingBatch { deadline, response, .. }) = failed.next() {
+            let kind = ErrorKind::DeadlineExceeded { after: deadline.after };
+            let error = partition.call(ApiKey::PRODUCE).error(kind).with_outcome(Outcome::NotApplied);
+            warn_if_dropped(&response, &error, partition);
+            fail_following(failed, &error, partition);
+            drop(response.send(Err(error)));
         }
     }
 
@@ -126,13 +173,10 @@ impl Queue {
         producer: Option<ProducerState>,
         partition: &Partition,
     ) {
+        warn_if_dropped(&response, &error, partition);
         let mut state = self.state();
         if !state.pending.is_empty() {
-            let cause = Arc::new(error.clone());
-            for batch in state.pending.drain(..) {
-                let error = partition.call(ApiKey::PRODUCE).error(ErrorKind::PrecedingAppendFailed);
-                drop(batch.response.send(Err(error.with_source(Source::Call(Arc::clone(&cause))))));
-            }
+            fail_following(state.pending.drain(..), &error, partition);
         }
         state.offer(producer);
         drop(response.send(Err(error)));
@@ -147,7 +191,33 @@ impl Queue {
     }
 }
 
+fn warn_if_dropped(
+    response: &oneshot::Sender<Result<Produced, Error>>,
+    error: &Error,
+    partition: &Partition,
+) {
+    if response.is_closed() {
+        let Partition { topic, index, .. } = partition;
+        warn!(topic = &**topic, partition = index, %error, "an append failed and its caller is gone");
+    }
+}
+
+/// Fails the appends submitted after one that failed.
+fn fail_following(batches: impl Iterator<Item = PendingBatch>, error: &Error, partition: &Partition) {
+    let cause = Arc::new(error.clone());
+    for batch in batches {
+        let error = partition.call(ApiKey::PRODUCE).error(ErrorKind::PrecedingAppendFailed);
+        drop(batch.response.send(Err(error.with_source(Source::Call(Arc::clone(&cause))))));
+    }
+}
+
 impl State {
+    /// Returns when the first of the pending appends expires, if it does so before the one in flight.
+    fn next_expiry(&self) -> Option<Instant> {
+        let expiries = self.pending.iter().map(|batch| batch.deadline.at);
+        expiries.filter(|at| self.expires_at.is_some_and(|expires_at| *at < expires_at)).min()
+    }
+
     fn offer(&mut self, producer: Option<ProducerState>) {
         self.idle = producer.filter(|_| self.pending.is_empty());
     }

@@ -8,7 +8,7 @@ use kwal_protocol::{
     messages::InitProducerIdRequest,
     record::EncodedBatch,
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     Produced,
@@ -117,17 +117,21 @@ impl ProducerTask {
         let PendingBatch { response, _memory, _place, .. } = pending;
         match result {
             Ok(produced) => self.queue.succeed(response, produced, self.idle_producer()),
-            Err(error) => {
-                if response.is_closed() {
-                    let Partition { topic, index, .. } = &*self.partition;
-                    warn!(topic, partition = index, %error, "an append failed and its caller is gone");
-                }
-                self.queue.fail(response, error, self.idle_producer(), &self.partition);
-            }
+            Err(error) => self.queue.fail(response, error, self.idle_producer(), &self.partition),
         }
     }
 
+    /// Appends a batch. Meanwhile, appends that wait for it may expire.
     async fn append(&mut self, batch: &EncodedBatch, deadline: Deadline) -> Result<Produced, Error> {
+        let (queue, partition) = (Arc::clone(&self.queue), Arc::clone(&self.partition));
+        tokio::select! {
+            biased;
+            result = self.run_attempts(batch, deadline) => result,
+            never = queue.expire(&partition) => match never {},
+        }
+    }
+
+    async fn run_attempts(&mut self, batch: &EncodedBatch, deadline: Deadline) -> Result<Produced, Error> {
         if let Some(fatal) = self.fatal {
             return Err(self.call().error(fatal.kind()));
         }
@@ -263,7 +267,7 @@ impl ProducerTask {
         }
         let producer =
             ProducerState { id: response.producer_id, epoch: response.producer_epoch, sequence: 0 };
-        debug!(?producer, topic, partition = index, "got a producer id");
+        debug!(?producer, topic = &**topic, partition = index, "got a producer id");
         self.producer = Some(producer);
         Ok(producer)
     }

@@ -16,7 +16,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) cluster: Arc<Cluster>,
-    pub(crate) topic: String,
+    /// Shared with what was fetched, which outlives this.
+    pub(crate) topic: Arc<str>,
     pub(crate) index: i32,
     /// The id of the topic when the partition was opened; zero where the brokers are too old for topic ids.
     pub(crate) topic_id: Uuid,
@@ -67,21 +68,16 @@ impl Partition {
 
     pub(super) fn new(cluster: Arc<Cluster>, topic: String, index: i32, topic_id: Uuid) -> Self {
         let (produce, fetch) = (Lease::new(Purpose::Produce), Lease::new(Purpose::Fetch));
-        Self { cluster, topic, index, topic_id, produce, fetch }
+        Self { cluster, topic: topic.into(), index, topic_id, produce, fetch }
     }
 
     /// A partition of a cluster that nothing connects to, for tests of operations.
     #[cfg(test)]
     pub(crate) fn offline(topic: &str, index: i32) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        Self {
-            cluster: Arc::new(Cluster::new(crate::config::Config::default(), runtime.handle().clone())),
-            topic: topic.to_owned(),
-            index,
-            topic_id: Uuid::default(),
-            produce: Lease::new(Purpose::Produce),
-            fetch: Lease::new(Purpose::Fetch),
-        }
+        let config = crate::config::Config::default();
+        let cluster = Arc::new(Cluster::new(config, runtime.handle().clone()));
+        Self::new(cluster, topic.to_owned(), index, Uuid::default())
     }
 
     pub(crate) fn call(&self, api: ApiKey) -> CallContext<'_> {
@@ -141,7 +137,7 @@ impl Partition {
         let has_moved = matches!(error.kind(), ErrorKind::Broker { code, .. } if leader_has_moved(*code));
         let is_known = || {
             let metadata = self.cluster.metadata.snapshot();
-            let topic = metadata.topics.get(&self.topic);
+            let topic = metadata.topics.get(&*self.topic);
             topic.is_some_and(|topic| topic.generation(Some(self.index)) > generation)
         };
         match has_moved && is_known() {

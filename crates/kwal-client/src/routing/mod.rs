@@ -225,7 +225,7 @@ pub(crate) async fn call<O: Operation>(
             Err(error) => error,
         };
         // The deadline may have ended an attempt that was in flight.
-        let cut_off = matches!(error.kind(), ErrorKind::DeadlineExceeded { .. });
+        let cut_off = trace.sent && matches!(error.kind(), ErrorKind::DeadlineExceeded { .. });
         may_have_applied |= call.api.changes_something() && (cut_off || error.effect() == Effect::Unknown);
         let paused = match target {
             Target::Leader(partition, _) => partition.pause(&mut retry, error, trace.generation).await,

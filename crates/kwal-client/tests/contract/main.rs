@@ -42,5 +42,6 @@ mod c5_cancellation;
 mod c7_reading;
 mod c8_truncation;
 mod c9_c11_limits;
+mod regressions;
 mod support;
 mod usage;
