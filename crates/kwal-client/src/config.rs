@@ -6,8 +6,9 @@ use kwal_transport::{Connect, HostPort, Tcp};
 
 use crate::{error::Error, sasl::Sasl};
 
-/// The longest duration that the client works with; longer ones count as this one. A sum of some of them does not overflow,
-/// and neither does a point in time that is so far away.
+/// The longest duration that the client works with; longer ones count as this one.
+///
+/// Sums of a few such durations can be expressed, and so can points in time that are this far away.
 pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// What a [`ClientBuilder`](crate::ClientBuilder) collects.
