@@ -110,7 +110,7 @@ impl Operation for ListOffset {
                     ..ListOffsetsPartition::default()
                 }],
             }],
-            // For offsets in remote storage; the default of brokers is longer than the time limit of a request.
+            // For offsets in remote storage; the default of brokers is longer than a request may take.
             timeout_ms: route.timeout_ms(),
             ..ListOffsetsRequest::default()
         }

@@ -352,7 +352,7 @@ mod tests {
 
     pub(super) const ID: Uuid = Uuid([5; 16]);
 
-    /// A cluster without connections, whose brokers 1 and 2 have the topic `wal`; broker 1 leads it in epoch 7.
+    /// A cluster of brokers 1 and 2, without connections; broker 1 leads the topic `wal` in epoch 7.
     pub(super) fn cluster() -> Arc<Cluster> {
         let broker = |node_id| MetadataBroker { node_id, host: "a".to_owned(), port: 9092, rack: None };
         let partition = MetadataPartition { leader_id: 1, leader_epoch: 7, ..Default::default() };
