@@ -25,23 +25,23 @@
 //! | --- | --- |
 //! | [`client`] | clients of a cluster, its controller and a partition, with their settings and [errors](client::error) |
 //! | [`record`] | records to append, and records that were read |
-//! | [`protocol`] | the types of the protocol that stand in signatures; tools depend on `kwal-protocol` itself |
+//! | [`protocol`] | the protocol types of this crate's API; tools depend on `kwal-protocol` itself |
 //! | [`transport`] | streams of bytes, and the trait for your own |
 //!
-//! # The long form
+//! # The same with explicit settings
 //!
 //! ```
-//! # kwal_testkit::doctest(9093, async {
+//! # kwal_testkit::doctest(9092, async {
 //! use bytes::Bytes;
 //! use kwal::{client::ClientBuilder, record::Record};
 //! use time::OffsetDateTime;
 //!
-//! let client = ClientBuilder::new(vec!["localhost:9093".to_owned()]).build().await?;
+//! let client = ClientBuilder::new(vec!["localhost:9092".to_owned()]).build().await?;
 //!
 //! let controller = client.controller_client().await?;
-//! controller.create_topic("wal", 2 /* partitions */, 1 /* replication factor */).await?;
+//! controller.create_topic("events", 2 /* partitions */, 1 /* replication factor */).await?;
 //!
-//! let partition = client.partition_client("wal", 0).await?;
+//! let partition = client.partition_client("events", 0).await?;
 //! let record = Record {
 //!     key: None,
 //!     value: Some(Bytes::from_static(b"hello kafka")),
@@ -82,6 +82,8 @@
 //!
 //! # TLS, SASL and proxies
 //!
+//! With the features `tls-ring` and `transport-socks5`:
+//!
 #![cfg_attr(all(feature = "tls-ring", feature = "transport-socks5"), doc = "```no_run")]
 #![cfg_attr(not(all(feature = "tls-ring", feature = "transport-socks5")), doc = "```ignore")]
 //! use kwal::{ClientBuilder, client::sasl::Sasl, transport::{Socks5, tls}};
@@ -113,7 +115,7 @@
 //!
 //! fn next_step(error: &Error) -> &'static str {
 //!     match error.outcome() {
-//!         Outcome::Unknown => "it may be on the log: read the end of the log before appending it again",
+//!         Outcome::Unknown => "it may be on the log, or may still reach it",
 //!         Outcome::NotApplied if error.is_retriable() => "append it again, now or later",
 //!         Outcome::NotApplied => "fix what the error names first",
 //!     }
@@ -160,7 +162,7 @@ pub mod client {
     }
 }
 
-/// The types of the Kafka protocol that stand in signatures of this crate.
+/// The types of the Kafka protocol that this crate's API uses.
 ///
 /// Tools that speak the protocol themselves depend on `kwal-protocol`.
 pub mod protocol {

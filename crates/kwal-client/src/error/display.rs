@@ -101,7 +101,7 @@ impl fmt::Display for Error {
         match (self.outcome(), context.api) {
             (Outcome::NotApplied, _) => Ok(()),
             (Outcome::Unknown, Some(ApiKey::PRODUCE)) => f.write_str(
-                "; outcome unknown: the batch may be on the log, so read the end of the log before appending it again",
+                "; outcome unknown: the batch may be on the log or may still reach it, so appending it again may duplicate it",
             ),
             (Outcome::Unknown, _) => f.write_str("; outcome unknown: the call may have taken effect"),
         }

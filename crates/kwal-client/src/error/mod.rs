@@ -201,6 +201,9 @@ pub enum Outcome {
     #[default]
     NotApplied,
     /// It may have taken effect, or may do so a little later: an append may be on the log, at most once.
+    ///
+    /// Reading the end of the log can show that a batch is there, but not that it never will be. Until this
+    /// client can settle it, give records an id of their own and skip duplicates when the log is replayed.
     Unknown,
 }
 
@@ -334,8 +337,19 @@ impl From<BatchError> for Error {
     }
 }
 
+/// `{:?}` prints the text with those of its sources, as `main` does with the error that it returns; `{:#?}`
+/// prints the fields.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            write!(f, "{self}")?;
+            let mut cause = std::error::Error::source(self);
+            while let Some(source) = cause {
+                write!(f, ": {source}")?;
+                cause = source.source();
+            }
+            return Ok(());
+        }
         let Inner { kind, context, outcome, source } = &*self.0;
         f.debug_struct("Error")
             .field("kind", kind)

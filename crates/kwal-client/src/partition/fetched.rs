@@ -1,6 +1,6 @@
 //! The result of a fetch: batches as they are on the log, and their records on demand.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use kwal_protocol::{
     api::ApiKey,
@@ -30,7 +30,7 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Fetched {
     /// The requested offset.
@@ -54,6 +54,21 @@ pub struct Fetched {
     pub(super) decompressed_limit: usize,
     /// The broker that responded, for errors.
     pub(super) broker: Option<Arc<Broker>>,
+}
+
+/// Prints offsets and sizes, and no records.
+impl fmt::Debug for Fetched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetched")
+            .field("from", &self.from)
+            .field("next_offset", &self.next_offset)
+            .field("high_watermark", &self.high_watermark)
+            .field("last_stable_offset", &self.last_stable_offset)
+            .field("log_start_offset", &self.log_start_offset)
+            .field("wire_bytes", &self.wire_bytes)
+            .field("batches", &self.batches.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Fetched {
@@ -135,7 +150,6 @@ impl Fetched {
 }
 
 /// The iterator of [`Fetched::records`].
-#[derive(Debug)]
 #[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct FetchedRecords<'a> {
     fetched: &'a Fetched,
@@ -180,3 +194,9 @@ impl Iterator for FetchedRecords<'_> {
 }
 
 impl std::iter::FusedIterator for FetchedRecords<'_> {}
+
+impl fmt::Debug for FetchedRecords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchedRecords").field("fetched", &self.fetched).finish_non_exhaustive()
+    }
+}

@@ -34,8 +34,9 @@ pub struct Produced {
     pub base_offset: i64,
     /// How many records there are.
     pub record_count: usize,
-    /// The timestamp that the broker gave the records, in milliseconds since the epoch; `None` unless the
-    /// topic has `message.timestamp.type=LogAppendTime`.
+    /// The timestamp that the broker reports, in milliseconds since the epoch: that of the records if the
+    /// topic has `message.timestamp.type=LogAppendTime`. Otherwise `None`, except after a retry that the
+    /// broker recognised.
     pub log_append_time_ms: Option<i64>,
     /// The first offset of the log when the broker responded; `None` if it did not report it.
     pub log_start_offset: Option<i64>,

@@ -252,6 +252,16 @@ mod tests {
         call(api).error(ErrorKind::Broker { code, message: None })
     }
 
+    /// Attempts that all fail with the same error, until the call ends.
+    async fn pause_until_the_end(retry: &mut Retry<'_>, error: &Error) -> Error {
+        for _ in 0..1000 {
+            if let Err(ended) = retry.pause(error.clone(), 3).await {
+                return ended;
+            }
+        }
+        panic!("it goes on for ever: {error:?}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_deadline_is_at_most_thirty_years_away() {
         let now = Instant::now();
@@ -339,11 +349,7 @@ mod tests {
         let limit = cluster.config.deadlines.unknown_topic;
         let mut retry = Retry::new(&cluster, call(ApiKey::METADATA), Deadline::after(60 * SECOND));
         let begun = Instant::now();
-        let error = loop {
-            if let Err(error) = retry.pause(error(ApiKey::METADATA, UNKNOWN), 3).await {
-                break error;
-            }
-        };
+        let error = pause_until_the_end(&mut retry, &error(ApiKey::METADATA, UNKNOWN)).await;
         assert!(matches!(error.kind(), ErrorKind::UnknownTopic { waited } if *waited >= limit), "{error:?}");
         // Timers have whole milliseconds.
         let late = begun.elapsed() - limit;
@@ -398,11 +404,7 @@ mod tests {
         let code = ErrorCode::OFFSET_NOT_AVAILABLE;
         let mut retry = Retry::new(&cluster, call(ApiKey::FETCH), Deadline::after(SECOND));
         let begun = Instant::now();
-        let ended = loop {
-            if let Err(error) = retry.pause(error(ApiKey::FETCH, code), 3).await {
-                break error;
-            }
-        };
+        let ended = pause_until_the_end(&mut retry, &error(ApiKey::FETCH, code)).await;
         let expected =
             |kind: &ErrorKind| matches!(kind, ErrorKind::DeadlineExceeded { after } if *after == SECOND);
         assert!(expected(ended.kind()), "{ended:?}");
