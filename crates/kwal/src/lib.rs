@@ -31,12 +31,12 @@
 //! # The same with explicit settings
 //!
 //! ```
-//! # kwal_testkit::doctest(9092, async {
+//! # kwal_testkit::doctest(9093, async {
 //! use bytes::Bytes;
 //! use kwal::{client::ClientBuilder, record::Record};
 //! use time::OffsetDateTime;
 //!
-//! let client = ClientBuilder::new(vec!["localhost:9092".to_owned()]).build().await?;
+//! let client = ClientBuilder::new(vec!["localhost:9093".to_owned()]).build().await?;
 //!
 //! let controller = client.controller_client().await?;
 //! controller.create_topic("events", 2 /* partitions */, 1 /* replication factor */).await?;
