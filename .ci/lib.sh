@@ -1,6 +1,6 @@
 # What .ci/run and .ci/long share; both source it from the root of the repository.
 #
-# A step is a function whose name stands in `steps`. Nothing here writes into the work tree.
+# A step is a function whose name stands in `steps`. No step writes into the work tree: `cargo package` wants it clean.
 
 # Artefacts are built once and shared by the steps; incremental compilation only costs here.
 export CARGO_INCREMENTAL=0
@@ -18,6 +18,9 @@ test_log=$scratch/tests
 times=$scratch/times
 current="the start"
 trap 'finish $?' EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 # Runs the named steps, or all of `steps`; a step in `more_steps` runs only if it is named.
 run_steps() {
