@@ -113,7 +113,7 @@ impl ConnectionPool {
         order
     }
 
-    fn set_healthy(&self, reference: BrokerRef, is_healthy: bool) {
+    pub(super) fn set_healthy(&self, reference: BrokerRef, is_healthy: bool) {
         if let Some(connections) = lock(&self.state).connections.get(&reference) {
             match is_healthy {
                 true => connections.broker.mark_healthy(),

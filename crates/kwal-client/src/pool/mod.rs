@@ -175,9 +175,7 @@ impl ConnectionPool {
 
     /// Makes the next requests for any broker prefer others, until this one has answered.
     pub(crate) fn mark_unhealthy(&self, broker: i32) {
-        if let Some(connections) = lock(&self.state).connections.get(&BrokerRef::Id(broker)) {
-            connections.broker.mark_unhealthy();
-        }
+        self.set_healthy(BrokerRef::Id(broker), false);
     }
 
     /// Returns the connections to a broker. `None` if the cluster has no such broker.
