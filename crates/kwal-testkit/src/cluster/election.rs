@@ -188,7 +188,9 @@ impl Partition {
             && let Some(new) = leader.and_then(|leader| self.replicas.get(&leader))
         {
             let agreed = new.log.agreement(&old.log);
-            self.lost = (agreed < old.high_watermark).then_some(agreed);
+            let committed = self.committed.max(old.high_watermark);
+            self.lost = (agreed < committed).then_some(agreed);
+            self.committed = committed.min(agreed);
         }
         if unclean {
             self.state.isr = leader.into_iter().collect();

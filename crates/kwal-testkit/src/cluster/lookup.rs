@@ -76,6 +76,7 @@ impl Cluster {
             replicas: replicas.iter().map(empty).collect(),
             recorded: state.clone(),
             state,
+            committed: 0,
             cuts: Vec::new(),
             lost: None,
             recorded_loss: None,

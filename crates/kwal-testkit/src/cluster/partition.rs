@@ -21,6 +21,10 @@ pub(crate) struct Topic {
 pub(crate) struct Partition {
     pub(crate) state: State,
     pub(super) replicas: BTreeMap<i32, Replica>,
+    /// The highest high watermark of any leader, as far as the records below it are still on the log.
+    ///
+    /// The high watermark of a new leader can be lower at first.
+    pub(super) committed: i64,
     /// The state that was recorded last.
     pub(super) recorded: State,
     /// Truncations that are not recorded yet: broker and first offset.

@@ -196,6 +196,7 @@ impl Partition {
         if advanced && let Some(led) = self.replicas.get_mut(&leader) {
             led.high_watermark = all_have;
         }
+        self.committed = self.committed.max(if advanced { all_have } else { high_watermark });
         changed
     }
 

@@ -255,6 +255,26 @@ async fn losses_of_a_deposed_leader_are_recorded_when_they_happen() {
     assert_eq!(recorder.now().to_string(), "0 truncated wal-0 1\n1 truncated wal-0 1\n");
 }
 
+/// What an earlier leader committed counts, also while the last leader's own high watermark is lower.
+#[tokio::test(start_paused = true)]
+async fn losses_of_records_above_a_lagging_high_watermark_are_recorded() {
+    let builder = EmbeddedCluster::builder().brokers(3).topic_with("wal", 1, &[("min.insync.replicas", "2")]);
+    let cluster = builder.start_in_memory().unwrap();
+    let recorder = Recorder::new();
+    cluster.record_losses(&recorder);
+    let place = Place::of(&cluster, "wal", 0);
+    let mut client = Client::connect(&cluster).await;
+    client.produce(&place, batch(&["a"]).to_bytes()).await;
+    cluster.shrink_isr("wal", 0, 3).unwrap();
+    cluster.set_lag("wal", 0, 2, Duration::from_millis(500)).unwrap();
+    assert_eq!(outcome(&client.produce(&place, batch(&["b"]).to_bytes()).await), Ok(1));
+    // Broker 2 has the record and does not know yet that it is committed.
+    cluster.stop(1).unwrap();
+    assert_eq!((cluster.leader("wal", 0).unwrap(), cluster.high_watermark("wal", 0).unwrap()), (Some(2), 1));
+    cluster.elect_unclean("wal", 0, 3).unwrap();
+    assert_eq!(recorder.now().to_string(), "0.5 truncated wal-0 1\n");
+}
+
 #[tokio::test(start_paused = true)]
 async fn replies_that_are_cut_trickle_or_are_garbage() {
     let cluster = EmbeddedCluster::builder().topic("wal", 1).seed(3).start_in_memory().unwrap();
