@@ -63,8 +63,12 @@ impl PartitionClient {
 
     async fn log_range(&self, deadline: Deadline) -> Result<Range<i64>, Error> {
         let start = self.call(&ListOffset { at: OffsetAt::Earliest }, deadline).await?;
-        let end = self.call(&ListOffset { at: OffsetAt::Latest }, deadline).await?;
-        Ok(start..end)
+        Ok(start..self.log_end(deadline).await?)
+    }
+
+    /// Returns the offset after the last record.
+    pub(super) async fn log_end(&self, deadline: Deadline) -> Result<i64, Error> {
+        self.call(&ListOffset { at: OffsetAt::Latest }, deadline).await
     }
 }
 

@@ -39,6 +39,7 @@ mod c4_reauthentication;
 #[cfg(feature = "transport-tls")]
 mod c4_tls_and_proxies;
 mod c5_cancellation;
+mod c7_order;
 mod c7_reading;
 mod c8_truncation;
 mod c9_c11_limits;
