@@ -229,6 +229,7 @@ impl Operation for Read {
         }
         let found = only_partition(
             responses,
+            |topic| route.is_topic(&topic.topic, topic.topic_id),
             |topic| topic.partitions,
             |found| found.partition_index == route.partition,
         )?;
@@ -399,7 +400,7 @@ mod tests {
             port: 9092,
             ..Default::default()
         };
-        let topic = FetchTopicResponse { partitions: vec![partition], ..Default::default() };
+        let topic = FetchTopicResponse { topic_id: ID, partitions: vec![partition], ..Default::default() };
         let response = FetchResponse {
             responses: vec![topic],
             node_endpoints: vec![endpoint(4, "four"), endpoint(5, "five")],
@@ -583,6 +584,24 @@ mod tests {
         assert_eq!(rejected_code(empty(1, code)), (code, None));
         let other = FetchPartitionResponse { partition_index: 2, ..partition(ErrorCode::NONE) };
         assert!(matches!(respond(other), Err(Rejection::Missing)));
+    }
+
+    #[test]
+    fn a_response_about_another_topic_is_malformed() {
+        for (topic, topic_id, is_requested) in [
+            ("wal", Uuid::ZERO, true),
+            ("", ID, true),
+            ("other", Uuid::ZERO, false),
+            ("", Uuid([6; 16]), false),
+            ("", Uuid::ZERO, false),
+        ] {
+            let partitions = vec![partition(ErrorCode::NONE)];
+            let topic = FetchTopicResponse { topic: topic.to_owned(), topic_id, partitions };
+            let response = FetchResponse { responses: vec![topic], ..Default::default() };
+            let result = read().response(&route(), response);
+            assert_eq!(result.is_ok(), is_requested, "{result:?}");
+            assert!(is_requested || matches!(result, Err(Rejection::Missing)), "{result:?}");
+        }
     }
 
     #[test]

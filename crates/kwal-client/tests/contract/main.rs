@@ -32,6 +32,7 @@ mod c4_authentication;
 mod c4_brokers;
 mod c4_c11_lookup;
 mod c4_c5_c10_admin_calls;
+mod c4_c7_answers;
 mod c4_connections;
 mod c4_deadlines;
 mod c4_leader_updates;
