@@ -9,7 +9,7 @@ use kwal_protocol::{
 use super::ControllerClient;
 use crate::{
     error::Error,
-    routing::{Deadline, Operation, Rejection, Route, Target},
+    routing::{Deadline, Operation, Rejection, Route, Target, only},
 };
 
 /// The partitions of a topic and their replicas.
@@ -69,17 +69,20 @@ impl Operation for DescribeLayout {
 
     fn response(
         &self,
-        _route: &Route<'_>,
-        mut response: MetadataResponse,
+        route: &Route<'_>,
+        response: MetadataResponse,
     ) -> Result<Option<TopicLayout>, Rejection> {
         Rejection::check(response.error_code)?;
-        let topic = response.topics.pop().ok_or(Rejection::Missing)?;
+        let topic = only(response.topics, |topic| topic.name.as_deref() == Some(route.topic))?;
         if self.unknown_is_none && topic.error_code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION {
             return Ok(None);
         }
         Rejection::check(topic.error_code)?;
         let mut partitions = topic.partitions;
         partitions.sort_unstable_by_key(|partition| partition.partition_index);
+        if partitions.windows(2).any(|pair| pair[0].partition_index == pair[1].partition_index) {
+            return Err(Rejection::Missing);
+        }
         let id = (!topic.topic_id.is_zero()).then_some(topic.topic_id);
         Ok(Some(TopicLayout { id, partitions }))
     }
@@ -98,7 +101,9 @@ mod tests {
         operation: &DescribeLayout,
         topic: MetadataTopicResponse,
     ) -> Result<Option<TopicLayout>, Rejection> {
-        let response = MetadataResponse { topics: vec![topic], ..Default::default() };
+        let name = Some("wal".to_owned());
+        let topics = vec![MetadataTopicResponse { name, ..topic }];
+        let response = MetadataResponse { topics, ..Default::default() };
         operation.response(&Route::of_partition("wal", 0), response)
     }
 
@@ -129,6 +134,8 @@ mod tests {
             assert_eq!(layout.partitions, [partition(0, 1), partition(1, 2), partition(2, 3)]);
             assert_eq!(layout.replication_factors(), (1, 3));
         }
+        let twice = MetadataTopicResponse { partitions: vec![partition(1, 2); 2], ..Default::default() };
+        assert!(matches!(respond(&KNOWN, twice), Err(Rejection::Missing)));
         let none = TopicLayout { id: None, partitions: Vec::new() };
         assert_eq!(none.replication_factors(), (0, 0));
     }

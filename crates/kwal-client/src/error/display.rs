@@ -91,7 +91,7 @@ impl fmt::Display for Error {
             ErrorKind::MalformedResponse if self.cause().is_some() => {
                 f.write_str("the response is malformed")
             }
-            ErrorKind::MalformedResponse => f.write_str("the response lacks what was requested"),
+            ErrorKind::MalformedResponse => f.write_str("the response does not match the request"),
             ErrorKind::Corrupt => f.write_str("the fetched records cannot be read"),
             ErrorKind::PrecedingAppendFailed => f.write_str("not sent because an earlier append failed"),
             ErrorKind::DeadlineExceeded { after } => {

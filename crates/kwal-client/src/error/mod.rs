@@ -175,8 +175,8 @@ pub enum ErrorKind {
         /// The cluster id that the broker reports.
         is: String,
     },
-    /// A response violates the protocol, or lacks what was requested. In the first case the source is a
-    /// [`DecodeError`].
+    /// A response violates the protocol, or does not match the request: it lacks what was requested, has it
+    /// twice, or has something else. In the first case the source is a [`DecodeError`].
     MalformedResponse,
     /// A fetched batch is corrupt, or needs a codec that is not built in. The source is a [`BatchError`].
     Corrupt,

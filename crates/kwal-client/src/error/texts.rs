@@ -543,6 +543,9 @@ fn batches() -> Samples {
         "Count": batch(BatchErrorKind::Count(-1)),
         "RecordsMissing": batch(BatchErrorKind::RecordsMissing { count: 10, found: 7 }),
         "BytesLeft": batch(BatchErrorKind::BytesLeft(3)),
+        "CutOff": batch(BatchErrorKind::CutOff(300)),
+        "Offsets": batch(BatchErrorKind::Offsets { first: 42, last: 44, next: 43 }),
+        "RecordOffset": batch(BatchErrorKind::RecordOffset { offset: 43, next: 44, last: 50 }),
         "Record": batch(BatchErrorKind::Record { index: 4, error: decode(DecodeErrorKind::VarintOverflow) }),
     }
 }

@@ -48,6 +48,7 @@ impl Operation for Append {
         let ProduceResponse { responses, node_endpoints, .. } = response;
         let partition = only_partition(
             responses,
+            |topic| route.is_topic(&topic.name, topic.topic_id),
             |topic| topic.partition_responses,
             |partition| partition.index == route.partition,
         )?;
@@ -116,7 +117,8 @@ mod tests {
             port: 9092,
             ..Default::default()
         };
-        let topic = ProduceTopicResponse { partition_responses: vec![partition], ..Default::default() };
+        let partition_responses = vec![partition];
+        let topic = ProduceTopicResponse { topic_id: ID, partition_responses, ..Default::default() };
         let response = ProduceResponse {
             responses: vec![topic],
             node_endpoints: vec![endpoint(4, "four"), endpoint(5, "five")],

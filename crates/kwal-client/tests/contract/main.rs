@@ -32,6 +32,7 @@ mod c4_authentication;
 mod c4_brokers;
 mod c4_c11_lookup;
 mod c4_c5_c10_admin_calls;
+mod c4_c7_answers;
 mod c4_connections;
 mod c4_deadlines;
 mod c4_leader_updates;
@@ -39,6 +40,7 @@ mod c4_reauthentication;
 #[cfg(feature = "transport-tls")]
 mod c4_tls_and_proxies;
 mod c5_cancellation;
+mod c7_order;
 mod c7_reading;
 mod c8_truncation;
 mod c9_c11_limits;
