@@ -60,11 +60,24 @@ impl fmt::Display for Error {
             ErrorKind::Fenced => f.write_str(
                 "fenced: another producer has taken over this producer id; this partition client cannot append any more",
             ),
-            ErrorKind::DataLoss { producer_id, epoch, sequence } => write!(
-                f,
-                "the leader lost a batch that it had acknowledged: it lacks the one before sequence {sequence} of producer \
-                 {producer_id}, epoch {epoch}; this partition client cannot append any more; compare the log with the local state"
-            ),
+            ErrorKind::DataLoss { producer_id, epoch, sequence, offsets } => {
+                f.write_str("the leader lost a batch that it had acknowledged: ")?;
+                match offsets {
+                    Some(offsets) => write!(
+                        f,
+                        "it appended this one at offset {}, and had acknowledged records up to offset {}",
+                        offsets.start,
+                        offsets.end - 1,
+                    )?,
+                    None => write!(
+                        f,
+                        "it lacks the one before sequence {sequence} of producer {producer_id}, epoch {epoch}",
+                    )?,
+                }
+                f.write_str(
+                    "; this partition client cannot append any more; compare the log with the local state",
+                )
+            }
             ErrorKind::Unsupported { ours, theirs } => unsupported(f, *ours, *theirs, context.api),
             ErrorKind::CredentialsUnavailable => f.write_str("no credentials to authenticate with"),
             ErrorKind::EncryptionRequired { mechanism } => write!(
@@ -86,7 +99,7 @@ impl fmt::Display for Error {
             ErrorKind::MalformedResponse if self.cause().is_some() => {
                 f.write_str("the response is malformed")
             }
-            ErrorKind::MalformedResponse => f.write_str("the response lacks what was requested"),
+            ErrorKind::MalformedResponse => f.write_str("the response is not about what was requested"),
             ErrorKind::Corrupt => f.write_str("the fetched records cannot be read"),
             ErrorKind::PrecedingAppendFailed => f.write_str("not sent because an earlier append failed"),
             ErrorKind::DeadlineExceeded { after } => {

@@ -113,6 +113,7 @@ impl Operation for Delete {
     fn response(&self, route: &Route<'_>, response: DeleteRecordsResponse) -> Result<i64, Rejection> {
         let found = only_partition(
             response.topics,
+            |topic| topic.name == route.topic,
             |topic| topic.partitions,
             |found| found.partition_index == route.partition,
         )?;

@@ -204,6 +204,7 @@ impl Operation for Read {
         }
         let found = only_partition(
             responses,
+            |topic| route.is_topic(&topic.topic, topic.topic_id),
             |topic| topic.partitions,
             |found| found.partition_index == route.partition,
         )?;
@@ -325,7 +326,7 @@ mod tests {
             port: 9092,
             ..Default::default()
         };
-        let topic = FetchTopicResponse { partitions: vec![partition], ..Default::default() };
+        let topic = FetchTopicResponse { topic_id: ID, partitions: vec![partition], ..Default::default() };
         let response = FetchResponse {
             responses: vec![topic],
             node_endpoints: vec![endpoint(4, "four"), endpoint(5, "five")],

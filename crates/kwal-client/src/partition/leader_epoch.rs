@@ -89,6 +89,7 @@ impl Operation for EpochEnd {
     ) -> Result<Option<EpochEndOffset>, Rejection> {
         let found = only_partition(
             response.topics,
+            |topic| topic.topic == route.topic,
             |topic| topic.partitions,
             |found| found.partition == route.partition,
         )?;

@@ -121,6 +121,7 @@ impl Operation for ListOffset {
     fn response(&self, route: &Route<'_>, response: ListOffsetsResponse) -> Result<i64, Rejection> {
         let found = only_partition(
             response.topics,
+            |topic| topic.name == route.topic,
             |topic| topic.partitions,
             |found| found.partition_index == route.partition,
         )?;

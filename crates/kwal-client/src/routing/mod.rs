@@ -22,7 +22,7 @@ pub(crate) use self::{
 use crate::{
     cluster::Cluster,
     config::Deadlines,
-    error::{CallContext, Error, ErrorKind, Outcome},
+    error::{CallContext, Error, ErrorKind, InvalidField, Outcome},
     metadata::LeaderUpdate,
     pool::{Broker, Channel, Purpose},
     versions::ClientRequest,
@@ -109,6 +109,14 @@ impl<'a> Route<'a> {
         }
     }
 
+    /// Whether a response is about this topic. It has the name or, in newer versions, the id.
+    pub(crate) fn is_topic(&self, name: &str, id: Uuid) -> bool {
+        match name {
+            "" => !id.is_zero() && id == self.topic_id,
+            name => name == self.topic,
+        }
+    }
+
     /// Returns the broker's own time limit in milliseconds.
     pub(crate) fn timeout_ms(&self) -> i32 {
         millis(self.broker_timeout)
@@ -118,7 +126,7 @@ impl<'a> Route<'a> {
 /// Why a response is not a success.
 #[derive(Debug)]
 pub(crate) enum Rejection {
-    /// It lacks what was requested.
+    /// It is not about exactly what was requested.
     Missing,
     /// The client is over its quota and got nothing but a throttle time (KIP-219). The request is repeated
     /// after it.
@@ -127,6 +135,8 @@ pub(crate) enum Rejection {
     Code { code: ErrorCode, message: Option<String>, leader: Option<LeaderUpdate> },
     /// An error that has a kind of its own in this operation.
     Kind(ErrorKind),
+    /// A field has a value that cannot be true.
+    Field(InvalidField),
     /// A fetched batch is corrupt.
     Corrupt(BatchError),
 }
@@ -149,6 +159,12 @@ impl Rejection {
     }
 }
 
+impl From<InvalidField> for Rejection {
+    fn from(field: InvalidField) -> Self {
+        Self::Field(field)
+    }
+}
+
 /// Returns the code and the message of a response that was rejected for them, for tests of operations.
 #[cfg(test)]
 pub(crate) fn rejected_code<T: std::fmt::Debug>(result: Result<T, Rejection>) -> (ErrorCode, Option<String>) {
@@ -158,14 +174,20 @@ pub(crate) fn rejected_code<T: std::fmt::Debug>(result: Result<T, Rejection>) ->
     }
 }
 
-/// Returns the one partition that a response is about.
+/// Returns the one partition that a response is about, if it is the requested one.
 pub(crate) fn only_partition<T, P>(
-    mut topics: Vec<T>,
+    topics: Vec<T>,
+    is_topic: impl FnOnce(&T) -> bool,
     partitions: impl FnOnce(T) -> Vec<P>,
-    is_requested: impl FnOnce(&P) -> bool,
+    is_partition: impl FnOnce(&P) -> bool,
 ) -> Result<P, Rejection> {
-    let partition = topics.pop().and_then(|topic| partitions(topic).pop());
-    partition.filter(is_requested).ok_or(Rejection::Missing)
+    only(topics, is_topic).and_then(|topic| only(partitions(topic), is_partition))
+}
+
+/// Returns the one thing that a response is about, if it is the requested one.
+pub(crate) fn only<T>(mut found: Vec<T>, is_requested: impl FnOnce(&T) -> bool) -> Result<T, Rejection> {
+    let last = found.pop().filter(is_requested);
+    last.filter(|_| found.is_empty()).ok_or(Rejection::Missing)
 }
 
 /// A call that failed.
@@ -310,23 +332,22 @@ async fn open(
 
 /// Makes a rejection an error, after the new leader was taken from it.
 fn rejected(rejection: Rejection, target: Target<'_>, call: CallContext<'_>, broker: &Broker) -> Error {
-    let kind = match rejection {
-        Rejection::Corrupt(source) => {
-            return Error::from(source).with_context(call.at_broker(broker));
-        }
-        Rejection::Missing | Rejection::Throttled => ErrorKind::MalformedResponse,
-        Rejection::Kind(kind) => kind,
+    let error = match rejection {
+        Rejection::Corrupt(source) => Error::from(source),
+        Rejection::Field(source) => Error::from(source),
+        Rejection::Missing | Rejection::Throttled => Error::new(ErrorKind::MalformedResponse),
+        Rejection::Kind(kind) => Error::new(kind),
         Rejection::Code { code, message, leader } => {
             if let (Target::Leader(partition, _), Some(update)) = (target, leader) {
                 partition.apply_leader_update(update);
             }
-            ErrorKind::Broker { code, message }
+            Error::new(ErrorKind::Broker { code, message })
         }
     };
-    let is_malformed = matches!(kind, ErrorKind::MalformedResponse);
-    let error = Error::new(kind).with_context(call.at_broker(broker));
-    // A response that cannot be understood does not say that nothing was done.
-    match is_malformed && call.api.changes_something() {
+    let error = error.with_context(call.at_broker(broker));
+    // A response that cannot be understood does not say that nothing was done. A loss is noticed after it.
+    let is_open = matches!(error.kind(), ErrorKind::MalformedResponse | ErrorKind::DataLoss { .. });
+    match is_open && call.api.changes_something() {
         true => error.with_outcome(Outcome::Unknown),
         false => error,
     }
@@ -473,10 +494,41 @@ mod tests {
 
     #[test]
     fn a_response_about_one_partition_has_it() {
-        let find = |topics: Vec<Vec<i32>>| only_partition(topics, |topic| topic, |partition| *partition == 3);
-        assert_eq!(find(vec![vec![3]]).unwrap(), 3);
-        for topics in [vec![], vec![vec![]], vec![vec![2]]] {
-            assert!(matches!(find(topics), Err(Rejection::Missing)));
+        let find = |topics: Vec<(&str, Vec<i32>)>| {
+            only_partition(topics, |topic| topic.0 == "wal", |topic| topic.1, |partition| *partition == 3)
+        };
+        let wal = |partitions: &[i32]| ("wal", partitions.to_vec());
+        assert_eq!(find(vec![wal(&[3])]).unwrap(), 3);
+        for topics in [
+            vec![],
+            vec![wal(&[])],
+            vec![wal(&[2])],
+            vec![wal(&[3, 3])],
+            vec![wal(&[2, 3])],
+            vec![("other", vec![3])],
+            vec![("other", vec![3]), wal(&[3])],
+            vec![wal(&[3]), wal(&[3])],
+        ] {
+            let text = format!("{topics:?}");
+            assert!(matches!(find(topics), Err(Rejection::Missing)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_topic_is_recognized_by_its_name_or_its_id() {
+        let route = Route { topic_id: ID, ..Route::of_partition("wal", 3) };
+        let none = Uuid::default();
+        for (name, id, expected) in [
+            ("wal", none, true),
+            ("wal", Uuid([6; 16]), true),
+            ("", ID, true),
+            ("", Uuid([6; 16]), false),
+            ("", none, false),
+            ("other", none, false),
+            ("other", ID, false),
+        ] {
+            assert_eq!(route.is_topic(name, id), expected, "{name} {id}");
+        }
+        assert!(!Route::of_partition("wal", 3).is_topic("", none), "its id is not known");
     }
 }
