@@ -85,6 +85,10 @@ impl ErrorCode {
             (_, Self::NOT_CONTROLLER | Self::NOT_COORDINATOR) => Recovery::Refresh,
             // The batch was damaged on its way or before; a repetition would not repair it.
             (ApiKey::PRODUCE, Self::CORRUPT_MESSAGE) => Recovery::Fail,
+            // A producer id that is refused can be replaced by a new one.
+            (ApiKey::PRODUCE, Self::UNKNOWN_PRODUCER_ID | Self::INVALID_PRODUCER_ID_MAPPING) => {
+                Recovery::Retry
+            }
             // The controller knows every topic.
             (
                 ApiKey::DELETE_TOPICS | ApiKey::CREATE_PARTITIONS,

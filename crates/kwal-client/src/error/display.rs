@@ -63,11 +63,24 @@ impl fmt::Display for Error {
             ErrorKind::Fenced => f.write_str(
                 "fenced: another producer has taken over this producer id; this partition client cannot append any more",
             ),
-            ErrorKind::DataLoss { producer_id, epoch, sequence } => write!(
-                f,
-                "the leader lost a batch that it had acknowledged: it lacks the one before sequence {sequence} of producer \
-                 {producer_id}, epoch {epoch}; this partition client cannot append any more; compare the log with the local state"
-            ),
+            ErrorKind::DataLoss { producer_id, epoch, sequence, offsets } => {
+                f.write_str("the leader lost a batch that it had acknowledged: ")?;
+                match offsets {
+                    Some(offsets) => write!(
+                        f,
+                        "it appended this one at offset {}, and had acknowledged records up to offset {}",
+                        offsets.start,
+                        offsets.end - 1,
+                    )?,
+                    None => write!(
+                        f,
+                        "it lacks the one before sequence {sequence} of producer {producer_id}, epoch {epoch}",
+                    )?,
+                }
+                f.write_str(
+                    "; this partition client cannot append any more; compare the log with the local state",
+                )
+            }
             ErrorKind::Unsupported { ours, theirs } => unsupported(f, *ours, *theirs, context.api),
             ErrorKind::CredentialsUnavailable => f.write_str("no credentials to authenticate with"),
             ErrorKind::EncryptionRequired { mechanism } => write!(

@@ -129,16 +129,19 @@ pub enum ErrorKind {
     /// The leader no longer has batches that it acknowledged.
     ///
     /// It rejected this batch twice for the gap before it, and another broker, if there is one, named it as
-    /// the leader in between. This partition client cannot append any more: read the end of the log, repair
-    /// what is missing, open a new one.
+    /// the leader in between. Or it appended this batch at offsets that it had acknowledged for earlier ones.
+    /// This partition client cannot append any more: read the end of the log, repair what is missing, open a
+    /// new one.
     #[non_exhaustive]
     DataLoss {
-        /// The producer id.
+        /// The producer id; −1 without [`idempotent`](crate::OpenPartition::idempotent).
         producer_id: i64,
         /// Its epoch.
         epoch: i16,
-        /// The sequence number of the rejected batch.
+        /// The sequence number of this batch.
         sequence: i32,
+        /// The offsets of lost records, if the leader gave them to this batch.
+        offsets: Option<std::ops::Range<i64>>,
     },
     /// Client and broker have no version of the API in common.
     #[non_exhaustive]
@@ -175,8 +178,9 @@ pub enum ErrorKind {
         /// The cluster id that the broker reports.
         is: String,
     },
-    /// A response violates the protocol, or does not match the request: it lacks what was requested, has it
-    /// twice, or has something else. In the first case the source is a [`DecodeError`].
+    /// A response violates the protocol, has a value that cannot be true, or does not match the request: it
+    /// lacks what was requested, has it twice, or has something else. The source is a [`DecodeError`] in the
+    /// first case and an [`InvalidField`] in the second.
     MalformedResponse,
     /// A fetched batch is corrupt, or needs a codec that is not built in. The source is a [`BatchError`].
     Corrupt,
@@ -192,6 +196,35 @@ pub enum ErrorKind {
     },
     /// The runtime of the client has shut down.
     Closed,
+}
+
+/// A field of a response whose value cannot be true.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the field {field} cannot be {value}")]
+#[non_exhaustive]
+pub struct InvalidField {
+    /// The name of the field, as in the schema of the message.
+    pub field: &'static str,
+    /// Its value.
+    pub value: i64,
+}
+
+impl InvalidField {
+    /// Returns the value of a field that is never negative.
+    pub(crate) fn not_negative(field: &'static str, value: i64) -> Result<i64, Self> {
+        match value {
+            0.. => Ok(value),
+            _ => Err(Self { field, value }),
+        }
+    }
+
+    /// Returns the value of a field that is −1 where the broker does not know it.
+    pub(crate) fn known(field: &'static str, value: i64) -> Result<Option<i64>, Self> {
+        match value {
+            -1 => Ok(None),
+            _ => Self::not_negative(field, value).map(Some),
+        }
+    }
 }
 
 /// Whether a failed call took effect.
@@ -214,6 +247,7 @@ pub(crate) enum Source {
     Transport(Arc<TransportError>),
     Connection(ConnectionError),
     Decode(DecodeError),
+    Field(InvalidField),
     Batch(BatchError),
     Credentials(Arc<dyn std::error::Error + Send + Sync>),
     Call(Arc<Error>),
@@ -331,6 +365,12 @@ impl From<DecodeError> for Error {
     }
 }
 
+impl From<InvalidField> for Error {
+    fn from(source: InvalidField) -> Self {
+        Self::new(ErrorKind::MalformedResponse).with_source(Source::Field(source))
+    }
+}
+
 impl From<BatchError> for Error {
     fn from(source: BatchError) -> Self {
         Self::new(ErrorKind::Corrupt).with_source(Source::Batch(source))
@@ -367,6 +407,7 @@ impl std::error::Error for Error {
             Source::Transport(source) => &**source,
             Source::Connection(source) => source,
             Source::Decode(source) => source,
+            Source::Field(source) => source,
             Source::Batch(source) => source,
             Source::Credentials(source) => &**source,
             Source::Call(source) => &**source,

@@ -28,7 +28,7 @@ use kwal_protocol::{
 };
 use kwal_transport::{Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError};
 
-use super::{CallContext, Context, Error, ErrorKind, Outcome, Source};
+use super::{CallContext, Context, Error, ErrorKind, InvalidField, Outcome, Source};
 
 /// The names of an enum's variants, as they stand in a file of the workspace.
 macro_rules! variants {
@@ -255,7 +255,19 @@ fn client() -> Samples {
         .with_context(CallContext::topic(ApiKey::CREATE_TOPICS, "wal").at_broker(&"broker 1 (kafka-1:9092)")),
         "Broker, a code of a later Kafka": produce(ErrorKind::Broker { code: ErrorCode(999), message: None }),
         "Fenced": produce(ErrorKind::Fenced),
-        "DataLoss": produce(ErrorKind::DataLoss { producer_id: 4_001, epoch: 2, sequence: 117 }),
+        "DataLoss": produce(ErrorKind::DataLoss {
+            producer_id: 4_001,
+            epoch: 2,
+            sequence: 117,
+            offsets: None,
+        }),
+        "DataLoss, by offsets": produce(ErrorKind::DataLoss {
+            producer_id: 4_001,
+            epoch: 2,
+            sequence: 117,
+            offsets: Some(17..20),
+        })
+        .with_outcome(Outcome::Unknown),
         "Unsupported": fetch(ErrorKind::Unsupported {
             ours: Versions::new(4, 17),
             theirs: Some(Versions::new(0, 3)),
@@ -288,7 +300,11 @@ fn client() -> Samples {
         .with_context(CallContext::cluster(ApiKey::METADATA).at_broker(&kafka(1))),
         "MalformedResponse":
             Error::from(decode(DecodeErrorKind::NegativeLength(-7))).with_context(at(ApiKey::METADATA)),
-        "MalformedResponse, without what was requested":
+        "MalformedResponse, a value":
+            Error::from(InvalidField { field: "base_offset", value: -2 })
+                .with_context(at(ApiKey::PRODUCE))
+                .with_outcome(Outcome::Unknown),
+        "MalformedResponse, not about what was requested":
             Error::new(ErrorKind::MalformedResponse).with_context(at(ApiKey::LIST_OFFSETS)),
         "Corrupt": Error::from(batch(checksum())).with_context(at(ApiKey::FETCH)),
         "PrecedingAppendFailed": produce(ErrorKind::PrecedingAppendFailed)

@@ -99,7 +99,8 @@ impl PartitionClient {
     /// let records = vec![Record::new("key", "value"), Record::new("key", "another value")];
     /// // `records` stays with the caller. It may also be moved.
     /// let produced = partition.produce(&records).await?;
-    /// assert_eq!(produced.offsets().count(), 2);
+    /// assert_eq!(produced.record_count, 2);
+    /// println!("appended at offsets {:?}", produced.offsets());
     /// # Ok(())
     /// # }
     /// ```
@@ -237,9 +238,8 @@ impl OpenPartition {
             return Err(Error::invalid_input(format!("compression: {error}")));
         }
         let deadline = Deadline::after(deadline.unwrap_or(cluster.config.deadlines.operation));
-        let (partition, leader) = Partition::find(cluster, topic, index, deadline).await?;
-        let partition = Arc::new(partition);
-        let producer = Producer::open(Arc::clone(&partition), leader, idempotent, encoding, deadline).await?;
+        let partition = Arc::new(Partition::find(cluster, topic, index, deadline).await?);
+        let producer = Producer::open(Arc::clone(&partition), idempotent, encoding)?;
         Ok(PartitionClient { partition, producer })
     }
 }

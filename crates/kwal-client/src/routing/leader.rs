@@ -10,6 +10,7 @@ use crate::{
     error::{CallContext, Error, ErrorKind},
     metadata::{LeaderUpdate, TopicMetadata},
     pool::{Lease, Purpose},
+    producer_id::PartitionKey,
 };
 
 /// A partition of a topic: what appends and reads of one partition client have in common.
@@ -42,28 +43,28 @@ impl Leader {
 }
 
 impl Partition {
-    /// Looks up a partition and its leader, until the deadline.
+    /// Looks up a partition that has a leader, until the deadline.
     pub(crate) async fn find(
         cluster: Arc<Cluster>,
         topic: String,
         index: i32,
         deadline: Deadline,
-    ) -> Result<(Self, Leader), Error> {
+    ) -> Result<Self, Error> {
         let call = CallContext::partition(ApiKey::METADATA, &topic, index);
         let mut retry = Retry::new(&cluster, call, deadline);
-        let (topic_id, leader) = loop {
+        let topic_id = loop {
             let mut generation = 0;
             let attempt = async {
                 let topic = cluster.metadata.topic(call, retry.min_generation()).await?;
                 generation = topic.generation(call.partition);
-                leader_of(&topic, call).map(|leader| (topic.id, leader))
+                leader_of(&topic, call).map(|_| topic.id)
             };
             match retry.run(attempt).await {
                 Ok(found) => break found,
                 Err(error) => retry.pause(error, generation).await?,
             }
         };
-        Ok((Self::new(cluster, topic, index, topic_id), leader))
+        Ok(Self::new(cluster, topic, index, topic_id))
     }
 
     pub(super) fn new(cluster: Arc<Cluster>, topic: String, index: i32, topic_id: Uuid) -> Self {
@@ -82,6 +83,11 @@ impl Partition {
 
     pub(crate) fn call(&self, api: ApiKey) -> CallContext<'_> {
         CallContext::partition(api, &self.topic, self.index)
+    }
+
+    pub(crate) fn key(&self) -> PartitionKey {
+        let Self { topic, topic_id, index, .. } = self;
+        PartitionKey { topic: Arc::clone(topic), topic_id: *topic_id, partition: *index }
     }
 
     /// Returns the lease of a purpose; `None` for the general connection.

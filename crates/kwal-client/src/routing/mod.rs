@@ -22,7 +22,7 @@ pub(crate) use self::{
 use crate::{
     cluster::Cluster,
     config::Deadlines,
-    error::{CallContext, Error, ErrorKind, Outcome},
+    error::{CallContext, Error, ErrorKind, InvalidField, Outcome},
     metadata::LeaderUpdate,
     pool::{Broker, Channel, Purpose},
     versions::ClientRequest,
@@ -137,6 +137,8 @@ pub(crate) enum Rejection {
     Code { code: ErrorCode, message: Option<String>, leader: Option<LeaderUpdate> },
     /// An error that has a kind of its own in this operation.
     Kind(ErrorKind),
+    /// A field has a value that cannot be true.
+    Field(InvalidField),
     /// A fetched batch is corrupt.
     Corrupt(BatchError),
 }
@@ -156,6 +158,12 @@ impl Rejection {
                 Err(Self::Code { code, message, leader: None })
             }
         }
+    }
+}
+
+impl From<InvalidField> for Rejection {
+    fn from(field: InvalidField) -> Self {
+        Self::Field(field)
     }
 }
 
@@ -329,23 +337,22 @@ async fn open(
 
 /// Makes a rejection an error, after the new leader was taken from it.
 fn rejected(rejection: Rejection, target: Target<'_>, call: CallContext<'_>, broker: &Broker) -> Error {
-    let kind = match rejection {
-        Rejection::Corrupt(source) => {
-            return Error::from(source).with_context(call.at_broker(broker));
-        }
-        Rejection::Missing | Rejection::Throttled => ErrorKind::MalformedResponse,
-        Rejection::Kind(kind) => kind,
+    let error = match rejection {
+        Rejection::Corrupt(source) => Error::from(source),
+        Rejection::Field(source) => Error::from(source),
+        Rejection::Missing | Rejection::Throttled => Error::new(ErrorKind::MalformedResponse),
+        Rejection::Kind(kind) => Error::new(kind),
         Rejection::Code { code, message, leader } => {
             if let (Target::Leader(partition, _), Some(update)) = (target, leader) {
                 partition.apply_leader_update(update);
             }
-            ErrorKind::Broker { code, message }
+            Error::new(ErrorKind::Broker { code, message })
         }
     };
-    let is_malformed = matches!(kind, ErrorKind::MalformedResponse);
-    let error = Error::new(kind).with_context(call.at_broker(broker));
-    // A response that cannot be understood does not say that nothing was done.
-    match is_malformed && call.api.changes_something() {
+    let error = error.with_context(call.at_broker(broker));
+    // A response that cannot be understood does not say that nothing was done. A loss is noticed after it.
+    let is_open = matches!(error.kind(), ErrorKind::MalformedResponse | ErrorKind::DataLoss { .. });
+    match is_open && call.api.changes_something() {
         true => error.with_outcome(Outcome::Unknown),
         false => error,
     }

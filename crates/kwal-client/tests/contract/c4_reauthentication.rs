@@ -50,7 +50,7 @@ async fn append_and_poll(builder: ClientBuilder, for_so_long: Duration) -> usize
     let mut count = 0;
     while Instant::now() < end {
         let produced = partition.produce(record(count.to_string())).await.unwrap();
-        assert_eq!((produced.offsets().start, produced.attempts), (count, 1));
+        assert_eq!((produced.base_offset, produced.attempts), (Some(count), 1));
         count += 1;
         sleep(Duration::from_millis(210)).await;
     }
@@ -151,6 +151,7 @@ async fn a_session_that_cannot_be_extended_lasts_to_its_end_and_the_next_call_re
     let partition = client.partition_client("wal", 0).await.unwrap();
     let read = || partition.fetch(1_000_000).max_wait(SECOND).into_future();
     read().await.unwrap_err();
+    partition.produce(record("a")).await.unwrap();
     let begun = Instant::now();
     let connections = wire.connections();
     *down.lock().unwrap() = true;

@@ -24,6 +24,7 @@ mod audit;
 mod c10_throttling;
 mod c1_c2_appends;
 mod c1_c2_c3_elections;
+mod c1_c2_odd_answers;
 mod c1_c7_versions;
 mod c2_producer_ids;
 mod c3_order;

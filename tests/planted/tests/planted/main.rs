@@ -46,11 +46,14 @@ use crate::fixture::{Fixture, Found};
 async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
     match mutation {
         Mutation::AcksOfOne => (writing::leader_killed().await, &[Rule::Durable, Rule::FalseAlarm]),
-        Mutation::LastOffsetForFirst => (writing::batch_of_two_records().await, &[Rule::Offset]),
+        Mutation::LastOffsetForFirst => {
+            (writing::batch_of_two_records().await, &[Rule::Offset, Rule::FalseAlarm])
+        }
         Mutation::RetryWithoutSequence | Mutation::RetryUnderNewSequence | Mutation::RetryInNewEpoch => {
             (writing::response_lost().await, &[Rule::Once])
         }
         Mutation::NewIdAtNewLeader => (writing::response_lost_and_leader_moved().await, &[Rule::Once]),
+        Mutation::NewIdInDoubt => (writing::response_lost_and_id_refused().await, &[Rule::Once]),
         Mutation::RetryWithoutId => (writing::response_lost_without_producer_id().await, &[Rule::Once]),
         Mutation::EpochNotBumped => (writing::append_after_unknown_outcome().await, &[Rule::Durable]),
         Mutation::IdAcquiredTwice => (writing::reopened_twice().await, &[Rule::Durable]),
@@ -85,6 +88,7 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::EndFromFetch => (reading::end_offset_after_election().await, &[]),
         Mutation::DeletedSkipped => (reading::records_deleted().await, &[Rule::ReadEvery]),
         Mutation::LossIgnored => (writing::data_loss().await, &[Rule::LossEnds]),
+        Mutation::LowerOffsetIgnored => (writing::whole_log_lost().await, &[Rule::LossEnds]),
         Mutation::LossAtFirstRejection => (writing::deposed_leader().await, &[Rule::FalseAlarm]),
         Mutation::AppendsAfterLoss => (writing::data_loss().await, &[Rule::Ended, Rule::LossEnds]),
         Mutation::RecreatedTopicFollowed => (reading::topic_recreated().await, &[Rule::Truncation]),
