@@ -198,7 +198,7 @@ impl ProducerTask {
                 _ => {}
             }
         }
-        self.partition.pause(retry, error, in_flight.trace.generation).await
+        self.partition.pause(retry, error, &in_flight.trace).await
     }
 
     /// Ends this producer. The error keeps the context of the response that caused it.
