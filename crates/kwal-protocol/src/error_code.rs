@@ -94,6 +94,8 @@ impl ErrorCode {
                 ApiKey::DELETE_TOPICS | ApiKey::CREATE_PARTITIONS,
                 Self::UNKNOWN_TOPIC_OR_PARTITION | Self::UNKNOWN_TOPIC_ID,
             ) => Recovery::Fail,
+            // The client forgets the brokers and looks them up again (KIP-1102).
+            (_, Self::REBOOTSTRAP_REQUIRED) => Recovery::Refresh,
             // A broker that is shutting down answers some requests with this.
             (_, Self::BROKER_NOT_AVAILABLE) => Recovery::Refresh,
             (_, code) => code.usual_recovery(),

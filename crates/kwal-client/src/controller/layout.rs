@@ -2,14 +2,15 @@
 
 use kwal_protocol::{
     error_code::ErrorCode,
-    messages::{MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopic},
+    messages::{MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopic, MetadataTopicResponse},
     wire::Uuid,
 };
 
 use super::ControllerClient;
 use crate::{
     error::Error,
-    routing::{Deadline, Operation, Rejection, Route, Target, only},
+    metadata::is_consistent,
+    routing::{Deadline, Operation, Rejection, Route, Target},
 };
 
 /// The partitions of a topic and their replicas.
@@ -70,19 +71,21 @@ impl Operation for DescribeLayout {
     fn response(
         &self,
         route: &Route<'_>,
-        response: MetadataResponse,
+        mut response: MetadataResponse,
     ) -> Result<Option<TopicLayout>, Rejection> {
         Rejection::check(response.error_code)?;
-        let topic = only(response.topics, |topic| topic.name.as_deref() == Some(route.topic))?;
+        let is_requested = |topic: &MetadataTopicResponse| topic.name.as_deref() == Some(route.topic);
+        let requested = response.topics.iter().position(is_requested);
+        let Some(index) = requested.filter(|_| is_consistent(&response)) else {
+            return Err(Rejection::Missing);
+        };
+        let topic = response.topics.swap_remove(index);
         if self.unknown_is_none && topic.error_code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION {
             return Ok(None);
         }
         Rejection::check(topic.error_code)?;
         let mut partitions = topic.partitions;
         partitions.sort_unstable_by_key(|partition| partition.partition_index);
-        if partitions.windows(2).any(|pair| pair[0].partition_index == pair[1].partition_index) {
-            return Err(Rejection::Missing);
-        }
         let id = (!topic.topic_id.is_zero()).then_some(topic.topic_id);
         Ok(Some(TopicLayout { id, partitions }))
     }
@@ -90,8 +93,6 @@ impl Operation for DescribeLayout {
 
 #[cfg(test)]
 mod tests {
-    use kwal_protocol::messages::MetadataTopicResponse;
-
     use super::*;
     use crate::routing::rejected_code;
 
@@ -101,9 +102,8 @@ mod tests {
         operation: &DescribeLayout,
         topic: MetadataTopicResponse,
     ) -> Result<Option<TopicLayout>, Rejection> {
-        let name = Some("wal".to_owned());
-        let topics = vec![MetadataTopicResponse { name, ..topic }];
-        let response = MetadataResponse { topics, ..Default::default() };
+        let topic = MetadataTopicResponse { name: Some("wal".to_owned()), ..topic };
+        let response = MetadataResponse { topics: vec![topic], ..Default::default() };
         operation.response(&Route::of_partition("wal", 0), response)
     }
 

@@ -91,6 +91,9 @@ impl fmt::Display for Error {
             ErrorKind::Connect => f.write_str("no connection to the broker"),
             ErrorKind::Connection => f.write_str("the connection failed"),
             ErrorKind::NoBroker { attempts } => write!(f, "no broker can be reached: {}", Attempts(attempts)),
+            ErrorKind::NoBrokersListed => {
+                f.write_str("the broker lists no brokers: it is starting, or cut off from the cluster")
+            }
             ErrorKind::OtherCluster { was, is } => {
                 let broker = context.broker.as_deref().unwrap_or("the broker");
                 let is = Printable(is);

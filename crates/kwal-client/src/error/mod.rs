@@ -169,6 +169,8 @@ pub enum ErrorKind {
         /// Each broker, by id or address, and its error.
         attempts: Vec<(String, Error)>,
     },
+    /// The metadata of a broker lists no brokers: it is starting, or cut off from the cluster.
+    NoBrokersListed,
     /// The brokers belong to another cluster than the one this client was built for. Build a new client to
     /// use that one.
     #[non_exhaustive]

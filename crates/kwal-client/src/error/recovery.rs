@@ -23,7 +23,7 @@ impl Error {
             (ErrorKind::CredentialsUnavailable, _) => Recovery::Retry,
             // The broker may be gone for good, and another one lead its partitions.
             (ErrorKind::Connect, _) => Recovery::Refresh,
-            (ErrorKind::NoBroker { .. }, _) => Recovery::Retry,
+            (ErrorKind::NoBroker { .. } | ErrorKind::NoBrokersListed, _) => Recovery::Retry,
             // Partitions that were just added are not known to all brokers at once.
             (ErrorKind::UnknownPartition { .. }, _) => Recovery::Refresh,
             _ => Recovery::Fail,

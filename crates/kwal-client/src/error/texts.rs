@@ -293,6 +293,7 @@ fn client() -> Samples {
             ],
         }),
         "NoBroker, none is known": Error::new(ErrorKind::NoBroker { attempts: Vec::new() }),
+        "NoBrokersListed": Error::new(ErrorKind::NoBrokersListed).with_context(at(ApiKey::METADATA)),
         "OtherCluster": Error::new(ErrorKind::OtherCluster {
             was: "LGcx5qLfSPK5piaVynM7ag".to_owned(),
             is: "tw7oVUzlRDqxnJr4O2Nx5w".to_owned(),

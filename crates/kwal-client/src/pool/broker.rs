@@ -95,7 +95,7 @@ impl Broker {
         self.retired.notify_waiters();
     }
 
-    pub(super) fn is_retired(&self) -> bool {
+    pub(crate) fn is_retired(&self) -> bool {
         self.is_retired.load(Ordering::Acquire)
     }
 

@@ -66,8 +66,19 @@ pub(crate) enum Purpose {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum BrokerRef {
     Id(i32),
-    /// A bootstrap address by its index: used until the brokers are known, and when none of them answers.
+    /// A bootstrap address by its index: used until the brokers are known, and when those that were tried did
+    /// not answer.
     Seed(usize),
+}
+
+impl BrokerRef {
+    /// Returns the broker's id, unless it is known by its bootstrap address alone.
+    pub(crate) fn id(self) -> Option<i32> {
+        match self {
+            Self::Id(id) => Some(id),
+            Self::Seed(_) => None,
+        }
+    }
 }
 
 /// The connections to one broker.
@@ -130,6 +141,12 @@ impl ConnectionPool {
             // Requests that a bootstrap address already works on may be answered.
             BrokerRef::Seed(_) => addresses.is_empty(),
         });
+    }
+
+    /// Closes all connections and forgets the brokers: what remains are the bootstrap addresses.
+    pub(crate) fn reset(&self) {
+        let state = std::mem::take(&mut *lock(&self.state));
+        state.connections.values().for_each(BrokerConnections::retire);
     }
 
     /// Opens the connection to a broker for short requests, or returns the open one.

@@ -177,7 +177,7 @@ impl ProducerTask {
                 _ => {}
             }
         }
-        self.partition.pause(retry, error, in_flight.trace.generation).await
+        self.partition.pause(retry, error, &in_flight.trace).await
     }
 
     /// Decides the outcome of an append that is given up, and whether its error ends this producer.

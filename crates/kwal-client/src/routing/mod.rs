@@ -255,7 +255,7 @@ pub(crate) async fn call<O: Operation>(
         let cut_off = trace.sent && matches!(error.kind(), ErrorKind::DeadlineExceeded { .. });
         may_have_applied |= call.api.changes_something() && (cut_off || error.effect() == Effect::Unknown);
         let paused = match target {
-            Target::Leader(partition, _) => partition.pause(&mut retry, error, trace.generation).await,
+            Target::Leader(partition, _) => partition.pause(&mut retry, error, &trace).await,
             _ => retry.pause(error, 0).await,
         };
         if let Err(error) = paused {
@@ -299,6 +299,10 @@ pub(crate) async fn attempt<O: Operation>(
             Ok(output) => return Ok(output),
             // The connection keeps the pause.
             Err(Rejection::Throttled) => {}
+            Err(rejection @ Rejection::Code { code: ErrorCode::REBOOTSTRAP_REQUIRED, .. }) => {
+                cluster.metadata.rebootstrap(channel.broker());
+                return Err(rejected(rejection, target, call, channel.broker()));
+            }
             Err(rejection) => return Err(rejected(rejection, target, call, channel.broker())),
         }
     }

@@ -306,9 +306,9 @@ async fn an_error_of_list_topics_is_not_an_empty_list() {
     let client = builder(&broker).build().await.unwrap();
     broker.on(ApiKey::METADATA, Fault::Error(ErrorCode::LEADER_NOT_AVAILABLE));
     assert_eq!(client.list_topics().await.unwrap().len(), 1);
-    broker.on(ApiKey::METADATA, Fault::Error(ErrorCode::REBOOTSTRAP_REQUIRED));
+    broker.on(ApiKey::METADATA, Fault::Error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
     let error = client.list_topics().await.unwrap_err();
-    assert_eq!(error.code(), Some(ErrorCode::REBOOTSTRAP_REQUIRED));
+    assert_eq!(error.code(), Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,8 +36,11 @@ mod c4_c5_c10_admin_calls;
 mod c4_c7_answers;
 mod c4_connections;
 mod c4_deadlines;
+mod c4_leader_epochs;
 mod c4_leader_updates;
+mod c4_metadata;
 mod c4_reauthentication;
+mod c4_rebootstrap;
 #[cfg(feature = "transport-tls")]
 mod c4_tls_and_proxies;
 mod c5_cancellation;
