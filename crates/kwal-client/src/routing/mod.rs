@@ -109,24 +109,26 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// Whether a response is about this topic. It has the name or, in newer versions, the id.
-    pub(crate) fn is_topic(&self, name: &str, id: Uuid) -> bool {
-        match name {
-            "" => !id.is_zero() && id == self.topic_id,
-            name => name == self.topic,
-        }
-    }
-
     /// Returns the broker's own time limit in milliseconds.
     pub(crate) fn timeout_ms(&self) -> i32 {
         millis(self.broker_timeout)
+    }
+
+    /// Whether a response is about the topic. Versions that have ids do not have names, and some have both.
+    pub(crate) fn is_topic(&self, name: &str, id: Uuid) -> bool {
+        match (name.is_empty(), id.is_zero()) {
+            (true, true) => false,
+            (is_unnamed, has_no_id) => {
+                (is_unnamed || name == self.topic) && (has_no_id || id == self.topic_id)
+            }
+        }
     }
 }
 
 /// Why a response is not a success.
 #[derive(Debug)]
 pub(crate) enum Rejection {
-    /// It is not about exactly what was requested.
+    /// It lacks what was requested, has it twice, or is about something else.
     Missing,
     /// The client is over its quota and got nothing but a throttle time (KIP-219). The request is repeated
     /// after it.
@@ -174,20 +176,23 @@ pub(crate) fn rejected_code<T: std::fmt::Debug>(result: Result<T, Rejection>) ->
     }
 }
 
-/// Returns the one partition that a response is about, if it is the requested one.
+/// Returns the only element of a response, if it is the requested one.
+pub(crate) fn only<T>(found: Vec<T>, is_requested: impl FnOnce(&T) -> bool) -> Result<T, Rejection> {
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(only), None) if is_requested(&only) => Ok(only),
+        _ => Err(Rejection::Missing),
+    }
+}
+
+/// Returns the only partition of the only topic of a response, if they are the requested ones.
 pub(crate) fn only_partition<T, P>(
     topics: Vec<T>,
     is_topic: impl FnOnce(&T) -> bool,
     partitions: impl FnOnce(T) -> Vec<P>,
     is_partition: impl FnOnce(&P) -> bool,
 ) -> Result<P, Rejection> {
-    only(topics, is_topic).and_then(|topic| only(partitions(topic), is_partition))
-}
-
-/// Returns the one thing that a response is about, if it is the requested one.
-pub(crate) fn only<T>(mut found: Vec<T>, is_requested: impl FnOnce(&T) -> bool) -> Result<T, Rejection> {
-    let last = found.pop().filter(is_requested);
-    last.filter(|_| found.is_empty()).ok_or(Rejection::Missing)
+    only(partitions(only(topics, is_topic)?), is_partition)
 }
 
 /// A call that failed.
@@ -493,42 +498,43 @@ mod tests {
     }
 
     #[test]
-    fn a_response_about_one_partition_has_it() {
+    fn a_response_is_about_the_requested_partition_and_nothing_else() {
         let find = |topics: Vec<(&str, Vec<i32>)>| {
             only_partition(topics, |topic| topic.0 == "wal", |topic| topic.1, |partition| *partition == 3)
         };
-        let wal = |partitions: &[i32]| ("wal", partitions.to_vec());
-        assert_eq!(find(vec![wal(&[3])]).unwrap(), 3);
+        assert_eq!(find(vec![("wal", vec![3])]).unwrap(), 3);
         for topics in [
             vec![],
-            vec![wal(&[])],
-            vec![wal(&[2])],
-            vec![wal(&[3, 3])],
-            vec![wal(&[2, 3])],
+            vec![("wal", vec![])],
+            vec![("wal", vec![2])],
             vec![("other", vec![3])],
-            vec![("other", vec![3]), wal(&[3])],
-            vec![wal(&[3]), wal(&[3])],
+            vec![("wal", vec![3, 3])],
+            vec![("wal", vec![3, 2])],
+            vec![("wal", vec![2, 3])],
+            vec![("wal", vec![3]), ("wal", vec![3])],
+            vec![("wal", vec![3]), ("other", vec![3])],
+            vec![("other", vec![]), ("wal", vec![3])],
         ] {
-            let text = format!("{topics:?}");
-            assert!(matches!(find(topics), Err(Rejection::Missing)), "{text}");
+            assert!(matches!(find(topics.clone()), Err(Rejection::Missing)), "{topics:?}");
         }
     }
 
     #[test]
-    fn a_topic_is_recognized_by_its_name_or_its_id() {
-        let route = Route { topic_id: ID, ..Route::of_partition("wal", 3) };
-        let none = Uuid::default();
-        for (name, id, expected) in [
-            ("wal", none, true),
-            ("wal", Uuid([6; 16]), true),
-            ("", ID, true),
-            ("", Uuid([6; 16]), false),
-            ("", none, false),
-            ("other", none, false),
-            ("other", ID, false),
+    fn a_topic_is_known_by_its_name_and_its_id() {
+        let (none, other) = (Uuid::default(), Uuid([6; 16]));
+        for (name, id, known, unknown) in [
+            ("wal", none, true, true),
+            ("wal", ID, true, false),
+            ("", ID, true, false),
+            ("", other, false, false),
+            ("wal", other, false, false),
+            ("other", ID, false, false),
+            ("other", none, false, false),
+            ("", none, false, false),
         ] {
-            assert_eq!(route.is_topic(name, id), expected, "{name} {id}");
+            let route = Route { topic_id: ID, ..Route::of_partition("wal", 3) };
+            assert_eq!(route.is_topic(name, id), known, "{name} {id}");
+            assert_eq!(Route::of_partition("wal", 3).is_topic(name, id), unknown, "{name} {id}");
         }
-        assert!(!Route::of_partition("wal", 3).is_topic("", none), "its id is not known");
     }
 }
