@@ -2,7 +2,10 @@
 
 use std::{fmt, ops::Range};
 
-use kwal_protocol::api::{ApiKey, Versions};
+use kwal_protocol::{
+    api::{ApiKey, Versions},
+    text::Printable,
+};
 
 use super::{Error, ErrorKind, Outcome};
 
@@ -55,7 +58,7 @@ impl fmt::Display for Error {
             }
             ErrorKind::Broker { code, message: None } => code.fmt(f),
             ErrorKind::Broker { code, message: Some(message) } => {
-                write!(f, "{code} (message of the broker: {message})")
+                write!(f, "{code} (message of the broker: {})", Printable(message))
             }
             ErrorKind::Fenced => f.write_str(
                 "fenced: another producer has taken over this producer id; this partition client cannot append any more",
@@ -90,6 +93,8 @@ impl fmt::Display for Error {
             ErrorKind::NoBroker { attempts } => write!(f, "no broker can be reached: {}", Attempts(attempts)),
             ErrorKind::OtherCluster { was, is } => {
                 let broker = context.broker.as_deref().unwrap_or("the broker");
+                let is = Printable(is);
+                let was = Printable(was);
                 write!(
                     f,
                     "{broker} belongs to cluster {is}, but this client was built for cluster {was}, and no broker of that one \

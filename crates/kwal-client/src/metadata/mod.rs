@@ -11,6 +11,7 @@ use kwal_protocol::{
     api::ApiKey,
     error_code::ErrorCode,
     messages::{MetadataRequest, MetadataResponse, MetadataTopic},
+    text::Printable,
 };
 use tracing::{debug, warn};
 
@@ -155,7 +156,7 @@ impl MetadataCache {
             &response.cluster_id,
         ) {
             (Some(was), Some(is)) if was != is => {
-                warn!(%broker, was, is, "the broker belongs to another cluster");
+                warn!(%broker, was = %Printable(was), is = %Printable(is), "the broker belongs to another cluster");
                 let kind = ErrorKind::OtherCluster { was: was.clone(), is: is.clone() };
                 Err(Error::new(kind).with_context(call.at_broker(broker)))
             }

@@ -6,6 +6,7 @@ use crate::{
     error::{DecodeError, EncodeError},
     error_code::ErrorCode,
     sasl::SaslError,
+    text::Printable,
 };
 
 /// The reason why a request was rejected, or why the connection is closed.
@@ -121,7 +122,7 @@ pub enum ConnectionError {
         code: ErrorCode,
     },
     /// The broker does not offer the mechanism.
-    #[error("the broker does not offer SASL {mechanism}, it offers {}", .offered.join(", "))]
+    #[error("the broker does not offer SASL {mechanism}, it offers {}", Printable(&.offered.join(", ")))]
     MechanismRefused {
         /// The requested mechanism.
         mechanism: String,
@@ -129,7 +130,7 @@ pub enum ConnectionError {
         offered: Vec<String>,
     },
     /// The broker did not accept the credentials.
-    #[error("the broker rejected the SASL {mechanism} authentication: {}", .message.as_deref().unwrap_or("it gave no reason"))]
+    #[error("the broker rejected the SASL {mechanism} authentication: {}", Printable(.message.as_deref().unwrap_or("it gave no reason")))]
     AuthenticationFailed {
         /// The mechanism.
         mechanism: String,

@@ -2,6 +2,8 @@ use std::{error, fmt, io, time::SystemTime};
 
 use time::OffsetDateTime;
 
+use crate::address::Host;
+
 /// The reason why TLS with a peer failed.
 ///
 /// Its text contains a hint what to do about it. It contains no secrets.
@@ -11,7 +13,7 @@ pub enum TlsError {
     /// The host is not one that a certificate can be issued for.
     ///
     /// Names are checked as brokers advertise them, in ASCII.
-    #[error("{host:?} is neither an IP address nor a host name that a certificate can be issued for")]
+    #[error("\"{}\" is neither an IP address nor a host name that a certificate can be issued for", Host(.host))]
     InvalidHost {
         /// The host.
         host: String,
@@ -49,7 +51,7 @@ pub enum TlsError {
         now: Option<SystemTime>,
     },
     /// The certificate is for other hosts. The relevant name is the one that the broker advertises.
-    #[error("the certificate of the peer is not for {host} but for {}: is this the broker's advertised name?", Names(.names))]
+    #[error("the certificate of the peer is not for {} but for {}: is this the broker's advertised name?", Host(.host), Names(.names))]
     WrongHost {
         /// The expected host.
         host: String,
@@ -270,7 +272,9 @@ impl fmt::Display for Names<'_> {
         if self.0.is_empty() {
             return f.write_str("no host (its subject alternative names are empty)");
         }
-        f.write_str(&self.0[..self.0.len().min(SHOWN)].join(", "))?;
+        for (i, name) in self.0.iter().take(SHOWN).enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, Host(name))?;
+        }
         match self.0.len().checked_sub(SHOWN) {
             None | Some(0) => Ok(()),
             Some(more) => write!(f, " and {more} more"),
