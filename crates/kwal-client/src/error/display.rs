@@ -4,10 +4,11 @@ use std::{fmt, ops::Range};
 
 use kwal_protocol::{
     api::{ApiKey, Versions},
+    error_code::ErrorCode,
     text::Printable,
 };
 
-use super::{Error, ErrorKind, Outcome};
+use super::{Error, ErrorKind, Outcome, RecordError};
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,6 +120,10 @@ impl fmt::Display for Error {
             }
             ErrorKind::Closed => f.write_str("the runtime of the client has shut down"),
         }?;
+        if let ErrorKind::Broker { code, .. } = self.kind() {
+            Rejected(self.record_errors()).fmt(f)?;
+            f.write_str(context.api.map_or("", |api| remedy(*code, api)))?;
+        }
         match (self.outcome(), context.api) {
             (Outcome::NotApplied, _) => Ok(()),
             (Outcome::Unknown, Some(ApiKey::PRODUCE)) => f.write_str(
@@ -162,6 +167,36 @@ fn unsupported(
         (None, _) => "is this the port of a controller, or an older Kafka?",
     };
     write!(f, "the broker does not support this API; {hint}")
+}
+
+/// What the caller can do about an error code, where the code does not say it.
+fn remedy(code: ErrorCode, api: ApiKey) -> &'static str {
+    match (code, api) {
+        (ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ApiKey::INIT_PRODUCER_ID) => {
+            "; a producer id takes the right `IdempotentWrite` on the cluster or, since Kafka 2.8, `Write` on any topic; to \
+             append without one, open the partition with `.idempotent(false)`"
+        }
+        _ => "",
+    }
+}
+
+/// The first of the records that a broker rejected.
+struct Rejected<'a>(&'a [RecordError]);
+
+impl fmt::Display for Rejected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 3;
+        for RecordError { index, message } in self.0.iter().take(SHOWN) {
+            match message {
+                Some(message) => write!(f, "; record {index}: {}", Printable(message))?,
+                None => write!(f, "; record {index}")?,
+            }
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
 }
 
 /// The offsets of a log, as far as known.

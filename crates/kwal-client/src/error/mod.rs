@@ -52,6 +52,7 @@ struct Inner {
     context: Context,
     outcome: Outcome,
     source: Option<Source>,
+    record_errors: Vec<RecordError>,
 }
 
 /// What happened.
@@ -229,6 +230,23 @@ impl InvalidField {
     }
 }
 
+/// A record for which a broker rejected its batch (KIP-467).
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct RecordError {
+    /// Its index among the records of the append.
+    pub index: usize,
+    /// The broker's message about it, if it sent one; at most [`MAX_MESSAGE`](Self::MAX_MESSAGE) bytes of it.
+    pub message: Option<String>,
+}
+
+impl RecordError {
+    /// The most records of a batch that are reported.
+    pub const MAX: usize = 1_000;
+    /// The most bytes of a message that are kept.
+    pub const MAX_MESSAGE: usize = 1_000;
+}
+
 /// Whether a failed call took effect.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Outcome {
@@ -257,7 +275,13 @@ pub(crate) enum Source {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
-        Self(Box::new(Inner { kind, context: Context::default(), outcome: Outcome::default(), source: None }))
+        Self(Box::new(Inner {
+            kind,
+            context: Context::default(),
+            outcome: Outcome::default(),
+            source: None,
+            record_errors: Vec::new(),
+        }))
     }
 
     pub(crate) fn invalid_input(reason: impl Into<String>) -> Self {
@@ -283,6 +307,12 @@ impl Error {
     #[must_use]
     pub(crate) fn with_source(mut self, source: Source) -> Self {
         self.0.source = Some(source);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_record_errors(mut self, record_errors: Vec<RecordError>) -> Self {
+        self.0.record_errors = record_errors;
         self
     }
 
@@ -326,6 +356,23 @@ impl Error {
             (_, Some(Source::Call(cause))) => cause.code(),
             _ => None,
         }
+    }
+
+    /// Returns the records for which a broker rejected the batch of this append, in ascending order, at most
+    /// [`RecordError::MAX`]; empty if it names none. Since Kafka 2.4.
+    ///
+    /// ```
+    /// use kwal_client::{error::Error, record::Record};
+    ///
+    /// /// Removes the records that the broker does not take. None of the batch is on the log.
+    /// fn remove_rejected(records: &mut Vec<Record>, error: &Error) {
+    ///     for rejected in error.record_errors().iter().rev() {
+    ///         eprintln!("{:?}: {:?}", records.remove(rejected.index), rejected.message);
+    ///     }
+    /// }
+    /// ```
+    pub fn record_errors(&self) -> &[RecordError] {
+        &self.0.record_errors
     }
 
     pub(crate) fn cause(&self) -> Option<&Source> {
@@ -392,12 +439,13 @@ impl fmt::Debug for Error {
             }
             return Ok(());
         }
-        let Inner { kind, context, outcome, source } = &*self.0;
+        let Inner { kind, context, outcome, source, record_errors } = &*self.0;
         f.debug_struct("Error")
             .field("kind", kind)
             .field("context", context)
             .field("outcome", outcome)
             .field("source", source)
+            .field("record_errors", record_errors)
             .finish()
     }
 }

@@ -28,7 +28,7 @@ use kwal_protocol::{
 };
 use kwal_transport::{Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError};
 
-use super::{CallContext, Context, Error, ErrorKind, InvalidField, Outcome, Source};
+use super::{CallContext, Context, Error, ErrorKind, InvalidField, Outcome, RecordError, Source};
 
 /// The names of an enum's variants, as they stand in a file of the workspace.
 macro_rules! variants {
@@ -254,6 +254,22 @@ fn client() -> Samples {
         })
         .with_context(CallContext::topic(ApiKey::CREATE_TOPICS, "wal").at_broker(&"broker 1 (kafka-1:9092)")),
         "Broker, a code of a later Kafka": produce(ErrorKind::Broker { code: ErrorCode(999), message: None }),
+        "Broker, with records":
+            produce(ErrorKind::Broker {
+                code: ErrorCode::INVALID_TIMESTAMP,
+                message: Some("One or more records have been rejected due to invalid timestamp".to_owned()),
+            })
+            .with_record_errors(vec![
+                RecordError {
+                    index: 3,
+                    message: Some("Timestamp 1700007200000 of message is out of range.\n".to_owned()),
+                },
+                RecordError { index: 7, message: None },
+                RecordError { index: 8, message: None },
+                RecordError { index: 9, message: None },
+            ]),
+        "Broker, without the right to a producer id":
+            Error::broker(ErrorCode::CLUSTER_AUTHORIZATION_FAILED).with_context(at(ApiKey::INIT_PRODUCER_ID)),
         "Fenced": produce(ErrorKind::Fenced),
         "DataLoss": produce(ErrorKind::DataLoss {
             producer_id: 4_001,

@@ -1,11 +1,13 @@
 //! Produce: one batch, and where it was appended.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{
         ProduceLeader, ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse,
-        ProduceTopic,
+        ProduceTopic, RecordError as ProduceRecordError,
     },
     record::{BatchHeader, EncodedBatch},
     wire::Spliced,
@@ -13,7 +15,7 @@ use kwal_protocol::{
 
 use super::Produced;
 use crate::{
-    error::{ErrorKind, InvalidField},
+    error::{ErrorKind, InvalidField, RecordError},
     metadata::{LeaderUpdate, address},
     routing::{Operation, Rejection, Route, leader_has_moved, only_partition},
 };
@@ -48,6 +50,22 @@ impl Append {
         })
     }
 
+    /// Returns the records that a rejection is about.
+    fn rejected(&self, reported: Vec<ProduceRecordError>) -> Vec<RecordError> {
+        let count = self.batch.record_count();
+        let known = reported.into_iter().filter_map(|error| {
+            let index = usize::try_from(error.batch_index).ok().filter(|index| *index < count)?;
+            let message = error.batch_index_error_message.filter(|message| !message.is_empty());
+            Some((index, message))
+        });
+        // Each of them once.
+        let by_index: BTreeMap<_, _> = known.take(RecordError::MAX).collect();
+        by_index
+            .into_iter()
+            .map(|(index, message)| RecordError { index, message: message.map(cut) })
+            .collect()
+    }
+
     /// Checks that the batch follows what was acknowledged before, and that the offset after it exists.
     fn check_offsets(&self, base_offset: i64) -> Result<(), Rejection> {
         if base_offset.checked_add(self.batch.record_count() as i64).is_none() {
@@ -66,6 +84,16 @@ impl Append {
             _ => Ok(()),
         }
     }
+}
+
+/// Cuts off a message of a broker.
+fn cut(mut message: String) -> String {
+    if message.len() > RecordError::MAX_MESSAGE {
+        let end = (0..=RecordError::MAX_MESSAGE).rev().find(|end| message.is_char_boundary(*end));
+        message.truncate(end.unwrap_or_default());
+        message.shrink_to_fit();
+    }
+    message
 }
 
 impl Operation for Append {
@@ -120,7 +148,11 @@ impl Operation for Append {
                     address: endpoint.and_then(|endpoint| address(&endpoint.host, endpoint.port)),
                 });
                 let message = partition.error_message.filter(|message| !message.is_empty());
-                Err(Rejection::Code { code, message, leader })
+                let records = self.rejected(partition.record_errors);
+                match (leader, records.is_empty()) {
+                    (None, false) => Err(Rejection::Records { code, message, records }),
+                    (leader, _) => Err(Rejection::Code { code, message, leader }),
+                }
             }
         }
     }
@@ -335,6 +367,60 @@ mod tests {
             let Err(Rejection::Code { message, .. }) = respond(found) else { panic!("not rejected") };
             assert_eq!(message.as_deref(), expected);
         }
+    }
+
+    #[test]
+    fn a_rejection_names_the_records_that_it_is_about() {
+        let error = |batch_index, message: &str| ProduceRecordError {
+            batch_index,
+            batch_index_error_message: Some(message.to_owned()),
+        };
+        let long = "ä".repeat(RecordError::MAX_MESSAGE);
+        let found = ProducePartitionResponse {
+            error_message: Some("no".to_owned()),
+            // The batch has two records. Others are not in it.
+            record_errors: [
+                (1, long.as_str()),
+                (0, ""),
+                (2, "beyond"),
+                (-1, "before"),
+                (i32::MAX, "far"),
+                (0, ""),
+            ]
+            .map(|(index, message)| error(index, message))
+            .to_vec(),
+            ..partition(ErrorCode::INVALID_RECORD)
+        };
+        let Err(Rejection::Records { code, message, records }) = respond(found) else {
+            panic!("not rejected")
+        };
+        assert_eq!((code, message.as_deref()), (ErrorCode::INVALID_RECORD, Some("no")));
+        let indices: Vec<_> = records.iter().map(|record| record.index).collect();
+        assert_eq!((indices, records[0].message.as_deref()), (vec![0, 1], None));
+        assert_eq!(records[1].message.as_deref(), Some(&long[..RecordError::MAX_MESSAGE]));
+        // A leader that has moved is more important, and a batch that is too large is no matter of one record.
+        for code in [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::MESSAGE_TOO_LARGE] {
+            let found = ProducePartitionResponse { record_errors: vec![error(0, "")], ..partition(code) };
+            let rejection = respond(found).unwrap_err();
+            assert!(matches!(rejection, Rejection::Code { .. } | Rejection::Kind(_)), "{rejection:?}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_rejected_records_is_bounded() {
+        let mut builder = BatchBuilder::new(Compression::None);
+        for _ in 0..5_000 {
+            builder.push(1_700_000_000_000, None, None, &Headers::new());
+        }
+        let append = Append { batch: builder.finish().unwrap(), ..append() };
+        let error = |batch_index| ProduceRecordError { batch_index, batch_index_error_message: None };
+        let found = ProducePartitionResponse {
+            record_errors: (0..5_000).map(error).collect(),
+            ..partition(ErrorCode::INVALID_TIMESTAMP)
+        };
+        let rejection = append.response(&route(), answer(found)).unwrap_err();
+        let Rejection::Records { records, .. } = rejection else { panic!("{rejection:?}") };
+        assert_eq!((records.len(), records.last().unwrap().index), (RecordError::MAX, RecordError::MAX - 1));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(crate) use self::{
 use crate::{
     cluster::Cluster,
     config::Deadlines,
-    error::{CallContext, Error, ErrorKind, InvalidField, Outcome},
+    error::{CallContext, Error, ErrorKind, InvalidField, Outcome, RecordError},
     metadata::LeaderUpdate,
     pool::{Broker, Channel, Purpose},
     versions::ClientRequest,
@@ -135,6 +135,8 @@ pub(crate) enum Rejection {
     Throttled,
     /// An error code, and the current leader if the broker reports it (KIP-951).
     Code { code: ErrorCode, message: Option<String>, leader: Option<LeaderUpdate> },
+    /// An error code, and the records of the batch that it is about (KIP-467).
+    Records { code: ErrorCode, message: Option<String>, records: Vec<RecordError> },
     /// An error that has a kind of its own in this operation.
     Kind(ErrorKind),
     /// A field has a value that cannot be true.
@@ -351,6 +353,9 @@ fn rejected(rejection: Rejection, target: Target<'_>, call: CallContext<'_>, bro
                 partition.apply_leader_update(update);
             }
             Error::new(ErrorKind::Broker { code, message })
+        }
+        Rejection::Records { code, message, records } => {
+            Error::new(ErrorKind::Broker { code, message }).with_record_errors(records)
         }
     };
     let error = error.with_context(call.at_broker(broker));

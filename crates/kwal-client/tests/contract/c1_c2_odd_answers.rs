@@ -1,8 +1,11 @@
 //! C1 and C2 with brokers that answer what cannot be true, or less than Kafka does.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use kwal_client::{
@@ -12,12 +15,14 @@ use kwal_client::{
 use kwal_protocol::{
     api::ApiKey,
     error_code::ErrorCode,
-    messages::{InitProducerIdRequest, ProducePartitionResponse, ProduceRequest, ProduceResponse},
+    messages::{
+        InitProducerIdRequest, ProducePartitionResponse, ProduceRequest, ProduceResponse, RecordError,
+    },
     wire::Uuid,
 };
-use kwal_testkit::Fault;
+use kwal_testkit::{EmbeddedCluster, Fault, FaultTarget};
 
-use crate::support::{Wire, broker, log, open_over, record, source};
+use crate::support::{Wire, broker, log, open_over, record, source, timed};
 
 const REFUSED_IDS: [ErrorCode; 2] = [ErrorCode::UNKNOWN_PRODUCER_ID, ErrorCode::INVALID_PRODUCER_ID_MAPPING];
 
@@ -296,6 +301,44 @@ async fn an_answer_about_something_else_is_malformed_and_the_outcome_unknown() {
     }
 }
 
+/// The records that are at fault can be left out, because none of the batch is on the log.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_batch_names_the_records_that_are_at_fault() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_RECORD));
+    rewrite(&wire, |partition| {
+        let error = |batch_index, message: Option<&str>| RecordError {
+            batch_index,
+            batch_index_error_message: message.map(str::to_owned),
+        };
+        partition.record_errors =
+            vec![error(2, None), error(1, Some("no\nkey")), error(3, None), error(-1, None)];
+        partition.error_message = Some("some records are not valid".to_owned());
+    });
+    let mut records = [record("a"), record("b"), record("c")].concat();
+    let error = partition.produce(&records).await.unwrap_err();
+    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotApplied));
+    let found: Vec<_> = error.record_errors().iter().map(|e| (e.index, e.message.as_deref())).collect();
+    assert_eq!(found, [(1, Some("no\nkey")), (2, None)]);
+    let text = error.to_string();
+    assert!(
+        text.contains("some records are not valid") && text.contains("; record 1: no\\nkey; record 2"),
+        "{text}"
+    );
+    for rejected in error.record_errors().iter().rev() {
+        records.remove(rejected.index);
+    }
+    wire.clear_edits();
+    partition.produce(records).await.unwrap();
+    assert_eq!(log(&broker), ["a"]);
+    // Without any, and in the error of an append that was not sent because of it.
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_TIMESTAMP));
+    let error = partition.produce(record("d")).await.unwrap_err();
+    assert_eq!(error.record_errors(), []);
+}
+
 /// Opens a partition whose broker gives out an id that cannot be one, `times` times.
 async fn open_with_ids(wire: &Wire, id: i64, epoch: i16, times: usize) -> PartitionClient {
     let left = Arc::new(AtomicUsize::new(times));
@@ -331,4 +374,79 @@ async fn a_producer_id_that_cannot_be_one_is_not_used() {
         assert_eq!(log(&broker), ["b"]);
         assert!(wire.stamps()[0].0 >= 0, "{:?}", wire.stamps());
     }
+}
+
+/// Each broker has ids of its own to give out, so the failure of one is no reason to wait.
+#[tokio::test(start_paused = true)]
+async fn if_one_broker_gives_out_no_producer_id_another_one_is_asked() {
+    for code in [
+        ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
+        ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        ErrorCode::UNKNOWN_SERVER_ERROR,
+        ErrorCode::BROKER_NOT_AVAILABLE,
+        ErrorCode::INVALID_REQUEST,
+        ErrorCode(9999),
+    ] {
+        for seed in 0..6 {
+            let cluster = EmbeddedCluster::builder().brokers(3).topic("wal", 1).start_in_memory().unwrap();
+            for odd in [1, 2] {
+                cluster.on_all(FaultTarget::api(ApiKey::INIT_PRODUCER_ID).broker(odd), Fault::Error(code));
+            }
+            let wire = Wire::to(&cluster);
+            let client = wire.builder().seed(seed).build().await.unwrap();
+            let partition = client.partition_client("wal", 0).await.unwrap();
+            let (produced, took) = timed(partition.produce(record("a"))).await;
+            assert_eq!((produced.unwrap().attempts, took), (1, Duration::ZERO), "{code}, seed {seed}");
+        }
+        // If none does, the error names one of them.
+        let cluster = EmbeddedCluster::builder().brokers(3).topic("wal", 1).start_in_memory().unwrap();
+        cluster.on_all(ApiKey::INIT_PRODUCER_ID, Fault::Error(code));
+        let wire = Wire::to(&cluster);
+        let partition = open_over(&wire).await;
+        let limit = Duration::from_secs(5);
+        let error = partition.produce(record("a")).deadline(limit).await.unwrap_err();
+        assert_eq!((error.code(), error.outcome()), (Some(code), Outcome::NotApplied), "{error:?}");
+        let text = format!("{error:?}");
+        assert!(text.contains("InitProducerId of wal/0 at broker "), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_with_odd_producer_ids_is_passed_over() {
+    for seed in 0..6 {
+        let cluster = EmbeddedCluster::builder().brokers(3).topic("wal", 1).start_in_memory().unwrap();
+        let wire = Wire::to(&cluster);
+        let client = wire.builder().seed(seed).build().await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        let first = AtomicUsize::new(0);
+        wire.edit::<InitProducerIdRequest>(move |response| {
+            if first.fetch_add(1, Ordering::Relaxed) == 0 {
+                response.producer_id = -1;
+            }
+        });
+        let (produced, took) = timed(partition.produce(record("a"))).await;
+        assert_eq!((produced.unwrap().attempts, took), (1, Duration::ZERO), "seed {seed}");
+        assert_eq!(wire.count(ApiKey::INIT_PRODUCER_ID), 2);
+    }
+}
+
+/// Rights are the same at every broker.
+#[tokio::test(start_paused = true)]
+async fn a_denied_producer_id_names_the_right_and_the_setting_that_does_without() {
+    let cluster = EmbeddedCluster::builder().brokers(3).topic("wal", 1).start_in_memory().unwrap();
+    cluster.on_all(ApiKey::INIT_PRODUCER_ID, Fault::Error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
+    let wire = Wire::to(&cluster);
+    let client = wire.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let (error, took) = timed(partition.produce(record("a"))).await;
+    let error = error.unwrap_err();
+    assert_eq!((error.code(), took), (Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED), Duration::ZERO));
+    assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotApplied, false));
+    let text = error.to_string();
+    for part in ["at broker ", "`IdempotentWrite`", "`Write`", "`.idempotent(false)`"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(wire.count(ApiKey::INIT_PRODUCER_ID), 1);
+    let partition = client.partition_client("wal", 0).idempotent(false).await.unwrap();
+    partition.produce(record("b")).await.unwrap();
 }
