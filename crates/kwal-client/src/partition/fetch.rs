@@ -102,7 +102,8 @@ impl Fetch<'_> {
     }
 
     /// Sets how many bytes the response may have. A first batch larger than that is returned all the same
-    /// (KIP-74). Default 1 MiB, which fits into the cache and so is read fastest.
+    /// (KIP-74). Default 1 MiB, which fits into the cache and so is read fastest. What exceeds
+    /// [`Limits::frame`](crate::Limits::frame) is not asked for.
     pub fn max_bytes(mut self, bytes: i32) -> Self {
         self.max_bytes = bytes;
         self
@@ -187,6 +188,9 @@ struct Answer {
     unread: Option<BatchError>,
 }
 
+/// More than a response has beside records and the topic's name, in bytes.
+const OVERHEAD: usize = 256;
+
 #[derive(Debug)]
 struct Read {
     offset: i64,
@@ -201,10 +205,13 @@ impl Operation for Read {
     type Output = Answer;
 
     fn request(&self, route: &Route<'_>) -> FetchRequest {
+        // A response that the client would refuse is not asked for.
+        let room = self.partition.cluster.config.limits.frame.saturating_sub(OVERHEAD + route.topic.len());
+        let max_bytes = self.max_bytes.min(i32::try_from(room).unwrap_or(i32::MAX)).max(1);
         FetchRequest {
             max_wait_ms: millis(route.long_poll),
             min_bytes: self.min_bytes,
-            max_bytes: self.max_bytes,
+            max_bytes,
             isolation_level: IsolationLevel::READ_UNCOMMITTED,
             topics: vec![FetchTopic {
                 topic: route.topic.to_owned(),
@@ -213,7 +220,7 @@ impl Operation for Read {
                     partition: route.partition,
                     current_leader_epoch: route.leader_epoch,
                     fetch_offset: self.offset,
-                    partition_max_bytes: self.max_bytes,
+                    partition_max_bytes: max_bytes,
                     ..FetchPartition::default()
                 }],
             }],

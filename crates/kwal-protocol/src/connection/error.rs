@@ -69,10 +69,11 @@ pub enum ConnectionError {
         /// The time limit.
         after: Duration,
     },
-    /// A request exceeded its time limit, although it was the oldest one in flight.
+    /// A request exceeded its time limit, although it was the oldest one in flight: no response, or a part of
+    /// it, and then too little for the time limit.
     ///
     /// The connection is closed with everything in flight, because the stream cannot skip a response.
-    #[error("no response to {api} version {version} within {after:?}")]
+    #[error("{}", timed_out(.api, *.version, *.after, *.progress))]
     RequestTimedOut {
         /// The API of the request.
         api: ApiKey,
@@ -80,6 +81,8 @@ pub enum ConnectionError {
         version: i16,
         /// The time limit.
         after: Duration,
+        /// How much of the response had arrived, if anything had.
+        progress: Option<ResponseProgress>,
     },
     /// The peer announced a frame that exceeds the limit. No memory was reserved for it.
     #[error(
@@ -201,6 +204,30 @@ fn wants_no_sasl(api: &ApiKey, code: &ErrorCode) -> &'static str {
     match (*api, *code) {
         (ApiKey::SASL_HANDSHAKE, ErrorCode::ILLEGAL_SASL_STATE) => ": does this listener use SASL?",
         _ => "",
+    }
+}
+
+fn timed_out(api: &ApiKey, version: i16, after: Duration, progress: Option<ResponseProgress>) -> String {
+    match progress {
+        None => format!("no response to {api} version {version} within {after:?}"),
+        Some(progress) => {
+            format!("the response to {api} version {version} stalled for {after:?}: {progress}")
+        }
+    }
+}
+
+/// How much of a response has arrived.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ResponseProgress {
+    /// The bytes that have arrived.
+    pub arrived: usize,
+    /// All its bytes, as the broker announced them.
+    pub len: usize,
+}
+
+impl fmt::Display for ResponseProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes arrived", self.arrived, self.len)
     }
 }
 
