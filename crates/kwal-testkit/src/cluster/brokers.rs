@@ -25,6 +25,7 @@ impl Cluster {
             session_ends_at: None,
             life: 0,
             connections: Connections::default(),
+            connection_limit: None,
             requests: BTreeMap::new(),
             outdated: None,
         };
@@ -48,10 +49,26 @@ impl Cluster {
         self.nodes.get(&id)
     }
 
-    /// Opens a connection to a broker; `None` if it is down.
+    /// Limits the open connections of a broker; `None` is the limit of all brokers.
+    pub(crate) fn limit_connections(&mut self, node: i32, limit: Option<usize>) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.connection_limit = limit;
+        }
+    }
+
+    /// Opens a connection to a broker; `None` if it is down or refuses the connection.
     pub(crate) fn open(&mut self, node: i32) -> Option<(Connected, Fault)> {
+        let limit = usize::try_from(self.settings.broker.number("max.connections.per.ip"));
         let found = self.nodes.get_mut(&node)?;
         if found.condition == Condition::Down {
+            return None;
+        }
+        let limit = found.connection_limit.or(limit.ok()).unwrap_or(usize::MAX);
+        if found.connections.open >= limit {
+            found.connections.refused += 1;
+            self.connections.refused += 1;
+            self.fault_counts.connections += 1;
+            self.note(|| format!("{node} accepts a connection and closes it: {limit} may be open"));
             return None;
         }
         found.connections.add();
