@@ -58,12 +58,13 @@ impl Cluster {
 
     /// Opens a connection to a broker; `None` if it is down or refuses the connection.
     pub(crate) fn open(&mut self, node: i32) -> Option<(Connected, Fault)> {
-        let limit = usize::try_from(self.settings.broker.number("max.connections.per.ip"));
+        let of_all =
+            usize::try_from(self.settings.broker.number("max.connections.per.ip")).unwrap_or(usize::MAX);
         let found = self.nodes.get_mut(&node)?;
         if found.condition == Condition::Down {
             return None;
         }
-        let limit = found.connection_limit.or(limit.ok()).unwrap_or(usize::MAX);
+        let limit = found.connection_limit.unwrap_or(of_all);
         if found.connections.open >= limit {
             found.connections.refused += 1;
             self.connections.refused += 1;
