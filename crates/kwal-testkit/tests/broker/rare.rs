@@ -88,7 +88,7 @@ async fn a_leader_epoch_goes_back_and_everything_else_stays() {
     assert_eq!(cluster.leader_epoch("wal", 0).unwrap(), 4);
     for broker in cluster.brokers() {
         let records = cluster.replica_records(broker, "wal", 0).unwrap();
-        let found: Vec<_> = records.iter().map(|record| &record.value.as_deref().unwrap()[..]).collect();
+        let found: Vec<_> = records.iter().map(|record| record.value.as_deref().unwrap()).collect();
         assert_eq!(found, [b"a", b"b", b"c", b"d", b"e", b"f", b"f", b"f"], "{broker}");
     }
     assert_eq!(recorder.now().to_string(), "", "nothing is lost");
