@@ -77,7 +77,6 @@ impl Metadata {
         let listed = response.brokers.iter();
         let listed = listed.filter_map(|broker| Some((broker.node_id, address(&broker.host, broker.port)?)));
         let mut listed: BTreeMap<_, _> = listed.collect();
-        let alone = listed.len() <= 1;
         for (id, address) in &self.brokers {
             match listed.remove(id) {
                 Some(same) if same == *address => {}
@@ -85,6 +84,7 @@ impl Metadata {
             }
         }
         self.brokers.append(&mut listed);
+        let alone = self.brokers.len() <= 1;
         self.cluster_id = response.cluster_id.clone().or_else(|| self.cluster_id.take());
         self.controller = (response.controller_id >= 0).then_some(response.controller_id);
         let confirms = |leader: i32| alone || by.is_some_and(|by| by != leader);
@@ -351,6 +351,14 @@ mod tests {
             metadata.update(&response, by);
             let partition = metadata.topics["wal"].partitions[&0];
             assert_eq!(partition.confirmed, is_confirmed, "{brokers:?} by {by:?}");
+        }
+        // A leader that is cut off lists itself alone.
+        let mut metadata = Metadata::default();
+        for brokers in [vec![1, 5], vec![5]] {
+            let mut response = response(1, 5, 7);
+            response.brokers = brokers.into_iter().map(broker).collect();
+            metadata.update(&response, Some(5));
+            assert!(!metadata.topics["wal"].partitions[&0].confirmed);
         }
     }
 
