@@ -65,7 +65,7 @@
 //!
 //! | level | what |
 //! | --- | --- |
-//! | `WARN` | an append failed and its caller is gone; a broker belongs to another cluster, has a name that cannot be resolved, refuses further connections, or throttles for longer than is allowed; each once |
+//! | `WARN` | an append failed and its caller is gone; a broker belongs to another cluster, requires to start again from the bootstrap addresses, has a name that cannot be resolved, refuses further connections, or throttles for longer than is allowed; each once |
 //! | `DEBUG` | connections opened and closed, retries with their reason and pause, metadata, leader updates, throttling, producer ids, authentication |
 //!
 //! The span `connection` (`DEBUG`, field `peer`) encloses the events of a connection task.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use kwal_protocol::{
     error_code::ErrorCode,
-    messages::{MetadataResponse, MetadataTopicResponse},
+    messages::{MetadataPartition, MetadataResponse, MetadataTopicResponse},
     wire::Uuid,
 };
 use kwal_transport::HostPort;
@@ -39,7 +39,7 @@ pub(crate) struct PartitionMetadata {
     pub(crate) error: ErrorCode,
     /// Whether a broker other than the leader named it, unless there is no other.
     pub(crate) confirmed: bool,
-    /// Whether this leader denies that it leads, or is gone: an older epoch may be the right one.
+    /// Whether this leader denies that it leads: an older epoch may be the right one.
     denied: bool,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct PartitionMetadata {
 pub(crate) struct Contradictions {
     /// Brokers that it does not list, or lists at the given address.
     pub(crate) brokers: BTreeMap<i32, Option<HostPort>>,
-    /// Partitions that it does not list, or describes with an older epoch although their leader denies it.
+    /// Partitions that it does not list, or describes with an older epoch while nobody leads in the known one.
     partitions: BTreeMap<(String, i32), Option<PartitionMetadata>>,
 }
 
@@ -74,24 +74,6 @@ impl Metadata {
     pub(crate) fn update(&mut self, response: &MetadataResponse, by: Option<i32>) -> Contradictions {
         self.generation += 1;
         let mut contradictions = Contradictions::default();
-        let alone = response.brokers.len() <= 1;
-        let confirms = |leader: i32| alone || by.is_some_and(|by| by != leader);
-        for topic in &response.topics {
-            let Some(name) = &topic.name else { continue };
-            let known = self.topics.get(name);
-            let next = match known {
-                _ if !topic.error_code.is_error() => {
-                    let contradict = |index, instead| {
-                        contradictions.partitions.insert((name.clone(), index), instead);
-                    };
-                    let known = known.map(|known| &**known);
-                    TopicMetadata::new(topic, known, self.generation, confirms, contradict)
-                }
-                Some(known) => known.outdated(),
-                None => continue,
-            };
-            self.topics.insert(name.clone(), Arc::new(next));
-        }
         let listed = response.brokers.iter();
         let listed = listed.filter_map(|broker| Some((broker.node_id, address(&broker.host, broker.port)?)));
         let mut listed: BTreeMap<_, _> = listed.collect();
@@ -102,23 +84,58 @@ impl Metadata {
             }
         }
         self.brokers.append(&mut listed);
+        let alone = self.brokers.len() <= 1;
         self.cluster_id = response.cluster_id.clone().or_else(|| self.cluster_id.take());
         self.controller = (response.controller_id >= 0).then_some(response.controller_id);
+        let confirms = |leader: i32| alone || by.is_some_and(|by| by != leader);
+        for topic in &response.topics {
+            let Some(name) = &topic.name else { continue };
+            let next = match self.topics.get(name) {
+                _ if !topic.error_code.is_error() => {
+                    let described = TopicMetadata::new(topic, self.generation, confirms);
+                    self.joined(name, described, &mut contradictions)
+                }
+                Some(known) => known.outdated(),
+                None => continue,
+            };
+            self.topics.insert(name.clone(), Arc::new(next));
+        }
         contradictions
+    }
+
+    /// Joins the description of a topic with what is known of it.
+    fn joined(
+        &self,
+        name: &str,
+        mut topic: TopicMetadata,
+        contradictions: &mut Contradictions,
+    ) -> TopicMetadata {
+        // Brokers that are too old for topic ids do not report one.
+        let is_same =
+            |known: &&Arc<TopicMetadata>| known.id == topic.id || known.id.is_zero() || topic.id.is_zero();
+        let Some(known) = self.topics.get(name).filter(is_same) else { return topic };
+        for (index, known) in &known.partitions {
+            let instead = match topic.partitions.get(index) {
+                Some(described) if described.is_behind(known) => {
+                    // Without a leader, nobody denies that it leads.
+                    let leads = known.leader.is_some_and(|leader| self.brokers.contains_key(&leader));
+                    (known.denied || !leads).then_some(Some(*described))
+                }
+                Some(_) => continue,
+                None => Some(None),
+            };
+            if let Some(instead) = instead {
+                contradictions.partitions.insert((name.to_owned(), *index), instead);
+            }
+            let generation = self.generation;
+            topic.partitions.insert(*index, PartitionMetadata { generation, ..*known });
+        }
+        topic
     }
 
     /// Applies contradictions that two brokers share, or of which there is no second opinion.
     pub(crate) fn accept(&mut self, contradictions: Contradictions) {
         let Contradictions { brokers, partitions } = contradictions;
-        let is_gone = |partition: &PartitionMetadata| {
-            partition.leader.is_some_and(|leader| brokers.get(&leader).is_some_and(Option::is_none))
-        };
-        for topic in self.topics.values_mut() {
-            if topic.partitions.values().any(is_gone) {
-                let leaderless = Arc::make_mut(topic).partitions.values_mut().filter(|known| is_gone(known));
-                leaderless.for_each(|partition| partition.denied = true);
-            }
-        }
         for (id, address) in brokers {
             match (address, self.brokers.get_mut(&id)) {
                 (Some(address), Some(known)) => *known = address,
@@ -248,27 +265,8 @@ impl TopicMetadata {
         outdated
     }
 
-    /// Describes a topic by a response and what is known of it. `contradict` gets the partitions that the
-    /// response does not list, or describes with an older epoch although their leader denies it.
-    fn new(
-        topic: &MetadataTopicResponse,
-        known: Option<&Self>,
-        generation: u64,
-        confirms: impl Fn(i32) -> bool,
-        mut contradict: impl FnMut(i32, Option<PartitionMetadata>),
-    ) -> Self {
-        let is_same =
-            |known: &&Self| known.id == topic.topic_id || known.id.is_zero() || topic.topic_id.is_zero();
-        let mut partitions = known.filter(is_same).map(|known| known.partitions.clone()).unwrap_or_default();
-        let described: BTreeMap<_, _> =
-            topic.partitions.iter().map(|one| (one.partition_index, one)).collect();
-        for (index, known) in &mut partitions {
-            known.generation = generation;
-            if !described.contains_key(index) {
-                contradict(*index, None);
-            }
-        }
-        for (index, partition) in described {
+    fn new(topic: &MetadataTopicResponse, generation: u64, confirms: impl Fn(i32) -> bool) -> Self {
+        let partition = |partition: &MetadataPartition| {
             let described = PartitionMetadata {
                 generation,
                 leader: (partition.leader_id >= 0).then_some(partition.leader_id),
@@ -277,22 +275,15 @@ impl TopicMetadata {
                 confirmed: confirms(partition.leader_id),
                 denied: false,
             };
-            match partitions.get(&index) {
-                Some(known) if described.is_behind(known) => {
-                    if known.denied {
-                        contradict(index, Some(described));
-                    }
-                }
-                _ => drop(partitions.insert(index, described)),
-            }
-        }
-        Self { generation, id: topic.topic_id, partitions }
+            (partition.partition_index, described)
+        };
+        Self { generation, id: topic.topic_id, partitions: topic.partitions.iter().map(partition).collect() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use kwal_protocol::messages::{MetadataBroker, MetadataPartition};
+    use kwal_protocol::messages::MetadataBroker;
 
     use super::*;
 
@@ -361,6 +352,14 @@ mod tests {
             let partition = metadata.topics["wal"].partitions[&0];
             assert_eq!(partition.confirmed, is_confirmed, "{brokers:?} by {by:?}");
         }
+        // A leader that is cut off lists itself alone.
+        let mut metadata = Metadata::default();
+        for brokers in [vec![1, 5], vec![5]] {
+            let mut response = response(1, 5, 7);
+            response.brokers = brokers.into_iter().map(broker).collect();
+            metadata.update(&response, Some(5));
+            assert!(!metadata.topics["wal"].partitions[&0].confirmed);
+        }
     }
 
     #[test]
@@ -402,6 +401,7 @@ mod tests {
     /// What becomes of a leader in epoch 7 after the responses of two brokers.
     fn after_two(is_denied: bool, first: &MetadataResponse, second: &MetadataResponse) -> Option<i32> {
         let mut metadata = after(&[response(1, 5, 7)]);
+        metadata.brokers.insert(5, HostPort::new("e", 9092));
         if is_denied {
             metadata.deny("wal", 0, 5, 7);
         }
@@ -427,6 +427,13 @@ mod tests {
         ] {
             let text = format!("{first:?} {second:?}");
             assert_eq!(after_two(is_denied, &first, &second), Some(expected), "{text}");
+        }
+        // A leader that is no broker of the cluster, or none, denies nothing.
+        for leader in [77, -1] {
+            let mut metadata = after(&[response(1, leader, 7)]);
+            let [first, others] = [1, 2].map(|by| metadata.update(&response(1, 4, 2), Some(by)));
+            metadata.accept(first.shared_with(others));
+            assert_eq!(metadata.topics["wal"].partitions[&0].leader, Some(4));
         }
         // Without its leader, a partition is as good as one of an older epoch.
         let leaderless = response(1, -1, 7);
@@ -490,12 +497,6 @@ mod tests {
                 metadata.brokers.iter().map(|(id, address)| (*id, address.host.as_str())).collect();
             assert_eq!(found, expected, "{first:?} {second:?}");
         }
-        // A leader that is gone does not lead.
-        let mut metadata = after(&[listing(&[(1, "a"), (5, "e")]), response(1, 5, 7)]);
-        let contradictions = metadata.update(&listing(&[(1, "a")]), None);
-        assert!(metadata.is_believed("wal", 0, 5, 7));
-        metadata.accept(contradictions);
-        assert!(!metadata.is_believed("wal", 0, 5, 7));
     }
 
     #[test]

@@ -98,48 +98,73 @@ async fn one_stale_broker_does_not_take_a_leader_epoch_back() {
 
 #[tokio::test(start_paused = true)]
 async fn an_epoch_that_one_broker_made_up_is_not_final() {
-    // In metadata: the leader in the last epoch there is, or another broker.
-    for is_leader in [true, false] {
-        let edited = Edited::start(1);
-        let (leader, other) = (edited.leader(), edited.others(edited.leader())[0]);
-        let named = if is_leader { leader } else { other };
-        edited.edit_partitions(None, move |partition| {
-            (partition.leader_id, partition.leader_epoch) = (named, LAST);
-        });
-        let partition = edited.open().await;
-        edited.pass();
-        let (fetched, took) = timed(partition.fetch(0).max_wait(Duration::ZERO)).await;
-        fetched.unwrap();
-        assert!(took <= MOMENT, "{took:?}");
-        partition.produce(record("a")).await.unwrap();
-        edited.move_leader();
-        let (produced, took) = timed(partition.produce(record("b"))).await;
-        produced.unwrap();
-        assert!(took <= MOMENT, "{took:?}");
+    // The leader in the last epoch there is, another broker, one that does not exist, and none.
+    for named in [1, 2, 77, -1] {
+        for is_refresh in [false, true] {
+            let edited = Edited::start_as(EmbeddedCluster::builder());
+            edited.cluster.create_topic_assigned("wal", &[&[1, 2, 3]]).unwrap();
+            let client = edited.client().await;
+            let known = match is_refresh {
+                true => Some(client.partition_client("wal", 0).await.unwrap()),
+                false => None,
+            };
+            let mut times = 1;
+            edited.edit(move |_, response| {
+                for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                    if times > 0 {
+                        times -= 1;
+                        (partition.leader_id, partition.leader_epoch) = (named, LAST);
+                    }
+                }
+            });
+            let (partition, took) = timed(async {
+                let partition = match known {
+                    Some(known) => {
+                        edited.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+                        known.produce(record("a")).await.unwrap();
+                        known
+                    }
+                    None => client.partition_client("wal", 0).await.unwrap(),
+                };
+                partition.produce(record("a")).await.unwrap();
+                partition.fetch(0).await.unwrap();
+                partition
+            })
+            .await;
+            assert!(took <= MOMENT, "{named}, refresh: {is_refresh}: {took:?}");
+            edited.move_leader();
+            let (produced, took) = timed(partition.produce(record("b"))).await;
+            produced.unwrap();
+            assert!(took <= MOMENT, "{named}, refresh: {is_refresh}: {took:?}");
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_epoch_made_up_in_a_leader_report_is_not_final() {
-    let edited = Edited::start(1);
-    let partition = edited.open().await;
-    partition.produce(record("a")).await.unwrap();
-    let other = edited.others(edited.leader())[1];
-    let HostPort { host, port, .. } = edited.cluster.address(other).unwrap();
-    edited.wire.rewrite::<ProduceRequest>(move |response| {
-        for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses) {
-            if partition.error_code.is_error() {
-                (partition.current_leader.leader_id, partition.current_leader.leader_epoch) = (other, LAST);
+    // A broker of the cluster, and one that does not exist.
+    for exists in [true, false] {
+        let edited = Edited::start(1);
+        let partition = edited.open().await;
+        partition.produce(record("a")).await.unwrap();
+        let other = edited.others(edited.leader())[1];
+        let address = edited.cluster.address(other).unwrap();
+        let (id, host) = if exists { (other, address.host) } else { (77, "nowhere".to_owned()) };
+        edited.wire.rewrite::<ProduceRequest>(move |response| {
+            for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses) {
+                if partition.error_code.is_error() {
+                    (partition.current_leader.leader_id, partition.current_leader.leader_epoch) = (id, LAST);
+                }
             }
-        }
-        let (host, port) = (host.clone(), port.into());
-        response.node_endpoints = vec![ProduceNodeEndpoint { node_id: other, host, port, rack: None }];
-    });
-    edited.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
-    let (produced, took) = timed(partition.produce(record("b"))).await;
-    produced.unwrap();
-    assert!(took <= MOMENT, "{took:?}");
-    assert_eq!(edited.produce_requests(other), 1);
+            let (host, port) = (host.clone(), address.port.into());
+            response.node_endpoints = vec![ProduceNodeEndpoint { node_id: id, host, port, rack: None }];
+        });
+        edited.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+        let (produced, took) = timed(partition.produce(record("b"))).await;
+        produced.unwrap();
+        assert!(took <= MOMENT, "{took:?}");
+        assert_eq!(edited.produce_requests(other), u64::from(exists));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@
 //! - throttling (C10): when a request is sent, how often, and whether a reader makes progress.
 //! - topics that a lookup creates (C11), because they have no records.
 //! - that a call makes progress and does not merely end with an error in time: the time limit of a request
-//!   (C4), and permits that are given back (C5).
+//!   and metadata that is wrong (C4), and permits that are given back (C5).
 //! - the end of a log (C7): a deposed leader that has not noticed yet reports an older end, so an end before
 //!   one that was reported earlier is not an error in itself.
 //!
@@ -24,6 +24,7 @@
 extern crate kwal_planted as kwal_client;
 
 mod fixture;
+mod metadata;
 mod reading;
 mod resources;
 #[allow(dead_code, reason = "shared with other tests")]
@@ -75,6 +76,8 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::LostResponseTakenForUnsent => {
             (writing::response_lost_then_rejected().await, &[Rule::NotAppended])
         }
+        Mutation::LeaderEpochForEver => (metadata::older_epoch_restored().await, &[]),
+        Mutation::OneBrokerDecides => (metadata::leader_not_listed_once().await, &[]),
         Mutation::DroppedNotSent => (writing::dropped_in_queue().await, &[Rule::NoHole]),
         Mutation::DroppedAborted => (writing::dropped_in_flight().await, &[Rule::Durable]),
         Mutation::DroppedKeepsPermits => (resources::many_appends_dropped().await, &[]),
