@@ -12,6 +12,7 @@ mod embedded;
 mod faulty_network;
 mod fidelity;
 mod interop;
+mod limits;
 mod listeners;
 mod peers;
 mod program;

@@ -103,6 +103,11 @@ impl Broker {
         (failures.count != before || is_paused()).then(|| error.clone())
     }
 
+    /// Whether the last attempt to connect failed.
+    pub(super) fn has_failed(&self) -> bool {
+        lock(&self.failures).last.is_some()
+    }
+
     /// Notes a failed attempt. `pauses` makes the pauses between attempts, if it is the first one.
     pub(super) fn connect_failed(&self, error: &Error, pauses: impl FnOnce() -> Backoff) {
         *lock(&self.closed_during) = None;

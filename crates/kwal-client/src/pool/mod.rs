@@ -257,9 +257,9 @@ impl ConnectionPool {
         let connected = tokio::select! {
             biased;
             () = pooled.broker.retired() => return Err(gone(&pooled.broker)),
-            connected = self.connect(&pooled) => connected,
+            connected = self.connect_or_borrow(&pooled) => connected,
         };
-        match connected.or_else(|error| self.borrow(&pooled, &error).ok_or(error)) {
+        match connected {
             Ok(connection) => Ok(Channel { pooled, connection }),
             Err(error) => Err(error.with_context(call.at_broker(&pooled.broker))),
         }

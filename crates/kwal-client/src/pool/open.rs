@@ -2,11 +2,16 @@
 //! and its result for all that wait; and an open one is shared while no other can be had.
 
 use std::{
+    pin::pin,
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use tokio::{sync::OwnedMutexGuard, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::OwnedMutexGuard,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tracing::debug;
 
 use super::{Attempt, BrokerConnections, ConnectionPool, PooledConnection, Purpose, lock};
@@ -20,6 +25,28 @@ use crate::{
 const SHARED_FOR: Duration = Duration::from_secs(30);
 
 impl ConnectionPool {
+    /// Opens a connection, or returns one that is open already: at once if the attempt fails, and after a
+    /// while if it takes long. A broker may limit connections, and as long as one of them works, calls do.
+    pub(super) async fn connect_or_borrow(
+        &self,
+        pooled: &Arc<PooledConnection>,
+    ) -> Result<Connection, Error> {
+        let mut connecting = pin!(self.connect(pooled));
+        let patience = self.config.deadlines.connect / 10;
+        let result = match timeout(patience, &mut connecting).await {
+            Ok(result) => result,
+            Err(_) => match self.borrow(pooled) {
+                Some(connection) => return Ok(connection),
+                None => connecting.await,
+            },
+        };
+        result.or_else(|error| {
+            let connection = self.borrow(pooled).ok_or(error.clone())?;
+            pooled.broker.report_sharing(&error);
+            Ok(connection)
+        })
+    }
+
     /// Opens a connection, once for all that share it. The context of its errors is the caller's to set.
     ///
     /// The attempt is a task, so that its result is there for those that wait, also if this caller leaves.
@@ -34,17 +61,16 @@ impl ConnectionPool {
         if let Some(error) = broker.failed_since(before) {
             return Err(error);
         }
-        // A broker that answers on another connection is not dead.
-        let turn = Some(turn).filter(|_| !(broker.is_healthy() && self.has_open(pooled)));
         self.attempt(pooled, place, turn).await.unwrap_or_else(|_| Err(ErrorKind::Closed.into()))
     }
 
-    /// Starts an attempt to connect, which holds the place and its turn until it has ended.
+    /// Starts an attempt to connect, which holds the place until it has ended, and its turn unless the broker
+    /// is well: it answers on another connection, and the last attempt succeeded.
     fn attempt(
         &self,
         pooled: &Arc<PooledConnection>,
         place: OwnedMutexGuard<()>,
-        turn: Option<OwnedMutexGuard<()>>,
+        turn: OwnedMutexGuard<()>,
     ) -> JoinHandle<Result<Connection, Error>> {
         let broker = Arc::clone(&pooled.broker);
         let connector = Connector {
@@ -58,6 +84,7 @@ impl ConnectionPool {
         let paused_until = lock(&pooled.open).as_ref().and_then(|open| open.connection.throttled_until());
         let (purpose, pooled_weakly) = (pooled.purpose, Arc::downgrade(pooled));
         let is_alive = self.has_open(pooled);
+        let turn = Some(turn).filter(|_| !(is_alive && broker.is_healthy() && !broker.has_failed()));
         let task = self.runtime.spawn(async move {
             let (_place, _turn) = (place, turn);
             let result = connector.connect(paused_until).await;
@@ -73,8 +100,9 @@ impl ConnectionPool {
                     debug!(%broker, ?purpose, %error, "not connected");
                     let pauses = || Backoff::new(connector.config.retry, connector.random.fork());
                     broker.connect_failed(error, pauses);
-                    if !is_alive {
-                        broker.mark_unhealthy();
+                    match is_alive {
+                        true => broker.report_sharing(error),
+                        false => broker.mark_unhealthy(),
                     }
                 }
             }
@@ -84,16 +112,13 @@ impl ConnectionPool {
         task
     }
 
-    /// Returns the open connection of another place to the same broker, after `error` prevented a separate one.
-    ///
-    /// A broker may limit connections. As long as one of them works, calls do.
-    pub(super) fn borrow(&self, pooled: &Arc<PooledConnection>, error: &Error) -> Option<Connection> {
+    /// Takes the open connection of another place to the same broker.
+    fn borrow(&self, pooled: &Arc<PooledConnection>) -> Option<Connection> {
         let connection = {
             let state = &mut *lock(&self.state);
             state.connections.get(&pooled.broker.reference)?.least_used(pooled)?
         };
-        pooled.broker.report_sharing(error);
-        debug!(broker = %pooled.broker, purpose = ?pooled.purpose, %error, "sharing an open connection");
+        debug!(broker = %pooled.broker, purpose = ?pooled.purpose, "sharing an open connection");
         pooled.store(&connection, Some(Instant::now() + SHARED_FOR));
         Some(connection)
     }
@@ -114,7 +139,7 @@ impl ConnectionPool {
             open.borrowed_until = Some(Instant::now() + SHARED_FOR);
         }
         if broker.failed_since(broker.failures()).is_none() {
-            drop(self.attempt(pooled, place, Some(turn)));
+            drop(self.attempt(pooled, place, turn));
         }
     }
 
