@@ -488,6 +488,18 @@ fn connection() -> Samples {
             len: 300_000_000,
             max: 134_217_728,
         },
+        "FrameTooLarge, of the handshake": ConnectionError::FrameTooLarge {
+            api: ApiKey::API_VERSIONS,
+            version: 4,
+            len: 300_000_000,
+            max: 65_536,
+        },
+        "FrameTooLarge, without records": ConnectionError::FrameTooLarge {
+            api: ApiKey::METADATA,
+            version: 13,
+            len: 300_000_000,
+            max: 16_777_216,
+        },
         "NotKafka": ConnectionError::NotKafka(OtherProtocol::Tls),
         "PeerMisbehaved": ConnectionError::PeerMisbehaved(Misbehaviour::Unasked),
         "Malformed": ConnectionError::Malformed {
@@ -642,6 +654,7 @@ fn decodes() -> Samples {
         "NegativeLength": decode(DecodeErrorKind::NegativeLength(-2)),
         "UnexpectedNull": decode(DecodeErrorKind::UnexpectedNull),
         "InvalidUtf8": decode(DecodeErrorKind::InvalidUtf8),
+        "TooMuchMemory": decode(DecodeErrorKind::TooMuchMemory(5_000_000)),
         "InvalidTag": decode(DecodeErrorKind::InvalidTag(3)),
         "InvalidValue": decode(DecodeErrorKind::InvalidValue(9)),
         "OtherApi": DecodeErrorKind::OtherApi { expected: 1, is: 0 }.at(0),

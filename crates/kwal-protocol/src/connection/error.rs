@@ -1,6 +1,6 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use super::request::CorrelationId;
+use super::{limits::hint, request::CorrelationId};
 use crate::{
     api::{ApiKey, Versions},
     error::{DecodeError, EncodeError},
@@ -86,7 +86,7 @@ pub enum ConnectionError {
     },
     /// The peer announced a frame that exceeds the limit. No memory was reserved for it.
     #[error(
-        "the response to {api} version {version} has {len} bytes, the limit is {max}: request less, or raise the limit"
+        "the response to {api} version {version} has {len} bytes, the limit is {max}{}", hint(*.api, *.max)
     )]
     FrameTooLarge {
         /// The API of the request.
@@ -95,7 +95,7 @@ pub enum ConnectionError {
         version: i16,
         /// The length announced, in bytes.
         len: usize,
-        /// [`ConnectionConfig::max_frame_len`](super::ConnectionConfig::max_frame_len).
+        /// The limit for this API, by [`ConnectionConfig::max_frame_len`](super::ConnectionConfig::max_frame_len).
         max: usize,
     },
     /// The first bytes belong to another protocol.
