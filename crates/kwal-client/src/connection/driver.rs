@@ -31,7 +31,7 @@ use tokio::{
 use tracing::{Instrument, debug, debug_span};
 
 use super::{
-    Caller, QUEUE, Submitted,
+    Caller, QUEUE, Submitted, Throttle,
     reauth::{Reauthentication, SessionLifetime},
 };
 
@@ -48,6 +48,7 @@ pub(super) struct Ends {
     pub(super) publish: watch::Sender<Option<SessionLifetime>>,
     pub(super) queue: mpsc::Receiver<Submitted>,
     pub(super) close: Arc<Notify>,
+    pub(super) throttle: Throttle,
 }
 
 pub(super) struct Driver {
@@ -67,6 +68,7 @@ pub(super) struct Driver {
     reauthentication: Option<Arc<Reauthentication>>,
     lifetime: watch::Sender<Option<SessionLifetime>>,
     close: Arc<Notify>,
+    throttle: Throttle,
     /// What the connection waits for apart from its peer. Aborted with it.
     tasks: JoinSet<TaskResult>,
 }
@@ -115,6 +117,7 @@ impl Driver {
             reauthentication,
             lifetime: ends.publish,
             close: ends.close,
+            throttle: ends.throttle,
             tasks: JoinSet::new(),
         };
         runtime.spawn(driver.run().instrument(span));
@@ -293,6 +296,7 @@ impl Driver {
         if !pause.is_zero() {
             debug!(api = %response.key(), ?pause, "throttled by the broker");
             self.connection.throttle(Instant::now().into_std(), pause);
+            self.throttle.extend(pause);
         }
         drop(caller.response.send(Ok(response)));
     }

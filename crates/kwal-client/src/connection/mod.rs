@@ -43,6 +43,25 @@ pub(crate) struct Connection {
     lifetime: watch::Receiver<Option<SessionLifetime>>,
     /// How long the broker may wait before it answers all requests in flight.
     wait_budget: Arc<Mutex<Duration>>,
+    throttle: Throttle,
+}
+
+/// Until when a broker throttles a connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Throttle(Arc<Mutex<Option<Instant>>>);
+
+impl Throttle {
+    /// Returns how much longer requests wait for it.
+    pub(crate) fn left(&self) -> Duration {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    fn extend(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(known.map_or(until, |known| known.max(until)));
+    }
 }
 
 /// A permission for the broker to wait before it answers. It counts until it is dropped: the requests of one
@@ -99,16 +118,18 @@ impl Connection {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (ready, is_ready) = oneshot::channel();
         let (publish, lifetime) = watch::channel(None);
-        let close = Arc::new(Notify::new());
+        let (close, throttle) = (Arc::new(Notify::new()), Throttle::default());
         Driver::spawn(
             stream,
             config,
             sasl,
             runtime,
-            driver::Ends { ready, publish, queue, close: Arc::clone(&close) },
+            driver::Ends { ready, publish, queue, close: Arc::clone(&close), throttle: throttle.clone() },
         );
         match is_ready.await {
-            Ok(Ok(versions)) => Ok(Self { requests, close, versions, lifetime, wait_budget: Arc::default() }),
+            Ok(Ok(versions)) => {
+                Ok(Self { requests, close, versions, lifetime, wait_budget: Arc::default(), throttle })
+            }
             Ok(Err(error)) => Err(Some(error)),
             Err(_) => Err(None),
         }
@@ -121,6 +142,10 @@ impl Connection {
     /// Whether requests are still accepted.
     pub(crate) fn is_open(&self) -> bool {
         !self.requests.is_closed()
+    }
+
+    pub(crate) fn throttle(&self) -> Throttle {
+        self.throttle.clone()
     }
 
     /// Closes the connection. Requests that have no response yet fail.

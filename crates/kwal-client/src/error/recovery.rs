@@ -12,7 +12,7 @@ use super::{Error, ErrorKind, Outcome, Source};
 impl Error {
     /// Returns what may make the next attempt succeed.
     pub(crate) fn recovery(&self) -> Recovery {
-        match (self.kind(), self.cause()) {
+        match (self.kind(), self.below()) {
             (ErrorKind::Broker { code, .. }, _) => {
                 self.context().api.map_or(Recovery::Fail, |api| code.meaning(api).recovery)
             }
@@ -24,6 +24,8 @@ impl Error {
             // The broker may be gone for good, and another one lead its partitions.
             (ErrorKind::Connect, _) => Recovery::Refresh,
             (ErrorKind::NoBroker { .. }, _) => Recovery::Retry,
+            // The next response may be complete.
+            (ErrorKind::UnknownBroker, _) => Recovery::Refresh,
             // Partitions that were just added are not known to all brokers at once.
             (ErrorKind::UnknownPartition { .. }, _) => Recovery::Refresh,
             _ => Recovery::Fail,
@@ -44,7 +46,7 @@ impl Error {
     /// Returns whether a retry cannot help but another broker may: this one belongs to another cluster, shows
     /// a wrong certificate, or is not a broker.
     pub(crate) fn is_of_this_broker(&self) -> bool {
-        match (self.kind(), self.cause()) {
+        match (self.kind(), self.below()) {
             (ErrorKind::OtherCluster { .. }, _) => true,
             (ErrorKind::Connect, Some(Source::Transport(source))) => source.is_permanent(),
             (

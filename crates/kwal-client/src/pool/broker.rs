@@ -48,6 +48,14 @@ impl Broker {
         }
     }
 
+    /// Returns its id; `None` for a bootstrap address.
+    pub(crate) fn id(&self) -> Option<i32> {
+        match self.reference {
+            BrokerRef::Id(id) => Some(id),
+            BrokerRef::Seed(_) => None,
+        }
+    }
+
     /// Returns how many attempts to connect have failed.
     pub(super) fn failures(&self) -> u64 {
         lock(&self.failures).count

@@ -16,10 +16,10 @@ use super::{
     queue::{PendingBatch, Queue, TaskGuard},
 };
 use crate::{
-    error::{CallContext, Error, ErrorKind, Outcome},
+    error::{CallContext, Error, ErrorKind, Outcome, Progress},
     pool::Purpose,
     producer_id::ProducerState,
-    routing::{self, Deadline, Leader, Partition, Retry, Target, Trace},
+    routing::{self, Deadline, Leader, Partition, Retry, Target, Trace, Tracker},
 };
 
 /// Why this producer cannot append any more.
@@ -142,7 +142,7 @@ impl ProducerTask {
         loop {
             in_flight.trace = Trace::default();
             let (number, min_generation) = (retry.attempt(), retry.min_generation());
-            let attempt = self.attempt(batch, number, min_generation, &mut in_flight.trace);
+            let attempt = self.attempt(batch, number, min_generation, &mut in_flight.trace, retry.tracker());
             let error = match retry.run(attempt).await {
                 Ok(produced) => {
                     self.producer = self.producer.map(|producer| producer.advance(batch.record_count()));
@@ -161,7 +161,7 @@ impl ProducerTask {
             // Without a sequence number the broker could not tell a retry from a new batch.
             let next = match self.idempotent || !in_flight.in_doubt {
                 true => self.pause(&mut retry, error, &mut in_flight).await,
-                false => Err(error),
+                false => Err(retry.end(error)),
             };
             if let Err(error) = next {
                 return Err(self.give_up(error, &in_flight));
@@ -232,7 +232,9 @@ impl ProducerTask {
         number: u32,
         min_generation: u64,
         trace: &mut Trace,
+        tracker: &Tracker,
     ) -> Result<Produced, Error> {
+        tracker.set(Progress::ProducerId, None);
         let batch = match self.idempotent {
             true => {
                 let ProducerState { id, epoch, sequence } = self.producer_id().await?;
@@ -243,7 +245,7 @@ impl ProducerTask {
         let append = Append { batch, attempt: number };
         let target = Target::Leader(&self.partition, Purpose::Produce);
         let cluster = &self.partition.cluster;
-        routing::attempt(cluster, target, self.call(), &append, min_generation, trace).await
+        routing::attempt(cluster, target, self.call(), &append, min_generation, trace, tracker).await
     }
 
     /// Returns the producer id: its own, otherwise an idle one of the partition, otherwise a new one.

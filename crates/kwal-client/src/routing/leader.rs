@@ -1,13 +1,13 @@
 //! A partition and the broker that leads it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode, wire::Uuid};
 
 use super::retry::{Deadline, Retry};
 use crate::{
     cluster::Cluster,
-    error::{CallContext, Error, ErrorKind},
+    error::{CallContext, Error, ErrorKind, Progress},
     metadata::{LeaderUpdate, TopicMetadata},
     pool::{Lease, Purpose},
 };
@@ -53,6 +53,7 @@ impl Partition {
         let mut retry = Retry::new(&cluster, call, deadline);
         let (topic_id, leader) = loop {
             let mut generation = 0;
+            retry.tracker().set(Progress::Lookup, None);
             let attempt = async {
                 let topic = cluster.metadata.topic(call, retry.min_generation()).await?;
                 generation = topic.generation(call.partition);
@@ -155,7 +156,8 @@ pub(crate) fn leader_has_moved(code: ErrorCode) -> bool {
 fn leader_of(topic: &TopicMetadata, call: CallContext<'_>) -> Result<Leader, Error> {
     let index = call.partition.unwrap_or_default();
     let Some(partition) = topic.partitions.get(&index) else {
-        return Err(call.error(ErrorKind::UnknownPartition { partitions: topic.partitions.len() }));
+        let partitions = topic.partitions.len();
+        return Err(call.error(ErrorKind::UnknownPartition { partitions, waited: Duration::ZERO }));
     };
     match partition.leader {
         Some(id) => Ok(Leader { id, epoch: partition.leader_epoch, confirmed: partition.confirmed }),
@@ -221,7 +223,7 @@ mod tests {
             assert_eq!((error.code(), error.context().api), (Some(code), Some(ApiKey::METADATA)));
         }
         let error = leader(4).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::UnknownPartition { partitions: 4 }), "{error:?}");
+        assert!(matches!(error.kind(), ErrorKind::UnknownPartition { partitions: 4, .. }), "{error:?}");
     }
 
     #[tokio::test]

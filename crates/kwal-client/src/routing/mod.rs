@@ -17,12 +17,12 @@ use kwal_protocol::{
 
 pub(crate) use self::{
     leader::{Leader, Partition, leader_has_moved},
-    retry::{Deadline, Retry},
+    retry::{Deadline, Retry, Tracker},
 };
 use crate::{
     cluster::Cluster,
     config::Deadlines,
-    error::{CallContext, Error, ErrorKind, Outcome},
+    error::{CallContext, Error, ErrorKind, Outcome, Progress},
     metadata::LeaderUpdate,
     pool::{Broker, Channel, Purpose},
     versions::ClientRequest,
@@ -213,12 +213,14 @@ pub(crate) async fn call<O: Operation>(
     loop {
         let mut trace = Trace::default();
         let (number, min_generation) = (retry.attempt(), retry.min_generation());
+        let tracker = retry.tracker();
         let work = async {
             // The controller may have moved.
             if number > 1 && !matches!(target, Target::Leader(..)) {
+                tracker.set(Progress::Lookup, None);
                 cluster.metadata.refresh().await?;
             }
-            attempt(cluster, target, call, operation, min_generation, &mut trace).await
+            attempt(cluster, target, call, operation, min_generation, &mut trace, tracker).await
         };
         let error = match retry.run(work).await {
             Ok(output) => return Ok(output),
@@ -245,8 +247,9 @@ pub(crate) async fn attempt<O: Operation>(
     operation: &O,
     min_generation: u64,
     trace: &mut Trace,
+    tracker: &Tracker,
 ) -> Result<O::Output, Error> {
-    let (channel, topic_id) = open(cluster, target, call, min_generation, trace).await?;
+    let (channel, topic_id) = open(cluster, target, call, min_generation, trace, tracker).await?;
     let wait = operation.long_poll();
     let permit = (!wait.is_zero()).then(|| channel.wait(wait));
     let long_poll = permit.as_ref().map_or(Duration::ZERO, |permit| permit.time);
@@ -266,6 +269,7 @@ pub(crate) async fn attempt<O: Operation>(
     let request = operation.request(&route);
     let limit = operation.time_limit(deadlines, long_poll);
     trace.sent = true;
+    tracker.sent(channel.broker(), channel.throttle());
     loop {
         let response = channel.call(&request, call, supported, limit).await?;
         match operation.response(&route, response) {
@@ -284,11 +288,14 @@ async fn open(
     call: CallContext<'_>,
     min_generation: u64,
     trace: &mut Trace,
+    tracker: &Tracker,
 ) -> Result<(Channel, Uuid), Error> {
+    tracker.set(Progress::Lookup, None);
     let broker = match target {
         Target::Leader(partition, purpose) => {
             let leader = partition.leader(call, min_generation, &mut trace.generation).await?;
             trace.leader = Some(leader);
+            tracker.set(Progress::Connection, Some(leader.id));
             let channel = match partition.lease(purpose) {
                 Some(lease) => cluster.pool.leased(lease, leader.id, call).await?,
                 None => cluster.pool.general(leader.id, call).await?,
@@ -302,9 +309,8 @@ async fn open(
         }
         Target::Broker(id) => Some(id),
     };
-    let Some(broker) = broker else {
-        return Err(call.error(ErrorKind::Broker { code: ErrorCode::NOT_CONTROLLER, message: None }));
-    };
+    let Some(broker) = broker else { return Err(call.error(ErrorKind::UnknownBroker)) };
+    tracker.set(Progress::Connection, Some(broker));
     Ok((cluster.pool.general(broker, call).await?, Uuid::default()))
 }
 

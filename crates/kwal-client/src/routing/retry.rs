@@ -1,6 +1,10 @@
 //! Attempts of one call: the pauses between them and the deadline over all of them.
 
-use std::time::Duration;
+use std::{
+    pin::pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use kwal_protocol::error_code::{Effect, ErrorCode, Recovery};
@@ -10,8 +14,10 @@ use tracing::debug;
 use crate::{
     cluster::Cluster,
     config::RetryPolicy,
+    connection::Throttle,
     duration::LONGEST,
-    error::{CallContext, Error, ErrorKind, Source},
+    error::{CallContext, Context, Error, ErrorKind, Progress, Source},
+    pool::Broker,
 };
 
 /// When a call has to end.
@@ -32,6 +38,58 @@ impl Deadline {
     /// Returns the earlier of two deadlines.
     pub(crate) fn min(self, other: Self) -> Self {
         if other.at < self.at { other } else { self }
+    }
+}
+
+/// How far a call has got, for the error of its deadline.
+#[derive(Debug)]
+pub(crate) struct Tracker(Mutex<Tracked>);
+
+#[derive(Clone, Debug)]
+struct Tracked {
+    progress: Progress,
+    broker: Option<i32>,
+    throttle: Option<Throttle>,
+}
+
+impl Tracker {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Tracked { progress: Progress::NotStarted, broker: None, throttle: None }))
+    }
+
+    /// The call waits for something else from now on, of a broker if it is known.
+    pub(crate) fn set(&self, progress: Progress, broker: Option<i32>) {
+        *self.tracked() = Tracked { progress, broker, throttle: None };
+    }
+
+    /// The request is on its connection.
+    pub(super) fn sent(&self, broker: &Broker, throttle: Throttle) {
+        let throttle = Some(throttle);
+        *self.tracked() = Tracked { progress: Progress::Response, broker: broker.id(), throttle };
+    }
+
+    /// The last attempt has failed.
+    fn pause(&self) {
+        let mut tracked = self.tracked();
+        (tracked.progress, tracked.throttle) = (Progress::Pause, None);
+    }
+
+    fn tracked(&self) -> MutexGuard<'_, Tracked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the error of a deadline that ends now.
+    fn deadline_exceeded(&self, cluster: &Cluster, call: CallContext<'_>, after: Duration) -> Error {
+        let Tracked { progress, broker, throttle } = self.tracked().clone();
+        let left = throttle.map_or(Duration::ZERO, |throttle| throttle.left());
+        let progress = if left.is_zero() { progress } else { Progress::Throttled { left } };
+        let broker = match (progress, broker) {
+            (_, Some(id)) => Some(cluster.pool.name(id)),
+            (Progress::Lookup | Progress::ProducerId, None) => cluster.pool.asked(),
+            _ => None,
+        };
+        let context = Context { broker, ..call.context() };
+        Error::new(ErrorKind::DeadlineExceeded { after, progress }).with_context(context)
     }
 }
 
@@ -60,6 +118,7 @@ pub(crate) struct Retry<'a> {
     /// The attempt began without a pause.
     skipped_pause: bool,
     last: Option<Error>,
+    tracker: Tracker,
 }
 
 impl<'a> Retry<'a> {
@@ -74,7 +133,13 @@ impl<'a> Retry<'a> {
             min_generation: 0,
             skipped_pause: false,
             last: None,
+            tracker: Tracker::new(),
         }
+    }
+
+    /// Returns where the attempts note what they wait for.
+    pub(crate) fn tracker(&self) -> &Tracker {
+        &self.tracker
     }
 
     /// Returns the number of the current attempt, from 1 on.
@@ -92,7 +157,9 @@ impl<'a> Retry<'a> {
         if Instant::now() >= self.deadline.at {
             return Err(self.deadline_exceeded(None));
         }
-        match timeout_at(self.deadline.at, work).await {
+        // Dropped after the error was made, which names the brokers that it was asking.
+        let mut work = pin!(work);
+        match timeout_at(self.deadline.at, work.as_mut()).await {
             Ok(result) => result,
             Err(_) => Err(self.deadline_exceeded(None)),
         }
@@ -125,13 +192,7 @@ impl<'a> Retry<'a> {
         skip_pause: bool,
     ) -> Result<(), Error> {
         if recovery == Recovery::Fail {
-            // An exceeded deadline reports why the call did not succeed before.
-            return Err(match (error.kind(), error.cause(), self.last.take()) {
-                (ErrorKind::DeadlineExceeded { .. }, None, Some(last)) => {
-                    error.with_source(Source::Call(last.into()))
-                }
-                _ => error,
-            });
+            return Err(self.end(error));
         }
         let now = Instant::now();
         let error = self.check_unknown(error, now)?;
@@ -148,6 +209,7 @@ impl<'a> Retry<'a> {
             pause = pause.min((since + self.unknown_topic()).saturating_duration_since(now));
         }
         debug!(attempt = self.attempt, ?pause, %error, "retrying");
+        self.tracker.pause();
         if now + pause >= self.deadline.at {
             // The next attempt could not begin in time, so the caller need not wait either.
             return Err(self.deadline_exceeded(Some(error)));
@@ -158,6 +220,16 @@ impl<'a> Retry<'a> {
         }
         self.attempt += 1;
         Ok(())
+    }
+
+    /// Ends the call with an error. An exceeded deadline reports why the call did not succeed before.
+    pub(crate) fn end(&mut self, error: Error) -> Error {
+        match (error.kind(), error.below(), self.last.take()) {
+            (ErrorKind::DeadlineExceeded { .. }, None, Some(last)) => {
+                error.with_source(Source::Call(last.into()))
+            }
+            _ => error,
+        }
     }
 
     fn unknown_topic(&self) -> Duration {
@@ -181,7 +253,10 @@ impl<'a> Retry<'a> {
             return Ok(error);
         }
         Err(match (error.kind(), self.call.topic) {
-            (ErrorKind::UnknownPartition { .. }, _) | (_, None) => error,
+            (&ErrorKind::UnknownPartition { partitions, .. }, _) => {
+                self.call.error(ErrorKind::UnknownPartition { partitions, waited })
+            }
+            (_, None) => error,
             // On Produce the code may follow the append, so it must not be simplified here.
             (ErrorKind::Broker { .. }, _) if error.effect() == Effect::Unknown => error,
             (_, Some(_)) => self.call.error(ErrorKind::UnknownTopic { waited }),
@@ -189,7 +264,7 @@ impl<'a> Retry<'a> {
     }
 
     fn deadline_exceeded(&self, last: Option<Error>) -> Error {
-        let error = self.call.error(ErrorKind::DeadlineExceeded { after: self.deadline.after });
+        let error = self.tracker.deadline_exceeded(self.cluster, self.call, self.deadline.after);
         match last {
             Some(last) => error.with_source(Source::Call(last.into())),
             None => error,
@@ -321,9 +396,10 @@ mod tests {
         let cluster = cluster();
         let limit = cluster.config.deadlines.unknown_topic;
         let is_topic = |kind: &ErrorKind| matches!(kind, ErrorKind::UnknownTopic { .. });
-        let is_partition = |kind: &ErrorKind| matches!(kind, ErrorKind::UnknownPartition { partitions: 4 });
+        let is_partition = |kind: &ErrorKind| matches!(kind, ErrorKind::UnknownPartition { partitions: 4, waited } if *waited == limit);
         let is_code = |kind: &ErrorKind| matches!(kind, ErrorKind::Broker { code: UNKNOWN, .. });
-        let partition = call(ApiKey::METADATA).error(ErrorKind::UnknownPartition { partitions: 4 });
+        let unknown = ErrorKind::UnknownPartition { partitions: 4, waited: Duration::ZERO };
+        let partition = call(ApiKey::METADATA).error(unknown);
         let of_cluster = CallContext::cluster(ApiKey::METADATA);
         for (about, error, expected) in [
             (call(ApiKey::FETCH), error(ApiKey::FETCH, UNKNOWN), &is_topic as &dyn Fn(&ErrorKind) -> bool),
@@ -406,7 +482,7 @@ mod tests {
         let begun = Instant::now();
         let ended = pause_until_the_end(&mut retry, &error(ApiKey::FETCH, code)).await;
         let expected =
-            |kind: &ErrorKind| matches!(kind, ErrorKind::DeadlineExceeded { after } if *after == SECOND);
+            |kind: &ErrorKind| matches!(kind, ErrorKind::DeadlineExceeded { after, .. } if *after == SECOND);
         assert!(expected(ended.kind()), "{ended:?}");
         assert_eq!(ended.code(), Some(code));
         assert!(begun.elapsed() < SECOND, "no need to wait for the deadline");

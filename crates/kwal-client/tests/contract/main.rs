@@ -35,6 +35,7 @@ mod c4_c5_c10_admin_calls;
 mod c4_connections;
 mod c4_deadlines;
 mod c4_leader_updates;
+mod c4_progress;
 mod c4_reauthentication;
 #[cfg(feature = "transport-tls")]
 mod c4_tls_and_proxies;
@@ -42,6 +43,7 @@ mod c5_cancellation;
 mod c7_reading;
 mod c8_truncation;
 mod c9_c11_limits;
+mod peers_strings;
 mod regressions;
 mod support;
 mod usage;
