@@ -65,7 +65,8 @@
 //!
 //! | level | what |
 //! | --- | --- |
-//! | `WARN` | an append failed and its caller is gone; a broker belongs to another cluster |
+//! | `WARN` | a call has been retrying for a second, with the reason (once a call), and that it ended without success; an append failed and its caller is gone; a broker belongs to another cluster |
+//! | `INFO` | such a call succeeded |
 //! | `DEBUG` | connections opened and closed, retries with their reason and pause, metadata, leader updates, throttling, producer ids, authentication |
 //!
 //! The span `connection` (`DEBUG`, field `peer`) encloses the events of a connection task.

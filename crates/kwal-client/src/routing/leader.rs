@@ -7,7 +7,7 @@ use kwal_protocol::{api::ApiKey, error_code::ErrorCode, wire::Uuid};
 use super::retry::{Deadline, Retry};
 use crate::{
     cluster::Cluster,
-    error::{CallContext, Error, ErrorKind, Progress},
+    error::{CallContext, Error, ErrorKind},
     metadata::{LeaderUpdate, TopicMetadata},
     pool::{Lease, Purpose},
 };
@@ -53,7 +53,6 @@ impl Partition {
         let mut retry = Retry::new(&cluster, call, deadline);
         let (topic_id, leader) = loop {
             let mut generation = 0;
-            retry.tracker().set(Progress::Lookup, None);
             let attempt = async {
                 let topic = cluster.metadata.topic(call, retry.min_generation()).await?;
                 generation = topic.generation(call.partition);

@@ -217,7 +217,6 @@ pub(crate) async fn call<O: Operation>(
         let work = async {
             // The controller may have moved.
             if number > 1 && !matches!(target, Target::Leader(..)) {
-                tracker.set(Progress::Lookup, None);
                 cluster.metadata.refresh().await?;
             }
             attempt(cluster, target, call, operation, min_generation, &mut trace, tracker).await

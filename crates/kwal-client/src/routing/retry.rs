@@ -1,15 +1,20 @@
 //! Attempts of one call: the pauses between them and the deadline over all of them.
 
 use std::{
+    convert::Infallible,
+    future::pending,
     pin::pin,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use fastrand::Rng;
 use kwal_protocol::error_code::{Effect, ErrorCode, Recovery};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use crate::{
     cluster::Cluster,
@@ -119,6 +124,7 @@ pub(crate) struct Retry<'a> {
     skipped_pause: bool,
     last: Option<Error>,
     tracker: Tracker,
+    report: Report,
 }
 
 impl<'a> Retry<'a> {
@@ -134,6 +140,7 @@ impl<'a> Retry<'a> {
             skipped_pause: false,
             last: None,
             tracker: Tracker::new(),
+            report: Report::new(),
         }
     }
 
@@ -157,12 +164,37 @@ impl<'a> Retry<'a> {
         if Instant::now() >= self.deadline.at {
             return Err(self.deadline_exceeded(None));
         }
+        // Every attempt begins with it, and notes when it goes on to something else.
+        self.tracker.set(Progress::Lookup, None);
         // Dropped after the error was made, which names the brokers that it was asking.
-        let mut work = pin!(work);
+        let mut work = pin!(async {
+            tokio::select! {
+                biased;
+                result = work => result,
+                never = self.report_if_it_hangs() => match never {},
+            }
+        });
         match timeout_at(self.deadline.at, work.as_mut()).await {
-            Ok(result) => result,
+            Ok(result) => {
+                if result.is_ok() {
+                    self.report.succeeded();
+                }
+                result
+            }
             Err(_) => Err(self.deadline_exceeded(None)),
         }
+    }
+
+    /// Reports an attempt that hangs after another one failed. Waiting for a response is no reason: a fetch
+    /// waits for records.
+    async fn report_if_it_hangs(&self) -> Infallible {
+        if let Some(last) = &self.last {
+            sleep_until(self.report.at).await;
+            if self.tracker.tracked().progress != Progress::Response {
+                self.report.retrying(self.call, self.attempt, last);
+            }
+        }
+        pending().await
     }
 
     /// Pauses before the next attempt, or ends the call with the error.
@@ -213,6 +245,9 @@ impl<'a> Retry<'a> {
         if now + pause >= self.deadline.at {
             // The next attempt could not begin in time, so the caller need not wait either.
             return Err(self.deadline_exceeded(Some(error)));
+        }
+        if now >= self.report.at {
+            self.report.retrying(self.call, self.attempt, &error);
         }
         self.last = Some(error);
         if !skip_pause {
@@ -268,6 +303,52 @@ impl<'a> Retry<'a> {
         match last {
             Some(last) => error.with_source(Source::Call(last.into())),
             None => error,
+        }
+    }
+}
+
+/// Reports a call that has been retrying for a while, once, and its end.
+#[derive(Debug)]
+struct Report {
+    begun: Instant,
+    /// When it is due.
+    at: Instant,
+    /// The call, after it was reported.
+    reported: OnceLock<Context>,
+    succeeded: AtomicBool,
+}
+
+impl Report {
+    /// How long a call may retry without a word.
+    const QUIET: Duration = Duration::from_secs(1);
+
+    fn new() -> Self {
+        let begun = Instant::now();
+        let (reported, succeeded) = (OnceLock::new(), AtomicBool::new(false));
+        Self { begun, at: begun + Self::QUIET, reported, succeeded }
+    }
+
+    fn retrying(&self, call: CallContext<'_>, attempt: u32, error: &Error) {
+        if self.reported.set(call.context()).is_ok() {
+            let CallContext { api, topic, partition } = call;
+            let after = self.begun.elapsed();
+            warn!(%api, topic, partition, attempt, ?after, %error, "still retrying");
+        }
+    }
+
+    fn succeeded(&self) {
+        self.succeeded.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A call that did not succeed has ended with an error, or its future was dropped.
+impl Drop for Report {
+    fn drop(&mut self) {
+        let Some(Context { api, topic, partition, .. }) = self.reported.get() else { return };
+        let (api, topic, after) = (api.map(tracing::field::display), topic.as_deref(), self.begun.elapsed());
+        match self.succeeded.load(Ordering::Relaxed) {
+            true => info!(api, topic, partition, ?after, "succeeded after retries"),
+            false => warn!(api, topic, partition, ?after, "ended without success after retries"),
         }
     }
 }

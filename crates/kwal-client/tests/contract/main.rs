@@ -43,6 +43,7 @@ mod c5_cancellation;
 mod c7_reading;
 mod c8_truncation;
 mod c9_c11_limits;
+mod logs;
 mod peers_strings;
 mod regressions;
 mod support;
