@@ -2,8 +2,14 @@
 //!
 //! Three questions have three answers: [`Error::kind`] is what happened, [`Error::outcome`] is whether the
 //! call may have taken effect, and [`Error::is_retriable`] is whether the same call may succeed later.
-//! [`Error::context`] names API, topic, partition and broker. `Display` prints this level only;
-//! [`source`](std::error::Error::source) is the next one.
+//! [`Error::context`] names API, topic, partition and broker.
+//!
+//! `{}`, `{:#}` and `{:?}` print the whole of it in one line: where it happened, what, every cause below it,
+//! and whether the call may have taken effect. `{:#?}` prints the fields. So
+//! [`source`](std::error::Error::source) is `None`, and what prints chains of errors, as `anyhow` does, prints
+//! no cause twice. [`Error::cause`] is the error below with its type.
+//!
+//! Strings of brokers are escaped and cut in texts; the fields have them as they were sent.
 //!
 //! ```
 //! use kwal_client::error::{Error, ErrorKind, Outcome};
@@ -20,6 +26,7 @@
 
 mod context;
 mod display;
+mod progress;
 mod recovery;
 #[cfg(all(test, feature = "transport-tls", feature = "transport-socks5"))]
 mod texts;
@@ -37,7 +44,7 @@ use kwal_protocol::{
 use kwal_transport::TransportError;
 
 pub(crate) use self::context::CallContext;
-pub use self::context::Context;
+pub use self::{context::Context, progress::Progress};
 
 /// The error of every call of this crate.
 ///
@@ -67,7 +74,8 @@ pub enum ErrorKind {
         /// What is wrong with it.
         reason: String,
     },
-    /// The records cannot be encoded as a batch. Nothing was sent. The source is a [`BuildError`].
+    /// The records cannot be encoded as a batch. Nothing was sent. The [cause](Error::cause) is a
+    /// [`BuildError`].
     Encode,
     /// The batch exceeds the client's limit and was not sent, or exceeds the topic's limit and was rejected.
     #[non_exhaustive]
@@ -88,8 +96,10 @@ pub enum ErrorKind {
     /// The topic does not have the partition.
     #[non_exhaustive]
     UnknownPartition {
-        /// How many partitions it has.
+        /// How many partitions metadata names.
         partitions: usize,
+        /// For how long the client retried.
+        waited: Duration,
     },
     /// The topic was deleted and created again: another topic of the same name. Open a new partition client
     /// to use it.
@@ -152,7 +162,7 @@ pub enum ErrorKind {
         /// The versions of the broker; `None` if it does not have the API at all.
         theirs: Option<Versions>,
     },
-    /// The source of the credentials failed. The source of the error is what it returned.
+    /// The source of the credentials failed. The [cause](Error::cause) is what it returned.
     CredentialsUnavailable,
     /// The connection is not encrypted and the SASL mechanism would expose its secret. Nothing was sent.
     #[non_exhaustive]
@@ -182,9 +192,10 @@ pub enum ErrorKind {
         /// The size of the request, in bytes.
         size: usize,
     },
-    /// No stream to the broker could be opened. The source is a [`TransportError`].
+    /// No stream to the broker could be opened. The [cause](Error::cause) is a [`TransportError`].
     Connect,
-    /// A connection was closed, or failed before it was ready. The source is a [`ConnectionError`].
+    /// A connection was closed, or failed before it was ready. The [cause](Error::cause) is a
+    /// [`ConnectionError`].
     Connection,
     /// No known broker could be reached.
     #[non_exhaustive]
@@ -194,6 +205,8 @@ pub enum ErrorKind {
     },
     /// The metadata of a broker lists no brokers: it is starting, or cut off from the cluster.
     NoBrokersListed,
+    /// Metadata names a leader or a controller without its address, or none at all.
+    UnknownBroker,
     /// The brokers belong to another cluster than the one this client was built for. Build a new client to
     /// use that one.
     #[non_exhaustive]
@@ -204,20 +217,23 @@ pub enum ErrorKind {
         is: String,
     },
     /// A response violates the protocol, has a value that cannot be true, or does not match the request: it
-    /// lacks what was requested, has it twice, or has something else. The source is a [`DecodeError`] in the
-    /// first case and an [`InvalidField`] in the second.
+    /// lacks what was requested, has it twice, or has something else. The [cause](Error::cause) is a
+    /// [`DecodeError`] in the first case and an [`InvalidField`] in the second.
     MalformedResponse,
-    /// A fetched batch is corrupt, or needs a codec that is not built in. The source is a [`BatchError`].
+    /// A fetched batch is corrupt, or needs a codec that is not built in. The [cause](Error::cause) is a
+    /// [`BatchError`].
     Corrupt,
-    /// An earlier append failed, and this one was not sent, so that the log has no hole. The source is the
-    /// earlier error.
+    /// An earlier append failed, and this one was not sent, so that the log has no hole. The
+    /// [cause](Error::cause) is the earlier error.
     PrecedingAppendFailed,
-    /// The call did not succeed within its deadline. The source is the error of the last attempt, if there
-    /// was one.
+    /// The call did not succeed within its deadline. The [cause](Error::cause) is the error of the last
+    /// attempt that failed, if one did.
     #[non_exhaustive]
     DeadlineExceeded {
         /// The time that it had.
         after: Duration,
+        /// How far it got.
+        progress: Progress,
     },
     /// The runtime of the client has shut down.
     Closed,
@@ -397,7 +413,23 @@ impl Error {
         &self.0.record_errors
     }
 
-    pub(crate) fn cause(&self) -> Option<&Source> {
+    /// Returns the error below this one, with its type: the [kind](Self::kind) says which one it is.
+    ///
+    /// Its text is part of the text of this error.
+    pub fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(match self.0.source.as_ref()? {
+            Source::Build(source) => source,
+            Source::Transport(source) => &**source,
+            Source::Connection(source) => source,
+            Source::Decode(source) => source,
+            Source::Field(source) => source,
+            Source::Batch(source) => source,
+            Source::Credentials(source) => &**source,
+            Source::Call(source) => &**source,
+        })
+    }
+
+    pub(crate) fn below(&self) -> Option<&Source> {
         self.0.source.as_ref()
     }
 
@@ -448,18 +480,11 @@ impl From<BatchError> for Error {
     }
 }
 
-/// `{:?}` prints the text with those of its sources, as `main` does with the error that it returns; `{:#?}`
-/// prints the fields.
+/// `{:?}` prints the text, as `main` does with the error that it returns; `{:#?}` prints the fields.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {
-            write!(f, "{self}")?;
-            let mut cause = std::error::Error::source(self);
-            while let Some(source) = cause {
-                write!(f, ": {source}")?;
-                cause = source.source();
-            }
-            return Ok(());
+            return fmt::Display::fmt(self, f);
         }
         let Inner { kind, context, outcome, source, record_errors } = &*self.0;
         f.debug_struct("Error")
@@ -472,17 +497,5 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(match self.0.source.as_ref()? {
-            Source::Build(source) => source,
-            Source::Transport(source) => &**source,
-            Source::Connection(source) => source,
-            Source::Decode(source) => source,
-            Source::Field(source) => source,
-            Source::Batch(source) => source,
-            Source::Credentials(source) => &**source,
-            Source::Call(source) => &**source,
-        })
-    }
-}
+/// Has no [`source`](std::error::Error::source), because `Display` prints the causes: see [`Error::cause`].
+impl std::error::Error for Error {}

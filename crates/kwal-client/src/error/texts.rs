@@ -30,7 +30,7 @@ use kwal_protocol::{
 };
 use kwal_transport::{Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError};
 
-use super::{CallContext, Context, Error, ErrorKind, InvalidField, Outcome, RecordError, Source};
+use super::{CallContext, Context, Error, ErrorKind, InvalidField, Outcome, Progress, RecordError, Source};
 
 /// The names of an enum's variants, as they stand in a file of the workspace.
 macro_rules! variants {
@@ -141,6 +141,26 @@ fn variants(source: &'static str, name: &str) -> Vec<&'static str> {
     variants
 }
 
+/// A text that contains its causes, and sources that would print them again.
+#[test]
+fn no_cause_is_printed_twice() {
+    for (name, error) in client() {
+        assert!(error.source().is_none(), "{name}");
+        let Some(error) = error.downcast_ref::<Error>() else { panic!("{name}") };
+        assert_eq!(format!("{error:#}"), error.to_string());
+        assert_eq!(format!("{error:?}"), error.to_string());
+        let text = error.to_string();
+        let mut cause = error.cause();
+        while let Some(error) = cause {
+            let below = error.to_string();
+            // That of a call repeats its context only where it is another one.
+            let below = below.rsplit(": ").next().unwrap();
+            assert_eq!(text.matches(below).count(), 1, "{name}: {text}");
+            cause = error.source();
+        }
+    }
+}
+
 type Samples = Vec<(&'static str, Box<dyn error::Error>)>;
 
 struct Page(String);
@@ -213,6 +233,9 @@ fn client() -> Samples {
     let kafka = |n| format!("kafka-{n}:9092");
     let produce = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::PRODUCE));
     let fetch = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::FETCH));
+    let deadline =
+        |progress| produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60), progress });
+    let last = || Source::Call(Arc::new(not_leader(ApiKey::PRODUCE)));
     let connect = || Error::from(Arc::new(refused())).with_context(connecting());
     let timed_out = ConnectionError::HandshakeTimedOut {
         stage: Stage::Versions { version: 4 },
@@ -231,7 +254,13 @@ fn client() -> Samples {
         "BatchTooLarge, the topic's limit":
             produce(ErrorKind::BatchTooLarge { size: 2_000_081, records: 1, limit: None }),
         "UnknownTopic": fetch(ErrorKind::UnknownTopic { waited: Duration::from_secs(5) }),
-        "UnknownPartition": fetch(ErrorKind::UnknownPartition { partitions: 3 }),
+        "UnknownPartition":
+            fetch(ErrorKind::UnknownPartition { partitions: 3, waited: Duration::from_secs(5) }),
+        "UnknownPartition, one": fetch(ErrorKind::UnknownPartition { partitions: 1, waited: Duration::ZERO }),
+        "UnknownPartition, left out":
+            fetch(ErrorKind::UnknownPartition { partitions: 4, waited: Duration::from_secs(5) }),
+        "UnknownPartition, none":
+            fetch(ErrorKind::UnknownPartition { partitions: 0, waited: Duration::from_secs(5) }),
         "TopicRecreated": fetch(ErrorKind::TopicRecreated {
             was: "3WTQz4hjQ2mlVEDAmlYv2w".parse().unwrap(),
             is: "Vi4YOUmUQ5-NBs2aJ-lkEw".parse().unwrap(),
@@ -307,6 +336,17 @@ fn client() -> Samples {
         "Connection": Error::from(peer_closed.clone()).with_context(at(ApiKey::FETCH)),
         "Connection, outcome unknown":
             Error::from(peer_closed).with_context(at(ApiKey::PRODUCE)).with_outcome(Outcome::Unknown),
+        "Connection, a wrong password": Error::from(ConnectionError::AuthenticationFailed {
+            mechanism: "PLAIN".to_owned(),
+            code: ErrorCode::SASL_AUTHENTICATION_FAILED,
+            message: Some("Authentication failed: Invalid username or password".to_owned()),
+        })
+        .with_context(connecting()),
+        "Connect, TLS": Error::from(Arc::new(TransportError::Tls {
+            to: HostPort::new("kafka-1", 9092),
+            source: TlsError::UnknownIssuer,
+        }))
+        .with_context(connecting()),
         "Connection, while connecting":
             Error::from(ConnectionError::NotKafka(OtherProtocol::Http)).with_context(connecting()),
         "NoBroker": Error::new(ErrorKind::NoBroker {
@@ -315,8 +355,12 @@ fn client() -> Samples {
                 (kafka(2), Error::from(timed_out).with_context(connecting())),
             ],
         }),
+        "NoBroker, many": Error::new(ErrorKind::NoBroker { attempts: vec![(kafka(1), connect()); 20] }),
         "NoBroker, none is known": Error::new(ErrorKind::NoBroker { attempts: Vec::new() }),
         "NoBrokersListed": Error::new(ErrorKind::NoBrokersListed).with_context(at(ApiKey::METADATA)),
+        "UnknownBroker": fetch(ErrorKind::UnknownBroker),
+        "UnknownBroker, no controller":
+            CallContext::topic(ApiKey::CREATE_TOPICS, "wal").error(ErrorKind::UnknownBroker),
         "OtherCluster": Error::new(ErrorKind::OtherCluster {
             was: "LGcx5qLfSPK5piaVynM7ag".to_owned(),
             is: "tw7oVUzlRDqxnJr4O2Nx5w".to_owned(),
@@ -333,11 +377,21 @@ fn client() -> Samples {
         "Corrupt": Error::from(batch(checksum())).with_context(at(ApiKey::FETCH)),
         "PrecedingAppendFailed": produce(ErrorKind::PrecedingAppendFailed)
             .with_source(Source::Call(Arc::new(produce(ErrorKind::Fenced)))),
-        "DeadlineExceeded": produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60) })
-            .with_source(Source::Call(Arc::new(not_leader(ApiKey::PRODUCE)))),
+        "DeadlineExceeded": deadline(Progress::Pause).with_source(last()),
         "DeadlineExceeded, outcome unknown":
-            produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60) })
-                .with_outcome(Outcome::Unknown),
+            deadline(Progress::Response).with_outcome(Outcome::Unknown),
+        "DeadlineExceeded, outcome unknown after another attempt":
+            deadline(Progress::Response).with_source(last()).with_outcome(Outcome::Unknown),
+        "DeadlineExceeded, after an error of another call": deadline(Progress::Pause).with_source(
+            Source::Call(Arc::new(Error::new(ErrorKind::NoBroker { attempts: vec![(kafka(1), connect())] }))),
+        ),
+        "DeadlineExceeded, not started": deadline(Progress::NotStarted),
+        "DeadlineExceeded, queue": deadline(Progress::Queue),
+        "DeadlineExceeded, memory": deadline(Progress::Memory),
+        "DeadlineExceeded, lookup": deadline(Progress::Lookup),
+        "DeadlineExceeded, connection": deadline(Progress::Connection),
+        "DeadlineExceeded, producer id": deadline(Progress::ProducerId),
+        "DeadlineExceeded, runtime": deadline(Progress::Runtime).with_outcome(Outcome::Unknown),
         "Closed": produce(ErrorKind::Closed),
     }
 }

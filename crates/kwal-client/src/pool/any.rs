@@ -59,6 +59,7 @@ impl ConnectionPool {
         accept: impl Fn(&R::Response, &Broker) -> Result<(), Error>,
     ) -> Result<(BrokerRef, R::Response), Error> {
         let call = async |broker| {
+            let _asked = self.ask(broker);
             let context = CallContext::cluster(R::KEY);
             let result = async {
                 let channel = self.general_to(broker, context).await?;
@@ -100,7 +101,7 @@ impl ConnectionPool {
                 }
                 (Ok(None), _) => return Err(self.no_broker(R::KEY, failed)),
                 (Err(_), Some(slow)) => {
-                    debug!(broker = self.name(slow), "no response yet, trying another broker as well");
+                    debug!(broker = self.name_of(slow), "no response yet, trying another broker as well");
                     self.set_healthy(slow, false);
                 }
                 (Err(_), None) => {}
@@ -123,7 +124,7 @@ impl ConnectionPool {
             // There is no other broker to try, and a retry would not help.
             Some(index) => failed.swap_remove(index).1,
             None => {
-                let named = |(broker, error)| (self.name(broker), error);
+                let named = |(broker, error)| (self.name_of(broker), error);
                 let attempts = failed.into_iter().map(named).collect();
                 CallContext::cluster(api).error(ErrorKind::NoBroker { attempts })
             }

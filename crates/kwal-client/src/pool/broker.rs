@@ -87,6 +87,14 @@ impl Broker {
         }
     }
 
+    /// Returns its id; `None` for a bootstrap address.
+    pub(crate) fn id(&self) -> Option<i32> {
+        match self.reference {
+            BrokerRef::Id(id) => Some(id),
+            BrokerRef::Seed(_) => None,
+        }
+    }
+
     /// Returns how many attempts to connect have failed.
     pub(super) fn failures(&self) -> u64 {
         lock(&self.failures).count
@@ -129,7 +137,7 @@ impl Broker {
     /// A name that the cluster advertises and this machine cannot resolve is a mistake of the setup, which
     /// should not show only when a call has used up its deadline.
     fn report_unresolved(&self, error: &Error) {
-        let Some(Source::Transport(source)) = error.cause() else { return };
+        let Some(Source::Transport(source)) = error.below() else { return };
         let is_unresolved = matches!(
             &**source,
             TransportError::Resolve { .. }

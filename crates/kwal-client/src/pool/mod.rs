@@ -17,7 +17,6 @@ use std::{
 use kwal_protocol::{
     api::{ApiKey, Versions},
     connection::{CallError, ConnectionError, ResponseProgress},
-    error_code::ErrorCode,
 };
 use kwal_transport::HostPort;
 use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
@@ -49,6 +48,23 @@ pub(crate) struct ConnectionPool {
     random: Random,
     runtime: Handle,
     state: Mutex<State>,
+    /// The brokers that any-broker requests are under way to.
+    asked: Mutex<BTreeMap<BrokerRef, usize>>,
+}
+
+/// Counts as one any-broker request until it is dropped.
+#[derive(Debug)]
+struct Asked<'a>(&'a ConnectionPool, BrokerRef);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut count) = lock(&self.0.asked).entry(self.1) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -147,7 +163,7 @@ pub(crate) struct Channel {
 
 impl ConnectionPool {
     pub(crate) fn new(config: Arc<Config>, random: Random, runtime: Handle) -> Self {
-        Self { config, random, runtime, state: Mutex::default() }
+        Self { config, random, runtime, state: Mutex::default(), asked: Mutex::default() }
     }
 
     /// Takes the brokers of the cluster from new metadata. Connections to brokers that are gone or have moved
@@ -246,10 +262,10 @@ impl ConnectionPool {
         call: CallContext<'_>,
     ) -> Result<Channel, Error> {
         let gone = |name: &dyn ToString| {
-            Error::broker(ErrorCode::BROKER_NOT_AVAILABLE).with_context(call.at_broker(&name.to_string()))
+            Error::new(ErrorKind::UnknownBroker).with_context(call.at_broker(&name.to_string()))
         };
         // Metadata names a leader without its address, or no longer; the next response may be complete.
-        let Some(pooled) = pooled else { return Err(gone(&self.name(reference))) };
+        let Some(pooled) = pooled else { return Err(gone(&self.name_of(reference))) };
         if let Some(connection) = pooled.connection() {
             self.replace_borrowed(&pooled);
             return Ok(Channel { pooled, connection });
@@ -265,8 +281,26 @@ impl ConnectionPool {
         }
     }
 
+    /// Counts a request that any broker can answer.
+    fn ask(&self, reference: BrokerRef) -> Asked<'_> {
+        *lock(&self.asked).entry(reference).or_default() += 1;
+        Asked(self, reference)
+    }
+
+    /// Returns the names of the brokers that requests are under way to which any broker can answer.
+    pub(crate) fn asked(&self) -> Option<String> {
+        let asked: Vec<_> = lock(&self.asked).keys().copied().collect();
+        let names: Vec<_> = asked.into_iter().map(|reference| self.name_of(reference)).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
+    /// Returns the name of a broker by its id.
+    pub(crate) fn name(&self, broker: i32) -> String {
+        self.name_of(BrokerRef::Id(broker))
+    }
+
     /// Returns the name of a broker in errors and logs.
-    fn name(&self, reference: BrokerRef) -> String {
+    fn name_of(&self, reference: BrokerRef) -> String {
         match reference {
             BrokerRef::Id(id) => match lock(&self.state).addresses.get(&id) {
                 Some(address) => format!("broker {id} ({address})"),

@@ -1,6 +1,6 @@
 //! A partition and the broker that leads it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode, wire::Uuid};
 
@@ -184,7 +184,8 @@ fn denies_leading(code: ErrorCode) -> bool {
 fn leader_of(topic: &TopicMetadata, call: CallContext<'_>) -> Result<Leader, Error> {
     let index = call.partition.unwrap_or_default();
     let Some(partition) = topic.partitions.get(&index) else {
-        return Err(call.error(ErrorKind::UnknownPartition { partitions: topic.partitions.len() }));
+        let partitions = topic.partitions.len();
+        return Err(call.error(ErrorKind::UnknownPartition { partitions, waited: Duration::ZERO }));
     };
     match partition.leader {
         Some(id) => Ok(Leader { id, epoch: partition.leader_epoch, confirmed: partition.confirmed }),
@@ -250,7 +251,7 @@ mod tests {
             assert_eq!((error.code(), error.context().api), (Some(code), Some(ApiKey::METADATA)));
         }
         let error = leader(4).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::UnknownPartition { partitions: 4 }), "{error:?}");
+        assert!(matches!(error.kind(), ErrorKind::UnknownPartition { partitions: 4, .. }), "{error:?}");
     }
 
     #[tokio::test]

@@ -18,13 +18,13 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     leader::{Leader, Partition, leader_has_moved},
-    retry::{Deadline, Retry},
+    retry::{Deadline, Retry, Tracker},
 };
 use crate::{
     cluster::Cluster,
     config::Deadlines,
     connection::CallOptions,
-    error::{CallContext, Error, ErrorKind, InvalidField, Outcome, RecordError},
+    error::{CallContext, Error, ErrorKind, InvalidField, Outcome, Progress, RecordError},
     metadata::LeaderUpdate,
     pool::{Broker, Channel, Purpose},
     versions::ClientRequest,
@@ -252,12 +252,13 @@ pub(crate) async fn call<O: Operation>(
     loop {
         let mut trace = Trace::until(deadline);
         let (number, min_generation) = (retry.attempt(), retry.min_generation());
+        let tracker = retry.tracker();
         let work = async {
             // The controller may have moved.
             if number > 1 && !matches!(target, Target::Leader(..)) {
                 cluster.metadata.refresh().await?;
             }
-            attempt(cluster, target, call, operation, min_generation, &mut trace).await
+            attempt(cluster, target, call, operation, min_generation, &mut trace, tracker).await
         };
         let error = match retry.run(work).await {
             Ok(output) => return Ok(output),
@@ -284,8 +285,9 @@ pub(crate) async fn attempt<O: Operation>(
     operation: &O,
     min_generation: u64,
     trace: &mut Trace,
+    tracker: &Tracker,
 ) -> Result<O::Output, Error> {
-    let (channel, topic_id) = open(cluster, target, call, min_generation, trace).await?;
+    let (channel, topic_id) = open(cluster, target, call, min_generation, trace, tracker).await?;
     let wait = operation.long_poll();
     let permit = (!wait.is_zero()).then(|| channel.wait(wait));
     let long_poll = permit.as_ref().map_or(Duration::ZERO, |permit| permit.time);
@@ -306,6 +308,7 @@ pub(crate) async fn attempt<O: Operation>(
     let limit = operation.time_limit(deadlines, long_poll);
     let options = CallOptions { limit, deadline: trace.deadline, permit };
     trace.sent = true;
+    tracker.sent(channel.broker());
     loop {
         let response = channel.call(&request, call, supported, options.clone()).await?;
         match operation.response(&route, response) {
@@ -328,11 +331,14 @@ async fn open(
     call: CallContext<'_>,
     min_generation: u64,
     trace: &mut Trace,
+    tracker: &Tracker,
 ) -> Result<(Channel, Uuid), Error> {
+    tracker.set(Progress::Lookup, None);
     let broker = match target {
         Target::Leader(partition, purpose) => {
             let leader = partition.leader(call, min_generation, &mut trace.generation).await?;
             trace.leader = Some(leader);
+            tracker.set(Progress::Connection, Some(leader.id));
             let channel = match partition.lease(purpose) {
                 Some(lease) => cluster.pool.leased(lease, leader.id, call).await?,
                 None => cluster.pool.general(leader.id, call).await?,
@@ -346,9 +352,8 @@ async fn open(
         }
         Target::Broker(id) => Some(id),
     };
-    let Some(broker) = broker else {
-        return Err(call.error(ErrorKind::Broker { code: ErrorCode::NOT_CONTROLLER, message: None }));
-    };
+    let Some(broker) = broker else { return Err(call.error(ErrorKind::UnknownBroker)) };
+    tracker.set(Progress::Connection, Some(broker));
     Ok((cluster.pool.general(broker, call).await?, Uuid::default()))
 }
 

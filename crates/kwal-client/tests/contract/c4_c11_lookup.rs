@@ -46,7 +46,7 @@ async fn a_missing_partition_is_retried_for_the_time_of_an_unknown_topic() {
     assert!(matches!(error.kind(), ErrorKind::UnknownPartition { partitions: 2, .. }), "{error:?}");
     assert_eq!(error.context().partition, Some(2));
     assert_eq!(took, deadlines().unknown_topic);
-    assert_eq!(error.to_string(), "topic wal has no partition 2; it has 2: 0 to 1");
+    assert_eq!(error.to_string(), "topic wal has no partition 2, only 0 to 1 (no broker knew it for 5.0s)");
     assert!(!error.is_retriable());
 }
 

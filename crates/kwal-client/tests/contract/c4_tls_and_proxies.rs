@@ -46,7 +46,7 @@ async fn an_untrusted_certificate_ends_the_call_at_once() {
     assert_eq!(
         chain(&error),
         format!(
-            "Metadata at {address}: no connection to the broker: TLS with {address} failed: the certificate of the peer was \
+            "Metadata at {address}: TLS with {address} failed: the certificate of the peer was \
              issued by a CA that is not trusted: add the CA's certificate to the roots"
         ),
     );
@@ -188,7 +188,7 @@ mod socks5 {
             assert_eq!(
                 chain(&error),
                 format!(
-                    "Metadata at {address}: no connection to the broker: cannot connect to {address} through the SOCKS5 \
+                    "Metadata at {address}: cannot connect to {address} through the SOCKS5 \
                      proxy proxy:1080: {reason}"
                 )
             );

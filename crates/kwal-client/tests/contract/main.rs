@@ -41,6 +41,7 @@ mod c4_leader_epochs;
 mod c4_leader_updates;
 mod c4_long_responses;
 mod c4_metadata;
+mod c4_progress;
 mod c4_reauthentication;
 mod c4_rebootstrap;
 #[cfg(feature = "transport-tls")]
@@ -50,6 +51,8 @@ mod c7_order;
 mod c7_reading;
 mod c8_truncation;
 mod c9_c11_limits;
+mod logs;
+mod peers_strings;
 mod regressions;
 mod support;
 mod usage;

@@ -112,10 +112,10 @@ pub(crate) fn deadlines() -> Deadlines {
     Deadlines::default()
 }
 
-/// Returns the source of an error. Panics if it has another type.
+/// Returns the cause of an error. Panics if it has another type.
 #[track_caller]
 pub(crate) fn source<E: std::error::Error + 'static>(error: &Error) -> &E {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    let source = error.cause().and_then(|source| source.downcast_ref());
     source.unwrap_or_else(|| panic!("{error:?}"))
 }
 
