@@ -463,4 +463,16 @@ async fn a_missing_sasl_is_suspected_only_of_a_listener_that_never_answered() {
         let text = chain(&error);
         assert!(text.contains("closed the connection") && !text.contains("SASL"), "{text}");
     }
+
+    // One that closes further connections at once, while the only one that works is busy, does not lack TLS.
+    let limited = Limited::to(&broker, 1);
+    let builder = ClientBuilder::new(broker.bootstrap()).connector(limited.clone()).seed(7);
+    let client = builder.build().await.unwrap();
+    let partition = client.partition_client("wal", 0).idempotent(false).await.unwrap();
+    limited.limit.store(0, Ordering::SeqCst);
+    broker.clear_faults();
+    broker.disconnect_all();
+    settle().await;
+    let text = chain(&partition.fetch(0).deadline(SECOND).await.unwrap_err());
+    assert!(text.contains("limit connections") && !text.contains("TLS"), "{text}");
 }
