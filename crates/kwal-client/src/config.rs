@@ -159,7 +159,7 @@ pub struct Limits {
     /// A broker works on one request of a connection at a time, also while an append waits for its replicas
     /// or a fetch for records. Up to this many partition clients with the same leader have connections of
     /// their own; further ones share the least used ones. A connection that no partition client uses any more
-    /// is closed.
+    /// is closed. Where a broker allows fewer (`max.connections.per.ip`), those that it allows are shared.
     pub max_connections_per_broker: usize,
 }
 
