@@ -180,6 +180,9 @@ impl Default for Limits {
 /// Each pause is up to twice the one before, from `initial` to `max`, and is shortened by a random part of up
 /// to half, so that clients do not retry in step. The deadline of the operation ends the retries, not a
 /// count.
+///
+/// A broker that cannot be connected to is tried by one attempt at a time, whose result all calls share, with
+/// half of these pauses in between.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {

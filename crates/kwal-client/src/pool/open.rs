@@ -41,7 +41,7 @@ impl ConnectionPool {
             },
         };
         result.or_else(|error| {
-            let connection = self.borrow(pooled).ok_or(error.clone())?;
+            let Some(connection) = self.borrow(pooled) else { return Err(error) };
             pooled.broker.report_sharing(&error);
             Ok(connection)
         })
@@ -166,11 +166,12 @@ impl BrokerConnections {
                 |place: &Arc<PooledConnection>| place.connection().is_some_and(|other| other.is(connection));
             self.places().filter(shares).count()
         };
-        // Appends and fetches delay each other more than they delay short requests.
-        let rank = |purpose| match purpose {
-            purpose if purpose == pooled.purpose => 0,
-            Purpose::General => 1,
-            _ => 2,
+        // A fetch that waits for records delays what comes after it: rather an append, and short requests,
+        // which all need, at last.
+        let rank = |purpose| match (pooled.purpose, purpose) {
+            (wanted, offered) if wanted == offered => 0,
+            (Purpose::Fetch, Purpose::General) | (_, Purpose::Fetch) => 2,
+            _ => 1,
         };
         let open = self.places().filter_map(|place| Some((rank(place.purpose), place.own_connection()?)));
         open.min_by_key(|(rank, connection)| (*rank, users(connection))).map(|(_, connection)| connection)
