@@ -176,8 +176,8 @@ impl Driver {
             }
             // A caller that waits for a response has a handle, so there is none.
             if done || expired && self.connection.in_flight() <= abandoned {
-                debug!("closing, no longer needed");
-                return;
+                debug!("no longer needed");
+                return self.end(ConnectionError::Closed).await;
             }
             let deadline = self.connection.poll_timeout().map(Instant::from_std);
             let is_writing = self.writing.is_some();

@@ -80,7 +80,7 @@ impl ConnectionPool {
             random: self.random.clone(),
             runtime: self.runtime.clone(),
         };
-        // A broker that throttles a client means all its connections.
+        // A new connection does not end the pause that the broker demanded on the one before.
         let paused_until = lock(&pooled.open).as_ref().and_then(|open| open.connection.throttled_until());
         let (purpose, pooled_weakly) = (pooled.purpose, Arc::downgrade(pooled));
         let is_alive = self.has_open(pooled);
@@ -112,8 +112,11 @@ impl ConnectionPool {
         task
     }
 
-    /// Takes the open connection of another place to the same broker.
+    /// Takes the open connection of another place to the same broker, unless one's own is open by now.
     fn borrow(&self, pooled: &Arc<PooledConnection>) -> Option<Connection> {
+        if let Some(connection) = pooled.connection() {
+            return Some(connection);
+        }
         let connection = {
             let state = &mut *lock(&self.state);
             state.connections.get(&pooled.broker.reference)?.least_used(pooled)?
