@@ -162,7 +162,7 @@ pub struct Limits {
     /// A broker works on one request of a connection at a time, also while an append waits for its replicas
     /// or a fetch for records. Up to this many partition clients with the same leader have connections of
     /// their own; further ones share the least used ones. A connection that no partition client uses any more
-    /// is closed.
+    /// is closed. Where a broker allows fewer (`max.connections.per.ip`), those that it allows are shared.
     pub max_connections_per_broker: usize,
 }
 
@@ -183,6 +183,9 @@ impl Default for Limits {
 /// Each pause is up to twice the one before, from `initial` to `max`, and is shortened by a random part of up
 /// to half, so that clients do not retry in step. The deadline of the operation ends the retries, not a
 /// count.
+///
+/// A broker that cannot be connected to is tried by one attempt at a time, whose result all calls share, with
+/// half of these pauses in between.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {

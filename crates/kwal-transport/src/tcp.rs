@@ -315,6 +315,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn each_address_of_a_name_can_be_connected_to_by_itself() {
+        let (_listener, answering) = listen("127.0.0.1:0").await;
+        let to = HostPort::new("localhost", answering.port());
+        let addresses = Tcp::default().addresses(&to).await.unwrap();
+        assert!(addresses.contains(&answering), "{addresses:?}");
+        let stream = Tcp::default().connect_at(&to, answering).await.unwrap();
+        assert_eq!(stream.peer(), format!("{to} ({answering})"));
+        let refusing = free_address().await;
+        let error = Tcp::default().connect_at(&to, refusing).await.unwrap_err();
+        assert!(error.is_refused() && error.to_string().contains(&refusing.to_string()), "{error}");
+
+        let impossible = HostPort::new("x".repeat(64), 9092);
+        let error = Tcp::default().addresses(&impossible).await.unwrap_err();
+        assert!(matches!(error, TransportError::Resolve { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
     async fn lists_every_address_that_failed() {
         let addresses = [free_address().await, free_address().await];
         let to = HostPort::new("kafka", 9092);

@@ -176,8 +176,8 @@ impl Driver {
             }
             // A caller that waits for a response has a handle, so there is none.
             if done || expired && self.connection.in_flight() <= abandoned {
-                debug!("closing, no longer needed");
-                return;
+                debug!("no longer needed");
+                return self.end(ConnectionError::Closed).await;
             }
             let deadline = self.connection.poll_timeout().map(Instant::from_std);
             let is_writing = self.writing.is_some();
@@ -196,6 +196,7 @@ impl Driver {
                 }
                 // What that means is decided above.
                 () = self.shared.abandoned.notified() => {}
+                () = gone(&mut self.held) => self.held = None,
                 // Reads never wait for writes: a broker that is busy answering may not read.
                 moved = poll_fn(|cx| {
                     let read = pin!(receive(&mut self.stream, &mut self.inbox, self.wanted)).poll(cx);
@@ -432,6 +433,14 @@ async fn send(stream: &mut Stream, writing: &mut Option<(CorrelationId, Frame)>)
             result => result,
         },
         None => stream.flush().await.map(|()| 0),
+    }
+}
+
+/// Completes when the caller of a request that is held back is gone.
+async fn gone(held: &mut Option<Submitted>) {
+    match held {
+        Some(Submitted { caller, .. }) => caller.gone().await,
+        None => pending().await,
     }
 }
 

@@ -126,6 +126,11 @@ impl Caller {
         self.response.is_closed()
     }
 
+    /// Completes when nobody waits for the response any more.
+    pub(super) async fn gone(&mut self) {
+        self.response.closed().await;
+    }
+
     /// Notes that the request is the connection's: from here on, the broker may get it.
     pub(super) fn submitted(&self) {
         self.ticket.0.state().submitted = true;

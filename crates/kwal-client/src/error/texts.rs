@@ -514,6 +514,9 @@ fn connection() -> Samples {
         "Encode": ConnectionError::Encode { api: ApiKey::API_VERSIONS, source: EncodeError::TooLong(40_000) },
         "Closed": ConnectionError::Closed,
         "PeerClosed, in the handshake": ConnectionError::PeerClosed { stage: asked },
+        "PeerClosed, in the handshake of a further connection": ConnectionError::PeerClosed {
+            stage: Stage::FurtherConnection { version: 4 },
+        },
         "PeerClosed, after the handshake": ConnectionError::PeerClosed {
             stage: Stage::FirstCall { api: ApiKey::METADATA, version: 13 },
         },

@@ -84,7 +84,8 @@ request! {
     ///
     /// # Cancellation safety
     /// Cancel safe. The connection that it shares with other fetches is free again when the broker has
-    /// responded.
+    /// responded. Later fetches wait for one that was dropped in this way, at most; a second one makes them
+    /// use a fresh connection. A fetch that is dropped while it waits is not sent.
     pub struct Fetch<'a> -> Fetched {
         partition: &'a PartitionClient,
         offset: i64,

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use kwal_protocol::{api::ApiKey, error_code::Recovery};
+use kwal_protocol::{api::ApiKey, connection::ConnectionError, error_code::Recovery};
 use kwal_transport::{HostPort, TransportError};
 use tokio::{sync::Notify, time::Instant};
 use tracing::warn;
@@ -156,9 +156,18 @@ impl Broker {
         }
     }
 
-    /// Reports that a connection is shared because no other one can be opened.
+    /// Reports that connections are shared because no other one can be opened, if it looks like a limit: the
+    /// broker closes further ones once it has accepted them, or leaves them waiting.
     pub(super) fn report_sharing(&self, error: &Error) {
-        if !self.reported.shares_connections.swap(true, Ordering::Relaxed) {
+        let is_limit = matches!(
+            error.cause(),
+            Some(Source::Connection(
+                ConnectionError::PeerClosed { .. }
+                    | ConnectionError::Io { .. }
+                    | ConnectionError::HandshakeTimedOut { .. }
+            ))
+        );
+        if is_limit && !self.reported.shares_connections.swap(true, Ordering::Relaxed) {
             warn!(
                 broker = %self,
                 error = %error.reason(),

@@ -24,7 +24,7 @@ use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
 pub(crate) use self::broker::Broker;
 use crate::{
     config::Config,
-    connection::{CallOptions, Connection, FailureReason, RequestFailed, WaitPermit},
+    connection::{CallOptions, Connection, FailureReason, History, RequestFailed, WaitPermit},
     error::{CallContext, Error, ErrorKind, Outcome},
     random::Random,
     versions::ClientRequest,
@@ -72,6 +72,8 @@ struct State {
     /// The brokers of the cluster, as metadata names them.
     addresses: BTreeMap<i32, HostPort>,
     connections: BTreeMap<BrokerRef, BrokerConnections>,
+    /// Of the addresses of the cluster, and of the bootstrap addresses, which often are the same.
+    histories: BTreeMap<HostPort, Arc<History>>,
 }
 
 /// What a connection is used for.
@@ -172,6 +174,10 @@ impl ConnectionPool {
         let state = &mut *lock(&self.state);
         if state.addresses != *brokers {
             state.addresses.clone_from(brokers);
+            let is_known = |address: &HostPort| {
+                brokers.values().chain(&self.config.bootstrap).any(|known| known == address)
+            };
+            state.histories.retain(|address, _| is_known(address));
         }
         let addresses = &state.addresses;
         state.connections.retain(|reference, connections| match reference {
@@ -250,7 +256,11 @@ impl ConnectionPool {
                     BrokerRef::Id(id) => state.addresses.get(&id),
                     BrokerRef::Seed(index) => self.config.bootstrap.get(index),
                 };
-                Some(vacant.insert(BrokerConnections::new(Broker::new(reference, address?.clone()))))
+                let address = address?.clone();
+                let history = Arc::clone(state.histories.entry(address.clone()).or_default());
+                let mut broker = Broker::new(reference, address);
+                broker.history = history;
+                Some(vacant.insert(BrokerConnections::new(broker)))
             }
         }
     }

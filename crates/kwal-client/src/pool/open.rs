@@ -41,7 +41,7 @@ impl ConnectionPool {
             },
         };
         result.or_else(|error| {
-            let connection = self.borrow(pooled).ok_or(error.clone())?;
+            let Some(connection) = self.borrow(pooled) else { return Err(error) };
             pooled.broker.report_sharing(&error);
             Ok(connection)
         })
@@ -80,7 +80,7 @@ impl ConnectionPool {
             random: self.random.clone(),
             runtime: self.runtime.clone(),
         };
-        // A broker that throttles a client means all its connections.
+        // A new connection does not end the pause that the broker demanded on the one before.
         let paused_until = lock(&pooled.open).as_ref().and_then(|open| open.connection.throttled_until());
         let (purpose, pooled_weakly) = (pooled.purpose, Arc::downgrade(pooled));
         let is_alive = self.has_open(pooled);
@@ -112,8 +112,11 @@ impl ConnectionPool {
         task
     }
 
-    /// Takes the open connection of another place to the same broker.
+    /// Takes the open connection of another place to the same broker, unless one's own is open by now.
     fn borrow(&self, pooled: &Arc<PooledConnection>) -> Option<Connection> {
+        if let Some(connection) = pooled.connection() {
+            return Some(connection);
+        }
         let connection = {
             let state = &mut *lock(&self.state);
             state.connections.get(&pooled.broker.reference)?.least_used(pooled)?
@@ -166,11 +169,12 @@ impl BrokerConnections {
                 |place: &Arc<PooledConnection>| place.connection().is_some_and(|other| other.is(connection));
             self.places().filter(shares).count()
         };
-        // Appends and fetches delay each other more than they delay short requests.
-        let rank = |purpose| match purpose {
-            purpose if purpose == pooled.purpose => 0,
-            Purpose::General => 1,
-            _ => 2,
+        // A fetch that waits for records delays what comes after it: rather an append, and short requests,
+        // which all need, at last.
+        let rank = |purpose| match (pooled.purpose, purpose) {
+            (wanted, offered) if wanted == offered => 0,
+            (Purpose::Fetch, Purpose::General) | (_, Purpose::Fetch) => 2,
+            _ => 1,
         };
         let open = self.places().filter_map(|place| Some((rank(place.purpose), place.own_connection()?)));
         open.min_by_key(|(rank, connection)| (*rank, users(connection))).map(|(_, connection)| connection)

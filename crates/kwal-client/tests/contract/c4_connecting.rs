@@ -377,6 +377,20 @@ async fn a_broker_that_limits_connections_serves_all_calls_over_those_that_it_al
             assert!(results.iter().all(Result::is_ok));
             assert_eq!(took, Duration::ZERO, "{limit}, silent {is_silent}");
             warnings.clear();
+            if limit > 1 {
+                // What all calls need is not behind long polls, and appends are behind few of them.
+                let polls = join_all(partitions.iter().map(|one| one.fetch(2).into_future()));
+                let other = async {
+                    settle().await;
+                    let (topics, took) = timed(client.list_topics()).await;
+                    assert_eq!((topics.unwrap().len(), took), (2, Duration::ZERO), "{limit}");
+                    timed(partitions[0].produce(record("b"))).await
+                };
+                let (polls, (produced, took)) = tokio::join!(polls, other);
+                assert!(polls.iter().all(Result::is_ok));
+                produced.unwrap();
+                assert!(limit < 12 || took <= 4 * SECOND, "{took:?}");
+            }
 
             // When it allows more, connections are separate again after a while.
             limited.limit.store(1000, Ordering::SeqCst);
@@ -463,4 +477,16 @@ async fn a_missing_sasl_is_suspected_only_of_a_listener_that_never_answered() {
         let text = chain(&error);
         assert!(text.contains("closed the connection") && !text.contains("SASL"), "{text}");
     }
+
+    // One that closes further connections at once, while the only one that works is busy, does not lack TLS.
+    let limited = Limited::to(&broker, 1);
+    let builder = ClientBuilder::new(broker.bootstrap()).connector(limited.clone()).seed(7);
+    let client = builder.build().await.unwrap();
+    let partition = client.partition_client("wal", 0).idempotent(false).await.unwrap();
+    limited.limit.store(0, Ordering::SeqCst);
+    broker.clear_faults();
+    broker.disconnect_all();
+    settle().await;
+    let text = chain(&partition.fetch(0).deadline(SECOND).await.unwrap_err());
+    assert!(text.contains("limit connections") && !text.contains("TLS"), "{text}");
 }

@@ -240,6 +240,14 @@ pub enum Stage {
         /// The requested version of ApiVersions.
         version: i16,
     },
+    /// ApiVersions was in flight to a peer that has [admitted](super::ConnectionConfig::admitted) this client
+    /// before.
+    ///
+    /// Brokers that limit connections close further ones at this stage.
+    FurtherConnection {
+        /// The requested version of ApiVersions.
+        version: i16,
+    },
     /// An authentication was in progress.
     Authentication,
     /// The handshake was complete, without SASL, and the first request had no response yet.
@@ -265,6 +273,9 @@ impl Stage {
             Self::Versions { .. } => {
                 ": is the peer a Kafka broker of 0.10 or later, and this a listener without TLS?"
             }
+            Self::FurtherConnection { .. } => {
+                ": does the broker limit connections (`max.connections.per.ip`, `max.connections`)?"
+            }
             Self::Authentication => ": are the credentials correct, and does this listener use SASL?",
             Self::FirstCall { .. } => ": does this listener require SASL?",
             Self::Ready { .. } => "",
@@ -275,7 +286,7 @@ impl Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Versions { version } => {
+            Self::Versions { version } | Self::FurtherConnection { version } => {
                 write!(f, "while waiting for the response to {} version {version}", ApiKey::API_VERSIONS)
             }
             Self::Authentication => f.write_str("during authentication"),

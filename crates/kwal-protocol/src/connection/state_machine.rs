@@ -409,7 +409,10 @@ impl<T> Connection<T> {
     /// The stage that the connection is in.
     fn stage(&self) -> Stage {
         match self.state {
-            State::Versions { requested, .. } => Stage::Versions { version: requested },
+            State::Versions { requested: version, .. } => match self.config.admitted {
+                true => Stage::FurtherConnection { version },
+                false => Stage::Versions { version },
+            },
             State::Authenticating(_) => Stage::Authentication,
             State::Ready | State::Closed(_) => {
                 match self.in_flight.front().map(|request| (request.key, request.version.number)) {

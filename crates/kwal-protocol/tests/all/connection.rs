@@ -905,6 +905,20 @@ fn an_admitted_client_gets_no_hint_about_sasl() {
     }
 }
 
+/// Brokers that limit connections close further ones as soon as they have accepted them.
+#[test]
+fn a_further_connection_that_is_closed_at_once_hints_at_a_limit() {
+    for (admitted, hint) in
+        [(false, "is the peer a Kafka broker"), (true, "does the broker limit connections")]
+    {
+        let mut owner = Owner::new(ConnectionConfig { admitted, ..Default::default() });
+        owner.connection.handle_eof();
+        owner.drain();
+        let text = owner.closed().to_string();
+        assert!(text.contains(hint), "{text}");
+    }
+}
+
 #[test]
 fn times_without_end_do_not_overflow() {
     let config = ConnectionConfig {
