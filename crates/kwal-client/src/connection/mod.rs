@@ -5,6 +5,7 @@
 
 mod connect;
 mod driver;
+mod inbox;
 mod reauth;
 
 use std::{
