@@ -5,8 +5,8 @@ use bytes::BytesMut;
 /// The bytes that have arrived and are not part of a complete frame yet.
 ///
 /// Small frames share one chunk. A larger one gets an allocation of its own size, so that a response that is
-/// kept holds nothing else in memory, and nothing of it is copied. Since the size is only claimed by the peer,
-/// the first allocation is limited by what the peer has sent before.
+/// kept holds nothing else in memory, and nothing of it is copied. The size is only claimed by the peer: the
+/// first allocation is limited by what the peer has sent before.
 #[derive(Debug)]
 pub(super) struct Inbox {
     bytes: BytesMut,
