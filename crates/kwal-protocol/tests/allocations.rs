@@ -106,6 +106,37 @@ fn claims_of_compressed_batches_reserve_nothing() {
     }
 }
 
+/// Neither growth nor a copy at the end takes more than the limit.
+#[test]
+fn decompression_takes_no_more_than_its_limit() {
+    const LIMIT: usize = 1 << 20;
+    // The state of the codecs.
+    const STATE: usize = 64 << 10;
+    let noise: Vec<u8> =
+        (0..LIMIT as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+    for codec in codecs() {
+        for len in [1000, LIMIT / 4, LIMIT / 3, LIMIT / 2, LIMIT / 2 + 1, LIMIT * 3 / 4, LIMIT] {
+            // Of a ratio beyond all that is expected, and of others.
+            for repeat in [1, 300, 3_000] {
+                let input: Vec<_> =
+                    noise.iter().flat_map(|byte| [*byte; 3_000].into_iter().take(repeat)).take(len).collect();
+                let squeezed = codec.compress(&input).unwrap();
+                let allocated = measure(|| {
+                    assert!(codec.decompress(&squeezed, LIMIT).unwrap() == input, "{codec} {len} {repeat}");
+                });
+                let most = allocated.bytes_max as usize;
+                assert!(most <= LIMIT + STATE, "{codec} {len} {repeat}: {most}");
+                // The same where the limit is just not enough.
+                let allocated = measure(|| {
+                    assert!(codec.decompress(&squeezed, len - 1).is_err(), "{codec} {len} {repeat}");
+                });
+                let most = allocated.bytes_max as usize;
+                assert!(most <= len + STATE, "{codec} {len} {repeat}: {most} for {}", len - 1);
+            }
+        }
+    }
+}
+
 fn codecs() -> impl Iterator<Item = Compression> {
     Compression::ALL.into_iter().filter(|codec| *codec != Compression::None && codec.is_built_in())
 }
@@ -139,7 +170,7 @@ fn claims_reserve_nothing() {
 /// A response of many elements that are as small as possible takes a small multiple of its length.
 #[test]
 fn small_elements_take_a_multiple_of_their_bytes() {
-    const N: usize = 20_000;
+    const N: usize = 5_000;
     many::<FetchRequest>(FetchResponse { responses: vec![Default::default(); N], ..Default::default() });
     let topic = FetchTopicResponse { partitions: vec![Default::default(); N], ..Default::default() };
     many::<FetchRequest>(FetchResponse { responses: vec![topic], ..Default::default() });

@@ -160,7 +160,7 @@ impl Broker {
     /// broker closes further ones once it has accepted them, or leaves them waiting.
     pub(super) fn report_sharing(&self, error: &Error) {
         let is_limit = matches!(
-            error.cause(),
+            error.below(),
             Some(Source::Connection(
                 ConnectionError::PeerClosed { .. }
                     | ConnectionError::Io { .. }

@@ -85,7 +85,7 @@ impl Decoder {
         let start = out.len();
         // A member ends with its length, and usually it is the only one.
         let expected = rest.last_chunk().map_or(0, |len| u32::from_le_bytes(*len) as usize);
-        out.expect(expected, rest.len());
+        out.expect(expected, rest.len())?;
         self.0.reset(false);
         loop {
             let full = out.left() == 0;

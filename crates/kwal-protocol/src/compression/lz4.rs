@@ -77,7 +77,7 @@ pub(super) fn decompress(
 ) -> Result<(), CompressionError> {
     let mut input = Input(input);
     let frame = Frame::read(&mut input, checksums)?;
-    out.expect(frame.bound(input), input.0.len());
+    out.expect(frame.bound(input), input.0.len())?;
     frame.decompress(&mut input, out)
 }
 
@@ -158,7 +158,7 @@ impl Frame {
             if block.checksum.is_some_and(|checksum| checksum != XxHash32::oneshot(0, block.data)) {
                 return Err(corrupt("the checksum of a block is wrong"));
             }
-            let (before, room) = out.room(self.block_bound(&block));
+            let (before, room) = out.room(self.block_bound(&block))?;
             let full = room.len();
             if block.stored {
                 if block.data.len() > self.block_max {

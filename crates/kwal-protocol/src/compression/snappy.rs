@@ -45,7 +45,7 @@ pub(super) fn decompress(input: &[u8], out: &mut Output) -> Result<(), Compressi
     for block in Blocks(input) {
         expected = expected.saturating_add(block_len(block?)?);
     }
-    out.expect(expected, input.len());
+    out.expect(expected, input.len())?;
     Blocks(input).try_for_each(|block| decompress_block(block?, out))
 }
 
@@ -91,7 +91,7 @@ fn decompress_block(block: &[u8], out: &mut Output) -> Result<(), CompressionErr
     if len > out.left() {
         return Err(out.too_large());
     }
-    let (_, room) = out.room(len);
+    let (_, room) = out.room(len)?;
     let len = Decoder::new().decompress(block, room).map_err(corrupt)?;
     out.advance(len);
     Ok(())

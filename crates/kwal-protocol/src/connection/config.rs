@@ -14,11 +14,12 @@ pub struct ConnectionConfig {
     /// The largest response to Fetch that is accepted, in bytes; 128 MiB by default.
     ///
     /// Other responses have lower limits: 64 KiB during the handshake, 16 MiB where a whole cluster is
-    /// described (Metadata, DescribeConfigs, DescribeLogDirs, DescribeProducers, DescribeTopicPartitions), 4
-    /// MiB for all others, and never more than this one. Metadata of 100,000 partitions takes up to 6.3 MB.
+    /// described (Metadata, DescribeConfigs, DescribeLogDirs, DescribeProducers and
+    /// DescribeTopicPartitions), 4 MiB for all others, and never more than this one. Metadata of 100,000
+    /// partitions takes up to 6.3 MB.
     ///
-    /// The default is more than a broker accepts with its default settings (`socket.request.max.bytes`, 100 MiB),
-    /// and more than the 50 MiB that Kafka's consumers fetch at once.
+    /// The default is more than a broker accepts with its default settings (`socket.request.max.bytes`, 100
+    /// MiB), and more than the 50 MiB that Kafka's consumers fetch at once.
     pub max_frame_len: usize,
     /// The number of requests that may be pending, queued or in flight; 1000 by default.
     ///

@@ -95,7 +95,8 @@ pub enum ConnectionError {
         version: i16,
         /// The length announced, in bytes.
         len: usize,
-        /// The limit for this API, by [`ConnectionConfig::max_frame_len`](super::ConnectionConfig::max_frame_len).
+        /// The limit for this API, see
+        /// [`ConnectionConfig::max_frame_len`](super::ConnectionConfig::max_frame_len).
         max: usize,
     },
     /// The first bytes belong to another protocol.
