@@ -128,8 +128,8 @@ impl PartitionClient {
 ///
 /// # Errors
 /// [`Error::outcome`] is whether the batch may be on the log.
-/// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for no records;
-/// [`ErrorKind::BatchTooLarge`](crate::error::ErrorKind::BatchTooLarge);
+/// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for no records and for a timestamp
+/// before 1970; [`ErrorKind::BatchTooLarge`](crate::error::ErrorKind::BatchTooLarge);
 /// [`ErrorKind::PrecedingAppendFailed`](crate::error::ErrorKind::PrecedingAppendFailed) if one submitted
 /// earlier failed; [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded). After
 /// [`ErrorKind::Fenced`](crate::error::ErrorKind::Fenced) and
