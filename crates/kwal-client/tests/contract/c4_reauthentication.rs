@@ -14,7 +14,7 @@ use kwal_client::{
     error::ErrorKind,
     sasl::{Sasl, Token},
 };
-use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode, messages::SaslAuthenticateRequest};
 use kwal_testkit::Fault;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -255,5 +255,34 @@ async fn dropping_a_call_at_any_point_of_an_authentication_leaves_the_client_usa
         sleep(Duration::from_millis(97 * times)).await;
         let _ = polled(partition.fetch(0).max_wait(30 * SECOND), 2).await;
         partition.get_offset(OffsetAt::Latest).await.unwrap();
+    }
+}
+
+/// A lifetime is a number of the broker. Whatever it is, calls end, and no loop spins.
+#[tokio::test(start_paused = true)]
+async fn any_session_lifetime_is_survived() {
+    for (ms, is_limited) in [
+        (i64::MAX, false),
+        (i64::MAX / 2, false),
+        (0, false),
+        (-1, false),
+        (i64::MIN, false),
+        (1, true),
+        (20, true),
+    ] {
+        let cluster = cluster(any_token());
+        let wire = Wire::to(&cluster);
+        wire.edit::<SaslAuthenticateRequest>(move |response| response.session_lifetime_ms = ms);
+        let sasl = Sasl::oauth_bearer(|| async { Ok::<_, io::Error>(Token::new("token")) });
+        let client = wire.builder().sasl(sasl.danger_send_unencrypted()).build().await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        for i in 0..10 {
+            let (produced, took) = timed(partition.produce(record("a"))).await;
+            assert_eq!((produced.unwrap().base_offset, took < SECOND), (Some(i), true), "{ms}: {took:?}");
+            sleep(SECOND).await;
+        }
+        let connections = wire.connections();
+        assert_eq!(connections > 4, is_limited, "{ms}: {connections}");
+        assert!(connections < 40, "{ms}: {connections}");
     }
 }
