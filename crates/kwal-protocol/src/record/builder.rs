@@ -84,8 +84,8 @@ impl BatchBuilder {
     ///
     /// `timestamp_ms` is milliseconds since the epoch, or [`NO_TIMESTAMP`]. `headers` can be a
     /// `&`[`Headers`](super::Headers), those of a [`RecordView`](super::RecordView), or pairs of slices; they
-    /// are iterated twice. If the batch becomes too large or the timestamp is below those, as Kafka's producer
-    /// does not write it either, [`finish`](Self::finish) returns an error.
+    /// are iterated twice. If the batch becomes too large, or the timestamp is another negative number, which
+    /// Kafka's producer does not write either, [`finish`](Self::finish) returns an error.
     #[inline]
     pub fn push<'h, H>(
         &mut self,
@@ -146,8 +146,8 @@ impl BatchBuilder {
     /// offsets start at 0.
     ///
     /// # Errors
-    /// If the batch has no records or is too large, a timestamp is below [`NO_TIMESTAMP`], or the codec is not
-    /// built in or does not have the level.
+    /// If the batch has no records or is too large, a timestamp is below [`NO_TIMESTAMP`], or the codec is
+    /// not built in or does not have the level.
     pub fn finish(self) -> Result<EncodedBatch, BuildError> {
         self.finish_with(&mut Compressor::new())
     }
