@@ -1,7 +1,7 @@
 //! Producer ids: where one stands, and the pool of those that are not in use.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -34,13 +34,20 @@ impl ProducerState {
     }
 }
 
-/// Producer ids that are idle, by partition.
+/// The producer ids of a client, by partition, and which of them are idle.
 ///
 /// A partition that is opened again continues with an idle one, so that there are never more ids than there
 /// were partition clients at the same time: brokers keep each for a day.
 #[derive(Debug, Default)]
 pub(crate) struct ProducerIdPool {
-    idle: Mutex<HashMap<PartitionKey, Vec<ProducerState>>>,
+    partitions: Mutex<HashMap<PartitionKey, PartitionIds>>,
+}
+
+#[derive(Debug, Default)]
+struct PartitionIds {
+    idle: Vec<ProducerState>,
+    /// All ids that brokers gave out. One that is given out again would make two producers one.
+    known: HashSet<i64>,
 }
 
 /// A partition of a topic. One that is created again under the same name has another id, and another log.
@@ -53,20 +60,32 @@ pub(crate) struct PartitionKey {
 
 impl ProducerIdPool {
     pub(crate) fn acquire(&self, partition: &PartitionKey) -> Option<ProducerState> {
-        self.idle().get_mut(partition)?.pop()
+        self.partitions().get_mut(partition)?.idle.pop()
     }
 
     pub(crate) fn release(&self, partition: PartitionKey, producer: ProducerState) {
-        self.idle().entry(partition).or_default().push(producer);
+        self.partitions().entry(partition).or_default().idle.push(producer);
     }
 
-    /// Drops all ids of a partition.
+    /// Drops the idle ids of a partition.
     pub(crate) fn clear(&self, partition: &PartitionKey) {
-        self.idle().remove(partition);
+        if let Some(ids) = self.partitions().get_mut(partition) {
+            ids.idle.clear();
+        }
     }
 
-    fn idle(&self) -> MutexGuard<'_, HashMap<PartitionKey, Vec<ProducerState>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notes that a broker gave out an id.
+    pub(crate) fn note(&self, partition: PartitionKey, id: i64) {
+        self.partitions().entry(partition).or_default().known.insert(id);
+    }
+
+    /// Whether an id was given out before.
+    pub(crate) fn is_known(&self, partition: &PartitionKey, id: i64) -> bool {
+        self.partitions().get(partition).is_some_and(|ids| ids.known.contains(&id))
+    }
+
+    fn partitions(&self) -> MutexGuard<'_, HashMap<PartitionKey, PartitionIds>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

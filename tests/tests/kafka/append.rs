@@ -6,7 +6,7 @@ use kwal_client::ClientBuilder;
 use kwal_client::Limits;
 use kwal_client::error::{ErrorKind, Outcome};
 use kwal_client::record::Record;
-use kwal_protocol::record::Compression;
+use kwal_protocol::{error_code::ErrorCode, record::Compression};
 use kwal_tests::kafka::{Kafka, Version};
 use kwal_tests::message::{pseudo_random, samples};
 
@@ -17,6 +17,7 @@ kwal_tests::suite! {
     shared: [
         offsets_are_those_of_the_log,
         log_append_time,
+        records_that_the_topic_does_not_take,
         batch_too_large_for_the_topic,
         batch_too_large_for_the_client,
         unknown_topic_is_not_created,
@@ -79,6 +80,39 @@ async fn log_append_time(kafka: &'static Kafka) {
     assert!(records.iter().all(|record| record.timestamp_ms == stamped));
     let by_java = kafka.java().consume(&topic, 0, 0, None).await;
     assert!(by_java.iter().all(|record| record.timestamp == stamped));
+}
+
+/// Kafka names the records that it rejected a batch for (KIP-467).
+async fn records_that_the_topic_does_not_take(kafka: &'static Kafka) {
+    let hour = time::Duration::HOUR;
+    let limit = hour.whole_milliseconds().to_string();
+    let topic = kafka.topic("future", 1, &[("message.timestamp.after.max.ms", &limit)]).await;
+    let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+    // The first append waits until the broker knows the topic, and so below.
+    writer.produce(vec![Record::new(None::<&str>, "first")]).await.unwrap();
+    let mut records: Vec<_> = (0..5).map(|i| Record::new(None::<&str>, i.to_string())).collect();
+    records[3].timestamp += 2 * hour;
+    let error = writer.produce(&records).await.unwrap_err();
+    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_TIMESTAMP), Outcome::NotApplied));
+    let [rejected] = error.record_errors() else { panic!("{error:#?}") };
+    assert_eq!(rejected.index, 3);
+    let message = rejected.message.as_deref().unwrap_or_default();
+    assert!(message.contains(&records[3].timestamp_ms().to_string()), "{message}");
+    let ErrorKind::Broker { message: Some(message), .. } = error.kind() else { panic!("{error:#?}") };
+    assert!(message.contains("One or more records have been rejected"), "{message}");
+    assert!(error.to_string().contains("; record 3: "), "{error}");
+    // None of them is on the log, so the others can be appended.
+    records.remove(3);
+    assert_eq!(writer.produce(&records).await.unwrap().offsets(), Some(1..5));
+    // Another reason: a topic that is compacted needs keys.
+    let topic = kafka.topic("compacted", 1, &[("cleanup.policy", "compact")]).await;
+    let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+    writer.produce(vec![Record::new("key", "first")]).await.unwrap();
+    let mut records: Vec<_> = (0..5).map(|i| Record::new("key", i.to_string())).collect();
+    (records[0].key, records[4].key) = (None, None);
+    let error = writer.produce(&records).await.unwrap_err();
+    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotApplied));
+    assert_eq!(error.record_errors().iter().map(|record| record.index).collect::<Vec<_>>(), [0, 4]);
 }
 
 async fn batch_too_large_for_the_topic(kafka: &'static Kafka) {

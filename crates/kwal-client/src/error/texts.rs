@@ -682,6 +682,7 @@ fn builds() -> Samples {
         "Empty": BuildError::Empty,
         "TooLarge": BuildError::TooLarge,
         "TooManyRecords": BuildError::TooManyRecords,
+        "Timestamp": BuildError::Timestamp { index: 3, timestamp_ms: -2_000 },
         "NoMessage": BuildError::NoMessage { magic: 1 },
         "Compression": BuildError::Compression(CompressionError::NotBuiltIn { codec: Compression::Zstd }),
     }

@@ -40,7 +40,8 @@ use crate::{
 /// A partition client is meant to be kept. Its appends use one connection to the leader and its fetches
 /// another, each shared with other partition clients beyond
 /// [`Limits::max_connections_per_broker`](crate::Limits::max_connections_per_broker), so that an append never
-/// waits for a long poll.
+/// waits for a long poll. They are opened when they are needed: a client that only reads has no connection
+/// for appends, and no producer id.
 ///
 /// It follows the leader. A move is noticed when a call reaches the former leader; nothing is requested in
 /// the background. That broker rejects an append, ends a long poll and reports the new leader (KIP-951, since
@@ -132,8 +133,8 @@ impl PartitionClient {
 ///
 /// # Errors
 /// [`Error::outcome`] is whether the batch may be on the log.
-/// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for no records;
-/// [`ErrorKind::BatchTooLarge`](crate::error::ErrorKind::BatchTooLarge);
+/// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for no records and for a timestamp
+/// before 1970; [`ErrorKind::BatchTooLarge`](crate::error::ErrorKind::BatchTooLarge);
 /// [`ErrorKind::PrecedingAppendFailed`](crate::error::ErrorKind::PrecedingAppendFailed) if one submitted
 /// earlier failed; [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded). After
 /// [`ErrorKind::Fenced`](crate::error::ErrorKind::Fenced) and

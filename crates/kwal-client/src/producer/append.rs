@@ -398,7 +398,7 @@ mod tests {
         let indices: Vec<_> = records.iter().map(|record| record.index).collect();
         assert_eq!((indices, records[0].message.as_deref()), (vec![0, 1], None));
         assert_eq!(records[1].message.as_deref(), Some(&long[..RecordError::MAX_MESSAGE]));
-        // A leader that has moved is more important, and a batch that is too large is no matter of one record.
+        // A leader that has moved is more important, and no single record makes a batch too large.
         for code in [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::MESSAGE_TOO_LARGE] {
             let found = ProducePartitionResponse { record_errors: vec![error(0, "")], ..partition(code) };
             let rejection = respond(found).unwrap_err();

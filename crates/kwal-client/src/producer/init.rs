@@ -11,23 +11,33 @@ use crate::{
     routing::Partition,
 };
 
-/// Requests a new producer id. Every broker has some to give out.
+/// Requests a producer id that this client did not have on the partition before. Every broker has some to
+/// give out.
 pub(super) async fn init_producer_id(partition: &Partition) -> Result<ProducerState, Error> {
     let request = InitProducerIdRequest {
         transactional_id: None,
         transaction_timeout_ms: i32::MAX,
         ..InitProducerIdRequest::default()
     };
-    let call = partition.call(ApiKey::INIT_PRODUCER_ID);
+    let (call, ids) = (partition.call(ApiKey::INIT_PRODUCER_ID), &partition.cluster.producer_ids);
+    let accept = |response: &InitProducerIdResponse| {
+        let producer = producer_state(response)?;
+        match ids.is_known(&partition.key(), producer.id) {
+            false => Ok(producer),
+            true => Err(Error::from(InvalidField { field: "producer_id", value: producer.id })),
+        }
+    };
     let (_, response) = partition
         .cluster
         .pool
-        .any_broker(&request, |response, broker| match producer_state(response) {
+        .any_broker(&request, |response, broker| match accept(response) {
             Ok(_) => Ok(()),
             Err(error) => Err(error.with_context(call.at_broker(broker))),
         })
         .await?;
-    producer_state(&response)
+    let producer = accept(&response).map_err(|error| error.with_context(call.context()))?;
+    ids.note(partition.key(), producer.id);
+    Ok(producer)
 }
 
 /// Interprets the response. On the wire, a negative id or epoch stands for a producer without an id.

@@ -160,6 +160,13 @@ impl Producer {
         if records.is_empty() {
             return Err(Error::invalid_input("no records to append"));
         }
+        if let Some(index) = records.iter().position(|record| record.timestamp_ms() < 0) {
+            let reason = format!(
+                "record {index} has a timestamp before 1970, {}: Kafka has no such timestamps",
+                records[index].timestamp
+            );
+            return Err(Error::invalid_input(reason));
+        }
         let size = BatchSize::of(records);
         self.check_size(size.at_least, records.len())?;
         Ok(size)

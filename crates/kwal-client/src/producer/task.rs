@@ -152,13 +152,14 @@ impl ProducerTask {
                     return Err(instead_of(error, ErrorKind::Fenced));
                 }
                 // The broker appended nothing under this id and never will, so another one is needed.
-                ErrorCode::UNKNOWN_PRODUCER_ID | ErrorCode::INVALID_PRODUCER_ID_MAPPING => {
+                code if is_id_refused(code, producer) => {
                     self.producer = None;
                     // Not for a batch that an earlier attempt may have appended: the broker may have
                     // forgotten the id since then, and would not recognise the batch under another one.
                     if in_flight.in_doubt {
                         return Err(error);
                     }
+                    return retry.pause_in_doubt(error, in_flight.trace.generation).await;
                 }
                 // Only this batch is in flight and all earlier ones were acknowledged, so a gap means that
                 // the leader lost the last one. A deposed leader that has not noticed yet answers the same,
@@ -244,6 +245,16 @@ impl ProducerTask {
         debug!(?producer, topic = &**topic, partition = index, "got a producer id");
         self.producer = Some(producer);
         Ok(producer)
+    }
+}
+
+/// Whether a rejection is about the producer id. A batch that begins an epoch has no batch before it that
+/// could be missing: if it is out of order, somebody else has the same id.
+fn is_id_refused(code: ErrorCode, producer: ProducerState) -> bool {
+    match code {
+        ErrorCode::UNKNOWN_PRODUCER_ID | ErrorCode::INVALID_PRODUCER_ID_MAPPING => true,
+        ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => producer.sequence == 0,
+        _ => false,
     }
 }
 

@@ -9,6 +9,7 @@ use kwal_client::{
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
+use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::support::{
@@ -302,6 +303,40 @@ async fn without_sequence_numbers_a_rejection_is_retried() {
     assert!(produced.unwrap().attempts > 2);
     assert_eq!(log(&broker), ["a", "b"]);
     assert_eq!(wire.count(ApiKey::INIT_PRODUCER_ID), 0);
+}
+
+/// Kafka has no timestamps before 1970, and −1 means none.
+#[tokio::test(start_paused = true)]
+async fn a_timestamp_before_1970_is_rejected_before_anything_is_sent() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let millisecond = time::Duration::MILLISECOND;
+    let at = |since: time::Duration| {
+        let mut records = [record("a"), record("b"), record("c")].concat();
+        records[1].timestamp = OffsetDateTime::UNIX_EPOCH + since;
+        records
+    };
+    for idempotent in [true, false] {
+        let partition = client.partition_client("wal", 0).idempotent(idempotent).await.unwrap();
+        for since in
+            [-millisecond, -2 * millisecond, -time::Duration::NANOSECOND, -time::Duration::days(365 * 200)]
+        {
+            let (error, took) = timed(partition.produce(at(since))).await;
+            let error = error.unwrap_err();
+            let ErrorKind::InvalidInput { reason, .. } = error.kind() else { panic!("{error:?}") };
+            assert!(reason.contains("record 1 has a timestamp before 1970"), "{reason}");
+            assert_eq!((error.outcome(), took), (Outcome::NotApplied, Duration::ZERO));
+        }
+        assert_eq!((wire.count(ApiKey::PRODUCE), wire.count(ApiKey::INIT_PRODUCER_ID)), (0, 0));
+    }
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    for since in [time::Duration::ZERO, millisecond] {
+        partition.produce(at(since)).await.unwrap();
+    }
+    let timestamps: Vec<_> =
+        broker.records("wal", 0).unwrap().iter().map(|record| record.timestamp_ms).collect();
+    assert_eq!((timestamps[1], timestamps[4]), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -68,6 +68,62 @@ async fn a_refused_producer_id_is_replaced_and_the_batch_appended() {
     }
 }
 
+/// Metadata that was restored from a backup gives out ids that partitions know already.
+#[tokio::test(start_paused = true)]
+async fn a_producer_id_that_somebody_else_has_is_replaced() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let other = open_over(&wire).await;
+    for _ in 0..9 {
+        other.produce(record("a")).await.unwrap();
+    }
+    let id = wire.stamps()[0].0;
+    let again = AtomicUsize::new(0);
+    wire.edit::<InitProducerIdRequest>(move |response| {
+        if again.fetch_add(1, Ordering::Relaxed) < 2 {
+            response.producer_id = id;
+        }
+    });
+    let partition = open_over(&wire).await;
+    let produced = partition.produce(record("b")).await.unwrap();
+    assert_eq!((produced.base_offset, produced.attempts), (Some(9), 2));
+    assert_eq!(other.produce(record("c")).await.unwrap().base_offset, Some(10));
+    // A batch in doubt stays under its id.
+    wire.edit::<InitProducerIdRequest>(move |response| response.producer_id = id);
+    let partition = open_over(&wire).await;
+    broker.on(ApiKey::PRODUCE, Fault::Drop);
+    let error = partition.produce(record("d")).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), "{error:?}");
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    wire.clear_edits();
+    partition.produce(record("e")).await.unwrap();
+    assert_eq!(log(&broker)[9..], ["b", "c", "e"]);
+}
+
+/// Idle ids may be refused as well.
+#[tokio::test(start_paused = true)]
+async fn idle_producer_ids_that_are_refused_are_given_up() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let open = async || client.partition_client("wal", 0).await.unwrap();
+    let clients = [open().await, open().await, open().await];
+    for partition in &clients {
+        partition.produce(record("a")).await.unwrap();
+    }
+    drop(clients);
+    let idle: Vec<_> = wire.stamps().iter().map(|stamp| stamp.0).collect();
+    broker.on_times(ApiKey::PRODUCE, 3, Fault::Error(ErrorCode::UNKNOWN_PRODUCER_ID));
+    let produced = open().await.produce(record("b")).await.unwrap();
+    assert_eq!((produced.base_offset, produced.attempts), (Some(3), 4));
+    let refused: Vec<_> = wire.stamps()[3..6].iter().map(|stamp| stamp.0).collect();
+    assert!(idle.iter().all(|id| refused.contains(id)), "{refused:?} of {idle:?}");
+    for _ in 0..3 {
+        open().await.produce(record("c")).await.unwrap();
+    }
+    assert_eq!(wire.count(ApiKey::INIT_PRODUCER_ID), 4);
+}
+
 /// The earlier attempt may be on the log, and the broker have forgotten the id since then. Under a new id it
 /// would not recognize the batch.
 #[tokio::test(start_paused = true)]
@@ -373,6 +429,44 @@ async fn a_producer_id_that_cannot_be_one_is_not_used() {
         assert_eq!(partition.produce(record("b")).await.unwrap().attempts, 2);
         assert_eq!(log(&broker), ["b"]);
         assert!(wire.stamps()[0].0 >= 0, "{:?}", wire.stamps());
+    }
+}
+
+/// Two producers with one id would be one for the broker: the batch of the second would count as a duplicate
+/// of the first.
+#[tokio::test(start_paused = true)]
+async fn a_producer_id_that_is_given_out_twice_is_used_once() {
+    for refused in [false, true] {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let client = wire.client().await;
+        let one = client.partition_client("wal", 0).await.unwrap();
+        one.produce(record("a")).await.unwrap();
+        let id = wire.stamps()[0].0;
+        let count = AtomicUsize::new(0);
+        wire.edit::<InitProducerIdRequest>(move |response| {
+            // By the broker, by its bootstrap address, and for the other partition.
+            if count.fetch_add(1, Ordering::Relaxed) < 3 {
+                response.producer_id = id;
+            }
+        });
+        let other = client.partition_client("wal", 0).await.unwrap();
+        let error = match refused {
+            true => {
+                // The broker gives out the id again that it has refused.
+                broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::UNKNOWN_PRODUCER_ID));
+                one.produce(record("b")).await.unwrap_err()
+            }
+            false => other.produce(record("b")).await.unwrap_err(),
+        };
+        assert_field(&error, "producer_id", id);
+        assert_eq!(error.outcome(), Outcome::NotApplied);
+        // On another partition it does no harm.
+        let third = client.partition_client("wal", 1).await.unwrap();
+        third.produce(record("c")).await.unwrap();
+        assert_eq!(wire.stamps().last().unwrap().0, id);
+        other.produce(record("d")).await.unwrap();
+        assert_eq!(log(&broker), ["a", "d"]);
     }
 }
 

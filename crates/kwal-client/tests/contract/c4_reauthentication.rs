@@ -14,7 +14,7 @@ use kwal_client::{
     error::ErrorKind,
     sasl::{Sasl, Token},
 };
-use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode, messages::SaslAuthenticateRequest};
 use kwal_testkit::Fault;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -277,4 +277,33 @@ async fn a_throttle_longer_than_the_time_limit_of_an_authentication_does_not_clo
     assert!(used.iter().all(|one| *one == used[0]), "{used:?}");
     assert!(wire.connections() <= connections + 1, "{} after {connections}", wire.connections());
     assert_eq!(log(&cluster), ["a", "b", "c"]);
+}
+
+/// A lifetime is a number of the broker. Whatever it is, calls end, and no loop spins.
+#[tokio::test(start_paused = true)]
+async fn any_session_lifetime_is_survived() {
+    for (ms, is_limited) in [
+        (i64::MAX, false),
+        (i64::MAX / 2, false),
+        (0, false),
+        (-1, false),
+        (i64::MIN, false),
+        (1, true),
+        (20, true),
+    ] {
+        let cluster = cluster(any_token());
+        let wire = Wire::to(&cluster);
+        wire.edit::<SaslAuthenticateRequest>(move |response| response.session_lifetime_ms = ms);
+        let sasl = Sasl::oauth_bearer(|| async { Ok::<_, io::Error>(Token::new("token")) });
+        let client = wire.builder().sasl(sasl.danger_send_unencrypted()).build().await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        for i in 0..10 {
+            let (produced, took) = timed(partition.produce(record("a"))).await;
+            assert_eq!((produced.unwrap().base_offset, took < SECOND), (Some(i), true), "{ms}: {took:?}");
+            sleep(SECOND).await;
+        }
+        let connections = wire.connections();
+        assert_eq!(connections > 4, is_limited, "{ms}: {connections}");
+        assert!(connections < 40, "{ms}: {connections}");
+    }
 }

@@ -143,6 +143,14 @@ pub enum BuildError {
     /// The number of records exceeds its field.
     #[error("a batch cannot have more than 2147483647 records")]
     TooManyRecords,
+    /// A timestamp before 1970, which is also not [`NO_TIMESTAMP`](super::NO_TIMESTAMP). Kafka has none.
+    #[error("record {index} has the timestamp {timestamp_ms} ms, before 1970")]
+    Timestamp {
+        /// The index of the record.
+        index: u32,
+        /// Its timestamp, in milliseconds since the epoch.
+        timestamp_ms: i64,
+    },
     /// Several records, headers or a codec, which an encoded message of magic 0 or 1 cannot have.
     #[error("a message of magic {magic} is one record, without headers and codec")]
     NoMessage {

@@ -60,7 +60,7 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::IdAcquiredTwice => (writing::reopened_twice().await, &[Rule::Durable]),
         Mutation::IdIdleInFlight => (writing::reopened_while_in_flight().await, &[Rule::Durable]),
         Mutation::BatchForEachRecord => (writing::concurrent_batches().await, &[Rule::Whole]),
-        Mutation::TwoInFlight => (writing::first_batch_rejected().await, &[Rule::NoHole, Rule::FalseAlarm]),
+        Mutation::TwoInFlight => (writing::first_batch_rejected().await, &[Rule::Order]),
         Mutation::HoleAfterFailure => (writing::rejected_with_others_queued().await, &[Rule::NoHole]),
         Mutation::OrderOfPolls => (writing::second_polls_reversed().await, &[Rule::Order]),
         Mutation::AttemptWithoutDeadline => (writing::no_response().await, &[Rule::Deadline]),
