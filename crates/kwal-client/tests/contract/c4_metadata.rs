@@ -10,7 +10,7 @@ use futures::future::join_all;
 use kwal_client::{Client, ClientBuilder, OffsetAt, PartitionClient, error::ErrorKind};
 use kwal_protocol::{
     api::ApiKey,
-    messages::{MetadataBroker, MetadataPartition, MetadataRequest, MetadataResponse},
+    messages::{MetadataBroker, MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopicResponse},
 };
 use kwal_testkit::{
     EmbeddedCluster, EmbeddedClusterBuilder,
@@ -303,6 +303,26 @@ async fn metadata_that_cannot_be_true_is_passed_over() {
             assert_eq!(took, Duration::ZERO);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_that_were_not_requested_are_not_kept() {
+    let edited = Edited::start(1);
+    edited.cluster.create_topic("other", 1).unwrap();
+    edited.edit(|_, response| {
+        let others = response.topics.iter().filter(|topic| topic.name.as_deref() == Some("wal"));
+        let others: Vec<_> = others
+            .map(|topic| MetadataTopicResponse { name: Some("other".to_owned()), ..topic.clone() })
+            .collect();
+        response.topics.extend(others);
+    });
+    let client = edited.client().await;
+    client.partition_client("wal", 0).await.unwrap();
+    edited.pass();
+    let requests = edited.cluster.requests(ApiKey::METADATA);
+    let other = client.partition_client("other", 0).await.unwrap();
+    assert_eq!(edited.cluster.requests(ApiKey::METADATA), requests + 1);
+    assert_eq!(other.topic_id(), edited.cluster.topic_id("other"));
 }
 
 #[tokio::test(start_paused = true)]
