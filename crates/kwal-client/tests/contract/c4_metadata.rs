@@ -243,6 +243,24 @@ async fn one_broker_that_knows_less_than_the_others_closes_no_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_the_first_broker_does_not_list_is_found_by_another_bootstrap_address() {
+    let edited = Edited::start(6);
+    // The first bootstrap broker lists itself alone.
+    edited.edit(|by, response| {
+        if by == 1 {
+            response.brokers.retain(|broker| broker.node_id == 1);
+        }
+    });
+    let client = edited.client().await;
+    for index in 0..6 {
+        let partition = client.partition_client("wal", index).await.unwrap();
+        let (produced, took) = timed(partition.produce(record("a"))).await;
+        produced.unwrap();
+        assert!(took <= MOMENT, "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_broker_that_two_others_no_longer_list_is_left() {
     let edited = Edited::start(6);
     let client = edited.client().await;
