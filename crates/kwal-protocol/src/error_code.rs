@@ -434,6 +434,9 @@ mod tests {
             assert_eq!(recovery(api, ErrorCode::NOT_CONTROLLER), Recovery::Refresh, "{api}");
             assert_eq!(recovery(api, ErrorCode::THROTTLING_QUOTA_EXCEEDED), Recovery::Retry, "{api}");
         }
+        for api in [ApiKey::METADATA, ApiKey::FETCH, ApiKey::DESCRIBE_CLUSTER] {
+            assert_eq!(recovery(api, ErrorCode::REBOOTSTRAP_REQUIRED), Recovery::Refresh, "{api}");
+        }
         assert_eq!(recovery(ApiKey::FETCH, ErrorCode::CORRUPT_MESSAGE), Recovery::Retry);
         assert_eq!(recovery(ApiKey::PRODUCE, ErrorCode::CORRUPT_MESSAGE), Recovery::Fail);
         assert_eq!(recovery(ApiKey::PRODUCE, ErrorCode::NOT_ENOUGH_REPLICAS), Recovery::Retry);

@@ -167,7 +167,7 @@ impl MetadataCache {
     }
 
     /// Asks another broker for the same metadata: one that the first response lists, otherwise one that it
-    /// does not. `None` if none of them answers soon.
+    /// does not, or a bootstrap address. `None` if none of them answers soon.
     async fn second_opinion(
         &self,
         request: &MetadataRequest,

@@ -48,8 +48,10 @@ pub(crate) struct PartitionMetadata {
 pub(crate) struct Contradictions {
     /// Brokers that it does not list, or lists at the given address.
     pub(crate) brokers: BTreeMap<i32, Option<HostPort>>,
-    /// Partitions that it does not list, or describes with an older epoch while nobody leads in the known one.
+    /// Partitions that it does not list, or describes with an older epoch while nobody leads the known one.
     partitions: BTreeMap<(String, i32), Option<PartitionMetadata>>,
+    /// Whether it names a leader that is no known broker, and so contradicts itself.
+    has_unknown_leader: bool,
 }
 
 /// What a broker that does not lead a partition reports of the one that does (KIP-951).
@@ -93,6 +95,9 @@ impl Metadata {
             let next = match self.topics.get(name) {
                 _ if !topic.error_code.is_error() => {
                     let described = TopicMetadata::new(topic, self.generation, confirms);
+                    let mut leaders = described.partitions.values().filter_map(|partition| partition.leader);
+                    contradictions.has_unknown_leader |=
+                        leaders.any(|leader| !self.brokers.contains_key(&leader));
                     self.joined(name, described, &mut contradictions)
                 }
                 Some(known) => known.outdated(),
@@ -135,7 +140,7 @@ impl Metadata {
 
     /// Applies contradictions that two brokers share, or of which there is no second opinion.
     pub(crate) fn accept(&mut self, contradictions: Contradictions) {
-        let Contradictions { brokers, partitions } = contradictions;
+        let Contradictions { brokers, partitions, has_unknown_leader: _ } = contradictions;
         for (id, address) in brokers {
             match (address, self.brokers.get_mut(&id)) {
                 (Some(address), Some(known)) => *known = address,
@@ -209,7 +214,7 @@ impl Metadata {
 
 impl Contradictions {
     pub(crate) fn is_empty(&self) -> bool {
-        self.brokers.is_empty() && self.partitions.is_empty()
+        self.brokers.is_empty() && self.partitions.is_empty() && !self.has_unknown_leader
     }
 
     /// Returns what both contradict, and what the other one says instead; of a partition, what is newer.

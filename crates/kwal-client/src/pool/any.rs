@@ -35,8 +35,8 @@ impl ConnectionPool {
     }
 
     /// Sends a request to brokers other than the one that answered it before, in the same way. `candidates`
-    /// are their ids: the second ones only count if the first ones are all that broker. `None` if none of
-    /// them answers soon.
+    /// are their ids: the second ones are for the case that there are no others among the first ones, and the
+    /// bootstrap addresses come last. `None` if none of them answers soon.
     pub(crate) async fn another_broker<R: ClientRequest>(
         &self,
         request: &R,
@@ -48,7 +48,9 @@ impl ConnectionPool {
         let soon = self.pause(1);
         // Each of them gets its turn in that time.
         let pause = soon / (FEW + 1) as u32;
-        timeout(soon, self.first_answer(request, order, pause, accept)).await.ok()?.ok()
+        let answer = timeout(soon, self.first_answer(request, order, pause, accept)).await;
+        self.drop_seeds();
+        answer.ok()?.ok()
     }
 
     async fn first_answer<R: ClientRequest>(
@@ -140,7 +142,8 @@ impl ConnectionPool {
         order
     }
 
-    /// Returns a few of the first candidates without one broker; of the second ones, if no others are left.
+    /// Returns a few of the first candidates without one broker; of the second ones, if no others are left;
+    /// at last the bootstrap addresses.
     fn others(&self, without: BrokerRef, candidates: [Vec<i32>; 2]) -> Vec<BrokerRef> {
         let state = lock(&self.state);
         let without = match without {
@@ -149,8 +152,12 @@ impl ConnectionPool {
         };
         let is_other = |id: &i32| state.addresses.get(id).is_some_and(|address| Some(address) != without);
         let others = candidates.map(|ids| ids.into_iter().filter(is_other).collect::<Vec<_>>());
-        let others = others.into_iter().find(|others| !others.is_empty());
-        self.few(&state, others.unwrap_or_default())
+        if let Some(others) = others.into_iter().find(|others| !others.is_empty()) {
+            return self.few(&state, others);
+        }
+        let addresses = self.config.bootstrap.iter().enumerate();
+        let others = addresses.filter(|(_, address)| Some(*address) != without);
+        others.map(|(index, _)| BrokerRef::Seed(index)).take(FEW).collect()
     }
 
     /// Returns a few of some brokers in the order in which they are tried: healthy ones starting at a random
@@ -294,14 +301,15 @@ mod tests {
             // It was known by its bootstrap address.
             (BrokerRef::Seed(1), [vec![2, 3], vec![4]], vec![2]),
             (BrokerRef::Seed(0), [vec![2, 3], vec![4]], vec![2, 3]),
-            // There is none.
-            (BrokerRef::Id(1), [vec![1], vec![]], vec![]),
-            (BrokerRef::Id(1), [vec![9], vec![1, 8]], vec![]),
         ] {
             let mut others = pool.others(without, candidates);
             others.sort();
             assert_eq!(others, expected.into_iter().map(BrokerRef::Id).collect::<Vec<_>>(), "{without:?}");
         }
+        let [one, two] = [BrokerRef::Seed(0), BrokerRef::Seed(1)];
+        assert_eq!(pool.others(BrokerRef::Id(1), [vec![1], vec![]]), [one, two]);
+        assert_eq!(pool.others(BrokerRef::Id(3), [vec![9], vec![3, 8]]), [one]);
+        assert_eq!(pool.others(one, [vec![], vec![]]), [two]);
     }
 
     #[tokio::test]

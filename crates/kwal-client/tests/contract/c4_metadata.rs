@@ -6,11 +6,16 @@ use std::{
     time::Duration,
 };
 
+use fastrand::Rng;
 use futures::future::join_all;
 use kwal_client::{Client, ClientBuilder, OffsetAt, PartitionClient, error::ErrorKind};
 use kwal_protocol::{
     api::ApiKey,
-    messages::{MetadataBroker, MetadataPartition, MetadataRequest, MetadataResponse},
+    error_code::ErrorCode,
+    messages::{
+        FetchLeader, FetchRequest, MetadataBroker, MetadataPartition, MetadataRequest, MetadataResponse,
+        MetadataTopicResponse, ProduceLeader, ProduceRequest,
+    },
 };
 use kwal_testkit::{
     EmbeddedCluster, EmbeddedClusterBuilder,
@@ -89,6 +94,16 @@ impl Edited {
 
     pub(crate) async fn client(&self) -> Client {
         self.builder().build().await.unwrap()
+    }
+
+    /// Builds a client, which needs an answer of the first bootstrap address or of another one.
+    async fn client_until_built(&self) -> Client {
+        loop {
+            match self.builder().build().await {
+                Ok(client) => return client,
+                Err(error) => assert!(error.is_retriable(), "{error:?}"),
+            }
+        }
     }
 
     pub(crate) async fn open(&self) -> PartitionClient {
@@ -243,6 +258,24 @@ async fn one_broker_that_knows_less_than_the_others_closes_no_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_the_first_broker_does_not_list_is_found_by_another_bootstrap_address() {
+    let edited = Edited::start(6);
+    // The first bootstrap broker lists itself alone.
+    edited.edit(|by, response| {
+        if by == 1 {
+            response.brokers.retain(|broker| broker.node_id == 1);
+        }
+    });
+    let client = edited.client().await;
+    for index in 0..6 {
+        let partition = client.partition_client("wal", index).await.unwrap();
+        let (produced, took) = timed(partition.produce(record("a"))).await;
+        produced.unwrap();
+        assert!(took <= MOMENT, "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_broker_that_two_others_no_longer_list_is_left() {
     let edited = Edited::start(6);
     let client = edited.client().await;
@@ -306,6 +339,26 @@ async fn metadata_that_cannot_be_true_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn topics_that_were_not_requested_are_not_kept() {
+    let edited = Edited::start(1);
+    edited.cluster.create_topic("other", 1).unwrap();
+    edited.edit(|_, response| {
+        let others = response.topics.iter().filter(|topic| topic.name.as_deref() == Some("wal"));
+        let others: Vec<_> = others
+            .map(|topic| MetadataTopicResponse { name: Some("other".to_owned()), ..topic.clone() })
+            .collect();
+        response.topics.extend(others);
+    });
+    let client = edited.client().await;
+    client.partition_client("wal", 0).await.unwrap();
+    edited.pass();
+    let requests = edited.cluster.requests(ApiKey::METADATA);
+    let other = client.partition_client("other", 0).await.unwrap();
+    assert_eq!(edited.cluster.requests(ApiKey::METADATA), requests + 1);
+    assert_eq!(other.topic_id(), edited.cluster.topic_id("other"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_one_broker_made_up_is_dropped_again() {
     let edited = Edited::start(1);
     let client = edited.client().await;
@@ -362,5 +415,76 @@ async fn a_large_cluster_is_tried_a_few_brokers_at_a_time() {
         let lists = join_all((0..CALLS).map(|_| client.list_topics().into_future())).await;
         assert!(lists.iter().all(Result::is_ok), "{lists:?}");
         assert!(tried(&edited) <= most, "{}", tried(&edited));
+    }
+}
+
+/// Makes a response wrong in one of many ways.
+fn garble(rng: &mut Rng, by: i32, response: &mut MetadataResponse) {
+    let kind = rng.u8(..10);
+    match kind {
+        0 => response.brokers.clear(),
+        1 => response.brokers.retain(|broker| broker.node_id == by),
+        2 => response.brokers.retain(|broker| broker.node_id != by),
+        3 => response.brokers.iter_mut().for_each(|broker| broker.host = format!("broker-{}", by % 3 + 1)),
+        4 => response.topics.clear(),
+        5 => response.error_code = ErrorCode::REBOOTSTRAP_REQUIRED,
+        _ => {}
+    }
+    for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        match kind {
+            6 => partition.leader_epoch = 0,
+            7 => (partition.leader_id, partition.leader_epoch) = (rng.i32(-1..5), i32::MAX),
+            8 => partition.leader_id = -1,
+            9 => (partition.leader_id, partition.leader_epoch) = (by, partition.leader_epoch + rng.i32(0..3)),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn appends_continue_while_one_broker_makes_up_metadata() {
+    for seed in 0..10 {
+        let edited = Edited::start(3);
+        let mut rng = Rng::with_seed(seed);
+        let odd = rng.i32(1..4);
+        let mut edits = rng.fork();
+        edited.edit(move |by, response| {
+            if by == odd {
+                garble(&mut edits, by, response);
+            }
+        });
+        // Nothing but metadata names leaders.
+        edited.wire.rewrite::<ProduceRequest>(|response| {
+            for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses) {
+                partition.current_leader = ProduceLeader::default();
+            }
+        });
+        edited.wire.rewrite::<FetchRequest>(|response| {
+            for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                partition.current_leader = FetchLeader::default();
+            }
+        });
+        let client = edited.client_until_built().await;
+        let open = |index| client.partition_client("wal", index).into_future();
+        let partitions: Vec<_> = join_all((0..3).map(open)).await.into_iter().map(Result::unwrap).collect();
+        let mut longest = Duration::ZERO;
+        for round in 0..30 {
+            for (index, partition) in (0..).zip(&partitions) {
+                if rng.bool() {
+                    let to = edited.others(edited.cluster.leader("wal", index).unwrap().unwrap())[0];
+                    edited.cluster.move_leader("wal", index, to).unwrap();
+                }
+                let (produced, took) = timed(partition.produce(record(format!("{round}")))).await;
+                produced.unwrap();
+                longest = longest.max(took);
+                let (fetched, took) = timed(partition.fetch(round)).await;
+                assert_eq!(fetched.unwrap().next_offset, round + 1);
+                longest = longest.max(took);
+            }
+        }
+        assert!(longest <= MOMENT, "seed {seed}: {longest:?}");
+        for index in 0..3 {
+            assert_eq!(edited.cluster.end_offset("wal", index).unwrap(), 30);
+        }
     }
 }
