@@ -239,9 +239,8 @@ impl Ledger {
             1 => "appends ok at the first attempt",
             _ => "appends ok after retries",
         });
-        let offsets = produced.offsets().unwrap();
-        self.shared.is_acked(self.client, self.partition, offsets.end);
-        ticket.acked(offsets.start);
+        self.shared.is_acked(self.client, self.partition, produced.offsets().end);
+        ticket.acked(produced.base_offset);
     }
 
     fn failed(&self, ticket: Ticket, error: &Error) -> Ended {
