@@ -87,8 +87,8 @@ impl Appender {
     pub(super) async fn append_after_storm(&mut self) {
         self.append_now().await;
         let mut ended = self.settled().await;
-        // A producer id that was idle is refused only now, and an earlier attempt at a former leader leaves the
-        // batch in doubt.
+        // An idle producer id is refused only now, and an earlier attempt at a former leader leaves the batch
+        // in doubt.
         if ended == Ended::Failed && self.ledger.shared.plan.has(Hazard::RefusedProducerIds) {
             self.append_now().await;
             ended = self.settled().await;
