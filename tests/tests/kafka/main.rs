@@ -6,6 +6,7 @@
 
 mod administration;
 mod append;
+mod audit;
 mod batches;
 mod brokers;
 mod embedded;
