@@ -395,7 +395,7 @@ fn tls() -> Samples {
             names: vec!["*.kafka.example".to_owned(), "10.0.0.1".to_owned()],
         },
         "WrongHost, without names": TlsError::WrongHost { host: "kafka-1".to_owned(), names: Vec::new() },
-        "Certificate": TlsError::Certificate { source: "invalid peer certificate: Revoked".into() },
+        "Certificate": TlsError::Certificate { source: "it was revoked: renew it".into() },
         "NotTls": TlsError::NotTls,
         "ClosedInHandshake": TlsError::ClosedInHandshake,
         "ClosedAfterHandshake": TlsError::ClosedAfterHandshake { client_certificate: false },

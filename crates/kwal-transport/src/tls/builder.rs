@@ -162,7 +162,11 @@ impl TlsBuilder {
             rustls::Error::InconsistentKeys(_) => {
                 TlsConfigError::KeyMismatch { chain: chain.origin(), key: key.origin() }
             }
-            source => TlsConfigError::Client { chain: chain.origin(), key: key.origin(), source },
+            error => TlsConfigError::Client {
+                chain: chain.origin(),
+                key: key.origin(),
+                source: super::reason(error),
+            },
         })
     }
 }
@@ -229,7 +233,7 @@ pub enum TlsConfigError {
         /// The origin of the PEM.
         origin: PemOrigin,
         /// The reason.
-        source: rustls::Error,
+        source: Box<dyn error::Error + Send + Sync>,
     },
     /// The system's store has no usable certificates.
     #[error("the system has no trusted certificates{}: install them (on Debian the package ca-certificates), or name a file by SSL_CERT_FILE", Problems(.problems))]
@@ -267,7 +271,7 @@ pub enum TlsConfigError {
         /// The origin of the key.
         key: PemOrigin,
         /// The reason.
-        source: rustls::Error,
+        source: Box<dyn error::Error + Send + Sync>,
     },
     /// The crypto provider lacks a required feature.
     #[error("the crypto provider cannot be used for TLS 1.2 and 1.3")]
@@ -322,10 +326,10 @@ impl Roots {
             }
             Self::Pem(pem) => {
                 for (i, certificate) in pem.certificates("the roots")?.into_iter().enumerate() {
-                    roots.add(certificate).map_err(|source| TlsConfigError::BadRoot {
+                    roots.add(certificate).map_err(|error| TlsConfigError::BadRoot {
                         number: i + 1,
                         origin: pem.origin(),
-                        source,
+                        source: super::reason(error),
                     })?;
                 }
             }
