@@ -67,7 +67,8 @@ struct Inner {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The input of the call is not valid. Nothing was sent.
+    /// The input of the call is not valid. Nothing was sent. Of a TLS configuration, the
+    /// [cause](Error::cause) is its error.
     #[non_exhaustive]
     InvalidInput {
         /// What is wrong with it.
@@ -231,7 +232,7 @@ pub(crate) enum Source {
     Connection(ConnectionError),
     Decode(DecodeError),
     Batch(BatchError),
-    Credentials(Arc<dyn std::error::Error + Send + Sync>),
+    Other(Arc<dyn std::error::Error + Send + Sync>),
     Call(Arc<Error>),
 }
 
@@ -319,7 +320,7 @@ impl Error {
             Source::Connection(source) => source,
             Source::Decode(source) => source,
             Source::Batch(source) => source,
-            Source::Credentials(source) => &**source,
+            Source::Other(source) => &**source,
             Source::Call(source) => &**source,
         })
     }

@@ -26,7 +26,9 @@ use kwal_protocol::{
     sasl::SaslError,
     wire::Uuid,
 };
-use kwal_transport::{Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError};
+use kwal_transport::{
+    Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError, tls::TlsConfigError,
+};
 
 use super::{CallContext, Context, Error, ErrorKind, Outcome, Progress, Source};
 
@@ -243,6 +245,8 @@ fn client() -> Samples {
         ConnectionError::PeerClosed { stage: Stage::Ready { awaited: Some((ApiKey::PRODUCE, 11)) } };
     samples! {
         "InvalidInput": Error::invalid_input("no records to append"),
+        "InvalidInput, TLS": Error::invalid_input("the TLS configuration cannot be used")
+            .with_source(Source::Other(Arc::new(TlsConfigError::NoRoots))),
         "Encode": Error::from(BuildError::Empty),
         "BatchTooLarge, the client's limit": produce(ErrorKind::BatchTooLarge {
             size: 20_000_081,
@@ -293,7 +297,7 @@ fn client() -> Samples {
             Error::new(ErrorKind::Unsupported { ours: Versions::new(0, 5), theirs: None })
                 .with_context(at(ApiKey::INIT_PRODUCER_ID)),
         "CredentialsUnavailable": Error::new(ErrorKind::CredentialsUnavailable)
-            .with_source(Source::Credentials(Arc::new(io::Error::other("the token endpoint is down"))))
+            .with_source(Source::Other(Arc::new(io::Error::other("the token endpoint is down"))))
             .with_context(connecting()),
         "EncryptionRequired":
             Error::new(ErrorKind::EncryptionRequired { mechanism: "PLAIN".to_owned() }).with_context(connecting()),

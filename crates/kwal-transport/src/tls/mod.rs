@@ -89,6 +89,18 @@ impl Tls {
         self
     }
 
+    /// Checks the configuration before any connection is opened: see [`TlsConfig::check`].
+    ///
+    /// # Errors
+    /// Whatever has to be changed.
+    ///
+    /// # Cancellation safety
+    /// Cancel safe.
+    pub async fn check(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let config = Arc::clone(&self.config);
+        tokio::task::spawn_blocking(move || config.check()).await?
+    }
+
     async fn connect_host(&self, to: &HostPort) -> Result<Stream, TransportError> {
         let failed = |source| TransportError::Tls { to: to.clone(), source };
         // Errors of this side are detected before connecting.
@@ -133,6 +145,17 @@ pub trait TlsConfig: Send + Sync + 'static {
         &'a self,
         to: &'a HostPort,
     ) -> BoxFuture<'a, Result<Arc<ClientConfig>, Box<dyn std::error::Error + Send + Sync>>>;
+
+    /// Returns why no connection could succeed, before any is opened: a missing file, no roots. It may block,
+    /// and contacts nobody.
+    ///
+    /// A client calls it once, when it is built. Errors after that may pass, as while files are replaced.
+    ///
+    /// # Errors
+    /// Whatever has to be changed. None, unless it is implemented.
+    fn check(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(())
+    }
 }
 
 impl TlsConfig for Arc<ClientConfig> {
