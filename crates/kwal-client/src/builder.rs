@@ -13,7 +13,7 @@ use crate::{
     client::Client,
     cluster::Cluster,
     config::{Config, Deadlines, Limits, RetryPolicy},
-    error::Error,
+    error::{Error, Source},
     sasl::Sasl,
 };
 
@@ -169,7 +169,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for an address that cannot be
-    /// parsed, and for limits, deadlines and pauses of zero;
+    /// parsed, for limits, deadlines and pauses of zero, and for TLS files that are missing or invalid, before
+    /// anything is sent;
     /// [`ErrorKind::NoBroker`](crate::error::ErrorKind::NoBroker) if none answers, with each address and its
     /// error. It does not wait for brokers to come up.
     ///
@@ -197,6 +198,10 @@ impl ClientBuilder {
         }
         #[cfg(feature = "transport-tls")]
         if let Some(tls) = self.tls {
+            tls.check().await.map_err(|source| {
+                let error = Error::invalid_input("the TLS configuration cannot be used");
+                error.with_source(Source::Other(source.into()))
+            })?;
             self.config.route.insert_str(0, " with TLS");
             self.config.connect = Arc::new(tls.over(self.config.connect));
         }

@@ -68,7 +68,8 @@ struct Inner {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The input of the call is not valid. Nothing was sent.
+    /// The input of the call is not valid. Nothing was sent. Of a TLS configuration, the
+    /// [cause](Error::cause) is its error.
     #[non_exhaustive]
     InvalidInput {
         /// What is wrong with it.
@@ -307,7 +308,7 @@ pub(crate) enum Source {
     Decode(DecodeError),
     Field(InvalidField),
     Batch(BatchError),
-    Credentials(Arc<dyn std::error::Error + Send + Sync>),
+    Other(Arc<dyn std::error::Error + Send + Sync>),
     Call(Arc<Error>),
 }
 
@@ -424,7 +425,7 @@ impl Error {
             Source::Decode(source) => source,
             Source::Field(source) => source,
             Source::Batch(source) => source,
-            Source::Credentials(source) => &**source,
+            Source::Other(source) => &**source,
             Source::Call(source) => &**source,
         })
     }

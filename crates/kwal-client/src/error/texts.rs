@@ -28,7 +28,9 @@ use kwal_protocol::{
     sasl::SaslError,
     wire::Uuid,
 };
-use kwal_transport::{Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError};
+use kwal_transport::{
+    Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError, tls::TlsConfigError,
+};
 
 use super::{CallContext, Context, Error, ErrorKind, InvalidField, Outcome, Progress, RecordError, Source};
 
@@ -245,6 +247,8 @@ fn client() -> Samples {
         ConnectionError::PeerClosed { stage: Stage::Ready { awaited: Some((ApiKey::PRODUCE, 11)) } };
     samples! {
         "InvalidInput": Error::invalid_input("no records to append"),
+        "InvalidInput, TLS": Error::invalid_input("the TLS configuration cannot be used")
+            .with_source(Source::Other(Arc::new(TlsConfigError::NoRoots))),
         "Encode": Error::from(BuildError::Empty),
         "BatchTooLarge, the client's limit": produce(ErrorKind::BatchTooLarge {
             size: 20_000_081,
@@ -323,7 +327,7 @@ fn client() -> Samples {
             Error::new(ErrorKind::Unsupported { ours: Versions::new(0, 5), theirs: None })
                 .with_context(at(ApiKey::INIT_PRODUCER_ID)),
         "CredentialsUnavailable": Error::new(ErrorKind::CredentialsUnavailable)
-            .with_source(Source::Credentials(Arc::new(io::Error::other("the token endpoint is down"))))
+            .with_source(Source::Other(Arc::new(io::Error::other("the token endpoint is down"))))
             .with_context(connecting()),
         "Throttled": produce(ErrorKind::Throttled { remaining: Duration::from_millis(41_300) }),
         "ResponseIncomplete":
@@ -434,7 +438,7 @@ fn tls() -> Samples {
             names: vec!["*.kafka.example".to_owned(), "10.0.0.1".to_owned()],
         },
         "WrongHost, without names": TlsError::WrongHost { host: "kafka-1".to_owned(), names: Vec::new() },
-        "Certificate": TlsError::Certificate { source: "invalid peer certificate: Revoked".into() },
+        "Certificate": TlsError::Certificate { source: "it was revoked: renew it".into() },
         "NotTls": TlsError::NotTls,
         "ClosedInHandshake": TlsError::ClosedInHandshake,
         "ClosedAfterHandshake": TlsError::ClosedAfterHandshake { client_certificate: false },

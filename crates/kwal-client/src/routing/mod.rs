@@ -4,7 +4,9 @@
 //! no IO, so it is tested without any. [`call`] does the rest.
 
 mod leader;
+mod report;
 mod retry;
+mod tracker;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +20,8 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     leader::{Leader, Partition, leader_has_moved},
-    retry::{Deadline, Retry, Tracker},
+    retry::{Deadline, Retry},
+    tracker::Tracker,
 };
 use crate::{
     cluster::Cluster,

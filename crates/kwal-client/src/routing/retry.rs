@@ -1,26 +1,17 @@
 //! Attempts of one call: the pauses between them and the deadline over all of them.
 
-use std::{
-    convert::Infallible,
-    future::pending,
-    pin::pin,
-    sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, future::pending, pin::pin, time::Duration};
 
 use kwal_protocol::error_code::{Effect, ErrorCode, Recovery};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
+use super::{report::Report, tracker::Tracker};
 use crate::{
     backoff::Backoff,
     cluster::Cluster,
     duration::LONGEST,
-    error::{CallContext, Context, Error, ErrorKind, Progress, Source},
-    pool::Broker,
+    error::{CallContext, Error, ErrorKind, Progress, Source},
 };
 
 /// When a call has to end.
@@ -41,53 +32,6 @@ impl Deadline {
     /// Returns the earlier of two deadlines.
     pub(crate) fn min(self, other: Self) -> Self {
         if other.at < self.at { other } else { self }
-    }
-}
-
-/// How far a call has got, for the error of its deadline.
-#[derive(Debug)]
-pub(crate) struct Tracker(Mutex<Tracked>);
-
-#[derive(Clone, Copy, Debug)]
-struct Tracked {
-    progress: Progress,
-    broker: Option<i32>,
-}
-
-impl Tracker {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Tracked { progress: Progress::NotStarted, broker: None }))
-    }
-
-    /// The call waits for something else from now on, of a broker if it is known.
-    pub(crate) fn set(&self, progress: Progress, broker: Option<i32>) {
-        *self.tracked() = Tracked { progress, broker };
-    }
-
-    /// The request is on its connection.
-    pub(super) fn sent(&self, broker: &Broker) {
-        self.set(Progress::Response, broker.id());
-    }
-
-    /// The last attempt has failed.
-    fn pause(&self) {
-        self.tracked().progress = Progress::Pause;
-    }
-
-    fn tracked(&self) -> MutexGuard<'_, Tracked> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the error of a deadline that ends now.
-    fn deadline_exceeded(&self, cluster: &Cluster, call: CallContext<'_>, after: Duration) -> Error {
-        let Tracked { progress, broker } = *self.tracked();
-        let broker = match (progress, broker) {
-            (_, Some(id)) => Some(cluster.pool.name(id)),
-            (Progress::Lookup | Progress::ProducerId, None) => cluster.pool.asked(),
-            _ => None,
-        };
-        let context = Context { broker, ..call.context() };
-        Error::new(ErrorKind::DeadlineExceeded { after, progress }).with_context(context)
     }
 }
 
@@ -183,7 +127,7 @@ impl<'a> Retry<'a> {
     async fn report_if_it_hangs(&self) -> Infallible {
         if let Some(last) = &self.last {
             sleep_until(self.report.at).await;
-            if self.tracker.tracked().progress != Progress::Response {
+            if self.tracker.progress() != Progress::Response {
                 self.report.retrying(self.call, self.attempt, last);
             }
         }
@@ -296,52 +240,6 @@ impl<'a> Retry<'a> {
         match last {
             Some(last) => error.with_source(Source::Call(last.into())),
             None => error,
-        }
-    }
-}
-
-/// Reports a call that has been retrying for a while, once, and its end.
-#[derive(Debug)]
-struct Report {
-    begun: Instant,
-    /// When it is due.
-    at: Instant,
-    /// The call, after it was reported.
-    reported: OnceLock<Context>,
-    succeeded: AtomicBool,
-}
-
-impl Report {
-    /// How long a call may retry without a word.
-    const QUIET: Duration = Duration::from_secs(1);
-
-    fn new() -> Self {
-        let begun = Instant::now();
-        let (reported, succeeded) = (OnceLock::new(), AtomicBool::new(false));
-        Self { begun, at: begun + Self::QUIET, reported, succeeded }
-    }
-
-    fn retrying(&self, call: CallContext<'_>, attempt: u32, error: &Error) {
-        if self.reported.set(call.context()).is_ok() {
-            let CallContext { api, topic, partition } = call;
-            let after = self.begun.elapsed();
-            warn!(%api, topic, partition, attempt, ?after, %error, "still retrying");
-        }
-    }
-
-    fn succeeded(&self) {
-        self.succeeded.store(true, Ordering::Relaxed);
-    }
-}
-
-/// A call that did not succeed has ended with an error, or its future was dropped.
-impl Drop for Report {
-    fn drop(&mut self) {
-        let Some(Context { api, topic, partition, .. }) = self.reported.get() else { return };
-        let (api, topic, after) = (api.map(tracing::field::display), topic.as_deref(), self.begun.elapsed());
-        match self.succeeded.load(Ordering::Relaxed) {
-            true => info!(api, topic, partition, ?after, "succeeded after retries"),
-            false => warn!(api, topic, partition, ?after, "ended without success after retries"),
         }
     }
 }
