@@ -244,6 +244,38 @@ async fn a_dead_broker_is_connected_to_a_few_times_a_second_however_many_wait_fo
     }
 }
 
+/// Also the bootstrap address, which is asked when no broker answers.
+#[tokio::test(start_paused = true)]
+async fn a_dead_cluster_is_connected_to_a_few_times_a_second_however_many_wait_for_it() {
+    for is_closing in [false, true] {
+        let broker = broker();
+        broker.create_topic("wide", 1000).unwrap();
+        let limited = Limited::to(&broker, 1000);
+        let wire = Wire::through(Arc::new(limited.clone()), broker.bootstrap());
+        let client = wire.client().await;
+        let opening = (0..1000).map(|i| client.partition_client("wide", i).into_future());
+        let partitions = join_all(opening).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+        match is_closing {
+            true => limited.limit.store(0, Ordering::SeqCst),
+            false => broker.stop(1).unwrap(),
+        }
+        broker.disconnect(1).unwrap();
+        settle().await;
+        let before = wire.attempts_at("broker-1");
+        let appends = tokio::spawn(async move { try_append_to_all(&partitions).await });
+        sleep(20 * SECOND).await;
+        let attempts = wire.attempts_at("broker-1") - before;
+        assert!((20..=20 * 4 + 10).contains(&attempts), "closing {is_closing}: {attempts}");
+        match is_closing {
+            true => limited.limit.store(1000, Ordering::SeqCst),
+            false => broker.restart(1).unwrap(),
+        }
+        let (appends, took) = timed(appends).await;
+        assert!(appends.unwrap().iter().all(Result::is_ok));
+        assert!(took < 3 * SECOND, "{took:?}");
+    }
+}
+
 /// Callers that come and go do not make an attempt each.
 #[tokio::test(start_paused = true)]
 async fn an_attempt_outlives_the_caller_that_began_it() {
