@@ -173,6 +173,34 @@ async fn an_address_that_accepts_and_then_fails_is_left_for_the_next() {
     }
 }
 
+/// A connection that is lost before anything was answered says as much about its address as one that fails.
+#[tokio::test(start_paused = true)]
+async fn an_address_that_answers_nothing_but_the_handshake_is_left_for_the_next() {
+    for fault in [Fault::Drop, Fault::BlackHole] {
+        let (broker, addresses) = Addresses::start(&[Peer::IsAbsent], &EmbeddedCluster::builder());
+        let client = addresses.builder().build().await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+        // While the broker is away, there is another one at the first address, which is of no use.
+        broker.stop(1).unwrap();
+        broker.disconnect(1).unwrap();
+        let at = addresses.all[0].into();
+        let useless = EmbeddedCluster::builder().topic("wal", 2).start_in(&addresses.network, at).unwrap();
+        for api in [ApiKey::METADATA, ApiKey::PRODUCE, ApiKey::FETCH, ApiKey::INIT_PRODUCER_ID] {
+            useless.on_all(api, fault);
+        }
+        let append = tokio::spawn({
+            let partition = partition.clone();
+            async move { partition.produce(record("b")).await }
+        });
+        sleep(2 * SECOND).await;
+        assert!(useless.connections().accepted > 0);
+        broker.restart(1).unwrap();
+        assert_eq!(append.await.unwrap().unwrap().base_offset, 1, "{fault:?}");
+        assert_eq!(partition.fetch(0).await.unwrap().next_offset, 2);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_error_of_several_addresses_names_each() {
     let (broker, addresses) = Addresses::start(&[Peer::Closes, Peer::IsSilent], &EmbeddedCluster::builder());
