@@ -66,6 +66,7 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::AttemptWithoutDeadline => (writing::no_response().await, &[Rule::Deadline]),
         Mutation::RequestWithoutDeadline => (resources::request_without_response().await, &[]),
         Mutation::ThrottledBeyondDeadline => (resources::throttled_beyond_deadline().await, &[]),
+        Mutation::AttemptsWithoutPause => (resources::dead_broker().await, &[]),
         Mutation::AbandonedPollsQueue => (resources::long_polls_dropped().await, &[]),
         Mutation::PauseBeyondDeadline => (writing::every_attempt_rejected().await, &[Rule::Deadline]),
         Mutation::EarlierAttemptsForgotten => {
