@@ -42,14 +42,18 @@ impl Error {
     }
 
     /// Returns whether a retry cannot help but another broker may: this one belongs to another cluster, shows
-    /// a wrong certificate, or is not a broker.
+    /// a wrong certificate, responds with more than a broker does, or is not a broker.
     pub(crate) fn is_of_this_broker(&self) -> bool {
         match (self.kind(), self.cause()) {
             (ErrorKind::OtherCluster { .. }, _) => true,
             (ErrorKind::Connect, Some(Source::Transport(source))) => source.is_permanent(),
             (
                 ErrorKind::Connection,
-                Some(Source::Connection(ConnectionError::NotKafka(_) | ConnectionError::Io { .. })),
+                Some(Source::Connection(
+                    ConnectionError::NotKafka(_)
+                    | ConnectionError::Io { .. }
+                    | ConnectionError::FrameTooLarge { .. },
+                )),
             ) => self.recovery() == Recovery::Fail,
             _ => false,
         }
