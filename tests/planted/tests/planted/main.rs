@@ -90,6 +90,8 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::NextFromLastRecord => (reading::compacted_log_with_marker().await, &[Rule::Deadline]),
         Mutation::PartialBatchTakenForEnd => (reading::partial_batches().await, &[Rule::ReadEvery]),
         Mutation::CorruptBatchSkipped => (reading::corrupt_batch().await, &[Rule::ReadEvery]),
+        Mutation::DisorderRead => (reading::batches_twice().await, &[Rule::ReadOnce]),
+        Mutation::StuckForEver => (reading::batch_always_cut_off().await, &[]),
         Mutation::FirstBatchWhole => (reading::offset_within_batch().await, &[Rule::ReadOnce]),
         Mutation::MarkersAreRecords => (reading::compacted_log_with_marker().await, &[Rule::ReadTrue]),
         Mutation::EndFromFetch => (reading::end_offset_after_election().await, &[]),
