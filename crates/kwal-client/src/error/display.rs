@@ -190,10 +190,12 @@ impl Error {
     /// Whether the text begins with the context: not where the sentence names the topic itself, or no call
     /// was made.
     fn names_its_context(&self) -> bool {
+        if let ErrorKind::InvalidInput { .. } = self.kind() {
+            return self.context().topic.is_some();
+        }
         !matches!(
             self.kind(),
-            ErrorKind::InvalidInput { .. }
-                | ErrorKind::Encode
+            ErrorKind::Encode
                 | ErrorKind::UnknownTopic { .. }
                 | ErrorKind::UnknownPartition { .. }
                 | ErrorKind::TopicRecreated { .. }

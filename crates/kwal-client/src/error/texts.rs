@@ -245,6 +245,8 @@ fn client() -> Samples {
         ConnectionError::PeerClosed { stage: Stage::Ready { awaited: Some((ApiKey::PRODUCE, 11)) } };
     samples! {
         "InvalidInput": Error::invalid_input("no records to append"),
+        "InvalidInput, of a partition":
+            CallContext::partition(ApiKey::PRODUCE, "wal", 3).invalid_input("no records to append"),
         "InvalidInput, TLS": Error::invalid_input("the TLS configuration cannot be used")
             .with_source(Source::Other(Arc::new(TlsConfigError::NoRoots))),
         "Encode": Error::from(BuildError::Empty),
