@@ -19,7 +19,24 @@
 //!                   fetch_records(offset, …) ───┤   the same as a list of owned records
 //!                   delete_records(before) ─────┘   cuts off what is no longer needed
 //! ```
-//! Every call is a request: configure it, above all its `deadline`, then `.await` it.
+//! Every call is a request: configure it, above all its `deadline`, then `.await` it. What takes futures
+//! (`join_all`, `select!`, `pin!`, `tokio::spawn`) is given its `.into_future()`. *Cancel safe* in these docs
+//! means that a call can be dropped at any await and nothing is lost or left behind; where a dropped call may
+//! still have taken effect, its docs say so.
+//!
+//! ```
+//! # kwal_testkit::doctest(9096, async {
+//! # use kwal::{Client, client::OffsetAt};
+//! # let client = Client::connect(["localhost:9096"]).await?;
+//! # client.controller_client().await?.create_topic("wal", 4, 1).await?;
+//! use futures::future::try_join_all;
+//!
+//! let open = (0..4).map(|partition| client.partition_client("wal", partition).into_future());
+//! let partitions = try_join_all(open).await?;
+//! let ends = partitions.iter().map(|partition| partition.get_offset(OffsetAt::Latest).into_future());
+//! assert_eq!(try_join_all(ends).await?, [0; 4]);
+//! # Ok(()) });
+//! ```
 //!
 //! | module | contents |
 //! | --- | --- |

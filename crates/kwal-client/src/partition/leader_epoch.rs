@@ -3,8 +3,9 @@
 use kwal_protocol::{
     api::ApiKey,
     messages::{
-    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopic,
-},
+        OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
+        OffsetForLeaderTopic,
+    },
 };
 
 use super::PartitionClient;

@@ -142,6 +142,10 @@ impl PartitionClient {
 /// # Cancellation safety
 /// If it is dropped before its place is fixed, the batch is not appended. Later, it is appended all the same,
 /// and appends submitted after it follow it.
+///
+/// Appends take their turns in the order of their first polls. A future that is polled once and then neither
+/// polled nor dropped keeps its turn while it waits for memory, and those after it wait. So poll it until it
+/// completes, or spawn it.
 #[derive(Debug)]
 #[must_use = "nothing happens until it is awaited"]
 pub struct Produce<'a, R> {
@@ -165,6 +169,8 @@ where
     type Output = Result<Produced, Error>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
+    /// Makes it a future, for what takes futures and not requests: `join_all`, `try_join_all`, `select!`,
+    /// `pin!`, `tokio::spawn`.
     fn into_future(self) -> Self::IntoFuture {
         let Self { partition, records, deadline } = self;
         Box::pin(async move {
@@ -261,6 +267,8 @@ impl IntoFuture for OpenPartition {
     type Output = Result<PartitionClient, Error>;
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
+    /// Makes it a future, for what takes futures and not requests: `join_all`, `try_join_all`, `select!`,
+    /// `pin!`, `tokio::spawn`.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.run())
     }
