@@ -42,6 +42,9 @@ pub struct ClientBuilder {
 impl ClientBuilder {
     /// Starts from the addresses of some brokers, as `host:port`; IPv6 addresses in brackets. One that
     /// answers is enough, it names the others.
+    ///
+    /// They are used again, and their names resolved again, when none of the brokers that the client knows
+    /// answers, and when a broker requires it (KIP-1102). So they have to stay valid.
     pub fn new<A: Into<String>>(bootstrap_brokers: impl IntoIterator<Item = A>) -> Self {
         Self {
             bootstrap: bootstrap_brokers.into_iter().map(Into::into).collect(),

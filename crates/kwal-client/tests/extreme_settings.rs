@@ -51,7 +51,7 @@ async fn administer(client: &Client) {
 /// One call of each kind of the partition client.
 async fn append_and_read(client: &Client) {
     let partition = client.partition_client("wal", 0).deadline(MAX).await.unwrap();
-    assert_eq!(partition.produce(record("a")).deadline(MAX).await.unwrap().base_offset, 0);
+    assert_eq!(partition.produce(record("a")).deadline(MAX).await.unwrap().base_offset, Some(0));
     assert_eq!(partition.fetch(0).max_wait(MAX).deadline(MAX).await.unwrap().next_offset, 1);
     assert_eq!(partition.fetch_records(0, 1..1000, i32::MAX).await.unwrap().1, 1);
     assert_eq!(partition.get_offset(OffsetAt::Latest).deadline(MAX).await.unwrap(), 1);
@@ -154,7 +154,7 @@ async fn each_setting_may_be_long_on_real_connections() {
             controller.create_topic("other", 1, 1).timeout(long).deadline(long).await.unwrap();
             controller.delete_topic("other").deadline(long).await.unwrap();
             let partition = client.partition_client("wal", 0).deadline(long).await.unwrap();
-            let offset = partition.produce(record("a")).deadline(long).await.unwrap().base_offset;
+            let offset = partition.produce(record("a")).deadline(long).await.unwrap().base_offset.unwrap();
             let fetched = partition.fetch(offset).max_wait(long).deadline(long).await.unwrap();
             assert_eq!(fetched.next_offset, offset + 1, "{index}");
             let wait = i32::try_from(long.as_millis()).unwrap_or(i32::MAX);

@@ -7,10 +7,11 @@ use std::{
 
 use kwal_protocol::{
     api::{ApiKey, Versions},
+    error_code::ErrorCode,
     text::Printable,
 };
 
-use super::{Context, Error, ErrorKind, Outcome, Source};
+use super::{Context, Error, ErrorKind, Outcome, RecordError, Source};
 
 impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,17 +118,44 @@ impl Error {
             ErrorKind::Fenced => f.write_str(
                 "fenced: another producer has taken over this producer id; this partition client cannot append any more",
             ),
-            ErrorKind::DataLoss { producer_id, epoch, sequence } => write!(
-                f,
-                "the leader lost a batch that it had acknowledged: it lacks the one before sequence {sequence} of producer \
-                 {producer_id}, epoch {epoch}; this partition client cannot append any more; compare the log with the local state"
-            ),
+            ErrorKind::DataLoss { producer_id, epoch, sequence, offsets } => {
+                f.write_str("the leader lost a batch that it had acknowledged: ")?;
+                match offsets {
+                    Some(offsets) => write!(
+                        f,
+                        "it appended this one at offset {}, and had acknowledged records up to offset {}",
+                        offsets.start,
+                        offsets.end - 1,
+                    )?,
+                    None => write!(
+                        f,
+                        "it lacks the one before sequence {sequence} of producer {producer_id}, epoch {epoch}",
+                    )?,
+                }
+                f.write_str(
+                    "; this partition client cannot append any more; compare the log with the local state",
+                )
+            }
             ErrorKind::Unsupported { ours, theirs } => unsupported(f, *ours, *theirs, context.api),
             ErrorKind::CredentialsUnavailable => f.write_str("no credentials to authenticate with"),
             ErrorKind::EncryptionRequired { mechanism } => write!(
                 f,
                 "SASL {mechanism} would send its secret over an unencrypted connection; connect with TLS, or allow it with \
                  `Sasl::danger_send_unencrypted`"
+            ),
+            ErrorKind::Throttled { remaining } => write!(
+                f,
+                "not sent: the client exceeds a quota, and the broker throttles it for another {remaining:.1?}, longer than \
+                 the call has"
+            ),
+            ErrorKind::ResponseIncomplete { arrived, len } => write!(
+                f,
+                "the response was still arriving, {arrived} of {len} bytes; ask for less at once, or allow more time"
+            ),
+            ErrorKind::RequestTooLarge { size } => write!(
+                f,
+                "the broker closed the connection twice right after this request of {size} bytes, without an answer: it is \
+                 probably larger than the broker's `socket.request.max.bytes`; send smaller batches, or raise that setting"
             ),
             ErrorKind::Connect | ErrorKind::Connection => match self.below() {
                 Some(_) => Ok(()),
@@ -137,6 +165,9 @@ impl Error {
                 f.write_str("there is no broker to ask")
             }
             ErrorKind::NoBroker { attempts } => write!(f, "no broker can be reached: {}", Attempts(attempts)),
+            ErrorKind::NoBrokersListed => {
+                f.write_str("the broker lists no brokers: it is starting, or cut off from the cluster")
+            }
             ErrorKind::UnknownBroker if context.broker.is_some() => {
                 f.write_str("metadata has no address of the broker")
             }
@@ -154,7 +185,7 @@ impl Error {
             ErrorKind::MalformedResponse if self.below().is_some() => {
                 f.write_str("the response is malformed")
             }
-            ErrorKind::MalformedResponse => f.write_str("the response lacks what was requested"),
+            ErrorKind::MalformedResponse => f.write_str("the response does not match the request"),
             ErrorKind::Corrupt => f.write_str("the fetched records cannot be read"),
             ErrorKind::PrecedingAppendFailed => f.write_str("not sent because an earlier append failed"),
             ErrorKind::DeadlineExceeded { after, progress } => {
@@ -165,7 +196,17 @@ impl Error {
                 }
             }
             ErrorKind::Closed => f.write_str("the runtime of the client has shut down"),
+        }?;
+        if let ErrorKind::Broker { code, .. } = self.kind() {
+            Rejected(self.record_errors()).fmt(f)?;
+            f.write_str(context.api.map_or("", |api| remedy(*code, api)))?;
         }
+        Ok(())
+    }
+
+    /// Returns its causes in one line, without where it happened, for an error that is one of several.
+    pub(crate) fn reason(&self) -> impl Display {
+        Below { error: self, context: Some(self.context()) }
     }
 
     /// Writes the error below, and all that it comes from.
@@ -223,6 +264,36 @@ fn unsupported(
     write!(f, "the broker does not support this API; {hint}")
 }
 
+/// What the caller can do about an error code, where the code does not say it.
+fn remedy(code: ErrorCode, api: ApiKey) -> &'static str {
+    match (code, api) {
+        (ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ApiKey::INIT_PRODUCER_ID) => {
+            "; a producer id takes the right `IdempotentWrite` on the cluster or, since Kafka 2.8, `Write` on any topic; to \
+             append without one, open the partition with `.idempotent(false)`"
+        }
+        _ => "",
+    }
+}
+
+/// The first of the records that a broker rejected.
+struct Rejected<'a>(&'a [RecordError]);
+
+impl Display for Rejected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 3;
+        for RecordError { index, message } in self.0.iter().take(SHOWN) {
+            match message {
+                Some(message) => write!(f, "; record {index}: {}", Printable(message))?,
+                None => write!(f, "; record {index}")?,
+            }
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
 /// The offsets of a log, as far as known.
 struct Log<'a>(&'a Option<Range<i64>>);
 
@@ -244,7 +315,7 @@ impl Display for Attempts<'_> {
         const SHOWN: usize = 8;
         for (i, (broker, error)) in self.0.iter().take(SHOWN).enumerate() {
             let separator = if i == 0 { "" } else { "; " };
-            let reason = Below { error, context: Some(error.context()) }.to_string();
+            let reason = error.reason().to_string();
             match reason.contains(broker) {
                 true => write!(f, "{separator}{reason}")?,
                 false => write!(f, "{separator}{broker}: {reason}")?,

@@ -59,6 +59,7 @@ struct Inner {
     context: Context,
     outcome: Outcome,
     source: Option<Source>,
+    record_errors: Vec<RecordError>,
 }
 
 /// What happened.
@@ -140,16 +141,19 @@ pub enum ErrorKind {
     /// The leader no longer has batches that it acknowledged.
     ///
     /// It rejected this batch twice for the gap before it, and another broker, if there is one, named it as
-    /// the leader in between. This partition client cannot append any more: read the end of the log, repair
-    /// what is missing, open a new one.
+    /// the leader in between. Or it appended this batch at offsets that it had acknowledged for earlier ones.
+    /// This partition client cannot append any more: read the end of the log, repair what is missing, open a
+    /// new one.
     #[non_exhaustive]
     DataLoss {
-        /// The producer id.
+        /// The producer id; −1 without [`idempotent`](crate::OpenPartition::idempotent).
         producer_id: i64,
         /// Its epoch.
         epoch: i16,
-        /// The sequence number of the rejected batch.
+        /// The sequence number of this batch.
         sequence: i32,
+        /// The offsets of lost records, if the leader gave them to this batch.
+        offsets: Option<std::ops::Range<i64>>,
     },
     /// Client and broker have no version of the API in common.
     #[non_exhaustive]
@@ -167,6 +171,28 @@ pub enum ErrorKind {
         /// The mechanism.
         mechanism: String,
     },
+    /// The broker throttles this client, because it exceeds a quota, for longer than the call has. The
+    /// request was not sent.
+    #[non_exhaustive]
+    Throttled {
+        /// How long the pause lasts from here on.
+        remaining: Duration,
+    },
+    /// The call ended while the response was still arriving. Ask for less at once, or allow more time.
+    #[non_exhaustive]
+    ResponseIncomplete {
+        /// The bytes that had arrived.
+        arrived: usize,
+        /// All its bytes.
+        len: usize,
+    },
+    /// The broker closed the connection right after this request, twice, and gave no answer. It does so with
+    /// requests larger than its `socket.request.max.bytes`.
+    #[non_exhaustive]
+    RequestTooLarge {
+        /// The size of the request, in bytes.
+        size: usize,
+    },
     /// No stream to the broker could be opened. The [cause](Error::cause) is a [`TransportError`].
     Connect,
     /// A connection was closed, or failed before it was ready. The [cause](Error::cause) is a
@@ -178,6 +204,8 @@ pub enum ErrorKind {
         /// Each broker, by id or address, and its error.
         attempts: Vec<(String, Error)>,
     },
+    /// The metadata of a broker lists no brokers: it is starting, or cut off from the cluster.
+    NoBrokersListed,
     /// Metadata names a leader or a controller without its address, or none at all.
     UnknownBroker,
     /// The brokers belong to another cluster than the one this client was built for. Build a new client to
@@ -189,8 +217,9 @@ pub enum ErrorKind {
         /// The cluster id that the broker reports.
         is: String,
     },
-    /// A response violates the protocol, or lacks what was requested. In the first case the
-    /// [cause](Error::cause) is a [`DecodeError`].
+    /// A response violates the protocol, has a value that cannot be true, or does not match the request: it
+    /// lacks what was requested, has it twice, or has something else. The [cause](Error::cause) is a
+    /// [`DecodeError`] in the first case and an [`InvalidField`] in the second.
     MalformedResponse,
     /// A fetched batch is corrupt, or needs a codec that is not built in. The [cause](Error::cause) is a
     /// [`BatchError`].
@@ -209,6 +238,52 @@ pub enum ErrorKind {
     },
     /// The runtime of the client has shut down.
     Closed,
+}
+
+/// A field of a response whose value cannot be true.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the field {field} cannot be {value}")]
+#[non_exhaustive]
+pub struct InvalidField {
+    /// The name of the field, as in the schema of the message.
+    pub field: &'static str,
+    /// Its value.
+    pub value: i64,
+}
+
+impl InvalidField {
+    /// Returns the value of a field that is never negative.
+    pub(crate) fn not_negative(field: &'static str, value: i64) -> Result<i64, Self> {
+        match value {
+            0.. => Ok(value),
+            _ => Err(Self { field, value }),
+        }
+    }
+
+    /// Returns the value of a field that is −1 where the broker does not know it.
+    pub(crate) fn known(field: &'static str, value: i64) -> Result<Option<i64>, Self> {
+        match value {
+            -1 => Ok(None),
+            _ => Self::not_negative(field, value).map(Some),
+        }
+    }
+}
+
+/// A record for which a broker rejected its batch (KIP-467).
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct RecordError {
+    /// Its index among the records of the append.
+    pub index: usize,
+    /// The broker's message about it, if it sent one; at most [`MAX_MESSAGE`](Self::MAX_MESSAGE) bytes of it.
+    pub message: Option<String>,
+}
+
+impl RecordError {
+    /// The most records of a batch that are reported.
+    pub const MAX: usize = 1_000;
+    /// The most bytes of a message that are kept.
+    pub const MAX_MESSAGE: usize = 1_000;
 }
 
 /// Whether a failed call took effect.
@@ -231,6 +306,7 @@ pub(crate) enum Source {
     Transport(Arc<TransportError>),
     Connection(ConnectionError),
     Decode(DecodeError),
+    Field(InvalidField),
     Batch(BatchError),
     Other(Arc<dyn std::error::Error + Send + Sync>),
     Call(Arc<Error>),
@@ -238,14 +314,19 @@ pub(crate) enum Source {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
-        Self(Box::new(Inner { kind, context: Context::default(), outcome: Outcome::default(), source: None }))
+        Self(Box::new(Inner {
+            kind,
+            context: Context::default(),
+            outcome: Outcome::default(),
+            source: None,
+            record_errors: Vec::new(),
+        }))
     }
 
     pub(crate) fn invalid_input(reason: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidInput { reason: reason.into() })
     }
 
-    #[cfg(test)]
     pub(crate) fn broker(code: ErrorCode) -> Self {
         Self::new(ErrorKind::Broker { code, message: None })
     }
@@ -265,6 +346,12 @@ impl Error {
     #[must_use]
     pub(crate) fn with_source(mut self, source: Source) -> Self {
         self.0.source = Some(source);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_record_errors(mut self, record_errors: Vec<RecordError>) -> Self {
+        self.0.record_errors = record_errors;
         self
     }
 
@@ -292,7 +379,7 @@ impl Error {
     /// is the question of its [`outcome`](Self::outcome).
     pub fn is_retriable(&self) -> bool {
         match (&self.0.kind, &self.0.source) {
-            (ErrorKind::DeadlineExceeded { .. }, _) => true,
+            (ErrorKind::DeadlineExceeded { .. } | ErrorKind::Throttled { .. }, _) => true,
             (ErrorKind::PrecedingAppendFailed, Some(Source::Call(cause))) => cause.is_retriable(),
             // The client has waited for it already.
             (ErrorKind::UnknownPartition { .. }, _) => false,
@@ -310,6 +397,23 @@ impl Error {
         }
     }
 
+    /// Returns the records for which a broker rejected the batch of this append, in ascending order, at most
+    /// [`RecordError::MAX`]; empty if it names none. Since Kafka 2.4.
+    ///
+    /// ```
+    /// use kwal_client::{error::Error, record::Record};
+    ///
+    /// /// Removes the records that the broker does not take. None of the batch is on the log.
+    /// fn remove_rejected(records: &mut Vec<Record>, error: &Error) {
+    ///     for rejected in error.record_errors().iter().rev() {
+    ///         eprintln!("{:?}: {:?}", records.remove(rejected.index), rejected.message);
+    ///     }
+    /// }
+    /// ```
+    pub fn record_errors(&self) -> &[RecordError] {
+        &self.0.record_errors
+    }
+
     /// Returns the error below this one, with its type: the [kind](Self::kind) says which one it is.
     ///
     /// Its text is part of the text of this error.
@@ -319,6 +423,7 @@ impl Error {
             Source::Transport(source) => &**source,
             Source::Connection(source) => source,
             Source::Decode(source) => source,
+            Source::Field(source) => source,
             Source::Batch(source) => source,
             Source::Other(source) => &**source,
             Source::Call(source) => &**source,
@@ -364,6 +469,12 @@ impl From<DecodeError> for Error {
     }
 }
 
+impl From<InvalidField> for Error {
+    fn from(source: InvalidField) -> Self {
+        Self::new(ErrorKind::MalformedResponse).with_source(Source::Field(source))
+    }
+}
+
 impl From<BatchError> for Error {
     fn from(source: BatchError) -> Self {
         Self::new(ErrorKind::Corrupt).with_source(Source::Batch(source))
@@ -376,12 +487,13 @@ impl fmt::Debug for Error {
         if !f.alternate() {
             return fmt::Display::fmt(self, f);
         }
-        let Inner { kind, context, outcome, source } = &*self.0;
+        let Inner { kind, context, outcome, source, record_errors } = &*self.0;
         f.debug_struct("Error")
             .field("kind", kind)
             .field("context", context)
             .field("outcome", outcome)
             .field("source", source)
+            .field("record_errors", record_errors)
             .finish()
     }
 }

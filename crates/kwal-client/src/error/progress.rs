@@ -1,6 +1,6 @@
 //! How far a call got before its deadline ended.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 /// How far a call got before its deadline ended: what it was waiting for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,12 +20,6 @@ pub enum Progress {
     ProducerId,
     /// The request was sent, or waited on the connection for earlier ones, and no response had arrived.
     Response,
-    /// The broker throttles the connection: the request waited on it.
-    #[non_exhaustive]
-    Throttled {
-        /// For how much longer.
-        left: Duration,
-    },
     /// The last attempt had failed, and the next one could not begin in time.
     Pause,
     /// The append was given to the client's runtime, which did not run its tasks until the deadline.
@@ -44,9 +38,6 @@ impl fmt::Display for Progress {
             Self::Connection => "it was opening a connection",
             Self::ProducerId => "it was waiting for a producer id",
             Self::Response => "it was waiting for the response",
-            Self::Throttled { left } => {
-                return write!(f, "the broker throttles this client for another {left:.1?}");
-            }
             Self::Pause => "there was no time for another attempt",
             Self::Runtime => "the runtime of the client does not run its tasks: is a task blocking it?",
         })

@@ -19,7 +19,9 @@ use std::{
 use kwal_protocol::{
     api::{ApiKey, Versions},
     compression::CompressionError,
-    connection::{CallError, ConnectionError, CorrelationId, Misbehaviour, OtherProtocol, Stage},
+    connection::{
+        CallError, ConnectionError, CorrelationId, Misbehaviour, OtherProtocol, ResponseProgress, Stage,
+    },
     error::{DecodeError, DecodeErrorKind, EncodeError},
     error_code::ErrorCode,
     record::{BatchError, BatchErrorKind, BuildError, Compression, NotForwardable},
@@ -30,7 +32,7 @@ use kwal_transport::{
     Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError, tls::TlsConfigError,
 };
 
-use super::{CallContext, Context, Error, ErrorKind, Outcome, Progress, Source};
+use super::{CallContext, Context, Error, ErrorKind, InvalidField, Outcome, Progress, RecordError, Source};
 
 /// The names of an enum's variants, as they stand in a file of the workspace.
 macro_rules! variants {
@@ -289,8 +291,36 @@ fn client() -> Samples {
         })
         .with_context(CallContext::topic(ApiKey::CREATE_TOPICS, "wal").at_broker(&"broker 1 (kafka-1:9092)")),
         "Broker, a code of a later Kafka": produce(ErrorKind::Broker { code: ErrorCode(999), message: None }),
+        "Broker, with records":
+            produce(ErrorKind::Broker {
+                code: ErrorCode::INVALID_TIMESTAMP,
+                message: Some("One or more records have been rejected due to invalid timestamp".to_owned()),
+            })
+            .with_record_errors(vec![
+                RecordError {
+                    index: 3,
+                    message: Some("Timestamp 1700007200000 of message is out of range.\n".to_owned()),
+                },
+                RecordError { index: 7, message: None },
+                RecordError { index: 8, message: None },
+                RecordError { index: 9, message: None },
+            ]),
+        "Broker, without the right to a producer id":
+            Error::broker(ErrorCode::CLUSTER_AUTHORIZATION_FAILED).with_context(at(ApiKey::INIT_PRODUCER_ID)),
         "Fenced": produce(ErrorKind::Fenced),
-        "DataLoss": produce(ErrorKind::DataLoss { producer_id: 4_001, epoch: 2, sequence: 117 }),
+        "DataLoss": produce(ErrorKind::DataLoss {
+            producer_id: 4_001,
+            epoch: 2,
+            sequence: 117,
+            offsets: None,
+        }),
+        "DataLoss, by offsets": produce(ErrorKind::DataLoss {
+            producer_id: 4_001,
+            epoch: 2,
+            sequence: 117,
+            offsets: Some(17..20),
+        })
+        .with_outcome(Outcome::Unknown),
         "Unsupported": fetch(ErrorKind::Unsupported {
             ours: Versions::new(4, 17),
             theirs: Some(Versions::new(0, 3)),
@@ -301,6 +331,11 @@ fn client() -> Samples {
         "CredentialsUnavailable": Error::new(ErrorKind::CredentialsUnavailable)
             .with_source(Source::Other(Arc::new(io::Error::other("the token endpoint is down"))))
             .with_context(connecting()),
+        "Throttled": produce(ErrorKind::Throttled { remaining: Duration::from_millis(41_300) }),
+        "ResponseIncomplete":
+            fetch(ErrorKind::ResponseIncomplete { arrived: 4_800_000, len: 52_428_871 }),
+        "RequestTooLarge":
+            produce(ErrorKind::RequestTooLarge { size: 400_123 }).with_outcome(Outcome::Unknown),
         "EncryptionRequired":
             Error::new(ErrorKind::EncryptionRequired { mechanism: "PLAIN".to_owned() }).with_context(connecting()),
         "Connect": connect(),
@@ -328,6 +363,7 @@ fn client() -> Samples {
         }),
         "NoBroker, many": Error::new(ErrorKind::NoBroker { attempts: vec![(kafka(1), connect()); 20] }),
         "NoBroker, none is known": Error::new(ErrorKind::NoBroker { attempts: Vec::new() }),
+        "NoBrokersListed": Error::new(ErrorKind::NoBrokersListed).with_context(at(ApiKey::METADATA)),
         "UnknownBroker": fetch(ErrorKind::UnknownBroker),
         "UnknownBroker, no controller":
             CallContext::topic(ApiKey::CREATE_TOPICS, "wal").error(ErrorKind::UnknownBroker),
@@ -338,7 +374,11 @@ fn client() -> Samples {
         .with_context(CallContext::cluster(ApiKey::METADATA).at_broker(&kafka(1))),
         "MalformedResponse":
             Error::from(decode(DecodeErrorKind::NegativeLength(-7))).with_context(at(ApiKey::METADATA)),
-        "MalformedResponse, without what was requested":
+        "MalformedResponse, a value":
+            Error::from(InvalidField { field: "base_offset", value: -2 })
+                .with_context(at(ApiKey::PRODUCE))
+                .with_outcome(Outcome::Unknown),
+        "MalformedResponse, not about what was requested":
             Error::new(ErrorKind::MalformedResponse).with_context(at(ApiKey::LIST_OFFSETS)),
         "Corrupt": Error::from(batch(checksum())).with_context(at(ApiKey::FETCH)),
         "PrecedingAppendFailed": produce(ErrorKind::PrecedingAppendFailed)
@@ -357,7 +397,6 @@ fn client() -> Samples {
         "DeadlineExceeded, lookup": deadline(Progress::Lookup),
         "DeadlineExceeded, connection": deadline(Progress::Connection),
         "DeadlineExceeded, producer id": deadline(Progress::ProducerId),
-        "DeadlineExceeded, throttled": deadline(Progress::Throttled { left: Duration::from_millis(2_345) }),
         "DeadlineExceeded, runtime": deadline(Progress::Runtime).with_outcome(Outcome::Unknown),
         "Closed": produce(ErrorKind::Closed),
     }
@@ -481,6 +520,9 @@ fn connection() -> Samples {
         "Encode": ConnectionError::Encode { api: ApiKey::API_VERSIONS, source: EncodeError::TooLong(40_000) },
         "Closed": ConnectionError::Closed,
         "PeerClosed, in the handshake": ConnectionError::PeerClosed { stage: asked },
+        "PeerClosed, in the handshake of a further connection": ConnectionError::PeerClosed {
+            stage: Stage::FurtherConnection { version: 4 },
+        },
         "PeerClosed, after the handshake": ConnectionError::PeerClosed {
             stage: Stage::FirstCall { api: ApiKey::METADATA, version: 13 },
         },
@@ -496,12 +538,30 @@ fn connection() -> Samples {
         },
         "HandshakeTimedOut": ConnectionError::HandshakeTimedOut { stage: asked, after },
         "RequestTimedOut":
-            ConnectionError::RequestTimedOut { api: ApiKey::PRODUCE, version: 11, after },
+            ConnectionError::RequestTimedOut { api: ApiKey::PRODUCE, version: 11, after, progress: None },
+        "RequestTimedOut, while the response arrives": ConnectionError::RequestTimedOut {
+            api: ApiKey::FETCH,
+            version: 17,
+            after,
+            progress: Some(ResponseProgress { arrived: 20_480, len: 1_048_650 }),
+        },
         "FrameTooLarge": ConnectionError::FrameTooLarge {
             api: ApiKey::FETCH,
             version: 17,
             len: 300_000_000,
             max: 134_217_728,
+        },
+        "FrameTooLarge, of the handshake": ConnectionError::FrameTooLarge {
+            api: ApiKey::API_VERSIONS,
+            version: 4,
+            len: 300_000_000,
+            max: 65_536,
+        },
+        "FrameTooLarge, without records": ConnectionError::FrameTooLarge {
+            api: ApiKey::METADATA,
+            version: 13,
+            len: 300_000_000,
+            max: 16_777_216,
         },
         "NotKafka": ConnectionError::NotKafka(OtherProtocol::Tls),
         "PeerMisbehaved": ConnectionError::PeerMisbehaved(Misbehaviour::Unasked),
@@ -604,6 +664,9 @@ fn batches() -> Samples {
         "Count": batch(BatchErrorKind::Count(-1)),
         "RecordsMissing": batch(BatchErrorKind::RecordsMissing { count: 10, found: 7 }),
         "BytesLeft": batch(BatchErrorKind::BytesLeft(3)),
+        "CutOff": batch(BatchErrorKind::CutOff(300)),
+        "Offsets": batch(BatchErrorKind::Offsets { first: 42, last: 44, next: 43 }),
+        "RecordOffset": batch(BatchErrorKind::RecordOffset { offset: 43, next: 44, last: 50 }),
         "Record": batch(BatchErrorKind::Record { index: 4, error: decode(DecodeErrorKind::VarintOverflow) }),
     }
 }
@@ -625,6 +688,7 @@ fn builds() -> Samples {
         "Empty": BuildError::Empty,
         "TooLarge": BuildError::TooLarge,
         "TooManyRecords": BuildError::TooManyRecords,
+        "Timestamp": BuildError::Timestamp { index: 3, timestamp_ms: -2_000 },
         "NoMessage": BuildError::NoMessage { magic: 1 },
         "Compression": BuildError::Compression(CompressionError::NotBuiltIn { codec: Compression::Zstd }),
     }
@@ -654,6 +718,7 @@ fn decodes() -> Samples {
         "NegativeLength": decode(DecodeErrorKind::NegativeLength(-2)),
         "UnexpectedNull": decode(DecodeErrorKind::UnexpectedNull),
         "InvalidUtf8": decode(DecodeErrorKind::InvalidUtf8),
+        "TooMuchMemory": decode(DecodeErrorKind::TooMuchMemory(5_000_000)),
         "InvalidTag": decode(DecodeErrorKind::InvalidTag(3)),
         "InvalidValue": decode(DecodeErrorKind::InvalidValue(9)),
         "OtherApi": DecodeErrorKind::OtherApi { expected: 1, is: 0 }.at(0),

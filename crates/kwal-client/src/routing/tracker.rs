@@ -7,7 +7,6 @@ use std::{
 
 use crate::{
     cluster::Cluster,
-    connection::Throttle,
     error::{CallContext, Context, Error, ErrorKind, Progress},
     pool::Broker,
 };
@@ -16,33 +15,30 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Tracker(Mutex<Tracked>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Tracked {
     progress: Progress,
     broker: Option<i32>,
-    throttle: Option<Throttle>,
 }
 
 impl Tracker {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Tracked { progress: Progress::NotStarted, broker: None, throttle: None }))
+        Self(Mutex::new(Tracked { progress: Progress::NotStarted, broker: None }))
     }
 
     /// The call waits for something else from now on, of a broker if it is known.
     pub(crate) fn set(&self, progress: Progress, broker: Option<i32>) {
-        *self.tracked() = Tracked { progress, broker, throttle: None };
+        *self.tracked() = Tracked { progress, broker };
     }
 
     /// The request is on its connection.
-    pub(super) fn sent(&self, broker: &Broker, throttle: Throttle) {
-        let throttle = Some(throttle);
-        *self.tracked() = Tracked { progress: Progress::Response, broker: broker.id(), throttle };
+    pub(super) fn sent(&self, broker: &Broker) {
+        self.set(Progress::Response, broker.id());
     }
 
     /// The last attempt has failed.
     pub(super) fn pause(&self) {
-        let mut tracked = self.tracked();
-        (tracked.progress, tracked.throttle) = (Progress::Pause, None);
+        self.tracked().progress = Progress::Pause;
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -60,9 +56,7 @@ impl Tracker {
         call: CallContext<'_>,
         after: Duration,
     ) -> Error {
-        let Tracked { progress, broker, throttle } = self.tracked().clone();
-        let left = throttle.map_or(Duration::ZERO, |throttle| throttle.left());
-        let progress = if left.is_zero() { progress } else { Progress::Throttled { left } };
+        let Tracked { progress, broker } = *self.tracked();
         let broker = match (progress, broker) {
             (_, Some(id)) => Some(cluster.pool.name(id)),
             (Progress::Lookup | Progress::ProducerId, None) => cluster.pool.asked(),

@@ -349,7 +349,7 @@ async fn records_are_deleted_up_to_an_offset_or_all() {
     assert_eq!((log.clone(), error.outcome(), error.is_retriable()), (2..4, Outcome::NotApplied, false));
     assert_eq!(partition.delete_records(DeleteBefore::HighWatermark).await.unwrap(), 4);
     assert!(matches!(partition.fetch(3).await.unwrap_err().kind(), ErrorKind::OffsetOutOfRange { .. }));
-    assert_eq!(partition.produce(record("e")).await.unwrap().base_offset, 4);
+    assert_eq!(partition.produce(record("e")).await.unwrap().base_offset, Some(4));
     assert_eq!(partition.fetch(4).await.unwrap().log_start_offset, Some(4));
 
     broker.create_topic_with("compacted", 1, &[("cleanup.policy", "compact")]).unwrap();

@@ -41,6 +41,7 @@ async fn an_append_into_a_black_hole() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
+    partition.produce(record("first")).await.unwrap();
     wire.set(WireMode::Deaf);
     let error = partition.produce(record("a")).deadline(LIMIT).await.unwrap_err();
     assert_stood(&error, Progress::Response, Some(BROKER), None);
@@ -73,19 +74,6 @@ async fn an_append_after_a_connection_was_lost_into_a_black_hole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_under_a_quota() {
-    let broker = broker();
-    let partition = open(&broker).await;
-    broker.on(ApiKey::PRODUCE, Fault::Throttle(Duration::from_secs(25)));
-    partition.produce(record("a")).await.unwrap();
-    let error = partition.produce(record("b")).deadline(LIMIT).await.unwrap_err();
-    let Progress::Throttled { left, .. } = progress(&error) else { panic!("{error}") };
-    assert_eq!(left, Duration::from_secs(23));
-    assert_stood(&error, progress(&error), Some(BROKER), None);
-    assert!(error.to_string().contains("throttles this client for another 23.0s"), "{error}");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_call_that_opens_a_connection() {
     let cluster = EmbeddedCluster::builder().brokers(2).topic("wal", 2).start_in_memory().unwrap();
     let wire = Wire::to(&cluster);
@@ -115,7 +103,6 @@ async fn a_call_that_looks_up_a_leader() {
 #[tokio::test(start_paused = true)]
 async fn an_append_that_gets_no_producer_id() {
     let broker = broker();
-    broker.on(ApiKey::INIT_PRODUCER_ID, Fault::Error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
     let partition = open(&broker).await;
     for _ in 0..10 {
         broker.on(ApiKey::INIT_PRODUCER_ID, Fault::BlackHole);

@@ -27,16 +27,19 @@ impl ControllerClient {
     /// | --- | --- |
     /// | leader | a partition has none |
     /// | replication factor | less than 3 |
-    /// | in-sync replicas | fewer than the replicas of a partition |
-    /// | `min.insync.replicas` | 1; the number of replicas, or more |
+    /// | in-sync replicas | fewer than the replicas of a partition; names brokers and partitions |
+    /// | `min.insync.replicas` | 1, or any with one replica; the number of replicas, or more |
     /// | `unclean.leader.election.enable` | true |
     /// | `cleanup.policy` | includes `compact` |
     /// | `retention.ms`, `retention.bytes` | not −1, if the policy includes `delete` |
-    /// | `max.message.bytes` | below [`Limits::batch`](crate::Limits::batch), or above what this client can read |
+    /// | `max.message.bytes` | below [`Limits::batch`](crate::Limits::batch), or below Kafka's default if that is not set; above what this client can read |
     /// | `message.timestamp.type` | `CreateTime`, if records are deleted by age |
     /// | `message.timestamp.before.max.ms`, `….after.max.ms` | less than an hour; for `before`, any limit |
     /// | `producer.id.expiration.ms` of each broker | less than a day |
     /// | `transactional.id.expiration.ms` of each broker | less than a week |
+    ///
+    /// Brokers take the smaller of `min.insync.replicas` and the number of replicas: with one replica, every
+    /// append is acknowledged with a single copy.
     ///
     /// A config that the broker does not return, or that this client may not describe, is a finding of
     /// [`Severity::Unknown`]. Describing broker configs requires `DescribeConfigs` on the cluster.
