@@ -120,6 +120,29 @@
 //! `Arc<rustls::ClientConfig>`, or an async function that returns one, can be used as well.
 //! [`client::sasl`] has the other mechanisms.
 //!
+//! # Access rights
+//!
+//! On brokers with an authorizer, each call takes a right of Kafka's ACLs. A denied call names the one that it
+//! lacks.
+//!
+//! | call | operation | resource |
+//! | --- | --- | --- |
+//! | `build`, `brokers` | none | |
+//! | `partition_client`, `get_offset`, `offset_for_leader_epoch` | `Describe` | topic |
+//! | `list_topics` | `Describe`, else a topic is left out | topic |
+//! | `produce` | `Write` | topic |
+//! | `produce` for the first time, with a producer id | `Write`, since Kafka 2.8; before, `IdempotentWrite` | any topic; the cluster |
+//! | `fetch`, `fetch_records` | `Read` | topic |
+//! | `delete_records` | `Delete`, which `Write` does not include | topic |
+//! | `create_topic`, `ensure_topic` | `Create`; to compare an existing one, `Describe` and `DescribeConfigs` | topic, or the cluster |
+//! | `create_partitions` | `Alter` | topic |
+//! | `delete_topic` | `Delete` | topic |
+//! | `describe_topic_configs`, `audit` | `DescribeConfigs` | topic; for `audit` also the cluster |
+//! | `alter_topic_configs` | `AlterConfigs` | topic |
+//! | `describe_cluster` | `Describe` | cluster |
+//!
+//! `Read`, `Write`, `Delete` and `Alter` include `Describe`, and `AlterConfigs` includes `DescribeConfigs`.
+//!
 //! # When an append fails
 //!
 //! The client retries what can be retried without duplicates until the
