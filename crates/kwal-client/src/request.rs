@@ -29,6 +29,8 @@ macro_rules! request {
             type Output = Result<$output, $crate::error::Error>;
             type IntoFuture = kwal_transport::BoxFuture<$life, Self::Output>;
 
+            /// Makes it a future, for what takes futures and not requests: `join_all`, `try_join_all`,
+            /// `select!`, `pin!`, `tokio::spawn`.
             fn into_future(self) -> Self::IntoFuture {
                 Box::pin(self.run())
             }

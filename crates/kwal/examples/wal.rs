@@ -44,7 +44,7 @@ Usage: wal [options]
   --batch BYTES     values of about so many bytes go into one append (262144)
   --topic NAME      the topic to create; it must not exist (wal- and a unique end)
   --replicas N      how many brokers hold each partition (3, or all if they are fewer)
-  --keep            do not delete the topic at the end
+  --keep            do not delete the topic at the end; after Ctrl-C it stays anyway
   -h, --help        this text
 
 The brokers are those of KAFKA_CONNECT=host:port[,host:port...]; without it there
@@ -82,7 +82,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), Failure> {
-    let (client, _broker) = connect(&options.access).await?;
+    let (client, embedded) = connect(&options.access).await?;
     let controller = client.controller_client().await?;
     let replicas = options.replicas.unwrap_or_else(|| client.brokers().len().clamp(1, 3) as i16);
     let mut create = controller.create_topic(&options.topic, options.partitions, replicas);
@@ -97,6 +97,10 @@ async fn run(options: Options) -> Result<(), Failure> {
         create = create.config("max.message.bytes", largest.to_string());
     }
     create.await?;
+    if embedded.is_none() && !options.keep {
+        let topic = &options.topic;
+        let _ = writeln!(io::stderr(), "wal: topic {topic} is deleted at the end; after Ctrl-C it stays");
+    }
     match job(&client, &options).await {
         Ok(report) => {
             if !options.keep {
@@ -124,8 +128,7 @@ async fn connect(access: &Access) -> Result<(Client, Option<EmbeddedCluster>), F
     }
     let addresses = named.split(',').map(str::trim);
     let client = access.apply(ClientBuilder::new(addresses))?.build().await;
-    let client =
-        client.map_err(|error| format!("cannot use the brokers of KAFKA_CONNECT: {}", Chain(&error)))?;
+    let client = client.map_err(|error| format!("cannot use the brokers of KAFKA_CONNECT: {error}"))?;
     Ok((client, None))
 }
 

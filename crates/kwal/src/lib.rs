@@ -19,7 +19,24 @@
 //!                   fetch_records(offset, …) ───┤   the same as a list of owned records
 //!                   delete_records(before) ─────┘   cuts off what is no longer needed
 //! ```
-//! Every call is a request: configure it, above all its `deadline`, then `.await` it.
+//! Every call is a request: configure it, above all its `deadline`, then `.await` it. What takes futures
+//! (`join_all`, `select!`, `pin!`, `tokio::spawn`) is given its `.into_future()`. *Cancel safe* in these docs
+//! means that a call can be dropped at any await and nothing is lost or left behind; where a dropped call may
+//! still have taken effect, its docs say so.
+//!
+//! ```
+//! # kwal_testkit::doctest(9096, async {
+//! # use kwal::{Client, client::OffsetAt};
+//! # let client = Client::connect(["localhost:9096"]).await?;
+//! # client.controller_client().await?.create_topic("wal", 4, 1).await?;
+//! use futures::future::try_join_all;
+//!
+//! let open = (0..4).map(|partition| client.partition_client("wal", partition).into_future());
+//! let partitions = try_join_all(open).await?;
+//! let ends = partitions.iter().map(|partition| partition.get_offset(OffsetAt::Latest).into_future());
+//! assert_eq!(try_join_all(ends).await?, [0; 4]);
+//! # Ok(()) });
+//! ```
 //!
 //! | module | contents |
 //! | --- | --- |
@@ -102,6 +119,29 @@
 //! The files are read for each connection, so that certificates can be renewed. Any
 //! `Arc<rustls::ClientConfig>`, or an async function that returns one, can be used as well.
 //! [`client::sasl`] has the other mechanisms.
+//!
+//! # Access rights
+//!
+//! On brokers with an authorizer, each call takes a right of Kafka's ACLs. A denied call names the one that it
+//! lacks.
+//!
+//! | call | operation | resource |
+//! | --- | --- | --- |
+//! | `build`, `brokers` | none | |
+//! | `partition_client`, `get_offset`, `offset_for_leader_epoch` | `Describe` | topic |
+//! | `list_topics` | `Describe`, else a topic is left out | topic |
+//! | `produce` | `Write` | topic |
+//! | `produce` for the first time, with a producer id | `Write`, since Kafka 2.8; before, `IdempotentWrite` | any topic; the cluster |
+//! | `fetch`, `fetch_records` | `Read` | topic |
+//! | `delete_records` | `Delete`, which `Write` does not include | topic |
+//! | `create_topic`, `ensure_topic` | `Create`; to compare an existing one, `Describe` and `DescribeConfigs` | topic, or the cluster |
+//! | `create_partitions` | `Alter` | topic |
+//! | `delete_topic` | `Delete` | topic |
+//! | `describe_topic_configs`, `audit` | `DescribeConfigs` | topic; for `audit` also the cluster |
+//! | `alter_topic_configs` | `AlterConfigs` | topic |
+//! | `describe_cluster` | `Describe` | cluster |
+//!
+//! `Read`, `Write`, `Delete` and `Alter` include `Describe`, and `AlterConfigs` includes `DescribeConfigs`.
 //!
 //! # When an append fails
 //!

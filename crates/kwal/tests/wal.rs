@@ -113,7 +113,8 @@ fn what_is_wrong_with_the_way_in_is_told_in_a_line() {
     #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
     {
         let line = fails(1, &wal(Some("localhost:9092"), ["--tls-ca", "/nowhere/ca.pem"]));
-        assert!(line.contains("/nowhere/ca.pem: No such file"), "{line}");
+        assert!(line.contains("/nowhere/ca.pem: check the path given to"), "{line}");
+        assert!(line.contains(": No such file"), "{line}");
     }
 }
 
@@ -179,6 +180,37 @@ fn a_port_that_is_not_kafka_is_told_in_a_line() {
     }
 }
 
+/// It says so before anything can interrupt it.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_topic_that_ctrl_c_leaves_behind_is_told_in_a_line() {
+    use std::{
+        io::{BufRead as _, BufReader},
+        os::unix::process::ExitStatusExt as _,
+        process::Stdio,
+    };
+    let broker = kwal_testkit::EmbeddedCluster::builder().start().await.unwrap();
+    let arguments = ["--records", "1000000000", "--topic", "interrupted", "--replicas", "1"];
+    let mut program = command(Some(&broker.bootstrap()[0]), arguments);
+    let mut child = program.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let status = tokio::task::spawn_blocking(move || {
+        let mut told = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut told).unwrap();
+        assert_eq!(told, "wal: topic interrupted is deleted at the end; after Ctrl-C it stays\n");
+        let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(interrupt.success());
+        child.wait().unwrap()
+    });
+    assert_eq!(status.await.unwrap().signal(), Some(2));
+    assert_eq!(broker.topics(), ["interrupted"]);
+    // Without an interruption nothing stays.
+    let arguments = ["--records", "10", "--topic", "deleted", "--replicas", "1"];
+    let mut program = command(Some(&broker.bootstrap()[0]), arguments);
+    let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
+    assert!(output.status.success());
+    assert_eq!(broker.topics(), ["interrupted"]);
+}
+
 /// The one line that it says on its way out.
 fn fails(code: i32, output: &Output) -> String {
     let told = String::from_utf8(output.stderr.clone()).unwrap();
@@ -189,6 +221,10 @@ fn fails(code: i32, output: &Output) -> String {
 }
 
 fn wal<'a>(kafka: Option<&str>, arguments: impl IntoIterator<Item = &'a str>) -> Output {
+    command(kafka, arguments).output().unwrap()
+}
+
+fn command<'a>(kafka: Option<&str>, arguments: impl IntoIterator<Item = &'a str>) -> Command {
     // Cargo builds the examples before it runs the tests, but names them nowhere.
     let mut program = current_exe().unwrap();
     program.pop();
@@ -205,5 +241,5 @@ fn wal<'a>(kafka: Option<&str>, arguments: impl IntoIterator<Item = &'a str>) ->
     if let Some(address) = kafka {
         command.env("KAFKA_CONNECT", address);
     }
-    command.output().unwrap()
+    command
 }

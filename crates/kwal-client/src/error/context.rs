@@ -60,6 +60,12 @@ impl<'a> CallContext<'a> {
         Context { broker: Some(broker.to_string()), ..self.context() }
     }
 
+    /// An error of the caller's input, which names the topic and the partition but not the API: nothing was
+    /// called.
+    pub(crate) fn invalid_input(&self, reason: impl Into<String>) -> Error {
+        Error::invalid_input(reason).with_context(Context { api: None, ..self.context() })
+    }
+
     /// An error of this call that no broker is part of.
     pub(crate) fn error(&self, kind: ErrorKind) -> Error {
         Error::new(kind).with_context(self.context())
@@ -68,13 +74,15 @@ impl<'a> CallContext<'a> {
 
 impl fmt::Display for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.api {
-            Some(api) => write!(f, "{api}")?,
-            None => f.write_str("a call")?,
+        match (self.api, &self.topic) {
+            (Some(api), Some(_)) => write!(f, "{api} of ")?,
+            (Some(api), None) => write!(f, "{api}")?,
+            (None, Some(_)) => {}
+            (None, None) => f.write_str("a call")?,
         }
         match (&self.topic, self.partition) {
-            (Some(topic), Some(partition)) => write!(f, " of {topic}/{partition}")?,
-            (Some(topic), None) => write!(f, " of {topic}")?,
+            (Some(topic), Some(partition)) => write!(f, "{topic}/{partition}")?,
+            (Some(topic), None) => write!(f, "{topic}")?,
             _ => {}
         }
         match &self.broker {

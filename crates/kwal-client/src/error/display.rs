@@ -199,7 +199,9 @@ impl Error {
         }?;
         if let ErrorKind::Broker { code, .. } = self.kind() {
             Rejected(self.record_errors()).fmt(f)?;
-            f.write_str(context.api.map_or("", |api| remedy(*code, api)))?;
+            if let Some(right) = context.api.and_then(|api| right(*code, api)) {
+                write!(f, "; {right}")?;
+            }
         }
         Ok(())
     }
@@ -231,10 +233,12 @@ impl Error {
     /// Whether the text begins with the context: not where the sentence names the topic itself, or no call
     /// was made.
     fn names_its_context(&self) -> bool {
+        if let ErrorKind::InvalidInput { .. } = self.kind() {
+            return self.context().topic.is_some();
+        }
         !matches!(
             self.kind(),
-            ErrorKind::InvalidInput { .. }
-                | ErrorKind::Encode
+            ErrorKind::Encode
                 | ErrorKind::UnknownTopic { .. }
                 | ErrorKind::UnknownPartition { .. }
                 | ErrorKind::TopicRecreated { .. }
@@ -262,15 +266,50 @@ fn unsupported(
     write!(f, "the broker does not support this API; {hint}")
 }
 
-/// What the caller can do about an error code, where the code does not say it.
-fn remedy(code: ErrorCode, api: ApiKey) -> &'static str {
-    match (code, api) {
-        (ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ApiKey::INIT_PRODUCER_ID) => {
-            "; a producer id takes the right `IdempotentWrite` on the cluster or, since Kafka 2.8, `Write` on any topic; to \
-             append without one, open the partition with `.idempotent(false)`"
+/// The right that a denied call takes, in the words of Kafka's ACLs: operation and resource.
+///
+/// The facade has a table of all calls.
+fn right(code: ErrorCode, api: ApiKey) -> Option<&'static str> {
+    Some(match (code, api) {
+        (ErrorCode::TOPIC_AUTHORIZATION_FAILED, api) => match api {
+            ApiKey::PRODUCE => "it takes the right `Write` on the topic",
+            ApiKey::FETCH | ApiKey::DESCRIBE_PRODUCERS => "it takes the right `Read` on the topic",
+            ApiKey::METADATA
+            | ApiKey::LIST_OFFSETS
+            | ApiKey::OFFSET_FOR_LEADER_EPOCH
+            | ApiKey::DESCRIBE_TOPIC_PARTITIONS => {
+                "it takes the right `Describe` on the topic, which `Read` and `Write` include"
+            }
+            ApiKey::CREATE_TOPICS => "it takes the right `Create` on the topic or on the cluster",
+            ApiKey::DELETE_TOPICS => "it takes the right `Delete` on the topic",
+            ApiKey::DELETE_RECORDS => {
+                "it takes the right `Delete` on the topic, which `Write` does not include"
+            }
+            ApiKey::CREATE_PARTITIONS => "it takes the right `Alter` on the topic",
+            ApiKey::DESCRIBE_CONFIGS => "it takes the right `DescribeConfigs` on the topic",
+            ApiKey::INCREMENTAL_ALTER_CONFIGS => "it takes the right `AlterConfigs` on the topic",
+            _ => return None,
+        },
+        (ErrorCode::CLUSTER_AUTHORIZATION_FAILED, api) => match api {
+            ApiKey::INIT_PRODUCER_ID | ApiKey::PRODUCE => {
+                "a producer id takes the right `IdempotentWrite` on the cluster or, since Kafka 2.8, `Write` on any topic; to \
+                 append without one, open the partition with `.idempotent(false)`"
+            }
+            ApiKey::CREATE_TOPICS => "it takes the right `Create` on the topic or on the cluster",
+            ApiKey::DESCRIBE_CLUSTER | ApiKey::DESCRIBE_LOG_DIRS => {
+                "it takes the right `Describe` on the cluster"
+            }
+            ApiKey::DESCRIBE_CONFIGS => "it takes the right `DescribeConfigs` on the cluster",
+            _ => return None,
+        },
+        (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, ApiKey::FIND_COORDINATOR) => {
+            "it takes the right `Describe` on the transactional id, which `Write` includes"
         }
-        _ => "",
-    }
+        (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, _) => {
+            "it takes the right `Write` on the transactional id"
+        }
+        _ => return None,
+    })
 }
 
 /// The first of the records that a broker rejected.

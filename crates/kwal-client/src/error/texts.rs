@@ -235,6 +235,7 @@ fn client() -> Samples {
     let kafka = |n| format!("kafka-{n}:9092");
     let produce = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::PRODUCE));
     let fetch = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::FETCH));
+    let denied = |code, api| Error::broker(code).with_context(at(api));
     let deadline =
         |progress| produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60), progress });
     let last = || Source::Call(Arc::new(not_leader(ApiKey::PRODUCE)));
@@ -247,6 +248,8 @@ fn client() -> Samples {
         ConnectionError::PeerClosed { stage: Stage::Ready { awaited: Some((ApiKey::PRODUCE, 11)) } };
     samples! {
         "InvalidInput": Error::invalid_input("no records to append"),
+        "InvalidInput, of a partition":
+            CallContext::partition(ApiKey::PRODUCE, "wal", 3).invalid_input("no records to append"),
         "InvalidInput, TLS": Error::invalid_input("the TLS configuration cannot be used")
             .with_source(Source::Other(Arc::new(TlsConfigError::NoRoots))),
         "Encode": Error::from(BuildError::Empty),
@@ -288,6 +291,19 @@ fn client() -> Samples {
             message: Some("Unable to replicate the partition 3 time(s): only 1 broker is registered.".to_owned()),
         })
         .with_context(CallContext::topic(ApiKey::CREATE_TOPICS, "wal").at_broker(&"broker 1 (kafka-1:9092)")),
+        "Broker, denied, PRODUCE": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::PRODUCE),
+        "Broker, denied, FETCH": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::FETCH),
+        "Broker, denied, LIST_OFFSETS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::LIST_OFFSETS),
+        "Broker, denied, CREATE_TOPICS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::CREATE_TOPICS),
+        "Broker, denied, DELETE_TOPICS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::DELETE_TOPICS),
+        "Broker, denied, DELETE_RECORDS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::DELETE_RECORDS),
+        "Broker, denied, CREATE_PARTITIONS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::CREATE_PARTITIONS),
+        "Broker, denied, DESCRIBE_CONFIGS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::DESCRIBE_CONFIGS),
+        "Broker, denied, INCREMENTAL_ALTER_CONFIGS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::INCREMENTAL_ALTER_CONFIGS),
+        "Broker, denied on the cluster, DESCRIBE_CLUSTER":
+            denied(ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ApiKey::DESCRIBE_CLUSTER),
+        "Broker, denied on the cluster, DESCRIBE_CONFIGS":
+            denied(ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ApiKey::DESCRIBE_CONFIGS),
         "Broker, a code of a later Kafka": produce(ErrorKind::Broker { code: ErrorCode(999), message: None }),
         "Broker, with records":
             produce(ErrorKind::Broker {

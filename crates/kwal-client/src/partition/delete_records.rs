@@ -1,6 +1,7 @@
 //! DeleteRecords: cutting off the beginning of the log (KIP-107).
 
 use kwal_protocol::{
+    api::ApiKey,
     error_code::ErrorCode,
     messages::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic},
 };
@@ -78,7 +79,8 @@ request! {
 impl DeleteRecords<'_> {
     async fn run(self) -> Result<i64, Error> {
         if let DeleteBefore::Offset(offset @ ..0) = self.before {
-            return Err(Error::invalid_input(format!("offset {offset} is negative")));
+            let call = self.partition.partition.call(ApiKey::DELETE_RECORDS);
+            return Err(call.invalid_input(format!("offset {offset} is negative")));
         }
         let deadline = self.partition.deadline(self.deadline);
         match self.partition.call(&Delete { before: self.before }, deadline).await {

@@ -63,12 +63,20 @@ impl PartitionClient {
         max_wait_ms: i32,
     ) -> Result<(Vec<OwnedRecord>, i64), Error> {
         let Ok(max_wait) = u64::try_from(max_wait_ms).map(Duration::from_millis) else {
-            return Err(Error::invalid_input(format!("a wait of {max_wait_ms} ms is negative")));
+            return Err(self.invalid_fetch(format!("a wait of {max_wait_ms} ms is negative")));
         };
+        if bytes.is_empty() || bytes.end <= 1 {
+            let Range { start, end } = bytes;
+            return Err(self.invalid_fetch(format!("bytes {start}..{end} leave no room for records")));
+        }
         let fetch = self.fetch(offset).min_bytes(bytes.start).max_bytes(bytes.end.saturating_sub(1));
         let fetched = fetch.max_wait(max_wait).await?;
         let records = fetched.records().collect::<Result<_, _>>()?;
         Ok((records, fetched.high_watermark))
+    }
+
+    fn invalid_fetch(&self, reason: String) -> Error {
+        self.partition.call(ApiKey::FETCH).invalid_input(reason)
     }
 }
 
@@ -161,7 +169,7 @@ impl Fetch<'_> {
             }
             _ => return Ok(()),
         };
-        Err(Error::invalid_input(problem))
+        Err(self.partition.invalid_fetch(problem))
     }
 
     async fn fetch_once(&self, wait: Duration, deadline: Deadline) -> Result<Answer, Error> {

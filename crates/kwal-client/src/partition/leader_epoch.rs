@@ -1,7 +1,11 @@
 //! OffsetForLeaderEpoch: where the records of a leader epoch end.
 
-use kwal_protocol::messages::{
-    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopic,
+use kwal_protocol::{
+    api::ApiKey,
+    messages::{
+        OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
+        OffsetForLeaderTopic,
+    },
 };
 
 use super::PartitionClient;
@@ -52,7 +56,8 @@ request! {
 impl OffsetForLeaderEpoch<'_> {
     async fn run(self) -> Result<Option<EpochEndOffset>, Error> {
         if self.leader_epoch < 0 {
-            return Err(Error::invalid_input(format!("leader epoch {} is negative", self.leader_epoch)));
+            let call = self.partition.partition.call(ApiKey::OFFSET_FOR_LEADER_EPOCH);
+            return Err(call.invalid_input(format!("leader epoch {} is negative", self.leader_epoch)));
         }
         let deadline = self.partition.deadline(self.deadline);
         self.partition.call(&EpochEnd { leader_epoch: self.leader_epoch }, deadline).await

@@ -8,7 +8,12 @@ mod offsets;
 
 use std::{fmt, future::IntoFuture, sync::Arc, time::Duration};
 
-use kwal_protocol::{api::Body, compression::CompressionError, record::Compression, wire::Uuid};
+use kwal_protocol::{
+    api::{ApiKey, Body},
+    compression::CompressionError,
+    record::Compression,
+    wire::Uuid,
+};
 use kwal_transport::BoxFuture;
 
 pub use self::{
@@ -20,7 +25,7 @@ pub use self::{
 };
 use crate::{
     cluster::Cluster,
-    error::Error,
+    error::{CallContext, Error},
     pool::Purpose,
     producer::{Encoding, Produced, Producer},
     record::Record,
@@ -143,6 +148,10 @@ impl PartitionClient {
 /// # Cancellation safety
 /// If it is dropped before its place is fixed, the batch is not appended. Later, it is appended all the same,
 /// and appends submitted after it follow it.
+///
+/// Appends take their turns in the order of their first polls. A future that is polled once and then neither
+/// polled nor dropped keeps its turn while it waits for memory, and those after it wait. So poll it until it
+/// completes, or spawn it.
 #[derive(Debug)]
 #[must_use = "nothing happens until it is awaited"]
 pub struct Produce<'a, R> {
@@ -166,6 +175,8 @@ where
     type Output = Result<Produced, Error>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
+    /// Makes it a future, for what takes futures and not requests: `join_all`, `try_join_all`, `select!`,
+    /// `pin!`, `tokio::spawn`.
     fn into_future(self) -> Self::IntoFuture {
         let Self { partition, records, deadline } = self;
         Box::pin(async move {
@@ -178,6 +189,8 @@ where
 /// A partition client to be opened: configure it, then await it.
 ///
 /// # Errors
+/// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput), before anything is sent, for a name
+/// that no topic can have, a negative partition, and a codec or level that there is not;
 /// [`ErrorKind::UnknownTopic`](crate::error::ErrorKind::UnknownTopic) and
 /// [`ErrorKind::UnknownPartition`](crate::error::ErrorKind::UnknownPartition) after
 /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic);
@@ -210,7 +223,8 @@ impl OpenPartition {
     }
 
     /// Sets the compression level: 1 to 9 for gzip, −131072 to 22 for zstd; the others have none. Default: 6
-    /// and 3.
+    /// and 3. Opening fails with [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for a
+    /// level that the codec does not have.
     pub fn compression_level(mut self, level: i32) -> Self {
         self.encoding.level = Some(level);
         self
@@ -236,11 +250,16 @@ impl OpenPartition {
         let Self { cluster, topic, index, encoding, idempotent, deadline } = self;
         validate::topic_name(&topic)?;
         if index < 0 {
-            return Err(Error::invalid_input(format!("partition {index} is negative")));
+            return Err(Error::invalid_input(format!("partition {index} of topic {topic} is negative")));
         }
-        if !encoding.compression.is_built_in() {
-            let error = CompressionError::NotBuiltIn { codec: encoding.compression };
-            return Err(Error::invalid_input(format!("compression: {error}")));
+        let Encoding { compression, level } = encoding;
+        let checked = match compression.is_built_in() {
+            true => compression.check_level(level),
+            false => Err(CompressionError::NotBuiltIn { codec: compression }),
+        };
+        if let Err(error) = checked {
+            let call = CallContext::partition(ApiKey::PRODUCE, &topic, index);
+            return Err(call.invalid_input(format!("compression: {error}")));
         }
         let deadline = Deadline::after(deadline.unwrap_or(cluster.config.deadlines.operation));
         let partition = Arc::new(Partition::find(cluster, topic, index, deadline).await?);
@@ -253,6 +272,8 @@ impl IntoFuture for OpenPartition {
     type Output = Result<PartitionClient, Error>;
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
+    /// Makes it a future, for what takes futures and not requests: `join_all`, `try_join_all`, `select!`,
+    /// `pin!`, `tokio::spawn`.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.run())
     }

@@ -158,7 +158,7 @@ impl Producer {
     /// Rejects an append that cannot succeed, before it waits for anything.
     fn check(&self, records: &[Record]) -> Result<BatchSize, Error> {
         if records.is_empty() {
-            return Err(Error::invalid_input("no records to append"));
+            return Err(self.partition.call(ApiKey::PRODUCE).invalid_input("no records to append"));
         }
         if let Some(index) = records.iter().position(|record| record.timestamp_ms() < 0) {
             let reason = format!(

@@ -8,6 +8,7 @@ use kwal_protocol::{
     api::{ApiKey, Versions},
     error_code::ErrorCode,
     messages::{InitProducerIdRequest, MetadataBroker, MetadataRequest},
+    record::Compression,
 };
 use kwal_testkit::{EmbeddedCluster, Fault};
 use kwal_transport::{HostPort, memory::MemoryNetwork};
@@ -275,8 +276,38 @@ async fn invalid_names_are_rejected_before_anything_is_sent() {
     }
     let error = client.partition_client("wal", -1).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
+    assert_eq!(error.to_string(), "partition -1 of topic wal is negative");
     assert_eq!(wire.count(ApiKey::METADATA), before);
     assert_eq!(wire.count(ApiKey::CREATE_TOPICS) + wire.count(ApiKey::DELETE_TOPICS), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compression_level_that_the_codec_lacks_is_rejected_before_anything_is_sent() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let before = wire.all().len();
+    for (codec, level, levels) in [
+        (Compression::Gzip, 0, "its levels are 1 to 9"),
+        (Compression::Gzip, 10, "its levels are 1 to 9"),
+        (Compression::Gzip, -1, "its levels are 1 to 9"),
+        (Compression::Zstd, 23, "its levels are -131072 to 22"),
+        (Compression::Zstd, i32::MIN, "its levels are -131072 to 22"),
+        (Compression::Snappy, 1, "it has no levels"),
+        (Compression::Lz4, i32::MAX, "it has no levels"),
+        (Compression::None, 3, "it has no levels"),
+    ] {
+        let open = client.partition_client("wal", 0).compression_level(level).compression(codec);
+        let error = open.await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
+        assert_eq!(error.to_string(), format!("wal/0: compression: {codec} has no level {level}: {levels}"));
+        assert!(!error.is_retriable());
+    }
+    assert_eq!(wire.all().len(), before);
+    for (codec, level) in [(Compression::Gzip, 9), (Compression::Zstd, -131_072), (Compression::Zstd, 22)] {
+        let open = client.partition_client("wal", 0).compression(codec).compression_level(level);
+        open.await.unwrap().produce(record("a")).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -466,9 +466,18 @@ async fn invalid_arguments_are_rejected_before_anything_is_sent() {
         partition.fetch(0).max_bytes(0).await.unwrap_err(),
         partition.fetch_records(0, 0..1, 0).await.unwrap_err(),
         partition.fetch_records(0, 1..1_000, -1).await.unwrap_err(),
+        partition.fetch_records(0, 0..0, 0).await.unwrap_err(),
+        partition.fetch_records(0, i32::MIN..i32::MIN, 0).await.unwrap_err(),
+        partition.offset_for_leader_epoch(-1).await.unwrap_err(),
+        partition.delete_records(-1).await.unwrap_err(),
         partition.produce(Vec::new()).await.unwrap_err(),
     ];
     assert!(errors.iter().all(|error| matches!(error.kind(), ErrorKind::InvalidInput { .. })), "{errors:?}");
+    let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    assert!(texts.iter().all(|text| text.starts_with("wal/0: ")), "{texts:?}");
+    // In the words of the caller's input.
+    assert_eq!(texts[3], "wal/0: bytes 0..1 leave no room for records");
+    assert_eq!(texts[5], "wal/0: bytes 0..0 leave no room for records");
     assert_eq!(wire.count(ApiKey::FETCH) + wire.count(ApiKey::PRODUCE), 0);
 }
 

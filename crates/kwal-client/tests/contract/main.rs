@@ -28,6 +28,7 @@ mod c1_c2_odd_answers;
 mod c1_c7_versions;
 mod c2_producer_ids;
 mod c3_order;
+mod c4_access_rights;
 mod c4_administration;
 mod c4_authentication;
 mod c4_brokers;

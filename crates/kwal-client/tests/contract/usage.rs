@@ -1,5 +1,8 @@
 //! The calls as a program makes them, in the shapes that have been public from the beginning.
 
+use std::{future::IntoFuture, pin::pin, time::Duration};
+
+use futures::future::{join_all, try_join_all};
 use kwal_client::{self as client, record::Record};
 use kwal_testkit::EmbeddedCluster;
 
@@ -40,4 +43,35 @@ async fn bootstrap_addresses_may_be_strings_of_any_kind() {
     for client in clients {
         assert_eq!(client.unwrap().list_topics().await.unwrap().len(), 1);
     }
+}
+
+/// What takes futures is given `into_future()`.
+#[tokio::test(start_paused = true)]
+async fn requests_work_in_what_takes_futures() {
+    let cluster = EmbeddedCluster::builder().topic("wal", 4).start_in_memory().unwrap();
+    let client = crate::support::builder(&cluster).build().await.unwrap();
+    let open = (0..4).map(|partition| client.partition_client("wal", partition).into_future());
+    let partitions = try_join_all(open).await.unwrap();
+    let appends = partitions.iter().map(|partition| partition.produce(vec![Record::new("k", "v")]));
+    let appended = join_all(appends.map(IntoFuture::into_future)).await;
+    assert!(appended.iter().all(|produced| produced.as_ref().unwrap().offsets() == Some(0..1)));
+    let fetched = try_join_all(partitions.iter().map(|partition| partition.fetch(0).into_future())).await;
+    assert!(fetched.unwrap().iter().all(|fetched| fetched.next_offset == 1));
+
+    let fetch = partitions[0].fetch(1).max_wait(Duration::from_secs(5)).into_future();
+    let mut fetch = pin!(fetch);
+    tokio::select! {
+        biased;
+        fetched = &mut fetch => panic!("nothing was appended: {fetched:?}"),
+        () = tokio::time::sleep(Duration::from_secs(1)) => {}
+    }
+    partitions[0].produce(vec![Record::new("k", "v")]).await.unwrap();
+    assert_eq!(fetch.await.unwrap().next_offset, 2);
+
+    let opened = tokio::spawn(client.partition_client("wal", 1).into_future());
+    let ends = opened.await.unwrap().unwrap().get_offset(client::OffsetAt::Latest).into_future().await;
+    assert_eq!(ends.unwrap(), 1);
+    let controller = client.controller_client().await.unwrap();
+    let created = ["a", "b"].map(|topic| controller.create_topic(topic, 1, 1).into_future());
+    assert_eq!(try_join_all(created).await.unwrap().len(), 2);
 }
