@@ -158,7 +158,7 @@ pub mod client {
 
     /// Errors: what happened, where, and whether the call took effect.
     pub mod error {
-        pub use kwal_client::error::{Context, Error, ErrorKind, Outcome};
+        pub use kwal_client::error::{Context, Error, ErrorKind, InvalidField, Outcome, RecordError};
     }
 }
 
