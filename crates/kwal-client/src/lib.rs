@@ -23,7 +23,7 @@
 //!                                                            │
 //!                                                         connection  a handle for callers, one task per socket
 //!                                                            │
-//!              config, sasl, versions, validate ◄────────────┴──────► error
+//!     backoff, config, sasl, versions, validate ◄────────────┴──────► error
 //! ```
 //!
 //! Below are the crates `kwal-protocol` (messages and the state of a connection, without IO) and
@@ -65,12 +65,13 @@
 //!
 //! | level | what |
 //! | --- | --- |
-//! | `WARN` | an append failed and its caller is gone; a broker belongs to another cluster |
+//! | `WARN` | an append failed and its caller is gone; a broker belongs to another cluster, has a name that cannot be resolved, refuses further connections, or throttles for longer than is allowed; each once |
 //! | `DEBUG` | connections opened and closed, retries with their reason and pause, metadata, leader updates, throttling, producer ids, authentication |
 //!
 //! The span `connection` (`DEBUG`, field `peer`) encloses the events of a connection task.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backoff;
 mod builder;
 mod client;
 mod cluster;

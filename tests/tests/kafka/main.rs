@@ -13,6 +13,7 @@ mod embedded;
 mod faulty_network;
 mod fidelity;
 mod interop;
+mod limits;
 mod listeners;
 mod peers;
 mod program;

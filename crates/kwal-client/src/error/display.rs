@@ -72,6 +72,20 @@ impl fmt::Display for Error {
                 "SASL {mechanism} would send its secret over an unencrypted connection; connect with TLS, or allow it with \
                  `Sasl::danger_send_unencrypted`"
             ),
+            ErrorKind::Throttled { remaining } => write!(
+                f,
+                "not sent: the client exceeds a quota, and the broker throttles it for another {remaining:.1?}, longer than \
+                 the call has"
+            ),
+            ErrorKind::ResponseIncomplete { arrived, len } => write!(
+                f,
+                "the response was still arriving, {arrived} of {len} bytes; ask for less at once, or allow more time"
+            ),
+            ErrorKind::RequestTooLarge { size } => write!(
+                f,
+                "the broker closed the connection twice right after this request of {size} bytes, without an answer: it is \
+                 probably larger than the broker's `socket.request.max.bytes`; send smaller batches, or raise that setting"
+            ),
             ErrorKind::Connect => f.write_str("no connection to the broker"),
             ErrorKind::Connection => f.write_str("the connection failed"),
             ErrorKind::NoBroker { attempts } => write!(f, "no broker can be reached: {}", Attempts(attempts)),
@@ -172,6 +186,13 @@ impl fmt::Display for Attempts<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Error {
+    /// Returns its causes in one line, for an error that is one of several.
+    pub(crate) fn reason(&self) -> impl fmt::Display {
+        Reason(self)
     }
 }
 

@@ -156,6 +156,28 @@ pub enum ErrorKind {
         /// The mechanism.
         mechanism: String,
     },
+    /// The broker throttles this client, because it exceeds a quota, for longer than the call has. The
+    /// request was not sent.
+    #[non_exhaustive]
+    Throttled {
+        /// How long the pause lasts from here on.
+        remaining: Duration,
+    },
+    /// The call ended while the response was still arriving. Ask for less at once, or allow more time.
+    #[non_exhaustive]
+    ResponseIncomplete {
+        /// The bytes that had arrived.
+        arrived: usize,
+        /// All its bytes.
+        len: usize,
+    },
+    /// The broker closed the connection right after this request, twice, and gave no answer. It does so with
+    /// requests larger than its `socket.request.max.bytes`.
+    #[non_exhaustive]
+    RequestTooLarge {
+        /// The size of the request, in bytes.
+        size: usize,
+    },
     /// No stream to the broker could be opened. The source is a [`TransportError`].
     Connect,
     /// A connection was closed, or failed before it was ready. The source is a [`ConnectionError`].
@@ -274,7 +296,7 @@ impl Error {
     /// is the question of its [`outcome`](Self::outcome).
     pub fn is_retriable(&self) -> bool {
         match (&self.0.kind, &self.0.source) {
-            (ErrorKind::DeadlineExceeded { .. }, _) => true,
+            (ErrorKind::DeadlineExceeded { .. } | ErrorKind::Throttled { .. }, _) => true,
             (ErrorKind::PrecedingAppendFailed, Some(Source::Call(cause))) => cause.is_retriable(),
             // The client has waited for it already.
             (ErrorKind::UnknownPartition { .. }, _) => false,

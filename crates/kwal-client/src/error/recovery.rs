@@ -24,6 +24,8 @@ impl Error {
             // The broker may be gone for good, and another one lead its partitions.
             (ErrorKind::Connect, _) => Recovery::Refresh,
             (ErrorKind::NoBroker { .. }, _) => Recovery::Retry,
+            // Its deadline is over, which the pause before the next attempt notices.
+            (ErrorKind::ResponseIncomplete { .. }, _) => Recovery::Retry,
             // Partitions that were just added are not known to all brokers at once.
             (ErrorKind::UnknownPartition { .. }, _) => Recovery::Refresh,
             _ => Recovery::Fail,

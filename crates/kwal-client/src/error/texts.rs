@@ -19,7 +19,9 @@ use std::{
 use kwal_protocol::{
     api::{ApiKey, Versions},
     compression::CompressionError,
-    connection::{CallError, ConnectionError, CorrelationId, Misbehaviour, OtherProtocol, Stage},
+    connection::{
+        CallError, ConnectionError, CorrelationId, Misbehaviour, OtherProtocol, ResponseProgress, Stage,
+    },
     error::{DecodeError, DecodeErrorKind, EncodeError},
     error_code::ErrorCode,
     record::{BatchError, BatchErrorKind, BuildError, Compression, NotForwardable},
@@ -266,6 +268,11 @@ fn client() -> Samples {
         "CredentialsUnavailable": Error::new(ErrorKind::CredentialsUnavailable)
             .with_source(Source::Credentials(Arc::new(io::Error::other("the token endpoint is down"))))
             .with_context(connecting()),
+        "Throttled": produce(ErrorKind::Throttled { remaining: Duration::from_millis(41_300) }),
+        "ResponseIncomplete":
+            fetch(ErrorKind::ResponseIncomplete { arrived: 4_800_000, len: 52_428_871 }),
+        "RequestTooLarge":
+            produce(ErrorKind::RequestTooLarge { size: 400_123 }).with_outcome(Outcome::Unknown),
         "EncryptionRequired":
             Error::new(ErrorKind::EncryptionRequired { mechanism: "PLAIN".to_owned() }).with_context(connecting()),
         "Connect": connect(),
@@ -420,6 +427,9 @@ fn connection() -> Samples {
         "Encode": ConnectionError::Encode { api: ApiKey::API_VERSIONS, source: EncodeError::TooLong(40_000) },
         "Closed": ConnectionError::Closed,
         "PeerClosed, in the handshake": ConnectionError::PeerClosed { stage: asked },
+        "PeerClosed, in the handshake of a further connection": ConnectionError::PeerClosed {
+            stage: Stage::FurtherConnection { version: 4 },
+        },
         "PeerClosed, after the handshake": ConnectionError::PeerClosed {
             stage: Stage::FirstCall { api: ApiKey::METADATA, version: 13 },
         },
@@ -435,7 +445,13 @@ fn connection() -> Samples {
         },
         "HandshakeTimedOut": ConnectionError::HandshakeTimedOut { stage: asked, after },
         "RequestTimedOut":
-            ConnectionError::RequestTimedOut { api: ApiKey::PRODUCE, version: 11, after },
+            ConnectionError::RequestTimedOut { api: ApiKey::PRODUCE, version: 11, after, progress: None },
+        "RequestTimedOut, while the response arrives": ConnectionError::RequestTimedOut {
+            api: ApiKey::FETCH,
+            version: 17,
+            after,
+            progress: Some(ResponseProgress { arrived: 20_480, len: 1_048_650 }),
+        },
         "FrameTooLarge": ConnectionError::FrameTooLarge {
             api: ApiKey::FETCH,
             version: 17,

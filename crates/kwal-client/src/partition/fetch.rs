@@ -82,7 +82,8 @@ request! {
     ///
     /// # Cancellation safety
     /// Cancel safe. The connection that it shares with other fetches is free again when the broker has
-    /// responded.
+    /// responded. Later fetches wait for one that was dropped in this way, at most; a second one makes them
+    /// use a fresh connection. A fetch that is dropped while it waits is not sent.
     pub struct Fetch<'a> -> Fetched {
         partition: &'a PartitionClient,
         offset: i64,
@@ -100,7 +101,8 @@ impl Fetch<'_> {
     }
 
     /// Sets how many bytes the response may have. A first batch larger than that is returned all the same
-    /// (KIP-74). Default 1 MiB, which fits into the cache and so is read fastest.
+    /// (KIP-74). Default 1 MiB, which fits into the cache and so is read fastest. What exceeds
+    /// [`Limits::frame`](crate::Limits::frame) is not asked for.
     pub fn max_bytes(mut self, bytes: i32) -> Self {
         self.max_bytes = bytes;
         self
@@ -162,6 +164,9 @@ impl Fetch<'_> {
     }
 }
 
+/// More than a response has beside records and the topic's name, in bytes.
+const OVERHEAD: usize = 256;
+
 #[derive(Debug)]
 struct Read {
     offset: i64,
@@ -176,10 +181,13 @@ impl Operation for Read {
     type Output = (Fetched, Duration);
 
     fn request(&self, route: &Route<'_>) -> FetchRequest {
+        // A response that the client would refuse is not asked for.
+        let room = self.partition.cluster.config.limits.frame.saturating_sub(OVERHEAD + route.topic.len());
+        let max_bytes = self.max_bytes.min(i32::try_from(room).unwrap_or(i32::MAX)).max(1);
         FetchRequest {
             max_wait_ms: millis(route.long_poll),
             min_bytes: self.min_bytes,
-            max_bytes: self.max_bytes,
+            max_bytes,
             isolation_level: IsolationLevel::READ_UNCOMMITTED,
             topics: vec![FetchTopic {
                 topic: route.topic.to_owned(),
@@ -188,7 +196,7 @@ impl Operation for Read {
                     partition: route.partition,
                     current_leader_epoch: route.leader_epoch,
                     fetch_offset: self.offset,
-                    partition_max_bytes: self.max_bytes,
+                    partition_max_bytes: max_bytes,
                     ..FetchPartition::default()
                 }],
             }],

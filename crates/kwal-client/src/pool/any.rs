@@ -9,6 +9,7 @@ use tracing::debug;
 
 use super::{Broker, BrokerRef, ConnectionPool, lock};
 use crate::{
+    connection::CallOptions,
     error::{CallContext, Error, ErrorKind},
     versions::ClientRequest,
 };
@@ -37,7 +38,7 @@ impl ConnectionPool {
             let context = CallContext::cluster(R::KEY);
             let result = async {
                 let channel = self.general_to(broker, context).await?;
-                let response = channel.call(request, context, R::SUPPORTED, None).await?;
+                let response = channel.call(request, context, R::SUPPORTED, CallOptions::default()).await?;
                 accept(&response, channel.broker()).map(|()| response)
             };
             (broker, result.await)

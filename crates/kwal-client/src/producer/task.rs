@@ -140,7 +140,7 @@ impl ProducerTask {
         let mut retry = Retry::new(&partition.cluster, call, deadline);
         let mut in_flight = InFlight::default();
         loop {
-            in_flight.trace = Trace::default();
+            in_flight.trace = Trace::until(deadline);
             let (number, min_generation) = (retry.attempt(), retry.min_generation());
             let attempt = self.attempt(batch, number, min_generation, &mut in_flight.trace);
             let error = match retry.run(attempt).await {

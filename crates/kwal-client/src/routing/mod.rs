@@ -14,6 +14,7 @@ use kwal_protocol::{
     record::BatchError,
     wire::Uuid,
 };
+use tokio::time::Instant;
 
 pub(crate) use self::{
     leader::{Leader, Partition, leader_has_moved},
@@ -22,6 +23,7 @@ pub(crate) use self::{
 use crate::{
     cluster::Cluster,
     config::Deadlines,
+    connection::CallOptions,
     error::{CallContext, Error, ErrorKind, Outcome},
     metadata::LeaderUpdate,
     pool::{Broker, Channel, Purpose},
@@ -192,12 +194,20 @@ impl From<CallFailed> for Error {
 /// What is known of an attempt, whatever became of it.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
+    /// When the call ends.
+    pub(crate) deadline: Option<Instant>,
     /// The generation of the metadata that it used.
     pub(crate) generation: u64,
     /// The leader that it went to.
     pub(crate) leader: Option<Leader>,
     /// Whether it may have reached a broker.
     pub(crate) sent: bool,
+}
+
+impl Trace {
+    pub(crate) fn until(deadline: Deadline) -> Self {
+        Self { deadline: Some(deadline.at), ..Self::default() }
+    }
 }
 
 /// Runs an operation until it succeeds, cannot succeed, or the deadline ends.
@@ -211,7 +221,7 @@ pub(crate) async fn call<O: Operation>(
     let mut retry = Retry::new(cluster, call, deadline);
     let mut may_have_applied = false;
     loop {
-        let mut trace = Trace::default();
+        let mut trace = Trace::until(deadline);
         let (number, min_generation) = (retry.attempt(), retry.min_generation());
         let work = async {
             // The controller may have moved.
@@ -265,9 +275,10 @@ pub(crate) async fn attempt<O: Operation>(
     };
     let request = operation.request(&route);
     let limit = operation.time_limit(deadlines, long_poll);
+    let options = CallOptions { limit, deadline: trace.deadline, permit };
     trace.sent = true;
     loop {
-        let response = channel.call(&request, call, supported, limit).await?;
+        let response = channel.call(&request, call, supported, options.clone()).await?;
         match operation.response(&route, response) {
             Ok(output) => return Ok(output),
             // The connection keeps the pause.

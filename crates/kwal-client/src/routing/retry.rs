@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use fastrand::Rng;
 use kwal_protocol::error_code::{Effect, ErrorCode, Recovery};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 
 use crate::{
+    backoff::Backoff,
     cluster::Cluster,
-    config::RetryPolicy,
     duration::LONGEST,
     error::{CallContext, Error, ErrorKind, Source},
 };
@@ -210,30 +209,6 @@ fn is_unknown(error: &Error) -> bool {
     }
 }
 
-/// The pauses of one call, in order. It does not end.
-#[derive(Debug)]
-struct Backoff {
-    next: Duration,
-    max: Duration,
-    rng: Rng,
-}
-
-impl Backoff {
-    fn new(policy: RetryPolicy, rng: Rng) -> Self {
-        Self { next: policy.initial.min(policy.max), max: policy.max, rng }
-    }
-}
-
-impl Iterator for Backoff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let pause = self.next;
-        self.next = pause.saturating_mul(2).min(self.max);
-        Some(pause.mul_f64(1.0 - self.rng.f64() / 2.0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use kwal_protocol::api::ApiKey;
@@ -420,24 +395,5 @@ mod tests {
         // Nothing is started after it.
         let late = retry.run(async { panic!("started") }).await.map(|()| 0).unwrap_err();
         assert!(expected(late.kind()), "{late:?}");
-    }
-
-    #[test]
-    fn pauses_grow_to_the_limit_and_are_shortened_by_less_than_half() {
-        let policy = RetryPolicy { initial: Duration::from_millis(10), max: Duration::from_millis(35) };
-        for seed in 0..100 {
-            let pauses: Vec<_> = Backoff::new(policy, Rng::with_seed(seed)).take(5).collect();
-            for (pause, full) in pauses.iter().zip([10, 20, 35, 35, 35].map(Duration::from_millis)) {
-                assert!(*pause <= full && *pause >= full / 2, "{pause:?} of {full:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_same_seed_gives_the_same_pauses() {
-        let pauses =
-            |seed| Backoff::new(RetryPolicy::default(), Rng::with_seed(seed)).take(9).collect::<Vec<_>>();
-        assert_eq!(pauses(1), pauses(1));
-        assert_ne!(pauses(1), pauses(2));
     }
 }

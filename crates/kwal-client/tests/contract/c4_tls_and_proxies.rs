@@ -1,6 +1,7 @@
 //! C4: errors of TLS and SOCKS5 end a call at once and name what to change.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -321,6 +322,61 @@ impl Connect for Relay {
             }
         }));
         Box::pin(async { Ok(near) })
+    }
+}
+
+/// A name with two addresses: something at the first, and the broker at the second.
+#[derive(Clone, Debug)]
+struct TwoAddresses {
+    first: Arc<dyn Connect>,
+    second: Relay,
+}
+
+impl TwoAddresses {
+    const ALL: [([u8; 4], u16); 2] = [([10, 0, 0, 1], 9093), ([10, 0, 0, 2], 9093)];
+}
+
+impl Connect for TwoAddresses {
+    fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        panic!("{to} has several addresses")
+    }
+
+    fn addresses<'a>(&'a self, _: &'a HostPort) -> BoxFuture<'a, Result<Vec<SocketAddr>, TransportError>> {
+        Box::pin(async { Ok(Self::ALL.map(SocketAddr::from).to_vec()) })
+    }
+
+    fn connect_at<'a>(
+        &'a self,
+        to: &'a HostPort,
+        address: SocketAddr,
+    ) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        match address == SocketAddr::from(Self::ALL[0]) {
+            true => self.first.connect(to),
+            false => self.second.connect(to),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tls_that_fails_at_an_address_is_tried_at_the_next() {
+    let (broker, ca, other) = (broker(), Ca::new(), Ca::named("another"));
+    let second = Relay::of(&broker, ca.server(&broker, None));
+    let untrusted = Relay::of(&broker, other.server(&broker, None));
+    let in_the_clear = Relay::of(&broker, ca.server(&broker, None));
+    in_the_clear.change(None);
+    let firsts: [(Arc<dyn Connect>, Duration); 3] = [
+        (Arc::new(untrusted), Duration::ZERO),
+        (Arc::new(in_the_clear), Duration::ZERO),
+        // A quarter of the time limit of connecting.
+        (Arc::new(SilentPeer::default()), Duration::from_millis(2_500)),
+    ];
+    for (first, expected) in firsts {
+        let builder = ClientBuilder::new(second.bootstrap.clone());
+        let builder = builder.connector(TwoAddresses { first, second: second.clone() });
+        let (client, took) = timed(builder.tls(ca.client().build().unwrap()).build()).await;
+        let partition = client.unwrap().partition_client("wal", 0).await.unwrap();
+        assert_eq!(took, expected);
+        partition.produce(record("a")).await.unwrap();
     }
 }
 

@@ -115,8 +115,8 @@ async fn waiting_for_memory_ends_at_the_deadline() {
 
     // An append that never got memory is not applied.
     broker.clear_faults();
-    broker.on_all(ApiKey::PRODUCE, Fault::Throttle(deadlines().operation * 3));
     other.produce(record("c")).await.unwrap();
+    broker.on_all(ApiKey::PRODUCE, Fault::DelayRequest(HOUR));
     let (in_flight, waiting) = tokio::join!(other.produce(record("d")), timed(other.produce(record("e"))));
     in_flight.unwrap_err();
     let (error, took) = waiting;

@@ -32,9 +32,11 @@ mod c4_authentication;
 mod c4_brokers;
 mod c4_c11_lookup;
 mod c4_c5_c10_admin_calls;
+mod c4_connecting;
 mod c4_connections;
 mod c4_deadlines;
 mod c4_leader_updates;
+mod c4_long_responses;
 mod c4_reauthentication;
 #[cfg(feature = "transport-tls")]
 mod c4_tls_and_proxies;

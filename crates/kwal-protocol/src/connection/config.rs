@@ -20,7 +20,8 @@ pub struct ConnectionConfig {
     ///
     /// A broker processes one request of a connection at a time.
     pub max_in_flight: usize,
-    /// Time limit of one request, 10 s by default.
+    /// Time limit of one request, 10 s by default. Bytes of its response that arrive restart it, see
+    /// [`handle_progress`](super::Connection::handle_progress).
     ///
     /// See also [`EncodedRequest::with_timeout`](super::EncodedRequest::with_timeout).
     ///
@@ -30,6 +31,12 @@ pub struct ConnectionConfig {
     pub request_timeout: Duration,
     /// Time limit of the whole handshake, 10 s by default.
     pub handshake_timeout: Duration,
+    /// The longest pause that the peer may demand by a throttle time, 60 s by default. Longer ones are cut to
+    /// it: the protocol can express 24 days.
+    pub max_throttle: Duration,
+    /// Whether the peer has answered requests on an earlier connection with the same settings, so that a lack
+    /// of SASL does not explain why it closes this one. False by default.
+    pub admitted: bool,
 }
 
 impl Default for ConnectionConfig {
@@ -42,6 +49,8 @@ impl Default for ConnectionConfig {
             max_in_flight: 1000,
             request_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
+            max_throttle: Duration::from_secs(60),
+            admitted: false,
         }
     }
 }

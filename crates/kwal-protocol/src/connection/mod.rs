@@ -37,7 +37,7 @@ mod versions;
 
 pub use authentication::{Computation, Computed};
 pub use config::ConnectionConfig;
-pub use error::{ConnectionError, Misbehaviour, OtherProtocol, SendError, Stage};
+pub use error::{ConnectionError, Misbehaviour, OtherProtocol, ResponseProgress, SendError, Stage};
 pub use event::Event;
 pub use pending::PendingRequest;
 pub use request::{CallError, CorrelationId, EncodedRequest};

@@ -9,7 +9,7 @@ mod stream;
 
 use std::{
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -88,14 +88,18 @@ impl Tls {
         self
     }
 
-    async fn connect_host(&self, to: &HostPort) -> Result<Stream, TransportError> {
+    /// Connects to one address of `to`, or to whichever the transport below chooses.
+    async fn connect_host(&self, to: &HostPort, at: Option<SocketAddr>) -> Result<Stream, TransportError> {
         let failed = |source| TransportError::Tls { to: to.clone(), source };
         // Errors of this side are detected before connecting.
         let name = server_name(&to.host).map_err(failed)?;
         let config =
             self.config.client_config(to).await.map_err(|source| failed(TlsError::Config { source }))?;
         let client_certificate = config.client_auth_cert_resolver.has_certs();
-        let stream = self.base.connect(to).await?;
+        let stream = match at {
+            Some(address) => self.base.connect_at(to, address).await?,
+            None => self.base.connect(to).await?,
+        };
         let peer = stream.peer().to_owned();
         let stream = TlsConnector::from(config)
             .connect(name, stream)
@@ -108,7 +112,23 @@ impl Tls {
 
 impl Connect for Tls {
     fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
-        Box::pin(self.connect_host(to))
+        Box::pin(self.connect_host(to, None))
+    }
+
+    fn addresses<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Vec<SocketAddr>, TransportError>> {
+        Box::pin(async move {
+            // A name that no certificate can have is the clearer error.
+            server_name(&to.host).map_err(|source| TransportError::Tls { to: to.clone(), source })?;
+            self.base.addresses(to).await
+        })
+    }
+
+    fn connect_at<'a>(
+        &'a self,
+        to: &'a HostPort,
+        address: SocketAddr,
+    ) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        Box::pin(self.connect_host(to, Some(address)))
     }
 }
 

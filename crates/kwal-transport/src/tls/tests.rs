@@ -597,3 +597,33 @@ fn debug_shows_the_underlying_transport() {
     assert_eq!(format!("{tls:?}"), "Tls { base: MemoryNetwork { buffer: 65536, listeners: [] }, .. }");
     assert_eq!(server_name(&Ipv4Addr::LOCALHOST.to_string()).unwrap(), ServerName::from(Ipv4Addr::LOCALHOST));
 }
+
+#[tokio::test]
+async fn the_addresses_are_those_of_the_underlying_transport() {
+    let tls = |base: Arc<dyn Connect>| Tls::new(Ca::new().client().build().unwrap()).over(base);
+    let to = HostPort::new("localhost", 9093);
+    let over_tcp = tls(Arc::new(Tcp::default())).addresses(&to).await.unwrap();
+    assert_eq!(over_tcp, Tcp::default().addresses(&to).await.unwrap());
+    // It does not know any.
+    assert!(tls(Arc::new(MemoryNetwork::default())).addresses(&to).await.unwrap().is_empty());
+    let error = tls(Arc::new(Tcp::default())).addresses(&HostPort::new("*", 9093)).await.unwrap_err();
+    assert!(matches!(error, TransportError::Tls { source: TlsError::InvalidHost { .. }, .. }), "{error:?}");
+
+    // The certificate has to be for the name, whichever the address.
+    let ca = Ca::new();
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = ca.server(&["localhost"], None, &rustls::version::TLS13);
+    let acceptor = TlsAcceptor::from(server);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let _ = acceptor.accept(stream).await;
+        }
+    });
+    let tls = Tls::new(ca.client().build().unwrap());
+    let stream = tls.connect_at(&HostPort::new("localhost", address.port()), address).await.unwrap();
+    assert!(stream.is_encrypted() && stream.peer().contains(&address.to_string()));
+    let error = tls.connect_at(&HostPort::new("kafka", address.port()), address).await.unwrap_err();
+    assert!(matches!(error, TransportError::Tls { source: TlsError::WrongHost { .. }, .. }), "{error:?}");
+}

@@ -61,6 +61,8 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::OrderOfPolls => (writing::second_polls_reversed().await, &[Rule::Order]),
         Mutation::AttemptWithoutDeadline => (writing::no_response().await, &[Rule::Deadline]),
         Mutation::RequestWithoutDeadline => (resources::request_without_response().await, &[]),
+        Mutation::ThrottledBeyondDeadline => (resources::throttled_beyond_deadline().await, &[]),
+        Mutation::AbandonedPollsQueue => (resources::long_polls_dropped().await, &[]),
         Mutation::PauseBeyondDeadline => (writing::every_attempt_rejected().await, &[Rule::Deadline]),
         Mutation::EarlierAttemptsForgotten => {
             (writing::timed_out_then_rejected().await, &[Rule::NotAppended])
@@ -73,6 +75,7 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
             (writing::response_lost_then_rejected().await, &[Rule::NotAppended])
         }
         Mutation::DroppedNotSent => (writing::dropped_in_queue().await, &[Rule::NoHole]),
+        Mutation::DroppedRequestIsSent => (resources::dropped_under_throttle().await, &[]),
         Mutation::DroppedAborted => (writing::dropped_in_flight().await, &[Rule::Durable]),
         Mutation::DroppedKeepsPermits => (resources::many_appends_dropped().await, &[]),
         Mutation::WithdrawnIsSent => (writing::withdrawn().await, &[Rule::Withdrawn]),
@@ -99,6 +102,7 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::ThrottleTakenForFailure => (writing::throttled().await, &[Rule::Once]),
         Mutation::ThrottleIgnored => (resources::long_throttle().await, &[]),
         Mutation::ThrottleForgottenWithCaller => (resources::throttled_after_drop().await, &[]),
+        Mutation::ThrottleForgottenWithConnection => (resources::connection_lost_under_throttle().await, &[]),
         Mutation::ThrottleTakenForResult => (resources::reader_over_quota().await, &[]),
         Mutation::QueueWithoutLimit => (resources::queue_full().await, &[Rule::Withdrawn]),
         Mutation::FirstPartitionForAll => (writing::two_partitions().await, &[Rule::Asked]),
