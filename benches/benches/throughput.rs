@@ -75,7 +75,7 @@ async fn measure(
     let mut from = None;
     for records in input {
         let produced = pair.kwal.produce(records).await?;
-        from.get_or_insert(produced.base_offset);
+        from = from.or(produced.base_offset);
     }
     let kwal_append = start.elapsed().as_secs_f64();
 

@@ -146,7 +146,10 @@ pub struct Limits {
     /// The largest record batch to append, in bytes, before compression and after. Topics have a limit of
     /// their own, `max.message.bytes`, 1 MiB unless set. Default 16 MiB.
     pub batch: usize,
-    /// The largest response frame, in bytes. Default 128 MiB.
+    /// The largest response to a fetch, in bytes. Default 128 MiB.
+    ///
+    /// Other responses have fixed limits, or this one if it is lower: 64 KiB until a connection is
+    /// authenticated, 16 MiB for what describes a whole cluster, 4 MiB for the rest.
     pub frame: usize,
     /// The largest record batch to read, in bytes after decompression. Default 128 MiB.
     pub decompressed: usize,

@@ -37,13 +37,14 @@
 //!    of its partition, and encodes the batch. With that its place in the order is fixed, and the batch
 //!    belongs to the producer task: dropping the future no longer withdraws it.
 //! 2. The producer task (`producer/task.rs`) takes the batch, stamps producer id, epoch and sequence number
-//!    on it, and runs attempts until one succeeds, cannot succeed, or the deadline ends.
+//!    on it, and runs attempts until one succeeds, cannot succeed, or the deadline ends. The first attempt
+//!    gets the id: an idle one of the partition, or a new one from any broker (`producer/init.rs`).
 //! 3. An attempt (`routing::attempt`) looks up the leader, gets the connection that the partition leases, and
 //!    submits the request. The connection task writes it, a small head and the shared bytes of the batch in
 //!    one vectored write.
-//! 4. The response goes from the connection task to the producer task, which interprets it and completes the
-//!    caller's future. A throttle time in it is obeyed by the connection task, whether or not a caller is
-//!    left.
+//! 4. The response goes from the connection task to the producer task, which checks it against the batch and
+//!    what was acknowledged before (`producer/append.rs`), and completes the caller's future. A throttle time
+//!    in it is obeyed by the connection task, whether or not a caller is left.
 //!
 //! # To add …
 //!
@@ -65,7 +66,8 @@
 //!
 //! | level | what |
 //! | --- | --- |
-//! | `WARN` | an append failed and its caller is gone; a broker belongs to another cluster, has a name that cannot be resolved, refuses further connections, or throttles for longer than is allowed; each once |
+//! | `WARN` | a call has been retrying for a second, with the reason (once a call), and that it ended without success; an append failed and its caller is gone; a broker belongs to another cluster, requires to start again from the bootstrap addresses, has a name that cannot be resolved, refuses further connections, or throttles for longer than is allowed (once each) |
+//! | `INFO` | a call that has been retrying for a second succeeded |
 //! | `DEBUG` | connections opened and closed, retries with their reason and pause, metadata, leader updates, throttling, producer ids, authentication |
 //!
 //! The span `connection` (`DEBUG`, field `peer`) encloses the events of a connection task.

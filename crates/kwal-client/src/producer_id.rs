@@ -1,9 +1,11 @@
 //! Producer ids: where one stands, and the pool of those that are not in use.
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use kwal_protocol::wire::Uuid;
 
 /// A producer id with its epoch and next sequence number. It belongs to one partition.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -12,6 +14,8 @@ pub(crate) struct ProducerState {
     pub(crate) epoch: i16,
     /// The sequence number of the next batch's first record.
     pub(crate) sequence: i32,
+    /// The last offset that was acknowledged to its partition client.
+    pub(crate) acknowledged: Option<i64>,
 }
 
 impl ProducerState {
@@ -30,26 +34,58 @@ impl ProducerState {
     }
 }
 
-/// Producer ids that are idle, by topic and partition.
+/// The producer ids of a client, by partition, and which of them are idle.
 ///
 /// A partition that is opened again continues with an idle one, so that there are never more ids than there
 /// were partition clients at the same time: brokers keep each for a day.
 #[derive(Debug, Default)]
 pub(crate) struct ProducerIdPool {
-    idle: Mutex<HashMap<(String, i32), Vec<ProducerState>>>,
+    partitions: Mutex<HashMap<PartitionKey, PartitionIds>>,
+}
+
+#[derive(Debug, Default)]
+struct PartitionIds {
+    idle: Vec<ProducerState>,
+    /// All ids that brokers gave out. One that is given out again would make two producers one.
+    known: HashSet<i64>,
+}
+
+/// A partition of a topic. One that is created again under the same name has another id, and another log.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct PartitionKey {
+    pub(crate) topic: Arc<str>,
+    pub(crate) topic_id: Uuid,
+    pub(crate) partition: i32,
 }
 
 impl ProducerIdPool {
-    pub(crate) fn acquire(&self, topic: &str, partition: i32) -> Option<ProducerState> {
-        self.idle().get_mut(&(topic.to_owned(), partition))?.pop()
+    pub(crate) fn acquire(&self, partition: &PartitionKey) -> Option<ProducerState> {
+        self.partitions().get_mut(partition)?.idle.pop()
     }
 
-    pub(crate) fn release(&self, topic: &str, partition: i32, producer: ProducerState) {
-        self.idle().entry((topic.to_owned(), partition)).or_default().push(producer);
+    pub(crate) fn release(&self, partition: PartitionKey, producer: ProducerState) {
+        self.partitions().entry(partition).or_default().idle.push(producer);
     }
 
-    fn idle(&self) -> MutexGuard<'_, HashMap<(String, i32), Vec<ProducerState>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Drops the idle ids of a partition.
+    pub(crate) fn clear(&self, partition: &PartitionKey) {
+        if let Some(ids) = self.partitions().get_mut(partition) {
+            ids.idle.clear();
+        }
+    }
+
+    /// Notes that a broker gave out an id.
+    pub(crate) fn note(&self, partition: PartitionKey, id: i64) {
+        self.partitions().entry(partition).or_default().known.insert(id);
+    }
+
+    /// Whether an id was given out before.
+    pub(crate) fn is_known(&self, partition: &PartitionKey, id: i64) -> bool {
+        self.partitions().get(partition).is_some_and(|ids| ids.known.contains(&id))
+    }
+
+    fn partitions(&self) -> MutexGuard<'_, HashMap<PartitionKey, PartitionIds>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,7 +95,7 @@ mod tests {
 
     #[test]
     fn sequences_wrap_to_zero() {
-        let at = |sequence| ProducerState { id: 1, epoch: 0, sequence };
+        let at = |sequence| ProducerState { id: 1, epoch: 0, sequence, acknowledged: Some(7) };
         assert_eq!(at(5).advance(3), at(8));
         assert_eq!(at(i32::MAX).advance(1), at(0));
         assert_eq!(at(i32::MAX - 1).advance(3), at(1));
@@ -67,9 +103,9 @@ mod tests {
 
     #[test]
     fn epochs_end() {
-        let producer = ProducerState { id: 1, epoch: i16::MAX - 1, sequence: 9 };
+        let producer = ProducerState { id: 1, epoch: i16::MAX - 1, sequence: 9, acknowledged: Some(7) };
         let next = producer.next_epoch().unwrap();
-        assert_eq!(next, ProducerState { id: 1, epoch: i16::MAX, sequence: 0 });
+        assert_eq!(next, ProducerState { id: 1, epoch: i16::MAX, sequence: 0, acknowledged: Some(7) });
         assert_eq!(next.next_epoch(), None);
     }
 }

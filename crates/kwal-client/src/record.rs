@@ -25,6 +25,9 @@ pub struct Record {
     /// When the record was created. Kafka stores whole milliseconds since the epoch, rounded down. A topic
     /// with `message.timestamp.type=LogAppendTime` replaces it with the broker's time.
     ///
+    /// A time before 1970 is [rejected](crate::error::ErrorKind::InvalidInput) before anything is sent: Kafka
+    /// has no such timestamps, and takes −1 for none.
+    ///
     /// Brokers expire idle producer ids by record timestamps. If the newest timestamp of a batch is older
     /// than `producer.id.expiration.ms` (1 day), the producer may be forgotten, and a retry in flight at that
     /// moment may be appended twice. Use `LogAppendTime` for back-dated records and keep the original time in

@@ -85,11 +85,17 @@ impl ErrorCode {
             (_, Self::NOT_CONTROLLER | Self::NOT_COORDINATOR) => Recovery::Refresh,
             // The batch was damaged on its way or before; a repetition would not repair it.
             (ApiKey::PRODUCE, Self::CORRUPT_MESSAGE) => Recovery::Fail,
+            // A producer id that is refused can be replaced by a new one.
+            (ApiKey::PRODUCE, Self::UNKNOWN_PRODUCER_ID | Self::INVALID_PRODUCER_ID_MAPPING) => {
+                Recovery::Retry
+            }
             // The controller knows every topic.
             (
                 ApiKey::DELETE_TOPICS | ApiKey::CREATE_PARTITIONS,
                 Self::UNKNOWN_TOPIC_OR_PARTITION | Self::UNKNOWN_TOPIC_ID,
             ) => Recovery::Fail,
+            // The client forgets the brokers and looks them up again (KIP-1102).
+            (_, Self::REBOOTSTRAP_REQUIRED) => Recovery::Refresh,
             // A broker that is shutting down answers some requests with this.
             (_, Self::BROKER_NOT_AVAILABLE) => Recovery::Refresh,
             (_, code) => code.usual_recovery(),
@@ -427,6 +433,9 @@ mod tests {
         for api in [ApiKey::CREATE_TOPICS, ApiKey::CREATE_PARTITIONS, ApiKey::INCREMENTAL_ALTER_CONFIGS] {
             assert_eq!(recovery(api, ErrorCode::NOT_CONTROLLER), Recovery::Refresh, "{api}");
             assert_eq!(recovery(api, ErrorCode::THROTTLING_QUOTA_EXCEEDED), Recovery::Retry, "{api}");
+        }
+        for api in [ApiKey::METADATA, ApiKey::FETCH, ApiKey::DESCRIBE_CLUSTER] {
+            assert_eq!(recovery(api, ErrorCode::REBOOTSTRAP_REQUIRED), Recovery::Refresh, "{api}");
         }
         assert_eq!(recovery(ApiKey::FETCH, ErrorCode::CORRUPT_MESSAGE), Recovery::Retry);
         assert_eq!(recovery(ApiKey::PRODUCE, ErrorCode::CORRUPT_MESSAGE), Recovery::Fail);

@@ -199,6 +199,7 @@
 //!      │       reader, writer    │
 //!      │       varint            │
 //!    sasl      error        compression
+//!      └─────── text ──────────┘     strings of a peer
 //! ```
 //!
 //! # Extending it
@@ -235,6 +236,7 @@ pub mod messages;
 pub mod reader;
 pub mod record;
 pub mod sasl;
+pub mod text;
 pub mod varint;
 pub mod wire;
 pub mod writer;

@@ -1,7 +1,7 @@
 //! The address of a broker: host and port.
 
 use std::{
-    fmt,
+    fmt::{self, Write},
     net::{Ipv6Addr, SocketAddr},
     str::FromStr,
 };
@@ -41,14 +41,33 @@ impl HostPort {
     }
 }
 
-/// Writes `host:port`, and `[address]:port` for IPv6, which is what [`FromStr`] parses.
+/// Writes `host:port`, and `[address]:port` for IPv6, which is what [`FromStr`] parses. A host that a broker
+/// advertises may be anything: characters that are not printable are escaped, and a long one is cut.
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = Host(&self.host);
         if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
+            write!(f, "[{host}]:{}", self.port)
         } else {
-            write!(f, "{}:{}", self.host, self.port)
+            write!(f, "{host}:{}", self.port)
         }
+    }
+}
+
+/// Displays a host or another name that a peer chose: escaped, and cut at the greatest length of a name.
+#[derive(Debug)]
+pub(crate) struct Host<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MAX: usize = 255;
+        for (i, c) in self.0.chars().flat_map(char::escape_debug).enumerate() {
+            if i == MAX {
+                return write!(f, "… ({} bytes)", self.0.len());
+            }
+            f.write_char(c)?;
+        }
+        Ok(())
     }
 }
 
@@ -86,7 +105,7 @@ impl From<SocketAddr> for HostPort {
 
 /// A text that is not `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} {problem}")]
+#[error("\"{}\" {problem}", Host(.text))]
 pub struct InvalidAddress {
     text: String,
     problem: AddressProblem,
@@ -211,6 +230,18 @@ mod tests {
             let address: HostPort = text.parse().unwrap();
             assert_eq!(address, HostPort { host: host.to_owned(), port }, "{text}");
             assert_eq!(address.to_string(), text.trim());
+        }
+    }
+
+    #[test]
+    fn a_host_that_a_broker_advertises_is_escaped_and_cut() {
+        for (host, shown) in [
+            ("kafka\r\nERROR".to_owned(), "kafka\\r\\nERROR:9092".to_owned()),
+            ("\u{1b}[31m\u{202e}:".to_owned(), "[\\u{1b}[31m\\u{202e}:]:9092".to_owned()),
+            ("x".repeat(255), format!("{}:9092", "x".repeat(255))),
+            ("x".repeat(30_000), format!("{}… (30000 bytes):9092", "x".repeat(255))),
+        ] {
+            assert_eq!(HostPort::new(host, 9092).to_string(), shown);
         }
     }
 

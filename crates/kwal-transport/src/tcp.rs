@@ -71,7 +71,8 @@ impl Default for Tcp {
 impl Tcp {
     /// Sets the keepalive; `None` turns it off.
     ///
-    /// Both times are rounded down to seconds, with a minimum of 1 s.
+    /// Both times are rounded down to seconds, with a minimum of 1 s and a maximum of 32,767 s (nine hours),
+    /// which is Linux's.
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
         self.keepalive = keepalive.into();
         self
@@ -197,9 +198,9 @@ fn named(stream: TcpStream, to: &HostPort, address: SocketAddr) -> Stream {
 
 impl Keepalive {
     fn to_socket(self) -> TcpKeepalive {
-        // Systems expect whole seconds and reject 0.
-        let second = Duration::from_secs(1);
-        let socket = TcpKeepalive::new().with_time(self.idle.max(second));
+        // Systems expect whole seconds, and reject 0 and what is too long: on Linux more than nine hours.
+        let (second, longest) = (Duration::from_secs(1), Duration::from_secs(i16::MAX as u64));
+        let socket = TcpKeepalive::new().with_time(self.idle.clamp(second, longest));
         #[cfg(any(
             target_os = "android",
             target_os = "freebsd",
@@ -209,7 +210,7 @@ impl Keepalive {
             target_os = "netbsd",
             target_os = "windows",
         ))]
-        let socket = socket.with_interval(self.interval.max(second));
+        let socket = socket.with_interval(self.interval.clamp(second, longest));
         socket
     }
 }
@@ -240,6 +241,11 @@ mod tests {
         let socket = SockRef::from(&stream);
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(1));
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(2));
+
+        let longest = Keepalive { idle: Duration::MAX, interval: Duration::MAX };
+        let stream = Tcp::default().keepalive(longest).connect_address(address).await.unwrap();
+        assert_eq!(SockRef::from(&stream).tcp_keepalive_time().unwrap(), Duration::from_secs(32_767));
+        assert_eq!(SockRef::from(&stream).tcp_keepalive_interval().unwrap(), Duration::from_secs(32_767));
 
         let stream = Tcp::default().keepalive(None).connect_address(address).await.unwrap();
         assert!(!SockRef::from(&stream).keepalive().unwrap());

@@ -217,7 +217,7 @@ async fn append(partition: Partition, per_batch: u64, bar: ProgressBar) -> Resul
         let start = Instant::now();
         let produced = partition.client.produce(records).await?;
         done.latencies.record(start.elapsed().as_nanos().try_into().unwrap_or(u64::MAX))?;
-        let offsets = produced.offsets();
+        let offsets = produced.offsets().ok_or_else(|| "the broker does not report offsets".to_owned())?;
         if offsets.start != done.offsets.end || offsets.clone().count() as u64 != batch.end - batch.start {
             return Err(format!(
                 "partition {}: records {} to {} were acknowledged as offsets {} to {}, after those before them as {:?}; \

@@ -52,7 +52,7 @@
 //!
 //! let (records, high_watermark) =
 //!     partition.fetch_records(0, 1..1_000_000 /* min..max bytes */, 1_000 /* ms */).await?;
-//! # assert_eq!((produced.offsets(), high_watermark), (0..1, 1));
+//! # assert_eq!((produced.offsets(), high_watermark), (Some(0..1), 1));
 //! # assert_eq!(records[0].value.as_deref(), Some(&b"hello kafka"[..])); Ok(()) });
 //! ```
 //!
@@ -158,7 +158,7 @@ pub mod client {
 
     /// Errors: what happened, where, and whether the call took effect.
     pub mod error {
-        pub use kwal_client::error::{Context, Error, ErrorKind, Outcome};
+        pub use kwal_client::error::{Context, Error, ErrorKind, Outcome, Progress};
     }
 }
 

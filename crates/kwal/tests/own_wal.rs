@@ -37,7 +37,7 @@ impl Wal {
     /// [`outcome`](Error::outcome) says whether it may be there all the same.
     async fn append(&self, entry: &str) -> Result<i64, Error> {
         let record = Record::new(None::<&str>, entry.to_owned());
-        Ok(self.partition.produce(vec![record]).await?.base_offset)
+        Ok(self.partition.produce(vec![record]).await?.base_offset.expect("brokers report offsets"))
     }
 
     /// The entries from an offset on with their offsets, and the offset at which to go on later.

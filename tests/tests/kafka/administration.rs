@@ -239,7 +239,7 @@ mod cases {
         };
         assert_eq!(*log, 3..5);
         assert_eq!(partition.delete_records(DeleteBefore::HighWatermark).await.unwrap(), 5);
-        assert_eq!(partition.produce(one()).await.unwrap().base_offset, 5);
+        assert_eq!(partition.produce(one()).await.unwrap().base_offset, Some(5));
         let compacted = unique("compacted");
         controller.create_topic(&compacted, 1, 1).config("cleanup.policy", "compact").await.unwrap();
         let compacted = client.partition_client(compacted, 0).await.unwrap();

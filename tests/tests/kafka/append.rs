@@ -6,7 +6,7 @@ use kwal_client::ClientBuilder;
 use kwal_client::Limits;
 use kwal_client::error::{ErrorKind, Outcome};
 use kwal_client::record::Record;
-use kwal_protocol::record::Compression;
+use kwal_protocol::{error_code::ErrorCode, record::Compression};
 use kwal_tests::kafka::{Kafka, Version};
 use kwal_tests::message::{pseudo_random, samples};
 
@@ -17,6 +17,7 @@ kwal_tests::suite! {
     shared: [
         offsets_are_those_of_the_log,
         log_append_time,
+        records_that_the_topic_does_not_take,
         batch_too_large_for_the_topic,
         batch_too_large_for_the_client,
         unknown_topic_is_not_created,
@@ -33,7 +34,7 @@ async fn offsets_are_those_of_the_log(kafka: &'static Kafka) {
         let writer = client.partition_client(&topic, partition).await.unwrap();
         for batch in 0..batches {
             let produced = writer.produce(sample_records()).await.unwrap();
-            assert_eq!(produced.offsets(), batch * 10..batch * 10 + 10);
+            assert_eq!(produced.offsets(), Some(batch * 10..batch * 10 + 10));
             assert_eq!(produced.log_append_time_ms, None);
         }
     }
@@ -56,7 +57,8 @@ async fn segments_contain_the_batches(version: Version) {
             let start = format!("baseOffset: {offset} ");
             dump.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{offset}: {dump}"))
         };
-        for (offset, count) in [(produced.base_offset, 10), (produced.base_offset + 10, 1)] {
+        let base_offset = produced.base_offset.unwrap();
+        for (offset, count) in [(base_offset, 10), (base_offset + 10, 1)] {
             let batch = batch_at(offset);
             let fact = |fact: String| assert!(batch.contains(&fact), "{fact} in {batch}");
             fact(format!("count: {count} "));
@@ -80,19 +82,52 @@ async fn log_append_time(kafka: &'static Kafka) {
     assert!(by_java.iter().all(|record| record.timestamp == stamped));
 }
 
+/// Kafka names the records that it rejected a batch for (KIP-467).
+async fn records_that_the_topic_does_not_take(kafka: &'static Kafka) {
+    let hour = time::Duration::HOUR;
+    let limit = hour.whole_milliseconds().to_string();
+    let topic = kafka.topic("future", 1, &[("message.timestamp.after.max.ms", &limit)]).await;
+    let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+    // The first append waits until the broker knows the topic, and so below.
+    writer.produce(vec![Record::new(None::<&str>, "first")]).await.unwrap();
+    let mut records: Vec<_> = (0..5).map(|i| Record::new(None::<&str>, i.to_string())).collect();
+    records[3].timestamp += 2 * hour;
+    let error = writer.produce(&records).await.unwrap_err();
+    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_TIMESTAMP), Outcome::NotApplied));
+    let [rejected] = error.record_errors() else { panic!("{error:#?}") };
+    assert_eq!(rejected.index, 3);
+    let message = rejected.message.as_deref().unwrap_or_default();
+    assert!(message.contains(&records[3].timestamp_ms().to_string()), "{message}");
+    let ErrorKind::Broker { message: Some(message), .. } = error.kind() else { panic!("{error:#?}") };
+    assert!(message.contains("One or more records have been rejected"), "{message}");
+    assert!(error.to_string().contains("; record 3: "), "{error}");
+    // None of them is on the log, so the others can be appended.
+    records.remove(3);
+    assert_eq!(writer.produce(&records).await.unwrap().offsets(), Some(1..5));
+    // Another reason: a topic that is compacted needs keys.
+    let topic = kafka.topic("compacted", 1, &[("cleanup.policy", "compact")]).await;
+    let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
+    writer.produce(vec![Record::new("key", "first")]).await.unwrap();
+    let mut records: Vec<_> = (0..5).map(|i| Record::new("key", i.to_string())).collect();
+    (records[0].key, records[4].key) = (None, None);
+    let error = writer.produce(&records).await.unwrap_err();
+    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotApplied));
+    assert_eq!(error.record_errors().iter().map(|record| record.index).collect::<Vec<_>>(), [0, 4]);
+}
+
 async fn batch_too_large_for_the_topic(kafka: &'static Kafka) {
     let topic = kafka.topic("small", 1, &[("max.message.bytes", "100000")]).await;
     let writer = client(kafka).await.partition_client(&topic, 0).await.unwrap();
     let large = || Record::new(None::<&str>, pseudo_random(60_000, 1));
     // The first append waits until the broker knows the topic: a rejection after an attempt in doubt would
     // leave the outcome unknown.
-    assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, 0);
+    assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, Some(0));
     let error = writer.produce(vec![large(), large()]).await.unwrap_err();
     let ErrorKind::BatchTooLarge { size, records, limit, .. } = error.kind() else { panic!("{error:?}") };
     assert!((120_000..121_000).contains(size), "{size}");
     assert_eq!((*records, *limit, error.outcome()), (2, None, Outcome::NotApplied));
     // One of the records fits, and the rejected batch is not on the log.
-    assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, 1);
+    assert_eq!(writer.produce(vec![large()]).await.unwrap().base_offset, Some(1));
     assert_eq!(kafka.end_offsets(&topic).await, [2]);
 }
 
@@ -142,7 +177,7 @@ async fn throttled(kafka: &'static Kafka) {
     for batch in 0..BATCHES {
         let produced =
             writer.produce(vec![Record::new(None::<&str>, pseudo_random(50_000, batch))]).await.unwrap();
-        assert_eq!(produced.base_offset, i64::try_from(batch).unwrap());
+        assert_eq!(produced.base_offset, i64::try_from(batch).ok());
         // A broker that has just started may reject the first one for a moment.
         assert!(produced.attempts == 1 || batch == 0, "batch {batch}: {} attempts", produced.attempts);
     }

@@ -91,7 +91,7 @@ async fn append(partition: PartitionClient, recorder: Recorder, writer: WriterId
             let append = partition.produce(vec![Record::new(None::<&str>, value)]);
             async move {
                 match append.await {
-                    Ok(produced) => ticket.acked(produced.base_offset),
+                    Ok(produced) => ticket.acked(produced.base_offset.unwrap()),
                     Err(error) => match error.outcome() {
                         Outcome::NotApplied => ticket.not_appended(),
                         Outcome::Unknown => ticket.unknown(),

@@ -75,7 +75,7 @@ async fn by_kwal(kafka: &Kafka, workload: Workload) {
     let partition = client.partition_client(&workload.topic, 0).await.unwrap();
     for (ticket, value) in workload.batches() {
         let produced = partition.produce(vec![Record::new(None::<&str>, value)]).await.unwrap();
-        ticket.acked(produced.base_offset);
+        ticket.acked(produced.base_offset.unwrap());
     }
 }
 

@@ -102,7 +102,7 @@ async fn at_the_end_of_the_log(kafka: &'static Kafka) {
         tokio::time::sleep(Duration::from_millis(300)).await;
         partition.produce(vec![to_record(&samples()[1])]).await
     });
-    assert_eq!(produced.unwrap().base_offset, 10);
+    assert_eq!(produced.unwrap().base_offset, Some(10));
     let (records, _) = fetched.unwrap();
     assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), [10]);
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());

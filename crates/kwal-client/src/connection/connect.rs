@@ -167,7 +167,7 @@ impl Connector {
 /// Whether another address of the same host would not help: it has the same settings, and the same accounts.
 fn is_final(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::EncryptionRequired { .. } | ErrorKind::Closed)
-        || matches!(error.cause(), Some(Source::Connection(ConnectionError::AuthenticationFailed { .. })))
+        || matches!(error.below(), Some(Source::Connection(ConnectionError::AuthenticationFailed { .. })))
 }
 
 /// Every address of a host, with its error.

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 use kwal_protocol::connection::{
     Computed, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, NegotiatedVersions,
     PendingRequest, RawResponse, SendError,
@@ -32,15 +32,12 @@ use tracing::{Instrument, debug, debug_span, warn};
 
 use super::{
     Caller, FailureReason, History, QUEUE, Shared, Submitted,
+    inbox::Inbox,
     reauth::{Reauthentication, SessionLifetime},
 };
 
 /// No further request is taken while so many bytes wait to be written.
 const HIGH_WATER: usize = 1 << 20;
-/// The least capacity for a read.
-const CHUNK: usize = 16 << 10;
-/// The most capacity that a peer gets by announcing a frame; beyond that it grows with the bytes that arrive.
-const CREDIT: usize = 1 << 20;
 /// With so many requests that the broker may wait for and nobody else does, a connection takes no more.
 const MOST_ABANDONED: usize = 2;
 
@@ -56,9 +53,7 @@ pub(super) struct Ends {
 pub(super) struct Driver {
     connection: Connection<Caller>,
     stream: Stream,
-    inbox: BytesMut,
-    /// How many more bytes the next frame needs.
-    wanted: usize,
+    inbox: Inbox,
     writing: Option<(CorrelationId, Frame)>,
     /// Whether everything written has been flushed, which encrypting streams need.
     flushed: bool,
@@ -113,8 +108,7 @@ impl Driver {
         let driver = Self {
             connection,
             stream,
-            inbox: BytesMut::with_capacity(CHUNK),
-            wanted: CHUNK,
+            inbox: Inbox::default(),
             writing: None,
             flushed: true,
             stall,
@@ -199,7 +193,7 @@ impl Driver {
                 () = gone(&mut self.held) => self.held = None,
                 // Reads never wait for writes: a broker that is busy answering may not read.
                 moved = poll_fn(|cx| {
-                    let read = pin!(receive(&mut self.stream, &mut self.inbox, self.wanted)).poll(cx);
+                    let read = pin!(self.stream.read_buf(self.inbox.room())).poll(cx);
                     if let Poll::Ready(read) = read {
                         return Poll::Ready(Moved::In(read));
                     }
@@ -290,16 +284,15 @@ impl Driver {
         let now = Instant::now().into_std();
         match read {
             Ok(0) => self.connection.handle_eof(),
-            Ok(_) => match self.connection.handle_input(now, &mut self.inbox) {
-                Ok(wanted) => {
-                    self.wanted = wanted;
+            // An error closes the connection, which is reported as an event.
+            Ok(_) => match self.inbox.take(|bytes| self.connection.handle_input(now, bytes)) {
+                Ok(()) => {
                     // A response that nobody wants any more gets no more time than any other.
                     if let Some(caller) = self.connection.oldest().filter(|caller| !caller.is_gone()) {
                         caller.arriving(self.connection.arriving());
                         self.connection.handle_progress(now);
                     }
                 }
-                // It closes the connection, which is reported as an event.
                 Err(error) => debug!(%error, "the peer violated the protocol"),
             },
             Err(error) => self.connection.handle_io_error(error),
@@ -417,12 +410,6 @@ impl Driver {
 /// Whether a call ends before a pause does. It is not worth the wait.
 fn ends_before(caller: &Caller, until: Instant) -> bool {
     caller.deadline.is_some_and(|deadline| deadline <= until)
-}
-
-/// Reads what is there, with capacity for what is wanted as far as the peer has earned it. Cancel safe.
-async fn receive(stream: &mut Stream, inbox: &mut BytesMut, wanted: usize) -> io::Result<usize> {
-    inbox.reserve(wanted.clamp(CHUNK, CREDIT.max(inbox.len())));
-    stream.read_buf(inbox).await
 }
 
 /// Writes a part of the frame, or flushes if there is none. Returns how many bytes were written. Cancel safe.

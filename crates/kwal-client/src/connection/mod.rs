@@ -6,6 +6,7 @@
 mod connect;
 mod driver;
 mod history;
+mod inbox;
 mod reauth;
 mod request;
 

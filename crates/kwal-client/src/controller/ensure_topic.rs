@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use kwal_protocol::{error_code::ErrorCode, wire::Uuid};
+use kwal_protocol::{error_code::ErrorCode, text::Printable, wire::Uuid};
 
 use super::{ConfigSource, ConfigValue, ControllerClient, layout::TopicLayout};
 use crate::{
@@ -122,7 +122,7 @@ impl fmt::Display for TopicDifference {
                 write!(f, "{found} replicas instead of {requested}")
             }
             Self::Config { name, requested, found: Some((Some(value), source)) } => {
-                write!(f, "{name} is {value} ({source}) instead of {requested}")
+                write!(f, "{name} is {} ({source}) instead of {requested}", Printable(value))
             }
             Self::Config { name, requested, found: Some((None, source)) } => {
                 write!(f, "{name} has no visible value ({source}) instead of {requested}")

@@ -2,8 +2,14 @@
 //!
 //! Three questions have three answers: [`Error::kind`] is what happened, [`Error::outcome`] is whether the
 //! call may have taken effect, and [`Error::is_retriable`] is whether the same call may succeed later.
-//! [`Error::context`] names API, topic, partition and broker. `Display` prints this level only;
-//! [`source`](std::error::Error::source) is the next one.
+//! [`Error::context`] names API, topic, partition and broker.
+//!
+//! `{}`, `{:#}` and `{:?}` print the whole of it in one line: where it happened, what, every cause below it,
+//! and whether the call may have taken effect. `{:#?}` prints the fields. So
+//! [`source`](std::error::Error::source) is `None`, and what prints chains of errors, as `anyhow` does, prints
+//! no cause twice. [`Error::cause`] is the error below with its type.
+//!
+//! Strings of brokers are escaped and cut in texts; the fields have them as they were sent.
 //!
 //! ```
 //! use kwal_client::error::{Error, ErrorKind, Outcome};
@@ -20,6 +26,7 @@
 
 mod context;
 mod display;
+mod progress;
 mod recovery;
 #[cfg(all(test, feature = "transport-tls", feature = "transport-socks5"))]
 mod texts;
@@ -37,7 +44,7 @@ use kwal_protocol::{
 use kwal_transport::TransportError;
 
 pub(crate) use self::context::CallContext;
-pub use self::context::Context;
+pub use self::{context::Context, progress::Progress};
 
 /// The error of every call of this crate.
 ///
@@ -52,6 +59,7 @@ struct Inner {
     context: Context,
     outcome: Outcome,
     source: Option<Source>,
+    record_errors: Vec<RecordError>,
 }
 
 /// What happened.
@@ -60,13 +68,15 @@ struct Inner {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The input of the call is not valid. Nothing was sent.
+    /// The input of the call is not valid. Nothing was sent. Of a TLS configuration, the
+    /// [cause](Error::cause) is its error.
     #[non_exhaustive]
     InvalidInput {
         /// What is wrong with it.
         reason: String,
     },
-    /// The records cannot be encoded as a batch. Nothing was sent. The source is a [`BuildError`].
+    /// The records cannot be encoded as a batch. Nothing was sent. The [cause](Error::cause) is a
+    /// [`BuildError`].
     Encode,
     /// The batch exceeds the client's limit and was not sent, or exceeds the topic's limit and was rejected.
     #[non_exhaustive]
@@ -87,8 +97,10 @@ pub enum ErrorKind {
     /// The topic does not have the partition.
     #[non_exhaustive]
     UnknownPartition {
-        /// How many partitions it has.
+        /// How many partitions metadata names.
         partitions: usize,
+        /// For how long the client retried.
+        waited: Duration,
     },
     /// The topic was deleted and created again: another topic of the same name. Open a new partition client
     /// to use it.
@@ -129,16 +141,19 @@ pub enum ErrorKind {
     /// The leader no longer has batches that it acknowledged.
     ///
     /// It rejected this batch twice for the gap before it, and another broker, if there is one, named it as
-    /// the leader in between. This partition client cannot append any more: read the end of the log, repair
-    /// what is missing, open a new one.
+    /// the leader in between. Or it appended this batch at offsets that it had acknowledged for earlier ones.
+    /// This partition client cannot append any more: read the end of the log, repair what is missing, open a
+    /// new one.
     #[non_exhaustive]
     DataLoss {
-        /// The producer id.
+        /// The producer id; −1 without [`idempotent`](crate::OpenPartition::idempotent).
         producer_id: i64,
         /// Its epoch.
         epoch: i16,
-        /// The sequence number of the rejected batch.
+        /// The sequence number of this batch.
         sequence: i32,
+        /// The offsets of lost records, if the leader gave them to this batch.
+        offsets: Option<std::ops::Range<i64>>,
     },
     /// Client and broker have no version of the API in common.
     #[non_exhaustive]
@@ -148,7 +163,7 @@ pub enum ErrorKind {
         /// The versions of the broker; `None` if it does not have the API at all.
         theirs: Option<Versions>,
     },
-    /// The source of the credentials failed. The source of the error is what it returned.
+    /// The source of the credentials failed. The [cause](Error::cause) is what it returned.
     CredentialsUnavailable,
     /// The connection is not encrypted and the SASL mechanism would expose its secret. Nothing was sent.
     #[non_exhaustive]
@@ -178,9 +193,10 @@ pub enum ErrorKind {
         /// The size of the request, in bytes.
         size: usize,
     },
-    /// No stream to the broker could be opened. The source is a [`TransportError`].
+    /// No stream to the broker could be opened. The [cause](Error::cause) is a [`TransportError`].
     Connect,
-    /// A connection was closed, or failed before it was ready. The source is a [`ConnectionError`].
+    /// A connection was closed, or failed before it was ready. The [cause](Error::cause) is a
+    /// [`ConnectionError`].
     Connection,
     /// No known broker could be reached.
     #[non_exhaustive]
@@ -188,6 +204,10 @@ pub enum ErrorKind {
         /// Each broker, by id or address, and its error.
         attempts: Vec<(String, Error)>,
     },
+    /// The metadata of a broker lists no brokers: it is starting, or cut off from the cluster.
+    NoBrokersListed,
+    /// Metadata names a leader or a controller without its address, or none at all.
+    UnknownBroker,
     /// The brokers belong to another cluster than the one this client was built for. Build a new client to
     /// use that one.
     #[non_exhaustive]
@@ -197,23 +217,73 @@ pub enum ErrorKind {
         /// The cluster id that the broker reports.
         is: String,
     },
-    /// A response violates the protocol, or lacks what was requested. In the first case the source is a
-    /// [`DecodeError`].
+    /// A response violates the protocol, has a value that cannot be true, or does not match the request: it
+    /// lacks what was requested, has it twice, or has something else. The [cause](Error::cause) is a
+    /// [`DecodeError`] in the first case and an [`InvalidField`] in the second.
     MalformedResponse,
-    /// A fetched batch is corrupt, or needs a codec that is not built in. The source is a [`BatchError`].
+    /// A fetched batch is corrupt, or needs a codec that is not built in. The [cause](Error::cause) is a
+    /// [`BatchError`].
     Corrupt,
-    /// An earlier append failed, and this one was not sent, so that the log has no hole. The source is the
-    /// earlier error.
+    /// An earlier append failed, and this one was not sent, so that the log has no hole. The
+    /// [cause](Error::cause) is the earlier error.
     PrecedingAppendFailed,
-    /// The call did not succeed within its deadline. The source is the error of the last attempt, if there
-    /// was one.
+    /// The call did not succeed within its deadline. The [cause](Error::cause) is the error of the last
+    /// attempt that failed, if one did.
     #[non_exhaustive]
     DeadlineExceeded {
         /// The time that it had.
         after: Duration,
+        /// How far it got.
+        progress: Progress,
     },
     /// The runtime of the client has shut down.
     Closed,
+}
+
+/// A field of a response whose value cannot be true.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the field {field} cannot be {value}")]
+#[non_exhaustive]
+pub struct InvalidField {
+    /// The name of the field, as in the schema of the message.
+    pub field: &'static str,
+    /// Its value.
+    pub value: i64,
+}
+
+impl InvalidField {
+    /// Returns the value of a field that is never negative.
+    pub(crate) fn not_negative(field: &'static str, value: i64) -> Result<i64, Self> {
+        match value {
+            0.. => Ok(value),
+            _ => Err(Self { field, value }),
+        }
+    }
+
+    /// Returns the value of a field that is −1 where the broker does not know it.
+    pub(crate) fn known(field: &'static str, value: i64) -> Result<Option<i64>, Self> {
+        match value {
+            -1 => Ok(None),
+            _ => Self::not_negative(field, value).map(Some),
+        }
+    }
+}
+
+/// A record for which a broker rejected its batch (KIP-467).
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct RecordError {
+    /// Its index among the records of the append.
+    pub index: usize,
+    /// The broker's message about it, if it sent one; at most [`MAX_MESSAGE`](Self::MAX_MESSAGE) bytes of it.
+    pub message: Option<String>,
+}
+
+impl RecordError {
+    /// The most records of a batch that are reported.
+    pub const MAX: usize = 1_000;
+    /// The most bytes of a message that are kept.
+    pub const MAX_MESSAGE: usize = 1_000;
 }
 
 /// Whether a failed call took effect.
@@ -236,14 +306,21 @@ pub(crate) enum Source {
     Transport(Arc<TransportError>),
     Connection(ConnectionError),
     Decode(DecodeError),
+    Field(InvalidField),
     Batch(BatchError),
-    Credentials(Arc<dyn std::error::Error + Send + Sync>),
+    Other(Arc<dyn std::error::Error + Send + Sync>),
     Call(Arc<Error>),
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
-        Self(Box::new(Inner { kind, context: Context::default(), outcome: Outcome::default(), source: None }))
+        Self(Box::new(Inner {
+            kind,
+            context: Context::default(),
+            outcome: Outcome::default(),
+            source: None,
+            record_errors: Vec::new(),
+        }))
     }
 
     pub(crate) fn invalid_input(reason: impl Into<String>) -> Self {
@@ -269,6 +346,12 @@ impl Error {
     #[must_use]
     pub(crate) fn with_source(mut self, source: Source) -> Self {
         self.0.source = Some(source);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_record_errors(mut self, record_errors: Vec<RecordError>) -> Self {
+        self.0.record_errors = record_errors;
         self
     }
 
@@ -314,7 +397,40 @@ impl Error {
         }
     }
 
-    pub(crate) fn cause(&self) -> Option<&Source> {
+    /// Returns the records for which a broker rejected the batch of this append, in ascending order, at most
+    /// [`RecordError::MAX`]; empty if it names none. Since Kafka 2.4.
+    ///
+    /// ```
+    /// use kwal_client::{error::Error, record::Record};
+    ///
+    /// /// Removes the records that the broker does not take. None of the batch is on the log.
+    /// fn remove_rejected(records: &mut Vec<Record>, error: &Error) {
+    ///     for rejected in error.record_errors().iter().rev() {
+    ///         eprintln!("{:?}: {:?}", records.remove(rejected.index), rejected.message);
+    ///     }
+    /// }
+    /// ```
+    pub fn record_errors(&self) -> &[RecordError] {
+        &self.0.record_errors
+    }
+
+    /// Returns the error below this one, with its type: the [kind](Self::kind) says which one it is.
+    ///
+    /// Its text is part of the text of this error.
+    pub fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(match self.0.source.as_ref()? {
+            Source::Build(source) => source,
+            Source::Transport(source) => &**source,
+            Source::Connection(source) => source,
+            Source::Decode(source) => source,
+            Source::Field(source) => source,
+            Source::Batch(source) => source,
+            Source::Other(source) => &**source,
+            Source::Call(source) => &**source,
+        })
+    }
+
+    pub(crate) fn below(&self) -> Option<&Source> {
         self.0.source.as_ref()
     }
 
@@ -353,45 +469,34 @@ impl From<DecodeError> for Error {
     }
 }
 
+impl From<InvalidField> for Error {
+    fn from(source: InvalidField) -> Self {
+        Self::new(ErrorKind::MalformedResponse).with_source(Source::Field(source))
+    }
+}
+
 impl From<BatchError> for Error {
     fn from(source: BatchError) -> Self {
         Self::new(ErrorKind::Corrupt).with_source(Source::Batch(source))
     }
 }
 
-/// `{:?}` prints the text with those of its sources, as `main` does with the error that it returns; `{:#?}`
-/// prints the fields.
+/// `{:?}` prints the text, as `main` does with the error that it returns; `{:#?}` prints the fields.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {
-            write!(f, "{self}")?;
-            let mut cause = std::error::Error::source(self);
-            while let Some(source) = cause {
-                write!(f, ": {source}")?;
-                cause = source.source();
-            }
-            return Ok(());
+            return fmt::Display::fmt(self, f);
         }
-        let Inner { kind, context, outcome, source } = &*self.0;
+        let Inner { kind, context, outcome, source, record_errors } = &*self.0;
         f.debug_struct("Error")
             .field("kind", kind)
             .field("context", context)
             .field("outcome", outcome)
             .field("source", source)
+            .field("record_errors", record_errors)
             .finish()
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(match self.0.source.as_ref()? {
-            Source::Build(source) => source,
-            Source::Transport(source) => &**source,
-            Source::Connection(source) => source,
-            Source::Decode(source) => source,
-            Source::Batch(source) => source,
-            Source::Credentials(source) => &**source,
-            Source::Call(source) => &**source,
-        })
-    }
-}
+/// Has no [`source`](std::error::Error::source), because `Display` prints the causes: see [`Error::cause`].
+impl std::error::Error for Error {}

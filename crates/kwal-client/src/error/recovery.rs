@@ -3,7 +3,7 @@
 use kwal_protocol::{
     api::ApiKey,
     connection::ConnectionError,
-    error_code::{Effect, Recovery},
+    error_code::{Effect, ErrorCode, Recovery},
 };
 use kwal_transport::TransportError;
 
@@ -12,7 +12,7 @@ use super::{Error, ErrorKind, Outcome, Source};
 impl Error {
     /// Returns what may make the next attempt succeed.
     pub(crate) fn recovery(&self) -> Recovery {
-        match (self.kind(), self.cause()) {
+        match (self.kind(), self.below()) {
             (ErrorKind::Broker { code, .. }, _) => {
                 self.context().api.map_or(Recovery::Fail, |api| code.meaning(api).recovery)
             }
@@ -23,9 +23,11 @@ impl Error {
             (ErrorKind::CredentialsUnavailable, _) => Recovery::Retry,
             // The broker may be gone for good, and another one lead its partitions.
             (ErrorKind::Connect, _) => Recovery::Refresh,
-            (ErrorKind::NoBroker { .. }, _) => Recovery::Retry,
+            (ErrorKind::NoBroker { .. } | ErrorKind::NoBrokersListed, _) => Recovery::Retry,
             // Its deadline is over, which the pause before the next attempt notices.
             (ErrorKind::ResponseIncomplete { .. }, _) => Recovery::Retry,
+            // The next response may be complete.
+            (ErrorKind::UnknownBroker, _) => Recovery::Refresh,
             // Partitions that were just added are not known to all brokers at once.
             (ErrorKind::UnknownPartition { .. }, _) => Recovery::Refresh,
             _ => Recovery::Fail,
@@ -43,16 +45,21 @@ impl Error {
         }
     }
 
-    /// Returns whether a retry cannot help but another broker may: this one belongs to another cluster, shows
-    /// a wrong certificate, or is not a broker.
+    /// Returns whether another broker may help, and a retry at this one perhaps not: it belongs to another
+    /// cluster, shows a wrong certificate, is not a broker, or has no producer id to give out.
     pub(crate) fn is_of_this_broker(&self) -> bool {
-        match (self.kind(), self.cause()) {
+        match (self.kind(), self.below()) {
             (ErrorKind::OtherCluster { .. }, _) => true,
             (ErrorKind::Connect, Some(Source::Transport(source))) => source.is_permanent(),
             (
                 ErrorKind::Connection,
                 Some(Source::Connection(ConnectionError::NotKafka(_) | ConnectionError::Io { .. })),
             ) => self.recovery() == Recovery::Fail,
+            // Each has ids of its own to give out. But all of them know the same rights.
+            (ErrorKind::Broker { .. } | ErrorKind::MalformedResponse, _) => {
+                self.context().api == Some(ApiKey::INIT_PRODUCER_ID)
+                    && self.code() != Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED)
+            }
             _ => false,
         }
     }

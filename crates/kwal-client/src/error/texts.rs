@@ -28,9 +28,11 @@ use kwal_protocol::{
     sasl::SaslError,
     wire::Uuid,
 };
-use kwal_transport::{Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError};
+use kwal_transport::{
+    Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError, tls::TlsConfigError,
+};
 
-use super::{CallContext, Context, Error, ErrorKind, Outcome, Source};
+use super::{CallContext, Context, Error, ErrorKind, InvalidField, Outcome, Progress, RecordError, Source};
 
 /// The names of an enum's variants, as they stand in a file of the workspace.
 macro_rules! variants {
@@ -141,6 +143,26 @@ fn variants(source: &'static str, name: &str) -> Vec<&'static str> {
     variants
 }
 
+/// A text that contains its causes, and sources that would print them again.
+#[test]
+fn no_cause_is_printed_twice() {
+    for (name, error) in client() {
+        assert!(error.source().is_none(), "{name}");
+        let Some(error) = error.downcast_ref::<Error>() else { panic!("{name}") };
+        assert_eq!(format!("{error:#}"), error.to_string());
+        assert_eq!(format!("{error:?}"), error.to_string());
+        let text = error.to_string();
+        let mut cause = error.cause();
+        while let Some(error) = cause {
+            let below = error.to_string();
+            // That of a call repeats its context only where it is another one.
+            let below = below.rsplit(": ").next().unwrap();
+            assert_eq!(text.matches(below).count(), 1, "{name}: {text}");
+            cause = error.source();
+        }
+    }
+}
+
 type Samples = Vec<(&'static str, Box<dyn error::Error>)>;
 
 struct Page(String);
@@ -213,6 +235,9 @@ fn client() -> Samples {
     let kafka = |n| format!("kafka-{n}:9092");
     let produce = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::PRODUCE));
     let fetch = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::FETCH));
+    let deadline =
+        |progress| produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60), progress });
+    let last = || Source::Call(Arc::new(not_leader(ApiKey::PRODUCE)));
     let connect = || Error::from(Arc::new(refused())).with_context(connecting());
     let timed_out = ConnectionError::HandshakeTimedOut {
         stage: Stage::Versions { version: 4 },
@@ -222,6 +247,8 @@ fn client() -> Samples {
         ConnectionError::PeerClosed { stage: Stage::Ready { awaited: Some((ApiKey::PRODUCE, 11)) } };
     samples! {
         "InvalidInput": Error::invalid_input("no records to append"),
+        "InvalidInput, TLS": Error::invalid_input("the TLS configuration cannot be used")
+            .with_source(Source::Other(Arc::new(TlsConfigError::NoRoots))),
         "Encode": Error::from(BuildError::Empty),
         "BatchTooLarge, the client's limit": produce(ErrorKind::BatchTooLarge {
             size: 20_000_081,
@@ -231,7 +258,13 @@ fn client() -> Samples {
         "BatchTooLarge, the topic's limit":
             produce(ErrorKind::BatchTooLarge { size: 2_000_081, records: 1, limit: None }),
         "UnknownTopic": fetch(ErrorKind::UnknownTopic { waited: Duration::from_secs(5) }),
-        "UnknownPartition": fetch(ErrorKind::UnknownPartition { partitions: 3 }),
+        "UnknownPartition":
+            fetch(ErrorKind::UnknownPartition { partitions: 3, waited: Duration::from_secs(5) }),
+        "UnknownPartition, one": fetch(ErrorKind::UnknownPartition { partitions: 1, waited: Duration::ZERO }),
+        "UnknownPartition, left out":
+            fetch(ErrorKind::UnknownPartition { partitions: 4, waited: Duration::from_secs(5) }),
+        "UnknownPartition, none":
+            fetch(ErrorKind::UnknownPartition { partitions: 0, waited: Duration::from_secs(5) }),
         "TopicRecreated": fetch(ErrorKind::TopicRecreated {
             was: "3WTQz4hjQ2mlVEDAmlYv2w".parse().unwrap(),
             is: "Vi4YOUmUQ5-NBs2aJ-lkEw".parse().unwrap(),
@@ -256,8 +289,36 @@ fn client() -> Samples {
         })
         .with_context(CallContext::topic(ApiKey::CREATE_TOPICS, "wal").at_broker(&"broker 1 (kafka-1:9092)")),
         "Broker, a code of a later Kafka": produce(ErrorKind::Broker { code: ErrorCode(999), message: None }),
+        "Broker, with records":
+            produce(ErrorKind::Broker {
+                code: ErrorCode::INVALID_TIMESTAMP,
+                message: Some("One or more records have been rejected due to invalid timestamp".to_owned()),
+            })
+            .with_record_errors(vec![
+                RecordError {
+                    index: 3,
+                    message: Some("Timestamp 1700007200000 of message is out of range.\n".to_owned()),
+                },
+                RecordError { index: 7, message: None },
+                RecordError { index: 8, message: None },
+                RecordError { index: 9, message: None },
+            ]),
+        "Broker, without the right to a producer id":
+            Error::broker(ErrorCode::CLUSTER_AUTHORIZATION_FAILED).with_context(at(ApiKey::INIT_PRODUCER_ID)),
         "Fenced": produce(ErrorKind::Fenced),
-        "DataLoss": produce(ErrorKind::DataLoss { producer_id: 4_001, epoch: 2, sequence: 117 }),
+        "DataLoss": produce(ErrorKind::DataLoss {
+            producer_id: 4_001,
+            epoch: 2,
+            sequence: 117,
+            offsets: None,
+        }),
+        "DataLoss, by offsets": produce(ErrorKind::DataLoss {
+            producer_id: 4_001,
+            epoch: 2,
+            sequence: 117,
+            offsets: Some(17..20),
+        })
+        .with_outcome(Outcome::Unknown),
         "Unsupported": fetch(ErrorKind::Unsupported {
             ours: Versions::new(4, 17),
             theirs: Some(Versions::new(0, 3)),
@@ -266,7 +327,7 @@ fn client() -> Samples {
             Error::new(ErrorKind::Unsupported { ours: Versions::new(0, 5), theirs: None })
                 .with_context(at(ApiKey::INIT_PRODUCER_ID)),
         "CredentialsUnavailable": Error::new(ErrorKind::CredentialsUnavailable)
-            .with_source(Source::Credentials(Arc::new(io::Error::other("the token endpoint is down"))))
+            .with_source(Source::Other(Arc::new(io::Error::other("the token endpoint is down"))))
             .with_context(connecting()),
         "Throttled": produce(ErrorKind::Throttled { remaining: Duration::from_millis(41_300) }),
         "ResponseIncomplete":
@@ -279,6 +340,17 @@ fn client() -> Samples {
         "Connection": Error::from(peer_closed.clone()).with_context(at(ApiKey::FETCH)),
         "Connection, outcome unknown":
             Error::from(peer_closed).with_context(at(ApiKey::PRODUCE)).with_outcome(Outcome::Unknown),
+        "Connection, a wrong password": Error::from(ConnectionError::AuthenticationFailed {
+            mechanism: "PLAIN".to_owned(),
+            code: ErrorCode::SASL_AUTHENTICATION_FAILED,
+            message: Some("Authentication failed: Invalid username or password".to_owned()),
+        })
+        .with_context(connecting()),
+        "Connect, TLS": Error::from(Arc::new(TransportError::Tls {
+            to: HostPort::new("kafka-1", 9092),
+            source: TlsError::UnknownIssuer,
+        }))
+        .with_context(connecting()),
         "Connection, while connecting":
             Error::from(ConnectionError::NotKafka(OtherProtocol::Http)).with_context(connecting()),
         "NoBroker": Error::new(ErrorKind::NoBroker {
@@ -287,7 +359,12 @@ fn client() -> Samples {
                 (kafka(2), Error::from(timed_out).with_context(connecting())),
             ],
         }),
+        "NoBroker, many": Error::new(ErrorKind::NoBroker { attempts: vec![(kafka(1), connect()); 20] }),
         "NoBroker, none is known": Error::new(ErrorKind::NoBroker { attempts: Vec::new() }),
+        "NoBrokersListed": Error::new(ErrorKind::NoBrokersListed).with_context(at(ApiKey::METADATA)),
+        "UnknownBroker": fetch(ErrorKind::UnknownBroker),
+        "UnknownBroker, no controller":
+            CallContext::topic(ApiKey::CREATE_TOPICS, "wal").error(ErrorKind::UnknownBroker),
         "OtherCluster": Error::new(ErrorKind::OtherCluster {
             was: "LGcx5qLfSPK5piaVynM7ag".to_owned(),
             is: "tw7oVUzlRDqxnJr4O2Nx5w".to_owned(),
@@ -295,16 +372,30 @@ fn client() -> Samples {
         .with_context(CallContext::cluster(ApiKey::METADATA).at_broker(&kafka(1))),
         "MalformedResponse":
             Error::from(decode(DecodeErrorKind::NegativeLength(-7))).with_context(at(ApiKey::METADATA)),
-        "MalformedResponse, without what was requested":
+        "MalformedResponse, a value":
+            Error::from(InvalidField { field: "base_offset", value: -2 })
+                .with_context(at(ApiKey::PRODUCE))
+                .with_outcome(Outcome::Unknown),
+        "MalformedResponse, not about what was requested":
             Error::new(ErrorKind::MalformedResponse).with_context(at(ApiKey::LIST_OFFSETS)),
         "Corrupt": Error::from(batch(checksum())).with_context(at(ApiKey::FETCH)),
         "PrecedingAppendFailed": produce(ErrorKind::PrecedingAppendFailed)
             .with_source(Source::Call(Arc::new(produce(ErrorKind::Fenced)))),
-        "DeadlineExceeded": produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60) })
-            .with_source(Source::Call(Arc::new(not_leader(ApiKey::PRODUCE)))),
+        "DeadlineExceeded": deadline(Progress::Pause).with_source(last()),
         "DeadlineExceeded, outcome unknown":
-            produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60) })
-                .with_outcome(Outcome::Unknown),
+            deadline(Progress::Response).with_outcome(Outcome::Unknown),
+        "DeadlineExceeded, outcome unknown after another attempt":
+            deadline(Progress::Response).with_source(last()).with_outcome(Outcome::Unknown),
+        "DeadlineExceeded, after an error of another call": deadline(Progress::Pause).with_source(
+            Source::Call(Arc::new(Error::new(ErrorKind::NoBroker { attempts: vec![(kafka(1), connect())] }))),
+        ),
+        "DeadlineExceeded, not started": deadline(Progress::NotStarted),
+        "DeadlineExceeded, queue": deadline(Progress::Queue),
+        "DeadlineExceeded, memory": deadline(Progress::Memory),
+        "DeadlineExceeded, lookup": deadline(Progress::Lookup),
+        "DeadlineExceeded, connection": deadline(Progress::Connection),
+        "DeadlineExceeded, producer id": deadline(Progress::ProducerId),
+        "DeadlineExceeded, runtime": deadline(Progress::Runtime).with_outcome(Outcome::Unknown),
         "Closed": produce(ErrorKind::Closed),
     }
 }
@@ -347,7 +438,7 @@ fn tls() -> Samples {
             names: vec!["*.kafka.example".to_owned(), "10.0.0.1".to_owned()],
         },
         "WrongHost, without names": TlsError::WrongHost { host: "kafka-1".to_owned(), names: Vec::new() },
-        "Certificate": TlsError::Certificate { source: "invalid peer certificate: Revoked".into() },
+        "Certificate": TlsError::Certificate { source: "it was revoked: renew it".into() },
         "NotTls": TlsError::NotTls,
         "ClosedInHandshake": TlsError::ClosedInHandshake,
         "ClosedAfterHandshake": TlsError::ClosedAfterHandshake { client_certificate: false },
@@ -458,6 +549,18 @@ fn connection() -> Samples {
             len: 300_000_000,
             max: 134_217_728,
         },
+        "FrameTooLarge, of the handshake": ConnectionError::FrameTooLarge {
+            api: ApiKey::API_VERSIONS,
+            version: 4,
+            len: 300_000_000,
+            max: 65_536,
+        },
+        "FrameTooLarge, without records": ConnectionError::FrameTooLarge {
+            api: ApiKey::METADATA,
+            version: 13,
+            len: 300_000_000,
+            max: 16_777_216,
+        },
         "NotKafka": ConnectionError::NotKafka(OtherProtocol::Tls),
         "PeerMisbehaved": ConnectionError::PeerMisbehaved(Misbehaviour::Unasked),
         "Malformed": ConnectionError::Malformed {
@@ -559,6 +662,9 @@ fn batches() -> Samples {
         "Count": batch(BatchErrorKind::Count(-1)),
         "RecordsMissing": batch(BatchErrorKind::RecordsMissing { count: 10, found: 7 }),
         "BytesLeft": batch(BatchErrorKind::BytesLeft(3)),
+        "CutOff": batch(BatchErrorKind::CutOff(300)),
+        "Offsets": batch(BatchErrorKind::Offsets { first: 42, last: 44, next: 43 }),
+        "RecordOffset": batch(BatchErrorKind::RecordOffset { offset: 43, next: 44, last: 50 }),
         "Record": batch(BatchErrorKind::Record { index: 4, error: decode(DecodeErrorKind::VarintOverflow) }),
     }
 }
@@ -580,6 +686,7 @@ fn builds() -> Samples {
         "Empty": BuildError::Empty,
         "TooLarge": BuildError::TooLarge,
         "TooManyRecords": BuildError::TooManyRecords,
+        "Timestamp": BuildError::Timestamp { index: 3, timestamp_ms: -2_000 },
         "NoMessage": BuildError::NoMessage { magic: 1 },
         "Compression": BuildError::Compression(CompressionError::NotBuiltIn { codec: Compression::Zstd }),
     }
@@ -609,6 +716,7 @@ fn decodes() -> Samples {
         "NegativeLength": decode(DecodeErrorKind::NegativeLength(-2)),
         "UnexpectedNull": decode(DecodeErrorKind::UnexpectedNull),
         "InvalidUtf8": decode(DecodeErrorKind::InvalidUtf8),
+        "TooMuchMemory": decode(DecodeErrorKind::TooMuchMemory(5_000_000)),
         "InvalidTag": decode(DecodeErrorKind::InvalidTag(3)),
         "InvalidValue": decode(DecodeErrorKind::InvalidValue(9)),
         "OtherApi": DecodeErrorKind::OtherApi { expected: 1, is: 0 }.at(0),

@@ -113,6 +113,7 @@ impl Operation for Delete {
     fn response(&self, route: &Route<'_>, response: DeleteRecordsResponse) -> Result<i64, Rejection> {
         let found = only_partition(
             response.topics,
+            |topic| topic.name == route.topic,
             |topic| topic.partitions,
             |found| found.partition_index == route.partition,
         )?;
@@ -122,6 +123,8 @@ impl Operation for Delete {
                 Err(Rejection::Kind(ErrorKind::OffsetOutOfRange { offset, log: None }))
             }
             ErrorCode::POLICY_VIOLATION => Err(Rejection::Kind(ErrorKind::NotDeletable)),
+            // Brokers answer when no replica has a lower start.
+            ErrorCode::NONE if found.low_watermark < self.before.offset().max(0) => Err(Rejection::Missing),
             code => Rejection::check(code).map(|()| found.low_watermark),
         }
     }
@@ -147,12 +150,12 @@ mod tests {
     #[test]
     fn two_codes_have_kinds_of_their_own() {
         let respond = |partition_index, error_code| {
-            let found = DeleteRecordsPartitionResult { partition_index, low_watermark: 17, error_code };
+            let found = DeleteRecordsPartitionResult { partition_index, low_watermark: 20, error_code };
             let topic = DeleteRecordsTopicResult { name: "wal".to_owned(), partitions: vec![found] };
             let response = DeleteRecordsResponse { topics: vec![topic], ..Default::default() };
             Delete { before: DeleteBefore::Offset(20) }.response(&Route::of_partition("wal", 3), response)
         };
-        assert_eq!(respond(3, ErrorCode::NONE).unwrap(), 17);
+        assert_eq!(respond(3, ErrorCode::NONE).unwrap(), 20);
         assert!(matches!(respond(2, ErrorCode::NONE), Err(Rejection::Missing)));
         let beyond = respond(3, ErrorCode::OFFSET_OUT_OF_RANGE);
         let expected =
@@ -162,5 +165,24 @@ mod tests {
         assert!(matches!(compacted, Err(Rejection::Kind(ErrorKind::NotDeletable))), "{compacted:?}");
         let code = ErrorCode::REQUEST_TIMED_OUT;
         assert_eq!(rejected_code(respond(3, code)), (code, None));
+    }
+
+    #[test]
+    fn a_start_below_the_requested_one_is_malformed() {
+        let respond = |before, name: &str, low_watermark| {
+            let found =
+                DeleteRecordsPartitionResult { partition_index: 3, low_watermark, ..Default::default() };
+            let topic = DeleteRecordsTopicResult { name: name.to_owned(), partitions: vec![found] };
+            let response = DeleteRecordsResponse { topics: vec![topic], ..Default::default() };
+            Delete { before }.response(&Route::of_partition("wal", 3), response)
+        };
+        let (offset, all) = (DeleteBefore::Offset(20), DeleteBefore::HighWatermark);
+        for (before, low_watermark) in [(offset, 20), (offset, 30), (all, 0), (all, 30)] {
+            assert_eq!(respond(before, "wal", low_watermark).unwrap(), low_watermark);
+            assert!(matches!(respond(before, "other", low_watermark), Err(Rejection::Missing)));
+        }
+        for (before, low_watermark) in [(offset, 19), (offset, -1), (all, -1)] {
+            assert!(matches!(respond(before, "wal", low_watermark), Err(Rejection::Missing)));
+        }
     }
 }

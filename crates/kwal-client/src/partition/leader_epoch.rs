@@ -89,13 +89,18 @@ impl Operation for EpochEnd {
     ) -> Result<Option<EpochEndOffset>, Rejection> {
         let found = only_partition(
             response.topics,
+            |topic| topic.topic == route.topic,
             |topic| topic.partitions,
             |found| found.partition == route.partition,
         )?;
         Rejection::check(found.error_code)?;
-        let is_known = found.leader_epoch >= 0 && found.end_offset >= 0;
-        Ok(is_known
-            .then_some(EpochEndOffset { leader_epoch: found.leader_epoch, end_offset: found.end_offset }))
+        match (found.leader_epoch, found.end_offset) {
+            (-1, -1) => Ok(None),
+            (leader_epoch @ 0.., end_offset @ 0..) if leader_epoch <= self.leader_epoch => {
+                Ok(Some(EpochEndOffset { leader_epoch, end_offset }))
+            }
+            _ => Err(Rejection::Missing),
+        }
     }
 }
 
@@ -129,6 +134,10 @@ mod tests {
         assert_eq!(respond(3, 4, 17, ErrorCode::NONE).unwrap(), Some(end));
         assert_eq!(respond(3, -1, -1, ErrorCode::NONE).unwrap(), None);
         assert!(matches!(respond(2, 4, 17, ErrorCode::NONE), Err(Rejection::Missing)));
+        // A later epoch than the requested one, and half an answer.
+        for (leader_epoch, end_offset) in [(6, 17), (-1, 17), (4, -1), (-2, -2)] {
+            assert!(matches!(respond(3, leader_epoch, end_offset, ErrorCode::NONE), Err(Rejection::Missing)));
+        }
         let fenced = respond(3, 4, 17, ErrorCode::FENCED_LEADER_EPOCH);
         assert!(matches!(fenced, Err(Rejection::Code { code: ErrorCode::FENCED_LEADER_EPOCH, .. })));
     }

@@ -40,13 +40,18 @@ use crate::{
 /// A partition client is meant to be kept. Its appends use one connection to the leader and its fetches
 /// another, each shared with other partition clients beyond
 /// [`Limits::max_connections_per_broker`](crate::Limits::max_connections_per_broker), so that an append never
-/// waits for a long poll.
+/// waits for a long poll. They are opened when they are needed: a client that only reads has no connection
+/// for appends, and no producer id.
 ///
 /// It follows the leader. A move is noticed when a call reaches the former leader; nothing is requested in
 /// the background. That broker rejects an append, ends a long poll and reports the new leader (KIP-951, since
 /// Kafka 3.7), or metadata is refreshed. If it does not answer at all, the call goes elsewhere when its
 /// connection breaks, the request exceeds its [time limit](crate::Deadlines::request), or the cluster no
 /// longer lists the broker.
+///
+/// Leader epochs do not go back (KIP-320): a broker that lags misleads no call. Only when the leader itself
+/// denies that it leads, and the others name an older epoch, is that one right, as after metadata was
+/// restored from a backup.
 #[derive(Clone)]
 pub struct PartitionClient {
     partition: Arc<Partition>,
@@ -99,7 +104,8 @@ impl PartitionClient {
     /// let records = vec![Record::new("key", "value"), Record::new("key", "another value")];
     /// // `records` stays with the caller. It may also be moved.
     /// let produced = partition.produce(&records).await?;
-    /// assert_eq!(produced.offsets().count(), 2);
+    /// assert_eq!(produced.record_count, 2);
+    /// println!("appended at offsets {:?}", produced.offsets());
     /// # Ok(())
     /// # }
     /// ```
@@ -127,8 +133,8 @@ impl PartitionClient {
 ///
 /// # Errors
 /// [`Error::outcome`] is whether the batch may be on the log.
-/// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for no records;
-/// [`ErrorKind::BatchTooLarge`](crate::error::ErrorKind::BatchTooLarge);
+/// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for no records and for a timestamp
+/// before 1970; [`ErrorKind::BatchTooLarge`](crate::error::ErrorKind::BatchTooLarge);
 /// [`ErrorKind::PrecedingAppendFailed`](crate::error::ErrorKind::PrecedingAppendFailed) if one submitted
 /// earlier failed; [`ErrorKind::DeadlineExceeded`](crate::error::ErrorKind::DeadlineExceeded). After
 /// [`ErrorKind::Fenced`](crate::error::ErrorKind::Fenced) and
@@ -237,9 +243,8 @@ impl OpenPartition {
             return Err(Error::invalid_input(format!("compression: {error}")));
         }
         let deadline = Deadline::after(deadline.unwrap_or(cluster.config.deadlines.operation));
-        let (partition, leader) = Partition::find(cluster, topic, index, deadline).await?;
-        let partition = Arc::new(partition);
-        let producer = Producer::open(Arc::clone(&partition), leader, idempotent, encoding, deadline).await?;
+        let partition = Arc::new(Partition::find(cluster, topic, index, deadline).await?);
+        let producer = Producer::open(Arc::clone(&partition), idempotent, encoding)?;
         Ok(PartitionClient { partition, producer })
     }
 }

@@ -91,6 +91,14 @@ impl Broker {
         }
     }
 
+    /// Returns its id; `None` for a bootstrap address.
+    pub(crate) fn id(&self) -> Option<i32> {
+        match self.reference {
+            BrokerRef::Id(id) => Some(id),
+            BrokerRef::Seed(_) => None,
+        }
+    }
+
     /// Returns how many attempts to connect have failed.
     pub(super) fn failures(&self) -> u64 {
         lock(&self.endpoint.failures).count
@@ -133,7 +141,7 @@ impl Broker {
     /// A name that the cluster advertises and this machine cannot resolve is a mistake of the setup, which
     /// should not show only when a call has used up its deadline.
     fn report_unresolved(&self, error: &Error) {
-        let Some(Source::Transport(source)) = error.cause() else { return };
+        let Some(Source::Transport(source)) = error.below() else { return };
         let is_unresolved = matches!(
             &**source,
             TransportError::Resolve { .. }
@@ -156,7 +164,7 @@ impl Broker {
     /// broker closes further ones once it has accepted them, or leaves them waiting.
     pub(super) fn report_sharing(&self, error: &Error) {
         let is_limit = matches!(
-            error.cause(),
+            error.below(),
             Some(Source::Connection(
                 ConnectionError::PeerClosed { .. }
                     | ConnectionError::Io { .. }
@@ -212,7 +220,7 @@ impl Broker {
         self.retired.notify_waiters();
     }
 
-    pub(super) fn is_retired(&self) -> bool {
+    pub(crate) fn is_retired(&self) -> bool {
         self.is_retired.load(Ordering::Acquire)
     }
 

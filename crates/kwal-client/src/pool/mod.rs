@@ -17,7 +17,6 @@ use std::{
 use kwal_protocol::{
     api::{ApiKey, Versions},
     connection::{CallError, ConnectionError, ResponseProgress},
-    error_code::ErrorCode,
 };
 use kwal_transport::HostPort;
 use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
@@ -50,6 +49,23 @@ pub(crate) struct ConnectionPool {
     random: Random,
     runtime: Handle,
     state: Mutex<State>,
+    /// The brokers that any-broker requests are under way to.
+    asked: Mutex<BTreeMap<BrokerRef, usize>>,
+}
+
+/// Counts as one any-broker request until it is dropped.
+#[derive(Debug)]
+struct Asked<'a>(&'a ConnectionPool, BrokerRef);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut count) = lock(&self.0.asked).entry(self.1) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -75,8 +91,19 @@ pub(crate) enum Purpose {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum BrokerRef {
     Id(i32),
-    /// A bootstrap address by its index: used until the brokers are known, and when none of them answers.
+    /// A bootstrap address by its index: used until the brokers are known, and when those that were tried did
+    /// not answer.
     Seed(usize),
+}
+
+impl BrokerRef {
+    /// Returns the broker's id, unless it is known by its bootstrap address alone.
+    pub(crate) fn id(self) -> Option<i32> {
+        match self {
+            Self::Id(id) => Some(id),
+            Self::Seed(_) => None,
+        }
+    }
 }
 
 /// The connections to one broker.
@@ -139,7 +166,7 @@ pub(crate) struct Channel {
 
 impl ConnectionPool {
     pub(crate) fn new(config: Arc<Config>, random: Random, runtime: Handle) -> Self {
-        Self { config, random, runtime, state: Mutex::default() }
+        Self { config, random, runtime, state: Mutex::default(), asked: Mutex::default() }
     }
 
     /// Takes the brokers of the cluster from new metadata. Connections to brokers that are gone or have moved
@@ -163,6 +190,12 @@ impl ConnectionPool {
             // Requests that a bootstrap address already works on may be answered.
             BrokerRef::Seed(_) => addresses.is_empty(),
         });
+    }
+
+    /// Closes all connections and forgets the brokers: what remains are the bootstrap addresses.
+    pub(crate) fn reset(&self) {
+        let state = std::mem::take(&mut *lock(&self.state));
+        state.connections.values().for_each(BrokerConnections::retire);
     }
 
     /// Opens the connection to a broker for short requests, or returns the open one.
@@ -240,10 +273,10 @@ impl ConnectionPool {
         call: CallContext<'_>,
     ) -> Result<Channel, Error> {
         let gone = |name: &dyn ToString| {
-            Error::broker(ErrorCode::BROKER_NOT_AVAILABLE).with_context(call.at_broker(&name.to_string()))
+            Error::new(ErrorKind::UnknownBroker).with_context(call.at_broker(&name.to_string()))
         };
         // Metadata names a leader without its address, or no longer; the next response may be complete.
-        let Some(pooled) = pooled else { return Err(gone(&self.name(reference))) };
+        let Some(pooled) = pooled else { return Err(gone(&self.name_of(reference))) };
         if let Some(connection) = pooled.connection() {
             self.replace_borrowed(&pooled);
             return Ok(Channel { pooled, connection });
@@ -259,8 +292,26 @@ impl ConnectionPool {
         }
     }
 
+    /// Counts a request that any broker can answer.
+    fn ask(&self, reference: BrokerRef) -> Asked<'_> {
+        *lock(&self.asked).entry(reference).or_default() += 1;
+        Asked(self, reference)
+    }
+
+    /// Returns the names of the brokers that requests are under way to which any broker can answer.
+    pub(crate) fn asked(&self) -> Option<String> {
+        let asked: Vec<_> = lock(&self.asked).keys().copied().collect();
+        let names: Vec<_> = asked.into_iter().map(|reference| self.name_of(reference)).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
+    /// Returns the name of a broker by its id.
+    pub(crate) fn name(&self, broker: i32) -> String {
+        self.name_of(BrokerRef::Id(broker))
+    }
+
     /// Returns the name of a broker in errors and logs.
-    fn name(&self, reference: BrokerRef) -> String {
+    fn name_of(&self, reference: BrokerRef) -> String {
         match reference {
             BrokerRef::Id(id) => match lock(&self.state).addresses.get(&id) {
                 Some(address) => format!("broker {id} ({address})"),

@@ -1,16 +1,21 @@
 //! Produce: one batch, and where it was appended.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use kwal_protocol::{
     error_code::ErrorCode,
-    messages::{ProduceLeader, ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic},
-    record::EncodedBatch,
+    messages::{
+        ProduceLeader, ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse,
+        ProduceTopic, RecordError as ProduceRecordError,
+    },
+    record::{BatchHeader, EncodedBatch},
     wire::Spliced,
 };
 
 use super::Produced;
 use crate::{
-    error::ErrorKind,
+    error::{ErrorKind, InvalidField, RecordError},
     metadata::{LeaderUpdate, address},
     routing::{Operation, Rejection, Route, leader_has_moved, only_partition},
 };
@@ -21,6 +26,74 @@ pub(super) struct Append {
     pub(super) batch: EncodedBatch,
     /// Which attempt it is, for the result.
     pub(super) attempt: u32,
+    /// Whether an earlier attempt may have appended it.
+    pub(super) in_doubt: bool,
+    /// The last offset that was acknowledged before.
+    pub(super) acknowledged: Option<i64>,
+}
+
+impl Append {
+    /// Interprets a success.
+    fn appended(&self, partition: &ProducePartitionResponse) -> Result<Produced, Rejection> {
+        // Some services do not report offsets.
+        let base_offset = InvalidField::known("base_offset", partition.base_offset)?;
+        if let Some(base_offset) = base_offset {
+            self.check_offsets(base_offset)?;
+        }
+        Ok(Produced {
+            base_offset,
+            record_count: self.batch.record_count(),
+            log_append_time_ms: InvalidField::known("log_append_time_ms", partition.log_append_time_ms)?,
+            log_start_offset: InvalidField::known("log_start_offset", partition.log_start_offset)?,
+            wire_bytes: self.batch.size_in_bytes(),
+            attempts: self.attempt,
+        })
+    }
+
+    /// Returns the records that a rejection is about.
+    fn rejected(&self, reported: Vec<ProduceRecordError>) -> Vec<RecordError> {
+        let count = self.batch.record_count();
+        let known = reported.into_iter().filter_map(|error| {
+            let index = usize::try_from(error.batch_index).ok().filter(|index| *index < count)?;
+            let message = error.batch_index_error_message.filter(|message| !message.is_empty());
+            Some((index, message))
+        });
+        // Each of them once.
+        let by_index: BTreeMap<_, _> = known.take(RecordError::MAX).collect();
+        by_index
+            .into_iter()
+            .map(|(index, message)| RecordError { index, message: message.map(cut) })
+            .collect()
+    }
+
+    /// Checks that the batch follows what was acknowledged before, and that the offset after it exists.
+    fn check_offsets(&self, base_offset: i64) -> Result<(), Rejection> {
+        if base_offset.checked_add(self.batch.record_count() as i64).is_none() {
+            return Err(InvalidField { field: "base_offset", value: base_offset }.into());
+        }
+        match self.acknowledged {
+            Some(last) if base_offset <= last => {
+                let BatchHeader { producer_id, producer_epoch, base_sequence, .. } = self.batch.header();
+                Err(Rejection::Kind(ErrorKind::DataLoss {
+                    producer_id,
+                    epoch: producer_epoch,
+                    sequence: base_sequence,
+                    offsets: Some(base_offset..last + 1),
+                }))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Cuts off a message of a broker.
+fn cut(mut message: String) -> String {
+    if message.len() > RecordError::MAX_MESSAGE {
+        let end = (0..=RecordError::MAX_MESSAGE).rev().find(|end| message.is_char_boundary(*end));
+        message.truncate(end.unwrap_or_default());
+        message.shrink_to_fit();
+    }
+    message
 }
 
 impl Operation for Append {
@@ -48,19 +121,16 @@ impl Operation for Append {
         let ProduceResponse { responses, node_endpoints, .. } = response;
         let partition = only_partition(
             responses,
+            |topic| route.is_topic(&topic.name, topic.topic_id),
             |topic| topic.partition_responses,
             |partition| partition.index == route.partition,
         )?;
-        let known = |offset: i64| (offset >= 0).then_some(offset);
         match partition.error_code {
-            ErrorCode::NONE => Ok(Produced {
-                base_offset: partition.base_offset,
-                record_count: self.batch.record_count(),
-                log_append_time_ms: known(partition.log_append_time_ms),
-                log_start_offset: known(partition.log_start_offset),
-                wire_bytes: self.batch.size_in_bytes(),
-                attempts: self.attempt,
-            }),
+            ErrorCode::NONE => self.appended(&partition),
+            // The earlier attempt appended it, at an offset that this broker no longer knows.
+            ErrorCode::DUPLICATE_SEQUENCE_NUMBER if self.in_doubt => {
+                self.appended(&ProducePartitionResponse { base_offset: -1, ..partition })
+            }
             ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => {
                 Err(Rejection::Kind(ErrorKind::BatchTooLarge {
                     size: self.batch.size_in_bytes(),
@@ -78,7 +148,11 @@ impl Operation for Append {
                     address: endpoint.and_then(|endpoint| address(&endpoint.host, endpoint.port)),
                 });
                 let message = partition.error_message.filter(|message| !message.is_empty());
-                Err(Rejection::Code { code, message, leader })
+                let records = self.rejected(partition.record_errors);
+                match (leader, records.is_empty()) {
+                    (None, false) => Err(Rejection::Records { code, message, records }),
+                    (leader, _) => Err(Rejection::Code { code, message, leader }),
+                }
             }
         }
     }
@@ -94,6 +168,7 @@ mod tests {
     use kwal_transport::HostPort;
 
     use super::*;
+    use crate::routing::rejected_code;
 
     const ID: Uuid = Uuid([5; 16]);
 
@@ -102,7 +177,8 @@ mod tests {
         for value in [&b"one"[..], b"two"] {
             builder.push(1_700_000_000_000, None, Some(value), &Headers::new());
         }
-        Append { batch: builder.finish().unwrap().stamp(17, 2, 40), attempt: 3 }
+        let batch = builder.finish().unwrap().stamp(17, 2, 40);
+        Append { batch, attempt: 3, in_doubt: false, acknowledged: Some(99) }
     }
 
     fn route() -> Route<'static> {
@@ -110,19 +186,23 @@ mod tests {
     }
 
     fn respond(partition: ProducePartitionResponse) -> Result<Produced, Rejection> {
+        append().response(&route(), answer(partition))
+    }
+
+    fn answer(partition: ProducePartitionResponse) -> ProduceResponse {
         let endpoint = |node_id, host: &str| ProduceNodeEndpoint {
             node_id,
             host: host.to_owned(),
             port: 9092,
             ..Default::default()
         };
-        let topic = ProduceTopicResponse { partition_responses: vec![partition], ..Default::default() };
-        let response = ProduceResponse {
+        let topic =
+            ProduceTopicResponse { topic_id: ID, partition_responses: vec![partition], ..Default::default() };
+        ProduceResponse {
             responses: vec![topic],
             node_endpoints: vec![endpoint(4, "four"), endpoint(5, "five")],
             ..Default::default()
-        };
-        append().response(&route(), response)
+        }
     }
 
     fn partition(error_code: ErrorCode) -> ProducePartitionResponse {
@@ -158,7 +238,7 @@ mod tests {
                 ..partition(ErrorCode::NONE)
             };
             let expected = Produced {
-                base_offset: 100,
+                base_offset: Some(100),
                 record_count: 2,
                 log_append_time_ms: time,
                 log_start_offset: start,
@@ -167,6 +247,76 @@ mod tests {
             };
             assert_eq!(respond(found).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn a_success_without_an_offset_is_one_at_an_unknown_offset() {
+        let found = ProducePartitionResponse { base_offset: -1, ..partition(ErrorCode::NONE) };
+        let produced = respond(found).unwrap();
+        assert_eq!((produced.base_offset, produced.offsets(), produced.record_count), (None, None, 2));
+    }
+
+    #[test]
+    fn a_duplicate_is_a_success_only_after_an_attempt_in_doubt() {
+        let respond = |in_doubt, base_offset| {
+            let found =
+                ProducePartitionResponse { base_offset, ..partition(ErrorCode::DUPLICATE_SEQUENCE_NUMBER) };
+            Append { in_doubt, ..append() }.response(&route(), answer(found))
+        };
+        // The offset in an error response does not count.
+        for base_offset in [-1, 0, 5, 100, i64::MIN] {
+            assert_eq!(respond(true, base_offset).unwrap().offsets(), None);
+            let (code, _) = rejected_code(respond(false, base_offset));
+            assert_eq!(code, ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
+        }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_true_are_malformed() {
+        let valid = || ProducePartitionResponse { base_offset: 100, ..partition(ErrorCode::NONE) };
+        let field = |found| match respond(found) {
+            Err(Rejection::Field(InvalidField { field, value })) => Some((field, value)),
+            _ => None,
+        };
+        // Two records: the offset after them has to exist.
+        for base_offset in [-2, i64::MIN, i64::MAX, i64::MAX - 1] {
+            let found = ProducePartitionResponse { base_offset, ..valid() };
+            assert_eq!(field(found), Some(("base_offset", base_offset)));
+        }
+        let last = ProducePartitionResponse { base_offset: i64::MAX - 2, ..valid() };
+        assert_eq!(respond(last).unwrap().offsets(), Some(i64::MAX - 2..i64::MAX));
+        for value in [-2, i64::MIN] {
+            let found = ProducePartitionResponse { log_append_time_ms: value, ..valid() };
+            assert_eq!(field(found), Some(("log_append_time_ms", value)));
+            let found = ProducePartitionResponse { log_start_offset: value, ..valid() };
+            assert_eq!(field(found), Some(("log_start_offset", value)));
+        }
+    }
+
+    #[test]
+    fn an_offset_that_was_acknowledged_before_is_a_loss() {
+        for (base_offset, expected) in
+            [(0, Some(0..100)), (98, Some(98..100)), (99, Some(99..100)), (100, None)]
+        {
+            let found = ProducePartitionResponse { base_offset, ..partition(ErrorCode::NONE) };
+            let lost = match respond(found) {
+                Err(Rejection::Kind(ErrorKind::DataLoss {
+                    producer_id: 17,
+                    epoch: 2,
+                    sequence: 40,
+                    offsets,
+                })) => offsets,
+                other => {
+                    assert_eq!(other.unwrap().base_offset, Some(base_offset));
+                    None
+                }
+            };
+            assert_eq!(lost, expected);
+        }
+        // Nothing was acknowledged before.
+        let found = ProducePartitionResponse { base_offset: 0, ..partition(ErrorCode::NONE) };
+        let first = Append { acknowledged: None, ..append() }.response(&route(), answer(found));
+        assert_eq!(first.unwrap().base_offset, Some(0));
     }
 
     #[test]
@@ -220,9 +370,77 @@ mod tests {
     }
 
     #[test]
+    fn a_rejection_names_the_records_that_it_is_about() {
+        let error = |batch_index, message: &str| ProduceRecordError {
+            batch_index,
+            batch_index_error_message: Some(message.to_owned()),
+        };
+        let long = "ä".repeat(RecordError::MAX_MESSAGE);
+        let found = ProducePartitionResponse {
+            error_message: Some("no".to_owned()),
+            // The batch has two records. Others are not in it.
+            record_errors: [
+                (1, long.as_str()),
+                (0, ""),
+                (2, "beyond"),
+                (-1, "before"),
+                (i32::MAX, "far"),
+                (0, ""),
+            ]
+            .map(|(index, message)| error(index, message))
+            .to_vec(),
+            ..partition(ErrorCode::INVALID_RECORD)
+        };
+        let Err(Rejection::Records { code, message, records }) = respond(found) else {
+            panic!("not rejected")
+        };
+        assert_eq!((code, message.as_deref()), (ErrorCode::INVALID_RECORD, Some("no")));
+        let indices: Vec<_> = records.iter().map(|record| record.index).collect();
+        assert_eq!((indices, records[0].message.as_deref()), (vec![0, 1], None));
+        assert_eq!(records[1].message.as_deref(), Some(&long[..RecordError::MAX_MESSAGE]));
+        // A leader that has moved is more important, and no single record makes a batch too large.
+        for code in [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::MESSAGE_TOO_LARGE] {
+            let found = ProducePartitionResponse { record_errors: vec![error(0, "")], ..partition(code) };
+            let rejection = respond(found).unwrap_err();
+            assert!(matches!(rejection, Rejection::Code { .. } | Rejection::Kind(_)), "{rejection:?}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_rejected_records_is_bounded() {
+        let mut builder = BatchBuilder::new(Compression::None);
+        for _ in 0..5_000 {
+            builder.push(1_700_000_000_000, None, None, &Headers::new());
+        }
+        let append = Append { batch: builder.finish().unwrap(), ..append() };
+        let error = |batch_index| ProduceRecordError { batch_index, batch_index_error_message: None };
+        let found = ProducePartitionResponse {
+            record_errors: (0..5_000).map(error).collect(),
+            ..partition(ErrorCode::INVALID_TIMESTAMP)
+        };
+        let rejection = append.response(&route(), answer(found)).unwrap_err();
+        let Rejection::Records { records, .. } = rejection else { panic!("{rejection:?}") };
+        assert_eq!((records.len(), records.last().unwrap().index), (RecordError::MAX, RecordError::MAX - 1));
+    }
+
+    #[test]
     fn a_response_about_another_partition_is_malformed() {
         let other = ProducePartitionResponse { index: 2, ..partition(ErrorCode::NONE) };
         assert!(matches!(respond(other), Err(Rejection::Missing)));
+        // Of two answers, none counts.
+        for index in [2, 3] {
+            let mut double = answer(partition(ErrorCode::NONE));
+            let second = ProducePartitionResponse { index, ..partition(ErrorCode::NONE) };
+            double.responses[0].partition_responses.insert(0, second);
+            assert!(matches!(append().response(&route(), double), Err(Rejection::Missing)));
+        }
+        let topics: [fn(&mut ProduceTopicResponse); 2] =
+            [|topic| topic.topic_id = Uuid([6; 16]), |topic| topic.name = "other".to_owned()];
+        for change in topics {
+            let mut other = answer(partition(ErrorCode::NONE));
+            change(&mut other.responses[0]);
+            assert!(matches!(append().response(&route(), other), Err(Rejection::Missing)));
+        }
         let empty = append().response(&route(), ProduceResponse::default());
         assert!(matches!(empty, Err(Rejection::Missing)));
     }

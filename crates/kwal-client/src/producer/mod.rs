@@ -2,6 +2,7 @@
 //! them.
 
 mod append;
+mod init;
 mod queue;
 mod task;
 
@@ -14,24 +15,24 @@ use kwal_protocol::{
     record::{BatchBuilder, Compression, EncodedBatch},
 };
 use tokio::{sync::oneshot, task::unconstrained, time::timeout_at};
-use tracing::debug;
 
 use self::{
-    queue::{HandleGuard, PendingBatch, Queue},
+    queue::{HandleGuard, PendingBatch, Queue, TaskGuard},
     task::ProducerTask,
 };
 use crate::{
-    error::{Error, ErrorKind, Outcome},
+    error::{Error, ErrorKind, Outcome, Progress},
     record::Record,
-    routing::{Deadline, Leader, Partition, Retry},
+    routing::{Deadline, Partition},
 };
 
 /// The result of an append: where the batch is on the log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Produced {
-    /// The offset of the first record. The others follow without a gap.
-    pub base_offset: i64,
+    /// The offset of the first record. The others follow without a gap. `None` if the broker appended them
+    /// and did not report where: some services never do, and Kafka need not for a batch that it had already.
+    pub base_offset: Option<i64>,
     /// How many records there are.
     pub record_count: usize,
     /// The timestamp that the broker reports, in milliseconds since the epoch: that of the records if the
@@ -48,9 +49,11 @@ pub struct Produced {
 }
 
 impl Produced {
-    /// Returns the offsets of the records, in the order in which they were given.
-    pub fn offsets(&self) -> Range<i64> {
-        self.base_offset..self.base_offset + self.record_count as i64
+    /// Returns the offsets of the records, in the order in which they were given; `None` if
+    /// [`base_offset`](Self::base_offset) is not known.
+    pub fn offsets(&self) -> Option<Range<i64>> {
+        let base_offset = self.base_offset?;
+        Some(base_offset..base_offset.saturating_add_unsigned(self.record_count as u64))
     }
 }
 
@@ -76,28 +79,26 @@ pub(crate) struct Producer {
 const GRACE: Duration = Duration::from_millis(100);
 
 impl Producer {
-    /// Connects to the leader, gets a producer id, and spawns the task.
-    ///
-    /// Both are done ahead of the first append, so that it is as fast as the others. If they fail, that
-    /// append reports the reason: a client that only reads may not need them.
-    pub(crate) async fn open(
+    /// Spawns the task. It connects to the leader and gets a producer id at the first append: a client that
+    /// only reads needs neither.
+    pub(crate) fn open(
         partition: Arc<Partition>,
-        leader: Leader,
         idempotent: bool,
         encoding: Encoding,
-        deadline: Deadline,
     ) -> Result<Self, Error> {
         let queue = Arc::new(Queue::default());
-        let mut task = ProducerTask::new(Arc::clone(&partition), Arc::clone(&queue), idempotent);
-        let retry = Retry::new(&partition.cluster, partition.call(ApiKey::PRODUCE), deadline);
-        match retry.run(task.prepare(leader)).await {
-            Ok(()) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::Closed) => return Err(error),
-            Err(error) => debug!(%error, "not prepared for appends"),
-        }
-        task.offer_producer_id();
+        let task = ProducerTask::new(Arc::clone(&partition), Arc::clone(&queue), idempotent);
         let handle = Arc::new(HandleGuard::new(Arc::clone(&partition), Arc::clone(&queue)));
-        partition.cluster.runtime.spawn(task.run());
+        // Before the task is spawned: its runtime may abort it before the first poll.
+        let guard = TaskGuard::new(Arc::clone(&partition), Arc::clone(&queue));
+        let task = partition.cluster.runtime.spawn(async move {
+            let _guard = guard;
+            task.run().await;
+        });
+        // A runtime that has shut down drops it at once.
+        if task.is_finished() {
+            return Err(partition.call(ApiKey::PRODUCE).error(ErrorKind::Closed));
+        }
         Ok(Self { partition, queue, _handle: handle, encoding })
     }
 
@@ -110,21 +111,21 @@ impl Producer {
         let error = |kind, outcome| self.partition.call(ApiKey::PRODUCE).error(kind).with_outcome(outcome);
         let size = self.check(records.as_ref())?;
         // Must not yield to tokio's cooperative budget: a later call could overtake this one.
-        let submitted = unconstrained(self.submit(records.as_ref(), size, deadline));
-        let result = match timeout_at(deadline.at, submitted).await {
+        let mut progress = Progress::Queue;
+        let submitted = unconstrained(self.submit(records.as_ref(), size, deadline, &mut progress));
+        let submitted = timeout_at(deadline.at, submitted).await;
+        let exceeded = |progress| ErrorKind::DeadlineExceeded { after: deadline.after, progress };
+        let result = match submitted {
             Ok(Ok(Some(result))) => result,
             Ok(Ok(None)) => return Err(error(ErrorKind::Closed, Outcome::NotApplied)),
             Ok(Err(error)) => return Err(error),
-            Err(_) => {
-                let kind = ErrorKind::DeadlineExceeded { after: deadline.after };
-                return Err(error(kind, Outcome::NotApplied));
-            }
+            Err(_) => return Err(error(exceeded(progress), Outcome::NotApplied)),
         };
         drop(records);
         match timeout_at(deadline.at + GRACE, result).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(error(ErrorKind::Closed, Outcome::Unknown)),
-            Err(_) => Err(error(ErrorKind::DeadlineExceeded { after: deadline.after }, Outcome::Unknown)),
+            Err(_) => Err(error(exceeded(Progress::Runtime), Outcome::Unknown)),
         }
     }
 
@@ -135,11 +136,14 @@ impl Producer {
         records: &[Record],
         size: BatchSize,
         deadline: Deadline,
+        progress: &mut Progress,
     ) -> Result<Option<oneshot::Receiver<Result<Produced, Error>>>, Error> {
         let cluster = &self.partition.cluster;
         let _turn = self.queue.turn.lock().await;
+        *progress = Progress::Memory;
         // Before the batch is encoded: what waits here holds only the caller's records.
         let mut memory = cluster.memory.reserve(self.upper_bound(size)).await;
+        *progress = Progress::Queue;
         let Some(place) = self.queue.place().await else { return Ok(None) };
         let batch = match self.encoding.compression {
             Compression::None => self.encode(records, size, &mut Compressor::new())?,
@@ -155,6 +159,13 @@ impl Producer {
     fn check(&self, records: &[Record]) -> Result<BatchSize, Error> {
         if records.is_empty() {
             return Err(Error::invalid_input("no records to append"));
+        }
+        if let Some(index) = records.iter().position(|record| record.timestamp_ms() < 0) {
+            let reason = format!(
+                "record {index} has a timestamp before 1970, {}: Kafka has no such timestamps",
+                records[index].timestamp
+            );
+            return Err(Error::invalid_input(reason));
         }
         let size = BatchSize::of(records);
         self.check_size(size.at_least, records.len())?;

@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::Produced;
 use crate::{
-    error::{Error, ErrorKind, Outcome, Source},
+    error::{Error, ErrorKind, Outcome, Progress, Source},
     memory::Reservation,
     producer_id::ProducerState,
     routing::{Deadline, Partition},
@@ -138,17 +138,12 @@ impl Queue {
         let Some(first) = state.pending.iter().position(|batch| batch.deadline.at <= now) else { return };
         let mut failed = state.pending.split_off(first).into_iter();
         if let Some(PendingBatch { deadline, response, .. }) = failed.next() {
-            let kind = ErrorKind::DeadlineExceeded { after: deadline.after };
+            let kind = ErrorKind::DeadlineExceeded { after: deadline.after, progress: Progress::Queue };
             let error = partition.call(ApiKey::PRODUCE).error(kind).with_outcome(Outcome::NotApplied);
             warn_if_dropped(&response, &error, partition);
             fail_following(failed, &error, partition);
             drop(response.send(Err(error)));
         }
-    }
-
-    /// Offers the producer id to other clients of the partition for as long as there is nothing to append.
-    pub(super) fn offer(&self, producer: Option<ProducerState>) {
-        self.state().offer(producer);
     }
 
     /// Reports a success to its caller.
@@ -186,7 +181,7 @@ impl Queue {
     pub(super) fn release_producer_id(&self, partition: &Partition) {
         let idle = self.state().idle.take();
         if let Some(producer) = idle {
-            partition.cluster.producer_ids.release(&partition.topic, partition.index, producer);
+            partition.cluster.producer_ids.release(partition.key(), producer);
         }
     }
 }
@@ -218,6 +213,7 @@ impl State {
         expiries.filter(|at| self.expires_at.is_some_and(|expires_at| *at < expires_at)).min()
     }
 
+    /// Offers the producer id to other clients of the partition for as long as there is nothing to append.
     fn offer(&mut self, producer: Option<ProducerState>) {
         self.idle = producer.filter(|_| self.pending.is_empty());
     }
@@ -248,8 +244,14 @@ impl Drop for HandleGuard {
 /// Fails what is left in the queue when the task ends, also when its runtime aborts it.
 #[derive(Debug)]
 pub(super) struct TaskGuard {
-    pub(super) partition: Arc<Partition>,
-    pub(super) queue: Arc<Queue>,
+    partition: Arc<Partition>,
+    queue: Arc<Queue>,
+}
+
+impl TaskGuard {
+    pub(super) fn new(partition: Arc<Partition>, queue: Arc<Queue>) -> Self {
+        Self { partition, queue }
+    }
 }
 
 impl Drop for TaskGuard {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use kwal_protocol::{
     api::ApiKey,
     error_code::{Effect, ErrorCode},
-    messages::InitProducerIdRequest,
     record::EncodedBatch,
 };
 use tracing::debug;
@@ -13,32 +12,15 @@ use tracing::debug;
 use super::{
     Produced,
     append::Append,
-    queue::{PendingBatch, Queue, TaskGuard},
+    init::init_producer_id,
+    queue::{PendingBatch, Queue},
 };
 use crate::{
-    error::{CallContext, Error, ErrorKind, Outcome},
+    error::{CallContext, Error, ErrorKind, Outcome, Progress},
     pool::Purpose,
     producer_id::ProducerState,
-    routing::{self, Deadline, Leader, Partition, Retry, Target, Trace},
+    routing::{self, Deadline, Leader, Partition, Retry, Target, Trace, Tracker},
 };
-
-/// Why this producer cannot append any more.
-#[derive(Clone, Copy, Debug)]
-enum Fatal {
-    Fenced,
-    DataLoss(ProducerState),
-}
-
-impl Fatal {
-    fn kind(self) -> ErrorKind {
-        match self {
-            Self::Fenced => ErrorKind::Fenced,
-            Self::DataLoss(ProducerState { id, epoch, sequence }) => {
-                ErrorKind::DataLoss { producer_id: id, epoch, sequence }
-            }
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct ProducerTask {
@@ -46,7 +28,10 @@ pub(super) struct ProducerTask {
     queue: Arc<Queue>,
     idempotent: bool,
     producer: Option<ProducerState>,
-    fatal: Option<Fatal>,
+    /// The last offset that was acknowledged, whatever the producer id was.
+    acknowledged: Option<i64>,
+    /// Why this producer cannot append any more.
+    fatal: Option<ErrorKind>,
 }
 
 /// What is known of the append in flight.
@@ -73,28 +58,13 @@ impl InFlight {
 
 impl ProducerTask {
     pub(super) fn new(partition: Arc<Partition>, queue: Arc<Queue>, idempotent: bool) -> Self {
-        Self { partition, queue, idempotent, producer: None, fatal: None }
+        Self { partition, queue, idempotent, producer: None, acknowledged: None, fatal: None }
     }
 
-    /// Connects to the leader and gets a producer id.
-    pub(super) async fn prepare(&mut self, leader: Leader) -> Result<(), Error> {
-        let call = self.call();
-        if let Some(lease) = self.partition.lease(Purpose::Produce) {
-            self.partition.cluster.pool.leased(lease, leader.id, call).await?;
-        }
-        if self.idempotent {
-            self.producer_id().await?;
-        }
-        Ok(())
-    }
-
-    /// Offers the producer id to other clients of the partition for as long as there is nothing to append.
-    pub(super) fn offer_producer_id(&self) {
-        self.queue.offer(self.idle_producer());
-    }
-
+    /// Returns the producer id for other clients of the partition, for as long as there is nothing to append.
     fn idle_producer(&self) -> Option<ProducerState> {
-        self.producer.filter(|_| self.fatal.is_none())
+        let producer = self.producer.filter(|_| self.fatal.is_none())?;
+        Some(ProducerState { acknowledged: self.acknowledged, ..producer })
     }
 
     fn call(&self) -> CallContext<'_> {
@@ -103,8 +73,6 @@ impl ProducerTask {
 
     /// Appends until no handle is left.
     pub(super) async fn run(mut self) {
-        let (partition, queue) = (Arc::clone(&self.partition), Arc::clone(&self.queue));
-        let _guard = TaskGuard { partition, queue };
         while let Some(pending) = self.queue.next().await {
             let result = self.append(&pending.batch, pending.deadline).await;
             self.complete(pending, result);
@@ -132,8 +100,8 @@ impl ProducerTask {
     }
 
     async fn run_attempts(&mut self, batch: &EncodedBatch, deadline: Deadline) -> Result<Produced, Error> {
-        if let Some(fatal) = self.fatal {
-            return Err(self.call().error(fatal.kind()));
+        if let Some(fatal) = &self.fatal {
+            return Err(self.call().error(fatal.clone()));
         }
         let partition = Arc::clone(&self.partition);
         let call = partition.call(ApiKey::PRODUCE);
@@ -142,10 +110,12 @@ impl ProducerTask {
         loop {
             in_flight.trace = Trace::until(deadline);
             let (number, min_generation) = (retry.attempt(), retry.min_generation());
-            let attempt = self.attempt(batch, number, min_generation, &mut in_flight.trace);
+            let attempt = self.attempt(batch, number, min_generation, &mut in_flight, retry.tracker());
             let error = match retry.run(attempt).await {
                 Ok(produced) => {
                     self.producer = self.producer.map(|producer| producer.advance(batch.record_count()));
+                    let last = produced.offsets().map(|offsets| offsets.end - 1);
+                    self.acknowledged = last.or(self.acknowledged);
                     return Ok(produced);
                 }
                 Err(error) => error,
@@ -161,7 +131,7 @@ impl ProducerTask {
             // Without a sequence number the broker could not tell a retry from a new batch.
             let next = match self.idempotent || !in_flight.in_doubt {
                 true => self.pause(&mut retry, error, &mut in_flight).await,
-                false => Err(error),
+                false => Err(retry.end(error)),
             };
             if let Err(error) = next {
                 return Err(self.give_up(error, &in_flight));
@@ -179,7 +149,17 @@ impl ProducerTask {
         if let (ErrorKind::Broker { code, .. }, Some(producer)) = (error.kind(), self.producer) {
             match *code {
                 ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::PRODUCER_FENCED => {
-                    return Err(self.end(Fatal::Fenced, error));
+                    return Err(instead_of(error, ErrorKind::Fenced));
+                }
+                // The broker appended nothing under this id and never will, so another one is needed.
+                code if is_id_refused(code, producer) => {
+                    self.producer = None;
+                    // Not for a batch that an earlier attempt may have appended: the broker may have
+                    // forgotten the id since then, and would not recognise the batch under another one.
+                    if in_flight.in_doubt {
+                        return Err(error);
+                    }
+                    return retry.pause_in_doubt(error, in_flight.trace.generation).await;
                 }
                 // Only this batch is in flight and all earlier ones were acknowledged, so a gap means that
                 // the leader lost the last one. A deposed leader that has not noticed yet answers the same,
@@ -193,31 +173,32 @@ impl ProducerTask {
                     return retry.pause_in_doubt(error, in_flight.trace.generation).await;
                 }
                 ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => {
-                    return Err(self.end(Fatal::DataLoss(producer), error));
+                    return Err(instead_of(error, loss_before(producer)));
                 }
                 _ => {}
             }
         }
-        self.partition.pause(retry, error, in_flight.trace.generation).await
+        self.partition.pause(retry, error, &in_flight.trace).await
     }
 
-    /// Ends this producer. The error keeps the context of the response that caused it.
-    fn end(&mut self, fatal: Fatal, error: Error) -> Error {
-        self.fatal = Some(fatal);
-        Error::new(fatal.kind()).with_context(error.context().clone())
-    }
-
-    /// Decides the outcome of an append that is given up.
+    /// Decides the outcome of an append that is given up, and whether its error ends this producer.
     fn give_up(&mut self, error: Error, in_flight: &InFlight) -> Error {
-        if !in_flight.in_doubt {
-            return error.with_outcome(Outcome::NotApplied);
-        }
-        if let (None, Some(_), Some(producer)) = (self.fatal, in_flight.rejected_by, self.producer) {
+        let error = match (error.kind(), in_flight.rejected_by, self.producer) {
+            (ErrorKind::Fenced | ErrorKind::DataLoss { .. }, ..) => error,
             // The rejection may have come from a deposed leader. But in the next epoch a loss would go
             // unnoticed.
-            let fatal = Fatal::DataLoss(producer);
-            self.fatal = Some(fatal);
-            return self.call().error(fatal.kind()).with_outcome(Outcome::Unknown);
+            (_, Some(_), Some(producer)) if in_flight.in_doubt => self.call().error(loss_before(producer)),
+            _ => error,
+        };
+        if let ErrorKind::Fenced | ErrorKind::DataLoss { .. } = error.kind() {
+            self.fatal = Some(error.kind().clone());
+        }
+        if let ErrorKind::DataLoss { .. } = error.kind() {
+            // Those who used them before learn of the loss here, and not once more from each of them.
+            self.partition.cluster.producer_ids.clear(&self.partition.key());
+        }
+        if !in_flight.in_doubt {
+            return error.with_outcome(Outcome::NotApplied);
         }
         // The next append uses the next epoch, so that this one can never be appended after it; without a
         // next epoch, it uses a new id.
@@ -231,44 +212,58 @@ impl ProducerTask {
         batch: &EncodedBatch,
         number: u32,
         min_generation: u64,
-        trace: &mut Trace,
+        in_flight: &mut InFlight,
+        tracker: &Tracker,
     ) -> Result<Produced, Error> {
+        tracker.set(Progress::ProducerId, None);
         let batch = match self.idempotent {
             true => {
-                let ProducerState { id, epoch, sequence } = self.producer_id().await?;
+                let ProducerState { id, epoch, sequence, .. } = self.producer_id().await?;
                 batch.stamp(id, epoch, sequence)
             }
             false => batch.clone(),
         };
-        let append = Append { batch, attempt: number };
+        let (in_doubt, acknowledged) = (in_flight.in_doubt, self.acknowledged);
+        let append = Append { batch, attempt: number, in_doubt, acknowledged };
         let target = Target::Leader(&self.partition, Purpose::Produce);
         let cluster = &self.partition.cluster;
-        routing::attempt(cluster, target, self.call(), &append, min_generation, trace).await
+        let trace = &mut in_flight.trace;
+        routing::attempt(cluster, target, self.call(), &append, min_generation, trace, tracker).await
     }
 
     /// Returns the producer id: its own, otherwise an idle one of the partition, otherwise a new one.
     async fn producer_id(&mut self) -> Result<ProducerState, Error> {
         let Partition { cluster, topic, index, .. } = &*self.partition;
         if self.producer.is_none() {
-            self.producer = cluster.producer_ids.acquire(topic, *index);
+            self.producer = cluster.producer_ids.acquire(&self.partition.key());
         }
         if let Some(producer) = self.producer {
+            self.acknowledged = self.acknowledged.max(producer.acknowledged);
             return Ok(producer);
         }
-        let request = InitProducerIdRequest {
-            transactional_id: None,
-            transaction_timeout_ms: i32::MAX,
-            ..InitProducerIdRequest::default()
-        };
-        let (_, response) = cluster.pool.any_broker(&request, |_, _| Ok(())).await?;
-        if response.error_code.is_error() {
-            let kind = ErrorKind::Broker { code: response.error_code, message: None };
-            return Err(self.call().with_api(ApiKey::INIT_PRODUCER_ID).error(kind));
-        }
-        let producer =
-            ProducerState { id: response.producer_id, epoch: response.producer_epoch, sequence: 0 };
+        let producer = init_producer_id(&self.partition).await?;
         debug!(?producer, topic = &**topic, partition = index, "got a producer id");
         self.producer = Some(producer);
         Ok(producer)
     }
+}
+
+/// Whether a rejection is about the producer id. A batch that begins an epoch has no batch before it that
+/// could be missing: if it is out of order, somebody else has the same id.
+fn is_id_refused(code: ErrorCode, producer: ProducerState) -> bool {
+    match code {
+        ErrorCode::UNKNOWN_PRODUCER_ID | ErrorCode::INVALID_PRODUCER_ID_MAPPING => true,
+        ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => producer.sequence == 0,
+        _ => false,
+    }
+}
+
+/// An error with the context of the response that caused it.
+fn instead_of(error: Error, kind: ErrorKind) -> Error {
+    Error::new(kind).with_context(error.context().clone())
+}
+
+/// The leader lacks the batch before the next one of this producer.
+fn loss_before(ProducerState { id, epoch, sequence, .. }: ProducerState) -> ErrorKind {
+    ErrorKind::DataLoss { producer_id: id, epoch, sequence, offsets: None }
 }

@@ -1,15 +1,19 @@
 //! A partition and the broker that leads it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode, wire::Uuid};
 
-use super::retry::{Deadline, Retry};
+use super::{
+    Trace,
+    retry::{Deadline, Retry},
+};
 use crate::{
     cluster::Cluster,
     error::{CallContext, Error, ErrorKind},
     metadata::{LeaderUpdate, TopicMetadata},
     pool::{Lease, Purpose},
+    producer_id::PartitionKey,
 };
 
 /// A partition of a topic: what appends and reads of one partition client have in common.
@@ -42,28 +46,28 @@ impl Leader {
 }
 
 impl Partition {
-    /// Looks up a partition and its leader, until the deadline.
+    /// Looks up a partition that has a leader, until the deadline.
     pub(crate) async fn find(
         cluster: Arc<Cluster>,
         topic: String,
         index: i32,
         deadline: Deadline,
-    ) -> Result<(Self, Leader), Error> {
+    ) -> Result<Self, Error> {
         let call = CallContext::partition(ApiKey::METADATA, &topic, index);
         let mut retry = Retry::new(&cluster, call, deadline);
-        let (topic_id, leader) = loop {
+        let topic_id = loop {
             let mut generation = 0;
             let attempt = async {
                 let topic = cluster.metadata.topic(call, retry.min_generation()).await?;
                 generation = topic.generation(call.partition);
-                leader_of(&topic, call).map(|leader| (topic.id, leader))
+                leader_of(&topic, call).map(|_| topic.id)
             };
             match retry.run(attempt).await {
                 Ok(found) => break found,
                 Err(error) => retry.pause(error, generation).await?,
             }
         };
-        Ok((Self::new(cluster, topic, index, topic_id), leader))
+        Ok(Self::new(cluster, topic, index, topic_id))
     }
 
     pub(super) fn new(cluster: Arc<Cluster>, topic: String, index: i32, topic_id: Uuid) -> Self {
@@ -82,6 +86,11 @@ impl Partition {
 
     pub(crate) fn call(&self, api: ApiKey) -> CallContext<'_> {
         CallContext::partition(api, &self.topic, self.index)
+    }
+
+    pub(crate) fn key(&self) -> PartitionKey {
+        let Self { topic, topic_id, index, .. } = self;
+        PartitionKey { topic: Arc::clone(topic), topic_id: *topic_id, partition: *index }
     }
 
     /// Returns the lease of a purpose; `None` for the general connection.
@@ -132,8 +141,14 @@ impl Partition {
         &self,
         retry: &mut Retry<'_>,
         error: Error,
-        generation: u64,
+        trace: &Trace,
     ) -> Result<(), Error> {
+        let generation = trace.generation;
+        if let (ErrorKind::Broker { code, .. }, Some(leader)) = (error.kind(), trace.leader)
+            && denies_leading(*code)
+        {
+            self.cluster.metadata.deny(&self.topic, self.index, leader.id, leader.epoch);
+        }
         let has_moved = matches!(error.kind(), ErrorKind::Broker { code, .. } if leader_has_moved(*code));
         let is_known = || {
             let metadata = self.cluster.metadata.snapshot();
@@ -152,10 +167,25 @@ pub(crate) fn leader_has_moved(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
 }
 
+/// Whether a broker that responds with this code does not lead the partition, at least not in that epoch, and
+/// knows of no newer one.
+fn denies_leading(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NOT_LEADER_OR_FOLLOWER
+            | ErrorCode::REPLICA_NOT_AVAILABLE
+            | ErrorCode::UNKNOWN_LEADER_EPOCH
+            | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+            | ErrorCode::UNKNOWN_TOPIC_ID
+            | ErrorCode::INCONSISTENT_TOPIC_ID
+    )
+}
+
 fn leader_of(topic: &TopicMetadata, call: CallContext<'_>) -> Result<Leader, Error> {
     let index = call.partition.unwrap_or_default();
     let Some(partition) = topic.partitions.get(&index) else {
-        return Err(call.error(ErrorKind::UnknownPartition { partitions: topic.partitions.len() }));
+        let partitions = topic.partitions.len();
+        return Err(call.error(ErrorKind::UnknownPartition { partitions, waited: Duration::ZERO }));
     };
     match partition.leader {
         Some(id) => Ok(Leader { id, epoch: partition.leader_epoch, confirmed: partition.confirmed }),
@@ -221,7 +251,7 @@ mod tests {
             assert_eq!((error.code(), error.context().api), (Some(code), Some(ApiKey::METADATA)));
         }
         let error = leader(4).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::UnknownPartition { partitions: 4 }), "{error:?}");
+        assert!(matches!(error.kind(), ErrorKind::UnknownPartition { partitions: 4, .. }), "{error:?}");
     }
 
     #[tokio::test]
@@ -246,8 +276,8 @@ mod tests {
         for (is_reported, pauses) in [(false, [true, true]), (true, [false, true])] {
             let partition = partition();
             let call = partition.call(ApiKey::FETCH);
-            let mut generation = 0;
-            partition.leader(call, 0, &mut generation).await.unwrap();
+            let mut trace = Trace::default();
+            partition.leader(call, 0, &mut trace.generation).await.unwrap();
             if is_reported {
                 partition.apply_leader_update(moved());
             }
@@ -255,9 +285,9 @@ mod tests {
             // Not twice in a row: brokers may name each other.
             for paused in pauses {
                 let begun = Instant::now();
-                partition.pause(&mut retry, moved_error(&partition), generation).await.unwrap();
+                partition.pause(&mut retry, moved_error(&partition), &trace).await.unwrap();
                 assert_eq!(!begun.elapsed().is_zero(), paused, "reported: {is_reported}");
-                assert_eq!(retry.min_generation(), generation);
+                assert_eq!(retry.min_generation(), trace.generation);
             }
         }
         // Another error says nothing about the leader.
@@ -267,7 +297,9 @@ mod tests {
         let mut retry = Retry::new(&partition.cluster, call, Deadline::after(Duration::from_secs(60)));
         let code = ErrorCode::KAFKA_STORAGE_ERROR;
         let begun = Instant::now();
-        partition.pause(&mut retry, call.error(ErrorKind::Broker { code, message: None }), 1).await.unwrap();
+        let error = call.error(ErrorKind::Broker { code, message: None });
+        let trace = Trace { generation: 1, ..Trace::default() };
+        partition.pause(&mut retry, error, &trace).await.unwrap();
         assert!(!begun.elapsed().is_zero());
     }
 }

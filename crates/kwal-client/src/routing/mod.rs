@@ -4,7 +4,9 @@
 //! no IO, so it is tested without any. [`call`] does the rest.
 
 mod leader;
+mod report;
 mod retry;
+mod tracker;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,12 +21,13 @@ use tokio::time::Instant;
 pub(crate) use self::{
     leader::{Leader, Partition, leader_has_moved},
     retry::{Deadline, Retry},
+    tracker::Tracker,
 };
 use crate::{
     cluster::Cluster,
     config::Deadlines,
     connection::CallOptions,
-    error::{CallContext, Error, ErrorKind, Outcome},
+    error::{CallContext, Error, ErrorKind, InvalidField, Outcome, Progress, RecordError},
     metadata::LeaderUpdate,
     pool::{Broker, Channel, Purpose},
     versions::ClientRequest,
@@ -115,20 +118,34 @@ impl<'a> Route<'a> {
     pub(crate) fn timeout_ms(&self) -> i32 {
         millis(self.broker_timeout)
     }
+
+    /// Whether a response is about the topic. Versions that have ids do not have names, and some have both.
+    pub(crate) fn is_topic(&self, name: &str, id: Uuid) -> bool {
+        match (name.is_empty(), id.is_zero()) {
+            (true, true) => false,
+            (is_unnamed, has_no_id) => {
+                (is_unnamed || name == self.topic) && (has_no_id || id == self.topic_id)
+            }
+        }
+    }
 }
 
 /// Why a response is not a success.
 #[derive(Debug)]
 pub(crate) enum Rejection {
-    /// It lacks what was requested.
+    /// It lacks what was requested, has it twice, or is about something else.
     Missing,
     /// The client is over its quota and got nothing but a throttle time (KIP-219). The request is repeated
     /// after it.
     Throttled,
     /// An error code, and the current leader if the broker reports it (KIP-951).
     Code { code: ErrorCode, message: Option<String>, leader: Option<LeaderUpdate> },
+    /// An error code, and the records of the batch that it is about (KIP-467).
+    Records { code: ErrorCode, message: Option<String>, records: Vec<RecordError> },
     /// An error that has a kind of its own in this operation.
     Kind(ErrorKind),
+    /// A field has a value that cannot be true.
+    Field(InvalidField),
     /// A fetched batch is corrupt.
     Corrupt(BatchError),
 }
@@ -151,6 +168,12 @@ impl Rejection {
     }
 }
 
+impl From<InvalidField> for Rejection {
+    fn from(field: InvalidField) -> Self {
+        Self::Field(field)
+    }
+}
+
 /// Returns the code and the message of a response that was rejected for them, for tests of operations.
 #[cfg(test)]
 pub(crate) fn rejected_code<T: std::fmt::Debug>(result: Result<T, Rejection>) -> (ErrorCode, Option<String>) {
@@ -160,14 +183,23 @@ pub(crate) fn rejected_code<T: std::fmt::Debug>(result: Result<T, Rejection>) ->
     }
 }
 
-/// Returns the one partition that a response is about.
+/// Returns the only element of a response, if it is the requested one.
+pub(crate) fn only<T>(found: Vec<T>, is_requested: impl FnOnce(&T) -> bool) -> Result<T, Rejection> {
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(only), None) if is_requested(&only) => Ok(only),
+        _ => Err(Rejection::Missing),
+    }
+}
+
+/// Returns the only partition of the only topic of a response, if they are the requested ones.
 pub(crate) fn only_partition<T, P>(
-    mut topics: Vec<T>,
+    topics: Vec<T>,
+    is_topic: impl FnOnce(&T) -> bool,
     partitions: impl FnOnce(T) -> Vec<P>,
-    is_requested: impl FnOnce(&P) -> bool,
+    is_partition: impl FnOnce(&P) -> bool,
 ) -> Result<P, Rejection> {
-    let partition = topics.pop().and_then(|topic| partitions(topic).pop());
-    partition.filter(is_requested).ok_or(Rejection::Missing)
+    only(partitions(only(topics, is_topic)?), is_partition)
 }
 
 /// A call that failed.
@@ -223,12 +255,13 @@ pub(crate) async fn call<O: Operation>(
     loop {
         let mut trace = Trace::until(deadline);
         let (number, min_generation) = (retry.attempt(), retry.min_generation());
+        let tracker = retry.tracker();
         let work = async {
             // The controller may have moved.
             if number > 1 && !matches!(target, Target::Leader(..)) {
                 cluster.metadata.refresh().await?;
             }
-            attempt(cluster, target, call, operation, min_generation, &mut trace).await
+            attempt(cluster, target, call, operation, min_generation, &mut trace, tracker).await
         };
         let error = match retry.run(work).await {
             Ok(output) => return Ok(output),
@@ -238,7 +271,7 @@ pub(crate) async fn call<O: Operation>(
         let cut_off = trace.sent && matches!(error.kind(), ErrorKind::DeadlineExceeded { .. });
         may_have_applied |= call.api.changes_something() && (cut_off || error.effect() == Effect::Unknown);
         let paused = match target {
-            Target::Leader(partition, _) => partition.pause(&mut retry, error, trace.generation).await,
+            Target::Leader(partition, _) => partition.pause(&mut retry, error, &trace).await,
             _ => retry.pause(error, 0).await,
         };
         if let Err(error) = paused {
@@ -255,8 +288,9 @@ pub(crate) async fn attempt<O: Operation>(
     operation: &O,
     min_generation: u64,
     trace: &mut Trace,
+    tracker: &Tracker,
 ) -> Result<O::Output, Error> {
-    let (channel, topic_id) = open(cluster, target, call, min_generation, trace).await?;
+    let (channel, topic_id) = open(cluster, target, call, min_generation, trace, tracker).await?;
     let wait = operation.long_poll();
     let permit = (!wait.is_zero()).then(|| channel.wait(wait));
     let long_poll = permit.as_ref().map_or(Duration::ZERO, |permit| permit.time);
@@ -277,12 +311,17 @@ pub(crate) async fn attempt<O: Operation>(
     let limit = operation.time_limit(deadlines, long_poll);
     let options = CallOptions { limit, deadline: trace.deadline, permit };
     trace.sent = true;
+    tracker.sent(channel.broker());
     loop {
         let response = channel.call(&request, call, supported, options.clone()).await?;
         match operation.response(&route, response) {
             Ok(output) => return Ok(output),
             // The connection keeps the pause.
             Err(Rejection::Throttled) => {}
+            Err(rejection @ Rejection::Code { code: ErrorCode::REBOOTSTRAP_REQUIRED, .. }) => {
+                cluster.metadata.rebootstrap(channel.broker());
+                return Err(rejected(rejection, target, call, channel.broker()));
+            }
             Err(rejection) => return Err(rejected(rejection, target, call, channel.broker())),
         }
     }
@@ -295,11 +334,14 @@ async fn open(
     call: CallContext<'_>,
     min_generation: u64,
     trace: &mut Trace,
+    tracker: &Tracker,
 ) -> Result<(Channel, Uuid), Error> {
+    tracker.set(Progress::Lookup, None);
     let broker = match target {
         Target::Leader(partition, purpose) => {
             let leader = partition.leader(call, min_generation, &mut trace.generation).await?;
             trace.leader = Some(leader);
+            tracker.set(Progress::Connection, Some(leader.id));
             let channel = match partition.lease(purpose) {
                 Some(lease) => cluster.pool.leased(lease, leader.id, call).await?,
                 None => cluster.pool.general(leader.id, call).await?,
@@ -313,31 +355,32 @@ async fn open(
         }
         Target::Broker(id) => Some(id),
     };
-    let Some(broker) = broker else {
-        return Err(call.error(ErrorKind::Broker { code: ErrorCode::NOT_CONTROLLER, message: None }));
-    };
+    let Some(broker) = broker else { return Err(call.error(ErrorKind::UnknownBroker)) };
+    tracker.set(Progress::Connection, Some(broker));
     Ok((cluster.pool.general(broker, call).await?, Uuid::default()))
 }
 
 /// Makes a rejection an error, after the new leader was taken from it.
 fn rejected(rejection: Rejection, target: Target<'_>, call: CallContext<'_>, broker: &Broker) -> Error {
-    let kind = match rejection {
-        Rejection::Corrupt(source) => {
-            return Error::from(source).with_context(call.at_broker(broker));
-        }
-        Rejection::Missing | Rejection::Throttled => ErrorKind::MalformedResponse,
-        Rejection::Kind(kind) => kind,
+    let error = match rejection {
+        Rejection::Corrupt(source) => Error::from(source),
+        Rejection::Field(source) => Error::from(source),
+        Rejection::Missing | Rejection::Throttled => Error::new(ErrorKind::MalformedResponse),
+        Rejection::Kind(kind) => Error::new(kind),
         Rejection::Code { code, message, leader } => {
             if let (Target::Leader(partition, _), Some(update)) = (target, leader) {
                 partition.apply_leader_update(update);
             }
-            ErrorKind::Broker { code, message }
+            Error::new(ErrorKind::Broker { code, message })
+        }
+        Rejection::Records { code, message, records } => {
+            Error::new(ErrorKind::Broker { code, message }).with_record_errors(records)
         }
     };
-    let is_malformed = matches!(kind, ErrorKind::MalformedResponse);
-    let error = Error::new(kind).with_context(call.at_broker(broker));
-    // A response that cannot be understood does not say that nothing was done.
-    match is_malformed && call.api.changes_something() {
+    let error = error.with_context(call.at_broker(broker));
+    // A response that cannot be understood does not say that nothing was done. A loss is noticed after it.
+    let is_open = matches!(error.kind(), ErrorKind::MalformedResponse | ErrorKind::DataLoss { .. });
+    match is_open && call.api.changes_something() {
         true => error.with_outcome(Outcome::Unknown),
         false => error,
     }
@@ -483,11 +526,43 @@ mod tests {
     }
 
     #[test]
-    fn a_response_about_one_partition_has_it() {
-        let find = |topics: Vec<Vec<i32>>| only_partition(topics, |topic| topic, |partition| *partition == 3);
-        assert_eq!(find(vec![vec![3]]).unwrap(), 3);
-        for topics in [vec![], vec![vec![]], vec![vec![2]]] {
-            assert!(matches!(find(topics), Err(Rejection::Missing)));
+    fn a_response_is_about_the_requested_partition_and_nothing_else() {
+        let find = |topics: Vec<(&str, Vec<i32>)>| {
+            only_partition(topics, |topic| topic.0 == "wal", |topic| topic.1, |partition| *partition == 3)
+        };
+        assert_eq!(find(vec![("wal", vec![3])]).unwrap(), 3);
+        for topics in [
+            vec![],
+            vec![("wal", vec![])],
+            vec![("wal", vec![2])],
+            vec![("other", vec![3])],
+            vec![("wal", vec![3, 3])],
+            vec![("wal", vec![3, 2])],
+            vec![("wal", vec![2, 3])],
+            vec![("wal", vec![3]), ("wal", vec![3])],
+            vec![("wal", vec![3]), ("other", vec![3])],
+            vec![("other", vec![]), ("wal", vec![3])],
+        ] {
+            assert!(matches!(find(topics.clone()), Err(Rejection::Missing)), "{topics:?}");
+        }
+    }
+
+    #[test]
+    fn a_topic_is_known_by_its_name_and_its_id() {
+        let (none, other) = (Uuid::default(), Uuid([6; 16]));
+        for (name, id, known, unknown) in [
+            ("wal", none, true, true),
+            ("wal", ID, true, false),
+            ("", ID, true, false),
+            ("", other, false, false),
+            ("wal", other, false, false),
+            ("other", ID, false, false),
+            ("other", none, false, false),
+            ("", none, false, false),
+        ] {
+            let route = Route { topic_id: ID, ..Route::of_partition("wal", 3) };
+            assert_eq!(route.is_topic(name, id), known, "{name} {id}");
+            assert_eq!(Route::of_partition("wal", 3).is_topic(name, id), unknown, "{name} {id}");
         }
     }
 }

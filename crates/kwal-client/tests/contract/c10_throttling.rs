@@ -251,6 +251,8 @@ struct Setup {
     client: Client,
     controller: ControllerClient,
     partition: PartitionClient,
+    /// Has not appended yet.
+    other: PartitionClient,
 }
 
 impl Setup {
@@ -264,7 +266,8 @@ impl Setup {
         let partition = client.partition_client("wal", 0).await.unwrap();
         partition.produce(record("a")).await.unwrap();
         partition.fetch(0).await.unwrap();
-        Self { broker, wire, client, controller, partition }
+        let other = client.partition_client("wal", 1).await.unwrap();
+        Self { broker, wire, client, controller, partition, other }
     }
 
     /// Makes the next request on the connection that requests of an API use. Returns when it was sent.
@@ -325,7 +328,7 @@ async fn a_throttle_is_obeyed_also_when_the_caller_was_dropped_before_the_respon
         CreateTopicsRequest |setup| setup.controller.create_topic("new", 1, 1);
         DeleteTopicsRequest |setup| setup.controller.delete_topic("gone");
         DeleteRecordsRequest |setup| setup.partition.delete_records(1);
-        InitProducerIdRequest |setup| setup.client.partition_client("wal", 1);
+        InitProducerIdRequest |setup| setup.other.produce(record("b"));
         OffsetForLeaderEpochRequest |setup| setup.partition.offset_for_leader_epoch(0);
         DescribeConfigsRequest |setup| setup.controller.describe_topic_configs("wal");
         CreatePartitionsRequest |setup| setup.controller.create_partitions("wal", 3);

@@ -9,6 +9,7 @@ use kwal_client::{
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
+use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::support::{
@@ -61,9 +62,9 @@ async fn an_append_that_is_ok_is_at_the_reported_offsets() {
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
     let two = [record("a"), record("b")].concat();
-    assert_eq!(partition.produce(two).await.unwrap().offsets(), 0..2);
+    assert_eq!(partition.produce(two).await.unwrap().offsets(), Some(0..2));
     let produced = partition.produce(record("c")).await.unwrap();
-    assert_eq!((produced.offsets(), produced.attempts, produced.log_start_offset), (2..3, 1, Some(0)));
+    assert_eq!((produced.offsets(), produced.attempts, produced.log_start_offset), (Some(2..3), 1, Some(0)));
     assert_eq!(produced.wire_bytes, broker.log("wal", 0).unwrap()[1].size_in_bytes());
     assert_eq!(produced.log_append_time_ms, None);
     assert_eq!(log(&broker), ["a", "b", "c"]);
@@ -80,8 +81,8 @@ async fn an_append_whose_response_was_lost_is_retried_and_on_the_log_once() {
         partition.produce(record("a")).await.unwrap();
         broker.on_times(ApiKey::PRODUCE, lost, Fault::LoseReply);
         let produced = partition.produce(record("b")).await.unwrap();
-        assert_eq!((produced.base_offset, produced.attempts as usize), (1, lost + 1));
-        assert_eq!(partition.produce(record("c")).await.unwrap().base_offset, 2);
+        assert_eq!((produced.base_offset, produced.attempts as usize), (Some(1), lost + 1));
+        assert_eq!(partition.produce(record("c")).await.unwrap().base_offset, Some(2));
         assert_eq!(log(&broker), ["a", "b", "c"]);
         assert_same(&wire.stamps()[1..lost + 2], lost + 1);
     }
@@ -107,7 +108,7 @@ async fn codes_that_may_follow_the_append_are_retried() {
             let partition = open_over(&wire).await;
             broker.on(ApiKey::PRODUCE, fault);
             let produced = partition.produce(record("a")).await.unwrap();
-            assert_eq!((produced.base_offset, produced.attempts), (0, 2), "{fault:?}");
+            assert_eq!((produced.base_offset, produced.attempts), (Some(0), 2), "{fault:?}");
             partition.produce(record("b")).await.unwrap();
             assert_eq!(log(&broker), ["a", "b"], "{fault:?}");
             assert_same(&wire.stamps()[..2], 2);
@@ -304,6 +305,40 @@ async fn without_sequence_numbers_a_rejection_is_retried() {
     assert_eq!(wire.count(ApiKey::INIT_PRODUCER_ID), 0);
 }
 
+/// Kafka has no timestamps before 1970, and −1 means none.
+#[tokio::test(start_paused = true)]
+async fn a_timestamp_before_1970_is_rejected_before_anything_is_sent() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let client = wire.client().await;
+    let millisecond = time::Duration::MILLISECOND;
+    let at = |since: time::Duration| {
+        let mut records = [record("a"), record("b"), record("c")].concat();
+        records[1].timestamp = OffsetDateTime::UNIX_EPOCH + since;
+        records
+    };
+    for idempotent in [true, false] {
+        let partition = client.partition_client("wal", 0).idempotent(idempotent).await.unwrap();
+        for since in
+            [-millisecond, -2 * millisecond, -time::Duration::NANOSECOND, -time::Duration::days(365 * 200)]
+        {
+            let (error, took) = timed(partition.produce(at(since))).await;
+            let error = error.unwrap_err();
+            let ErrorKind::InvalidInput { reason, .. } = error.kind() else { panic!("{error:?}") };
+            assert!(reason.contains("record 1 has a timestamp before 1970"), "{reason}");
+            assert_eq!((error.outcome(), took), (Outcome::NotApplied, Duration::ZERO));
+        }
+        assert_eq!((wire.count(ApiKey::PRODUCE), wire.count(ApiKey::INIT_PRODUCER_ID)), (0, 0));
+    }
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    for since in [time::Duration::ZERO, millisecond] {
+        partition.produce(at(since)).await.unwrap();
+    }
+    let timestamps: Vec<_> =
+        broker.records("wal", 0).unwrap().iter().map(|record| record.timestamp_ms).collect();
+    assert_eq!((timestamps[1], timestamps[4]), (0, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fenced_client_cannot_append_any_more() {
     for code in [ErrorCode::INVALID_PRODUCER_EPOCH, ErrorCode::PRODUCER_FENCED] {
@@ -358,7 +393,7 @@ async fn an_append_during_a_restart_is_on_the_log_once() {
             sleep(Duration::from_secs(round * 3)).await;
             broker.restart(1).unwrap();
         });
-        assert_eq!(produced.unwrap().base_offset, round as i64);
+        assert_eq!(produced.unwrap().base_offset, Some(round as i64));
         broker.disconnect_all();
     }
     assert_eq!(log(&broker), ["0", "1", "2", "3", "4"]);
@@ -396,11 +431,11 @@ async fn a_rejected_batch_leaves_the_records_with_the_caller() {
     assert!(log(&broker).is_empty());
 
     // The same records in every form that a caller may have them in.
-    assert_eq!(partition.produce(&records).await.unwrap().offsets(), 0..2);
-    assert_eq!(partition.produce(&records[..]).await.unwrap().offsets(), 2..4);
-    assert_eq!(partition.produce(Arc::<[Record]>::from(&records[1..])).await.unwrap().offsets(), 4..5);
-    assert_eq!(partition.produce([records[0].clone()]).await.unwrap().offsets(), 5..6);
-    assert_eq!(partition.produce(records).await.unwrap().offsets(), 6..8);
+    assert_eq!(partition.produce(&records).await.unwrap().offsets(), Some(0..2));
+    assert_eq!(partition.produce(&records[..]).await.unwrap().offsets(), Some(2..4));
+    assert_eq!(partition.produce(Arc::<[Record]>::from(&records[1..])).await.unwrap().offsets(), Some(4..5));
+    assert_eq!(partition.produce([records[0].clone()]).await.unwrap().offsets(), Some(5..6));
+    assert_eq!(partition.produce(records).await.unwrap().offsets(), Some(6..8));
     assert_eq!(log(&broker), ["a", "b", "a", "b", "b", "a", "a", "b"]);
 }
 

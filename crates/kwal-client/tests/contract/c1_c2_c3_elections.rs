@@ -213,6 +213,9 @@ async fn a_dead_or_paused_broker_delays_only_its_own_partitions() {
         let cluster = cluster.topic_assigned("wal", &[&[1, 3], &[2, 3], &[3, 1]]).start_in_memory().unwrap();
         let client = builder(&cluster).build().await.unwrap();
         let partitions = open_all(&client, 3).await;
+        for partition in &partitions {
+            partition.produce(record("a")).await.unwrap();
+        }
         let down = cluster.leader("wal", 1).unwrap().unwrap();
         match pause {
             true => cluster.pause(down).unwrap(),

@@ -37,7 +37,7 @@ async fn run_every_operation(dialect: Dialect) -> Vec<(ApiKey, i16)> {
     let partition = client.partition_client("wal", 0).await.unwrap();
     broker.on(ApiKey::PRODUCE, kwal_testkit::Fault::LoseReply);
     let produced = partition.produce([record("a"), record("b")].concat()).await.unwrap();
-    assert_eq!((produced.offsets(), produced.attempts), (0..2, 2));
+    assert_eq!((produced.offsets(), produced.attempts), (Some(0..2), 2));
     partition.produce(record("c")).await.unwrap();
     let (records, high_watermark) = partition.fetch_records(1, 1..1_000_000, 100).await.unwrap();
     let values: Vec<_> = records.iter().map(|record| record.value.as_deref().unwrap()).collect();

@@ -1,10 +1,17 @@
 //! C2: one producer id for each partition, and no more ids than partition clients at the same time.
 
-use kwal_client::error::Outcome;
+use std::time::Duration;
+
+use kwal_client::{
+    OffsetAt,
+    error::{ErrorKind, Outcome},
+};
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 
-use crate::support::{Wire, broker, builder, log, open_over, polled, record, settle};
+use crate::support::{
+    HOUR, Wire, assert_took, broker, builder, log, open_over, polled, record, settle, timed,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_partition_client_for_each_append_reuses_the_same_id() {
@@ -113,7 +120,7 @@ async fn a_dropped_append_keeps_its_id_until_it_is_completed() {
     drop(partition);
     let second = client.partition_client("wal", 0).await.unwrap();
     second.produce(record("b")).await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let stamps = wire.stamps();
     let of = |id| stamps.iter().filter(|stamp| stamp.0 == id).count();
     assert_eq!((of(stamps[0].0), stamps.len()), (2, 3), "{stamps:?}");
@@ -140,24 +147,53 @@ async fn a_client_without_idempotence_takes_no_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_open_that_is_dropped_loses_no_id() {
+async fn a_client_that_only_reads_takes_no_id_and_does_not_wait_for_one() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    broker.on_all(ApiKey::INIT_PRODUCER_ID, Fault::DelayReply(HOUR));
+    let client = wire.client().await;
+    let (opened, took) = timed(client.partition_client("wal", 0).into_future()).await;
+    let partition = opened.unwrap();
+    assert_eq!(took, Duration::ZERO);
+    partition.fetch(0).max_wait(Duration::ZERO).await.unwrap();
+    partition.get_offset(OffsetAt::Latest).await.unwrap();
+    tokio::time::sleep(HOUR).await;
+    assert_eq!((wire.count(ApiKey::INIT_PRODUCER_ID), wire.open().0), (0, 2), "no connection for appends");
+    // The first append waits for it within its deadline.
+    let limit = Duration::from_secs(15);
+    let (error, took) = timed(partition.produce(record("a")).deadline(limit)).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
+    assert_eq!(error.outcome(), Outcome::NotApplied);
+    assert_took(took, limit);
+    broker.clear_faults();
+    partition.produce(record("b")).await.unwrap();
+    assert_eq!(log(&broker), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_is_dropped_while_it_waits_for_an_id_loses_none() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.client().await;
-    drop(client.partition_client("wal", 0).await.unwrap());
+    client.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
     let mut polls = 0;
     loop {
         polls += 1;
         // The connections have to be opened again each time.
         broker.disconnect_all();
         settle().await;
-        match polled(client.partition_client("wal", 0), polls).await {
-            Some(partition) => break drop(partition.unwrap()),
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        match polled(partition.produce(record("b")), polls).await {
+            Some(produced) => {
+                produced.unwrap();
+                break;
+            }
             None => settle().await,
         }
     }
     assert!(polls > 1);
-    client.partition_client("wal", 0).await.unwrap().produce(record("a")).await.unwrap();
+    client.partition_client("wal", 0).await.unwrap().produce(record("c")).await.unwrap();
     assert_eq!(broker.requests(ApiKey::INIT_PRODUCER_ID), 1);
 }
 

@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::{Wire, WireMode, chain, deadlines, record, settle, timed};
+use crate::support::{Wire, WireMode, chain, deadlines, record, replicate, settle, timed};
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
@@ -133,6 +133,7 @@ async fn connections_are_closed_with_their_partition_client_also_during_a_read()
     let client = three.client().await;
     let partition = client.partition_client("wal", 0).await.unwrap();
     let other = client.partition_client("wal", 0).await.unwrap();
+    append_to_all(&[partition.clone(), other.clone()]).await;
     let (before, _) = three.wire.open_at("one");
     let fetch = tokio::spawn({
         let partition = partition.clone();
@@ -171,6 +172,9 @@ async fn a_broker_that_does_not_respond_delays_only_calls_that_need_it() {
             async move { timed(two.produce(record("b"))).await }
         });
         settle().await;
+        for partition in 0..3 {
+            replicate(&three.brokers[2], partition);
+        }
         three.lead(|_| 3);
         three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
         let (_, took) = timed(async {
@@ -232,8 +236,9 @@ async fn connections_to_bootstrap_addresses_are_closed_after_a_hedged_request() 
     for broker in &three.brokers {
         broker.on(ApiKey::INIT_PRODUCER_ID, Fault::DelayReply(delay));
     }
-    let (partition, took) = timed(client.partition_client("wal", 0).into_future()).await;
-    let partition = partition.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let (produced, took) = timed(partition.produce(record("a"))).await;
+    produced.unwrap();
     assert!(took > Duration::ZERO && took < delay, "{took:?}: a bootstrap address responded first");
     settle().await;
     let open = || NAMES.map(|name| three.wire.open_at(name).0);
@@ -246,7 +251,7 @@ async fn connections_to_bootstrap_addresses_are_closed_after_a_hedged_request() 
     assert!(took > Duration::ZERO && took < delay, "{took:?}");
     settle().await;
     assert_eq!(open(), [2, 1, 1]);
-    partition.produce(record("a")).await.unwrap();
+    partition.produce(record("b")).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -282,6 +287,9 @@ async fn calls_to_a_retired_broker_continue_elsewhere() {
     let offset = partitions[1].get_offset(OffsetAt::Latest);
     let move_leader = async {
         sleep(Duration::from_secs(1)).await;
+        for partition in 0..3 {
+            replicate(&three.brokers[2], partition);
+        }
         three.lead(|_| 3);
         three.set_brokers(&[(1, "one"), (3, "three")]);
         client.controller_client().await.unwrap();
@@ -299,10 +307,11 @@ async fn calls_to_a_retired_broker_continue_elsewhere() {
     // It returns and is used again.
     three.wire.set(WireMode::Passing);
     three.set_brokers(&[(1, "one"), (2, "two"), (3, "three")]);
+    replicate(&three.brokers[1], 2);
     three.lead(|_| 2);
     three.brokers[2].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     assert_eq!(partitions[2].produce(record("c")).await.unwrap().attempts, 2);
-    assert_eq!(three.brokers[1].end_offset("wal", 2).unwrap(), 1);
+    assert_eq!(three.brokers[1].end_offset("wal", 2).unwrap(), 2);
 }
 
 #[tokio::test(start_paused = true)]

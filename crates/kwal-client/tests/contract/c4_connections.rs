@@ -33,7 +33,7 @@ async fn partitions_share_a_few_connections() {
             partition.get_offset(OffsetAt::Earliest),
             client.list_topics(),
         );
-        assert_eq!((produced.unwrap().base_offset, fetched.unwrap().next_offset), (0, 1));
+        assert_eq!((produced.unwrap().base_offset, fetched.unwrap().next_offset), (Some(0), 1));
         assert_eq!((offset.unwrap(), topics.unwrap().len()), (0, 2));
     };
     join_all(partitions.iter().map(work)).await;
@@ -138,13 +138,14 @@ async fn a_response_with_a_wrong_correlation_id_closes_the_connection() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
+    partition.produce(record("a")).await.unwrap();
     let before = wire.connections();
     broker.on(ApiKey::PRODUCE, Fault::WrongCorrelationId);
-    assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2);
+    assert_eq!(partition.produce(record("b")).await.unwrap().attempts, 2);
     broker.on(ApiKey::FETCH, Fault::WrongCorrelationId);
-    assert_eq!(partition.fetch(0).await.unwrap().next_offset, 1);
+    assert_eq!(partition.fetch(0).await.unwrap().next_offset, 2);
     assert_eq!(wire.connections(), before + 3);
-    assert_eq!(log(&broker), ["a"]);
+    assert_eq!(log(&broker), ["a", "b"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -84,6 +84,7 @@ async fn every_call_ends(fault: impl AsyncFn(&kwal_testkit::EmbeddedCluster, &Wi
         }
         let error = result.expect_err(name);
         assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{name}: {error:?}");
+        assert!(error.to_string().contains("broker-1:9092"), "{name}: {error}");
         assert!(error.is_retriable(), "{name}");
         assert_took(took, deadlines().operation);
         assert!(changes || error.outcome() == Outcome::NotApplied, "{name}: {error:?}");
@@ -286,6 +287,7 @@ async fn a_connection_that_accepts_no_bytes_is_replaced() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
+    partition.produce(record("a")).await.unwrap();
     let before = wire.connections();
     wire.set(WireMode::Stalled);
     let append = tokio::spawn(async move { partition.produce(large(300_000)).await });
@@ -293,7 +295,7 @@ async fn a_connection_that_accepts_no_bytes_is_replaced() {
     assert_eq!(wire.connections(), before);
     wire.set(WireMode::Passing);
     assert_eq!(append.await.unwrap().unwrap().attempts, 2);
-    assert_eq!((wire.connections(), log(&broker).len()), (before + 1, 1));
+    assert_eq!((wire.connections(), log(&broker).len()), (before + 1, 2));
 }
 
 #[tokio::test(start_paused = true)]

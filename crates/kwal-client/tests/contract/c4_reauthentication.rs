@@ -14,7 +14,7 @@ use kwal_client::{
     error::ErrorKind,
     sasl::{Sasl, Token},
 };
-use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode, messages::SaslAuthenticateRequest};
 use kwal_testkit::Fault;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -50,7 +50,7 @@ async fn append_and_poll(builder: ClientBuilder, for_so_long: Duration) -> usize
     let mut count = 0;
     while Instant::now() < end {
         let produced = partition.produce(record(count.to_string())).await.unwrap();
-        assert_eq!((produced.offsets().start, produced.attempts), (count, 1));
+        assert_eq!((produced.base_offset, produced.attempts), (Some(count), 1));
         count += 1;
         sleep(Duration::from_millis(210)).await;
     }
@@ -151,6 +151,7 @@ async fn a_session_that_cannot_be_extended_lasts_to_its_end_and_the_next_call_re
     let partition = client.partition_client("wal", 0).await.unwrap();
     let read = || partition.fetch(1_000_000).max_wait(SECOND).into_future();
     read().await.unwrap_err();
+    partition.produce(record("a")).await.unwrap();
     let begun = Instant::now();
     let connections = wire.connections();
     *down.lock().unwrap() = true;
@@ -276,4 +277,33 @@ async fn a_throttle_longer_than_the_time_limit_of_an_authentication_does_not_clo
     assert!(used.iter().all(|one| *one == used[0]), "{used:?}");
     assert!(wire.connections() <= connections + 1, "{} after {connections}", wire.connections());
     assert_eq!(log(&cluster), ["a", "b", "c"]);
+}
+
+/// A lifetime is a number of the broker. Whatever it is, calls end, and no loop spins.
+#[tokio::test(start_paused = true)]
+async fn any_session_lifetime_is_survived() {
+    for (ms, is_limited) in [
+        (i64::MAX, false),
+        (i64::MAX / 2, false),
+        (0, false),
+        (-1, false),
+        (i64::MIN, false),
+        (1, true),
+        (20, true),
+    ] {
+        let cluster = cluster(any_token());
+        let wire = Wire::to(&cluster);
+        wire.edit::<SaslAuthenticateRequest>(move |response| response.session_lifetime_ms = ms);
+        let sasl = Sasl::oauth_bearer(|| async { Ok::<_, io::Error>(Token::new("token")) });
+        let client = wire.builder().sasl(sasl.danger_send_unencrypted()).build().await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        for i in 0..10 {
+            let (produced, took) = timed(partition.produce(record("a"))).await;
+            assert_eq!((produced.unwrap().base_offset, took < SECOND), (Some(i), true), "{ms}: {took:?}");
+            sleep(SECOND).await;
+        }
+        let connections = wire.connections();
+        assert_eq!(connections > 4, is_limited, "{ms}: {connections}");
+        assert!(connections < 40, "{ms}: {connections}");
+    }
 }

@@ -154,7 +154,7 @@ fn calls() -> Vec<(&'static str, Make)> {
 
 async fn still_works(broker: &EmbeddedCluster, client: &Client, partition: &PartitionClient, what: &str) {
     let before = broker.end_offset("wal", 0).unwrap();
-    assert_eq!(partition.produce(record("a")).await.unwrap().base_offset, before, "{what}");
+    assert_eq!(partition.produce(record("a")).await.unwrap().base_offset, Some(before), "{what}");
     assert!(partition.fetch(before).await.unwrap().next_offset > before, "{what}");
     assert_eq!(partition.get_offset(OffsetAt::Latest).await.unwrap(), before + 1, "{what}");
     assert!(client.list_topics().await.unwrap().iter().any(|topic| topic.name == "wal"), "{what}");

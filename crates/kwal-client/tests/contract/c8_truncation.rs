@@ -1,6 +1,9 @@
 //! C8 for bare offsets: a recreated topic is another topic.
 
-use kwal_client::{OffsetAt, error::ErrorKind};
+use kwal_client::{
+    OffsetAt,
+    error::{ErrorKind, Outcome},
+};
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 
@@ -59,7 +62,7 @@ async fn error_codes_alone_do_not_prove_a_recreation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_topic_ids_a_recreation_goes_unnoticed() {
+async fn without_topic_ids_a_recreation_is_a_data_loss() {
     let broker = kwal_testkit::EmbeddedCluster::builder()
         .topic("wal", 1)
         .cap(ApiKey::METADATA, kwal_protocol::api::Versions::new(0, 9))
@@ -70,6 +73,8 @@ async fn without_topic_ids_a_recreation_goes_unnoticed() {
     partition.produce(record("a")).await.unwrap();
     broker.delete_topic("wal");
     broker.create_topic("wal", 1).unwrap();
-    partition.produce(record("b")).await.unwrap();
+    let error = partition.produce(record("b")).await.unwrap_err();
+    let ErrorKind::DataLoss { offsets, .. } = error.kind() else { panic!("{error:?}") };
+    assert_eq!((offsets, error.outcome()), (&Some(0..1), Outcome::Unknown));
     assert_eq!(log(&broker), ["b"]);
 }

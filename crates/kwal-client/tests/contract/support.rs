@@ -14,7 +14,7 @@ use kwal_client::{
 use kwal_protocol::{
     api::{ApiKey, Request},
     messages::ProduceRequest,
-    record::BatchHeader,
+    record::{BatchBuilder, BatchHeader, Compression, Headers},
 };
 pub(crate) use kwal_testkit::wire::WireMode;
 use kwal_testkit::{
@@ -55,6 +55,13 @@ pub(crate) fn record(value: impl Into<String>) -> Vec<Record> {
 /// Returns a record with a value of `bytes` bytes.
 pub(crate) fn large(bytes: usize) -> Vec<Record> {
     vec![Record::new(None::<&str>, vec![b'x'; bytes])]
+}
+
+/// Appends a record without a client, as if it had been replicated from another broker.
+pub(crate) fn replicate(broker: &EmbeddedCluster, partition: i32) {
+    let mut batch = BatchBuilder::new(Compression::None);
+    batch.push(0, None, Some(b"replicated"), &Headers::new());
+    broker.append_raw("wal", partition, batch.finish().unwrap().to_bytes()).unwrap();
 }
 
 /// Returns the values in the log of partition 0 of `wal`, in order.
@@ -105,10 +112,10 @@ pub(crate) fn deadlines() -> Deadlines {
     Deadlines::default()
 }
 
-/// Returns the source of an error. Panics if it has another type.
+/// Returns the cause of an error. Panics if it has another type.
 #[track_caller]
 pub(crate) fn source<E: std::error::Error + 'static>(error: &Error) -> &E {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    let source = error.cause().and_then(|source| source.downcast_ref());
     source.unwrap_or_else(|| panic!("{error:?}"))
 }
 

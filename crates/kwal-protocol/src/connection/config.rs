@@ -11,10 +11,15 @@ pub struct ConnectionConfig {
     pub client_software_name: String,
     /// The version of the client library; made of the same characters.
     pub client_software_version: String,
-    /// The largest frame accepted, in bytes; 128 MiB by default.
+    /// The largest response to Fetch that is accepted, in bytes; 128 MiB by default.
     ///
-    /// That is more than a broker accepts with its default settings (`socket.request.max.bytes`, 100 MiB),
-    /// and more than the 50 MiB that Kafka's consumers fetch at once.
+    /// Other responses have lower limits: 64 KiB during the handshake, 16 MiB where a whole cluster is
+    /// described (Metadata, DescribeConfigs, DescribeLogDirs, DescribeProducers and
+    /// DescribeTopicPartitions), 4 MiB for all others, and never more than this one. Metadata of 100,000
+    /// partitions takes up to 6.3 MB.
+    ///
+    /// The default is more than a broker accepts with its default settings (`socket.request.max.bytes`, 100
+    /// MiB), and more than the 50 MiB that Kafka's consumers fetch at once.
     pub max_frame_len: usize,
     /// The number of requests that may be pending, queued or in flight; 1000 by default.
     ///

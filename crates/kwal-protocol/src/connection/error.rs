@@ -1,11 +1,12 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use super::request::CorrelationId;
+use super::{limits::hint, request::CorrelationId};
 use crate::{
     api::{ApiKey, Versions},
     error::{DecodeError, EncodeError},
     error_code::ErrorCode,
     sasl::SaslError,
+    text::Printable,
 };
 
 /// The reason why a request was rejected, or why the connection is closed.
@@ -85,7 +86,7 @@ pub enum ConnectionError {
     },
     /// The peer announced a frame that exceeds the limit. No memory was reserved for it.
     #[error(
-        "the response to {api} version {version} has {len} bytes, the limit is {max}: request less, or raise the limit"
+        "the response to {api} version {version} has {len} bytes, the limit is {max}{}", hint(*.api, *.max)
     )]
     FrameTooLarge {
         /// The API of the request.
@@ -94,6 +95,7 @@ pub enum ConnectionError {
         version: i16,
         /// The length announced, in bytes.
         len: usize,
+        /// The limit for this API, see
         /// [`ConnectionConfig::max_frame_len`](super::ConnectionConfig::max_frame_len).
         max: usize,
     },
@@ -124,7 +126,7 @@ pub enum ConnectionError {
         code: ErrorCode,
     },
     /// The broker does not offer the mechanism.
-    #[error("the broker does not offer SASL {mechanism}, it offers {}", .offered.join(", "))]
+    #[error("the broker does not offer SASL {mechanism}, it offers {}", Printable(&.offered.join(", ")))]
     MechanismRefused {
         /// The requested mechanism.
         mechanism: String,
@@ -132,7 +134,7 @@ pub enum ConnectionError {
         offered: Vec<String>,
     },
     /// The broker did not accept the credentials.
-    #[error("the broker rejected the SASL {mechanism} authentication: {}", .message.as_deref().unwrap_or("it gave no reason"))]
+    #[error("the broker rejected the SASL {mechanism} authentication: {}", Printable(.message.as_deref().unwrap_or("it gave no reason")))]
     AuthenticationFailed {
         /// The mechanism.
         mechanism: String,

@@ -29,6 +29,8 @@ mod config;
 mod error;
 mod event;
 mod handshake;
+mod inbox;
+mod limits;
 mod pending;
 mod request;
 mod response;

@@ -15,6 +15,7 @@ use super::{
     error::{ConnectionError, Misbehaviour, ResponseProgress, SendError, Stage},
     event::Event,
     handshake::{ApiVersionsResult, check_software, encode_api_versions, other_protocol, read_versions},
+    inbox::{Input, take_frame},
     pending::{InFlight, Origin, Outgoing, PendingRequest},
     request::{CorrelationId, EncodedRequest},
     response::RawResponse,
@@ -273,8 +274,9 @@ impl<T> Connection<T> {
     /// Takes every complete frame off the front of `inbox` and returns how many more bytes are needed.
     ///
     /// These are the bytes missing to the end of the next length or frame, never more than
-    /// [`max_frame_len`](ConnectionConfig::max_frame_len). Frames are not copied: each is split off `inbox`
-    /// and shares its memory.
+    /// [`max_frame_len`](ConnectionConfig::max_frame_len) allows. Frames of more than 16 KiB are not copied:
+    /// each is split off `inbox` and shares its memory. So read no further than to the end of a large frame,
+    /// or its response keeps the start of the next one in memory.
     ///
     /// The length is only claimed by the peer. To keep a peer from reserving memory that it does not use,
     /// reserve at most as many bytes as have arrived already, or some tens of kilobytes.
@@ -436,18 +438,19 @@ impl<T> Connection<T> {
             return Ok(Input::Incomplete { missing: 4 - inbox.len() });
         };
         if !self.heard
-            && let Some(other) = other_protocol(inbox, self.config.max_frame_len)
+            && let Some(other) = other_protocol(inbox)
         {
             return Err(ConnectionError::NotKafka(other));
         }
         let misbehaved = |what| Err(ConnectionError::PeerMisbehaved(what));
         let Some(oldest) = self.in_flight.front() else { return misbehaved(Misbehaviour::Unasked) };
+        let max = oldest.largest_response(self.config.max_frame_len);
         let signed = i32::from_be_bytes(*prefix);
         let Some(len) = usize::try_from(signed).ok().filter(|len| *len >= 4) else {
             return misbehaved(Misbehaviour::FrameLength(signed));
         };
-        if len > self.config.max_frame_len {
-            let (api, version, max) = (oldest.key, oldest.version.number, self.config.max_frame_len);
+        if len > max {
+            let (api, version) = (oldest.key, oldest.version.number);
             return Err(ConnectionError::FrameTooLarge { api, version, len, max });
         }
         if let Some(id) = inbox[4..].first_chunk() {
@@ -460,7 +463,7 @@ impl<T> Connection<T> {
         match (4 + len).checked_sub(inbox.len()) {
             None | Some(0) => {
                 inbox.advance(4);
-                Ok(Input::Frame(inbox.split_to(len).freeze()))
+                Ok(Input::Frame(take_frame(inbox, len)))
             }
             Some(missing) => {
                 self.arriving = Some(ResponseProgress { arrived: len - missing, len });
@@ -570,10 +573,4 @@ impl<T> Connection<T> {
         }
         Ok(())
     }
-}
-
-/// The front of an inbox.
-enum Input {
-    Frame(Bytes),
-    Incomplete { missing: usize },
 }

@@ -84,7 +84,8 @@ impl BatchBuilder {
     ///
     /// `timestamp_ms` is milliseconds since the epoch, or [`NO_TIMESTAMP`]. `headers` can be a
     /// `&`[`Headers`](super::Headers), those of a [`RecordView`](super::RecordView), or pairs of slices; they
-    /// are iterated twice. If the batch becomes too large, [`finish`](Self::finish) returns an error.
+    /// are iterated twice. If the batch becomes too large, or the timestamp is another negative number, which
+    /// Kafka's producer does not write either, [`finish`](Self::finish) returns an error.
     #[inline]
     pub fn push<'h, H>(
         &mut self,
@@ -113,6 +114,8 @@ impl BatchBuilder {
         if self.fault.is_none() {
             if index == i32::MAX as u32 {
                 self.fault = Some(BuildError::TooManyRecords);
+            } else if timestamp_ms < NO_TIMESTAMP {
+                self.fault = Some(BuildError::Timestamp { index, timestamp_ms });
             } else if !fields.write(headers.into_iter(), &mut self.records) {
                 self.fault = Some(BuildError::TooLarge);
             } else {
@@ -143,7 +146,8 @@ impl BatchBuilder {
     /// offsets start at 0.
     ///
     /// # Errors
-    /// If the batch has no records or is too large, or the codec is not built in or does not have the level.
+    /// If the batch has no records or is too large, a timestamp is below [`NO_TIMESTAMP`], or the codec is
+    /// not built in or does not have the level.
     pub fn finish(self) -> Result<EncodedBatch, BuildError> {
         self.finish_with(&mut Compressor::new())
     }
@@ -583,12 +587,29 @@ mod tests {
     #[test]
     fn timestamps_are_those_of_a_producer() {
         let mut builder = BatchBuilder::new(Compression::None);
-        for timestamp in [5, 9, -7] {
+        for timestamp in [5, 9, NO_TIMESTAMP] {
             builder.push(timestamp, None, None, &Headers::new());
         }
         let batch = builder.finish().unwrap();
         assert_eq!((batch.header().base_timestamp, batch.max_timestamp()), (5, 9));
         assert_eq!(batch.header().last_offset_delta, 2);
+    }
+
+    /// So does Kafka's producer (`MemoryRecordsBuilder`).
+    #[test]
+    fn timestamps_before_1970_are_refused() {
+        for timestamp_ms in [-2, -1_000, i64::MIN] {
+            for before in 0..2 {
+                let mut builder = BatchBuilder::new(Compression::None);
+                for _ in 0..before {
+                    builder.push(0, None, None, &Headers::new());
+                }
+                builder.push(timestamp_ms, None, None, &Headers::new());
+                builder.push(0, None, None, &Headers::new());
+                let expected = BuildError::Timestamp { index: before, timestamp_ms };
+                assert_eq!(builder.finish().unwrap_err(), expected);
+            }
+        }
     }
 
     #[test]

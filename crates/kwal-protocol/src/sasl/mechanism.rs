@@ -2,6 +2,8 @@ use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 
+use crate::text::Printable;
+
 /// One SASL exchange. `Debug` must not contain secrets.
 pub trait Mechanism: fmt::Debug + Send {
     /// The name of the mechanism, such as `PLAIN` or `SCRAM-SHA-256`.
@@ -48,7 +50,7 @@ pub enum SaslError {
     #[error("{0}")]
     Credentials(&'static str),
     /// The message of the broker is invalid for the mechanism.
-    #[error("the broker's {mechanism} message is not valid: {what}")]
+    #[error("the broker's {mechanism} message is not valid: {}", Printable(.what))]
     Challenge {
         /// The mechanism.
         mechanism: Cow<'static, str>,
@@ -56,7 +58,7 @@ pub enum SaslError {
         what: Cow<'static, str>,
     },
     /// The broker rejected the exchange with a message of the mechanism.
-    #[error("the broker rejected the exchange: {words}")]
+    #[error("the broker rejected the exchange: {}", Printable(.words))]
     Refused {
         /// The error message of the broker.
         words: String,

@@ -19,8 +19,9 @@ use kwal_protocol::{
     error::{DecodeErrorKind, EncodeError},
     error_code::ErrorCode,
     messages::{
-        ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse,
-        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProduceRequest,
+        ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FetchPartitionResponse, FetchRequest,
+        FetchResponse, FetchTopicResponse, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+        MetadataResponse, ProduceRequest,
     },
 };
 use proptest::prelude::*;
@@ -443,10 +444,13 @@ fn responses_come_in_order_and_decode_as_their_api() {
 }
 
 #[test]
-fn a_response_shares_the_memory_of_the_inbox() {
+fn a_large_response_shares_the_memory_of_the_inbox() {
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let id = owner.send(fetch(&versions)).unwrap();
-    let bytes = response(&FetchResponse::default(), 18, id);
+    let records = Some(Bytes::from(vec![7; 20_000]));
+    let partition = FetchPartitionResponse { records, ..Default::default() };
+    let topic = FetchTopicResponse { partitions: vec![partition], ..Default::default() };
+    let bytes = response(&FetchResponse { responses: vec![topic], ..Default::default() }, 18, id);
     owner.inbox.reserve(bytes.len());
     let place = owner.inbox.as_ptr() as usize;
     owner.input(&bytes);
@@ -514,6 +518,66 @@ fn a_large_frame_is_rejected_by_its_length() {
         owner.closed().to_string(),
         "the response to Fetch version 18 has 1001 bytes, the limit is 1000: request less, or raise the limit"
     );
+}
+
+#[test]
+fn each_response_has_a_limit_of_its_own() {
+    let longer = |mut owner: Owner, limit: usize| {
+        let len = i32::try_from(limit).unwrap();
+        owner.input(&len.to_be_bytes());
+        assert!(!owner.connection.is_closed(), "{limit}");
+        assert_eq!(owner.wants, limit);
+        owner.inbox.clear();
+        owner.input(&(len + 1).to_be_bytes());
+        match owner.closed() {
+            error @ ConnectionError::FrameTooLarge { len, max, .. } => {
+                assert_eq!((len, max), (limit + 1, limit));
+                error.to_string()
+            }
+            error => panic!("{error:?}"),
+        }
+    };
+    let config = ConnectionConfig::default();
+    let text = longer(Owner::new(config.clone()), 64 << 10);
+    assert_eq!(text, "the response to ApiVersions version 4 has 65537 bytes, the limit is 65536");
+    let sent = |config, request: fn(&NegotiatedVersions) -> EncodedRequest| {
+        let (mut owner, versions) = Owner::ready(config);
+        owner.send(request(&versions)).unwrap();
+        owner
+    };
+    let text = longer(sent(config.clone(), metadata), 16 << 20);
+    assert!(text.ends_with("the limit is 16777216: request less"), "{text}");
+    let list_offsets = |versions: &NegotiatedVersions| {
+        versions.encode(&ListOffsetsRequest::default(), ListOffsetsRequest::VERSIONS).unwrap()
+    };
+    longer(sent(config.clone(), list_offsets), 4 << 20);
+    let text = longer(sent(config, fetch), 128 << 20);
+    assert!(text.ends_with("the limit is 134217728: request less, or raise the limit"), "{text}");
+    // A lower limit of the owner applies to all.
+    let low = ConnectionConfig { max_frame_len: 2000, ..ConnectionConfig::default() };
+    longer(Owner::new(low.clone()), 2000);
+    let text = longer(sent(low, metadata), 2000);
+    assert!(text.ends_with("the limit is 2000: request less, or raise the limit"), "{text}");
+    let high = ConnectionConfig { max_frame_len: 1 << 30, ..ConnectionConfig::default() };
+    longer(Owner::new(high.clone()), 64 << 10);
+    longer(sent(high.clone(), metadata), 16 << 20);
+    longer(sent(high, fetch), 1 << 30);
+}
+
+#[test]
+fn a_small_response_keeps_nothing_else_in_memory() {
+    for (len, is_shared) in [(4, false), (16 << 10, false), ((16 << 10) + 1, true), (1 << 20, true)] {
+        let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+        let id = owner.send(fetch(&versions)).unwrap();
+        owner.inbox = BytesMut::with_capacity(2 << 20);
+        let start = owner.inbox.as_ptr() as usize;
+        let frame = [&id.0.to_be_bytes()[..], &vec![7; len - 4]].concat();
+        owner.input(&[&(len as u32).to_be_bytes()[..], &frame].concat());
+        let (_, response) = owner.response();
+        assert_eq!(response.frame()[..], frame);
+        let at = response.frame().as_ptr() as usize;
+        assert_eq!((start..start + (2 << 20)).contains(&at), is_shared, "{len}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kwal_protocol::{
     compression::Compression,
-    record::{BatchBuilder, BatchHeader, Batches, Header, Headers, OwnedRecord, crc},
+    record::{BatchBuilder, BatchHeader, Batches, Header, Headers, NO_TIMESTAMP, OwnedRecord, crc},
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -19,7 +19,12 @@ fn headers() -> impl Strategy<Value = Headers> {
 }
 
 fn records() -> impl Strategy<Value = Vec<OwnedRecord>> {
-    let record = (prop_oneof![0..100i64, any::<i64>()], option::of(bytes()), option::of(bytes()), headers());
+    let record = (
+        prop_oneof![0..100i64, NO_TIMESTAMP..=i64::MAX],
+        option::of(bytes()),
+        option::of(bytes()),
+        headers(),
+    );
     let record = record.prop_map(|(timestamp_ms, key, value, headers)| OwnedRecord {
         offset: 0,
         timestamp_ms,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use super::{
-    facts::{Append, Barrier, Facts, Partition},
+    facts::{Append, Barrier, Facts, Partition, WriterFacts},
     history::{AppendOutcome, Log, SubmitOrder},
     value::Value,
     verdict::{Rule, VerdictBuilder},
@@ -41,7 +41,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, verdict: &mut VerdictBuilder<'a>) -> 
             if !writer.writer.on_failure_continue {
                 judge.no_hole(&writer.appends);
             }
-            judge.loss_ends(&writer.appends);
+            judge.loss_ends(writer);
         }
         judged.missing[index] = Some(missing);
     }
@@ -526,9 +526,15 @@ impl<'a> Judge<'a, '_, '_> {
         }
     }
 
-    /// Checks that no append of a writer follows a lost one on the log.
-    fn loss_ends(&mut self, appends: &[usize]) {
-        let appends = || appends.iter().map(|index| &self.facts.appends[*index]);
+    /// Checks that no append of a writer follows a lost one on the log, except the one by whose offset the
+    /// writer learned of the loss.
+    fn loss_ends(&mut self, writer: &WriterFacts<'_>) {
+        let appends = || writer.appends.iter().map(|index| &self.facts.appends[*index]);
+        let ended = appends().filter_map(|append| Some((append.end?, append.event)));
+        let before_loss = ended.filter(|((event, ..), _)| writer.lost.is_some_and(|lost| *event < lost));
+        let last = before_loss.max_by_key(|((event, ..), _)| *event);
+        let reveals = last.filter(|((_, _, outcome), _)| *outcome == AppendOutcome::Unknown);
+        let reveals = reveals.map(|(_, append)| append);
         let lost = appends().filter_map(|append| {
             let base = append.acked_at()?;
             let gone = !self.judged.is_on_log(append) && !self.is_deleted(base) && !is_empty(self.log, base);
@@ -536,7 +542,7 @@ impl<'a> Judge<'a, '_, '_> {
             Some((append.fixed(), append, loss.event))
         });
         let Some((fixed, lost, loss)) = lost.min_by_key(|(fixed, ..)| *fixed) else { return };
-        for append in appends().filter(|append| append.event > fixed) {
+        for append in appends().filter(|append| append.event > fixed && Some(append.event) != reveals) {
             let Some(base) = self.judged.base(append) else { continue };
             let events = lost.events().chain(append.events()).chain([(loss, None), (self.event, Some(base))]);
             self.verdict.violated(Rule::LossEnds, events, || {

@@ -223,6 +223,24 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "1 submit a0 w0 x\n1 acked a0 0\n2 truncated wal-0 0\n3 submit a1 w0 y\n3 acked a1 0\n4 log wal-0 0 1 @0 y",
     ),
     (
+        "learns of a loss by the offset of its next append",
+        None,
+        "1 submit a0 w0 x\n1 acked a0 0\n2 truncated wal-0 0\n3 submit a1 w0 y\n3 unknown a1\n3 lost w0\n\
+         4 log wal-0 0 1 @0 y",
+    ),
+    (
+        "learns of a loss only by the second append after it",
+        Some(Rule::LossEnds),
+        "1 submit a0 w0 x\n1 acked a0 0\n2 truncated wal-0 0\n3 submit a1 w0 y\n3 unknown a1\n\
+         3 submit a2 w0 z\n3 unknown a2\n3 lost w0\n4 log wal-0 0 2 @0 y z",
+    ),
+    (
+        "an append after a loss is acknowledged, and then it is reported",
+        Some(Rule::LossEnds),
+        "1 submit a0 w0 x\n1 acked a0 0\n2 truncated wal-0 0\n3 submit a1 w0 y\n3 acked a1 0\n3 lost w0\n\
+         4 log wal-0 0 1 @0 y",
+    ),
+    (
         "submitted before the loss, and there all the same",
         Some(Rule::LossEnds),
         "1 submit a0 w0 x\n1 submit a1 w0 y\n1 acked a0 0\n2 truncated wal-0 0\n3 unknown a1\n4 log wal-0 0 1 @0 y",

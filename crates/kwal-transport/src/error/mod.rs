@@ -8,7 +8,7 @@ use std::{error, fmt, io, net::SocketAddr};
 pub use socks5::{Socks5Error, Socks5Reply};
 pub use tls::{Alert, TlsError};
 
-use crate::{HostPort, InvalidAddress};
+use crate::{HostPort, InvalidAddress, address::Host};
 
 /// The reason why a stream could not be opened.
 ///
@@ -23,7 +23,7 @@ pub enum TransportError {
     InvalidAddress(#[from] InvalidAddress),
 
     /// The name could not be resolved.
-    #[error("cannot resolve the host name {host:?}: check its spelling and the name service")]
+    #[error("cannot resolve the host name \"{}\": check its spelling and the name service", Host(.host))]
     Resolve {
         /// The name.
         host: String,
@@ -32,7 +32,7 @@ pub enum TransportError {
     },
 
     /// The name exists but has no address.
-    #[error("the host name {host:?} has no address")]
+    #[error("the host name \"{}\" has no address", Host(.host))]
     NoAddress {
         /// The name.
         host: String,
@@ -62,7 +62,7 @@ pub enum TransportError {
     },
 
     /// Every port of the host is in use on an in-memory network.
-    #[error("cannot listen at {host:?}: all its ports are in use")]
+    #[error("cannot listen at \"{}\": all its ports are in use", Host(.host))]
     NoFreePort {
         /// The requested host.
         host: String,

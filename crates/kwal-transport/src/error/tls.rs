@@ -2,6 +2,8 @@ use std::{error, fmt, io, time::SystemTime};
 
 use time::OffsetDateTime;
 
+use crate::address::Host;
+
 /// The reason why TLS with a peer failed.
 ///
 /// Its text contains a hint what to do about it. It contains no secrets.
@@ -11,7 +13,7 @@ pub enum TlsError {
     /// The host is not one that a certificate can be issued for.
     ///
     /// Names are checked as brokers advertise them, in ASCII.
-    #[error("{host:?} is neither an IP address nor a host name that a certificate can be issued for")]
+    #[error("\"{}\" is neither an IP address nor a host name that a certificate can be issued for", Host(.host))]
     InvalidHost {
         /// The host.
         host: String,
@@ -27,9 +29,10 @@ pub enum TlsError {
         "the certificate of the peer was issued by a CA that is not trusted: add the CA's certificate to the roots"
     )]
     UnknownIssuer,
-    /// The signature does not match the root with the issuer's name, or the peer does not have the key.
+    /// The signature does not match the root with the issuer's name, or the peer does not have the key, or the
+    /// key is RSA with fewer than 2048 bits, which is not accepted.
     #[error(
-        "the signature of the peer's certificate is wrong: is the CA among the roots an older one, or another one of the same name?"
+        "the signature of the peer's certificate is wrong: is the CA among the roots an older one, or another one of the same name, or has an RSA key fewer than 2048 bits?"
     )]
     BadSignature,
     /// A certificate has expired.
@@ -49,7 +52,7 @@ pub enum TlsError {
         now: Option<SystemTime>,
     },
     /// The certificate is for other hosts. The relevant name is the one that the broker advertises.
-    #[error("the certificate of the peer is not for {host} but for {}: is this the broker's advertised name?", Names(.names))]
+    #[error("the certificate of the peer is not for {} but for {}: is this the broker's advertised name?", Host(.host), Names(.names))]
     WrongHost {
         /// The expected host.
         host: String,
@@ -59,7 +62,7 @@ pub enum TlsError {
     /// The certificate is invalid for another reason.
     #[error("the certificate of the peer cannot be accepted")]
     Certificate {
-        /// The reason.
+        /// The reason, and what to do about it.
         source: Box<dyn error::Error + Send + Sync>,
     },
     /// The peer does not speak TLS.
@@ -270,7 +273,9 @@ impl fmt::Display for Names<'_> {
         if self.0.is_empty() {
             return f.write_str("no host (its subject alternative names are empty)");
         }
-        f.write_str(&self.0[..self.0.len().min(SHOWN)].join(", "))?;
+        for (i, name) in self.0.iter().take(SHOWN).enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, Host(name))?;
+        }
         match self.0.len().checked_sub(SHOWN) {
             None | Some(0) => Ok(()),
             Some(more) => write!(f, " and {more} more"),

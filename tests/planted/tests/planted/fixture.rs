@@ -231,7 +231,7 @@ impl PendingAppend {
 
 fn record_result(result: &Result<Produced, Error>, ticket: Ticket, recorder: &Recorder, writer: WriterId) {
     match result {
-        Ok(produced) => ticket.acked(produced.base_offset),
+        Ok(produced) => ticket.acked(produced.base_offset.unwrap()),
         Err(error) => {
             match error.outcome() {
                 Outcome::NotApplied => ticket.not_appended(),

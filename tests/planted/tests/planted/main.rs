@@ -12,7 +12,7 @@
 //! - throttling (C10): when a request is sent, how often, and whether a reader makes progress.
 //! - topics that a lookup creates (C11), because they have no records.
 //! - that a call makes progress and does not merely end with an error in time: the time limit of a request
-//!   (C4), and permits that are given back (C5).
+//!   and metadata that is wrong (C4), and permits that are given back (C5).
 //! - the end of a log (C7): a deposed leader that has not noticed yet reports an older end, so an end before
 //!   one that was reported earlier is not an error in itself.
 //!
@@ -24,6 +24,7 @@
 extern crate kwal_planted as kwal_client;
 
 mod fixture;
+mod metadata;
 mod reading;
 mod resources;
 #[allow(dead_code, reason = "shared with other tests")]
@@ -46,17 +47,20 @@ use crate::fixture::{Fixture, Found};
 async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
     match mutation {
         Mutation::AcksOfOne => (writing::leader_killed().await, &[Rule::Durable, Rule::FalseAlarm]),
-        Mutation::LastOffsetForFirst => (writing::batch_of_two_records().await, &[Rule::Offset]),
+        Mutation::LastOffsetForFirst => {
+            (writing::batch_of_two_records().await, &[Rule::Offset, Rule::FalseAlarm])
+        }
         Mutation::RetryWithoutSequence | Mutation::RetryUnderNewSequence | Mutation::RetryInNewEpoch => {
             (writing::response_lost().await, &[Rule::Once])
         }
         Mutation::NewIdAtNewLeader => (writing::response_lost_and_leader_moved().await, &[Rule::Once]),
+        Mutation::NewIdInDoubt => (writing::response_lost_and_id_refused().await, &[Rule::Once]),
         Mutation::RetryWithoutId => (writing::response_lost_without_producer_id().await, &[Rule::Once]),
         Mutation::EpochNotBumped => (writing::append_after_unknown_outcome().await, &[Rule::Durable]),
         Mutation::IdAcquiredTwice => (writing::reopened_twice().await, &[Rule::Durable]),
         Mutation::IdIdleInFlight => (writing::reopened_while_in_flight().await, &[Rule::Durable]),
         Mutation::BatchForEachRecord => (writing::concurrent_batches().await, &[Rule::Whole]),
-        Mutation::TwoInFlight => (writing::first_batch_rejected().await, &[Rule::NoHole, Rule::FalseAlarm]),
+        Mutation::TwoInFlight => (writing::first_batch_rejected().await, &[Rule::Order]),
         Mutation::HoleAfterFailure => (writing::rejected_with_others_queued().await, &[Rule::NoHole]),
         Mutation::OrderOfPolls => (writing::second_polls_reversed().await, &[Rule::Order]),
         Mutation::AttemptWithoutDeadline => (writing::no_response().await, &[Rule::Deadline]),
@@ -74,6 +78,8 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::LostResponseTakenForUnsent => {
             (writing::response_lost_then_rejected().await, &[Rule::NotAppended])
         }
+        Mutation::LeaderEpochForEver => (metadata::older_epoch_restored().await, &[]),
+        Mutation::OneBrokerDecides => (metadata::leader_not_listed_once().await, &[]),
         Mutation::DroppedNotSent => (writing::dropped_in_queue().await, &[Rule::NoHole]),
         Mutation::DroppedRequestIsSent => (resources::dropped_under_throttle().await, &[]),
         Mutation::DroppedAborted => (writing::dropped_in_flight().await, &[Rule::Durable]),
@@ -88,6 +94,7 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::EndFromFetch => (reading::end_offset_after_election().await, &[]),
         Mutation::DeletedSkipped => (reading::records_deleted().await, &[Rule::ReadEvery]),
         Mutation::LossIgnored => (writing::data_loss().await, &[Rule::LossEnds]),
+        Mutation::LowerOffsetIgnored => (writing::whole_log_lost().await, &[Rule::LossEnds]),
         Mutation::LossAtFirstRejection => (writing::deposed_leader().await, &[Rule::FalseAlarm]),
         Mutation::AppendsAfterLoss => (writing::data_loss().await, &[Rule::Ended, Rule::LossEnds]),
         Mutation::RecreatedTopicFollowed => (reading::topic_recreated().await, &[Rule::Truncation]),

@@ -64,6 +64,18 @@ pub(crate) async fn response_lost_and_leader_moved() -> Fixture {
     fixture
 }
 
+/// The broker does not know the producer id any more when the batch comes again.
+pub(crate) async fn response_lost_and_id_refused() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    wal.append(&["a"]).await;
+    fixture.cluster.on(ApiKey::PRODUCE, Fault::LoseReply);
+    fixture.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::UNKNOWN_PRODUCER_ID));
+    wal.append(&["b"]).await;
+    wal.append(&["c"]).await;
+    fixture
+}
+
 pub(crate) async fn response_lost_without_producer_id() -> Fixture {
     let fixture = Fixture::one_broker();
     let partition = fixture.client().await.partition_client("wal", 0).idempotent(false).await.unwrap();
@@ -272,6 +284,23 @@ pub(crate) async fn data_loss() -> Fixture {
     let other = 3 - leader;
     fixture.cluster.shrink_isr("wal", 0, other).unwrap();
     wal.append(&["b"]).await;
+    fixture.cluster.elect_unclean("wal", 0, other).unwrap();
+    for value in ["c", "d"] {
+        wal.append(&[value]).await;
+    }
+    fixture
+}
+
+/// The new leader has nothing at all, so it takes any sequence of a producer id that it does not know.
+pub(crate) async fn whole_log_lost() -> Fixture {
+    let fixture = Fixture::brokers(2);
+    let wal = fixture.open().await;
+    let leader = fixture.cluster.leader("wal", 0).unwrap().unwrap();
+    let other = 3 - leader;
+    fixture.cluster.shrink_isr("wal", 0, other).unwrap();
+    for value in ["a", "b"] {
+        wal.append(&[value]).await;
+    }
     fixture.cluster.elect_unclean("wal", 0, other).unwrap();
     for value in ["c", "d"] {
         wal.append(&[value]).await;

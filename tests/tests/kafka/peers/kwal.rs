@@ -24,7 +24,7 @@ impl Peer for Kwal {
         let client = client(kafka).await;
         let partition = client.partition_client(topic, partition).compression(compression).await.unwrap();
         let produced = partition.produce(records.iter().map(to_record).collect::<Vec<_>>()).await.unwrap();
-        produced.offsets().collect()
+        produced.offsets().unwrap().collect()
     }
 
     async fn consume(kafka: &Kafka, topic: &str, partition: i32, from: i64, count: usize) -> Vec<Message> {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use kwal_protocol::text::Printable;
+
 use crate::controller::ConfigSource;
 
 /// A risk to a log, or a rule that could not be checked.
@@ -63,7 +65,7 @@ impl fmt::Display for Finding {
             brokers => write!(f, " of brokers {}", Ids(brokers))?,
         }
         if let Some(found) = &self.found {
-            write!(f, ": {found}")?;
+            write!(f, ": {}", Printable(found))?;
         }
         if let Some(source) = self.source {
             write!(f, ", {source}")?;

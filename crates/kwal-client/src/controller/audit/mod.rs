@@ -6,7 +6,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use kwal_protocol::error_code::ErrorCode;
+use kwal_protocol::{error_code::ErrorCode, text::Printable};
 
 pub use self::finding::{Finding, Severity};
 use self::rules::{Broker, Topic};
@@ -115,18 +115,11 @@ fn is_denied(error: &Error) -> bool {
 /// It does not name the broker, so that brokers with the same reason share a finding.
 fn reason(error: &Error) -> String {
     let ErrorKind::Broker { code, message } = error.kind() else {
-        let mut text = format!("The request failed: {error}");
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            text.push_str(&format!(": {source}"));
-            cause = source;
-        }
-        text.push('.');
-        return text;
+        return format!("The request failed: {error}.");
     };
     let mut text = format!("The broker rejected the request: {code}");
     if let Some(message) = message {
-        text.push_str(&format!(" ({message})"));
+        text.push_str(&format!(" ({})", Printable(message)));
     }
     text.push('.');
     if UNAUTHORIZED.contains(code) {

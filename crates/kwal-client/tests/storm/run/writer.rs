@@ -239,8 +239,9 @@ impl Ledger {
             1 => "appends ok at the first attempt",
             _ => "appends ok after retries",
         });
-        self.shared.is_acked(self.client, self.partition, produced.offsets().end);
-        ticket.acked(produced.base_offset);
+        let offsets = produced.offsets().unwrap();
+        self.shared.is_acked(self.client, self.partition, offsets.end);
+        ticket.acked(offsets.start);
     }
 
     fn failed(&self, ticket: Ticket, error: &Error) -> Ended {
