@@ -134,7 +134,12 @@ pub(crate) async fn concurrent_batches() -> Fixture {
 /// The first of two batches with a new producer id is rejected once.
 pub(crate) async fn first_batch_rejected() -> Fixture {
     let fixture = Fixture::one_broker();
-    let wal = fixture.open().await;
+    // On a connection that is open already, batches are sent in the order of their attempts.
+    let limits = Limits::default().max_connections_per_broker(1);
+    let client = fixture.builder().limits(limits).build().await.unwrap();
+    let before = fixture.open_partition(&client, 0).await;
+    before.append(&["x"]).await.unwrap();
+    let wal = fixture.open_partition(&client, 0).await;
     fixture.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
     let appends = [wal.submit(&["a"]).await, wal.submit(&["b"]).await];
     for append in appends {
