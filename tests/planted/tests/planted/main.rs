@@ -92,6 +92,7 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::CorruptBatchSkipped => (reading::corrupt_batch().await, &[Rule::ReadEvery]),
         Mutation::DisorderRead => (reading::batches_twice().await, &[Rule::ReadOnce]),
         Mutation::StuckForEver => (reading::batch_always_cut_off().await, &[]),
+        Mutation::OtherAnswerTaken => (reading::answer_about_another_partition().await, &[]),
         Mutation::FirstBatchWhole => (reading::offset_within_batch().await, &[Rule::ReadOnce]),
         Mutation::MarkersAreRecords => (reading::compacted_log_with_marker().await, &[Rule::ReadTrue]),
         Mutation::EndFromFetch => (reading::end_offset_after_election().await, &[]),

@@ -99,6 +99,21 @@ pub(crate) async fn batch_always_cut_off() -> Fixture {
     fixture
 }
 
+/// A response has the records of another partition.
+pub(crate) async fn answer_about_another_partition() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    wal.append(&["a"]).await;
+    let wire = Wire::new(fixture.cluster.connector());
+    let client = fixture.builder().connector(wire.clone()).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    wire.rewrite::<FetchRequest>(|response| response.responses[0].partitions[0].partition_index = 1);
+    fixture.expect(partition.fetch(0).await.is_err(), "records of another partition were read");
+    wire.clear_rewrites();
+    fixture.read(fixture.reader(0), &partition, 0, 1, 1000).await;
+    fixture
+}
+
 pub(crate) async fn offset_within_batch() -> Fixture {
     let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
