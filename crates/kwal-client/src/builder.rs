@@ -13,7 +13,7 @@ use crate::{
     client::Client,
     cluster::Cluster,
     config::{Config, Deadlines, Limits, RetryPolicy},
-    error::Error,
+    error::{Error, Source},
     sasl::Sasl,
 };
 
@@ -42,6 +42,9 @@ pub struct ClientBuilder {
 impl ClientBuilder {
     /// Starts from the addresses of some brokers, as `host:port`; IPv6 addresses in brackets. One that
     /// answers is enough, it names the others.
+    ///
+    /// They are used again, and their names resolved again, when none of the brokers that the client knows
+    /// answers, and when a broker requires it (KIP-1102). So they have to stay valid.
     pub fn new<A: Into<String>>(bootstrap_brokers: impl IntoIterator<Item = A>) -> Self {
         Self {
             bootstrap: bootstrap_brokers.into_iter().map(Into::into).collect(),
@@ -166,7 +169,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for an address that cannot be
-    /// parsed, and for limits, deadlines and pauses of zero;
+    /// parsed, for limits, deadlines and pauses of zero, and for TLS files that are missing or invalid, before
+    /// anything is sent;
     /// [`ErrorKind::NoBroker`](crate::error::ErrorKind::NoBroker) if none answers, with each address and its
     /// error. It does not wait for brokers to come up.
     ///
@@ -194,6 +198,10 @@ impl ClientBuilder {
         }
         #[cfg(feature = "transport-tls")]
         if let Some(tls) = self.tls {
+            tls.check().await.map_err(|source| {
+                let error = Error::invalid_input("the TLS configuration cannot be used");
+                error.with_source(Source::Other(source.into()))
+            })?;
             self.config.route.insert_str(0, " with TLS");
             self.config.connect = Arc::new(tls.over(self.config.connect));
         }

@@ -39,7 +39,9 @@ impl Client {
         ListTopics { client: self, deadline: None }
     }
 
-    /// Returns the brokers that are up, by id, from the last metadata.
+    /// Returns the brokers that are up, by id, as metadata last described them.
+    ///
+    /// A broker that one response does not list any more stays until another broker agrees.
     pub fn brokers(&self) -> Vec<(i32, HostPort)> {
         let metadata = self.cluster.metadata.snapshot();
         metadata.brokers.iter().map(|(id, address)| (*id, address.clone())).collect()

@@ -45,6 +45,7 @@ impl Config {
             ("Deadlines::operation", deadlines.operation),
             ("Deadlines::request", deadlines.request),
             ("Deadlines::connect", deadlines.connect),
+            ("Deadlines::throttle", deadlines.throttle),
             // Without a pause, a call would retry as fast as the machine can until its deadline.
             ("RetryPolicy::initial", retry.initial),
             ("RetryPolicy::max", retry.max),
@@ -67,9 +68,9 @@ impl Config {
     /// Shortens all durations to [`LONGEST`].
     pub(crate) fn shorten(&mut self) {
         let Self { deadlines, retry, .. } = self;
-        let Deadlines { operation, request, connect, unknown_topic } = deadlines;
+        let Deadlines { operation, request, connect, unknown_topic, throttle } = deadlines;
         let RetryPolicy { initial, max } = retry;
-        for duration in [operation, request, connect, unknown_topic, initial, max] {
+        for duration in [operation, request, connect, unknown_topic, throttle, initial, max] {
             *duration = LONGEST.min(*duration);
         }
     }
@@ -94,15 +95,26 @@ pub struct Deadlines {
     /// Time limit of one request.
     ///
     /// It starts when the request has been written and every earlier request on the connection has been
-    /// answered, and is paused while the broker throttles. The time that a broker waits for replicas is a
-    /// little shorter; the wait of a long poll is added. Default 10 s.
+    /// answered, and is paused while the broker throttles. It counts silence: bytes of the response that
+    /// arrive restart it, once for each thousandth of the response, so that a slow link is not taken for a
+    /// dead one. The time that a broker waits for replicas is a little shorter; the wait of a long poll is
+    /// added. Default 10 s.
     pub request: Duration,
     /// Time limit for opening a connection: credentials, name resolution, proxy, stream, TLS, versions,
     /// authentication. Default 10 s.
+    ///
+    /// It covers all addresses of a name: one that accepts and then fails is left for the next. Each but the
+    /// last gets at most a quarter of the time.
     pub connect: Duration,
     /// How long a call retries while no broker knows its topic or partition: right after a topic is created,
     /// not all of them do. Default 5 s.
     pub unknown_topic: Duration,
+    /// The longest pause that is made when a broker throttles this client for exceeding a quota. Longer ones,
+    /// which are reported once at `WARN`, are cut to it. Default 60 s.
+    ///
+    /// A call that ends before the pause does is not sent, and fails at once with
+    /// [`ErrorKind::Throttled`](crate::error::ErrorKind::Throttled).
+    pub throttle: Duration,
 }
 
 impl Default for Deadlines {
@@ -112,6 +124,7 @@ impl Default for Deadlines {
             request: Duration::from_secs(10),
             connect: Duration::from_secs(10),
             unknown_topic: Duration::from_secs(5),
+            throttle: Duration::from_secs(60),
         }
     }
 }
@@ -133,7 +146,10 @@ pub struct Limits {
     /// The largest record batch to append, in bytes, before compression and after. Topics have a limit of
     /// their own, `max.message.bytes`, 1 MiB unless set. Default 16 MiB.
     pub batch: usize,
-    /// The largest response frame, in bytes. Default 128 MiB.
+    /// The largest response to a fetch, in bytes. Default 128 MiB.
+    ///
+    /// Other responses have fixed limits, or this one if it is lower: 64 KiB until a connection is
+    /// authenticated, 16 MiB for what describes a whole cluster, 4 MiB for the rest.
     pub frame: usize,
     /// The largest record batch to read, in bytes after decompression. Default 128 MiB.
     pub decompressed: usize,
@@ -146,7 +162,7 @@ pub struct Limits {
     /// A broker works on one request of a connection at a time, also while an append waits for its replicas
     /// or a fetch for records. Up to this many partition clients with the same leader have connections of
     /// their own; further ones share the least used ones. A connection that no partition client uses any more
-    /// is closed.
+    /// is closed. Where a broker allows fewer (`max.connections.per.ip`), those that it allows are shared.
     pub max_connections_per_broker: usize,
 }
 
@@ -167,6 +183,9 @@ impl Default for Limits {
 /// Each pause is up to twice the one before, from `initial` to `max`, and is shortened by a random part of up
 /// to half, so that clients do not retry in step. The deadline of the operation ends the retries, not a
 /// count.
+///
+/// A broker that cannot be connected to is tried by one attempt at a time, whose result all calls share, with
+/// half of these pauses in between.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -196,7 +215,13 @@ macro_rules! setters {
     };
 }
 
-setters!(Deadlines { operation: Duration, request: Duration, connect: Duration, unknown_topic: Duration });
+setters!(Deadlines {
+    operation: Duration,
+    request: Duration,
+    connect: Duration,
+    unknown_topic: Duration,
+    throttle: Duration,
+});
 setters!(Limits {
     batch: usize,
     frame: usize,

@@ -23,7 +23,7 @@
 //!                                                            │
 //!                                                         connection  a handle for callers, one task per socket
 //!                                                            │
-//!              config, sasl, versions, validate ◄────────────┴──────► error
+//!     backoff, config, sasl, versions, validate ◄────────────┴──────► error
 //! ```
 //!
 //! Below are the crates `kwal-protocol` (messages and the state of a connection, without IO) and
@@ -66,12 +66,14 @@
 //!
 //! | level | what |
 //! | --- | --- |
-//! | `WARN` | an append failed and its caller is gone; a broker belongs to another cluster |
+//! | `WARN` | a call has been retrying for a second, with the reason (once a call), and that it ended without success; an append failed and its caller is gone; a broker belongs to another cluster, requires to start again from the bootstrap addresses, has a name that cannot be resolved, refuses further connections, or throttles for longer than is allowed (once each) |
+//! | `INFO` | a call that has been retrying for a second succeeded |
 //! | `DEBUG` | connections opened and closed, retries with their reason and pause, metadata, leader updates, throttling, producer ids, authentication |
 //!
 //! The span `connection` (`DEBUG`, field `peer`) encloses the events of a connection task.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backoff;
 mod builder;
 mod client;
 mod cluster;

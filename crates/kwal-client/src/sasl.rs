@@ -110,8 +110,9 @@ impl Sasl {
         };
         Err(match error.downcast::<SaslError>() {
             Ok(error) => Error::invalid_input(format!("credentials: {error}")),
-            Err(error) => Error::new(ErrorKind::CredentialsUnavailable)
-                .with_source(Source::Credentials(Arc::from(error))),
+            Err(error) => {
+                Error::new(ErrorKind::CredentialsUnavailable).with_source(Source::Other(Arc::from(error)))
+            }
         })
     }
 

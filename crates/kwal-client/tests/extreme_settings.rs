@@ -10,8 +10,8 @@ use kwal_client::{
     record::Record,
     sasl::{Sasl, Token},
 };
-use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-use kwal_testkit::{EmbeddedCluster, Fault, FaultTarget};
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode, messages::SaslAuthenticateRequest};
+use kwal_testkit::{EmbeddedCluster, Fault, FaultTarget, wire::Wire};
 use tokio::time::{Instant, sleep};
 
 const MAX: Duration = Duration::MAX;
@@ -109,6 +109,72 @@ async fn sessions_are_planned_with_the_longest_durations() {
     sleep(session).await;
     assert!(cluster.requests(ApiKey::SASL_AUTHENTICATE) > before, "the sessions were renewed");
     assert_eq!(client.list_topics().await.unwrap().len(), 1);
+}
+
+/// Lengths around those that overflow something: milliseconds of the protocol, of timers, points in time.
+fn long() -> [Duration; 8] {
+    let (second, millisecond) = (Duration::from_secs(1), Duration::from_millis(1));
+    [
+        Duration::from_millis(i32::MAX as u64),
+        Duration::from_millis(i32::MAX as u64) + millisecond,
+        Duration::from_millis(u64::MAX >> 26) + second,
+        30 * YEAR + second,
+        Duration::from_secs(i64::MAX as u64),
+        Duration::from_millis(u64::MAX),
+        Duration::from_secs(u64::MAX),
+        MAX,
+    ]
+}
+
+/// Over sockets, and with tokio's clock as it runs: each setting alone, and all together.
+#[tokio::test]
+async fn each_setting_may_be_long_on_real_connections() {
+    let cluster = EmbeddedCluster::builder().topic("wal", 1).start().await.unwrap();
+    for (index, long) in long().into_iter().enumerate() {
+        let deadlines = Deadlines::default();
+        let tcp = kwal_transport::Tcp::default()
+            .address_timeout(long)
+            .keepalive(kwal_transport::Keepalive { idle: long, interval: long });
+        let settings = [
+            (deadlines.operation(long), RetryPolicy::default()),
+            (deadlines.request(long), RetryPolicy::default()),
+            (deadlines.connect(long), RetryPolicy::default()),
+            (deadlines.unknown_topic(long), RetryPolicy::default()),
+            (deadlines, RetryPolicy::default().initial(long)),
+            (deadlines, RetryPolicy::default().max(long)),
+            (
+                deadlines.operation(long).request(long).connect(long).unknown_topic(long),
+                RetryPolicy::default().initial(long).max(long),
+            ),
+        ];
+        for (deadlines, retry) in settings {
+            let builder = ClientBuilder::new(cluster.bootstrap()).connector(tcp.clone());
+            let client = builder.deadlines(deadlines).retry(retry).build().await.unwrap();
+            let controller = client.controller_client().await.unwrap();
+            controller.create_topic("other", 1, 1).timeout(long).deadline(long).await.unwrap();
+            controller.delete_topic("other").deadline(long).await.unwrap();
+            let partition = client.partition_client("wal", 0).deadline(long).await.unwrap();
+            let offset = partition.produce(record("a")).deadline(long).await.unwrap().base_offset.unwrap();
+            let fetched = partition.fetch(offset).max_wait(long).deadline(long).await.unwrap();
+            assert_eq!(fetched.next_offset, offset + 1, "{index}");
+            let wait = i32::try_from(long.as_millis()).unwrap_or(i32::MAX);
+            assert_eq!(partition.fetch_records(offset, 1..1_000, wait).await.unwrap().0.len(), 1);
+        }
+    }
+}
+
+/// What a broker says of a session is a duration as well.
+#[tokio::test(start_paused = true)]
+async fn a_session_may_last_for_ever() {
+    for lifetime in [i64::MAX, i64::MAX - 1, 1 << 53, i32::MAX.into()] {
+        let accept = kwal_testkit::Sasl::new().user("alice", "secret").max_session(Duration::from_secs(60));
+        let cluster = EmbeddedCluster::builder().topic("wal", 1).sasl(accept).start_in_memory().unwrap();
+        let wire = Wire::new(cluster.connector());
+        wire.rewrite::<SaslAuthenticateRequest>(move |response| response.session_lifetime_ms = lifetime);
+        let sasl = Sasl::plain("alice", "secret").danger_send_unencrypted();
+        let client = builder(&cluster).connector(wire).sasl(sasl).build().await.unwrap();
+        append_and_read(&client).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

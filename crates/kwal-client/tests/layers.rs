@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["memory", "producer_id", "metadata"],
     &["pool"],
     &["connection"],
+    &["backoff"],
     &["config", "random", "versions", "validate"],
     &["sasl"],
     &["error", "duration"],

@@ -42,6 +42,11 @@ pub enum DecodeErrorKind {
     /// A tagged field whose size differs from that of its value, or tags that are not ascending.
     #[error("the tagged field {0} is malformed")]
     InvalidTag(u32),
+    /// The values would take more memory than a message of this length may.
+    ///
+    /// See [`Reader`](crate::reader::Reader) for how much that is.
+    #[error("{0} bytes of memory are more than a message of this length may take")]
+    TooMuchMemory(usize),
     /// A response is decoded as that of another API than the request's.
     #[error("a response of API {is} was decoded as one of API {expected}")]
     OtherApi {

@@ -94,6 +94,8 @@ impl ErrorCode {
                 ApiKey::DELETE_TOPICS | ApiKey::CREATE_PARTITIONS,
                 Self::UNKNOWN_TOPIC_OR_PARTITION | Self::UNKNOWN_TOPIC_ID,
             ) => Recovery::Fail,
+            // The client forgets the brokers and looks them up again (KIP-1102).
+            (_, Self::REBOOTSTRAP_REQUIRED) => Recovery::Refresh,
             // A broker that is shutting down answers some requests with this.
             (_, Self::BROKER_NOT_AVAILABLE) => Recovery::Refresh,
             (_, code) => code.usual_recovery(),
@@ -436,6 +438,9 @@ mod tests {
         for api in [ApiKey::CREATE_TOPICS, ApiKey::CREATE_PARTITIONS, ApiKey::INCREMENTAL_ALTER_CONFIGS] {
             assert_eq!(recovery(api, ErrorCode::NOT_CONTROLLER), Recovery::Refresh, "{api}");
             assert_eq!(recovery(api, ErrorCode::THROTTLING_QUOTA_EXCEEDED), Recovery::Retry, "{api}");
+        }
+        for api in [ApiKey::METADATA, ApiKey::FETCH, ApiKey::DESCRIBE_CLUSTER] {
+            assert_eq!(recovery(api, ErrorCode::REBOOTSTRAP_REQUIRED), Recovery::Refresh, "{api}");
         }
         assert_eq!(recovery(ApiKey::FETCH, ErrorCode::CORRUPT_MESSAGE), Recovery::Retry);
         assert_eq!(recovery(ApiKey::PRODUCE, ErrorCode::CORRUPT_MESSAGE), Recovery::Fail);

@@ -136,6 +136,21 @@ impl Field {
         value.write(writer, self.encoding(version));
     }
 
+    /// Reads a field of the tagged section.
+    pub(crate) fn read_tagged<T: Wire>(
+        &self,
+        reader: &mut Reader<'_>,
+        size: usize,
+        tag: u32,
+        version: Version,
+    ) -> Result<T, DecodeError> {
+        reader.exactly(size, |reader| self.read(reader, version)).map_err(|fault| match fault.kind {
+            // Only left over here, since no value inside of it has a size of its own.
+            DecodeErrorKind::TrailingBytes(_) => DecodeErrorKind::InvalidTag(tag).at(fault.at),
+            _ => fault,
+        })
+    }
+
     #[inline]
     pub(crate) fn read<T: Wire>(&self, reader: &mut Reader<'_>, version: Version) -> Result<T, DecodeError> {
         let at = reader.position();
@@ -232,20 +247,16 @@ macro_rules! message {
                     for _ in 0..reader.uvarint()? {
                         let tag = reader.uvarint()?;
                         let size = reader.uvarint()?;
-                        #[allow(unused_mut, reason = "there may be no tagged field")]
-                        let mut value = reader.sub(size as usize)?;
                         $({
                             const FIELD: $crate::macros::Field =
                                 $crate::macros::field!($field, $since $(- $until)? $(, $($flags)*)?);
                             if FIELD.has_tag(tag, version) {
-                                this.$field = FIELD.read(&mut value, version)?;
-                                if value.remaining() > 0 {
-                                    return Err(value.fault($crate::error::DecodeErrorKind::InvalidTag(tag)));
-                                }
+                                this.$field = FIELD.read_tagged(reader, size as usize, tag, version)?;
                                 continue;
                             }
                         })*
                         // An unknown tag, of a later version or of a vendor (KIP-482), is skipped.
+                        reader.skip(size as usize)?;
                     }
                 }
                 Ok(this)

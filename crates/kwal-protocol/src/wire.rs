@@ -138,6 +138,7 @@ impl Nullable for String {
             return Err(DecodeErrorKind::InvalidValue(len as i64).at(at));
         }
         let at = reader.position();
+        reader.allocate(len, 1)?;
         match std::str::from_utf8(reader.slice(len)?) {
             Ok(text) => Ok(Some(text.to_owned())),
             Err(fault) => Err(DecodeErrorKind::InvalidUtf8.at(at + fault.valid_up_to())),
@@ -278,9 +279,8 @@ impl<T: Wire> Nullable for Vec<T> {
         if len > reader.remaining() {
             return Err(DecodeErrorKind::UnexpectedEnd.at(at));
         }
-        // Reserve no more memory than there are bytes; the vector grows with the elements that are really
-        // present.
-        let mut elements = Self::with_capacity(len.min(reader.remaining() / size_of::<T>().max(1)));
+        reader.allocate(len, size_of::<T>())?;
+        let mut elements = Self::with_capacity(len);
         for _ in 0..len {
             elements.push(T::read(reader, version)?);
         }

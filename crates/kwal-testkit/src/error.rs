@@ -59,6 +59,14 @@ pub enum Error {
         /// The id of the broker.
         broker: i32,
     },
+    /// A leader epoch does not go back to this one.
+    #[error("leader epoch {epoch} is not an earlier one: the partition is in epoch {current}")]
+    NotEarlier {
+        /// The requested leader epoch.
+        epoch: i32,
+        /// The current one.
+        current: i32,
+    },
     /// The broker leads the partition, so its replica cannot be out of sync.
     #[error("broker {broker} is the leader, so it cannot be out of sync")]
     IsLeader {

@@ -24,6 +24,9 @@ pub enum Fault {
     Drop,
     /// Carried out, then closed: the reply is lost.
     LoseReply,
+    /// Metadata and DescribeCluster are answered as by a broker that has not learnt of the cluster yet:
+    /// without brokers, controller and topics. Other requests are served.
+    NoBrokers,
     /// Carried out; the reply ends after this many bytes, its length included, and the connection is closed.
     CutReply(usize),
     /// Carried out; the reply arrives in pieces with a pause between them.
@@ -153,6 +156,12 @@ pub struct FaultCounts {
     pub fetches: u64,
     /// The first requests of a connection (ApiVersions, SASL) without a response, or with a wrong one.
     pub handshakes: u64,
+    /// Responses [without brokers](Fault::NoBrokers).
+    pub without_brokers: u64,
+    /// Appends that were [refused](crate::EmbeddedCluster::refuse_producers) because of their producer id.
+    pub producer_ids: u64,
+    /// Connections that were closed because of a [limit](crate::EmbeddedCluster::limit_connections).
+    pub connections: u64,
 }
 
 impl Add for FaultCounts {
@@ -163,6 +172,9 @@ impl Add for FaultCounts {
             produces: self.produces + other.produces,
             fetches: self.fetches + other.fetches,
             handshakes: self.handshakes + other.handshakes,
+            without_brokers: self.without_brokers + other.without_brokers,
+            producer_ids: self.producer_ids + other.producer_ids,
+            connections: self.connections + other.connections,
         }
     }
 }
@@ -176,16 +188,21 @@ impl Sub for FaultCounts {
             produces: self.produces.saturating_sub(before.produces),
             fetches: self.fetches.saturating_sub(before.fetches),
             handshakes: self.handshakes.saturating_sub(before.handshakes),
+            without_brokers: self.without_brokers.saturating_sub(before.without_brokers),
+            producer_ids: self.producer_ids.saturating_sub(before.producer_ids),
+            connections: self.connections.saturating_sub(before.connections),
         }
     }
 }
 
 impl std::fmt::Display for FaultCounts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { produces, fetches, handshakes } = self;
+        let Self { produces, fetches, handshakes, without_brokers, producer_ids, connections } = self;
         write!(
             f,
-            "hit {produces} produces between append and answer, {fetches} fetches, {handshakes} handshakes"
+            "hit {produces} produces between append and answer, {fetches} fetches, {handshakes} handshakes; \
+             {without_brokers} answers without brokers, {producer_ids} refused producer ids, \
+             {connections} refused connections"
         )
     }
 }

@@ -91,6 +91,16 @@ impl Log {
         self.epochs.push((epoch, start));
     }
 
+    /// Forgets the leader epochs from this one on.
+    ///
+    /// Their records count as records of the last epoch before, or else of this one.
+    pub(crate) fn rewind_epochs(&mut self, epoch: i32) {
+        self.epochs.retain(|(known, _)| *known < epoch);
+        if self.epochs.is_empty() {
+            self.epochs.push((epoch, self.start));
+        }
+    }
+
     /// Appends what another log has after the end of this one; returns the batches.
     pub(crate) fn copy(&mut self, from: &Self) -> Vec<(BatchHeader, Bytes)> {
         if self.end < from.start {
@@ -99,12 +109,16 @@ impl Log {
         let mut copied = Vec::new();
         for batch in from.batches.range(from.index(self.end)..) {
             let Ok(header) = BatchHeader::parse(&batch.bytes) else { continue };
-            self.begin_epoch(header.partition_leader_epoch, header.base_offset);
             self.end = batch.next_offset;
             self.push(batch.clone());
             copied.push((header, batch.bytes.clone()));
         }
         self.end = from.end.max(self.end);
+        if !copied.is_empty() {
+            // Not from the batches, whose epochs can be later ones after a [rewind](Self::rewind_epochs).
+            let with_records = from.epochs.iter().filter(|(_, start)| *start < self.end);
+            self.epochs = with_records.copied().collect();
+        }
         copied
     }
 
@@ -456,6 +470,23 @@ mod tests {
         let mut late = Log::default();
         late.copy(&from);
         assert_eq!((late.start(), late.end(), late.base_offsets()), (6, 8, vec![6]));
+    }
+
+    #[test]
+    fn epochs_go_back_and_copies_follow() {
+        let mut from = Log::new(0);
+        for epoch in [0, 2, 3] {
+            append(&mut from, epoch, &[0; 2]);
+        }
+        from.rewind_epochs(1);
+        from.begin_epoch(1, from.end());
+        append(&mut from, 1, &[0; 2]);
+        assert_eq!(from.epochs, [(0, 0), (1, 6)]);
+        let mut to = Log::default();
+        assert_eq!((to.copy(&from).len(), &to.epochs), (4, &from.epochs));
+        assert_eq!((to.agreement(&from), from.agreement(&to)), (8, 8));
+        from.rewind_epochs(0);
+        assert_eq!(from.epochs, [(0, 0)], "records without an earlier epoch");
     }
 
     /// Creates a log of batches with so many records each, and timestamps from 100.

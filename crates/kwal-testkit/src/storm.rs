@@ -1,6 +1,10 @@
 //! Storms: many kinds of faults by seed while a client is working.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use fastrand::Rng;
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
@@ -74,12 +78,23 @@ pub enum Hazard {
     ProducerExpiry,
     /// A topic is deleted and created again. Only if [added](Storm::with).
     Recreation,
+    /// A leader epoch goes back, as after a restore of the cluster's metadata. Only if [added](Storm::with).
+    EpochRewinds,
+    /// Some of the next Metadata requests are answered without brokers. Only if [added](Storm::with).
+    EmptyMetadata,
+    /// A partition refuses all producer ids that were handed out so far. Only if [added](Storm::with).
+    RefusedProducerIds,
+    /// A broker closes its connections, and new ones at once, for a while. Only if [added](Storm::with).
+    RefusedConnections,
+    /// A broker closes its connections, and then has few of them at a time. Only if [added](Storm::with).
+    ConnectionLimits,
 }
 
 impl Storm {
-    /// Creates a storm of all hazards that a client has to survive.
+    /// Creates a storm of the hazards that a client meets in any cluster.
     ///
-    /// Hazards that lose acknowledged records or forget producers are not part of it.
+    /// Hazards that lose acknowledged records or forget producers are not part of it, and neither are rare
+    /// ones, which have to be [added](Self::with).
     pub fn new(seed: u64) -> Self {
         let hazards = ALL.iter().copied().filter(|hazard| *hazard < Hazard::UncleanElections);
         Self { seed, every: Duration::from_millis(500), hazards: hazards.collect() }
@@ -123,6 +138,7 @@ impl Storm {
             repairs: BTreeMap::new(),
             planned: 0,
             busy: BTreeMap::new(),
+            limited: BTreeSet::new(),
             counts: BTreeMap::new(),
         };
         let before = cluster.fault_counts();
@@ -192,6 +208,8 @@ struct Run<'a> {
     planned: u64,
     /// Brokers that are broken already, and by what.
     busy: BTreeMap<i32, Hazard>,
+    /// Brokers that refuse connections.
+    limited: BTreeSet<i32>,
     counts: BTreeMap<Hazard, u64>,
 }
 
@@ -200,6 +218,7 @@ enum Repair {
     Restart(i32),
     Resume(i32),
     Release(i32),
+    Accept(i32),
     CatchUp { topic: String, partition: i32, broker: i32 },
 }
 
@@ -220,6 +239,10 @@ impl Run<'_> {
             Hazard::Recreation => {
                 self.partition().is_some_and(|(topic, _)| self.cluster.recreate_topic(&topic).is_ok())
             }
+            Hazard::EpochRewinds => self.rewind(),
+            Hazard::EmptyMetadata => self.empty_metadata(),
+            Hazard::RefusedProducerIds => self.refuse_producers(),
+            Hazard::RefusedConnections | Hazard::ConnectionLimits => self.limit_connections(hazard)?,
         };
         *self.counts.entry(hazard).or_default() += u64::from(injected);
         Ok(())
@@ -256,6 +279,53 @@ impl Run<'_> {
         }
         self.cluster.on_times(target, times, fault);
         true
+    }
+
+    fn empty_metadata(&mut self) -> bool {
+        let mut target = FaultTarget::api(ApiKey::METADATA).after(self.below(2));
+        if self.rng.bool()
+            && let Some(broker) = self.broker()
+        {
+            target = target.broker(broker);
+        }
+        let times = 1 + self.below(3);
+        self.cluster.on_times(target, times, Fault::NoBrokers);
+        true
+    }
+
+    fn rewind(&mut self) -> bool {
+        let Some((topic, partition)) = self.partition() else { return false };
+        let epoch = self.cluster.leader_epoch(&topic, partition).unwrap_or_default();
+        let mut candidates = self.cluster.in_sync(&topic, partition).unwrap_or_default();
+        candidates.retain(|broker| !self.busy.contains_key(broker));
+        let (Some(to), true) = (self.one_of(&candidates).copied(), epoch > 0) else { return false };
+        let epoch = self.rng.i32(0..epoch);
+        self.cluster.rewind_leader_epoch(&topic, partition, to, epoch).is_ok()
+    }
+
+    fn refuse_producers(&mut self) -> bool {
+        let codes = [ErrorCode::UNKNOWN_PRODUCER_ID, ErrorCode::INVALID_PRODUCER_ID_MAPPING];
+        let (Some((topic, partition)), Some(code)) = (self.partition(), self.one_of(&codes).copied()) else {
+            return false;
+        };
+        self.cluster.refuse_producers(&topic, partition, code).is_ok()
+    }
+
+    /// Limits the connections of a broker for a while, and closes those that are open.
+    fn limit_connections(&mut self, hazard: Hazard) -> Result<bool, Error> {
+        let Some(broker) = self.broker().filter(|broker| !self.limited.contains(broker)) else {
+            return Ok(false);
+        };
+        let limit = match hazard {
+            Hazard::ConnectionLimits => 1 + self.below(3),
+            _ => 0,
+        };
+        self.cluster.limit_connections(broker, Some(limit))?;
+        self.cluster.disconnect(broker)?;
+        self.limited.insert(broker);
+        let pause = self.up_to(5_000);
+        self.repair_after(pause, Repair::Accept(broker));
+        Ok(true)
     }
 
     /// Takes a broker down for a while, if enough are left.
@@ -362,6 +432,10 @@ impl Run<'_> {
                 self.busy.remove(&broker);
                 self.cluster.release_metadata(broker)
             }
+            Repair::Accept(broker) => {
+                self.limited.remove(&broker);
+                self.cluster.limit_connections(broker, None)
+            }
             Repair::CatchUp { topic, partition, broker } => {
                 // The topic may be gone by now.
                 let _ = self.cluster.set_lag(&topic, partition, broker, Duration::ZERO);
@@ -423,6 +497,11 @@ const ALL: &[Hazard] = &[
     Hazard::UncleanElections,
     Hazard::ProducerExpiry,
     Hazard::Recreation,
+    Hazard::EpochRewinds,
+    Hazard::EmptyMetadata,
+    Hazard::RefusedProducerIds,
+    Hazard::RefusedConnections,
+    Hazard::ConnectionLimits,
 ];
 
 /// An API to inject faults into.

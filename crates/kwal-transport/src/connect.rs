@@ -2,6 +2,7 @@
 
 use std::{
     fmt, io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -47,11 +48,51 @@ pub trait Connect: fmt::Debug + Send + Sync + 'static {
     /// # Cancellation safety
     /// Dropping the future at any point cancels the attempt and leaves no resources behind.
     fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>>;
+
+    /// Returns the addresses of `to`, in the order in which to try them with
+    /// [`connect_at`](Self::connect_at).
+    ///
+    /// An address that accepts a connection need not lead to a broker that works. A client that knows all
+    /// addresses goes on to the next one also when the protocol fails.
+    ///
+    /// Empty, which is the default: the transport does not know them, and [`connect`](Self::connect) is all
+    /// there is. A connector over another one passes the call on, unless the other end resolves the name.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), if the name has no address.
+    fn addresses<'a>(&'a self, _to: &'a HostPort) -> BoxFuture<'a, Result<Vec<SocketAddr>, TransportError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Opens a stream to `to` at one of its [addresses](Self::addresses). Default: as
+    /// [`connect`](Self::connect), since there are none.
+    ///
+    /// # Cancellation safety
+    /// As [`connect`](Self::connect).
+    fn connect_at<'a>(
+        &'a self,
+        to: &'a HostPort,
+        _address: SocketAddr,
+    ) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        self.connect(to)
+    }
 }
 
 impl<C: Connect + ?Sized> Connect for Arc<C> {
     fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
         (**self).connect(to)
+    }
+
+    fn addresses<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Vec<SocketAddr>, TransportError>> {
+        (**self).addresses(to)
+    }
+
+    fn connect_at<'a>(
+        &'a self,
+        to: &'a HostPort,
+        address: SocketAddr,
+    ) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        (**self).connect_at(to, address)
     }
 }
 

@@ -18,6 +18,8 @@ use crate::{Attempt, BoxFuture, Connect, HostPort, InvalidAddress, Stream, Trans
 /// - A name is resolved for each connection, and its addresses are tried one after the other in the
 ///   resolver's order. Each but the last is limited by [`address_timeout`](Self::address_timeout). The error
 ///   lists every address with its reason.
+/// - A caller that tries [addresses](Connect::addresses) itself, as a client does, so that one which accepts
+///   and then fails is left for the next, has each of several limited in the same way.
 ///
 /// There is no overall time limit: the caller drops the future (a client has one deadline for name,
 /// connection and handshake together).
@@ -69,7 +71,8 @@ impl Default for Tcp {
 impl Tcp {
     /// Sets the keepalive; `None` turns it off.
     ///
-    /// Both times are rounded down to seconds, with a minimum of 1 s.
+    /// Both times are rounded down to seconds, with a minimum of 1 s and a maximum of 32,767 s (nine hours),
+    /// which is Linux's.
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
         self.keepalive = keepalive.into();
         self
@@ -84,6 +87,12 @@ impl Tcp {
     }
 
     async fn connect_host(&self, to: &HostPort) -> Result<Stream, TransportError> {
+        let addresses = self.resolve(to).await?;
+        let (stream, address) = self.connect_first(to, &addresses).await?;
+        Ok(named(stream, to, address))
+    }
+
+    async fn resolve(&self, to: &HostPort) -> Result<Vec<SocketAddr>, TransportError> {
         if to.host.is_empty() {
             return Err(InvalidAddress::no_host(to).into());
         }
@@ -96,11 +105,10 @@ impl Tcp {
                 addresses.push(address);
             }
         }
-        let (stream, address) = self.connect_first(to, &addresses).await?;
-        let (name, address) = (to.to_string(), address.to_string());
-        let peer = if name == address { name } else { format!("{name} ({address})") };
-        debug!(peer, "connected");
-        Ok(Stream::new(stream, peer))
+        match addresses.is_empty() {
+            true => Err(TransportError::NoAddress { host: to.host.clone() }),
+            false => Ok(addresses),
+        }
     }
 
     /// Connects to the first of `addresses` that answers.
@@ -118,13 +126,9 @@ impl Tcp {
             attempts.push(Attempt { address, error });
         };
         for &address in others {
-            match timeout(self.address_timeout, self.connect_address(address)).await {
-                Ok(Ok(stream)) => return Ok((stream, address)),
-                Ok(Err(error)) => failed(address, error),
-                Err(_) => {
-                    let text = format!("no answer within {:?}", self.address_timeout);
-                    failed(address, io::Error::new(io::ErrorKind::TimedOut, text));
-                }
+            match self.connect_one_of(address).await {
+                Ok(stream) => return Ok((stream, address)),
+                Err(error) => failed(address, error),
             }
         }
         match self.connect_address(last).await {
@@ -132,6 +136,17 @@ impl Tcp {
             Err(error) => {
                 failed(last, error);
                 Err(TransportError::Connect { to: to.clone(), attempts })
+            }
+        }
+    }
+
+    /// Connects to one of several addresses.
+    async fn connect_one_of(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        match timeout(self.address_timeout, self.connect_address(address)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let text = format!("no answer within {:?}", self.address_timeout);
+                Err(io::Error::new(io::ErrorKind::TimedOut, text))
             }
         }
     }
@@ -150,13 +165,42 @@ impl Connect for Tcp {
     fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
         Box::pin(self.connect_host(to))
     }
+
+    fn addresses<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Vec<SocketAddr>, TransportError>> {
+        Box::pin(self.resolve(to))
+    }
+
+    /// Limited by [`address_timeout`](Self::address_timeout).
+    fn connect_at<'a>(
+        &'a self,
+        to: &'a HostPort,
+        address: SocketAddr,
+    ) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        Box::pin(async move {
+            match self.connect_one_of(address).await {
+                Ok(stream) => Ok(named(stream, to, address)),
+                Err(error) => {
+                    let attempts = vec![Attempt { address, error }];
+                    Err(TransportError::Connect { to: to.clone(), attempts })
+                }
+            }
+        })
+    }
+}
+
+/// Makes the stream that names host and address as its peer.
+fn named(stream: TcpStream, to: &HostPort, address: SocketAddr) -> Stream {
+    let (name, address) = (to.to_string(), address.to_string());
+    let peer = if name == address { name } else { format!("{name} ({address})") };
+    debug!(peer, "connected");
+    Stream::new(stream, peer)
 }
 
 impl Keepalive {
     fn to_socket(self) -> TcpKeepalive {
-        // Systems expect whole seconds and reject 0.
-        let second = Duration::from_secs(1);
-        let socket = TcpKeepalive::new().with_time(self.idle.max(second));
+        // Systems expect whole seconds, and reject 0 and what is too long: on Linux more than nine hours.
+        let (second, longest) = (Duration::from_secs(1), Duration::from_secs(i16::MAX as u64));
+        let socket = TcpKeepalive::new().with_time(self.idle.clamp(second, longest));
         #[cfg(any(
             target_os = "android",
             target_os = "freebsd",
@@ -166,7 +210,7 @@ impl Keepalive {
             target_os = "netbsd",
             target_os = "windows",
         ))]
-        let socket = socket.with_interval(self.interval.max(second));
+        let socket = socket.with_interval(self.interval.clamp(second, longest));
         socket
     }
 }
@@ -197,6 +241,11 @@ mod tests {
         let socket = SockRef::from(&stream);
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(1));
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(2));
+
+        let longest = Keepalive { idle: Duration::MAX, interval: Duration::MAX };
+        let stream = Tcp::default().keepalive(longest).connect_address(address).await.unwrap();
+        assert_eq!(SockRef::from(&stream).tcp_keepalive_time().unwrap(), Duration::from_secs(32_767));
+        assert_eq!(SockRef::from(&stream).tcp_keepalive_interval().unwrap(), Duration::from_secs(32_767));
 
         let stream = Tcp::default().keepalive(None).connect_address(address).await.unwrap();
         assert!(!SockRef::from(&stream).keepalive().unwrap());
@@ -263,6 +312,23 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains(&format!("{silent_address}: no answer within 50ms; {refusing}: ")), "{text}");
         assert!(!error.is_refused());
+    }
+
+    #[tokio::test]
+    async fn each_address_of_a_name_can_be_connected_to_by_itself() {
+        let (_listener, answering) = listen("127.0.0.1:0").await;
+        let to = HostPort::new("localhost", answering.port());
+        let addresses = Tcp::default().addresses(&to).await.unwrap();
+        assert!(addresses.contains(&answering), "{addresses:?}");
+        let stream = Tcp::default().connect_at(&to, answering).await.unwrap();
+        assert_eq!(stream.peer(), format!("{to} ({answering})"));
+        let refusing = free_address().await;
+        let error = Tcp::default().connect_at(&to, refusing).await.unwrap_err();
+        assert!(error.is_refused() && error.to_string().contains(&refusing.to_string()), "{error}");
+
+        let impossible = HostPort::new("x".repeat(64), 9092);
+        let error = Tcp::default().addresses(&impossible).await.unwrap_err();
+        assert!(matches!(error, TransportError::Resolve { .. }), "{error:?}");
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use kwal_tests::kafka::{Kafka, Version};
 use kwal_tests::message::Message;
 
 use crate::interop::{common_codecs, write_then_read};
-use crate::peers::{Java, Kwal, Librdkafka, Peer, Rskafka};
+use crate::peers::{Java, Kwal, Librdkafka, Peer, Rskafka, librdkafka};
 use crate::support::tools_report_topics_and_offsets;
 
 kwal_tests::suite! {
@@ -39,6 +39,18 @@ fn librdkafka_and_rskafka() {
     run("librdkafka_and_rskafka", async || {
         one_writes_other_reads::<Librdkafka, Rskafka>(Rskafka::samples).await;
         one_writes_other_reads::<Rskafka, Librdkafka>(Rskafka::samples).await;
+    });
+}
+
+/// Its requests can have bytes after their end, which brokers ignore.
+#[test]
+fn librdkafka_administrates() {
+    run("librdkafka_administrates", async || {
+        for dialect in [Dialect::kafka_4_3(), Dialect::kafka_3_9(), Dialect::kafka_2_8()] {
+            let cluster = cluster(dialect).await;
+            librdkafka::administrate(&Kafka::at(cluster.bootstrap(), Version::V4_3_1)).await;
+            assert!(cluster.topics().is_empty(), "the topics should be deleted");
+        }
     });
 }
 

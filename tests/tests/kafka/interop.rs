@@ -3,7 +3,8 @@
 use kwal_tests::kafka::Kafka;
 use kwal_tests::message::Message;
 
-use crate::peers::{Java, Kwal, Librdkafka, Peer, Rskafka};
+use crate::peers::{Java, Kwal, Librdkafka, Peer, Rskafka, librdkafka};
+use crate::raw::{Ability, lacks};
 
 kwal_tests::suite! {
     shared: [
@@ -13,6 +14,7 @@ kwal_tests::suite! {
         kwal_and_librdkafka,
         kwal_and_rskafka,
         librdkafka_and_java,
+        librdkafka_administrates,
         rskafka_and_java,
     ],
     own: [],
@@ -55,6 +57,12 @@ async fn kwal_and_rskafka(kafka: &'static Kafka) {
 async fn librdkafka_and_java(kafka: &'static Kafka) {
     one_writes_other_reads::<Librdkafka, Java>(kafka, Librdkafka::samples).await;
     one_writes_other_reads::<Java, Librdkafka>(kafka, Librdkafka::samples).await;
+}
+
+async fn librdkafka_administrates(kafka: &'static Kafka) {
+    if !lacks(kafka, Ability::DeleteRecords).await {
+        librdkafka::administrate(kafka).await;
+    }
 }
 
 async fn rskafka_and_java(kafka: &'static Kafka) {

@@ -6,12 +6,14 @@
 
 mod administration;
 mod append;
+mod audit;
 mod batches;
 mod brokers;
 mod embedded;
 mod faulty_network;
 mod fidelity;
 mod interop;
+mod limits;
 mod listeners;
 mod peers;
 mod program;

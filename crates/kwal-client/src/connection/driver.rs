@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 use kwal_protocol::connection::{
     Computed, Connection, ConnectionConfig, ConnectionError, CorrelationId, Event, NegotiatedVersions,
     PendingRequest, RawResponse, SendError,
@@ -24,49 +24,52 @@ use kwal_transport::Stream;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     runtime::Handle,
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::{JoinError, JoinSet},
     time::{Instant, Sleep, sleep_until},
 };
-use tracing::{Instrument, debug, debug_span};
+use tracing::{Instrument, debug, debug_span, warn};
 
 use super::{
-    Caller, QUEUE, Submitted,
+    Caller, FailureReason, History, QUEUE, Shared, Submitted,
+    inbox::Inbox,
     reauth::{Reauthentication, SessionLifetime},
 };
 
 /// No further request is taken while so many bytes wait to be written.
 const HIGH_WATER: usize = 1 << 20;
-/// The least capacity for a read.
-const CHUNK: usize = 16 << 10;
-/// The most capacity that a peer gets by announcing a frame; beyond that it grows with the bytes that arrive.
-const CREDIT: usize = 1 << 20;
+/// With so many requests that the broker may wait for and nobody else does, a connection takes no more.
+const MOST_ABANDONED: usize = 2;
 
 /// The task's ends of what it shares with the handles.
 pub(super) struct Ends {
     pub(super) ready: oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>,
     pub(super) publish: watch::Sender<Option<SessionLifetime>>,
     pub(super) queue: mpsc::Receiver<Submitted>,
-    pub(super) close: Arc<Notify>,
+    pub(super) history: Arc<History>,
+    pub(super) shared: Arc<Shared>,
 }
 
 pub(super) struct Driver {
     connection: Connection<Caller>,
     stream: Stream,
-    inbox: BytesMut,
-    /// How many more bytes the next frame needs.
-    wanted: usize,
+    inbox: Inbox,
     writing: Option<(CorrelationId, Frame)>,
     /// Whether everything written has been flushed, which encrypting streams need.
     flushed: bool,
     /// How long a write may make no progress.
     stall: Duration,
+    /// The longest throttle time that is obeyed.
+    max_throttle: Duration,
     queue: mpsc::Receiver<Submitted>,
+    /// Taken from the queue, and not sent while the broker waits for what nobody wants any more.
+    held: Option<Submitted>,
     ready: Option<oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>>,
     /// `None` for a connection that does not authenticate.
     reauthentication: Option<Arc<Reauthentication>>,
     lifetime: watch::Sender<Option<SessionLifetime>>,
-    close: Arc<Notify>,
+    history: Arc<History>,
+    shared: Arc<Shared>,
     /// What the connection waits for apart from its peer. Aborted with it.
     tasks: JoinSet<TaskResult>,
 }
@@ -94,7 +97,7 @@ impl Driver {
         ends: Ends,
     ) {
         let span = debug_span!("connection", peer = stream.peer());
-        let stall = config.request_timeout;
+        let (stall, max_throttle) = (config.request_timeout, config.max_throttle);
         let now = Instant::now().into_std();
         let (connection, reauthentication) = match sasl {
             Some((mechanism, reauthentication)) => {
@@ -105,16 +108,18 @@ impl Driver {
         let driver = Self {
             connection,
             stream,
-            inbox: BytesMut::with_capacity(CHUNK),
-            wanted: CHUNK,
+            inbox: Inbox::default(),
             writing: None,
             flushed: true,
             stall,
+            max_throttle,
             queue: ends.queue,
+            held: None,
             ready: Some(ends.ready),
             reauthentication,
             lifetime: ends.publish,
-            close: ends.close,
+            history: ends.history,
+            shared: ends.shared,
             tasks: JoinSet::new(),
         };
         runtime.spawn(driver.run().instrument(span));
@@ -133,6 +138,7 @@ impl Driver {
                     Event::Ready(versions) => {
                         debug!("ready");
                         is_ready = true;
+                        self.resume_throttle();
                         done |= self.ready.take().is_none_or(|ready| ready.send(Ok(versions)).is_err());
                     }
                     Event::Authenticated(lifetime) => self.authenticated(lifetime),
@@ -143,6 +149,19 @@ impl Driver {
                     Event::Closed(error) => return self.end(error).await,
                 }
             }
+            // What nobody wants any more is not sent.
+            drop(self.connection.withdraw(Caller::is_gone));
+            let abandoned = self.shared.abandoned();
+            if abandoned >= MOST_ABANDONED && !expired {
+                debug!(abandoned, "no more requests, the broker waits for some that nobody wants any more");
+                self.close_queue();
+                expired = true;
+            }
+            if abandoned == 0
+                && let Some(held) = self.held.take()
+            {
+                self.submit(held);
+            }
             if self.writing.is_none() {
                 self.writing = self.connection.poll_transmit();
                 if self.writing.is_some() {
@@ -150,27 +169,31 @@ impl Driver {
                 }
             }
             // A caller that waits for a response has a handle, so there is none.
-            if done || expired && self.connection.in_flight() == 0 {
-                debug!("closing, no longer needed");
-                return;
+            if done || expired && self.connection.in_flight() <= abandoned {
+                debug!("no longer needed");
+                return self.end(ConnectionError::Closed).await;
             }
             let deadline = self.connection.poll_timeout().map(Instant::from_std);
             let is_writing = self.writing.is_some();
             let has_room =
                 self.connection.in_flight() < QUEUE && self.connection.outgoing_bytes() < HIGH_WATER;
+            let takes = is_ready && !expired && has_room && self.held.is_none();
             tokio::select! {
                 biased;
-                () = abandoned(&mut self.ready) => {
+                () = unwanted(&mut self.ready) => {
                     debug!("closing, no caller waits for it any more");
                     return;
                 }
-                () = self.close.notified() => {
+                () = self.shared.close.notified() => {
                     debug!("closed by the client");
                     self.connection.close(ConnectionError::Closed);
                 }
+                // What that means is decided above.
+                () = self.shared.abandoned.notified() => {}
+                () = gone(&mut self.held) => self.held = None,
                 // Reads never wait for writes: a broker that is busy answering may not read.
                 moved = poll_fn(|cx| {
-                    let read = pin!(receive(&mut self.stream, &mut self.inbox, self.wanted)).poll(cx);
+                    let read = pin!(self.stream.read_buf(self.inbox.room())).poll(cx);
                     if let Poll::Ready(read) = read {
                         return Poll::Ready(Moved::In(read));
                     }
@@ -185,7 +208,8 @@ impl Driver {
                 Some(result) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     expired |= self.finished(result);
                 }
-                request = self.queue.recv(), if is_ready && !expired && has_room => match request {
+                request = self.queue.recv(), if takes => match request {
+                    Some(request) if self.shared.abandoned() > 0 => self.held = Some(request),
                     Some(request) => self.submit(request),
                     None => done = true,
                 },
@@ -203,6 +227,7 @@ impl Driver {
     /// Plans the next authentication of a session that begins now.
     fn authenticated(&mut self, lifetime: Option<Duration>) {
         debug!(?lifetime, "authenticated");
+        self.history.admitted();
         let lifetime = match (&self.reauthentication, lifetime) {
             (Some(reauthentication), Some(lifetime)) => {
                 let lifetime = reauthentication.plan(lifetime);
@@ -233,10 +258,7 @@ impl Driver {
             // it fails.
             Ok(TaskResult::Reauthenticate(None)) => {
                 debug!("the session is over, closing");
-                self.queue.close();
-                while let Ok(Submitted { caller, .. }) = self.queue.try_recv() {
-                    caller.fail(ConnectionError::Closed, false);
-                }
+                self.close_queue();
                 return true;
             }
             // It panicked, or the runtime is shutting down.
@@ -248,12 +270,29 @@ impl Driver {
         false
     }
 
+    /// Takes no more requests. Those that wait go to another connection.
+    fn close_queue(&mut self) {
+        self.queue.close();
+        let held = self.held.take();
+        let queued = std::iter::from_fn(|| self.queue.try_recv().ok());
+        for Submitted { caller, .. } in held.into_iter().chain(queued) {
+            caller.fail(FailureReason::Connection(ConnectionError::Closed), false);
+        }
+    }
+
     fn received(&mut self, read: io::Result<usize>) {
+        let now = Instant::now().into_std();
         match read {
             Ok(0) => self.connection.handle_eof(),
-            Ok(_) => match self.connection.handle_input(Instant::now().into_std(), &mut self.inbox) {
-                Ok(wanted) => self.wanted = wanted,
-                // It closes the connection, which is reported as an event.
+            // An error closes the connection, which is reported as an event.
+            Ok(_) => match self.inbox.take(|bytes| self.connection.handle_input(now, bytes)) {
+                Ok(()) => {
+                    // A response that nobody wants any more gets no more time than any other.
+                    if let Some(caller) = self.connection.oldest().filter(|caller| !caller.is_gone()) {
+                        caller.arriving(self.connection.arriving());
+                        self.connection.handle_progress(now);
+                    }
+                }
                 Err(error) => debug!(%error, "the peer violated the protocol"),
             },
             Err(error) => self.connection.handle_io_error(error),
@@ -277,24 +316,68 @@ impl Driver {
 
     fn submit(&mut self, Submitted { request, caller }: Submitted) {
         // The caller is gone, so nothing was promised to it.
-        if caller.response.is_closed() {
+        if caller.is_gone() {
             return;
         }
-        let sent = self.connection.send(Instant::now().into_std(), request, caller);
+        let now = Instant::now();
+        if let Some(until) = self.throttled_until()
+            && ends_before(&caller, until)
+        {
+            return caller.fail(FailureReason::Throttled(until - now), false);
+        }
+        caller.submitted();
+        let sent = self.connection.send(now.into_std(), request, caller);
         if let Err(SendError { error, token: caller }) = sent {
-            caller.fail(error, false);
+            caller.fail(FailureReason::Connection(error), false);
         }
     }
 
     /// Hands a response to its caller, and obeys the throttle time in it (KIP-219), also if the caller is
     /// gone.
     fn respond(&mut self, caller: Caller, response: RawResponse) {
+        self.history.admitted();
         let pause = (caller.throttle_time)(&response);
         if !pause.is_zero() {
             debug!(api = %response.key(), ?pause, "throttled by the broker");
-            self.connection.throttle(Instant::now().into_std(), pause);
+            if pause > self.max_throttle && self.history.is_first_long_throttle() {
+                let (peer, limit) = (self.stream.peer(), self.max_throttle);
+                warn!(
+                    peer,
+                    ?pause,
+                    ?limit,
+                    "the broker demands a pause longer than Deadlines::throttle, which is cut to it; is its quota meant so?"
+                );
+            }
+            self.throttle(pause);
         }
-        drop(caller.response.send(Ok(response)));
+        caller.respond(response);
+    }
+
+    /// Pauses the connection. Calls that end before the pause does are not sent.
+    fn throttle(&mut self, pause: Duration) {
+        let now = Instant::now();
+        self.connection.throttle(now.into_std(), pause);
+        let Some(until) = self.throttled_until() else { return };
+        self.shared.throttle(Some(until));
+        for caller in self.connection.withdraw(|caller| ends_before(caller, until)) {
+            caller.fail(FailureReason::Throttled(until - now), false);
+        }
+        if let Some(held) = self.held.take_if(|held| ends_before(&held.caller, until)) {
+            held.caller.fail(FailureReason::Throttled(until - now), false);
+        }
+    }
+
+    /// Goes on with the pause that the broker demanded on the connection before this one.
+    fn resume_throttle(&mut self) {
+        let before = self.shared.throttled_until();
+        if let Some(rest) = before.and_then(|until| until.checked_duration_since(Instant::now())) {
+            self.throttle(rest);
+        }
+    }
+
+    fn throttled_until(&self) -> Option<Instant> {
+        let until = self.connection.throttled_until().map(Instant::from_std);
+        until.filter(|until| *until > Instant::now())
     }
 
     /// Reports the end to every caller.
@@ -310,20 +393,23 @@ impl Driver {
         if let Some(ready) = self.ready.take() {
             drop(ready.send(Err(error.clone())));
         }
+        let reason = FailureReason::Connection(error);
         for PendingRequest { token: caller, handed_out } in self.connection.drain_pending() {
-            caller.fail(error.clone(), handed_out);
+            caller.fail(reason.clone(), handed_out);
+        }
+        if let Some(Submitted { caller, .. }) = self.held.take() {
+            caller.fail(reason.clone(), false);
         }
         self.queue.close();
         while let Some(Submitted { caller, .. }) = self.queue.recv().await {
-            caller.fail(error.clone(), false);
+            caller.fail(reason.clone(), false);
         }
     }
 }
 
-/// Reads what is there, with capacity for what is wanted as far as the peer has earned it. Cancel safe.
-async fn receive(stream: &mut Stream, inbox: &mut BytesMut, wanted: usize) -> io::Result<usize> {
-    inbox.reserve(wanted.clamp(CHUNK, CREDIT.max(inbox.len())));
-    stream.read_buf(inbox).await
+/// Whether a call ends before a pause does. It is not worth the wait.
+fn ends_before(caller: &Caller, until: Instant) -> bool {
+    caller.deadline.is_some_and(|deadline| deadline <= until)
 }
 
 /// Writes a part of the frame, or flushes if there is none. Returns how many bytes were written. Cancel safe.
@@ -337,8 +423,16 @@ async fn send(stream: &mut Stream, writing: &mut Option<(CorrelationId, Frame)>)
     }
 }
 
+/// Completes when the caller of a request that is held back is gone.
+async fn gone(held: &mut Option<Submitted>) {
+    match held {
+        Some(Submitted { caller, .. }) => caller.gone().await,
+        None => pending().await,
+    }
+}
+
 /// Completes when the caller that opens the connection is gone.
-async fn abandoned(ready: &mut Option<oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>>) {
+async fn unwanted(ready: &mut Option<oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>>) {
     match ready {
         Some(ready) => ready.closed().await,
         None => pending().await,

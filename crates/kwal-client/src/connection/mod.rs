@@ -5,12 +5,12 @@
 
 mod connect;
 mod driver;
+mod history;
+mod inbox;
 mod reauth;
+mod request;
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use kwal_protocol::connection::{
     ConnectionConfig, ConnectionError, EncodedRequest, NegotiatedVersions, RawResponse,
@@ -19,14 +19,19 @@ use kwal_protocol::sasl::Mechanism;
 use kwal_transport::Stream;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, mpsc, oneshot, watch},
-    time::Instant,
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
 };
 
-pub(crate) use self::connect::connect;
+pub(crate) use self::{
+    connect::Connector,
+    history::History,
+    request::{CallOptions, FailureReason, RequestFailed, WaitPermit},
+};
 use self::{
     driver::Driver,
     reauth::{Reauthentication, SessionLifetime},
+    request::{Caller, CallerEnd, Shared, Submitted},
 };
 use crate::versions::ClientRequest;
 
@@ -37,55 +42,10 @@ const QUEUE: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     requests: mpsc::Sender<Submitted>,
-    close: Arc<Notify>,
+    shared: Arc<Shared>,
     versions: Arc<NegotiatedVersions>,
     /// Of the session, if it ends.
     lifetime: watch::Receiver<Option<SessionLifetime>>,
-    /// How long the broker may wait before it answers all requests in flight.
-    wait_budget: Arc<Mutex<Duration>>,
-}
-
-/// A permission for the broker to wait before it answers. It counts until it is dropped: the requests of one
-/// connection wait one after the other.
-#[derive(Debug)]
-pub(crate) struct WaitPermit {
-    pub(crate) time: Duration,
-    wait_budget: Arc<Mutex<Duration>>,
-}
-
-impl Drop for WaitPermit {
-    fn drop(&mut self) {
-        *self.wait_budget.lock().unwrap_or_else(PoisonError::into_inner) -= self.time;
-    }
-}
-
-#[derive(Debug)]
-struct Submitted {
-    request: EncodedRequest,
-    caller: Caller,
-}
-
-/// The caller of a request.
-#[derive(Debug)]
-struct Caller {
-    /// Reads the throttle time of the response, which is obeyed also if the caller is gone by then.
-    throttle_time: fn(&RawResponse) -> Duration,
-    response: oneshot::Sender<Result<RawResponse, RequestFailed>>,
-}
-
-impl Caller {
-    fn fail(self, error: ConnectionError, sent: bool) {
-        drop(self.response.send(Err(RequestFailed { error: Some(error), sent })));
-    }
-}
-
-/// A request that got no response.
-#[derive(Debug)]
-pub(crate) struct RequestFailed {
-    /// The reason; `None` if the task ended with its runtime.
-    pub(crate) error: Option<ConnectionError>,
-    /// Whether it may have reached the broker.
-    pub(crate) sent: bool,
 }
 
 impl Connection {
@@ -95,20 +55,18 @@ impl Connection {
         config: ConnectionConfig,
         sasl: Option<(Box<dyn Mechanism>, Reauthentication)>,
         runtime: &Handle,
+        history: Arc<History>,
+        paused_until: Option<Instant>,
     ) -> Result<Self, Option<ConnectionError>> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (ready, is_ready) = oneshot::channel();
         let (publish, lifetime) = watch::channel(None);
-        let close = Arc::new(Notify::new());
-        Driver::spawn(
-            stream,
-            config,
-            sasl,
-            runtime,
-            driver::Ends { ready, publish, queue, close: Arc::clone(&close) },
-        );
+        let shared = Arc::new(Shared::default());
+        shared.throttle(paused_until);
+        let ends = driver::Ends { ready, publish, queue, history, shared: Arc::clone(&shared) };
+        Driver::spawn(stream, config, sasl, runtime, ends);
         match is_ready.await {
-            Ok(Ok(versions)) => Ok(Self { requests, close, versions, lifetime, wait_budget: Arc::default() }),
+            Ok(Ok(versions)) => Ok(Self { requests, shared, versions, lifetime }),
             Ok(Err(error)) => Err(Some(error)),
             Err(_) => Err(None),
         }
@@ -123,40 +81,69 @@ impl Connection {
         !self.requests.is_closed()
     }
 
+    /// Whether both are handles of the same connection.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// The end of the last throttle, which may be over. A connection that takes the place of this one has to
+    /// wait for it, too.
+    pub(crate) fn throttled_until(&self) -> Option<Instant> {
+        self.shared.throttled_until()
+    }
+
     /// Closes the connection. Requests that have no response yet fail.
     pub(crate) fn close(&self) {
-        self.close.notify_one();
+        self.shared.close.notify_one();
     }
 
     /// Returns how long the broker may wait before it answers the next request, at most the wanted time: it
     /// must not delay reauthentication, nor last beyond the end of the session.
-    pub(crate) fn wait(&self, wanted: Duration) -> WaitPermit {
+    pub(crate) fn wait(&self, wanted: Duration) -> Arc<WaitPermit> {
         let lifetime = *self.lifetime.borrow();
-        let mut budget = self.wait_budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let time = match lifetime {
-            Some(lifetime) => wanted.min(lifetime.longest_wait(Instant::now(), *budget)),
+        self.shared.wait(wanted, |taken| match lifetime {
+            Some(lifetime) => lifetime.longest_wait(Instant::now(), taken),
             None => wanted,
-        };
-        // The protocol has milliseconds.
-        let time = Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        *budget += time;
-        drop(budget);
-        WaitPermit { time, wait_budget: Arc::clone(&self.wait_budget) }
+        })
     }
 
     /// Sends a request and waits for the response.
     ///
-    /// If the future is dropped before the task has taken the request, it is not sent; later, the response is
-    /// discarded when it arrives.
+    /// If the future is dropped before the request has been written, it is not sent; later, the response is
+    /// discarded when it arrives. While the broker waits on behalf of such a caller, further requests are
+    /// held back, and a second one makes this connection the last for those in flight.
     pub(crate) async fn call<R: ClientRequest>(
         &self,
         request: EncodedRequest,
+        options: CallOptions,
     ) -> Result<RawResponse, RequestFailed> {
-        let (response, received) = oneshot::channel();
-        let caller = Caller { throttle_time: R::throttle_time, response };
+        let CallOptions { limit, deadline, permit } = options;
+        let request = match limit {
+            Some(limit) => request.with_timeout(limit),
+            None => request,
+        };
+        let (caller, received, caller_end) = Caller::new(R::throttle_time, deadline, permit);
         if self.requests.send(Submitted { request, caller }).await.is_err() {
-            return Err(RequestFailed { error: Some(ConnectionError::Closed), sent: false });
+            let reason = FailureReason::Connection(ConnectionError::Closed);
+            return Err(RequestFailed { reason, sent: false });
         }
-        received.await.unwrap_or(Err(RequestFailed { error: None, sent: true }))
+        tokio::select! {
+            biased;
+            response = received => {
+                response.unwrap_or(Err(RequestFailed { reason: FailureReason::Shutdown, sent: true }))
+            }
+            failed = cut_off(deadline, &caller_end) => Err(failed),
+        }
+    }
+}
+
+/// Completes at the deadline if the response is arriving. Otherwise there is nothing that the caller does not
+/// know.
+async fn cut_off(deadline: Option<Instant>, response: &CallerEnd) -> RequestFailed {
+    let Some(deadline) = deadline else { return pending().await };
+    sleep_until(deadline).await;
+    match response.progress() {
+        Some(progress) => RequestFailed { reason: FailureReason::Incomplete(progress), sent: true },
+        None => pending().await,
     }
 }

@@ -7,7 +7,7 @@ use kwal_protocol::sasl::Mechanism;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use crate::sasl::Sasl;
+use crate::{duration::LONGEST, sasl::Sasl};
 
 /// Brokers accept reauthentication at most once a second.
 const SHORTEST: Duration = Duration::from_millis(1050);
@@ -70,7 +70,7 @@ impl Reauthentication {
     /// Plans the reauthentication of a session that begins now.
     pub(crate) fn plan(&self, lifetime: Duration) -> SessionLifetime {
         let jitter = self.rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner).f64();
-        SessionLifetime::new(Instant::now(), lifetime, self.longest_request, jitter)
+        SessionLifetime::new(Instant::now(), lifetime.min(LONGEST), self.longest_request, jitter)
     }
 
     /// Waits until it is time, then returns a mechanism with credentials; `None` if the session ends before

@@ -12,7 +12,7 @@ use super::ControllerClient;
 use crate::{
     error::Error,
     request::request,
-    routing::{Deadline, Operation, Rejection, Route, Target},
+    routing::{Deadline, Operation, Rejection, Route, Target, only},
     validate,
 };
 
@@ -215,11 +215,15 @@ impl Operation for Describe<'_> {
     fn response(
         &self,
         _route: &Route<'_>,
-        mut response: DescribeConfigsResponse,
+        response: DescribeConfigsResponse,
     ) -> Result<BTreeMap<String, ConfigValue>, Rejection> {
-        let result = response.results.pop().ok_or(Rejection::Missing)?;
+        let result = only(response.results, |result| {
+            result.resource_type == self.resource_type && result.resource_name == self.resource_name
+        })?;
         Rejection::check_with(result.error_code, result.error_message)?;
-        Ok(result.configs.into_iter().map(config).collect())
+        let count = result.configs.len();
+        let configs: BTreeMap<_, _> = result.configs.into_iter().map(config).collect();
+        if configs.len() == count { Ok(configs) } else { Err(Rejection::Missing) }
     }
 }
 
@@ -380,10 +384,12 @@ impl Operation for Alter {
 
     fn response(
         &self,
-        _route: &Route<'_>,
-        mut response: IncrementalAlterConfigsResponse,
+        route: &Route<'_>,
+        response: IncrementalAlterConfigsResponse,
     ) -> Result<(), Rejection> {
-        let result = response.responses.pop().ok_or(Rejection::Missing)?;
+        let result = only(response.responses, |result| {
+            result.resource_type == TOPIC && result.resource_name == route.topic
+        })?;
         Rejection::check_with(result.error_code, result.error_message)
     }
 }
@@ -423,7 +429,12 @@ mod tests {
 
     fn described(result: Option<DescribeConfigsResult>) -> Result<BTreeMap<String, ConfigValue>, Rejection> {
         let describe = Describe { resource_type: TOPIC, resource_name: "wal".to_owned(), names: None };
-        let results = result.into_iter().collect();
+        let of_wal = |result| DescribeConfigsResult {
+            resource_type: TOPIC,
+            resource_name: "wal".to_owned(),
+            ..result
+        };
+        let results = result.into_iter().map(of_wal).collect();
         describe.response(&route(), DescribeConfigsResponse { results, ..Default::default() })
     }
 
@@ -502,6 +513,11 @@ mod tests {
             DescribeConfigsResult { error_code: code, error_message: message.clone(), ..Default::default() };
         assert_eq!(rejected_code(described(Some(result))), (code, message));
         assert!(matches!(described(None), Err(Rejection::Missing)));
+        let config = DescribedConfig { name: "retention.ms".to_owned(), ..Default::default() };
+        let result =
+            |count| DescribeConfigsResult { configs: vec![config.clone(); count], ..Default::default() };
+        assert_eq!(described(Some(result(1))).unwrap().len(), 1);
+        assert!(matches!(described(Some(result(2))), Err(Rejection::Missing)));
     }
 
     #[test]
@@ -532,7 +548,8 @@ mod tests {
         };
         let result = |error_code, message: &str| {
             let error_message = Some(message.to_owned());
-            vec![AlterConfigsResult { error_code, error_message, ..Default::default() }]
+            let resource_name = "wal".to_owned();
+            vec![AlterConfigsResult { error_code, error_message, resource_type: TOPIC, resource_name }]
         };
         respond(result(ErrorCode::NONE, "")).unwrap();
         let code = ErrorCode::INVALID_CONFIG;

@@ -14,7 +14,7 @@ use crate::{
     config::Deadlines,
     error::Error,
     request::request,
-    routing::{CallFailed, Deadline, Operation, Rejection, Route, Target},
+    routing::{CallFailed, Deadline, Operation, Rejection, Route, Target, only},
     validate,
 };
 
@@ -163,8 +163,8 @@ impl Operation for Create<'_> {
         }
     }
 
-    fn response(&self, _route: &Route<'_>, mut response: CreatePartitionsResponse) -> Result<(), Rejection> {
-        let result = response.results.pop().ok_or(Rejection::Missing)?;
+    fn response(&self, route: &Route<'_>, response: CreatePartitionsResponse) -> Result<(), Rejection> {
+        let result = only(response.results, |result| result.name == route.topic)?;
         Rejection::check_with(result.error_code, result.error_message)
     }
 

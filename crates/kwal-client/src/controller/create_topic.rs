@@ -14,7 +14,7 @@ use crate::{
     config::Deadlines,
     error::Error,
     request::request,
-    routing::{CallFailed, Deadline, Operation, Rejection, Route, Target},
+    routing::{CallFailed, Deadline, Operation, Rejection, Route, Target, only},
     validate,
 };
 
@@ -197,11 +197,11 @@ impl Operation for Create<'_> {
     fn response(
         &self,
         _route: &Route<'_>,
-        mut response: CreateTopicsResponse,
+        response: CreateTopicsResponse,
     ) -> Result<CreatedTopic, Rejection> {
-        let created = response.topics.pop().ok_or(Rejection::Missing)?;
-        Rejection::check_with(created.error_code, created.error_message)?;
         let topic = self.0;
+        let created = only(response.topics, |created| created.name == topic.name)?;
+        Rejection::check_with(created.error_code, created.error_message)?;
         let (partitions, replicas) = match &topic.assignment {
             Some(brokers) => (brokers.len() as i32, brokers.first().map_or(-1, |first| first.len() as i16)),
             None => (topic.partitions, topic.replication_factor),
@@ -323,7 +323,8 @@ mod tests {
         let code = ErrorCode::INVALID_REPLICATION_FACTOR;
         for (message, expected) in [(None, None), (Some(""), None), (Some("too many"), Some("too many"))] {
             let error_message = message.map(str::to_owned);
-            let created = CreateTopicsResult { error_code: code, error_message, ..Default::default() };
+            let name = "wal".to_owned();
+            let created = CreateTopicsResult { name, error_code: code, error_message, ..Default::default() };
             let expected = expected.map(str::to_owned);
             assert_eq!(rejected_code(respond(&topic, created)), (code, expected));
         }

@@ -6,7 +6,7 @@ use super::ControllerClient;
 use crate::{
     error::Error,
     request::request,
-    routing::{Operation, Rejection, Route, Target},
+    routing::{Operation, Rejection, Route, Target, only},
     validate,
 };
 
@@ -61,8 +61,8 @@ impl Operation for Delete {
         DeleteTopicsRequest { topic_names, topics, timeout_ms: route.timeout_ms() }
     }
 
-    fn response(&self, _route: &Route<'_>, mut response: DeleteTopicsResponse) -> Result<(), Rejection> {
-        let result = response.responses.pop().ok_or(Rejection::Missing)?;
+    fn response(&self, route: &Route<'_>, response: DeleteTopicsResponse) -> Result<(), Rejection> {
+        let result = only(response.responses, |result| result.name.as_deref() == Some(route.topic))?;
         Rejection::check_with(result.error_code, result.error_message)
     }
 }
@@ -91,7 +91,8 @@ mod tests {
     fn a_response_has_the_broker_s_message() {
         let respond = |error_code, message: Option<&str>| {
             let error_message = message.map(str::to_owned);
-            let result = DeleteTopicResult { error_code, error_message, ..Default::default() };
+            let name = Some("wal".to_owned());
+            let result = DeleteTopicResult { name, error_code, error_message, ..Default::default() };
             let response = DeleteTopicsResponse { responses: vec![result], ..Default::default() };
             Delete.response(&Route::of_partition("wal", 0), response)
         };

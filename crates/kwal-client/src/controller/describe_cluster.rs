@@ -8,7 +8,7 @@ use kwal_transport::HostPort;
 use super::ControllerClient;
 use crate::{
     error::{Error, ErrorKind},
-    metadata::address,
+    metadata::{address, is_consistent},
     request::request,
     routing::{Deadline, Operation, Rejection, Route, Target},
 };
@@ -123,6 +123,9 @@ impl Operation for DescribeByMetadata {
         response: MetadataResponse,
     ) -> Result<ClusterDescription, Rejection> {
         Rejection::check(response.error_code)?;
+        if !is_consistent(&response) {
+            return Err(Rejection::Missing);
+        }
         let brokers = response.brokers.into_iter();
         Ok(ClusterDescription {
             cluster_id: response.cluster_id,

@@ -2,13 +2,14 @@
 
 use kwal_protocol::{
     error_code::ErrorCode,
-    messages::{MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopic},
+    messages::{MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopic, MetadataTopicResponse},
     wire::Uuid,
 };
 
 use super::ControllerClient;
 use crate::{
     error::Error,
+    metadata::is_consistent,
     routing::{Deadline, Operation, Rejection, Route, Target},
 };
 
@@ -69,11 +70,16 @@ impl Operation for DescribeLayout {
 
     fn response(
         &self,
-        _route: &Route<'_>,
+        route: &Route<'_>,
         mut response: MetadataResponse,
     ) -> Result<Option<TopicLayout>, Rejection> {
         Rejection::check(response.error_code)?;
-        let topic = response.topics.pop().ok_or(Rejection::Missing)?;
+        let is_requested = |topic: &MetadataTopicResponse| topic.name.as_deref() == Some(route.topic);
+        let requested = response.topics.iter().position(is_requested);
+        let Some(index) = requested.filter(|_| is_consistent(&response)) else {
+            return Err(Rejection::Missing);
+        };
+        let topic = response.topics.swap_remove(index);
         if self.unknown_is_none && topic.error_code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION {
             return Ok(None);
         }
@@ -87,8 +93,6 @@ impl Operation for DescribeLayout {
 
 #[cfg(test)]
 mod tests {
-    use kwal_protocol::messages::MetadataTopicResponse;
-
     use super::*;
     use crate::routing::rejected_code;
 
@@ -98,6 +102,7 @@ mod tests {
         operation: &DescribeLayout,
         topic: MetadataTopicResponse,
     ) -> Result<Option<TopicLayout>, Rejection> {
+        let topic = MetadataTopicResponse { name: Some("wal".to_owned()), ..topic };
         let response = MetadataResponse { topics: vec![topic], ..Default::default() };
         operation.response(&Route::of_partition("wal", 0), response)
     }
@@ -129,6 +134,8 @@ mod tests {
             assert_eq!(layout.partitions, [partition(0, 1), partition(1, 2), partition(2, 3)]);
             assert_eq!(layout.replication_factors(), (1, 3));
         }
+        let twice = MetadataTopicResponse { partitions: vec![partition(1, 2); 2], ..Default::default() };
+        assert!(matches!(respond(&KNOWN, twice), Err(Rejection::Missing)));
         let none = TopicLayout { id: None, partitions: Vec::new() };
         assert_eq!(none.replication_factors(), (0, 0));
     }

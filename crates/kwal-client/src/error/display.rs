@@ -1,6 +1,9 @@
 //! The text of each error: what happened, where, and what the caller can do.
 
-use std::{fmt, ops::Range};
+use std::{
+    fmt::{self, Display},
+    ops::Range,
+};
 
 use kwal_protocol::{
     api::{ApiKey, Versions},
@@ -8,14 +11,49 @@ use kwal_protocol::{
     text::Printable,
 };
 
-use super::{Error, ErrorKind, Outcome, RecordError};
+use super::{Context, Error, ErrorKind, Outcome, RecordError, Source};
 
-impl fmt::Display for Error {
+impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let context = self.context();
-        if self.names_its_context() {
-            write!(f, "{context}: ")?;
+        Below { error: self, context: None }.fmt(f)?;
+        match (self.outcome(), self.context().api) {
+            (Outcome::NotApplied, _) => Ok(()),
+            (Outcome::Unknown, Some(ApiKey::PRODUCE)) => f.write_str(
+                "; outcome unknown: the batch may be on the log or may still reach it, so appending it again may duplicate it",
+            ),
+            (Outcome::Unknown, _) => f.write_str("; outcome unknown: the call may have taken effect"),
         }
+    }
+}
+
+/// An error without its outcome, and without its context where it is the one above it.
+struct Below<'a> {
+    error: &'a Error,
+    context: Option<&'a Context>,
+}
+
+impl Display for Below<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { error, context } = self;
+        if error.names_its_context() && Some(error.context()) != *context {
+            write!(f, "{}: ", error.context())?;
+        }
+        error.kind_text(f)?;
+        match error.below() {
+            Some(source) if error.kind_says_nothing() => error.cause_text(source, f),
+            Some(source) => {
+                f.write_str(": ")?;
+                error.cause_text(source, f)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error {
+    /// Writes what happened, without where and why.
+    fn kind_text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let context = self.context();
         let topic = context.topic.as_deref().unwrap_or_default();
         match self.kind() {
             ErrorKind::InvalidInput { reason } => f.write_str(reason),
@@ -37,10 +75,26 @@ impl fmt::Display for Error {
                 "topic {topic} does not exist (no broker knew it for {waited:.1?}); create it first, a lookup does not \
                  create topics"
             ),
-            ErrorKind::UnknownPartition { partitions } => {
+            ErrorKind::UnknownPartition { partitions, waited } => {
                 let partition = context.partition.unwrap_or_default();
-                let last = partitions.saturating_sub(1);
-                write!(f, "topic {topic} has no partition {partition}; it has {partitions}: 0 to {last}")
+                match partitions {
+                    0 => write!(f, "metadata names no partition of topic {topic}")?,
+                    1 if partition > 0 => {
+                        write!(f, "topic {topic} has no partition {partition}, only partition 0")?
+                    }
+                    _ if usize::try_from(partition).is_ok_and(|partition| partition >= *partitions) => {
+                        let last = partitions - 1;
+                        write!(f, "topic {topic} has no partition {partition}, only 0 to {last}")?
+                    }
+                    _ => write!(
+                        f,
+                        "metadata names {partitions} partitions of topic {topic}, but not partition {partition}"
+                    )?,
+                }
+                match waited.is_zero() {
+                    true => Ok(()),
+                    false => write!(f, " (no broker knew it for {waited:.1?})"),
+                }
             }
             ErrorKind::TopicRecreated { was, is } => write!(
                 f,
@@ -89,9 +143,35 @@ impl fmt::Display for Error {
                 "SASL {mechanism} would send its secret over an unencrypted connection; connect with TLS, or allow it with \
                  `Sasl::danger_send_unencrypted`"
             ),
-            ErrorKind::Connect => f.write_str("no connection to the broker"),
-            ErrorKind::Connection => f.write_str("the connection failed"),
+            ErrorKind::Throttled { remaining } => write!(
+                f,
+                "not sent: the client exceeds a quota, and the broker throttles it for another {remaining:.1?}, longer than \
+                 the call has"
+            ),
+            ErrorKind::ResponseIncomplete { arrived, len } => write!(
+                f,
+                "the response was still arriving, {arrived} of {len} bytes; ask for less at once, or allow more time"
+            ),
+            ErrorKind::RequestTooLarge { size } => write!(
+                f,
+                "the broker closed the connection twice right after this request of {size} bytes, without an answer: it is \
+                 probably larger than the broker's `socket.request.max.bytes`; send smaller batches, or raise that setting"
+            ),
+            ErrorKind::Connect | ErrorKind::Connection => match self.below() {
+                Some(_) => Ok(()),
+                None => f.write_str("no connection to the broker"),
+            },
+            ErrorKind::NoBroker { attempts } if attempts.is_empty() => {
+                f.write_str("there is no broker to ask")
+            }
             ErrorKind::NoBroker { attempts } => write!(f, "no broker can be reached: {}", Attempts(attempts)),
+            ErrorKind::NoBrokersListed => {
+                f.write_str("the broker lists no brokers: it is starting, or cut off from the cluster")
+            }
+            ErrorKind::UnknownBroker if context.broker.is_some() => {
+                f.write_str("metadata has no address of the broker")
+            }
+            ErrorKind::UnknownBroker => f.write_str("metadata names no controller"),
             ErrorKind::OtherCluster { was, is } => {
                 let broker = context.broker.as_deref().unwrap_or("the broker");
                 let is = Printable(is);
@@ -102,15 +182,15 @@ impl fmt::Display for Error {
                      can be reached; build a new client to use the other cluster"
                 )
             }
-            ErrorKind::MalformedResponse if self.cause().is_some() => {
+            ErrorKind::MalformedResponse if self.below().is_some() => {
                 f.write_str("the response is malformed")
             }
-            ErrorKind::MalformedResponse => f.write_str("the response is not about what was requested"),
+            ErrorKind::MalformedResponse => f.write_str("the response does not match the request"),
             ErrorKind::Corrupt => f.write_str("the fetched records cannot be read"),
             ErrorKind::PrecedingAppendFailed => f.write_str("not sent because an earlier append failed"),
-            ErrorKind::DeadlineExceeded { after } => {
-                write!(f, "not completed within {after:?}")?;
-                match self.cause() {
+            ErrorKind::DeadlineExceeded { after, progress } => {
+                write!(f, "not completed within {after:?}: {progress}")?;
+                match self.below() {
                     Some(_) => f.write_str("; the last attempt failed"),
                     None => Ok(()),
                 }
@@ -121,17 +201,33 @@ impl fmt::Display for Error {
             Rejected(self.record_errors()).fmt(f)?;
             f.write_str(context.api.map_or("", |api| remedy(*code, api)))?;
         }
-        match (self.outcome(), context.api) {
-            (Outcome::NotApplied, _) => Ok(()),
-            (Outcome::Unknown, Some(ApiKey::PRODUCE)) => f.write_str(
-                "; outcome unknown: the batch may be on the log or may still reach it, so appending it again may duplicate it",
-            ),
-            (Outcome::Unknown, _) => f.write_str("; outcome unknown: the call may have taken effect"),
-        }
+        Ok(())
     }
-}
 
-impl Error {
+    /// Returns its causes in one line, without where it happened, for an error that is one of several.
+    pub(crate) fn reason(&self) -> impl Display {
+        Below { error: self, context: Some(self.context()) }
+    }
+
+    /// Writes the error below, and all that it comes from.
+    fn cause_text(&self, source: &Source, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Source::Call(error) = source {
+            return Below { error, context: Some(self.context()) }.fmt(f);
+        }
+        let mut cause = self.cause();
+        let mut separator = "";
+        while let Some(error) = cause {
+            write!(f, "{separator}{error}")?;
+            (cause, separator) = (error.source(), ": ");
+        }
+        Ok(())
+    }
+
+    /// Whether the cause says everything.
+    fn kind_says_nothing(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Connect | ErrorKind::Connection)
+    }
+
     /// Whether the text begins with the context: not where the sentence names the topic itself, or no call
     /// was made.
     fn names_its_context(&self) -> bool {
@@ -180,7 +276,7 @@ fn remedy(code: ErrorCode, api: ApiKey) -> &'static str {
 /// The first of the records that a broker rejected.
 struct Rejected<'a>(&'a [RecordError]);
 
-impl fmt::Display for Rejected<'_> {
+impl Display for Rejected<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 3;
         for RecordError { index, message } in self.0.iter().take(SHOWN) {
@@ -199,7 +295,7 @@ impl fmt::Display for Rejected<'_> {
 /// The offsets of a log, as far as known.
 struct Log<'a>(&'a Option<Range<i64>>);
 
-impl fmt::Display for Log<'_> {
+impl Display for Log<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(log) if log.is_empty() => write!(f, "no records and ends at {}", log.end),
@@ -209,42 +305,23 @@ impl fmt::Display for Log<'_> {
     }
 }
 
+/// The brokers that were tried, each with its reason. All of them are in the fields.
 struct Attempts<'a>(&'a [(String, Error)]);
 
-impl fmt::Display for Attempts<'_> {
+impl Display for Attempts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("none is known");
-        }
-        for (i, (broker, error)) in self.0.iter().enumerate() {
-            let comma = if i == 0 { "" } else { "; " };
-            let reason = Reason(error).to_string();
+        const SHOWN: usize = 8;
+        for (i, (broker, error)) in self.0.iter().take(SHOWN).enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            let reason = error.reason().to_string();
             match reason.contains(broker) {
-                true => write!(f, "{comma}{reason}")?,
-                false => write!(f, "{comma}{broker}: {reason}")?,
+                true => write!(f, "{separator}{reason}")?,
+                false => write!(f, "{separator}{broker}: {reason}")?,
             }
         }
-        Ok(())
-    }
-}
-
-/// The causes of an error in one line: none of several attempts is *the* source.
-struct Reason<'a>(&'a Error);
-
-impl fmt::Display for Reason<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut cause: &dyn std::error::Error = self.0;
-        // The first level adds nothing in a list of brokers that cannot be reached.
-        if let (ErrorKind::Connect | ErrorKind::Connection, Some(source)) =
-            (self.0.kind(), std::error::Error::source(self.0))
-        {
-            cause = source;
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
         }
-        write!(f, "{cause}")?;
-        while let Some(source) = cause.source() {
-            write!(f, ": {source}")?;
-            cause = source;
-        }
-        Ok(())
     }
 }

@@ -2,8 +2,14 @@
 //!
 //! Three questions have three answers: [`Error::kind`] is what happened, [`Error::outcome`] is whether the
 //! call may have taken effect, and [`Error::is_retriable`] is whether the same call may succeed later.
-//! [`Error::context`] names API, topic, partition and broker. `Display` prints this level only;
-//! [`source`](std::error::Error::source) is the next one.
+//! [`Error::context`] names API, topic, partition and broker.
+//!
+//! `{}`, `{:#}` and `{:?}` print the whole of it in one line: where it happened, what, every cause below it,
+//! and whether the call may have taken effect. `{:#?}` prints the fields. So
+//! [`source`](std::error::Error::source) is `None`, and what prints chains of errors, as `anyhow` does, prints
+//! no cause twice. [`Error::cause`] is the error below with its type.
+//!
+//! Strings of brokers are escaped and cut in texts; the fields have them as they were sent.
 //!
 //! ```
 //! use kwal_client::error::{Error, ErrorKind, Outcome};
@@ -20,6 +26,7 @@
 
 mod context;
 mod display;
+mod progress;
 mod recovery;
 #[cfg(all(test, feature = "transport-tls", feature = "transport-socks5"))]
 mod texts;
@@ -37,7 +44,7 @@ use kwal_protocol::{
 use kwal_transport::TransportError;
 
 pub(crate) use self::context::CallContext;
-pub use self::context::Context;
+pub use self::{context::Context, progress::Progress};
 
 /// The error of every call of this crate.
 ///
@@ -61,13 +68,15 @@ struct Inner {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The input of the call is not valid. Nothing was sent.
+    /// The input of the call is not valid. Nothing was sent. Of a TLS configuration, the
+    /// [cause](Error::cause) is its error.
     #[non_exhaustive]
     InvalidInput {
         /// What is wrong with it.
         reason: String,
     },
-    /// The records cannot be encoded as a batch. Nothing was sent. The source is a [`BuildError`].
+    /// The records cannot be encoded as a batch. Nothing was sent. The [cause](Error::cause) is a
+    /// [`BuildError`].
     Encode,
     /// The batch exceeds the client's limit and was not sent, or exceeds the topic's limit and was rejected.
     #[non_exhaustive]
@@ -88,8 +97,10 @@ pub enum ErrorKind {
     /// The topic does not have the partition.
     #[non_exhaustive]
     UnknownPartition {
-        /// How many partitions it has.
+        /// How many partitions metadata names.
         partitions: usize,
+        /// For how long the client retried.
+        waited: Duration,
     },
     /// The topic was deleted and created again: another topic of the same name. Open a new partition client
     /// to use it.
@@ -152,7 +163,7 @@ pub enum ErrorKind {
         /// The versions of the broker; `None` if it does not have the API at all.
         theirs: Option<Versions>,
     },
-    /// The source of the credentials failed. The source of the error is what it returned.
+    /// The source of the credentials failed. The [cause](Error::cause) is what it returned.
     CredentialsUnavailable,
     /// The connection is not encrypted and the SASL mechanism would expose its secret. Nothing was sent.
     #[non_exhaustive]
@@ -160,9 +171,32 @@ pub enum ErrorKind {
         /// The mechanism.
         mechanism: String,
     },
-    /// No stream to the broker could be opened. The source is a [`TransportError`].
+    /// The broker throttles this client, because it exceeds a quota, for longer than the call has. The
+    /// request was not sent.
+    #[non_exhaustive]
+    Throttled {
+        /// How long the pause lasts from here on.
+        remaining: Duration,
+    },
+    /// The call ended while the response was still arriving. Ask for less at once, or allow more time.
+    #[non_exhaustive]
+    ResponseIncomplete {
+        /// The bytes that had arrived.
+        arrived: usize,
+        /// All its bytes.
+        len: usize,
+    },
+    /// The broker closed the connection right after this request, twice, and gave no answer. It does so with
+    /// requests larger than its `socket.request.max.bytes`.
+    #[non_exhaustive]
+    RequestTooLarge {
+        /// The size of the request, in bytes.
+        size: usize,
+    },
+    /// No stream to the broker could be opened. The [cause](Error::cause) is a [`TransportError`].
     Connect,
-    /// A connection was closed, or failed before it was ready. The source is a [`ConnectionError`].
+    /// A connection was closed, or failed before it was ready. The [cause](Error::cause) is a
+    /// [`ConnectionError`].
     Connection,
     /// No known broker could be reached.
     #[non_exhaustive]
@@ -170,6 +204,10 @@ pub enum ErrorKind {
         /// Each broker, by id or address, and its error.
         attempts: Vec<(String, Error)>,
     },
+    /// The metadata of a broker lists no brokers: it is starting, or cut off from the cluster.
+    NoBrokersListed,
+    /// Metadata names a leader or a controller without its address, or none at all.
+    UnknownBroker,
     /// The brokers belong to another cluster than the one this client was built for. Build a new client to
     /// use that one.
     #[non_exhaustive]
@@ -179,20 +217,24 @@ pub enum ErrorKind {
         /// The cluster id that the broker reports.
         is: String,
     },
-    /// A response violates the protocol, has a value that cannot be true, or is not about what was requested.
-    /// The source is a [`DecodeError`] in the first case and an [`InvalidField`] in the second.
+    /// A response violates the protocol, has a value that cannot be true, or does not match the request: it
+    /// lacks what was requested, has it twice, or has something else. The [cause](Error::cause) is a
+    /// [`DecodeError`] in the first case and an [`InvalidField`] in the second.
     MalformedResponse,
-    /// A fetched batch is corrupt, or needs a codec that is not built in. The source is a [`BatchError`].
+    /// A fetched batch is corrupt, or needs a codec that is not built in. The [cause](Error::cause) is a
+    /// [`BatchError`].
     Corrupt,
-    /// An earlier append failed, and this one was not sent, so that the log has no hole. The source is the
-    /// earlier error.
+    /// An earlier append failed, and this one was not sent, so that the log has no hole. The
+    /// [cause](Error::cause) is the earlier error.
     PrecedingAppendFailed,
-    /// The call did not succeed within its deadline. The source is the error of the last attempt, if there
-    /// was one.
+    /// The call did not succeed within its deadline. The [cause](Error::cause) is the error of the last
+    /// attempt that failed, if one did.
     #[non_exhaustive]
     DeadlineExceeded {
         /// The time that it had.
         after: Duration,
+        /// How far it got.
+        progress: Progress,
     },
     /// The runtime of the client has shut down.
     Closed,
@@ -266,7 +308,7 @@ pub(crate) enum Source {
     Decode(DecodeError),
     Field(InvalidField),
     Batch(BatchError),
-    Credentials(Arc<dyn std::error::Error + Send + Sync>),
+    Other(Arc<dyn std::error::Error + Send + Sync>),
     Call(Arc<Error>),
 }
 
@@ -337,7 +379,7 @@ impl Error {
     /// is the question of its [`outcome`](Self::outcome).
     pub fn is_retriable(&self) -> bool {
         match (&self.0.kind, &self.0.source) {
-            (ErrorKind::DeadlineExceeded { .. }, _) => true,
+            (ErrorKind::DeadlineExceeded { .. } | ErrorKind::Throttled { .. }, _) => true,
             (ErrorKind::PrecedingAppendFailed, Some(Source::Call(cause))) => cause.is_retriable(),
             // The client has waited for it already.
             (ErrorKind::UnknownPartition { .. }, _) => false,
@@ -372,7 +414,23 @@ impl Error {
         &self.0.record_errors
     }
 
-    pub(crate) fn cause(&self) -> Option<&Source> {
+    /// Returns the error below this one, with its type: the [kind](Self::kind) says which one it is.
+    ///
+    /// Its text is part of the text of this error.
+    pub fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(match self.0.source.as_ref()? {
+            Source::Build(source) => source,
+            Source::Transport(source) => &**source,
+            Source::Connection(source) => source,
+            Source::Decode(source) => source,
+            Source::Field(source) => source,
+            Source::Batch(source) => source,
+            Source::Other(source) => &**source,
+            Source::Call(source) => &**source,
+        })
+    }
+
+    pub(crate) fn below(&self) -> Option<&Source> {
         self.0.source.as_ref()
     }
 
@@ -423,18 +481,11 @@ impl From<BatchError> for Error {
     }
 }
 
-/// `{:?}` prints the text with those of its sources, as `main` does with the error that it returns; `{:#?}`
-/// prints the fields.
+/// `{:?}` prints the text, as `main` does with the error that it returns; `{:#?}` prints the fields.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {
-            write!(f, "{self}")?;
-            let mut cause = std::error::Error::source(self);
-            while let Some(source) = cause {
-                write!(f, ": {source}")?;
-                cause = source.source();
-            }
-            return Ok(());
+            return fmt::Display::fmt(self, f);
         }
         let Inner { kind, context, outcome, source, record_errors } = &*self.0;
         f.debug_struct("Error")
@@ -447,17 +498,5 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(match self.0.source.as_ref()? {
-            Source::Build(source) => source,
-            Source::Transport(source) => &**source,
-            Source::Connection(source) => source,
-            Source::Decode(source) => source,
-            Source::Field(source) => source,
-            Source::Batch(source) => source,
-            Source::Credentials(source) => &**source,
-            Source::Call(source) => &**source,
-        })
-    }
-}
+/// Has no [`source`](std::error::Error::source), because `Display` prints the causes: see [`Error::cause`].
+impl std::error::Error for Error {}

@@ -12,7 +12,7 @@ use super::{Error, ErrorKind, Outcome, Source};
 impl Error {
     /// Returns what may make the next attempt succeed.
     pub(crate) fn recovery(&self) -> Recovery {
-        match (self.kind(), self.cause()) {
+        match (self.kind(), self.below()) {
             (ErrorKind::Broker { code, .. }, _) => {
                 self.context().api.map_or(Recovery::Fail, |api| code.meaning(api).recovery)
             }
@@ -23,7 +23,11 @@ impl Error {
             (ErrorKind::CredentialsUnavailable, _) => Recovery::Retry,
             // The broker may be gone for good, and another one lead its partitions.
             (ErrorKind::Connect, _) => Recovery::Refresh,
-            (ErrorKind::NoBroker { .. }, _) => Recovery::Retry,
+            (ErrorKind::NoBroker { .. } | ErrorKind::NoBrokersListed, _) => Recovery::Retry,
+            // Its deadline is over, which the pause before the next attempt notices.
+            (ErrorKind::ResponseIncomplete { .. }, _) => Recovery::Retry,
+            // The next response may be complete.
+            (ErrorKind::UnknownBroker, _) => Recovery::Refresh,
             // Partitions that were just added are not known to all brokers at once.
             (ErrorKind::UnknownPartition { .. }, _) => Recovery::Refresh,
             _ => Recovery::Fail,
@@ -44,7 +48,7 @@ impl Error {
     /// Returns whether another broker may help, and a retry at this one perhaps not: it belongs to another
     /// cluster, shows a wrong certificate, is not a broker, or has no producer id to give out.
     pub(crate) fn is_of_this_broker(&self) -> bool {
-        match (self.kind(), self.cause()) {
+        match (self.kind(), self.below()) {
             (ErrorKind::OtherCluster { .. }, _) => true,
             (ErrorKind::Connect, Some(Source::Transport(source))) => source.is_permanent(),
             (

@@ -19,16 +19,20 @@ use std::{
 use kwal_protocol::{
     api::{ApiKey, Versions},
     compression::CompressionError,
-    connection::{CallError, ConnectionError, CorrelationId, Misbehaviour, OtherProtocol, Stage},
+    connection::{
+        CallError, ConnectionError, CorrelationId, Misbehaviour, OtherProtocol, ResponseProgress, Stage,
+    },
     error::{DecodeError, DecodeErrorKind, EncodeError},
     error_code::ErrorCode,
     record::{BatchError, BatchErrorKind, BuildError, Compression, NotForwardable},
     sasl::SaslError,
     wire::Uuid,
 };
-use kwal_transport::{Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError};
+use kwal_transport::{
+    Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError, tls::TlsConfigError,
+};
 
-use super::{CallContext, Context, Error, ErrorKind, InvalidField, Outcome, RecordError, Source};
+use super::{CallContext, Context, Error, ErrorKind, InvalidField, Outcome, Progress, RecordError, Source};
 
 /// The names of an enum's variants, as they stand in a file of the workspace.
 macro_rules! variants {
@@ -139,6 +143,26 @@ fn variants(source: &'static str, name: &str) -> Vec<&'static str> {
     variants
 }
 
+/// A text that contains its causes, and sources that would print them again.
+#[test]
+fn no_cause_is_printed_twice() {
+    for (name, error) in client() {
+        assert!(error.source().is_none(), "{name}");
+        let Some(error) = error.downcast_ref::<Error>() else { panic!("{name}") };
+        assert_eq!(format!("{error:#}"), error.to_string());
+        assert_eq!(format!("{error:?}"), error.to_string());
+        let text = error.to_string();
+        let mut cause = error.cause();
+        while let Some(error) = cause {
+            let below = error.to_string();
+            // That of a call repeats its context only where it is another one.
+            let below = below.rsplit(": ").next().unwrap();
+            assert_eq!(text.matches(below).count(), 1, "{name}: {text}");
+            cause = error.source();
+        }
+    }
+}
+
 type Samples = Vec<(&'static str, Box<dyn error::Error>)>;
 
 struct Page(String);
@@ -211,6 +235,9 @@ fn client() -> Samples {
     let kafka = |n| format!("kafka-{n}:9092");
     let produce = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::PRODUCE));
     let fetch = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::FETCH));
+    let deadline =
+        |progress| produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60), progress });
+    let last = || Source::Call(Arc::new(not_leader(ApiKey::PRODUCE)));
     let connect = || Error::from(Arc::new(refused())).with_context(connecting());
     let timed_out = ConnectionError::HandshakeTimedOut {
         stage: Stage::Versions { version: 4 },
@@ -220,6 +247,8 @@ fn client() -> Samples {
         ConnectionError::PeerClosed { stage: Stage::Ready { awaited: Some((ApiKey::PRODUCE, 11)) } };
     samples! {
         "InvalidInput": Error::invalid_input("no records to append"),
+        "InvalidInput, TLS": Error::invalid_input("the TLS configuration cannot be used")
+            .with_source(Source::Other(Arc::new(TlsConfigError::NoRoots))),
         "Encode": Error::from(BuildError::Empty),
         "BatchTooLarge, the client's limit": produce(ErrorKind::BatchTooLarge {
             size: 20_000_081,
@@ -229,7 +258,13 @@ fn client() -> Samples {
         "BatchTooLarge, the topic's limit":
             produce(ErrorKind::BatchTooLarge { size: 2_000_081, records: 1, limit: None }),
         "UnknownTopic": fetch(ErrorKind::UnknownTopic { waited: Duration::from_secs(5) }),
-        "UnknownPartition": fetch(ErrorKind::UnknownPartition { partitions: 3 }),
+        "UnknownPartition":
+            fetch(ErrorKind::UnknownPartition { partitions: 3, waited: Duration::from_secs(5) }),
+        "UnknownPartition, one": fetch(ErrorKind::UnknownPartition { partitions: 1, waited: Duration::ZERO }),
+        "UnknownPartition, left out":
+            fetch(ErrorKind::UnknownPartition { partitions: 4, waited: Duration::from_secs(5) }),
+        "UnknownPartition, none":
+            fetch(ErrorKind::UnknownPartition { partitions: 0, waited: Duration::from_secs(5) }),
         "TopicRecreated": fetch(ErrorKind::TopicRecreated {
             was: "3WTQz4hjQ2mlVEDAmlYv2w".parse().unwrap(),
             is: "Vi4YOUmUQ5-NBs2aJ-lkEw".parse().unwrap(),
@@ -292,14 +327,30 @@ fn client() -> Samples {
             Error::new(ErrorKind::Unsupported { ours: Versions::new(0, 5), theirs: None })
                 .with_context(at(ApiKey::INIT_PRODUCER_ID)),
         "CredentialsUnavailable": Error::new(ErrorKind::CredentialsUnavailable)
-            .with_source(Source::Credentials(Arc::new(io::Error::other("the token endpoint is down"))))
+            .with_source(Source::Other(Arc::new(io::Error::other("the token endpoint is down"))))
             .with_context(connecting()),
+        "Throttled": produce(ErrorKind::Throttled { remaining: Duration::from_millis(41_300) }),
+        "ResponseIncomplete":
+            fetch(ErrorKind::ResponseIncomplete { arrived: 4_800_000, len: 52_428_871 }),
+        "RequestTooLarge":
+            produce(ErrorKind::RequestTooLarge { size: 400_123 }).with_outcome(Outcome::Unknown),
         "EncryptionRequired":
             Error::new(ErrorKind::EncryptionRequired { mechanism: "PLAIN".to_owned() }).with_context(connecting()),
         "Connect": connect(),
         "Connection": Error::from(peer_closed.clone()).with_context(at(ApiKey::FETCH)),
         "Connection, outcome unknown":
             Error::from(peer_closed).with_context(at(ApiKey::PRODUCE)).with_outcome(Outcome::Unknown),
+        "Connection, a wrong password": Error::from(ConnectionError::AuthenticationFailed {
+            mechanism: "PLAIN".to_owned(),
+            code: ErrorCode::SASL_AUTHENTICATION_FAILED,
+            message: Some("Authentication failed: Invalid username or password".to_owned()),
+        })
+        .with_context(connecting()),
+        "Connect, TLS": Error::from(Arc::new(TransportError::Tls {
+            to: HostPort::new("kafka-1", 9092),
+            source: TlsError::UnknownIssuer,
+        }))
+        .with_context(connecting()),
         "Connection, while connecting":
             Error::from(ConnectionError::NotKafka(OtherProtocol::Http)).with_context(connecting()),
         "NoBroker": Error::new(ErrorKind::NoBroker {
@@ -308,7 +359,12 @@ fn client() -> Samples {
                 (kafka(2), Error::from(timed_out).with_context(connecting())),
             ],
         }),
+        "NoBroker, many": Error::new(ErrorKind::NoBroker { attempts: vec![(kafka(1), connect()); 20] }),
         "NoBroker, none is known": Error::new(ErrorKind::NoBroker { attempts: Vec::new() }),
+        "NoBrokersListed": Error::new(ErrorKind::NoBrokersListed).with_context(at(ApiKey::METADATA)),
+        "UnknownBroker": fetch(ErrorKind::UnknownBroker),
+        "UnknownBroker, no controller":
+            CallContext::topic(ApiKey::CREATE_TOPICS, "wal").error(ErrorKind::UnknownBroker),
         "OtherCluster": Error::new(ErrorKind::OtherCluster {
             was: "LGcx5qLfSPK5piaVynM7ag".to_owned(),
             is: "tw7oVUzlRDqxnJr4O2Nx5w".to_owned(),
@@ -325,11 +381,21 @@ fn client() -> Samples {
         "Corrupt": Error::from(batch(checksum())).with_context(at(ApiKey::FETCH)),
         "PrecedingAppendFailed": produce(ErrorKind::PrecedingAppendFailed)
             .with_source(Source::Call(Arc::new(produce(ErrorKind::Fenced)))),
-        "DeadlineExceeded": produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60) })
-            .with_source(Source::Call(Arc::new(not_leader(ApiKey::PRODUCE)))),
+        "DeadlineExceeded": deadline(Progress::Pause).with_source(last()),
         "DeadlineExceeded, outcome unknown":
-            produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60) })
-                .with_outcome(Outcome::Unknown),
+            deadline(Progress::Response).with_outcome(Outcome::Unknown),
+        "DeadlineExceeded, outcome unknown after another attempt":
+            deadline(Progress::Response).with_source(last()).with_outcome(Outcome::Unknown),
+        "DeadlineExceeded, after an error of another call": deadline(Progress::Pause).with_source(
+            Source::Call(Arc::new(Error::new(ErrorKind::NoBroker { attempts: vec![(kafka(1), connect())] }))),
+        ),
+        "DeadlineExceeded, not started": deadline(Progress::NotStarted),
+        "DeadlineExceeded, queue": deadline(Progress::Queue),
+        "DeadlineExceeded, memory": deadline(Progress::Memory),
+        "DeadlineExceeded, lookup": deadline(Progress::Lookup),
+        "DeadlineExceeded, connection": deadline(Progress::Connection),
+        "DeadlineExceeded, producer id": deadline(Progress::ProducerId),
+        "DeadlineExceeded, runtime": deadline(Progress::Runtime).with_outcome(Outcome::Unknown),
         "Closed": produce(ErrorKind::Closed),
     }
 }
@@ -372,7 +438,7 @@ fn tls() -> Samples {
             names: vec!["*.kafka.example".to_owned(), "10.0.0.1".to_owned()],
         },
         "WrongHost, without names": TlsError::WrongHost { host: "kafka-1".to_owned(), names: Vec::new() },
-        "Certificate": TlsError::Certificate { source: "invalid peer certificate: Revoked".into() },
+        "Certificate": TlsError::Certificate { source: "it was revoked: renew it".into() },
         "NotTls": TlsError::NotTls,
         "ClosedInHandshake": TlsError::ClosedInHandshake,
         "ClosedAfterHandshake": TlsError::ClosedAfterHandshake { client_certificate: false },
@@ -452,6 +518,9 @@ fn connection() -> Samples {
         "Encode": ConnectionError::Encode { api: ApiKey::API_VERSIONS, source: EncodeError::TooLong(40_000) },
         "Closed": ConnectionError::Closed,
         "PeerClosed, in the handshake": ConnectionError::PeerClosed { stage: asked },
+        "PeerClosed, in the handshake of a further connection": ConnectionError::PeerClosed {
+            stage: Stage::FurtherConnection { version: 4 },
+        },
         "PeerClosed, after the handshake": ConnectionError::PeerClosed {
             stage: Stage::FirstCall { api: ApiKey::METADATA, version: 13 },
         },
@@ -467,12 +536,30 @@ fn connection() -> Samples {
         },
         "HandshakeTimedOut": ConnectionError::HandshakeTimedOut { stage: asked, after },
         "RequestTimedOut":
-            ConnectionError::RequestTimedOut { api: ApiKey::PRODUCE, version: 11, after },
+            ConnectionError::RequestTimedOut { api: ApiKey::PRODUCE, version: 11, after, progress: None },
+        "RequestTimedOut, while the response arrives": ConnectionError::RequestTimedOut {
+            api: ApiKey::FETCH,
+            version: 17,
+            after,
+            progress: Some(ResponseProgress { arrived: 20_480, len: 1_048_650 }),
+        },
         "FrameTooLarge": ConnectionError::FrameTooLarge {
             api: ApiKey::FETCH,
             version: 17,
             len: 300_000_000,
             max: 134_217_728,
+        },
+        "FrameTooLarge, of the handshake": ConnectionError::FrameTooLarge {
+            api: ApiKey::API_VERSIONS,
+            version: 4,
+            len: 300_000_000,
+            max: 65_536,
+        },
+        "FrameTooLarge, without records": ConnectionError::FrameTooLarge {
+            api: ApiKey::METADATA,
+            version: 13,
+            len: 300_000_000,
+            max: 16_777_216,
         },
         "NotKafka": ConnectionError::NotKafka(OtherProtocol::Tls),
         "PeerMisbehaved": ConnectionError::PeerMisbehaved(Misbehaviour::Unasked),
@@ -575,6 +662,9 @@ fn batches() -> Samples {
         "Count": batch(BatchErrorKind::Count(-1)),
         "RecordsMissing": batch(BatchErrorKind::RecordsMissing { count: 10, found: 7 }),
         "BytesLeft": batch(BatchErrorKind::BytesLeft(3)),
+        "CutOff": batch(BatchErrorKind::CutOff(300)),
+        "Offsets": batch(BatchErrorKind::Offsets { first: 42, last: 44, next: 43 }),
+        "RecordOffset": batch(BatchErrorKind::RecordOffset { offset: 43, next: 44, last: 50 }),
         "Record": batch(BatchErrorKind::Record { index: 4, error: decode(DecodeErrorKind::VarintOverflow) }),
     }
 }
@@ -626,6 +716,7 @@ fn decodes() -> Samples {
         "NegativeLength": decode(DecodeErrorKind::NegativeLength(-2)),
         "UnexpectedNull": decode(DecodeErrorKind::UnexpectedNull),
         "InvalidUtf8": decode(DecodeErrorKind::InvalidUtf8),
+        "TooMuchMemory": decode(DecodeErrorKind::TooMuchMemory(5_000_000)),
         "InvalidTag": decode(DecodeErrorKind::InvalidTag(3)),
         "InvalidValue": decode(DecodeErrorKind::InvalidValue(9)),
         "OtherApi": DecodeErrorKind::OtherApi { expected: 1, is: 0 }.at(0),

@@ -1,5 +1,6 @@
 //! The metadata cache: one snapshot for all, refreshed by one request for many callers.
 
+mod check;
 mod snapshot;
 
 use std::{
@@ -15,13 +16,23 @@ use kwal_protocol::{
 };
 use tracing::{debug, warn};
 
-pub(crate) use self::snapshot::{LeaderUpdate, Metadata, TopicMetadata, address};
+pub(crate) use self::{
+    check::is_consistent,
+    snapshot::{LeaderUpdate, Metadata, TopicMetadata, address},
+};
+use self::{
+    check::{check, retain_requested},
+    snapshot::Contradictions,
+};
 use crate::{
     error::{CallContext, Error, ErrorKind},
     pool::{Broker, BrokerRef, ConnectionPool},
 };
 
 /// Cluster metadata shared by all handles of a client. New broker addresses are pushed into the pool.
+///
+/// One response adds to what is known. What it contradicts, a second broker has to contradict as well, since
+/// one broker may lag, be starting, or be cut off from the cluster.
 #[derive(Debug)]
 pub(crate) struct MetadataCache {
     pool: Arc<ConnectionPool>,
@@ -139,44 +150,119 @@ impl MetadataCache {
         };
         let (broker, response) = self.request(&request).await?;
         debug!(brokers = response.brokers.len(), topics = response.topics.len(), "metadata");
-        self.change(|metadata| metadata.update(&response, broker));
+        let contradictions = self.change(|metadata| metadata.update(&response, broker.id()));
+        if !contradictions.is_empty() {
+            let contradictions = match self.second_opinion(&request, &response, broker, &contradictions).await
+            {
+                Some((broker, second)) => {
+                    let others = self.change(|metadata| metadata.update(&second, broker.id()));
+                    contradictions.shared_with(others)
+                }
+                None => contradictions,
+            };
+            self.change(|metadata| metadata.accept(contradictions));
+        }
         let topics = response.topics.into_iter();
         Ok(topics.filter_map(|topic| Some((topic.name?, topic.error_code))).collect())
     }
 
+    /// Asks another broker for the same metadata: one that the first response lists, otherwise one that it
+    /// does not, or a bootstrap address. `None` if none of them answers soon.
+    async fn second_opinion(
+        &self,
+        request: &MetadataRequest,
+        first: &MetadataResponse,
+        by: BrokerRef,
+        contradictions: &Contradictions,
+    ) -> Option<(BrokerRef, MetadataResponse)> {
+        let listed = first.brokers.iter().map(|broker| broker.node_id);
+        let listed = listed.filter(|id| !contradictions.brokers.contains_key(id)).collect();
+        let contradicted = contradictions.brokers.keys().copied().collect();
+        let accept = |response: &MetadataResponse, broker: &Broker| self.accept(request, response, broker);
+        let (broker, mut response) =
+            self.pool.another_broker(request, by, [listed, contradicted], accept).await?;
+        retain_requested(request, &mut response);
+        (!response.error_code.is_error()).then_some((broker, response))
+    }
+
     /// Sends a Metadata request to any broker of this cluster. The snapshot stays as it is. Returns the
-    /// broker's id as well, unless it is known by its bootstrap address alone.
+    /// broker as well.
     pub(crate) async fn request(
         &self,
         request: &MetadataRequest,
-    ) -> Result<(Option<i32>, MetadataResponse), Error> {
-        let call = CallContext::cluster(ApiKey::METADATA);
-        let is_ours = |response: &MetadataResponse, broker: &Broker| match (
-            &self.snapshot().cluster_id,
-            &response.cluster_id,
-        ) {
-            (Some(was), Some(is)) if was != is => {
-                warn!(%broker, was = %Printable(was), is = %Printable(is), "the broker belongs to another cluster");
-                let kind = ErrorKind::OtherCluster { was: was.clone(), is: is.clone() };
-                Err(Error::new(kind).with_context(call.at_broker(broker)))
-            }
-            _ => Ok(()),
-        };
-        let (broker, response) = self.pool.any_broker(request, is_ours).await?;
-        let broker = match broker {
-            BrokerRef::Id(id) => Some(id),
-            BrokerRef::Seed(_) => None,
-        };
+    ) -> Result<(BrokerRef, MetadataResponse), Error> {
+        let accept = |response: &MetadataResponse, broker: &Broker| self.accept(request, response, broker);
+        let (broker, mut response) = self.pool.any_broker(request, accept).await?;
+        retain_requested(request, &mut response);
         match response.error_code {
             ErrorCode::NONE => Ok((broker, response)),
-            code => Err(call.error(ErrorKind::Broker { code, message: None })),
+            code => {
+                let call = CallContext::cluster(ApiKey::METADATA);
+                Err(call.error(ErrorKind::Broker { code, message: None }))
+            }
         }
+    }
+
+    /// Rejects a response to which that of another broker is preferable.
+    fn accept(
+        &self,
+        request: &MetadataRequest,
+        response: &MetadataResponse,
+        broker: &Broker,
+    ) -> Result<(), Error> {
+        let kind = match (&self.snapshot().cluster_id, &response.cluster_id, response.error_code) {
+            (_, _, code @ ErrorCode::REBOOTSTRAP_REQUIRED) => {
+                self.rebootstrap(broker);
+                ErrorKind::Broker { code, message: None }
+            }
+            // Everything else in it may be missing.
+            (_, _, code) if code.is_error() => return Ok(()),
+            (Some(was), Some(is), _) if was != is => {
+                warn!(%broker, was = %Printable(was), is = %Printable(is), "the broker belongs to another cluster");
+                ErrorKind::OtherCluster { was: was.clone(), is: is.clone() }
+            }
+            _ => match check(request, response) {
+                Ok(()) => return Ok(()),
+                Err(kind) => kind,
+            },
+        };
+        Err(Error::new(kind).with_context(CallContext::cluster(ApiKey::METADATA).at_broker(broker)))
+    }
+
+    /// Forgets what was learnt and closes all connections, as a broker requires (KIP-1102). The next requests
+    /// go to the bootstrap addresses, whose names are resolved again.
+    ///
+    /// The id of the cluster is kept: another cluster does not have the same logs.
+    pub(crate) fn rebootstrap(&self, broker: &Broker) {
+        // The answers to other requests of the time before require the same.
+        if broker.is_retired() {
+            return;
+        }
+        let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        // Not for each attempt if the bootstrap addresses require it as well.
+        if !snapshot.brokers.is_empty() {
+            warn!(%broker, "the broker requires clients to start again from the bootstrap addresses");
+        }
+        Arc::make_mut(&mut snapshot).forget_all();
+        self.pool.reset();
     }
 
     /// Applies a response that no broker sent, for tests.
     #[cfg(test)]
     pub(crate) fn update(&self, response: &MetadataResponse) {
-        self.change(|metadata| metadata.update(response, None));
+        self.change(|metadata| {
+            let contradictions = metadata.update(response, None);
+            metadata.accept(contradictions);
+        });
+    }
+
+    /// Notes that the leader of an epoch denies that it leads: an older epoch may be the right one.
+    pub(crate) fn deny(&self, topic: &str, partition: i32, leader: i32, leader_epoch: i32) {
+        // Changes copy the snapshot, and all calls to a former leader report it.
+        if self.snapshot().is_believed(topic, partition, leader, leader_epoch) {
+            debug!(topic, partition, leader, leader_epoch, "the leader denies that it leads");
+            self.change(|metadata| metadata.deny(topic, partition, leader, leader_epoch));
+        }
     }
 
     /// Applies a broker's report of the current leader (KIP-951), if it is newer than the snapshot.
@@ -192,11 +278,12 @@ impl MetadataCache {
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Metadata)) {
+    fn change<T>(&self, change: impl FnOnce(&mut Metadata) -> T) -> T {
         let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
-        change(Arc::make_mut(&mut snapshot));
+        let result = change(Arc::make_mut(&mut snapshot));
         // Under the lock, so that the pool gets the snapshots in their order.
         self.pool.update_brokers(&snapshot.brokers);
+        result
     }
 }
 

@@ -39,6 +39,19 @@ pub(crate) struct PartitionMetadata {
     pub(crate) error: ErrorCode,
     /// Whether a broker other than the leader named it, unless there is no other.
     pub(crate) confirmed: bool,
+    /// Whether this leader denies that it leads: an older epoch may be the right one.
+    denied: bool,
+}
+
+/// What a response contradicts in a snapshot. It takes two brokers to change that.
+#[derive(Debug, Default)]
+pub(crate) struct Contradictions {
+    /// Brokers that it does not list, or lists at the given address.
+    pub(crate) brokers: BTreeMap<i32, Option<HostPort>>,
+    /// Partitions that it does not list, or describes with an older epoch while nobody leads the known one.
+    partitions: BTreeMap<(String, i32), Option<PartitionMetadata>>,
+    /// Whether it names a leader that is no known broker, and so contradicts itself.
+    has_unknown_leader: bool,
 }
 
 /// What a broker that does not lead a partition reports of the one that does (KIP-951).
@@ -53,33 +66,122 @@ pub(crate) struct LeaderUpdate {
 }
 
 impl Metadata {
-    /// Applies a response: the brokers are replaced, topics that it does not mention stay. `by` is the broker
-    /// that sent it, if its id is known.
+    /// Applies what a response adds, and returns what it contradicts. `by` is the broker that sent it, if its
+    /// id is known.
     ///
-    /// Leader epochs never go back for the same topic id (KIP-320): a broker that lags names an old leader.
-    /// For the same reason a topic that a broker does not know stays, but is marked as outdated.
-    pub(crate) fn update(&mut self, response: &MetadataResponse, by: Option<i32>) {
+    /// One broker alone takes nothing away, since it may lag or be cut off from the cluster: brokers and
+    /// partitions that it does not list stay, brokers stay at their addresses, and leader epochs do not go
+    /// back for the same topic id (KIP-320). For the same reason a topic that it does not know stays, but is
+    /// marked as outdated. What two brokers agree on is for [`accept`](Self::accept).
+    pub(crate) fn update(&mut self, response: &MetadataResponse, by: Option<i32>) -> Contradictions {
         self.generation += 1;
-        let alone = response.brokers.len() <= 1;
+        let mut contradictions = Contradictions::default();
+        let listed = response.brokers.iter();
+        let listed = listed.filter_map(|broker| Some((broker.node_id, address(&broker.host, broker.port)?)));
+        let mut listed: BTreeMap<_, _> = listed.collect();
+        for (id, address) in &self.brokers {
+            match listed.remove(id) {
+                Some(same) if same == *address => {}
+                other => drop(contradictions.brokers.insert(*id, other)),
+            }
+        }
+        self.brokers.append(&mut listed);
+        let alone = self.brokers.len() <= 1;
+        self.cluster_id = response.cluster_id.clone().or_else(|| self.cluster_id.take());
+        self.controller = (response.controller_id >= 0).then_some(response.controller_id);
         let confirms = |leader: i32| alone || by.is_some_and(|by| by != leader);
         for topic in &response.topics {
             let Some(name) = &topic.name else { continue };
-            let known = self.topics.get(name);
-            let next = match known {
+            let next = match self.topics.get(name) {
                 _ if !topic.error_code.is_error() => {
-                    TopicMetadata::new(topic, known.map(|known| &**known), self.generation, confirms)
+                    let described = TopicMetadata::new(topic, self.generation, confirms);
+                    let mut leaders = described.partitions.values().filter_map(|partition| partition.leader);
+                    contradictions.has_unknown_leader |=
+                        leaders.any(|leader| !self.brokers.contains_key(&leader));
+                    self.joined(name, described, &mut contradictions)
                 }
                 Some(known) => known.outdated(),
                 None => continue,
             };
             self.topics.insert(name.clone(), Arc::new(next));
         }
-        let brokers = response.brokers.iter();
-        self.brokers = brokers
-            .filter_map(|broker| Some((broker.node_id, address(&broker.host, broker.port)?)))
-            .collect();
-        self.cluster_id = response.cluster_id.clone().or_else(|| self.cluster_id.take());
-        self.controller = (response.controller_id >= 0).then_some(response.controller_id);
+        contradictions
+    }
+
+    /// Joins the description of a topic with what is known of it.
+    fn joined(
+        &self,
+        name: &str,
+        mut topic: TopicMetadata,
+        contradictions: &mut Contradictions,
+    ) -> TopicMetadata {
+        // Brokers that are too old for topic ids do not report one.
+        let is_same =
+            |known: &&Arc<TopicMetadata>| known.id == topic.id || known.id.is_zero() || topic.id.is_zero();
+        let Some(known) = self.topics.get(name).filter(is_same) else { return topic };
+        for (index, known) in &known.partitions {
+            let instead = match topic.partitions.get(index) {
+                Some(described) if described.is_behind(known) => {
+                    // Without a leader, nobody denies that it leads.
+                    let leads = known.leader.is_some_and(|leader| self.brokers.contains_key(&leader));
+                    (known.denied || !leads).then_some(Some(*described))
+                }
+                Some(_) => continue,
+                None => Some(None),
+            };
+            if let Some(instead) = instead {
+                contradictions.partitions.insert((name.to_owned(), *index), instead);
+            }
+            let generation = self.generation;
+            topic.partitions.insert(*index, PartitionMetadata { generation, ..*known });
+        }
+        topic
+    }
+
+    /// Applies contradictions that two brokers share, or of which there is no second opinion.
+    pub(crate) fn accept(&mut self, contradictions: Contradictions) {
+        let Contradictions { brokers, partitions, has_unknown_leader: _ } = contradictions;
+        for (id, address) in brokers {
+            match (address, self.brokers.get_mut(&id)) {
+                (Some(address), Some(known)) => *known = address,
+                (None, Some(_)) => drop(self.brokers.remove(&id)),
+                (_, None) => {}
+            }
+        }
+        for ((topic, index), instead) in partitions {
+            let Some(topic) = self.topics.get_mut(&topic) else { continue };
+            let partitions = &mut Arc::make_mut(topic).partitions;
+            match instead {
+                Some(instead) => drop(partitions.insert(index, instead)),
+                None => drop(partitions.remove(&index)),
+            }
+        }
+    }
+
+    /// Whether a broker is taken for the leader of a partition in an epoch, and has not denied it.
+    pub(crate) fn is_believed(&self, topic: &str, partition: i32, leader: i32, leader_epoch: i32) -> bool {
+        let known = self.topics.get(topic).and_then(|topic| topic.partitions.get(&partition));
+        known.is_some_and(|known| {
+            (known.leader, known.leader_epoch, known.denied) == (Some(leader), leader_epoch, false)
+        })
+    }
+
+    /// Notes that a broker denies that it leads a partition in an epoch.
+    pub(crate) fn deny(&mut self, topic: &str, partition: i32, leader: i32, leader_epoch: i32) {
+        if self.is_believed(topic, partition, leader, leader_epoch)
+            && let Some(topic) = self.topics.get_mut(topic)
+            && let Some(known) = Arc::make_mut(topic).partitions.get_mut(&partition)
+        {
+            known.denied = true;
+        }
+    }
+
+    /// Forgets brokers, controller and topics. The cluster stays the same one, and so do generations.
+    pub(crate) fn forget_all(&mut self) {
+        let Self { brokers, controller, topics, .. } = self;
+        brokers.clear();
+        topics.clear();
+        *controller = None;
     }
 
     /// Applies a leader update if its epoch is newer than the known one and the leader's address is known.
@@ -103,8 +205,47 @@ impl Metadata {
                 leader_epoch,
                 error: ErrorCode::NONE,
                 confirmed: true,
+                denied: false,
             };
             Arc::make_mut(known).partitions.insert(partition, updated);
+        }
+    }
+}
+
+impl Contradictions {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.brokers.is_empty() && self.partitions.is_empty() && !self.has_unknown_leader
+    }
+
+    /// Returns what both contradict, and what the other one says instead; of a partition, what is newer.
+    pub(crate) fn shared_with(&self, mut other: Self) -> Self {
+        other.brokers.retain(|id, _| self.brokers.contains_key(id));
+        other.partitions.retain(|key, _| self.partitions.contains_key(key));
+        for (key, theirs) in &mut other.partitions {
+            let Some(Some(ours)) = self.partitions.get(key) else { continue };
+            match theirs {
+                // Two brokers name it, so at least one of them is not the leader.
+                Some(theirs) if theirs.is_led_as(ours) => theirs.confirmed |= ours.confirmed,
+                Some(theirs) if !theirs.is_behind(ours) => {}
+                _ => *theirs = Some(*ours),
+            }
+        }
+        other
+    }
+}
+
+impl PartitionMetadata {
+    fn is_led_as(&self, other: &Self) -> bool {
+        (self.leader, self.leader_epoch) == (other.leader, other.leader_epoch)
+    }
+
+    /// Whether it is older than the other one, or lacks the leader that the other one has.
+    fn is_behind(&self, other: &Self) -> bool {
+        match self.leader_epoch {
+            // A broker without leader epochs is believed.
+            ..0 => false,
+            epoch if epoch == other.leader_epoch => self.leader.is_none() && other.leader.is_some(),
+            epoch => epoch < other.leader_epoch,
         }
     }
 }
@@ -129,29 +270,17 @@ impl TopicMetadata {
         outdated
     }
 
-    fn new(
-        topic: &MetadataTopicResponse,
-        known: Option<&Self>,
-        generation: u64,
-        confirms: impl Fn(i32) -> bool,
-    ) -> Self {
-        let known = known.filter(|known| known.id == topic.topic_id);
+    fn new(topic: &MetadataTopicResponse, generation: u64, confirms: impl Fn(i32) -> bool) -> Self {
         let partition = |partition: &MetadataPartition| {
-            let index = partition.partition_index;
             let described = PartitionMetadata {
                 generation,
                 leader: (partition.leader_id >= 0).then_some(partition.leader_id),
                 leader_epoch: partition.leader_epoch,
                 error: partition.error_code,
                 confirmed: confirms(partition.leader_id),
+                denied: false,
             };
-            match known.and_then(|known| known.partitions.get(&index)) {
-                // A broker without leader epochs is believed.
-                Some(newer) if newer.leader_epoch > partition.leader_epoch && partition.leader_epoch >= 0 => {
-                    (index, PartitionMetadata { generation, ..*newer })
-                }
-                _ => (index, described),
-            }
+            (partition.partition_index, described)
         };
         Self { generation, id: topic.topic_id, partitions: topic.partitions.iter().map(partition).collect() }
     }
@@ -206,6 +335,8 @@ mod tests {
         assert_eq!((leader(&metadata), metadata.topics["wal"].generation(Some(0))), (Some(5), 3));
         // A broker without leader epochs is believed.
         assert_eq!(leader(&after(&[response(1, 5, 7), response(1, 4, -1)])), Some(4));
+        // Nor after one that is too old for topic ids.
+        assert_eq!(leader(&after(&[response(1, 5, 7), response(0, 4, 6), response(1, 4, 6)])), Some(5));
     }
 
     #[test]
@@ -225,6 +356,14 @@ mod tests {
             metadata.update(&response, by);
             let partition = metadata.topics["wal"].partitions[&0];
             assert_eq!(partition.confirmed, is_confirmed, "{brokers:?} by {by:?}");
+        }
+        // A leader that is cut off lists itself alone.
+        let mut metadata = Metadata::default();
+        for brokers in [vec![1, 5], vec![5]] {
+            let mut response = response(1, 5, 7);
+            response.brokers = brokers.into_iter().map(broker).collect();
+            metadata.update(&response, Some(5));
+            assert!(!metadata.topics["wal"].partitions[&0].confirmed);
         }
     }
 
@@ -255,9 +394,148 @@ mod tests {
 
     #[test]
     fn topics_not_mentioned_stay_and_brokers_do_not() {
-        let next = after(&[response(1, 5, 7), MetadataResponse::default()]);
+        let mut next = after(&[response(1, 5, 7)]);
+        let contradictions = next.update(&MetadataResponse::default(), None);
+        assert!(leader(&next).is_some());
+        assert_eq!(next.brokers.len(), 1, "it takes two brokers");
+        next.accept(contradictions);
         assert!(leader(&next).is_some());
         assert!(next.brokers.is_empty());
+    }
+
+    /// What becomes of a leader in epoch 7 after the responses of two brokers.
+    fn after_two(is_denied: bool, first: &MetadataResponse, second: &MetadataResponse) -> Option<i32> {
+        let mut metadata = after(&[response(1, 5, 7)]);
+        metadata.brokers.insert(5, HostPort::new("e", 9092));
+        if is_denied {
+            metadata.deny("wal", 0, 5, 7);
+        }
+        let contradictions = metadata.update(first, Some(1));
+        let others = metadata.update(second, Some(2));
+        metadata.accept(contradictions.shared_with(others));
+        leader(&metadata)
+    }
+
+    #[test]
+    fn an_older_epoch_is_right_if_the_leader_denies_and_two_brokers_name_one() {
+        let equal = response(1, 5, 7);
+        for (is_denied, first, second, expected) in [
+            (true, response(1, 4, 2), response(1, 4, 2), 4),
+            // The newer one of two.
+            (true, response(1, 4, 2), response(1, 3, 3), 3),
+            (true, response(1, 3, 3), response(1, 4, 2), 3),
+            // A broker still names the leader, or a newer one.
+            (true, response(1, 4, 2), equal.clone(), 5),
+            (true, equal.clone(), response(1, 4, 2), 5),
+            (true, response(1, 4, 2), response(1, 3, 8), 3),
+            (false, response(1, 4, 2), response(1, 4, 2), 5),
+        ] {
+            let text = format!("{first:?} {second:?}");
+            assert_eq!(after_two(is_denied, &first, &second), Some(expected), "{text}");
+        }
+        // A leader that is no broker of the cluster, or none, denies nothing.
+        for leader in [77, -1] {
+            let mut metadata = after(&[response(1, leader, 7)]);
+            let [first, others] = [1, 2].map(|by| metadata.update(&response(1, 4, 2), Some(by)));
+            metadata.accept(first.shared_with(others));
+            assert_eq!(metadata.topics["wal"].partitions[&0].leader, Some(4));
+        }
+        // Without its leader, a partition is as good as one of an older epoch.
+        let leaderless = response(1, -1, 7);
+        assert_eq!(after_two(false, &leaderless, &leaderless), Some(5));
+        assert_eq!(after_two(true, &leaderless, &equal), Some(5));
+        assert_eq!(after_two(true, &leaderless, &leaderless), None);
+        // Another leader in the same epoch is news, whoever names it.
+        assert_eq!(after_two(false, &response(1, 4, 7), &equal), Some(5));
+        assert_eq!(after_two(false, &equal, &response(1, 4, 7)), Some(4));
+    }
+
+    #[test]
+    fn a_denial_is_about_one_leader_in_one_epoch() {
+        let mut metadata = after(&[response(1, 5, 7)]);
+        let denied = |metadata: &Metadata| !metadata.is_believed("wal", 0, 5, 7);
+        for (topic, partition, leader, epoch) in
+            [("other", 0, 5, 7), ("wal", 1, 5, 7), ("wal", 0, 4, 7), ("wal", 0, 5, 6)]
+        {
+            metadata.deny(topic, partition, leader, epoch);
+            assert!(!denied(&metadata));
+        }
+        metadata.deny("wal", 0, 5, 7);
+        assert!(denied(&metadata));
+        // Another broker still names it.
+        metadata.update(&response(1, 5, 7), None);
+        assert!(!denied(&metadata));
+    }
+
+    #[test]
+    fn brokers_go_and_move_if_two_say_so() {
+        let listing = |brokers: &[(i32, &str)]| MetadataResponse {
+            brokers: brokers
+                .iter()
+                .map(|(node_id, host)| MetadataBroker {
+                    node_id: *node_id,
+                    host: (*host).to_owned(),
+                    port: 9092,
+                    rack: None,
+                })
+                .collect(),
+            ..MetadataResponse::default()
+        };
+        let all = [(1, "a"), (2, "b")];
+        for (first, second, expected) in [
+            (&[(1, "a")][..], &[(1, "a")][..], &[(1, "a")][..]),
+            (&[(1, "a")], &all, &all),
+            (&all, &[(1, "a")], &all),
+            (&[(1, "a")], &[(2, "b")], &all),
+            (&[(1, "a"), (2, "c")], &[(1, "a"), (2, "c")], &[(1, "a"), (2, "c")]),
+            (&[(1, "a"), (2, "c")], &[(1, "a"), (2, "d")], &[(1, "a"), (2, "d")]),
+            (&[(1, "a"), (2, "c")], &[(1, "a")], &[(1, "a")]),
+            (&[(1, "a"), (2, "c")], &all, &all),
+            // New ones are believed at once.
+            (&[(1, "a"), (2, "b"), (3, "c")], &all, &[(1, "a"), (2, "b"), (3, "c")]),
+        ] {
+            let mut metadata = after(&[listing(&all)]);
+            let contradictions = metadata.update(&listing(first), Some(1));
+            let others = metadata.update(&listing(second), Some(2));
+            metadata.accept(contradictions.shared_with(others));
+            let found: Vec<_> =
+                metadata.brokers.iter().map(|(id, address)| (*id, address.host.as_str())).collect();
+            assert_eq!(found, expected, "{first:?} {second:?}");
+        }
+    }
+
+    #[test]
+    fn partitions_go_if_two_say_so() {
+        let without = MetadataResponse {
+            topics: vec![MetadataTopicResponse {
+                partitions: Vec::new(),
+                ..response(1, 5, 7).topics.remove(0)
+            }],
+            ..response(1, 5, 7)
+        };
+        assert_eq!(after_two(false, &without, &response(1, 5, 7)), Some(5));
+        let mut metadata = after(&[response(1, 5, 7)]);
+        let contradictions = metadata.update(&without, None);
+        assert_eq!(metadata.topics["wal"].generation(Some(0)), 2, "it is as new as it can be");
+        let others = metadata.update(&without, None);
+        metadata.accept(contradictions.shared_with(others));
+        assert!(metadata.topics["wal"].partitions.is_empty());
+    }
+
+    #[test]
+    fn nothing_but_the_cluster_survives_a_new_start() {
+        let cluster_id = Some("cluster".to_owned());
+        let response = MetadataResponse { cluster_id, controller_id: 1, ..response(1, 5, 7) };
+        let mut metadata = after(&[response.clone(), response]);
+        metadata.forget_all();
+        assert!(metadata.brokers.is_empty() && metadata.topics.is_empty() && metadata.controller.is_none());
+        assert_eq!((metadata.generation, metadata.cluster_id.as_deref()), (2, Some("cluster")));
+        // What a response of the time before contradicted does not come back.
+        let mut contradictions = Contradictions::default();
+        contradictions.brokers.insert(1, Some(HostPort::new("b", 9092)));
+        contradictions.partitions.insert(("wal".to_owned(), 0), None);
+        metadata.accept(contradictions);
+        assert!(metadata.brokers.is_empty() && metadata.topics.is_empty());
     }
 
     #[test]

@@ -9,9 +9,9 @@ use kwal_protocol::{
         FetchLeader, FetchPartition, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopic,
         IsolationLevel,
     },
-    record::{Batches, OwnedRecord},
+    record::{Batch, BatchError, BatchErrorKind, BatchHeader, Batches, OwnedRecord},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{Fetched, PartitionClient};
 use crate::{
@@ -78,11 +78,14 @@ request! {
     /// # Errors
     /// [`ErrorKind::OffsetOutOfRange`] before the start of the log and beyond its end; [`ErrorKind::Corrupt`]
     /// with the offset of a damaged batch, once the fetch begins with it: those before it are returned first;
-    /// those of every read.
+    /// [`ErrorKind::Corrupt`] for batches that are not in offset order, and for bytes without a whole batch
+    /// from the offset on, [`ErrorKind::MalformedResponse`] for no bytes at all, if that is all that three
+    /// requests in a row get although the log goes on; those of every read.
     ///
     /// # Cancellation safety
     /// Cancel safe. The connection that it shares with other fetches is free again when the broker has
-    /// responded.
+    /// responded. Later fetches wait for one that was dropped in this way, at most; a second one makes them
+    /// use a fresh connection. A fetch that is dropped while it waits is not sent.
     pub struct Fetch<'a> -> Fetched {
         partition: &'a PartitionClient,
         offset: i64,
@@ -100,7 +103,8 @@ impl Fetch<'_> {
     }
 
     /// Sets how many bytes the response may have. A first batch larger than that is returned all the same
-    /// (KIP-74). Default 1 MiB, which fits into the cache and so is read fastest.
+    /// (KIP-74). Default 1 MiB, which fits into the cache and so is read fastest. What exceeds
+    /// [`Limits::frame`](crate::Limits::frame) is not asked for.
     pub fn max_bytes(mut self, bytes: i32) -> Self {
         self.max_bytes = bytes;
         self
@@ -119,16 +123,27 @@ impl Fetch<'_> {
         let deadline = partition.deadline(self.deadline);
         let enough = usize::try_from(self.min_bytes.min(self.max_bytes)).unwrap_or_default();
         let mut wait = whole_millis(self.max_wait.min(deadline.after / 2));
+        let mut stuck = 0;
         loop {
             let begun = Instant::now();
-            let (fetched, granted) = match self.fetch_once(wait, deadline).await {
-                Ok(fetched) => fetched,
+            let Answer { fetched, granted, unread } = match self.fetch_once(wait, deadline).await {
+                Ok(answer) => answer,
                 Err(error) => return Err(partition.with_log_range(error, deadline).await),
             };
             // A session that nears its end granted a part of the wait. The rest of it follows.
             let was_shortened = granted < wait && begun.elapsed() >= granted;
             wait = whole_millis(wait.saturating_sub(begun.elapsed()));
-            if fetched.wire_bytes >= enough || !was_shortened || wait.is_zero() {
+            let claims_more = unread.is_some() || fetched.high_watermark > self.offset;
+            if fetched.next_offset == self.offset
+                && claims_more
+                && partition.log_end(deadline).await? > self.offset
+            {
+                stuck += 1;
+                if stuck == STUCK_ROUNDS {
+                    return Err(fetched.stuck(unread));
+                }
+                sleep(partition.partition.cluster.config.retry.initial).await;
+            } else if fetched.wire_bytes >= enough || !was_shortened || wait.is_zero() {
                 return Ok(fetched);
             }
         }
@@ -146,8 +161,7 @@ impl Fetch<'_> {
         Err(Error::invalid_input(problem))
     }
 
-    /// Returns what was fetched, and how long the broker was allowed to wait.
-    async fn fetch_once(&self, wait: Duration, deadline: Deadline) -> Result<(Fetched, Duration), Error> {
+    async fn fetch_once(&self, wait: Duration, deadline: Deadline) -> Result<Answer, Error> {
         let PartitionClient { partition, .. } = self.partition;
         let read = Read {
             offset: self.offset,
@@ -162,6 +176,22 @@ impl Fetch<'_> {
     }
 }
 
+/// How many responses in a row may move nothing although the log goes on.
+const STUCK_ROUNDS: u32 = 3;
+
+/// What one request got.
+#[derive(Debug)]
+struct Answer {
+    fetched: Fetched,
+    /// How long the broker was allowed to wait.
+    granted: Duration,
+    /// Why the bytes, if there are any, have nothing from the requested offset on.
+    unread: Option<BatchError>,
+}
+
+/// More than a response has beside records and the topic's name, in bytes.
+const OVERHEAD: usize = 256;
+
 #[derive(Debug)]
 struct Read {
     offset: i64,
@@ -173,13 +203,16 @@ struct Read {
 
 impl Operation for Read {
     type Request = FetchRequest;
-    type Output = (Fetched, Duration);
+    type Output = Answer;
 
     fn request(&self, route: &Route<'_>) -> FetchRequest {
+        // A response that the client would refuse is not asked for.
+        let room = self.partition.cluster.config.limits.frame.saturating_sub(OVERHEAD + route.topic.len());
+        let max_bytes = self.max_bytes.min(i32::try_from(room).unwrap_or(i32::MAX)).max(1);
         FetchRequest {
             max_wait_ms: millis(route.long_poll),
             min_bytes: self.min_bytes,
-            max_bytes: self.max_bytes,
+            max_bytes,
             isolation_level: IsolationLevel::READ_UNCOMMITTED,
             topics: vec![FetchTopic {
                 topic: route.topic.to_owned(),
@@ -188,7 +221,7 @@ impl Operation for Read {
                     partition: route.partition,
                     current_leader_epoch: route.leader_epoch,
                     fetch_offset: self.offset,
-                    partition_max_bytes: self.max_bytes,
+                    partition_max_bytes: max_bytes,
                     ..FetchPartition::default()
                 }],
             }],
@@ -196,7 +229,7 @@ impl Operation for Read {
         }
     }
 
-    fn response(&self, route: &Route<'_>, response: FetchResponse) -> Result<(Fetched, Duration), Rejection> {
+    fn response(&self, route: &Route<'_>, response: FetchResponse) -> Result<Answer, Rejection> {
         let FetchResponse { throttle_time_ms, error_code, responses, node_endpoints, .. } = response;
         Rejection::check(error_code)?;
         if throttle_time_ms > 0 && responses.is_empty() {
@@ -209,7 +242,7 @@ impl Operation for Read {
             |found| found.partition_index == route.partition,
         )?;
         match found.error_code {
-            ErrorCode::NONE => Ok((self.fetched(route, found)?, route.long_poll)),
+            ErrorCode::NONE => self.answer(route, found),
             ErrorCode::OFFSET_OUT_OF_RANGE => {
                 Err(Rejection::Kind(ErrorKind::OffsetOutOfRange { offset: self.offset, log: None }))
             }
@@ -237,22 +270,29 @@ impl Operation for Read {
 }
 
 impl Read {
-    fn fetched(&self, route: &Route<'_>, found: FetchPartitionResponse) -> Result<Fetched, Rejection> {
+    fn answer(&self, route: &Route<'_>, found: FetchPartitionResponse) -> Result<Answer, Rejection> {
         let bytes = found.records.unwrap_or_default();
         let wire_bytes = bytes.len();
+        let mut next = 0;
         let mut batches = Vec::new();
-        for batch in Batches::new(bytes) {
+        for batch in Batches::new(bytes.clone()) {
             match batch {
-                Ok(batch) => batches.push(batch),
+                Ok(batch) => {
+                    // A response that is not in order is not read at all: a batch before this one may have
+                    // taken the place of what belongs there.
+                    next = in_order(&batch, next).map_err(Rejection::Corrupt)?;
+                    batches.push(batch);
+                }
                 // The batches before it can be read. The next fetch begins with it and reports it.
                 Err(_) if !batches.is_empty() => break,
                 Err(source) => return Err(Rejection::Corrupt(source)),
             }
         }
+        let unread = (next <= self.offset).then(|| self.unread(&batches, &bytes)).flatten();
         let known = |offset: i64| (offset >= 0).then_some(offset);
-        Ok(Fetched {
+        let fetched = Fetched {
             from: self.offset,
-            next_offset: batches.last().map_or(self.offset, |batch| batch.next_offset().max(self.offset)),
+            next_offset: next.max(self.offset),
             high_watermark: found.high_watermark,
             last_stable_offset: known(found.last_stable_offset),
             log_start_offset: known(found.log_start_offset),
@@ -262,8 +302,50 @@ impl Read {
             partition: self.partition.index,
             decompressed_limit: self.partition.cluster.config.limits.decompressed,
             broker: route.broker.cloned(),
-        })
+        };
+        Ok(Answer { fetched, granted: route.long_poll, unread })
     }
+
+    /// Returns why bytes have no batch from the requested offset on; `None` if there are no bytes.
+    fn unread(&self, batches: &[Batch], bytes: &[u8]) -> Option<BatchError> {
+        match batches.last() {
+            Some(batch) => Some(out_of_order(batch, self.offset)),
+            None if bytes.is_empty() => None,
+            None => Some(BatchError {
+                kind: BatchErrorKind::CutOff(bytes.len()),
+                position: 0,
+                base_offset: bytes.first_chunk().map(|offset| i64::from_be_bytes(*offset)),
+            }),
+        }
+    }
+}
+
+/// Checks that a batch covers offsets, from `next` on. Returns the one after them.
+///
+/// Between batches there may be holes, where compaction removed others.
+fn in_order(batch: &Batch, next: i64) -> Result<i64, BatchError> {
+    let (first, last) = covered(batch);
+    match first >= next && last >= first && last < i64::MAX {
+        true => Ok(last + 1),
+        false => Err(out_of_order(batch, next)),
+    }
+}
+
+fn out_of_order(batch: &Batch, next: i64) -> BatchError {
+    let (first, last) = covered(batch);
+    BatchError {
+        kind: BatchErrorKind::Offsets { first, last, next },
+        position: batch.position(),
+        base_offset: Some(batch.base_offset()),
+    }
+}
+
+/// Returns the first and the last offset that a batch covers, as far as its header has them: before magic 2
+/// that is the last one alone.
+fn covered(batch: &Batch) -> (i64, i64) {
+    let last = batch.last_offset();
+    let first = if batch.magic() == BatchHeader::MAGIC { batch.base_offset() } else { last };
+    (first, last)
 }
 
 /// Cuts a duration to whole milliseconds, as the protocol has them.
@@ -319,7 +401,7 @@ mod tests {
         FetchPartitionResponse { partition_index: 3, error_code, ..Default::default() }
     }
 
-    fn respond(partition: FetchPartitionResponse) -> Result<(Fetched, Duration), Rejection> {
+    fn respond(partition: FetchPartitionResponse) -> Result<Answer, Rejection> {
         let endpoint = |node_id, host: &str| FetchNodeEndpoint {
             node_id,
             host: host.to_owned(),
@@ -335,9 +417,13 @@ mod tests {
         read().response(&route(), response)
     }
 
-    fn fetched(batches: &[Bytes]) -> Result<Fetched, Rejection> {
+    fn answer(batches: &[Bytes]) -> Result<Answer, Rejection> {
         let records = Some(Bytes::from(batches.concat()));
-        respond(FetchPartitionResponse { records, ..partition(ErrorCode::NONE) }).map(|(fetched, _)| fetched)
+        respond(FetchPartitionResponse { records, ..partition(ErrorCode::NONE) })
+    }
+
+    fn fetched(batches: &[Bytes]) -> Result<Fetched, Rejection> {
+        answer(batches).map(|answer| answer.fetched)
     }
 
     #[test]
@@ -402,6 +488,51 @@ mod tests {
     }
 
     #[test]
+    fn a_response_out_of_order_is_corrupt_as_a_whole() {
+        let message = |offset| {
+            let header = BatchHeader { magic: 1, base_offset: offset, ..Default::default() };
+            let record = RawRecord { value: Some("value".into()), ..Default::default() };
+            RawBatch { header, records: vec![record], ..Default::default() }.encode().unwrap()
+        };
+        let (max, min) = (i64::MAX, i64::MIN);
+        for (batches, (first, last, next)) in [
+            // Twice, swapped, overlapping.
+            (vec![batch(100, 4), batch(100, 4)], (100, 104, 105)),
+            (vec![batch(105, 4), batch(100, 4)], (100, 104, 110)),
+            (vec![batch(100, 4), batch(104, 4)], (104, 108, 105)),
+            (vec![batch(98, 4), batch(103, 0), batch(99, 9)], (99, 108, 104)),
+            (vec![message(100), message(100)], (100, 100, 101)),
+            // No offsets, or such that do not exist.
+            (vec![batch(100, -1)], (100, 99, 0)),
+            (vec![batch(-1, 200)], (-1, 199, 0)),
+            (vec![batch(max, 0)], (max, max, 0)),
+            (vec![batch(max, 1)], (max, min, 0)),
+        ] {
+            let Err(Rejection::Corrupt(error)) = answer(&batches) else { panic!("{batches:?}") };
+            assert_eq!(error.kind, BatchErrorKind::Offsets { first, last, next }, "{batches:?}");
+            assert_eq!(error.base_offset, Some(first), "{batches:?}");
+        }
+        assert_eq!(fetched(&[message(100), message(107), batch(110, 0)]).unwrap().next_offset, 111);
+    }
+
+    #[test]
+    fn bytes_that_move_nothing_have_a_reason() {
+        let stale = |first, last| BatchErrorKind::Offsets { first, last, next: 100 };
+        let cut = |bytes| vec![batch(100, 9).slice(..bytes)];
+        for (batches, reason) in [
+            (vec![], None),
+            (vec![batch(100, 0)], None),
+            (vec![batch(90, 9)], Some((stale(90, 99), Some(90)))),
+            (vec![batch(80, 4), batch(85, 4)], Some((stale(85, 89), Some(85)))),
+            (cut(70), Some((BatchErrorKind::CutOff(70), Some(100)))),
+            (cut(7), Some((BatchErrorKind::CutOff(7), None))),
+        ] {
+            let unread = answer(&batches).unwrap().unread.map(|error| (error.kind, error.base_offset));
+            assert_eq!(unread, reason, "{batches:?}");
+        }
+    }
+
+    #[test]
     fn offsets_that_the_broker_does_not_report_are_none() {
         for (last_stable_offset, log_start_offset, stable, start) in
             [(-1, -1, None, None), (0, 0, Some(0), Some(0)), (99, 20, Some(99), Some(20))]
@@ -412,7 +543,7 @@ mod tests {
                 log_start_offset,
                 ..partition(ErrorCode::NONE)
             };
-            let (fetched, granted) = respond(found).unwrap();
+            let Answer { fetched, granted, .. } = respond(found).unwrap();
             assert_eq!((fetched.last_stable_offset, fetched.log_start_offset), (stable, start));
             assert_eq!(fetched.high_watermark, 101);
             assert_eq!(granted, 2 * SECOND);
@@ -461,6 +592,24 @@ mod tests {
         assert_eq!(rejected_code(empty(1, code)), (code, None));
         let other = FetchPartitionResponse { partition_index: 2, ..partition(ErrorCode::NONE) };
         assert!(matches!(respond(other), Err(Rejection::Missing)));
+    }
+
+    #[test]
+    fn a_response_about_another_topic_is_malformed() {
+        for (topic, topic_id, is_requested) in [
+            ("wal", Uuid::ZERO, true),
+            ("", ID, true),
+            ("other", Uuid::ZERO, false),
+            ("", Uuid([6; 16]), false),
+            ("", Uuid::ZERO, false),
+        ] {
+            let partitions = vec![partition(ErrorCode::NONE)];
+            let topic = FetchTopicResponse { topic: topic.to_owned(), topic_id, partitions };
+            let response = FetchResponse { responses: vec![topic], ..Default::default() };
+            let result = read().response(&route(), response);
+            assert_eq!(result.is_ok(), is_requested, "{result:?}");
+            assert!(is_requested || matches!(result, Err(Rejection::Missing)), "{result:?}");
+        }
     }
 
     #[test]

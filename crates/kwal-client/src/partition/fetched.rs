@@ -5,11 +5,11 @@ use std::{fmt, sync::Arc};
 use kwal_protocol::{
     api::ApiKey,
     compression::Decompressor,
-    record::{Batch, BatchError, OwnedRecord, OwnedRecords, RecordView},
+    record::{Batch, BatchError, BatchErrorKind, BatchHeader, OwnedRecord, OwnedRecords, RecordView},
 };
 
 use crate::{
-    error::{CallContext, Error},
+    error::{CallContext, Error, ErrorKind},
     pool::Broker,
 };
 
@@ -80,13 +80,14 @@ impl Fetched {
     ///
     /// # Errors
     /// An item is [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) for a batch that cannot be
-    /// decompressed or exceeds [`Limits::decompressed`](crate::Limits::decompressed), and for a malformed
-    /// record. It is the last one.
+    /// decompressed or exceeds [`Limits::decompressed`](crate::Limits::decompressed), for a malformed record,
+    /// and for one that is not in offset order. It is the last one.
     pub fn records(&self) -> FetchedRecords<'_> {
         FetchedRecords {
             fetched: self,
             batches: self.batches.iter(),
             records: None,
+            order: Order::default(),
             decompressor: Decompressor::new(),
         }
     }
@@ -121,11 +122,13 @@ impl Fetched {
         &self,
         mut consume: impl FnMut(RecordView<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut decompressor = Decompressor::new();
+        let (mut decompressor, mut order) = (Decompressor::new(), Order::default());
         for batch in self.batches.iter().filter(|batch| !batch.is_control()) {
+            order.begin(batch);
             let records = batch.records_with(&mut decompressor, self.decompressed_limit);
             for record in &records.map_err(|error| self.corrupt(error))? {
                 let record = record.map_err(|error| self.corrupt(error))?;
+                order.check(record.offset).map_err(|error| self.corrupt(error))?;
                 if record.offset >= self.from {
                     consume(record)?;
                 }
@@ -140,12 +143,64 @@ impl Fetched {
         &self.batches
     }
 
+    /// Returns the error of a fetch that moved nothing although the log goes on.
+    pub(super) fn stuck(&self, unread: Option<BatchError>) -> Error {
+        match unread {
+            Some(error) => self.corrupt(error),
+            None => self.error(ErrorKind::MalformedResponse.into()),
+        }
+    }
+
     fn corrupt(&self, error: BatchError) -> Error {
+        self.error(error.into())
+    }
+
+    fn error(&self, error: Error) -> Error {
         let call = CallContext::partition(ApiKey::FETCH, &self.topic, self.partition);
-        Error::from(error).with_context(match &self.broker {
+        error.with_context(match &self.broker {
             Some(broker) => call.at_broker(broker),
             None => call.context(),
         })
+    }
+}
+
+/// Checks that records come in offset order. The batches themselves do.
+#[derive(Debug, Default)]
+struct Order {
+    /// The lowest offset that the next record may have.
+    next: i64,
+    /// The highest one: the last offset of the batch.
+    last: i64,
+    position: usize,
+    base_offset: i64,
+}
+
+impl Order {
+    fn begin(&mut self, batch: &Batch) {
+        self.position = batch.position();
+        self.base_offset = batch.base_offset();
+        // Before magic 2, headers have neither the first offset nor a reliable last one.
+        if batch.magic() == BatchHeader::MAGIC {
+            (self.next, self.last) = (batch.base_offset(), batch.last_offset());
+        } else {
+            self.last = i64::MAX - 1;
+        }
+    }
+
+    #[inline]
+    fn check(&mut self, offset: i64) -> Result<(), BatchError> {
+        if !(self.next..=self.last).contains(&offset) {
+            return Err(self.error(offset));
+        }
+        self.next = offset + 1;
+        Ok(())
+    }
+
+    #[cold]
+    fn error(&self, offset: i64) -> BatchError {
+        let Self { next, last, position, base_offset } = *self;
+        let kind = BatchErrorKind::RecordOffset { offset, next, last };
+        BatchError { kind, position, base_offset: Some(base_offset) }
     }
 }
 
@@ -156,6 +211,7 @@ pub struct FetchedRecords<'a> {
     batches: std::slice::Iter<'a, Batch>,
     /// Those of the current batch.
     records: Option<OwnedRecords>,
+    order: Order,
     decompressor: Decompressor,
 }
 
@@ -164,6 +220,7 @@ impl FetchedRecords<'_> {
         loop {
             while let Some(record) = self.records.as_mut().and_then(Iterator::next) {
                 let record = record?;
+                self.order.check(record.offset)?;
                 if record.offset >= self.fetched.from {
                     return Ok(Some(record));
                 }
@@ -172,6 +229,7 @@ impl FetchedRecords<'_> {
             let Some(batch) = self.batches.by_ref().find(|batch| !batch.is_control()) else {
                 return Ok(None);
             };
+            self.order.begin(batch);
             let records = batch.records_with(&mut self.decompressor, self.fetched.decompressed_limit)?;
             self.records = Some(records.into_iter());
         }

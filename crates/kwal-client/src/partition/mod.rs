@@ -48,6 +48,10 @@ use crate::{
 /// Kafka 3.7), or metadata is refreshed. If it does not answer at all, the call goes elsewhere when its
 /// connection breaks, the request exceeds its [time limit](crate::Deadlines::request), or the cluster no
 /// longer lists the broker.
+///
+/// Leader epochs do not go back (KIP-320): a broker that lags misleads no call. Only when the leader itself
+/// denies that it leads, and the others name an older epoch, is that one right, as after metadata was
+/// restored from a backup.
 #[derive(Clone)]
 pub struct PartitionClient {
     partition: Arc<Partition>,

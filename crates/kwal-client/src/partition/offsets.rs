@@ -63,8 +63,12 @@ impl PartitionClient {
 
     async fn log_range(&self, deadline: Deadline) -> Result<Range<i64>, Error> {
         let start = self.call(&ListOffset { at: OffsetAt::Earliest }, deadline).await?;
-        let end = self.call(&ListOffset { at: OffsetAt::Latest }, deadline).await?;
-        Ok(start..end)
+        Ok(start..self.log_end(deadline).await?)
+    }
+
+    /// Returns the offset after the last record.
+    pub(super) async fn log_end(&self, deadline: Deadline) -> Result<i64, Error> {
+        self.call(&ListOffset { at: OffsetAt::Latest }, deadline).await
     }
 }
 
@@ -126,9 +130,13 @@ impl Operation for ListOffset {
             |found| found.partition_index == route.partition,
         )?;
         Rejection::check(found.error_code)?;
-        match found.offset {
-            0.. => Ok(found.offset),
-            _ => Err(Rejection::Kind(ErrorKind::OffsetNotFound { timestamp_ms: self.at.timestamp() })),
+        match (found.offset, self.at) {
+            (0.., _) => Ok(found.offset),
+            (-1, OffsetAt::Timestamp(_) | OffsetAt::MaxTimestamp) => {
+                Err(Rejection::Kind(ErrorKind::OffsetNotFound { timestamp_ms: self.at.timestamp() }))
+            }
+            // Every log has a start and an end.
+            _ => Err(Rejection::Missing),
         }
     }
 
@@ -181,12 +189,15 @@ mod tests {
 
     #[test]
     fn a_negative_offset_is_not_found_and_a_missing_partition_is_malformed() {
-        let respond = |partition_index, offset, error_code| {
+        let respond_to = |at, name: &str, partition_index, offset, error_code| {
             let found =
                 ListOffsetsPartitionResponse { partition_index, offset, error_code, ..Default::default() };
-            let topic = ListOffsetsTopicResponse { name: "wal".to_owned(), partitions: vec![found] };
+            let topic = ListOffsetsTopicResponse { name: name.to_owned(), partitions: vec![found] };
             let response = ListOffsetsResponse { topics: vec![topic], ..Default::default() };
-            ListOffset { at: OffsetAt::MaxTimestamp }.response(&Route::of_partition("wal", 3), response)
+            ListOffset { at }.response(&Route::of_partition("wal", 3), response)
+        };
+        let respond = |partition, offset, error_code| {
+            respond_to(OffsetAt::MaxTimestamp, "wal", partition, offset, error_code)
         };
         assert_eq!(respond(3, 0, ErrorCode::NONE).unwrap(), 0);
         assert_eq!(respond(3, 17, ErrorCode::NONE).unwrap(), 17);
@@ -195,6 +206,14 @@ mod tests {
         assert!(matches!(respond(2, 17, ErrorCode::NONE), Err(Rejection::Missing)));
         let code = ErrorCode::OFFSET_NOT_AVAILABLE;
         assert_eq!(rejected_code(respond(3, 17, code)), (code, None));
+        for (at, offset) in
+            [(OffsetAt::MaxTimestamp, -2), (OffsetAt::Latest, -1), (OffsetAt::Earliest, i64::MIN)]
+        {
+            let result = respond_to(at, "wal", 3, offset, ErrorCode::NONE);
+            assert!(matches!(result, Err(Rejection::Missing)), "{at:?}: {result:?}");
+        }
+        let other = respond_to(OffsetAt::Latest, "other", 3, 17, ErrorCode::NONE);
+        assert!(matches!(other, Err(Rejection::Missing)), "{other:?}");
         let response = ListOffsetsResponse::default();
         let empty = ListOffset { at: OffsetAt::Latest }.response(&Route::of_partition("wal", 3), response);
         assert!(matches!(empty, Err(Rejection::Missing)));

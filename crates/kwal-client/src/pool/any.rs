@@ -7,11 +7,15 @@ use kwal_protocol::{api::ApiKey, error_code::Recovery};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Broker, BrokerRef, ConnectionPool, lock};
+use super::{Broker, BrokerRef, ConnectionPool, State, lock};
 use crate::{
+    connection::CallOptions,
     error::{CallContext, Error, ErrorKind},
     versions::ClientRequest,
 };
+
+/// How many of the known brokers a call tries before the bootstrap addresses.
+const FEW: usize = 5;
 
 impl ConnectionPool {
     /// Sends a request to brokers until one answers in a way that `accept` accepts. Returns which one it was.
@@ -23,28 +27,49 @@ impl ConnectionPool {
         request: &R,
         accept: impl Fn(&R::Response, &Broker) -> Result<(), Error>,
     ) -> Result<(BrokerRef, R::Response), Error> {
-        let answer = self.first_answer(request, accept).await;
+        let order = self.order();
+        let pause = self.pause(order.len());
+        let answer = self.first_answer(request, order, pause, accept).await;
         self.drop_seeds();
         answer
+    }
+
+    /// Sends a request to brokers other than the one that answered it before, in the same way. `candidates`
+    /// are their ids: the second ones are for the case that there are no others among the first ones, and the
+    /// bootstrap addresses come last. `None` if none of them answers soon.
+    pub(crate) async fn another_broker<R: ClientRequest>(
+        &self,
+        request: &R,
+        before: BrokerRef,
+        candidates: [Vec<i32>; 2],
+        accept: impl Fn(&R::Response, &Broker) -> Result<(), Error>,
+    ) -> Option<(BrokerRef, R::Response)> {
+        let order = self.others(before, candidates);
+        let soon = self.pause(1);
+        // Each of them gets its turn in that time.
+        let pause = soon / (FEW + 1) as u32;
+        let answer = timeout(soon, self.first_answer(request, order, pause, accept)).await;
+        self.drop_seeds();
+        answer.ok()?.ok()
     }
 
     async fn first_answer<R: ClientRequest>(
         &self,
         request: &R,
+        order: Vec<BrokerRef>,
+        pause: Duration,
         accept: impl Fn(&R::Response, &Broker) -> Result<(), Error>,
     ) -> Result<(BrokerRef, R::Response), Error> {
         let call = async |broker| {
+            let _asked = self.ask(broker);
             let context = CallContext::cluster(R::KEY);
             let result = async {
                 let channel = self.general_to(broker, context).await?;
-                let response = channel.call(request, context, R::SUPPORTED, None).await?;
+                let response = channel.call(request, context, R::SUPPORTED, CallOptions::default()).await?;
                 accept(&response, channel.broker()).map(|()| response)
             };
             (broker, result.await)
         };
-        let order = self.order();
-        let pause = self.config.deadlines.request.min(self.config.deadlines.connect);
-        let pause = (pause / 10).min(pause / u32::try_from(order.len()).unwrap_or(u32::MAX).max(1));
         let mut order = order.into_iter().peekable();
         let mut calls = FuturesUnordered::new();
         let mut last = None;
@@ -65,7 +90,9 @@ impl ConnectionPool {
                 }
                 // Another broker would not help.
                 (Ok(Some((_, Err(error)))), _)
-                    if error.recovery() == Recovery::Fail && !error.is_of_this_broker()
+                    if error.recovery() == Recovery::Fail
+                        && !error.is_of_this_broker()
+                        && !matches!(error.kind(), ErrorKind::MalformedResponse)
                         || matches!(error.kind(), ErrorKind::CredentialsUnavailable) =>
                 {
                     return Err(error);
@@ -76,7 +103,7 @@ impl ConnectionPool {
                 }
                 (Ok(None), _) => return Err(self.no_broker(R::KEY, failed)),
                 (Err(_), Some(slow)) => {
-                    debug!(broker = self.name(slow), "no response yet, trying another broker as well");
+                    debug!(broker = self.name_of(slow), "no response yet, trying another broker as well");
                     self.set_healthy(slow, false);
                 }
                 (Err(_), None) => {}
@@ -84,32 +111,75 @@ impl ConnectionPool {
         }
     }
 
+    /// Returns how long to wait for one of so many brokers before the next one is tried as well.
+    fn pause(&self, brokers: usize) -> Duration {
+        let limit = self.config.deadlines.request.min(self.config.deadlines.connect);
+        let share = limit / u32::try_from(brokers).unwrap_or(u32::MAX).max(1);
+        // However many addresses there are, only a few are tried at the same time.
+        share.clamp(limit / 20, limit / 10)
+    }
+
     fn no_broker(&self, api: ApiKey, mut failed: Vec<(BrokerRef, Error)>) -> Error {
-        match failed.iter().position(|(_, error)| error.is_of_this_broker()) {
+        let is_malformed = |error: &Error| matches!(error.kind(), ErrorKind::MalformedResponse);
+        let all_malformed = !failed.is_empty() && failed.iter().all(|(_, error)| is_malformed(error));
+        match failed.iter().position(|(_, error)| all_malformed || error.is_of_this_broker()) {
             // There is no other broker to try, and a retry would not help.
             Some(index) => failed.swap_remove(index).1,
             None => {
-                let named = |(broker, error)| (self.name(broker), error);
+                let named = |(broker, error)| (self.name_of(broker), error);
                 let attempts = failed.into_iter().map(named).collect();
                 CallContext::cluster(api).error(ErrorKind::NoBroker { attempts })
             }
         }
     }
 
-    /// Returns the order in which brokers are tried: healthy ones starting at a random one, then unhealthy
-    /// ones, then the bootstrap addresses.
+    /// Returns the order in which brokers are tried: a few of those that are known, then the bootstrap
+    /// addresses.
     fn order(&self) -> Vec<BrokerRef> {
         let state = lock(&self.state);
-        let mut order: Vec<_> = state.addresses.keys().copied().map(BrokerRef::Id).collect();
-        if !order.is_empty() {
-            // As u64, so that it is the same on machines of 32 and 64 bits.
-            let start = self.random.fork().u64(..order.len() as u64);
-            order.rotate_left(start as usize);
-            order.sort_by_cached_key(|reference| {
-                state.connections.get(reference).is_some_and(|connections| !connections.broker.is_healthy())
-            });
-        }
+        let mut order = self.few(&state, state.addresses.keys().copied().collect());
         order.extend((0..self.config.bootstrap.len()).map(BrokerRef::Seed));
+        order
+    }
+
+    /// Returns a few of the first candidates without one broker; of the second ones, if no others are left;
+    /// at last the bootstrap addresses.
+    fn others(&self, without: BrokerRef, candidates: [Vec<i32>; 2]) -> Vec<BrokerRef> {
+        let state = lock(&self.state);
+        let without = match without {
+            BrokerRef::Id(id) => state.addresses.get(&id),
+            BrokerRef::Seed(index) => self.config.bootstrap.get(index),
+        };
+        let is_other = |id: &i32| state.addresses.get(id).is_some_and(|address| Some(address) != without);
+        let others = candidates.map(|ids| ids.into_iter().filter(is_other).collect::<Vec<_>>());
+        if let Some(others) = others.into_iter().find(|others| !others.is_empty()) {
+            return self.few(&state, others);
+        }
+        let addresses = self.config.bootstrap.iter().enumerate();
+        let others = addresses.filter(|(_, address)| Some(*address) != without);
+        others.map(|(index, _)| BrokerRef::Seed(index)).take(FEW).collect()
+    }
+
+    /// Returns a few of some brokers in the order in which they are tried: healthy ones starting at a random
+    /// one, then unhealthy ones. Where there are enough, they are brokers that this client has connected to.
+    fn few(&self, state: &State, ids: Vec<i32>) -> Vec<BrokerRef> {
+        let mut order: Vec<_> = ids.into_iter().map(BrokerRef::Id).collect();
+        if order.is_empty() {
+            return order;
+        }
+        // As u64, so that it is the same on machines of 32 and 64 bits.
+        let start = self.random.fork().u64(..order.len() as u64);
+        order.rotate_left(start as usize);
+        let health = |reference: &BrokerRef| {
+            state.connections.get(reference).map(|connections| connections.broker.is_healthy())
+        };
+        let used = order.iter().filter(|reference| health(reference) == Some(true)).count();
+        order.sort_by_cached_key(|reference| match health(reference) {
+            Some(true) => 0,
+            None => i32::from(used >= FEW),
+            Some(false) => 2,
+        });
+        order.truncate(FEW);
         order
     }
 
@@ -193,6 +263,82 @@ mod tests {
             assert_eq!(pool.order().len(), 5);
         }
         assert!(first[1] > 20 && first[3] > 20, "not all start at the same one: {first:?}");
+    }
+
+    #[tokio::test]
+    async fn of_many_brokers_a_few_are_tried_if_possible_those_in_use() {
+        let pool = pool(1);
+        let many: BTreeMap<_, _> = (0..20_000).map(|id| (id, HostPort::new("a", 9092))).collect();
+        pool.update_brokers(&many);
+        let few = |pool: &ConnectionPool| {
+            let order = pool.order();
+            assert_eq!(order.len(), FEW + 2, "{order:?}");
+            assert_eq!(order[FEW..], [BrokerRef::Seed(0), BrokerRef::Seed(1)]);
+            order[..FEW].to_vec()
+        };
+        let first = few(&pool);
+        assert_ne!(first, few(&pool));
+        for reference in &first {
+            pool.connections(&mut lock(&pool.state), *reference).unwrap();
+        }
+        for _ in 0..10 {
+            let mut again = few(&pool);
+            again.sort();
+            assert_eq!(again, first);
+        }
+        pool.set_healthy(first[0], false);
+        assert!(!few(&pool).contains(&first[0]), "another one takes its place");
+    }
+
+    #[tokio::test]
+    async fn a_second_opinion_comes_from_another_broker() {
+        let pool = pool(1);
+        let address = |id: i32| HostPort::new(if id == 3 { "seed" } else { "a" }, id as u16 - 1);
+        pool.update_brokers(&(1..=5).map(|id| (id, address(id))).collect());
+        for (without, candidates, expected) in [
+            (BrokerRef::Id(1), [vec![1, 2, 3], vec![4]], vec![2, 3]),
+            (BrokerRef::Id(1), [vec![1], vec![2, 4]], vec![2, 4]),
+            // It was known by its bootstrap address.
+            (BrokerRef::Seed(1), [vec![2, 3], vec![4]], vec![2]),
+            (BrokerRef::Seed(0), [vec![2, 3], vec![4]], vec![2, 3]),
+        ] {
+            let mut others = pool.others(without, candidates);
+            others.sort();
+            assert_eq!(others, expected.into_iter().map(BrokerRef::Id).collect::<Vec<_>>(), "{without:?}");
+        }
+        let [one, two] = [BrokerRef::Seed(0), BrokerRef::Seed(1)];
+        assert_eq!(pool.others(BrokerRef::Id(1), [vec![1], vec![]]), [one, two]);
+        assert_eq!(pool.others(BrokerRef::Id(3), [vec![9], vec![3, 8]]), [one]);
+        assert_eq!(pool.others(one, [vec![], vec![]]), [two]);
+    }
+
+    #[tokio::test]
+    async fn addresses_follow_each_other_after_a_bounded_pause() {
+        let pool = pool(1);
+        let second = Duration::from_secs(1);
+        for (brokers, pause) in [
+            (0, second),
+            (1, second),
+            (10, second),
+            (16, second * 10 / 16),
+            (20, second / 2),
+            (9000, second / 2),
+        ] {
+            assert_eq!(pool.pause(brokers), pause, "{brokers}");
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_reset_the_bootstrap_addresses_remain() {
+        let pool = pool(1);
+        pool.update_brokers(&brokers());
+        let open = [BrokerRef::Id(1), BrokerRef::Seed(0)].map(|reference| {
+            let state = &mut *lock(&pool.state);
+            Arc::clone(&pool.connections(state, reference).unwrap().broker)
+        });
+        pool.reset();
+        assert!(open.iter().all(|broker| broker.is_retired()));
+        assert_eq!(pool.order(), [BrokerRef::Seed(0), BrokerRef::Seed(1)]);
     }
 
     #[tokio::test]

@@ -3,25 +3,36 @@
 use std::{
     fmt,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
-use kwal_protocol::error_code::Recovery;
-use kwal_transport::HostPort;
+use kwal_protocol::{api::ApiKey, connection::ConnectionError, error_code::Recovery};
+use kwal_transport::{HostPort, TransportError};
 use tokio::{sync::Notify, time::Instant};
+use tracing::warn;
 
 use super::{BrokerRef, lock};
-use crate::error::Error;
+use crate::{
+    backoff::Backoff,
+    connection::{Connection, History},
+    error::{Error, Source},
+};
 
 /// A broker at an address. One that moves to another address is another `Broker`.
 #[derive(Debug)]
 pub(crate) struct Broker {
     pub(crate) reference: BrokerRef,
     pub(crate) address: HostPort,
+    /// What its connections have shown.
+    pub(super) history: Arc<History>,
+    /// Held by the one that connects to it, in turn.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     failures: Mutex<Failures>,
+    /// The request during which the last connection was closed.
+    closed_during: Mutex<Option<ClosedDuring>>,
+    reported: Reported,
     is_healthy: AtomicBool,
     is_retired: AtomicBool,
     /// Wakes those that connect to it. In the order in which they came, which a `watch` does not keep.
@@ -33,7 +44,31 @@ pub(crate) struct Broker {
 struct Failures {
     count: u64,
     /// The last one, unless a connection was opened since.
-    last: Option<(Instant, Error)>,
+    last: Option<Failure>,
+    /// The pauses since the last success.
+    backoff: Option<Backoff>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    error: Error,
+    /// When the next attempt may begin.
+    next: Instant,
+}
+
+/// A connection that was closed right after a request.
+#[derive(Debug)]
+struct ClosedDuring {
+    api: ApiKey,
+    size: usize,
+    connection: Connection,
+}
+
+/// What has been reported at `WARN`, which is done once.
+#[derive(Debug, Default)]
+struct Reported {
+    shares_connections: AtomicBool,
+    unresolved: AtomicBool,
 }
 
 impl Broker {
@@ -41,10 +76,22 @@ impl Broker {
         Self {
             reference,
             address,
+            history: Arc::default(),
+            turn: Arc::default(),
             failures: Mutex::default(),
+            closed_during: Mutex::default(),
+            reported: Reported::default(),
             is_healthy: AtomicBool::new(true),
             is_retired: AtomicBool::new(false),
             retired: Notify::new(),
+        }
+    }
+
+    /// Returns its id; `None` for a bootstrap address.
+    pub(crate) fn id(&self) -> Option<i32> {
+        match self.reference {
+            BrokerRef::Id(id) => Some(id),
+            BrokerRef::Seed(_) => None,
         }
     }
 
@@ -53,27 +100,101 @@ impl Broker {
         lock(&self.failures).count
     }
 
-    /// Returns a connection failure newer than `before`, or less than `moment` old.
+    /// Returns a connection failure newer than `before`, or the last one while no other attempt may begin.
     ///
-    /// Callers that queued during that attempt share its error instead of retrying one by one. A permanent
-    /// failure counts only for those: its cause may have been fixed since.
-    pub(super) fn failed_since(&self, before: u64, moment: Duration) -> Option<Error> {
+    /// Callers share it instead of connecting one by one. A permanent failure counts only for those that
+    /// waited for that attempt: its cause may have been fixed since.
+    pub(super) fn failed_since(&self, before: u64) -> Option<Error> {
         let failures = lock(&self.failures);
-        let (at, error) = failures.last.as_ref()?;
-        let is_fresh = || at.elapsed() < moment && error.recovery() != Recovery::Fail;
-        (failures.count != before || is_fresh()).then(|| error.clone())
+        let Failure { error, next } = failures.last.as_ref()?;
+        let is_paused = || Instant::now() < *next && error.recovery() != Recovery::Fail;
+        (failures.count != before || is_paused()).then(|| error.clone())
     }
 
-    pub(super) fn connect_failed(&self, error: &Error) {
+    /// Whether the last attempt to connect failed.
+    pub(super) fn has_failed(&self) -> bool {
+        lock(&self.failures).last.is_some()
+    }
+
+    /// Notes a failed attempt. `pauses` makes the pauses between attempts, if it is the first one.
+    pub(super) fn connect_failed(&self, error: &Error, pauses: impl FnOnce() -> Backoff) {
+        *lock(&self.closed_during) = None;
         let mut failures = lock(&self.failures);
         failures.count += 1;
-        failures.last = Some((Instant::now(), error.clone()));
-        self.mark_unhealthy();
+        // Half of what a call pauses, so that one which has paused can retry.
+        let pause = failures.backoff.get_or_insert_with(pauses).next().unwrap_or_default() / 2;
+        failures.last = Some(Failure { error: error.clone(), next: Instant::now() + pause });
+        self.report_unresolved(error);
     }
 
     pub(super) fn connected(&self) {
-        lock(&self.failures).last = None;
+        let mut failures = lock(&self.failures);
+        (failures.last, failures.backoff) = (None, None);
+        self.reported.unresolved.store(false, Ordering::Relaxed);
         self.mark_healthy();
+    }
+
+    /// A name that the cluster advertises and this machine cannot resolve is a mistake of the setup, which
+    /// should not show only when a call has used up its deadline.
+    fn report_unresolved(&self, error: &Error) {
+        let Some(Source::Transport(source)) = error.below() else { return };
+        let is_unresolved = matches!(
+            &**source,
+            TransportError::Resolve { .. }
+                | TransportError::NoAddress { .. }
+                | TransportError::InvalidAddress(_)
+        );
+        if is_unresolved
+            && matches!(self.reference, BrokerRef::Id(_))
+            && !self.reported.unresolved.swap(true, Ordering::Relaxed)
+        {
+            warn!(
+                broker = %self,
+                error = %error.reason(),
+                "the advertised name of the broker cannot be resolved; check `advertised.listeners` and the name service"
+            );
+        }
+    }
+
+    /// Reports that connections are shared because no other one can be opened, if it looks like a limit: the
+    /// broker closes further ones once it has accepted them, or leaves them waiting.
+    pub(super) fn report_sharing(&self, error: &Error) {
+        let is_limit = matches!(
+            error.below(),
+            Some(Source::Connection(
+                ConnectionError::PeerClosed { .. }
+                    | ConnectionError::Io { .. }
+                    | ConnectionError::HandshakeTimedOut { .. }
+            ))
+        );
+        if is_limit && !self.reported.shares_connections.swap(true, Ordering::Relaxed) {
+            warn!(
+                broker = %self,
+                error = %error.reason(),
+                "no further connection to the broker can be opened, so those that are open are shared; if it limits \
+                 connections (`max.connections.per.ip`, `max.connections`), lower Limits::max_connections_per_broker"
+            );
+        }
+    }
+
+    /// Notes that a connection was closed right after a request. Returns whether another connection was,
+    /// after the same request and nothing else.
+    pub(super) fn closed_again(&self, api: ApiKey, size: usize, connection: &Connection) -> bool {
+        let mut last = lock(&self.closed_during);
+        match &*last {
+            Some(before) if before.api == api && before.size == size => !before.connection.is(connection),
+            // Of several requests that a connection was closed with, the first is noted.
+            Some(before) if before.connection.is(connection) => false,
+            _ => {
+                *last = Some(ClosedDuring { api, size, connection: connection.clone() });
+                false
+            }
+        }
+    }
+
+    /// Notes that a request was answered: one that is not larger is not too large.
+    pub(super) fn answered(&self, size: usize) {
+        lock(&self.closed_during).take_if(|closed| closed.size <= size);
     }
 
     /// Whether requests that any broker can answer should go here: nothing failed since the last success.
@@ -95,7 +216,7 @@ impl Broker {
         self.retired.notify_waiters();
     }
 
-    pub(super) fn is_retired(&self) -> bool {
+    pub(crate) fn is_retired(&self) -> bool {
         self.is_retired.load(Ordering::Acquire)
     }
 
@@ -121,36 +242,61 @@ impl fmt::Display for Broker {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::time::Duration;
 
-    use kwal_transport::TransportError;
+    use fastrand::Rng;
     use tokio::time::advance;
 
     use super::*;
-    use crate::error::ErrorKind;
+    use crate::{config::RetryPolicy, error::ErrorKind};
 
-    const MOMENT: Duration = Duration::from_millis(10);
+    fn pauses() -> Backoff {
+        Backoff::new(RetryPolicy::default(), Rng::with_seed(1))
+    }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_shared_by_those_who_waited_for_it_and_those_who_come_a_moment_later() {
+    async fn a_failure_is_shared_by_those_who_waited_for_it_and_those_who_come_before_the_next_attempt() {
         let address = HostPort::new("a", 9092);
         let broker = Broker::new(BrokerRef::Id(1), address.clone());
-        assert!(broker.failed_since(0, MOMENT).is_none() && broker.is_healthy());
+        assert!(broker.failed_since(0).is_none() && broker.is_healthy());
         let refused = TransportError::other(address, "refused");
         let temporary = Error::from(Arc::new(refused));
         let permanent = Error::from(ErrorKind::EncryptionRequired { mechanism: "PLAIN".to_owned() });
         for (error, is_shared_later) in [(temporary, true), (permanent, false)] {
             let before = broker.failures();
-            broker.connect_failed(&error);
+            broker.connect_failed(&error, pauses);
             let now = broker.failures();
-            assert!(!broker.is_healthy());
-            assert!(broker.failed_since(before, MOMENT).is_some());
-            assert_eq!(broker.failed_since(now, MOMENT).is_some(), is_shared_later, "{error:?}");
-            advance(MOMENT).await;
-            assert!(broker.failed_since(before, MOMENT).is_some());
-            assert!(broker.failed_since(now, MOMENT).is_none());
+            assert!(broker.failed_since(before).is_some());
+            assert_eq!(broker.failed_since(now).is_some(), is_shared_later, "{error:?}");
+            advance(RetryPolicy::default().initial / 2).await;
+            assert!(broker.failed_since(before).is_some());
+            assert!(broker.failed_since(now).is_none());
             broker.connected();
-            assert!(broker.failed_since(before, MOMENT).is_none() && broker.is_healthy());
+            assert!(broker.failed_since(before).is_none() && broker.is_healthy());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pauses_between_attempts_grow_until_one_succeeds() {
+        let broker = Broker::new(BrokerRef::Id(1), HostPort::new("a", 9092));
+        let error = Error::from(Arc::new(TransportError::other(broker.address.clone(), "refused")));
+        let pause = async || {
+            broker.connect_failed(&error, pauses);
+            let (begun, failures) = (Instant::now(), broker.failures());
+            while broker.failed_since(failures).is_some() {
+                advance(Duration::from_millis(1)).await;
+            }
+            begun.elapsed()
+        };
+        let max = RetryPolicy::default().max;
+        let (first, mut last) = (pause().await, Duration::ZERO);
+        assert!(first <= RetryPolicy::default().initial, "{first:?}");
+        for _ in 0..10 {
+            last = pause().await;
+            assert!(last <= max / 2 + Duration::from_millis(1), "{last:?}");
+        }
+        assert!(last >= max / 4, "{last:?}");
+        broker.connected();
+        assert!(pause().await <= RetryPolicy::default().initial);
     }
 }

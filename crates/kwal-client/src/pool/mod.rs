@@ -2,9 +2,11 @@
 
 mod any;
 mod broker;
+mod open;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -14,21 +16,24 @@ use std::{
 
 use kwal_protocol::{
     api::{ApiKey, Versions},
-    connection::CallError,
-    error_code::ErrorCode,
+    connection::{CallError, ConnectionError, ResponseProgress},
 };
 use kwal_transport::HostPort;
-use tokio::runtime::Handle;
-use tracing::debug;
+use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
 
 pub(crate) use self::broker::Broker;
 use crate::{
-    config::{Config, RetryPolicy},
-    connection::{Connection, RequestFailed, WaitPermit, connect},
+    config::Config,
+    connection::{CallOptions, Connection, FailureReason, History, RequestFailed, WaitPermit},
     error::{CallContext, Error, ErrorKind, Outcome},
     random::Random,
     versions::ClientRequest,
 };
+
+/// No broker is set to accept less than this, in bytes.
+const SUSPECT: usize = 64 << 10;
+/// A broker that rejects a request for its size closes the connection when it has read the length.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// The connections of a client.
 ///
@@ -43,6 +48,23 @@ pub(crate) struct ConnectionPool {
     random: Random,
     runtime: Handle,
     state: Mutex<State>,
+    /// The brokers that any-broker requests are under way to.
+    asked: Mutex<BTreeMap<BrokerRef, usize>>,
+}
+
+/// Counts as one any-broker request until it is dropped.
+#[derive(Debug)]
+struct Asked<'a>(&'a ConnectionPool, BrokerRef);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut count) = lock(&self.0.asked).entry(self.1) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +72,8 @@ struct State {
     /// The brokers of the cluster, as metadata names them.
     addresses: BTreeMap<i32, HostPort>,
     connections: BTreeMap<BrokerRef, BrokerConnections>,
+    /// Of the addresses of the cluster, and of the bootstrap addresses, which often are the same.
+    histories: BTreeMap<HostPort, Arc<History>>,
 }
 
 /// What a connection is used for.
@@ -66,8 +90,19 @@ pub(crate) enum Purpose {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum BrokerRef {
     Id(i32),
-    /// A bootstrap address by its index: used until the brokers are known, and when none of them answers.
+    /// A bootstrap address by its index: used until the brokers are known, and when those that were tried did
+    /// not answer.
     Seed(usize),
+}
+
+impl BrokerRef {
+    /// Returns the broker's id, unless it is known by its bootstrap address alone.
+    pub(crate) fn id(self) -> Option<i32> {
+        match self {
+            Self::Id(id) => Some(id),
+            Self::Seed(_) => None,
+        }
+    }
 }
 
 /// The connections to one broker.
@@ -85,9 +120,29 @@ struct PooledConnection {
     broker: Arc<Broker>,
     purpose: Purpose,
     leases: AtomicUsize,
-    open: Mutex<Option<Connection>>,
+    open: Mutex<Option<Open>>,
     /// Locked while a connection is opened, so that callers that share it open only one.
-    connecting: tokio::sync::Mutex<()>,
+    connecting: Arc<tokio::sync::Mutex<()>>,
+    /// The task that opens one. It ends with this.
+    attempt: Mutex<Option<Attempt>>,
+}
+
+/// The connection of a place.
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    /// For that of another place: when to try again to open one's own.
+    borrowed_until: Option<Instant>,
+}
+
+/// A task that opens a connection, aborted when this is dropped.
+#[derive(Debug)]
+struct Attempt(AbortHandle);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// A partition client's share of a connection for appends or for fetches, to the broker that leads it.
@@ -110,7 +165,7 @@ pub(crate) struct Channel {
 
 impl ConnectionPool {
     pub(crate) fn new(config: Arc<Config>, random: Random, runtime: Handle) -> Self {
-        Self { config, random, runtime, state: Mutex::default() }
+        Self { config, random, runtime, state: Mutex::default(), asked: Mutex::default() }
     }
 
     /// Takes the brokers of the cluster from new metadata. Connections to brokers that are gone or have moved
@@ -119,6 +174,10 @@ impl ConnectionPool {
         let state = &mut *lock(&self.state);
         if state.addresses != *brokers {
             state.addresses.clone_from(brokers);
+            let is_known = |address: &HostPort| {
+                brokers.values().chain(&self.config.bootstrap).any(|known| known == address)
+            };
+            state.histories.retain(|address, _| is_known(address));
         }
         let addresses = &state.addresses;
         state.connections.retain(|reference, connections| match reference {
@@ -130,6 +189,12 @@ impl ConnectionPool {
             // Requests that a bootstrap address already works on may be answered.
             BrokerRef::Seed(_) => addresses.is_empty(),
         });
+    }
+
+    /// Closes all connections and forgets the brokers: what remains are the bootstrap addresses.
+    pub(crate) fn reset(&self) {
+        let state = std::mem::take(&mut *lock(&self.state));
+        state.connections.values().for_each(BrokerConnections::retire);
     }
 
     /// Opens the connection to a broker for short requests, or returns the open one.
@@ -191,7 +256,11 @@ impl ConnectionPool {
                     BrokerRef::Id(id) => state.addresses.get(&id),
                     BrokerRef::Seed(index) => self.config.bootstrap.get(index),
                 };
-                Some(vacant.insert(BrokerConnections::new(Broker::new(reference, address?.clone()))))
+                let address = address?.clone();
+                let history = Arc::clone(state.histories.entry(address.clone()).or_default());
+                let mut broker = Broker::new(reference, address);
+                broker.history = history;
+                Some(vacant.insert(BrokerConnections::new(broker)))
             }
         }
     }
@@ -203,17 +272,18 @@ impl ConnectionPool {
         call: CallContext<'_>,
     ) -> Result<Channel, Error> {
         let gone = |name: &dyn ToString| {
-            Error::broker(ErrorCode::BROKER_NOT_AVAILABLE).with_context(call.at_broker(&name.to_string()))
+            Error::new(ErrorKind::UnknownBroker).with_context(call.at_broker(&name.to_string()))
         };
         // Metadata names a leader without its address, or no longer; the next response may be complete.
-        let Some(pooled) = pooled else { return Err(gone(&self.name(reference))) };
+        let Some(pooled) = pooled else { return Err(gone(&self.name_of(reference))) };
         if let Some(connection) = pooled.connection() {
+            self.replace_borrowed(&pooled);
             return Ok(Channel { pooled, connection });
         }
         let connected = tokio::select! {
             biased;
             () = pooled.broker.retired() => return Err(gone(&pooled.broker)),
-            connected = self.connect(&pooled) => connected,
+            connected = self.connect_or_borrow(&pooled) => connected,
         };
         match connected {
             Ok(connection) => Ok(Channel { pooled, connection }),
@@ -221,36 +291,26 @@ impl ConnectionPool {
         }
     }
 
-    /// Opens a connection, once for all that share it. The context of its errors is the caller's to set.
-    async fn connect(&self, pooled: &PooledConnection) -> Result<Connection, Error> {
-        let broker = &pooled.broker;
-        let before = broker.failures();
-        let _connecting = pooled.connecting.lock().await;
-        if let Some(connection) = pooled.connection() {
-            return Ok(connection);
-        }
-        // Shorter than the shortest pause between attempts, so that a caller can retry after its pause.
-        let RetryPolicy { initial, max } = self.config.retry;
-        let moment = (initial.min(max) / 2).max(Duration::from_millis(1));
-        if let Some(error) = broker.failed_since(before, moment) {
-            return Err(error);
-        }
-        match connect(&broker.address, &self.config, &self.random, &self.runtime).await {
-            Ok(connection) => {
-                debug!(%broker, purpose = ?pooled.purpose, "connected");
-                broker.connected();
-                pooled.store(&connection);
-                Ok(connection)
-            }
-            Err(error) => {
-                broker.connect_failed(&error);
-                Err(error)
-            }
-        }
+    /// Counts a request that any broker can answer.
+    fn ask(&self, reference: BrokerRef) -> Asked<'_> {
+        *lock(&self.asked).entry(reference).or_default() += 1;
+        Asked(self, reference)
+    }
+
+    /// Returns the names of the brokers that requests are under way to which any broker can answer.
+    pub(crate) fn asked(&self) -> Option<String> {
+        let asked: Vec<_> = lock(&self.asked).keys().copied().collect();
+        let names: Vec<_> = asked.into_iter().map(|reference| self.name_of(reference)).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
+    /// Returns the name of a broker by its id.
+    pub(crate) fn name(&self, broker: i32) -> String {
+        self.name_of(BrokerRef::Id(broker))
     }
 
     /// Returns the name of a broker in errors and logs.
-    fn name(&self, reference: BrokerRef) -> String {
+    fn name_of(&self, reference: BrokerRef) -> String {
         match reference {
             BrokerRef::Id(id) => match lock(&self.state).addresses.get(&id) {
                 Some(address) => format!("broker {id} ({address})"),
@@ -310,28 +370,38 @@ impl PooledConnection {
             purpose,
             leases: AtomicUsize::new(0),
             open: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
+            connecting: Arc::default(),
+            attempt: Mutex::default(),
         })
     }
 
     /// Returns the connection, if it is open.
     fn connection(&self) -> Option<Connection> {
-        lock(&self.open).as_ref().filter(|connection| connection.is_open()).cloned()
+        let open = lock(&self.open);
+        open.as_ref().filter(|open| open.connection.is_open()).map(|open| open.connection.clone())
+    }
+
+    /// Returns the connection, if it is open and not that of another place.
+    fn own_connection(&self) -> Option<Connection> {
+        let open = lock(&self.open);
+        let own = open.as_ref().filter(|open| open.borrowed_until.is_none() && open.connection.is_open());
+        own.map(|open| open.connection.clone())
     }
 
     /// Stores a connection for the callers that share it.
-    fn store(&self, connection: &Connection) {
+    fn store(&self, connection: &Connection, borrowed_until: Option<Instant>) {
         let mut open = lock(&self.open);
         // Checked under the lock, because `close` closes under it.
         match self.broker.is_retired() {
             true => connection.close(),
-            false => *open = Some(connection.clone()),
+            false => *open = Some(Open { connection: connection.clone(), borrowed_until }),
         }
     }
 
     fn close(&self) {
-        if let Some(connection) = lock(&self.open).take() {
-            connection.close();
+        drop(lock(&self.attempt).take());
+        if let Some(open) = lock(&self.open).take() {
+            open.connection.close();
         }
     }
 }
@@ -367,12 +437,11 @@ impl Channel {
     }
 
     /// Returns how long the broker may wait before it answers the next request; see [`Connection::wait`].
-    pub(crate) fn wait(&self, wanted: Duration) -> WaitPermit {
+    pub(crate) fn wait(&self, wanted: Duration) -> Arc<WaitPermit> {
         self.connection.wait(wanted)
     }
 
-    /// Sends a request and decodes the response. `limit` replaces the time limit of a request with which the
-    /// broker waits.
+    /// Sends a request and decodes the response.
     ///
     /// The outcome counts as unknown from the moment the bytes are handed to the stream until a response
     /// arrives.
@@ -381,7 +450,7 @@ impl Channel {
         request: &R,
         call: CallContext<'_>,
         versions: Versions,
-        limit: Option<Duration>,
+        options: CallOptions,
     ) -> Result<R::Response, Error> {
         let broker = self.broker();
         let unknown = |error: Error| match R::KEY.changes_something() {
@@ -394,23 +463,43 @@ impl Channel {
             }
             error => Error::invalid_input(format!("{}: {error}", call.at_broker(broker))),
         })?;
-        let encoded = match limit {
-            Some(limit) => encoded.with_timeout(limit),
-            None => encoded,
-        };
-        let response = self.connection.call::<R>(encoded).await;
-        let response = response.map_err(|RequestFailed { error, sent }| {
-            broker.mark_unhealthy();
-            let error = match error {
-                Some(source) => Error::from(source),
-                None => Error::new(ErrorKind::Closed),
+        let (size, begun) = (encoded.size_in_bytes(), Instant::now());
+        let response = self.connection.call::<R>(encoded, options).await;
+        let response = response.map_err(|RequestFailed { reason, sent }| {
+            let error = match reason {
+                FailureReason::Throttled(remaining) => ErrorKind::Throttled { remaining }.into(),
+                FailureReason::Incomplete(ResponseProgress { arrived, len }) => {
+                    ErrorKind::ResponseIncomplete { arrived, len }.into()
+                }
+                FailureReason::Shutdown => ErrorKind::Closed.into(),
+                FailureReason::Connection(source) => {
+                    broker.mark_unhealthy();
+                    let is_suspect = sent && size >= SUSPECT && begun.elapsed() < AT_ONCE;
+                    match is_suspect
+                        && closed_by_peer(&source)
+                        && broker.closed_again(R::KEY, size, &self.connection)
+                    {
+                        true => ErrorKind::RequestTooLarge { size }.into(),
+                        false => Error::from(source),
+                    }
+                }
             };
             let error = error.with_context(call.at_broker(broker));
             if sent { unknown(error) } else { error }
         })?;
+        broker.answered(size);
         response
             .decode::<R>()
             .map_err(|source| unknown(Error::from(source).with_context(call.at_broker(broker))))
+    }
+}
+
+/// Whether the peer closed the connection, as brokers do without a word with a request that is too large.
+fn closed_by_peer(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::PeerClosed { .. } => true,
+        ConnectionError::Io { source, .. } => source.kind() != io::ErrorKind::TimedOut,
+        _ => false,
     }
 }
 

@@ -79,7 +79,7 @@ mod tests {
         ] {
             let error = state(id, epoch, ErrorCode::NONE).unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::MalformedResponse), "{error:?}");
-            let Some(Source::Field(found)) = error.cause() else { panic!("{error:?}") };
+            let Some(Source::Field(found)) = error.below() else { panic!("{error:?}") };
             assert_eq!(*found, InvalidField { field, value });
         }
         let refused = state(-1, -1, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS).unwrap_err();

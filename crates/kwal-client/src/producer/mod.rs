@@ -21,7 +21,7 @@ use self::{
     task::ProducerTask,
 };
 use crate::{
-    error::{Error, ErrorKind, Outcome},
+    error::{Error, ErrorKind, Outcome, Progress},
     record::Record,
     routing::{Deadline, Partition},
 };
@@ -111,21 +111,21 @@ impl Producer {
         let error = |kind, outcome| self.partition.call(ApiKey::PRODUCE).error(kind).with_outcome(outcome);
         let size = self.check(records.as_ref())?;
         // Must not yield to tokio's cooperative budget: a later call could overtake this one.
-        let submitted = unconstrained(self.submit(records.as_ref(), size, deadline));
-        let result = match timeout_at(deadline.at, submitted).await {
+        let mut progress = Progress::Queue;
+        let submitted = unconstrained(self.submit(records.as_ref(), size, deadline, &mut progress));
+        let submitted = timeout_at(deadline.at, submitted).await;
+        let exceeded = |progress| ErrorKind::DeadlineExceeded { after: deadline.after, progress };
+        let result = match submitted {
             Ok(Ok(Some(result))) => result,
             Ok(Ok(None)) => return Err(error(ErrorKind::Closed, Outcome::NotApplied)),
             Ok(Err(error)) => return Err(error),
-            Err(_) => {
-                let kind = ErrorKind::DeadlineExceeded { after: deadline.after };
-                return Err(error(kind, Outcome::NotApplied));
-            }
+            Err(_) => return Err(error(exceeded(progress), Outcome::NotApplied)),
         };
         drop(records);
         match timeout_at(deadline.at + GRACE, result).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(error(ErrorKind::Closed, Outcome::Unknown)),
-            Err(_) => Err(error(ErrorKind::DeadlineExceeded { after: deadline.after }, Outcome::Unknown)),
+            Err(_) => Err(error(exceeded(Progress::Runtime), Outcome::Unknown)),
         }
     }
 
@@ -136,11 +136,14 @@ impl Producer {
         records: &[Record],
         size: BatchSize,
         deadline: Deadline,
+        progress: &mut Progress,
     ) -> Result<Option<oneshot::Receiver<Result<Produced, Error>>>, Error> {
         let cluster = &self.partition.cluster;
         let _turn = self.queue.turn.lock().await;
+        *progress = Progress::Memory;
         // Before the batch is encoded: what waits here holds only the caller's records.
         let mut memory = cluster.memory.reserve(self.upper_bound(size)).await;
+        *progress = Progress::Queue;
         let Some(place) = self.queue.place().await else { return Ok(None) };
         let batch = match self.encoding.compression {
             Compression::None => self.encode(records, size, &mut Compressor::new())?,

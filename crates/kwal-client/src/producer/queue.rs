@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::Produced;
 use crate::{
-    error::{Error, ErrorKind, Outcome, Source},
+    error::{Error, ErrorKind, Outcome, Progress, Source},
     memory::Reservation,
     producer_id::ProducerState,
     routing::{Deadline, Partition},
@@ -138,7 +138,7 @@ impl Queue {
         let Some(first) = state.pending.iter().position(|batch| batch.deadline.at <= now) else { return };
         let mut failed = state.pending.split_off(first).into_iter();
         if let Some(PendingBatch { deadline, response, .. }) = failed.next() {
-            let kind = ErrorKind::DeadlineExceeded { after: deadline.after };
+            let kind = ErrorKind::DeadlineExceeded { after: deadline.after, progress: Progress::Queue };
             let error = partition.call(ApiKey::PRODUCE).error(kind).with_outcome(Outcome::NotApplied);
             warn_if_dropped(&response, &error, partition);
             fail_following(failed, &error, partition);

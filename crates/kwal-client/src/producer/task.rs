@@ -16,10 +16,10 @@ use super::{
     queue::{PendingBatch, Queue},
 };
 use crate::{
-    error::{CallContext, Error, ErrorKind, Outcome},
+    error::{CallContext, Error, ErrorKind, Outcome, Progress},
     pool::Purpose,
     producer_id::ProducerState,
-    routing::{self, Deadline, Leader, Partition, Retry, Target, Trace},
+    routing::{self, Deadline, Leader, Partition, Retry, Target, Trace, Tracker},
 };
 
 #[derive(Debug)]
@@ -108,9 +108,9 @@ impl ProducerTask {
         let mut retry = Retry::new(&partition.cluster, call, deadline);
         let mut in_flight = InFlight::default();
         loop {
-            in_flight.trace = Trace::default();
+            in_flight.trace = Trace::until(deadline);
             let (number, min_generation) = (retry.attempt(), retry.min_generation());
-            let attempt = self.attempt(batch, number, min_generation, &mut in_flight);
+            let attempt = self.attempt(batch, number, min_generation, &mut in_flight, retry.tracker());
             let error = match retry.run(attempt).await {
                 Ok(produced) => {
                     self.producer = self.producer.map(|producer| producer.advance(batch.record_count()));
@@ -131,7 +131,7 @@ impl ProducerTask {
             // Without a sequence number the broker could not tell a retry from a new batch.
             let next = match self.idempotent || !in_flight.in_doubt {
                 true => self.pause(&mut retry, error, &mut in_flight).await,
-                false => Err(error),
+                false => Err(retry.end(error)),
             };
             if let Err(error) = next {
                 return Err(self.give_up(error, &in_flight));
@@ -178,7 +178,7 @@ impl ProducerTask {
                 _ => {}
             }
         }
-        self.partition.pause(retry, error, in_flight.trace.generation).await
+        self.partition.pause(retry, error, &in_flight.trace).await
     }
 
     /// Decides the outcome of an append that is given up, and whether its error ends this producer.
@@ -213,7 +213,9 @@ impl ProducerTask {
         number: u32,
         min_generation: u64,
         in_flight: &mut InFlight,
+        tracker: &Tracker,
     ) -> Result<Produced, Error> {
+        tracker.set(Progress::ProducerId, None);
         let batch = match self.idempotent {
             true => {
                 let ProducerState { id, epoch, sequence, .. } = self.producer_id().await?;
@@ -225,7 +227,8 @@ impl ProducerTask {
         let append = Append { batch, attempt: number, in_doubt, acknowledged };
         let target = Target::Leader(&self.partition, Purpose::Produce);
         let cluster = &self.partition.cluster;
-        routing::attempt(cluster, target, self.call(), &append, min_generation, &mut in_flight.trace).await
+        let trace = &mut in_flight.trace;
+        routing::attempt(cluster, target, self.call(), &append, min_generation, trace, tracker).await
     }
 
     /// Returns the producer id: its own, otherwise an idle one of the partition, otherwise a new one.

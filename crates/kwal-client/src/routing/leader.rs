@@ -1,10 +1,13 @@
 //! A partition and the broker that leads it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode, wire::Uuid};
 
-use super::retry::{Deadline, Retry};
+use super::{
+    Trace,
+    retry::{Deadline, Retry},
+};
 use crate::{
     cluster::Cluster,
     error::{CallContext, Error, ErrorKind},
@@ -138,8 +141,14 @@ impl Partition {
         &self,
         retry: &mut Retry<'_>,
         error: Error,
-        generation: u64,
+        trace: &Trace,
     ) -> Result<(), Error> {
+        let generation = trace.generation;
+        if let (ErrorKind::Broker { code, .. }, Some(leader)) = (error.kind(), trace.leader)
+            && denies_leading(*code)
+        {
+            self.cluster.metadata.deny(&self.topic, self.index, leader.id, leader.epoch);
+        }
         let has_moved = matches!(error.kind(), ErrorKind::Broker { code, .. } if leader_has_moved(*code));
         let is_known = || {
             let metadata = self.cluster.metadata.snapshot();
@@ -158,10 +167,25 @@ pub(crate) fn leader_has_moved(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
 }
 
+/// Whether a broker that responds with this code does not lead the partition, at least not in that epoch, and
+/// knows of no newer one.
+fn denies_leading(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NOT_LEADER_OR_FOLLOWER
+            | ErrorCode::REPLICA_NOT_AVAILABLE
+            | ErrorCode::UNKNOWN_LEADER_EPOCH
+            | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+            | ErrorCode::UNKNOWN_TOPIC_ID
+            | ErrorCode::INCONSISTENT_TOPIC_ID
+    )
+}
+
 fn leader_of(topic: &TopicMetadata, call: CallContext<'_>) -> Result<Leader, Error> {
     let index = call.partition.unwrap_or_default();
     let Some(partition) = topic.partitions.get(&index) else {
-        return Err(call.error(ErrorKind::UnknownPartition { partitions: topic.partitions.len() }));
+        let partitions = topic.partitions.len();
+        return Err(call.error(ErrorKind::UnknownPartition { partitions, waited: Duration::ZERO }));
     };
     match partition.leader {
         Some(id) => Ok(Leader { id, epoch: partition.leader_epoch, confirmed: partition.confirmed }),
@@ -227,7 +251,7 @@ mod tests {
             assert_eq!((error.code(), error.context().api), (Some(code), Some(ApiKey::METADATA)));
         }
         let error = leader(4).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::UnknownPartition { partitions: 4 }), "{error:?}");
+        assert!(matches!(error.kind(), ErrorKind::UnknownPartition { partitions: 4, .. }), "{error:?}");
     }
 
     #[tokio::test]
@@ -252,8 +276,8 @@ mod tests {
         for (is_reported, pauses) in [(false, [true, true]), (true, [false, true])] {
             let partition = partition();
             let call = partition.call(ApiKey::FETCH);
-            let mut generation = 0;
-            partition.leader(call, 0, &mut generation).await.unwrap();
+            let mut trace = Trace::default();
+            partition.leader(call, 0, &mut trace.generation).await.unwrap();
             if is_reported {
                 partition.apply_leader_update(moved());
             }
@@ -261,9 +285,9 @@ mod tests {
             // Not twice in a row: brokers may name each other.
             for paused in pauses {
                 let begun = Instant::now();
-                partition.pause(&mut retry, moved_error(&partition), generation).await.unwrap();
+                partition.pause(&mut retry, moved_error(&partition), &trace).await.unwrap();
                 assert_eq!(!begun.elapsed().is_zero(), paused, "reported: {is_reported}");
-                assert_eq!(retry.min_generation(), generation);
+                assert_eq!(retry.min_generation(), trace.generation);
             }
         }
         // Another error says nothing about the leader.
@@ -273,7 +297,9 @@ mod tests {
         let mut retry = Retry::new(&partition.cluster, call, Deadline::after(Duration::from_secs(60)));
         let code = ErrorCode::KAFKA_STORAGE_ERROR;
         let begun = Instant::now();
-        partition.pause(&mut retry, call.error(ErrorKind::Broker { code, message: None }), 1).await.unwrap();
+        let error = call.error(ErrorKind::Broker { code, message: None });
+        let trace = Trace { generation: 1, ..Trace::default() };
+        partition.pause(&mut retry, error, &trace).await.unwrap();
         assert!(!begun.elapsed().is_zero());
     }
 }

@@ -4,7 +4,9 @@
 //! no IO, so it is tested without any. [`call`] does the rest.
 
 mod leader;
+mod report;
 mod retry;
+mod tracker;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,15 +16,18 @@ use kwal_protocol::{
     record::BatchError,
     wire::Uuid,
 };
+use tokio::time::Instant;
 
 pub(crate) use self::{
     leader::{Leader, Partition, leader_has_moved},
     retry::{Deadline, Retry},
+    tracker::Tracker,
 };
 use crate::{
     cluster::Cluster,
     config::Deadlines,
-    error::{CallContext, Error, ErrorKind, InvalidField, Outcome, RecordError},
+    connection::CallOptions,
+    error::{CallContext, Error, ErrorKind, InvalidField, Outcome, Progress, RecordError},
     metadata::LeaderUpdate,
     pool::{Broker, Channel, Purpose},
     versions::ClientRequest,
@@ -221,12 +226,20 @@ impl From<CallFailed> for Error {
 /// What is known of an attempt, whatever became of it.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
+    /// When the call ends.
+    pub(crate) deadline: Option<Instant>,
     /// The generation of the metadata that it used.
     pub(crate) generation: u64,
     /// The leader that it went to.
     pub(crate) leader: Option<Leader>,
     /// Whether it may have reached a broker.
     pub(crate) sent: bool,
+}
+
+impl Trace {
+    pub(crate) fn until(deadline: Deadline) -> Self {
+        Self { deadline: Some(deadline.at), ..Self::default() }
+    }
 }
 
 /// Runs an operation until it succeeds, cannot succeed, or the deadline ends.
@@ -240,14 +253,15 @@ pub(crate) async fn call<O: Operation>(
     let mut retry = Retry::new(cluster, call, deadline);
     let mut may_have_applied = false;
     loop {
-        let mut trace = Trace::default();
+        let mut trace = Trace::until(deadline);
         let (number, min_generation) = (retry.attempt(), retry.min_generation());
+        let tracker = retry.tracker();
         let work = async {
             // The controller may have moved.
             if number > 1 && !matches!(target, Target::Leader(..)) {
                 cluster.metadata.refresh().await?;
             }
-            attempt(cluster, target, call, operation, min_generation, &mut trace).await
+            attempt(cluster, target, call, operation, min_generation, &mut trace, tracker).await
         };
         let error = match retry.run(work).await {
             Ok(output) => return Ok(output),
@@ -257,7 +271,7 @@ pub(crate) async fn call<O: Operation>(
         let cut_off = trace.sent && matches!(error.kind(), ErrorKind::DeadlineExceeded { .. });
         may_have_applied |= call.api.changes_something() && (cut_off || error.effect() == Effect::Unknown);
         let paused = match target {
-            Target::Leader(partition, _) => partition.pause(&mut retry, error, trace.generation).await,
+            Target::Leader(partition, _) => partition.pause(&mut retry, error, &trace).await,
             _ => retry.pause(error, 0).await,
         };
         if let Err(error) = paused {
@@ -274,8 +288,9 @@ pub(crate) async fn attempt<O: Operation>(
     operation: &O,
     min_generation: u64,
     trace: &mut Trace,
+    tracker: &Tracker,
 ) -> Result<O::Output, Error> {
-    let (channel, topic_id) = open(cluster, target, call, min_generation, trace).await?;
+    let (channel, topic_id) = open(cluster, target, call, min_generation, trace, tracker).await?;
     let wait = operation.long_poll();
     let permit = (!wait.is_zero()).then(|| channel.wait(wait));
     let long_poll = permit.as_ref().map_or(Duration::ZERO, |permit| permit.time);
@@ -294,13 +309,19 @@ pub(crate) async fn attempt<O: Operation>(
     };
     let request = operation.request(&route);
     let limit = operation.time_limit(deadlines, long_poll);
+    let options = CallOptions { limit, deadline: trace.deadline, permit };
     trace.sent = true;
+    tracker.sent(channel.broker());
     loop {
-        let response = channel.call(&request, call, supported, limit).await?;
+        let response = channel.call(&request, call, supported, options.clone()).await?;
         match operation.response(&route, response) {
             Ok(output) => return Ok(output),
             // The connection keeps the pause.
             Err(Rejection::Throttled) => {}
+            Err(rejection @ Rejection::Code { code: ErrorCode::REBOOTSTRAP_REQUIRED, .. }) => {
+                cluster.metadata.rebootstrap(channel.broker());
+                return Err(rejected(rejection, target, call, channel.broker()));
+            }
             Err(rejection) => return Err(rejected(rejection, target, call, channel.broker())),
         }
     }
@@ -313,11 +334,14 @@ async fn open(
     call: CallContext<'_>,
     min_generation: u64,
     trace: &mut Trace,
+    tracker: &Tracker,
 ) -> Result<(Channel, Uuid), Error> {
+    tracker.set(Progress::Lookup, None);
     let broker = match target {
         Target::Leader(partition, purpose) => {
             let leader = partition.leader(call, min_generation, &mut trace.generation).await?;
             trace.leader = Some(leader);
+            tracker.set(Progress::Connection, Some(leader.id));
             let channel = match partition.lease(purpose) {
                 Some(lease) => cluster.pool.leased(lease, leader.id, call).await?,
                 None => cluster.pool.general(leader.id, call).await?,
@@ -331,9 +355,8 @@ async fn open(
         }
         Target::Broker(id) => Some(id),
     };
-    let Some(broker) = broker else {
-        return Err(call.error(ErrorKind::Broker { code: ErrorCode::NOT_CONTROLLER, message: None }));
-    };
+    let Some(broker) = broker else { return Err(call.error(ErrorKind::UnknownBroker)) };
+    tracker.set(Progress::Connection, Some(broker));
     Ok((cluster.pool.general(broker, call).await?, Uuid::default()))
 }
 

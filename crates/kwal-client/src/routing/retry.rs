@@ -1,17 +1,17 @@
 //! Attempts of one call: the pauses between them and the deadline over all of them.
 
-use std::time::Duration;
+use std::{convert::Infallible, future::pending, pin::pin, time::Duration};
 
-use fastrand::Rng;
 use kwal_protocol::error_code::{Effect, ErrorCode, Recovery};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 
+use super::{report::Report, tracker::Tracker};
 use crate::{
+    backoff::Backoff,
     cluster::Cluster,
-    config::RetryPolicy,
     duration::LONGEST,
-    error::{CallContext, Error, ErrorKind, Source},
+    error::{CallContext, Error, ErrorKind, Progress, Source},
 };
 
 /// When a call has to end.
@@ -60,6 +60,8 @@ pub(crate) struct Retry<'a> {
     /// The attempt began without a pause.
     skipped_pause: bool,
     last: Option<Error>,
+    tracker: Tracker,
+    report: Report,
 }
 
 impl<'a> Retry<'a> {
@@ -74,7 +76,14 @@ impl<'a> Retry<'a> {
             min_generation: 0,
             skipped_pause: false,
             last: None,
+            tracker: Tracker::new(),
+            report: Report::new(),
         }
+    }
+
+    /// Returns where the attempts note what they wait for.
+    pub(crate) fn tracker(&self) -> &Tracker {
+        &self.tracker
     }
 
     /// Returns the number of the current attempt, from 1 on.
@@ -92,10 +101,37 @@ impl<'a> Retry<'a> {
         if Instant::now() >= self.deadline.at {
             return Err(self.deadline_exceeded(None));
         }
-        match timeout_at(self.deadline.at, work).await {
-            Ok(result) => result,
+        // Every attempt begins with it, and notes when it goes on to something else.
+        self.tracker.set(Progress::Lookup, None);
+        // Dropped after the error was made, which names the brokers that it was asking.
+        let mut work = pin!(async {
+            tokio::select! {
+                biased;
+                result = work => result,
+                never = self.report_if_it_hangs() => match never {},
+            }
+        });
+        match timeout_at(self.deadline.at, work.as_mut()).await {
+            Ok(result) => {
+                if result.is_ok() {
+                    self.report.succeeded();
+                }
+                result
+            }
             Err(_) => Err(self.deadline_exceeded(None)),
         }
+    }
+
+    /// Reports an attempt that hangs after another one failed. Waiting for a response is no reason: a fetch
+    /// waits for records.
+    async fn report_if_it_hangs(&self) -> Infallible {
+        if let Some(last) = &self.last {
+            sleep_until(self.report.at).await;
+            if self.tracker.progress() != Progress::Response {
+                self.report.retrying(self.call, self.attempt, last);
+            }
+        }
+        pending().await
     }
 
     /// Pauses before the next attempt, or ends the call with the error.
@@ -125,13 +161,7 @@ impl<'a> Retry<'a> {
         skip_pause: bool,
     ) -> Result<(), Error> {
         if recovery == Recovery::Fail {
-            // An exceeded deadline reports why the call did not succeed before.
-            return Err(match (error.kind(), error.cause(), self.last.take()) {
-                (ErrorKind::DeadlineExceeded { .. }, None, Some(last)) => {
-                    error.with_source(Source::Call(last.into()))
-                }
-                _ => error,
-            });
+            return Err(self.end(error));
         }
         let now = Instant::now();
         let error = self.check_unknown(error, now)?;
@@ -148,9 +178,13 @@ impl<'a> Retry<'a> {
             pause = pause.min((since + self.unknown_topic()).saturating_duration_since(now));
         }
         debug!(attempt = self.attempt, ?pause, %error, "retrying");
+        self.tracker.pause();
         if now + pause >= self.deadline.at {
             // The next attempt could not begin in time, so the caller need not wait either.
             return Err(self.deadline_exceeded(Some(error)));
+        }
+        if now >= self.report.at {
+            self.report.retrying(self.call, self.attempt, &error);
         }
         self.last = Some(error);
         if !skip_pause {
@@ -158,6 +192,16 @@ impl<'a> Retry<'a> {
         }
         self.attempt += 1;
         Ok(())
+    }
+
+    /// Ends the call with an error. An exceeded deadline reports why the call did not succeed before.
+    pub(crate) fn end(&mut self, error: Error) -> Error {
+        match (error.kind(), error.below(), self.last.take()) {
+            (ErrorKind::DeadlineExceeded { .. }, None, Some(last)) => {
+                error.with_source(Source::Call(last.into()))
+            }
+            _ => error,
+        }
     }
 
     fn unknown_topic(&self) -> Duration {
@@ -181,7 +225,10 @@ impl<'a> Retry<'a> {
             return Ok(error);
         }
         Err(match (error.kind(), self.call.topic) {
-            (ErrorKind::UnknownPartition { .. }, _) | (_, None) => error,
+            (&ErrorKind::UnknownPartition { partitions, .. }, _) => {
+                self.call.error(ErrorKind::UnknownPartition { partitions, waited })
+            }
+            (_, None) => error,
             // On Produce the code may follow the append, so it must not be simplified here.
             (ErrorKind::Broker { .. }, _) if error.effect() == Effect::Unknown => error,
             (_, Some(_)) => self.call.error(ErrorKind::UnknownTopic { waited }),
@@ -189,7 +236,7 @@ impl<'a> Retry<'a> {
     }
 
     fn deadline_exceeded(&self, last: Option<Error>) -> Error {
-        let error = self.call.error(ErrorKind::DeadlineExceeded { after: self.deadline.after });
+        let error = self.tracker.deadline_exceeded(self.cluster, self.call, self.deadline.after);
         match last {
             Some(last) => error.with_source(Source::Call(last.into())),
             None => error,
@@ -207,30 +254,6 @@ fn is_unknown(error: &Error) -> bool {
                 | ErrorCode::INCONSISTENT_TOPIC_ID
         ),
         _ => false,
-    }
-}
-
-/// The pauses of one call, in order. It does not end.
-#[derive(Debug)]
-struct Backoff {
-    next: Duration,
-    max: Duration,
-    rng: Rng,
-}
-
-impl Backoff {
-    fn new(policy: RetryPolicy, rng: Rng) -> Self {
-        Self { next: policy.initial.min(policy.max), max: policy.max, rng }
-    }
-}
-
-impl Iterator for Backoff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let pause = self.next;
-        self.next = pause.saturating_mul(2).min(self.max);
-        Some(pause.mul_f64(1.0 - self.rng.f64() / 2.0))
     }
 }
 
@@ -321,9 +344,10 @@ mod tests {
         let cluster = cluster();
         let limit = cluster.config.deadlines.unknown_topic;
         let is_topic = |kind: &ErrorKind| matches!(kind, ErrorKind::UnknownTopic { .. });
-        let is_partition = |kind: &ErrorKind| matches!(kind, ErrorKind::UnknownPartition { partitions: 4 });
+        let is_partition = |kind: &ErrorKind| matches!(kind, ErrorKind::UnknownPartition { partitions: 4, waited } if *waited == limit);
         let is_code = |kind: &ErrorKind| matches!(kind, ErrorKind::Broker { code: UNKNOWN, .. });
-        let partition = call(ApiKey::METADATA).error(ErrorKind::UnknownPartition { partitions: 4 });
+        let unknown = ErrorKind::UnknownPartition { partitions: 4, waited: Duration::ZERO };
+        let partition = call(ApiKey::METADATA).error(unknown);
         let of_cluster = CallContext::cluster(ApiKey::METADATA);
         for (about, error, expected) in [
             (call(ApiKey::FETCH), error(ApiKey::FETCH, UNKNOWN), &is_topic as &dyn Fn(&ErrorKind) -> bool),
@@ -406,38 +430,19 @@ mod tests {
         let begun = Instant::now();
         let ended = pause_until_the_end(&mut retry, &error(ApiKey::FETCH, code)).await;
         let expected =
-            |kind: &ErrorKind| matches!(kind, ErrorKind::DeadlineExceeded { after } if *after == SECOND);
+            |kind: &ErrorKind| matches!(kind, ErrorKind::DeadlineExceeded { after, .. } if *after == SECOND);
         assert!(expected(ended.kind()), "{ended:?}");
         assert_eq!(ended.code(), Some(code));
         assert!(begun.elapsed() < SECOND, "no need to wait for the deadline");
         // An attempt that the deadline cuts off reports the attempt before it.
         let mut retry = Retry::new(&cluster, call(ApiKey::FETCH), Deadline::after(SECOND));
         retry.pause(error(ApiKey::FETCH, code), 3).await.unwrap();
-        let cut_off = retry.run(std::future::pending::<Result<(), Error>>()).await.unwrap_err();
+        let cut_off = retry.run(pending::<Result<(), Error>>()).await.unwrap_err();
         assert!(expected(cut_off.kind()) && cut_off.code().is_none(), "{cut_off:?}");
         let ended = retry.pause(cut_off, 3).await.unwrap_err();
         assert!(expected(ended.kind()) && ended.code() == Some(code), "{ended:?}");
         // Nothing is started after it.
         let late = retry.run(async { panic!("started") }).await.map(|()| 0).unwrap_err();
         assert!(expected(late.kind()), "{late:?}");
-    }
-
-    #[test]
-    fn pauses_grow_to_the_limit_and_are_shortened_by_less_than_half() {
-        let policy = RetryPolicy { initial: Duration::from_millis(10), max: Duration::from_millis(35) };
-        for seed in 0..100 {
-            let pauses: Vec<_> = Backoff::new(policy, Rng::with_seed(seed)).take(5).collect();
-            for (pause, full) in pauses.iter().zip([10, 20, 35, 35, 35].map(Duration::from_millis)) {
-                assert!(*pause <= full && *pause >= full / 2, "{pause:?} of {full:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_same_seed_gives_the_same_pauses() {
-        let pauses =
-            |seed| Backoff::new(RetryPolicy::default(), Rng::with_seed(seed)).take(9).collect::<Vec<_>>();
-        assert_eq!(pauses(1), pauses(1));
-        assert_ne!(pauses(1), pauses(2));
     }
 }

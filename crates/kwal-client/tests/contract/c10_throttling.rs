@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use kwal_client::{Client, ControllerClient, Limits, OffsetAt, PartitionClient};
+use kwal_client::{
+    Client, ControllerClient, Limits, OffsetAt, PartitionClient,
+    error::{ErrorKind, Outcome},
+};
 use kwal_protocol::{
     api::{ApiKey, Body, Versions},
     messages::{
@@ -17,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     c1_c7_versions::SUPPORTED,
-    support::{Wire, broker, deadlines, large, log, open, open_over, record, settle, timed},
+    support::{Warnings, Wire, broker, deadlines, large, log, open, open_over, record, settle, timed},
 };
 
 const PAUSE: Duration = Duration::from_secs(25);
@@ -136,22 +139,109 @@ async fn a_throttled_producer_appends_everything_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttle_longer_than_the_deadline_ends_at_the_deadline() {
+async fn a_call_that_ends_before_the_throttle_does_is_not_sent_and_fails_at_once() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let pause = deadlines().operation * 3 / 2;
+    let client = wire.builder().deadlines(deadlines().throttle(pause)).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::Throttle(pause));
+    partition.produce(record("a")).await.unwrap();
+    broker.on(ApiKey::FETCH, Fault::Throttle(pause));
+    partition.fetch(0).await.unwrap();
+    broker.on(ApiKey::LIST_OFFSETS, Fault::Throttle(pause));
+    partition.get_offset(OffsetAt::Latest).await.unwrap();
+    sleep(pause / 9).await;
+    let ((append, fetch, offset), took) = timed(async {
+        let append = partition.produce(record("b")).await;
+        let fetch = partition.fetch(0).await;
+        (append.unwrap_err(), fetch.unwrap_err(), partition.get_offset(OffsetAt::Latest).await.unwrap_err())
+    })
+    .await;
+    for error in [append, fetch, offset] {
+        let ErrorKind::Throttled { remaining, .. } = error.kind() else { panic!("{error:?}") };
+        assert_eq!(*remaining, pause * 8 / 9, "{error:?}");
+        assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotApplied, true));
+    }
+    assert_eq!(took, Duration::ZERO);
+    let counts = [ApiKey::PRODUCE, ApiKey::FETCH, ApiKey::LIST_OFFSETS].map(|api| wire.count(api));
+    assert_eq!(counts, [1, 1, 1]);
+    let (produced, took) = timed(partition.produce(record("c")).deadline(pause)).await;
+    assert_eq!((produced.unwrap().attempts, took), (1, pause * 8 / 9));
+    assert_eq!(log(&broker), ["a", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_when_a_throttle_begins_end_too_if_they_cannot_outlast_it() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let limits = Limits::default().max_connections_per_broker(1);
+    let client = wire.builder().limits(limits).build().await.unwrap();
+    let one = client.partition_client("wal", 0).await.unwrap();
+    let other = client.partition_client("wal", 1).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::Throttle(Duration::from_secs(10)));
+    one.produce(record("a")).await.unwrap();
+    // They wait on the connection when a later response, of a fetch that was in flight, prolongs the pause.
+    let fetch = tokio::spawn({
+        let one = one.clone();
+        async move { one.fetch(1).max_wait(Duration::from_secs(2)).await }
+    });
+    let appends = async {
+        tokio::join!(
+            timed(one.produce(record("b")).deadline(Duration::from_secs(15))),
+            timed(other.produce(record("c")).deadline(Duration::from_secs(5))),
+        )
+    };
+    let ((patient, took), (impatient, at_once)) = appends.await;
+    assert_eq!((patient.unwrap().attempts, took), (1, Duration::from_secs(10)));
+    let error = impatient.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Throttled { .. }), "{error:?}");
+    assert_eq!((error.outcome(), at_once), (Outcome::NotApplied, Duration::ZERO));
+    fetch.await.unwrap().unwrap();
+    assert_eq!(log(&broker), ["a", "b"]);
+}
+
+/// The protocol can express 24 days.
+#[tokio::test(start_paused = true)]
+async fn a_throttle_is_cut_to_the_limit_of_the_client() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let warnings = Warnings::collect();
+    for (limit, deadlines) in [
+        (Duration::from_secs(60), deadlines()),
+        (Duration::from_secs(5), deadlines().throttle(Duration::from_secs(5))),
+    ] {
+        let client = wire.builder().deadlines(deadlines).build().await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        wire.edit::<ProduceRequest>(|response| response.throttle_time_ms = i32::MAX);
+        wire.edit::<FetchRequest>(|response| response.throttle_time_ms = i32::MAX);
+        partition.produce(record("a")).await.unwrap();
+        partition.fetch(0).await.unwrap();
+        wire.clear_edits();
+        let (produced, took) = timed(partition.produce(record("b")).deadline(limit * 2)).await;
+        assert_eq!((produced.unwrap().attempts, took), (1, limit));
+        partition.fetch(0).await.unwrap();
+        assert_eq!(warnings.with("Deadlines::throttle").len(), 1, "once, however many responses say so");
+        warnings.clear();
+    }
+}
+
+/// A broker means the client with a throttle, not the connection.
+#[tokio::test(start_paused = true)]
+async fn a_throttle_outlives_its_connection() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
-    let pause = deadlines().operation * 3 / 2;
-    broker.on(ApiKey::PRODUCE, Fault::Throttle(pause));
+    broker.on(ApiKey::PRODUCE, Fault::Throttle(PAUSE));
+    let begun = Instant::now();
     partition.produce(record("a")).await.unwrap();
-    let (error, took) = timed(partition.produce(record("b"))).await;
-    error.unwrap_err();
-    assert_eq!(took, deadlines().operation);
-    assert_eq!(wire.count(ApiKey::PRODUCE), 1);
-    assert!(partition.produce(record("c")).await.is_ok(), "the throttle ends within its deadline");
-    assert!(
-        [&["a", "c"][..], &["a", "b", "c"]]
-            .contains(&&log(&broker).iter().map(|s| s.as_str()).collect::<Vec<_>>()[..])
-    );
+    sleep(PAUSE / 5).await;
+    broker.disconnect_all();
+    settle().await;
+    partition.produce(record("b")).await.unwrap();
+    assert_eq!(begun.elapsed(), PAUSE);
+    let seen = wire.seen(ApiKey::PRODUCE);
+    assert_ne!(seen[0].connection, seen[1].connection);
 }
 
 /// A client of a broker that has one version of one API.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kwal_client::{
     ConfigSource, ControllerClient, DeleteBefore, EpochEndOffset, TopicDifference,
-    error::{ErrorKind, Outcome},
+    error::{Error, ErrorKind, Outcome},
 };
 use kwal_protocol::{
     api::ApiKey,
@@ -15,7 +15,7 @@ use kwal_protocol::{
 use kwal_testkit::{Dialect, EmbeddedCluster, Fault};
 
 use crate::support::{
-    Wire, assert_took, broker, builder, chain, deadlines, open, open_over, record, settle, timed,
+    Wire, assert_took, broker, builder, deadlines, open, open_over, record, settle, source, timed,
 };
 
 async fn controller(broker: &EmbeddedCluster) -> ControllerClient {
@@ -500,6 +500,9 @@ async fn without_a_controller_other_brokers_answer_what_they_can() {
     controller.describe_topic_configs("wal").await.unwrap();
     let (result, took) = timed(controller.create_topic("new", 1, 1)).await;
     let error = result.unwrap_err();
-    assert_eq!(error.code(), Some(ErrorCode::NOT_CONTROLLER), "{}", chain(&error));
+    // No broker said so: the client says it in its own words.
+    assert_eq!(error.code(), None, "{error}");
+    assert!(matches!(source::<Error>(&error).kind(), ErrorKind::UnknownBroker), "{error}");
+    assert!(error.to_string().ends_with("the last attempt failed: metadata names no controller"), "{error}");
     assert_took(took, deadlines().operation);
 }

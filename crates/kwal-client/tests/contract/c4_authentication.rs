@@ -162,7 +162,7 @@ async fn rejections_end_the_call_at_once_with_the_message_of_the_broker() {
         let cluster = cluster(broker);
         let (error, took) = build_error(&cluster, sasl).await;
         let text = chain(&error);
-        assert_eq!(text, format!("Metadata at {}: the connection failed: {message}", cluster.bootstrap()[0]));
+        assert_eq!(text, format!("Metadata at {}: {message}", cluster.bootstrap()[0]));
         assert!(took <= DELAY, "{text} took {took:?}");
         assert!(!error.is_retriable(), "{text}");
         assert_eq!(cluster.requests(ApiKey::API_VERSIONS), 1, "{text}");

@@ -84,6 +84,7 @@ async fn every_call_ends(fault: impl AsyncFn(&kwal_testkit::EmbeddedCluster, &Wi
         }
         let error = result.expect_err(name);
         assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{name}: {error:?}");
+        assert!(error.to_string().contains("broker-1:9092"), "{name}: {error}");
         assert!(error.is_retriable(), "{name}");
         assert_took(took, deadlines().operation);
         assert!(changes || error.outcome() == Outcome::NotApplied, "{name}: {error:?}");

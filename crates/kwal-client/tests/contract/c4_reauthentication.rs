@@ -258,6 +258,27 @@ async fn dropping_a_call_at_any_point_of_an_authentication_leaves_the_client_usa
     }
 }
 
+/// The pause holds the exchange back, so it is no part of its time limit.
+#[tokio::test(start_paused = true)]
+async fn a_throttle_longer_than_the_time_limit_of_an_authentication_does_not_close_the_connection() {
+    let cluster = cluster(users().max_session(300 * SECOND));
+    let wire = Wire::to(&cluster);
+    let client = wire.builder().sasl(plain()).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    partition.produce(record("a")).await.unwrap();
+    // Sessions are extended 255 to 285 s after they began.
+    sleep(250 * SECOND).await;
+    let connections = wire.connections();
+    cluster.on(ApiKey::PRODUCE, Fault::Throttle(40 * SECOND));
+    partition.produce(record("b")).await.unwrap();
+    let (produced, took) = timed(partition.produce(record("c"))).await;
+    assert_eq!((produced.unwrap().attempts, took), (1, 40 * SECOND));
+    let used: Vec<_> = wire.seen(ApiKey::PRODUCE).iter().map(|seen| seen.connection).collect();
+    assert!(used.iter().all(|one| *one == used[0]), "{used:?}");
+    assert!(wire.connections() <= connections + 1, "{} after {connections}", wire.connections());
+    assert_eq!(log(&cluster), ["a", "b", "c"]);
+}
+
 /// A lifetime is a number of the broker. Whatever it is, calls end, and no loop spins.
 #[tokio::test(start_paused = true)]
 async fn any_session_lifetime_is_survived() {

@@ -1,6 +1,7 @@
 //! C4: errors of TLS and SOCKS5 end a call at once and name what to change.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +13,7 @@ use kwal_client::{ClientBuilder, Deadlines, error::ErrorKind};
 use kwal_testkit::EmbeddedCluster;
 use kwal_transport::{
     BoxFuture, Connect, HostPort, Stream, TransportError, memory,
-    tls::{TlsBuilder, with_provider},
+    tls::{TlsBuilder, TlsConfigError, with_provider},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::{
@@ -35,6 +36,47 @@ async fn a_client_works_over_tls_with_client_certificates() {
     assert_eq!(log(&broker), ["a"]);
 }
 
+/// Before anything is sent, once and not for each broker, with the method that needs a change.
+#[tokio::test(start_paused = true)]
+async fn tls_files_that_cannot_be_used_are_an_error_of_build() {
+    let (broker, ca) = (EmbeddedCluster::builder().brokers(3).start_in_memory().unwrap(), Ca::new());
+    let directory = std::env::temp_dir().join(format!("kwal-no-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let empty = directory.join("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    let tls = || with_provider(ring::default_provider());
+    let missing = directory.join("missing.pem");
+    for (tls, parts) in [
+        (tls(), ["no roots are configured", "add the CA of the brokers by `roots_pem_file`"]),
+        (
+            tls().roots_pem_file(&missing),
+            ["missing.pem: check the path given to `roots_pem_file`", "No such file"],
+        ),
+        (tls().roots_pem_file(&empty), ["empty.pem) contains no certificate", "given to `roots_pem_file`"]),
+        (tls().roots_pem(""), ["contains no certificate", "given to `roots_pem`"]),
+        (ca.client().client_pem_files(&missing, &empty), ["missing.pem", "`client_pem_files`"]),
+        (
+            ca.client().client_pem_files(&empty, &empty),
+            ["empty.pem) contains no certificate", "`client_pem_files`"],
+        ),
+        (ca.client().client_pem("", ""), ["the client certificate (given in memory)", "`client_pem`"]),
+    ] {
+        let builder = ClientBuilder::new(broker.bootstrap()).connector(broker.connector());
+        let (error, took) = timed(builder.tls(tls).build()).await;
+        let (error, text) = match error {
+            Err(error) => (error.clone(), error.to_string()),
+            Ok(_) => panic!("{parts:?}"),
+        };
+        assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
+        assert!(!error.is_retriable() && took.is_zero(), "{error:?}");
+        assert!(text.starts_with("the TLS configuration cannot be used: "), "{text}");
+        assert!(parts.iter().all(|part| text.contains(part)), "{parts:?} in {text}");
+        assert!(!text.contains("broker-"), "{text}");
+        assert!(error.cause().is_some_and(|cause| cause.is::<TlsConfigError>()), "{error:?}");
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_untrusted_certificate_ends_the_call_at_once() {
     let (broker, ca, other) = (broker(), Ca::new(), Ca::named("another"));
@@ -46,7 +88,7 @@ async fn an_untrusted_certificate_ends_the_call_at_once() {
     assert_eq!(
         chain(&error),
         format!(
-            "Metadata at {address}: no connection to the broker: TLS with {address} failed: the certificate of the peer was \
+            "Metadata at {address}: TLS with {address} failed: the certificate of the peer was \
              issued by a CA that is not trusted: add the CA's certificate to the roots"
         ),
     );
@@ -188,7 +230,7 @@ mod socks5 {
             assert_eq!(
                 chain(&error),
                 format!(
-                    "Metadata at {address}: no connection to the broker: cannot connect to {address} through the SOCKS5 \
+                    "Metadata at {address}: cannot connect to {address} through the SOCKS5 \
                      proxy proxy:1080: {reason}"
                 )
             );
@@ -321,6 +363,61 @@ impl Connect for Relay {
             }
         }));
         Box::pin(async { Ok(near) })
+    }
+}
+
+/// A name with two addresses: something at the first, and the broker at the second.
+#[derive(Clone, Debug)]
+struct TwoAddresses {
+    first: Arc<dyn Connect>,
+    second: Relay,
+}
+
+impl TwoAddresses {
+    const ALL: [([u8; 4], u16); 2] = [([10, 0, 0, 1], 9093), ([10, 0, 0, 2], 9093)];
+}
+
+impl Connect for TwoAddresses {
+    fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        panic!("{to} has several addresses")
+    }
+
+    fn addresses<'a>(&'a self, _: &'a HostPort) -> BoxFuture<'a, Result<Vec<SocketAddr>, TransportError>> {
+        Box::pin(async { Ok(Self::ALL.map(SocketAddr::from).to_vec()) })
+    }
+
+    fn connect_at<'a>(
+        &'a self,
+        to: &'a HostPort,
+        address: SocketAddr,
+    ) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        match address == SocketAddr::from(Self::ALL[0]) {
+            true => self.first.connect(to),
+            false => self.second.connect(to),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tls_that_fails_at_an_address_is_tried_at_the_next() {
+    let (broker, ca, other) = (broker(), Ca::new(), Ca::named("another"));
+    let second = Relay::of(&broker, ca.server(&broker, None));
+    let untrusted = Relay::of(&broker, other.server(&broker, None));
+    let in_the_clear = Relay::of(&broker, ca.server(&broker, None));
+    in_the_clear.change(None);
+    let firsts: [(Arc<dyn Connect>, Duration); 3] = [
+        (Arc::new(untrusted), Duration::ZERO),
+        (Arc::new(in_the_clear), Duration::ZERO),
+        // A quarter of the time limit of connecting.
+        (Arc::new(SilentPeer::default()), Duration::from_millis(2_500)),
+    ];
+    for (first, expected) in firsts {
+        let builder = ClientBuilder::new(second.bootstrap.clone());
+        let builder = builder.connector(TwoAddresses { first, second: second.clone() });
+        let (client, took) = timed(builder.tls(ca.client().build().unwrap()).build()).await;
+        let partition = client.unwrap().partition_client("wal", 0).await.unwrap();
+        assert_eq!(took, expected);
+        partition.produce(record("a")).await.unwrap();
     }
 }
 

@@ -58,6 +58,11 @@ fn emptied(count: i32) -> Bytes {
     })
 }
 
+/// The same of a batch with a codec, known or not: compaction keeps its id.
+fn emptied_of(codec: i16) -> Bytes {
+    with_header(BytesMut::from(&emptied(1)[..]), |header| header.attributes |= codec)
+}
+
 /// Reads to the end of the log. Returns offsets and values, and the number of fetches.
 async fn replay(partition: &PartitionClient, from: i64, max_bytes: i32) -> (Vec<(i64, String)>, usize) {
     let end = partition.get_offset(OffsetAt::Latest).await.unwrap();
@@ -148,6 +153,24 @@ async fn batches_without_records_are_skipped_and_advance_the_position() {
         (fetched.next_offset, fetched.records().collect::<Result<Vec<_>, _>>().unwrap().len()),
         (19, 0)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn emptied_batches_of_every_codec_are_skipped() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    for codec in 0..8 {
+        broker.append_raw("wal", 0, emptied_of(codec)).unwrap();
+        let end = 2 * i64::from(codec) + 2;
+        partition.produce(record(format!("value {}", end - 1))).await.unwrap();
+        for max_bytes in [1, 1 << 20] {
+            assert_eq!(replay(&partition, end - 2, max_bytes).await.0, expected(&[end - 1]), "{codec}");
+        }
+        let mut offsets = Vec::new();
+        partition.fetch(end - 2).await.unwrap().for_each(|record| offsets.push(record.offset)).unwrap();
+        assert_eq!(offsets, [end - 1], "{codec}");
+    }
+    assert_eq!(replay(&partition, 0, 1 << 20).await.0, expected(&[1, 3, 5, 7, 9, 11, 13, 15]));
 }
 
 #[tokio::test(start_paused = true)]

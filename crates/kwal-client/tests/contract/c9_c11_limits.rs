@@ -5,16 +5,22 @@ use std::time::Duration;
 use allocation_counter::measure;
 use futures::future::join_all;
 use kwal_client::{
-    Limits, PartitionClient,
+    Limits, OffsetAt, PartitionClient,
     error::{ErrorKind, Outcome},
     record::Record,
 };
-use kwal_protocol::{api::ApiKey, connection::ConnectionError, record::Compression};
+use kwal_protocol::{
+    api::ApiKey,
+    connection::ConnectionError,
+    messages::{ApiVersionsRequest, ListOffsetsRequest},
+    record::Compression,
+};
 use kwal_testkit::Fault;
 use tokio::runtime::Builder;
 
 use crate::support::{
-    HOUR, Wire, WireMode, broker, deadlines, large, log, open, polled, record, settle, source, timed,
+    HOUR, Wire, WireMode, broker, chain, deadlines, large, log, open, open_over, polled, record, settle,
+    source, timed,
 };
 
 async fn limited(wire: &Wire, limits: Limits) -> PartitionClient {
@@ -115,8 +121,8 @@ async fn waiting_for_memory_ends_at_the_deadline() {
 
     // An append that never got memory is not applied.
     broker.clear_faults();
-    broker.on_all(ApiKey::PRODUCE, Fault::Throttle(deadlines().operation * 3));
     other.produce(record("c")).await.unwrap();
+    broker.on_all(ApiKey::PRODUCE, Fault::DelayRequest(HOUR));
     let (in_flight, waiting) = tokio::join!(other.produce(record("d")), timed(other.produce(record("e"))));
     in_flight.unwrap_err();
     let (error, took) = waiting;
@@ -170,6 +176,63 @@ fn a_thousand_appends_that_wait_for_memory_hold_nothing_but_the_records_of_their
         wire.set(WireMode::Passing);
         runtime.block_on(partitions[0].produce(&records).into_future()).unwrap();
     }
+}
+
+/// All fetches share one connection, and their responses arrive one right after the other.
+#[test]
+fn what_was_fetched_keeps_its_own_bytes_in_memory_and_no_others() {
+    const FETCHES: usize = 64;
+    // Response, batch and the lists of them.
+    const PER_FETCH: usize = 2 << 10;
+    for size in [300, 10_000, 100_000, 600_000] {
+        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let (_broker, partition) = runtime.block_on(async {
+            let broker = broker();
+            let wire = Wire::to(&broker);
+            let limits = Limits::default().max_connections_per_broker(1);
+            let partition = limited(&wire, limits).await;
+            partition.produce(large(size)).await.unwrap();
+            // The buffers of both sides have their sizes from here on.
+            let warm = join_all((0..FETCHES).map(|_| partition.fetch(0).into_future())).await;
+            assert!(warm.iter().all(Result::is_ok));
+            (broker, partition)
+        });
+        let mut held = Vec::with_capacity(FETCHES);
+        let allocated = measure(|| {
+            runtime.block_on(async {
+                let fetches = join_all((0..FETCHES).map(|_| partition.fetch(0).into_future())).await;
+                held.extend(fetches.into_iter().map(Result::unwrap));
+                settle().await;
+            });
+        });
+        let bytes: usize = held.iter().map(|fetched| fetched.wire_bytes + PER_FETCH).sum();
+        let kept = usize::try_from(allocated.bytes_current).unwrap();
+        assert!(kept <= bytes + (64 << 10), "{size}: {kept} bytes for {bytes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_without_records_has_a_limit_of_its_own() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    wire.edit::<ListOffsetsRequest>(|response| {
+        response.topics[0].partitions = vec![response.topics[0].partitions[0].clone(); 200_000];
+    });
+    let (error, took) = timed(partition.get_offset(OffsetAt::Latest)).await;
+    let error = error.unwrap_err();
+    let ConnectionError::FrameTooLarge { len, max, .. } = source(&error) else { panic!("{error:?}") };
+    assert!(*len > *max && *max == 4 << 20, "{len} {max}");
+    assert_eq!((took, error.is_retriable()), (Duration::ZERO, false));
+    wire.clear_edits();
+    assert_eq!(partition.get_offset(OffsetAt::Latest).await.unwrap(), 0);
+
+    // Before anything is known about the peer.
+    wire.edit::<ApiVersionsRequest>(|response| {
+        response.api_keys = vec![response.api_keys[0].clone(); 10_000];
+    });
+    let error = wire.builder().build().await.unwrap_err();
+    assert!(chain(&error).contains("the limit is 65536"), "{}", chain(&error));
 }
 
 #[tokio::test(start_paused = true)]

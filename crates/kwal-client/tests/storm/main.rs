@@ -55,6 +55,11 @@ fn the_contract_holds_in_every_storm() {
         "{}",
         sum.storm
     );
+    assert!(
+        fault_counts.without_brokers > 0 && fault_counts.producer_ids > 0 && fault_counts.connections > 0,
+        "{}",
+        sum.storm
+    );
     for hazard in HAZARDS {
         assert!(sum.storm.count(*hazard) > 0, "not in any storm: {hazard:?}");
     }
@@ -196,4 +201,9 @@ const HAZARDS: &[Hazard] = &[
     Hazard::StaleMetadata,
     Hazard::UncleanElections,
     Hazard::Recreation,
+    Hazard::EpochRewinds,
+    Hazard::EmptyMetadata,
+    Hazard::RefusedProducerIds,
+    Hazard::RefusedConnections,
+    Hazard::ConnectionLimits,
 ];

@@ -165,7 +165,7 @@ impl Decompressor {
     /// Decompresses all of `input` into one buffer; the result must not exceed `limit` bytes.
     ///
     /// Memory grows with the output, and not by a length that `input` claims: at first 64 KiB, or 16 bytes
-    /// for each input byte, then twice the output so far, and never more than `limit`.
+    /// for each input byte, then twice the output so far, and never more than `limit` in all.
     ///
     /// # Errors
     /// [`CompressionError::TooLarge`] as soon as the output exceeds `limit`, [`CompressionError::Corrupt`],
@@ -201,7 +201,7 @@ impl Decompressor {
         codec: Compression,
         input: &[u8],
         limit: usize,
-        run: impl FnOnce(&mut Decoders, &mut Output) -> Result<(), CompressionError>,
+        mut run: impl FnMut(&mut Decoders, &mut Output) -> Result<(), CompressionError>,
     ) -> Result<Bytes, CompressionError> {
         if codec == Compression::None {
             let fits = input.len() <= limit;
@@ -209,7 +209,14 @@ impl Decompressor {
         }
         let buffer = mem::take(&mut self.last).try_into_mut().unwrap_or_else(|_held| BytesMut::new());
         let mut out = Output::new(codec, buffer, limit);
-        run(&mut self.codecs, &mut out)?;
+        loop {
+            match run(&mut self.codecs, &mut out) {
+                Ok(()) if out.is_oversized() => {}
+                Ok(()) => break,
+                Err(_) if out.begin_again() => {}
+                Err(error) => return Err(error),
+            }
+        }
         let (bytes, all) = out.finish();
         if all.len() <= KEEP {
             self.last = all;

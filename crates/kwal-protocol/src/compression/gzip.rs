@@ -1,6 +1,7 @@
 //! Gzip (RFC 1952), one member per batch.
 //!
-//! Several consecutive members are accepted as well, because some clients write them.
+//! Several consecutive members are accepted as well, because some clients write them. Bytes after the last
+//! member that are not the start of another one are ignored, as in Kafka.
 
 use std::borrow::Cow;
 
@@ -65,22 +66,26 @@ impl Decoder {
     }
 
     /// Decompresses all members in `input`, at least one.
-    pub(super) fn decompress(&mut self, mut input: &[u8], out: &mut Output) -> Result<(), CompressionError> {
+    pub(super) fn decompress(&mut self, input: &[u8], out: &mut Output) -> Result<(), CompressionError> {
+        let mut body = after_header(input)?;
         loop {
-            input = self.member(input, out)?;
-            if input.is_empty() {
+            let rest = self.member(body, out)?;
+            if rest.len() < SHORTEST_MEMBER {
                 return Ok(());
+            }
+            match after_header(rest) {
+                Ok(next) => body = next,
+                Err(_) => return Ok(()),
             }
         }
     }
 
-    /// Decompresses the member at the front of `input`; returns the rest of the input.
-    fn member<'a>(&mut self, input: &'a [u8], out: &mut Output) -> Result<&'a [u8], CompressionError> {
-        let mut rest = after_header(input)?;
+    /// Decompresses the member whose header precedes `rest`; returns the input after it.
+    fn member<'a>(&mut self, mut rest: &'a [u8], out: &mut Output) -> Result<&'a [u8], CompressionError> {
         let start = out.len();
         // A member ends with its length, and usually it is the only one.
         let expected = rest.last_chunk().map_or(0, |len| u32::from_le_bytes(*len) as usize);
-        out.expect(expected, rest.len());
+        out.expect(expected, rest.len())?;
         self.0.reset(false);
         loop {
             let full = out.left() == 0;
@@ -125,7 +130,8 @@ fn after_header(input: &[u8]) -> Result<&[u8], CompressionError> {
         return Err(corrupt("it does not start with the magic number of gzip"));
     }
     let flags = header[3];
-    if header[2] != DEFLATE || flags & FLAGS_RESERVED != 0 {
+    // Reserved flags are ignored, as in Kafka.
+    if header[2] != DEFLATE {
         return Err(corrupt("its method of compression is unknown"));
     }
     if flags & FLAG_EXTRA != 0 {
@@ -164,10 +170,11 @@ const DEFLATE: u8 = 8;
 const HEADER: [u8; 10] = [0x1f, 0x8b, DEFLATE, 0, 0, 0, 0, 0, 0, 0];
 /// Checksum and length.
 const TRAILER_LEN: usize = 8;
+/// Header, an empty deflate stream, and trailer.
+const SHORTEST_MEMBER: usize = HEADER.len() + 2 + TRAILER_LEN;
 /// 32 KiB, the largest window.
 const WINDOW_BITS: u8 = 15;
 const FLAG_HEADER_CRC: u8 = 2;
 const FLAG_EXTRA: u8 = 4;
 const FLAG_NAME: u8 = 8;
 const FLAG_COMMENT: u8 = 16;
-const FLAGS_RESERVED: u8 = 0xe0;

@@ -1,8 +1,9 @@
 //! LZ4 frames (version 1.6 of the format), Kafka's framing since KIP-57.
 //!
 //! Kafka writes independent blocks of 64 KiB, without checksums and content size. Larger blocks, linked
-//! blocks, checksums, sizes and several frames, as other clients write them, are accepted as well. Blocks are
-//! decompressed straight into one buffer; the usual stream decoder copies each of them once more.
+//! blocks, checksums and sizes, as other clients write them, are accepted as well. Bytes after the first
+//! frame are ignored, as in Kafka, even if they are another frame. Blocks are decompressed straight into one
+//! buffer; the usual stream decoder copies each of them once more.
 
 use std::borrow::Cow;
 
@@ -68,21 +69,16 @@ pub(super) enum Checksums {
     WrongInHeader,
 }
 
-/// Decompresses all frames in `input`, at least one.
+/// Decompresses the frame at the front of `input`.
 pub(super) fn decompress(
     input: &[u8],
     checksums: Checksums,
     out: &mut Output,
 ) -> Result<(), CompressionError> {
     let mut input = Input(input);
-    loop {
-        let frame = Frame::read(&mut input, checksums)?;
-        out.expect(frame.bound(input), input.0.len());
-        frame.decompress(&mut input, out)?;
-        if input.0.is_empty() {
-            return Ok(());
-        }
-    }
+    let frame = Frame::read(&mut input, checksums)?;
+    out.expect(frame.bound(input), input.0.len())?;
+    frame.decompress(&mut input, out)
 }
 
 /// The flags of a frame that determine how its blocks are read.
@@ -162,7 +158,7 @@ impl Frame {
             if block.checksum.is_some_and(|checksum| checksum != XxHash32::oneshot(0, block.data)) {
                 return Err(corrupt("the checksum of a block is wrong"));
             }
-            let (before, room) = out.room(self.block_bound(&block));
+            let (before, room) = out.room(self.block_bound(&block))?;
             let full = room.len();
             if block.stored {
                 if block.data.len() > self.block_max {
@@ -303,11 +299,9 @@ mod tests {
                     encoder.write_all(&input).unwrap();
                     let frame = encoder.finish().unwrap();
                     assert_eq!(decompress(&frame, input.len()).unwrap(), input);
-                    let twice = [&frame[..], &frame].concat();
-                    assert_eq!(decompress(&twice, 2 * input.len()).unwrap(), [&input[..], &input].concat());
-                    let limit = input.len() + 10;
+                    let limit = input.len() - 1;
                     let too_large = CompressionError::TooLarge { codec: Compression::Lz4, limit };
-                    assert_eq!(decompress(&twice, limit), Err(too_large));
+                    assert_eq!(decompress(&frame, limit), Err(too_large));
                 }
             }
         }
@@ -333,10 +327,15 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(decompress(&flipped, 1 << 20).is_err(), "{bit}");
         }
-        assert_eq!(
-            decompress(&[&checked[..], b"x"].concat(), 1 << 20).unwrap_err(),
-            corrupt("it ends too early")
-        );
+    }
+
+    /// As in Kafka's `Lz4BlockInputStream`.
+    #[test]
+    fn only_the_first_frame_is_read() {
+        let first = compress(&input(2000)).unwrap();
+        for more in [&b"x"[..], &[0; 8], &compress(&input(300)).unwrap(), &first[..5]] {
+            assert_eq!(decompress(&[&first[..], more].concat(), 2000).unwrap(), input(2000), "{more:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! It is a header followed by blocks of any size. Kafka writes blocks of 32 KiB. This crate writes 64 KiB,
 //! which is as far as snappy looks back, for a better ratio. A single block without framing, as some clients
-//! write it, is accepted as well, and so are several consecutive streams.
+//! write it, is accepted as well, and so are several consecutive streams. Up to three bytes at the end, too
+//! few for the length of a block, are ignored, as in Kafka.
 
 use std::borrow::Cow;
 
@@ -44,7 +45,7 @@ pub(super) fn decompress(input: &[u8], out: &mut Output) -> Result<(), Compressi
     for block in Blocks(input) {
         expected = expected.saturating_add(block_len(block?)?);
     }
-    out.expect(expected, input.len());
+    out.expect(expected, input.len())?;
     Blocks(input).try_for_each(|block| decompress_block(block?, out))
 }
 
@@ -61,10 +62,7 @@ impl<'a> Blocks<'a> {
             }
             self.0 = rest;
         }
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let (len, rest) = self.0.split_first_chunk().ok_or_else(ended)?;
+        let Some((len, rest)) = self.0.split_first_chunk() else { return Ok(None) };
         let (block, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(ended)?;
         self.0 = rest;
         Ok(Some(block))
@@ -93,7 +91,7 @@ fn decompress_block(block: &[u8], out: &mut Output) -> Result<(), CompressionErr
     if len > out.left() {
         return Err(out.too_large());
     }
-    let (_, room) = out.room(len);
+    let (_, room) = out.room(len)?;
     let len = Decoder::new().decompress(block, room).map_err(corrupt)?;
     out.advance(len);
     Ok(())

@@ -11,16 +11,22 @@ pub struct ConnectionConfig {
     pub client_software_name: String,
     /// The version of the client library; made of the same characters.
     pub client_software_version: String,
-    /// The largest frame accepted, in bytes; 128 MiB by default.
+    /// The largest response to Fetch that is accepted, in bytes; 128 MiB by default.
     ///
-    /// That is more than a broker accepts with its default settings (`socket.request.max.bytes`, 100 MiB),
-    /// and more than the 50 MiB that Kafka's consumers fetch at once.
+    /// Other responses have lower limits: 64 KiB during the handshake, 16 MiB where a whole cluster is
+    /// described (Metadata, DescribeConfigs, DescribeLogDirs, DescribeProducers and
+    /// DescribeTopicPartitions), 4 MiB for all others, and never more than this one. Metadata of 100,000
+    /// partitions takes up to 6.3 MB.
+    ///
+    /// The default is more than a broker accepts with its default settings (`socket.request.max.bytes`, 100
+    /// MiB), and more than the 50 MiB that Kafka's consumers fetch at once.
     pub max_frame_len: usize,
     /// The number of requests that may be pending, queued or in flight; 1000 by default.
     ///
     /// A broker processes one request of a connection at a time.
     pub max_in_flight: usize,
-    /// Time limit of one request, 10 s by default.
+    /// Time limit of one request, 10 s by default. Bytes of its response that arrive restart it, see
+    /// [`handle_progress`](super::Connection::handle_progress).
     ///
     /// See also [`EncodedRequest::with_timeout`](super::EncodedRequest::with_timeout).
     ///
@@ -30,6 +36,12 @@ pub struct ConnectionConfig {
     pub request_timeout: Duration,
     /// Time limit of the whole handshake, 10 s by default.
     pub handshake_timeout: Duration,
+    /// The longest pause that the peer may demand by a throttle time, 60 s by default. Longer ones are cut to
+    /// it: the protocol can express 24 days.
+    pub max_throttle: Duration,
+    /// Whether the peer has answered requests on an earlier connection with the same settings, so that a lack
+    /// of SASL does not explain why it closes this one. False by default.
+    pub admitted: bool,
 }
 
 impl Default for ConnectionConfig {
@@ -42,6 +54,8 @@ impl Default for ConnectionConfig {
             max_in_flight: 1000,
             request_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
+            max_throttle: Duration::from_secs(60),
+            admitted: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use super::request::CorrelationId;
+use super::{limits::hint, request::CorrelationId};
 use crate::{
     api::{ApiKey, Versions},
     error::{DecodeError, EncodeError},
@@ -69,10 +69,11 @@ pub enum ConnectionError {
         /// The time limit.
         after: Duration,
     },
-    /// A request exceeded its time limit, although it was the oldest one in flight.
+    /// A request exceeded its time limit, although it was the oldest one in flight: no response, or a part of
+    /// it, and then too little for the time limit.
     ///
     /// The connection is closed with everything in flight, because the stream cannot skip a response.
-    #[error("no response to {api} version {version} within {after:?}")]
+    #[error("{}", timed_out(.api, *.version, *.after, *.progress))]
     RequestTimedOut {
         /// The API of the request.
         api: ApiKey,
@@ -80,10 +81,12 @@ pub enum ConnectionError {
         version: i16,
         /// The time limit.
         after: Duration,
+        /// How much of the response had arrived, if anything had.
+        progress: Option<ResponseProgress>,
     },
     /// The peer announced a frame that exceeds the limit. No memory was reserved for it.
     #[error(
-        "the response to {api} version {version} has {len} bytes, the limit is {max}: request less, or raise the limit"
+        "the response to {api} version {version} has {len} bytes, the limit is {max}{}", hint(*.api, *.max)
     )]
     FrameTooLarge {
         /// The API of the request.
@@ -92,6 +95,7 @@ pub enum ConnectionError {
         version: i16,
         /// The length announced, in bytes.
         len: usize,
+        /// The limit for this API, see
         /// [`ConnectionConfig::max_frame_len`](super::ConnectionConfig::max_frame_len).
         max: usize,
     },
@@ -204,12 +208,44 @@ fn wants_no_sasl(api: &ApiKey, code: &ErrorCode) -> &'static str {
     }
 }
 
+fn timed_out(api: &ApiKey, version: i16, after: Duration, progress: Option<ResponseProgress>) -> String {
+    match progress {
+        None => format!("no response to {api} version {version} within {after:?}"),
+        Some(progress) => {
+            format!("the response to {api} version {version} stalled for {after:?}: {progress}")
+        }
+    }
+}
+
+/// How much of a response has arrived.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ResponseProgress {
+    /// The bytes that have arrived.
+    pub arrived: usize,
+    /// All its bytes, as the broker announced them.
+    pub len: usize,
+}
+
+impl fmt::Display for ResponseProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes arrived", self.arrived, self.len)
+    }
+}
+
 /// The stage of a connection at the time of an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Stage {
     /// ApiVersions was in flight.
     Versions {
+        /// The requested version of ApiVersions.
+        version: i16,
+    },
+    /// ApiVersions was in flight to a peer that has [admitted](super::ConnectionConfig::admitted) this client
+    /// before.
+    ///
+    /// Brokers that limit connections close further ones at this stage.
+    FurtherConnection {
         /// The requested version of ApiVersions.
         version: i16,
     },
@@ -238,6 +274,9 @@ impl Stage {
             Self::Versions { .. } => {
                 ": is the peer a Kafka broker of 0.10 or later, and this a listener without TLS?"
             }
+            Self::FurtherConnection { .. } => {
+                ": does the broker limit connections (`max.connections.per.ip`, `max.connections`)?"
+            }
             Self::Authentication => ": are the credentials correct, and does this listener use SASL?",
             Self::FirstCall { .. } => ": does this listener require SASL?",
             Self::Ready { .. } => "",
@@ -248,7 +287,7 @@ impl Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Versions { version } => {
+            Self::Versions { version } | Self::FurtherConnection { version } => {
                 write!(f, "while waiting for the response to {} version {version}", ApiKey::API_VERSIONS)
             }
             Self::Authentication => f.write_str("during authentication"),

@@ -104,16 +104,15 @@ fn older_version(requested: i16, named: Option<Versions>) -> Result<ApiVersionsR
 
 /// Recognizes another protocol by the first bytes of the peer, at least four.
 ///
-/// In Kafka's protocol they are the length of the response to ApiVersions, which is never 200 MB long.
-pub(super) fn other_protocol(first: &[u8], max_frame_len: usize) -> Option<OtherProtocol> {
+/// In Kafka's protocol they are the length of the response to ApiVersions. Four characters would be 150 MB.
+pub(super) fn other_protocol(first: &[u8]) -> Option<OtherProtocol> {
     match first {
         // An alert or a handshake record of any version of TLS.
         [0x15 | 0x16, 0x03, 0..=4, ..] => Some(OtherProtocol::Tls),
         [b'H', b'T', b'T', b'P', ..] => Some(OtherProtocol::Http),
         [a, b, c, d, ..] if [a, b, c, d].iter().all(|byte| is_text(byte)) => {
-            let len = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
             let text = first.iter().take_while(|byte| is_text(byte)).take(40);
-            (len > max_frame_len).then(|| OtherProtocol::Text(text.map(|byte| *byte as char).collect()))
+            Some(OtherProtocol::Text(text.map(|byte| *byte as char).collect()))
         }
         _ => None,
     }

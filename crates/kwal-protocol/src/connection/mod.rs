@@ -29,6 +29,8 @@ mod config;
 mod error;
 mod event;
 mod handshake;
+mod inbox;
+mod limits;
 mod pending;
 mod request;
 mod response;
@@ -37,7 +39,7 @@ mod versions;
 
 pub use authentication::{Computation, Computed};
 pub use config::ConnectionConfig;
-pub use error::{ConnectionError, Misbehaviour, OtherProtocol, SendError, Stage};
+pub use error::{ConnectionError, Misbehaviour, OtherProtocol, ResponseProgress, SendError, Stage};
 pub use event::Event;
 pub use pending::PendingRequest;
 pub use request::{CallError, CorrelationId, EncodedRequest};

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use super::request::{CorrelationId, EncodedRequest};
+use super::{
+    limits::{largest_handshake, largest_response},
+    request::{CorrelationId, EncodedRequest},
+};
 use crate::{api::ApiKey, wire::Version};
 
 /// A request without a response on a closed connection.
@@ -50,4 +53,14 @@ pub(super) struct InFlight<T> {
     pub(super) timeout: Option<Duration>,
     /// Whether the last byte has been written.
     pub(super) is_written: bool,
+}
+
+impl<T> InFlight<T> {
+    /// Returns how long the response may be, in bytes.
+    pub(super) fn largest_response(&self, max_frame_len: usize) -> usize {
+        match self.origin {
+            Origin::Handshake => largest_handshake(max_frame_len),
+            Origin::Owner(_) => largest_response(self.key, max_frame_len),
+        }
+    }
 }

@@ -1,3 +1,5 @@
+mod time;
+
 use std::{
     collections::VecDeque,
     io,
@@ -10,9 +12,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::{
     authentication::{Authentication, Computed, Progress},
     config::ConnectionConfig,
-    error::{ConnectionError, Misbehaviour, SendError, Stage},
+    error::{ConnectionError, Misbehaviour, ResponseProgress, SendError, Stage},
     event::Event,
     handshake::{ApiVersionsResult, check_software, encode_api_versions, other_protocol, read_versions},
+    inbox::{Input, take_frame},
     pending::{InFlight, Origin, Outgoing, PendingRequest},
     request::{CorrelationId, EncodedRequest},
     response::RawResponse,
@@ -95,6 +98,10 @@ pub struct Connection<T = ()> {
     in_flight: VecDeque<InFlight<T>>,
     /// The deadline of the oldest request in flight, once its time has started.
     overdue_at: Option<Instant>,
+    /// The part of its response that has arrived, if any.
+    arriving: Option<ResponseProgress>,
+    /// The bytes of it when its time was last restarted.
+    counted: usize,
     events: VecDeque<Event<T>>,
     next_id: i32,
     throttled_until: Option<Instant>,
@@ -136,6 +143,7 @@ impl<T> Connection<T> {
     fn start(config: ConnectionConfig, mechanism: Option<Box<dyn Mechanism>>, now: Instant) -> Self {
         let newest = ApiVersionsRequest::VERSIONS.newest;
         let deadline = now.checked_add(config.handshake_timeout);
+        let admitted = config.admitted;
         let mut this = Self {
             config,
             state: State::Versions { requested: newest, deadline },
@@ -144,13 +152,15 @@ impl<T> Connection<T> {
             outgoing_bytes: 0,
             in_flight: VecDeque::new(),
             overdue_at: None,
+            arriving: None,
+            counted: 0,
             events: VecDeque::new(),
             next_id: 0,
             throttled_until: None,
             mechanism,
             versions: None,
             heard: false,
-            admitted: false,
+            admitted,
         };
         if let Err(error) = this.request_versions(newest) {
             this.close(error);
@@ -229,11 +239,44 @@ impl<T> Connection<T> {
         in_flight.map(pending(true)).chain(outgoing.map(pending(false)))
     }
 
+    /// Withdraws requests that have not been handed out: those whose token `is_withdrawn` selects, in order.
+    /// They have not reached the broker and never will.
+    pub fn withdraw(&mut self, is_withdrawn: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut withdrawn = Vec::new();
+        let is_owned = |outgoing: &Outgoing<T>| match &outgoing.origin {
+            Origin::Owner(token) => is_withdrawn(token),
+            Origin::Handshake => false,
+        };
+        // Mostly there are none.
+        if !self.outgoing.iter().any(is_owned) {
+            return withdrawn;
+        }
+        for outgoing in std::mem::take(&mut self.outgoing) {
+            match outgoing.origin {
+                Origin::Owner(token) if is_withdrawn(&token) => {
+                    self.outgoing_bytes -= outgoing.request.size_in_bytes();
+                    withdrawn.push(token);
+                }
+                origin => self.outgoing.push_back(Outgoing { origin, ..outgoing }),
+            }
+        }
+        withdrawn
+    }
+
+    /// The token of the oldest request in flight; `None` also if that belongs to the handshake.
+    pub fn oldest(&self) -> Option<&T> {
+        match &self.in_flight.front()?.origin {
+            Origin::Owner(token) => Some(token),
+            Origin::Handshake => None,
+        }
+    }
+
     /// Takes every complete frame off the front of `inbox` and returns how many more bytes are needed.
     ///
     /// These are the bytes missing to the end of the next length or frame, never more than
-    /// [`max_frame_len`](ConnectionConfig::max_frame_len). Frames are not copied: each is split off `inbox`
-    /// and shares its memory.
+    /// [`max_frame_len`](ConnectionConfig::max_frame_len) allows. Frames of more than 16 KiB are not copied:
+    /// each is split off `inbox` and shares its memory. So read no further than to the end of a large frame,
+    /// or its response keeps the start of the next one in memory.
     ///
     /// The length is only claimed by the peer. To keep a peer from reserving memory that it does not use,
     /// reserve at most as many bytes as have arrived already, or some tens of kilobytes.
@@ -269,43 +312,6 @@ impl<T> Connection<T> {
         self.close(ConnectionError::Io { stage: self.stage(), source: Arc::new(error) });
     }
 
-    /// Ends a throttle that is over, and closes the connection if the handshake or a request is overdue.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.end_throttle(now);
-        let is_over = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
-        if is_over(self.handshake_deadline()) {
-            let after = self.config.handshake_timeout;
-            self.close(ConnectionError::HandshakeTimedOut { stage: self.stage(), after });
-        }
-        if is_over(self.overdue_at)
-            && let Some(InFlight { key: api, version, timeout, .. }) = self.in_flight.front()
-        {
-            let (api, version, after) = (*api, version.number, timeout.unwrap_or_default());
-            self.close(ConnectionError::RequestTimedOut { api, version, after });
-        }
-    }
-
-    /// Handles that the last byte of a frame has been written: starts the time of its request.
-    ///
-    /// The time starts later if earlier requests are not answered yet or the broker throttles. For a request
-    /// that has no response, or has received it, this does nothing.
-    pub fn handle_transmitted(&mut self, now: Instant, id: CorrelationId) {
-        if let Some(request) = self.in_flight.iter_mut().rev().find(|request| request.id == id) {
-            request.is_written = true;
-            self.start_time(now);
-        }
-    }
-
-    /// Starts the time of the oldest request in flight, unless it is already running.
-    fn start_time(&mut self, now: Instant) {
-        if let Some(request) = self.in_flight.front().filter(|request| request.is_written)
-            && self.overdue_at.is_none()
-        {
-            let start = self.throttled_until.map_or(now, |until| until.max(now));
-            self.overdue_at = request.timeout.and_then(|timeout| start.checked_add(timeout));
-        }
-    }
-
     /// Hands out the next frame to write, with its correlation id.
     ///
     /// From here on the request may have reached the broker.
@@ -336,17 +342,6 @@ impl<T> Connection<T> {
     /// Returns the next event, in order.
     pub fn poll_event(&mut self) -> Option<Event<T>> {
         self.events.pop_front()
-    }
-
-    /// The time at which to call [`handle_timeout`](Self::handle_timeout), if nothing happens earlier.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.is_closed() {
-            return None;
-        }
-        let handshake = self.handshake_deadline();
-        let held = self.handshake.is_some() || !self.outgoing.is_empty();
-        let pause = self.throttled_until.filter(|_| held);
-        [handshake, pause, self.overdue_at].into_iter().flatten().min()
     }
 
     /// Authenticates again, with a new exchange, on a connection that is ready (KIP-368).
@@ -389,21 +384,6 @@ impl<T> Connection<T> {
         }
     }
 
-    /// Pauses the connection as the broker demands (`throttleTimeMs` of a response, KIP-219).
-    ///
-    /// Nothing is handed out until the pause is over, and the time of requests in flight is paused. Of
-    /// several pauses the one that ends last applies.
-    pub fn throttle(&mut self, now: Instant, pause: Duration) {
-        self.end_throttle(now);
-        let Some(until) = now.checked_add(pause) else { return };
-        let from = self.throttled_until.unwrap_or(now);
-        if self.is_closed() || until <= from {
-            return;
-        }
-        self.throttled_until = Some(until);
-        self.overdue_at = self.overdue_at.and_then(|at| at.checked_add(until - from));
-    }
-
     /// Whether the handshake is complete, so that requests are accepted. They may be held back for a while.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready | State::Authenticating(Authentication { again: true, .. }))
@@ -426,23 +406,13 @@ impl<T> Connection<T> {
         self.outgoing_bytes
     }
 
-    /// The end of the pause that the broker demanded, if one is running.
-    pub fn throttled_until(&self) -> Option<Instant> {
-        self.throttled_until
-    }
-
-    fn handshake_deadline(&self) -> Option<Instant> {
-        match &self.state {
-            State::Versions { deadline, .. } => *deadline,
-            State::Authenticating(authentication) => authentication.deadline,
-            State::Ready | State::Closed(_) => None,
-        }
-    }
-
     /// The stage that the connection is in.
     fn stage(&self) -> Stage {
         match self.state {
-            State::Versions { requested, .. } => Stage::Versions { version: requested },
+            State::Versions { requested: version, .. } => match self.config.admitted {
+                true => Stage::FurtherConnection { version },
+                false => Stage::Versions { version },
+            },
             State::Authenticating(_) => Stage::Authentication,
             State::Ready | State::Closed(_) => {
                 match self.in_flight.front().map(|request| (request.key, request.version.number)) {
@@ -460,12 +430,6 @@ impl<T> Connection<T> {
         Outgoing { id, request, origin }
     }
 
-    fn end_throttle(&mut self, now: Instant) {
-        if self.throttled_until.is_some_and(|until| until <= now) {
-            self.throttled_until = None;
-        }
-    }
-
     /// Takes the next frame off `inbox` if it is complete.
     ///
     /// Its first bytes are checked before the rest has arrived.
@@ -474,18 +438,19 @@ impl<T> Connection<T> {
             return Ok(Input::Incomplete { missing: 4 - inbox.len() });
         };
         if !self.heard
-            && let Some(other) = other_protocol(inbox, self.config.max_frame_len)
+            && let Some(other) = other_protocol(inbox)
         {
             return Err(ConnectionError::NotKafka(other));
         }
         let misbehaved = |what| Err(ConnectionError::PeerMisbehaved(what));
         let Some(oldest) = self.in_flight.front() else { return misbehaved(Misbehaviour::Unasked) };
+        let max = oldest.largest_response(self.config.max_frame_len);
         let signed = i32::from_be_bytes(*prefix);
         let Some(len) = usize::try_from(signed).ok().filter(|len| *len >= 4) else {
             return misbehaved(Misbehaviour::FrameLength(signed));
         };
-        if len > self.config.max_frame_len {
-            let (api, version, max) = (oldest.key, oldest.version.number, self.config.max_frame_len);
+        if len > max {
+            let (api, version) = (oldest.key, oldest.version.number);
             return Err(ConnectionError::FrameTooLarge { api, version, len, max });
         }
         if let Some(id) = inbox[4..].first_chunk() {
@@ -498,9 +463,12 @@ impl<T> Connection<T> {
         match (4 + len).checked_sub(inbox.len()) {
             None | Some(0) => {
                 inbox.advance(4);
-                Ok(Input::Frame(inbox.split_to(len).freeze()))
+                Ok(Input::Frame(take_frame(inbox, len)))
             }
-            Some(missing) => Ok(Input::Incomplete { missing }),
+            Some(missing) => {
+                self.arriving = Some(ResponseProgress { arrived: len - missing, len });
+                Ok(Input::Incomplete { missing })
+            }
         }
     }
 
@@ -509,7 +477,7 @@ impl<T> Connection<T> {
         let Some(InFlight { id, key, version, origin, .. }) = self.in_flight.pop_front() else {
             return Err(ConnectionError::PeerMisbehaved(Misbehaviour::Unasked));
         };
-        self.overdue_at = None;
+        (self.overdue_at, self.arriving, self.counted) = (None, None, 0);
         self.start_time(now);
         match (origin, &self.state) {
             (Origin::Handshake, State::Versions { requested, .. }) => {
@@ -572,8 +540,10 @@ impl<T> Connection<T> {
 
     /// Begins an authentication as soon as nothing else is in flight.
     fn begin_when_drained(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        // What is sent while the broker throttles waits for the end of the pause.
+        let start = self.throttled_until.map_or(now, |until| until.max(now));
         match self.in_flight.is_empty() {
-            true => self.authentication(|authentication, versions| authentication.begin(now, versions)),
+            true => self.authentication(|authentication, versions| authentication.begin(start, versions)),
             false => Ok(()),
         }
     }
@@ -603,10 +573,4 @@ impl<T> Connection<T> {
         }
         Ok(())
     }
-}
-
-/// The front of an inbox.
-enum Input {
-    Frame(Bytes),
-    Incomplete { missing: usize },
 }

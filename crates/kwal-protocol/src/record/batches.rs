@@ -196,6 +196,8 @@ impl Batch {
 
     /// Returns the records: decompressed into one buffer, or slices of a batch that is not compressed.
     ///
+    /// A batch that counts no records has none, whatever its codec and its bytes, as in Kafka.
+    ///
     /// # Errors
     /// If the codec is unknown or not built in, the compressed bytes are corrupt or exceed `limit` bytes when
     /// decompressed, or the number of records is negative. `limit` does not apply to a batch that is not
@@ -214,6 +216,10 @@ impl Batch {
         }
         let count = self.header.count;
         let count = u32::try_from(count).map_err(|_| self.error(BatchErrorKind::Count(count)))?;
+        if count == 0 {
+            // Compaction keeps the codec of a batch that it empties, without a stream of that codec.
+            return Ok(Records::new(self.header, self.position, 0, Bytes::new()));
+        }
         let body = self.bytes.slice(BatchHeader::LEN..);
         let body = match self.header.compression() {
             Ok(Compression::None) => Ok(body),

@@ -96,6 +96,29 @@ pub enum BatchErrorKind {
     /// Bytes follow the last record that the header counts.
     #[error("{0} bytes are left over after its last record")]
     BytesLeft(usize),
+    /// The bytes end inside the batch.
+    #[error("it is cut off after {0} bytes")]
+    CutOff(usize),
+    /// Its offsets do not follow those of the batches before it, or there are none.
+    #[error("its offsets are {first} to {last}, expected {next} or higher")]
+    Offsets {
+        /// The first offset that it covers.
+        first: i64,
+        /// The last offset that it covers.
+        last: i64,
+        /// The lowest offset that is in order.
+        next: i64,
+    },
+    /// The offset of a record does not follow that of the one before it, or is not one of the batch.
+    #[error("a record in it has the offset {offset}, expected {next} or higher, up to {last}")]
+    RecordOffset {
+        /// The offset of the record.
+        offset: i64,
+        /// The lowest offset that is in order.
+        next: i64,
+        /// The last offset that the batch covers.
+        last: i64,
+    },
     /// A record is malformed.
     #[error("record {index} is malformed")]
     Record {

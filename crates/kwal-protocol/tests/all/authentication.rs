@@ -364,6 +364,30 @@ fn the_time_of_a_reauthentication_starts_when_it_begins() {
     assert!(matches!(pair.closed(), ConnectionError::HandshakeTimedOut { .. }));
 }
 
+/// A throttle holds the exchange back, so its time is no part of the limit.
+#[test]
+fn the_time_of_a_reauthentication_is_paused_while_the_broker_throttles() {
+    for throttled_before in [true, false] {
+        let mut pair = Pair::new(None);
+        let versions = pair.ready();
+        pair.call(&versions);
+        pair.connection.reauthenticate(pair.now, plain().unwrap(), 5 * SECOND).unwrap();
+        if throttled_before {
+            pair.connection.throttle(pair.now, 30 * SECOND);
+        }
+        pair.answer(&MetadataResponse::default());
+        pair.connection.throttle(pair.now, 30 * SECOND);
+        pair.events.clear();
+        pair.now += 30 * SECOND;
+        pair.connection.handle_timeout(pair.now);
+        pair.transmit();
+        pair.now += 4 * SECOND;
+        pair.answer(&SaslHandshakeResponse::default());
+        pair.answer(&SaslAuthenticateResponse::default());
+        assert_eq!(pair.authenticated(), None, "throttled before: {throttled_before}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Send,

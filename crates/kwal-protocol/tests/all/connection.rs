@@ -14,13 +14,14 @@ use kwal_protocol::{
     api::{ApiKey, Body, Versions, decode_request_header, encode_response},
     connection::{
         CallError, Connection, ConnectionConfig, ConnectionError, CorrelationId, EncodedRequest, Event,
-        Misbehaviour, NegotiatedVersions, OtherProtocol, RawResponse, SendError, Stage,
+        Misbehaviour, NegotiatedVersions, OtherProtocol, RawResponse, ResponseProgress, SendError, Stage,
     },
     error::{DecodeErrorKind, EncodeError},
     error_code::ErrorCode,
     messages::{
-        ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse,
-        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProduceRequest,
+        ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FetchPartitionResponse, FetchRequest,
+        FetchResponse, FetchTopicResponse, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+        MetadataResponse, ProduceRequest,
     },
 };
 use proptest::prelude::*;
@@ -443,10 +444,13 @@ fn responses_come_in_order_and_decode_as_their_api() {
 }
 
 #[test]
-fn a_response_shares_the_memory_of_the_inbox() {
+fn a_large_response_shares_the_memory_of_the_inbox() {
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
     let id = owner.send(fetch(&versions)).unwrap();
-    let bytes = response(&FetchResponse::default(), 18, id);
+    let records = Some(Bytes::from(vec![7; 20_000]));
+    let partition = FetchPartitionResponse { records, ..Default::default() };
+    let topic = FetchTopicResponse { partitions: vec![partition], ..Default::default() };
+    let bytes = response(&FetchResponse { responses: vec![topic], ..Default::default() }, 18, id);
     owner.inbox.reserve(bytes.len());
     let place = owner.inbox.as_ptr() as usize;
     owner.input(&bytes);
@@ -514,6 +518,66 @@ fn a_large_frame_is_rejected_by_its_length() {
         owner.closed().to_string(),
         "the response to Fetch version 18 has 1001 bytes, the limit is 1000: request less, or raise the limit"
     );
+}
+
+#[test]
+fn each_response_has_a_limit_of_its_own() {
+    let longer = |mut owner: Owner, limit: usize| {
+        let len = i32::try_from(limit).unwrap();
+        owner.input(&len.to_be_bytes());
+        assert!(!owner.connection.is_closed(), "{limit}");
+        assert_eq!(owner.wants, limit);
+        owner.inbox.clear();
+        owner.input(&(len + 1).to_be_bytes());
+        match owner.closed() {
+            error @ ConnectionError::FrameTooLarge { len, max, .. } => {
+                assert_eq!((len, max), (limit + 1, limit));
+                error.to_string()
+            }
+            error => panic!("{error:?}"),
+        }
+    };
+    let config = ConnectionConfig::default();
+    let text = longer(Owner::new(config.clone()), 64 << 10);
+    assert_eq!(text, "the response to ApiVersions version 4 has 65537 bytes, the limit is 65536");
+    let sent = |config, request: fn(&NegotiatedVersions) -> EncodedRequest| {
+        let (mut owner, versions) = Owner::ready(config);
+        owner.send(request(&versions)).unwrap();
+        owner
+    };
+    let text = longer(sent(config.clone(), metadata), 16 << 20);
+    assert!(text.ends_with("the limit is 16777216: request less"), "{text}");
+    let list_offsets = |versions: &NegotiatedVersions| {
+        versions.encode(&ListOffsetsRequest::default(), ListOffsetsRequest::VERSIONS).unwrap()
+    };
+    longer(sent(config.clone(), list_offsets), 4 << 20);
+    let text = longer(sent(config, fetch), 128 << 20);
+    assert!(text.ends_with("the limit is 134217728: request less, or raise the limit"), "{text}");
+    // A lower limit of the owner applies to all.
+    let low = ConnectionConfig { max_frame_len: 2000, ..ConnectionConfig::default() };
+    longer(Owner::new(low.clone()), 2000);
+    let text = longer(sent(low, metadata), 2000);
+    assert!(text.ends_with("the limit is 2000: request less, or raise the limit"), "{text}");
+    let high = ConnectionConfig { max_frame_len: 1 << 30, ..ConnectionConfig::default() };
+    longer(Owner::new(high.clone()), 64 << 10);
+    longer(sent(high.clone(), metadata), 16 << 20);
+    longer(sent(high, fetch), 1 << 30);
+}
+
+#[test]
+fn a_small_response_keeps_nothing_else_in_memory() {
+    for (len, is_shared) in [(4, false), (16 << 10, false), ((16 << 10) + 1, true), (1 << 20, true)] {
+        let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+        let id = owner.send(fetch(&versions)).unwrap();
+        owner.inbox = BytesMut::with_capacity(2 << 20);
+        let start = owner.inbox.as_ptr() as usize;
+        let frame = [&id.0.to_be_bytes()[..], &vec![7; len - 4]].concat();
+        owner.input(&[&(len as u32).to_be_bytes()[..], &frame].concat());
+        let (_, response) = owner.response();
+        assert_eq!(response.frame()[..], frame);
+        let at = response.frame().as_ptr() as usize;
+        assert_eq!((start..start + (2 << 20)).contains(&at), is_shared, "{len}");
+    }
 }
 
 #[test]
@@ -709,6 +773,150 @@ fn a_broker_may_throttle_from_the_start() {
     assert!(owner.sent.is_empty());
     owner.wait(Duration::from_millis(1500));
     assert_eq!(owner.sent.len(), 1);
+}
+
+/// A peer can ask for 24 days.
+#[test]
+fn a_throttle_is_cut_to_the_longest_that_is_allowed() {
+    let config = ConnectionConfig { max_throttle: 30 * SECOND, ..ConnectionConfig::default() };
+    let (mut owner, versions) = Owner::ready(config.clone());
+    for pause in [Duration::from_millis(i32::MAX as u64), Duration::MAX, 31 * SECOND] {
+        owner.connection.throttle(owner.now, pause);
+        assert_eq!(owner.connection.throttled_until(), Some(owner.now + 30 * SECOND));
+    }
+    owner.send(metadata(&versions)).unwrap();
+    owner.wait(30 * SECOND);
+    assert_eq!(owner.sent.len(), 1);
+    // That of the handshake, too.
+    let mut owner = Owner::new(config);
+    let (id, _) = owner.sent.pop_front().unwrap();
+    owner.answer(&ApiVersionsResponse { throttle_time_ms: i32::MAX, ..everything() }, 4, id);
+    assert_eq!(owner.connection.throttled_until(), Some(owner.now + 30 * SECOND));
+}
+
+#[test]
+fn bytes_of_its_response_restart_the_time_of_a_request() {
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+    let id = owner.send(fetch(&versions)).unwrap();
+    let frame = [&100_000u32.to_be_bytes()[..], &id.0.to_be_bytes(), &[0; 99_996]].concat();
+    let mut pieces = frame.chunks(10_000);
+    let mut last = None;
+    for piece in pieces.by_ref().take(9) {
+        owner.wait(9 * SECOND);
+        owner.input(piece);
+        owner.connection.handle_progress(owner.now);
+        assert_eq!(owner.connection.poll_timeout(), Some(owner.now + 10 * SECOND));
+        last = owner.connection.arriving();
+    }
+    assert_eq!(last, Some(ResponseProgress { arrived: 89_996, len: 100_000 }));
+    // Silence is not.
+    owner.connection.handle_progress(owner.now);
+    owner.wait(10 * SECOND);
+    assert_eq!(
+        owner.closed().to_string(),
+        "the response to Fetch version 18 stalled for 10s: 89996 of 100000 bytes arrived"
+    );
+}
+
+#[test]
+fn single_bytes_do_not_hold_a_connection_for_ever() {
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+    let id = owner.send(fetch(&versions)).unwrap();
+    owner.input(&[&100_000u32.to_be_bytes()[..], &id.0.to_be_bytes()].concat());
+    owner.connection.handle_progress(owner.now);
+    owner.wait(9 * SECOND);
+    owner.input(&[0]);
+    owner.connection.handle_progress(owner.now);
+    owner.wait(SECOND);
+    assert!(matches!(owner.closed(), ConnectionError::RequestTimedOut { progress: Some(_), .. }));
+
+    // A short response, byte by byte, ends as well.
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+    let id = owner.send(metadata(&versions)).unwrap();
+    owner.input(&[&4_000_000u32.to_be_bytes()[..], &id.0.to_be_bytes()].concat());
+    let begun = owner.now;
+    while owner.connection.is_ready() {
+        owner.wait(9 * SECOND);
+        if owner.connection.is_ready() {
+            owner.input(&[0; 4_000]);
+            owner.connection.handle_progress(owner.now);
+        }
+        assert!(owner.now - begun <= 1002 * 10 * SECOND);
+        if owner.connection.arriving().is_none_or(|progress| progress.arrived + 4_000 >= progress.len) {
+            break;
+        }
+    }
+    assert!(owner.now - begun > 100 * SECOND);
+}
+
+#[test]
+fn each_response_has_a_time_and_a_progress_of_its_own() {
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+    let first = owner.send(fetch(&versions)).unwrap();
+    owner.send(metadata(&versions)).unwrap();
+    let frame = response(&FetchResponse::default(), 17, first);
+    let (head, tail) = frame.split_at(9);
+    owner.input(head);
+    owner.connection.handle_progress(owner.now);
+    owner.wait(9 * SECOND);
+    owner.input(tail);
+    assert_eq!(owner.connection.arriving(), None);
+    owner.connection.handle_progress(owner.now);
+    assert_eq!(owner.connection.poll_timeout(), Some(owner.now + 10 * SECOND));
+    owner.wait(10 * SECOND);
+    assert!(matches!(
+        owner.closed(),
+        ConnectionError::RequestTimedOut { api: ApiKey::METADATA, progress: None, .. }
+    ));
+}
+
+#[test]
+fn requests_that_are_not_handed_out_can_be_withdrawn() {
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+    owner.send(metadata(&versions)).unwrap();
+    assert_eq!(owner.connection.oldest(), Some(&0));
+    owner.connection.throttle(owner.now, SECOND);
+    for _ in 1..=4 {
+        owner.send(metadata(&versions)).unwrap();
+    }
+    let one = owner.connection.outgoing_bytes() / 4;
+    assert_eq!(owner.connection.withdraw(|token| token % 2 == 0), [2, 4], "0 has been handed out");
+    assert_eq!((owner.connection.in_flight(), owner.connection.outgoing_bytes()), (3, 2 * one));
+    owner.sent.clear();
+    owner.wait(SECOND);
+    assert_eq!(owner.sent.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [owner.ids[1], owner.ids[3]]);
+    assert_eq!(owner.connection.withdraw(|_| true), [0; 0]);
+}
+
+/// A listener that has let this client in before does not want SASL.
+#[test]
+fn an_admitted_client_gets_no_hint_about_sasl() {
+    for (admitted, hint) in [(false, ": does this listener require SASL?"), (true, "")] {
+        let (mut owner, versions) = Owner::ready(ConnectionConfig { admitted, ..Default::default() });
+        owner.send(metadata(&versions)).unwrap();
+        owner.connection.handle_eof();
+        owner.drain();
+        assert_eq!(
+            owner.closed().to_string(),
+            format!(
+                "the peer closed the connection while waiting for the response to Metadata version 13{hint}"
+            )
+        );
+    }
+}
+
+/// Brokers that limit connections close further ones as soon as they have accepted them.
+#[test]
+fn a_further_connection_that_is_closed_at_once_hints_at_a_limit() {
+    for (admitted, hint) in
+        [(false, "is the peer a Kafka broker"), (true, "does the broker limit connections")]
+    {
+        let mut owner = Owner::new(ConnectionConfig { admitted, ..Default::default() });
+        owner.connection.handle_eof();
+        owner.drain();
+        let text = owner.closed().to_string();
+        assert!(text.contains(hint), "{text}");
+    }
 }
 
 #[test]

@@ -91,6 +91,30 @@ fn decompressed_records_equal_the_uncompressed_ones() {
     assert!(seen >= 20 * codecs, "{seen}");
 }
 
+/// As `DefaultRecordBatch.iterator` of Kafka 3.9.2 and 4.3.1.
+#[test]
+fn a_batch_that_counts_no_records_has_none_whatever_its_codec_and_its_bytes() {
+    for codec in 0..8 {
+        for body in [&b""[..], b"neither a record nor a stream", &[0; 8]] {
+            let header = BatchHeader {
+                base_offset: 100,
+                batch_length: (BatchHeader::LEN - BatchHeader::LOG_OVERHEAD + body.len()) as i32,
+                attributes: codec,
+                last_offset_delta: 9,
+                ..BatchHeader::default()
+            };
+            let mut bytes = [&header.to_bytes()[..], body].concat();
+            let crc = crc::checksum(&bytes[21..]);
+            bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+            let batch = Batches::new(bytes.into()).next().unwrap().unwrap();
+            let records = batch.records(0).unwrap();
+            assert_eq!((batch.next_offset(), records.count()), (110, 0), "{codec} {body:?}");
+            assert!(records.iter().next().is_none() && records.into_iter().next().is_none(), "{codec}");
+            assert_eq!(RawBatch::from_batch(&batch, 0).unwrap().records, [], "{codec} {body:?}");
+        }
+    }
+}
+
 #[test]
 fn raw_batches_encode_to_the_same_bytes() {
     let mut seen = 0;

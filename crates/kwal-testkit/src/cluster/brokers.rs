@@ -25,6 +25,7 @@ impl Cluster {
             session_ends_at: None,
             life: 0,
             connections: Connections::default(),
+            connection_limit: None,
             requests: BTreeMap::new(),
             outdated: None,
         };
@@ -48,10 +49,27 @@ impl Cluster {
         self.nodes.get(&id)
     }
 
-    /// Opens a connection to a broker; `None` if it is down.
+    /// Limits the open connections of a broker; `None` is the limit of all brokers.
+    pub(crate) fn limit_connections(&mut self, node: i32, limit: Option<usize>) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.connection_limit = limit;
+        }
+    }
+
+    /// Opens a connection to a broker; `None` if it is down or refuses the connection.
     pub(crate) fn open(&mut self, node: i32) -> Option<(Connected, Fault)> {
+        let of_all =
+            usize::try_from(self.settings.broker.number("max.connections.per.ip")).unwrap_or(usize::MAX);
         let found = self.nodes.get_mut(&node)?;
         if found.condition == Condition::Down {
+            return None;
+        }
+        let limit = found.connection_limit.unwrap_or(of_all);
+        if found.connections.open >= limit {
+            found.connections.refused += 1;
+            self.connections.refused += 1;
+            self.fault_counts.connections += 1;
+            self.note(|| format!("{node} accepts a connection and closes it: {limit} may be open"));
             return None;
         }
         found.connections.add();

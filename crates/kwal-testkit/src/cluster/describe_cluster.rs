@@ -9,6 +9,7 @@ use super::{
     request::RequestContext,
     state::Cluster,
 };
+use crate::fault::Fault;
 
 impl Serve for DescribeClusterRequest {
     fn error_response(&self, _: &Cluster, code: ErrorCode) -> DescribeClusterResponse {
@@ -33,7 +34,10 @@ impl Serve for DescribeClusterRequest {
             }
         }
         // The same as in Metadata.
-        let metadata_response = cluster.metadata(context.from.node);
+        let metadata_response = match context.fault {
+            Fault::NoBrokers => cluster.metadata_without_brokers(),
+            _ => cluster.metadata(context.from.node),
+        };
         let brokers = metadata_response.brokers.into_iter().map(|broker| DescribeClusterBroker {
             broker_id: broker.node_id,
             host: broker.host,

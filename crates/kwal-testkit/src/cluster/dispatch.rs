@@ -19,7 +19,7 @@ use super::{
     handler::{Serve, Served, Throttled as _},
     node::Connected,
     quota::QuotaKind,
-    request::{ClientId, Pending, RequestContext},
+    request::{ClientId, Pending, RequestContext, decode},
     state::{Cluster, Now, later},
     summary::{Summary, summarize_response},
 };
@@ -139,7 +139,7 @@ impl Cluster {
         let Ok(version) = R::version(number) else {
             return Action::Close(CloseReason::Unsupported { api, version: number });
         };
-        match R::decode(&body, version) {
+        match decode::<R>(&body, version) {
             Ok(request) => {
                 drop(body);
                 self.serve(context, request)

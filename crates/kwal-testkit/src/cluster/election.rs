@@ -9,6 +9,9 @@ use super::{
     state::{Cluster, later},
 };
 
+/// The epoch of a leader that did not lead yet.
+const NO_EPOCH: i32 = -1;
+
 /// A replica cannot become the leader.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct CannotLead;
@@ -86,6 +89,37 @@ impl Cluster {
             self.changed = true;
         }
         Ok(())
+    }
+
+    /// Makes a replica in sync the leader in an earlier epoch, of which all brokers learn at once.
+    ///
+    /// Returns `false` if the epoch is not an earlier one.
+    pub(crate) fn rewind_epoch(
+        &mut self,
+        topic: &str,
+        index: i32,
+        to: i32,
+        epoch: i32,
+    ) -> Result<bool, CannotLead> {
+        let alive = self.is_alive(to);
+        let now = self.now.unix_ms;
+        let id = self.partition_id(topic, index).filter(|_| alive).ok_or(CannotLead)?;
+        let partition = self.partition_by_id(id).filter(|partition| partition.state.isr.contains(&to));
+        let partition = partition.ok_or(CannotLead)?;
+        if !(0..partition.state.leader_epoch).contains(&epoch) {
+            return Ok(false);
+        }
+        partition.rewind(to, epoch, now);
+        self.note(|| format!("the metadata of {topic}-{index} is restored from a backup"));
+        // The brokers were restarted for it, so none of them has outdated metadata or old connections.
+        for node in self.nodes.values_mut() {
+            node.outdated = None;
+        }
+        let nodes: Vec<_> = self.node_ids().collect();
+        nodes.into_iter().for_each(|node| self.disconnect(node));
+        self.replicate_all();
+        self.changed = true;
+        Ok(true)
     }
 
     /// Sets the replication lag of a follower; [`Duration::MAX`] stops it.
@@ -182,13 +216,35 @@ impl Partition {
         }
     }
 
+    /// Elects a leader in an earlier epoch.
+    ///
+    /// Epochs cannot show any more where logs diverge, so they are made to agree first.
+    fn rewind(&mut self, leader: i32, epoch: i32, now: i64) {
+        self.lead(Some(leader), false);
+        self.state.leader_epoch = epoch;
+        let Some(led) = self.replicas.remove(&leader) else { return };
+        let mut cuts = Vec::new();
+        for (broker, replica) in &mut self.replicas {
+            let committed = replica.high_watermark;
+            cuts.push((*broker, replica.truncate_to(&led, now), committed));
+        }
+        cuts.into_iter().for_each(|(broker, cut, committed)| self.note_cut(broker, cut, committed));
+        self.replicas.insert(leader, led);
+        for replica in self.replicas.values_mut() {
+            replica.log.rewind_epochs(epoch);
+            replica.led_epoch = NO_EPOCH;
+        }
+    }
+
     /// Elects a leader; after an `unclean` election, it alone is in sync.
     fn lead(&mut self, leader: Option<i32>, unclean: bool) {
         if let Some(old) = self.effective()
             && let Some(new) = leader.and_then(|leader| self.replicas.get(&leader))
         {
             let agreed = new.log.agreement(&old.log);
-            self.lost = (agreed < old.high_watermark).then_some(agreed);
+            let committed = self.committed.max(old.high_watermark);
+            self.lost = (agreed < committed).then_some(agreed);
+            self.committed = committed.min(agreed);
         }
         if unclean {
             self.state.isr = leader.into_iter().collect();

@@ -15,6 +15,7 @@ pub(super) struct Found<'a> {
     pub(super) config: &'a TopicConfig,
     /// As the broker knows it.
     pub(super) state: &'a State,
+    pub(super) refused_ids: Option<(i64, ErrorCode)>,
     pub(super) replica: &'a mut Replica,
 }
 
@@ -52,6 +53,16 @@ impl Cluster {
         Some(changed)
     }
 
+    /// Makes a partition refuse the producer ids that were handed out so far, and forget their state.
+    pub(crate) fn refuse_producers(&mut self, topic: &str, index: i32, code: ErrorCode) -> Option<()> {
+        let below = self.coordinators.next_producer_id;
+        self.note(|| format!("{topic}-{index} refuses producer ids below {below}: {code:?}"));
+        self.change(topic, index, |partition| {
+            partition.refused_ids = Some((below, code));
+            partition.replicas_mut().for_each(|replica| replica.known.producers.forget_all());
+        })
+    }
+
     pub(super) fn partition_by_id(&mut self, id: PartitionId) -> Option<&mut Partition> {
         let name = self.names.get(&id.topic)?;
         self.topics.get_mut(name)?.partitions.get_mut(usize::try_from(id.index).ok()?)
@@ -76,6 +87,8 @@ impl Cluster {
             replicas: replicas.iter().map(empty).collect(),
             recorded: state.clone(),
             state,
+            committed: 0,
+            refused_ids: None,
             cuts: Vec::new(),
             lost: None,
             recorded_loss: None,
@@ -113,7 +126,9 @@ impl Cluster {
             newer if newer > state.leader_epoch => return Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
             _ => {}
         }
-        Ok(Found { id: PartitionId { topic: topic.id, index }, config: &topic.config, state, replica })
+        let refused_ids = partition.refused_ids;
+        let id = PartitionId { topic: topic.id, index };
+        Ok(Found { id, config: &topic.config, state, refused_ids, replica })
     }
 
     /// Returns the replica of the leader, or of the broker that believes to be it.

@@ -18,6 +18,7 @@ use super::{
     state::Cluster,
     topics::is_valid_name,
 };
+use crate::fault::Fault;
 
 impl Serve for MetadataRequest {
     fn error_response(&self, cluster: &Cluster, code: ErrorCode) -> MetadataResponse {
@@ -51,6 +52,21 @@ impl Serve for MetadataRequest {
             return Served::Reply(MetadataResponse {
                 error_code: ErrorCode::NONE,
                 ..request.error_response(cluster, code)
+            });
+        }
+        if context.fault == Fault::NoBrokers {
+            let topics = topics.unwrap_or_default().into_iter().map(|topic| MetadataTopicResponse {
+                error_code: match topic.topic_id.is_zero() {
+                    true => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                    false => ErrorCode::UNKNOWN_TOPIC_ID,
+                },
+                name: topic.name,
+                topic_id: topic.topic_id,
+                ..MetadataTopicResponse::default()
+            });
+            return Served::Reply(MetadataResponse {
+                topics: topics.collect(),
+                ..cluster.metadata_without_brokers()
             });
         }
         let operations = match self.include_topic_authorized_operations {
@@ -99,6 +115,12 @@ impl Cluster {
             controller_id: self.controller(),
             ..MetadataResponse::default()
         }
+    }
+
+    /// Returns the response of a broker that has not learnt of the cluster yet, without topics.
+    pub(super) fn metadata_without_brokers(&mut self) -> MetadataResponse {
+        self.fault_counts.without_brokers += 1;
+        MetadataResponse { brokers: Vec::new(), controller_id: -1, ..self.metadata(ANY) }
     }
 
     fn describe_requested(

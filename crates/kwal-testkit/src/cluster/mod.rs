@@ -57,5 +57,6 @@ pub(crate) use self::{
     partition::{Partition, PartitionId},
     quota::QuotaKind,
     replica::Replica,
+    request::decode,
     state::{Cluster, Now, Settings},
 };

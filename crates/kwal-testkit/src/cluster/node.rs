@@ -20,6 +20,8 @@ pub(crate) struct Node {
     /// How often all its connections were closed. Connections of an earlier life are closed.
     pub(super) life: u64,
     pub(super) connections: Connections,
+    /// Takes the place of `max.connections.per.ip`.
+    pub(super) connection_limit: Option<usize>,
     pub(super) requests: BTreeMap<ApiKey, u64>,
     /// What it knows while it does not learn of changes.
     pub(super) outdated: Option<View>,
@@ -43,6 +45,9 @@ pub struct Connections {
     pub accepted: usize,
     /// Open at the same time at most.
     pub most_open: usize,
+    /// Accepted and closed at once, because of a
+    /// [limit](crate::EmbeddedCluster::limit_connections). The others do not include them.
+    pub refused: usize,
 }
 
 /// A connection to a broker.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use bytes::Bytes;
-use kwal_protocol::{record::BatchHeader, wire::Uuid};
+use kwal_protocol::{error_code::ErrorCode, record::BatchHeader, wire::Uuid};
 
 use super::replica::Replica;
 use crate::topic_config::TopicConfig;
@@ -21,6 +21,12 @@ pub(crate) struct Topic {
 pub(crate) struct Partition {
     pub(crate) state: State,
     pub(super) replicas: BTreeMap<i32, Replica>,
+    /// The highest high watermark of any leader, as far as the records below it are still on the log.
+    ///
+    /// The high watermark of a new leader can be lower at first.
+    pub(super) committed: i64,
+    /// The producer ids below the first one are refused with this code.
+    pub(super) refused_ids: Option<(i64, ErrorCode)>,
     /// The state that was recorded last.
     pub(super) recorded: State,
     /// Truncations that are not recorded yet: broker and first offset.

@@ -249,6 +249,13 @@ impl Cluster {
                 ..Refusal::with_message(ErrorCode::NOT_ENOUGH_REPLICAS, message)
             });
         }
+        if let Some((_, code)) =
+            found.refused_ids.filter(|(below, _)| (0..*below).contains(&header.producer_id))
+        {
+            let log_start = found.replica.log.start();
+            self.fault_counts.producer_ids += 1;
+            return Err(Refusal { log_start, ..Refusal::new(code, None) });
+        }
         let known = &mut found.replica.known;
         known.producers.expire(expiry, |id| known.transactions.begun_at(id).is_some());
         let known = check_header(&header).and_then(|()| check_records(&batch, config, now)).and_then(

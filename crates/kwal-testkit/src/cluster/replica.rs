@@ -61,10 +61,8 @@ impl Replica {
         self.high_watermark = self.high_watermark.max(start);
     }
 
-    /// Truncates what the leader does not have and copies what is missing.
-    ///
-    /// Returns the first truncated offset.
-    pub(super) fn follow(&mut self, leader: &Self, now: i64) -> Option<i64> {
+    /// Truncates what the leader does not have; returns the first truncated offset.
+    pub(super) fn truncate_to(&mut self, leader: &Self, now: i64) -> Option<i64> {
         let agreed = self.log.agreement(&leader.log);
         let cut = (agreed < self.log.end()).then_some(agreed);
         if cut.is_some() {
@@ -72,6 +70,14 @@ impl Replica {
             self.high_watermark = self.high_watermark.min(agreed);
             self.derive_state(now);
         }
+        cut
+    }
+
+    /// Truncates what the leader does not have and copies what is missing.
+    ///
+    /// Returns the first truncated offset.
+    pub(super) fn follow(&mut self, leader: &Self, now: i64) -> Option<i64> {
+        let cut = self.truncate_to(leader, now);
         if self.log.end() < leader.log.start() {
             (self.known, self.state_at_start) = (Known::default(), Known::default());
         }

@@ -161,15 +161,20 @@ impl Partition {
             if fetched {
                 let committed = follower.high_watermark;
                 let cut = follower.follow(leader, now.unix_ms);
-                self.cuts.extend(cut.map(|from| (broker, from)));
-                // A deposed leader may have shown it to readers until now.
-                self.lost = self.lost.or_else(|| cut.filter(|from| *from < committed));
+                self.note_cut(broker, cut, committed);
                 follower.fetched = Some(follower.log.end());
             }
             follower.lagging_since = None;
         }
         self.replicas.insert(broker, follower);
         fetched
+    }
+
+    /// Notes from where on a replica was truncated that had `committed` as its high watermark.
+    pub(super) fn note_cut(&mut self, broker: i32, cut: Option<i64>, committed: i64) {
+        self.cuts.extend(cut.map(|from| (broker, from)));
+        // A deposed leader may have shown it to readers until now.
+        self.lost = self.lost.or_else(|| cut.filter(|from| *from < committed));
     }
 
     /// Updates the ISR and the high watermark; returns whether that changed anything.
@@ -196,6 +201,7 @@ impl Partition {
         if advanced && let Some(led) = self.replicas.get_mut(&leader) {
             led.high_watermark = all_have;
         }
+        self.committed = self.committed.max(if advanced { all_have } else { high_watermark });
         changed
     }
 

@@ -1,9 +1,20 @@
 //! A request on its way to its response.
 
-use kwal_protocol::api::ApiKey;
+use bytes::Bytes;
+use kwal_protocol::{
+    api::{ApiKey, Request},
+    error::DecodeError,
+    reader::Reader,
+    wire::Version,
+};
 
 use super::node::Connected;
 use crate::fault::Fault;
+
+/// Decodes the body of a request as brokers do: bytes after its end are ignored.
+pub(crate) fn decode<R: Request>(body: &Bytes, version: Version) -> Result<R, DecodeError> {
+    R::read(&mut Reader::new(body), version)
+}
 
 /// A request on its way to its response.
 #[derive(Clone, Copy, Debug)]

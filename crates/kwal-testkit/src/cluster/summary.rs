@@ -16,7 +16,7 @@ use kwal_protocol::{
     wire::Uuid,
 };
 
-use super::state::Cluster;
+use super::{request::decode, state::Cluster};
 
 /// A summary of a request.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl Cluster {
     ) -> Summary {
         let mut summary = Summary::default();
         if let Ok(format) = R::version(version)
-            && let Ok(request) = R::decode(body, format)
+            && let Ok(request) = decode::<R>(body, format)
         {
             write(self, &request, &mut summary);
         }

@@ -114,6 +114,20 @@ impl EmbeddedCluster {
         self.act(broker, |cluster| cluster.disconnect(broker))
     }
 
+    /// Limits how many connections a broker keeps open at a time; `None` removes the limit.
+    ///
+    /// Connections beyond it are accepted and closed at once, as in Kafka, and counted as
+    /// [refused](crate::Connections::refused). Open connections stay. With 0, the address accepts and closes.
+    ///
+    /// The default is the [setting](crate::EmbeddedClusterBuilder::setting) `max.connections.per.ip`: all
+    /// clients of the embedded cluster have the same address.
+    ///
+    /// # Errors
+    /// [`Error::UnknownBroker`].
+    pub fn limit_connections(&self, broker: i32, limit: Option<usize>) -> Result<(), Error> {
+        self.act(broker, |cluster| cluster.limit_connections(broker, limit))
+    }
+
     /// Closes all connections; new ones are accepted.
     pub fn disconnect_all(&self) {
         self.shared.with(|cluster| {
@@ -219,6 +233,24 @@ impl EmbeddedCluster {
     /// [`Error::UnknownPartition`]; [`Error::CannotLead`] if the broker is not alive or has no replica.
     pub fn elect_unclean(&self, topic: &str, partition: i32, to: i32) -> Result<(), Error> {
         self.elect(topic, partition, to, |cluster| cluster.elect_unclean(topic, partition, to))
+    }
+
+    /// Makes a replica in sync, also the current one, the leader in an earlier leader epoch.
+    ///
+    /// This happens to a cluster whose metadata was restored from a backup: the topic keeps its id, and all
+    /// brokers agree on a leader epoch that is lower than the one that clients know. Logs stay, and their
+    /// later epochs are forgotten. All connections are closed, because the brokers were restarted.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`]; [`Error::CannotLead`] if the broker is not alive and in sync;
+    /// [`Error::NotEarlier`].
+    pub fn rewind_leader_epoch(&self, topic: &str, partition: i32, to: i32, epoch: i32) -> Result<(), Error> {
+        let current = self.leader_epoch(topic, partition)?;
+        match self.shared.with(|cluster| cluster.rewind_epoch(topic, partition, to, epoch)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::NotEarlier { epoch, current }),
+            Err(CannotLead) => Err(Error::CannotLead { broker: to }),
+        }
     }
 
     fn elect(

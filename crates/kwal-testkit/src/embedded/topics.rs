@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use kwal_protocol::{
+    error_code::ErrorCode,
     messages::{CreatableAssignment, CreatableConfig, CreatableTopic},
     record::{Batch, BatchHeader, Batches, EndTransaction, OwnedRecord, RawBatch, RawRecord},
     wire::Uuid,
@@ -242,6 +243,19 @@ impl EmbeddedCluster {
         self.change(topic, partition, |found| {
             found.replicas_mut().for_each(|replica| replica.known.producers.forget_all());
         })
+    }
+
+    /// Refuses appends of all producer ids that were handed out so far; ids handed out later are accepted.
+    ///
+    /// A broker does so that has lost track of them, with UNKNOWN_PRODUCER_ID or INVALID_PRODUCER_ID_MAPPING
+    /// as the code. Nothing is appended, and the partition keeps no state of these producers, so batches
+    /// that are on its log already are no duplicates any more.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`].
+    pub fn refuse_producers(&self, topic: &str, partition: i32, code: ErrorCode) -> Result<(), Error> {
+        let refused = self.shared.with(|cluster| cluster.refuse_producers(topic, partition, code));
+        refused.ok_or_else(|| unknown(topic, partition))
     }
 
     pub(super) fn read_partition<T>(

@@ -16,7 +16,7 @@ use super::{
     mechanism::{Exchange, Step},
 };
 use crate::{
-    cluster::{Action, CloseReason, Cluster, Connected, Now, ReplyMode},
+    cluster::{Action, CloseReason, Cluster, Connected, Now, ReplyMode, decode},
     fault::Fault,
 };
 
@@ -239,7 +239,7 @@ impl SaslRequest {
         let Ok(format) = R::version(version) else {
             return Err(CloseReason::Unsupported { api, version });
         };
-        R::decode(&self.body, format).map_err(|error| CloseReason::Body { api, version, error })
+        decode::<R>(&self.body, format).map_err(|error| CloseReason::Body { api, version, error })
     }
 
     fn answer<B: Body>(&self, response: &B, delay: Duration) -> Action {

@@ -201,6 +201,7 @@ pub(super) const OWN: &[Own] = &[
     own("broker.session.timeout.ms", "9000", Kind::Number(0, INT), true),
     own("default.replication.factor", "1", Kind::Number(1, INT), true),
     own("fetch.max.bytes", "57671680", Kind::Number(1024, INT), true),
+    own("max.connections.per.ip", "2147483647", Kind::Number(0, INT), false),
     own("producer.id.expiration.check.interval.ms", "600000", Kind::Number(1, INT), true),
     own("producer.id.expiration.ms", "86400000", Kind::Number(1, INT), false),
     own("replica.fetch.max.bytes", "1048576", Kind::Number(0, INT), true),

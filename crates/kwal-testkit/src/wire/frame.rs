@@ -8,6 +8,8 @@ use kwal_protocol::api::{
 };
 use kwal_transport::HostPort;
 
+use crate::cluster::decode;
+
 /// A request or response on its way.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -69,13 +71,14 @@ impl Hook {
 }
 
 impl Frame {
-    /// Decodes a request. `None` if it is one of another type than `R`, or malformed.
+    /// Decodes a request. `None` if it is one of another type than `R`, or malformed. Bytes after its end are
+    /// ignored, as brokers do.
     pub fn request<R: Request>(&self) -> Option<R> {
         if self.api != R::KEY {
             return None;
         }
         let (_, reader) = decode_request_header(&self.bytes).ok()?;
-        R::decode(&self.bytes.slice(reader.position()..), R::version(self.version).ok()?).ok()
+        decode(&self.bytes.slice(reader.position()..), R::version(self.version).ok()?).ok()
     }
 
     /// Decodes a response to a request of type `R`. `None` if it is one to another type, or malformed.

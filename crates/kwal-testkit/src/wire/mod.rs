@@ -49,6 +49,7 @@ mod state;
 use std::{
     collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
@@ -167,6 +168,30 @@ impl Wire {
         self.0.counts().hosts.get(host).map(|host| host.connections).unwrap_or_default()
     }
 
+    /// Connects to one address of a host, or to whichever the connector chooses.
+    async fn open(&self, to: &HostPort, at: Option<SocketAddr>) -> Result<Stream, TransportError> {
+        self.0.counts().hosts.entry(to.host.clone()).or_default().attempts += 1;
+        if self.0.modes.borrow().of(to) == WireMode::Unreachable {
+            return std::future::pending().await;
+        }
+        let broker = match at {
+            Some(address) => self.0.connector.connect_at(to, address).await?,
+            None => self.0.connector.connect(to).await?,
+        };
+        let (client, here) = memory::pair(BUFFER);
+        let client = Stream::new(client, broker.peer());
+        let client = if broker.is_encrypted() { client.encrypted() } else { client };
+        let number = self.0.opened(to);
+        let (inner, to) = (Arc::clone(&self.0), to.clone());
+        tokio::spawn(async move {
+            if let Err(error) = relay(&inner, number, &to, here, broker).await {
+                tracing::debug!(%to, number, error = &error as &dyn std::error::Error, "wire ended");
+            }
+            inner.closed(&to);
+        });
+        Ok(client)
+    }
+
     /// Returns how often clients tried to connect to a host, successfully or not.
     pub fn attempts_to(&self, host: &str) -> usize {
         self.0.counts().hosts.get(host).map_or(0, |host| host.attempts)
@@ -175,25 +200,19 @@ impl Wire {
 
 impl Connect for Wire {
     fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
-        Box::pin(async {
-            self.0.counts().hosts.entry(to.host.clone()).or_default().attempts += 1;
-            if self.0.modes.borrow().of(to) == WireMode::Unreachable {
-                return std::future::pending().await;
-            }
-            let broker = self.0.connector.connect(to).await?;
-            let (client, here) = memory::pair(BUFFER);
-            let client = Stream::new(client, broker.peer());
-            let client = if broker.is_encrypted() { client.encrypted() } else { client };
-            let number = self.0.opened(to);
-            let (inner, to) = (Arc::clone(&self.0), to.clone());
-            tokio::spawn(async move {
-                if let Err(error) = relay(&inner, number, &to, here, broker).await {
-                    tracing::debug!(%to, number, error = &error as &dyn std::error::Error, "wire ended");
-                }
-                inner.closed(&to);
-            });
-            Ok(client)
-        })
+        Box::pin(self.open(to, None))
+    }
+
+    fn addresses<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Vec<SocketAddr>, TransportError>> {
+        self.0.connector.addresses(to)
+    }
+
+    fn connect_at<'a>(
+        &'a self,
+        to: &'a HostPort,
+        address: SocketAddr,
+    ) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        Box::pin(self.open(to, Some(address)))
     }
 }
 

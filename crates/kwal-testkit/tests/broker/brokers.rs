@@ -316,7 +316,7 @@ async fn connections_are_counted_by_broker_and_together() {
             clients.entry(broker).or_insert_with(Vec::new).push(client);
         }
     }
-    let counted = |open, accepted, most_open| Connections { open, accepted, most_open };
+    let counted = |open, accepted, most_open| Connections { open, accepted, most_open, refused: 0 };
     assert_eq!(cluster.connections_to(1).unwrap(), counted(3, 3, 3));
     assert_eq!(cluster.connections(), counted(4, 4, 4));
     cluster.disconnect(1).unwrap();

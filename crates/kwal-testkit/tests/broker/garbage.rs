@@ -56,6 +56,40 @@ async fn a_frame_may_arrive_byte_by_byte_and_end_early() {
     assert_eq!(values(&broker, &place), ["a"]);
 }
 
+/// Kafka reads what the version has, and ignores what follows.
+#[tokio::test]
+async fn bytes_after_the_end_of_a_request_are_ignored() {
+    let broker = EmbeddedCluster::builder().topic("wal", 1).journal(1000).start_in_memory().unwrap();
+    let place = Place::of(&broker, "wal", 0);
+    let mut frames = vec![
+        bytes_of(&produce(&place, batch(&["a"]).to_bytes()), 3),
+        bytes_of(&produce(&place, batch(&["b"]).to_bytes()), 13),
+        bytes_of(&fetch(&place, 0), 4),
+        bytes_of(&fetch(&place, 0), 18),
+        bytes_of(&CreateTopicsRequest::default(), 7),
+        bytes_of(&DeleteTopicsRequest::default(), 6),
+        bytes_of(&InitProducerIdRequest::default(), 5),
+        bytes_of(&ListOffsetsRequest::default(), 1),
+        bytes_of(&ApiVersionsRequest::default(), 0),
+        bytes_of(&ApiVersionsRequest::default(), 4),
+    ];
+    frames.extend((0..=13).map(|version| bytes_of(&MetadataRequest::default(), version)));
+    for frame in frames {
+        for more in [&[0][..], &[0; 3], &[0xff; 3], &[7; 5_000]] {
+            let mut frame = [&frame, more].concat();
+            let len = (frame.len() - 4) as i32;
+            frame[..4].copy_from_slice(&len.to_be_bytes());
+            let mut client = Client::connect(&broker).await;
+            client.send_bytes(&frame[..]).await;
+            let answer = client.receive_frame().await;
+            assert!(answer.is_some(), "{} bytes after {:?}", more.len(), &frame[..8]);
+        }
+    }
+    assert_eq!(values(&broker, &place), ["a", "a", "a", "a", "b", "b", "b", "b"]);
+    let journal = broker.journal().to_string();
+    assert!(journal.contains("> Produce 13 acks=-1 wal-0"), "they are in its summaries, too: {journal}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn mutilated_requests() {
     let broker = in_memory();

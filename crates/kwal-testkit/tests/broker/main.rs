@@ -13,6 +13,7 @@ mod fetch;
 mod garbage;
 mod produce;
 mod program;
+mod rare;
 mod replication;
 mod storms;
 mod wire;

@@ -152,7 +152,8 @@ fn storm(seed: u64, storm: impl FnOnce(Storm) -> Storm) -> Outcome {
 
 #[test]
 fn the_same_seed_is_the_same_storm() {
-    let all = |storm: Storm| storm.with(Hazard::UncleanElections).with(Hazard::ProducerExpiry);
+    let lossy = |storm: Storm| storm.with(Hazard::UncleanElections).with(Hazard::ProducerExpiry);
+    let all = |storm| RARE.iter().fold(lossy(storm), |storm, hazard| storm.with(*hazard));
     for seed in [1, 2, 3] {
         let (one, two) = (storm(seed, all), storm(seed, all));
         for (first, second) in one.journal.lines().zip(two.journal.lines()) {
@@ -161,6 +162,34 @@ fn the_same_seed_is_the_same_storm() {
         assert_eq!((one.journal.len(), one.report), (two.journal.len(), two.report));
     }
     assert_ne!(storm(1, all).journal, storm(2, all).journal);
+}
+
+const RARE: &[Hazard] = &[
+    Hazard::EpochRewinds,
+    Hazard::EmptyMetadata,
+    Hazard::RefusedProducerIds,
+    Hazard::RefusedConnections,
+    Hazard::ConnectionLimits,
+];
+
+#[test]
+fn rare_hazards_happen_if_they_are_added_and_lose_nothing_acknowledged() {
+    let mut sum = StormReport::default();
+    for seed in 0..10 {
+        // This client has one producer id for ever.
+        let added = RARE.iter().filter(|hazard| **hazard != Hazard::RefusedProducerIds);
+        let Outcome { journal, report, acked, values, lost } =
+            storm(seed, |storm| added.fold(storm, |storm, hazard| storm.with(*hazard)));
+        assert!(!lost && acked > 5, "seed {seed}: {acked} acknowledged\n{journal}");
+        let expected: Vec<_> = (0..acked).map(|value| value.to_string()).collect();
+        assert_eq!(values[..acked], expected, "seed {seed}\n{journal}");
+        sum.add(&report);
+        assert!(RARE.iter().all(|hazard| storm(seed, |storm| storm).report.count(*hazard) == 0));
+    }
+    for hazard in RARE {
+        assert_eq!(sum.count(*hazard) > 0, *hazard != Hazard::RefusedProducerIds, "{hazard:?}: {sum}");
+    }
+    assert!(sum.fault_counts.connections > 0, "{sum}");
 }
 
 #[test]
@@ -253,6 +282,26 @@ async fn losses_of_a_deposed_leader_are_recorded_when_they_happen() {
     sleep(Duration::from_secs(1)).await;
     cluster.release_metadata(1).unwrap();
     assert_eq!(recorder.now().to_string(), "0 truncated wal-0 1\n1 truncated wal-0 1\n");
+}
+
+/// What an earlier leader committed counts, also while the last leader's own high watermark is lower.
+#[tokio::test(start_paused = true)]
+async fn losses_of_records_above_a_lagging_high_watermark_are_recorded() {
+    let builder = EmbeddedCluster::builder().brokers(3).topic_with("wal", 1, &[("min.insync.replicas", "2")]);
+    let cluster = builder.start_in_memory().unwrap();
+    let recorder = Recorder::new();
+    cluster.record_losses(&recorder);
+    let place = Place::of(&cluster, "wal", 0);
+    let mut client = Client::connect(&cluster).await;
+    client.produce(&place, batch(&["a"]).to_bytes()).await;
+    cluster.shrink_isr("wal", 0, 3).unwrap();
+    cluster.set_lag("wal", 0, 2, Duration::from_millis(500)).unwrap();
+    assert_eq!(outcome(&client.produce(&place, batch(&["b"]).to_bytes()).await), Ok(1));
+    // Broker 2 has the record and does not know yet that it is committed.
+    cluster.stop(1).unwrap();
+    assert_eq!((cluster.leader("wal", 0).unwrap(), cluster.high_watermark("wal", 0).unwrap()), (Some(2), 1));
+    cluster.elect_unclean("wal", 0, 3).unwrap();
+    assert_eq!(recorder.now().to_string(), "0.5 truncated wal-0 1\n");
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,9 +29,10 @@ pub enum TlsError {
         "the certificate of the peer was issued by a CA that is not trusted: add the CA's certificate to the roots"
     )]
     UnknownIssuer,
-    /// The signature does not match the root with the issuer's name, or the peer does not have the key.
+    /// The signature does not match the root with the issuer's name, or the peer does not have the key, or the
+    /// key is RSA with fewer than 2048 bits, which is not accepted.
     #[error(
-        "the signature of the peer's certificate is wrong: is the CA among the roots an older one, or another one of the same name?"
+        "the signature of the peer's certificate is wrong: is the CA among the roots an older one, or another one of the same name, or has an RSA key fewer than 2048 bits?"
     )]
     BadSignature,
     /// A certificate has expired.
@@ -61,7 +62,7 @@ pub enum TlsError {
     /// The certificate is invalid for another reason.
     #[error("the certificate of the peer cannot be accepted")]
     Certificate {
-        /// The reason.
+        /// The reason, and what to do about it.
         source: Box<dyn error::Error + Send + Sync>,
     },
     /// The peer does not speak TLS.

@@ -18,7 +18,8 @@ use crate::{BoxFuture, HostPort};
 /// use kwal_transport::tls;
 /// # fn provider() -> tls::rustls::crypto::CryptoProvider { rustls::crypto::ring::default_provider() }
 /// let error = tls::with_provider(provider()).roots_pem("no PEM at all").build().unwrap_err();
-/// assert_eq!(error.to_string(), "the PEM of the roots (given in memory) contains no certificate");
+/// let text = error.to_string();
+/// assert!(text.starts_with("the PEM of the roots (given in memory) contains no certificate"), "{text}");
 /// ```
 pub fn with_provider(provider: impl Into<Arc<CryptoProvider>>) -> TlsBuilder {
     TlsBuilder { provider: provider.into(), roots: Vec::new(), client: None }
@@ -84,7 +85,8 @@ pub fn aws_lc_rs() -> TlsBuilder {
 /// let each_time = Tls::new(builder);     // reads the files for each connection
 ///
 /// let error = tls::ring().roots_pem_file("/nowhere/ca.pem").build().unwrap_err();
-/// assert_eq!(error.to_string(), "the roots cannot be read from /nowhere/ca.pem");
+/// let text = "the roots cannot be read from /nowhere/ca.pem: check the path given to `roots_pem_file`";
+/// assert_eq!(error.to_string(), text);
 /// # Ok::<(), tls::TlsConfigError>(())
 /// ```
 #[derive(Clone)]
@@ -162,12 +164,21 @@ impl TlsBuilder {
             rustls::Error::InconsistentKeys(_) => {
                 TlsConfigError::KeyMismatch { chain: chain.origin(), key: key.origin() }
             }
-            source => TlsConfigError::Client { chain: chain.origin(), key: key.origin(), source },
+            error => TlsConfigError::Client {
+                chain: chain.origin(),
+                key: key.origin(),
+                source: super::reason(error),
+            },
         })
     }
 }
 
 impl TlsConfig for TlsBuilder {
+    fn check(&self) -> Result<(), Box<dyn error::Error + Send + Sync>> {
+        self.build()?;
+        Ok(())
+    }
+
     fn client_config<'a>(
         &'a self,
         _: &'a HostPort,
@@ -193,10 +204,13 @@ impl fmt::Debug for TlsBuilder {
 #[non_exhaustive]
 pub enum TlsConfigError {
     /// No roots are configured, so no certificate could be accepted.
-    #[error("no roots are configured, so no certificate could be accepted")]
+    #[error(
+        "no roots are configured, so no certificate could be accepted: add the CA of the brokers by `roots_pem_file`, or public \
+         ones by `platform_roots` or `webpki_roots`"
+    )]
     NoRoots,
     /// A file cannot be read.
-    #[error("{what} cannot be read from {}", .path.display())]
+    #[error("{what} cannot be read from {}: check the path given to {}", .path.display(), Call(.what, true))]
     Read {
         /// The expected content.
         what: &'static str,
@@ -206,7 +220,7 @@ pub enum TlsConfigError {
         source: io::Error,
     },
     /// A PEM is malformed.
-    #[error("the PEM of {what} ({origin}) is damaged")]
+    #[error("the PEM of {what} ({origin}) is damaged: check what is given to {}", .origin.call(.what))]
     Pem {
         /// The expected content.
         what: &'static str,
@@ -214,7 +228,7 @@ pub enum TlsConfigError {
         origin: PemOrigin,
     },
     /// A PEM contains no certificate.
-    #[error("the PEM of {what} ({origin}) contains no certificate")]
+    #[error("the PEM of {what} ({origin}) contains no certificate: check what is given to {}", .origin.call(.what))]
     NoCertificate {
         /// The expected content.
         what: &'static str,
@@ -229,7 +243,7 @@ pub enum TlsConfigError {
         /// The origin of the PEM.
         origin: PemOrigin,
         /// The reason.
-        source: rustls::Error,
+        source: Box<dyn error::Error + Send + Sync>,
     },
     /// The system's store has no usable certificates.
     #[error("the system has no trusted certificates{}: install them (on Debian the package ca-certificates), or name a file by SSL_CERT_FILE", Problems(.problems))]
@@ -238,7 +252,7 @@ pub enum TlsConfigError {
         problems: Vec<String>,
     },
     /// A PEM contains no private key.
-    #[error("the PEM of the client's key ({origin}) contains no private key in PKCS #8, PKCS #1 or SEC 1")]
+    #[error("the PEM of the client's key ({origin}) contains no private key in PKCS #8, PKCS #1 or SEC 1: check what is given to {}", .origin.call(CLIENT_KEY))]
     NoKey {
         /// The origin of the PEM.
         origin: PemOrigin,
@@ -267,7 +281,7 @@ pub enum TlsConfigError {
         /// The origin of the key.
         key: PemOrigin,
         /// The reason.
-        source: rustls::Error,
+        source: Box<dyn error::Error + Send + Sync>,
     },
     /// The crypto provider lacks a required feature.
     #[error("the crypto provider cannot be used for TLS 1.2 and 1.3")]
@@ -285,6 +299,29 @@ pub enum PemOrigin {
     File(PathBuf),
     /// The program's memory.
     Memory,
+}
+
+const ROOTS: &str = "the roots";
+const CLIENT_KEY: &str = "the client's key";
+
+/// The method that a PEM was given to, by what the PEM is and whether it is a file.
+struct Call<'a>(&'a str, bool);
+
+impl fmt::Display for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.0 == ROOTS, self.1) {
+            (true, true) => "`roots_pem_file`",
+            (true, false) => "`roots_pem`",
+            (false, true) => "`client_pem_files`",
+            (false, false) => "`client_pem`",
+        })
+    }
+}
+
+impl PemOrigin {
+    fn call<'a>(&self, what: &'a str) -> Call<'a> {
+        Call(what, matches!(self, Self::File(_)))
+    }
 }
 
 impl fmt::Display for PemOrigin {
@@ -321,11 +358,11 @@ impl Roots {
                 }
             }
             Self::Pem(pem) => {
-                for (i, certificate) in pem.certificates("the roots")?.into_iter().enumerate() {
-                    roots.add(certificate).map_err(|source| TlsConfigError::BadRoot {
+                for (i, certificate) in pem.certificates(ROOTS)?.into_iter().enumerate() {
+                    roots.add(certificate).map_err(|error| TlsConfigError::BadRoot {
                         number: i + 1,
                         origin: pem.origin(),
-                        source,
+                        source: super::reason(error),
                     })?;
                 }
             }
@@ -382,7 +419,7 @@ impl Pem {
     }
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsConfigError> {
-        let what = "the client's key";
+        let what = CLIENT_KEY;
         let text = self.text(what)?;
         PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
             // PKCS #8, or OpenSSL's older form (RFC 1421), whose content is unreadable.
@@ -442,25 +479,38 @@ mod tests {
         let bad_root = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let cut = &chain[..chain.len() - 30];
         for (builder, text) in [
-            (none(), "no roots are configured, so no certificate could be accepted"),
-            (none().roots_pem(""), "the PEM of the roots (given in memory) contains no certificate"),
-            (none().roots_pem(key.clone()), "the PEM of the roots (given in memory) contains no certificate"),
-            (none().roots_pem(cut), "the PEM of the roots (given in memory) is damaged"),
+            (
+                none(),
+                "no roots are configured, so no certificate could be accepted: add the CA of the brokers by `roots_pem_file`, or \
+                 public ones by `platform_roots` or `webpki_roots`",
+            ),
+            (
+                none().roots_pem(""),
+                "the PEM of the roots (given in memory) contains no certificate: check what is given to `roots_pem`",
+            ),
+            (
+                none().roots_pem(key.clone()),
+                "the PEM of the roots (given in memory) contains no certificate: check what is given to `roots_pem`",
+            ),
+            (
+                none().roots_pem(cut),
+                "the PEM of the roots (given in memory) is damaged: check what is given to `roots_pem`",
+            ),
             (
                 roots().roots_pem(root.clone() + bad_root),
                 "certificate 2 of the roots (given in memory) cannot be used",
             ),
             (
                 roots().client_pem(key.clone(), key.clone()),
-                "the PEM of the client certificate (given in memory) contains no certificate",
+                "the PEM of the client certificate (given in memory) contains no certificate: check what is given to `client_pem`",
             ),
             (
                 roots().client_pem(chain.clone(), chain.clone()),
-                "the PEM of the client's key (given in memory) contains no private key in PKCS #8, PKCS #1 or SEC 1",
+                "the PEM of the client's key (given in memory) contains no private key in PKCS #8, PKCS #1 or SEC 1: check what is given to `client_pem`",
             ),
             (
                 roots().client_pem(chain.clone(), &key[..100]),
-                "the PEM of the client's key (given in memory) is damaged",
+                "the PEM of the client's key (given in memory) is damaged: check what is given to `client_pem`",
             ),
             (
                 roots().client_pem(chain.clone(), encrypted),
@@ -482,10 +532,13 @@ mod tests {
                 ),
                 "the client certificate (given in memory) and its key (given in memory) cannot be used",
             ),
-            (roots().roots_pem_file("/nowhere/ca.pem"), "the roots cannot be read from /nowhere/ca.pem"),
+            (
+                roots().roots_pem_file("/nowhere/ca.pem"),
+                "the roots cannot be read from /nowhere/ca.pem: check the path given to `roots_pem_file`",
+            ),
             (
                 roots().client_pem_files("/nowhere/client.pem", "/nowhere/client.key"),
-                "the client certificate cannot be read from /nowhere/client.pem",
+                "the client certificate cannot be read from /nowhere/client.pem: check the path given to `client_pem_files`",
             ),
         ] {
             let error = builder.build().unwrap_err();
@@ -535,7 +588,10 @@ mod tests {
         builder.client_config(&to).await.unwrap();
         fs::write(&file, "").unwrap();
         let error = builder.client_config(&to).await.unwrap_err();
-        assert!(error.to_string().ends_with("contains no certificate"), "{error}");
+        assert!(
+            error.to_string().ends_with("contains no certificate: check what is given to `roots_pem_file`"),
+            "{error}"
+        );
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -8,8 +8,9 @@ mod builder;
 mod stream;
 
 use std::{
+    borrow::Cow,
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -88,14 +89,30 @@ impl Tls {
         self
     }
 
-    async fn connect_host(&self, to: &HostPort) -> Result<Stream, TransportError> {
+    /// Checks the configuration before any connection is opened: see [`TlsConfig::check`].
+    ///
+    /// # Errors
+    /// Whatever has to be changed.
+    ///
+    /// # Cancellation safety
+    /// Cancel safe.
+    pub async fn check(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let config = Arc::clone(&self.config);
+        tokio::task::spawn_blocking(move || config.check()).await?
+    }
+
+    /// Connects to one address of `to`, or to whichever the transport below chooses.
+    async fn connect_host(&self, to: &HostPort, at: Option<SocketAddr>) -> Result<Stream, TransportError> {
         let failed = |source| TransportError::Tls { to: to.clone(), source };
         // Errors of this side are detected before connecting.
         let name = server_name(&to.host).map_err(failed)?;
         let config =
             self.config.client_config(to).await.map_err(|source| failed(TlsError::Config { source }))?;
         let client_certificate = config.client_auth_cert_resolver.has_certs();
-        let stream = self.base.connect(to).await?;
+        let stream = match at {
+            Some(address) => self.base.connect_at(to, address).await?,
+            None => self.base.connect(to).await?,
+        };
         let peer = stream.peer().to_owned();
         let stream = TlsConnector::from(config)
             .connect(name, stream)
@@ -108,7 +125,23 @@ impl Tls {
 
 impl Connect for Tls {
     fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
-        Box::pin(self.connect_host(to))
+        Box::pin(self.connect_host(to, None))
+    }
+
+    fn addresses<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Vec<SocketAddr>, TransportError>> {
+        Box::pin(async move {
+            // A name that no certificate can have is the clearer error.
+            server_name(&to.host).map_err(|source| TransportError::Tls { to: to.clone(), source })?;
+            self.base.addresses(to).await
+        })
+    }
+
+    fn connect_at<'a>(
+        &'a self,
+        to: &'a HostPort,
+        address: SocketAddr,
+    ) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        Box::pin(self.connect_host(to, Some(address)))
     }
 }
 
@@ -132,6 +165,17 @@ pub trait TlsConfig: Send + Sync + 'static {
         &'a self,
         to: &'a HostPort,
     ) -> BoxFuture<'a, Result<Arc<ClientConfig>, Box<dyn std::error::Error + Send + Sync>>>;
+
+    /// Returns why no connection could succeed, before any is opened: a missing file, no roots. It may block,
+    /// and contacts nobody.
+    ///
+    /// A client calls it once, when it is built. Errors after that may pass, as while files are replaced.
+    ///
+    /// # Errors
+    /// Whatever has to be changed. None, unless it is implemented.
+    fn check(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(())
+    }
 }
 
 impl TlsConfig for Arc<ClientConfig> {
@@ -216,8 +260,83 @@ fn certificate(error: CertificateError) -> TlsError {
         CertificateError::NotValidForNameContext { expected, presented } => {
             TlsError::WrongHost { host: expected.to_str().into_owned(), names: shown(presented) }
         }
-        error => TlsError::Certificate { source: rustls::Error::from(error).into() },
+        error => TlsError::Certificate { source: fault(&error).into() },
     }
+}
+
+/// Returns why a certificate of this side cannot be used.
+fn reason(error: rustls::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        rustls::Error::InvalidCertificate(error) => fault(&error).into(),
+        error => error.into(),
+    }
+}
+
+/// Returns what is wrong with a certificate and what to do about it.
+fn fault(error: &CertificateError) -> Cow<'static, str> {
+    Cow::Borrowed(match error {
+        CertificateError::UnsupportedSignatureAlgorithmContext { signature_algorithm_id, .. } => {
+            match WEAK_ALGORITHMS.iter().find(|(id, _)| signature_algorithm_id.starts_with(id)) {
+                Some((_, name)) => {
+                    let text =
+                        format!("it is signed with {name}, which is not secure: issue it again with SHA-256");
+                    return text.into();
+                }
+                None => {
+                    "the algorithm of its signature is not supported: issue it again with ECDSA or RSA, and SHA-256"
+                }
+            }
+        }
+        CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "the algorithm of its signature is not supported for the key of its CA: issue it again with SHA-256"
+        }
+        CertificateError::BadSignature => {
+            "its signature is wrong, or made with an RSA key of fewer than 2048 bits"
+        }
+        CertificateError::BadEncoding => "it is damaged",
+        CertificateError::Revoked => "it was revoked: renew it",
+        CertificateError::UnhandledCriticalExtension => UNKNOWN_EXTENSION,
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it is not for servers: issue it with `serverAuth` in its extended key usage"
+        }
+        CertificateError::ApplicationVerificationFailure => "the program's own verifier rejected it",
+        CertificateError::Other(other) => return other_fault(&other.to_string()),
+        error => return format!("it is not valid ({})", first_word(&format!("{error:?}"))).into(),
+    })
+}
+
+/// The object ids of signature algorithms that are broken (RFC 3279), in DER.
+const WEAK_ALGORITHMS: [(&[u8], &str); 3] = [
+    (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x05", "SHA-1"),
+    (b"\x06\x07\x2a\x86\x48\xce\x3d\x04\x01", "SHA-1"),
+    (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x04", "MD5"),
+];
+
+const UNKNOWN_EXTENSION: &str = "it has a critical extension that is not known: issue it again without";
+
+/// Explains what webpki calls by the name of an enum variant, and rustls has no name for.
+fn other_fault(name: &str) -> Cow<'static, str> {
+    Cow::Borrowed(match name {
+        "CaUsedAsEndEntity" => {
+            "it is the certificate of a CA (basic constraints CA:TRUE) and not one of a server: issue one with CA:FALSE for the \
+             broker, signed by that CA"
+        }
+        "EndEntityUsedAsCa" => {
+            "it was issued by a certificate that is not one of a CA: its basic constraints need CA:TRUE"
+        }
+        "UnsupportedCertVersion" => {
+            "it is of X.509 version 1: issue it as version 3, with the broker's host in its subject alternative names"
+        }
+        "UnsupportedCriticalExtension" => UNKNOWN_EXTENSION,
+        "NameConstraintViolation" => "its CA may not issue certificates for this name (name constraints)",
+        "PathLenConstraintViolated" | "MaximumPathDepthExceeded" => "its chain of CAs is longer than allowed",
+        name => return format!("it is not valid ({})", first_word(name)).into(),
+    })
+}
+
+/// Returns the name at the start of a text, without what follows in brackets.
+fn first_word(text: &str) -> &str {
+    text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default()
 }
 
 /// Returns the names without rustls' decoration, as in `DnsName("kafka")`.

@@ -5,10 +5,13 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    date_time_ymd,
+};
 use rustls::{
     RootCertStore, ServerConfig,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
 use tokio::{
@@ -42,6 +45,106 @@ async fn a_valid_certificate_is_accepted_and_bytes_go_both_ways() {
         stream.shutdown().await.unwrap();
         assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 0, "close_notify, which rustls insists on");
     }
+}
+
+/// Certificates that rcgen cannot make: see `tests/certificates/make`.
+macro_rules! pem {
+    ($name:literal) => {
+        include_str!(concat!("../../tests/certificates/", $name))
+    };
+}
+
+#[tokio::test]
+async fn an_error_of_a_certificate_says_what_to_do() {
+    let signed = "the certificate of the peer cannot be accepted: ";
+    for (certificate, root, text) in [
+        (
+            pem!("signed-by-rsa-1024.pem"),
+            pem!("rsa-1024.pem"),
+            "the signature of the peer's certificate is wrong: is the CA among the roots an older one, or another one of the \
+             same name, or has an RSA key fewer than 2048 bits?",
+        ),
+        (
+            pem!("sha1.pem"),
+            pem!("rsa-2048.pem"),
+            "it is signed with SHA-1, which is not secure: issue it again with SHA-256",
+        ),
+        (
+            pem!("version-1.pem"),
+            pem!("rsa-2048.pem"),
+            "it is of X.509 version 1: issue it as version 3, with the broker's host in its subject alternative names",
+        ),
+        (
+            pem!("critical-extension.pem"),
+            pem!("rsa-2048.pem"),
+            "it has a critical extension that is not known: issue it again without",
+        ),
+    ] {
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(pem!("leaf.key").as_bytes()).unwrap();
+        let client = with_provider(provider()).roots_pem(root).build().unwrap();
+        assert_rejected(&client, (chain, key), text, signed).await;
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_use_is_described() {
+    let ca = Ca::new();
+    let client = ca.client().build().unwrap();
+    let signed = "the certificate of the peer cannot be accepted: ";
+    let changed = |change: fn(&mut CertificateParams)| {
+        let mut params = CertificateParams::new(["kafka".to_owned()]).unwrap();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        (vec![params.signed_by(&key, &ca.issuer).unwrap().der().clone()], private(&key))
+    };
+    for (certificate, text) in [
+        (
+            changed(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+            "it is the certificate of a CA (basic constraints CA:TRUE) and not one of a server: issue one with CA:FALSE for \
+             the broker, signed by that CA",
+        ),
+        (
+            changed(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
+            "it is not for servers: issue it with `serverAuth` in its extended key usage",
+        ),
+    ] {
+        assert_rejected(&client, certificate, text, signed).await;
+    }
+    // The CA's own certificate, as a broker's.
+    let own = (vec![ca.issuer.der().clone()], private(ca.issuer.key()));
+    assert_rejected(&client, own, "it is the certificate of a CA", signed).await;
+    // Issued by a certificate that may not issue any.
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(["kafka".to_owned()]).unwrap();
+    let middle = params.clone().signed_by(&key, &ca.issuer).unwrap();
+    let issuer = rcgen::Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(["kafka".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let chain = (vec![leaf.der().clone(), middle.der().clone()], private(&key));
+    assert_rejected(&client, chain, "it was issued by a certificate that is not one of a CA", signed).await;
+}
+
+/// Asserts that a certificate is rejected for good, and that no text has names of types or object ids in it.
+async fn assert_rejected(client: &Arc<ClientConfig>, (chain, key): Identity, text: &str, before: &str) {
+    let key = provider().key_provider.load_private_key(key).unwrap();
+    let certified = Arc::new(rustls::sign::CertifiedKey::new(chain, key));
+    let config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        // Without the checks of rustls, which would not serve these.
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+    let (stream, _) = dial(client, "kafka", Arc::new(config)).await;
+    let error = stream.unwrap_err();
+    assert!(error.is_permanent(), "{error:?}");
+    let TransportError::Tls { source, .. } = &error else { panic!("{error:?}") };
+    let found = match source.source() {
+        Some(reason) => format!("{source}: {reason}"),
+        None => source.to_string(),
+    };
+    assert!(found.strip_prefix(before).unwrap_or(&found).starts_with(text), "{found}");
+    assert!(!found.contains("Other") && !found.contains('[') && !found.contains("2.5.29"), "{found}");
 }
 
 #[tokio::test]
@@ -135,7 +238,7 @@ async fn no_invalid_certificate_is_accepted() {
     };
     let for_clients = {
         let mut params = CertificateParams::new(["kafka".to_owned()]).unwrap();
-        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         (vec![params.signed_by(&key, &ca.issuer).unwrap().der().clone()], private(&key))
     };
@@ -445,7 +548,7 @@ pub(super) struct Ca {
     pub(super) issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-type Identity = (Vec<rustls::pki_types::CertificateDer<'static>>, PrivateKeyDer<'static>);
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 impl Ca {
     pub(super) fn new() -> Self {
@@ -596,4 +699,34 @@ fn debug_shows_the_underlying_transport() {
     let tls = Tls::new(Ca::new().client()).over(MemoryNetwork::default());
     assert_eq!(format!("{tls:?}"), "Tls { base: MemoryNetwork { buffer: 65536, listeners: [] }, .. }");
     assert_eq!(server_name(&Ipv4Addr::LOCALHOST.to_string()).unwrap(), ServerName::from(Ipv4Addr::LOCALHOST));
+}
+
+#[tokio::test]
+async fn the_addresses_are_those_of_the_underlying_transport() {
+    let tls = |base: Arc<dyn Connect>| Tls::new(Ca::new().client().build().unwrap()).over(base);
+    let to = HostPort::new("localhost", 9093);
+    let over_tcp = tls(Arc::new(Tcp::default())).addresses(&to).await.unwrap();
+    assert_eq!(over_tcp, Tcp::default().addresses(&to).await.unwrap());
+    // It does not know any.
+    assert!(tls(Arc::new(MemoryNetwork::default())).addresses(&to).await.unwrap().is_empty());
+    let error = tls(Arc::new(Tcp::default())).addresses(&HostPort::new("*", 9093)).await.unwrap_err();
+    assert!(matches!(error, TransportError::Tls { source: TlsError::InvalidHost { .. }, .. }), "{error:?}");
+
+    // The certificate has to be for the name, whichever the address.
+    let ca = Ca::new();
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = ca.server(&["localhost"], None, &rustls::version::TLS13);
+    let acceptor = TlsAcceptor::from(server);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let _ = acceptor.accept(stream).await;
+        }
+    });
+    let tls = Tls::new(ca.client().build().unwrap());
+    let stream = tls.connect_at(&HostPort::new("localhost", address.port()), address).await.unwrap();
+    assert!(stream.is_encrypted() && stream.peer().contains(&address.to_string()));
+    let error = tls.connect_at(&HostPort::new("kafka", address.port()), address).await.unwrap_err();
+    assert!(matches!(error, TransportError::Tls { source: TlsError::WrongHost { .. }, .. }), "{error:?}");
 }

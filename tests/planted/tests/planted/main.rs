@@ -12,7 +12,7 @@
 //! - throttling (C10): when a request is sent, how often, and whether a reader makes progress.
 //! - topics that a lookup creates (C11), because they have no records.
 //! - that a call makes progress and does not merely end with an error in time: the time limit of a request
-//!   (C4), and permits that are given back (C5).
+//!   and metadata that is wrong (C4), and permits that are given back (C5).
 //! - the end of a log (C7): a deposed leader that has not noticed yet reports an older end, so an end before
 //!   one that was reported earlier is not an error in itself.
 //!
@@ -24,6 +24,7 @@
 extern crate kwal_planted as kwal_client;
 
 mod fixture;
+mod metadata;
 mod reading;
 mod resources;
 #[allow(dead_code, reason = "shared with other tests")]
@@ -64,6 +65,8 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::OrderOfPolls => (writing::second_polls_reversed().await, &[Rule::Order]),
         Mutation::AttemptWithoutDeadline => (writing::no_response().await, &[Rule::Deadline]),
         Mutation::RequestWithoutDeadline => (resources::request_without_response().await, &[]),
+        Mutation::ThrottledBeyondDeadline => (resources::throttled_beyond_deadline().await, &[]),
+        Mutation::AbandonedPollsQueue => (resources::long_polls_dropped().await, &[]),
         Mutation::PauseBeyondDeadline => (writing::every_attempt_rejected().await, &[Rule::Deadline]),
         Mutation::EarlierAttemptsForgotten => {
             (writing::timed_out_then_rejected().await, &[Rule::NotAppended])
@@ -75,7 +78,10 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::LostResponseTakenForUnsent => {
             (writing::response_lost_then_rejected().await, &[Rule::NotAppended])
         }
+        Mutation::LeaderEpochForEver => (metadata::older_epoch_restored().await, &[]),
+        Mutation::OneBrokerDecides => (metadata::leader_not_listed_once().await, &[]),
         Mutation::DroppedNotSent => (writing::dropped_in_queue().await, &[Rule::NoHole]),
+        Mutation::DroppedRequestIsSent => (resources::dropped_under_throttle().await, &[]),
         Mutation::DroppedAborted => (writing::dropped_in_flight().await, &[Rule::Durable]),
         Mutation::DroppedKeepsPermits => (resources::many_appends_dropped().await, &[]),
         Mutation::WithdrawnIsSent => (writing::withdrawn().await, &[Rule::Withdrawn]),
@@ -103,6 +109,7 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::ThrottleTakenForFailure => (writing::throttled().await, &[Rule::Once]),
         Mutation::ThrottleIgnored => (resources::long_throttle().await, &[]),
         Mutation::ThrottleForgottenWithCaller => (resources::throttled_after_drop().await, &[]),
+        Mutation::ThrottleForgottenWithConnection => (resources::connection_lost_under_throttle().await, &[]),
         Mutation::ThrottleTakenForResult => (resources::reader_over_quota().await, &[]),
         Mutation::QueueWithoutLimit => (resources::queue_full().await, &[Rule::Withdrawn]),
         Mutation::FirstPartitionForAll => (writing::two_partitions().await, &[Rule::Asked]),

@@ -144,6 +144,58 @@ pub(crate) async fn throttled_after_drop() -> Fixture {
     fixture
 }
 
+/// The connection is lost while the broker throttles.
+pub(crate) async fn connection_lost_under_throttle() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    fixture.cluster.on(ApiKey::PRODUCE, Fault::Throttle(LONG_THROTTLE));
+    let begun = Instant::now();
+    wal.append(&["a"]).await;
+    fixture.cluster.disconnect_all();
+    settle().await;
+    wal.append(&["b"]).await;
+    fixture.expect(begun.elapsed() >= LONG_THROTTLE, "an append was sent while the broker throttled");
+    fixture
+}
+
+/// A throttle lasts longer than the call after it.
+pub(crate) async fn throttled_beyond_deadline() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    fixture.cluster.on(ApiKey::FETCH, Fault::Throttle(LONG_THROTTLE));
+    wal.partition.fetch(0).max_wait(Duration::ZERO).await.unwrap();
+    let begun = Instant::now();
+    wal.partition.fetch(0).deadline(LONG_THROTTLE / 2).await.unwrap_err();
+    fixture.expect(begun.elapsed() < PAUSE, "a call waited for a throttle that it could not outlast");
+    fixture
+}
+
+/// Long polls are dropped one after the other.
+pub(crate) async fn long_polls_dropped() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    for _ in 0..20 {
+        timeout(PAUSE / 50, wal.partition.fetch(0).max_wait(PAUSE)).await.unwrap_err();
+    }
+    let begun = Instant::now();
+    let _ = wal.partition.fetch(0).max_wait(Duration::ZERO).await;
+    fixture.expect(begun.elapsed() <= PAUSE, "a fetch waited for polls that nobody wanted any more");
+    fixture
+}
+
+/// Fetches are dropped while a throttle holds them back.
+pub(crate) async fn dropped_under_throttle() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    fixture.cluster.on(ApiKey::FETCH, Fault::Throttle(PAUSE));
+    for _ in 0..10 {
+        let _ = timeout(PAUSE / 50, wal.partition.fetch(0).max_wait(Duration::ZERO)).await;
+    }
+    sleep(2 * PAUSE).await;
+    fixture.expect(fixture.cluster.requests(ApiKey::FETCH) == 1, "a fetch was sent after it was dropped");
+    fixture
+}
+
 pub(crate) async fn reader_over_quota() -> Fixture {
     let fixture = Fixture::one_broker();
     let wal = fixture.open().await;

@@ -319,8 +319,7 @@ fn on_embedded_brokers(version: Version, name: &str) {
 
 /// Intended differences of the embedded cluster: the recorded line, and that of the embedded cluster.
 const INTENDED_DIFFERENCES: &[(&str, &str)] = &[
-    // Kafka ignores these mistakes of a client; the test of a client should fail.
-    ("three bytes too many: answers", "three bytes too many: hangs up"),
+    // Kafka ignores this mistake of a client; the test of a client should fail.
     (
         "offsets that go back: OK, offset 5, log start 0",
         "offsets that go back: INVALID_RECORD, log start 0, record 0, record 2",

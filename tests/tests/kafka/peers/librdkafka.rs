@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use kwal_tests::kafka::Kafka;
 use kwal_tests::message::{Message, MessageHeader};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
@@ -41,6 +44,57 @@ impl Peer for Librdkafka {
         let topic = topic.to_owned();
         tokio::task::spawn_blocking(move || consume(&config, &topic, partition, from, count)).await.unwrap()
     }
+}
+
+/// Creates, lists, describes, grows, trims and deletes a topic, as the tools on librdkafka do.
+pub(crate) async fn administrate(kafka: &Kafka) {
+    let config = config(kafka);
+    let admin: AdminClient<_> = config.create().unwrap();
+    let options = AdminOptions::new().request_timeout(Some(LIMIT)).operation_timeout(Some(LIMIT));
+    let name = kafka.topic_name("librdkafka");
+    let new = NewTopic::new(&name, 2, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+    assert_eq!(admin.create_topics([&new], &options).await.unwrap(), [Ok(name.clone())]);
+    let offsets = Librdkafka::produce(kafka, &name, 1, "none", &Librdkafka::samples()).await;
+    let end = offsets.len() as i64;
+
+    let (listed, topic) = (config.clone(), name.clone());
+    let partitions = tokio::task::spawn_blocking(move || list(&listed, &topic, end)).await.unwrap();
+    assert_eq!(partitions, 2);
+
+    let described = admin.describe_configs([&ResourceSpecifier::Topic(&name)], &options).await.unwrap();
+    let retention = described[0].as_ref().unwrap().get("retention.ms").unwrap();
+    assert_eq!(retention.value.as_deref(), Some("-1"));
+    let described = admin.describe_configs([&ResourceSpecifier::Broker(1)], &options).await.unwrap();
+    assert!(described[0].as_ref().unwrap().get("num.partitions").is_some());
+    let more = [&NewPartitions::new(&name, 4)];
+    assert_eq!(admin.create_partitions(more, &options).await.unwrap(), [Ok(name.clone())]);
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(&name, 1, Offset::Offset(1)).unwrap();
+    let deleted = admin.delete_records(&before, &options).await.unwrap();
+    assert_eq!(deleted.elements()[0].offset(), Offset::Offset(1));
+    assert_eq!(admin.delete_topics(&[&name], &options).await.unwrap(), [Ok(name.clone())]);
+}
+
+/// Lists the topics, and looks up the offsets of a partition; returns the number of partitions.
+fn list(config: &ClientConfig, topic: &str, end: i64) -> usize {
+    let consumer: BaseConsumer = config.create().unwrap();
+    for asked in [None, Some(topic)] {
+        let metadata = consumer.fetch_metadata(asked, LIMIT).unwrap();
+        assert!(!metadata.brokers().is_empty(), "{asked:?}");
+        let listed = metadata.topics().iter().find(|listed| listed.name() == topic).unwrap();
+        assert!(listed.error().is_none(), "{asked:?}: {:?}", listed.error());
+        if asked.is_some() {
+            assert_eq!(metadata.topics().len(), 1);
+        }
+    }
+    assert!(consumer.client().fetch_cluster_id(LIMIT).is_some_and(|id| !id.is_empty()));
+    assert_eq!(consumer.fetch_watermarks(topic, 1, LIMIT).unwrap(), (0, end));
+    let mut times = TopicPartitionList::new();
+    times.add_partition_offset(topic, 1, Offset::Offset(0)).unwrap();
+    let found = consumer.offsets_for_times(times, LIMIT).unwrap();
+    assert_eq!(found.elements()[0].offset(), Offset::Offset(0));
+    let metadata = consumer.fetch_metadata(Some(topic), LIMIT).unwrap();
+    metadata.topics()[0].partitions().len()
 }
 
 fn config(kafka: &Kafka) -> ClientConfig {

@@ -1,7 +1,7 @@
 //! Kafka clients behind one trait.
 
 pub(crate) mod kwal;
-mod librdkafka;
+pub(crate) mod librdkafka;
 mod rskafka;
 
 use kwal_tests::kafka::Kafka;

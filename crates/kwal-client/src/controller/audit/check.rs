@@ -13,7 +13,7 @@ use crate::controller::ConfigValue;
 
 /// Returns the findings, those of the greatest severity first.
 pub(super) fn check(topic: &Topic, brokers: &[Broker]) -> Vec<Finding> {
-    let mut findings: Vec<_> = PARTITION_RULES.iter().filter_map(|rule| rule.check(topic)).collect();
+    let mut findings: Vec<_> = PARTITION_RULES.iter().flat_map(|rule| rule.check(topic)).collect();
     check_topic(topic, &mut findings);
     check_brokers(brokers, &mut findings);
     // A stable sort: the order of the rules stays within a severity.
@@ -87,26 +87,42 @@ fn unknown(setting: &'static str, wanted: String, reason: &str) -> Finding {
 }
 
 impl PartitionRule {
-    fn check(&self, topic: &Topic) -> Option<Finding> {
+    /// Returns a finding for all partitions that violate the rule, or one for all brokers that violate it in
+    /// the same partitions.
+    fn check(&self, topic: &Topic) -> Vec<Finding> {
         let violating = topic.partitions.iter().filter(|partition| (self.condition)(topic, partition));
-        let violating: Vec<_> = violating.map(|partition| partition.partition_index).collect();
-        if violating.is_empty() {
-            return None;
+        let mut of_brokers: BTreeMap<Option<i32>, Vec<i32>> = BTreeMap::new();
+        for partition in violating {
+            let brokers: Vec<_> = match &(self.brokers)(partition)[..] {
+                [] => vec![None],
+                brokers => brokers.iter().copied().map(Some).collect(),
+            };
+            for broker in brokers {
+                of_brokers.entry(broker).or_default().push(partition.partition_index);
+            }
         }
+        let mut groups: BTreeMap<Vec<i32>, Vec<i32>> = BTreeMap::new();
+        for (broker, partitions) in of_brokers {
+            groups.entry(partitions).or_default().extend(broker);
+        }
+        groups.into_iter().map(|(partitions, brokers)| self.finding(topic, &partitions, brokers)).collect()
+    }
+
+    fn finding(&self, topic: &Topic, violating: &[i32], brokers: Vec<i32>) -> Finding {
         let found = self.found.text(topic);
-        Some(Finding {
+        Finding {
             severity: self.severity,
             setting: self.setting,
-            brokers: Vec::new(),
+            brokers,
             found: Some(if violating.len() == topic.partitions.len() {
                 format!("{found} in all partitions")
             } else {
-                format!("{found} in {}", Partitions(&violating))
+                format!("{found} in {}", Partitions(violating))
             }),
             source: None,
             wanted: self.wanted.text(topic),
             why: self.why.to_owned(),
-        })
+        }
     }
 }
 

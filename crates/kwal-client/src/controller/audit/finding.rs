@@ -19,7 +19,7 @@ pub struct Finding {
     /// The subject: a config by its name in Kafka's documentation, `replication factor`, `in-sync replicas`,
     /// `leader` or `topic configs`.
     pub setting: &'static str,
-    /// The ids of the brokers, for a broker config; otherwise empty.
+    /// The ids of the brokers, for a broker config or for replicas that are out of sync; otherwise empty.
     pub brokers: Vec<i32>,
     /// The value now; `None` if it is unknown.
     pub found: Option<String>,

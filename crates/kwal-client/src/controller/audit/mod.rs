@@ -6,7 +6,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use kwal_protocol::error_code::ErrorCode;
+use kwal_protocol::{error_code::ErrorCode, text::Printable};
 
 pub use self::finding::{Finding, Severity};
 use self::rules::{Broker, Topic};
@@ -27,16 +27,19 @@ impl ControllerClient {
     /// | --- | --- |
     /// | leader | a partition has none |
     /// | replication factor | less than 3 |
-    /// | in-sync replicas | fewer than the replicas of a partition |
-    /// | `min.insync.replicas` | 1; the number of replicas, or more |
+    /// | in-sync replicas | fewer than the replicas of a partition; names brokers and partitions |
+    /// | `min.insync.replicas` | 1, or any with one replica; the number of replicas, or more |
     /// | `unclean.leader.election.enable` | true |
     /// | `cleanup.policy` | includes `compact` |
     /// | `retention.ms`, `retention.bytes` | not −1, if the policy includes `delete` |
-    /// | `max.message.bytes` | below [`Limits::batch`](crate::Limits::batch), or above what this client can read |
+    /// | `max.message.bytes` | below [`Limits::batch`](crate::Limits::batch), or below Kafka's default if that is not set; above what this client can read |
     /// | `message.timestamp.type` | `CreateTime`, if records are deleted by age |
     /// | `message.timestamp.before.max.ms`, `….after.max.ms` | less than an hour; for `before`, any limit |
     /// | `producer.id.expiration.ms` of each broker | less than a day |
     /// | `transactional.id.expiration.ms` of each broker | less than a week |
+    ///
+    /// Brokers take the smaller of `min.insync.replicas` and the number of replicas: with one replica, every
+    /// append is acknowledged with a single copy.
     ///
     /// A config that the broker does not return, or that this client may not describe, is a finding of
     /// [`Severity::Unknown`]. Describing broker configs requires `DescribeConfigs` on the cluster.
@@ -112,18 +115,11 @@ fn is_denied(error: &Error) -> bool {
 /// It does not name the broker, so that brokers with the same reason share a finding.
 fn reason(error: &Error) -> String {
     let ErrorKind::Broker { code, message } = error.kind() else {
-        let mut text = format!("The request failed: {error}");
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            text.push_str(&format!(": {source}"));
-            cause = source;
-        }
-        text.push('.');
-        return text;
+        return format!("The request failed: {error}.");
     };
     let mut text = format!("The broker rejected the request: {code}");
     if let Some(message) = message {
-        text.push_str(&format!(" ({message})"));
+        text.push_str(&format!(" ({})", Printable(message)));
     }
     text.push('.');
     if UNAUTHORIZED.contains(code) {

@@ -19,6 +19,8 @@ pub(super) struct PartitionRule {
     pub(super) setting: &'static str,
     /// Whether a partition violates the rule.
     pub(super) condition: fn(&Topic, &MetadataPartition) -> bool,
+    /// The brokers that violate it there, if the rule is about brokers.
+    pub(super) brokers: fn(&MetadataPartition) -> Vec<i32>,
     pub(super) severity: Severity,
     /// What is found in those partitions: the finding adds which ones they are.
     pub(super) found: Phrase<Topic>,
@@ -76,6 +78,9 @@ const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
+/// Kafka's default of `max.message.bytes`.
+const DEFAULT_MAX_MESSAGE: usize = 1_048_588;
+
 /// The units in which milliseconds are shown, the largest first.
 pub(super) const UNITS: [(i64, &str); 4] =
     [(DAY, "day"), (HOUR, "hour"), (MINUTE, "minute"), (SECOND, "second")];
@@ -90,6 +95,7 @@ pub(super) const PARTITION_RULES: &[PartitionRule] = &[
     PartitionRule {
         setting: "leader",
         condition: |_, partition| !has_leader(partition),
+        brokers: none,
         severity: Error,
         found: Fixed("missing"),
         wanted: Fixed("a live broker"),
@@ -98,6 +104,7 @@ pub(super) const PARTITION_RULES: &[PartitionRule] = &[
     PartitionRule {
         setting: "replication factor",
         condition: |topic, partition| replicas(partition) == topic.replicas() && topic.replicas() <= 1,
+        brokers: none,
         severity: Error,
         found: Computed(|topic| topic.replicas().to_string()),
         wanted: Fixed("3"),
@@ -107,6 +114,7 @@ pub(super) const PARTITION_RULES: &[PartitionRule] = &[
     PartitionRule {
         setting: "replication factor",
         condition: |topic, partition| replicas(partition) == topic.replicas() && topic.replicas() == 2,
+        brokers: none,
         severity: Warning,
         found: Computed(|topic| topic.replicas().to_string()),
         wanted: Fixed("3"),
@@ -115,20 +123,28 @@ pub(super) const PARTITION_RULES: &[PartitionRule] = &[
     },
     PartitionRule {
         setting: "in-sync replicas",
-        condition: |topic, partition| has_leader(partition) && in_sync(partition) < topic.min_in_sync(),
+        condition: |topic, partition| {
+            has_leader(partition) && in_sync(partition) < topic.min_in_sync(replicas(partition))
+        },
+        brokers: out_of_sync,
         severity: Error,
-        found: Computed(|topic| format!("fewer than {}", topic.min_in_sync())),
-        wanted: Fixed("all"),
+        found: Fixed("missing"),
+        wanted: Computed(|topic| {
+            let most = topic.partitions.iter().map(replicas).max().unwrap_or_default();
+            format!("all, and at least {}", topic.min_in_sync(most))
+        }),
         why: "Appends are rejected until `min.insync.replicas` replicas are in sync. \
               Restart the brokers that are down.",
     },
     PartitionRule {
         setting: "in-sync replicas",
         condition: |topic, partition| {
-            has_leader(partition) && (topic.min_in_sync()..replicas(partition)).contains(&in_sync(partition))
+            let replicas = replicas(partition);
+            has_leader(partition) && (topic.min_in_sync(replicas)..replicas).contains(&in_sync(partition))
         },
+        brokers: out_of_sync,
         severity: Warning,
-        found: Fixed("some missing"),
+        found: Fixed("missing"),
         wanted: Fixed("all"),
         why: "A broker is down or lags behind: one more failure may stop appends or lose records. \
               Restart or repair it.",
@@ -139,27 +155,19 @@ pub(super) const TOPIC_RULES: &[ConfigRule<Topic>] = &[
     ConfigRule {
         setting: "min.insync.replicas",
         applies: always,
-        condition: Number(|topic, min| min > topic.replicas()),
+        condition: Number(|topic, min| min.min(topic.replicas()) <= 1),
         severity: Error,
         wanted: Fixed("2 of 3 replicas"),
-        why: "It exceeds the replication factor: every append fails. Lower it, or add replicas.",
+        why: "An append is acknowledged as soon as the leader has it, as brokers take the smaller of this \
+              and the replication factor: if that broker fails then, acknowledged records are lost.",
     },
     ConfigRule {
         setting: "min.insync.replicas",
         applies: always,
-        condition: Number(|topic, min| min <= topic.replicas() && min <= 1),
-        severity: Error,
-        wanted: Fixed("2 of 3 replicas"),
-        why: "An append is acknowledged as soon as the leader has it: \
-              if that broker fails then, acknowledged records are lost.",
-    },
-    ConfigRule {
-        setting: "min.insync.replicas",
-        applies: always,
-        condition: Number(|topic, min| min == topic.replicas() && min > 1),
+        condition: Number(|topic, min| topic.replicas() > 1 && min >= topic.replicas()),
         severity: Warning,
         wanted: Fixed("2 of 3 replicas"),
-        why: "It equals the replication factor: while one broker is down, every append fails. \
+        why: "It is not below the replication factor: while one broker is down, every append fails. \
               Lower it, or add replicas.",
     },
     ConfigRule {
@@ -199,11 +207,9 @@ pub(super) const TOPIC_RULES: &[ConfigRule<Topic>] = &[
     ConfigRule {
         setting: "max.message.bytes",
         applies: always,
-        condition: Number(|topic, max| max < saturating(topic.limits.batch)),
+        condition: Number(|topic, max| max < saturating(topic.appended())),
         severity: Info,
-        wanted: Computed(|topic| {
-            format!("at least {}, or `Limits::batch` lowered to it", topic.limits.batch)
-        }),
+        wanted: Computed(|topic| format!("at least {}, or `Limits::batch` lowered to it", topic.appended())),
         why: "This client builds batches up to `Limits::batch`, \
               and the broker rejects those that are larger.",
     },
@@ -289,6 +295,16 @@ fn always<S>(_: &S) -> bool {
     true
 }
 
+fn none(_: &MetadataPartition) -> Vec<i32> {
+    Vec::new()
+}
+
+/// Returns the brokers whose replicas are not in sync.
+fn out_of_sync(partition: &MetadataPartition) -> Vec<i32> {
+    let missing = partition.replica_nodes.iter().filter(|broker| !partition.isr_nodes.contains(broker));
+    missing.copied().collect()
+}
+
 fn has_leader(partition: &MetadataPartition) -> bool {
     partition.leader_id >= 0
 }
@@ -319,9 +335,10 @@ impl Topic {
         self.partitions.iter().map(replicas).min().unwrap_or_default()
     }
 
-    /// Returns `min.insync.replicas`, or 0 if it is unknown.
-    fn min_in_sync(&self) -> i64 {
-        self.config("min.insync.replicas").and_then(ConfigValue::number).unwrap_or_default()
+    /// Returns how many of so many replicas have to be in sync, or 0 if `min.insync.replicas` is unknown.
+    fn min_in_sync(&self, replicas: i64) -> i64 {
+        let min = self.config("min.insync.replicas").and_then(ConfigValue::number).unwrap_or_default();
+        min.min(replicas)
     }
 
     /// Whether brokers delete records by age or size. An unknown policy may do so.
@@ -338,6 +355,15 @@ impl Topic {
     /// Whether brokers compare the timestamps of records with their own clock.
     fn checks_timestamps(&self) -> bool {
         self.config("message.timestamp.type").and_then(ConfigValue::text) != Some("LogAppendTime")
+    }
+
+    /// Returns the size of the largest batch that this client is meant to append: [`Limits::batch`] if it was
+    /// set. Its default is more than Kafka's, so that it suits every topic, and demands nothing of them.
+    fn appended(&self) -> usize {
+        match self.limits.batch == Limits::default().batch {
+            true => DEFAULT_MAX_MESSAGE,
+            false => self.limits.batch,
+        }
     }
 
     /// Returns the size of the largest batch that this client can read for sure.

@@ -148,7 +148,6 @@ const PARTITION_CASES: &[PartitionCase] = &[
         partitions: &[(1, 1, 1), (2, 1, 1)],
         findings: &[
             "error: replication factor: 1 in all partitions",
-            "error: in-sync replicas: fewer than 2 in all partitions",
             "error: min.insync.replicas: 2, set for the topic",
         ],
     },
@@ -156,7 +155,6 @@ const PARTITION_CASES: &[PartitionCase] = &[
         partitions: &[(1, 3, 3), (2, 1, 1)],
         findings: &[
             "error: replication factor: 1 in partition 1",
-            "error: in-sync replicas: fewer than 2 in partition 1",
             "error: min.insync.replicas: 2, set for the topic",
         ],
     },
@@ -176,18 +174,33 @@ const PARTITION_CASES: &[PartitionCase] = &[
     },
     PartitionCase {
         partitions: &[(1, 3, 1), (2, 3, 3)],
-        findings: &["error: in-sync replicas: fewer than 2 in partition 0"],
+        findings: &["error: in-sync replicas of brokers 2, 3: missing in partition 0"],
     },
     PartitionCase {
         partitions: &[(1, 3, 2), (2, 3, 1)],
         findings: &[
-            "error: in-sync replicas: fewer than 2 in partition 1",
-            "warning: in-sync replicas: some missing in partition 0",
+            "error: in-sync replicas of brokers 2, 3: missing in partition 1",
+            "warning: in-sync replicas of broker 3: missing in partition 0",
         ],
     },
     PartitionCase {
         partitions: &[(1, 3, 2), (2, 3, 2)],
-        findings: &["warning: in-sync replicas: some missing in all partitions"],
+        findings: &["warning: in-sync replicas of broker 3: missing in all partitions"],
+    },
+    PartitionCase {
+        partitions: &[(1, 5, 3), (2, 4, 3)],
+        findings: &[
+            "warning: in-sync replicas of broker 5: missing in partition 0",
+            "warning: in-sync replicas of broker 4: missing in all partitions",
+        ],
+    },
+    PartitionCase {
+        partitions: &[(1, 2, 1), (2, 3, 3)],
+        findings: &[
+            "error: in-sync replicas of broker 2: missing in partition 0",
+            "warning: replication factor: 2 in partition 0",
+            "warning: min.insync.replicas: 2, set for the topic",
+        ],
     },
 ];
 
@@ -195,10 +208,7 @@ const TOPIC_CASES: &[ConfigCase] = &[
     ConfigCase { changes: &[], findings: &[] },
     ConfigCase {
         changes: &[("min.insync.replicas", Some("4"))],
-        findings: &[
-            "error: in-sync replicas: fewer than 4 in all partitions",
-            "error: min.insync.replicas: 4, set for the topic",
-        ],
+        findings: &["warning: min.insync.replicas: 4, set for the topic"],
     },
     ConfigCase {
         changes: &[("min.insync.replicas", Some("3"))],
@@ -260,10 +270,11 @@ const TOPIC_CASES: &[ConfigCase] = &[
     },
     ConfigCase { changes: &[("retention.bytes", None)], findings: &["unknown: retention.bytes"] },
     ConfigCase {
-        changes: &[("max.message.bytes", Some("16777215"))],
-        findings: &["info: max.message.bytes: 16777215, set for the topic"],
+        changes: &[("max.message.bytes", Some("1048587"))],
+        findings: &["info: max.message.bytes: 1048587, set for the topic"],
     },
-    ConfigCase { changes: &[("max.message.bytes", Some("16777216"))], findings: &[] },
+    ConfigCase { changes: &[("max.message.bytes", Some("1048588"))], findings: &[] },
+    ConfigCase { changes: &[("max.message.bytes", Some("16777215"))], findings: &[] },
     ConfigCase { changes: &[("max.message.bytes", Some("134217728"))], findings: &[] },
     ConfigCase {
         changes: &[("max.message.bytes", Some("134217729"))],
@@ -413,7 +424,7 @@ fn unreadable_topic_configs_are_one_finding() {
     topic.configs = Err("The broker rejected the request: X.".to_owned());
     topic.partitions = vec![partition(0, 1, 3, 1)];
     let expected = [
-        "warning: in-sync replicas: some missing in all partitions; should be all. A broker is down or \
+        "warning: in-sync replicas of brokers 2, 3: missing in all partitions; should be all. A broker is down or \
          lags behind: one more failure may stop appends or lose records. Restart or repair it.",
         "unknown: topic configs; should be readable. The broker rejected the request: X.",
     ];

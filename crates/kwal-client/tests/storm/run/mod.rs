@@ -307,7 +307,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Returns what happened first, before appends failed because of it.
 fn root(error: &Error) -> &ErrorKind {
-    match (error.kind(), std::error::Error::source(error).and_then(|source| source.downcast_ref())) {
+    match (error.kind(), error.cause().and_then(|cause| cause.downcast_ref())) {
         (ErrorKind::PrecedingAppendFailed, Some(cause)) => root(cause),
         (kind, _) => kind,
     }

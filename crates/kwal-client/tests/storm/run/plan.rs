@@ -83,20 +83,24 @@ impl Plan {
         let codecs: Vec<_> = codecs.into_iter().filter(|codec| codec.is_built_in()).collect();
         let compression =
             if one_in(3) { codecs[rng.u64(..codecs.len() as u64) as usize] } else { Compression::None };
+        let (partitions, clients) = (rng.i32(1..=2), rng.u64(1..=2));
+        let every = Duration::from_millis(rng.u64(80..300));
+        let time = seconds(rng.u64(3..8)) / phases as u32;
+        hazards.extend(RARE.iter().filter(|_| rng.u8(..6) == 0));
         Self {
             seed,
             kafka,
-            partitions: rng.i32(1..=2),
+            partitions,
             settings,
-            clients: rng.u64(1..=2),
+            clients,
             deadlines,
             limits,
             compression,
             hazards,
             only_response_faults,
             stale,
-            every: Duration::from_millis(rng.u64(80..300)),
-            time: seconds(rng.u64(3..8)) / phases as u32,
+            every,
+            time,
             phases,
             large,
             deletes,
@@ -174,6 +178,15 @@ impl Plan {
         self.hazards.iter().fold(storm, |storm, hazard| storm.with(*hazard))
     }
 }
+
+/// Hazards that a storm has one time in six each.
+const RARE: &[Hazard] = &[
+    Hazard::EpochRewinds,
+    Hazard::EmptyMetadata,
+    Hazard::RefusedProducerIds,
+    Hazard::RefusedConnections,
+    Hazard::ConnectionLimits,
+];
 
 /// Faults of brokers, not of requests and responses.
 const OF_BROKERS: &[Hazard] =

@@ -9,7 +9,10 @@ use kwal_client::{
     record::Record,
 };
 use kwal_protocol::record::Headers;
-use kwal_testkit::check::{Ticket, Writer, WriterId};
+use kwal_testkit::{
+    Hazard,
+    check::{Ticket, Writer, WriterId},
+};
 use time::OffsetDateTime;
 use tokio::{
     task::JoinHandle,
@@ -84,6 +87,12 @@ impl Appender {
     pub(super) async fn append_after_storm(&mut self) {
         self.append_now().await;
         let mut ended = self.settled().await;
+        // An idle producer id is refused only now, and an earlier attempt at a former leader leaves the batch
+        // in doubt.
+        if ended == Ended::Failed && self.ledger.shared.plan.has(Hazard::RefusedProducerIds) {
+            self.append_now().await;
+            ended = self.settled().await;
+        }
         if ended == Ended::Fatal {
             self.reopen().await;
             self.append_now().await;

@@ -28,7 +28,7 @@ pub(super) fn decompress(
     loop {
         if let Some(frame) = Frame::read(&mut input)? {
             let start = out.len();
-            let room = out.expect(frame.bound, frame.bytes.len());
+            let room = out.expect(frame.bound, frame.bytes.len())?;
             decoder.frame(&frame, room, out)?;
             if frame.content_size.is_some_and(|size| size != (out.len() - start) as u64) {
                 return Err(corrupt("its length differs from that in its frame"));

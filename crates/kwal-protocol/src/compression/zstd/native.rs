@@ -49,7 +49,7 @@ impl Decoder {
         out: &mut Output,
     ) -> Result<(), CompressionError> {
         loop {
-            let (_, room) = out.room(want);
+            let (_, room) = out.room(want)?;
             let had = room.len();
             match self.0.decompress(room, frame.bytes) {
                 Ok(len) => {

@@ -1,0 +1,45 @@
+//! How far a call got before its deadline ended.
+
+use std::fmt;
+
+/// How far a call got before its deadline ended: what it was waiting for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Progress {
+    /// Nothing was started: the deadline ended before the first attempt.
+    NotStarted,
+    /// An append waited for earlier ones of its partition client.
+    Queue,
+    /// An append waited for memory, which other appends held: [`Limits::memory`](crate::Limits::memory).
+    Memory,
+    /// The leader of the partition, or the controller, was looked up in metadata.
+    Lookup,
+    /// A connection to the broker was opened.
+    Connection,
+    /// A producer id was requested.
+    ProducerId,
+    /// The request was sent, or waited on the connection for earlier ones, and no response had arrived.
+    Response,
+    /// The last attempt had failed, and the next one could not begin in time.
+    Pause,
+    /// The append was given to the client's runtime, which did not run its tasks until the deadline.
+    Runtime,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotStarted => "there was no time for an attempt",
+            Self::Queue => "it was waiting for earlier appends of this partition client",
+            Self::Memory => {
+                "it was waiting for memory that other appends hold (`Limits::memory` is the budget of the client)"
+            }
+            Self::Lookup => "it was looking up the broker to send it to",
+            Self::Connection => "it was opening a connection",
+            Self::ProducerId => "it was waiting for a producer id",
+            Self::Response => "it was waiting for the response",
+            Self::Pause => "there was no time for another attempt",
+            Self::Runtime => "the runtime of the client does not run its tasks: is a task blocking it?",
+        })
+    }
+}

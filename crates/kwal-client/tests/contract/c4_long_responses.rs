@@ -1,0 +1,313 @@
+//! C4: responses that take long to arrive, and requests that nobody waits for any more.
+
+use std::{io, sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use kwal_client::{
+    ClientBuilder, Limits, PartitionClient,
+    error::{ErrorKind, Outcome},
+};
+use kwal_protocol::api::ApiKey;
+use kwal_testkit::{EmbeddedCluster, Fault, wire::Decision};
+use kwal_transport::{BoxFuture, Connect, HostPort, Stream, TransportError, memory};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy, split},
+    time::{sleep, timeout},
+};
+
+use crate::support::{
+    HOUR, Wire, broker, chain, deadlines, large, log, open, open_over, record, settle, source, timed,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const BRIEF: Duration = Duration::from_millis(20);
+/// More than the first responses of a connection have, in bytes.
+const HANDSHAKE: usize = 4_000;
+
+/// A link that brings so many bytes at a time from the broker, with pauses; at most so many on a connection.
+#[derive(Clone, Debug)]
+struct Slow {
+    base: Arc<dyn Connect>,
+    /// How many bytes of a connection come at once.
+    at_once: usize,
+    bytes: usize,
+    every: Duration,
+    most: usize,
+}
+
+impl Connect for Slow {
+    fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        Box::pin(async move {
+            let broker = self.base.connect(to).await?;
+            let (client, here) = memory::pair(64 << 10);
+            let Self { at_once, bytes, every, most, .. } = *self;
+            tokio::spawn(async move {
+                let (mut from_broker, mut to_broker) = split(broker);
+                let (mut from_client, mut to_client) = split(here);
+                let slowly = async {
+                    let mut buffer = vec![0; at_once.max(bytes)];
+                    let mut passed = 0;
+                    while passed < most {
+                        let is_slow = passed >= at_once;
+                        let room = if is_slow { bytes.min(most - passed) } else { at_once - passed };
+                        let read = from_broker.read(&mut buffer[..room]).await?;
+                        if read == 0 {
+                            return Ok(());
+                        }
+                        to_client.write_all(&buffer[..read]).await?;
+                        passed += read;
+                        if is_slow {
+                            sleep(every).await;
+                        }
+                    }
+                    std::future::pending::<io::Result<()>>().await
+                };
+                tokio::select! {
+                    result = copy(&mut from_client, &mut to_broker) => result.map(drop),
+                    result = slowly => result,
+                }
+            });
+            Ok(client)
+        })
+    }
+}
+
+/// A broker with two megabytes of records, and a partition client over a slow link.
+async fn slow(slow: impl FnOnce(Arc<dyn Connect>) -> Slow) -> (EmbeddedCluster, Wire, PartitionClient) {
+    let broker = broker();
+    let writer = open(&broker).await;
+    for _ in 0..20 {
+        writer.produce(large(100_000)).await.unwrap();
+    }
+    let wire = Wire::to(&broker);
+    let link = slow(Arc::new(wire.clone()));
+    let client = ClientBuilder::new(broker.bootstrap()).connector(link).seed(7).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).idempotent(false).await.unwrap();
+    (broker, wire, partition)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_link_is_no_silence() {
+    // 80 kB a second.
+    let link = |base| Slow { base, at_once: HANDSHAKE, bytes: 8_000, every: SECOND / 10, most: usize::MAX };
+    let (_broker, wire, partition) = slow(link).await;
+    let (fetched, took) = timed(partition.fetch(0)).await;
+    assert_eq!(fetched.unwrap().next_offset, 10);
+    assert!(took > deadlines().request && took < 2 * deadlines().request, "{took:?}");
+    assert_eq!(wire.count(ApiKey::FETCH), 1, "nothing was asked for twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_during_a_response_says_how_much_of_it_had_arrived() {
+    let link = |base| Slow { base, at_once: HANDSHAKE, bytes: 8_000, every: SECOND / 10, most: usize::MAX };
+    let (_broker, wire, partition) = slow(link).await;
+    let (error, took) = timed(partition.fetch(0).deadline(6 * SECOND)).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
+    let cause: &kwal_client::error::Error = source(&error);
+    let ErrorKind::ResponseIncomplete { arrived, len, .. } = *cause.kind() else { panic!("{error:?}") };
+    assert!((470_000..490_000).contains(&arrived) && (1_000_000..1_100_000).contains(&len), "{error:?}");
+    assert!(took <= 6 * SECOND, "{took:?}");
+    assert_eq!(error.outcome(), Outcome::NotApplied);
+    // What nobody waits for any more is not waited for longer than any response.
+    sleep(20 * SECOND).await;
+    assert!(wire.count(ApiKey::FETCH) == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_stalls_is_given_up_and_says_how_much_of_it_had_arrived() {
+    let link = |base| Slow { base, at_once: HANDSHAKE, bytes: 8_000, every: SECOND / 10, most: 100_000 };
+    let (_broker, wire, partition) = slow(link).await;
+    let (error, took) = timed(partition.fetch(0).deadline(15 * SECOND)).await;
+    // The second attempt, which the deadline ends.
+    let text = chain(&error.unwrap_err());
+    assert!(text.contains("still arriving, 9") && text.contains(" of 1048"), "{text}");
+    assert!(took <= 15 * SECOND);
+    assert_eq!(wire.count(ApiKey::FETCH), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn single_bytes_do_not_keep_a_connection_alive() {
+    let link = |base| Slow { base, at_once: HANDSHAKE, bytes: 1, every: 9 * SECOND, most: usize::MAX };
+    let (broker, _, partition) = slow(link).await;
+    let fetch = tokio::spawn(async move { partition.fetch(0).deadline(HOUR).await });
+    sleep(9 * SECOND).await;
+    let before = broker.connections().open;
+    sleep(9 * SECOND).await;
+    assert_eq!(before, broker.connections().open, "another one takes its place");
+    assert!(broker.requests(ApiKey::FETCH) > 1, "the first one was given up");
+    fetch.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_any_more_is_not_sent_and_at_most_one_poll_is_waited_for() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    partition.produce(record("a")).await.unwrap();
+    let wait = 2 * SECOND;
+    let connections = wire.connections();
+    for _ in 0..31 {
+        timeout(BRIEF, partition.fetch(1).max_wait(wait).into_future()).await.unwrap_err();
+    }
+    let (fetched, took) = timed(partition.fetch(0)).await;
+    assert_eq!(fetched.unwrap().next_offset, 1);
+    assert!(took <= wait, "{took:?}");
+    assert!(wire.count(ApiKey::FETCH) <= 3, "{}", wire.count(ApiKey::FETCH));
+    assert!(wire.connections() <= connections + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn polls_that_were_all_sent_and_abandoned_are_left_for_a_fresh_connection() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let limits = Limits::default().max_connections_per_broker(1);
+    let client = wire.builder().limits(limits).build().await.unwrap();
+    let one = client.partition_client("wal", 0).await.unwrap();
+    let other = client.partition_client("wal", 1).await.unwrap();
+    one.produce(record("a")).await.unwrap();
+    for round in 0..20 {
+        let polls = join_all((0..30).map(|_| one.fetch(1).max_wait(20 * SECOND).into_future()));
+        timeout(BRIEF, polls).await.unwrap_err();
+        let (fetched, took) = timed(one.fetch(0)).await;
+        assert_eq!(fetched.unwrap().next_offset, 1);
+        assert!(took < SECOND, "{round}: {took:?}");
+        let (fetched, took) = timed(other.fetch(0).max_wait(BRIEF)).await;
+        assert_eq!(fetched.unwrap().next_offset, 0);
+        assert!(took < SECOND, "{round}: {took:?}");
+        assert!(wire.open().0 <= 3, "{round}: {:?}", wire.open());
+    }
+}
+
+/// A connection on which somebody still waits stays for that one alone.
+#[tokio::test(start_paused = true)]
+async fn a_poll_that_somebody_waits_for_is_answered_although_others_were_abandoned() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let limits = Limits::default().max_connections_per_broker(1);
+    let client = wire.builder().limits(limits).build().await.unwrap();
+    let one = client.partition_client("wal", 0).await.unwrap();
+    let other = client.partition_client("wal", 1).await.unwrap();
+    let abandoned = tokio::spawn({
+        let one = one.clone();
+        async move { join_all((0..5).map(|_| one.fetch(0).max_wait(2 * SECOND).into_future())).await }
+    });
+    settle().await;
+    let waiting = tokio::spawn({
+        let other = other.clone();
+        async move { timed(other.fetch(0).max_wait(5 * SECOND)).await }
+    });
+    settle().await;
+    abandoned.abort();
+    settle().await;
+    one.produce(record("a")).await.unwrap();
+    let (fetched, took) = timed(one.fetch(0)).await;
+    assert_eq!(fetched.unwrap().next_offset, 1);
+    assert!(took < SECOND, "{took:?}");
+    let open = wire.open().0;
+    let (fetched, took) = waiting.await.unwrap();
+    assert_eq!(fetched.unwrap().next_offset, 0);
+    assert!(took <= 15 * SECOND, "{took:?}");
+    settle().await;
+    assert_eq!(wire.open().0, open - 1, "then it is closed");
+    assert_eq!(wire.count(ApiKey::FETCH), 7, "none was repeated");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_dropped_while_a_throttle_holds_it_back_is_not_sent() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    broker.on(ApiKey::FETCH, Fault::Throttle(5 * SECOND));
+    partition.fetch(0).max_wait(Duration::ZERO).await.unwrap();
+    for _ in 0..20 {
+        timeout(BRIEF, partition.fetch(0).into_future()).await.unwrap_err();
+    }
+    sleep(6 * SECOND).await;
+    assert_eq!(wire.count(ApiKey::FETCH), 1);
+    partition.fetch(0).await.unwrap();
+    assert_eq!(wire.count(ApiKey::FETCH), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_fits_the_limit_of_a_response() {
+    let broker = EmbeddedCluster::builder().topic(&"w".repeat(249), 1).topic("wal", 1);
+    let broker = broker.start_in_memory().unwrap();
+    for frame in [1 << 20, 300_000, 12_000] {
+        let limits = Limits::default().frame(frame);
+        let client = crate::support::builder(&broker).limits(limits).build().await.unwrap();
+        for topic in ["wal", &"w".repeat(249)] {
+            let partition = client.partition_client(topic, 0).await.unwrap();
+            for _ in 0..300 {
+                partition.produce(large(9_000)).await.unwrap();
+            }
+            let mut next = 0;
+            while next < 300 {
+                let fetched = partition.fetch(next).await.unwrap();
+                assert!(fetched.next_offset > next && fetched.wire_bytes < frame);
+                next = fetched.next_offset;
+            }
+            let whole = partition.fetch(0).max_bytes(i32::MAX).await.unwrap();
+            assert!(whole.wire_bytes + 20_000 > frame.min(300 * 9_000), "{frame}: {}", whole.wire_bytes);
+        }
+    }
+}
+
+/// A broker closes the connection when a request is larger than it accepts.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_the_broker_closes_the_connection_for_is_named_after_the_second_time() {
+    for idempotent in [true, false] {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let refused = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        wire.on_request({
+            let refused = Arc::clone(&refused);
+            move |frame| match frame.bytes.len() {
+                ..300_000 => Decision::Pass,
+                _ => {
+                    refused.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    Decision::Cut(0)
+                }
+            }
+        });
+        let client = wire.client().await;
+        let partition = client.partition_client("wal", 0).idempotent(idempotent).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+        let (error, took) = timed(partition.produce(large(400_000))).await;
+        let error = error.unwrap_err();
+        // Nobody knows what the broker did with it.
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+        assert!(took < SECOND, "{took:?}");
+        let text = chain(&error);
+        assert!(!text.contains("SASL"), "{text}");
+        if idempotent {
+            let ErrorKind::RequestTooLarge { size, .. } = *error.kind() else { panic!("{error:?}") };
+            assert!(
+                (400_000..401_000).contains(&size) && text.contains("socket.request.max.bytes"),
+                "{text}"
+            );
+            assert!(!error.is_retriable());
+        }
+        let expected = if idempotent { 2 } else { 1 };
+        assert_eq!(refused.load(std::sync::atomic::Ordering::SeqCst), expected);
+        // The partition client is usable.
+        partition.produce(record("b")).await.unwrap();
+        assert_eq!(log(&broker), ["a", "b"]);
+    }
+}
+
+/// Other reasons explain why a connection is closed.
+#[tokio::test(start_paused = true)]
+async fn a_connection_lost_twice_is_not_taken_for_a_limit_unless_nothing_else_explains_it() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    // A small request.
+    broker.on_times(ApiKey::PRODUCE, 5, Fault::LoseReply);
+    assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 6);
+    // One that was lost once, and answered then.
+    for _ in 0..3 {
+        broker.on(ApiKey::PRODUCE, Fault::LoseReply);
+        assert_eq!(partition.produce(large(100_000)).await.unwrap().attempts, 2);
+    }
+}
