@@ -17,13 +17,9 @@ use super::{Fetched, PartitionClient};
 use crate::{
     config::Deadlines,
     error::{Error, ErrorKind},
-    metadata::{LeaderUpdate, address},
     pool::Purpose,
     request::request,
-    routing::{
-        self, Deadline, Operation, Partition, Rejection, Route, Target, leader_has_moved, millis,
-        only_partition,
-    },
+    routing::{self, Deadline, Operation, Partition, Rejection, Route, Target, millis, only_partition},
 };
 
 impl PartitionClient {
@@ -259,13 +255,8 @@ impl Operation for Read {
             }
             code => {
                 let FetchLeader { leader_id, leader_epoch } = found.current_leader;
-                let endpoint = node_endpoints.iter().find(|endpoint| endpoint.node_id == leader_id);
-                let leader = leader_has_moved(code).then(|| LeaderUpdate {
-                    topic_id: route.topic_id,
-                    leader: leader_id,
-                    leader_epoch,
-                    address: endpoint.and_then(|endpoint| address(&endpoint.host, endpoint.port)),
-                });
+                let endpoints = node_endpoints.iter().map(|found| (found.node_id, &*found.host, found.port));
+                let leader = route.leader_update(code, (leader_id, leader_epoch), endpoints);
                 Err(Rejection::Code { code, message: None, leader })
             }
         }
@@ -375,7 +366,7 @@ mod tests {
     use kwal_transport::HostPort;
 
     use super::*;
-    use crate::routing::rejected_code;
+    use crate::{metadata::LeaderUpdate, routing::rejected_code};
 
     const ID: Uuid = Uuid([5; 16]);
     const SECOND: Duration = Duration::from_secs(1);

@@ -16,8 +16,7 @@ use kwal_protocol::{
 use super::Produced;
 use crate::{
     error::{ErrorKind, InvalidField, RecordError},
-    metadata::{LeaderUpdate, address},
-    routing::{Operation, Rejection, Route, leader_has_moved, only_partition},
+    routing::{Operation, Rejection, Route, only_partition},
 };
 
 /// Appends a batch, which has its producer id and sequence number already.
@@ -140,13 +139,8 @@ impl Operation for Append {
             }
             code => {
                 let ProduceLeader { leader_id, leader_epoch } = partition.current_leader;
-                let endpoint = node_endpoints.iter().find(|endpoint| endpoint.node_id == leader_id);
-                let leader = leader_has_moved(code).then(|| LeaderUpdate {
-                    topic_id: route.topic_id,
-                    leader: leader_id,
-                    leader_epoch,
-                    address: endpoint.and_then(|endpoint| address(&endpoint.host, endpoint.port)),
-                });
+                let endpoints = node_endpoints.iter().map(|found| (found.node_id, &*found.host, found.port));
+                let leader = route.leader_update(code, (leader_id, leader_epoch), endpoints);
                 let message = partition.error_message.filter(|message| !message.is_empty());
                 let records = self.rejected(partition.record_errors);
                 match (leader, records.is_empty()) {
@@ -168,7 +162,7 @@ mod tests {
     use kwal_transport::HostPort;
 
     use super::*;
-    use crate::routing::rejected_code;
+    use crate::{metadata::LeaderUpdate, routing::rejected_code};
 
     const ID: Uuid = Uuid([5; 16]);
 

@@ -28,7 +28,7 @@ use crate::{
     config::Deadlines,
     connection::CallOptions,
     error::{CallContext, Error, ErrorKind, InvalidField, Outcome, Progress, RecordError},
-    metadata::LeaderUpdate,
+    metadata::{LeaderUpdate, address},
     pool::{Broker, Channel, Purpose},
     versions::ClientRequest,
 };
@@ -117,6 +117,22 @@ impl<'a> Route<'a> {
     /// Returns the broker's own time limit in milliseconds.
     pub(crate) fn timeout_ms(&self) -> i32 {
         millis(self.broker_timeout)
+    }
+
+    /// Returns what a rejection reports of the leader and its epoch, if the leader may have moved (KIP-951).
+    /// `endpoints` are the ids, hosts and ports of the brokers that the response names.
+    pub(crate) fn leader_update<'e>(
+        &self,
+        code: ErrorCode,
+        (leader, leader_epoch): (i32, i32),
+        mut endpoints: impl Iterator<Item = (i32, &'e str, i32)>,
+    ) -> Option<LeaderUpdate> {
+        leader_has_moved(code).then(|| LeaderUpdate {
+            topic_id: self.topic_id,
+            leader,
+            leader_epoch,
+            address: endpoints.find(|(id, ..)| *id == leader).and_then(|(_, host, port)| address(host, port)),
+        })
     }
 
     /// Whether a response is about the topic. Versions that have ids do not have names, and some have both.
