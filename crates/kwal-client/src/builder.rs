@@ -169,8 +169,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`](crate::error::ErrorKind::InvalidInput) for an address that cannot be
-    /// parsed, for limits, deadlines and pauses of zero, and for TLS files that are missing or invalid, before
-    /// anything is sent;
+    /// parsed, for limits, deadlines and pauses of zero, and for TLS files that are missing or invalid, all
+    /// before anything is sent;
     /// [`ErrorKind::NoBroker`](crate::error::ErrorKind::NoBroker) if none answers, with each address and its
     /// error. It does not wait for brokers to come up.
     ///

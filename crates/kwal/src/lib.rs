@@ -122,8 +122,8 @@
 //!
 //! # Access rights
 //!
-//! On brokers with an authorizer, each call takes a right of Kafka's ACLs. A denied call names the one that it
-//! lacks.
+//! On brokers with an authorizer, each call takes a right of Kafka's ACLs. A denied call names the one that
+//! it lacks.
 //!
 //! | call | operation | resource |
 //! | --- | --- | --- |
@@ -210,8 +210,9 @@ pub mod client {
 pub mod protocol {
     pub use kwal_protocol::{
         api::{ApiKey, Versions},
-        connection::ConnectionError,
-        error::DecodeError,
+        compression::{CompressionError, Decompressor, UnknownCompression},
+        connection::{ConnectionError, CorrelationId, Misbehaviour, OtherProtocol, ResponseProgress, Stage},
+        error::{DecodeError, DecodeErrorKind, EncodeError},
         error_code::ErrorCode,
         record::BuildError,
         sasl::{Mechanism, OAuthBearer, Plain, SaslError, Scram, Step},
@@ -223,7 +224,8 @@ pub mod protocol {
 pub mod record {
     pub use kwal_client::record::{IntoPayload, Record};
     pub use kwal_protocol::record::{
-        Batch, BatchError, Compression, Header, HeaderView, Headers, IntoHeaderBytes, IntoHeaderValue,
-        OwnedRecord, RecordView, Records,
+        Batch, BatchError, BatchErrorKind, BatchHeader, Compression, Header, HeaderView, Headers,
+        HeadersIter, IntoHeaderBytes, IntoHeaderValue, OwnedRecord, RecordIter, RecordView, Records,
+        TimestampType,
     };
 }

@@ -69,6 +69,7 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::AttemptsWithoutPause => (resources::dead_broker().await, &[]),
         Mutation::AbandonedPollsQueue => (resources::long_polls_dropped().await, &[]),
         Mutation::PauseBeyondDeadline => (writing::every_attempt_rejected().await, &[Rule::Deadline]),
+        Mutation::DeadlineWithoutProgress => (resources::deadline_without_response().await, &[]),
         Mutation::EarlierAttemptsForgotten => {
             (writing::timed_out_then_rejected().await, &[Rule::NotAppended])
         }

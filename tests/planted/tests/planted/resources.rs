@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use kwal_client::{Limits, PartitionClient};
+use kwal_client::{
+    Limits, OffsetAt, PartitionClient,
+    error::{ErrorKind, Progress},
+};
 use kwal_protocol::{api::ApiKey, record::Compression};
 use kwal_testkit::{EmbeddedCluster, Fault};
 use tokio::time::{Instant, sleep, timeout};
@@ -240,6 +243,24 @@ pub(crate) async fn request_without_response() -> Fixture {
     fixture.cluster.on(ApiKey::PRODUCE, Fault::BlackHole);
     let attempts = wal.append(&["a"]).await.map(|produced| produced.attempts);
     fixture.expect(attempts == Some(2), "a request without a response took the whole deadline");
+    fixture
+}
+
+/// The broker does not respond until the deadline.
+pub(crate) async fn deadline_without_response() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    fixture.cluster.on(ApiKey::LIST_OFFSETS, Fault::BlackHole);
+    let error = wal.partition.get_offset(OffsetAt::Latest).deadline(PAUSE).await.unwrap_err();
+    let waited_for = match error.kind() {
+        ErrorKind::DeadlineExceeded { progress, .. } => Some(*progress),
+        _ => None,
+    };
+    let stood = (waited_for, error.context().broker.is_some());
+    fixture.expect(
+        stood == (Some(Progress::Response), true),
+        "an error of a deadline did not say how far it got",
+    );
     fixture
 }
 
