@@ -9,11 +9,14 @@ use kwal_protocol::{
         FetchLeader, FetchPartition, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopic,
         IsolationLevel,
     },
-    record::{Batch, BatchError, BatchErrorKind, BatchHeader, Batches, OwnedRecord},
+    record::{Batch, BatchError, BatchErrorKind, Batches, OwnedRecord},
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::{Fetched, PartitionClient};
+use super::{
+    Fetched, PartitionClient,
+    order::{in_order, out_of_order},
+};
 use crate::{
     config::Deadlines,
     error::{Error, ErrorKind},
@@ -320,34 +323,6 @@ impl Read {
             }),
         }
     }
-}
-
-/// Checks that a batch covers offsets, from `next` on. Returns the one after them.
-///
-/// Between batches there may be holes, where compaction removed others.
-fn in_order(batch: &Batch, next: i64) -> Result<i64, BatchError> {
-    let (first, last) = covered(batch);
-    match first >= next && last >= first && last < i64::MAX {
-        true => Ok(last + 1),
-        false => Err(out_of_order(batch, next)),
-    }
-}
-
-fn out_of_order(batch: &Batch, next: i64) -> BatchError {
-    let (first, last) = covered(batch);
-    BatchError {
-        kind: BatchErrorKind::Offsets { first, last, next },
-        position: batch.position(),
-        base_offset: Some(batch.base_offset()),
-    }
-}
-
-/// Returns the first and the last offset that a batch covers, as far as its header has them: before magic 2
-/// that is the last one alone.
-fn covered(batch: &Batch) -> (i64, i64) {
-    let last = batch.last_offset();
-    let first = if batch.magic() == BatchHeader::MAGIC { batch.base_offset() } else { last };
-    (first, last)
 }
 
 /// Cuts a duration to whole milliseconds, as the protocol has them.

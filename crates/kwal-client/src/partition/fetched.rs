@@ -5,9 +5,10 @@ use std::{fmt, sync::Arc};
 use kwal_protocol::{
     api::ApiKey,
     compression::Decompressor,
-    record::{Batch, BatchError, BatchErrorKind, BatchHeader, OwnedRecord, OwnedRecords, RecordView},
+    record::{Batch, BatchError, OwnedRecord, OwnedRecords, RecordView},
 };
 
+use super::order::Order;
 use crate::{
     error::{CallContext, Error, ErrorKind},
     pool::Broker,
@@ -161,46 +162,6 @@ impl Fetched {
             Some(broker) => call.at_broker(broker),
             None => call.context(),
         })
-    }
-}
-
-/// Checks that records come in offset order. The batches themselves do.
-#[derive(Debug, Default)]
-struct Order {
-    /// The lowest offset that the next record may have.
-    next: i64,
-    /// The highest one: the last offset of the batch.
-    last: i64,
-    position: usize,
-    base_offset: i64,
-}
-
-impl Order {
-    fn begin(&mut self, batch: &Batch) {
-        self.position = batch.position();
-        self.base_offset = batch.base_offset();
-        // Before magic 2, headers have neither the first offset nor a reliable last one.
-        if batch.magic() == BatchHeader::MAGIC {
-            (self.next, self.last) = (batch.base_offset(), batch.last_offset());
-        } else {
-            self.last = i64::MAX - 1;
-        }
-    }
-
-    #[inline]
-    fn check(&mut self, offset: i64) -> Result<(), BatchError> {
-        if !(self.next..=self.last).contains(&offset) {
-            return Err(self.error(offset));
-        }
-        self.next = offset + 1;
-        Ok(())
-    }
-
-    #[cold]
-    fn error(&self, offset: i64) -> BatchError {
-        let Self { next, last, position, base_offset } = *self;
-        let kind = BatchErrorKind::RecordOffset { offset, next, last };
-        BatchError { kind, position, base_offset: Some(base_offset) }
     }
 }
 

@@ -5,6 +5,7 @@ mod fetch;
 mod fetched;
 mod leader_epoch;
 mod offsets;
+mod order;
 
 use std::{fmt, future::IntoFuture, sync::Arc, time::Duration};
 
