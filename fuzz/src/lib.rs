@@ -7,6 +7,7 @@ use bytes::Bytes;
 use kwal_protocol::{
     api::{ApiKey, decode_request_header},
     compression::Compression,
+    error::{DecodeError, DecodeErrorKind},
     messages::{AnyRequest, AnyResponse},
     record::Batches,
 };
@@ -30,12 +31,14 @@ pub fn protocol_reader(data: &[u8]) {
         0 => {
             let Some(Ok(request)) = AnyRequest::decode(key, version, &body) else { return };
             let written = request.encode(version).expect("what was read can be written");
-            assert_eq!(AnyRequest::decode(key, version, &written), Some(Ok(request)));
+            let Some(again) = again(AnyRequest::decode(key, version, &written)) else { return };
+            assert_eq!(again, request);
         }
         1 => {
             let Some(Ok(response)) = AnyResponse::decode(key, version, &body) else { return };
             let written = response.encode(version).expect("what was read can be written");
-            assert_eq!(AnyResponse::decode(key, version, &written), Some(Ok(response)));
+            let Some(again) = again(AnyResponse::decode(key, version, &written)) else { return };
+            assert_eq!(again, response);
         }
         _ => {
             let Ok((header, reader)) = decode_request_header(&body) else { return };
@@ -43,6 +46,17 @@ pub fn protocol_reader(data: &[u8]) {
             let body = body.slice(at..);
             let _ = AnyRequest::decode(header.request_api_key, header.request_api_version, &body);
         }
+    }
+}
+
+/// Returns a message that was encoded by this crate.
+///
+/// `None` if it takes more memory than its bytes account for.
+fn again<T>(decoded: Option<Result<T, DecodeError>>) -> Option<T> {
+    match decoded.expect("known") {
+        Ok(message) => Some(message),
+        Err(DecodeError { kind: DecodeErrorKind::TooMuchMemory(_), .. }) => None,
+        Err(error) => panic!("{error}"),
     }
 }
 
@@ -88,15 +102,13 @@ pub fn round_trip(message: &AnyMessage, version: i16) {
     match message {
         AnyMessage::Request(request) => {
             let Ok(written) = request.encode(version) else { return };
-            let read =
-                AnyRequest::decode(request.key(), version, &written).expect("known").expect("well-formed");
+            let Some(read) = again(AnyRequest::decode(request.key(), version, &written)) else { return };
             assert_eq!(read.to_json(version), request.to_json(version));
             assert_eq!(read.encode(version).as_ref(), Ok(&written));
         }
         AnyMessage::Response(response) => {
             let Ok(written) = response.encode(version) else { return };
-            let read =
-                AnyResponse::decode(response.key(), version, &written).expect("known").expect("well-formed");
+            let Some(read) = again(AnyResponse::decode(response.key(), version, &written)) else { return };
             assert_eq!(read.to_json(version), response.to_json(version));
             assert_eq!(read.encode(version).as_ref(), Ok(&written));
         }

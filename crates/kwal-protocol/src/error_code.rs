@@ -417,6 +417,11 @@ mod tests {
     #[test]
     fn the_recovery_depends_on_the_api() {
         let recovery = |api, code: ErrorCode| code.meaning(api).recovery;
+        for refused in [ErrorCode::UNKNOWN_PRODUCER_ID, ErrorCode::INVALID_PRODUCER_ID_MAPPING] {
+            assert_eq!(recovery(ApiKey::PRODUCE, refused), Recovery::Retry);
+            assert_eq!(recovery(ApiKey::INIT_PRODUCER_ID, refused), Recovery::Fail);
+            assert_eq!(effect(ApiKey::PRODUCE, refused), Effect::None);
+        }
         assert_eq!(recovery(ApiKey::METADATA, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Recovery::Refresh);
         assert_eq!(recovery(ApiKey::DELETE_TOPICS, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), Recovery::Fail);
         assert_eq!(

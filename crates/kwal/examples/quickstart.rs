@@ -13,7 +13,9 @@ async fn main() -> Result<(), kwal::Error> {
     // Append: when this returns, every in-sync replica has the batch, and the log has it once.
     let wal = client.partition_client("wal", 0).await?;
     let produced = wal.produce(vec![Record::new("account", "+100"), Record::new("account", "-30")]).await?;
-    println!("appended at offsets {:?}", produced.offsets());
+    if let Some(offsets) = produced.offsets() {
+        println!("appended at offsets {offsets:?}");
+    }
 
     // Recover: read from an offset (an application keeps its own) to the end of the log.
     let mut position = wal.get_offset(OffsetAt::Earliest).await?;

@@ -198,7 +198,9 @@ pub mod client {
 
     /// Errors: what happened, where, and whether the call took effect.
     pub mod error {
-        pub use kwal_client::error::{Context, Error, ErrorKind, Outcome, Progress};
+        pub use kwal_client::error::{
+            Context, Error, ErrorKind, InvalidField, Outcome, Progress, RecordError,
+        };
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Connection, History, Reauthentication};
+use super::{Connection, History, Peer, Reauthentication};
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Source},
@@ -134,8 +134,8 @@ impl Connector {
             let (longest_request, limit) = (deadlines.request, deadlines.connect);
             (mechanism, Reauthentication { sasl, longest_request, limit, rng })
         });
-        let opened =
-            Connection::open(stream, connection_config, sasl, runtime, Arc::clone(history), paused_until);
+        let peer = Peer { history: Arc::clone(history), address: at, paused_until };
+        let opened = Connection::open(stream, connection_config, sasl, runtime, peer);
         let connection = opened.await.map_err(|error| match error {
             Some(source) => source.into(),
             None => Error::from(ErrorKind::Closed),

@@ -31,7 +31,7 @@ use tokio::{
 use tracing::{Instrument, debug, debug_span, warn};
 
 use super::{
-    Caller, FailureReason, History, QUEUE, Shared, Submitted,
+    Caller, FailureReason, Peer, QUEUE, Shared, Submitted,
     inbox::Inbox,
     reauth::{Reauthentication, SessionLifetime},
 };
@@ -46,7 +46,7 @@ pub(super) struct Ends {
     pub(super) ready: oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>,
     pub(super) publish: watch::Sender<Option<SessionLifetime>>,
     pub(super) queue: mpsc::Receiver<Submitted>,
-    pub(super) history: Arc<History>,
+    pub(super) peer: Peer,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -68,7 +68,9 @@ pub(super) struct Driver {
     /// `None` for a connection that does not authenticate.
     reauthentication: Option<Arc<Reauthentication>>,
     lifetime: watch::Sender<Option<SessionLifetime>>,
-    history: Arc<History>,
+    peer: Peer,
+    /// Whether a request has been answered.
+    is_useful: bool,
     shared: Arc<Shared>,
     /// What the connection waits for apart from its peer. Aborted with it.
     tasks: JoinSet<TaskResult>,
@@ -118,7 +120,8 @@ impl Driver {
             ready: Some(ends.ready),
             reauthentication,
             lifetime: ends.publish,
-            history: ends.history,
+            peer: ends.peer,
+            is_useful: false,
             shared: ends.shared,
             tasks: JoinSet::new(),
         };
@@ -227,7 +230,7 @@ impl Driver {
     /// Plans the next authentication of a session that begins now.
     fn authenticated(&mut self, lifetime: Option<Duration>) {
         debug!(?lifetime, "authenticated");
-        self.history.admitted();
+        self.peer.history.admitted();
         let lifetime = match (&self.reauthentication, lifetime) {
             (Some(reauthentication), Some(lifetime)) => {
                 let lifetime = reauthentication.plan(lifetime);
@@ -335,11 +338,15 @@ impl Driver {
     /// Hands a response to its caller, and obeys the throttle time in it (KIP-219), also if the caller is
     /// gone.
     fn respond(&mut self, caller: Caller, response: RawResponse) {
-        self.history.admitted();
+        self.peer.history.admitted();
+        if let (false, Some(address)) = (self.is_useful, self.peer.address) {
+            self.peer.history.useful(address);
+        }
+        self.is_useful = true;
         let pause = (caller.throttle_time)(&response);
         if !pause.is_zero() {
             debug!(api = %response.key(), ?pause, "throttled by the broker");
-            if pause > self.max_throttle && self.history.is_first_long_throttle() {
+            if pause > self.max_throttle && self.peer.history.is_first_long_throttle() {
                 let (peer, limit) = (self.stream.peer(), self.max_throttle);
                 warn!(
                     peer,
@@ -383,6 +390,12 @@ impl Driver {
     /// Reports the end to every caller.
     async fn end(mut self, error: ConnectionError) {
         debug!(%error, "closed");
+        // Not if it was closed from here, before anything was asked.
+        if let (None, false, Some(address)) = (&self.ready, self.is_useful, self.peer.address)
+            && !matches!(error, ConnectionError::Closed)
+        {
+            self.peer.history.useless(address);
+        }
         if let (
             Some(reauthentication),
             ConnectionError::AuthenticationFailed { .. } | ConnectionError::Sasl { .. },

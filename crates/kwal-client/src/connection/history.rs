@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -15,8 +15,16 @@ pub(crate) struct History {
     admitted: AtomicBool,
     /// Whether a throttle time beyond the limit has been reported.
     long_throttle: AtomicBool,
-    /// The address of the host that led to the last connection.
-    address: Mutex<Option<SocketAddr>>,
+    addresses: Mutex<Addresses>,
+}
+
+/// What is known of the addresses of the host.
+#[derive(Debug, Default)]
+struct Addresses {
+    /// The one that led to the last connection.
+    connected: Option<SocketAddr>,
+    /// The last one that led to a connection on which nothing was answered.
+    useless: Option<SocketAddr>,
 }
 
 impl History {
@@ -33,16 +41,34 @@ impl History {
         !self.long_throttle.swap(true, Ordering::Relaxed)
     }
 
-    /// Moves the address that led to the last connection to the front: those before it failed then.
+    /// Moves the address that led to the last connection to the front: those before it failed then. One that
+    /// led to a useless connection goes to the end.
     pub(super) fn sort(&self, addresses: &mut [SocketAddr]) {
-        let known = *self.address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = addresses.iter().position(|address| Some(*address) == known) {
-            addresses[..=index].rotate_right(1);
-        }
+        let Addresses { connected, useless } = *self.addresses();
+        // It is stable.
+        addresses.sort_by_key(|address| match Some(*address) {
+            address if address == useless => 2,
+            address if address == connected => 0,
+            _ => 1,
+        });
     }
 
     pub(super) fn connected(&self, address: SocketAddr) {
-        *self.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        self.addresses().connected = Some(address);
+    }
+
+    /// Notes that a connection ended on which nothing had been answered after the handshake.
+    pub(super) fn useless(&self, address: SocketAddr) {
+        self.addresses().useless = Some(address);
+    }
+
+    /// Notes that a request was answered.
+    pub(super) fn useful(&self, address: SocketAddr) {
+        self.addresses().useless.take_if(|useless| *useless == address);
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,6 +88,12 @@ mod tests {
         assert_eq!(sorted(&history), [1, 2, 3, 4]);
         history.connected(address(3));
         assert_eq!(sorted(&history), [3, 1, 2, 4]);
+        history.useless(address(3));
+        assert_eq!(sorted(&history), [1, 2, 4, 3]);
+        history.connected(address(2));
+        assert_eq!(sorted(&history), [2, 1, 4, 3]);
+        history.useful(address(3));
+        assert_eq!(sorted(&history), [2, 1, 3, 4]);
         // The name has other addresses by now.
         history.connected(address(9));
         assert_eq!(sorted(&history), [1, 2, 3, 4]);

@@ -10,7 +10,7 @@ mod inbox;
 mod reauth;
 mod request;
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use kwal_protocol::connection::{
     ConnectionConfig, ConnectionError, EncodedRequest, NegotiatedVersions, RawResponse,
@@ -48,6 +48,16 @@ pub(crate) struct Connection {
     lifetime: watch::Receiver<Option<SessionLifetime>>,
 }
 
+/// The other end of a connection.
+#[derive(Debug)]
+struct Peer {
+    history: Arc<History>,
+    /// `None` if the transport chose it.
+    address: Option<SocketAddr>,
+    /// The end of a throttle that began on the connection before.
+    paused_until: Option<Instant>,
+}
+
 impl Connection {
     /// Does the handshake on a fresh stream. If the future is dropped, the connection is closed.
     async fn open(
@@ -55,15 +65,14 @@ impl Connection {
         config: ConnectionConfig,
         sasl: Option<(Box<dyn Mechanism>, Reauthentication)>,
         runtime: &Handle,
-        history: Arc<History>,
-        paused_until: Option<Instant>,
+        peer: Peer,
     ) -> Result<Self, Option<ConnectionError>> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (ready, is_ready) = oneshot::channel();
         let (publish, lifetime) = watch::channel(None);
         let shared = Arc::new(Shared::default());
-        shared.throttle(paused_until);
-        let ends = driver::Ends { ready, publish, queue, history, shared: Arc::clone(&shared) };
+        shared.throttle(peer.paused_until);
+        let ends = driver::Ends { ready, publish, queue, peer, shared: Arc::clone(&shared) };
         Driver::spawn(stream, config, sasl, runtime, ends);
         match is_ready.await {
             Ok(Ok(versions)) => Ok(Self { requests, shared, versions, lifetime }),

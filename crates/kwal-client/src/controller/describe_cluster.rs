@@ -94,6 +94,7 @@ impl Operation for Describe {
         response: DescribeClusterResponse,
     ) -> Result<ClusterDescription, Rejection> {
         Rejection::check_with(response.error_code, response.error_message)?;
+        once(response.brokers.iter().map(|found| found.broker_id))?;
         let brokers = response.brokers.into_iter();
         Ok(ClusterDescription {
             cluster_id: Some(response.cluster_id),
@@ -134,6 +135,16 @@ impl Operation for DescribeByMetadata {
                 .filter_map(|found| broker(found.node_id, &found.host, found.port, found.rack))
                 .collect(),
         })
+    }
+}
+
+/// Checks that each broker is described once.
+fn once(ids: impl Iterator<Item = i32>) -> Result<(), Rejection> {
+    let mut ids: Vec<_> = ids.collect();
+    ids.sort_unstable();
+    match ids.windows(2).any(|pair| pair[0] == pair[1]) {
+        true => Err(Rejection::Missing),
+        false => Ok(()),
     }
 }
 
@@ -216,6 +227,14 @@ mod tests {
         assert_eq!(Describe.request(&route()), DescribeClusterRequest::default());
         let request = DescribeByMetadata.request(&route());
         assert_eq!((request.topics, request.allow_auto_topic_creation), (Some(Vec::new()), false));
+    }
+
+    #[test]
+    fn a_broker_that_is_described_twice_is_malformed() {
+        let response = DescribeClusterResponse { brokers: vec![Default::default(); 2], ..Default::default() };
+        assert!(matches!(Describe.response(&route(), response), Err(Rejection::Missing)));
+        let response = MetadataResponse { brokers: vec![Default::default(); 2], ..Default::default() };
+        assert!(matches!(DescribeByMetadata.response(&route(), response), Err(Rejection::Missing)));
     }
 
     #[test]

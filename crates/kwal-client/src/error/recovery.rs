@@ -46,14 +46,19 @@ impl Error {
     }
 
     /// Returns whether another broker may help, and a retry at this one perhaps not: it belongs to another
-    /// cluster, shows a wrong certificate, is not a broker, or has no producer id to give out.
+    /// cluster, shows a wrong certificate, responds with more than a broker does, is not a broker, or has no
+    /// producer id to give out.
     pub(crate) fn is_of_this_broker(&self) -> bool {
         match (self.kind(), self.below()) {
             (ErrorKind::OtherCluster { .. }, _) => true,
             (ErrorKind::Connect, Some(Source::Transport(source))) => source.is_permanent(),
             (
                 ErrorKind::Connection,
-                Some(Source::Connection(ConnectionError::NotKafka(_) | ConnectionError::Io { .. })),
+                Some(Source::Connection(
+                    ConnectionError::NotKafka(_)
+                    | ConnectionError::Io { .. }
+                    | ConnectionError::FrameTooLarge { .. },
+                )),
             ) => self.recovery() == Recovery::Fail,
             // Each has ids of its own to give out. But all of them know the same rights.
             (ErrorKind::Broker { .. } | ErrorKind::MalformedResponse, _) => {

@@ -11,7 +11,7 @@ use kwal_protocol::{
     },
     record::{Batch, BatchError, BatchErrorKind, BatchHeader, Batches, OwnedRecord},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::{Fetched, PartitionClient};
 use crate::{
@@ -130,8 +130,8 @@ impl Fetch<'_> {
         let partition = self.partition;
         let deadline = partition.deadline(self.deadline);
         let enough = usize::try_from(self.min_bytes.min(self.max_bytes)).unwrap_or_default();
-        let mut wait = whole_millis(self.max_wait.min(deadline.after / 2));
-        let mut stuck = 0;
+        let max_wait = whole_millis(self.max_wait.min(deadline.after / 2));
+        let (mut wait, mut stuck) = (max_wait, 0);
         loop {
             let begun = Instant::now();
             let Answer { fetched, granted, unread } = match self.fetch_once(wait, deadline).await {
@@ -150,7 +150,10 @@ impl Fetch<'_> {
                 if stuck == STUCK_ROUNDS {
                     return Err(fetched.stuck(unread));
                 }
-                sleep(partition.partition.cluster.config.retry.initial).await;
+                let pause = partition.partition.cluster.config.retry.initial;
+                sleep_until(deadline.at.min(Instant::now() + pause)).await;
+                // Records in remote storage may take the whole wait.
+                wait = max_wait;
             } else if fetched.wire_bytes >= enough || !was_shortened || wait.is_zero() {
                 return Ok(fetched);
             }

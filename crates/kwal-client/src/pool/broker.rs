@@ -25,11 +25,7 @@ use crate::{
 pub(crate) struct Broker {
     pub(crate) reference: BrokerRef,
     pub(crate) address: HostPort,
-    /// What its connections have shown.
-    pub(super) history: Arc<History>,
-    /// Held by the one that connects to it, in turn.
-    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
-    failures: Mutex<Failures>,
+    pub(super) endpoint: Arc<Endpoint>,
     /// The request during which the last connection was closed.
     closed_during: Mutex<Option<ClosedDuring>>,
     reported: Reported,
@@ -37,6 +33,16 @@ pub(crate) struct Broker {
     is_retired: AtomicBool,
     /// Wakes those that connect to it. In the order in which they came, which a `watch` does not keep.
     retired: Notify,
+}
+
+/// What is known of an address, whichever broker is there: often a bootstrap address is that of a broker.
+#[derive(Debug, Default)]
+pub(crate) struct Endpoint {
+    /// What its connections have shown.
+    pub(super) history: Arc<History>,
+    /// Held by the one that connects to it, in turn.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    failures: Mutex<Failures>,
 }
 
 /// Attempts to connect that failed.
@@ -76,9 +82,7 @@ impl Broker {
         Self {
             reference,
             address,
-            history: Arc::default(),
-            turn: Arc::default(),
-            failures: Mutex::default(),
+            endpoint: Arc::default(),
             closed_during: Mutex::default(),
             reported: Reported::default(),
             is_healthy: AtomicBool::new(true),
@@ -97,7 +101,7 @@ impl Broker {
 
     /// Returns how many attempts to connect have failed.
     pub(super) fn failures(&self) -> u64 {
-        lock(&self.failures).count
+        lock(&self.endpoint.failures).count
     }
 
     /// Returns a connection failure newer than `before`, or the last one while no other attempt may begin.
@@ -105,7 +109,7 @@ impl Broker {
     /// Callers share it instead of connecting one by one. A permanent failure counts only for those that
     /// waited for that attempt: its cause may have been fixed since.
     pub(super) fn failed_since(&self, before: u64) -> Option<Error> {
-        let failures = lock(&self.failures);
+        let failures = lock(&self.endpoint.failures);
         let Failure { error, next } = failures.last.as_ref()?;
         let is_paused = || Instant::now() < *next && error.recovery() != Recovery::Fail;
         (failures.count != before || is_paused()).then(|| error.clone())
@@ -113,13 +117,13 @@ impl Broker {
 
     /// Whether the last attempt to connect failed.
     pub(super) fn has_failed(&self) -> bool {
-        lock(&self.failures).last.is_some()
+        lock(&self.endpoint.failures).last.is_some()
     }
 
     /// Notes a failed attempt. `pauses` makes the pauses between attempts, if it is the first one.
     pub(super) fn connect_failed(&self, error: &Error, pauses: impl FnOnce() -> Backoff) {
         *lock(&self.closed_during) = None;
-        let mut failures = lock(&self.failures);
+        let mut failures = lock(&self.endpoint.failures);
         failures.count += 1;
         // Half of what a call pauses, so that one which has paused can retry.
         let pause = failures.backoff.get_or_insert_with(pauses).next().unwrap_or_default() / 2;
@@ -128,7 +132,7 @@ impl Broker {
     }
 
     pub(super) fn connected(&self) {
-        let mut failures = lock(&self.failures);
+        let mut failures = lock(&self.endpoint.failures);
         (failures.last, failures.backoff) = (None, None);
         self.reported.unresolved.store(false, Ordering::Relaxed);
         self.mark_healthy();

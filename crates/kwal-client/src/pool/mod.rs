@@ -22,9 +22,10 @@ use kwal_transport::HostPort;
 use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
 
 pub(crate) use self::broker::Broker;
+use self::broker::Endpoint;
 use crate::{
     config::Config,
-    connection::{CallOptions, Connection, FailureReason, History, RequestFailed, WaitPermit},
+    connection::{CallOptions, Connection, FailureReason, RequestFailed, WaitPermit},
     error::{CallContext, Error, ErrorKind, Outcome},
     random::Random,
     versions::ClientRequest,
@@ -73,7 +74,7 @@ struct State {
     addresses: BTreeMap<i32, HostPort>,
     connections: BTreeMap<BrokerRef, BrokerConnections>,
     /// Of the addresses of the cluster, and of the bootstrap addresses, which often are the same.
-    histories: BTreeMap<HostPort, Arc<History>>,
+    endpoints: BTreeMap<HostPort, Arc<Endpoint>>,
 }
 
 /// What a connection is used for.
@@ -177,7 +178,7 @@ impl ConnectionPool {
             let is_known = |address: &HostPort| {
                 brokers.values().chain(&self.config.bootstrap).any(|known| known == address)
             };
-            state.histories.retain(|address, _| is_known(address));
+            state.endpoints.retain(|address, _| is_known(address));
         }
         let addresses = &state.addresses;
         state.connections.retain(|reference, connections| match reference {
@@ -257,9 +258,9 @@ impl ConnectionPool {
                     BrokerRef::Seed(index) => self.config.bootstrap.get(index),
                 };
                 let address = address?.clone();
-                let history = Arc::clone(state.histories.entry(address.clone()).or_default());
+                let endpoint = Arc::clone(state.endpoints.entry(address.clone()).or_default());
                 let mut broker = Broker::new(reference, address);
-                broker.history = history;
+                broker.endpoint = endpoint;
                 Some(vacant.insert(BrokerConnections::new(broker)))
             }
         }

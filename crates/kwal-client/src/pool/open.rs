@@ -57,7 +57,7 @@ impl ConnectionPool {
         if let Some(connection) = pooled.connection() {
             return Ok(connection);
         }
-        let turn = Arc::clone(&broker.turn).lock_owned().await;
+        let turn = Arc::clone(&broker.endpoint.turn).lock_owned().await;
         if let Some(error) = broker.failed_since(before) {
             return Err(error);
         }
@@ -75,7 +75,7 @@ impl ConnectionPool {
         let broker = Arc::clone(&pooled.broker);
         let connector = Connector {
             to: broker.address.clone(),
-            history: Arc::clone(&broker.history),
+            history: Arc::clone(&broker.endpoint.history),
             config: Arc::clone(&self.config),
             random: self.random.clone(),
             runtime: self.runtime.clone(),
@@ -133,9 +133,10 @@ impl ConnectionPool {
             return;
         }
         let broker = &pooled.broker;
-        let (Ok(place), Ok(turn)) =
-            (Arc::clone(&pooled.connecting).try_lock_owned(), Arc::clone(&broker.turn).try_lock_owned())
-        else {
+        let (Ok(place), Ok(turn)) = (
+            Arc::clone(&pooled.connecting).try_lock_owned(),
+            Arc::clone(&broker.endpoint.turn).try_lock_owned(),
+        ) else {
             return;
         };
         if let Some(open) = &mut *lock(&pooled.open) {

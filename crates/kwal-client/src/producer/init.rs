@@ -2,6 +2,7 @@
 
 use kwal_protocol::{
     api::ApiKey,
+    error_code::ErrorCode,
     messages::{InitProducerIdRequest, InitProducerIdResponse},
 };
 
@@ -32,7 +33,12 @@ pub(super) async fn init_producer_id(partition: &Partition) -> Result<ProducerSt
         .pool
         .any_broker(&request, |response, broker| match accept(response) {
             Ok(_) => Ok(()),
-            Err(error) => Err(error.with_context(call.at_broker(broker))),
+            Err(error) => {
+                if error.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {
+                    partition.cluster.metadata.rebootstrap(broker);
+                }
+                Err(error.with_context(call.at_broker(broker)))
+            }
         })
         .await?;
     let producer = accept(&response).map_err(|error| error.with_context(call.context()))?;
@@ -51,8 +57,6 @@ fn producer_state(response: &InitProducerIdResponse) -> Result<ProducerState, Er
 
 #[cfg(test)]
 mod tests {
-    use kwal_protocol::error_code::ErrorCode;
-
     use super::*;
     use crate::error::{ErrorKind, Source};
 

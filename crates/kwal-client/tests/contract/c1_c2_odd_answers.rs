@@ -395,6 +395,27 @@ async fn a_rejected_batch_names_the_records_that_are_at_fault() {
     assert_eq!(error.record_errors(), []);
 }
 
+/// Five records, of which the fourth is from the future.
+#[tokio::test(start_paused = true)]
+async fn a_record_from_the_future_is_named() {
+    let hour = time::Duration::HOUR;
+    let limit = hour.whole_milliseconds().to_string();
+    let configs = [("message.timestamp.after.max.ms", limit.as_str())];
+    let broker = EmbeddedCluster::builder().topic_with("wal", 1, &configs).start_in_memory().unwrap();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    let mut records = [record("a"), record("b"), record("c"), record("d"), record("e")].concat();
+    records[3].timestamp += 2 * hour;
+    let error = partition.produce(&records).await.unwrap_err();
+    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_TIMESTAMP), Outcome::NotApplied));
+    let found: Vec<_> = error.record_errors().iter().map(|rejected| rejected.index).collect();
+    assert_eq!(found, [3]);
+    // The id, which has appended nothing yet, is not given up for it.
+    records.remove(3);
+    assert_eq!(partition.produce(&records).await.unwrap().offsets(), Some(0..4));
+    assert_eq!(wire.stamps()[0], wire.stamps()[1]);
+}
+
 /// Opens a partition whose broker gives out an id that cannot be one, `times` times.
 async fn open_with_ids(wire: &Wire, id: i64, epoch: i16, times: usize) -> PartitionClient {
     let left = Arc::new(AtomicUsize::new(times));

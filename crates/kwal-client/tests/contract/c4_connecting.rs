@@ -173,6 +173,34 @@ async fn an_address_that_accepts_and_then_fails_is_left_for_the_next() {
     }
 }
 
+/// A connection that is lost before anything was answered says as much about its address as one that fails.
+#[tokio::test(start_paused = true)]
+async fn an_address_that_answers_nothing_but_the_handshake_is_left_for_the_next() {
+    for fault in [Fault::Drop, Fault::BlackHole] {
+        let (broker, addresses) = Addresses::start(&[Peer::IsAbsent], &EmbeddedCluster::builder());
+        let client = addresses.builder().build().await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+        // While the broker is away, there is another one at the first address, which is of no use.
+        broker.stop(1).unwrap();
+        broker.disconnect(1).unwrap();
+        let at = addresses.all[0].into();
+        let useless = EmbeddedCluster::builder().topic("wal", 2).start_in(&addresses.network, at).unwrap();
+        for api in [ApiKey::METADATA, ApiKey::PRODUCE, ApiKey::FETCH, ApiKey::INIT_PRODUCER_ID] {
+            useless.on_all(api, fault);
+        }
+        let append = tokio::spawn({
+            let partition = partition.clone();
+            async move { partition.produce(record("b")).await }
+        });
+        sleep(2 * SECOND).await;
+        assert!(useless.connections().accepted > 0);
+        broker.restart(1).unwrap();
+        assert_eq!(append.await.unwrap().unwrap().base_offset, Some(1), "{fault:?}");
+        assert_eq!(partition.fetch(0).await.unwrap().next_offset, 2);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_error_of_several_addresses_names_each() {
     let (broker, addresses) = Addresses::start(&[Peer::Closes, Peer::IsSilent], &EmbeddedCluster::builder());
@@ -241,6 +269,38 @@ async fn a_dead_broker_is_connected_to_a_few_times_a_second_however_many_wait_fo
         let (appends, took) = timed(appends).await;
         assert!(appends.unwrap().iter().all(Result::is_ok));
         assert!(took < 2 * SECOND, "{took:?}");
+    }
+}
+
+/// Also the bootstrap address, which is asked when no broker answers.
+#[tokio::test(start_paused = true)]
+async fn a_dead_cluster_is_connected_to_a_few_times_a_second_however_many_wait_for_it() {
+    for is_closing in [false, true] {
+        let broker = broker();
+        broker.create_topic("wide", 1000).unwrap();
+        let limited = Limited::to(&broker, 1000);
+        let wire = Wire::through(Arc::new(limited.clone()), broker.bootstrap());
+        let client = wire.client().await;
+        let opening = (0..1000).map(|i| client.partition_client("wide", i).into_future());
+        let partitions = join_all(opening).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+        match is_closing {
+            true => limited.limit.store(0, Ordering::SeqCst),
+            false => broker.stop(1).unwrap(),
+        }
+        broker.disconnect(1).unwrap();
+        settle().await;
+        let before = wire.attempts_at("broker-1");
+        let appends = tokio::spawn(async move { try_append_to_all(&partitions).await });
+        sleep(20 * SECOND).await;
+        let attempts = wire.attempts_at("broker-1") - before;
+        assert!((20..=20 * 4 + 10).contains(&attempts), "closing {is_closing}: {attempts}");
+        match is_closing {
+            true => limited.limit.store(1000, Ordering::SeqCst),
+            false => broker.restart(1).unwrap(),
+        }
+        let (appends, took) = timed(appends).await;
+        assert!(appends.unwrap().iter().all(Result::is_ok));
+        assert!(took < 3 * SECOND, "{took:?}");
     }
 }
 

@@ -140,6 +140,21 @@ async fn every_call_starts_again_where_it_has_to() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_append_starts_again_if_no_producer_id_is_given_without() {
+    let moving = Moving::start();
+    let client = moving.client().await;
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    moving.set_name("new");
+    moving.cluster.on(ApiKey::INIT_PRODUCER_ID, Fault::Error(ErrorCode::REBOOTSTRAP_REQUIRED));
+    let (produced, took) = timed(partition.produce(record("a"))).await;
+    produced.unwrap();
+    assert!(took <= Duration::from_millis(200), "{took:?}");
+    settle().await;
+    assert_eq!((moving.open("old"), moving.open("boot")), (0, 0));
+    assert_eq!(client.brokers()[0].1.to_string(), "new:9092");
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_calls_that_have_to_start_again_do_so_once() {
     let moving = Moving::start();
     let client = moving.client().await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwal_client::{
-    PartitionClient,
+    PartitionClient, RetryPolicy,
     error::{Error, ErrorKind, Outcome},
 };
 use kwal_protocol::{
@@ -14,7 +14,7 @@ use kwal_protocol::{
 };
 use kwal_testkit::EmbeddedCluster;
 
-use crate::support::{Wire, broker, open_over, record, source, timed};
+use crate::support::{HOUR, Wire, broker, open_over, record, source, timed};
 
 /// Opens a partition whose log has the values of offsets 0 to 3, in two batches.
 async fn two_batches(broker: &EmbeddedCluster, wire: &Wire) -> PartitionClient {
@@ -135,6 +135,14 @@ async fn a_first_batch_that_is_always_cut_off_is_corrupt() {
         assert_eq!(wire.count(ApiKey::FETCH) - fetches, 3);
         assert!(took < Duration::from_secs(1), "{took:?}");
     }
+    // The pause between the requests ends with the deadline.
+    let slow = wire.builder().retry(RetryPolicy::default().initial(HOUR).max(HOUR)).build().await.unwrap();
+    let slow = slow.partition_client("wal", 0).await.unwrap();
+    let deadline = Duration::from_secs(5);
+    let (error, took) = timed(slow.fetch(2).deadline(deadline)).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
+    assert_eq!(took, deadline);
     // Once is no error.
     let mut is_first = true;
     edit(&wire, move |all| if std::mem::take(&mut is_first) { all.slice(..80) } else { all });

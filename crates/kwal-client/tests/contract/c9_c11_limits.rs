@@ -12,10 +12,10 @@ use kwal_client::{
 use kwal_protocol::{
     api::ApiKey,
     connection::ConnectionError,
-    messages::{ApiVersionsRequest, ListOffsetsRequest},
+    messages::{ApiVersionsRequest, ListOffsetsRequest, MetadataRequest},
     record::Compression,
 };
-use kwal_testkit::Fault;
+use kwal_testkit::{EmbeddedCluster, Fault};
 use tokio::runtime::Builder;
 
 use crate::support::{
@@ -233,6 +233,30 @@ async fn a_response_without_records_has_a_limit_of_its_own() {
     });
     let error = wire.builder().build().await.unwrap_err();
     assert!(chain(&error).contains("the limit is 65536"), "{}", chain(&error));
+
+    // Another broker is asked.
+    let three = EmbeddedCluster::builder().brokers(3).topic("wal", 1).start_in_memory().unwrap();
+    let wire = Wire::to(&three);
+    let mut is_first = true;
+    wire.edit::<ApiVersionsRequest>(move |response| {
+        if std::mem::take(&mut is_first) {
+            response.api_keys = vec![response.api_keys[0].clone(); 10_000];
+        }
+    });
+    let (client, took) = timed(wire.builder().build()).await;
+    client.unwrap();
+    assert_eq!((took, wire.connections()), (Duration::ZERO, 2));
+
+    let mut is_first = true;
+    wire.edit::<MetadataRequest>(move |response| {
+        if std::mem::take(&mut is_first) {
+            response.brokers[0].host = "host".repeat(1_000);
+            response.brokers = vec![response.brokers[0].clone(); 5_000];
+        }
+    });
+    let (client, took) = timed(wire.builder().build()).await;
+    client.unwrap();
+    assert_eq!((took, wire.connections()), (Duration::ZERO, 4));
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,7 +301,7 @@ async fn a_batch_that_decompresses_to_more_than_the_limit_is_an_error_with_its_o
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_written_with_the_defaults_is_read_with_the_defaults() {
-    let broker = kwal_testkit::EmbeddedCluster::builder()
+    let broker = EmbeddedCluster::builder()
         .topic_with("wal", 1, &[("max.message.bytes", "104857600")])
         .start_in_memory()
         .unwrap();

@@ -63,6 +63,42 @@ pub(crate) async fn corrupt_batch() -> Fixture {
     fixture
 }
 
+/// Each batch of a response is in it twice.
+pub(crate) async fn batches_twice() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    wal.append(&["a"]).await;
+    let wire = Wire::new(fixture.cluster.connector());
+    let client = fixture.builder().connector(wire.clone()).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    wire.rewrite::<FetchRequest>(|response| {
+        let records = response.responses[0].partitions[0].records.as_mut().unwrap();
+        *records = [&records[..], records].concat().into();
+    });
+    let reader = fixture.reader(0);
+    let next = fixture.read(reader, &partition, 0, 1, 1000).await;
+    wire.clear_rewrites();
+    fixture.read(reader, &partition, next, 1, 1000).await;
+    fixture
+}
+
+/// No response has the whole of the first batch.
+pub(crate) async fn batch_always_cut_off() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    wal.append(&["a"]).await;
+    let wire = Wire::new(fixture.cluster.connector());
+    let client = fixture.builder().connector(wire.clone()).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    wire.rewrite::<FetchRequest>(|response| {
+        response.responses[0].partitions[0].records.as_mut().unwrap().truncate(50);
+    });
+    fixture.expect(partition.fetch(0).await.is_err(), "a reader that never gets on has no error");
+    wire.clear_rewrites();
+    fixture.read(fixture.reader(0), &partition, 0, 1, 1000).await;
+    fixture
+}
+
 pub(crate) async fn offset_within_batch() -> Fixture {
     let fixture = Fixture::one_broker();
     let wal = fixture.open().await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use kwal_client::{
     Limits, OffsetAt, PartitionClient,
     error::{ErrorKind, Progress},
@@ -12,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     fixture::{Appender, Fixture, MINUTE},
-    support::settle,
+    support::{Wire, settle},
 };
 
 const PAUSE: Duration = Duration::from_secs(5);
@@ -170,6 +171,27 @@ pub(crate) async fn throttled_beyond_deadline() -> Fixture {
     let begun = Instant::now();
     wal.partition.fetch(0).deadline(LONG_THROTTLE / 2).await.unwrap_err();
     fixture.expect(begun.elapsed() < PAUSE, "a call waited for a throttle that it could not outlast");
+    fixture
+}
+
+/// Many calls need the only broker, which is dead.
+pub(crate) async fn dead_broker() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wire = Wire::to(&fixture.cluster);
+    let client = wire.client().await;
+    let mut partitions = Vec::new();
+    for number in 0..40 {
+        partitions.push(client.partition_client("wal", number % 2).await.unwrap());
+    }
+    fixture.cluster.stop(1).unwrap();
+    settle().await;
+    let before = wire.attempts_at("broker-1");
+    let fetch = async |one: &PartitionClient| one.fetch(0).deadline(2 * PAUSE).await.map(drop);
+    join_all(partitions.iter().map(fetch)).await;
+    let attempts = wire.attempts_at("broker-1") - before;
+    // Ten seconds, with a quarter of a second or more in between in the end.
+    fixture.expect(attempts <= 50, "calls connect to a dead broker one by one");
+    fixture.cluster.restart(1).unwrap();
     fixture
 }
 

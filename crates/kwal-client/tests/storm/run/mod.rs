@@ -8,6 +8,7 @@
 //!     others  └────────────────── results of their calls ───────────┘
 //! ```
 
+mod addresses;
 mod others;
 mod plan;
 mod reader;
@@ -17,7 +18,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -37,7 +38,7 @@ use tokio::{
 };
 
 pub(crate) use self::plan::Plan;
-use self::{reader::Tailer, writer::Appender};
+use self::{addresses::TwoAddresses, reader::Tailer, writer::Appender};
 use crate::support::chain;
 
 /// The result of a storm.
@@ -84,7 +85,10 @@ pub(crate) const COUNTERS: &[&str] = &[
     "offset lookups failed",
     "records deleted",
     "logs read to the end",
+    CLOSED_AT_ONCE,
 ];
+
+const CLOSED_AT_ONCE: &str = "connections closed by the first address of a name";
 
 /// Runs the storm of a seed.
 pub(crate) fn storm(seed: u64) -> Report {
@@ -110,6 +114,7 @@ impl Plan {
             acked: Mutex::default(),
             problems: Mutex::default(),
             over: AtomicBool::new(false),
+            closed_at_once: Arc::default(),
         });
         let mut rng = Rng::with_seed(self.seed);
         let mut appenders = Vec::new();
@@ -158,11 +163,18 @@ struct Shared {
     problems: Mutex<Vec<String>>,
     /// The storm is over, and every call has to succeed.
     over: AtomicBool,
+    /// How many connections were closed by the first addresses of names.
+    closed_at_once: Arc<AtomicU64>,
 }
 
 impl Shared {
     async fn client(&self, number: u64) -> Client {
-        let builder = ClientBuilder::new(self.cluster.bootstrap()).connector(self.cluster.connector());
+        let brokers = self.cluster.connector();
+        let builder = ClientBuilder::new(self.cluster.bootstrap());
+        let builder = match self.plan.two_addresses {
+            true => builder.connector(TwoAddresses { brokers, closed: Arc::clone(&self.closed_at_once) }),
+            false => builder.connector(brokers),
+        };
         let builder = builder.seed(self.plan.seed.wrapping_add(number)).client_id(format!("client-{number}"));
         builder.deadlines(self.plan.deadlines).limits(self.plan.limits).build().await.unwrap()
     }
@@ -277,6 +289,8 @@ impl Shared {
             let records = records.into_iter().map(|record| (record.offset, record.value.unwrap_or_default()));
             self.recorder.now().log(Log::new((TOPIC, partition), start..end, records));
         }
+        let closed_at_once = self.closed_at_once.load(Ordering::Relaxed);
+        lock(&self.counts).extend((closed_at_once > 0).then_some((CLOSED_AT_ONCE, closed_at_once)));
         let history = self.recorder.now().clone();
         Report {
             verdict: history.check(&Plan::expect()),

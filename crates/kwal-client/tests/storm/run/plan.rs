@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) time: Duration,
     /// How many phases there are. Producer ids expire between them.
     pub(crate) phases: u64,
+    /// The name of each broker has two addresses, and the first one closes all connections.
+    pub(crate) two_addresses: bool,
     /// Some batches are large.
     pub(crate) large: bool,
     /// Records are deleted.
@@ -87,6 +89,7 @@ impl Plan {
         let every = Duration::from_millis(rng.u64(80..300));
         let time = seconds(rng.u64(3..8)) / phases as u32;
         hazards.extend(RARE.iter().filter(|_| rng.u8(..6) == 0));
+        let two_addresses = rng.u8(..6) == 0;
         Self {
             seed,
             kafka,
@@ -102,6 +105,7 @@ impl Plan {
             every,
             time,
             phases,
+            two_addresses,
             large,
             deletes,
             journal: 0,
@@ -125,6 +129,7 @@ impl Plan {
             every: Duration::from_millis(150),
             time: Duration::from_secs(4),
             phases: 1,
+            two_addresses: false,
             large: true,
             deletes: false,
             ..Self::of(seed)
