@@ -90,6 +90,10 @@ impl Plan {
         let time = seconds(rng.u64(3..8)) / phases as u32;
         hazards.extend(RARE.iter().filter(|_| rng.u8(..6) == 0));
         let two_addresses = rng.u8(..6) == 0;
+        // Most faults last longer than this.
+        let millis = Duration::from_millis;
+        let hasty = short_deadlines().operation(millis(1_500)).request(millis(500)).connect(millis(500));
+        let deadlines = if rng.u8(..8) == 0 { hasty } else { deadlines };
         Self {
             seed,
             kafka,
