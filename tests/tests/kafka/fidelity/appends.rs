@@ -23,9 +23,9 @@ pub(super) async fn batches_that_are_refused(world: &mut World) {
     let mut large = BatchBuilder::new(Compression::None);
     large.push(TIME, None, Some(&[0; 1_000]), NO_HEADERS);
     let large = large.finish().unwrap().to_bytes();
-    let control = with(|raw| raw.header.attributes |= BatchHeader::CONTROL);
+    let control = with(batch(3), |raw| raw.header.attributes |= BatchHeader::CONTROL);
     let base = batch(2).at(1_000, 77).to_bytes();
-    let unknown_codec = with(|raw| raw.header.attributes |= 6);
+    let unknown_codec = with(batch(3), |raw| raw.header.attributes |= 6);
     for (what, bytes) in [
         ("damaged", damaged.freeze()),
         ("too large", large.clone()),
@@ -52,18 +52,18 @@ pub(super) async fn batches_of_odd_counts(world: &mut World) {
     let mut log = world.log("counted", &[]).await;
     let id = log.producer_id().await;
     let count = |raw: &mut RawBatch, last| raw.header.last_offset_delta = last;
-    let holes = with(|raw| {
+    let holes = with(batch(3), |raw| {
         raw.records[1].offset_delta = 5;
         raw.header.last_offset_delta = 5;
     });
     for (what, bytes) in [
         ("a hole", holes),
-        ("more offsets than records", with(|raw| count(raw, 7))),
-        ("fewer offsets than records", with(|raw| count(raw, 0))),
-        ("no records", with(|raw| raw.records.clear())),
+        ("more offsets than records", with(batch(3), |raw| count(raw, 7))),
+        ("fewer offsets than records", with(batch(3), |raw| count(raw, 0))),
+        ("no records", with(batch(3), |raw| raw.records.clear())),
         (
             "no records and no offsets",
-            with(|raw| {
+            with(batch(3), |raw| {
                 raw.records.clear();
                 count(raw, -1);
             }),
@@ -71,12 +71,12 @@ pub(super) async fn batches_of_odd_counts(world: &mut World) {
         ("an id without a sequence", batch(1).stamp(id, 0, -1).to_bytes()),
         ("an id without an epoch", batch(1).stamp(id, -1, 0).to_bytes()),
         ("a sequence without an id", batch(1).stamp(-1, -1, 0).to_bytes()),
-        ("a wrong newest time", with(|raw| raw.header.max_timestamp = 5)),
+        ("a wrong newest time", with(batch(3), |raw| raw.header.max_timestamp = 5)),
     ] {
         world.record(format!("{what}: {}", log.append_bytes(bytes, -1).await));
     }
     world.record(log.fetch(0).await);
-    let back = with(|raw| raw.records.reverse());
+    let back = with(batch(3), |raw| raw.records.reverse());
     let text = log.append_bytes(back, -1).await;
     world.record(format!("offsets that go back: {text}"));
 }
@@ -139,10 +139,14 @@ pub(super) async fn times_far_from_now(world: &mut World) {
         ("a year ago", now - 365 * 24 * HOUR),
         ("0", 0),
         ("no time", -1),
-        ("before all time", -2),
     ] {
         world.record(format!("{what}: {}", log.append(batch_at(&[time])).await));
     }
+    let before_all_time = with(batch_at(&[0]), |raw| {
+        raw.header.base_timestamp = -2;
+        raw.header.max_timestamp = -2;
+    });
+    world.record(format!("before all time: {}", log.append_bytes(before_all_time, -1).await));
     world.record(format!("the second of three: {}", log.append(batch_at(&[now, now + 2 * HOUR, now])).await));
 }
 
@@ -311,9 +315,9 @@ pub(super) async fn appends_by_topic_id(world: &mut World) {
     world.record(format!("a partition that is not there: {}", log.produce_by(&request, 13).await));
 }
 
-/// Returns a batch of three records with a change.
-fn with(change: impl FnOnce(&mut RawBatch)) -> Bytes {
-    let good = Batches::new(batch(3).to_bytes()).next().unwrap().unwrap();
+/// Returns a batch with a change.
+fn with(batch: EncodedBatch, change: impl FnOnce(&mut RawBatch)) -> Bytes {
+    let good = Batches::new(batch.to_bytes()).next().unwrap().unwrap();
     let mut raw = RawBatch::from_batch(&good, 0).unwrap();
     change(&mut raw);
     match raw.encode() {
