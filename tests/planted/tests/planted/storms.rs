@@ -30,6 +30,7 @@ const FOUND: &[(Mutation, Rule)] = &[
     (Mutation::HoleAfterFailure, Rule::NoHole),
     (Mutation::AttemptWithoutDeadline, Rule::Deadline),
     (Mutation::PauseBeyondDeadline, Rule::Deadline),
+    (Mutation::DeadlineTakenForRejection, Rule::NotAppended),
     (Mutation::DroppedNotSent, Rule::NoHole),
     (Mutation::DroppedAborted, Rule::NoHole),
     (Mutation::PartialBatchTakenForEnd, Rule::ReadEvery),
