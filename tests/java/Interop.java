@@ -33,13 +33,24 @@ import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.ElectionType;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.TopicPartitionInfo;
+import org.apache.kafka.common.acl.AccessControlEntry;
+import org.apache.kafka.common.acl.AccessControlEntryFilter;
+import org.apache.kafka.common.acl.AclBinding;
+import org.apache.kafka.common.acl.AclBindingFilter;
+import org.apache.kafka.common.acl.AclOperation;
+import org.apache.kafka.common.acl.AclPermissionType;
 import org.apache.kafka.common.errors.ApiException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.quota.ClientQuotaAlteration;
 import org.apache.kafka.common.quota.ClientQuotaEntity;
+import org.apache.kafka.common.resource.PatternType;
+import org.apache.kafka.common.resource.ResourcePattern;
+import org.apache.kafka.common.resource.ResourcePatternFilter;
+import org.apache.kafka.common.resource.ResourceType;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
+import org.apache.kafka.common.utils.SecurityUtils;
 
 /**
  * Runs commands with Kafka's Java client.
@@ -113,6 +124,10 @@ public final class Interop {
                 return quota(command);
             case "moveLeader":
                 return moveLeader(command);
+            case "grant":
+                return grant(command);
+            case "revokeAll":
+                return revokeAll(command);
             default:
                 throw new IllegalArgumentException("no such command: " + command.get("command"));
         }
@@ -237,6 +252,30 @@ public final class Interop {
             new ClientQuotaAlteration.Op(each.getKey(), each.getValue().isNull() ? null : each.getValue().asDouble())));
         admin.alterClientQuotas(List.of(new ClientQuotaAlteration(entity, ops))).all().get();
         return JSON.nullNode();
+    }
+
+    /** Grants "rights" to a user, all at once: each is an operation, a type of resource and its name. */
+    private JsonNode grant(JsonNode command) throws Exception {
+        List<AclBinding> bindings = new ArrayList<>();
+        for (JsonNode right : command.get("rights")) {
+            AclOperation operation = SecurityUtils.operation(right.get(0).asText());
+            ResourceType type = SecurityUtils.resourceType(right.get(1).asText());
+            bindings.add(new AclBinding(new ResourcePattern(type, right.get(2).asText(), PatternType.LITERAL),
+                new AccessControlEntry(principal(command), "*", operation, AclPermissionType.ALLOW)));
+        }
+        admin.createAcls(bindings).all().get();
+        return JSON.nullNode();
+    }
+
+    private JsonNode revokeAll(JsonNode command) throws Exception {
+        AccessControlEntryFilter entries =
+            new AccessControlEntryFilter(principal(command), null, AclOperation.ANY, AclPermissionType.ANY);
+        admin.deleteAcls(List.of(new AclBindingFilter(ResourcePatternFilter.ANY, entries))).all().get();
+        return JSON.nullNode();
+    }
+
+    private static String principal(JsonNode command) {
+        return "User:" + command.get("user").asText();
     }
 
     /** Reassigns a partition to "replicas" and makes the first one the leader. All brokers must be alive. */

@@ -184,6 +184,17 @@ impl Java {
         self.quota(client_id, "consumer_byte_rate", bytes_per_second).await
     }
 
+    /// Grants rights to a user, all at once. Each is an operation, a type of resource and its name, as in
+    /// `("Describe", "Topic", "wal")`. Brokers apply them a moment later.
+    pub async fn grant(&self, user: &str, rights: &[(&str, &str, &str)]) {
+        self.must("grant", json!({ "user": user, "rights": rights })).await
+    }
+
+    /// Takes all rights from a user. Brokers apply it a moment later.
+    pub async fn revoke_all(&self, user: &str) {
+        self.must("revokeAll", json!({ "user": user })).await
+    }
+
     async fn quota(&self, client_id: &str, name: &str, bytes_per_second: Option<u64>) {
         let arguments = json!({ "clientId": client_id, "quotas": { name: bytes_per_second } });
         self.must("quota", arguments).await

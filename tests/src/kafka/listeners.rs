@@ -81,7 +81,8 @@ impl Listener {
         ])
     }
 
-    fn sasl(self, mechanisms: &[&str]) -> Self {
+    /// Requires SASL with any of these mechanisms. The user is [`USER`].
+    pub fn sasl(self, mechanisms: &[&str]) -> Self {
         const MODULES: &str = "org.apache.kafka.common.security";
         let jaas = |mechanism: &str| match mechanism {
             "PLAIN" => format!("plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\""),

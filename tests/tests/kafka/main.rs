@@ -4,6 +4,7 @@
 // Clippy regards only functions with `#[test]` as tests.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod administration;
 mod append;
 mod audit;
