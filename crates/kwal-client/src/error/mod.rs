@@ -6,8 +6,8 @@
 //!
 //! `{}`, `{:#}` and `{:?}` print the whole of it in one line: where it happened, what, every cause below it,
 //! and whether the call may have taken effect. `{:#?}` prints the fields. So
-//! [`source`](std::error::Error::source) is `None`, and what prints chains of errors, as `anyhow` does, prints
-//! no cause twice. [`Error::cause`] is the error below with its type.
+//! [`source`](std::error::Error::source) is `None`, and what prints chains of errors, as `anyhow` does,
+//! prints no cause twice. [`Error::cause`] is the error below with its type.
 //!
 //! Strings of brokers are escaped and cut in texts; the fields have them as they were sent.
 //!

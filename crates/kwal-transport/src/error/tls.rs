@@ -29,8 +29,8 @@ pub enum TlsError {
         "the certificate of the peer was issued by a CA that is not trusted: add the CA's certificate to the roots"
     )]
     UnknownIssuer,
-    /// The signature does not match the root with the issuer's name, or the peer does not have the key, or the
-    /// key is RSA with fewer than 2048 bits, which is not accepted.
+    /// The signature does not match the root with the issuer's name, or the peer does not have the key, or
+    /// the key is RSA with fewer than 2048 bits, which is not accepted.
     #[error(
         "the signature of the peer's certificate is wrong: is the CA among the roots an older one, or another one of the same name, or has an RSA key fewer than 2048 bits?"
     )]
