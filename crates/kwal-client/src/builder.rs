@@ -174,6 +174,13 @@ impl ClientBuilder {
     /// [`ErrorKind::NoBroker`](crate::error::ErrorKind::NoBroker) if none answers, with each address and its
     /// error. It does not wait for brokers to come up.
     ///
+    /// A failure that another attempt cannot change is returned as it is:
+    /// [`ErrorKind::Connect`](crate::error::ErrorKind::Connect) if TLS rejects the broker's certificate,
+    /// [`ErrorKind::Connection`](crate::error::ErrorKind::Connection) for a wrong password or a listener that
+    /// speaks another protocol,
+    /// [`ErrorKind::EncryptionRequired`](crate::error::ErrorKind::EncryptionRequired) and
+    /// [`ErrorKind::CredentialsUnavailable`](crate::error::ErrorKind::CredentialsUnavailable).
+    ///
     /// # Cancellation safety
     /// Cancel safe.
     ///

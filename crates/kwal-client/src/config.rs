@@ -154,7 +154,8 @@ pub struct Limits {
     /// The largest record batch to read, in bytes after decompression. Default 128 MiB.
     pub decompressed: usize,
     /// The memory budget: what all appends of a client may hold, from before they are encoded until they are
-    /// acknowledged, in bytes. Further ones wait. Default 256 MiB.
+    /// acknowledged, in bytes. Further ones wait. A batch larger than the budget is appended alone. Default
+    /// 256 MiB.
     pub memory: usize,
     /// How many connections to one broker the partition clients share for appends, and as many again for
     /// fetches. One more serves short requests. Default 16.

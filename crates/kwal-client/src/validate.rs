@@ -8,7 +8,7 @@ use crate::error::Error;
 pub(crate) fn topic_name(topic: &str) -> Result<(), Error> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let problem = match topic {
-        "" => "is empty",
+        "" => return Err(Error::invalid_input("the topic name is empty")),
         "." | ".." => "is not a name",
         _ if topic.len() > 249 => "is longer than 249 characters",
         _ if !topic.bytes().all(legal) => "has characters other than ASCII letters, digits, '.', '_' and '-'",

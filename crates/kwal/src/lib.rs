@@ -11,7 +11,7 @@
 //!    │              describe_topic_configs(…) ──┤   also alter_topic_configs
 //!    │              describe_cluster() ─────────┘   the brokers
 //!    │
-//!    └──────────────── partition_client() ──► PartitionClient       connected, with a producer id
+//!    └──────────────── partition_client() ──► PartitionClient       appends to one partition and reads from it
 //!                                               │
 //!                   produce(records) ───────────┤   one batch: all or nothing, once; returns its offsets
 //!                   get_offset(at) ─────────────┤   where the log begins, ends, or was at some time
@@ -19,10 +19,11 @@
 //!                   fetch_records(offset, …) ───┤   the same as a list of owned records
 //!                   delete_records(before) ─────┘   cuts off what is no longer needed
 //! ```
-//! Every call is a request: configure it, above all its `deadline`, then `.await` it. What takes futures
-//! (`join_all`, `select!`, `pin!`, `tokio::spawn`) is given its `.into_future()`. *Cancel safe* in these docs
-//! means that a call can be dropped at any await and nothing is lost or left behind; where a dropped call may
-//! still have taken effect, its docs say so.
+//! Every call but `fetch_records` is a request: configure it, above all its `deadline`, then `.await` it.
+//! tokio's `select!`, `join!` and `timeout` take a request as it is; `join_all` and `pin!` take its
+//! `.into_future()`; `tokio::spawn` takes an `async move` block with a clone of the client. *Cancel safe* in
+//! these docs means that a call can be dropped at any await and nothing is lost or left behind; where a
+//! dropped call may still have taken effect, its docs say so.
 //!
 //! ```
 //! # kwal_testkit::doctest(9096, async {
@@ -127,21 +128,28 @@
 //!
 //! | call | operation | resource |
 //! | --- | --- | --- |
-//! | `build`, `brokers` | none | |
+//! | `build`, `brokers`, `describe_cluster` | none | |
 //! | `partition_client`, `get_offset`, `offset_for_leader_epoch` | `Describe` | topic |
 //! | `list_topics` | `Describe`, else a topic is left out | topic |
 //! | `produce` | `Write` | topic |
 //! | `produce` for the first time, with a producer id | `Write`, since Kafka 2.8; before, `IdempotentWrite` | any topic; the cluster |
 //! | `fetch`, `fetch_records` | `Read` | topic |
 //! | `delete_records` | `Delete`, which `Write` does not include | topic |
-//! | `create_topic`, `ensure_topic` | `Create`; to compare an existing one, `Describe` and `DescribeConfigs` | topic, or the cluster |
+//! | `create_topic` | `Create` | topic, or the cluster |
+//! | `ensure_topic` | `Describe`; to create the topic, also `Create`; to compare its configs, also `DescribeConfigs` | topic; for `Create`, the cluster also does |
 //! | `create_partitions` | `Alter` | topic |
 //! | `delete_topic` | `Delete` | topic |
-//! | `describe_topic_configs`, `audit` | `DescribeConfigs` | topic; for `audit` also the cluster |
+//! | `describe_topic_configs` | `DescribeConfigs` | topic |
+//! | `audit` | `Describe`; without `DescribeConfigs`, findings are `Unknown` | topic; for brokers' configs, the cluster |
 //! | `alter_topic_configs` | `AlterConfigs` | topic |
-//! | `describe_cluster` | `Describe` | cluster |
 //!
 //! `Read`, `Write`, `Delete` and `Alter` include `Describe`, and `AlterConfigs` includes `DescribeConfigs`.
+//!
+//! # Logging
+//!
+//! The client emits events of the crate `tracing`, with targets that begin with `kwal_client`: at `WARN` what
+//! an operator should look at, at `INFO` that a call succeeded after all, at `DEBUG` connections and retries.
+//! The documentation of [`kwal-client`](https://docs.rs/kwal-client) lists them.
 //!
 //! # When an append fails
 //!

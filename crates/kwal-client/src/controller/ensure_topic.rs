@@ -117,9 +117,13 @@ pub enum TopicDifference {
 impl fmt::Display for TopicDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Partitions { requested, found } => write!(f, "{found} partitions instead of {requested}"),
+            Self::Partitions { requested, found } => {
+                let plural = if *found == 1 { "" } else { "s" };
+                write!(f, "{found} partition{plural} instead of {requested}")
+            }
             Self::ReplicationFactor { requested, found } => {
-                write!(f, "{found} replicas instead of {requested}")
+                let plural = if *found == 1 { "" } else { "s" };
+                write!(f, "{found} replica{plural} instead of {requested}")
             }
             Self::Config { name, requested, found: Some((Some(value), source)) } => {
                 write!(f, "{name} is {} ({source}) instead of {requested}", Printable(value))

@@ -168,7 +168,7 @@ async fn a_topic_is_ensured_once_and_compared_afterwards() {
     let texts: Vec<_> = other.differences.iter().map(ToString::to_string).collect();
     let expected = [
         "3 partitions instead of 2",
-        "1 replicas instead of 3",
+        "1 replica instead of 3",
         "retention.ms is -1 (set for the topic) instead of 5",
         "nope is unknown to the broker and should be 1",
         "min.insync.replicas is 1 (the default) instead of 2",

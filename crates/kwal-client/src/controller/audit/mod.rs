@@ -122,8 +122,14 @@ fn reason(error: &Error) -> String {
         text.push_str(&format!(" ({})", Printable(message)));
     }
     text.push('.');
-    if UNAUTHORIZED.contains(code) {
-        text.push_str(" Allow this client `DescribeConfigs`.");
+    match *code {
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED => {
+            text.push_str(" Allow this client `DescribeConfigs` on the topic.");
+        }
+        ErrorCode::CLUSTER_AUTHORIZATION_FAILED => {
+            text.push_str(" Allow this client `DescribeConfigs` on the cluster.");
+        }
+        _ => {}
     }
     text
 }
