@@ -31,7 +31,7 @@ use tokio::{
 use tracing::{Instrument, debug, debug_span, warn};
 
 use super::{
-    Caller, FailureReason, Peer, QUEUE, Shared, Submitted,
+    Caller, FailureReason, Peer, QUEUE, RequestFailed, Shared, Submitted,
     inbox::Inbox,
     reauth::{Reauthentication, SessionLifetime},
 };
@@ -407,8 +407,9 @@ impl Driver {
             drop(ready.send(Err(error.clone())));
         }
         let reason = FailureReason::Connection(error);
-        for PendingRequest { token: caller, handed_out } in self.connection.drain_pending() {
-            caller.fail(reason.clone(), handed_out);
+        for (index, pending) in self.connection.drain_pending().enumerate() {
+            let PendingRequest { token: caller, handed_out: sent } = pending;
+            caller.end(RequestFailed { reason: reason.clone(), sent, was_next: sent && index == 0 });
         }
         if let Some(Submitted { caller, .. }) = self.held.take() {
             caller.fail(reason.clone(), false);

@@ -134,12 +134,13 @@ impl Connection {
         let (caller, received, caller_end) = Caller::new(R::throttle_time, deadline, permit);
         if self.requests.send(Submitted { request, caller }).await.is_err() {
             let reason = FailureReason::Connection(ConnectionError::Closed);
-            return Err(RequestFailed { reason, sent: false });
+            return Err(RequestFailed { reason, sent: false, was_next: false });
         }
         tokio::select! {
             biased;
             response = received => {
-                response.unwrap_or(Err(RequestFailed { reason: FailureReason::Shutdown, sent: true }))
+                let reason = FailureReason::Shutdown;
+                response.unwrap_or(Err(RequestFailed { reason, sent: true, was_next: false }))
             }
             failed = cut_off(deadline, &caller_end) => Err(failed),
         }
@@ -152,7 +153,9 @@ async fn cut_off(deadline: Option<Instant>, response: &CallerEnd) -> RequestFail
     let Some(deadline) = deadline else { return pending().await };
     sleep_until(deadline).await;
     match response.progress() {
-        Some(progress) => RequestFailed { reason: FailureReason::Incomplete(progress), sent: true },
+        Some(progress) => {
+            RequestFailed { reason: FailureReason::Incomplete(progress), sent: true, was_next: false }
+        }
         None => pending().await,
     }
 }

@@ -145,7 +145,11 @@ impl Caller {
     }
 
     pub(super) fn fail(self, reason: FailureReason, sent: bool) {
-        drop(self.response.send(Err(RequestFailed { reason, sent })));
+        self.end(RequestFailed { reason, sent, was_next: false });
+    }
+
+    pub(super) fn end(self, failed: RequestFailed) {
+        drop(self.response.send(Err(failed)));
     }
 }
 
@@ -155,6 +159,8 @@ pub(crate) struct RequestFailed {
     pub(crate) reason: FailureReason,
     /// Whether it may have reached the broker.
     pub(crate) sent: bool,
+    /// Whether the broker had answered all requests before it when the connection ended.
+    pub(crate) was_next: bool,
 }
 
 /// Why a request got no response.

@@ -48,6 +48,8 @@ pub(crate) struct PartitionMetadata {
 pub(crate) struct Contradictions {
     /// Brokers that it does not list, or lists at the given address.
     pub(crate) brokers: BTreeMap<i32, Option<HostPort>>,
+    /// Topics that it describes under another id.
+    topics: BTreeMap<String, TopicMetadata>,
     /// Partitions that it does not list, or describes with an older epoch while nobody leads the known one.
     partitions: BTreeMap<(String, i32), Option<PartitionMetadata>>,
     /// Whether it names a leader that is no known broker, and so contradicts itself.
@@ -70,9 +72,9 @@ impl Metadata {
     /// id is known.
     ///
     /// One broker alone takes nothing away, since it may lag or be cut off from the cluster: brokers and
-    /// partitions that it does not list stay, brokers stay at their addresses, and leader epochs do not go
-    /// back for the same topic id (KIP-320). For the same reason a topic that it does not know stays, but is
-    /// marked as outdated. What two brokers agree on is for [`accept`](Self::accept).
+    /// partitions that it does not list stay, brokers stay at their addresses, topics keep their ids, and
+    /// leader epochs do not go back (KIP-320). For the same reason a topic that it does not know stays, but
+    /// is marked as outdated. What two brokers agree on is for [`accept`](Self::accept).
     pub(crate) fn update(&mut self, response: &MetadataResponse, by: Option<i32>) -> Contradictions {
         self.generation += 1;
         let mut contradictions = Contradictions::default();
@@ -115,10 +117,12 @@ impl Metadata {
         mut topic: TopicMetadata,
         contradictions: &mut Contradictions,
     ) -> TopicMetadata {
+        let Some(known) = self.topics.get(name) else { return topic };
         // Brokers that are too old for topic ids do not report one.
-        let is_same =
-            |known: &&Arc<TopicMetadata>| known.id == topic.id || known.id.is_zero() || topic.id.is_zero();
-        let Some(known) = self.topics.get(name).filter(is_same) else { return topic };
+        if known.id != topic.id && !known.id.is_zero() && !topic.id.is_zero() {
+            contradictions.topics.insert(name.to_owned(), topic);
+            return known.of(self.generation);
+        }
         for (index, known) in &known.partitions {
             let instead = match topic.partitions.get(index) {
                 Some(described) if described.is_behind(known) => {
@@ -140,12 +144,17 @@ impl Metadata {
 
     /// Applies contradictions that two brokers share, or of which there is no second opinion.
     pub(crate) fn accept(&mut self, contradictions: Contradictions) {
-        let Contradictions { brokers, partitions, has_unknown_leader: _ } = contradictions;
+        let Contradictions { brokers, topics, partitions, has_unknown_leader: _ } = contradictions;
         for (id, address) in brokers {
             match (address, self.brokers.get_mut(&id)) {
                 (Some(address), Some(known)) => *known = address,
                 (None, Some(_)) => drop(self.brokers.remove(&id)),
                 (_, None) => {}
+            }
+        }
+        for (name, topic) in topics {
+            if let Some(known) = self.topics.get_mut(&name) {
+                *known = Arc::new(topic);
             }
         }
         for ((topic, index), instead) in partitions {
@@ -214,12 +223,14 @@ impl Metadata {
 
 impl Contradictions {
     pub(crate) fn is_empty(&self) -> bool {
-        self.brokers.is_empty() && self.partitions.is_empty() && !self.has_unknown_leader
+        let Self { brokers, topics, partitions, has_unknown_leader } = self;
+        brokers.is_empty() && topics.is_empty() && partitions.is_empty() && !has_unknown_leader
     }
 
     /// Returns what both contradict, and what the other one says instead; of a partition, what is newer.
     pub(crate) fn shared_with(&self, mut other: Self) -> Self {
         other.brokers.retain(|id, _| self.brokers.contains_key(id));
+        other.topics.retain(|name, theirs| self.topics.get(name).is_some_and(|ours| ours.id == theirs.id));
         other.partitions.retain(|key, _| self.partitions.contains_key(key));
         for (key, theirs) in &mut other.partitions {
             let Some(Some(ours)) = self.partitions.get(key) else { continue };
@@ -263,11 +274,16 @@ impl TopicMetadata {
     }
 
     fn outdated(&self) -> Self {
-        let mut outdated = Self { generation: 0, ..self.clone() };
-        for partition in outdated.partitions.values_mut() {
-            partition.generation = 0;
+        self.of(0)
+    }
+
+    /// Returns the same as of another update.
+    fn of(&self, generation: u64) -> Self {
+        let mut topic = Self { generation, ..self.clone() };
+        for partition in topic.partitions.values_mut() {
+            partition.generation = generation;
         }
-        outdated
+        topic
     }
 
     fn new(topic: &MetadataTopicResponse, generation: u64, confirms: impl Fn(i32) -> bool) -> Self {
@@ -389,7 +405,32 @@ mod tests {
 
     #[test]
     fn a_recreated_topic_starts_from_scratch() {
-        assert_eq!(leader(&after(&[response(1, 5, 7), response(2, 4, 0)])), Some(4));
+        let mut metadata = after(&[response(1, 5, 7)]);
+        let contradictions = metadata.update(&response(2, 4, 0), None);
+        assert_eq!(leader(&metadata), Some(5), "it takes two brokers");
+        metadata.accept(contradictions);
+        assert_eq!(leader(&metadata), Some(4));
+    }
+
+    #[test]
+    fn a_topic_is_another_one_if_two_say_so() {
+        let known = response(1, 5, 7);
+        for (first, second, expected) in [
+            (response(2, 4, 0), response(2, 3, 1), 3),
+            (response(2, 4, 0), known.clone(), 5),
+            (known.clone(), response(2, 4, 0), 5),
+            // Not the same one.
+            (response(2, 4, 0), response(3, 4, 0), 5),
+            // Brokers that are too old for topic ids say nothing of it.
+            (response(2, 4, 0), response(0, 5, 7), 5),
+        ] {
+            assert_eq!(after_two(false, &first, &second), Some(expected), "{first:?} {second:?}");
+        }
+        let mut metadata = after(&[known]);
+        let contradictions = metadata.update(&response(2, 4, 0), Some(1));
+        assert_eq!(metadata.topics["wal"].generation(Some(0)), 2, "it is as new as it can be");
+        metadata.accept(contradictions);
+        assert_eq!((leader(&metadata), metadata.topics["wal"].generation(Some(0))), (Some(4), 2));
     }
 
     #[test]

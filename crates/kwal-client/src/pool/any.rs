@@ -7,7 +7,7 @@ use kwal_protocol::{api::ApiKey, error_code::Recovery};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Broker, BrokerRef, ConnectionPool, State, lock};
+use super::{Broker, BrokerRef, Closed, ConnectionPool, State, lock};
 use crate::{
     connection::CallOptions,
     error::{CallContext, Error, ErrorKind},
@@ -65,7 +65,9 @@ impl ConnectionPool {
             let context = CallContext::cluster(R::KEY);
             let result = async {
                 let channel = self.general_to(broker, context).await?;
-                let response = channel.call(request, context, R::SUPPORTED, CallOptions::default()).await?;
+                let options = CallOptions::default();
+                let response =
+                    channel.call(request, context, R::SUPPORTED, options, &Closed::default()).await?;
                 accept(&response, channel.broker()).map(|()| response)
             };
             (broker, result.await)

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use kwal_protocol::{api::ApiKey, connection::ConnectionError, error_code::Recovery};
+use kwal_protocol::{connection::ConnectionError, error_code::Recovery};
 use kwal_transport::{HostPort, TransportError};
 use tokio::{sync::Notify, time::Instant};
 use tracing::warn;
@@ -16,7 +16,7 @@ use tracing::warn;
 use super::{BrokerRef, lock};
 use crate::{
     backoff::Backoff,
-    connection::{Connection, History},
+    connection::History,
     error::{Error, Source},
 };
 
@@ -26,8 +26,6 @@ pub(crate) struct Broker {
     pub(crate) reference: BrokerRef,
     pub(crate) address: HostPort,
     pub(super) endpoint: Arc<Endpoint>,
-    /// The request during which the last connection was closed.
-    closed_during: Mutex<Option<ClosedDuring>>,
     reported: Reported,
     is_healthy: AtomicBool,
     is_retired: AtomicBool,
@@ -62,14 +60,6 @@ struct Failure {
     next: Instant,
 }
 
-/// A connection that was closed right after a request.
-#[derive(Debug)]
-struct ClosedDuring {
-    api: ApiKey,
-    size: usize,
-    connection: Connection,
-}
-
 /// What has been reported at `WARN`, which is done once.
 #[derive(Debug, Default)]
 struct Reported {
@@ -83,7 +73,6 @@ impl Broker {
             reference,
             address,
             endpoint: Arc::default(),
-            closed_during: Mutex::default(),
             reported: Reported::default(),
             is_healthy: AtomicBool::new(true),
             is_retired: AtomicBool::new(false),
@@ -122,7 +111,6 @@ impl Broker {
 
     /// Notes a failed attempt. `pauses` makes the pauses between attempts, if it is the first one.
     pub(super) fn connect_failed(&self, error: &Error, pauses: impl FnOnce() -> Backoff) {
-        *lock(&self.closed_during) = None;
         let mut failures = lock(&self.endpoint.failures);
         failures.count += 1;
         // Half of what a call pauses, so that one which has paused can retry.
@@ -179,26 +167,6 @@ impl Broker {
                  connections (`max.connections.per.ip`, `max.connections`), lower Limits::max_connections_per_broker"
             );
         }
-    }
-
-    /// Notes that a connection was closed right after a request. Returns whether another connection was,
-    /// after the same request and nothing else.
-    pub(super) fn closed_again(&self, api: ApiKey, size: usize, connection: &Connection) -> bool {
-        let mut last = lock(&self.closed_during);
-        match &*last {
-            Some(before) if before.api == api && before.size == size => !before.connection.is(connection),
-            // Of several requests that a connection was closed with, the first is noted.
-            Some(before) if before.connection.is(connection) => false,
-            _ => {
-                *last = Some(ClosedDuring { api, size, connection: connection.clone() });
-                false
-            }
-        }
-    }
-
-    /// Notes that a request was answered: one that is not larger is not too large.
-    pub(super) fn answered(&self, size: usize) {
-        lock(&self.closed_during).take_if(|closed| closed.size <= size);
     }
 
     /// Whether requests that any broker can answer should go here: nothing failed since the last success.

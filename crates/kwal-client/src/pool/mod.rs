@@ -445,13 +445,14 @@ impl Channel {
     /// Sends a request and decodes the response.
     ///
     /// The outcome counts as unknown from the moment the bytes are handed to the stream until a response
-    /// arrives.
+    /// arrives. `closed` is what became of the attempt before this one.
     pub(crate) async fn call<R: ClientRequest>(
         &self,
         request: &R,
         call: CallContext<'_>,
         versions: Versions,
         options: CallOptions,
+        closed: &Closed,
     ) -> Result<R::Response, Error> {
         let broker = self.broker();
         let unknown = |error: Error| match R::KEY.changes_something() {
@@ -464,9 +465,9 @@ impl Channel {
             }
             error => Error::invalid_input(format!("{}: {error}", call.at_broker(broker))),
         })?;
-        let (size, begun) = (encoded.size_in_bytes(), Instant::now());
+        let (size, begun, before) = (encoded.size_in_bytes(), Instant::now(), closed.take());
         let response = self.connection.call::<R>(encoded, options).await;
-        let response = response.map_err(|RequestFailed { reason, sent }| {
+        let response = response.map_err(|RequestFailed { reason, sent, was_next }| {
             let error = match reason {
                 FailureReason::Throttled(remaining) => ErrorKind::Throttled { remaining }.into(),
                 FailureReason::Incomplete(ResponseProgress { arrived, len }) => {
@@ -475,11 +476,8 @@ impl Channel {
                 FailureReason::Shutdown => ErrorKind::Closed.into(),
                 FailureReason::Connection(source) => {
                     broker.mark_unhealthy();
-                    let is_suspect = sent && size >= SUSPECT && begun.elapsed() < AT_ONCE;
-                    match is_suspect
-                        && closed_by_peer(&source)
-                        && broker.closed_again(R::KEY, size, &self.connection)
-                    {
+                    let is_suspect = was_next && size >= SUSPECT && begun.elapsed() < AT_ONCE;
+                    match is_suspect && closed_by_peer(&source) && closed.again(before, broker) {
                         true => ErrorKind::RequestTooLarge { size }.into(),
                         false => Error::from(source),
                     }
@@ -488,10 +486,31 @@ impl Channel {
             let error = error.with_context(call.at_broker(broker));
             if sent { unknown(error) } else { error }
         })?;
-        broker.answered(size);
         response
             .decode::<R>()
             .map_err(|source| unknown(Error::from(source).with_context(call.at_broker(broker))))
+    }
+}
+
+/// The broker that closed the connection right after the last attempt of a call, if one did.
+///
+/// It takes two in a row to blame the request: a broker that dies does the same once.
+#[derive(Debug, Default)]
+pub(crate) struct Closed(Mutex<Option<Arc<Broker>>>);
+
+impl Closed {
+    pub(crate) fn clear(&self) {
+        drop(self.take());
+    }
+
+    fn take(&self) -> Option<Arc<Broker>> {
+        lock(&self.0).take()
+    }
+
+    /// Notes the broker. Returns whether it is the same as before.
+    fn again(&self, before: Option<Arc<Broker>>, broker: &Arc<Broker>) -> bool {
+        *lock(&self.0) = Some(Arc::clone(broker));
+        before.is_some_and(|before| Arc::ptr_eq(&before, broker))
     }
 }
 

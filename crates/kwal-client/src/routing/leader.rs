@@ -110,12 +110,7 @@ impl Partition {
         min_generation: u64,
         used: &mut u64,
     ) -> Result<Leader, Error> {
-        let metadata = &self.cluster.metadata;
-        let mut topic = metadata.topic(call, min_generation).await?;
-        if self.is_other(&topic) {
-            // A broker that lags may still describe the topic before this one, so two responses are needed.
-            topic = metadata.topic(call, topic.generation(call.partition)).await?;
-        }
+        let topic = self.cluster.metadata.topic(call, min_generation).await?;
         *used = topic.generation(call.partition);
         if self.is_other(&topic) {
             return Err(call.error(ErrorKind::TopicRecreated { was: self.topic_id, is: topic.id }));

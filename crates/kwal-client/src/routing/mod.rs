@@ -306,7 +306,9 @@ pub(crate) async fn attempt<O: Operation>(
     trace: &mut Trace,
     tracker: &Tracker,
 ) -> Result<O::Output, Error> {
-    let (channel, topic_id) = open(cluster, target, call, min_generation, trace, tracker).await?;
+    let opened = open(cluster, target, call, min_generation, trace, tracker).await;
+    // A broker that cannot be reached has died, whatever it was sent before.
+    let (channel, topic_id) = opened.inspect_err(|_| tracker.closed.clear())?;
     let wait = operation.long_poll();
     let permit = (!wait.is_zero()).then(|| channel.wait(wait));
     let long_poll = permit.as_ref().map_or(Duration::ZERO, |permit| permit.time);
@@ -329,7 +331,7 @@ pub(crate) async fn attempt<O: Operation>(
     trace.sent = true;
     tracker.sent(channel.broker());
     loop {
-        let response = channel.call(&request, call, supported, options.clone()).await?;
+        let response = channel.call(&request, call, supported, options.clone(), &tracker.closed).await?;
         match operation.response(&route, response) {
             Ok(output) => return Ok(output),
             // The connection keeps the pause.

@@ -8,12 +8,15 @@ use std::{
 use crate::{
     cluster::Cluster,
     error::{CallContext, Context, Error, ErrorKind, Progress},
-    pool::Broker,
+    pool::{Broker, Closed},
 };
 
 /// How far a call has got, for the error of its deadline.
 #[derive(Debug)]
-pub(crate) struct Tracker(Mutex<Tracked>);
+pub(crate) struct Tracker {
+    tracked: Mutex<Tracked>,
+    pub(super) closed: Closed,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Tracked {
@@ -23,7 +26,8 @@ struct Tracked {
 
 impl Tracker {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Tracked { progress: Progress::NotStarted, broker: None }))
+        let tracked = Mutex::new(Tracked { progress: Progress::NotStarted, broker: None });
+        Self { tracked, closed: Closed::default() }
     }
 
     /// The call waits for something else from now on, of a broker if it is known.
@@ -46,7 +50,7 @@ impl Tracker {
     }
 
     fn tracked(&self) -> MutexGuard<'_, Tracked> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tracked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the error of a deadline that ends now.

@@ -311,3 +311,75 @@ async fn a_connection_lost_twice_is_not_taken_for_a_limit_unless_nothing_else_ex
         assert_eq!(partition.produce(large(100_000)).await.unwrap().attempts, 2);
     }
 }
+
+/// Cuts the connections of so many appends.
+fn cut_appends(wire: &Wire, times: usize) {
+    let mut left = times;
+    wire.on_request(move |frame| match frame.api {
+        ApiKey::PRODUCE if left > 0 => {
+            left -= 1;
+            Decision::Cut(0)
+        }
+        _ => Decision::Pass,
+    });
+}
+
+/// A broker that dies closes all connections once, often with requests of one size.
+#[tokio::test(start_paused = true)]
+async fn equal_appends_that_lose_their_connections_together_are_not_too_large() {
+    for same_partition in [true, false] {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let client = wire.client().await;
+        let open = async |index| client.partition_client("wal", index).await.unwrap();
+        let clients = [open(0).await, open(i32::from(!same_partition)).await, open(1).await];
+        for partition in &clients {
+            partition.produce(record("a")).await.unwrap();
+        }
+        cut_appends(&wire, clients.len());
+        let appends = clients.iter().map(|partition| partition.produce(large(100_000)).into_future());
+        for produced in join_all(appends).await {
+            assert_eq!(produced.unwrap().attempts, 2, "same partition {same_partition}");
+        }
+    }
+}
+
+/// A broker gets to a request only when it has answered those before it.
+#[tokio::test(start_paused = true)]
+async fn an_append_behind_one_that_is_too_large_is_not_blamed() {
+    let mut attempts = 0;
+    // In some of them, the retries are in the same order again.
+    for seed in 0..8 {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let limits = Limits::default().max_connections_per_broker(1);
+        let client = wire.builder().seed(seed).limits(limits).build().await.unwrap();
+        let open = async |index| client.partition_client("wal", index).await.unwrap();
+        let [first, second] = [open(0).await, open(1).await];
+        for partition in [&first, &second] {
+            partition.produce(record("a")).await.unwrap();
+        }
+        // The connection is closed when both have been sent, if they are on the same one.
+        let (mut refused, mut too_large_on) = (0, 0);
+        wire.on_request(move |frame| match frame.bytes.len() {
+            400_000.. if refused == 2 => Decision::Cut(0),
+            400_000.. => {
+                (refused, too_large_on) = (refused + 1, frame.connection);
+                Decision::Discard
+            }
+            100_000.. if frame.connection == too_large_on => Decision::Cut(0),
+            _ => Decision::Pass,
+        });
+        let [refused, produced] = join_all([
+            first.produce(large(400_000)).into_future(),
+            second.produce(large(100_000)).into_future(),
+        ])
+        .await
+        .try_into()
+        .unwrap();
+        let error = refused.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::RequestTooLarge { .. }), "{error:?}");
+        attempts = attempts.max(produced.unwrap().attempts);
+    }
+    assert_eq!(attempts, 3, "it was behind the other one twice");
+}

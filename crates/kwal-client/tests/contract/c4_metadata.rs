@@ -16,9 +16,10 @@ use kwal_protocol::{
         FetchLeader, FetchRequest, MetadataBroker, MetadataPartition, MetadataRequest, MetadataResponse,
         MetadataTopicResponse, ProduceLeader, ProduceRequest,
     },
+    wire::Uuid,
 };
 use kwal_testkit::{
-    EmbeddedCluster, EmbeddedClusterBuilder,
+    EmbeddedCluster, EmbeddedClusterBuilder, Fault,
     wire::{Decision, Wire, WireMode},
 };
 use tokio::time::sleep;
@@ -381,6 +382,31 @@ async fn what_one_broker_made_up_is_dropped_again() {
     created.unwrap();
     assert!(took <= MOMENT, "{took:?}");
     assert_eq!(client.brokers().len(), 3);
+}
+
+/// A topic is another one only if two brokers say so.
+#[tokio::test(start_paused = true)]
+async fn another_topic_id_of_one_broker_ends_no_call() {
+    for odd in BROKERS {
+        let edited = Edited::start(1);
+        let client = edited.client().await;
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        edited.edit(move |by, response| {
+            if by == odd {
+                response.topics.iter_mut().for_each(|topic| topic.topic_id = Uuid([9; 16]));
+            }
+        });
+        for _ in 0..20 {
+            edited.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+            partition.produce(record("a")).await.unwrap();
+            edited.cluster.on(ApiKey::FETCH, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+            partition.fetch(0).await.unwrap();
+        }
+        edited.pass();
+        edited.cluster.recreate_topic("wal").unwrap();
+        let error = partition.produce(record("b")).await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
