@@ -151,7 +151,9 @@ pub struct Limits {
     /// Other responses have fixed limits, or this one if it is lower: 64 KiB until a connection is
     /// authenticated, 16 MiB for what describes a whole cluster, 4 MiB for the rest.
     pub frame: usize,
-    /// The largest record batch to read, in bytes after decompression. Default 128 MiB.
+    /// The largest compressed record batch to read, in bytes after decompression. Default 128 MiB.
+    ///
+    /// Uncompressed batches are limited by [`frame`](Self#structfield.frame) alone.
     pub decompressed: usize,
     /// The memory budget: what all appends of a client may hold, from before they are encoded until they are
     /// acknowledged, in bytes. Further ones wait. A batch larger than the budget is appended alone. Default

@@ -70,11 +70,13 @@ impl Error {
                     ),
                 }
             }
-            ErrorKind::UnknownTopic { waited } => write!(
-                f,
-                "topic {topic} does not exist (no broker knew it for {waited:.1?}); create it first, a lookup does not \
-                 create topics"
-            ),
+            ErrorKind::UnknownTopic { waited } => {
+                write!(f, "topic {topic} does not exist")?;
+                if !waited.is_zero() {
+                    write!(f, " (no broker knew it for {waited:.1?})")?;
+                }
+                f.write_str("; create it first, a lookup does not create topics")
+            }
             ErrorKind::UnknownPartition { partitions, waited } => {
                 let partition = context.partition.unwrap_or_default();
                 match partitions {
