@@ -57,7 +57,8 @@ impl ClientBuilder {
         }
     }
 
-    /// Sets the client id, which appears in the brokers' logs, metrics and quotas. Default `kwal`.
+    /// Sets the client id, which appears in the brokers' logs, metrics and quotas. At most 32,767 bytes;
+    /// default `kwal`.
     pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
         self.config.client_id = client_id.into();
         self

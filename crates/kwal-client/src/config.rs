@@ -37,10 +37,19 @@ impl Default for Config {
     }
 }
 
+/// The longest string that the header of a request has room for, in bytes.
+const LONGEST_STRING: usize = i16::MAX as usize;
+
 impl Config {
     /// Rejects settings with which nothing could succeed.
     pub(crate) fn validate(&self) -> Result<(), Error> {
-        let Self { deadlines, limits, retry, .. } = self;
+        let Self { client_id, deadlines, limits, retry, .. } = self;
+        if client_id.len() > LONGEST_STRING {
+            let len = client_id.len();
+            return Err(Error::invalid_input(format!(
+                "the client id has {len} bytes, more than {LONGEST_STRING}"
+            )));
+        }
         let zero_times = [
             ("Deadlines::operation", deadlines.operation),
             ("Deadlines::request", deadlines.request),
@@ -253,6 +262,14 @@ mod tests {
         assert_eq!(with(|config| config.retry.initial = Duration::ZERO), zero("RetryPolicy::initial"));
         assert_eq!(with(|config| config.retry.max = Duration::ZERO), zero("RetryPolicy::max"));
         assert_eq!(with(|config| config.limits.memory = 0), zero("Limits::memory"));
+    }
+
+    #[test]
+    fn a_client_id_has_to_fit_into_a_request() {
+        let validate = |len| Config { client_id: "x".repeat(len), ..Config::default() }.validate();
+        validate(32_767).unwrap();
+        let error = validate(32_768).unwrap_err();
+        assert_eq!(error.to_string(), "the client id has 32768 bytes, more than 32767");
     }
 
     #[test]

@@ -70,8 +70,9 @@ impl Sasl {
     ///
     /// `fetch` may take [`Deadlines::connect`](crate::Deadlines::connect). If it fails or takes longer, the
     /// call that needs the connection retries until its own deadline and then fails with
-    /// [`ErrorKind::CredentialsUnavailable`], since the issuer may be back in a moment. During
-    /// reauthentication the session continues as long as it is valid.
+    /// [`ErrorKind::CredentialsUnavailable`], since the issuer may be back in a moment;
+    /// [`build`](crate::ClientBuilder::build) fails at once. During reauthentication the session continues as
+    /// long as it is valid.
     pub fn oauth_bearer<Fut, E>(fetch: impl Fn() -> Fut + Send + Sync + 'static) -> Self
     where
         Fut: Future<Output = Result<Token, E>> + Send + 'static,

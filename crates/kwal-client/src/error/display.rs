@@ -346,21 +346,37 @@ impl Display for Log<'_> {
     }
 }
 
+/// Returns the address in the name of a broker.
+fn address(broker: &str) -> &str {
+    broker.split_once(" (").map_or(broker, |(_, address)| address.trim_end_matches(')'))
+}
+
 /// The brokers that were tried, each with its reason. All of them are in the fields.
 struct Attempts<'a>(&'a [(String, Error)]);
 
 impl Display for Attempts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
-        for (i, (broker, error)) in self.0.iter().take(SHOWN).enumerate() {
-            let separator = if i == 0 { "" } else { "; " };
+        let mut shown: Vec<(&str, String)> = Vec::new();
+        let mut more = 0;
+        for (broker, error) in self.0 {
             let reason = error.reason().to_string();
+            // A bootstrap address that is also the address of a broker fails for the same reason.
+            if shown.iter().any(|(other, same)| *same == reason && address(other) == address(broker)) {
+                continue;
+            }
+            if shown.len() == SHOWN {
+                more += 1;
+                continue;
+            }
+            let separator = if shown.is_empty() { "" } else { "; " };
             match reason.contains(broker) {
                 true => write!(f, "{separator}{reason}")?,
                 false => write!(f, "{separator}{broker}: {reason}")?,
             }
+            shown.push((broker, reason));
         }
-        match self.0.len().saturating_sub(SHOWN) {
+        match more {
             0 => Ok(()),
             more => write!(f, "; and {more} more"),
         }

@@ -372,10 +372,15 @@ fn client() -> Samples {
         "NoBroker": Error::new(ErrorKind::NoBroker {
             attempts: vec![
                 (kafka(1), connect()),
-                (kafka(2), Error::from(timed_out).with_context(connecting())),
+                (kafka(2), Error::from(timed_out.clone()).with_context(connecting())),
             ],
         }),
-        "NoBroker, many": Error::new(ErrorKind::NoBroker { attempts: vec![(kafka(1), connect()); 20] }),
+        "NoBroker, many": Error::new(ErrorKind::NoBroker {
+            attempts: (1..=20).map(|n| (kafka(n), Error::from(timed_out.clone()))).collect(),
+        }),
+        "NoBroker, a bootstrap address of a broker": Error::new(ErrorKind::NoBroker {
+            attempts: vec![("broker 1 (kafka-1:9092)".to_owned(), connect()), (kafka(1), connect())],
+        }),
         "NoBroker, none is known": Error::new(ErrorKind::NoBroker { attempts: Vec::new() }),
         "NoBrokersListed": Error::new(ErrorKind::NoBrokersListed).with_context(at(ApiKey::METADATA)),
         "UnknownBroker": fetch(ErrorKind::UnknownBroker),
