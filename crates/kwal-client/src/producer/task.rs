@@ -154,6 +154,8 @@ impl ProducerTask {
                 // The broker appended nothing under this id and never will, so another one is needed.
                 code if is_id_refused(code, producer) => {
                     self.producer = None;
+                    // That was about the sequence of this id.
+                    in_flight.rejected_by = None;
                     // Not for a batch that an earlier attempt may have appended: the broker may have
                     // forgotten the id since then, and would not recognise the batch under another one.
                     if in_flight.in_doubt {

@@ -152,6 +152,27 @@ async fn a_batch_in_doubt_is_not_sent_under_a_new_producer_id() {
     }
 }
 
+/// What was missing before a batch under a refused id says nothing of its place under a new one.
+#[tokio::test(start_paused = true)]
+async fn a_gap_under_a_refused_producer_id_is_no_loss_under_a_new_one() {
+    for code in REFUSED_IDS {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let partition = open_over(&wire).await;
+        partition.produce(record("a")).await.unwrap();
+        broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        broker.on(ApiKey::PRODUCE, Fault::Error(code));
+        broker.on_all(ApiKey::PRODUCE, Fault::Drop);
+        let deadline = Duration::from_secs(5);
+        let error = partition.produce(record("b")).deadline(deadline).await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
+        assert_eq!(error.outcome(), Outcome::Unknown);
+        broker.clear_faults();
+        partition.produce(record("c")).await.unwrap();
+        assert_eq!(log(&broker), ["a", "c"]);
+    }
+}
+
 /// A loss cannot hide behind a new id: what is acknowledged under it has to follow what was before.
 #[tokio::test(start_paused = true)]
 async fn a_loss_is_noticed_under_a_new_producer_id_too() {
@@ -393,6 +414,29 @@ async fn a_rejected_batch_names_the_records_that_are_at_fault() {
     broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_TIMESTAMP));
     let error = partition.produce(record("d")).await.unwrap_err();
     assert_eq!(error.record_errors(), []);
+}
+
+/// Kafka names each record of a batch, with a message.
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_which_all_records_are_at_fault_is_rejected() {
+    const RECORDS: usize = 100_000;
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_TIMESTAMP));
+    rewrite(&wire, |partition| {
+        let message = "Timestamp 1700000000000 of message with offset 99999 is out of range. The timestamp \
+                       should be within [1600000000000, 1600000003600]";
+        let error =
+            |batch_index| RecordError { batch_index, batch_index_error_message: Some(message.to_owned()) };
+        partition.record_errors = (0..RECORDS as i32).map(error).collect();
+    });
+    let error = partition.produce(vec![record("a").remove(0); RECORDS]).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Some(ErrorCode::INVALID_TIMESTAMP), Outcome::NotApplied),
+        "{error:?}"
+    );
 }
 
 /// Five records, of which the fourth is from the future.

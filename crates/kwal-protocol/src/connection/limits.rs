@@ -6,8 +6,9 @@ use crate::api::ApiKey;
 ///
 /// A broker's versions take one or two kilobytes, a message of SASL less.
 const HANDSHAKE: usize = 64 << 10;
-/// A response that describes a whole cluster: 100,000 partitions take up to 6.3 MB in Metadata.
-const CLUSTER: usize = 16 << 20;
+/// A response that describes a whole cluster, or each record of a batch that is rejected: 100,000 partitions
+/// take up to 6.3 MB in Metadata, 100,000 records with a message each 11 MB in Produce.
+const DETAILED: usize = 16 << 20;
 /// Any other response without records.
 const OTHER: usize = 4 << 20;
 
@@ -24,11 +25,12 @@ pub(super) fn largest_handshake(max_frame_len: usize) -> usize {
 fn of_api(api: ApiKey) -> usize {
     match api {
         ApiKey::FETCH => usize::MAX,
-        ApiKey::METADATA
+        ApiKey::PRODUCE
+        | ApiKey::METADATA
         | ApiKey::DESCRIBE_CONFIGS
         | ApiKey::DESCRIBE_LOG_DIRS
         | ApiKey::DESCRIBE_PRODUCERS
-        | ApiKey::DESCRIBE_TOPIC_PARTITIONS => CLUSTER,
+        | ApiKey::DESCRIBE_TOPIC_PARTITIONS => DETAILED,
         _ => OTHER,
     }
 }
