@@ -127,21 +127,27 @@
 //!
 //! | call | operation | resource |
 //! | --- | --- | --- |
-//! | `build`, `brokers` | none | |
+//! | `build`, `brokers`, `describe_cluster` | none | |
 //! | `partition_client`, `get_offset`, `offset_for_leader_epoch` | `Describe` | topic |
 //! | `list_topics` | `Describe`, else a topic is left out | topic |
 //! | `produce` | `Write` | topic |
-//! | `produce` for the first time, with a producer id | `Write`, since Kafka 2.8; before, `IdempotentWrite` | any topic; the cluster |
+//! | `produce` for the first time, with a producer id | `Write`, since Kafka 2.8; or `IdempotentWrite` | any topic; the cluster |
 //! | `fetch`, `fetch_records` | `Read` | topic |
 //! | `delete_records` | `Delete`, which `Write` does not include | topic |
-//! | `create_topic`, `ensure_topic` | `Create`; to compare an existing one, `Describe` and `DescribeConfigs` | topic, or the cluster |
+//! | `create_topic` | `Create`; to learn numbers that the broker chose, `DescribeConfigs` | topic, or for `Create` the cluster |
+//! | `ensure_topic` | `Describe`; to create it, as above; to compare configs of an existing one, `DescribeConfigs` | topic |
 //! | `create_partitions` | `Alter` | topic |
 //! | `delete_topic` | `Delete` | topic |
-//! | `describe_topic_configs`, `audit` | `DescribeConfigs` | topic; for `audit` also the cluster |
+//! | `describe_topic_configs` | `DescribeConfigs` | topic |
 //! | `alter_topic_configs` | `AlterConfigs` | topic |
-//! | `describe_cluster` | `Describe` | cluster |
+//! | `audit` | `Describe`; `DescribeConfigs`, else configs are unknown | topic, for `DescribeConfigs` also the cluster |
 //!
 //! `Read`, `Write`, `Delete` and `Alter` include `Describe`, and `AlterConfigs` includes `DescribeConfigs`.
+//! `Create` includes neither.
+//!
+//! A call to a topic without the right to it is denied at once, whether the topic exists or not: only with
+//! `Describe` can a client tell. A right that is taken away is missed by the next call, also of a partition
+//! client that is open.
 //!
 //! # When an append fails
 //!

@@ -42,7 +42,8 @@ impl ControllerClient {
     /// append is acknowledged with a single copy.
     ///
     /// A config that the broker does not return, or that this client may not describe, is a finding of
-    /// [`Severity::Unknown`]. Describing broker configs requires `DescribeConfigs` on the cluster.
+    /// [`Severity::Unknown`]. Describing configs takes the right `DescribeConfigs`: on the topic for its own,
+    /// and on the cluster for those of brokers.
     ///
     /// `replica.fetch.max.bytes` is not checked: followers fetch larger batches as well (KIP-74).
     ///
@@ -122,8 +123,14 @@ fn reason(error: &Error) -> String {
         text.push_str(&format!(" ({})", Printable(message)));
     }
     text.push('.');
-    if UNAUTHORIZED.contains(code) {
-        text.push_str(" Allow this client `DescribeConfigs`.");
+    match *code {
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED => {
+            text.push_str(" Allow this client `DescribeConfigs` on the topic.");
+        }
+        ErrorCode::CLUSTER_AUTHORIZATION_FAILED => {
+            text.push_str(" Allow this client `DescribeConfigs` on the cluster.");
+        }
+        _ => {}
     }
     text
 }
