@@ -132,18 +132,23 @@
 //! | `partition_client`, `get_offset`, `offset_for_leader_epoch` | `Describe` | topic |
 //! | `list_topics` | `Describe`, else a topic is left out | topic |
 //! | `produce` | `Write` | topic |
-//! | `produce` for the first time, with a producer id | `Write`, since Kafka 2.8; before, `IdempotentWrite` | any topic; the cluster |
+//! | `produce` for the first time, with a producer id | `Write`, since Kafka 2.8; or `IdempotentWrite` | any topic; the cluster |
 //! | `fetch`, `fetch_records` | `Read` | topic |
 //! | `delete_records` | `Delete`, which `Write` does not include | topic |
-//! | `create_topic` | `Create` | topic, or the cluster |
-//! | `ensure_topic` | `Describe`; to create the topic, also `Create`; to compare its configs, also `DescribeConfigs` | topic; for `Create`, the cluster also does |
+//! | `create_topic` | `Create`; to learn numbers that the broker chose, `DescribeConfigs` | topic, or for `Create` the cluster |
+//! | `ensure_topic` | `Describe`; to create it, as above; to compare configs of an existing one, `DescribeConfigs` | topic |
 //! | `create_partitions` | `Alter` | topic |
 //! | `delete_topic` | `Delete` | topic |
 //! | `describe_topic_configs` | `DescribeConfigs` | topic |
-//! | `audit` | `Describe`; without `DescribeConfigs`, findings are `Unknown` | topic; for brokers' configs, the cluster |
 //! | `alter_topic_configs` | `AlterConfigs` | topic |
+//! | `audit` | `Describe`; `DescribeConfigs`, else configs are unknown | topic, for `DescribeConfigs` also the cluster |
 //!
 //! `Read`, `Write`, `Delete` and `Alter` include `Describe`, and `AlterConfigs` includes `DescribeConfigs`.
+//! `Create` includes neither.
+//!
+//! A call to a topic without the right to it is denied at once, whether the topic exists or not: only with
+//! `Describe` can a client tell. A right that is taken away is missed by the next call, also of a partition
+//! client that is open.
 //!
 //! # Logging
 //!

@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use kwal_client::error::{Error, Outcome};
 use kwal_client::record::Record;
 use kwal_client::sasl::Sasl;
-use kwal_client::{Client, ClientBuilder, ControllerClient, OffsetAt, PartitionClient, Severity};
+use kwal_client::{Client, ClientBuilder, ControllerClient, Finding, OffsetAt, PartitionClient, Severity};
 use kwal_protocol::error_code::ErrorCode;
 use kwal_tests::kafka::{ClusterConfig, Kafka, Listener, PASSWORD, USER, Version};
 use tokio::task::yield_now;
@@ -30,13 +30,13 @@ async fn each_call_takes_the_documented_rights(version: Version) {
             call.check(&alice, topic, rights).await;
         }
     }
-    topic_ensured(&alice).await;
+    topics_created(&alice).await;
     rights_on_the_cluster(&kafka, &alice).await;
     rights_revoked(&kafka, &alice).await;
 }
 
 /// All topics, and the only rights to each.
-const TOPICS: [(&str, &[&str]); 12] = [
+const TOPICS: [(&str, &[&str]); 13] = [
     ("none", &[]),
     ("describe", &["Describe"]),
     ("read", &["Read"]),
@@ -48,12 +48,13 @@ const TOPICS: [(&str, &[&str]); 12] = [
     ("alter-configs", &["AlterConfigs"]),
     ("compare", &["Describe", "DescribeConfigs"]),
     ("ensure", &["Create", "Describe"]),
+    ("report", &["Create", "DescribeConfigs"]),
     ("revoke", &["Read", "Write", "Delete"]),
 ];
 /// Those that do not exist at first.
-const NEW: [&str; 2] = ["create", "ensure"];
+const NEW: [&str; 3] = ["create", "ensure", "report"];
 /// Those with tests of their own.
-const APART: [&str; 2] = ["ensure", "revoke"];
+const APART: [&str; 3] = ["ensure", "report", "revoke"];
 
 /// A call that takes rights to a topic.
 struct Call {
@@ -144,10 +145,12 @@ async fn without_any_right(alice: &Alice) {
     }
 }
 
-async fn topic_ensured(alice: &Alice) {
+/// The numbers that the broker chose are configs.
+async fn topics_created(alice: &Alice) {
+    let created = alice.controller.create_topic("report", -1, -1).await.unwrap();
+    assert_eq!((created.partitions, created.replication_factor), (1, 1));
     let ensure = || alice.controller.ensure_topic("ensure", -1, -1);
     let created = ensure().config("retention.ms", "-1").await.unwrap();
-    // The numbers are configs.
     assert_eq!((created.created, created.partitions, created.replication_factor), (true, -1, -1));
     let found = ensure().await.unwrap();
     assert_eq!((found.created, found.partitions, found.replication_factor), (false, 1, 1));
@@ -157,9 +160,11 @@ async fn topic_ensured(alice: &Alice) {
 
 /// `Create` on the cluster is one for all topics, and `DescribeConfigs` is for the configs of brokers.
 async fn rights_on_the_cluster(kafka: &Kafka, alice: &Alice) {
-    const OF_BROKERS: [&str; 2] = ["producer.id.expiration.ms", "transactional.id.expiration.ms"];
-    assert_eq!(alice.unknown_settings("describe").await, ["topic configs", OF_BROKERS[0], OF_BROKERS[1]]);
-    assert_eq!(alice.unknown_settings("compare").await, OF_BROKERS);
+    let of_brokers =
+        ["producer.id.expiration.ms on the cluster.", "transactional.id.expiration.ms on the cluster."];
+    let of_all = ["topic configs on the topic.", of_brokers[0], of_brokers[1]];
+    assert_eq!(alice.unknown_settings("describe").await, of_all);
+    assert_eq!(alice.unknown_settings("compare").await, of_brokers);
     let create = || alice.controller.create_topic("new", 1, 1);
     denied(create().await, "it takes the right `Create` on the topic or on the cluster");
     kafka.java().grant(USER, &["Create", "DescribeConfigs"].map(on_cluster)).await;
@@ -228,11 +233,15 @@ impl Alice {
         self.client.partition_client(topic, 0).await
     }
 
-    /// Returns the settings that an audit of the topic cannot read.
-    async fn unknown_settings(&self, topic: &str) -> Vec<&'static str> {
+    /// Returns the settings that an audit of the topic cannot read, and where the right to it is missing.
+    async fn unknown_settings(&self, topic: &str) -> Vec<String> {
         let findings = self.controller.audit(topic).await.unwrap();
         let unknown = findings.iter().filter(|finding| finding.severity == Severity::Unknown);
-        unknown.map(|finding| finding.setting).collect()
+        let setting_and_resource = |finding: &Finding| {
+            let (_, resource) = finding.why.split_once("Allow this client `DescribeConfigs`").unwrap();
+            format!("{}{resource}", finding.setting)
+        };
+        unknown.map(setting_and_resource).collect()
     }
 
     /// Returns whether each of them applies the rights to topics: both do so a moment after they change.

@@ -92,9 +92,10 @@ pub struct CreatedTopic {
     pub name: String,
     /// Its id (KIP-516); `None` if the broker is too old for it or the topic was only validated.
     pub id: Option<Uuid>,
-    /// How many partitions it has; −1 if the broker chose and is too old to report it.
+    /// How many partitions it has; −1 if the broker chose and does not report it: it is too old, or this
+    /// client lacks the right `DescribeConfigs` on the topic.
     pub partitions: i32,
-    /// How many replicas each partition has; −1 if the broker chose and is too old to report it.
+    /// How many replicas each partition has; −1 in the same cases.
     pub replication_factor: i16,
 }
 

@@ -75,9 +75,10 @@ pub struct EnsuredTopic {
     pub id: Option<Uuid>,
     /// Whether this call created it. False also if it did but the response was lost.
     pub created: bool,
-    /// How many partitions it has.
+    /// How many partitions it has; −1 if it was created with as many as the broker chose, and the broker does
+    /// not report it: it is too old, or this client lacks the right `DescribeConfigs` on the topic.
     pub partitions: i32,
-    /// How many replicas each partition has; the fewest, if they differ.
+    /// How many replicas each partition has; the fewest, if they differ; −1 in the same cases.
     pub replication_factor: i16,
     /// How it differs from what was requested; empty if it was created.
     pub differences: Vec<TopicDifference>,

@@ -275,11 +275,8 @@ fn right(code: ErrorCode, api: ApiKey) -> Option<&'static str> {
     Some(match (code, api) {
         (ErrorCode::TOPIC_AUTHORIZATION_FAILED, api) => match api {
             ApiKey::PRODUCE => "it takes the right `Write` on the topic",
-            ApiKey::FETCH | ApiKey::DESCRIBE_PRODUCERS => "it takes the right `Read` on the topic",
-            ApiKey::METADATA
-            | ApiKey::LIST_OFFSETS
-            | ApiKey::OFFSET_FOR_LEADER_EPOCH
-            | ApiKey::DESCRIBE_TOPIC_PARTITIONS => {
+            ApiKey::FETCH => "it takes the right `Read` on the topic",
+            ApiKey::METADATA | ApiKey::LIST_OFFSETS | ApiKey::OFFSET_FOR_LEADER_EPOCH => {
                 "it takes the right `Describe` on the topic, which `Read` and `Write` include"
             }
             ApiKey::CREATE_TOPICS => "it takes the right `Create` on the topic or on the cluster",
@@ -298,18 +295,9 @@ fn right(code: ErrorCode, api: ApiKey) -> Option<&'static str> {
                  append without one, open the partition with `.idempotent(false)`"
             }
             ApiKey::CREATE_TOPICS => "it takes the right `Create` on the topic or on the cluster",
-            ApiKey::DESCRIBE_CLUSTER | ApiKey::DESCRIBE_LOG_DIRS => {
-                "it takes the right `Describe` on the cluster"
-            }
             ApiKey::DESCRIBE_CONFIGS => "it takes the right `DescribeConfigs` on the cluster",
             _ => return None,
         },
-        (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, ApiKey::FIND_COORDINATOR) => {
-            "it takes the right `Describe` on the transactional id, which `Write` includes"
-        }
-        (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, _) => {
-            "it takes the right `Write` on the transactional id"
-        }
         _ => return None,
     })
 }

@@ -300,8 +300,6 @@ fn client() -> Samples {
         "Broker, denied, CREATE_PARTITIONS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::CREATE_PARTITIONS),
         "Broker, denied, DESCRIBE_CONFIGS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::DESCRIBE_CONFIGS),
         "Broker, denied, INCREMENTAL_ALTER_CONFIGS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::INCREMENTAL_ALTER_CONFIGS),
-        "Broker, denied on the cluster, DESCRIBE_CLUSTER":
-            denied(ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ApiKey::DESCRIBE_CLUSTER),
         "Broker, denied on the cluster, DESCRIBE_CONFIGS":
             denied(ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ApiKey::DESCRIBE_CONFIGS),
         "Broker, a code of a later Kafka": produce(ErrorKind::Broker { code: ErrorCode(999), message: None }),

@@ -225,7 +225,17 @@ async fn configs_that_the_client_may_not_read_are_findings() {
     ];
     assert_eq!(short(&findings), expected);
     assert!(findings[0].why.contains("TOPIC_AUTHORIZATION_FAILED"), "{}", findings[0]);
+    assert!(
+        findings[0].why.ends_with("Allow this client `DescribeConfigs` on the topic."),
+        "{}",
+        findings[0]
+    );
     assert!(findings[1].why.contains("CLUSTER_AUTHORIZATION_FAILED"), "{}", findings[1]);
+    assert!(
+        findings[1].why.ends_with("Allow this client `DescribeConfigs` on the cluster."),
+        "{}",
+        findings[1]
+    );
 }
 
 #[tokio::test(start_paused = true)]

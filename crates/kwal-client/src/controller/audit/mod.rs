@@ -42,7 +42,8 @@ impl ControllerClient {
     /// append is acknowledged with a single copy.
     ///
     /// A config that the broker does not return, or that this client may not describe, is a finding of
-    /// [`Severity::Unknown`]. Describing broker configs requires `DescribeConfigs` on the cluster.
+    /// [`Severity::Unknown`]. Describing configs takes the right `DescribeConfigs`: on the topic for its own,
+    /// and on the cluster for those of brokers.
     ///
     /// `replica.fetch.max.bytes` is not checked: followers fetch larger batches as well (KIP-74).
     ///
