@@ -19,14 +19,14 @@ use kwal_client::{
     record::Record,
 };
 use kwal_protocol::{
-    api::Request,
+    api::{ApiKey, Request},
     messages::{
         ApiVersionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DescribeClusterRequest,
         DescribeConfigsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
         OffsetForLeaderEpochRequest, ProduceRequest,
     },
 };
-use kwal_testkit::{EmbeddedCluster, wire::Wire};
+use kwal_testkit::{EmbeddedCluster, Fault, wire::Wire};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
@@ -232,10 +232,17 @@ async fn append(partition: &PartitionClient, outcomes: &mut Outcomes) -> Result<
     result.map(drop)
 }
 
-/// Calls of all kinds, whatever they return.
-async fn use_all(client: &Client, outcomes: &mut Outcomes) {
+/// Calls of all kinds, whatever they return. Meanwhile responses get lost and the leader moves.
+async fn use_all(seed: u64, client: &Client, cluster: &EmbeddedCluster, outcomes: &mut Outcomes) {
+    let mut rng = Rng::with_seed(!seed);
     let mut partition = None;
     for round in 0..6 {
+        match rng.u8(..4) {
+            0 => cluster.on(ApiKey::PRODUCE, Fault::LoseReply),
+            1 => cluster.move_leader("wal", 0, rng.i32(1..=3)).unwrap(),
+            2 => cluster.disconnect_all(),
+            _ => {}
+        }
         if partition.is_none() || round == 3 {
             partition = in_time("open", client.partition_client("wal", 0)).await.ok();
         }
@@ -321,10 +328,11 @@ async fn run(seed: u64, with_versions: bool) {
     let mut outcomes = Outcomes::new();
     let client = in_time("build", async { builder().build().await }).await;
     if let Ok(client) = &client {
-        use_all(client, &mut outcomes).await;
+        use_all(seed, client, &cluster, &mut outcomes).await;
     }
     check_log(seed, &cluster, &outcomes);
     liar.stop();
+    cluster.clear_faults();
     if with_versions {
         cluster.disconnect_all();
     }
@@ -349,16 +357,13 @@ fn panics() -> &'static AtomicUsize {
     &PANICS
 }
 
-fn seeds() -> std::ops::Range<u64> {
-    let from = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    let count = std::env::var("SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(20);
-    from..from + count
-}
+/// As many as take about a second.
+const SEEDS: std::ops::Range<u64> = 0..20;
 
 #[tokio::test(start_paused = true)]
 async fn extreme_numbers_neither_panic_nor_stay() {
     let panics = panics();
-    for seed in seeds() {
+    for seed in SEEDS {
         run(seed, false).await;
     }
     assert_eq!(panics.load(Ordering::Relaxed), 0);
@@ -367,7 +372,7 @@ async fn extreme_numbers_neither_panic_nor_stay() {
 #[tokio::test(start_paused = true)]
 async fn extreme_versions_neither_panic_nor_stay() {
     let panics = panics();
-    for seed in seeds() {
+    for seed in SEEDS {
         run(seed, true).await;
     }
     assert_eq!(panics.load(Ordering::Relaxed), 0);

@@ -102,7 +102,7 @@ impl Metadata {
                         leaders.any(|leader| !self.brokers.contains_key(&leader));
                     self.joined(name, described, &mut contradictions)
                 }
-                Some(known) => known.outdated(),
+                Some(known) => known.of(0),
                 None => continue,
             };
             self.topics.insert(name.clone(), Arc::new(next));
@@ -273,11 +273,7 @@ impl TopicMetadata {
         known.map_or(self.generation, |known| known.generation)
     }
 
-    fn outdated(&self) -> Self {
-        self.of(0)
-    }
-
-    /// Returns the same as of another update.
+    /// Returns the same as of another update; 0 for none.
     fn of(&self, generation: u64) -> Self {
         let mut topic = Self { generation, ..self.clone() };
         for partition in topic.partitions.values_mut() {
@@ -404,24 +400,14 @@ mod tests {
     }
 
     #[test]
-    fn a_recreated_topic_starts_from_scratch() {
-        let mut metadata = after(&[response(1, 5, 7)]);
-        let contradictions = metadata.update(&response(2, 4, 0), None);
-        assert_eq!(leader(&metadata), Some(5), "it takes two brokers");
-        metadata.accept(contradictions);
-        assert_eq!(leader(&metadata), Some(4));
-    }
-
-    #[test]
-    fn a_topic_is_another_one_if_two_say_so() {
+    fn a_recreated_topic_starts_from_scratch_if_two_say_so() {
         let known = response(1, 5, 7);
         for (first, second, expected) in [
             (response(2, 4, 0), response(2, 3, 1), 3),
             (response(2, 4, 0), known.clone(), 5),
             (known.clone(), response(2, 4, 0), 5),
-            // Not the same one.
             (response(2, 4, 0), response(3, 4, 0), 5),
-            // Brokers that are too old for topic ids say nothing of it.
+            // Without topic ids, it says nothing of it.
             (response(2, 4, 0), response(0, 5, 7), 5),
         ] {
             assert_eq!(after_two(false, &first, &second), Some(expected), "{first:?} {second:?}");

@@ -60,6 +60,28 @@ struct Failure {
     next: Instant,
 }
 
+/// The broker that closed the connection right after the last attempt of a call, if one did.
+///
+/// It takes two in a row to blame the request: a broker that dies does the same once.
+#[derive(Debug, Default)]
+pub(crate) struct Closed(Mutex<Option<Arc<Broker>>>);
+
+impl Closed {
+    pub(crate) fn clear(&self) {
+        drop(self.take());
+    }
+
+    pub(super) fn take(&self) -> Option<Arc<Broker>> {
+        lock(&self.0).take()
+    }
+
+    /// Notes the broker. Returns whether it is the same as before.
+    pub(super) fn again(&self, before: Option<Arc<Broker>>, broker: &Arc<Broker>) -> bool {
+        *lock(&self.0) = Some(Arc::clone(broker));
+        before.is_some_and(|before| Arc::ptr_eq(&before, broker))
+    }
+}
+
 /// What has been reported at `WARN`, which is done once.
 #[derive(Debug, Default)]
 struct Reported {

@@ -21,8 +21,8 @@ use kwal_protocol::{
 use kwal_transport::HostPort;
 use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
 
-pub(crate) use self::broker::Broker;
 use self::broker::Endpoint;
+pub(crate) use self::broker::{Broker, Closed};
 use crate::{
     config::Config,
     connection::{CallOptions, Connection, FailureReason, RequestFailed, WaitPermit},
@@ -489,28 +489,6 @@ impl Channel {
         response
             .decode::<R>()
             .map_err(|source| unknown(Error::from(source).with_context(call.at_broker(broker))))
-    }
-}
-
-/// The broker that closed the connection right after the last attempt of a call, if one did.
-///
-/// It takes two in a row to blame the request: a broker that dies does the same once.
-#[derive(Debug, Default)]
-pub(crate) struct Closed(Mutex<Option<Arc<Broker>>>);
-
-impl Closed {
-    pub(crate) fn clear(&self) {
-        drop(self.take());
-    }
-
-    fn take(&self) -> Option<Arc<Broker>> {
-        lock(&self.0).take()
-    }
-
-    /// Notes the broker. Returns whether it is the same as before.
-    fn again(&self, before: Option<Arc<Broker>>, broker: &Arc<Broker>) -> bool {
-        *lock(&self.0) = Some(Arc::clone(broker));
-        before.is_some_and(|before| Arc::ptr_eq(&before, broker))
     }
 }
 

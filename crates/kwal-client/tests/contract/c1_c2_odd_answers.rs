@@ -416,29 +416,6 @@ async fn a_rejected_batch_names_the_records_that_are_at_fault() {
     assert_eq!(error.record_errors(), []);
 }
 
-/// Kafka names each record of a batch, with a message.
-#[tokio::test(start_paused = true)]
-async fn a_batch_of_which_all_records_are_at_fault_is_rejected() {
-    const RECORDS: usize = 100_000;
-    let broker = broker();
-    let wire = Wire::to(&broker);
-    let partition = open_over(&wire).await;
-    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_TIMESTAMP));
-    rewrite(&wire, |partition| {
-        let message = "Timestamp 1700000000000 of message with offset 99999 is out of range. The timestamp \
-                       should be within [1600000000000, 1600000003600]";
-        let error =
-            |batch_index| RecordError { batch_index, batch_index_error_message: Some(message.to_owned()) };
-        partition.record_errors = (0..RECORDS as i32).map(error).collect();
-    });
-    let error = partition.produce(vec![record("a").remove(0); RECORDS]).await.unwrap_err();
-    assert_eq!(
-        (error.code(), error.outcome()),
-        (Some(ErrorCode::INVALID_TIMESTAMP), Outcome::NotApplied),
-        "{error:?}"
-    );
-}
-
 /// Five records, of which the fourth is from the future.
 #[tokio::test(start_paused = true)]
 async fn a_record_from_the_future_is_named() {

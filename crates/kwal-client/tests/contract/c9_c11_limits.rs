@@ -12,7 +12,8 @@ use kwal_client::{
 use kwal_protocol::{
     api::ApiKey,
     connection::ConnectionError,
-    messages::{ApiVersionsRequest, ListOffsetsRequest, MetadataRequest},
+    error_code::ErrorCode,
+    messages::{ApiVersionsRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, RecordError},
     record::Compression,
 };
 use kwal_testkit::{EmbeddedCluster, Fault};
@@ -257,6 +258,29 @@ async fn a_response_without_records_has_a_limit_of_its_own() {
     let (client, took) = timed(wire.builder().build()).await;
     client.unwrap();
     assert_eq!((took, wire.connections()), (Duration::ZERO, 4));
+}
+
+/// Kafka names each record of a batch, with a message.
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_which_all_records_are_at_fault_is_rejected() {
+    const RECORDS: usize = 100_000;
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_TIMESTAMP));
+    wire.edit::<ProduceRequest>(|response| {
+        let message = "Timestamp 1700000000000 of message with offset 99999 is out of range. The timestamp \
+                       should be within [1600000000000, 1600000003600]";
+        let error =
+            |batch_index| RecordError { batch_index, batch_index_error_message: Some(message.to_owned()) };
+        response.responses[0].partition_responses[0].record_errors = (0..RECORDS as i32).map(error).collect();
+    });
+    let error = partition.produce(vec![record("a").remove(0); RECORDS]).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Some(ErrorCode::INVALID_TIMESTAMP), Outcome::NotApplied),
+        "{error:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
