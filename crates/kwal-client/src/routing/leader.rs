@@ -110,7 +110,13 @@ impl Partition {
         min_generation: u64,
         used: &mut u64,
     ) -> Result<Leader, Error> {
-        let topic = self.cluster.metadata.topic(call, min_generation).await?;
+        let metadata = &self.cluster.metadata;
+        let mut topic = metadata.topic(call, min_generation).await?;
+        if self.is_other(&topic) {
+            // The error ends this partition client, and a new one has to find the topic as it is now, not as
+            // it was when this one was last in use.
+            topic = metadata.topic(call, topic.generation(call.partition)).await?;
+        }
         *used = topic.generation(call.partition);
         if self.is_other(&topic) {
             return Err(call.error(ErrorKind::TopicRecreated { was: self.topic_id, is: topic.id }));
