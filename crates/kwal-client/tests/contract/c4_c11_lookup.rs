@@ -300,11 +300,18 @@ async fn a_compression_level_that_the_codec_lacks_is_rejected_before_anything_is
         let open = client.partition_client("wal", 0).compression_level(level).compression(codec);
         let error = open.await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{error:?}");
-        assert_eq!(error.to_string(), format!("wal/0: compression: {codec} has no level {level}: {levels}"));
+        let expected = match codec.is_built_in() {
+            true => format!("wal/0: compression: {codec} has no level {level}: {levels}"),
+            false => format!(
+                "wal/0: compression: {codec} is not built in: enable the cargo feature `compression-{codec}`"
+            ),
+        };
+        assert_eq!(error.to_string(), expected);
         assert!(!error.is_retriable());
     }
     assert_eq!(wire.all().len(), before);
-    for (codec, level) in [(Compression::Gzip, 9), (Compression::Zstd, -131_072), (Compression::Zstd, 22)] {
+    let lowest_and_highest = [(Compression::Gzip, 9), (Compression::Zstd, -131_072), (Compression::Zstd, 22)];
+    for (codec, level) in lowest_and_highest.into_iter().filter(|(codec, _)| codec.is_built_in()) {
         let open = client.partition_client("wal", 0).compression(codec).compression_level(level);
         open.await.unwrap().produce(record("a")).await.unwrap();
     }
