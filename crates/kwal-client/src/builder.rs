@@ -13,7 +13,7 @@ use crate::{
     client::Client,
     cluster::Cluster,
     config::{Config, Deadlines, Limits, RetryPolicy},
-    error::{Error, Source},
+    error::Error,
     sasl::Sasl,
 };
 
@@ -208,7 +208,7 @@ impl ClientBuilder {
         if let Some(tls) = self.tls {
             tls.check().await.map_err(|source| {
                 let error = Error::invalid_input("the TLS configuration cannot be used");
-                error.with_source(Source::Other(source.into()))
+                error.with_source(crate::error::Source::Other(source.into()))
             })?;
             self.config.route.insert_str(0, " with TLS");
             self.config.connect = Arc::new(tls.over(self.config.connect));
