@@ -80,9 +80,9 @@ impl Fetched {
     /// first batch before the requested offset are skipped.
     ///
     /// # Errors
-    /// An item is [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) for a batch that cannot be
-    /// decompressed or exceeds [`Limits::decompressed`](crate::Limits::decompressed), for a malformed record,
-    /// and for one that is not in offset order. It is the last one.
+    /// An item is [`ErrorKind::Corrupt`] for a batch that cannot be decompressed or exceeds
+    /// [`Limits::decompressed`](crate::Limits::decompressed), for a malformed record, and for one that is not
+    /// in offset order. It is the last one.
     pub fn records(&self) -> FetchedRecords<'_> {
         FetchedRecords {
             fetched: self,
