@@ -11,6 +11,8 @@ use tokio::{
     time::Instant,
 };
 
+use crate::duration::whole_millis;
+
 /// What all handles of a connection share with its task.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
@@ -57,9 +59,7 @@ impl Shared {
         longest: impl FnOnce(Duration) -> Duration,
     ) -> Arc<WaitPermit> {
         let mut state = self.state();
-        let time = wanted.min(longest(state.wait_budget));
-        // The protocol has milliseconds.
-        let time = Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let time = whole_millis(wanted.min(longest(state.wait_budget)));
         state.wait_budget = state.wait_budget.saturating_add(time);
         drop(state);
         Arc::new(WaitPermit { time, shared: Arc::clone(self) })

@@ -8,7 +8,7 @@ use kwal_transport::HostPort;
 use super::ControllerClient;
 use crate::{
     error::{Error, ErrorKind},
-    metadata::{address, is_consistent},
+    metadata::{address, are_distinct, is_consistent},
     request::request,
     routing::{Deadline, Operation, Rejection, Route, Target},
 };
@@ -94,7 +94,9 @@ impl Operation for Describe {
         response: DescribeClusterResponse,
     ) -> Result<ClusterDescription, Rejection> {
         Rejection::check_with(response.error_code, response.error_message)?;
-        once(response.brokers.iter().map(|found| found.broker_id))?;
+        if !are_distinct(response.brokers.iter().map(|found| found.broker_id)) {
+            return Err(Rejection::Missing);
+        }
         let brokers = response.brokers.into_iter();
         Ok(ClusterDescription {
             cluster_id: Some(response.cluster_id),
@@ -135,16 +137,6 @@ impl Operation for DescribeByMetadata {
                 .filter_map(|found| broker(found.node_id, &found.host, found.port, found.rack))
                 .collect(),
         })
-    }
-}
-
-/// Checks that each broker is described once.
-fn once(ids: impl Iterator<Item = i32>) -> Result<(), Rejection> {
-    let mut ids: Vec<_> = ids.collect();
-    ids.sort_unstable();
-    match ids.windows(2).any(|pair| pair[0] == pair[1]) {
-        true => Err(Rejection::Missing),
-        false => Ok(()),
     }
 }
 

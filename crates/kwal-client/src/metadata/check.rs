@@ -21,18 +21,20 @@ pub(crate) fn check(request: &MetadataRequest, response: &MetadataResponse) -> R
 /// Whether brokers, topics and partitions have valid numbers and are listed once each.
 pub(crate) fn is_consistent(response: &MetadataResponse) -> bool {
     let MetadataResponse { brokers, topics, .. } = response;
-    let are_valid = |mut numbers: Vec<i32>| {
-        numbers.sort_unstable();
-        numbers.first().is_none_or(|lowest| *lowest >= 0) && numbers.is_sorted_by(|a, b| a < b)
-    };
+    let are_valid = |numbers: Vec<i32>| numbers.iter().all(|number| *number >= 0) && are_distinct(numbers);
     let partitions = |topic: &MetadataTopicResponse| {
         topic.partitions.iter().map(|partition| partition.partition_index).collect()
     };
-    let mut names: Vec<_> = topics.iter().filter_map(|topic| topic.name.as_deref()).collect();
-    names.sort_unstable();
-    names.is_sorted_by(|a, b| a < b)
+    are_distinct(topics.iter().filter_map(|topic| topic.name.as_deref()))
         && are_valid(brokers.iter().map(|broker| broker.node_id).collect())
         && topics.iter().all(|topic| are_valid(partitions(topic)))
+}
+
+/// Whether no value is there twice.
+pub(crate) fn are_distinct<T: Ord>(values: impl IntoIterator<Item = T>) -> bool {
+    let mut values: Vec<_> = values.into_iter().collect();
+    values.sort_unstable();
+    values.is_sorted_by(|a, b| a < b)
 }
 
 /// Whether every requested topic is in the response. Brokers leave none out: what is unknown or denied has an

@@ -17,7 +17,7 @@ use kwal_protocol::{
 use tracing::{debug, warn};
 
 pub(crate) use self::{
-    check::is_consistent,
+    check::{are_distinct, is_consistent},
     snapshot::{LeaderUpdate, Metadata, TopicMetadata, address},
 };
 use self::{

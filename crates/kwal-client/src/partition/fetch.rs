@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     config::Deadlines,
+    duration::whole_millis,
     error::{Error, ErrorKind},
     pool::Purpose,
     request::request,
@@ -325,11 +326,6 @@ impl Read {
     }
 }
 
-/// Cuts a duration to whole milliseconds, as the protocol has them.
-fn whole_millis(wait: Duration) -> Duration {
-    Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::{Bytes, BytesMut};
@@ -587,13 +583,5 @@ mod tests {
             assert_eq!(result.is_ok(), is_requested, "{result:?}");
             assert!(is_requested || matches!(result, Err(Rejection::Missing)), "{result:?}");
         }
-    }
-
-    #[test]
-    fn waits_have_whole_milliseconds() {
-        for (wait, whole) in [(0, 0), (999_999, 0), (1_000_000, 1), (1_999_999, 1)] {
-            assert_eq!(whole_millis(Duration::from_nanos(wait)), Duration::from_millis(whole));
-        }
-        assert_eq!(whole_millis(Duration::MAX), Duration::from_millis(u64::MAX));
     }
 }
