@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kwal_client::{
-    Client, ControllerClient, Limits, OffsetAt, PartitionClient,
+    Client, ControllerClient, OffsetAt, PartitionClient,
     error::{ErrorKind, Outcome},
 };
 use kwal_protocol::{
@@ -20,7 +20,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     c1_c7_versions::SUPPORTED,
-    support::{Warnings, Wire, broker, deadlines, large, log, open, open_over, record, settle, timed},
+    support::{
+        Warnings, Wire, broker, deadlines, large, log, open, open_over, open_two_that_share, record, settle,
+        timed,
+    },
 };
 
 const PAUSE: Duration = Duration::from_secs(25);
@@ -101,10 +104,7 @@ async fn a_throttle_does_not_delay_other_connections() {
 async fn the_time_limits_of_requests_in_flight_are_paused() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    let limits = Limits::default().max_connections_per_broker(1);
-    let client = wire.builder().limits(limits).build().await.unwrap();
-    let one = client.partition_client("wal", 0).await.unwrap();
-    let other = client.partition_client("wal", 1).await.unwrap();
+    let (one, other) = open_two_that_share(&wire).await;
     assert!(PAUSE > deadlines().request);
     // Both are in flight when the broker answers the first and mutes the connection for longer than the time
     // limit of a request.
@@ -175,10 +175,7 @@ async fn a_call_that_ends_before_the_throttle_does_is_not_sent_and_fails_at_once
 async fn requests_that_wait_when_a_throttle_begins_end_too_if_they_cannot_outlast_it() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    let limits = Limits::default().max_connections_per_broker(1);
-    let client = wire.builder().limits(limits).build().await.unwrap();
-    let one = client.partition_client("wal", 0).await.unwrap();
-    let other = client.partition_client("wal", 1).await.unwrap();
+    let (one, other) = open_two_that_share(&wire).await;
     broker.on(ApiKey::PRODUCE, Fault::Throttle(Duration::from_secs(10)));
     one.produce(record("a")).await.unwrap();
     // They wait on the connection when a later response, of a fetch that was in flight, prolongs the pause.

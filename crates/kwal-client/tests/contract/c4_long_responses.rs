@@ -16,7 +16,8 @@ use tokio::{
 };
 
 use crate::support::{
-    HOUR, Wire, broker, chain, deadlines, large, log, open, open_over, record, settle, source, timed,
+    HOUR, Wire, broker, chain, deadlines, large, log, open, open_over, open_two_that_share, record, settle,
+    source, timed,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -161,10 +162,7 @@ async fn what_nobody_waits_for_any_more_is_not_sent_and_at_most_one_poll_is_wait
 async fn polls_that_were_all_sent_and_abandoned_are_left_for_a_fresh_connection() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    let limits = Limits::default().max_connections_per_broker(1);
-    let client = wire.builder().limits(limits).build().await.unwrap();
-    let one = client.partition_client("wal", 0).await.unwrap();
-    let other = client.partition_client("wal", 1).await.unwrap();
+    let (one, other) = open_two_that_share(&wire).await;
     one.produce(record("a")).await.unwrap();
     for round in 0..20 {
         let polls = join_all((0..30).map(|_| one.fetch(1).max_wait(20 * SECOND).into_future()));
@@ -184,10 +182,7 @@ async fn polls_that_were_all_sent_and_abandoned_are_left_for_a_fresh_connection(
 async fn a_poll_that_somebody_waits_for_is_answered_although_others_were_abandoned() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    let limits = Limits::default().max_connections_per_broker(1);
-    let client = wire.builder().limits(limits).build().await.unwrap();
-    let one = client.partition_client("wal", 0).await.unwrap();
-    let other = client.partition_client("wal", 1).await.unwrap();
+    let (one, other) = open_two_that_share(&wire).await;
     let abandoned = tokio::spawn({
         let one = one.clone();
         async move { join_all((0..5).map(|_| one.fetch(0).max_wait(2 * SECOND).into_future())).await }

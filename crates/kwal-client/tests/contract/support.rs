@@ -9,7 +9,7 @@ use std::{
 };
 
 use kwal_client::{
-    Client, ClientBuilder, Deadlines, PartitionClient, RetryPolicy, error::Error, record::Record,
+    Client, ClientBuilder, Deadlines, Limits, PartitionClient, RetryPolicy, error::Error, record::Record,
 };
 use kwal_protocol::{
     api::{ApiKey, Request},
@@ -45,6 +45,15 @@ pub(crate) async fn open(broker: &EmbeddedCluster) -> PartitionClient {
 /// Opens partition 0 of `wal` over a wire.
 pub(crate) async fn open_over(wire: &Wire) -> PartitionClient {
     wire.client().await.partition_client("wal", 0).await.unwrap()
+}
+
+/// Opens partitions 0 and 1 with a client that has one connection to each broker for appends, and one for
+/// fetches.
+pub(crate) async fn open_two_that_share(wire: &Wire) -> (PartitionClient, PartitionClient) {
+    let limits = Limits::default().max_connections_per_broker(1);
+    let client = wire.builder().limits(limits).build().await.unwrap();
+    let open = async |partition| client.partition_client("wal", partition).await.unwrap();
+    (open(0).await, open(1).await)
 }
 
 /// Returns a record with a value.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use kwal_client::OffsetAt;
+use kwal_client::{OffsetAt, PartitionClient};
 use kwal_protocol::{
     api::{ApiKey, Versions},
     error_code::ErrorCode,
@@ -40,6 +40,13 @@ pub(crate) async fn partial_batches() -> Fixture {
     fixture
 }
 
+/// Opens partition 0 over a wire that can change responses.
+async fn open_over_wire(fixture: &Fixture) -> (Wire, PartitionClient) {
+    let wire = Wire::new(fixture.cluster.connector());
+    let client = fixture.builder().connector(wire.clone()).build().await.unwrap();
+    (wire, client.partition_client("wal", 0).await.unwrap())
+}
+
 /// A batch is damaged on its way to the reader.
 pub(crate) async fn corrupt_batch() -> Fixture {
     let fixture = Fixture::one_broker();
@@ -47,9 +54,7 @@ pub(crate) async fn corrupt_batch() -> Fixture {
     for value in ["a", "b", "c"] {
         wal.append(&[value]).await;
     }
-    let wire = Wire::new(fixture.cluster.connector());
-    let client = fixture.builder().connector(wire.clone()).build().await.unwrap();
-    let partition = client.partition_client("wal", 0).await.unwrap();
+    let (wire, partition) = open_over_wire(&fixture).await;
     wire.rewrite::<FetchRequest>(|response| {
         let records = response.responses[0].partitions[0].records.as_mut().unwrap();
         let mut damaged = BytesMut::from(&records[..]);
@@ -68,9 +73,7 @@ pub(crate) async fn batches_twice() -> Fixture {
     let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     wal.append(&["a"]).await;
-    let wire = Wire::new(fixture.cluster.connector());
-    let client = fixture.builder().connector(wire.clone()).build().await.unwrap();
-    let partition = client.partition_client("wal", 0).await.unwrap();
+    let (wire, partition) = open_over_wire(&fixture).await;
     wire.rewrite::<FetchRequest>(|response| {
         let records = response.responses[0].partitions[0].records.as_mut().unwrap();
         *records = [&records[..], records].concat().into();
@@ -87,9 +90,7 @@ pub(crate) async fn batch_always_cut_off() -> Fixture {
     let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     wal.append(&["a"]).await;
-    let wire = Wire::new(fixture.cluster.connector());
-    let client = fixture.builder().connector(wire.clone()).build().await.unwrap();
-    let partition = client.partition_client("wal", 0).await.unwrap();
+    let (wire, partition) = open_over_wire(&fixture).await;
     wire.rewrite::<FetchRequest>(|response| {
         response.responses[0].partitions[0].records.as_mut().unwrap().truncate(50);
     });
@@ -104,9 +105,7 @@ pub(crate) async fn answer_about_another_partition() -> Fixture {
     let fixture = Fixture::one_broker();
     let wal = fixture.open().await;
     wal.append(&["a"]).await;
-    let wire = Wire::new(fixture.cluster.connector());
-    let client = fixture.builder().connector(wire.clone()).build().await.unwrap();
-    let partition = client.partition_client("wal", 0).await.unwrap();
+    let (wire, partition) = open_over_wire(&fixture).await;
     wire.rewrite::<FetchRequest>(|response| response.responses[0].partitions[0].partition_index = 1);
     fixture.expect(partition.fetch(0).await.is_err(), "records of another partition were read");
     wire.clear_rewrites();
