@@ -79,7 +79,10 @@ pub fn connection_ops(ops: Vec<Op>) {
                 }
             }
             Op::Transmit => {
-                if let Some((id, mut frame)) = connection.poll_transmit() {
+                let ready = connection.peek_transmit().next().map(Buf::remaining);
+                let next = connection.poll_transmit();
+                assert_eq!(ready, next.as_ref().map(|(_, frame)| frame.remaining()));
+                if let Some((id, mut frame)) = next {
                     let bytes = frame.copy_to_bytes(frame.remaining());
                     assert_eq!(bytes[..4], ((bytes.len() - 4) as u32).to_be_bytes());
                     received.push((id, i16::from_be_bytes([bytes[4], bytes[5]])));

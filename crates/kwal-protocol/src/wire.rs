@@ -149,7 +149,7 @@ impl Nullable for String {
 impl Wire for Bytes {
     fn write(&self, writer: &mut Writer, version: Version) {
         write_length(self.len(), writer, version);
-        writer.put_shared(self.clone());
+        writer.put_pieces([self]);
     }
 
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
@@ -233,8 +233,7 @@ impl Eq for Spliced {}
 impl Wire for Spliced {
     fn write(&self, writer: &mut Writer, version: Version) {
         write_length(self.len(), writer, version);
-        writer.put_shared(self.first.clone());
-        writer.put_shared(self.second.clone());
+        writer.put_pieces([&self.first, &self.second]);
     }
 
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {

@@ -12,6 +12,12 @@ const SPLICE_FROM: usize = 4096;
 /// The size of the length in front of a frame.
 const PREFIX: usize = 4;
 
+/// What is allocated at first: enough for most messages, an append of a small record included.
+const CAPACITY: usize = 512;
+
+/// The bytes that usually follow shared ones: tagged fields, and the next ones of the same message.
+const TAIL: usize = 64;
+
 /// An encoder of one message.
 ///
 /// Writing a field cannot fail: the first error is remembered and returned instead of the [`Frame`]. Small
@@ -29,7 +35,7 @@ pub struct Writer {
 impl Writer {
     /// Creates an empty body, without the length in front.
     pub fn new() -> Self {
-        let mut head = BytesMut::with_capacity(128);
+        let mut head = BytesMut::with_capacity(CAPACITY);
         head.put_bytes(0, PREFIX);
         Self { head, shared: VecDeque::new(), shared_len: 0, fault: None }
     }
@@ -51,11 +57,22 @@ impl Writer {
 
     /// Appends `bytes`: spliced in if they are large, copied if they are small.
     pub fn put_shared(&mut self, bytes: Bytes) {
-        if bytes.len() < SPLICE_FROM {
-            self.head.put_slice(&bytes);
-        } else {
-            self.shared_len += bytes.len();
-            self.shared.push_back((self.head.len(), bytes));
+        self.put_pieces([&bytes]);
+    }
+
+    /// Appends pieces one after the other, each as by [`put_shared`](Self::put_shared), and makes room for
+    /// all of them and for what may follow at once.
+    pub(crate) fn put_pieces<const N: usize>(&mut self, pieces: [&Bytes; N]) {
+        let is_small = |piece: &Bytes| piece.len() < SPLICE_FROM;
+        let small: usize = pieces.iter().filter(|piece| is_small(piece)).map(|piece| piece.len()).sum();
+        self.head.reserve(small + TAIL);
+        for piece in pieces {
+            if is_small(piece) {
+                self.head.put_slice(piece);
+            } else {
+                self.shared_len += piece.len();
+                self.shared.push_back((self.head.len(), piece.clone()));
+            }
         }
     }
 

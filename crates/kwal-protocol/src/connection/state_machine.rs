@@ -339,6 +339,18 @@ impl<T> Connection<T> {
         Some((id, request.frame))
     }
 
+    /// The frames that [`poll_transmit`](Self::poll_transmit) would hand out next, in order.
+    ///
+    /// They are not handed out yet. An owner that writes several frames at once looks at them here, and takes
+    /// those of which the stream has accepted a part.
+    pub fn peek_transmit(&self) -> impl Iterator<Item = &Frame> {
+        let is_open = !self.is_closed() && self.throttled_until.is_none();
+        let handshake = self.handshake.iter().filter(move |_| is_open);
+        let is_ready = is_open && matches!(self.state, State::Ready);
+        let outgoing = self.outgoing.iter().take_while(move |_| is_ready);
+        handshake.chain(outgoing).map(|outgoing| &outgoing.request.frame)
+    }
+
     /// Returns the next event, in order.
     pub fn poll_event(&mut self) -> Option<Event<T>> {
         self.events.pop_front()

@@ -178,16 +178,27 @@ impl BatchBuilder {
 /// A complete batch: its header and its records, compressed if requested.
 ///
 /// Clones are cheap: they share the records. All fields of the header can be set without reading the records
-/// again.
+/// again, unless they are a few.
 #[derive(Clone, Debug)]
 pub struct EncodedBatch {
     /// The checksum is not set.
     header: BatchHeader,
     body: Bytes,
-    body_crc: u32,
-    body_shift: Shift,
+    body_sum: BodySum,
     uncompressed_size: usize,
 }
+
+/// How the checksum of a batch is computed from that of its header.
+#[derive(Clone, Copy, Debug)]
+enum BodySum {
+    /// By reading the body, which takes less time than to combine checksums if it is small.
+    Read,
+    /// By combining it with that of the body, which is not read again when the header changes.
+    Combine { sum: u32, shift: Shift },
+}
+
+/// From this size on, checksums are combined.
+const COMBINE_FROM: usize = 2048;
 
 impl EncodedBatch {
     /// Compresses `records` and computes its checksum; only the length of `header` is set.
@@ -211,8 +222,10 @@ impl EncodedBatch {
         let batch_length = batch_length.map_err(|_| BuildError::TooLarge)?;
         Ok(Self {
             header: BatchHeader { batch_length, crc: 0, ..header },
-            body_crc: crc::checksum(&body),
-            body_shift: Shift::by(body.len()),
+            body_sum: match body.len() {
+                ..COMBINE_FROM => BodySum::Read,
+                len => BodySum::Combine { sum: crc::checksum(&body), shift: Shift::by(len) },
+            },
             body,
             uncompressed_size,
         })
@@ -249,7 +262,7 @@ impl EncodedBatch {
         }
         let bytes = batch.bytes();
         let body = bytes.slice(BatchHeader::LEN..);
-        let body_shift = Shift::by(body.len());
+        let shift = Shift::by(body.len());
         // The checksum of header and body is known: removing the header's part gives that of the body.
         let first = crc::checksum(&bytes[BatchHeader::CRC_START..BatchHeader::LEN]);
         let unsent = BatchHeader {
@@ -263,8 +276,7 @@ impl EncodedBatch {
         };
         Ok(Self {
             header: unsent,
-            body_crc: crc::combine(first, header.crc, body_shift),
-            body_shift,
+            body_sum: BodySum::Combine { sum: crc::combine(first, header.crc, shift), shift },
             uncompressed_size: body.len(),
             body,
         })
@@ -297,18 +309,23 @@ impl EncodedBatch {
 
     /// Returns the header, with its checksum.
     pub fn header(&self) -> BatchHeader {
-        let unsummed = self.header.to_bytes();
-        let first = crc::checksum(&unsummed[BatchHeader::CRC_START..]);
-        BatchHeader { crc: crc::combine(first, self.body_crc, self.body_shift), ..self.header }
+        BatchHeader { crc: self.checksum(&self.header.to_bytes()), ..self.header }
     }
 
     /// Returns the encoded header, which precedes [`body`](Self::body) on the wire.
     pub fn header_bytes(&self) -> [u8; BatchHeader::LEN] {
         let mut bytes = self.header.to_bytes();
-        let first = crc::checksum(&bytes[BatchHeader::CRC_START..]);
-        let crc = crc::combine(first, self.body_crc, self.body_shift);
+        let crc = self.checksum(&bytes);
         bytes[BatchHeader::CRC_START - 4..BatchHeader::CRC_START].copy_from_slice(&crc.to_be_bytes());
         bytes
+    }
+
+    fn checksum(&self, header: &[u8; BatchHeader::LEN]) -> u32 {
+        let first = crc::checksum(&header[BatchHeader::CRC_START..]);
+        match self.body_sum {
+            BodySum::Read => crc::append(first, &self.body),
+            BodySum::Combine { sum, shift } => crc::combine(first, sum, shift),
+        }
     }
 
     /// Returns the records section, compressed if the batch is.

@@ -11,6 +11,12 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
+/// Continues the checksum of earlier bytes with `bytes`.
+#[inline]
+pub fn append(first: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(first, bytes)
+}
+
 /// The transformation of a checksum when more bytes follow: see [`combine`].
 ///
 /// It only depends on the number of those bytes, so it is worth keeping.

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     error::Error as _,
-    io,
+    io::{self, IoSlice},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,6 +23,7 @@ use kwal_protocol::{
         FetchResponse, FetchTopicResponse, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
         MetadataResponse, ProduceRequest,
     },
+    writer::Frame,
 };
 use proptest::prelude::*;
 
@@ -644,6 +645,43 @@ fn the_end_of_the_stream_reports_the_stage() {
     assert_eq!(error.to_string(), "the peer closed the connection while no request was in flight");
 }
 
+/// The frames that are ready, without handing them out.
+fn peek<T>(connection: &Connection<T>) -> Vec<Vec<u8>> {
+    let bytes = |frame: &Frame| {
+        let mut pieces = [IoSlice::new(&[]); 8];
+        let used = frame.chunks_vectored(&mut pieces);
+        pieces[..used].iter().flat_map(|piece| piece.to_vec()).collect()
+    };
+    connection.peek_transmit().map(bytes).collect()
+}
+
+#[test]
+fn frames_are_looked_at_before_they_are_handed_out() {
+    let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
+    let now = owner.now;
+    let connection = &mut owner.connection;
+    for token in 0..3 {
+        connection.send(now, metadata(&versions), token).unwrap();
+    }
+    let ready = peek(connection);
+    let (_, mut first) = connection.poll_transmit().unwrap();
+    assert_eq!((ready.len(), &ready[0][..]), (3, &first.copy_to_bytes(first.remaining())[..]));
+    assert_eq!(peek(connection), ready[1..]);
+    connection.throttle(now, SECOND);
+    assert_eq!(peek(connection).len(), 0, "held back");
+    connection.handle_timeout(now + SECOND);
+    assert_eq!(peek(connection), ready[1..]);
+    connection.withdraw(|token| *token == 1);
+    assert_eq!(peek(connection), ready[2..]);
+    connection.close(ConnectionError::Closed);
+    assert_eq!(peek(connection).len(), 0);
+    let handed_out: Vec<_> = connection.drain_pending().map(|pending| pending.handed_out).collect();
+    assert_eq!(handed_out, [true, false], "looking is not sending");
+    // The handshake is alone.
+    let handshake = Connection::<()>::new(ConnectionConfig::default(), now);
+    assert_eq!(peek(&handshake).len(), 1);
+}
+
 #[test]
 fn pending_requests_are_returned_after_the_end() {
     let (mut owner, versions) = Owner::ready(ConnectionConfig::default());
@@ -1073,7 +1111,9 @@ impl Model {
     }
 
     fn transmit(&mut self, leaves: bool) {
+        let ready = peek(&self.connection);
         let Some((id, mut frame)) = self.connection.poll_transmit() else {
+            assert!(ready.is_empty());
             let held = self.queued.is_empty() || self.paused_until > self.now || self.connection.is_closed();
             // A throttle ends with the next call that has the time.
             assert!(held || self.connection.poll_timeout().is_some_and(|at| at <= self.now));
@@ -1084,6 +1124,8 @@ impl Model {
         assert_eq!(id, next);
         let bytes = frame.copy_to_bytes(frame.remaining());
         assert_eq!(bytes[8..12], id.0.to_be_bytes());
+        assert_eq!(ready[0], bytes);
+        assert_eq!(ready[1..], peek(&self.connection));
         let passed = leaves.then_some(Duration::ZERO);
         if leaves {
             self.connection.handle_transmitted(self.now, id);
