@@ -6,11 +6,12 @@ use std::{
 };
 
 use super::{
-    history::{
-        AppendId, AppendOutcome, CallId, Event, History, Log, ReadFailure, Reader, ReaderId, SubmitOrder,
-        TopicPartition, Writer, WriterId,
-    },
+    history::{Event, History},
     text::Seconds,
+    types::{
+        AppendId, AppendOutcome, CallId, Log, ReadFailure, Reader, ReaderId, SubmitOrder, TopicPartition,
+        Writer, WriterId,
+    },
     value::Value,
     verdict::{Rule, VerdictBuilder},
 };
@@ -68,6 +69,8 @@ pub(super) struct Partition<'a> {
     /// The log and its event.
     pub(super) log: Option<(usize, &'a Log)>,
     pub(super) losses: Vec<Loss>,
+    /// Losses of records that not all replicas in sync had.
+    pub(super) unreplicated: Vec<Loss>,
     /// Records before this offset were deleted.
     pub(super) deleted: i64,
     pub(super) barriers: Vec<Barrier>,
@@ -81,7 +84,18 @@ pub(super) struct Partition<'a> {
 impl Partition<'_> {
     /// Returns the last event after `since` that may have lost the record at an offset.
     pub(super) fn lost(&self, since: usize, offset: i64) -> Option<&Loss> {
-        self.losses.iter().rev().find(|loss| loss.event > since && loss.offset <= offset)
+        last_loss(&self.losses, since, offset)
+    }
+
+    /// Whether records of a writer may have been lost.
+    pub(super) fn may_lose(&self, writer: &Writer) -> bool {
+        !self.losses.is_empty() || writer.leader_acks && !self.unreplicated.is_empty()
+    }
+
+    /// Returns the last event after `since` that may have lost the record of a writer at an offset.
+    pub(super) fn lost_by(&self, writer: &Writer, since: usize, offset: i64) -> Option<&Loss> {
+        let unreplicated = writer.leader_acks.then(|| last_loss(&self.unreplicated, since, offset));
+        self.lost(since, offset).or_else(|| unreplicated.flatten())
     }
 
     /// Returns the offset after everything that was acknowledged up to an event.
@@ -89,6 +103,10 @@ impl Partition<'_> {
         let count = self.acked_ends.partition_point(|(event, _)| *event <= by);
         count.checked_sub(1).map_or(0, |last| self.acked_ends[last].1)
     }
+}
+
+fn last_loss(losses: &[Loss], since: usize, offset: i64) -> Option<&Loss> {
+    losses.iter().rev().find(|loss| loss.event > since && loss.offset <= offset)
 }
 
 /// Records from an offset on were lost.
@@ -113,7 +131,25 @@ pub(super) struct WriterFacts<'a> {
     pub(super) ended: Option<usize>,
     /// The event by which it learned of a loss.
     pub(super) lost: Option<usize>,
+    pub(super) closes: Vec<Close>,
     pub(super) appends: Vec<usize>,
+}
+
+/// A writer was closed.
+pub(super) struct Close {
+    /// The event and the time of its begin.
+    pub(super) begun: (usize, Duration),
+    /// The event and the time of its end, and how many appends failed meanwhile.
+    pub(super) ended: Option<(usize, Duration, usize)>,
+}
+
+/// An answer to what became of an append.
+pub(super) struct Resolution {
+    /// The event of the question.
+    pub(super) begun: usize,
+    pub(super) event: usize,
+    /// `None` if the append is not on the log.
+    pub(super) base: Option<i64>,
 }
 
 pub(super) struct Append<'a> {
@@ -129,11 +165,19 @@ pub(super) struct Append<'a> {
     pub(super) at: Duration,
     /// The event, the time and the outcome of its end.
     pub(super) end: Option<(usize, Duration, AppendOutcome)>,
+    /// The event by which somebody asked last what became of it.
+    resolving: Option<usize>,
+    pub(super) resolutions: Vec<Resolution>,
 }
 
 impl Append<'_> {
     pub(super) fn outcome(&self) -> Option<AppendOutcome> {
         self.end.map(|(_, _, outcome)| outcome)
+    }
+
+    pub(super) fn is_acked(&self) -> bool {
+        let outcome = self.outcome();
+        matches!(outcome, Some(AppendOutcome::Acked { .. } | AppendOutcome::AckedAtUnknownOffset))
     }
 
     /// Returns the base offset that was acknowledged.
@@ -210,18 +254,49 @@ impl<'a> Facts<'a> {
             Event::Writer { id, writer } => {
                 let partition = self.partition(&writer.partition);
                 once(event, self.known.writers.insert(*id, self.writers.len()), verdict);
-                let (ended, lost, appends) = (None, None, Vec::new());
-                self.writers.push(WriterFacts { id: *id, writer, partition, ended, lost, appends });
+                let (ended, lost, closes, appends) = (None, None, Vec::new(), Vec::new());
+                self.writers.push(WriterFacts { id: *id, writer, partition, ended, lost, closes, appends });
             }
             Event::Submit { append, writer, order, records } => {
                 let writer = *self.known.writers.get(writer)?;
                 let (partition, first) = (self.writers[writer].partition, self.records);
-                let (id, order, end) = (*append, *order, None);
-                self.submit(Append { id, writer, partition, order, records, first, event, at, end }, verdict);
+                let (id, order) = (*append, *order);
+                let (end, resolving, resolutions) = (None, None, Vec::new());
+                let append = Append {
+                    id,
+                    writer,
+                    partition,
+                    order,
+                    records,
+                    first,
+                    event,
+                    at,
+                    end,
+                    resolving,
+                    resolutions,
+                };
+                self.submit(append, verdict);
             }
             Event::Completed { append, outcome } => {
                 let index = *self.known.appends.get(append)?;
                 self.complete(event, at, index, *outcome, verdict);
+            }
+            Event::Resolve { append } => {
+                self.appends[*self.known.appends.get(append)?].resolving = Some(event);
+            }
+            Event::Resolved { append, base_offset } => {
+                let append = &mut self.appends[*self.known.appends.get(append)?];
+                let (begun, base) = (append.resolving.take()?, *base_offset);
+                append.resolutions.push(Resolution { begun, event, base });
+            }
+            Event::Close { writer } => {
+                let writer = &mut self.writers[*self.known.writers.get(writer)?];
+                writer.ended.get_or_insert(event);
+                writer.closes.push(Close { begun: (event, at), ended: None });
+            }
+            Event::Closed { writer, failed } => {
+                let writer = &mut self.writers[*self.known.writers.get(writer)?];
+                writer.closes.last_mut()?.ended = Some((event, at, *failed));
             }
             Event::Fenced { writer } => {
                 let writer = *self.known.writers.get(writer)?;
@@ -263,6 +338,11 @@ impl<'a> Facts<'a> {
                 let loss = Loss { event, offset: *offset, recreated: false };
                 self.partitions[partition].losses.push(loss);
             }
+            Event::Unreplicated { partition, offset } => {
+                let partition = self.partition(partition);
+                let loss = Loss { event, offset: *offset, recreated: false };
+                self.partitions[partition].unreplicated.push(loss);
+            }
             Event::Deleted { partition, before } => {
                 let partition = self.partition(partition);
                 let partition = &mut self.partitions[partition];
@@ -286,6 +366,7 @@ impl<'a> Facts<'a> {
                 name,
                 log: None,
                 losses: Vec::new(),
+                unreplicated: Vec::new(),
                 deleted: 0,
                 barriers: Vec::new(),
                 appends: Vec::new(),
@@ -334,7 +415,7 @@ impl<'a> Facts<'a> {
         append.end = Some((event, at, outcome));
         let tally = &mut verdict.tally;
         *match outcome {
-            AppendOutcome::Acked { .. } => &mut tally.acked,
+            AppendOutcome::Acked { .. } | AppendOutcome::AckedAtUnknownOffset => &mut tally.acked,
             AppendOutcome::NotAppended => &mut tally.not_appended,
             AppendOutcome::Unknown => &mut tally.unknown,
             AppendOutcome::Dropped | AppendOutcome::Withdrawn => &mut tally.dropped,

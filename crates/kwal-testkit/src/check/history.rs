@@ -1,8 +1,14 @@
 //! What happened, in order.
 
-use std::{fmt, ops::Range, time::Duration};
+use std::time::Duration;
 
-use super::value::{Escaped, Value};
+use super::{
+    types::{
+        AppendId, AppendOutcome, CallId, Log, ReadFailure, Reader, ReaderId, SubmitOrder, TopicPartition,
+        Writer, WriterId,
+    },
+    value::Value,
+};
 
 /// The calls of clients, their results, and the final logs.
 ///
@@ -13,8 +19,8 @@ use super::value::{Escaped, Value};
 /// the logs last. Times count from any common start; [`Recorder`](super::Recorder) takes them from tokio's
 /// clock.
 ///
-/// [`Display`](fmt::Display) writes a history as text, one event per line, and [`FromStr`](std::str::FromStr)
-/// reads it, so that programs in any language can have theirs checked:
+/// [`Display`](std::fmt::Display) writes a history as text, one event per line, and
+/// [`FromStr`](std::str::FromStr) reads it, so that programs in any language can have theirs checked:
 ///
 /// ```
 /// use kwal_testkit::check::{Expect, History};
@@ -33,16 +39,18 @@ use super::value::{Escaped, Value};
 ///
 /// | line | [`Event`] |
 /// | --- | --- |
-/// | `writer w0 wal-0 deadline=60 exclusive=me continue` | [`Writer`](Event::Writer), with its topic and partition; the other words are optional |
+/// | `writer w0 wal-0 deadline=60 exclusive=me continue without-ids leader-acks` | [`Writer`](Event::Writer), with its topic and partition; the other words are optional |
 /// | `submit a0 w0 x y`, `queue …`, `start …` | [`Submit`](Event::Submit) of records with these values, for each [`SubmitOrder`] |
-/// | `acked a0 5`, `not-appended a0`, `unknown a0`, `dropped a0`, `withdrawn a0` | [`AppendOutcome`](Event::Completed), with the base offset for the first |
+/// | `acked a0 5`, `acked a0 somewhere`, `not-appended a0`, `unknown a0`, `dropped a0`, `withdrawn a0` | [`AppendOutcome`](Event::Completed), with the base offset for the first |
+/// | `resolve a0`, `resolved a0 5`, `resolved a0 absent` | [`Resolve`](Event::Resolve), [`Resolved`](Event::Resolved) with the base offset or without |
+/// | `close w0`, `closed w0 2` | [`Close`](Event::Close), [`Closed`](Event::Closed) with the number of errors |
 /// | `fenced w0`, `lost w0`, `barrier w0 5` | [`Fenced`](Event::Fenced), [`Lost`](Event::Lost), [`Barrier`](Event::Barrier) at an offset |
 /// | `reader r0 wal-0 5 bare` | [`Reader`](Event::Reader) from an offset; `bare` without leader epochs |
 /// | `read r0 8 @5 x y @7 z` | [`Read`](Event::Read): the next offset, then the records, from each `@` on at consecutive offsets |
 /// | `read-failed r0 out-of-range`, `read-failed r0 truncated 5`, `read-failed r0 recreated`, `read-failed r0 other` | [`ReadFailure`](Event::ReadFailed) |
 /// | `seek r0 5` | [`Seek`](Event::Seek) |
 /// | `call c0 10 fetch`, `returned c0` | [`Call`](Event::Call) with its deadline in seconds, [`Returned`](Event::Returned) |
-/// | `truncated wal-0 5`, `deleted wal-0 5`, `recreated wal-0` | [`Truncated`](Event::Truncated), [`Deleted`](Event::Deleted), [`Recreated`](Event::Recreated) |
+/// | `truncated wal-0 5`, `unreplicated wal-0 5`, `deleted wal-0 5`, `recreated wal-0` | [`Truncated`](Event::Truncated), [`Unreplicated`](Event::Unreplicated), [`Deleted`](Event::Deleted), [`Recreated`](Event::Recreated) |
 /// | `log wal-0 0 8 empty=2..4 @0 x y @4 z …` | [`Log`](Event::Log): its start and end, the offsets without a record (the end is exclusive), the records |
 ///
 /// The ids of writers, appends, readers and calls are chosen by the recorder. Values are percent-encoded, the
@@ -142,6 +150,11 @@ impl History {
         self.push(Event::Completed { append, outcome: AppendOutcome::Acked { base_offset } });
     }
 
+    /// The append succeeded, and where it is on the log was not reported.
+    pub fn acked_at_unknown_offset(&mut self, append: AppendId) {
+        self.push(Event::Completed { append, outcome: AppendOutcome::AckedAtUnknownOffset });
+    }
+
     /// The append failed and is not on the log.
     pub fn not_appended(&mut self, append: AppendId) {
         self.push(Event::Completed { append, outcome: AppendOutcome::NotAppended });
@@ -160,6 +173,27 @@ impl History {
     /// The caller dropped the append before its place was fixed, so it is not on the log.
     pub fn withdrawn(&mut self, append: AppendId) {
         self.push(Event::Completed { append, outcome: AppendOutcome::Withdrawn });
+    }
+
+    /// A caller asks what became of an append of unknown outcome.
+    pub fn resolve(&mut self, append: AppendId) {
+        self.push(Event::Resolve { append });
+    }
+
+    /// The answer: the offset of the first record of the append; `None` if it is not on the log and never
+    /// will be.
+    pub fn resolved(&mut self, append: AppendId, base_offset: Option<i64>) {
+        self.push(Event::Resolved { append, base_offset });
+    }
+
+    /// A caller closes a writer.
+    pub fn close(&mut self, writer: WriterId) {
+        self.push(Event::Close { writer });
+    }
+
+    /// The writer is closed, and so many errors of appends were returned.
+    pub fn closed(&mut self, writer: WriterId, failed: usize) {
+        self.push(Event::Closed { writer, failed });
     }
 
     /// The writer learned that another writer has fenced it.
@@ -222,6 +256,12 @@ impl History {
         self.push(Event::Truncated { partition: partition.into(), offset });
     }
 
+    /// Records from this offset on that not all replicas in sync had may be lost, see
+    /// [`Event::Unreplicated`].
+    pub fn unreplicated(&mut self, partition: impl Into<TopicPartition>, offset: i64) {
+        self.push(Event::Unreplicated { partition: partition.into(), offset });
+    }
+
     /// The records before this offset were deleted.
     pub fn deleted(&mut self, partition: impl Into<TopicPartition>, before: i64) {
         self.push(Event::Deleted { partition: partition.into(), before });
@@ -266,6 +306,31 @@ pub enum Event {
         append: AppendId,
         /// Its outcome.
         outcome: AppendOutcome,
+    },
+    /// A caller asked what became of an append whose outcome is unknown. Without
+    /// [`Resolved`](Self::Resolved), it got no answer.
+    Resolve {
+        /// The append.
+        append: AppendId,
+    },
+    /// The answer to the last [`Resolve`](Self::Resolve) of an append, which is final.
+    Resolved {
+        /// The append.
+        append: AppendId,
+        /// The offset of its first record; `None` if it is not on the log and never will be.
+        base_offset: Option<i64>,
+    },
+    /// A caller closed a writer. It appends nothing that is submitted later.
+    Close {
+        /// The writer.
+        writer: WriterId,
+    },
+    /// A writer is closed: everything that was submitted earlier has ended.
+    Closed {
+        /// The writer.
+        writer: WriterId,
+        /// How many appends failed meanwhile, according to the writer.
+        failed: usize,
     },
     /// A writer learned that another writer has fenced it. It appends nothing more.
     Fenced {
@@ -330,9 +395,19 @@ pub enum Event {
     },
     /// A log lost its records from an offset on.
     ///
-    /// This happens by an unclean election, or by a clean one with acks = 1. Excuses the loss of records
-    /// submitted earlier. Use 0 if the offset is unknown.
+    /// This happens by an unclean election. Excuses the loss of records submitted earlier. Use 0 if the
+    /// offset is unknown.
     Truncated {
+        /// The partition.
+        partition: TopicPartition,
+        /// The first offset that was lost.
+        offset: i64,
+    },
+    /// A replica lost its records from an offset on, of which not all replicas in sync had one.
+    ///
+    /// This happens by any election. Excuses the loss of records submitted earlier with
+    /// [`leader_acks`](Writer::leader_acks), and of no others.
+    Unreplicated {
         /// The partition.
         partition: TopicPartition,
         /// The first offset that was lost.
@@ -354,217 +429,4 @@ pub enum Event {
     ///
     /// The last one of a partition counts; appends that end after it are not expected in it.
     Log(Log),
-}
-
-/// The id of a writer in a history.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct WriterId(pub u64);
-
-/// The id of an append in a history.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct AppendId(pub u64);
-
-/// The id of a reader in a history.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ReaderId(pub u64);
-
-/// The id of a call in a history.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct CallId(pub u64);
-
-macro_rules! display_id {
-    ($($id:ident $letter:literal),*) => { $(
-        impl fmt::Display for $id {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!($letter, "{}"), self.0)
-            }
-        }
-    )* };
-}
-
-display_id!(WriterId "w", AppendId "a", ReaderId "r", CallId "c");
-
-/// A partition of a topic, written as in Kafka: `wal-0`.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct TopicPartition {
-    /// The name of the topic.
-    pub topic: String,
-    /// The index of the partition.
-    pub partition: i32,
-}
-
-impl From<(&str, i32)> for TopicPartition {
-    fn from((topic, partition): (&str, i32)) -> Self {
-        Self { topic: topic.to_owned(), partition }
-    }
-}
-
-impl fmt::Display for TopicPartition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", Escaped(self.topic.as_bytes()), self.partition)
-    }
-}
-
-/// A partition client that appends, together with its clones.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Writer {
-    /// The partition.
-    pub partition: TopicPartition,
-    /// The time limit of an append, from its submission; `None` without a limit.
-    pub deadline: Option<Duration>,
-    /// Its name, if it is exclusive.
-    ///
-    /// It is the only writer of that name once its [barrier](Event::Barrier) is on the log.
-    pub exclusive: Option<Value>,
-    /// Whether appends submitted after one that fails may succeed.
-    pub on_failure_continue: bool,
-}
-
-impl Writer {
-    /// Creates a writer without a deadline, not exclusive, whose appends fail if an earlier one fails.
-    pub fn new(partition: impl Into<TopicPartition>) -> Self {
-        Self { partition: partition.into(), deadline: None, exclusive: None, on_failure_continue: false }
-    }
-
-    /// Sets [`deadline`](Self::deadline).
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
-        self
-    }
-
-    /// Sets [`exclusive`](Self::exclusive).
-    pub fn exclusive(mut self, name: impl Into<Value>) -> Self {
-        self.exclusive = Some(name.into());
-        self
-    }
-
-    /// Sets [`on_failure_continue`](Self::on_failure_continue).
-    pub fn on_failure_continue(mut self) -> Self {
-        self.on_failure_continue = true;
-        self
-    }
-}
-
-impl From<(&str, i32)> for Writer {
-    fn from(partition: (&str, i32)) -> Self {
-        Self::new(partition)
-    }
-}
-
-/// What a history knows, at submission, of an append's place in the order of its writer's appends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SubmitOrder {
-    /// After all appends recorded earlier. If one of those fails from now on, so does this one.
-    Fixed,
-    /// After all appends recorded earlier, but still waiting for memory.
-    ///
-    /// It need not fail when one of them fails.
-    Queued,
-    /// Fixed at some time before it ends, as when several threads submit.
-    Unordered,
-}
-
-/// How an append ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AppendOutcome {
-    /// It is on the log, once.
-    Acked {
-        /// The offset of its first record.
-        base_offset: i64,
-    },
-    /// It is not on the log, and never will be.
-    NotAppended,
-    /// It is on the log, in order and at most once, or it is not.
-    Unknown,
-    /// The caller dropped it: as [`Unknown`](Self::Unknown).
-    Dropped,
-    /// The caller dropped it before its place was fixed.
-    ///
-    /// It is not on the log, and no other append fails with it.
-    Withdrawn,
-}
-
-/// A reader of a partition.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Reader {
-    /// The partition.
-    pub partition: TopicPartition,
-    /// The offset where it starts.
-    pub offset: i64,
-    /// Whether it fetches by offset alone.
-    ///
-    /// Otherwise it knows the leader epoch of its position and learns of truncations.
-    pub without_epoch: bool,
-}
-
-impl Reader {
-    /// Creates a reader that starts at an offset and knows the leader epoch of its position.
-    pub fn new(partition: impl Into<TopicPartition>, offset: i64) -> Self {
-        Self { partition: partition.into(), offset, without_epoch: false }
-    }
-
-    /// Sets [`without_epoch`](Self::without_epoch).
-    pub fn without_epoch(mut self) -> Self {
-        self.without_epoch = true;
-        self
-    }
-}
-
-impl From<(&str, i32, i64)> for Reader {
-    fn from((topic, partition, offset): (&str, i32, i64)) -> Self {
-        Self::new((topic, partition), offset)
-    }
-}
-
-/// The error that a reader got in place of records.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum ReadFailure {
-    /// Its position is before the log start offset or after the log end offset.
-    OutOfRange,
-    /// The log has been truncated: from an offset on, the records are not those that the reader saw.
-    ///
-    /// It continues there.
-    Truncated {
-        /// The offset.
-        diverged_at: i64,
-    },
-    /// The topic was created again.
-    Recreated,
-    /// Any other error; the position stays.
-    Other,
-}
-
-/// The contents of the log of a partition.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Log {
-    /// The partition.
-    pub partition: TopicPartition,
-    /// From the log start offset to the log end offset.
-    pub offsets: Range<i64>,
-    /// Offsets that rightly hold no record, in order.
-    pub empty: Vec<Range<i64>>,
-    /// The records, in order.
-    pub records: Vec<(i64, Value)>,
-}
-
-impl Log {
-    /// Creates a log from the log start offset and the log end offset, and the records with their offsets.
-    pub fn new(
-        partition: impl Into<TopicPartition>,
-        offsets: Range<i64>,
-        records: impl IntoIterator<Item = (i64, impl Into<Value>)>,
-    ) -> Self {
-        let records = records.into_iter().map(|(offset, value)| (offset, value.into())).collect();
-        Self { partition: partition.into(), offsets, empty: Vec::new(), records }
-    }
-
-    /// Adds offsets that rightly hold no record, because of control batches or compaction. Add them in order.
-    pub fn empty(mut self, offsets: Range<i64>) -> Self {
-        self.empty.push(offsets);
-        self
-    }
 }

@@ -1,6 +1,7 @@
 //! Judges a history.
 
 use super::{
+    endings,
     facts::Facts,
     history::History,
     logs, reads,
@@ -14,6 +15,7 @@ impl History {
         let facts = Facts::gather(self, &mut verdict);
         let judged = logs::judge(&facts, &mut verdict);
         reads::judge(&facts, &judged, &mut verdict);
+        endings::judge(&facts, &judged, &mut verdict);
         verdict.build()
     }
 }

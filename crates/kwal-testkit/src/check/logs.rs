@@ -1,10 +1,12 @@
 //! Checks the logs against the results of appends.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+mod writers;
+
+use std::{collections::BTreeMap, ops::Range};
 
 use super::{
-    facts::{Append, Barrier, Facts, Partition, WriterFacts},
-    history::{AppendOutcome, Log, SubmitOrder},
+    facts::{Append, Barrier, Facts, Loss, Partition},
+    types::{AppendOutcome, Log},
     value::Value,
     verdict::{Rule, VerdictBuilder},
 };
@@ -37,18 +39,21 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, verdict: &mut VerdictBuilder<'a>) -> 
         judge.twice_acked();
         let missing = std::mem::take(&mut judge.missing);
         for writer in facts.writers.iter().filter(|writer| writer.partition == index) {
-            judge.order(&writer.appends);
+            judge.order(writer);
             if !writer.writer.on_failure_continue {
-                judge.no_hole(&writer.appends);
+                judge.no_hole(writer);
             }
-            judge.loss_ends(writer);
+            if !writer.writer.without_ids {
+                judge.loss_ends(writer);
+            }
+            judge.rising(writer);
         }
         judged.missing[index] = Some(missing);
     }
     for writer in &facts.writers {
         let Some(ended) = writer.ended else { continue };
         for append in writer.appends.iter().map(|index| &facts.appends[*index]) {
-            if append.event > ended && (append.acked_at().is_some() || judged.is_on_log(append)) {
+            if append.event > ended && (append.is_acked() || judged.is_on_log(append)) {
                 let log =
                     facts.partitions[append.partition].log.map(|(event, _)| (event, judged.base(append)));
                 verdict.violated(Rule::Ended, append.events().chain([(ended, None)]).chain(log), || {
@@ -61,7 +66,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, verdict: &mut VerdictBuilder<'a>) -> 
 }
 
 impl Judged {
-    fn places(&self, append: &Append<'_>) -> &[Option<i64>] {
+    pub(super) fn places(&self, append: &Append<'_>) -> &[Option<i64>] {
         &self.places[append.first..append.first + append.records.len()]
     }
 
@@ -112,6 +117,11 @@ pub(super) fn record_at(log: &Log, offset: i64) -> Option<&Value> {
 pub(super) fn is_empty(log: &Log, offset: i64) -> bool {
     let index = log.empty.partition_point(|empty| empty.end <= offset);
     log.empty.get(index).is_some_and(|empty| empty.contains(&offset))
+}
+
+/// Returns whether the record at an offset may have been deleted.
+pub(super) fn is_deleted(partition: &Partition<'_>, log: &Log, offset: i64) -> bool {
+    (0..log.offsets.start.min(partition.deleted)).contains(&offset)
 }
 
 /// The exclusive writers of one name.
@@ -181,8 +191,14 @@ impl<'a> Judge<'a, '_, '_> {
         self.is_deleted(offset) || is_empty(self.log, offset) || self.partition.lost(since, offset).is_some()
     }
 
+    /// Returns the last event that may have lost the record of an append at an offset.
+    fn lost_of(&self, append: &Append<'_>, offset: i64) -> Option<&Loss> {
+        let writer = self.facts.writers[append.writer].writer;
+        self.partition.lost_by(writer, append.event, offset)
+    }
+
     fn is_deleted(&self, offset: i64) -> bool {
-        (0..self.log.offsets.start.min(self.partition.deleted)).contains(&offset)
+        is_deleted(self.partition, self.log, offset)
     }
 
     /// Checks that barriers are at their offsets, and that no earlier writer appended after them.
@@ -312,7 +328,10 @@ impl<'a> Judge<'a, '_, '_> {
             let append = &self.facts.appends[*index];
             match append.acked_at() {
                 Some(base) => self.acked(*index, base),
-                None => self.whole(*index),
+                None => {
+                    self.whole(*index);
+                    self.somewhere(*index);
+                }
             }
         }
     }
@@ -327,10 +346,11 @@ impl<'a> Judge<'a, '_, '_> {
                 Some(place) if place == right => {}
                 Some(place) => misplaced = misplaced.or(Some((record, place))),
                 None => {
-                    if !is_empty(self.log, right) && self.partition.lost(append.event, right).is_none() {
+                    let is_lost = self.lost_of(append, right).is_some();
+                    if !is_lost && !is_empty(self.log, right) {
                         self.missing.push(right);
                     }
-                    if !late && !self.is_excused(append.event, right) {
+                    if !late && !is_lost && !self.is_excused(append.event, right) {
                         lost = lost.or(Some((record, right)));
                     }
                 }
@@ -344,8 +364,7 @@ impl<'a> Judge<'a, '_, '_> {
         } else if let Some((record, place)) = misplaced {
             // An earlier attempt may exist on one replica only. If that replica is elected, the records
             // reappear at other offsets.
-            let excused =
-                self.partition.lost(append.event, base.min(place.saturating_sub(record as i64))).is_some();
+            let excused = self.lost_of(append, base.min(place.saturating_sub(record as i64))).is_some();
             let base_by_log = self.judged.base(append);
             let mut places = self.judged.places(append).iter().enumerate();
             let incomplete = places.any(|(record, place)| {
@@ -362,7 +381,20 @@ impl<'a> Judge<'a, '_, '_> {
         }
     }
 
-    /// Checks that an append without an acknowledgement is on the log completely or not at all.
+    /// Checks that an append that was acknowledged without an offset is on the log, if nothing was removed.
+    fn somewhere(&mut self, index: usize) {
+        let append = &self.facts.appends[index];
+        let late = append.end.is_some_and(|(event, _, _)| event > self.event);
+        let removed = self.partition.deleted > 0 || !self.log.empty.is_empty();
+        let is_lost = removed || self.lost_of(append, i64::MAX).is_some();
+        if append.is_acked() && !late && !is_lost && !self.judged.is_on_log(append) {
+            self.violated(Rule::Durable, index, None, |append| {
+                format!("{} was acknowledged, and is missing", append.id)
+            });
+        }
+    }
+
+    /// Checks that an append without an acknowledged offset is on the log completely or not at all.
     fn whole(&mut self, index: usize) {
         let append = &self.facts.appends[index];
         let Some(base) = self.judged.base(append) else { return };
@@ -434,7 +466,7 @@ impl<'a> Judge<'a, '_, '_> {
 
     /// Checks that no two appends were acknowledged at the same offset, where the log no longer shows it.
     fn twice_acked(&mut self) {
-        if !self.partition.losses.is_empty() {
+        if !self.partition.losses.is_empty() || !self.partition.unreplicated.is_empty() {
             return;
         }
         let twice: Vec<_> =
@@ -453,110 +485,5 @@ impl<'a> Judge<'a, '_, '_> {
                 format!("more than one append was acknowledged at {offset}")
             });
         }
-    }
-
-    /// Checks that the appends of a writer, given by index in order of events, are on the log in that order.
-    fn order(&mut self, appends: &[usize]) {
-        let mut on_log: Vec<_> = appends
-            .iter()
-            .filter_map(|index| {
-                let append = self.append(*index);
-                let deleted = append.acked_at().filter(|base| {
-                    self.is_deleted(*base) && self.partition.lost(append.event, *base).is_none()
-                });
-                Some((self.judged.base(append).or(deleted)?, *index))
-            })
-            .collect();
-        on_log.sort_unstable();
-        // Of the appends at higher offsets, the one whose place was fixed first.
-        let mut earliest: Option<(usize, usize)> = None;
-        for (offset, index) in on_log.into_iter().rev() {
-            let append = &self.facts.appends[index];
-            if let Some((fixed, earlier)) = earliest
-                && fixed < append.event
-            {
-                let earlier = &self.facts.appends[earlier];
-                let behind = self.judged.base(earlier).or_else(|| earlier.acked_at()).unwrap_or_default();
-                let events = append.events().chain(earlier.events()).chain([(self.event, Some(offset))]);
-                self.verdict.violated(Rule::Order, events, || {
-                    let (id, earlier) = (append.id, earlier.id);
-                    format!("{id} was submitted after {earlier} and is at {offset}, before it at {behind}")
-                });
-            }
-            let fixed = append.fixed();
-            if earliest.is_none_or(|(earliest, _)| fixed < earliest) {
-                earliest = Some((fixed, index));
-            }
-        }
-    }
-
-    /// Checks that appends submitted after one that fails, before its error was returned, fail too.
-    fn no_hole(&mut self, appends: &[usize]) {
-        // A record that is missing now may have been on the log, and been lost, deleted or compacted since.
-        let whole =
-            self.partition.losses.is_empty() && self.log.offsets.start == 0 && self.log.empty.is_empty();
-        let mut failed: Option<(Duration, usize)> = None;
-        let mut absent: Option<(Duration, usize)> = None;
-        for index in appends {
-            let append = &self.facts.appends[*index];
-            let on_log = self.judged.is_on_log(append);
-            if append.order == SubmitOrder::Fixed {
-                let handed_out = append.at.saturating_add(self.verdict.expect.grace);
-                let behind = |failed: Option<(Duration, usize)>| failed.filter(|(at, _)| *at > handed_out);
-                let acked = append.acked_at().is_some();
-                let first = behind(failed).filter(|_| acked);
-                let first = first.or_else(|| behind(absent).filter(|_| whole && (acked || on_log)));
-                if let Some((_, first)) = first {
-                    self.hole(first, *index);
-                }
-            }
-            let Some((_, at, outcome)) = append.end else { continue };
-            if append.order == SubmitOrder::Unordered {
-                continue;
-            }
-            let latest = |known: &mut Option<(Duration, usize)>| *known = (*known).max(Some((at, *index)));
-            if matches!(outcome, AppendOutcome::NotAppended | AppendOutcome::Unknown) {
-                latest(&mut failed);
-            }
-            if matches!(outcome, AppendOutcome::NotAppended | AppendOutcome::Unknown | AppendOutcome::Dropped)
-                && !on_log
-            {
-                latest(&mut absent);
-            }
-        }
-    }
-
-    /// Checks that no append of a writer follows a lost one on the log, except the one by whose offset the
-    /// writer learned of the loss.
-    fn loss_ends(&mut self, writer: &WriterFacts<'_>) {
-        let appends = || writer.appends.iter().map(|index| &self.facts.appends[*index]);
-        let ended = appends().filter_map(|append| Some((append.end?, append.event)));
-        let before_loss = ended.filter(|((event, ..), _)| writer.lost.is_some_and(|lost| *event < lost));
-        let last = before_loss.max_by_key(|((event, ..), _)| *event);
-        let reveals = last.filter(|((_, _, outcome), _)| *outcome == AppendOutcome::Unknown);
-        let reveals = reveals.map(|(_, append)| append);
-        let lost = appends().filter_map(|append| {
-            let base = append.acked_at()?;
-            let gone = !self.judged.is_on_log(append) && !self.is_deleted(base) && !is_empty(self.log, base);
-            let loss = self.partition.lost(append.event, base).filter(|_| gone)?;
-            Some((append.fixed(), append, loss.event))
-        });
-        let Some((fixed, lost, loss)) = lost.min_by_key(|(fixed, ..)| *fixed) else { return };
-        for append in appends().filter(|append| append.event > fixed && Some(append.event) != reveals) {
-            let Some(base) = self.judged.base(append) else { continue };
-            let events = lost.events().chain(append.events()).chain([(loss, None), (self.event, Some(base))]);
-            self.verdict.violated(Rule::LossEnds, events, || {
-                format!("{} is at {base}, and {} before it was acknowledged and is lost", append.id, lost.id)
-            });
-        }
-    }
-
-    fn hole(&mut self, failed: usize, behind: usize) {
-        let (failed, behind) = (&self.facts.appends[failed], &self.facts.appends[behind]);
-        let log = (self.event, self.judged.base(behind).or_else(|| behind.acked_at()));
-        self.verdict.violated(Rule::NoHole, failed.events().chain(behind.events()).chain([log]), || {
-            let (id, failed) = (behind.id, failed.id);
-            format!("{id} was submitted after {failed} and before its error, and was appended all the same")
-        });
     }
 }

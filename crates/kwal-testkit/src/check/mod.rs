@@ -45,10 +45,18 @@
 //! | outcome | on the log | appends submitted after it and before its end |
 //! | --- | --- | --- |
 //! | [acknowledged](AppendOutcome::Acked) | once, complete, at its offset | independent |
+//! | [acknowledged without an offset](AppendOutcome::AckedAtUnknownOffset) | once, complete | independent |
 //! | [not appended](AppendOutcome::NotAppended) | no | not on the log |
 //! | [unknown](AppendOutcome::Unknown) | once, complete and in order, or not | not acknowledged, and on the log only if it is |
 //! | [dropped](AppendOutcome::Dropped), or without an end | once, complete and in order, or not | if it was dropped: on the log only if it is |
 //! | [withdrawn](AppendOutcome::Withdrawn) | no | independent |
+//!
+//! An append of unknown outcome can be [resolved](Event::Resolved): then it is on the log as the answer says,
+//! once and for all. When a writer is [closed](Event::Closed), everything submitted before has ended.
+//!
+//! Without producer ids ([`Writer::without_ids`]), an append of unknown outcome may be on the log in any
+//! order, and a loss of acknowledged records ends the writer only if the next one gets a lower offset. With
+//! [`Writer::leader_acks`], [`Event::Unreplicated`] excuses that an acknowledged record is missing.
 //!
 //! Losses are excused by events: [`Event::Truncated`], [`Event::Deleted`] and [`Event::Recreated`] excuse
 //! that a record is missing, or differs from what a reader saw. They never excuse a duplicate, or that a
@@ -58,10 +66,12 @@
 //! Time and memory grow with the history: a million records take a second or two in a release build.
 //!
 //! ```text
-//! judge ──► reads ──► logs ──► facts ──► verdict ──► text ──► history ──► value
+//! judge ─┬─► reads ──► logs ──► facts ──► verdict ──► text ──► history ──► types ──► value
+//!        └─► endings ──┘                                         │
 //! recorder ──────────────────────────────────────────────────────┘
 //! ```
 
+mod endings;
 mod facts;
 mod history;
 mod judge;
@@ -69,14 +79,16 @@ mod logs;
 mod reads;
 mod recorder;
 mod text;
+mod types;
 mod value;
 mod verdict;
 
-pub use history::{
-    AppendId, AppendOutcome, CallId, Event, History, Log, ReadFailure, Reader, ReaderId, SubmitOrder,
-    TopicPartition, Writer, WriterId,
-};
+pub use history::{Event, History};
 pub use recorder::{Recorder, Ticket};
 pub use text::ParseError;
+pub use types::{
+    AppendId, AppendOutcome, CallId, Log, ReadFailure, Reader, ReaderId, SubmitOrder, TopicPartition, Writer,
+    WriterId,
+};
 pub use value::Value;
 pub use verdict::{Expect, Rule, Tally, Verdict, Violation};

@@ -2,8 +2,8 @@
 
 use super::{
     facts::{Facts, Loss, Partition, ReaderFacts, Step},
-    history::{AppendOutcome, Log, ReadFailure},
     logs::{Judged, is_empty, record_at},
+    types::{AppendOutcome, Log, ReadFailure},
     value::Value,
     verdict::{Rule, VerdictBuilder},
 };
@@ -39,7 +39,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, verdict: &mut Verdic
     }
     for writer in &facts.writers {
         let partition = &facts.partitions[writer.partition];
-        if let Some(event) = writer.lost.filter(|_| partition.losses.is_empty()) {
+        if let Some(event) = writer.lost.filter(|_| !partition.may_lose(writer.writer)) {
             verdict.violated(Rule::FalseAlarm, [(event, None)], || {
                 format!("{} got an error about a loss, and no loss is recorded", writer.id)
             });
@@ -163,7 +163,7 @@ impl Judge<'_, '_, '_> {
                     || is_empty(self.log, offset)
                     || self.missing.binary_search(&offset).is_ok()
                     || offset >= self.log.offsets.end && event > self.log_event);
-        if excused && self.may_have_been(offset, value) {
+        if excused && self.may_have_been(offset, value, lost) {
             // Offsets that were deleted or compacted show nothing.
             if let Some(loss) = lost.filter(|_| on_log.is_some() || offset >= self.log.offsets.end) {
                 self.note(event, offset, loss);
@@ -178,15 +178,22 @@ impl Judge<'_, '_, '_> {
     }
 
     /// Returns whether a record may have been at an offset, according to the outcome of its append.
-    fn may_have_been(&self, offset: i64, value: &Value) -> bool {
+    fn may_have_been(&self, offset: i64, value: &Value, lost: Option<&Loss>) -> bool {
         let Some((append, record)) = self.facts.owner(value) else {
             return self.partition.barriers.iter().any(|barrier| barrier.offset == offset);
         };
         let append = &self.facts.appends[append];
         match append.outcome() {
-            Some(AppendOutcome::Acked { base_offset }) => base_offset.saturating_add(record as i64) == offset,
+            // One that was acknowledged only after a loss may have been lost by it, and appended again
+            // elsewhere.
+            Some(AppendOutcome::Acked { base_offset }) => {
+                let acked = append.end.map_or(0, |(event, ..)| event);
+                base_offset.saturating_add(record as i64) == offset
+                    || lost.is_some_and(|loss| append.event < loss.event && loss.event < acked)
+            }
             Some(AppendOutcome::NotAppended | AppendOutcome::Withdrawn) => false,
-            Some(AppendOutcome::Unknown | AppendOutcome::Dropped) | None => true,
+            Some(AppendOutcome::AckedAtUnknownOffset | AppendOutcome::Unknown | AppendOutcome::Dropped)
+            | None => true,
         }
     }
 

@@ -9,7 +9,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    history::{AppendId, AppendOutcome, Event, History, SubmitOrder, WriterId},
+    history::{Event, History},
+    types::{AppendId, AppendOutcome, SubmitOrder, WriterId},
     value::Value,
 };
 
@@ -127,6 +128,11 @@ impl Ticket {
     /// Records success, with the offset of the first record.
     pub fn acked(self, base_offset: i64) {
         self.complete_with(AppendOutcome::Acked { base_offset });
+    }
+
+    /// Records success without an offset.
+    pub fn acked_at_unknown_offset(self) {
+        self.complete_with(AppendOutcome::AckedAtUnknownOffset);
     }
 
     /// Records a failure after which the append is not on the log.

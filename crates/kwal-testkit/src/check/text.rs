@@ -3,9 +3,10 @@
 use std::{fmt, ops::Range, str::FromStr, time::Duration};
 
 use super::{
-    history::{
-        AppendId, AppendOutcome, CallId, Event, History, Log, ReadFailure, Reader, ReaderId, SubmitOrder,
-        TopicPartition, Writer, WriterId,
+    history::{Event, History},
+    types::{
+        AppendId, AppendOutcome, CallId, Log, ReadFailure, Reader, ReaderId, SubmitOrder, TopicPartition,
+        Writer, WriterId,
     },
     value::{Value, unescape},
 };
@@ -100,7 +101,10 @@ fn write_event(
             if let Some(name) = &writer.exclusive {
                 write!(f, " exclusive={name}")?;
             }
-            f.write_str(if writer.on_failure_continue { " continue" } else { "" })
+            let Writer { on_failure_continue, without_ids, leader_acks, .. } = *writer;
+            f.write_str(if on_failure_continue { " continue" } else { "" })?;
+            f.write_str(if without_ids { " without-ids" } else { "" })?;
+            f.write_str(if leader_acks { " leader-acks" } else { "" })
         }
         Event::Submit { append, writer, order, records } => {
             let verb = match order {
@@ -120,11 +124,19 @@ fn write_event(
         }
         Event::Completed { append, outcome } => match outcome {
             AppendOutcome::Acked { base_offset } => write!(f, "acked {append} {base_offset}"),
+            AppendOutcome::AckedAtUnknownOffset => write!(f, "acked {append} somewhere"),
             AppendOutcome::NotAppended => write!(f, "not-appended {append}"),
             AppendOutcome::Unknown => write!(f, "unknown {append}"),
             AppendOutcome::Dropped => write!(f, "dropped {append}"),
             AppendOutcome::Withdrawn => write!(f, "withdrawn {append}"),
         },
+        Event::Resolve { append } => write!(f, "resolve {append}"),
+        Event::Resolved { append, base_offset } => match base_offset {
+            Some(base_offset) => write!(f, "resolved {append} {base_offset}"),
+            None => write!(f, "resolved {append} absent"),
+        },
+        Event::Close { writer } => write!(f, "close {writer}"),
+        Event::Closed { writer, failed } => write!(f, "closed {writer} {failed}"),
         Event::Fenced { writer } => write!(f, "fenced {writer}"),
         Event::Lost { writer } => write!(f, "lost {writer}"),
         Event::Barrier { writer, offset } => write!(f, "barrier {writer} {offset}"),
@@ -148,6 +160,7 @@ fn write_event(
         Event::Call { id, what, deadline } => write!(f, "call {id} {} {what}", Seconds(*deadline)),
         Event::Returned { call } => write!(f, "returned {call}"),
         Event::Truncated { partition, offset } => write!(f, "truncated {partition} {offset}"),
+        Event::Unreplicated { partition, offset } => write!(f, "unreplicated {partition} {offset}"),
         Event::Deleted { partition, before } => write!(f, "deleted {partition} {before}"),
         Event::Recreated { partition } => write!(f, "recreated {partition}"),
         Event::Log(log) => {
@@ -205,7 +218,11 @@ impl<'a> Words<'a> {
             "start" => self.submit(SubmitOrder::Unordered)?,
             "acked" => {
                 let append = AppendId(self.id('a')?);
-                Event::Completed { append, outcome: AppendOutcome::Acked { base_offset: self.offset()? } }
+                let outcome = match self.next("an offset")? {
+                    "somewhere" => AppendOutcome::AckedAtUnknownOffset,
+                    word => AppendOutcome::Acked { base_offset: offset(word)? },
+                };
+                Event::Completed { append, outcome }
             }
             "not-appended" => {
                 Event::Completed { append: AppendId(self.id('a')?), outcome: AppendOutcome::NotAppended }
@@ -218,6 +235,21 @@ impl<'a> Words<'a> {
             }
             "withdrawn" => {
                 Event::Completed { append: AppendId(self.id('a')?), outcome: AppendOutcome::Withdrawn }
+            }
+            "resolve" => Event::Resolve { append: AppendId(self.id('a')?) },
+            "resolved" => {
+                let append = AppendId(self.id('a')?);
+                let base_offset = match self.next("an offset or \"absent\"")? {
+                    "absent" => None,
+                    word => Some(offset(word)?),
+                };
+                Event::Resolved { append, base_offset }
+            }
+            "close" => Event::Close { writer: WriterId(self.id('w')?) },
+            "closed" => {
+                let (writer, failed) = (WriterId(self.id('w')?), self.next("how many failed")?);
+                let failed = failed.parse().map_err(|_| format!("{failed:?} is not a number"))?;
+                Event::Closed { writer, failed }
             }
             "fenced" => Event::Fenced { writer: WriterId(self.id('w')?) },
             "lost" => Event::Lost { writer: WriterId(self.id('w')?) },
@@ -235,6 +267,7 @@ impl<'a> Words<'a> {
             }
             "returned" => Event::Returned { call: CallId(self.id('c')?) },
             "truncated" => Event::Truncated { partition: self.partition()?, offset: self.offset()? },
+            "unreplicated" => Event::Unreplicated { partition: self.partition()?, offset: self.offset()? },
             "deleted" => Event::Deleted { partition: self.partition()?, before: self.offset()? },
             "recreated" => Event::Recreated { partition: self.partition()? },
             "log" => Event::Log(self.log()?),
@@ -281,6 +314,8 @@ impl<'a> Words<'a> {
                 Some(("deadline", time)) => writer.deadline(seconds(time)?),
                 Some(("exclusive", name)) => writer.exclusive(value(name)?),
                 None if word == "continue" => writer.on_failure_continue(),
+                None if word == "without-ids" => writer.without_ids(),
+                None if word == "leader-acks" => writer.leader_acks(),
                 _ => return Err(format!("{word:?} is not a property of a writer")),
             };
         }
@@ -361,14 +396,21 @@ mod tests {
     const ALL: &str = "\
 0 writer w7 wal-0 deadline=60 exclusive=me continue
 0 writer w8 a-b%25c-12
+0 writer w9 wal-0 without-ids leader-acks
 0.5 submit a3 w7 x y
 0.5 queue a4 w7 z
 0.500000001 start a5 w8 \"\" %20
 1 acked a3 5
+1 acked a8 somewhere
 1 not-appended a4
 1 unknown a5
 1.25 dropped a6
 1.25 withdrawn a7
+1.5 resolve a5
+1.5 resolved a5 7
+1.5 resolved a6 absent
+1.5 close w9
+1.5 closed w9 2
 2 fenced w7
 2 lost w7
 2 barrier w7 9
@@ -384,6 +426,7 @@ mod tests {
 4 call c0 10 fetch
 4 returned c0
 5 truncated wal-0 3
+5 unreplicated wal-0 4
 5 deleted wal-0 3
 5 recreated wal-0
 18446744073709551615 log wal-0 3 12 empty=3..5 empty=7..8 @5 x y @8 z
@@ -395,7 +438,7 @@ mod tests {
         assert_eq!(history.to_string(), ALL);
         assert_eq!(history.events().len(), ALL.lines().count());
         let mut longer = history.clone();
-        assert_eq!(longer.writer(("wal", 0)), WriterId(9), "ids continue after those that were read");
+        assert_eq!(longer.writer(("wal", 0)), WriterId(10), "ids continue after those that were read");
     }
 
     #[test]
@@ -410,6 +453,8 @@ mod tests {
             ("1 acked a0 5 6", "\"6\" is one word too many"),
             ("1 writer w0 wal", "\"wal\" is not a topic and partition"),
             ("1 writer w0 wal-0 soon", "\"soon\" is not a property of a writer"),
+            ("1 resolved a0 there", "\"there\" is not an offset"),
+            ("1 closed w0 -1", "\"-1\" is not a number"),
             ("1 read r0 5 x", "the offset of \"x\" is missing"),
             ("1 read r0 5 @5 %", "\"%\" is not a value"),
             ("1 log wal-0 0 1 empty=3", "\"3\" is not a range of offsets"),

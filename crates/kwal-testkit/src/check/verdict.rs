@@ -54,6 +54,10 @@ rules! {
     NoHole "C3" "no hole";
     /// An append that ended as not appended is not on the log.
     NotAppended "C4" "not appended is not on the log";
+    /// An append of unknown outcome that was resolved is, or is not, on the log as the answer says.
+    Resolved "C4" "on the log as it was resolved";
+    /// When a writer is closed, every append that was submitted earlier has ended, and failures are reported.
+    Closed "C4" "a close leaves nothing open";
     /// Appends and calls end within their deadline.
     Deadline "C4" "within the deadline";
     /// An append that was dropped before its place was fixed is not on the log.

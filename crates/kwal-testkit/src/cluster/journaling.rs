@@ -37,6 +37,9 @@ impl Cluster {
             let mut history = recorder.now();
             match &event {
                 JournalEvent::DataLoss { partition, from } => history.truncated(partition.clone(), *from),
+                JournalEvent::Truncated { partition, from, .. } => {
+                    history.unreplicated(partition.clone(), *from);
+                }
                 JournalEvent::Deleted { partition, before } => history.deleted(partition.clone(), *before),
                 JournalEvent::Recreated { topic, partitions } => {
                     (0..*partitions).for_each(|index| history.recreated((topic.as_str(), index)));

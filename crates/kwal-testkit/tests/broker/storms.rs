@@ -243,7 +243,9 @@ async fn losses_are_recorded_when_they_happen() {
     let recorded = recorder.now().to_string();
     let events: Vec<_> =
         recorded.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-    assert_eq!(events, ["0 truncated wal-0 1", "0 deleted wal-0 1", "0 recreated wal-0"]);
+    let expected =
+        ["0 truncated wal-0 1", "0 unreplicated wal-0 1", "0 deleted wal-0 1", "0 recreated wal-0"];
+    assert_eq!(events, expected);
     let journal = cluster.journal().to_string();
     for line in [
         "0.000 topic wal is made",
@@ -281,7 +283,10 @@ async fn losses_of_a_deposed_leader_are_recorded_when_they_happen() {
     assert_eq!(client.fetch(&place, 0).await.high_watermark, 3);
     sleep(Duration::from_secs(1)).await;
     cluster.release_metadata(1).unwrap();
-    assert_eq!(recorder.now().to_string(), "0 truncated wal-0 1\n1 truncated wal-0 1\n");
+    assert_eq!(
+        recorder.now().to_string(),
+        "0 truncated wal-0 1\n1 truncated wal-0 1\n1 unreplicated wal-0 1\n"
+    );
 }
 
 /// What an earlier leader committed counts, also while the last leader's own high watermark is lower.

@@ -57,6 +57,8 @@ struct Partition {
     readers: Vec<ReaderState>,
     values: usize,
     takeovers: usize,
+    /// Appends of unknown outcome whose fate is decided, and their values.
+    decided: Vec<(AppendId, Vec<String>)>,
 }
 
 struct State {
@@ -118,6 +120,7 @@ impl Partition {
             readers,
             values: 0,
             takeovers: 0,
+            decided: Vec::new(),
         }
     }
 
@@ -135,7 +138,9 @@ impl Partition {
             65..68 => self.give_up(writer, world),
             68..70 => self.land([None]),
             70..72 => self.take_over(world),
-            72..95 => self.read(reader, world),
+            72..90 => self.read(reader, world),
+            90..94 => self.resolve(world),
+            94 => self.close(writer, world),
             95 => world.history.read_failed(self.readers[reader].id, ReadFailure::Other),
             96 if world.workload.losses => self.truncate(world),
             97 if world.workload.losses => {
@@ -200,11 +205,44 @@ impl Partition {
         }
         if !pending.given_up {
             match fate {
-                14..18 => world.history.unknown(pending.append),
+                14..18 => {
+                    world.history.unknown(pending.append);
+                    self.decided.push((pending.append, pending.values));
+                }
                 _ => world.history.not_appended(pending.append),
             }
         }
         fail(behind, world);
+    }
+
+    /// Somebody finds out what became of an append.
+    fn resolve(&self, world: &mut World<'_>) {
+        if self.decided.is_empty() {
+            return;
+        }
+        let (append, values) = &self.decided[world.rng.usize(..self.decided.len())];
+        world.history.resolve(*append);
+        let is_first = |record: &Option<String>| record.as_ref() == values.first();
+        let base = self.log.iter().position(is_first);
+        // Without an answer now and then, and if it may have been deleted.
+        if world.rng.u8(..4) == 0 || base.is_some_and(|base| base < self.start) {
+            return;
+        }
+        world.history.resolved(*append, base.map(|base| base as i64));
+    }
+
+    /// A writer is closed, and another one goes on.
+    fn close(&mut self, writer: usize, world: &mut World<'_>) {
+        let state = &mut self.writers[writer];
+        if state.exclusive || state.ended {
+            return;
+        }
+        world.history.close(state.id);
+        let left = std::mem::take(&mut state.queue);
+        let failed = left.iter().filter(|pending| !pending.given_up).count();
+        fail(left, world);
+        world.history.closed(state.id, failed);
+        *state = State::new(world.history, self.name, state.goes_on);
     }
 
     fn give_up(&mut self, writer: usize, world: &mut World<'_>) {

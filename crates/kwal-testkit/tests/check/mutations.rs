@@ -146,6 +146,41 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         append_to_log(log_of(events, append)?, &values);
         Some(())
     }),
+    ("resolve as appended what is not there", Rule::Resolved, |events, rng| {
+        let answer = pick(answers(events), rng).filter(|answer| answer.is_none())?;
+        *answer = Some(rng.i64(0..1_000));
+        Some(())
+    }),
+    ("resolve as not there what is", Rule::Resolved, |events, rng| {
+        let answer = pick(answers(events), rng).filter(|answer| answer.is_some())?;
+        *answer = None;
+        Some(())
+    }),
+    ("resolve to the offset before", Rule::Resolved, |events, rng| {
+        let answer = pick(answers(events), rng)?.as_mut()?;
+        *answer -= 1;
+        Some(())
+    }),
+    ("close and forget a failure", Rule::Closed, |events, rng| {
+        let failed = pick(closes(events), rng).filter(|failed| **failed > 0)?;
+        *failed += 1_000;
+        Some(())
+    }),
+    ("close and leave an append behind", Rule::Closed, |events, rng| {
+        let closed = events.iter().filter_map(|(at, event)| match event {
+            Event::Close { writer } => Some((*at, *writer)),
+            _ => None,
+        });
+        let (at, writer) = pick(closed.collect(), rng)?;
+        let event = events
+            .iter()
+            .position(|(_, event)| matches!(event, Event::Close { writer: of } if *of == writer))?;
+        let records = vec!["left".into()];
+        let submit =
+            Event::Submit { append: AppendId(1_000_000), writer, order: SubmitOrder::Fixed, records };
+        events.insert(event, (at, submit));
+        Some(())
+    }),
     ("end after the deadline", Rule::Deadline, |events, rng| {
         let all = appends(events).into_iter().filter(|(append, ..)| {
             let writer = writer_of(events, *append);
@@ -507,6 +542,24 @@ fn new_append(events: &mut Events, writer: WriterId, outcome: impl Fn(i64) -> Ap
     events.insert(first_log, (at, submit));
     events.insert(first_log + 1, (at, Event::Completed { append, outcome: outcome(base) }));
     Some(())
+}
+
+/// The answers to what became of appends.
+fn answers(events: &mut Events) -> Vec<&mut Option<i64>> {
+    let answers = events.iter_mut().filter_map(|(_, event)| match event {
+        Event::Resolved { base_offset, .. } => Some(base_offset),
+        _ => None,
+    });
+    answers.collect()
+}
+
+/// The numbers of failures that closed writers reported.
+fn closes(events: &mut Events) -> Vec<&mut usize> {
+    let closes = events.iter_mut().filter_map(|(_, event)| match event {
+        Event::Closed { failed, .. } => Some(failed),
+        _ => None,
+    });
+    closes.collect()
 }
 
 /// The reads that returned records.

@@ -229,6 +229,12 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
          4 log wal-0 0 1 @0 y",
     ),
     (
+        "learns of a loss by the offset of the first of those in flight",
+        None,
+        "1 submit a0 w0 x\n1 acked a0 0\n2 truncated wal-0 0\n3 submit a1 w0 y\n3 submit a2 w0 z\n3 unknown a1\n3 lost w0\n\
+         3 unknown a2\n4 log wal-0 0 2 @0 y z",
+    ),
+    (
         "learns of a loss only by the second append after it",
         Some(Rule::LossEnds),
         "1 submit a0 w0 x\n1 acked a0 0\n2 truncated wal-0 0\n3 submit a1 w0 y\n3 unknown a1\n\
@@ -241,14 +247,173 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
          4 log wal-0 0 1 @0 y",
     ),
     (
-        "submitted before the loss, and there all the same",
-        Some(Rule::LossEnds),
+        "in flight when the loss happened, and there all the same",
+        None,
         "1 submit a0 w0 x\n1 submit a1 w0 y\n1 acked a0 0\n2 truncated wal-0 0\n3 unknown a1\n4 log wal-0 0 1 @0 y",
+    ),
+    (
+        "in flight when the loss happened, and acknowledged all the same",
+        Some(Rule::LossEnds),
+        "1 submit a0 w0 x\n1 submit a1 w0 y\n1 acked a0 0\n2 truncated wal-0 0\n3 acked a1 0\n4 log wal-0 0 1 @0 y",
     ),
     (
         "continues in the recreated topic",
         Some(Rule::LossEnds),
         "1 submit a0 w0 x\n1 acked a0 0\n2 recreated wal-0\n3 submit a1 w0 y\n3 unknown a1\n4 log wal-0 0 1 @0 y",
+    ),
+    (
+        "is acknowledged at an offset that was acknowledged before, and both are lost",
+        Some(Rule::LossEnds),
+        "1 submit a0 w0 x\n1 acked a0 0\n2 truncated wal-0 0\n3 submit a1 w0 y\n3 acked a1 0\n3 truncated wal-0 0\n\
+         4 log wal-0 0 0",
+    ),
+    (
+        "continues after a loss without a producer id",
+        None,
+        "0 writer w1 wal-0 without-ids\n1 submit a0 w1 x\n1 acked a0 0\n2 truncated wal-0 0\n2 submit a1 w0 y\n2 acked a1 0\n\
+         3 submit a2 w1 z\n3 acked a2 1\n4 log wal-0 0 2 @0 y z",
+    ),
+    (
+        "notices a loss without a producer id by the offset, and continues",
+        Some(Rule::LossEnds),
+        "0 writer w1 wal-0 without-ids\n1 submit a0 w1 x\n1 acked a0 0\n2 truncated wal-0 0\n3 submit a1 w1 y\n\
+         3 acked a1 0\n4 log wal-0 0 1 @0 y",
+    ),
+    (
+        "lands late without a producer id",
+        None,
+        "0 writer w1 wal-0 without-ids\n1 submit a0 w1 x\n2 unknown a0\n2 submit a1 w1 y\n3 acked a1 0\n\
+         3 log wal-0 0 2 @0 y x",
+    ),
+    (
+        "twice without a producer id",
+        Some(Rule::Once),
+        "0 writer w1 wal-0 without-ids\n1 submit a0 w1 x\n1 unknown a0\n2 log wal-0 0 2 @0 x x",
+    ),
+    (
+        "acknowledged by the leader alone, and lost by an election",
+        None,
+        "0 writer w1 wal-0 without-ids leader-acks\n1 submit a0 w1 x\n1 acked a0 0\n2 unreplicated wal-0 0\n\
+         2 lost w1\n3 log wal-0 0 0",
+    ),
+    (
+        "after a dropped one that an election may have lost",
+        None,
+        "0 writer w1 wal-0 without-ids leader-acks\n1 submit a0 w1 x\n1 submit a1 w1 y\n2 dropped a0\n2 acked a1 1\n\
+         2 unreplicated wal-0 0\n3 log wal-0 0 0",
+    ),
+    (
+        "acknowledged by the leader alone, and lost without an election",
+        Some(Rule::Durable),
+        "0 writer w1 wal-0 without-ids leader-acks\n1 unreplicated wal-0 0\n1 submit a0 w1 x\n1 acked a0 0\n\
+         3 log wal-0 0 0",
+    ),
+    (
+        "acknowledged by all, and lost by an election",
+        Some(Rule::Durable),
+        "1 submit a0 w0 x\n1 acked a0 0\n2 unreplicated wal-0 0\n3 log wal-0 0 0",
+    ),
+    (
+        "a writer with acknowledgements by all is not to hear of what an election lost",
+        Some(Rule::FalseAlarm),
+        "2 unreplicated wal-0 0\n2 lost w0\n3 log wal-0 0 0",
+    ),
+    (
+        "acknowledged without an offset",
+        None,
+        "1 submit a0 w0 x\n1 acked a0 somewhere\n1 submit a1 w0 y\n1 acked a1 1\n2 log wal-0 0 2 @0 x y",
+    ),
+    (
+        "acknowledged without an offset and not there",
+        Some(Rule::Durable),
+        "1 submit a0 w0 x\n1 acked a0 somewhere\n2 log wal-0 0 0",
+    ),
+    (
+        "acknowledged without an offset and lost",
+        None,
+        "1 submit a0 w0 x\n1 acked a0 somewhere\n2 truncated wal-0 0\n2 log wal-0 0 0",
+    ),
+    (
+        "acknowledged without an offset and twice",
+        Some(Rule::Once),
+        "1 submit a0 w0 x\n1 acked a0 somewhere\n2 log wal-0 0 2 @0 x x",
+    ),
+    (
+        "resolved as it is",
+        None,
+        "1 submit a0 w0 x y\n1 submit a1 w0 z\n2 unknown a0\n2 unknown a1\n3 resolve a0\n3 resolve a1\n3 resolved a0 0\n\
+         3 resolved a1 absent\n4 log wal-0 0 2 @0 x y",
+    ),
+    (
+        "resolved as appended and missing",
+        Some(Rule::Resolved),
+        "1 submit a0 w0 x\n2 unknown a0\n3 resolve a0\n3 resolved a0 0\n4 log wal-0 0 0",
+    ),
+    (
+        "resolved elsewhere",
+        Some(Rule::Resolved),
+        "1 submit a0 w0 x\n1 submit a1 w0 y\n2 unknown a0\n2 unknown a1\n3 resolve a1\n3 resolved a1 0\n\
+         4 log wal-0 0 2 @0 x y",
+    ),
+    (
+        "resolved as absent and there",
+        Some(Rule::Resolved),
+        "1 submit a0 w0 x\n2 unknown a0\n3 resolve a0\n3 resolved a0 absent\n4 log wal-0 0 1 @0 x",
+    ),
+    (
+        "dropped, resolved as absent, and there",
+        Some(Rule::Resolved),
+        "1 submit a0 w0 x\n2 dropped a0\n3 resolve a0\n3 resolve a0\n3 resolved a0 absent\n4 log wal-0 0 1 @0 x",
+    ),
+    (
+        "lost while it was resolved",
+        None,
+        "1 submit a0 w0 x\n2 unknown a0\n3 resolve a0\n3 truncated wal-0 0\n3 resolved a0 0\n4 log wal-0 0 0",
+    ),
+    (
+        "lost before it was resolved as appended",
+        Some(Rule::Resolved),
+        "1 submit a0 w0 x\n2 unknown a0\n2 truncated wal-0 0\n3 resolve a0\n3 resolved a0 0\n4 log wal-0 0 0",
+    ),
+    (
+        "deleted after it was resolved",
+        None,
+        "1 submit a0 w0 x\n2 unknown a0\n3 resolve a0\n3 resolved a0 0\n4 deleted wal-0 1\n4 log wal-0 1 1",
+    ),
+    (
+        "closed with everything at its end",
+        None,
+        "1 submit a0 w0 x\n1 submit a1 w0 y\n1 close w0\n2 acked a0 0\n3 unknown a1\n3 closed w0 1\n4 log wal-0 0 1 @0 x",
+    ),
+    (
+        "closed, and an append has no end",
+        Some(Rule::Closed),
+        "1 submit a0 w0 x\n2 close w0\n3 closed w0 0\n4 not-appended a0\n5 log wal-0 0 0",
+    ),
+    (
+        "a failure is not reported",
+        Some(Rule::Closed),
+        "1 submit a0 w0 x\n1 submit a1 w0 y\n1 close w0\n3 unknown a0\n3 not-appended a1\n3 closed w0 1\n4 log wal-0 0 0",
+    ),
+    (
+        "a failure is reported twice",
+        Some(Rule::Closed),
+        "1 submit a0 w0 x\n1 close w0\n3 unknown a0\n3 closed w0 2\n4 log wal-0 0 0",
+    ),
+    (
+        "the failure of a dropped append is reported",
+        None,
+        "1 submit a0 w0 x\n1 dropped a0\n1 queue a1 w0 y\n1 close w0\n3 closed w0 1\n4 not-appended a1\n4 log wal-0 0 0",
+    ),
+    (
+        "failed when it was closed",
+        None,
+        "1 submit a0 w0 x\n2 close w0\n2 unknown a0\n2 closed w0 0\n4 log wal-0 0 0",
+    ),
+    (
+        "continues after it was closed",
+        Some(Rule::Ended),
+        "1 close w0\n1 submit a0 w0 x\n2 acked a0 0\n2 closed w0 0\n3 log wal-0 0 1 @0 x",
     ),
     (
         "another one continues after a loss",
@@ -338,6 +503,18 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "reads what has never been there",
         Some(Rule::ReadTrue),
         "1 submit a0 w0 x\n1 not-appended a0\n1 deleted wal-0 1\n2 read r0 1 @0 x\n3 log wal-0 1 1",
+    ),
+    (
+        "reads what is lost, and then appended again elsewhere",
+        None,
+        "0 writer w1 wal-0\n1 submit a0 w0 x\n1 acked a0 0\n1 submit a1 w1 z\n1 submit a2 w0 y\n2 read r0 3 @0 x z y\n3 truncated wal-0 1\n\
+         3 unknown a1\n3 acked a2 1\n4 log wal-0 0 2 @0 x y",
+    ),
+    (
+        "reads what was acknowledged elsewhere before it was lost",
+        Some(Rule::ReadTrue),
+        "0 writer w1 wal-0\n1 submit a0 w0 x\n1 acked a0 0\n1 submit a1 w1 z\n1 submit a2 w0 y\n1 acked a2 1\n2 read r0 3 @0 x z y\n\
+         3 truncated wal-0 1\n3 unknown a1\n4 log wal-0 0 1 @0 x",
     ),
     ("reads where nothing is", Some(Rule::ReadTrue), "2 read r0 1 @0 marker\n3 log wal-0 0 1 empty=0..1"),
     (
