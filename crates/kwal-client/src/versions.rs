@@ -15,8 +15,10 @@ use kwal_protocol::{
         CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
         DescribeClusterRequest, DescribeConfigsRequest, FetchRequest, IncrementalAlterConfigsRequest,
         InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
-        ProduceRequest,
+        ProduceRequest, ProduceResponse,
     },
+    reader::Reader,
+    wire::Version,
 };
 
 /// A request that the client sends.
@@ -65,7 +67,7 @@ macro_rules! throttle_time_ms {
         first_i32::<$request>($response)
     };
     (last, $request:ident, $response:ident) => {
-        $response.decode::<$request>().map(|response| response.throttle_time_ms)
+        skip_results($response)
     };
 }
 
@@ -73,6 +75,70 @@ macro_rules! throttle_time_ms {
 fn first_i32<R: Request>(response: &RawResponse) -> Result<i32, DecodeError> {
     let (_, mut body) = decode_response_header::<R::Response>(response.frame(), response.version())?;
     Ok(i32::from_be_bytes(body.array()?))
+}
+
+/// Reads the throttle time of a Produce response, which is after the results, without decoding those: it is
+/// read of every append.
+fn skip_results(response: &RawResponse) -> Result<i32, DecodeError> {
+    let version = response.version();
+    let (_, mut body) = decode_response_header::<ProduceResponse>(response.frame(), version)?;
+    let number = version.number;
+    for _ in 0..count(&mut body, version)? {
+        match number {
+            13.. => body.skip(16)?,
+            _ => skip_string(&mut body, version)?,
+        }
+        for _ in 0..count(&mut body, version)? {
+            // Partition, error code, offset; log append time; log start offset.
+            body.skip(4 + 2 + 8 + if number >= 2 { 8 } else { 0 } + if number >= 5 { 8 } else { 0 })?;
+            if number >= 8 {
+                for _ in 0..count(&mut body, version)? {
+                    body.skip(4)?;
+                    skip_string(&mut body, version)?;
+                    skip_tags(&mut body, version)?;
+                }
+                skip_string(&mut body, version)?;
+            }
+            skip_tags(&mut body, version)?;
+        }
+        skip_tags(&mut body, version)?;
+    }
+    let throttle_time_ms = i32::from_be_bytes(body.array()?);
+    skip_tags(&mut body, version)?;
+    body.finish()?;
+    Ok(throttle_time_ms)
+}
+
+/// Reads the number of elements of an array. Each of them has bytes, so that too many end with an error.
+fn count(body: &mut Reader<'_>, version: Version) -> Result<u32, DecodeError> {
+    match version.flexible {
+        true => Ok(body.uvarint()?.saturating_sub(1)),
+        false => Ok(u32::try_from(i32::from_be_bytes(body.array()?)).unwrap_or_default()),
+    }
+}
+
+fn skip_string(body: &mut Reader<'_>, version: Version) -> Result<(), DecodeError> {
+    match version.flexible {
+        true => {
+            let len = body.uvarint()?.saturating_sub(1);
+            body.skip(len as usize)
+        }
+        false => {
+            let len = i16::from_be_bytes(body.array()?);
+            body.skip(usize::try_from(len).unwrap_or_default())
+        }
+    }
+}
+
+fn skip_tags(body: &mut Reader<'_>, version: Version) -> Result<(), DecodeError> {
+    if version.flexible {
+        for _ in 0..body.uvarint()? {
+            body.uvarint()?;
+            let len = body.uvarint()?;
+            body.skip(len as usize)?;
+        }
+    }
+    Ok(())
 }
 
 supported! {
@@ -103,8 +169,8 @@ mod tests {
             ApiVersion, ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse,
             DeleteRecordsResponse, DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsResponse,
             FetchResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsResponse,
-            ListOffsetsTopicResponse, MetadataResponse, OffsetForLeaderEpochResponse, ProduceResponse,
-            ProduceTopicResponse,
+            ListOffsetsTopicResponse, MetadataResponse, OffsetForLeaderEpochResponse, ProduceLeader,
+            ProduceNodeEndpoint, ProducePartitionResponse, ProduceTopicResponse, RecordError,
         },
     };
     use tokio::time::Instant;
@@ -204,6 +270,52 @@ mod tests {
         }
         let (checked, all): (BTreeSet<_>, BTreeSet<_>) = (checked.iter().collect(), APIS.iter().collect());
         assert_eq!(checked, all);
+    }
+
+    #[test]
+    fn results_are_skipped_whatever_they_have() {
+        let request = ProduceRequest { acks: -1, ..Default::default() };
+        let error = |message: Option<&str>| RecordError {
+            batch_index: 3,
+            batch_index_error_message: message.map(str::to_owned),
+        };
+        let long = "x".repeat(300);
+        let rejected = ProducePartitionResponse {
+            record_errors: vec![error(None), error(Some(&long)), error(Some(""))],
+            error_message: Some(long.clone()),
+            current_leader: ProduceLeader { leader_id: 2, leader_epoch: 9 },
+            ..Default::default()
+        };
+        let topic = |name: &str, count| ProduceTopicResponse {
+            name: name.to_owned(),
+            partition_responses: vec![rejected.clone(); count],
+            ..Default::default()
+        };
+        let endpoint =
+            ProduceNodeEndpoint { node_id: 2, host: "two".to_owned(), port: 9092, rack: Some(long.clone()) };
+        let Versions { oldest, newest } = ProduceRequest::SUPPORTED;
+        for version in oldest..=newest {
+            for (responses, node_endpoints) in [
+                (vec![], vec![]),
+                (vec![topic("", 0), topic(&long, 1)], vec![endpoint.clone(), ProduceNodeEndpoint::default()]),
+                (vec![topic("wal", 200)], vec![]),
+            ] {
+                let mut response = ProduceResponse { responses, throttle_time_ms: 1_234, node_endpoints };
+                if version < 10 {
+                    response.node_endpoints.clear();
+                    let partitions =
+                        response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
+                    partitions.for_each(|partition| partition.current_leader = ProduceLeader::default());
+                }
+                let received = received(&request, &response, version, None);
+                assert_eq!(received.decode::<ProduceRequest>().unwrap().throttle_time_ms, 1_234);
+                assert_eq!(
+                    ProduceRequest::throttle_time(&received),
+                    Duration::from_millis(1_234),
+                    "{version}"
+                );
+            }
+        }
     }
 
     #[test]

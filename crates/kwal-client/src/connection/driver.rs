@@ -3,13 +3,16 @@
 //! It ends when the connection is closed, or when the last [`Connection`](super::Connection) handle is
 //! dropped: then no caller waits for a response. Where the broker ends sessions after a time, the task
 //! authenticates again before that.
+//!
+//! A request takes two polls of the task: one writes it, with all others that are ready, and one reads the
+//! response. Each reads first, since a response may ask for a pause, then takes requests and writes.
 
 use std::{
-    future::{pending, poll_fn},
+    future::poll_fn,
     io,
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -22,9 +25,9 @@ use kwal_protocol::sasl::Mechanism;
 use kwal_protocol::writer::Frame;
 use kwal_transport::Stream;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWrite},
     runtime::Handle,
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     task::{JoinError, JoinSet},
     time::{Instant, Sleep, sleep_until},
 };
@@ -33,11 +36,15 @@ use tracing::{Instrument, debug, debug_span, warn};
 use super::{
     Caller, FailureReason, Peer, QUEUE, RequestFailed, Shared, Submitted,
     inbox::Inbox,
+    offered::Offered,
     reauth::{Reauthentication, SessionLifetime},
+    shared::Signals,
 };
 
 /// No further request is taken while so many bytes wait to be written.
 const HIGH_WATER: usize = 1 << 20;
+/// So often the task goes on before it lets other tasks run.
+const TURNS: usize = 64;
 /// With so many requests that the broker may wait for and nobody else does, a connection takes no more.
 const MOST_ABANDONED: usize = 2;
 
@@ -45,7 +52,6 @@ const MOST_ABANDONED: usize = 2;
 pub(super) struct Ends {
     pub(super) ready: oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>,
     pub(super) publish: watch::Sender<Option<SessionLifetime>>,
-    pub(super) queue: mpsc::Receiver<Submitted>,
     pub(super) peer: Peer,
     pub(super) shared: Arc<Shared>,
 }
@@ -54,14 +60,17 @@ pub(super) struct Driver {
     connection: Connection<Caller>,
     stream: Stream,
     inbox: Inbox,
+    /// The request that is being written, or will be as soon as the stream accepts bytes.
     writing: Option<(CorrelationId, Frame)>,
     /// Whether everything written has been flushed, which encrypting streams need.
     flushed: bool,
     /// How long a write may make no progress.
     stall: Duration,
+    /// When a write has made no progress for so long.
+    stalled_at: Instant,
+    timer: Timer,
     /// The longest throttle time that is obeyed.
     max_throttle: Duration,
-    queue: mpsc::Receiver<Submitted>,
     /// Taken from the queue, and not sent while the broker waits for what nobody wants any more.
     held: Option<Submitted>,
     ready: Option<oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>>,
@@ -69,17 +78,18 @@ pub(super) struct Driver {
     reauthentication: Option<Arc<Reauthentication>>,
     lifetime: watch::Sender<Option<SessionLifetime>>,
     peer: Peer,
+    is_ready: bool,
     /// Whether a request has been answered.
     is_useful: bool,
+    /// Whether no handle is left.
+    done: bool,
+    /// Whether no more requests are taken, and the connection is closed when those in flight are answered.
+    expired: bool,
+    /// How many requests the broker may wait for although their callers have left.
+    abandoned: usize,
     shared: Arc<Shared>,
     /// What the connection waits for apart from its peer. Aborted with it.
     tasks: JoinSet<TaskResult>,
-}
-
-/// Bytes that were read or written.
-enum Moved {
-    In(io::Result<usize>),
-    Out(io::Result<usize>),
 }
 
 /// The result of a task.
@@ -114,14 +124,19 @@ impl Driver {
             writing: None,
             flushed: true,
             stall,
+            stalled_at: Instant::now(),
+            timer: Timer::default(),
             max_throttle,
-            queue: ends.queue,
             held: None,
             ready: Some(ends.ready),
             reauthentication,
             lifetime: ends.publish,
             peer: ends.peer,
+            is_ready: false,
             is_useful: false,
+            done: false,
+            expired: false,
+            abandoned: 0,
             shared: ends.shared,
             tasks: JoinSet::new(),
         };
@@ -129,102 +144,197 @@ impl Driver {
     }
 
     async fn run(mut self) {
-        let mut timer = pin!(sleep_until(Instant::now()));
-        let mut stalled = pin!(sleep_until(Instant::now() + self.stall));
-        let mut is_ready = false;
-        let mut done = false;
-        let mut expired = false;
-        loop {
+        if let Some(error) = poll_fn(|cx| self.poll(cx)).await {
+            self.end(error);
+        }
+    }
+
+    /// Does what there is to do, and completes with the reason why the connection is closed; without one if
+    /// nobody waits for it to be ready.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<ConnectionError>> {
+        for turn in 0..TURNS {
             // Before anything is sent: a response may ask for a pause.
-            while let Some(event) = self.connection.poll_event() {
-                match event {
-                    Event::Ready(versions) => {
-                        debug!("ready");
-                        is_ready = true;
-                        self.resume_throttle();
-                        done |= self.ready.take().is_none_or(|ready| ready.send(Ok(versions)).is_err());
-                    }
-                    Event::Authenticated(lifetime) => self.authenticated(lifetime),
-                    Event::Compute(computation) => {
-                        self.tasks.spawn_blocking(|| TaskResult::Computed(computation.run()));
-                    }
-                    Event::Response(caller, response) => self.respond(caller, response),
-                    Event::Closed(error) => return self.end(error).await,
-                }
+            let (events, closed) = self.handle_events();
+            if let Some(error) = closed {
+                return Poll::Ready(Some(error));
+            }
+            if self.ready.as_mut().is_some_and(|ready| ready.poll_closed(cx).is_ready()) {
+                debug!("closing, no caller waits for it any more");
+                return Poll::Ready(None);
             }
             // What nobody wants any more is not sent.
-            drop(self.connection.withdraw(Caller::is_gone));
-            let abandoned = self.shared.abandoned();
-            if abandoned >= MOST_ABANDONED && !expired {
-                debug!(abandoned, "no more requests, the broker waits for some that nobody wants any more");
-                self.close_queue();
-                expired = true;
+            if turn == 0 || events > 0 {
+                self.withdraw();
             }
-            if abandoned == 0
-                && let Some(held) = self.held.take()
-            {
-                self.submit(held);
-            }
-            if self.writing.is_none() {
-                self.writing = self.connection.poll_transmit();
-                if self.writing.is_some() {
-                    stalled.as_mut().reset(Instant::now() + self.stall);
-                }
-            }
+            self.look();
             // A caller that waits for a response has a handle, so there is none.
-            if done || expired && self.connection.in_flight() <= abandoned {
+            if self.done || self.expired && self.connection.in_flight() <= self.abandoned {
                 debug!("no longer needed");
-                return self.end(ConnectionError::Closed).await;
+                return Poll::Ready(Some(ConnectionError::Closed));
             }
-            let deadline = self.connection.poll_timeout().map(Instant::from_std);
-            let is_writing = self.writing.is_some();
-            let has_room =
-                self.connection.in_flight() < QUEUE && self.connection.outgoing_bytes() < HIGH_WATER;
-            let takes = is_ready && !expired && has_room && self.held.is_none();
-            tokio::select! {
-                biased;
-                () = unwanted(&mut self.ready) => {
-                    debug!("closing, no caller waits for it any more");
-                    return;
-                }
-                () = self.shared.close.notified() => {
-                    debug!("closed by the client");
-                    self.connection.close(ConnectionError::Closed);
-                }
-                // What that means is decided above.
-                () = self.shared.abandoned.notified() => {}
-                () = gone(&mut self.held) => self.held = None,
-                // Reads never wait for writes: a broker that is busy answering may not read.
-                moved = poll_fn(|cx| {
-                    let read = pin!(self.stream.read_buf(self.inbox.room())).poll(cx);
-                    if let Poll::Ready(read) = read {
-                        return Poll::Ready(Moved::In(read));
-                    }
-                    if !is_writing && self.flushed {
-                        return Poll::Pending;
-                    }
-                    pin!(send(&mut self.stream, &mut self.writing)).poll(cx).map(Moved::Out)
-                }) => match moved {
-                    Moved::In(read) => self.received(read),
-                    Moved::Out(wrote) => self.sent(wrote, stalled.as_mut()),
-                },
-                Some(result) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                    expired |= self.finished(result);
-                }
-                request = self.queue.recv(), if takes => match request {
-                    Some(request) if self.shared.abandoned() > 0 => self.held = Some(request),
-                    Some(request) => self.submit(request),
-                    None => done = true,
-                },
-                () = wake_at(timer.as_mut(), deadline) => {
-                    self.connection.handle_timeout(Instant::now().into_std());
-                }
-                () = &mut stalled, if is_writing => self.connection.handle_io_error(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("the broker accepted no bytes for {:?}", self.stall),
-                )),
+            if self.connection.is_closed() || self.poll_inputs(cx) {
+                continue;
+            }
+            if self.shared.park(cx.waker(), self.takes()) {
+                return Poll::Pending;
             }
         }
+        // Other tasks get their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Handles the events of the connection. Returns their number, and the last of all.
+    fn handle_events(&mut self) -> (usize, Option<ConnectionError>) {
+        let mut count = 0;
+        while let Some(event) = self.connection.poll_event() {
+            count += 1;
+            match event {
+                Event::Ready(versions) => {
+                    debug!("ready");
+                    self.is_ready = true;
+                    self.resume_throttle();
+                    self.done |= self.ready.take().is_none_or(|ready| ready.send(Ok(versions)).is_err());
+                }
+                Event::Authenticated(lifetime) => self.authenticated(lifetime),
+                Event::Compute(computation) => {
+                    self.tasks.spawn_blocking(|| TaskResult::Computed(computation.run()));
+                }
+                Event::Response(caller, response) => self.respond(caller, response),
+                Event::Closed(error) => return (count, Some(error)),
+            }
+        }
+        (count, None)
+    }
+
+    /// Withdraws the requests that nobody waits for any more.
+    fn withdraw(&mut self) {
+        for caller in self.connection.withdraw(Caller::is_gone) {
+            caller.fail(FailureReason::Withdrawn, false);
+        }
+        if let Some(held) = self.held.take_if(|held| held.caller.is_gone()) {
+            held.caller.fail(FailureReason::Withdrawn, false);
+        }
+    }
+
+    /// Does what the handles want.
+    fn look(&mut self) {
+        let Signals { close, unused, abandoned } = self.shared.look();
+        self.abandoned = abandoned;
+        self.done |= unused;
+        if close {
+            debug!("closed by the client");
+            self.connection.close(ConnectionError::Closed);
+        }
+        if abandoned >= MOST_ABANDONED && !self.expired {
+            debug!(abandoned, "no more requests, the broker waits for some that nobody wants any more");
+            self.expire();
+        }
+        if abandoned == 0
+            && let Some(held) = self.held.take()
+        {
+            self.submit(held);
+        }
+    }
+
+    /// Takes all requests that there is room for, so that they can be written at once.
+    fn take_requests(&mut self) {
+        for _ in 0..QUEUE {
+            let Some(request) = self.takes().then(|| self.shared.take()).flatten() else { break };
+            self.take(request);
+        }
+        if self.writing.is_none() {
+            self.writing = self.connection.poll_transmit();
+            if self.writing.is_some() {
+                self.stalled_at = Instant::now() + self.stall;
+            }
+        }
+    }
+
+    /// Whether requests are taken from the queue.
+    fn takes(&self) -> bool {
+        let is_little = self.connection.in_flight() < QUEUE && self.connection.outgoing_bytes() < HIGH_WATER;
+        self.is_ready && !self.expired && is_little && self.held.is_none()
+    }
+
+    fn take(&mut self, request: Submitted) {
+        match self.abandoned {
+            0 => self.submit(request),
+            _ => self.held = Some(request),
+        }
+    }
+
+    /// Handles what comes from outside. Returns false if nothing has to be done until something wakes the
+    /// task.
+    fn poll_inputs(&mut self, cx: &mut Context<'_>) -> bool {
+        // Reads never wait for writes: a broker that is busy answering may not read.
+        if let Poll::Ready(read) = pin!(self.stream.read_buf(self.inbox.room())).poll(cx) {
+            self.received(read);
+            return true;
+        }
+        // Only now: what the broker has closed or throttled takes no more.
+        self.take_requests();
+        if self.poll_write(cx) {
+            return true;
+        }
+        if !self.tasks.is_empty()
+            && let Poll::Ready(Some(result)) = self.tasks.poll_join_next(cx)
+        {
+            self.finished(result);
+            return true;
+        }
+        if let Some(held) = self.held.take_if(|held| held.caller.poll_gone(cx).is_ready()) {
+            held.caller.fail(FailureReason::Withdrawn, false);
+            return true;
+        }
+        self.poll_timer(cx)
+    }
+
+    /// Writes, then flushes. Returns whether there is more to write.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some((_, first)) = &self.writing {
+            let offered = Offered { first, connection: &self.connection };
+            let Poll::Ready(wrote) = offered.poll_write(&mut self.stream, cx) else { return false };
+            self.sent(wrote);
+            let is_done = self.writing.is_none() && self.connection.peek_transmit().next().is_none();
+            if self.connection.is_closed() || !is_done {
+                return true;
+            }
+        }
+        if !self.flushed
+            && let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(cx)
+        {
+            self.flushed = true;
+            if let Err(error) = flushed {
+                self.connection.handle_io_error(error);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Handles what is due. Returns whether something was.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let deadline = self.connection.poll_timeout().map(Instant::from_std);
+        let stalled_at = self.writing.is_some().then_some(self.stalled_at);
+        let held = self.held.as_ref().and_then(|held| held.caller.ends_at());
+        let Some(next) = [deadline, stalled_at, held].into_iter().flatten().min() else { return false };
+        if self.timer.poll(next, cx).is_pending() {
+            return false;
+        }
+        let now = Instant::now();
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(deadline) {
+            self.connection.handle_timeout(now.into_std());
+        }
+        if is_due(stalled_at) {
+            let error = format!("the broker accepted no bytes for {:?}", self.stall);
+            self.connection.handle_io_error(io::Error::new(io::ErrorKind::TimedOut, error));
+        }
+        if let Some(held) = self.held.take_if(|held| is_due(held.caller.ends_at())) {
+            held.caller.fail(FailureReason::Withdrawn, false);
+        }
+        true
     }
 
     /// Plans the next authentication of a session that begins now.
@@ -245,9 +355,8 @@ impl Driver {
         self.lifetime.send_replace(lifetime);
     }
 
-    /// Continues with the result of a task. Returns whether the session has expired, so that no more requests
-    /// are taken.
-    fn finished(&mut self, result: Result<TaskResult, JoinError>) -> bool {
+    /// Continues with the result of a task.
+    fn finished(&mut self, result: Result<TaskResult, JoinError>) {
         match result {
             Ok(TaskResult::Computed(computed)) => self.connection.handle_computed(computed),
             Ok(TaskResult::Reauthenticate(Some(mechanism))) => {
@@ -261,8 +370,7 @@ impl Driver {
             // it fails.
             Ok(TaskResult::Reauthenticate(None)) => {
                 debug!("the session is over, closing");
-                self.close_queue();
-                return true;
+                self.expire();
             }
             // It panicked, or the runtime is shutting down.
             Err(error) => {
@@ -270,16 +378,20 @@ impl Driver {
                 self.connection.close(ConnectionError::Closed);
             }
         }
-        false
     }
 
     /// Takes no more requests. Those that wait go to another connection.
-    fn close_queue(&mut self) {
-        self.queue.close();
-        let held = self.held.take();
-        let queued = std::iter::from_fn(|| self.queue.try_recv().ok());
-        for Submitted { caller, .. } in held.into_iter().chain(queued) {
-            caller.fail(FailureReason::Connection(ConnectionError::Closed), false);
+    fn expire(&mut self) {
+        self.expired = true;
+        self.fail_queued(&FailureReason::Connection(ConnectionError::Closed));
+    }
+
+    /// Closes the queue. The requests in it fail.
+    fn fail_queued(&mut self, reason: &FailureReason) {
+        self.shared.close_queue();
+        let queued = std::iter::from_fn(|| self.shared.take());
+        for Submitted { caller, .. } in self.held.take().into_iter().chain(queued) {
+            caller.fail(reason.clone(), false);
         }
     }
 
@@ -291,8 +403,10 @@ impl Driver {
             Ok(_) => match self.inbox.take(|bytes| self.connection.handle_input(now, bytes)) {
                 Ok(()) => {
                     // A response that nobody wants any more gets no more time than any other.
-                    if let Some(caller) = self.connection.oldest().filter(|caller| !caller.is_gone()) {
-                        caller.arriving(self.connection.arriving());
+                    if let Some(progress) = self.connection.arriving()
+                        && let Some(caller) = self.connection.oldest().filter(|caller| !caller.is_gone())
+                    {
+                        caller.arriving(progress);
                         self.connection.handle_progress(now);
                     }
                 }
@@ -302,25 +416,43 @@ impl Driver {
         }
     }
 
-    fn sent(&mut self, wrote: io::Result<usize>, stalled: Pin<&mut Sleep>) {
+    fn sent(&mut self, wrote: io::Result<usize>) {
         match wrote {
             Ok(count) => {
-                self.flushed = count == 0;
-                if count > 0 {
-                    stalled.reset(Instant::now() + self.stall);
-                }
-                if let Some((id, _)) = self.writing.take_if(|(_, frame)| !frame.has_remaining()) {
-                    self.connection.handle_transmitted(Instant::now().into_std(), id);
-                }
+                self.flushed = false;
+                let now = Instant::now();
+                self.stalled_at = now + self.stall;
+                self.accepted(now, count);
             }
-            Err(error) => self.connection.handle_io_error(error),
+            Err(error) => {
+                // The stream may have got bytes of each of them.
+                let offered =
+                    self.writing.as_ref().map(|(_, first)| Offered { first, connection: &self.connection });
+                for _ in 0..offered.map_or(0, |offered| offered.further(&self.stream)) {
+                    self.connection.poll_transmit();
+                }
+                self.connection.handle_io_error(error);
+            }
         }
     }
 
-    fn submit(&mut self, Submitted { request, caller }: Submitted) {
-        // The caller is gone, so nothing was promised to it.
+    /// Hands out what the stream has begun to accept.
+    fn accepted(&mut self, now: Instant, mut count: usize) {
+        while let Some((id, frame)) = &mut self.writing {
+            let step = count.min(frame.remaining());
+            frame.advance(step);
+            count -= step;
+            if frame.has_remaining() {
+                return;
+            }
+            self.connection.handle_transmitted(now.into_std(), *id);
+            self.writing = if count > 0 { self.connection.poll_transmit() } else { None };
+        }
+    }
+
+    fn submit(&mut self, Submitted { request, mut caller }: Submitted) {
         if caller.is_gone() {
-            return;
+            return caller.fail(FailureReason::Withdrawn, false);
         }
         let now = Instant::now();
         if let Some(until) = self.throttled_until()
@@ -388,8 +520,10 @@ impl Driver {
     }
 
     /// Reports the end to every caller.
-    async fn end(mut self, error: ConnectionError) {
+    fn end(&mut self, error: ConnectionError) {
         debug!(%error, "closed");
+        // First, so that those that get a failure do not try again here.
+        self.shared.close_queue();
         // Not if it was closed from here, before anything was asked.
         if let (None, false, Some(address)) = (&self.ready, self.is_useful, self.peer.address)
             && !matches!(error, ConnectionError::Closed)
@@ -411,13 +545,24 @@ impl Driver {
             let PendingRequest { token: caller, handed_out: sent } = pending;
             caller.end(RequestFailed { reason: reason.clone(), sent, was_next: sent && index == 0 });
         }
-        if let Some(Submitted { caller, .. }) = self.held.take() {
-            caller.fail(reason.clone(), false);
+        self.fail_queued(&reason);
+    }
+}
+
+impl Drop for Driver {
+    /// Reports the end to callers that are left when the runtime shuts down, in the order of their requests.
+    fn drop(&mut self) {
+        self.shared.close_queue();
+        while let Some(event) = self.connection.poll_event() {
+            if let Event::Response(caller, response) = event {
+                caller.respond(response);
+            }
         }
-        self.queue.close();
-        while let Some(Submitted { caller, .. }) = self.queue.recv().await {
-            caller.fail(reason.clone(), false);
+        self.connection.close(ConnectionError::Closed);
+        for PendingRequest { token: caller, handed_out } in self.connection.drain_pending() {
+            caller.fail(FailureReason::Shutdown, handed_out);
         }
+        self.fail_queued(&FailureReason::Shutdown);
     }
 }
 
@@ -426,41 +571,27 @@ fn ends_before(caller: &Caller, until: Instant) -> bool {
     caller.deadline.is_some_and(|deadline| deadline <= until)
 }
 
-/// Writes a part of the frame, or flushes if there is none. Returns how many bytes were written. Cancel safe.
-async fn send(stream: &mut Stream, writing: &mut Option<(CorrelationId, Frame)>) -> io::Result<usize> {
-    match writing {
-        Some((_, frame)) => match stream.write_buf(frame).await {
-            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            result => result,
-        },
-        None => stream.flush().await.map(|()| 0),
-    }
+/// A timer that is armed for the next deadline, or an earlier one that has been met.
+///
+/// Each request has a deadline, and most are answered long before. So the timer is not set again when the
+/// next deadline is later: it fires once for the old one.
+#[derive(Debug, Default)]
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// `None` once it has fired.
+    armed_for: Option<Instant>,
 }
 
-/// Completes when the caller of a request that is held back is gone.
-async fn gone(held: &mut Option<Submitted>) {
-    match held {
-        Some(Submitted { caller, .. }) => caller.gone().await,
-        None => pending().await,
-    }
-}
-
-/// Completes when the caller that opens the connection is gone.
-async fn unwanted(ready: &mut Option<oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>>) {
-    match ready {
-        Some(ready) => ready.closed().await,
-        None => pending().await,
-    }
-}
-
-async fn wake_at(mut timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => {
-            if timer.deadline() != deadline {
-                timer.as_mut().reset(deadline);
-            }
-            timer.await;
+impl Timer {
+    /// Completes at `next` or earlier.
+    fn poll(&mut self, next: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(next)));
+        if self.armed_for.is_none_or(|at| at > next) {
+            sleep.as_mut().reset(next);
+            self.armed_for = Some(next);
         }
-        None => pending().await,
+        ready!(sleep.as_mut().poll(cx));
+        self.armed_for = None;
+        Poll::Ready(())
     }
 }

@@ -1,14 +1,17 @@
 //! One connection to a broker: the handle that callers hold, and how it is opened.
 //!
 //! A task owns stream and protocol state ([`driver`]); callers own a [`Connection`] and, for each request, a
-//! oneshot. So a caller that is dropped never leaves half a frame on the stream.
+//! oneshot. So a caller that is dropped never leaves half a frame on the stream. A [`Recipient`] takes its
+//! responses in the task of the connection instead, without a task of its own that wakes for each.
 
 mod connect;
 mod driver;
 mod history;
 mod inbox;
+mod offered;
 mod reauth;
 mod request;
+mod shared;
 
 use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,20 +21,22 @@ use kwal_protocol::connection::{
 use kwal_protocol::sasl::Mechanism;
 use kwal_transport::Stream;
 use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot, watch},
+    runtime,
+    sync::{oneshot, watch},
     time::{Instant, sleep_until},
 };
 
 pub(crate) use self::{
     connect::Connector,
     history::History,
-    request::{CallOptions, FailureReason, RequestFailed, WaitPermit},
+    request::{CallOptions, FailureReason, Recipient, RequestFailed},
+    shared::{Room, WaitPermit},
 };
 use self::{
     driver::Driver,
     reauth::{Reauthentication, SessionLifetime},
-    request::{Caller, CallerEnd, Shared, Submitted},
+    request::{Caller, CallerEnd, Submitted},
+    shared::{LastHandle, Shared},
 };
 use crate::versions::ClientRequest;
 
@@ -40,9 +45,12 @@ const QUEUE: usize = 64;
 
 /// A handle to make requests on one connection. The connection is closed with the last handle.
 #[derive(Clone, Debug)]
-pub(crate) struct Connection {
-    requests: mpsc::Sender<Submitted>,
-    shared: Arc<Shared>,
+pub(crate) struct Connection(Arc<Handle>);
+
+/// What all handles of a connection share.
+#[derive(Debug)]
+struct Handle {
+    shared: LastHandle,
     versions: Arc<NegotiatedVersions>,
     /// Of the session, if it ends.
     lifetime: watch::Receiver<Option<SessionLifetime>>,
@@ -64,56 +72,82 @@ impl Connection {
         stream: Stream,
         config: ConnectionConfig,
         sasl: Option<(Box<dyn Mechanism>, Reauthentication)>,
-        runtime: &Handle,
+        runtime: &runtime::Handle,
         peer: Peer,
     ) -> Result<Self, Option<ConnectionError>> {
-        let (requests, queue) = mpsc::channel(QUEUE);
         let (ready, is_ready) = oneshot::channel();
         let (publish, lifetime) = watch::channel(None);
         let shared = Arc::new(Shared::default());
+        let last_handle = LastHandle(Arc::clone(&shared));
         shared.throttle(peer.paused_until);
-        let ends = driver::Ends { ready, publish, queue, peer, shared: Arc::clone(&shared) };
+        let ends = driver::Ends { ready, publish, peer, shared };
         Driver::spawn(stream, config, sasl, runtime, ends);
         match is_ready.await {
-            Ok(Ok(versions)) => Ok(Self { requests, shared, versions, lifetime }),
+            Ok(Ok(versions)) => Ok(Self(Arc::new(Handle { shared: last_handle, versions, lifetime }))),
             Ok(Err(error)) => Err(Some(error)),
             Err(_) => Err(None),
         }
     }
 
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared.0
+    }
+
     pub(crate) fn versions(&self) -> &NegotiatedVersions {
-        &self.versions
+        &self.0.versions
     }
 
     /// Whether requests are still accepted.
     pub(crate) fn is_open(&self) -> bool {
-        !self.requests.is_closed()
+        self.shared().is_open()
     }
 
     /// Whether both are handles of the same connection.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The end of the last throttle, which may be over. A connection that takes the place of this one has to
     /// wait for it, too.
     pub(crate) fn throttled_until(&self) -> Option<Instant> {
-        self.shared.throttled_until()
+        self.shared().throttled_until()
     }
 
     /// Closes the connection. Requests that have no response yet fail.
     pub(crate) fn close(&self) {
-        self.shared.close.notify_one();
+        self.shared().close();
     }
 
     /// Returns how long the broker may wait before it answers the next request, at most the wanted time: it
     /// must not delay reauthentication, nor last beyond the end of the session.
     pub(crate) fn wait(&self, wanted: Duration) -> Arc<WaitPermit> {
-        let lifetime = *self.lifetime.borrow();
-        self.shared.wait(wanted, |taken| match lifetime {
+        let lifetime = *self.0.lifetime.borrow();
+        self.shared().wait(wanted, |taken| match lifetime {
             Some(lifetime) => lifetime.longest_wait(Instant::now(), taken),
             None => wanted,
         })
+    }
+
+    /// Waits in turn for room in the queue; `None` if the connection is closed.
+    pub(crate) async fn room(&self) -> Option<Room> {
+        self.shared().room().await
+    }
+
+    /// Puts a request on the queue, if that has room, without waiting. The recipient gets the response.
+    ///
+    /// While others wait for room, there is none without having waited for it as well.
+    ///
+    /// It may be called from a recipient that is taking another response.
+    pub(crate) fn submit<R: ClientRequest>(
+        &self,
+        request: EncodedRequest,
+        deadline: Option<Instant>,
+        recipient: Arc<dyn Recipient>,
+        token: u64,
+        room: Option<Room>,
+    ) -> Result<(), NotSubmitted> {
+        let caller = Caller::recipient(R::throttle_time, deadline, recipient, token);
+        self.shared().try_submit(Submitted { request, caller }, room)
     }
 
     /// Sends a request and waits for the response.
@@ -132,7 +166,7 @@ impl Connection {
             None => request,
         };
         let (caller, received, caller_end) = Caller::new(R::throttle_time, deadline, permit);
-        if self.requests.send(Submitted { request, caller }).await.is_err() {
+        if self.shared().submit(Submitted { request, caller }).await.is_err() {
             let reason = FailureReason::Connection(ConnectionError::Closed);
             return Err(RequestFailed { reason, sent: false, was_next: false });
         }
@@ -147,6 +181,14 @@ impl Connection {
     }
 }
 
+/// Why a connection does not take a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum NotSubmitted {
+    /// The queue has no room.
+    Full,
+    Closed,
+}
+
 /// Completes at the deadline if the response is arriving. Otherwise there is nothing that the caller does not
 /// know.
 async fn cut_off(deadline: Option<Instant>, response: &CallerEnd) -> RequestFailed {
@@ -159,3 +201,6 @@ async fn cut_off(deadline: Option<Instant>, response: &CallerEnd) -> RequestFail
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

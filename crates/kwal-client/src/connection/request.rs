@@ -1,85 +1,16 @@
 //! A request on its way between its caller and the task of the connection.
 
 use std::{
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use kwal_protocol::connection::{ConnectionError, EncodedRequest, RawResponse, ResponseProgress};
-use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 
-use crate::duration::whole_millis;
-
-/// What all handles of a connection share with its task.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    /// Tells the task to close the connection.
-    pub(super) close: Notify,
-    /// Tells the task that a caller has left while the broker still waits on its behalf.
-    pub(super) abandoned: Notify,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// How long the broker may wait before it answers all requests in flight.
-    wait_budget: Duration,
-    /// How many requests the broker may wait for although their callers have left.
-    abandoned: usize,
-    throttled_until: Option<Instant>,
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many requests that the broker may wait for have lost their callers.
-    pub(super) fn abandoned(&self) -> usize {
-        self.state().abandoned
-    }
-
-    /// The end of the last throttle, which may be over.
-    pub(super) fn throttled_until(&self) -> Option<Instant> {
-        self.state().throttled_until
-    }
-
-    pub(super) fn throttle(&self, until: Option<Instant>) {
-        self.state().throttled_until = until;
-    }
-
-    /// Takes a part of the time that the broker may wait. `longest` returns how much may be taken, given what
-    /// has been.
-    pub(super) fn wait(
-        self: &Arc<Self>,
-        wanted: Duration,
-        longest: impl FnOnce(Duration) -> Duration,
-    ) -> Arc<WaitPermit> {
-        let mut state = self.state();
-        let time = whole_millis(wanted.min(longest(state.wait_budget)));
-        state.wait_budget = state.wait_budget.saturating_add(time);
-        drop(state);
-        Arc::new(WaitPermit { time, shared: Arc::clone(self) })
-    }
-}
-
-/// A permission for the broker to wait before it answers. It counts until the broker has answered: the
-/// requests of one connection wait one after the other.
-#[derive(Debug)]
-pub(crate) struct WaitPermit {
-    pub(crate) time: Duration,
-    shared: Arc<Shared>,
-}
-
-impl Drop for WaitPermit {
-    fn drop(&mut self) {
-        let mut state = self.shared.state();
-        state.wait_budget = state.wait_budget.saturating_sub(self.time);
-    }
-}
+use super::shared::WaitPermit;
 
 /// How a request is sent.
 #[derive(Clone, Debug, Default)]
@@ -92,10 +23,24 @@ pub(crate) struct CallOptions {
     pub(crate) permit: Option<Arc<WaitPermit>>,
 }
 
+/// A request on its way to the task.
 #[derive(Debug)]
 pub(super) struct Submitted {
     pub(super) request: EncodedRequest,
     pub(super) caller: Caller,
+}
+
+/// Takes responses in the task of the connection.
+///
+/// It is called exactly once for each request that it submitted, also when the connection ends, or its task
+/// is dropped with its runtime. The task holds no lock meanwhile, so that a recipient may submit further
+/// requests.
+pub(crate) trait Recipient: fmt::Debug + Send + Sync {
+    /// Takes the response to a request, or the reason why there is none. Must not block.
+    fn respond(&self, token: u64, result: Result<RawResponse, RequestFailed>);
+
+    /// Whether nobody waits for the response any more: an unsent request is then withdrawn.
+    fn is_gone(&self, token: u64) -> bool;
 }
 
 /// The caller of a request, as the task sees it.
@@ -104,8 +49,18 @@ pub(super) struct Caller {
     /// Reads the throttle time of the response, which is obeyed also if the caller is gone by then.
     pub(super) throttle_time: fn(&RawResponse) -> Duration,
     pub(super) deadline: Option<Instant>,
-    response: oneshot::Sender<Result<RawResponse, RequestFailed>>,
-    ticket: TaskEnd,
+    reply: Reply,
+}
+
+/// Where a response goes.
+#[derive(Debug)]
+enum Reply {
+    /// To a task that waits for this response alone.
+    Waiting {
+        response: oneshot::Sender<Result<RawResponse, RequestFailed>>,
+        ticket: TaskEnd,
+    },
+    Recipient(Promise),
 }
 
 impl Caller {
@@ -117,31 +72,68 @@ impl Caller {
     ) -> (Self, oneshot::Receiver<Result<RawResponse, RequestFailed>>, CallerEnd) {
         let (response, received) = oneshot::channel();
         let ticket = Arc::new(Ticket { permit, state: Mutex::default() });
-        let caller = Self { throttle_time, deadline, response, ticket: TaskEnd(Arc::clone(&ticket)) };
-        (caller, received, CallerEnd(ticket))
+        let reply = Reply::Waiting { response, ticket: TaskEnd(Arc::clone(&ticket)) };
+        (Self { throttle_time, deadline, reply }, received, CallerEnd(ticket))
+    }
+
+    /// Creates a caller that takes its response in the task of the connection.
+    pub(super) fn recipient(
+        throttle_time: fn(&RawResponse) -> Duration,
+        deadline: Option<Instant>,
+        recipient: Arc<dyn Recipient>,
+        token: u64,
+    ) -> Self {
+        let promise = Promise { recipient: Some(recipient), token, submitted: false };
+        Self { throttle_time, deadline, reply: Reply::Recipient(promise) }
+    }
+
+    /// Forgets the request, which was not submitted.
+    pub(super) fn forget(self) {
+        if let Reply::Recipient(mut promise) = self.reply {
+            promise.recipient = None;
+        }
     }
 
     /// Whether nobody waits for the response any more.
     pub(super) fn is_gone(&self) -> bool {
-        self.response.is_closed()
+        match &self.reply {
+            Reply::Waiting { response, .. } => response.is_closed(),
+            Reply::Recipient(promise) => promise.is_gone(),
+        }
     }
 
-    /// Completes when nobody waits for the response any more.
-    pub(super) async fn gone(&mut self) {
-        self.response.closed().await;
+    /// Completes when nobody waits for the response any more, unless it goes to a recipient.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.reply {
+            Reply::Waiting { response, .. } => response.poll_closed(cx),
+            Reply::Recipient(_) => Poll::Pending,
+        }
+    }
+
+    /// When a recipient no longer waits, also if it does not say so.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
+        match &self.reply {
+            Reply::Waiting { .. } => None,
+            Reply::Recipient(_) => self.deadline,
+        }
     }
 
     /// Notes that the request is the connection's: from here on, the broker may get it.
-    pub(super) fn submitted(&self) {
-        self.ticket.0.state().submitted = true;
+    pub(super) fn submitted(&mut self) {
+        match &mut self.reply {
+            Reply::Waiting { ticket, .. } => ticket.0.state().submitted = true,
+            Reply::Recipient(promise) => promise.submitted = true,
+        }
     }
 
-    pub(super) fn arriving(&self, progress: Option<ResponseProgress>) {
-        self.ticket.0.state().progress = progress;
+    pub(super) fn arriving(&self, progress: ResponseProgress) {
+        if let Reply::Waiting { ticket, .. } = &self.reply {
+            ticket.0.state().progress = Some(progress);
+        }
     }
 
     pub(super) fn respond(self, response: RawResponse) {
-        drop(self.response.send(Ok(response)));
+        self.complete(Ok(response));
     }
 
     pub(super) fn fail(self, reason: FailureReason, sent: bool) {
@@ -149,7 +141,43 @@ impl Caller {
     }
 
     pub(super) fn end(self, failed: RequestFailed) {
-        drop(self.response.send(Err(failed)));
+        self.complete(Err(failed));
+    }
+
+    fn complete(self, result: Result<RawResponse, RequestFailed>) {
+        match self.reply {
+            Reply::Waiting { response, .. } => drop(response.send(result)),
+            Reply::Recipient(mut promise) => promise.keep(result),
+        }
+    }
+}
+
+/// The response that a recipient is promised. It gets a failure if this is dropped.
+#[derive(Debug)]
+struct Promise {
+    /// `None` once the promise is kept.
+    recipient: Option<Arc<dyn Recipient>>,
+    token: u64,
+    /// Whether the broker may get the request.
+    submitted: bool,
+}
+
+impl Promise {
+    fn is_gone(&self) -> bool {
+        self.recipient.as_ref().is_none_or(|recipient| recipient.is_gone(self.token))
+    }
+
+    fn keep(&mut self, result: Result<RawResponse, RequestFailed>) {
+        if let Some(recipient) = self.recipient.take() {
+            recipient.respond(self.token, result);
+        }
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        let (reason, sent) = (FailureReason::Shutdown, self.submitted);
+        self.keep(Err(RequestFailed { reason, sent, was_next: false }));
     }
 }
 
@@ -171,6 +199,8 @@ pub(crate) enum FailureReason {
     Throttled(Duration),
     /// The call ended while the response was arriving.
     Incomplete(ResponseProgress),
+    /// Nobody waited for the response any more before the request was sent.
+    Withdrawn,
     /// The task ended with its runtime.
     Shutdown,
 }
@@ -216,8 +246,7 @@ impl Drop for CallerEnd {
         let mut state = self.0.state();
         if state.submitted && !state.ended {
             state.abandoned = true;
-            permit.shared.state().abandoned += 1;
-            permit.shared.abandoned.notify_one();
+            permit.abandon();
         }
     }
 }
@@ -231,7 +260,7 @@ impl Drop for TaskEnd {
         let mut state = self.0.state();
         state.ended = true;
         if let (true, Some(permit)) = (state.abandoned, &self.0.permit) {
-            permit.shared.state().abandoned -= 1;
+            permit.end_abandoned();
         }
     }
 }

@@ -2,39 +2,32 @@
 
 mod any;
 mod broker;
+mod channel;
 mod open;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use kwal_protocol::{
-    api::{ApiKey, Versions},
-    connection::{CallError, ConnectionError, ResponseProgress},
-};
 use kwal_transport::HostPort;
 use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
 
 use self::broker::Endpoint;
-pub(crate) use self::broker::{Broker, Closed};
+pub(crate) use self::channel::{Sent, SubmitError};
+pub(crate) use self::{
+    broker::{Broker, Closed},
+    channel::Channel,
+};
 use crate::{
     config::Config,
-    connection::{CallOptions, Connection, FailureReason, RequestFailed, WaitPermit},
-    error::{CallContext, Error, ErrorKind, Outcome},
+    connection::Connection,
+    error::{CallContext, Error, ErrorKind},
     random::Random,
-    versions::ClientRequest,
 };
-
-/// No broker is set to accept less than this, in bytes.
-const SUSPECT: usize = 64 << 10;
-/// A broker that rejects a request for its size closes the connection when it has read the length.
-const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// The connections of a client.
 ///
@@ -51,6 +44,8 @@ pub(crate) struct ConnectionPool {
     state: Mutex<State>,
     /// The brokers that any-broker requests are under way to.
     asked: Mutex<BTreeMap<BrokerRef, usize>>,
+    /// No connection is opened any more.
+    is_closed: AtomicBool,
 }
 
 /// Counts as one any-broker request until it is dropped.
@@ -157,16 +152,16 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 struct Held(Arc<PooledConnection>);
 
-/// An open connection, ready for requests.
-#[derive(Debug)]
-pub(crate) struct Channel {
-    pooled: Arc<PooledConnection>,
-    connection: Connection,
-}
-
 impl ConnectionPool {
     pub(crate) fn new(config: Arc<Config>, random: Random, runtime: Handle) -> Self {
-        Self { config, random, runtime, state: Mutex::default(), asked: Mutex::default() }
+        Self {
+            config,
+            random,
+            runtime,
+            state: Mutex::default(),
+            asked: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+        }
     }
 
     /// Takes the brokers of the cluster from new metadata. Connections to brokers that are gone or have moved
@@ -198,6 +193,12 @@ impl ConnectionPool {
         state.connections.values().for_each(BrokerConnections::retire);
     }
 
+    /// Closes all connections for good.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.reset();
+    }
+
     /// Opens the connection to a broker for short requests, or returns the open one.
     pub(crate) async fn general(&self, broker: i32, call: CallContext<'_>) -> Result<Channel, Error> {
         self.general_to(BrokerRef::Id(broker), call).await
@@ -220,6 +221,14 @@ impl ConnectionPool {
     ) -> Result<Channel, Error> {
         let reference = BrokerRef::Id(broker);
         self.channel(self.lease_to(lease, reference), reference, call).await
+    }
+
+    /// Whether requests to the broker still go over this connection. If it is that of another place, an
+    /// attempt to open one's own begins when it is due.
+    pub(crate) fn is_current(&self, channel: &Channel) -> bool {
+        let Channel { pooled, connection } = channel;
+        self.replace_borrowed(pooled);
+        !pooled.broker.is_retired() && pooled.connection().is_some_and(|open| open.is(connection))
     }
 
     /// Moves a lease to a broker. `None` if the cluster has no such broker.
@@ -275,6 +284,9 @@ impl ConnectionPool {
         let gone = |name: &dyn ToString| {
             Error::new(ErrorKind::UnknownBroker).with_context(call.at_broker(&name.to_string()))
         };
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(call.error(ErrorKind::Closed));
+        }
         // Metadata names a leader without its address, or no longer; the next response may be complete.
         let Some(pooled) = pooled else { return Err(gone(&self.name_of(reference))) };
         if let Some(connection) = pooled.connection() {
@@ -423,81 +435,6 @@ impl Drop for Held {
 impl Lease {
     pub(crate) fn new(purpose: Purpose) -> Self {
         Self { purpose, held: Mutex::default() }
-    }
-}
-
-impl Channel {
-    /// Returns the broker at the other end.
-    pub(crate) fn broker(&self) -> &Arc<Broker> {
-        &self.pooled.broker
-    }
-
-    /// Returns the version in which requests of an API are sent, if one of the supported versions is common.
-    pub(crate) fn version(&self, api: ApiKey, supported: Versions) -> Option<i16> {
-        self.connection.versions().negotiate(api, supported).ok()
-    }
-
-    /// Returns how long the broker may wait before it answers the next request; see [`Connection::wait`].
-    pub(crate) fn wait(&self, wanted: Duration) -> Arc<WaitPermit> {
-        self.connection.wait(wanted)
-    }
-
-    /// Sends a request and decodes the response.
-    ///
-    /// The outcome counts as unknown from the moment the bytes are handed to the stream until a response
-    /// arrives. `closed` is what became of the attempt before this one.
-    pub(crate) async fn call<R: ClientRequest>(
-        &self,
-        request: &R,
-        call: CallContext<'_>,
-        versions: Versions,
-        options: CallOptions,
-        closed: &Closed,
-    ) -> Result<R::Response, Error> {
-        let broker = self.broker();
-        let unknown = |error: Error| match R::KEY.changes_something() {
-            true => error.with_outcome(Outcome::Unknown),
-            false => error,
-        };
-        let encoded = self.connection.versions().encode(request, versions).map_err(|error| match error {
-            CallError::Unsupported { ours, theirs, .. } => {
-                Error::new(ErrorKind::Unsupported { ours, theirs }).with_context(call.at_broker(broker))
-            }
-            error => Error::invalid_input(format!("{}: {error}", call.at_broker(broker))),
-        })?;
-        let (size, begun, before) = (encoded.size_in_bytes(), Instant::now(), closed.take());
-        let response = self.connection.call::<R>(encoded, options).await;
-        let response = response.map_err(|RequestFailed { reason, sent, was_next }| {
-            let error = match reason {
-                FailureReason::Throttled(remaining) => ErrorKind::Throttled { remaining }.into(),
-                FailureReason::Incomplete(ResponseProgress { arrived, len }) => {
-                    ErrorKind::ResponseIncomplete { arrived, len }.into()
-                }
-                FailureReason::Shutdown => ErrorKind::Closed.into(),
-                FailureReason::Connection(source) => {
-                    broker.mark_unhealthy();
-                    let is_suspect = was_next && size >= SUSPECT && begun.elapsed() < AT_ONCE;
-                    match is_suspect && closed_by_peer(&source) && closed.again(before, broker) {
-                        true => ErrorKind::RequestTooLarge { size }.into(),
-                        false => Error::from(source),
-                    }
-                }
-            };
-            let error = error.with_context(call.at_broker(broker));
-            if sent { unknown(error) } else { error }
-        })?;
-        response
-            .decode::<R>()
-            .map_err(|source| unknown(Error::from(source).with_context(call.at_broker(broker))))
-    }
-}
-
-/// Whether the peer closed the connection, as brokers do without a word with a request that is too large.
-fn closed_by_peer(error: &ConnectionError) -> bool {
-    match error {
-        ConnectionError::PeerClosed { .. } => true,
-        ConnectionError::Io { source, .. } => source.kind() != io::ErrorKind::TimedOut,
-        _ => false,
     }
 }
 
