@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["client"],
     &["partition", "controller"],
     &["producer"],
+    &["log"],
     &["request", "routing", "record"],
     &["cluster"],
     &["memory", "producer_id", "metadata"],

@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode, wire::Uuid};
+use tokio::time::Instant;
 
 use super::{
     Trace,
-    retry::{Deadline, Retry},
+    retry::{Deadline, Retry, pause_until},
 };
 use crate::{
     cluster::Cluster,
@@ -124,6 +125,16 @@ impl Partition {
         leader_of(&topic, call)
     }
 
+    /// Returns the generation of the metadata that names this leader in this epoch; `None` if it names
+    /// another one.
+    pub(crate) fn led_by(&self, leader: Leader) -> Option<u64> {
+        let metadata = self.cluster.metadata.snapshot();
+        let topic = metadata.topics.get(&*self.topic).filter(|topic| !self.is_other(topic))?;
+        let partition = topic.partitions.get(&self.index)?;
+        let is_same = (partition.leader, partition.leader_epoch) == (Some(leader.id), leader.epoch);
+        is_same.then(|| topic.generation(Some(self.index)))
+    }
+
     /// Whether metadata is about another topic of the same name.
     fn is_other(&self, topic: &TopicMetadata) -> bool {
         !self.topic_id.is_zero() && !topic.id.is_zero() && topic.id != self.topic_id
@@ -135,15 +146,21 @@ impl Partition {
     }
 
     /// Pauses before the next attempt, or returns why there is none.
-    ///
-    /// No pause is needed if the leader has moved and its successor is known: reported by the broker itself,
-    /// or because another call refreshed metadata in the meantime.
     pub(crate) async fn pause(
         &self,
         retry: &mut Retry<'_>,
         error: Error,
         trace: &Trace,
     ) -> Result<(), Error> {
+        pause_until(self.plan(retry, error, trace)?).await;
+        Ok(())
+    }
+
+    /// Returns when the next attempt may begin, or why there is none.
+    ///
+    /// No pause is needed if the leader has moved and its successor is known: reported by the broker itself,
+    /// or because another call refreshed metadata in the meantime.
+    pub(crate) fn plan(&self, retry: &mut Retry<'_>, error: Error, trace: &Trace) -> Result<Instant, Error> {
         let generation = trace.generation;
         if let (ErrorKind::Broker { code, .. }, Some(leader)) = (error.kind(), trace.leader)
             && denies_leading(*code)
@@ -157,8 +174,8 @@ impl Partition {
             topic.is_some_and(|topic| topic.generation(Some(self.index)) > generation)
         };
         match has_moved && is_known() {
-            true => retry.pause_once(error, generation).await,
-            false => retry.pause(error, generation).await,
+            true => retry.plan_once(error, generation),
+            false => retry.plan(error, generation),
         }
     }
 }

@@ -71,6 +71,8 @@ pub(crate) trait Operation {
 pub(crate) enum Target<'a> {
     /// The leader of a partition.
     Leader(&'a Partition, Purpose),
+    /// This leader of a partition and not its successor, over the general connection.
+    ThisLeader(&'a Partition, Leader),
     /// The controller, as metadata names it. In a KRaft cluster it is any broker, which forwards the request.
     Controller,
     /// The controller if it is known, otherwise another broker: all of them can answer.
@@ -274,7 +276,7 @@ pub(crate) async fn call<O: Operation>(
         let tracker = retry.tracker();
         let work = async {
             // The controller may have moved.
-            if number > 1 && !matches!(target, Target::Leader(..)) {
+            if number > 1 && !matches!(target, Target::Leader(..) | Target::ThisLeader(..)) {
                 cluster.metadata.refresh().await?;
             }
             attempt(cluster, target, call, operation, min_generation, &mut trace, tracker).await
@@ -287,7 +289,9 @@ pub(crate) async fn call<O: Operation>(
         let cut_off = trace.sent && matches!(error.kind(), ErrorKind::DeadlineExceeded { .. });
         may_have_applied |= call.api.changes_something() && (cut_off || error.effect() == Effect::Unknown);
         let paused = match target {
-            Target::Leader(partition, _) => partition.pause(&mut retry, error, &trace).await,
+            Target::Leader(partition, _) | Target::ThisLeader(partition, _) => {
+                partition.pause(&mut retry, error, &trace).await
+            }
             _ => retry.pause(error, 0).await,
         };
         if let Err(error) = paused {
@@ -306,87 +310,137 @@ pub(crate) async fn attempt<O: Operation>(
     trace: &mut Trace,
     tracker: &Tracker,
 ) -> Result<O::Output, Error> {
-    let opened = open(cluster, target, call, min_generation, trace, tracker).await;
-    // A broker that cannot be reached has died, whatever it was sent before.
-    let (channel, topic_id) = opened.inspect_err(|_| tracker.closed.clear())?;
+    let opened = Opened::open(cluster, target, call, min_generation, trace, tracker).await?;
+    let channel = &opened.channel;
     let wait = operation.long_poll();
     let permit = (!wait.is_zero()).then(|| channel.wait(wait));
     let long_poll = permit.as_ref().map_or(Duration::ZERO, |permit| permit.time);
-    let supported = O::Request::supported(!topic_id.is_zero());
-    let supported = Versions::new(supported.oldest.max(operation.oldest_version()), supported.newest);
-    let deadlines = &cluster.config.deadlines;
-    let route = Route {
-        broker: Some(channel.broker()),
-        topic: call.topic.unwrap_or_default(),
-        topic_id,
-        partition: call.partition.unwrap_or_default(),
-        leader_epoch: trace.leader.map_or(-1, |leader| leader.epoch),
-        version: channel.version(O::Request::KEY, supported).unwrap_or(supported.newest),
-        long_poll,
-        broker_timeout: deadlines.request * 9 / 10,
-    };
+    let (route, versions) = opened.route(operation, call, &cluster.config.deadlines, long_poll);
     let request = operation.request(&route);
-    let limit = operation.time_limit(deadlines, long_poll);
+    let limit = operation.time_limit(&cluster.config.deadlines, long_poll);
     let options = CallOptions { limit, deadline: trace.deadline, permit };
     trace.sent = true;
     tracker.sent(channel.broker());
     loop {
-        let response = channel.call(&request, call, supported, options.clone(), &tracker.closed).await?;
+        let response = channel.call(&request, call, versions, options.clone(), &tracker.closed).await?;
         match operation.response(&route, response) {
             Ok(output) => return Ok(output),
             // The connection keeps the pause.
             Err(Rejection::Throttled) => {}
-            Err(rejection @ Rejection::Code { code: ErrorCode::REBOOTSTRAP_REQUIRED, .. }) => {
-                cluster.metadata.rebootstrap(channel.broker());
-                return Err(rejected(rejection, target, call, channel.broker()));
-            }
-            Err(rejection) => return Err(rejected(rejection, target, call, channel.broker())),
+            Err(rejection) => return Err(rejected(rejection, cluster, target, call, channel.broker())),
         }
     }
 }
 
-/// Opens the connection to a target. Returns the topic id as well, zero where it does not matter.
-async fn open(
+/// The connection to a target, and what a request on it depends on.
+#[derive(Clone, Debug)]
+pub(crate) struct Opened {
+    pub(crate) channel: Channel,
+    /// Zero where it does not matter.
+    topic_id: Uuid,
+    /// `None` unless the target is a leader.
+    pub(crate) leader: Option<Leader>,
+}
+
+impl Opened {
+    /// Opens the connection to a target, or takes the open one.
+    pub(crate) async fn open(
+        cluster: &Cluster,
+        target: Target<'_>,
+        call: CallContext<'_>,
+        min_generation: u64,
+        trace: &mut Trace,
+        tracker: &Tracker,
+    ) -> Result<Self, Error> {
+        let opened = Self::open_target(cluster, target, call, min_generation, trace, tracker).await;
+        // A broker that cannot be reached has died, whatever it was sent before.
+        opened.inspect_err(|_| tracker.closed.clear())
+    }
+
+    async fn open_target(
+        cluster: &Cluster,
+        target: Target<'_>,
+        call: CallContext<'_>,
+        min_generation: u64,
+        trace: &mut Trace,
+        tracker: &Tracker,
+    ) -> Result<Self, Error> {
+        tracker.set(Progress::Lookup, None);
+        let broker = match target {
+            Target::Leader(partition, purpose) => {
+                let leader = partition.leader(call, min_generation, &mut trace.generation).await?;
+                trace.leader = Some(leader);
+                tracker.set(Progress::Connection, Some(leader.id));
+                let channel = match partition.lease(purpose) {
+                    Some(lease) => cluster.pool.leased(lease, leader.id, call).await?,
+                    None => cluster.pool.general(leader.id, call).await?,
+                };
+                return Ok(Self { channel, topic_id: partition.topic_id, leader: Some(leader) });
+            }
+            Target::ThisLeader(partition, leader) => {
+                trace.leader = Some(leader);
+                tracker.set(Progress::Connection, Some(leader.id));
+                let channel = cluster.pool.general(leader.id, call).await?;
+                return Ok(Self { channel, topic_id: partition.topic_id, leader: Some(leader) });
+            }
+            Target::Controller => cluster.metadata.snapshot().controller,
+            Target::Any => {
+                let metadata = cluster.metadata.snapshot();
+                metadata.controller.or_else(|| metadata.brokers.keys().next().copied())
+            }
+            Target::Broker(id) => Some(id),
+        };
+        let Some(broker) = broker else { return Err(call.error(ErrorKind::UnknownBroker)) };
+        tracker.set(Progress::Connection, Some(broker));
+        let channel = cluster.pool.general(broker, call).await?;
+        Ok(Self { channel, topic_id: Uuid::default(), leader: None })
+    }
+
+    /// Returns what the request of an operation depends on, and the versions that can express it.
+    pub(crate) fn route<'a, O: Operation>(
+        &'a self,
+        operation: &O,
+        call: CallContext<'a>,
+        deadlines: &Deadlines,
+        long_poll: Duration,
+    ) -> (Route<'a>, Versions) {
+        let Self { channel, topic_id, leader } = self;
+        let supported = O::Request::supported(!topic_id.is_zero());
+        let supported = Versions::new(supported.oldest.max(operation.oldest_version()), supported.newest);
+        let route = Route {
+            broker: Some(channel.broker()),
+            topic: call.topic.unwrap_or_default(),
+            topic_id: *topic_id,
+            partition: call.partition.unwrap_or_default(),
+            leader_epoch: leader.map_or(-1, |leader| leader.epoch),
+            version: channel.version(O::Request::KEY, supported).unwrap_or(supported.newest),
+            long_poll,
+            broker_timeout: deadlines.request * 9 / 10,
+        };
+        (route, supported)
+    }
+}
+
+/// Makes a rejection an error, after what it reports of the cluster was taken from it.
+pub(crate) fn rejected(
+    rejection: Rejection,
     cluster: &Cluster,
     target: Target<'_>,
     call: CallContext<'_>,
-    min_generation: u64,
-    trace: &mut Trace,
-    tracker: &Tracker,
-) -> Result<(Channel, Uuid), Error> {
-    tracker.set(Progress::Lookup, None);
-    let broker = match target {
-        Target::Leader(partition, purpose) => {
-            let leader = partition.leader(call, min_generation, &mut trace.generation).await?;
-            trace.leader = Some(leader);
-            tracker.set(Progress::Connection, Some(leader.id));
-            let channel = match partition.lease(purpose) {
-                Some(lease) => cluster.pool.leased(lease, leader.id, call).await?,
-                None => cluster.pool.general(leader.id, call).await?,
-            };
-            return Ok((channel, partition.topic_id));
-        }
-        Target::Controller => cluster.metadata.snapshot().controller,
-        Target::Any => {
-            let metadata = cluster.metadata.snapshot();
-            metadata.controller.or_else(|| metadata.brokers.keys().next().copied())
-        }
-        Target::Broker(id) => Some(id),
-    };
-    let Some(broker) = broker else { return Err(call.error(ErrorKind::UnknownBroker)) };
-    tracker.set(Progress::Connection, Some(broker));
-    Ok((cluster.pool.general(broker, call).await?, Uuid::default()))
-}
-
-/// Makes a rejection an error, after the new leader was taken from it.
-fn rejected(rejection: Rejection, target: Target<'_>, call: CallContext<'_>, broker: &Broker) -> Error {
+    broker: &Broker,
+) -> Error {
+    if let Rejection::Code { code: ErrorCode::REBOOTSTRAP_REQUIRED, .. } = rejection {
+        cluster.metadata.rebootstrap(broker);
+    }
     let error = match rejection {
         Rejection::Corrupt(source) => Error::from(source),
         Rejection::Field(source) => Error::from(source),
         Rejection::Missing | Rejection::Throttled => Error::new(ErrorKind::MalformedResponse),
         Rejection::Kind(kind) => Error::new(kind),
         Rejection::Code { code, message, leader } => {
-            if let (Target::Leader(partition, _), Some(update)) = (target, leader) {
+            if let (Target::Leader(partition, _) | Target::ThisLeader(partition, _), Some(update)) =
+                (target, leader)
+            {
                 partition.apply_leader_update(update);
             }
             Error::new(ErrorKind::Broker { code, message })
@@ -462,8 +516,9 @@ mod tests {
         Rejection::Corrupt(BatchError { kind, position: 0, base_offset: Some(17) })
     }
 
-    #[test]
-    fn a_rejection_is_an_error_of_the_broker() {
+    #[tokio::test]
+    async fn a_rejection_is_an_error_of_the_broker() {
+        let cluster = cluster();
         let broker = Broker::new(crate::pool::BrokerRef::Id(1), HostPort::new("a", 9092));
         let malformed = |kind: &ErrorKind| matches!(kind, ErrorKind::MalformedResponse);
         let is_code = |kind: &ErrorKind| match kind {
@@ -487,7 +542,7 @@ mod tests {
         ] {
             let text = format!("{rejection:?} of {api}");
             let call = CallContext::partition(api, "wal", 3);
-            let error = rejected(rejection, Target::Any, call, &broker);
+            let error = rejected(rejection, &cluster, Target::Any, call, &broker);
             assert!(expected(error.kind()), "{text}: {error:?}");
             assert_eq!(error.outcome(), outcome, "{text}");
             assert_eq!(*error.context(), call.at_broker(&broker), "{text}");
@@ -511,7 +566,7 @@ mod tests {
             (code(Some(moved())), Target::Any, (1, 7)),
             (code(Some(moved())), target, (2, 8)),
         ] {
-            drop(rejected(rejection, target, call, &broker));
+            drop(rejected(rejection, &cluster, target, call, &broker));
             assert_eq!(leader().await, expected);
         }
     }

@@ -60,12 +60,28 @@ pub(crate) struct Retry<'a> {
     /// The attempt began without a pause.
     skipped_pause: bool,
     last: Option<Error>,
-    tracker: Tracker,
+    tracker: Shared<'a>,
     report: Report,
+}
+
+/// A tracker that is the call's own, or that of many calls.
+#[derive(Debug)]
+enum Shared<'a> {
+    Own(Tracker),
+    Borrowed(&'a Tracker),
 }
 
 impl<'a> Retry<'a> {
     pub(crate) fn new(cluster: &'a Cluster, call: CallContext<'a>, deadline: Deadline) -> Self {
+        Self::tracked(cluster, call, deadline, Shared::Own(Tracker::new()))
+    }
+
+    /// The attempts of many calls that share them, each with a deadline of its own.
+    pub(crate) fn of_many(cluster: &'a Cluster, call: CallContext<'a>, tracker: &'a Tracker) -> Self {
+        Self::tracked(cluster, call, Deadline::after(LONGEST), Shared::Borrowed(tracker))
+    }
+
+    fn tracked(cluster: &'a Cluster, call: CallContext<'a>, deadline: Deadline, tracker: Shared<'a>) -> Self {
         Self {
             cluster,
             call,
@@ -76,14 +92,17 @@ impl<'a> Retry<'a> {
             min_generation: 0,
             skipped_pause: false,
             last: None,
-            tracker: Tracker::new(),
+            tracker,
             report: Report::new(),
         }
     }
 
     /// Returns where the attempts note what they wait for.
     pub(crate) fn tracker(&self) -> &Tracker {
-        &self.tracker
+        match &self.tracker {
+            Shared::Own(tracker) => tracker,
+            Shared::Borrowed(tracker) => tracker,
+        }
     }
 
     /// Returns the number of the current attempt, from 1 on.
@@ -102,7 +121,7 @@ impl<'a> Retry<'a> {
             return Err(self.deadline_exceeded(None));
         }
         // Every attempt begins with it, and notes when it goes on to something else.
-        self.tracker.set(Progress::Lookup, None);
+        self.tracker().set(Progress::Lookup, None);
         // Dropped after the error was made, which names the brokers that it was asking.
         let mut work = pin!(async {
             tokio::select! {
@@ -114,7 +133,7 @@ impl<'a> Retry<'a> {
         match timeout_at(self.deadline.at, work.as_mut()).await {
             Ok(result) => {
                 if result.is_ok() {
-                    self.report.succeeded();
+                    self.succeeded();
                 }
                 result
             }
@@ -122,12 +141,17 @@ impl<'a> Retry<'a> {
         }
     }
 
+    /// Notes that an attempt has succeeded, for the report.
+    pub(crate) fn succeeded(&self) {
+        self.report.succeeded();
+    }
+
     /// Reports an attempt that hangs after another one failed. Waiting for a response is no reason: a fetch
     /// waits for records.
-    async fn report_if_it_hangs(&self) -> Infallible {
+    pub(crate) async fn report_if_it_hangs(&self) -> Infallible {
         if let Some(last) = &self.last {
             sleep_until(self.report.at).await;
-            if self.tracker.progress() != Progress::Response {
+            if self.tracker().progress() != Progress::Response {
                 self.report.retrying(self.call, self.attempt, last);
             }
         }
@@ -138,28 +162,35 @@ impl<'a> Retry<'a> {
     ///
     /// `generation` is that of the metadata that the attempt used.
     pub(crate) async fn pause(&mut self, error: Error, generation: u64) -> Result<(), Error> {
+        pause_until(self.plan(error, generation)?).await;
+        Ok(())
+    }
+
+    /// Returns when the next attempt may begin, or ends the call with the error.
+    pub(crate) fn plan(&mut self, error: Error, generation: u64) -> Result<Instant, Error> {
         let recovery = error.recovery();
-        self.next(error, recovery, generation, false).await
+        self.plan_next(error, recovery, generation, false)
     }
 
-    /// Pauses after an error that would end the call if it certainly came from the leader.
-    pub(crate) async fn pause_in_doubt(&mut self, error: Error, generation: u64) -> Result<(), Error> {
-        self.next(error, Recovery::Refresh, generation, false).await
+    /// Plans the next attempt after an error that would end the call if it certainly came from the leader.
+    pub(crate) fn plan_in_doubt(&mut self, error: Error, generation: u64) -> Result<Instant, Error> {
+        self.plan_next(error, Recovery::Refresh, generation, false)
     }
 
-    /// Pauses if the attempt before this one did not, either: the next broker to ask is known already.
-    pub(crate) async fn pause_once(&mut self, error: Error, generation: u64) -> Result<(), Error> {
+    /// Plans the next attempt without a pause if the attempt before this one had one: the next broker to ask
+    /// is known already.
+    pub(crate) fn plan_once(&mut self, error: Error, generation: u64) -> Result<Instant, Error> {
         let (recovery, skip) = (error.recovery(), !self.skipped_pause);
-        self.next(error, recovery, generation, skip).await
+        self.plan_next(error, recovery, generation, skip)
     }
 
-    async fn next(
+    fn plan_next(
         &mut self,
         error: Error,
         recovery: Recovery,
         generation: u64,
         skip_pause: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<Instant, Error> {
         if recovery == Recovery::Fail {
             return Err(self.end(error));
         }
@@ -178,7 +209,7 @@ impl<'a> Retry<'a> {
             pause = pause.min((since + self.unknown_topic()).saturating_duration_since(now));
         }
         debug!(attempt = self.attempt, ?pause, %error, "retrying");
-        self.tracker.pause();
+        self.tracker().pause();
         if now + pause >= self.deadline.at {
             // The next attempt could not begin in time, so the caller need not wait either.
             return Err(self.deadline_exceeded(Some(error)));
@@ -187,11 +218,8 @@ impl<'a> Retry<'a> {
             self.report.retrying(self.call, self.attempt, &error);
         }
         self.last = Some(error);
-        if !skip_pause {
-            sleep_until(now + pause).await;
-        }
         self.attempt += 1;
-        Ok(())
+        Ok(now + pause)
     }
 
     /// Ends the call with an error. An exceeded deadline reports why the call did not succeed before.
@@ -236,11 +264,18 @@ impl<'a> Retry<'a> {
     }
 
     fn deadline_exceeded(&self, last: Option<Error>) -> Error {
-        let error = self.tracker.deadline_exceeded(self.cluster, self.call, self.deadline.after);
+        let error = self.tracker().deadline_exceeded(self.cluster, self.call, self.deadline.after);
         match last {
             Some(last) => error.with_source(Source::Call(last.into())),
             None => error,
         }
+    }
+}
+
+/// Waits until then, if that is not now.
+pub(super) async fn pause_until(at: Instant) {
+    if at > Instant::now() {
+        sleep_until(at).await;
     }
 }
 
@@ -390,9 +425,9 @@ mod tests {
         assert_eq!(ended.code(), Some(denied));
         assert_eq!((begun.elapsed(), retry.attempt(), retry.min_generation()), (Duration::ZERO, 1, 0));
         // Unless it may come from another broker than the leader.
-        retry.pause_in_doubt(error(ApiKey::FETCH, denied), 3).await.unwrap();
+        let next = retry.plan_in_doubt(error(ApiKey::FETCH, denied), 3).unwrap();
         assert_eq!((retry.attempt(), retry.min_generation()), (2, 3));
-        assert!(!begun.elapsed().is_zero());
+        assert!(next > begun);
     }
 
     #[tokio::test(start_paused = true)]
@@ -416,9 +451,9 @@ mod tests {
         let cluster = cluster();
         let mut retry = Retry::new(&cluster, call(ApiKey::FETCH), Deadline::after(60 * SECOND));
         for pauses in [false, true, false, true] {
-            let begun = Instant::now();
-            retry.pause_once(error(ApiKey::FETCH, ErrorCode::FENCED_LEADER_EPOCH), 3).await.unwrap();
-            assert_eq!(!begun.elapsed().is_zero(), pauses);
+            let code = ErrorCode::FENCED_LEADER_EPOCH;
+            let next = retry.plan_once(error(ApiKey::FETCH, code), 3).unwrap();
+            assert_eq!(next > Instant::now(), pauses);
         }
     }
 

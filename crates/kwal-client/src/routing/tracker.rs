@@ -54,7 +54,7 @@ impl Tracker {
     }
 
     /// Returns the error of a deadline that ends now.
-    pub(super) fn deadline_exceeded(
+    pub(crate) fn deadline_exceeded(
         &self,
         cluster: &Cluster,
         call: CallContext<'_>,
