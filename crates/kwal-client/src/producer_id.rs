@@ -7,31 +7,77 @@ use std::{
 
 use kwal_protocol::wire::Uuid;
 
-/// A producer id with its epoch and next sequence number. It belongs to one partition.
+/// A producer id and its epoch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct ProducerState {
+pub(crate) struct Identity {
     pub(crate) id: i64,
     pub(crate) epoch: i16,
-    /// The sequence number of the next batch's first record.
-    pub(crate) sequence: i32,
-    /// The last offset that was acknowledged to its partition client.
-    pub(crate) acknowledged: Option<i64>,
 }
 
-impl ProducerState {
-    /// Returns the state after an append whose outcome is unknown; `None` after the last epoch.
-    ///
-    /// Once a batch of the next epoch is on the log, a batch of this one can no longer be appended.
-    pub(crate) fn next_epoch(self) -> Option<Self> {
-        let epoch = self.epoch.checked_add(1)?;
-        Some(Self { epoch, sequence: 0, ..self })
+impl Identity {
+    /// The header fields of a batch without a producer id.
+    pub(crate) const NONE: Self = Self { id: -1, epoch: -1 };
+    /// The last epoch that an owner of an id uses itself. The one after it is for others that fence the id.
+    pub(crate) const LAST_EPOCH: i16 = i16::MAX - 1;
+
+    /// Returns the next epoch of the id; `None` after the last one.
+    pub(crate) fn next(self) -> Option<Self> {
+        (self.epoch < Self::LAST_EPOCH).then(|| Self { id: self.id, epoch: self.epoch + 1 })
+    }
+}
+
+/// What makes a broker recognise a batch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Stamp {
+    pub(crate) identity: Identity,
+    /// The sequence number of the first record.
+    pub(crate) sequence: i32,
+}
+
+impl Stamp {
+    /// The header fields of a batch without a producer id.
+    pub(crate) const NONE: Self = Self { identity: Identity::NONE, sequence: -1 };
+
+    /// Returns the sequence number after a batch of so many records. 2147483647 is followed by 0.
+    pub(crate) fn end(self, records: usize) -> i32 {
+        ((i64::from(self.sequence) + records as i64) & i64::from(i32::MAX)) as i32
     }
 
-    /// Returns the state after a batch of so many records. Sequence numbers wrap from 2147483647 to 0.
-    pub(crate) fn advance(self, records: usize) -> Self {
-        let sequence = (i64::from(self.sequence) + records as i64) & i64::from(i32::MAX);
-        Self { sequence: sequence as i32, ..self }
+    /// Whether an acknowledgement of a batch with this stamp settles one with the other stamp: that one is on
+    /// the log, or a later epoch keeps it away.
+    pub(crate) fn settles(self, other: Self) -> bool {
+        let (own_epoch, other_epoch) = (self.identity.epoch, other.identity.epoch);
+        // Sequence numbers wrap.
+        let distance = (i64::from(self.sequence) - i64::from(other.sequence)) & i64::from(i32::MAX);
+        self.identity.id == other.identity.id
+            && (own_epoch > other_epoch || own_epoch == other_epoch && distance < 1 << 30)
     }
+}
+
+/// A batch that was acknowledged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Acknowledged {
+    /// [`Stamp::NONE`] if the producer is not idempotent.
+    pub(crate) stamp: Stamp,
+    /// `None` if the broker did not report it.
+    pub(crate) base_offset: Option<i64>,
+    pub(crate) records: usize,
+}
+
+impl Acknowledged {
+    /// Returns the offset of its last record.
+    pub(crate) fn last_offset(&self) -> Option<i64> {
+        Some(self.base_offset?.saturating_add_unsigned(self.records.saturating_sub(1) as u64))
+    }
+}
+
+/// Where a producer id stands: what another producer of the partition needs to go on with it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ProducerState {
+    pub(crate) identity: Identity,
+    pub(crate) next_sequence: i32,
+    /// The batch that was acknowledged last, under whatever id.
+    pub(crate) last_acknowledged: Option<Acknowledged>,
 }
 
 /// The producer ids of a client, by partition, and which of them are idle.
@@ -48,6 +94,8 @@ struct PartitionIds {
     idle: Vec<ProducerState>,
     /// All ids that brokers gave out. One that is given out again would make two producers one.
     known: HashSet<i64>,
+    /// Those that were fenced. They may be in use, and are given up then.
+    fenced: HashSet<i64>,
 }
 
 /// A partition of a topic. One that is created again under the same name has another id, and another log.
@@ -63,8 +111,13 @@ impl ProducerIdPool {
         self.partitions().get_mut(partition)?.idle.pop()
     }
 
+    /// Takes an id that is not in use any more, unless it was fenced.
     pub(crate) fn release(&self, partition: PartitionKey, producer: ProducerState) {
-        self.partitions().entry(partition).or_default().idle.push(producer);
+        let mut partitions = self.partitions();
+        let ids = partitions.entry(partition).or_default();
+        if !ids.fenced.contains(&producer.identity.id) {
+            ids.idle.push(producer);
+        }
     }
 
     /// Drops the idle ids of a partition.
@@ -72,6 +125,15 @@ impl ProducerIdPool {
         if let Some(ids) = self.partitions().get_mut(partition) {
             ids.idle.clear();
         }
+    }
+
+    /// Drops an id that is about to be fenced: nobody goes on with it, and it is not accepted as a new one.
+    pub(crate) fn remove(&self, partition: PartitionKey, id: i64) {
+        let mut partitions = self.partitions();
+        let ids = partitions.entry(partition).or_default();
+        ids.idle.retain(|producer| producer.identity.id != id);
+        ids.known.insert(id);
+        ids.fenced.insert(id);
     }
 
     /// Notes that a broker gave out an id.
@@ -93,19 +155,40 @@ impl ProducerIdPool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn sequences_wrap_to_zero() {
-        let at = |sequence| ProducerState { id: 1, epoch: 0, sequence, acknowledged: Some(7) };
-        assert_eq!(at(5).advance(3), at(8));
-        assert_eq!(at(i32::MAX).advance(1), at(0));
-        assert_eq!(at(i32::MAX - 1).advance(3), at(1));
+    fn producer(id: i64) -> ProducerState {
+        ProducerState { identity: Identity { id, epoch: 0 }, next_sequence: 7, last_acknowledged: None }
     }
 
     #[test]
-    fn epochs_end() {
-        let producer = ProducerState { id: 1, epoch: i16::MAX - 1, sequence: 9, acknowledged: Some(7) };
-        let next = producer.next_epoch().unwrap();
-        assert_eq!(next, ProducerState { id: 1, epoch: i16::MAX, sequence: 0, acknowledged: Some(7) });
-        assert_eq!(next.next_epoch(), None);
+    fn sequences_wrap_to_zero() {
+        let end = |sequence, records| Stamp { identity: Identity { id: 1, epoch: 0 }, sequence }.end(records);
+        assert_eq!((end(5, 3), end(i32::MAX, 1), end(i32::MAX - 1, 3)), (8, 0, 1));
+    }
+
+    #[test]
+    fn the_last_epoch_is_left_to_fences() {
+        let next = |epoch| Identity { id: 1, epoch }.next().map(|next| next.epoch);
+        assert_eq!((next(0), next(i16::MAX - 2), next(i16::MAX - 1)), (Some(1), Some(i16::MAX - 1), None));
+    }
+
+    #[test]
+    fn an_id_that_is_removed_does_not_come_back() {
+        let pool = ProducerIdPool::default();
+        let partition = |partition| PartitionKey { topic: "wal".into(), topic_id: Uuid::ZERO, partition };
+        for id in [1, 2, 3] {
+            pool.release(partition(0), producer(id));
+        }
+        pool.release(partition(1), producer(2));
+        pool.remove(partition(0), 2);
+        // One that is not there.
+        pool.remove(partition(0), 4);
+        assert!(pool.is_known(&partition(0), 2) && pool.is_known(&partition(0), 4));
+        assert!(!pool.is_known(&partition(1), 2));
+        let mut idle = Vec::new();
+        while let Some(producer) = pool.acquire(&partition(0)) {
+            idle.push(producer.identity.id);
+        }
+        assert_eq!(idle, [3, 1]);
+        assert_eq!(pool.acquire(&partition(1)), Some(producer(2)));
     }
 }

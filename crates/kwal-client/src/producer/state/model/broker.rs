@@ -1,0 +1,179 @@
+//! Broker, log and network.
+
+use super::*;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) token: Token,
+    pub(super) batch: usize,
+    pub(super) stamp: Option<Stamp>,
+    pub(super) records: usize,
+    pub(super) leader: u32,
+    pub(super) sent_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) batch: usize,
+    pub(super) stamp: Option<Stamp>,
+    pub(super) records: usize,
+    pub(super) base_offset: i64,
+    pub(super) appended_at: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    pub(super) entries: Vec<Entry>,
+    pub(super) committed: usize,
+    /// Producer ids that the broker refuses from now on.
+    pub(super) refused: Vec<i64>,
+}
+
+impl Log {
+    pub(super) fn end(&self) -> i64 {
+        self.entries.last().map_or(0, |last| last.base_offset + last.records as i64)
+    }
+
+    /// Appends as brokers do: sequence numbers have to follow, and the last five batches are recognised.
+    pub(super) fn append(&mut self, request: &Request, now: Instant) -> Result<i64, RefusalKind> {
+        if let Some(stamp) = request.stamp {
+            let is_of_id = |entry: &&Entry| entry.stamp.is_some_and(|of| of.identity.id == stamp.identity.id);
+            let mut of_id = self.entries.iter().rev().filter(is_of_id).take(5).peekable();
+            if let Some(Entry { stamp: Some(known), records, appended_at, .. }) = of_id.peek().copied()
+                && now < *appended_at + MEMORY
+            {
+                if stamp.identity.epoch < known.identity.epoch {
+                    return Err(RefusalKind::Fenced);
+                }
+                let expected = match stamp.identity.epoch == known.identity.epoch {
+                    true => known.end(*records),
+                    false => 0,
+                };
+                if let Some(same) = of_id.find(|entry| entry.stamp == Some(stamp)) {
+                    return Ok(same.base_offset);
+                }
+                if stamp.sequence != expected {
+                    return Err(RefusalKind::OutOfOrder);
+                }
+            }
+        }
+        let Request { batch, stamp, records, .. } = *request;
+        let base_offset = self.end();
+        self.entries.push(Entry { batch, stamp, records, base_offset, appended_at: now });
+        Ok(base_offset)
+    }
+}
+
+impl World {
+    pub(super) fn process(&mut self, request: &Request, mode: Mode) -> Result<Option<i64>, RefusalKind> {
+        if request.leader != self.leader {
+            return Err(RefusalKind::Retry { may_have_applied: false, reconnect: true });
+        }
+        let id = request.stamp.map(|stamp| stamp.identity.id);
+        if id.is_some_and(|id| self.log.refused.contains(&id)) {
+            return Err(RefusalKind::UnknownProducer);
+        }
+        match (mode, id) {
+            (Mode::Append | Mode::AppendSilently, _) => {
+                let offset = self.log.append(request, self.now)?;
+                self.log.committed = self.log.entries.len();
+                // The check of losses needs the offsets.
+                Ok(Some(offset).filter(|_| mode == Mode::Append || self.conditions.disasters))
+            }
+            (Mode::TimeOut, _) => {
+                self.log.append(request, self.now)?;
+                Err(RefusalKind::Retry { may_have_applied: true, reconnect: false })
+            }
+            (Mode::RefuseForGood, _) => Err(RefusalKind::Final { may_have_applied: false }),
+            (Mode::FailUnclear { appended }, _) => {
+                if appended {
+                    self.log.append(request, self.now)?;
+                }
+                Err(RefusalKind::Final { may_have_applied: true })
+            }
+            (Mode::ForgetProducer, Some(id)) => {
+                self.log.refused.push(id);
+                Err(RefusalKind::UnknownProducer)
+            }
+            (Mode::Reject, Some(_)) => Err(RefusalKind::OutOfOrder),
+            _ => Err(RefusalKind::Retry { may_have_applied: false, reconnect: false }),
+        }
+    }
+
+    pub(super) fn deliver(&mut self, request: &Request, answer: Result<Option<i64>, RefusalKind>) {
+        let Request { token, batch: number, stamp, .. } = *request;
+        let is_late = self.batches[number + 1..].iter().any(|later| later.acknowledged);
+        let batch = &mut self.batches[number];
+        batch.in_flight = false;
+        let kind = match answer {
+            Ok(offset) => {
+                batch.acknowledged = true;
+                if !is_late {
+                    self.loss_shown |= offset.is_some() && offset <= self.last_offset;
+                    // An acknowledgement that shows a loss leaves the batch in doubt.
+                    batch.after_loss = self.loss_shown;
+                    batch.in_doubt |= self.loss_shown;
+                    self.last_offset =
+                        offset.map(|base| base + batch.records as i64 - 1).or(self.last_offset);
+                    if let Some(stamp) = stamp {
+                        self.proven.retain(|(identity, _)| *identity != stamp.identity);
+                        self.proven.push((stamp.identity, self.now));
+                    }
+                }
+                return self.producer.handle_acknowledged(self.now, token, offset);
+            }
+            Err(kind) => kind,
+        };
+        if let RefusalKind::Retry { may_have_applied: true, .. }
+        | RefusalKind::Final { may_have_applied: true } = kind
+        {
+            batch.in_doubt = true;
+        }
+        let is_recovering = self.producer.is_recovering();
+        let resume_at = if is_recovering { self.now } else { self.now + PAUSE };
+        let pauses = match kind {
+            RefusalKind::Retry { .. } => true,
+            RefusalKind::UnknownProducer => !is_late,
+            RefusalKind::OutOfOrder => !is_late && !is_recovering,
+            RefusalKind::Final { .. } | RefusalKind::Fenced => false,
+        };
+        if kind == RefusalKind::OutOfOrder && pauses {
+            self.was_rejected = self.producer.acknowledged.is_some();
+        }
+        if pauses {
+            self.paused_until = self.paused_until.max(resume_at);
+        }
+        let error = if kind == RefusalKind::Fenced { "fenced" } else { "refused" };
+        self.producer.handle_refused(token, Refusal { error, kind }, resume_at);
+    }
+
+    pub(super) fn disconnect(&mut self, written: usize) {
+        if self.connected_to.take().is_none() {
+            return;
+        }
+        let answered = self.responses.len();
+        let lost = self.responses.drain(..).map(|(request, _)| request);
+        let lost: Vec<_> = lost.chain(self.requests.drain(..)).collect();
+        self.ended_idle = lost.is_empty();
+        for (at, request) in lost.into_iter().enumerate() {
+            let may_have_applied = at < answered + written;
+            if at >= answered && may_have_applied {
+                self.late.push_back(request);
+            }
+            self.deliver(&request, Err(RefusalKind::Retry { may_have_applied, reconnect: true }));
+            self.poll();
+        }
+    }
+
+    /// Appends on the last epoch of the producer id, as a process does that resolves a batch in doubt.
+    pub(super) fn fence(&mut self) {
+        let identity = Identity { id: self.last_id, epoch: i16::MAX };
+        let stamp = Some(Stamp { identity, sequence: 0 });
+        if self.last_id != 0 && self.log.entries.iter().all(|entry| entry.stamp != stamp) {
+            let (base_offset, appended_at) = (self.log.end(), self.now);
+            self.log.entries.push(Entry { batch: OTHER, stamp, records: 1, base_offset, appended_at });
+            self.log.committed = self.log.entries.len();
+            self.fenced = true;
+        }
+    }
+}
