@@ -1,15 +1,16 @@
 //! The client of a cluster.
 
-use std::{future::IntoFuture, sync::Arc};
+use std::{future::IntoFuture, sync::Arc, time::Duration};
 
 use kwal_protocol::{api::ApiKey, messages::MetadataRequest, wire::Uuid};
-use kwal_transport::HostPort;
+use kwal_transport::{BoxFuture, HostPort};
 
 use crate::{
     cluster::Cluster,
     controller::ControllerClient,
     error::{CallContext, Error},
     partition::OpenPartition,
+    producer::Producers,
     request::request,
     routing::{Deadline, Retry},
 };
@@ -22,6 +23,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Client {
     cluster: Arc<Cluster>,
+    producers: Producers,
 }
 
 impl Client {
@@ -31,7 +33,7 @@ impl Client {
         let retry = Retry::new(&cluster, call, Deadline::after(cluster.config.deadlines.operation));
         retry.run(cluster.metadata.refresh()).await?;
         tracing::debug!(cluster = cluster.metadata.snapshot().cluster_id.as_deref(), "connected");
-        Ok(Self { cluster: Arc::new(cluster) })
+        Ok(Self { cluster: Arc::new(cluster), producers: Producers::default() })
     }
 
     /// Lists the topics that this client may see, by name.
@@ -65,7 +67,55 @@ impl Client {
     ///
     /// The lookup never creates a topic, also on brokers that would.
     pub fn partition_client(&self, topic: impl Into<String>, partition: i32) -> OpenPartition {
-        OpenPartition::new(Arc::clone(&self.cluster), topic.into(), partition)
+        OpenPartition::new(Arc::clone(&self.cluster), self.producers.clone(), topic.into(), partition)
+    }
+
+    /// Ends the client: takes no more appends, waits until those that were submitted are completed, and
+    /// closes all connections. See [`CloseClient`].
+    pub fn close(&self) -> CloseClient<'_> {
+        CloseClient { client: self, deadline: None }
+    }
+}
+
+/// The end of a client. Nothing happens until it is awaited.
+///
+/// All partition clients are [closed](crate::PartitionClient::close) at the same time, then all connections.
+/// From then on every call of this client, its clones and what it opened ends with
+/// [`ErrorKind::Closed`](crate::error::ErrorKind::Closed).
+///
+/// It returns the errors of all appends that failed meanwhile, those of one partition in the order in which
+/// they did. Empty means that everything that was submitted is on the log.
+///
+/// # Cancellation safety
+/// If it is dropped, partition clients accept nothing more all the same, and what was submitted is completed.
+/// It can be called again.
+#[derive(Debug)]
+#[must_use = "nothing happens until it is awaited"]
+pub struct CloseClient<'a> {
+    client: &'a Client,
+    deadline: Option<Duration>,
+}
+
+impl CloseClient<'_> {
+    /// Sets how long it waits for appends. Default: [`Deadlines::operation`](crate::Deadlines::operation).
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+}
+
+impl<'a> IntoFuture for CloseClient<'a> {
+    type Output = Vec<Error>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { client: Client { cluster, producers }, deadline } = self;
+        Box::pin(async move {
+            let deadline = Deadline::after(deadline.unwrap_or(cluster.config.deadlines.operation));
+            let failed = producers.close(deadline).await;
+            cluster.pool.close();
+            failed
+        })
     }
 }
 

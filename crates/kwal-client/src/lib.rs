@@ -10,8 +10,9 @@
 //! Each module uses only modules below it.
 //!
 //! ```text
-//!  builder ─► client ─┬─► partition ─► producer ─┐   calls: requests that are configured and awaited
-//!                     └─► controller ────────────┤
+//!  builder ─► client ─┬─► partition ─► producer ─► log ─┐   calls: requests that are configured and awaited
+//!                     └─► controller ───────────────────┤   log: what appends and reads both ask of a leader
+//!                                                ┌──────┘
 //!                                                ▼
 //!                                             routing     the one loop: leader or controller, connection, retry, deadline
 //!                                                │
@@ -33,18 +34,30 @@
 //!
 //! # The path of an append
 //!
-//! 1. [`PartitionClient::produce`] checks the records, waits in turn for memory and for a place in the queue
-//!    of its partition, and encodes the batch. With that its place in the order is fixed, and the batch
-//!    belongs to the producer task: dropping the future no longer withdraws it.
-//! 2. The producer task (`producer/task.rs`) takes the batch, stamps producer id, epoch and sequence number
-//!    on it, and runs attempts until one succeeds, cannot succeed, or the deadline ends. The first attempt
-//!    gets the id: an idle one of the partition, or a new one from any broker (`producer/init.rs`).
-//! 3. An attempt (`routing::attempt`) looks up the leader, gets the connection that the partition leases, and
-//!    submits the request. The connection task writes it, a small head and the shared bytes of the batch in
-//!    one vectored write.
-//! 4. The response goes from the connection task to the producer task, which checks it against the batch and
-//!    what was acknowledged before (`producer/append.rs`), and completes the caller's future. A throttle time
-//!    in it is obeyed by the connection task, whether or not a caller is left.
+//! ```text
+//!  caller            reserve ─ encode ─ submit: place fixed, stamped, put on the connection ─┐
+//!  connection task                      all frames that are ready, in one vectored write ◄───┘
+//!  connection task   response ─► state machine ─► the caller's future, and the next batch ─► write
+//!  producer task     only when something has to be waited for
+//! ```
+//!
+//! 1. [`PartitionClient::reserve`] waits for memory and for a place; [`Permit::submit`] fixes the place of
+//!    the batch in the order. [`PartitionClient::produce`] is both, in turn, with the encoding between them.
+//!    From then on the batch belongs to the client: dropping the future no longer withdraws it.
+//! 2. Submission drives the state machine of the partition's appends (`producer/state.rs`, without IO) under
+//!    one lock (`producer/appends.rs`). If it has a leader, a connection and a producer id, and fewer
+//!    batches are in flight than allowed, the batch gets its stamp (id, epoch, sequence number) and is put
+//!    on the connection from where it was submitted.
+//! 3. The task of the connection writes it: small heads and the shared bytes of batches in one vectored
+//!    write. It hands the response to the state machine, which completes the caller's future and sends what
+//!    the window has room for now. That is two task switches for an append. A throttle time in the response
+//!    is obeyed by the connection, whether or not a caller is left.
+//! 4. The producer task (`producer/task.rs`) runs only when something has to be waited for: a producer id
+//!    (an idle one of the partition, or a new one from any broker), the leader and the connection that the
+//!    partition leases, the look-up of the last acknowledged batch on a new one (`producer/lookup.rs`), the
+//!    pause after a failure, a deadline.
+//! 5. What is in doubt at its deadline ends as unknown with a handle, by which `producer/resolve.rs` finds
+//!    out what became of it.
 //!
 //! # To add …
 //!
@@ -82,6 +95,7 @@ mod connection;
 mod controller;
 mod duration;
 pub mod error;
+mod log;
 mod memory;
 mod metadata;
 mod partition;
@@ -98,18 +112,19 @@ mod versions;
 
 pub use self::{
     builder::ClientBuilder,
-    client::{Client, ListTopics, Topic},
+    client::{Client, CloseClient, ListTopics, Topic},
     config::{Deadlines, Limits, RetryPolicy},
     controller::{
         AlterTopicConfigs, Audit, BrokerDescription, ClusterDescription, ConfigSource, ConfigSynonym,
         ConfigValue, ControllerClient, CreatePartitions, CreateTopic, CreatedTopic, DeleteTopic,
         DescribeCluster, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, Finding, Severity, TopicDifference,
     },
+    log::{EpochEndOffset, OffsetAt},
     partition::{
-        DeleteBefore, DeleteRecords, EpochEndOffset, Fetch, Fetched, FetchedRecords, GetOffset, OffsetAt,
-        OffsetForLeaderEpoch, OpenPartition, PartitionClient, Produce,
+        Close, DeleteBefore, DeleteRecords, Fetch, Fetched, FetchedRecords, GetOffset, OffsetForLeaderEpoch,
+        OpenPartition, PartitionClient, Produce, Reserve,
     },
-    producer::Produced,
+    producer::{Acks, Append, OnFailure, Permit, Produced, Resolution, Resolve},
 };
 
 /// The examples of the README.

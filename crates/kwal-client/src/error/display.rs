@@ -16,12 +16,18 @@ use super::{Context, Error, ErrorKind, Outcome, RecordError, Source};
 impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Below { error: self, context: None }.fmt(f)?;
-        match (self.outcome(), self.context().api) {
-            (Outcome::NotApplied, _) => Ok(()),
-            (Outcome::Unknown, Some(ApiKey::PRODUCE)) => f.write_str(
+        match (self.outcome(), self.in_doubt(), self.context().api) {
+            (Outcome::NotApplied, ..) => Ok(()),
+            (Outcome::Unknown, Some(in_doubt), _) => write!(
+                f,
+                "; outcome unknown: the batch may be on the log or may still reach it, so resolve it before appending it \
+                 again; in doubt: {}",
+                in_doubt.batch()
+            ),
+            (Outcome::Unknown, None, Some(ApiKey::PRODUCE)) => f.write_str(
                 "; outcome unknown: the batch may be on the log or may still reach it, so appending it again may duplicate it",
             ),
-            (Outcome::Unknown, _) => f.write_str("; outcome unknown: the call may have taken effect"),
+            (Outcome::Unknown, None, _) => f.write_str("; outcome unknown: the call may have taken effect"),
         }
     }
 }
@@ -121,18 +127,19 @@ impl Error {
                 "fenced: another producer has taken over this producer id; this partition client cannot append any more",
             ),
             ErrorKind::DataLoss { producer_id, epoch, sequence, offsets } => {
-                f.write_str("the leader lost a batch that it had acknowledged: ")?;
+                f.write_str("the leader no longer has records that were acknowledged")?;
                 match offsets {
-                    Some(offsets) => write!(
+                    Some(offsets) if offsets.end - offsets.start == 1 => {
+                        write!(f, ": offset {}", offsets.start)?;
+                    }
+                    Some(offsets) => write!(f, ": offsets {} to {}", offsets.start, offsets.end - 1)?,
+                    None => {}
+                }
+                if *producer_id >= 0 {
+                    write!(
                         f,
-                        "it appended this one at offset {}, and had acknowledged records up to offset {}",
-                        offsets.start,
-                        offsets.end - 1,
-                    )?,
-                    None => write!(
-                        f,
-                        "it lacks the one before sequence {sequence} of producer {producer_id}, epoch {epoch}",
-                    )?,
+                        "; the last acknowledged batch was producer id {producer_id}, epoch {epoch}, sequence {sequence}"
+                    )?;
                 }
                 f.write_str(
                     "; this partition client cannot append any more; compare the log with the local state",
@@ -189,7 +196,9 @@ impl Error {
             }
             ErrorKind::MalformedResponse => f.write_str("the response does not match the request"),
             ErrorKind::Corrupt => f.write_str("the fetched records cannot be read"),
-            ErrorKind::PrecedingAppendFailed => f.write_str("not sent because an earlier append failed"),
+            ErrorKind::PrecedingAppendFailed => {
+                f.write_str("failed with an earlier append, so that the log has no hole")
+            }
             ErrorKind::DeadlineExceeded { after, progress } => {
                 write!(f, "not completed within {after:?}: {progress}")?;
                 match self.below() {
@@ -197,7 +206,9 @@ impl Error {
                     None => Ok(()),
                 }
             }
-            ErrorKind::Closed => f.write_str("the runtime of the client has shut down"),
+            ErrorKind::Closed => {
+                f.write_str("the client or the partition client was closed, or the runtime of the client has shut down")
+            }
         }?;
         if let ErrorKind::Broker { code, .. } = self.kind() {
             Rejected(self.record_errors()).fmt(f)?;

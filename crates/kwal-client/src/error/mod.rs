@@ -9,6 +9,12 @@
 //! [`source`](std::error::Error::source) is `None`, and what prints chains of errors, as `anyhow` does,
 //! prints no cause twice. [`Error::cause`] is the error below with its type.
 //!
+//! An append with [`Outcome::Unknown`] may or may not be on the log, now or a little later.
+//! [`Error::in_doubt`] is what identifies its batch: plain data that can be kept.
+//! [`PartitionClient::resolve`](crate::PartitionClient::resolve) finds out for good whether it is there, at
+//! once, later, or in another process. A partition client that goes on without that puts its next batch after
+//! the one in doubt, or in its place, never before it.
+//!
 //! Strings of brokers are escaped and cut in texts; the fields have them as they were sent.
 //!
 //! ```
@@ -17,6 +23,7 @@
 //! fn next_step(error: &Error) -> &'static str {
 //!     match (error.kind(), error.outcome()) {
 //!         (ErrorKind::Fenced | ErrorKind::DataLoss { .. }, _) => "stop writing, compare with the log",
+//!         (_, Outcome::Unknown) if error.in_doubt().is_some() => "resolve it, then append it again or not",
 //!         (_, Outcome::Unknown) => "read the end of the log before appending again",
 //!         (_, Outcome::NotApplied) if error.is_retriable() => "append again",
 //!         (_, Outcome::NotApplied) => "fix what the error names",
@@ -26,6 +33,7 @@
 
 mod context;
 mod display;
+mod in_doubt;
 mod progress;
 mod recovery;
 #[cfg(all(test, feature = "transport-tls", feature = "transport-socks5"))]
@@ -44,7 +52,7 @@ use kwal_protocol::{
 use kwal_transport::TransportError;
 
 pub(crate) use self::context::CallContext;
-pub use self::{context::Context, progress::Progress};
+pub use self::{context::Context, in_doubt::InDoubt, progress::Progress};
 
 /// The error of every call of this crate.
 ///
@@ -60,6 +68,7 @@ struct Inner {
     outcome: Outcome,
     source: Option<Source>,
     record_errors: Vec<RecordError>,
+    in_doubt: Option<Box<InDoubt>>,
 }
 
 /// What happened.
@@ -135,24 +144,31 @@ pub enum ErrorKind {
         /// The broker's message, if it sent one.
         message: Option<String>,
     },
-    /// A newer holder of the producer id has taken over. This partition client cannot append any more: open a
-    /// new one.
+    /// A newer holder of the producer id has taken over, or another client has
+    /// [resolved](crate::PartitionClient::resolve) a batch of it. This partition client cannot append any
+    /// more: open a new one.
     Fenced,
-    /// The leader no longer has batches that it acknowledged.
+    /// The leader no longer has records that were acknowledged to this partition client, as after an unclean
+    /// election.
     ///
-    /// It rejected this batch twice for the gap before it, and another broker, if there is one, named it as
-    /// the leader in between. Or it appended this batch at offsets that it had acknowledged for earlier ones.
-    /// This partition client cannot append any more: read the end of the log, repair what is missing, open a
-    /// new one.
+    /// The last acknowledged batch is not on its log. It is looked up before the first append over a new
+    /// connection, to a new leader or in a new leader epoch: twice, and another broker, if there is one,
+    /// names that leader in between. Or the leader appended a batch at offsets that it had acknowledged
+    /// before. What was deleted by retention, `delete_records` or compaction is no loss.
+    ///
+    /// This partition client cannot append any more: compare the log with your own state, repair what is
+    /// missing, open a new one.
     #[non_exhaustive]
     DataLoss {
-        /// The producer id; −1 without [`idempotent`](crate::OpenPartition::idempotent).
+        /// The producer id of the last acknowledged batch; −1 without
+        /// [`idempotent`](crate::OpenPartition::idempotent).
         producer_id: i64,
-        /// Its epoch.
+        /// Its producer epoch; −1 without a producer id.
         epoch: i16,
-        /// The sequence number of this batch.
+        /// The sequence number of its first record; −1 without a producer id.
         sequence: i32,
-        /// The offsets of lost records, if the leader gave them to this batch.
+        /// The offsets of the lost records, up to the last one that was acknowledged to this partition
+        /// client, as far as they are known. Records that others appended since may have them now.
         offsets: Option<std::ops::Range<i64>>,
     },
     /// Client and broker have no version of the API in common.
@@ -224,8 +240,9 @@ pub enum ErrorKind {
     /// A fetched batch is corrupt, or needs a codec that is not built in. The [cause](Error::cause) is a
     /// [`BatchError`].
     Corrupt,
-    /// An earlier append failed, and this one was not sent, so that the log has no hole. The
-    /// [cause](Error::cause) is the earlier error.
+    /// An append that was submitted earlier failed, and this one with it, so that the log has no hole. The
+    /// [cause](Error::cause) is the earlier error. This one may have been sent already: see its
+    /// [outcome](Error::outcome).
     PrecedingAppendFailed,
     /// The call did not succeed within its deadline. The [cause](Error::cause) is the error of the last
     /// attempt that failed, if one did.
@@ -236,7 +253,7 @@ pub enum ErrorKind {
         /// How far it got.
         progress: Progress,
     },
-    /// The runtime of the client has shut down.
+    /// The partition client or the client was closed by `close`, or the runtime of the client has shut down.
     Closed,
 }
 
@@ -294,8 +311,13 @@ pub enum Outcome {
     NotApplied,
     /// It may have taken effect, or may do so a little later: an append may be on the log, at most once.
     ///
-    /// Reading the end of the log can show that a batch is there, but not that it never will be. Until this
-    /// client can settle it, give records an id of their own and skip duplicates when the log is replayed.
+    /// Reading the end of the log can show that a batch is there, but not that it never will be.
+    /// [`PartitionClient::resolve`](crate::PartitionClient::resolve), given [`Error::in_doubt`], decides it
+    /// for good: append the records again if it was not applied. Without that, the next append of the same
+    /// partition client comes after the batch if that is on the log, and prevents it otherwise.
+    ///
+    /// An append without [producer id](crate::OpenPartition::idempotent) cannot be resolved. Give its records
+    /// an id of their own, and skip duplicates when the log is replayed.
     Unknown,
 }
 
@@ -320,6 +342,7 @@ impl Error {
             outcome: Outcome::default(),
             source: None,
             record_errors: Vec::new(),
+            in_doubt: None,
         }))
     }
 
@@ -355,6 +378,28 @@ impl Error {
         self
     }
 
+    /// Notes the batch that may be on the log.
+    #[must_use]
+    pub(crate) fn with_in_doubt(mut self, mut in_doubt: InDoubt) -> Self {
+        // Where records were lost, the batch may have taken their place.
+        if let Some(lost) = self.lost() {
+            let before = lost.clone().and_then(|lost| lost.start.checked_sub(1));
+            in_doubt.after = in_doubt.after.min(before).filter(|after| *after >= 0);
+        }
+        self.0.outcome = Outcome::Unknown;
+        self.0.in_doubt = Some(Box::new(in_doubt));
+        self
+    }
+
+    /// Returns the offsets of a loss, as far as they are known; `None` if this is no loss.
+    fn lost(&self) -> Option<&Option<std::ops::Range<i64>>> {
+        match (&self.0.kind, &self.0.source) {
+            (ErrorKind::DataLoss { offsets, .. }, _) => Some(offsets),
+            (_, Some(Source::Call(cause))) => cause.lost(),
+            _ => None,
+        }
+    }
+
     /// Returns what happened.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
@@ -373,6 +418,13 @@ impl Error {
         self.0.outcome
     }
 
+    /// Returns what identifies the batch of this append, if it may be on the log: the outcome is
+    /// [`Outcome::Unknown`], and batches have [producer ids](crate::OpenPartition::idempotent). It is for
+    /// [`PartitionClient::resolve`](crate::PartitionClient::resolve).
+    pub fn in_doubt(&self) -> Option<&InDoubt> {
+        self.0.in_doubt.as_deref()
+    }
+
     /// Returns whether the same call may succeed later without anything being changed.
     ///
     /// The client has retried for as long as the deadline allowed. Whether an append may be submitted again
@@ -380,7 +432,15 @@ impl Error {
     pub fn is_retriable(&self) -> bool {
         match (&self.0.kind, &self.0.source) {
             (ErrorKind::DeadlineExceeded { .. } | ErrorKind::Throttled { .. }, _) => true,
-            (ErrorKind::PrecedingAppendFailed, Some(Source::Call(cause))) => cause.is_retriable(),
+            // It was not at fault, unless nothing can be appended any more.
+            (ErrorKind::PrecedingAppendFailed, Some(Source::Call(cause))) => !matches!(
+                cause.kind(),
+                ErrorKind::Fenced
+                    | ErrorKind::DataLoss { .. }
+                    | ErrorKind::TopicRecreated { .. }
+                    | ErrorKind::OtherCluster { .. }
+                    | ErrorKind::Closed
+            ),
             // The client has waited for it already.
             (ErrorKind::UnknownPartition { .. }, _) => false,
             _ => self.recovery() != Recovery::Fail,
@@ -487,16 +547,61 @@ impl fmt::Debug for Error {
         if !f.alternate() {
             return fmt::Display::fmt(self, f);
         }
-        let Inner { kind, context, outcome, source, record_errors } = &*self.0;
+        let Inner { kind, context, outcome, source, record_errors, in_doubt } = &*self.0;
         f.debug_struct("Error")
             .field("kind", kind)
             .field("context", context)
             .field("outcome", outcome)
             .field("source", source)
             .field("record_errors", record_errors)
+            .field("in_doubt", in_doubt)
             .finish()
     }
 }
 
 /// Has no [`source`](std::error::Error::source), because `Display` prints the causes: see [`Error::cause`].
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_in_doubt_may_be_where_records_were_lost() {
+        let after = |kind: ErrorKind, after| {
+            let in_doubt = InDoubt {
+                topic: "wal".to_owned(),
+                topic_id: None,
+                partition: 3,
+                producer_id: 17,
+                epoch: 2,
+                sequence: 40,
+                record_count: 1,
+                after,
+            };
+            let loss = Error::new(kind);
+            let preceding = Error::new(ErrorKind::PrecedingAppendFailed);
+            let preceding = preceding.with_source(Source::Call(Arc::new(loss.clone())));
+            let [loss, preceding] = [loss, preceding].map(|error| {
+                let error = error.with_in_doubt(in_doubt.clone());
+                assert_eq!(error.outcome(), Outcome::Unknown);
+                error.in_doubt().unwrap().after
+            });
+            assert_eq!(loss, preceding);
+            loss
+        };
+        let loss = |offsets| ErrorKind::DataLoss { producer_id: 17, epoch: 2, sequence: 39, offsets };
+        for (kind, before, expected) in [
+            (ErrorKind::Fenced, Some(19), Some(19)),
+            (ErrorKind::Fenced, None, None),
+            (loss(Some(17..20)), Some(19), Some(16)),
+            (loss(Some(17..20)), Some(3), Some(3)),
+            (loss(Some(17..20)), None, None),
+            (loss(Some(1..20)), Some(19), Some(0)),
+            (loss(Some(0..20)), Some(19), None),
+            (loss(None), Some(19), None),
+        ] {
+            assert_eq!(after(kind.clone(), before), expected, "{kind:?} {before:?}");
+        }
+    }
+}

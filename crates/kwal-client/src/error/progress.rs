@@ -8,7 +8,8 @@ use std::fmt;
 pub enum Progress {
     /// Nothing was started: the deadline ended before the first attempt.
     NotStarted,
-    /// An append waited for earlier ones of its partition client.
+    /// An append waited for earlier ones of its partition client, or for one of its 64 places, which appends
+    /// and permits hold.
     Queue,
     /// An append waited for memory, which other appends held: [`Limits::memory`](crate::Limits::memory).
     Memory,
@@ -16,6 +17,8 @@ pub enum Progress {
     Lookup,
     /// A connection to the broker was opened.
     Connection,
+    /// The batch that was acknowledged last was looked up at the leader.
+    LastAcknowledged,
     /// A producer id was requested.
     ProducerId,
     /// The request was sent, or waited on the connection for earlier ones, and no response had arrived.
@@ -30,12 +33,13 @@ impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotStarted => "there was no time for an attempt",
-            Self::Queue => "it was waiting for earlier appends of this partition client",
+            Self::Queue => "it was waiting for earlier appends or permits of this partition client",
             Self::Memory => {
                 "it was waiting for memory that other appends hold (`Limits::memory` is the budget of the client)"
             }
             Self::Lookup => "it was looking up the broker to send it to",
             Self::Connection => "it was opening a connection",
+            Self::LastAcknowledged => "it was looking up the last acknowledged batch at the leader",
             Self::ProducerId => "it was waiting for a producer id",
             Self::Response => "it was waiting for the response",
             Self::Pause => "there was no time for another attempt",

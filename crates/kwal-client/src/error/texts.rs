@@ -32,7 +32,9 @@ use kwal_transport::{
     Alert, Attempt, HostPort, Socks5Error, Socks5Reply, TlsError, TransportError, tls::TlsConfigError,
 };
 
-use super::{CallContext, Context, Error, ErrorKind, InvalidField, Outcome, Progress, RecordError, Source};
+use super::{
+    CallContext, Context, Error, ErrorKind, InDoubt, InvalidField, Outcome, Progress, RecordError, Source,
+};
 
 /// The names of an enum's variants, as they stand in a file of the workspace.
 macro_rules! variants {
@@ -231,6 +233,19 @@ fn not_leader(api: ApiKey) -> Error {
     Error::broker(ErrorCode::NOT_LEADER_OR_FOLLOWER).with_context(at(api))
 }
 
+fn in_doubt() -> InDoubt {
+    InDoubt {
+        topic: "wal".to_owned(),
+        topic_id: None,
+        partition: 3,
+        producer_id: 4_001,
+        epoch: 2,
+        sequence: 120,
+        record_count: 3,
+        after: Some(19),
+    }
+}
+
 fn client() -> Samples {
     let kafka = |n| format!("kafka-{n}:9092");
     let produce = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::PRODUCE));
@@ -326,13 +341,19 @@ fn client() -> Samples {
             sequence: 117,
             offsets: None,
         }),
-        "DataLoss, by offsets": produce(ErrorKind::DataLoss {
+        "DataLoss, with offsets": produce(ErrorKind::DataLoss {
             producer_id: 4_001,
             epoch: 2,
             sequence: 117,
             offsets: Some(17..20),
         })
-        .with_outcome(Outcome::Unknown),
+        .with_in_doubt(in_doubt()),
+        "DataLoss, without a producer id": produce(ErrorKind::DataLoss {
+            producer_id: -1,
+            epoch: -1,
+            sequence: -1,
+            offsets: Some(17..18),
+        }),
         "Unsupported": fetch(ErrorKind::Unsupported {
             ours: Versions::new(4, 17),
             theirs: Some(Versions::new(0, 3)),
@@ -400,7 +421,11 @@ fn client() -> Samples {
         "Corrupt": Error::from(batch(checksum())).with_context(at(ApiKey::FETCH)),
         "PrecedingAppendFailed": produce(ErrorKind::PrecedingAppendFailed)
             .with_source(Source::Call(Arc::new(produce(ErrorKind::Fenced)))),
+        "PrecedingAppendFailed, in doubt": produce(ErrorKind::PrecedingAppendFailed)
+            .with_source(Source::Call(Arc::new(deadline(Progress::Response))))
+            .with_in_doubt(InDoubt { record_count: 1, after: None, ..in_doubt() }),
         "DeadlineExceeded": deadline(Progress::Pause).with_source(last()),
+        "DeadlineExceeded, in doubt": deadline(Progress::Response).with_in_doubt(in_doubt()),
         "DeadlineExceeded, outcome unknown":
             deadline(Progress::Response).with_outcome(Outcome::Unknown),
         "DeadlineExceeded, outcome unknown after another attempt":
@@ -412,6 +437,7 @@ fn client() -> Samples {
         "DeadlineExceeded, queue": deadline(Progress::Queue),
         "DeadlineExceeded, memory": deadline(Progress::Memory),
         "DeadlineExceeded, lookup": deadline(Progress::Lookup),
+        "DeadlineExceeded, last acknowledged": deadline(Progress::LastAcknowledged),
         "DeadlineExceeded, connection": deadline(Progress::Connection),
         "DeadlineExceeded, producer id": deadline(Progress::ProducerId),
         "DeadlineExceeded, runtime": deadline(Progress::Runtime).with_outcome(Outcome::Unknown),

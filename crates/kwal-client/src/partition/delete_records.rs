@@ -9,6 +9,7 @@ use kwal_protocol::{
 use super::PartitionClient;
 use crate::{
     error::{Error, ErrorKind},
+    log,
     request::request,
     routing::{Operation, Rejection, Route, only_partition},
 };
@@ -85,7 +86,7 @@ impl DeleteRecords<'_> {
         let deadline = self.partition.deadline(self.deadline);
         match self.partition.call(&Delete { before: self.before }, deadline).await {
             Ok(start) => Ok(start),
-            Err(error) => Err(self.partition.with_log_range(error, deadline).await),
+            Err(error) => Err(log::with_range(&self.partition.partition, error, deadline).await),
         }
     }
 }

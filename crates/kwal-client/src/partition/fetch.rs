@@ -4,26 +4,20 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use kwal_protocol::{
     api::ApiKey,
-    error_code::ErrorCode,
-    messages::{
-        FetchLeader, FetchPartition, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopic,
-        IsolationLevel,
-    },
-    record::{Batch, BatchError, BatchErrorKind, Batches, OwnedRecord},
+    messages::{FetchPartitionResponse, FetchRequest, FetchResponse},
+    record::{BatchError, OwnedRecord},
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::{
-    Fetched, PartitionClient,
-    order::{in_order, out_of_order},
-};
+use super::{Fetched, PartitionClient};
 use crate::{
     config::Deadlines,
     duration::whole_millis,
-    error::{Error, ErrorKind},
+    error::Error,
+    log::{self, FetchFrom, FetchedBatches},
     pool::Purpose,
     request::request,
-    routing::{self, Deadline, Operation, Partition, Rejection, Route, Target, millis, only_partition},
+    routing::{self, Deadline, Operation, Partition, Rejection, Route, Target},
 };
 
 impl PartitionClient {
@@ -52,7 +46,8 @@ impl PartitionClient {
     /// record plus one.
     ///
     /// # Errors
-    /// As [`fetch`](Self::fetch), and [`ErrorKind::Corrupt`] for malformed records.
+    /// As [`fetch`](Self::fetch), and [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) for malformed
+    /// records.
     ///
     /// # Cancellation safety
     /// Cancel safe.
@@ -84,11 +79,12 @@ request! {
     /// A fetch. Nothing happens until it is awaited.
     ///
     /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`] before the start of the log and beyond its end; [`ErrorKind::Corrupt`]
-    /// with the offset of a damaged batch, once the fetch begins with it: those before it are returned first;
-    /// [`ErrorKind::Corrupt`] for batches that are not in offset order, and for bytes without a whole batch
-    /// from the offset on, [`ErrorKind::MalformedResponse`] for no bytes at all, if that is all that three
-    /// requests in a row get although the log goes on; those of every read.
+    /// [`ErrorKind::OffsetOutOfRange`](crate::error::ErrorKind::OffsetOutOfRange) before the start of the log
+    /// and beyond its end; [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) with the offset of a
+    /// damaged batch, once the fetch begins with it: those before it are returned first; the same for batches
+    /// that are not in offset order, and for bytes without a whole batch from the offset on,
+    /// [`ErrorKind::MalformedResponse`](crate::error::ErrorKind::MalformedResponse) for no bytes at all, if
+    /// that is all that three requests in a row get although the log goes on; those of every read.
     ///
     /// # Cancellation safety
     /// Cancel safe. The connection that it shares with other fetches is free again when the broker has
@@ -136,7 +132,7 @@ impl Fetch<'_> {
             let begun = Instant::now();
             let Answer { fetched, granted, unread } = match self.fetch_once(wait, deadline).await {
                 Ok(answer) => answer,
-                Err(error) => return Err(partition.with_log_range(error, deadline).await),
+                Err(error) => return Err(log::with_range(&partition.partition, error, deadline).await),
             };
             // A session that nears its end granted a part of the wait. The rest of it follows.
             let was_shortened = granted < wait && begun.elapsed() >= granted;
@@ -144,7 +140,7 @@ impl Fetch<'_> {
             let claims_more = unread.is_some() || fetched.high_watermark > self.offset;
             if fetched.next_offset == self.offset
                 && claims_more
-                && partition.log_end(deadline).await? > self.offset
+                && log::end_offset(&partition.partition, deadline).await? > self.offset
             {
                 stuck += 1;
                 if stuck == STUCK_ROUNDS {
@@ -200,9 +196,6 @@ struct Answer {
     unread: Option<BatchError>,
 }
 
-/// More than a response has beside records and the topic's name, in bytes.
-const OVERHEAD: usize = 256;
-
 #[derive(Debug)]
 struct Read {
     offset: i64,
@@ -217,53 +210,11 @@ impl Operation for Read {
     type Output = Answer;
 
     fn request(&self, route: &Route<'_>) -> FetchRequest {
-        // A response that the client would refuse is not asked for.
-        let room = self.partition.cluster.config.limits.frame.saturating_sub(OVERHEAD + route.topic.len());
-        let max_bytes = self.max_bytes.min(i32::try_from(room).unwrap_or(i32::MAX)).max(1);
-        FetchRequest {
-            max_wait_ms: millis(route.long_poll),
-            min_bytes: self.min_bytes,
-            max_bytes,
-            isolation_level: IsolationLevel::READ_UNCOMMITTED,
-            topics: vec![FetchTopic {
-                topic: route.topic.to_owned(),
-                topic_id: route.topic_id,
-                partitions: vec![FetchPartition {
-                    partition: route.partition,
-                    current_leader_epoch: route.leader_epoch,
-                    fetch_offset: self.offset,
-                    partition_max_bytes: max_bytes,
-                    ..FetchPartition::default()
-                }],
-            }],
-            ..FetchRequest::default()
-        }
+        self.from().request(route)
     }
 
     fn response(&self, route: &Route<'_>, response: FetchResponse) -> Result<Answer, Rejection> {
-        let FetchResponse { throttle_time_ms, error_code, responses, node_endpoints, .. } = response;
-        Rejection::check(error_code)?;
-        if throttle_time_ms > 0 && responses.is_empty() {
-            return Err(Rejection::Throttled);
-        }
-        let found = only_partition(
-            responses,
-            |topic| route.is_topic(&topic.topic, topic.topic_id),
-            |topic| topic.partitions,
-            |found| found.partition_index == route.partition,
-        )?;
-        match found.error_code {
-            ErrorCode::NONE => self.answer(route, found),
-            ErrorCode::OFFSET_OUT_OF_RANGE => {
-                Err(Rejection::Kind(ErrorKind::OffsetOutOfRange { offset: self.offset, log: None }))
-            }
-            code => {
-                let FetchLeader { leader_id, leader_epoch } = found.current_leader;
-                let endpoints = node_endpoints.iter().map(|found| (found.node_id, &*found.host, found.port));
-                let leader = route.leader_update(code, (leader_id, leader_epoch), endpoints);
-                Err(Rejection::Code { code, message: None, leader })
-            }
-        }
+        self.answer(route, self.from().partition(route, response)?)
     }
 
     fn long_poll(&self) -> Duration {
@@ -276,29 +227,19 @@ impl Operation for Read {
 }
 
 impl Read {
+    fn from(&self) -> FetchFrom {
+        let Self { offset, min_bytes, max_bytes, .. } = *self;
+        FetchFrom { offset, min_bytes, max_bytes, frame: self.partition.cluster.config.limits.frame }
+    }
+
     fn answer(&self, route: &Route<'_>, found: FetchPartitionResponse) -> Result<Answer, Rejection> {
         let bytes = found.records.unwrap_or_default();
         let wire_bytes = bytes.len();
-        let mut next = 0;
-        let mut batches = Vec::new();
-        for batch in Batches::new(bytes.clone()) {
-            match batch {
-                Ok(batch) => {
-                    // A response that is not in order is not read at all: a batch before this one may have
-                    // taken the place of what belongs there.
-                    next = in_order(&batch, next).map_err(Rejection::Corrupt)?;
-                    batches.push(batch);
-                }
-                // The batches before it can be read. The next fetch begins with it and reports it.
-                Err(_) if !batches.is_empty() => break,
-                Err(source) => return Err(Rejection::Corrupt(source)),
-            }
-        }
-        let unread = (next <= self.offset).then(|| self.unread(&batches, &bytes)).flatten();
+        let FetchedBatches { batches, next_offset, unread } = self.from().batches(bytes)?;
         let known = |offset: i64| (offset >= 0).then_some(offset);
         let fetched = Fetched {
             from: self.offset,
-            next_offset: next.max(self.offset),
+            next_offset,
             high_watermark: found.high_watermark,
             last_stable_offset: known(found.last_stable_offset),
             log_start_offset: known(found.log_start_offset),
@@ -311,33 +252,23 @@ impl Read {
         };
         Ok(Answer { fetched, granted: route.long_poll, unread })
     }
-
-    /// Returns why bytes have no batch from the requested offset on; `None` if there are no bytes.
-    fn unread(&self, batches: &[Batch], bytes: &[u8]) -> Option<BatchError> {
-        match batches.last() {
-            Some(batch) => Some(out_of_order(batch, self.offset)),
-            None if bytes.is_empty() => None,
-            None => Some(BatchError {
-                kind: BatchErrorKind::CutOff(bytes.len()),
-                position: 0,
-                base_offset: bytes.first_chunk().map(|offset| i64::from_be_bytes(*offset)),
-            }),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::{Bytes, BytesMut};
     use kwal_protocol::{
-        messages::{FetchNodeEndpoint, FetchTopicResponse},
+        error_code::ErrorCode,
+        messages::{
+            FetchLeader, FetchNodeEndpoint, FetchPartition, FetchTopic, FetchTopicResponse, IsolationLevel,
+        },
         record::{BatchErrorKind, BatchHeader, RawBatch, RawRecord},
         wire::Uuid,
     };
     use kwal_transport::HostPort;
 
     use super::*;
-    use crate::{metadata::LeaderUpdate, routing::rejected_code};
+    use crate::{error::ErrorKind, metadata::LeaderUpdate, routing::rejected_code};
 
     const ID: Uuid = Uuid([5; 16]);
     const SECOND: Duration = Duration::from_secs(1);

@@ -8,9 +8,9 @@ use kwal_protocol::{
     record::{Batch, BatchError, OwnedRecord, OwnedRecords, RecordView},
 };
 
-use super::order::Order;
 use crate::{
     error::{CallContext, Error, ErrorKind},
+    log::Order,
     pool::Broker,
 };
 

@@ -9,14 +9,15 @@ use kwal_protocol::{
         ProduceLeader, ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse,
         ProduceTopic, RecordError as ProduceRecordError,
     },
-    record::{BatchHeader, EncodedBatch},
+    record::EncodedBatch,
     wire::Spliced,
 };
 
-use super::Produced;
+use super::{Produced, settings::Acks};
 use crate::{
     error::{ErrorKind, InvalidField, RecordError},
     routing::{Operation, Rejection, Route, only_partition},
+    versions::ClientRequest,
 };
 
 /// Appends a batch, which has its producer id and sequence number already.
@@ -27,8 +28,7 @@ pub(super) struct Append {
     pub(super) attempt: u32,
     /// Whether an earlier attempt may have appended it.
     pub(super) in_doubt: bool,
-    /// The last offset that was acknowledged before.
-    pub(super) acknowledged: Option<i64>,
+    pub(super) acks: Acks,
 }
 
 impl Append {
@@ -36,8 +36,10 @@ impl Append {
     fn appended(&self, partition: &ProducePartitionResponse) -> Result<Produced, Rejection> {
         // Some services do not report offsets.
         let base_offset = InvalidField::known("base_offset", partition.base_offset)?;
-        if let Some(base_offset) = base_offset {
-            self.check_offsets(base_offset)?;
+        if let Some(base_offset) = base_offset
+            && base_offset.checked_add(self.batch.record_count() as i64).is_none()
+        {
+            return Err(InvalidField { field: "base_offset", value: base_offset }.into());
         }
         Ok(Produced {
             base_offset,
@@ -64,25 +66,6 @@ impl Append {
             .map(|(index, message)| RecordError { index, message: message.map(cut) })
             .collect()
     }
-
-    /// Checks that the batch follows what was acknowledged before, and that the offset after it exists.
-    fn check_offsets(&self, base_offset: i64) -> Result<(), Rejection> {
-        if base_offset.checked_add(self.batch.record_count() as i64).is_none() {
-            return Err(InvalidField { field: "base_offset", value: base_offset }.into());
-        }
-        match self.acknowledged {
-            Some(last) if base_offset <= last => {
-                let BatchHeader { producer_id, producer_epoch, base_sequence, .. } = self.batch.header();
-                Err(Rejection::Kind(ErrorKind::DataLoss {
-                    producer_id,
-                    epoch: producer_epoch,
-                    sequence: base_sequence,
-                    offsets: Some(base_offset..last + 1),
-                }))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Cuts off a message of a broker.
@@ -101,11 +84,12 @@ impl Operation for Append {
 
     fn request(&self, route: &Route<'_>) -> ProduceRequest {
         let head = Bytes::copy_from_slice(&self.batch.header_bytes());
+        let is_named = ProduceRequest::BY_TOPIC_ID.is_none_or(|by_id| route.version < by_id);
         ProduceRequest {
-            acks: -1,
+            acks: self.acks.on_the_wire(),
             timeout_ms: route.timeout_ms(),
             topic_data: vec![ProduceTopic {
-                name: route.topic.to_owned(),
+                name: if is_named { route.topic.to_owned() } else { String::new() },
                 topic_id: route.topic_id,
                 partition_data: vec![ProducePartition {
                     index: route.partition,
@@ -172,7 +156,7 @@ mod tests {
             builder.push(1_700_000_000_000, None, Some(value), &Headers::new());
         }
         let batch = builder.finish().unwrap().stamp(17, 2, 40);
-        Append { batch, attempt: 3, in_doubt: false, acknowledged: Some(99) }
+        Append { batch, attempt: 3, in_doubt: false, acks: Acks::All }
     }
 
     fn route() -> Route<'static> {
@@ -285,32 +269,6 @@ mod tests {
             let found = ProducePartitionResponse { log_start_offset: value, ..valid() };
             assert_eq!(field(found), Some(("log_start_offset", value)));
         }
-    }
-
-    #[test]
-    fn an_offset_that_was_acknowledged_before_is_a_loss() {
-        for (base_offset, expected) in
-            [(0, Some(0..100)), (98, Some(98..100)), (99, Some(99..100)), (100, None)]
-        {
-            let found = ProducePartitionResponse { base_offset, ..partition(ErrorCode::NONE) };
-            let lost = match respond(found) {
-                Err(Rejection::Kind(ErrorKind::DataLoss {
-                    producer_id: 17,
-                    epoch: 2,
-                    sequence: 40,
-                    offsets,
-                })) => offsets,
-                other => {
-                    assert_eq!(other.unwrap().base_offset, Some(base_offset));
-                    None
-                }
-            };
-            assert_eq!(lost, expected);
-        }
-        // Nothing was acknowledged before.
-        let found = ProducePartitionResponse { base_offset: 0, ..partition(ErrorCode::NONE) };
-        let first = Append { acknowledged: None, ..append() }.response(&route(), answer(found));
-        assert_eq!(first.unwrap().base_offset, Some(0));
     }
 
     #[test]

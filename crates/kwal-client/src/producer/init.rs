@@ -8,7 +8,7 @@ use kwal_protocol::{
 
 use crate::{
     error::{Error, InvalidField},
-    producer_id::ProducerState,
+    producer_id::{Identity, ProducerState},
     routing::Partition,
 };
 
@@ -23,9 +23,9 @@ pub(super) async fn init_producer_id(partition: &Partition) -> Result<ProducerSt
     let (call, ids) = (partition.call(ApiKey::INIT_PRODUCER_ID), &partition.cluster.producer_ids);
     let accept = |response: &InitProducerIdResponse| {
         let producer = producer_state(response)?;
-        match ids.is_known(&partition.key(), producer.id) {
+        match ids.is_known(&partition.key(), producer.identity.id) {
             false => Ok(producer),
-            true => Err(Error::from(InvalidField { field: "producer_id", value: producer.id })),
+            true => Err(Error::from(InvalidField { field: "producer_id", value: producer.identity.id })),
         }
     };
     let (_, response) = partition
@@ -42,7 +42,7 @@ pub(super) async fn init_producer_id(partition: &Partition) -> Result<ProducerSt
         })
         .await?;
     let producer = accept(&response).map_err(|error| error.with_context(call.context()))?;
-    ids.note(partition.key(), producer.id);
+    ids.note(partition.key(), producer.identity.id);
     Ok(producer)
 }
 
@@ -52,7 +52,8 @@ fn producer_state(response: &InitProducerIdResponse) -> Result<ProducerState, Er
     error_code.ok().map_err(Error::broker)?;
     let id = InvalidField::not_negative("producer_id", producer_id)?;
     InvalidField::not_negative("producer_epoch", producer_epoch.into())?;
-    Ok(ProducerState { id, epoch: producer_epoch, sequence: 0, acknowledged: None })
+    let identity = Identity { id, epoch: producer_epoch };
+    Ok(ProducerState { identity, next_sequence: 0, last_acknowledged: None })
 }
 
 #[cfg(test)]
@@ -71,7 +72,8 @@ mod tests {
             })
         };
         for (id, epoch) in [(0, 0), (17, 3), (i64::MAX, i16::MAX)] {
-            let expected = ProducerState { id, epoch, sequence: 0, acknowledged: None };
+            let identity = Identity { id, epoch };
+            let expected = ProducerState { identity, next_sequence: 0, last_acknowledged: None };
             assert_eq!(state(id, epoch, ErrorCode::NONE).unwrap(), expected);
         }
         for (id, epoch, field, value) in [

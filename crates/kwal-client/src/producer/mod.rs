@@ -2,26 +2,46 @@
 //! them.
 
 mod append;
+mod appends;
 mod init;
-mod queue;
+mod lookup;
+mod permit;
+mod producers;
+mod resolve;
+mod results;
+mod settings;
+mod state;
 mod task;
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kwal_protocol::{
-    api::ApiKey,
     compression::Compressor,
     record::{BatchBuilder, Compression, EncodedBatch},
 };
-use tokio::{sync::oneshot, task::unconstrained, time::timeout_at};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    task::unconstrained,
+    time::timeout_at,
+};
 
 use self::{
-    queue::{HandleGuard, PendingBatch, Queue, TaskGuard},
-    task::ProducerTask,
+    appends::{Appends, PendingBatch},
+    state::Standing,
+};
+pub use self::{
+    permit::{Append, Permit},
+    resolve::{Resolution, Resolve},
+    settings::{Acks, OnFailure},
+};
+pub(crate) use self::{
+    producers::Producers,
+    settings::{Encoding, Settings},
 };
 use crate::{
-    error::{Error, ErrorKind, Outcome, Progress},
+    error::{Error, ErrorKind, InDoubt, Progress},
+    memory::Reservation,
     record::Record,
     routing::{Deadline, Partition},
 };
@@ -43,8 +63,7 @@ pub struct Produced {
     pub log_start_offset: Option<i64>,
     /// The size of the batch on the wire and in the log, in bytes.
     pub wire_bytes: usize,
-    /// How many attempts it took. One that ended before the batch was sent counts as well: without a leader,
-    /// a connection or a producer id.
+    /// How many times it was sent.
     pub attempts: u32,
 }
 
@@ -57,49 +76,53 @@ impl Produced {
     }
 }
 
-/// How the batches of a partition client are encoded.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Encoding {
-    pub(crate) compression: Compression,
-    pub(crate) level: Option<i32>,
-}
-
 /// A handle to append to one partition. Clones share producer id and order; the task ends with the last one.
 #[derive(Clone, Debug)]
 pub(crate) struct Producer {
-    partition: Arc<Partition>,
-    queue: Arc<Queue>,
+    appends: Arc<Appends>,
     _handle: Arc<HandleGuard>,
-    encoding: Encoding,
 }
 
-/// How long a caller waits for the producer task beyond the deadline.
-///
-/// The producer task enforces deadlines. This grace period only matters when its runtime is not being polled.
-const GRACE: Duration = Duration::from_millis(100);
+/// Lets the task end when the last handle is dropped.
+#[derive(Debug)]
+struct HandleGuard(Arc<Appends>);
+
+impl Drop for HandleGuard {
+    fn drop(&mut self) {
+        self.0.unused();
+    }
+}
+
+/// Ends what is left when the task ends, also when its runtime aborts it.
+#[derive(Debug)]
+struct TaskGuard(Arc<Appends>);
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
 
 impl Producer {
     /// Spawns the task. It connects to the leader and gets a producer id at the first append: a client that
     /// only reads needs neither.
-    pub(crate) fn open(
-        partition: Arc<Partition>,
-        idempotent: bool,
-        encoding: Encoding,
-    ) -> Result<Self, Error> {
-        let queue = Arc::new(Queue::default());
-        let task = ProducerTask::new(Arc::clone(&partition), Arc::clone(&queue), idempotent);
-        let handle = Arc::new(HandleGuard::new(Arc::clone(&partition), Arc::clone(&queue)));
+    pub(crate) fn open(partition: Arc<Partition>, settings: Settings) -> Result<Self, Error> {
+        let appends = Appends::new(partition, settings);
         // Before the task is spawned: its runtime may abort it before the first poll.
-        let guard = TaskGuard::new(Arc::clone(&partition), Arc::clone(&queue));
-        let task = partition.cluster.runtime.spawn(async move {
-            let _guard = guard;
-            task.run().await;
+        let guard = TaskGuard(Arc::clone(&appends));
+        let task = appends.partition.cluster.runtime.spawn({
+            let appends = Arc::clone(&appends);
+            async move {
+                let _guard = guard;
+                task::run(appends).await;
+            }
         });
         // A runtime that has shut down drops it at once.
         if task.is_finished() {
-            return Err(partition.call(ApiKey::PRODUCE).error(ErrorKind::Closed));
+            return Err(appends.call().error(ErrorKind::Closed));
         }
-        Ok(Self { partition, queue, _handle: handle, encoding })
+        let handle = Arc::new(HandleGuard(Arc::clone(&appends)));
+        Ok(Self { appends, _handle: handle })
     }
 
     /// Appends records as one batch.
@@ -108,57 +131,130 @@ impl Producer {
         records: impl AsRef<[Record]>,
         deadline: Deadline,
     ) -> Result<Produced, Error> {
-        let error = |kind, outcome| self.partition.call(ApiKey::PRODUCE).error(kind).with_outcome(outcome);
-        let size = self.check(records.as_ref())?;
-        // Must not yield to tokio's cooperative budget: a later call could overtake this one.
+        self.append(records, deadline, false).await
+    }
+
+    async fn append(
+        &self,
+        records: impl AsRef<[Record]>,
+        deadline: Deadline,
+        is_fence: bool,
+    ) -> Result<Produced, Error> {
+        let all = records.as_ref();
+        let size = self.check(all)?;
         let mut progress = Progress::Queue;
-        let submitted = unconstrained(self.submit(records.as_ref(), size, deadline, &mut progress));
-        let submitted = timeout_at(deadline.at, submitted).await;
-        let exceeded = |progress| ErrorKind::DeadlineExceeded { after: deadline.after, progress };
-        let result = match submitted {
-            Ok(Ok(Some(result))) => result,
-            Ok(Ok(None)) => return Err(error(ErrorKind::Closed, Outcome::NotApplied)),
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(error(exceeded(progress), Outcome::NotApplied)),
+        let submitted = async {
+            // The first caller submits first.
+            let _turn = self.appends.turn.lock().await;
+            // Before the batch is encoded: what waits here holds only the caller's records.
+            let (mut memory, place) = self.reserve(self.upper_bound(size), &mut progress).await?;
+            let batch = self.encode(all, size)?;
+            memory.shrink(self.held(size, &batch));
+            Ok::<_, Error>(self.submit(batch, memory, place, deadline, is_fence))
+        };
+        // Must not yield to tokio's cooperative budget: a later call could overtake this one.
+        let append = match timeout_at(deadline.at, unconstrained(submitted)).await {
+            Ok(append) => append?,
+            Err(_) => return Err(self.not_submitted(deadline, progress)),
         };
         drop(records);
-        match timeout_at(deadline.at + GRACE, result).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(error(ErrorKind::Closed, Outcome::Unknown)),
-            Err(_) => Err(error(exceeded(Progress::Runtime), Outcome::Unknown)),
+        append.await
+    }
+
+    /// Waits for a permit to append a batch of so many bytes.
+    pub(crate) async fn permit(
+        &self,
+        bytes: usize,
+        deadline: Deadline,
+        append_deadline: Duration,
+    ) -> Result<Permit, Error> {
+        self.check_size(bytes, 0)?;
+        let mut progress = Progress::Queue;
+        let reserved = timeout_at(deadline.at, self.reserve(bytes, &mut progress)).await;
+        let (memory, place) = match reserved {
+            Ok(reserved) => reserved?,
+            Err(_) => return Err(self.not_submitted(deadline, progress)),
+        };
+        Ok(Permit { producer: self.clone(), memory, place, size: bytes, deadline: append_deadline })
+    }
+
+    /// Waits for a place, then for memory: what waits for a place takes none from other partitions.
+    async fn reserve(
+        &self,
+        bytes: usize,
+        progress: &mut Progress,
+    ) -> Result<(Reservation, OwnedSemaphorePermit), Error> {
+        let closed = || self.appends.call().error(ErrorKind::Closed);
+        *progress = Progress::Queue;
+        let place = self.appends.place().await.ok_or_else(closed)?;
+        *progress = Progress::Memory;
+        tokio::select! {
+            biased;
+            memory = self.appends.partition.cluster.memory.reserve(bytes) => Ok((memory, place)),
+            () = self.appends.closed() => Err(closed()),
         }
     }
 
-    /// Waits in turn for memory and for a place in the queue, then encodes the batch and fixes its place.
-    /// `None` if the task is gone.
-    async fn submit(
+    /// Fixes the place of a batch.
+    fn submit(
         &self,
-        records: &[Record],
-        size: BatchSize,
+        batch: EncodedBatch,
+        memory: Reservation,
+        place: OwnedSemaphorePermit,
         deadline: Deadline,
-        progress: &mut Progress,
-    ) -> Result<Option<oneshot::Receiver<Result<Produced, Error>>>, Error> {
-        let cluster = &self.partition.cluster;
-        let _turn = self.queue.turn.lock().await;
-        *progress = Progress::Memory;
-        // Before the batch is encoded: what waits here holds only the caller's records.
-        let mut memory = cluster.memory.reserve(self.upper_bound(size)).await;
-        *progress = Progress::Queue;
-        let Some(place) = self.queue.place().await else { return Ok(None) };
-        let batch = match self.encoding.compression {
-            Compression::None => self.encode(records, size, &mut Compressor::new())?,
-            _ => cluster.with_compressor(|compressor| self.encode(records, size, compressor))?,
-        };
-        memory.shrink(self.held(size, &batch));
-        let (response, result) = oneshot::channel();
-        let pending = PendingBatch { batch, deadline, response, _memory: memory, _place: place };
-        Ok(self.queue.submit(pending).then_some(result))
+        is_fence: bool,
+    ) -> Append {
+        let (response, answer) = oneshot::channel();
+        let (_memory, _place) = (memory, place);
+        let pending = PendingBatch { batch, response, reported: None, is_fence, _memory, _place };
+        self.appends.submit(pending, deadline);
+        Append::new(&self.appends, answer, deadline)
+    }
+
+    fn not_submitted(&self, deadline: Deadline, progress: Progress) -> Error {
+        self.appends.call().error(ErrorKind::DeadlineExceeded { after: deadline.after, progress })
+    }
+
+    /// Encodes records as one batch.
+    pub(crate) fn encode_records(&self, records: &[Record]) -> Result<EncodedBatch, Error> {
+        self.encode(records, self.check(records)?)
+    }
+
+    /// Takes no more appends, and waits for those that were submitted. Returns the errors of those that
+    /// failed.
+    pub(crate) async fn close(&self, deadline: Deadline) -> Vec<Error> {
+        self.appends.close(deadline).await
+    }
+
+    /// Encodes a fence for another producer id.
+    async fn encode_fence(
+        &self,
+        fence: &Record,
+        deadline: Deadline,
+    ) -> Result<(EncodedBatch, Reservation), Error> {
+        let records = std::slice::from_ref(fence);
+        let size = BatchSize::of(records);
+        let memory = self.appends.partition.cluster.memory.reserve(self.upper_bound(size));
+        match timeout_at(deadline.at, memory).await {
+            Ok(memory) => Ok((self.encode(records, size)?, memory)),
+            Err(_) => Err(self.not_submitted(deadline, Progress::Memory)),
+        }
+    }
+
+    /// Returns what the producer knows about a batch in doubt.
+    fn standing(&self, in_doubt: &InDoubt) -> Standing {
+        self.appends.standing(resolve::stamp(in_doubt))
+    }
+
+    /// Appends a record that is to fence earlier epochs.
+    async fn append_fence(&self, fence: Record, deadline: Deadline) -> Result<Produced, Error> {
+        self.append([fence], deadline, true).await
     }
 
     /// Rejects an append that cannot succeed, before it waits for anything.
     fn check(&self, records: &[Record]) -> Result<BatchSize, Error> {
         if records.is_empty() {
-            return Err(self.partition.call(ApiKey::PRODUCE).invalid_input("no records to append"));
+            return Err(self.appends.call().invalid_input("no records to append"));
         }
         if let Some(index) = records.iter().position(|record| record.timestamp_ms() < 0) {
             let reason = format!(
@@ -175,7 +271,7 @@ impl Producer {
     /// Returns how many bytes the batch may take while it is encoded: as it is, and once more where it is
     /// compressed.
     fn upper_bound(&self, size: BatchSize) -> usize {
-        match self.encoding.compression {
+        match self.appends.settings.encoding.compression {
             Compression::None => size.at_most,
             _ => size.at_most.saturating_mul(2),
         }
@@ -183,19 +279,29 @@ impl Producer {
 
     /// Returns how many bytes an encoded batch holds: its buffer has the capacity with which it was created.
     fn held(&self, size: BatchSize, batch: &EncodedBatch) -> usize {
-        match self.encoding.compression {
+        match self.appends.settings.encoding.compression {
             Compression::None => size.likely.max(batch.size_in_bytes()),
             _ => batch.size_in_bytes(),
         }
     }
 
-    fn encode(
+    fn encode(&self, records: &[Record], size: BatchSize) -> Result<EncodedBatch, Error> {
+        match self.appends.settings.encoding.compression {
+            Compression::None => self.encode_with(records, size, &mut Compressor::new()),
+            _ => {
+                let cluster = &self.appends.partition.cluster;
+                cluster.with_compressor(|compressor| self.encode_with(records, size, compressor))
+            }
+        }
+    }
+
+    fn encode_with(
         &self,
         records: &[Record],
         size: BatchSize,
         compressor: &mut Compressor,
     ) -> Result<EncodedBatch, Error> {
-        let Encoding { compression, level } = self.encoding;
+        let Encoding { compression, level } = self.appends.settings.encoding;
         let mut builder = BatchBuilder::with_capacity_of(compressor, compression, size.likely);
         if let Some(level) = level {
             builder = builder.level(level);
@@ -214,12 +320,12 @@ impl Producer {
     }
 
     fn check_size(&self, size: usize, records: usize) -> Result<(), Error> {
-        let limit = self.partition.cluster.config.limits.batch;
+        let limit = self.appends.partition.cluster.config.limits.batch;
         match size <= limit {
             true => Ok(()),
             false => {
                 let kind = ErrorKind::BatchTooLarge { size, records, limit: Some(limit) };
-                Err(self.partition.call(ApiKey::PRODUCE).error(kind))
+                Err(self.appends.call().error(kind))
             }
         }
     }

@@ -1,271 +1,322 @@
-//! The task that appends: one batch at a time, each as often as necessary.
+//! The producer task: what the appends of one partition have to wait for.
+//!
+//! It gets the producer id, finds the leader and connects to it, looks up the last acknowledged batch there,
+//! plans pauses after failures, and ends appends at their deadlines. It does not run while appends succeed.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
-use kwal_protocol::{
-    api::ApiKey,
-    error_code::{Effect, ErrorCode},
-    record::EncodedBatch,
-};
+use kwal_protocol::error_code::{Effect, ErrorCode, Recovery};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
-    Produced,
-    append::Append,
+    appends::{Appends, Step},
     init::init_producer_id,
-    queue::{PendingBatch, Queue},
+    lookup::look_up,
+    results::loss,
+    state::{Action, Found, Refusal, RefusalKind, Token},
 };
 use crate::{
-    error::{CallContext, Error, ErrorKind, Outcome, Progress},
+    error::{Error, ErrorKind, Progress},
     pool::Purpose,
-    producer_id::ProducerState,
-    routing::{self, Deadline, Leader, Partition, Retry, Target, Trace, Tracker},
+    producer_id::{Acknowledged, ProducerState},
+    routing::{Leader, Opened, Partition, Retry, Target, Trace},
 };
 
-#[derive(Debug)]
-pub(super) struct ProducerTask {
-    partition: Arc<Partition>,
-    queue: Arc<Queue>,
-    idempotent: bool,
-    producer: Option<ProducerState>,
-    /// The last offset that was acknowledged, whatever the producer id was.
-    acknowledged: Option<i64>,
-    /// Why this producer cannot append any more.
-    fatal: Option<ErrorKind>,
+/// Runs until no handle is left and everything submitted is completed.
+pub(super) async fn run(appends: Arc<Appends>) {
+    let task = ProducerTask {
+        appends: &appends,
+        retry: None,
+        min_generation: 0,
+        trace: Trace::default(),
+        resume_at: None,
+        suspect: None,
+    };
+    task.run().await;
 }
 
-/// What is known of the append in flight.
-#[derive(Debug, Default)]
-struct InFlight {
-    /// The last attempt.
+struct ProducerTask<'a> {
+    appends: &'a Appends,
+    /// The attempts since the last acknowledgement, if one has failed.
+    retry: Option<Retry<'a>>,
+    /// The oldest metadata that may name the leader, as far as earlier attempts have shown.
+    min_generation: u64,
+    /// Of the action that runs.
     trace: Trace,
-    /// The leader that rejected the last attempt because the batch before it is missing.
-    rejected_by: Option<Leader>,
-    /// An earlier attempt may have been appended.
-    in_doubt: bool,
+    /// When appends go on after the last failure.
+    resume_at: Option<Instant>,
+    /// The leader that lacked the last acknowledged batch.
+    suspect: Option<Leader>,
 }
 
-impl InFlight {
-    /// Whether the batch before this one is certainly missing at the leader, which has rejected this one
-    /// again.
-    fn is_loss_certain(&self) -> bool {
-        match (self.rejected_by, self.trace.leader) {
-            (Some(before), Some(now)) => now.confirmed && before.is(now),
+/// The connection to the leader, and the metadata that named it.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) opened: Opened,
+    pub(super) generation: u64,
+}
+
+impl Link {
+    /// Whether both are the same connection to the same leader in the same epoch.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let is_leader = match (self.opened.leader, other.opened.leader) {
+            (Some(one), Some(other)) => one.is(other),
             _ => false,
-        }
+        };
+        is_leader && self.opened.channel.is(&other.opened.channel)
     }
 }
 
-impl ProducerTask {
-    pub(super) fn new(partition: Arc<Partition>, queue: Arc<Queue>, idempotent: bool) -> Self {
-        Self { partition, queue, idempotent, producer: None, acknowledged: None, fatal: None }
-    }
+/// What an action has found.
+enum Outcome {
+    Started(ProducerState),
+    Connected(Opened),
+    Found(Leader, Acknowledged, Found),
+}
 
-    /// Returns the producer id for other clients of the partition, for as long as there is nothing to append.
-    fn idle_producer(&self) -> Option<ProducerState> {
-        let producer = self.producer.filter(|_| self.fatal.is_none())?;
-        Some(ProducerState { acknowledged: self.acknowledged, ..producer })
-    }
-
-    fn call(&self) -> CallContext<'_> {
-        self.partition.call(ApiKey::PRODUCE)
-    }
-
-    /// Appends until no handle is left.
-    pub(super) async fn run(mut self) {
-        while let Some(pending) = self.queue.next().await {
-            let result = self.append(&pending.batch, pending.deadline).await;
-            self.complete(pending, result);
-        }
-        self.queue.release_producer_id(&self.partition);
-    }
-
-    /// Reports the result of an append to its caller.
-    fn complete(&self, pending: PendingBatch, result: Result<Produced, Error>) {
-        let PendingBatch { response, _memory, _place, .. } = pending;
-        match result {
-            Ok(produced) => self.queue.succeed(response, produced, self.idle_producer()),
-            Err(error) => self.queue.fail(response, error, self.idle_producer(), &self.partition),
-        }
-    }
-
-    /// Appends a batch. Meanwhile, appends that wait for it may expire.
-    async fn append(&mut self, batch: &EncodedBatch, deadline: Deadline) -> Result<Produced, Error> {
-        let (queue, partition) = (Arc::clone(&self.queue), Arc::clone(&self.partition));
-        tokio::select! {
-            biased;
-            result = self.run_attempts(batch, deadline) => result,
-            never = queue.expire(&partition) => match never {},
-        }
-    }
-
-    async fn run_attempts(&mut self, batch: &EncodedBatch, deadline: Deadline) -> Result<Produced, Error> {
-        if let Some(fatal) = &self.fatal {
-            return Err(self.call().error(fatal.clone()));
-        }
-        let partition = Arc::clone(&self.partition);
-        let call = partition.call(ApiKey::PRODUCE);
-        let mut retry = Retry::new(&partition.cluster, call, deadline);
-        let mut in_flight = InFlight::default();
+impl<'a> ProducerTask<'a> {
+    async fn run(mut self) {
         loop {
-            in_flight.trace = Trace::until(deadline);
-            let (number, min_generation) = (retry.attempt(), retry.min_generation());
-            let attempt = self.attempt(batch, number, min_generation, &mut in_flight, retry.tracker());
-            let error = match retry.run(attempt).await {
-                Ok(produced) => {
-                    self.producer = self.producer.map(|producer| producer.advance(batch.record_count()));
-                    let last = produced.offsets().map(|offsets| offsets.end - 1);
-                    self.acknowledged = last.or(self.acknowledged);
-                    return Ok(produced);
-                }
-                Err(error) => error,
-            };
-            // Another leader has to reject it twice itself.
-            if let Some(leader) = in_flight.trace.leader {
-                in_flight.rejected_by = in_flight.rejected_by.filter(|before| before.is(leader));
-            }
-            in_flight.in_doubt |= match error.kind() {
-                ErrorKind::DeadlineExceeded { .. } => in_flight.trace.sent,
-                _ => error.effect() == Effect::Unknown,
-            };
-            // Without a sequence number the broker could not tell a retry from a new batch.
-            let next = match self.idempotent || !in_flight.in_doubt {
-                true => self.pause(&mut retry, error, &mut in_flight).await,
-                false => Err(retry.end(error)),
-            };
-            if let Err(error) = next {
-                return Err(self.give_up(error, &in_flight));
+            self.check_progress();
+            match self.appends.next_step() {
+                Step::End => return,
+                Step::Handle(token, Ok(produced)) => self.appends.acknowledged(token, produced),
+                Step::Handle(token, Err(error)) => self.refused(token, error),
+                Step::Act(action) => self.act(action).await,
+                Step::AwaitRoom(opened) => tokio::select! {
+                    biased;
+                    room = opened.channel.room() => self.appends.give_room(&opened, room),
+                    () = self.appends.wait() => {}
+                },
+                Step::Wait => self.appends.wait().await,
             }
         }
     }
 
-    /// Pauses before the next attempt, or returns why there is none.
-    async fn pause(
-        &mut self,
-        retry: &mut Retry<'_>,
-        error: Error,
-        in_flight: &mut InFlight,
-    ) -> Result<(), Error> {
-        if let (ErrorKind::Broker { code, .. }, Some(producer)) = (error.kind(), self.producer) {
-            match *code {
-                ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::PRODUCER_FENCED => {
-                    return Err(instead_of(error, ErrorKind::Fenced));
-                }
-                // The broker appended nothing under this id and never will, so another one is needed.
-                code if is_id_refused(code, producer) => {
-                    self.producer = None;
-                    // That was about the sequence of this id.
-                    in_flight.rejected_by = None;
-                    // Not for a batch that an earlier attempt may have appended: the broker may have
-                    // forgotten the id since then, and would not recognise the batch under another one.
-                    if in_flight.in_doubt {
-                        return Err(error);
-                    }
-                    return retry.pause_in_doubt(error, in_flight.trace.generation).await;
-                }
-                // Only this batch is in flight and all earlier ones were acknowledged, so a gap means that
-                // the leader lost the last one. A deposed leader that has not noticed yet answers the same,
-                // so require a second rejection at the same epoch, with another broker naming that leader in
-                // between.
-                ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER if !in_flight.is_loss_certain() => {
-                    in_flight.rejected_by = in_flight.trace.leader;
-                    if let Some(leader) = in_flight.trace.leader {
-                        self.partition.cluster.pool.mark_unhealthy(leader.id);
-                    }
-                    return retry.pause_in_doubt(error, in_flight.trace.generation).await;
-                }
-                ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => {
-                    return Err(instead_of(error, loss_before(producer)));
-                }
-                _ => {}
-            }
+    /// Ends the series of attempts if one has succeeded, or if none is needed any more.
+    fn check_progress(&mut self) {
+        if self.retry.is_none() {
+            return;
         }
-        self.partition.pause(retry, error, &in_flight.trace).await
+        let has_succeeded = self.appends.retrying(true);
+        if has_succeeded && let Some(retry) = &self.retry {
+            retry.succeeded();
+        }
+        if has_succeeded || self.appends.is_idle() {
+            let retry = self.retry.take();
+            self.min_generation = self.min_generation.max(retry.map_or(0, |retry| retry.min_generation()));
+            self.appends.retrying(false);
+        }
     }
 
-    /// Decides the outcome of an append that is given up, and whether its error ends this producer.
-    fn give_up(&mut self, error: Error, in_flight: &InFlight) -> Error {
-        let error = match (error.kind(), in_flight.rejected_by, self.producer) {
-            (ErrorKind::Fenced | ErrorKind::DataLoss { .. }, ..) => error,
-            // The rejection may have come from a deposed leader. But in the next epoch a loss would go
-            // unnoticed.
-            (_, Some(_), Some(producer)) if in_flight.in_doubt => self.call().error(loss_before(producer)),
-            _ => error,
+    fn retry(&mut self) -> &mut Retry<'a> {
+        let appends = self.appends;
+        self.retry.get_or_insert_with(|| {
+            let cluster = &appends.partition.cluster;
+            // What was acknowledged before does not count.
+            appends.retrying(true);
+            // Each append has its own deadline.
+            Retry::of_many(cluster, appends.call(), &appends.tracker)
+        })
+    }
+
+    /// Runs an action, and ends appends at their deadlines meanwhile. When none is left, nothing needs it.
+    async fn act(&mut self, action: Action) {
+        let appends = self.appends;
+        let min_generation = self.retry.as_ref().map_or(0, Retry::min_generation).max(self.min_generation);
+        self.trace = Trace::default();
+        let (trace, retry) = (&mut self.trace, &self.retry);
+        let result = {
+            let mut work = pin!(async {
+                tokio::select! {
+                    biased;
+                    result = perform(appends, action, min_generation, trace) => result,
+                    never = report(retry) => match never {},
+                }
+            });
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut work => break result,
+                    () = appends.wait() => {}
+                }
+                if appends.expire_during_action() {
+                    return;
+                }
+            }
         };
-        if let ErrorKind::Fenced | ErrorKind::DataLoss { .. } = error.kind() {
-            self.fatal = Some(error.kind().clone());
-        }
-        if let ErrorKind::DataLoss { .. } = error.kind() {
-            // Those who used them before learn of the loss here, and not once more from each of them.
-            self.partition.cluster.producer_ids.clear(&self.partition.key());
-        }
-        if !in_flight.in_doubt {
-            return error.with_outcome(Outcome::NotApplied);
-        }
-        // The next append uses the next epoch, so that this one can never be appended after it; without a
-        // next epoch, it uses a new id.
-        self.producer = self.producer.and_then(ProducerState::next_epoch);
-        debug!(producer = ?self.producer, "the outcome of an append is unknown, the epoch is raised");
-        error.with_outcome(Outcome::Unknown)
-    }
-
-    async fn attempt(
-        &mut self,
-        batch: &EncodedBatch,
-        number: u32,
-        min_generation: u64,
-        in_flight: &mut InFlight,
-        tracker: &Tracker,
-    ) -> Result<Produced, Error> {
-        tracker.set(Progress::ProducerId, None);
-        let batch = match self.idempotent {
-            true => {
-                let ProducerState { id, epoch, sequence, .. } = self.producer_id().await?;
-                batch.stamp(id, epoch, sequence)
+        match result {
+            Ok(Outcome::Started(start)) => appends.drive(|machine| machine.handle_identity(start)),
+            Ok(Outcome::Connected(opened)) => {
+                appends.connected(Link { opened, generation: self.trace.generation });
             }
-            false => batch.clone(),
+            Ok(Outcome::Found(leader, last, found)) => self.found(leader, last, found),
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// An action failed.
+    fn failed(&mut self, error: Error) {
+        let trace = std::mem::take(&mut self.trace);
+        let partition = &self.appends.partition;
+        let planned = match error.kind() {
+            // Of a look-up, which has the time of one request.
+            ErrorKind::DeadlineExceeded { .. } => self.retry().plan_in_doubt(error.clone(), trace.generation),
+            _ => partition.plan(self.retry(), error.clone(), &trace),
         };
-        let (in_doubt, acknowledged) = (in_flight.in_doubt, self.acknowledged);
-        let append = Append { batch, attempt: number, in_doubt, acknowledged };
-        let target = Target::Leader(&self.partition, Purpose::Produce);
-        let cluster = &self.partition.cluster;
-        let trace = &mut in_flight.trace;
-        routing::attempt(cluster, target, self.call(), &append, min_generation, trace, tracker).await
-    }
-
-    /// Returns the producer id: its own, otherwise an idle one of the partition, otherwise a new one.
-    async fn producer_id(&mut self) -> Result<ProducerState, Error> {
-        let Partition { cluster, topic, index, .. } = &*self.partition;
-        if self.producer.is_none() {
-            self.producer = cluster.producer_ids.acquire(&self.partition.key());
+        match planned {
+            Ok(at) => self.appends.drive(|machine| machine.handle_retry(error, at.into_std())),
+            Err(error) => self.appends.drive(|machine| machine.handle_failed(error)),
         }
-        if let Some(producer) = self.producer {
-            self.acknowledged = self.acknowledged.max(producer.acknowledged);
-            return Ok(producer);
+    }
+
+    /// The last acknowledged batch was looked up.
+    fn found(&mut self, leader: Leader, last: Acknowledged, found: Found) {
+        let Found::Lost { from } = found else {
+            self.suspect = None;
+            return self.appends.drive(|machine| machine.handle_found(found));
+        };
+        // A deposed leader that has not noticed yet lacks it, too. So the same leader has to lack it twice,
+        // and another broker, if there is one, has to name that leader in between.
+        if self.suspect.is_some_and(|before| before.is(leader)) && leader.confirmed {
+            return self.appends.drive(|machine| machine.handle_found(found));
         }
-        let producer = init_producer_id(&self.partition).await?;
-        debug!(?producer, topic = &**topic, partition = index, "got a producer id");
-        self.producer = Some(producer);
-        Ok(producer)
+        debug!(?leader, ?last, "the leader lacks the last acknowledged batch");
+        self.suspect = Some(leader);
+        self.appends.partition.cluster.pool.mark_unhealthy(leader.id);
+        let error = self.appends.call().error(loss(last, from));
+        let generation = self.appends.link().map_or(0, |link| link.generation);
+        match self.retry().plan_in_doubt(error.clone(), generation) {
+            Ok(at) => self.appends.drive(|machine| machine.handle_retry(error, at.into_std())),
+            Err(error) => self.appends.drive(|machine| machine.handle_failed(error)),
+        }
+    }
+
+    /// A batch was not acknowledged.
+    fn refused(&mut self, token: Token, error: Error) {
+        let may_have_applied = error.effect() == Effect::Unknown;
+        let now = Instant::now();
+        let Some(link) = self.appends.link() else { return };
+        let trace = Trace { generation: link.generation, leader: link.opened.leader, ..Trace::default() };
+        let mut resume_at = now;
+        let (kind, error) = match code(&error) {
+            Some(ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::PRODUCER_FENCED) => {
+                let fenced = Error::new(ErrorKind::Fenced).with_context(error.context().clone());
+                (RefusalKind::Fenced, fenced)
+            }
+            Some(ErrorCode::UNKNOWN_PRODUCER_ID | ErrorCode::INVALID_PRODUCER_ID_MAPPING) => {
+                resume_at = self.pause_in_doubt(&error, &trace);
+                (RefusalKind::UnknownProducer, error)
+            }
+            Some(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER) => {
+                resume_at = self.pause_in_doubt(&error, &trace);
+                (RefusalKind::OutOfOrder, error)
+            }
+            _ => match self.pause(error.clone(), &trace) {
+                Ok(at) => {
+                    resume_at = at;
+                    (RefusalKind::Retry { may_have_applied, reconnect: true }, error)
+                }
+                Err(error) => (RefusalKind::Final { may_have_applied }, error),
+            },
+        };
+        let refusal = Refusal { error, kind };
+        self.appends.drive(|machine| {
+            machine.handle_refused(token, refusal, resume_at.into_std());
+            // There may be no pause.
+            machine.handle_timeout(Instant::now().into_std());
+        });
+    }
+
+    /// Returns when appends go on after a failure. What failed with the same connection, or behind the same
+    /// batch, shares one pause.
+    fn pause(&mut self, error: Error, trace: &Trace) -> Result<Instant, Error> {
+        match self.resume_at.filter(|_| self.appends.is_recovering()) {
+            Some(at) if error.recovery() != Recovery::Fail => Ok(at),
+            _ => {
+                let partition = &self.appends.partition;
+                let at = partition.plan(self.retry(), error, trace)?;
+                self.resume_at = Some(at);
+                Ok(at)
+            }
+        }
+    }
+
+    /// The same after an error that would end the append if it certainly came from the leader.
+    fn pause_in_doubt(&mut self, error: &Error, trace: &Trace) -> Instant {
+        if let Some(at) = self.resume_at.filter(|_| self.appends.is_recovering()) {
+            return at;
+        }
+        // There is no reason for which it is refused: the deadline is that of each append.
+        let at =
+            self.retry().plan_in_doubt(error.clone(), trace.generation).unwrap_or_else(|_| Instant::now());
+        self.resume_at = Some(at);
+        at
     }
 }
 
-/// Whether a rejection is about the producer id. A batch that begins an epoch has no batch before it that
-/// could be missing: if it is out of order, somebody else has the same id.
-fn is_id_refused(code: ErrorCode, producer: ProducerState) -> bool {
-    match code {
-        ErrorCode::UNKNOWN_PRODUCER_ID | ErrorCode::INVALID_PRODUCER_ID_MAPPING => true,
-        ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => producer.sequence == 0,
-        _ => false,
+fn code(error: &Error) -> Option<ErrorCode> {
+    match error.kind() {
+        ErrorKind::Broker { code, .. } => Some(*code),
+        _ => None,
     }
 }
 
-/// An error with the context of the response that caused it.
-fn instead_of(error: Error, kind: ErrorKind) -> Error {
-    Error::new(kind).with_context(error.context().clone())
+/// Reports an action that hangs after an attempt failed.
+async fn report(retry: &Option<Retry<'_>>) -> std::convert::Infallible {
+    match retry {
+        Some(retry) => retry.report_if_it_hangs().await,
+        None => std::future::pending().await,
+    }
 }
 
-/// The leader lacks the batch before the next one of this producer.
-fn loss_before(ProducerState { id, epoch, sequence, .. }: ProducerState) -> ErrorKind {
-    ErrorKind::DataLoss { producer_id: id, epoch, sequence, offsets: None }
+async fn perform(
+    appends: &Appends,
+    action: Action,
+    min_generation: u64,
+    trace: &mut Trace,
+) -> Result<Outcome, Error> {
+    let Appends { partition, tracker, .. } = appends;
+    match action {
+        Action::AcquireIdentity => {
+            tracker.set(Progress::ProducerId, None);
+            Ok(Outcome::Started(acquire(partition).await?))
+        }
+        Action::Connect => {
+            let (cluster, call) = (&partition.cluster, appends.call());
+            let target = Target::Leader(partition, Purpose::Produce);
+            let opened = Opened::open(cluster, target, call, min_generation, trace, tracker).await;
+            // A broker that cannot be reached has died, whatever it was sent before.
+            Ok(Outcome::Connected(opened.inspect_err(|_| appends.closed.clear())?))
+        }
+        Action::LookUp { last, rejected } => {
+            let Some(Link { opened: Opened { leader: Some(leader), .. }, generation }) = appends.link()
+            else {
+                return Err(appends.call().error(ErrorKind::UnknownBroker));
+            };
+            (trace.generation, trace.leader) = (generation, Some(leader));
+            tracker.set(Progress::LastAcknowledged, Some(leader.id));
+            let found = match last.base_offset {
+                // Without an offset, that it rejects what follows is all there is to know.
+                None if rejected => Found::Lost { from: None },
+                None => Found::Present,
+                Some(_) => {
+                    let (acknowledged_in, tracker) = (appends.acknowledged_in(), &appends.tracker);
+                    look_up(partition, leader, &last, acknowledged_in, tracker).await?
+                }
+            };
+            Ok(Outcome::Found(leader, last, found))
+        }
+    }
+}
+
+/// Returns an idle producer id of the partition, otherwise a new one.
+async fn acquire(partition: &Partition) -> Result<ProducerState, Error> {
+    if let Some(producer) = partition.cluster.producer_ids.acquire(&partition.key()) {
+        return Ok(producer);
+    }
+    let producer = init_producer_id(partition).await?;
+    debug!(?producer, topic = &*partition.topic, partition = partition.index, "got a producer id");
+    Ok(producer)
 }

@@ -1,0 +1,587 @@
+//! The submitted appends of one partition: what handles, the task of the connection and the producer task
+//! share.
+//!
+//! All of them drive the same [state machine](super::state) under one lock. A submitted batch is sent from
+//! where it is submitted, and the next ones from where a response arrives, which is the task of the
+//! connection. What has to be waited for is left to the [producer task](super::task).
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use kwal_protocol::{api::ApiKey, connection::RawResponse, messages::ProduceRequest, record::EncodedBatch};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Produced,
+    append::Append,
+    results::{Answer, Ended},
+    settings::Settings,
+    state::{self, Action, Standing, Token, Transmit},
+    task::Link,
+};
+use crate::{
+    connection::{Recipient, RequestFailed, Room},
+    error::{CallContext, Error, ErrorKind, Progress, Source},
+    memory::Reservation,
+    pool::{Closed, Purpose, Sent, SubmitError},
+    producer_id::{Identity, Stamp},
+    routing::{Deadline, Opened, Operation, Partition, Target, Tracker, rejected},
+};
+
+/// How many appends of one partition may be submitted and not completed. Further ones wait.
+const CAPACITY: usize = 64;
+
+/// An append whose place in the order is fixed.
+#[derive(Debug)]
+pub(super) struct PendingBatch {
+    pub(super) batch: EncodedBatch,
+    pub(super) response: oneshot::Sender<Answer>,
+    /// What the broker reported of it.
+    pub(super) reported: Option<Produced>,
+    /// Whether it is appended to settle others, whose errors its caller knows.
+    pub(super) is_fence: bool,
+    /// Its parts of the client's memory and of the queue, given back when it is completed.
+    pub(super) _memory: Reservation,
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+pub(super) struct Appends {
+    pub(super) partition: Arc<Partition>,
+    pub(super) settings: Settings,
+    state: Mutex<State>,
+    /// Wakes the producer task.
+    wake: Notify,
+    /// Wakes those that wait until nothing is left.
+    drained: Notify,
+    /// Locked by the caller that is next to submit. It is fair, so the first caller submits first, on
+    /// whatever thread.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    places: Arc<Semaphore>,
+    /// Never has a permit, and is closed when there will be no more places.
+    open: Semaphore,
+    /// What the producer task waits for.
+    pub(super) tracker: Tracker,
+    /// What became of the last request.
+    pub(super) closed: Closed,
+    /// How many errors are on their way to their callers.
+    pub(super) unseen: Arc<AtomicUsize>,
+    this: Weak<Self>,
+}
+
+pub(super) struct State {
+    pub(super) machine: state::Producer<PendingBatch, Error>,
+    /// The connection to the leader.
+    pub(super) link: Option<Link>,
+    /// The leader epoch of the last acknowledgement; −1 if there is none.
+    acknowledged_in: i32,
+    /// The requests on the connection.
+    sent: Vec<InFlight>,
+    /// Responses that the producer task has to handle, in order.
+    unhandled: VecDeque<(Token, Result<Produced, Error>)>,
+    /// What the producer task has to do next.
+    action: Option<Action>,
+    /// The connection took no more requests.
+    is_blocked: bool,
+    /// Room on it for one more.
+    room: Option<Room>,
+    /// When the producer task wakes up by itself.
+    wakes_at: Option<Instant>,
+    /// The producer task wants to know of the next acknowledgement.
+    is_retrying: bool,
+    /// An append was acknowledged since.
+    has_progressed: bool,
+    /// No handle is left: the task ends when it is done.
+    is_unused: bool,
+    /// What has ended and its caller has not got yet.
+    pub(super) ended: Ended,
+    /// The error of the last append that failed by itself.
+    pub(super) cause: Option<Arc<Error>>,
+    /// The errors of appends since the partition client was closed.
+    pub(super) failed: Option<Vec<Error>>,
+}
+
+/// A request on the connection.
+struct InFlight {
+    token: Token,
+    append: Append,
+    sent: Sent,
+}
+
+/// What the producer task does next.
+pub(super) enum Step {
+    /// Nothing is left and nobody can submit anything.
+    End,
+    /// Handle a response that was not a success, or that came after one.
+    Handle(Token, Result<Produced, Error>),
+    Act(Action),
+    /// Wait until the connection takes more requests.
+    AwaitRoom(Opened),
+    Wait,
+}
+
+/// The state, locked. Callers get what has ended when it is unlocked: to wake one may run any code.
+struct Locked<'a> {
+    /// `None` while it is dropped.
+    state: Option<MutexGuard<'a, State>>,
+    drained: &'a Notify,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.state.as_ref().expect("it is locked until it is dropped")
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        self.state.as_mut().expect("it is locked until it is dropped")
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let Some(mut state) = self.state.take() else { return };
+        let ended = std::mem::take(&mut state.ended);
+        let is_drained = state.failed.is_some() && state.machine.is_idle();
+        drop(state);
+        ended.deliver();
+        if is_drained {
+            self.drained.notify_waiters();
+        }
+    }
+}
+
+impl fmt::Debug for Appends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Appends").field("partition", &self.partition).finish_non_exhaustive()
+    }
+}
+
+impl Appends {
+    pub(super) fn new(partition: Arc<Partition>, settings: Settings) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            state: Mutex::new(State {
+                machine: state::Producer::new(settings.machine()),
+                link: None,
+                acknowledged_in: -1,
+                sent: Vec::new(),
+                unhandled: VecDeque::new(),
+                action: None,
+                is_blocked: false,
+                room: None,
+                wakes_at: None,
+                is_retrying: false,
+                has_progressed: false,
+                is_unused: false,
+                ended: Ended::default(),
+                cause: None,
+                failed: None,
+            }),
+            partition,
+            settings,
+            wake: Notify::new(),
+            drained: Notify::new(),
+            turn: tokio::sync::Mutex::default(),
+            places: Arc::new(Semaphore::new(CAPACITY)),
+            open: Semaphore::new(0),
+            tracker: Tracker::new(),
+            closed: Closed::default(),
+            unseen: Arc::default(),
+            this: Weak::clone(this),
+        })
+    }
+
+    fn lock(&self) -> Locked<'_> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { state: Some(state), drained: &self.drained }
+    }
+
+    pub(super) fn call(&self) -> CallContext<'_> {
+        self.partition.call(ApiKey::PRODUCE)
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target::Leader(&self.partition, Purpose::Produce)
+    }
+
+    // For callers
+
+    /// Waits for a place. `None` if there will not be one.
+    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    /// Waits until there will be no more places.
+    pub(super) async fn closed(&self) {
+        // It has none, so this ends only when it is closed.
+        drop(self.open.acquire().await);
+    }
+
+    /// Gives out no more places.
+    fn refuse(&self) {
+        self.places.close();
+        self.open.close();
+    }
+
+    /// Fixes the place of an append in the order, and sends it if nothing has to be waited for.
+    ///
+    /// Once the partition client is closed, nothing is accepted.
+    pub(super) fn submit(&self, batch: PendingBatch, deadline: Deadline) {
+        let state = &mut *self.lock();
+        if state.failed.is_some() {
+            return state.ended.fail(batch, self.call().error(ErrorKind::Closed));
+        }
+        // The caller does not know yet that this append would leave a hole.
+        if !batch.is_fence && self.unseen.load(Ordering::Acquire) > 0 {
+            let error = self.call().error(ErrorKind::PrecedingAppendFailed);
+            let error = match &state.cause {
+                Some(cause) => error.with_source(Source::Call(Arc::clone(cause))),
+                None => error,
+            };
+            return state.ended.fail(batch, error);
+        }
+        let records = batch.batch.record_count();
+        let Deadline { at, after } = deadline;
+        state.machine.submit(batch, records, state::Deadline { at: at.into_std(), after });
+        let now = Instant::now();
+        if at <= now {
+            state.machine.handle_timeout(now.into_std());
+            self.complete(state, Some(Progress::NotStarted));
+        }
+        self.go_on(state);
+    }
+
+    /// Ends appends whose time is over, for a caller that has waited in vain for the producer task to do it.
+    pub(super) fn expire(&self) {
+        let state = &mut *self.lock();
+        state.machine.handle_timeout(Instant::now().into_std());
+        self.complete(state, Some(Progress::Runtime));
+        self.go_on(state);
+    }
+
+    /// Takes no more appends, and waits until those that were submitted are completed, or ends them at the
+    /// deadline. Returns the errors of those that failed since the first call.
+    pub(super) async fn close(&self, deadline: Deadline) -> Vec<Error> {
+        self.lock().failed.get_or_insert_default();
+        self.refuse();
+        let drained = async {
+            loop {
+                // Registered before the check, so that the wake-up is not missed.
+                let drained = self.drained.notified();
+                if self.lock().machine.is_idle() {
+                    return;
+                }
+                drained.await;
+            }
+        };
+        let is_late = tokio::time::timeout_at(deadline.at, drained).await.is_err();
+        let state = &mut *self.lock();
+        if is_late {
+            state.machine.handle_timeout(Instant::now().into_std());
+        }
+        self.abort(state);
+        // Others may close it at the same time, and each of them is to know all that failed.
+        state.failed.clone().unwrap_or_default()
+    }
+
+    /// Ends everything that is left, and everything that is submitted from now on.
+    fn abort(&self, state: &mut State) {
+        // Before it ends: an ended producer keeps its id to itself. So does one that has left batches in
+        // doubt: whoever resolves them fences the id.
+        if !state.machine.has_left_doubt() {
+            self.release_producer_id(state);
+        }
+        state.machine.abort(self.call().error(ErrorKind::Closed));
+        self.complete(state, None);
+        self.wake.notify_one();
+    }
+
+    /// Whether a batch in doubt needs a fence, and whose.
+    pub(super) fn standing(&self, stamp: Stamp) -> Standing {
+        self.lock().machine.standing(stamp)
+    }
+
+    // For both tasks
+
+    /// Does everything that needs no wait, and wakes the producer task for the rest.
+    fn go_on(&self, state: &mut State) {
+        self.advance(state);
+        let timeout = state.machine.poll_timeout().map(Instant::from_std);
+        let is_earlier = timeout.is_some_and(|at| state.wakes_at.is_none_or(|wakes_at| at < wakes_at));
+        let is_over = state.is_retrying && (state.has_progressed || state.machine.is_idle());
+        let has_ended = state.is_unused && state.machine.is_finished();
+        if state.action.is_some()
+            || !state.unhandled.is_empty()
+            || state.is_blocked
+            || is_earlier
+            || is_over
+            || has_ended
+        {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Does everything that needs no wait.
+    fn advance(&self, state: &mut State) {
+        self.complete(state, None);
+        self.transmit(state);
+        // Others wait for it, too.
+        state.room = None;
+        self.complete(state, None);
+        if state.action.is_none() {
+            state.action = state.machine.poll_action();
+        }
+    }
+
+    /// Sends what may be sent.
+    fn transmit(&self, state: &mut State) {
+        if let Some(link) = &mut state.link
+            && state.machine.uses_connection()
+            && !self.is_current(link)
+        {
+            state.machine.handle_disconnected();
+        }
+        let State { machine, link: Some(Link { opened, .. }), sent, unhandled, is_blocked, room, .. } = state
+        else {
+            return;
+        };
+        let now = Instant::now();
+        while let Some(transmit) = machine.poll_transmit(now.into_std()) {
+            let token = transmit.token;
+            match self.send(opened, &transmit, room.take()) {
+                Ok((append, size)) => sent.push(InFlight { token, append, sent: Sent { size, begun: now } }),
+                // The connection is shared with other partitions.
+                Err(SubmitError::Full) => {
+                    machine.handle_unsent(token);
+                    *is_blocked = true;
+                    return;
+                }
+                Err(SubmitError::Failed(error)) => unhandled.push_back((token, Err(error))),
+            }
+        }
+    }
+
+    /// Puts a batch on the connection. Returns the size of the request as well.
+    fn send(
+        &self,
+        opened: &Opened,
+        transmit: &Transmit<'_, PendingBatch>,
+        room: Option<Room>,
+    ) -> Result<(Append, usize), SubmitError> {
+        let Transmit { token, stamp, payload: PendingBatch { batch, .. }, attempt, in_doubt, deadline } =
+            *transmit;
+        let batch = match stamp {
+            Some(Stamp { identity: Identity { id, epoch }, sequence }) => batch.stamp(id, epoch, sequence),
+            // It may have been stamped for something else.
+            None => batch.stamp(Identity::NONE.id, Identity::NONE.epoch, Stamp::NONE.sequence),
+        };
+        let append = Append { batch, attempt, in_doubt, acks: self.settings.acks };
+        let (call, deadlines) = (self.call(), &self.partition.cluster.config.deadlines);
+        let (route, versions) = opened.route(&append, call, deadlines, Duration::ZERO);
+        let request = append.request(&route);
+        let Some(this) = self.this.upgrade() else { return Err(SubmitError::Full) };
+        let (deadline, recipient) =
+            (Some(Instant::from_std(deadline)), (this as Arc<dyn Recipient>, token.0));
+        let size = opened.channel.submit(&request, call, versions, deadline, recipient, room)?;
+        Ok((append, size))
+    }
+
+    /// Whether a batch that is sent now goes to this leader over this connection.
+    fn is_current(&self, Link { opened, generation }: &mut Link) -> bool {
+        let Some(found) = opened.leader.and_then(|leader| self.partition.led_by(leader)) else {
+            return false;
+        };
+        *generation = found;
+        self.partition.cluster.pool.is_current(&opened.channel)
+    }
+
+    // For the producer task
+
+    /// Returns what to do next.
+    pub(super) fn next_step(&self) -> Step {
+        let state = &mut *self.lock();
+        state.wakes_at = state.wakes_at.filter(|at| *at > Instant::now());
+        if let Some((token, result)) = state.unhandled.pop_front() {
+            return Step::Handle(token, result);
+        }
+        state.machine.handle_timeout(Instant::now().into_std());
+        state.is_blocked = false;
+        self.advance(state);
+        if let Some((token, result)) = state.unhandled.pop_front() {
+            return Step::Handle(token, result);
+        }
+        match (state.action.take(), &state.link) {
+            (Some(action), _) => Step::Act(action),
+            (None, Some(link)) if state.is_blocked => Step::AwaitRoom(link.opened.clone()),
+            (None, _) if state.is_unused && state.machine.is_finished() => Step::End,
+            (None, _) => Step::Wait,
+        }
+    }
+
+    /// Waits until there may be something to do.
+    pub(super) async fn wait(&self) {
+        let until = {
+            let state = &mut *self.lock();
+            let timeout = state.machine.poll_timeout().map(Instant::from_std);
+            // It may have been earlier before. That it wakes up in vain then costs less than to be woken for
+            // each append.
+            state.wakes_at = state.wakes_at.into_iter().chain(timeout).min();
+            state.wakes_at
+        };
+        match until {
+            Some(until) => tokio::select! {
+                biased;
+                () = self.wake.notified() => {}
+                () = sleep_until(until) => {}
+            },
+            None => self.wake.notified().await,
+        }
+    }
+
+    /// Runs a step of the state machine for the producer task, and what follows from it.
+    pub(super) fn drive<T>(&self, step: impl FnOnce(&mut state::Producer<PendingBatch, Error>) -> T) -> T {
+        let state = &mut *self.lock();
+        let result = step(&mut state.machine);
+        self.go_on(state);
+        result
+    }
+
+    /// Handles an acknowledgement.
+    pub(super) fn acknowledged(&self, token: Token, produced: Produced) {
+        let state = &mut *self.lock();
+        acknowledge(state, token, produced);
+        self.go_on(state);
+    }
+
+    /// Takes the connection to the leader.
+    pub(super) fn connected(&self, link: Link) {
+        let state = &mut *self.lock();
+        let is_same = state.link.as_ref().is_some_and(|before| before.is(&link));
+        state.link = Some(link);
+        state.machine.handle_connected(!is_same);
+        self.go_on(state);
+    }
+
+    /// Takes room on the connection for one request.
+    pub(super) fn give_room(&self, opened: &Opened, room: Option<Room>) {
+        let state = &mut *self.lock();
+        let is_same = state.link.as_ref().is_some_and(|link| link.opened.channel.is(&opened.channel));
+        state.room = room.filter(|_| is_same);
+        self.go_on(state);
+    }
+
+    pub(super) fn link(&self) -> Option<Link> {
+        self.lock().link.clone()
+    }
+
+    pub(super) fn acknowledged_in(&self) -> i32 {
+        self.lock().acknowledged_in
+    }
+
+    pub(super) fn is_recovering(&self) -> bool {
+        self.lock().machine.is_recovering()
+    }
+
+    /// Ends appends at their deadlines while an action runs. Returns whether nothing needs it any more.
+    pub(super) fn expire_during_action(&self) -> bool {
+        let state = &mut *self.lock();
+        let now = Instant::now();
+        state.wakes_at = state.wakes_at.filter(|at| *at > now);
+        state.machine.handle_timeout(now.into_std());
+        let is_idle = state.machine.is_idle();
+        if is_idle {
+            state.machine.handle_cancelled();
+        }
+        self.go_on(state);
+        is_idle
+    }
+
+    /// Notes whether the producer task has to know of the next acknowledgement. Returns whether there was
+    /// one.
+    pub(super) fn retrying(&self, is_retrying: bool) -> bool {
+        let state = &mut *self.lock();
+        state.is_retrying = is_retrying;
+        std::mem::take(&mut state.has_progressed)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().machine.is_idle()
+    }
+
+    /// Ends the producer task's part: it is done, or its runtime aborts it.
+    pub(super) fn end(&self) {
+        self.refuse();
+        self.abort(&mut self.lock());
+    }
+
+    /// Notes that no handle is left.
+    pub(super) fn unused(&self) {
+        let state = &mut *self.lock();
+        state.is_unused = true;
+        // At once, because the partition may be opened again before the task is polled.
+        self.release_producer_id(state);
+        self.wake.notify_one();
+    }
+
+    /// Releases the producer id, if nothing is in flight with it.
+    fn release_producer_id(&self, state: &mut State) {
+        if let Some(producer) = state.machine.release() {
+            self.partition.cluster.producer_ids.release(self.partition.key(), producer);
+        }
+    }
+}
+
+impl Recipient for Appends {
+    fn respond(&self, token: u64, result: Result<RawResponse, RequestFailed>) {
+        let state = &mut *self.lock();
+        let Some(at) = state.sent.iter().position(|sent| sent.token.0 == token) else { return };
+        let InFlight { token, append, sent } = state.sent.remove(at);
+        let Some(Link { opened, .. }) = &state.link else { return };
+        let call = self.call();
+        // What fails behind another request says nothing about it.
+        let is_behind = !state.unhandled.is_empty() || state.machine.is_recovering();
+        let closed = if is_behind { &Closed::default() } else { &self.closed };
+        let response = opened.channel.interpret::<ProduceRequest>(call, sent, closed, result);
+        let result = response.and_then(|response| {
+            let cluster = &self.partition.cluster;
+            let (route, _) = opened.route(&append, call, &cluster.config.deadlines, Duration::ZERO);
+            let produced = append.response(&route, response);
+            produced.map_err(|rejection| {
+                rejected(rejection, cluster, self.target(), call, opened.channel.broker())
+            })
+        });
+        match result {
+            Ok(produced) if state.unhandled.is_empty() => acknowledge(state, token, produced),
+            result => state.unhandled.push_back((token, result)),
+        }
+        self.go_on(state);
+    }
+
+    fn is_gone(&self, token: u64) -> bool {
+        !self.lock().machine.is_awaited(Token(token))
+    }
+}
+
+fn acknowledge(state: &mut State, token: Token, produced: Produced) {
+    state.has_progressed = true;
+    if let Some(Link { opened: Opened { leader: Some(leader), .. }, .. }) = &state.link {
+        state.acknowledged_in = leader.epoch;
+    }
+    if let Some(pending) = state.machine.payload_mut(token) {
+        pending.reported = Some(produced);
+    }
+    state.machine.handle_acknowledged(Instant::now().into_std(), token, produced.base_offset);
+}

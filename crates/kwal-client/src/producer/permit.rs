@@ -1,0 +1,167 @@
+//! The two halves of an append: a permit to submit a batch, and the result.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use kwal_protocol::record::EncodedBatch;
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::{Sleep, sleep_until},
+};
+
+use super::{Produced, Producer, appends::Appends, results::Answer};
+use crate::{
+    error::{Error, ErrorKind, Outcome, Progress},
+    memory::Reservation,
+    routing::Deadline,
+};
+
+/// A permission to append a batch: memory, and a place among the appends that are under way.
+///
+/// [`PartitionClient::reserve`](crate::PartitionClient::reserve) waits for one. Dropping it gives both back.
+#[must_use = "it holds memory and a place until it is used or dropped"]
+pub struct Permit {
+    pub(super) producer: Producer,
+    pub(super) memory: Reservation,
+    pub(super) place: OwnedSemaphorePermit,
+    pub(super) size: usize,
+    pub(super) deadline: Duration,
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { size, deadline, .. } = self;
+        f.debug_struct("Permit").field("size", size).field("deadline", deadline).finish_non_exhaustive()
+    }
+}
+
+impl Permit {
+    /// Returns for how many bytes it is.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Sets the time limit of the append, from when it is submitted. Default:
+    /// [`Deadlines::operation`](crate::Deadlines::operation).
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Submits a batch: its place on the log is fixed, behind all that were submitted before.
+    ///
+    /// It is sent from here if nothing has to be waited for. What the batch needs less than was reserved is
+    /// given back at once, the rest when the append is completed. Producer id, epoch and sequence number are
+    /// put on it, whatever it has. The batch belongs to the client from here on: dropping the future does not
+    /// take it back.
+    ///
+    /// # Errors
+    ///
+    /// The future returns what [`PartitionClient::produce`](crate::PartitionClient::produce) does, and
+    /// [`InvalidInput`](ErrorKind::InvalidInput) at once if the batch is empty or larger than what was
+    /// reserved.
+    pub fn submit(self, batch: EncodedBatch) -> Append {
+        let Self { producer, mut memory, place, size, deadline } = self;
+        let deadline = Deadline::after(deadline);
+        let needed = batch.size_in_bytes();
+        let reason = match (batch.record_count(), needed) {
+            (0, _) => Some("no records to append".to_owned()),
+            (_, needed) if needed > size => Some(format!(
+                "the batch has {needed} bytes, more than the {size} that were reserved; reserve its `size_in_bytes()`"
+            )),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            let error = producer.appends.call().invalid_input(reason);
+            return Append::failed(&producer.appends, error, deadline);
+        }
+        memory.shrink(needed);
+        producer.submit(batch, memory, place, deadline, false)
+    }
+}
+
+/// The result of an append that was submitted: a future that owns nothing of the append.
+///
+/// Dropping it does not take the batch back. If such an append fails, that is logged.
+#[must_use = "the result of an append is an acknowledgement or an error"]
+pub struct Append {
+    answer: oneshot::Receiver<Answer>,
+    appends: Arc<Appends>,
+    deadline: Deadline,
+    /// Begins when the future is polled and has no result yet.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl fmt::Debug for Append {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Append").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+/// How long a caller waits for the producer task beyond the deadline.
+///
+/// The producer task ends appends at their deadlines. This matters only while its runtime does not run it.
+const GRACE: Duration = Duration::from_millis(100);
+
+impl Append {
+    pub(super) fn new(appends: &Arc<Appends>, answer: oneshot::Receiver<Answer>, deadline: Deadline) -> Self {
+        Self { answer, appends: Arc::clone(appends), deadline, timer: None }
+    }
+
+    fn failed(appends: &Arc<Appends>, error: Error, deadline: Deadline) -> Self {
+        let (response, answer) = oneshot::channel();
+        drop(response.send(Answer::failed(error)));
+        Self::new(appends, answer, deadline)
+    }
+
+    /// Completes some time after the deadline.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Elsewhere there are no timers, and the producer task has to be relied on.
+        if Handle::try_current().is_err() {
+            return Poll::Pending;
+        }
+        let at = self.deadline.at + GRACE;
+        match &mut self.timer {
+            // On the runtime of this poll: that of an earlier one may be gone.
+            Some(timer) => timer.set(sleep_until(at)),
+            None => self.timer = Some(Box::pin(sleep_until(at))),
+        }
+        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
+    }
+
+    fn poll_result(&mut self, cx: &mut Context<'_>) -> Poll<Result<Produced, Error>> {
+        Pin::new(&mut self.answer).poll(cx).map(|answer| match answer {
+            Ok(Answer { result, .. }) => result,
+            // Every append that was submitted is completed, unless a panic has interrupted it.
+            Err(_) => Err(self.appends.call().error(ErrorKind::Closed).with_outcome(Outcome::Unknown)),
+        })
+    }
+}
+
+impl Future for Append {
+    type Output = Result<Produced, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(result) = self.poll_result(cx) {
+            return Poll::Ready(result);
+        }
+        if self.poll_timer(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.appends.expire();
+        match self.poll_result(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => {
+                let after = self.deadline.after;
+                let kind = ErrorKind::DeadlineExceeded { after, progress: Progress::Runtime };
+                Poll::Ready(Err(self.appends.call().error(kind).with_outcome(Outcome::Unknown)))
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! How the results of appends reach their callers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::warn;
+
+use super::{
+    Produced,
+    appends::{Appends, PendingBatch, State},
+    settings::OnFailure,
+    state::{Completed, Doubt, Failure, Stage},
+};
+use crate::{
+    error::{Error, ErrorKind, InDoubt, Outcome, Progress, Source},
+    memory::Reservation,
+    producer_id::{Acknowledged, Identity, Stamp},
+    routing::{Leader, Partition},
+};
+
+/// The result of an append on its way to its caller.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) result: Result<Produced, Error>,
+    _unseen: Option<Unseen>,
+}
+
+impl Answer {
+    pub(super) fn failed(error: Error) -> Self {
+        Self { result: Err(error), _unseen: None }
+    }
+}
+
+/// Counts as an error that its caller has not got yet, until it is dropped. What is submitted meanwhile fails
+/// with it, so that the log has no hole.
+#[derive(Debug)]
+struct Unseen(Arc<AtomicUsize>);
+
+impl Unseen {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The result of an append that has ended, and what it held.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    response: oneshot::Sender<Answer>,
+    answer: Answer,
+    _memory: Reservation,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Delivery {
+    fn deliver(self) {
+        // A caller that is gone does not need the result.
+        drop(self.response.send(self.answer));
+    }
+}
+
+/// Results in the order in which their appends have ended. Usually there is one.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    first: Option<Delivery>,
+    more: Vec<Delivery>,
+}
+
+impl Ended {
+    fn push(&mut self, delivery: Delivery) {
+        match self.first {
+            None => self.first = Some(delivery),
+            Some(_) => self.more.push(delivery),
+        }
+    }
+
+    /// Adds an append that was not accepted.
+    pub(super) fn fail(&mut self, batch: PendingBatch, error: Error) {
+        let PendingBatch { response, _memory, _place, .. } = batch;
+        self.push(Delivery { response, answer: Answer::failed(error), _memory, _place });
+    }
+
+    pub(super) fn deliver(self) {
+        self.first.into_iter().chain(self.more).for_each(Delivery::deliver);
+    }
+}
+
+impl Appends {
+    /// Reports results to their callers. `progress` is what the callers waited for, if it is known already.
+    pub(super) fn complete(&self, state: &mut State, progress: Option<Progress>) {
+        while let Some((pending, completed)) = state.machine.poll_completed() {
+            let PendingBatch { batch, response, reported, is_fence: _, _memory, _place } = pending;
+            let mut unseen = None;
+            let result = match completed {
+                Completed::Appended { base_offset, attempts } => {
+                    // Without a response of its own it is known to be on the log, and not where.
+                    let unreported = || Produced {
+                        base_offset,
+                        record_count: batch.record_count(),
+                        log_append_time_ms: None,
+                        log_start_offset: None,
+                        wire_bytes: batch.size_in_bytes(),
+                        attempts,
+                    };
+                    Ok(reported.unwrap_or_else(unreported))
+                }
+                Completed::Failed { error, in_doubt, attempts } => {
+                    if self.settings.on_failure == OnFailure::Stop {
+                        unseen = Some(Unseen::new(&self.unseen));
+                    }
+                    let error = self.in_doubt(self.failure(state, error, progress), in_doubt);
+                    state.cause = Some(Arc::new(error.clone()));
+                    if response.is_closed() {
+                        let Partition { topic, index, .. } = &*self.partition;
+                        let (topic, partition) = (&**topic, index);
+                        warn!(topic, partition, attempts, %error, "an append failed and its caller is gone");
+                    }
+                    Err(error)
+                }
+                Completed::Preceding { cause, in_doubt } => {
+                    let cause = match &state.cause {
+                        Some(cause) => Arc::clone(cause),
+                        None => Arc::new(self.failure(state, cause, progress)),
+                    };
+                    let error = self.call().error(ErrorKind::PrecedingAppendFailed);
+                    Err(self.in_doubt(error.with_source(Source::Call(cause)), in_doubt))
+                }
+            };
+            if let (Err(error), Some(failed)) = (&result, &mut state.failed) {
+                failed.push(error.clone());
+            }
+            state.ended.push(Delivery {
+                response,
+                answer: Answer { result, _unseen: unseen },
+                _memory,
+                _place,
+            });
+        }
+    }
+
+    /// Makes the reason for which an append failed an error.
+    fn failure(&self, state: &State, failure: Failure<Error>, progress: Option<Progress>) -> Error {
+        match failure {
+            Failure::Error(error) => error,
+            Failure::Deadline { after, stage, last } => {
+                let cluster = &self.partition.cluster;
+                let error = match (progress, stage) {
+                    (Some(progress), _) => self.call().error(ErrorKind::DeadlineExceeded { after, progress }),
+                    (None, Stage::Next) => self.tracker.deadline_exceeded(cluster, self.call(), after),
+                    (None, Stage::Behind) => {
+                        self.call().error(ErrorKind::DeadlineExceeded { after, progress: Progress::Queue })
+                    }
+                    (None, Stage::InFlight) => {
+                        let kind = ErrorKind::DeadlineExceeded { after, progress: Progress::Response };
+                        let leader = state.link.as_ref().and_then(|link| link.opened.leader);
+                        let error = self.call().error(kind);
+                        match leader {
+                            Some(Leader { id, .. }) => {
+                                error.with_context(self.call().at_broker(&cluster.pool.name(id)))
+                            }
+                            None => error,
+                        }
+                    }
+                };
+                match last {
+                    Some(last) => error.with_source(Source::Call(Arc::new(last))),
+                    None => error,
+                }
+            }
+            Failure::DataLoss { last, from } => {
+                // Those who used them before learn of the loss here, and not once more from each of them.
+                self.partition.cluster.producer_ids.clear(&self.partition.key());
+                self.call().error(loss(last, from))
+            }
+        }
+    }
+
+    /// Adds to an error whether the append may be on the log nevertheless.
+    fn in_doubt(&self, error: Error, doubt: Option<Doubt>) -> Error {
+        let Some(Doubt { stamp, records, after }) = doubt else {
+            return error.with_outcome(Outcome::NotApplied);
+        };
+        let error = error.with_outcome(Outcome::Unknown);
+        let Some(Stamp { identity, sequence }) = stamp else { return error };
+        let Partition { topic, index, topic_id, .. } = &*self.partition;
+        error.with_in_doubt(InDoubt {
+            topic: topic.to_string(),
+            topic_id: (!topic_id.is_zero()).then_some(*topic_id),
+            partition: *index,
+            producer_id: identity.id,
+            epoch: identity.epoch,
+            sequence,
+            record_count: records,
+            after,
+        })
+    }
+}
+
+pub(super) fn loss(last: Acknowledged, from: Option<i64>) -> ErrorKind {
+    let Acknowledged { stamp: Stamp { identity: Identity { id, epoch }, sequence }, base_offset, records } =
+        last;
+    let offsets = base_offset.and_then(|base_offset| {
+        let end = base_offset.saturating_add_unsigned(records as u64);
+        from.map(|from| from..end)
+    });
+    ErrorKind::DataLoss { producer_id: id, epoch, sequence, offsets }
+}
