@@ -8,12 +8,12 @@ use kwal_client::{
     record::Record,
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-use kwal_testkit::Fault;
+use kwal_testkit::{EmbeddedCluster, Fault};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::support::{
-    HOUR, Wire, WireMode, assert_took, broker, deadlines, large, log, open_over, record, settle, timed,
+    HOUR, Wire, WireMode, assert_took, broker, deadlines, large, log, open, open_over, record, settle, timed,
 };
 
 /// The leader may have appended the batch before it responds with one of these.
@@ -208,7 +208,7 @@ async fn a_rejected_append_is_not_applied_and_its_sequence_number_is_used_again(
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_too_large_for_the_topic_is_reported_with_its_size() {
-    let broker = kwal_testkit::EmbeddedCluster::builder()
+    let broker = EmbeddedCluster::builder()
         .topic_with("wal", 1, &[("max.message.bytes", "1000")])
         .start_in_memory()
         .unwrap();
@@ -296,11 +296,12 @@ async fn without_sequence_numbers_a_rejection_is_retried() {
     assert_eq!(partition.produce(record("a")).await.unwrap().attempts, 2);
     // Nothing has been written if the connection cannot be opened.
     broker.stop(1).unwrap();
+    settle().await;
     let (produced, ()) = tokio::join!(partition.produce(record("b")), async {
         sleep(Duration::from_secs(3)).await;
         broker.restart(1).unwrap();
     });
-    assert!(produced.unwrap().attempts > 2);
+    assert_eq!(produced.unwrap().attempts, 1);
     assert_eq!(log(&broker), ["a", "b"]);
     assert_eq!(wire.count(ApiKey::INIT_PRODUCER_ID), 0);
 }
@@ -365,21 +366,48 @@ async fn a_fenced_client_cannot_append_any_more() {
 
 #[tokio::test(start_paused = true)]
 async fn the_loss_of_acknowledged_records_ends_the_client() {
+    let cluster = EmbeddedCluster::builder().seed(5).brokers(2).topic_assigned("wal", &[&[1, 2]]);
+    let cluster = cluster.start_in_memory().unwrap();
+    let wire = Wire::to(&cluster);
+    let partition = open_over(&wire).await;
+    partition.produce(record("a")).await.unwrap();
+    cluster.set_lag("wal", 0, 2, HOUR).unwrap();
+    cluster.shrink_isr("wal", 0, 2).unwrap();
+    partition.produce([record("b"), record("c")].concat()).await.unwrap();
+    cluster.kill(1).unwrap();
+    cluster.elect_unclean("wal", 0, 2).unwrap();
+    // Somebody else has filled the offsets.
+    let other = open_over(&wire).await;
+    for _ in 0..3 {
+        other.produce(record("x")).await.unwrap();
+    }
+    let sent = wire.count(ApiKey::PRODUCE);
+    for _ in 0..3 {
+        let error = partition.produce(record("d")).await.unwrap_err();
+        let ErrorKind::DataLoss { epoch: 0, sequence: 1, offsets: Some(lost), .. } = error.kind() else {
+            panic!("{error:?}")
+        };
+        assert_eq!((lost.clone(), error.outcome()), (1..3, Outcome::NotApplied));
+    }
+    assert_eq!(wire.count(ApiKey::PRODUCE), sent, "nothing is sent after it");
+    // Another client has its own id.
+    open_over(&wire).await.produce(record("e")).await.unwrap();
+    assert_eq!(log(&cluster), ["a", "x", "x", "x", "e"]);
+}
+
+/// A leader that has what it acknowledged and rejects what follows has lost nothing.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_sequence_after_a_batch_that_is_there_is_left_for_the_next_epoch() {
     let broker = broker();
     let wire = Wire::to(&broker);
     let partition = open_over(&wire).await;
     partition.produce(record("a")).await.unwrap();
-    // The loss is certain after the second rejection.
-    broker.on_times(ApiKey::PRODUCE, 2, Fault::Error(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
-    for _ in 0..3 {
-        let error = partition.produce(record("b")).await.unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::DataLoss { epoch: 0, sequence: 1, .. }), "{error:?}");
-        assert_eq!(error.outcome(), Outcome::NotApplied);
-    }
-    assert_eq!(wire.count(ApiKey::PRODUCE), 3);
-    // Another client has its own id.
-    open_over(&wire).await.produce(record("c")).await.unwrap();
-    assert_eq!(log(&broker), ["a", "c"]);
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+    assert_eq!(partition.produce(record("b")).await.unwrap().attempts, 2);
+    partition.produce(record("c")).await.unwrap();
+    let id = wire.stamps()[0].0;
+    assert_eq!(wire.stamps(), [(id, 0, 0), (id, 0, 1), (id, 1, 0), (id, 1, 1)]);
+    assert_eq!(log(&broker), ["a", "b", "c"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -437,6 +465,32 @@ async fn a_rejected_batch_leaves_the_records_with_the_caller() {
     assert_eq!(partition.produce([records[0].clone()]).await.unwrap().offsets(), Some(5..6));
     assert_eq!(partition.produce(records).await.unwrap().offsets(), Some(6..8));
     assert_eq!(log(&broker), ["a", "b", "a", "b", "b", "a", "a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_without_a_response_is_repeated() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    partition.produce(record("a")).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::Drop);
+    for _ in 0..3 {
+        broker.on(ApiKey::FETCH, Fault::BlackHole);
+    }
+    partition.produce(record("b")).await.unwrap();
+    assert_eq!(log(&broker), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_sequence_numbers_a_batch_goes_out_without_the_stamp_that_it_has() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_without_idempotence(&wire).await;
+    for sequence in [0, 7, 0] {
+        let batch = partition.encode(record("a")).unwrap().stamp(12, 0, sequence);
+        partition.reserve(batch.size_in_bytes()).await.unwrap().submit(batch).await.unwrap();
+    }
+    assert_eq!(wire.stamps(), [(-1, -1, -1); 3]);
+    assert_eq!(log(&broker), ["a"; 3]);
 }
 
 async fn open_without_idempotence(wire: &Wire) -> PartitionClient {

@@ -1,13 +1,14 @@
 //! C1 and C7 with every supported version of every API.
 
 use kwal_client::{
-    ConfigSource, OffsetAt,
+    ConfigSource, OffsetAt, Resolution,
     error::{ErrorKind, Outcome},
+    record::Record,
 };
 use kwal_protocol::api::{ApiKey, Versions};
 use kwal_testkit::{Dialect, EmbeddedCluster};
 
-use crate::support::{Wire, log, record};
+use crate::support::{Wire, in_doubt, log, record};
 
 /// The versions that the client supports.
 pub(crate) const SUPPORTED: [(ApiKey, i16, i16); 13] = [
@@ -55,6 +56,9 @@ async fn run_every_operation(dialect: Dialect) -> Vec<(ApiKey, i16)> {
     let retention = &configs["retention.ms"];
     assert_eq!((retention.value.as_deref(), retention.source), (Some("5"), ConfigSource::Topic));
     assert_eq!(controller.describe_cluster().await.unwrap().brokers.len(), 1);
+    let fence = Record::new(None::<&str>, "fence");
+    assert_eq!(partition.resolve(&in_doubt(), fence).await.unwrap(), Resolution::NotApplied);
+    assert_eq!(log(&broker), ["b", "c", "fence"]);
     controller.delete_topic("wal").await.unwrap();
     assert_eq!(broker.topics(), [""; 0]);
     let newest = |api| wire.seen(api).iter().map(|seen| seen.version).max().unwrap();

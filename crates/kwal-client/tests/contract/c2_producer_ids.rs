@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use kwal_client::{
-    OffsetAt,
+    OffsetAt, Resolution,
     error::{ErrorKind, Outcome},
+    record::Record,
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
@@ -107,6 +108,25 @@ async fn a_fenced_id_is_not_reused() {
     drop(partition);
     client.partition_client("wal", 0).await.unwrap().produce(record("b")).await.unwrap();
     assert_ne!(wire.stamps()[0].0, wire.stamps()[1].0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_was_fenced_while_it_was_in_use_is_not_reused() {
+    let broker = broker();
+    let client = builder(&broker).build().await.unwrap();
+    let open = async || client.partition_client("wal", 0).await.unwrap();
+    let owner = open().await;
+    owner.produce(record("a")).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::ErrorAfter(ErrorCode::UNKNOWN_SERVER_ERROR));
+    let error = owner.produce(record("b")).await.unwrap_err();
+    let fence = Record::new(None::<&str>, "fence");
+    let resolved = open().await.resolve(error.in_doubt().unwrap(), fence).await.unwrap();
+    assert_eq!(resolved, Resolution::Appended(1..2));
+    // It goes without having learnt that it was fenced.
+    drop(owner);
+    settle().await;
+    open().await.produce(record("c")).await.unwrap();
+    assert_eq!(log(&broker), ["a", "b", "fence", "c"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,11 @@
 //! C3: appends are on the log in submission order, without a hole.
 
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::{Arc, Mutex},
+    task::Poll,
+    time::Duration,
+};
 
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use kwal_client::{
@@ -134,7 +139,8 @@ async fn appends_submitted_after_a_failed_one_fail_with_it() {
         assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotApplied));
     }
     assert_eq!(log(&broker), ["before", "good", "after"]);
-    assert_eq!(wire.count(ApiKey::PRODUCE), 4, "the later ones were never sent");
+    // Behind the two in flight there was room for three of the later ones, which the broker rejected.
+    assert_eq!(wire.count(ApiKey::PRODUCE), 4 + 3 + 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,4 +174,72 @@ async fn a_failure_of_one_partition_does_not_affect_another() {
     broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_RECORD));
     let (a, b) = tokio::join!(one.produce(record("a")), other.produce(record("b")));
     assert!(a.is_ok() != b.is_ok(), "{a:?}, {b:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_that_submit_while_connections_end_lose_nothing() {
+    let broker = broker();
+    let client = builder(&broker).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let submitted = Arc::new(Mutex::new(Vec::new()));
+    let threads: Vec<_> = (0..8)
+        .map(|thread| {
+            let (partition, submitted) = (partition.clone(), Arc::clone(&submitted));
+            tokio::spawn(async move {
+                for i in 0..100 {
+                    let value = format!("{thread}-{i}");
+                    let batch = partition.encode(record(value.clone())).unwrap();
+                    let permit = partition.reserve(batch.size_in_bytes()).await.unwrap();
+                    let append = {
+                        let mut submitted = submitted.lock().unwrap();
+                        submitted.push(value);
+                        permit.submit(batch)
+                    };
+                    if i % 3 == 0 {
+                        append.await.unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    let breaks = async {
+        loop {
+            broker.disconnect_all();
+            sleep(Duration::from_millis(3)).await;
+        }
+    };
+    tokio::select! {
+        ended = join_all(threads) => ended.into_iter().for_each(|ended| ended.unwrap()),
+        () = breaks => {}
+    }
+    assert!(client.close().await.is_empty());
+    assert_eq!(log(&broker), *submitted.lock().unwrap());
+}
+
+/// A caller that has not seen an error yet cannot know that what it submits would leave a hole.
+#[tokio::test(start_paused = true)]
+async fn what_is_submitted_before_an_error_is_seen_fails_with_it() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    partition.produce(record("first")).await.unwrap();
+    let submit = async |value: &str| {
+        let batch = partition.encode(record(value)).unwrap();
+        (partition.reserve(batch.size_in_bytes()).await.unwrap().submit(batch),)
+    };
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_RECORD));
+    let (bad,) = submit("bad").await;
+    settle().await;
+    let (behind,) = submit("behind").await;
+    let error = behind.await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::PrecedingAppendFailed), "{error:?}");
+    assert_eq!((error.code(), error.outcome()), (Some(ErrorCode::INVALID_RECORD), Outcome::NotApplied));
+    assert!(error.is_retriable());
+    assert_eq!(bad.await.unwrap_err().code(), Some(ErrorCode::INVALID_RECORD));
+    // It has been seen now. One that nobody waits for is not.
+    partition.produce(record("after")).await.unwrap();
+    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_RECORD));
+    drop(submit("bad again").await);
+    settle().await;
+    partition.produce(record("last")).await.unwrap();
+    assert_eq!(log(&broker), ["first", "after", "last"]);
 }

@@ -3,11 +3,12 @@
 use kwal_client::{
     OffsetAt,
     error::{Error, Outcome},
+    record::Record,
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 
-use crate::support::{broker, builder, record};
+use crate::support::{broker, builder, in_doubt, record};
 
 #[tokio::test(start_paused = true)]
 async fn a_denied_call_names_the_right_that_it_takes() {
@@ -25,6 +26,10 @@ async fn a_denied_call_names_the_right_that_it_takes() {
     let topic = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
     deny(ApiKey::PRODUCE, topic);
     check(partition.produce(record("b")).await.unwrap_err(), "the right `Write` on the topic");
+    deny(ApiKey::PRODUCE, topic);
+    let fence = Record::new(None::<&str>, "fence");
+    let error = partition.resolve(&in_doubt(), fence).await.unwrap_err();
+    assert!(error.to_string().contains("the right `Write` on the topic"), "{error}");
     deny(ApiKey::FETCH, topic);
     check(partition.fetch(0).await.unwrap_err(), "the right `Read` on the topic");
     deny(ApiKey::LIST_OFFSETS, topic);

@@ -173,7 +173,7 @@ async fn a_broker_that_does_not_respond_delays_only_calls_that_need_it() {
         });
         settle().await;
         for partition in 0..3 {
-            replicate(&three.brokers[2], partition);
+            replicate(&three.brokers[partition as usize], &three.brokers[2], partition);
         }
         three.lead(|_| 3);
         three.brokers[0].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
@@ -288,7 +288,7 @@ async fn calls_to_a_retired_broker_continue_elsewhere() {
     let move_leader = async {
         sleep(Duration::from_secs(1)).await;
         for partition in 0..3 {
-            replicate(&three.brokers[2], partition);
+            replicate(&three.brokers[partition as usize], &three.brokers[2], partition);
         }
         three.lead(|_| 3);
         three.set_brokers(&[(1, "one"), (3, "three")]);
@@ -307,7 +307,7 @@ async fn calls_to_a_retired_broker_continue_elsewhere() {
     // It returns and is used again.
     three.wire.set(WireMode::Passing);
     three.set_brokers(&[(1, "one"), (2, "two"), (3, "three")]);
-    replicate(&three.brokers[1], 2);
+    replicate(&three.brokers[2], &three.brokers[1], 2);
     three.lead(|_| 2);
     three.brokers[2].on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     assert_eq!(partitions[2].produce(record("c")).await.unwrap().attempts, 2);

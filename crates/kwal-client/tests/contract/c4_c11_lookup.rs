@@ -177,15 +177,15 @@ async fn calls_follow_the_leader() {
     assert_eq!((log(&one).len(), log(&two).len()), (1, 0));
 
     lead(2);
-    replicate(&two, 0);
+    replicate(&one, &two, 0);
     one.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     let before = wire.count(ApiKey::METADATA);
     assert_eq!(partition.produce(record("b")).await.unwrap().attempts, 2);
     assert_eq!(wire.count(ApiKey::METADATA), before + 1);
     assert_eq!((log(&one).len(), log(&two).len()), (1, 2));
-    assert_eq!(two.requests(ApiKey::FETCH), 0);
+    assert_eq!(two.requests(ApiKey::FETCH), 1, "it looks up the last acknowledged batch");
     partition.fetch(0).await.unwrap();
-    assert_eq!(two.requests(ApiKey::FETCH), 1, "reads use the leader that appends have found");
+    assert_eq!(two.requests(ApiKey::FETCH), 2, "reads use the leader that appends have found");
     assert_eq!(wire.stamps()[1], wire.stamps()[2], "the same batch");
 
     // A broker that was killed is noticed by its closed connections. The brokers give out ids on their own.

@@ -228,7 +228,7 @@ fn calls_fail_at_once_after_the_runtime_of_the_client_has_shut_down() {
         }
         client_runtime.shutdown_background();
         for (call, outcome) in
-            [(append, Outcome::Unknown), (queued, Outcome::NotApplied), (fetch, Outcome::NotApplied)]
+            [(append, Outcome::Unknown), (queued, Outcome::Unknown), (fetch, Outcome::NotApplied)]
         {
             let error = call.await.unwrap().unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::Closed), "{error:?}");

@@ -5,14 +5,15 @@ use std::{future::Future, pin::Pin, time::Duration};
 use kwal_client::{
     Client, ControllerClient, Deadlines, OffsetAt, PartitionClient, RetryPolicy,
     error::{Error, ErrorKind, Outcome},
+    record::Record,
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode, messages::MetadataRequest};
 use kwal_testkit::Fault;
 use tokio::time::sleep;
 
 use crate::support::{
-    HOUR, Wire, WireMode, assert_took, broker, builder, chain, deadlines, large, log, open_over, record,
-    timed,
+    HOUR, Wire, WireMode, assert_took, broker, builder, chain, deadlines, in_doubt, large, log, open_over,
+    record, timed,
 };
 
 /// The handles of a client.
@@ -406,6 +407,7 @@ async fn the_deadline_of_a_call_is_exact() {
             "describe_cluster" |calls| calls.controller.describe_cluster();
             "audit" |calls| calls.controller.audit("wal");
             "produce" |calls| calls.partition.produce(record("a"));
+            "resolve" |calls| calls.partition.resolve(&in_doubt(), Record::new("fence", None::<&str>));
             "fetch" |calls| calls.partition.fetch(0);
             "get_offset" |calls| calls.partition.get_offset(OffsetAt::Latest);
             "delete_records" |calls| calls.partition.delete_records(0);

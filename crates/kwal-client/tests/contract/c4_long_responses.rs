@@ -1,6 +1,13 @@
 //! C4: responses that take long to arrive, and requests that nobody waits for any more.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    future::IntoFuture,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use kwal_client::{
@@ -11,7 +18,7 @@ use kwal_protocol::api::ApiKey;
 use kwal_testkit::{EmbeddedCluster, Fault, wire::Decision};
 use kwal_transport::{BoxFuture, Connect, HostPort, Stream, TransportError, memory};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy, split},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy, split},
     time::{sleep, timeout},
 };
 
@@ -377,4 +384,101 @@ async fn an_append_behind_one_that_is_too_large_is_not_blamed() {
         attempts = attempts.max(produced.unwrap().attempts);
     }
     assert_eq!(attempts, 3, "it was behind the other one twice");
+}
+
+/// A broker closes the connection when it has read the length of a request that is too large, so what is
+/// behind that is not sent.
+#[derive(Clone, Debug)]
+struct ClosesEarly(Arc<dyn Connect>);
+
+struct ClosingEarly {
+    stream: Stream,
+    /// What is missing of the frame that is being written; its length comes first.
+    missing: usize,
+    is_length: bool,
+    length: Vec<u8>,
+    is_closed: bool,
+}
+
+impl Connect for ClosesEarly {
+    fn connect<'a>(&'a self, to: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        Box::pin(async move {
+            let stream = self.0.connect(to).await?;
+            let io =
+                ClosingEarly { stream, missing: 4, is_length: true, length: Vec::new(), is_closed: false };
+            Ok(Stream::new(io, to.to_string()))
+        })
+    }
+}
+
+impl AsyncWrite for ClosingEarly {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_closed {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let len = bytes.len().min(self.missing);
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[..len]))?;
+        if self.is_length {
+            self.length.extend(&bytes[..written]);
+        }
+        self.missing -= written;
+        if self.missing == 0 {
+            self.is_length = !self.is_length;
+            self.missing = 4;
+            if !self.is_length {
+                let length = std::mem::take(&mut self.length).try_into().unwrap();
+                self.missing = u32::from_be_bytes(length) as usize;
+                self.is_closed = self.missing > 300_000;
+            }
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for ClosingEarly {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_closed {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_too_large_is_named_whatever_waits_behind_it() {
+    let broker = broker();
+    let client = ClientBuilder::new(broker.bootstrap())
+        .connector(ClosesEarly(broker.connector()))
+        .seed(7)
+        .build()
+        .await
+        .unwrap();
+    for behind in 0..4 {
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+        let mut appends = vec![partition.produce(large(400_000)).into_future()];
+        appends.extend((0..behind).map(|_| partition.produce(record("b")).into_future()));
+        let (results, took) = timed(join_all(appends)).await;
+        let errors: Vec<_> = results.into_iter().map(Result::unwrap_err).collect();
+        let kind = errors[0].kind();
+        assert!(matches!(kind, ErrorKind::RequestTooLarge { .. }), "{behind} behind it: {kind:?}");
+        assert!(took < SECOND, "{took:?}");
+        for error in &errors[1..] {
+            assert!(matches!(error.kind(), ErrorKind::PrecedingAppendFailed), "{error:?}");
+            assert_eq!(error.outcome(), Outcome::NotApplied);
+        }
+    }
+    assert_eq!(log(&broker), ["a"; 4]);
 }

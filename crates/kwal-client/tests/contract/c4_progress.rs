@@ -49,11 +49,13 @@ async fn an_append_into_a_black_hole() {
     assert_eq!(
         error.to_string(),
         "Produce of wal/0 at broker 1 (broker-1:9092): not completed within 2s: it was waiting for the response; outcome \
-         unknown: the batch may be on the log or may still reach it, so appending it again may duplicate it"
+         unknown: the batch may be on the log or may still reach it, so resolve it before appending it again; in doubt: \
+         producer id 1000, epoch 0, sequence 1, 1 record, after offset 0"
     );
     // The connection is the same, and its queue does not move.
     let error = partition.produce(record("b")).deadline(LIMIT).await.unwrap_err();
-    assert_stood(&error, Progress::Response, Some(BROKER), None);
+    assert_stood(&error, Progress::Queue, None, None);
+    assert_eq!(error.outcome(), Outcome::NotApplied);
 }
 
 #[tokio::test(start_paused = true)]

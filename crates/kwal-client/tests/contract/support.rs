@@ -9,12 +9,14 @@ use std::{
 };
 
 use kwal_client::{
-    Client, ClientBuilder, Deadlines, Limits, PartitionClient, RetryPolicy, error::Error, record::Record,
+    Client, ClientBuilder, Deadlines, Limits, PartitionClient, RetryPolicy,
+    error::{Error, InDoubt},
+    record::Record,
 };
 use kwal_protocol::{
     api::{ApiKey, Request},
     messages::ProduceRequest,
-    record::{BatchBuilder, BatchHeader, Compression, Headers},
+    record::BatchHeader,
 };
 pub(crate) use kwal_testkit::wire::WireMode;
 use kwal_testkit::{
@@ -61,16 +63,34 @@ pub(crate) fn record(value: impl Into<String>) -> Vec<Record> {
     vec![Record::new(None::<&str>, value.into())]
 }
 
+/// Returns a batch of a producer id that the brokers do not know, in doubt in partition 0 of `wal`.
+pub(crate) fn in_doubt() -> InDoubt {
+    InDoubt {
+        topic: "wal".to_owned(),
+        topic_id: None,
+        partition: 0,
+        producer_id: 99_999,
+        epoch: 0,
+        sequence: 7,
+        record_count: 1,
+        after: None,
+    }
+}
+
 /// Returns a record with a value of `bytes` bytes.
 pub(crate) fn large(bytes: usize) -> Vec<Record> {
     vec![Record::new(None::<&str>, vec![b'x'; bytes])]
 }
 
-/// Appends a record without a client, as if it had been replicated from another broker.
-pub(crate) fn replicate(broker: &EmbeddedCluster, partition: i32) {
-    let mut batch = BatchBuilder::new(Compression::None);
-    batch.push(0, None, Some(b"replicated"), &Headers::new());
-    broker.append_raw("wal", partition, batch.finish().unwrap().to_bytes()).unwrap();
+/// Appends what another broker has and this one lacks, as if it had been replicated.
+pub(crate) fn replicate(from: &EmbeddedCluster, to: &EmbeddedCluster, partition: i32) {
+    let end = to.end_offset("wal", partition).unwrap();
+    for batch in from.log("wal", partition).unwrap() {
+        if batch.base_offset() >= end {
+            let relative = [&[0; 8], &batch.bytes()[8..]].concat();
+            to.append_raw("wal", partition, relative.into()).unwrap();
+        }
+    }
 }
 
 /// Returns the values in the log of partition 0 of `wal`, in order.
@@ -204,6 +224,16 @@ impl Wire {
     /// Decides what becomes of every request.
     pub(crate) fn on_request(&self, hook: impl FnMut(&Frame) -> Decision + Send + 'static) {
         self.wire.on_request(hook);
+    }
+
+    /// Decides what becomes of every response.
+    pub(crate) fn on_response(&self, hook: impl FnMut(&Frame) -> Decision + Send + 'static) {
+        self.wire.on_response(hook);
+    }
+
+    /// Lets the frames pass that are held now.
+    pub(crate) fn release(&self) {
+        self.wire.release();
     }
 
     /// Passes all responses unchanged again.
