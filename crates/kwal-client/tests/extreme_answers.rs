@@ -247,7 +247,12 @@ async fn use_all(seed: u64, client: &Client, cluster: &EmbeddedCluster, outcomes
             partition = in_time("open", client.partition_client("wal", 0)).await.ok();
         }
         let Some(partition) = &partition else { continue };
-        drop(append(partition, outcomes).await);
+        if let Err(error) = append(partition, outcomes).await
+            && let Some(in_doubt) = error.in_doubt()
+        {
+            let fence = Record::new(None::<&str>, "fence");
+            drop(in_time("resolve", partition.resolve(in_doubt, fence)).await);
+        }
         let read = in_time("fetch", partition.fetch(0).max_wait(Duration::ZERO)).await;
         if let Ok(read) = read {
             drop(read.for_each(|_| {}));

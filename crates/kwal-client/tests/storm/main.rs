@@ -4,6 +4,7 @@
 //! ```sh
 //! KWAL_SIM_SEEDS=100000 cargo test -p kwal-client --test storm    # more of them
 //! KWAL_SIM_SEED=7 cargo test -p kwal-client --test storm          # one of them
+//! KWAL_SIM_ALL=1 cargo test -p kwal-client --test storm           # goes on after one that fails
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
@@ -43,7 +44,8 @@ fn the_contract_holds_in_every_storm() {
         return assert!(report.holds(), "{}", describe(seed));
     }
     let seeds = env::var("KWAL_SIM_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
-    let sum = all(0..seeds).unwrap_or_else(|seed| panic!("{}", describe(seed)));
+    let goes_on = env::var_os("KWAL_SIM_ALL").is_some();
+    let sum = all(0..seeds, goes_on).unwrap_or_else(|seed| panic!("{}", describe(seed)));
     print(&format!("{seeds} storms: {}", sum.storm));
     print(&format!("{:?}", sum.counts));
     for what in COUNTERS {
@@ -121,8 +123,8 @@ impl Sum {
 }
 
 /// Runs the storms of all seeds, on as many threads as there are cores. Returns the lowest seed whose storm
-/// fails, if any.
-fn all(seeds: Range<u64>) -> Result<Sum, u64> {
+/// fails, if any. `goes_on` until the last seed, and reports all that fail.
+fn all(seeds: Range<u64>, goes_on: bool) -> Result<Sum, u64> {
     let next = AtomicU64::new(seeds.start);
     let failed = AtomicU64::new(u64::MAX);
     let sum = Mutex::new(Sum::default());
@@ -130,7 +132,8 @@ fn all(seeds: Range<u64>) -> Result<Sum, u64> {
     let work = |_alive: Sender<()>| {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end.min(failed.load(Ordering::Relaxed)) {
+            let end = if goes_on { seeds.end } else { seeds.end.min(failed.load(Ordering::Relaxed)) };
+            if seed >= end {
                 return;
             }
             running.lock().unwrap().insert(seed);
@@ -138,6 +141,10 @@ fn all(seeds: Range<u64>) -> Result<Sum, u64> {
             running.lock().unwrap().remove(&seed);
             if !report.holds() {
                 failed.fetch_min(seed, Ordering::Relaxed);
+                let problem = report.problems.first().cloned();
+                let violation = report.verdict.violations().first().map(ToString::to_string);
+                let problem = problem.or(violation).unwrap_or_default();
+                print(&format!("the storm of seed {seed} fails: {problem}"));
             }
             sum.lock().unwrap().add(&report);
         }

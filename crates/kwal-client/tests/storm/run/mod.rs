@@ -9,13 +9,16 @@
 //! ```
 
 mod addresses;
+mod doubts;
+mod kind;
+mod ledger;
 mod others;
 mod plan;
 mod reader;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -25,20 +28,22 @@ use std::{
 
 use fastrand::Rng;
 use kwal_client::{
-    Client, ClientBuilder, PartitionClient,
+    Client, ClientBuilder, OpenPartition, PartitionClient,
     error::{Error, ErrorKind},
+    record::Record,
 };
 use kwal_testkit::{
     EmbeddedCluster, Journal, StormReport,
-    check::{CallId, History, Log, Recorder, Verdict},
+    check::{CallId, Expect, History, Log, Recorder, Ticket, Verdict, Writer, WriterId},
 };
+use time::OffsetDateTime;
 use tokio::{
     runtime::Builder,
     time::{Instant, sleep},
 };
 
 pub(crate) use self::plan::Plan;
-use self::{addresses::TwoAddresses, reader::Tailer, writer::Appender};
+use self::{addresses::TwoAddresses, doubts::Doubt, plan::STARTED_AT, reader::Tailer, writer::Appender};
 use crate::support::chain;
 
 /// The result of a storm.
@@ -73,6 +78,14 @@ pub(crate) const COUNTERS: &[&str] = &[
     "appends dropped",
     "appends dropped before submission",
     "large appends",
+    "appends by permit",
+    "permits dropped",
+    "partition clients closed",
+    "appends ended by a close",
+    "resolved as appended",
+    "resolved as not applied",
+    "resolutions failed",
+    "writers fenced",
     "losses reported to writers",
     "partitions opened",
     "fetches with records",
@@ -113,6 +126,9 @@ impl Plan {
             counts: Mutex::default(),
             acked: Mutex::default(),
             problems: Mutex::default(),
+            doubts: Mutex::default(),
+            fences: Mutex::default(),
+            fenced: Mutex::default(),
             over: AtomicBool::new(false),
             closed_at_once: Arc::default(),
         });
@@ -139,8 +155,9 @@ impl Plan {
             }
             storm.add(&shared.run_phase(phase, &mut appenders, &mut tailers, &clients[0], &mut rng).await);
         }
-        shared.check_after_storm(&mut appenders, &clients[0]).await;
-        drop((appenders, tailers, clients));
+        shared.check_after_storm(&mut appenders, &clients[0], &mut rng).await;
+        drop(tailers);
+        shared.close_all(appenders, clients).await;
         // Delayed requests arrive by now.
         sleep(LONG).await;
         shared.report(storm)
@@ -161,6 +178,12 @@ struct Shared {
     /// The offset after the last acknowledged append, by client and partition.
     acked: Mutex<BTreeMap<(u64, i32), i64>>,
     problems: Mutex<Vec<String>>,
+    /// Appends of unknown outcome that can be resolved.
+    doubts: Mutex<Vec<Doubt>>,
+    /// The writer that the checker takes for that of all fences of a partition, and how many there are.
+    fences: Mutex<BTreeMap<i32, (WriterId, u64)>>,
+    /// Partitions whose writers may have been fenced, because others have resolved their appends.
+    fenced: Mutex<BTreeSet<i32>>,
     /// The storm is over, and every call has to succeed.
     over: AtomicBool,
     /// How many connections were closed by the first addresses of names.
@@ -215,10 +238,18 @@ impl Shared {
     }
 
     /// Checks that after the storm every client can append, and every log can be read.
-    async fn check_after_storm(self: &Arc<Self>, appenders: &mut [Appender], client: &Client) {
+    async fn check_after_storm(self: &Arc<Self>, appenders: &mut [Appender], client: &Client, rng: &mut Rng) {
         sleep(LONG).await;
         self.over.store(true, Ordering::Relaxed);
-        for appender in appenders {
+        // Also when nothing has been appended since.
+        if rng.bool() {
+            doubts::resolve_all(self, appenders, rng).await;
+        }
+        for appender in appenders.iter_mut() {
+            appender.append_after_storm().await;
+        }
+        doubts::resolve_all(self, appenders, rng).await;
+        for appender in appenders.iter_mut() {
             appender.append_after_storm().await;
         }
         for partition in 0..self.plan.partitions {
@@ -226,12 +257,38 @@ impl Shared {
         }
     }
 
+    /// Closes everything. Nothing is left to wait for.
+    async fn close_all(&self, appenders: Vec<Appender>, clients: Vec<Client>) {
+        for appender in appenders {
+            appender.close_after_storm().await;
+        }
+        for client in clients {
+            let failed = self.timed("close", client.close()).await;
+            for error in failed {
+                self.problem(format!("a client that was idle reports a failure: {}", chain(&error)));
+            }
+            if client.partition_client(TOPIC, 0).await.is_ok() {
+                self.problem("a closed client opens a partition".to_owned());
+            }
+        }
+    }
+
     /// Opens a partition, and retries until it succeeds.
     async fn open(&self, client: &Client, partition: i32) -> Option<PartitionClient> {
+        self.open_with(client, partition, |opening| opening).await
+    }
+
+    /// The same with further settings.
+    async fn open_with(
+        &self,
+        client: &Client,
+        partition: i32,
+        configure: impl Fn(OpenPartition) -> OpenPartition,
+    ) -> Option<PartitionClient> {
         let begun = Instant::now();
         loop {
             let opening = client.partition_client(TOPIC, partition).compression(self.plan.compression);
-            match self.timed("open", opening).await {
+            match self.timed("open", configure(opening)).await {
                 Ok(opened) => {
                     self.count_event("partitions opened");
                     return Some(opened);
@@ -249,7 +306,12 @@ impl Shared {
 
     /// Records the begin and the end of a call, also if it is dropped.
     async fn timed<T>(&self, what: &str, call: impl IntoFuture<Output = T>) -> T {
-        let id = self.recorder.now().call(what, self.plan.deadlines.operation);
+        self.timed_within(what, self.plan.deadlines.operation, call).await
+    }
+
+    /// The same for a call with a deadline of its own.
+    async fn timed_within<T>(&self, what: &str, deadline: Duration, call: impl IntoFuture<Output = T>) -> T {
+        let id = self.recorder.now().call(what, deadline);
         let _returned = Returned { recorder: &self.recorder, id };
         call.await
     }
@@ -265,6 +327,44 @@ impl Shared {
         let mut acked = lock(&self.acked);
         let known = acked.entry((client, partition)).or_default();
         *known = end.max(*known);
+    }
+
+    /// Returns a record with the time of tokio's clock, so that the recorded history is the same every time.
+    fn stamped(&self, value: String) -> Record {
+        let since_epoch = Duration::from_millis(STARTED_AT) + self.begun.elapsed();
+        let record = Record::new(None::<&str>, value);
+        Record { timestamp: OffsetDateTime::UNIX_EPOCH + since_epoch, ..record }
+    }
+
+    fn add_doubt(&self, doubt: Doubt) {
+        lock(&self.doubts).push(doubt);
+    }
+
+    fn doubts(&self) -> Vec<Doubt> {
+        lock(&self.doubts).clone()
+    }
+
+    /// Records that a fence may be appended from now on, as an append whose place and outcome are unknown.
+    /// Returns its value, too.
+    fn fence(&self, partition: i32) -> (Ticket, String) {
+        let new = || (self.recorder.now().writer(Writer::new((TOPIC, partition))), 0);
+        let (writer, number) = {
+            let mut fences = lock(&self.fences);
+            let (writer, count) = fences.entry(partition).or_insert_with(new);
+            *count += 1;
+            (*writer, *count)
+        };
+        let value = format!("fence{partition}.{number}");
+        (self.recorder.start(writer, [&value]), value)
+    }
+
+    /// Notes that the writers of a partition may be fenced from now on.
+    fn may_be_fenced(&self, partition: i32) {
+        lock(&self.fenced).insert(partition);
+    }
+
+    fn is_fenced(&self, partition: i32) -> bool {
+        lock(&self.fenced).contains(&partition)
     }
 
     fn is_over(&self) -> bool {
@@ -293,7 +393,7 @@ impl Shared {
         lock(&self.counts).extend((closed_at_once > 0).then_some((CLOSED_AT_ONCE, closed_at_once)));
         let history = self.recorder.now().clone();
         Report {
-            verdict: history.check(&Plan::expect()),
+            verdict: history.check(&Expect::default()),
             history,
             problems: lock(&self.problems).clone(),
             journal: self.cluster.journal(),

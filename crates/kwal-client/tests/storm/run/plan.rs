@@ -5,10 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use kwal_client::{Deadlines, Limits};
 use kwal_protocol::record::Compression;
-use kwal_testkit::{
-    Dialect, EmbeddedCluster, Hazard, Storm,
-    check::{Expect, Rule},
-};
+use kwal_testkit::{Dialect, EmbeddedCluster, Hazard, Storm};
 
 use super::TOPIC;
 
@@ -151,6 +148,11 @@ impl Plan {
         self.limits.memory < Limits::default().memory
     }
 
+    /// Returns the time that an operation has, in milliseconds.
+    pub(crate) fn operation_ms(&self) -> u64 {
+        self.deadlines.operation.as_millis() as u64
+    }
+
     pub(crate) fn has(&self, hazard: Hazard) -> bool {
         self.hazards.contains(&hazard)
     }
@@ -169,12 +171,6 @@ impl Plan {
         let builder = EmbeddedCluster::builder().brokers(3).seed(self.seed).dialect(dialect);
         let builder = builder.started_at(STARTED_AT as i64).journal(self.journal);
         builder.topic_with(TOPIC, self.partitions, &self.settings).start_in_memory().unwrap()
-    }
-
-    /// What the client promises so far. A new leader that does not know a producer id accepts any sequence
-    /// number, and the client does not check yet whether its acknowledged records are still on the log.
-    pub(super) fn expect() -> Expect {
-        Expect::default().waive(Rule::LossEnds)
     }
 
     pub(super) fn storm(&self, phase: u64) -> Storm {

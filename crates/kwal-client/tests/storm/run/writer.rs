@@ -4,27 +4,32 @@ use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use kwal_client::{
-    Client, PartitionClient, Produced,
-    error::{Error, ErrorKind, Outcome},
+    Client, PartitionClient, Permit, Produced,
+    error::{Error, ErrorKind},
     record::Record,
 };
-use kwal_protocol::record::Headers;
 use kwal_testkit::{
     Hazard,
-    check::{Ticket, Writer, WriterId},
+    check::{Ticket, WriterId},
 };
-use time::OffsetDateTime;
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 
-use super::{Shared, TOPIC, plan::STARTED_AT, root};
+use super::{
+    Shared,
+    doubts::{Doubt, resolve},
+    kind::Kind,
+    ledger::{Ended, Ledger},
+    root,
+};
 use crate::support::{chain, polled};
 
 /// Appends to one partition through one client, with several appends in flight.
 pub(super) struct Appender {
     client: Client,
+    kind: Kind,
     partition: PartitionClient,
     ledger: Ledger,
     /// The prefix of its values, which are unique.
@@ -34,15 +39,8 @@ pub(super) struct Appender {
     appends: u64,
 }
 
-/// How an append ended, as far as the next one depends on it.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Ended {
-    /// It is on the log, or was dropped.
-    Normally,
-    Failed,
-    /// The partition client cannot append any more.
-    Fatal,
-}
+/// More producer ids than a client has for one partition.
+const FENCED_IDS: usize = 10;
 
 impl Appender {
     pub(super) async fn open(
@@ -50,13 +48,15 @@ impl Appender {
         client: &Client,
         number: u64,
         partition: i32,
-        rng: Rng,
+        mut rng: Rng,
     ) -> Self {
-        let opened = shared.open(client, partition).await.unwrap();
+        let kind = Kind::of(&mut rng);
+        let opened = shared.open_with(client, partition, |open| kind.configure(open)).await.unwrap();
         Self {
             client: client.clone(),
+            kind,
             partition: opened,
-            ledger: Ledger::open(shared, number, partition),
+            ledger: Ledger::open(shared, number, partition, kind),
             name: format!("{number}{}", char::from(b'a' + partition as u8)),
             rng,
             in_flight: Vec::new(),
@@ -64,17 +64,36 @@ impl Appender {
         }
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn partition(&self) -> &PartitionClient {
+        &self.partition
+    }
+
+    pub(super) fn writer(&self) -> WriterId {
+        self.ledger.writer
+    }
+
+    /// Whether an append is of its client and partition, perhaps of an earlier partition client.
+    pub(super) fn is_of(&self, doubt: &Doubt) -> bool {
+        (self.ledger.client, self.ledger.partition) == (doubt.client, doubt.partition)
+    }
+
     /// Appends until a time, then waits for the appends in flight.
     pub(super) async fn work(mut self, until: Instant) -> Self {
         while Instant::now() < until {
-            match self.rng.u8(..20) {
-                0..8 => {
-                    for _ in 0..self.rng.u8(1..=4) {
+            match self.rng.u8(..24) {
+                0..9 => {
+                    for _ in 0..self.rng.u8(1..=if self.kind.by_permit { 8 } else { 4 }) {
                         self.append().await;
                     }
                 }
-                8 => self.settle().await,
-                9 if self.rng.bool() => self.reopen().await,
+                9 => self.settle().await,
+                10 if self.rng.bool() => self.reopen().await,
+                11 if self.rng.u8(..4) == 0 => self.close().await,
+                12 if self.rng.bool() => self.resolve().await,
                 _ => sleep(Duration::from_millis(self.rng.u64(..1_000))).await,
             }
         }
@@ -88,12 +107,17 @@ impl Appender {
         self.append_now().await;
         let mut ended = self.settled().await;
         // An idle producer id is refused only now, and an earlier attempt at a former leader leaves the batch
-        // in doubt.
-        if ended == Ended::Failed && self.ledger.shared.plan.has(Hazard::RefusedProducerIds) {
+        // in doubt. Without an id that attempt is the last one.
+        let may_fail = self.ledger.shared.plan.has(Hazard::RefusedProducerIds) || !self.kind.idempotent;
+        if ended == Ended::Failed && may_fail {
             self.append_now().await;
             ended = self.settled().await;
         }
-        if ended == Ended::Fatal {
+        // Each idle producer id that was fenced is noticed by one partition client.
+        for _ in 0..FENCED_IDS {
+            if ended != Ended::Fatal {
+                break;
+            }
             self.reopen().await;
             self.append_now().await;
             ended = self.settled().await;
@@ -120,10 +144,53 @@ impl Appender {
 
     /// Continues with a new partition client.
     async fn reopen(&mut self) {
-        let Ledger { shared, client, partition, .. } = &self.ledger;
-        if let Some(opened) = shared.open(&self.client, *partition).await {
+        let (Ledger { shared, client, partition, .. }, kind) = (&self.ledger, self.kind);
+        if let Some(opened) = shared.open_with(&self.client, *partition, |open| kind.configure(open)).await {
             self.partition = opened;
-            self.ledger = Ledger::open(shared, *client, *partition);
+            self.ledger = Ledger::open(shared, *client, *partition, kind);
+        }
+    }
+
+    /// Closes the partition client, perhaps before everything in flight has ended, and continues with a new
+    /// one.
+    async fn close(&mut self) {
+        let deadline = Duration::from_millis(self.rng.u64(..=self.ledger.shared.plan.operation_ms() / 2));
+        self.close_within(deadline).await;
+        self.settled().await;
+        self.reopen().await;
+    }
+
+    /// Closes the partition client. Returns how many appends failed meanwhile.
+    async fn close_within(&self, deadline: Duration) -> usize {
+        let (shared, writer) = (&self.ledger.shared, self.ledger.writer);
+        shared.count_event("partition clients closed");
+        self.ledger.closing();
+        shared.recorder.now().close(writer);
+        let failed = shared.timed_within("close", deadline, self.partition.close().deadline(deadline)).await;
+        shared.recorder.now().closed(writer, failed.len());
+        failed.iter().for_each(|error| self.ledger.check(error));
+        failed.len()
+    }
+
+    /// Closes the partition client at the end, when nothing is left to wait for.
+    pub(super) async fn close_after_storm(self) {
+        let failed = self.close_within(Duration::ZERO).await;
+        if failed > 0 {
+            self.ledger.shared.problem(format!("{} was idle and has {failed} failures", self.name));
+        }
+        match self.partition.reserve(1).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Closed) => {}
+            other => self.ledger.shared.problem(format!("{} is closed, and has {other:?}", self.name)),
+        }
+    }
+
+    /// Resolves one of its appends while the storm goes on.
+    async fn resolve(&mut self) {
+        let mut doubts = self.ledger.shared.doubts();
+        doubts.retain(|doubt| self.is_of(doubt));
+        if !doubts.is_empty() {
+            let doubt = &doubts[self.rng.u64(..doubts.len() as u64) as usize];
+            resolve(&self.ledger.shared, &self.partition, Some(self.ledger.writer), doubt).await;
         }
     }
 
@@ -132,7 +199,7 @@ impl Appender {
         if self.in_flight.len() >= 60 {
             self.settle().await;
         }
-        if self.rng.u8(..30) == 0 {
+        if !self.kind.by_permit && self.rng.u8(..30) == 0 {
             let (records, values) = self.records();
             let ticket = self.ledger.ticket(values);
             drop(self.partition.produce(records));
@@ -143,13 +210,69 @@ impl Appender {
     }
 
     async fn append_now(&mut self) {
+        match self.kind.by_permit {
+            true => self.append_by_permit().await,
+            false => self.produce().await,
+        }
+    }
+
+    async fn produce(&mut self) {
         let (records, values) = self.records();
-        let ledger = self.ledger.clone();
-        let ticket = ledger.ticket(values);
-        let mut append = Box::pin({
+        let ticket = self.ledger.ticket(values.clone());
+        let append = Box::pin({
             let partition = self.partition.clone();
             async move { partition.produce(records).await }
         });
+        self.await_later(ticket, values, append).await;
+    }
+
+    async fn append_by_permit(&mut self) {
+        let (records, values) = self.records();
+        let shared = Arc::clone(&self.ledger.shared);
+        let batch = match self.partition.encode(&records) {
+            Ok(batch) => batch,
+            Err(error) => return shared.problem(format!("a batch cannot be encoded: {}", chain(&error))),
+        };
+        let size = batch.size_in_bytes() + 50 * self.rng.u64(..3) as usize;
+        let Some(permit) = self.permit(size).await else { return };
+        match self.rng.u8(..16) {
+            0 if !shared.is_over() => {
+                drop(permit);
+                return shared.count_event("permits dropped");
+            }
+            1 => sleep(Duration::from_millis(self.rng.u64(..100))).await,
+            _ => {}
+        }
+        let permit = match self.rng.u8(..12) {
+            0 if !shared.is_over() => {
+                permit.deadline(Duration::from_millis(self.rng.u64(..shared.plan.operation_ms())))
+            }
+            _ => permit,
+        };
+        shared.count_event("appends by permit");
+        let ticket = shared.recorder.submit(self.ledger.writer, &values);
+        self.await_later(ticket, values, permit.submit(batch)).await;
+    }
+
+    async fn permit(&self, size: usize) -> Option<Permit> {
+        let shared = &self.ledger.shared;
+        let error = match shared.timed("reserve", self.partition.reserve(size)).await {
+            Ok(permit) => return Some(permit),
+            Err(error) => error,
+        };
+        let is_late = matches!(root(&error), ErrorKind::DeadlineExceeded { .. });
+        if shared.is_over() || !is_late {
+            shared.problem(format!("there is no permit: {}", chain(&error)));
+        }
+        None
+    }
+
+    /// Awaits an append in a task of its own, and drops it before its end now and then.
+    async fn await_later<A>(&mut self, ticket: Ticket, values: Vec<String>, mut append: A)
+    where
+        A: Future<Output = Result<Produced, Error>> + Send + Unpin + 'static,
+    {
+        let ledger = self.ledger.clone();
         let patience = match self.rng.u8(..24) {
             _ if ledger.shared.is_over() => None,
             0 => Some(Duration::ZERO),
@@ -159,7 +282,7 @@ impl Appender {
         // The first poll fixes its place in the order, whichever task polls it later.
         match polled(&mut append, 1).await {
             Some(done) => {
-                let ended = ledger.ended(ticket, done);
+                let ended = ledger.ended(ticket, values, done);
                 self.in_flight.push(tokio::spawn(async move { ended }));
             }
             None if patience == Some(Duration::ZERO) => ledger.shared.count_event("appends dropped"),
@@ -169,7 +292,7 @@ impl Appender {
                     None => Some(append.await),
                 };
                 if let Some(done) = done {
-                    return ledger.ended(ticket, done);
+                    return ledger.ended(ticket, values, done);
                 }
                 ledger.shared.count_event("appends dropped");
                 Ended::Normally
@@ -188,89 +311,7 @@ impl Appender {
         }
         let value = |index: u8| format!("{:.<len$}", format!("{}{number}.{index}", self.name));
         let values: Vec<_> = (0..self.rng.u8(1..=3)).map(value).collect();
-        // By tokio's clock, so that the recorded history is the same every time.
-        let passed = self.ledger.shared.begun.elapsed();
-        let timestamp = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(STARTED_AT) + passed;
-        let record = |value: &String| Record {
-            key: None,
-            value: Some(value.clone().into()),
-            headers: Headers::default(),
-            timestamp,
-        };
+        let record = |value: &String| self.ledger.shared.stamped(value.clone());
         (values.iter().map(record).collect(), values)
-    }
-}
-
-/// Records the results that one partition client gets.
-#[derive(Clone)]
-struct Ledger {
-    shared: Arc<Shared>,
-    client: u64,
-    partition: i32,
-    writer: WriterId,
-}
-
-impl Ledger {
-    fn open(shared: &Arc<Shared>, client: u64, partition: i32) -> Self {
-        let writer = Writer::new((TOPIC, partition)).deadline(shared.plan.deadlines.operation);
-        let writer = shared.recorder.now().writer(writer);
-        Self { shared: Arc::clone(shared), client, partition, writer }
-    }
-
-    fn ticket(&self, values: Vec<String>) -> Ticket {
-        match self.shared.plan.is_scarce() {
-            true => self.shared.recorder.queue(self.writer, values),
-            false => self.shared.recorder.submit(self.writer, values),
-        }
-    }
-
-    fn ended(&self, ticket: Ticket, done: Result<Produced, Error>) -> Ended {
-        match done {
-            Ok(produced) => {
-                self.acked(ticket, &produced);
-                Ended::Normally
-            }
-            Err(error) => self.failed(ticket, &error),
-        }
-    }
-
-    fn acked(&self, ticket: Ticket, produced: &Produced) {
-        self.shared.count_event(match produced.attempts {
-            1 => "appends ok at the first attempt",
-            _ => "appends ok after retries",
-        });
-        let offsets = produced.offsets().unwrap();
-        self.shared.is_acked(self.client, self.partition, offsets.end);
-        ticket.acked(offsets.start);
-    }
-
-    fn failed(&self, ticket: Ticket, error: &Error) -> Ended {
-        match (error.outcome(), error.kind()) {
-            (Outcome::Unknown, _) => {
-                self.shared.count_event("appends with unknown outcome");
-                ticket.unknown();
-            }
-            (Outcome::NotApplied, ErrorKind::PrecedingAppendFailed) => {
-                self.shared.count_event("appends failed after an earlier one");
-                ticket.not_appended();
-            }
-            (Outcome::NotApplied, _) => {
-                self.shared.count_event("appends not applied");
-                ticket.not_appended();
-            }
-        }
-        match root(error) {
-            ErrorKind::DataLoss { .. } => {
-                self.shared.count_event("losses reported to writers");
-                self.shared.recorder.now().lost(self.writer);
-                Ended::Fatal
-            }
-            ErrorKind::TopicRecreated { .. } => Ended::Fatal,
-            ErrorKind::Fenced | ErrorKind::Closed | ErrorKind::InvalidInput { .. } | ErrorKind::Encode => {
-                self.shared.problem(format!("an append failed: {}", chain(error)));
-                Ended::Fatal
-            }
-            _ => Ended::Failed,
-        }
     }
 }
