@@ -8,7 +8,7 @@ use std::{
 };
 
 use kwal_client::{
-    Client, ClientBuilder, Deadlines, PartitionClient, Produced,
+    Client, ClientBuilder, Deadlines, PartitionClient, Permit, Produced,
     error::{Error, ErrorKind, Outcome},
     record::Record,
 };
@@ -44,12 +44,13 @@ pub(crate) struct Appender {
     pub(crate) partition: PartitionClient,
     recorder: Recorder,
     writer: WriterId,
+    deadline: Duration,
 }
 
 /// An append that was polled once. Dropping it cancels it.
 pub(crate) struct PendingAppend {
-    future: Pin<Box<dyn Future<Output = Option<Produced>> + Send>>,
-    done: Option<Option<Produced>>,
+    future: Pin<Box<dyn Future<Output = Result<Produced, Error>> + Send>>,
+    done: Option<Result<Produced, Error>>,
     ticket: Arc<Mutex<Option<Ticket>>>,
 }
 
@@ -104,10 +105,21 @@ impl Fixture {
         self.appender(client.partition_client("wal", 0).await.unwrap(), operation)
     }
 
+    /// Records the appends of a partition client as those of one writer, with this deadline.
     pub(crate) fn appender(&self, partition: PartitionClient, deadline: Duration) -> Appender {
-        let writer = Writer::new((partition.topic(), partition.partition())).deadline(deadline);
+        self.appender_with(partition, |writer| writer.deadline(deadline))
+    }
+
+    /// The same, with what is expected of the writer. Default deadline: a minute.
+    pub(crate) fn appender_with(
+        &self,
+        partition: PartitionClient,
+        with: impl FnOnce(Writer) -> Writer,
+    ) -> Appender {
+        let writer = with(Writer::new((partition.topic(), partition.partition())).deadline(MINUTE));
+        let deadline = writer.deadline.unwrap_or(MINUTE);
         let writer = self.recorder.now().writer(writer);
-        Appender { partition, recorder: self.recorder.clone(), writer }
+        Appender { partition, recorder: self.recorder.clone(), writer, deadline }
     }
 
     pub(crate) fn reader(&self, from: i64) -> ReaderId {
@@ -168,7 +180,30 @@ impl Fixture {
 impl Appender {
     /// Appends, and records the result.
     pub(crate) async fn append(&self, values: &[&str]) -> Option<Produced> {
+        self.try_append(values).await.ok()
+    }
+
+    /// Appends, records the result, and returns it.
+    pub(crate) async fn try_append(&self, values: &[&str]) -> Result<Produced, Error> {
         self.begin(values).await.done().await
+    }
+
+    /// Appends a record with a permit.
+    pub(crate) fn submit_with(&self, permit: Permit, value: &str) -> JoinHandle<Option<Produced>> {
+        let ticket = self.recorder.submit(self.writer, [value]);
+        let batch = self.partition.encode([Record::new(None::<&str>, value.to_owned())]).unwrap();
+        let append = permit.submit(batch);
+        let (recorder, writer) = (self.recorder.clone(), self.writer);
+        tokio::spawn(async move {
+            let result = append.await;
+            record_result(&result, ticket, &recorder, writer);
+            result.ok()
+        })
+    }
+
+    /// Records an append that is not one of the client's own calls.
+    pub(crate) fn record(&self, values: &[&str]) -> Ticket {
+        self.recorder.submit(self.writer, values.iter().copied())
     }
 
     /// Fixes the place of an append, which then runs on a task of its own.
@@ -192,14 +227,15 @@ impl Appender {
         let ticket = Arc::new(Mutex::new(Some(ticket)));
         let mut future = Box::pin({
             let (partition, recorder, writer) = (self.partition.clone(), self.recorder.clone(), self.writer);
+            let deadline = self.deadline;
             let ticket = Arc::clone(&ticket);
             async move {
-                let result = partition.produce(records).await;
+                let result = partition.produce(records).deadline(deadline).await;
                 let ticket = ticket.lock().unwrap().take();
                 if let Some(ticket) = ticket {
                     record_result(&result, ticket, &recorder, writer);
                 }
-                result.ok()
+                result
             }
         });
         let done = polled(&mut future, 1).await;
@@ -208,7 +244,7 @@ impl Appender {
 }
 
 impl PendingAppend {
-    async fn done(self) -> Option<Produced> {
+    async fn done(self) -> Result<Produced, Error> {
         match self.done {
             Some(done) => done,
             None => self.future.await,
@@ -216,7 +252,7 @@ impl PendingAppend {
     }
 
     pub(crate) fn spawn(self) -> JoinHandle<Option<Produced>> {
-        tokio::spawn(self.done())
+        tokio::spawn(async { self.done().await.ok() })
     }
 
     /// Drops it, and records that its place was not fixed.
@@ -231,7 +267,8 @@ impl PendingAppend {
 
 fn record_result(result: &Result<Produced, Error>, ticket: Ticket, recorder: &Recorder, writer: WriterId) {
     match result {
-        Ok(produced) => ticket.acked(produced.base_offset.unwrap()),
+        Ok(Produced { base_offset: Some(base_offset), .. }) => ticket.acked(*base_offset),
+        Ok(_) => ticket.acked_at_unknown_offset(),
         Err(error) => {
             match error.outcome() {
                 Outcome::NotApplied => ticket.not_appended(),

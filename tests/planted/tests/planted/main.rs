@@ -23,9 +23,11 @@
 
 extern crate kwal_planted as kwal_client;
 
+mod appends;
 mod fixture;
 mod metadata;
 mod reading;
+mod resolving;
 mod resources;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../../../../crates/kwal-client/tests/storm/run/mod.rs"]
@@ -47,6 +49,8 @@ use crate::fixture::{Fixture, Found};
 async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
     match mutation {
         Mutation::AcksOfOne => (writing::leader_killed().await, &[Rule::Durable, Rule::FalseAlarm]),
+        Mutation::AcksOfOneWithIdempotence => (appends::acks_of_one_with_idempotence().await, &[]),
+        Mutation::AcksIgnored => (appends::acks_of_one().await, &[]),
         Mutation::LastOffsetForFirst => {
             (writing::batch_of_two_records().await, &[Rule::Offset, Rule::FalseAlarm])
         }
@@ -57,10 +61,24 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::NewIdInDoubt => (writing::response_lost_and_id_refused().await, &[Rule::Once]),
         Mutation::RetryWithoutId => (writing::response_lost_without_producer_id().await, &[Rule::Once]),
         Mutation::EpochNotBumped => (writing::append_after_unknown_outcome().await, &[Rule::Durable]),
+        Mutation::EpochNotBumpedAtRelease => {
+            (appends::reopened_after_unknown_outcome().await, &[Rule::Durable])
+        }
+        Mutation::SequenceReusedAfterDoubt => {
+            (appends::response_lost_then_rejected().await, &[Rule::Durable])
+        }
         Mutation::IdAcquiredTwice => (writing::reopened_twice().await, &[Rule::Durable]),
         Mutation::IdIdleInFlight => (writing::reopened_while_in_flight().await, &[Rule::Durable]),
+        Mutation::FenceOnNextEpoch => (resolving::fenced_by_another_client().await, &[Rule::Durable]),
+        Mutation::ResolvedWithoutFence => (resolving::arrives_after_resolution().await, &[]),
+        Mutation::FirstOffsetOverlooked => (resolving::appended_before_resolution().await, &[]),
         Mutation::BatchForEachRecord => (writing::concurrent_batches().await, &[Rule::Whole]),
         Mutation::TwoInFlight => (writing::first_batch_rejected().await, &[Rule::Order]),
+        Mutation::WindowAfterSilence => (appends::rejected_after_silence().await, &[Rule::Order]),
+        Mutation::WindowIgnored => (appends::one_in_flight().await, &[]),
+        Mutation::ResentOutOfOrder => (appends::rejected_in_flight().await, &[Rule::Order]),
+        Mutation::HoleBehindRefused => (appends::rejected_with_others_in_flight().await, &[Rule::NoHole]),
+        Mutation::ContinueIgnored => (appends::rejected_and_continued().await, &[]),
         Mutation::HoleAfterFailure => (writing::rejected_with_others_queued().await, &[Rule::NoHole]),
         Mutation::OrderOfPolls => (writing::second_polls_reversed().await, &[Rule::Order]),
         Mutation::AttemptWithoutDeadline => (writing::no_response().await, &[Rule::Deadline]),
@@ -76,6 +94,12 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::DeadlineTakenForRejection => {
             (writing::response_after_deadline().await, &[Rule::NotAppended])
         }
+        Mutation::DeadlineOfFirstForAll => (appends::deadlines_of_two().await, &[Rule::Deadline]),
+        Mutation::LaterAckNotSettling => (appends::acknowledged_after_doubt().await, &[Rule::NoHole]),
+        Mutation::ResolvedWithoutOwnFence => (appends::resolved_before_it_arrives().await, &[]),
+        Mutation::CloseForgetsOne => (appends::closed_after_drop().await, &[]),
+        Mutation::PermitOutlivesClose => (appends::submitted_after_close().await, &[]),
+        Mutation::ClientCloseForgetsOne => (appends::client_closed().await, &[]),
         Mutation::CodeTakenForRejection => (writing::error_after_append().await, &[Rule::NotAppended]),
         Mutation::LostResponseTakenForUnsent => {
             (writing::response_lost_then_rejected().await, &[Rule::NotAppended])
@@ -86,6 +110,7 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::DroppedRequestIsSent => (resources::dropped_under_throttle().await, &[]),
         Mutation::DroppedAborted => (writing::dropped_in_flight().await, &[Rule::Durable]),
         Mutation::DroppedKeepsPermits => (resources::many_appends_dropped().await, &[]),
+        Mutation::PermitKept => (resources::permits_too_small().await, &[]),
         Mutation::WithdrawnIsSent => (writing::withdrawn().await, &[Rule::Withdrawn]),
         Mutation::AppendsAfterFence => (writing::fenced().await, &[Rule::Ended]),
         Mutation::NextFromLastRecord => (reading::compacted_log_with_marker().await, &[Rule::Deadline]),
@@ -99,15 +124,19 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::EndFromFetch => (reading::end_offset_after_election().await, &[]),
         Mutation::DeletedSkipped => (reading::records_deleted().await, &[Rule::ReadEvery]),
         Mutation::LossIgnored => (writing::data_loss().await, &[Rule::LossEnds]),
-        Mutation::LowerOffsetIgnored => (writing::whole_log_lost().await, &[Rule::LossEnds]),
+        Mutation::LowerOffsetIgnored => (appends::log_lost_unnoticed().await, &[Rule::LossEnds]),
         Mutation::LossAtFirstRejection => (writing::deposed_leader().await, &[Rule::FalseAlarm]),
         Mutation::AppendsAfterLoss => (writing::data_loss().await, &[Rule::Ended, Rule::LossEnds]),
+        Mutation::LookUpSkipped => (appends::loss_filled_up().await, &[Rule::LossEnds]),
+        Mutation::LookUpOfWrongOffset => (appends::reconnected().await, &[Rule::FalseAlarm]),
+        Mutation::RetentionTakenForLoss => (appends::deleted_and_reconnected().await, &[Rule::FalseAlarm]),
         Mutation::RecreatedTopicFollowed => (reading::topic_recreated().await, &[Rule::Truncation]),
         Mutation::CodeTakenForRecreation => (reading::topic_id_briefly_unknown().await, &[Rule::FalseAlarm]),
         Mutation::BudgetCountsAppends => (resources::memory_budget_exhausted().await, &[Rule::Withdrawn]),
         Mutation::MemoryReservedAfterEncoding => {
             (resources::memory_scarce_while_encoding().await, &[Rule::Withdrawn])
         }
+        Mutation::RestOfPermitKept => (resources::permit_larger_than_batch().await, &[]),
         Mutation::ConnectionsWithoutLimit => (resources::many_partition_clients().await, &[]),
         Mutation::DecompressedWithoutLimit => (resources::decompressed_beyond_limit().await, &[]),
         Mutation::FrameWithoutLimit => (resources::response_beyond_limit().await, &[]),

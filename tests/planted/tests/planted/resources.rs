@@ -6,6 +6,7 @@ use futures::future::join_all;
 use kwal_client::{
     Limits, OffsetAt, PartitionClient,
     error::{ErrorKind, Progress},
+    record::Record,
 };
 use kwal_protocol::{api::ApiKey, record::Compression};
 use kwal_testkit::{EmbeddedCluster, Fault};
@@ -33,6 +34,34 @@ pub(crate) async fn many_appends_dropped() -> Fixture {
         settle().await;
     }
     fixture.expect(wal.append(&["the last"]).await.is_some(), "dropped appends keep their permits");
+    fixture
+}
+
+/// More permits are used for batches that they are too small for than the queue has places.
+pub(crate) async fn permits_too_small() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    let batch = wal.partition.encode([Record::new(None::<&str>, "too large")]).unwrap();
+    for _ in 0..100 {
+        let Ok(permit) = wal.partition.reserve(1).await else { break };
+        permit.submit(batch.clone()).await.unwrap_err();
+    }
+    fixture.expect(wal.append(&["a"]).await.is_some(), "permits of rejected batches are not given back");
+    fixture
+}
+
+/// A permit is larger than the batch that uses it.
+pub(crate) async fn permit_larger_than_batch() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let partition = open_limited(&fixture, Limits::default().memory(64 << 10)).await;
+    let wal = fixture.appender(partition.clone(), MINUTE);
+    let permit = partition.reserve(40 << 10).await.unwrap();
+    fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(PAUSE));
+    let append = wal.submit_with(permit, "a");
+    let second = partition.reserve(40 << 10).deadline(PAUSE / 5).await;
+    fixture
+        .expect(second.is_ok(), "what a permit had too much is not given back before the end of the append");
+    append.await.unwrap();
     fixture
 }
 

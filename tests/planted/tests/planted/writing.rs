@@ -296,23 +296,6 @@ pub(crate) async fn data_loss() -> Fixture {
     fixture
 }
 
-/// The new leader has nothing at all, so it takes any sequence of a producer id that it does not know.
-pub(crate) async fn whole_log_lost() -> Fixture {
-    let fixture = Fixture::brokers(2);
-    let wal = fixture.open().await;
-    let leader = fixture.cluster.leader("wal", 0).unwrap().unwrap();
-    let other = 3 - leader;
-    fixture.cluster.shrink_isr("wal", 0, other).unwrap();
-    for value in ["a", "b"] {
-        wal.append(&[value]).await;
-    }
-    fixture.cluster.elect_unclean("wal", 0, other).unwrap();
-    for value in ["c", "d"] {
-        wal.append(&[value]).await;
-    }
-    fixture
-}
-
 /// A deposed leader that has not noticed yet is taken for the leader again. It lacks acknowledged batches.
 pub(crate) async fn deposed_leader() -> Fixture {
     let fixture = Fixture::brokers(3);
@@ -327,6 +310,7 @@ pub(crate) async fn deposed_leader() -> Fixture {
         fixture.cluster.on(FaultTarget::api(ApiKey::METADATA).broker(broker), Fault::DelayReply(5 * SECOND));
     }
     fixture.cluster.on(ApiKey::PRODUCE, Fault::Drop);
+    fixture.cluster.on(FaultTarget::connections().broker(1), Fault::Drop);
     for value in ["c", "d"] {
         wal.append(&[value]).await;
     }
