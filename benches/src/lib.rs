@@ -4,13 +4,21 @@
 //! in which the clients take turns.
 
 #[cfg(feature = "clients")]
+pub mod appends;
+#[cfg(feature = "clients")]
 mod clients;
 pub mod codec;
+pub mod counts;
+#[cfg(feature = "clients")]
+mod delayed;
 
 use std::fmt;
 
 #[cfg(feature = "clients")]
-pub use self::clients::{Pair, Target, kwal_records, rskafka_records};
+pub use self::{
+    clients::{Pair, Target, kwal_records, rskafka_records},
+    delayed::Delayed,
+};
 
 /// Returns `count` incompressible values of `size` bytes.
 pub fn values(count: usize, size: usize, seed: u64) -> Vec<Vec<u8>> {
