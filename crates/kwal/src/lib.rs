@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  Client ──────────── controller_client() ─► ControllerClient      sets up topics and describes them
-//!    │ list_topics()                            │
+//!    │ list_topics(), close()                   │
 //!    │              create_topic(name, …) ──────┤   also ensure_topic, create_partitions, delete_topic
 //!    │              audit(topic) ───────────────┤   what endangers the log, and why
 //!    │              describe_topic_configs(…) ──┤   also alter_topic_configs
@@ -14,12 +14,16 @@
 //!    └──────────────── partition_client() ──► PartitionClient       appends to one partition and reads from it
 //!                                               │
 //!                   produce(records) ───────────┤   one batch: all or nothing, once; returns its offsets
+//!                   encode(records) ────────────┤   and reserve(bytes), then submit(batch): the same in steps
+//!                   close() ────────────────────┤   takes no more appends, waits for those that were submitted
+//!                   resolve(in_doubt, fence) ───┤   whether a batch is on the log whose append ended unknown
 //!                   get_offset(at) ─────────────┤   where the log begins, ends, or was at some time
 //!                   fetch(offset) ──────────────┤   encoded batches as they are on the log, records on demand
 //!                   fetch_records(offset, …) ───┤   the same as a list of owned records
 //!                   delete_records(before) ─────┘   cuts off what is no longer needed
 //! ```
-//! Every call but `fetch_records` is a request: configure it, above all its `deadline`, then `.await` it.
+//! Every call that waits is a request, but `controller_client` and `fetch_records`: configure it, above all
+//! its `deadline`, then `.await` it.
 //! tokio's `select!`, `join!` and `timeout` take a request as it is; `join_all` and `pin!` take its
 //! `.into_future()`; `tokio::spawn` takes an `async move` block with a clone of the client. *Cancel safe* in
 //! these docs means that a call can be dropped at any await and nothing is lost or left behind; where a
@@ -131,8 +135,9 @@
 //! | `build`, `brokers`, `describe_cluster` | none | |
 //! | `partition_client`, `get_offset`, `offset_for_leader_epoch` | `Describe` | topic |
 //! | `list_topics` | `Describe`, else a topic is left out | topic |
-//! | `produce` | `Write` | topic |
-//! | `produce` for the first time, with a producer id | `Write`, since Kafka 2.8; or `IdempotentWrite` | any topic; the cluster |
+//! | `produce`, `submit` | `Write` | topic |
+//! | the first append, with a producer id | `Write`, since Kafka 2.8; or `IdempotentWrite` | any topic; the cluster |
+//! | `resolve` | `Write` and `Read` | topic |
 //! | `fetch`, `fetch_records` | `Read` | topic |
 //! | `delete_records` | `Delete`, which `Write` does not include | topic |
 //! | `create_topic` | `Create`; to learn numbers that the broker chose, `DescribeConfigs` | topic, or for `Create` the cluster |
@@ -168,6 +173,7 @@
 //!
 //! fn next_step(error: &Error) -> &'static str {
 //!     match error.outcome() {
+//!         Outcome::Unknown if error.in_doubt().is_some() => "resolve it, to know whether it is on the log",
 //!         Outcome::Unknown => "it may be on the log, or may still reach it",
 //!         Outcome::NotApplied if error.is_retriable() => "append it again, now or later",
 //!         Outcome::NotApplied => "fix what the error names first",
@@ -196,12 +202,13 @@ pub use kwal_transport as transport;
 /// Clients of a cluster, its controller and its partitions.
 pub mod client {
     pub use kwal_client::{
-        AlterTopicConfigs, Audit, BrokerDescription, Client, ClientBuilder, ClusterDescription, ConfigSource,
-        ConfigSynonym, ConfigValue, ControllerClient, CreatePartitions, CreateTopic, CreatedTopic, Deadlines,
-        DeleteBefore, DeleteRecords, DeleteTopic, DescribeCluster, DescribeTopicConfigs, EnsureTopic,
-        EnsuredTopic, EpochEndOffset, Fetch, Fetched, FetchedRecords, Finding, GetOffset, Limits, ListTopics,
-        OffsetAt, OffsetForLeaderEpoch, OpenPartition, PartitionClient, Produce, Produced, RetryPolicy,
-        Severity, Topic, TopicDifference,
+        Acks, AlterTopicConfigs, Append, Audit, BrokerDescription, Client, ClientBuilder, Close, CloseClient,
+        ClusterDescription, ConfigSource, ConfigSynonym, ConfigValue, ControllerClient, CreatePartitions,
+        CreateTopic, CreatedTopic, Deadlines, DeleteBefore, DeleteRecords, DeleteTopic, DescribeCluster,
+        DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEndOffset, Fetch, Fetched, FetchedRecords,
+        Finding, GetOffset, Limits, ListTopics, OffsetAt, OffsetForLeaderEpoch, OnFailure, OpenPartition,
+        PartitionClient, Permit, Produce, Produced, Reserve, Resolution, Resolve, RetryPolicy, Severity,
+        Topic, TopicDifference,
     };
 
     /// Authentication: the identity of the client, and how it proves it to brokers.
@@ -212,7 +219,7 @@ pub mod client {
     /// Errors: what happened, where, and whether the call took effect.
     pub mod error {
         pub use kwal_client::error::{
-            Context, Error, ErrorKind, InvalidField, Outcome, Progress, RecordError,
+            Context, Error, ErrorKind, InDoubt, InvalidField, Outcome, Progress, RecordError,
         };
     }
 }
@@ -237,8 +244,8 @@ pub mod protocol {
 pub mod record {
     pub use kwal_client::record::{IntoPayload, Record};
     pub use kwal_protocol::record::{
-        Batch, BatchError, BatchErrorKind, BatchHeader, Compression, Header, HeaderView, Headers,
-        HeadersIter, IntoHeaderBytes, IntoHeaderValue, OwnedRecord, RecordIter, RecordView, Records,
-        TimestampType,
+        Batch, BatchBuilder, BatchError, BatchErrorKind, BatchHeader, Compression, EncodedBatch, Header,
+        HeaderView, Headers, HeadersIter, IntoHeaderBytes, IntoHeaderValue, OwnedRecord, RecordIter,
+        RecordView, Records, TimestampType,
     };
 }
