@@ -24,7 +24,7 @@
 //!     match (error.kind(), error.outcome()) {
 //!         (ErrorKind::Fenced | ErrorKind::DataLoss { .. }, _) => "stop writing, compare with the log",
 //!         (_, Outcome::Unknown) if error.in_doubt().is_some() => "resolve it, then append it again or not",
-//!         (_, Outcome::Unknown) => "read the end of the log before appending again",
+//!         (_, Outcome::Unknown) => "nothing identifies it: compare the log with your own ids",
 //!         (_, Outcome::NotApplied) if error.is_retriable() => "append again",
 //!         (_, Outcome::NotApplied) => "fix what the error names",
 //!     }

@@ -119,11 +119,10 @@ impl PartitionClient {
     ///     };
     ///     let Some(in_doubt) = error.in_doubt() else { return Err(error) };
     ///     let fence = Record::new("fence", None::<&str>);
-    ///     match partition.resolve(in_doubt, fence).await {
-    ///         Ok(Resolution::Appended(offsets)) => break Some(offsets),
-    ///         Ok(Resolution::NotApplied) => {}
-    ///         // Still in doubt. The handle is in the error of the append, not in that of `resolve`.
-    ///         Err(_) => return Err(error),
+    ///     // If it fails, the batch is still in doubt, and the error has the same handle.
+    ///     match partition.resolve(in_doubt, fence).await? {
+    ///         Resolution::Appended(offsets) => break Some(offsets),
+    ///         Resolution::NotApplied => {}
     ///     }
     /// };
     /// # drop(offsets);
