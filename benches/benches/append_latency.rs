@@ -33,14 +33,7 @@ const STEP: Duration = Duration::from_millis(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("append_latency: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    kwal_benches::exit_code("append_latency", run().await)
 }
 
 /// Returns false if kwal has a step.

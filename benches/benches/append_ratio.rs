@@ -34,14 +34,7 @@ const MOST: f64 = 1.0;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("append_ratio: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    kwal_benches::exit_code("append_ratio", run().await)
 }
 
 /// Returns false if kwal is slower.

@@ -33,14 +33,7 @@ const APPENDS: usize = 200;
 const SIZE: usize = 1_024;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("append_window: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    kwal_benches::exit_code("append_window", run())
 }
 
 /// Returns false if a ratio is too small.

@@ -12,13 +12,25 @@ pub mod counts;
 #[cfg(feature = "clients")]
 mod delayed;
 
-use std::fmt;
+use std::{error::Error, fmt, process::ExitCode};
 
 #[cfg(feature = "clients")]
 pub use self::{
     clients::{Pair, Target, kwal_records, rskafka_records},
     delayed::Delayed,
 };
+
+/// Returns how a benchmark ends that has met its expectations, or not, or has failed, which is printed.
+pub fn exit_code(name: &str, met: Result<bool, Box<dyn Error>>) -> ExitCode {
+    match met {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Returns `count` incompressible values of `size` bytes.
 pub fn values(count: usize, size: usize, seed: u64) -> Vec<Vec<u8>> {

@@ -383,11 +383,9 @@ impl Appends {
     ) -> Result<(Append, usize), SubmitError> {
         let Transmit { token, stamp, payload: PendingBatch { batch, .. }, attempt, in_doubt, deadline } =
             *transmit;
-        let batch = match stamp {
-            Some(Stamp { identity: Identity { id, epoch }, sequence }) => batch.stamp(id, epoch, sequence),
-            // It may have been stamped for something else.
-            None => batch.stamp(Identity::NONE.id, Identity::NONE.epoch, Stamp::NONE.sequence),
-        };
+        // Also without one of its own: the batch may have been stamped for something else.
+        let Stamp { identity: Identity { id, epoch }, sequence } = stamp.unwrap_or(Stamp::NONE);
+        let batch = batch.stamp(id, epoch, sequence);
         let append = Append { batch, attempt, in_doubt, acks: self.settings.acks };
         let (call, deadlines) = (self.call(), &self.partition.cluster.config.deadlines);
         let (route, versions) = opened.route(&append, call, deadlines, Duration::ZERO);

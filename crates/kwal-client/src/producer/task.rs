@@ -165,10 +165,15 @@ impl<'a> ProducerTask<'a> {
             ErrorKind::DeadlineExceeded { .. } => self.retry().plan_in_doubt(error.clone(), trace.generation),
             _ => partition.plan(self.retry(), error.clone(), &trace),
         };
-        match planned {
-            Ok(at) => self.appends.drive(|machine| machine.handle_retry(error, at.into_std())),
-            Err(error) => self.appends.drive(|machine| machine.handle_failed(error)),
-        }
+        self.resume(error, planned);
+    }
+
+    /// Goes on after an action failed with an error: when planned, or not at all.
+    fn resume(&self, error: Error, planned: Result<Instant, Error>) {
+        self.appends.drive(|machine| match planned {
+            Ok(at) => machine.handle_retry(error, at.into_std()),
+            Err(error) => machine.handle_failed(error),
+        });
     }
 
     /// The last acknowledged batch was looked up.
@@ -187,10 +192,8 @@ impl<'a> ProducerTask<'a> {
         self.appends.partition.cluster.pool.mark_unhealthy(leader.id);
         let error = self.appends.call().error(loss(last, from));
         let generation = self.appends.link().map_or(0, |link| link.generation);
-        match self.retry().plan_in_doubt(error.clone(), generation) {
-            Ok(at) => self.appends.drive(|machine| machine.handle_retry(error, at.into_std())),
-            Err(error) => self.appends.drive(|machine| machine.handle_failed(error)),
-        }
+        let planned = self.retry().plan_in_doubt(error.clone(), generation);
+        self.resume(error, planned);
     }
 
     /// A batch was not acknowledged.

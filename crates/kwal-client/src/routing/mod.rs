@@ -310,7 +310,9 @@ pub(crate) async fn attempt<O: Operation>(
     trace: &mut Trace,
     tracker: &Tracker,
 ) -> Result<O::Output, Error> {
-    let opened = Opened::open(cluster, target, call, min_generation, trace, tracker).await?;
+    let opened = Opened::open(cluster, target, call, min_generation, trace, tracker).await;
+    // A broker that cannot be reached has died, whatever it was sent before.
+    let opened = opened.inspect_err(|_| tracker.closed.clear())?;
     let channel = &opened.channel;
     let wait = operation.long_poll();
     let permit = (!wait.is_zero()).then(|| channel.wait(wait));
@@ -345,19 +347,6 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens the connection to a target, or takes the open one.
     pub(crate) async fn open(
-        cluster: &Cluster,
-        target: Target<'_>,
-        call: CallContext<'_>,
-        min_generation: u64,
-        trace: &mut Trace,
-        tracker: &Tracker,
-    ) -> Result<Self, Error> {
-        let opened = Self::open_target(cluster, target, call, min_generation, trace, tracker).await;
-        // A broker that cannot be reached has died, whatever it was sent before.
-        opened.inspect_err(|_| tracker.closed.clear())
-    }
-
-    async fn open_target(
         cluster: &Cluster,
         target: Target<'_>,
         call: CallContext<'_>,
