@@ -1,9 +1,9 @@
 //! The client of a cluster.
 
-use std::{future::IntoFuture, sync::Arc, time::Duration};
+use std::{future::IntoFuture, sync::Arc};
 
 use kwal_protocol::{api::ApiKey, messages::MetadataRequest, wire::Uuid};
-use kwal_transport::{BoxFuture, HostPort};
+use kwal_transport::HostPort;
 
 use crate::{
     cluster::Cluster,
@@ -77,45 +77,31 @@ impl Client {
     }
 }
 
-/// The end of a client. Nothing happens until it is awaited.
-///
-/// All partition clients are [closed](crate::PartitionClient::close) at the same time, then all connections.
-/// From then on every call of this client, its clones and what it opened ends with
-/// [`ErrorKind::Closed`](crate::error::ErrorKind::Closed).
-///
-/// It returns the errors of all appends that failed meanwhile, those of one partition in the order in which
-/// they did. Empty means that everything that was submitted is on the log.
-///
-/// # Cancellation safety
-/// If it is dropped, partition clients accept nothing more all the same, and what was submitted is completed.
-/// It can be called again.
-#[derive(Debug)]
-#[must_use = "nothing happens until it is awaited"]
-pub struct CloseClient<'a> {
-    client: &'a Client,
-    deadline: Option<Duration>,
-}
-
-impl CloseClient<'_> {
-    /// Sets how long it waits for appends. Default: [`Deadlines::operation`](crate::Deadlines::operation).
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
-        self
+request! {
+    /// The end of a client. Nothing happens until it is awaited.
+    ///
+    /// All partition clients are [closed](crate::PartitionClient::close) at the same time, then all
+    /// connections. From then on every call of this client, its clones and what it opened ends with
+    /// [`ErrorKind::Closed`](crate::error::ErrorKind::Closed).
+    ///
+    /// It returns the errors of all appends that failed meanwhile, those of one partition in the order in
+    /// which they did. Empty means that everything that was submitted is on the log.
+    ///
+    /// # Cancellation safety
+    /// If it is dropped, partition clients accept nothing more all the same, and what was submitted is
+    /// completed. It can be called again.
+    pub struct CloseClient<'a> -> Vec<Error> {
+        client: &'a Client,
     }
 }
 
-impl<'a> IntoFuture for CloseClient<'a> {
-    type Output = Vec<Error>;
-    type IntoFuture = BoxFuture<'a, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
+impl CloseClient<'_> {
+    async fn run(self) -> Vec<Error> {
         let Self { client: Client { cluster, producers }, deadline } = self;
-        Box::pin(async move {
-            let deadline = Deadline::after(deadline.unwrap_or(cluster.config.deadlines.operation));
-            let failed = producers.close(deadline).await;
-            cluster.pool.close();
-            failed
-        })
+        let deadline = Deadline::after(deadline.unwrap_or(cluster.config.deadlines.operation));
+        let failed = producers.close(deadline).await;
+        cluster.pool.close();
+        failed
     }
 }
 
@@ -128,7 +114,7 @@ request! {
     ///
     /// # Cancellation safety
     /// Cancel safe.
-    pub struct ListTopics<'a> -> Vec<Topic> {
+    pub struct ListTopics<'a> -> Result<Vec<Topic>, Error> {
         client: &'a Client,
     }
 }

@@ -26,7 +26,7 @@ macro_rules! request {
         }
 
         impl<$life> IntoFuture for $name<$life> {
-            type Output = Result<$output, $crate::error::Error>;
+            type Output = $output;
             type IntoFuture = kwal_transport::BoxFuture<$life, Self::Output>;
 
             /// Makes it a future, for what takes futures and not requests: `join_all`, `try_join_all`,

@@ -260,7 +260,7 @@ request! {
     ///
     /// # Cancellation safety
     /// Cancel safe.
-    pub struct DescribeTopicConfigs<'a> -> BTreeMap<String, ConfigValue> {
+    pub struct DescribeTopicConfigs<'a> -> Result<BTreeMap<String, ConfigValue>, Error> {
         controller: &'a ControllerClient,
         topic: String,
         names: Option<Vec<String>>,
@@ -302,7 +302,7 @@ request! {
     ///
     /// # Cancellation safety
     /// If it is dropped, either all changes may be applied or none.
-    pub struct AlterTopicConfigs<'a> -> () {
+    pub struct AlterTopicConfigs<'a> -> Result<(), Error> {
         controller: &'a ControllerClient,
         topic: String,
         changes: Vec<AlterableConfig>,

@@ -58,7 +58,7 @@ request! {
     ///
     /// # Cancellation safety
     /// If it is dropped, the partitions may be created or not.
-    pub struct CreatePartitions<'a> -> () {
+    pub struct CreatePartitions<'a> -> Result<(), Error> {
         controller: &'a ControllerClient,
         topic: String,
         total: i32,

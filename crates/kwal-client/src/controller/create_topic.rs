@@ -72,7 +72,7 @@ request! {
     ///
     /// # Cancellation safety
     /// If it is dropped, the topic may be created or not.
-    pub struct CreateTopic<'a> -> CreatedTopic {
+    pub struct CreateTopic<'a> -> Result<CreatedTopic, Error> {
         controller: &'a ControllerClient,
         name: String,
         partitions: i32,

@@ -27,7 +27,7 @@ request! {
     ///
     /// # Cancellation safety
     /// If it is dropped, the topic may be deleted or not.
-    pub struct DeleteTopic<'a> -> () {
+    pub struct DeleteTopic<'a> -> Result<(), Error> {
         controller: &'a ControllerClient,
         name: String,
     }

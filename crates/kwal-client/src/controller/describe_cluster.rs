@@ -66,7 +66,7 @@ request! {
     ///
     /// # Cancellation safety
     /// Cancel safe.
-    pub struct DescribeCluster<'a> -> ClusterDescription {
+    pub struct DescribeCluster<'a> -> Result<ClusterDescription, Error> {
         controller: &'a ControllerClient,
     }
 }

@@ -56,7 +56,7 @@ request! {
     ///
     /// # Cancellation safety
     /// If it is dropped, the topic may be created or not.
-    pub struct EnsureTopic<'a> -> EnsuredTopic {
+    pub struct EnsureTopic<'a> -> Result<EnsuredTopic, Error> {
         controller: &'a ControllerClient,
         name: String,
         partitions: i32,

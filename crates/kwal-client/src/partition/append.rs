@@ -204,7 +204,7 @@ request! {
     /// # Cancellation safety
     /// Cancel safe. Those that wait get memory in the order of their first polls, and dropping one loses its
     /// place among them.
-    pub struct Reserve<'a> -> Permit {
+    pub struct Reserve<'a> -> Result<Permit, Error> {
         partition: &'a PartitionClient,
         bytes: usize,
     }
@@ -218,41 +218,29 @@ impl Reserve<'_> {
     }
 }
 
-/// The end of appends. Nothing happens until it is awaited.
-///
-/// From the first poll on, nothing more is accepted: neither by this partition client nor by its clones, and
-/// permits that are left fail with [`ErrorKind::Closed`](crate::error::ErrorKind::Closed). What was submitted
-/// is completed as ever, until the deadline: then what is left ends, and the future of each append returns
-/// its error.
-///
-/// It returns the errors of all appends that failed since the first of its calls, in the order in which they
-/// did; each with its [outcome](Error::outcome) and, if the batch may be on the log, with its
-/// [handle](Error::in_doubt). Empty means that everything is on the log. Reads go on working.
-///
-/// # Cancellation safety
-/// If it is dropped, nothing more is accepted all the same, and what was submitted is completed. It can be
-/// called again.
-#[derive(Debug)]
-#[must_use = "nothing happens until it is awaited"]
-pub struct Close<'a> {
-    partition: &'a PartitionClient,
-    deadline: Option<Duration>,
-}
-
-impl Close<'_> {
-    /// Sets how long it waits. Default: [`Deadlines::operation`](crate::Deadlines::operation).
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
-        self
+request! {
+    /// The end of appends. Nothing happens until it is awaited.
+    ///
+    /// From the first poll on, nothing more is accepted: neither by this partition client nor by its clones,
+    /// and permits that are left fail with [`ErrorKind::Closed`](crate::error::ErrorKind::Closed). What was
+    /// submitted is completed as ever, until the deadline: then what is left ends, and the future of each
+    /// append returns its error.
+    ///
+    /// It returns the errors of all appends that failed since the first of its calls, in the order in which
+    /// they did; each with its [outcome](Error::outcome) and, if the batch may be on the log, with its
+    /// [handle](Error::in_doubt). Empty means that everything is on the log. Reads go on working.
+    ///
+    /// # Cancellation safety
+    /// If it is dropped, nothing more is accepted all the same, and what was submitted is completed. It can
+    /// be called again.
+    pub struct Close<'a> -> Vec<Error> {
+        partition: &'a PartitionClient,
     }
 }
 
-impl<'a> IntoFuture for Close<'a> {
-    type Output = Vec<Error>;
-    type IntoFuture = BoxFuture<'a, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
+impl Close<'_> {
+    async fn run(self) -> Vec<Error> {
         let Self { partition, deadline } = self;
-        Box::pin(async move { partition.producer.close(partition.deadline(deadline)).await })
+        partition.producer.close(partition.deadline(deadline)).await
     }
 }

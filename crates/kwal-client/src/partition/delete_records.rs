@@ -71,7 +71,7 @@ request! {
     ///
     /// # Cancellation safety
     /// If it is dropped, the records may be deleted or not.
-    pub struct DeleteRecords<'a> -> i64 {
+    pub struct DeleteRecords<'a> -> Result<i64, Error> {
         partition: &'a PartitionClient,
         before: DeleteBefore,
     }

@@ -90,7 +90,7 @@ request! {
     /// Cancel safe. The connection that it shares with other fetches is free again when the broker has
     /// responded. Later fetches wait for one that was dropped in this way, at most; a second one makes them
     /// use a fresh connection. A fetch that is dropped while it waits is not sent.
-    pub struct Fetch<'a> -> Fetched {
+    pub struct Fetch<'a> -> Result<Fetched, Error> {
         partition: &'a PartitionClient,
         offset: i64,
         min_bytes: i32,

@@ -31,7 +31,7 @@ request! {
     ///
     /// # Cancellation safety
     /// Cancel safe.
-    pub struct OffsetForLeaderEpoch<'a> -> Option<EpochEndOffset> {
+    pub struct OffsetForLeaderEpoch<'a> -> Result<Option<EpochEndOffset>, Error> {
         partition: &'a PartitionClient,
         leader_epoch: i32,
     }

@@ -24,7 +24,7 @@ request! {
     ///
     /// # Cancellation safety
     /// Cancel safe.
-    pub struct GetOffset<'a> -> i64 {
+    pub struct GetOffset<'a> -> Result<i64, Error> {
         partition: &'a PartitionClient,
         at: OffsetAt,
     }

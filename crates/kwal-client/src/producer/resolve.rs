@@ -48,7 +48,7 @@ request! {
     /// # Cancellation safety
     /// If it is dropped, the fence may be on the log or may still reach it. Resolving the batch again is
     /// harmless and has the same result, so readers may meet several fences.
-    pub struct Resolve<'a> -> Resolution {
+    pub struct Resolve<'a> -> Result<Resolution, Error> {
         producer: &'a Producer,
         in_doubt: InDoubt,
         fence: Record,

@@ -70,7 +70,7 @@ request! {
     ///
     /// # Cancellation safety
     /// Cancel safe.
-    pub struct Audit<'a> -> Vec<Finding> {
+    pub struct Audit<'a> -> Result<Vec<Finding>, Error> {
         controller: &'a ControllerClient,
         topic: String,
     }
