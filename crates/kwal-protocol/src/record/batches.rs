@@ -179,6 +179,36 @@ impl Batch {
         self.header.next_offset()
     }
 
+    /// Returns the producer id; `None` for a batch without one.
+    ///
+    /// ```
+    /// use kwal_protocol::record::{BatchBuilder, Batches, Compression, Headers};
+    ///
+    /// let mut builder = BatchBuilder::new(Compression::None);
+    /// builder.push(1_700_000_000_000, None, Some(b"hello"), &Headers::new());
+    /// let batch = builder.finish()?;
+    ///
+    /// let parsed = Batches::new(batch.to_bytes()).next().unwrap()?;
+    /// assert_eq!((parsed.producer_id(), parsed.producer_epoch()), (None, None));
+    /// let parsed = Batches::new(batch.stamp(4_001, 2, 0).to_bytes()).next().unwrap()?;
+    /// assert_eq!((parsed.producer_id(), parsed.producer_epoch()), (Some(4_001), Some(2)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub const fn producer_id(&self) -> Option<i64> {
+        match self.header.producer_id {
+            id @ 0.. => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Returns the producer epoch; `None` for a batch without a producer id.
+    pub const fn producer_epoch(&self) -> Option<i16> {
+        match self.header.producer_id {
+            0.. => Some(self.header.producer_epoch),
+            _ => None,
+        }
+    }
+
     /// Returns the clock that set the timestamps.
     pub const fn timestamp_type(&self) -> TimestampType {
         self.header.timestamp_type()

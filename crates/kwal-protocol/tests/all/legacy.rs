@@ -110,6 +110,7 @@ fn bits_of_later_formats_are_ignored() {
         let message = Message { attributes: 0x78, ..Message::new(magic, 0, "x") };
         let batch = Batches::new(message.to_bytes().into()).next().unwrap().unwrap();
         assert!(!batch.is_control() && !batch.is_transactional());
+        assert_eq!((batch.producer_id(), batch.producer_epoch()), (None, None));
         assert_eq!(batch.header().delete_horizon_ms(), None);
         let expected = [TimestampType::NoTimestamp, TimestampType::LogAppendTime][magic as usize];
         assert_eq!(batch.timestamp_type(), expected);
