@@ -17,6 +17,17 @@ pub(crate) fn topic_name(topic: &str) -> Result<(), Error> {
     Err(Error::invalid_input(format!("topic {topic:?} {problem}")))
 }
 
+/// Rejects what cannot be the name of an exclusive writer.
+pub(crate) fn exclusive_name(name: &str) -> Result<(), Error> {
+    let problem = match name {
+        "" => return Err(Error::invalid_input("the name of the exclusive writer is empty")),
+        _ if name.len() > 255 => "is longer than 255 bytes",
+        _ if name.contains(char::is_control) => "has control characters",
+        _ => return Ok(()),
+    };
+    Err(Error::invalid_input(format!("the name {name:?} of the exclusive writer {problem}")))
+}
+
 /// Rejects counts that no topic can have; −1 leaves either to the broker.
 pub(crate) fn topic_size(partitions: i32, replication_factor: i16) -> Result<(), Error> {
     let count = match (partitions, replication_factor) {
@@ -77,6 +88,24 @@ mod tests {
         }
         for name in ["", ".", "..", "a b", "ä", "a/b", &"x".repeat(250)] {
             topic_name(name).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn exclusive_names() {
+        for name in ["a", " ", "a/b", "Schreiber-ä", "\u{202e}", &"x".repeat(255)] {
+            exclusive_name(name).unwrap();
+        }
+        for (name, problem) in [
+            ("", "is empty"),
+            ("a\nb", r#""a\nb" of the exclusive writer has control characters"#),
+            ("\0", "has control characters"),
+            ("\u{85}", "has control characters"),
+            (&"x".repeat(256), "is longer than 255 bytes"),
+            (&"ä".repeat(128), "is longer than 255 bytes"),
+        ] {
+            let error = exclusive_name(name).unwrap_err().to_string();
+            assert!(error.ends_with(problem), "{error}");
         }
     }
 }

@@ -138,8 +138,38 @@ impl Fetched {
         Ok(())
     }
 
-    /// Returns the whole batches in offset order, with valid checksums, for tools. The first one may begin
-    /// before the requested offset. Control batches are included.
+    /// Returns the whole batches in offset order, with valid checksums. The first one may begin before the
+    /// requested offset. Control batches are included.
+    ///
+    /// They have the producer id and the epoch of their producer. So a reader can check itself that a log
+    /// which is written [exclusively](crate::OpenPartition::exclusive) has one writer at a time: after a
+    /// barrier, there is no batch of another producer id or of an earlier epoch, except that another barrier
+    /// begins the time of the next holder. This is strict: it also reports the rare log on which a
+    /// [takeover failed](crate::record::Barrier#fences) after its barrier was appended.
+    ///
+    /// ```no_run
+    /// use kwal_client::{Fetched, record::Barrier};
+    ///
+    /// /// Checks batches from where the log was read before. `last` is the producer id and the epoch of the
+    /// /// last batch, if there was a barrier before it.
+    /// fn check(fetched: &Fetched, last: &mut Option<(i64, i16)>) -> Result<(), String> {
+    ///     for batch in fetched.batches() {
+    ///         let producer = batch.producer_id().zip(batch.producer_epoch());
+    ///         let is_barrier = Barrier::in_batch(batch).is_some();
+    ///         if let (Some((id, epoch)), false) = (*last, is_barrier) {
+    ///             // The holder raises its epoch now and then.
+    ///             if !producer.is_some_and(|producer| producer.0 == id && producer.1 >= epoch) {
+    ///                 let offset = batch.base_offset();
+    ///                 return Err(format!("offset {offset} is of {producer:?} and not of {id}"));
+    ///             }
+    ///         }
+    ///         if last.is_some() || is_barrier {
+    ///             *last = producer;
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn batches(&self) -> &[Batch] {
         &self.batches
     }

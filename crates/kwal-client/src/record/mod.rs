@@ -1,8 +1,13 @@
-//! Records to append.
+//! Records to append, and barriers among those that were read.
+
+mod barrier;
 
 use bytes::Bytes;
 use kwal_protocol::record::Headers;
 use time::OffsetDateTime;
+
+pub(crate) use self::barrier::transactional_id;
+pub use self::barrier::{AnyRecord, Barrier};
 
 /// A record to append.
 ///
