@@ -18,6 +18,9 @@ pub struct Context {
     pub partition: Option<i32>,
     /// The broker by id and address, as far as known.
     pub broker: Option<String>,
+    /// The transactional id of an [exclusive](crate::OpenPartition::exclusive) writer, if the call was about
+    /// one.
+    pub transactional_id: Option<String>,
 }
 
 /// What a call is about, borrowed. It becomes a [`Context`] only when the call fails.
@@ -26,25 +29,31 @@ pub(crate) struct CallContext<'a> {
     pub(crate) api: ApiKey,
     pub(crate) topic: Option<&'a str>,
     pub(crate) partition: Option<i32>,
+    pub(crate) transactional_id: Option<&'a str>,
 }
 
 impl<'a> CallContext<'a> {
     /// A call that is about the cluster.
     pub(crate) fn cluster(api: ApiKey) -> Self {
-        Self { api, topic: None, partition: None }
+        Self { api, topic: None, partition: None, transactional_id: None }
     }
 
     pub(crate) fn topic(api: ApiKey, topic: &'a str) -> Self {
-        Self { api, topic: Some(topic), partition: None }
+        Self { topic: Some(topic), ..Self::cluster(api) }
     }
 
     pub(crate) fn partition(api: ApiKey, topic: &'a str, partition: i32) -> Self {
-        Self { api, topic: Some(topic), partition: Some(partition) }
+        Self { partition: Some(partition), ..Self::topic(api, topic) }
     }
 
     /// The same subject in a call of another API.
     pub(crate) fn with_api(self, api: ApiKey) -> Self {
         Self { api, ..self }
+    }
+
+    /// A call about the partition's transactional id.
+    pub(crate) fn with_transactional_id(self, transactional_id: &'a str) -> Self {
+        Self { transactional_id: Some(transactional_id), ..self }
     }
 
     pub(crate) fn context(&self) -> Context {
@@ -53,6 +62,7 @@ impl<'a> CallContext<'a> {
             topic: self.topic.map(str::to_owned),
             partition: self.partition,
             broker: None,
+            transactional_id: self.transactional_id.map(str::to_owned),
         }
     }
 

@@ -18,6 +18,15 @@ impl Display for Error {
         Below { error: self, context: None }.fmt(f)?;
         match (self.outcome(), self.in_doubt(), self.context().api) {
             (Outcome::NotApplied, ..) => Ok(()),
+            (Outcome::Unknown, Some(in_doubt), _)
+                if in_doubt.transactional_id.is_some() && matches!(self.kind(), ErrorKind::Fenced) =>
+            {
+                write!(
+                    f,
+                    "; outcome unknown: the batch may be on the log, and the next holder can resolve it; in doubt: {}",
+                    in_doubt.batch()
+                )
+            }
             (Outcome::Unknown, Some(in_doubt), _) => write!(
                 f,
                 "; outcome unknown: the batch may be on the log or may still reach it, so resolve it before appending it \
@@ -123,9 +132,39 @@ impl Error {
             ErrorKind::Broker { code, message: Some(message) } => {
                 write!(f, "{code} (message of the broker: {})", Printable(message))
             }
-            ErrorKind::Fenced => f.write_str(
-                "fenced: another producer has taken over this producer id; this partition client cannot append any more",
-            ),
+            ErrorKind::Fenced => match &context.transactional_id {
+                // Why it may have one follows, if none was seen.
+                Some(id) => write!(
+                    f,
+                    "fenced: the log of {} has another holder, or may have one; step down, since opening it again would take \
+                     it from that one",
+                    Printable(id)
+                ),
+                None => f.write_str(
+                    "fenced: another producer has taken over this producer id; this partition client cannot append any more",
+                ),
+            },
+            ErrorKind::EpochTaken { producer_id, epoch, offset } => {
+                write!(f, "another writer has appended under producer id {producer_id}, epoch {epoch}")?;
+                if let Some(offset) = offset {
+                    write!(f, " (at offset {offset})")?;
+                }
+                f.write_str(
+                    ", which the coordinator gave to this one; the log was not taken over; stop the writer that does not take \
+                     its epochs from the coordinator, then open the partition again",
+                )
+            }
+            ErrorKind::NoTransactionLog { brokers } => {
+                let brokers = match brokers {
+                    1 => "the only broker".to_owned(),
+                    _ => format!("the {brokers} brokers"),
+                };
+                write!(
+                    f,
+                    "there is no coordinator: `__transaction_state` does not exist, and {brokers} cannot create it with as many \
+                     replicas as `transaction.state.log.replication.factor` says (3 by default); lower that, or add brokers"
+                )
+            }
             ErrorKind::DataLoss { producer_id, epoch, sequence, offsets } => {
                 f.write_str("the leader no longer has records that were acknowledged")?;
                 match offsets {
@@ -212,8 +251,13 @@ impl Error {
         }?;
         if let ErrorKind::Broker { code, .. } = self.kind() {
             Rejected(self.record_errors()).fmt(f)?;
-            if let Some(right) = context.api.and_then(|api| right(*code, api)) {
-                write!(f, "; {right}")?;
+            if let Some(takes) = context.api.and_then(|api| takes(*code, api)) {
+                write!(f, "; {takes}")?;
+                if let (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Some(id)) =
+                    (*code, &context.transactional_id)
+                {
+                    write!(f, " {}", Printable(id))?;
+                }
             }
         }
         Ok(())
@@ -267,10 +311,17 @@ fn unsupported(
     theirs: Option<Versions>,
     api: Option<ApiKey>,
 ) -> fmt::Result {
+    // Those before do not have the id and the epoch of a holder.
+    let is_exclusive = api == Some(ApiKey::INIT_PRODUCER_ID) && ours.oldest >= 3;
     let hint = match (theirs, api) {
         (Some(theirs), _) => {
-            return write!(f, "the broker supports versions {theirs}, this client {ours}");
+            write!(f, "the broker supports versions {theirs}, this client {ours}")?;
+            return match is_exclusive {
+                true => f.write_str("; `exclusive` takes Kafka 2.5 or later"),
+                false => Ok(()),
+            };
         }
+        (None, _) if is_exclusive => "`exclusive` takes Kafka 2.5 or later, and 3.0 if it has no ZooKeeper",
         (None, Some(ApiKey::INIT_PRODUCER_ID)) => {
             "to append without producer ids, open the partition with `.idempotent(false)`"
         }
@@ -279,14 +330,15 @@ fn unsupported(
     write!(f, "the broker does not support this API; {hint}")
 }
 
-/// The right that a denied call takes, in the words of Kafka's ACLs: operation and resource.
+/// What a call that was rejected takes: the right that was denied, in the words of Kafka's ACLs (operation
+/// and resource), or a setting of the brokers.
 ///
 /// The facade has a table of all calls.
-fn right(code: ErrorCode, api: ApiKey) -> Option<&'static str> {
+fn takes(code: ErrorCode, api: ApiKey) -> Option<&'static str> {
     Some(match (code, api) {
         (ErrorCode::TOPIC_AUTHORIZATION_FAILED, api) => match api {
             ApiKey::PRODUCE => "it takes the right `Write` on the topic",
-            ApiKey::FETCH => "it takes the right `Read` on the topic",
+            ApiKey::FETCH | ApiKey::DESCRIBE_PRODUCERS => "it takes the right `Read` on the topic",
             ApiKey::METADATA | ApiKey::LIST_OFFSETS | ApiKey::OFFSET_FOR_LEADER_EPOCH => {
                 "it takes the right `Describe` on the topic, which `Read` and `Write` include"
             }
@@ -298,6 +350,18 @@ fn right(code: ErrorCode, api: ApiKey) -> Option<&'static str> {
             ApiKey::CREATE_PARTITIONS => "it takes the right `Alter` on the topic",
             ApiKey::DESCRIBE_CONFIGS => "it takes the right `DescribeConfigs` on the topic",
             ApiKey::INCREMENTAL_ALTER_CONFIGS => "it takes the right `AlterConfigs` on the topic",
+            _ => return None,
+        },
+        (ErrorCode::COORDINATOR_NOT_AVAILABLE, ApiKey::FIND_COORDINATOR) => {
+            "if it stays so, the brokers may not be able to create `__transaction_state`: is \
+             `transaction.state.log.replication.factor` larger than their number?"
+        }
+        // The transactional id follows.
+        (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, api) => match api {
+            ApiKey::FIND_COORDINATOR => {
+                "it takes the right `Describe`, which `Write` includes, on the transactional id"
+            }
+            ApiKey::INIT_PRODUCER_ID => "it takes the right `Write` on the transactional id",
             _ => return None,
         },
         (ErrorCode::CLUSTER_AUTHORIZATION_FAILED, api) => match api {

@@ -22,6 +22,7 @@ use kwal_protocol::wire::Uuid;
 ///     sequence: 40,
 ///     record_count: 2,
 ///     after: Some(99),
+///     transactional_id: None,
 /// };
 /// let text = "producer id 17, epoch 0, sequence 40, 2 records, after offset 99";
 /// assert_eq!(in_doubt.to_string(), format!("wal/3: {text}"));
@@ -49,6 +50,10 @@ pub struct InDoubt {
     /// after it. `None` if there is none.
     #[cfg_attr(feature = "serde", serde(default))]
     pub after: Option<i64>,
+    /// The transactional id of the [exclusive](crate::OpenPartition::exclusive) writer that appended it:
+    /// name, topic and partition. `None` if it had no name.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub transactional_id: Option<String>,
 }
 
 /// Where the batch was to be appended, and what identifies it in a dump of the log.
@@ -112,6 +117,7 @@ mod tests {
             sequence: 40,
             record_count: 1,
             after: Some(99),
+            transactional_id: None,
         }
     }
 
@@ -129,9 +135,13 @@ mod tests {
     #[test]
     fn it_is_kept_as_text() {
         let json = serde_json::to_string(&in_doubt()).unwrap();
-        let expected = r#"{"topic":"wal","topic_id":"3WTQz4hjQ2mlVEDAmlYv2w","partition":3,"producer_id":9223372036854775807,"epoch":2,"sequence":40,"record_count":1,"after":99}"#;
+        let expected = r#"{"topic":"wal","topic_id":"3WTQz4hjQ2mlVEDAmlYv2w","partition":3,"producer_id":9223372036854775807,"epoch":2,"sequence":40,"record_count":1,"after":99,"transactional_id":null}"#;
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_str::<InDoubt>(&json).unwrap(), in_doubt());
+        let exclusive = InDoubt { transactional_id: Some("writer-1/wal/3".to_owned()), ..in_doubt() };
+        let json = serde_json::to_string(&exclusive).unwrap();
+        assert!(json.ends_with(r#","transactional_id":"writer-1/wal/3"}"#), "{json}");
+        assert_eq!(serde_json::from_str::<InDoubt>(&json).unwrap(), exclusive);
         // What is not known may be left out.
         let known =
             r#"{"topic":"wal","partition":3,"producer_id":17,"epoch":2,"sequence":40,"record_count":1}"#;

@@ -34,25 +34,24 @@
 mod context;
 mod display;
 mod in_doubt;
+mod kind;
 mod progress;
 mod recovery;
 #[cfg(all(test, feature = "transport-tls", feature = "transport-socks5"))]
 mod texts;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use kwal_protocol::{
-    api::Versions,
     connection::ConnectionError,
     error::DecodeError,
     error_code::{ErrorCode, Recovery},
     record::{BatchError, BuildError},
-    wire::Uuid,
 };
 use kwal_transport::TransportError;
 
 pub(crate) use self::context::CallContext;
-pub use self::{context::Context, in_doubt::InDoubt, progress::Progress};
+pub use self::{context::Context, in_doubt::InDoubt, kind::ErrorKind, progress::Progress};
 
 /// The error of every call of this crate.
 ///
@@ -69,192 +68,6 @@ struct Inner {
     source: Option<Source>,
     record_errors: Vec<RecordError>,
     in_doubt: Option<Box<InDoubt>>,
-}
-
-/// What happened.
-///
-/// The texts name what the caller can do. All of them stand in one snapshot file of the repository.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The input of the call is not valid. Nothing was sent. Of a TLS configuration, the
-    /// [cause](Error::cause) is its error.
-    #[non_exhaustive]
-    InvalidInput {
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The records cannot be encoded as a batch. Nothing was sent. The [cause](Error::cause) is a
-    /// [`BuildError`].
-    Encode,
-    /// The batch exceeds the client's limit and was not sent, or exceeds the topic's limit and was rejected.
-    #[non_exhaustive]
-    BatchTooLarge {
-        /// The size of the batch, in bytes: before compression or on the wire, whichever exceeds the limit.
-        size: usize,
-        /// How many records it holds.
-        records: usize,
-        /// The client's limit; `None` for the topic's `max.message.bytes`, which the broker does not report.
-        limit: Option<usize>,
-    },
-    /// No broker knew the topic for [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic).
-    #[non_exhaustive]
-    UnknownTopic {
-        /// For how long the client retried.
-        waited: Duration,
-    },
-    /// The topic does not have the partition.
-    #[non_exhaustive]
-    UnknownPartition {
-        /// How many partitions metadata names.
-        partitions: usize,
-        /// For how long the client retried.
-        waited: Duration,
-    },
-    /// The topic was deleted and created again: another topic of the same name. Open a new partition client
-    /// to use it.
-    #[non_exhaustive]
-    TopicRecreated {
-        /// The topic id when the partition client was opened.
-        was: Uuid,
-        /// The topic id now.
-        is: Uuid,
-    },
-    /// The offset is not in the log: deleted by retention or `delete_records`, or beyond the end.
-    #[non_exhaustive]
-    OffsetOutOfRange {
-        /// The requested offset.
-        offset: i64,
-        /// The first offset of the log and the one after its last record, if they could be looked up.
-        log: Option<std::ops::Range<i64>>,
-    },
-    /// Records cannot be deleted because the topic's `cleanup.policy` is `compact` alone.
-    NotDeletable,
-    /// No record has this timestamp or a later one.
-    #[non_exhaustive]
-    OffsetNotFound {
-        /// The requested time in milliseconds since the epoch; −3 for the largest timestamp of the log.
-        timestamp_ms: i64,
-    },
-    /// A broker responded with an error code.
-    #[non_exhaustive]
-    Broker {
-        /// The code.
-        code: ErrorCode,
-        /// The broker's message, if it sent one.
-        message: Option<String>,
-    },
-    /// A newer holder of the producer id has taken over, or another client has
-    /// [resolved](crate::PartitionClient::resolve) a batch of it. This partition client cannot append any
-    /// more: open a new one.
-    Fenced,
-    /// The leader no longer has records that were acknowledged to this partition client, as after an unclean
-    /// election.
-    ///
-    /// The last acknowledged batch is not on its log. It is looked up before the first append over a new
-    /// connection, to a new leader or in a new leader epoch: twice, and another broker, if there is one,
-    /// names that leader in between. Or the leader appended a batch at offsets that it had acknowledged
-    /// before. What was deleted by retention, `delete_records` or compaction is no loss.
-    ///
-    /// This partition client cannot append any more: compare the log with your own state, repair what is
-    /// missing, open a new one.
-    #[non_exhaustive]
-    DataLoss {
-        /// The producer id of the last acknowledged batch; −1 without
-        /// [`idempotent`](crate::OpenPartition::idempotent).
-        producer_id: i64,
-        /// Its producer epoch; −1 without a producer id.
-        epoch: i16,
-        /// The sequence number of its first record; −1 without a producer id.
-        sequence: i32,
-        /// The offsets of the lost records, up to the last one that was acknowledged to this partition
-        /// client, as far as they are known. Records that others appended since may have them now.
-        offsets: Option<std::ops::Range<i64>>,
-    },
-    /// Client and broker have no version of the API in common.
-    #[non_exhaustive]
-    Unsupported {
-        /// The versions of the client.
-        ours: Versions,
-        /// The versions of the broker; `None` if it does not have the API at all.
-        theirs: Option<Versions>,
-    },
-    /// The source of the credentials failed. The [cause](Error::cause) is what it returned.
-    CredentialsUnavailable,
-    /// The connection is not encrypted and the SASL mechanism would expose its secret. Nothing was sent.
-    #[non_exhaustive]
-    EncryptionRequired {
-        /// The mechanism.
-        mechanism: String,
-    },
-    /// The broker throttles this client, because it exceeds a quota, for longer than the call has. The
-    /// request was not sent.
-    #[non_exhaustive]
-    Throttled {
-        /// How long the pause lasts from here on.
-        remaining: Duration,
-    },
-    /// The call ended while the response was still arriving. Ask for less at once, or allow more time.
-    #[non_exhaustive]
-    ResponseIncomplete {
-        /// The bytes that had arrived.
-        arrived: usize,
-        /// All its bytes.
-        len: usize,
-    },
-    /// The broker closed the connection right after this request, twice, and gave no answer. It does so with
-    /// requests larger than its `socket.request.max.bytes`.
-    #[non_exhaustive]
-    RequestTooLarge {
-        /// The size of the request, in bytes.
-        size: usize,
-    },
-    /// No stream to the broker could be opened. The [cause](Error::cause) is a [`TransportError`].
-    Connect,
-    /// A connection was closed, or failed before it was ready. The [cause](Error::cause) is a
-    /// [`ConnectionError`].
-    Connection,
-    /// No known broker could be reached.
-    #[non_exhaustive]
-    NoBroker {
-        /// Each broker, by id or address, and its error.
-        attempts: Vec<(String, Error)>,
-    },
-    /// The metadata of a broker lists no brokers: it is starting, or cut off from the cluster.
-    NoBrokersListed,
-    /// Metadata names a leader or a controller without its address, or none at all.
-    UnknownBroker,
-    /// The brokers belong to another cluster than the one this client was built for. Build a new client to
-    /// use that one.
-    #[non_exhaustive]
-    OtherCluster {
-        /// The cluster id when the client was built.
-        was: String,
-        /// The cluster id that the broker reports.
-        is: String,
-    },
-    /// A response violates the protocol, has a value that cannot be true, or does not match the request: it
-    /// lacks what was requested, has it twice, or has something else. The [cause](Error::cause) is a
-    /// [`DecodeError`] in the first case and an [`InvalidField`] in the second.
-    MalformedResponse,
-    /// A fetched batch is corrupt, or needs a codec that is not built in. The [cause](Error::cause) is a
-    /// [`BatchError`].
-    Corrupt,
-    /// An append that was submitted earlier failed, and this one with it, so that the log has no hole. The
-    /// [cause](Error::cause) is the earlier error. This one may have been sent already: see its
-    /// [outcome](Error::outcome).
-    PrecedingAppendFailed,
-    /// The call did not succeed within its deadline. The [cause](Error::cause) is the error of the last
-    /// attempt that failed, if one did.
-    #[non_exhaustive]
-    DeadlineExceeded {
-        /// The time that it had.
-        after: Duration,
-        /// How far it got.
-        progress: Progress,
-    },
-    /// The partition client or the client was closed by `close`, or the runtime of the client has shut down.
-    Closed,
 }
 
 /// A field of a response whose value cannot be true.
@@ -578,6 +391,7 @@ mod tests {
                 sequence: 40,
                 record_count: 1,
                 after,
+                transactional_id: None,
             };
             let loss = Error::new(kind);
             let preceding = Error::new(ErrorKind::PrecedingAppendFailed);

@@ -21,6 +21,11 @@ pub enum Progress {
     LastAcknowledged,
     /// A producer id was requested.
     ProducerId,
+    /// The coordinator of the transactional id of an [exclusive](crate::OpenPartition::exclusive) writer was
+    /// looked for.
+    Coordinator,
+    /// The log was taken over: the last barrier was searched for, or the new one was appended and read back.
+    Takeover,
     /// The request was sent, or waited on the connection for earlier ones, and no response had arrived.
     Response,
     /// The last attempt had failed, and the next one could not begin in time.
@@ -41,6 +46,11 @@ impl fmt::Display for Progress {
             Self::Connection => "it was opening a connection",
             Self::LastAcknowledged => "it was looking up the last acknowledged batch at the leader",
             Self::ProducerId => "it was waiting for a producer id",
+            Self::Coordinator => "it was looking for the coordinator of the transactional id",
+            Self::Takeover => {
+                "it was taking over the log: where the last barrier is far from the end, or there is none, all after it has to \
+                 be read, so allow more time by `.deadline(…)`"
+            }
             Self::Response => "it was waiting for the response",
             Self::Pause => "there was no time for another attempt",
             Self::Runtime => "the runtime of the client does not run its tasks: is a task blocking it?",

@@ -53,7 +53,7 @@ fn every_text_is_in_the_snapshot() {
     page.section(
         "kwal::client::error::ErrorKind",
         client(),
-        variants!("kwal-client/src/error/mod.rs", "ErrorKind"),
+        variants!("kwal-client/src/error/kind.rs", "ErrorKind"),
     );
     page.section(
         "kwal::transport::TransportError",
@@ -233,6 +233,17 @@ fn not_leader(api: ApiKey) -> Error {
     Error::broker(ErrorCode::NOT_LEADER_OR_FOLLOWER).with_context(at(api))
 }
 
+const WRITER: &str = "writer/wal/3";
+
+fn fenced(api: ApiKey) -> Error {
+    let transactional_id = Some(WRITER.to_owned());
+    Error::new(ErrorKind::Fenced).with_context(Context { transactional_id, ..at(api) })
+}
+
+fn other(why: &str) -> Source {
+    Source::Other(Arc::from(Box::from(why)))
+}
+
 fn in_doubt() -> InDoubt {
     InDoubt {
         topic: "wal".to_owned(),
@@ -243,6 +254,7 @@ fn in_doubt() -> InDoubt {
         sequence: 120,
         record_count: 3,
         after: Some(19),
+        transactional_id: None,
     }
 }
 
@@ -250,7 +262,16 @@ fn client() -> Samples {
     let kafka = |n| format!("kafka-{n}:9092");
     let produce = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::PRODUCE));
     let fetch = |kind: ErrorKind| Error::new(kind).with_context(at(ApiKey::FETCH));
+    let init = |kind: ErrorKind| {
+        let call = CallContext::partition(ApiKey::INIT_PRODUCER_ID, "wal", 3);
+        call.with_transactional_id("writer-1/wal/3").error(kind)
+    };
     let denied = |code, api| Error::broker(code).with_context(at(api));
+    let denied_id = |api| {
+        let call = CallContext::partition(api, "wal", 3).with_transactional_id("writer-1/wal/3");
+        let code = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+        Error::broker(code).with_context(call.at_broker(&"broker 1 (kafka-1:9092)"))
+    };
     let deadline =
         |progress| produce(ErrorKind::DeadlineExceeded { after: Duration::from_secs(60), progress });
     let last = || Source::Call(Arc::new(not_leader(ApiKey::PRODUCE)));
@@ -308,6 +329,8 @@ fn client() -> Samples {
         .with_context(CallContext::topic(ApiKey::CREATE_TOPICS, "wal").at_broker(&"broker 1 (kafka-1:9092)")),
         "Broker, denied, PRODUCE": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::PRODUCE),
         "Broker, denied, FETCH": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::FETCH),
+        "Broker, denied, DESCRIBE_PRODUCERS":
+            denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::DESCRIBE_PRODUCERS),
         "Broker, denied, LIST_OFFSETS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::LIST_OFFSETS),
         "Broker, denied, CREATE_TOPICS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::CREATE_TOPICS),
         "Broker, denied, DELETE_TOPICS": denied(ErrorCode::TOPIC_AUTHORIZATION_FAILED, ApiKey::DELETE_TOPICS),
@@ -334,7 +357,21 @@ fn client() -> Samples {
             ]),
         "Broker, without the right to a producer id":
             Error::broker(ErrorCode::CLUSTER_AUTHORIZATION_FAILED).with_context(at(ApiKey::INIT_PRODUCER_ID)),
+        "Broker, denied, the coordinator of a transactional id": denied_id(ApiKey::FIND_COORDINATOR),
+        "Broker, denied, the producer id of a transactional id": denied_id(ApiKey::INIT_PRODUCER_ID),
         "Fenced": produce(ErrorKind::Fenced),
+        "Fenced, exclusive": fenced(ApiKey::PRODUCE),
+        "Fenced, exclusive, in doubt": fenced(ApiKey::PRODUCE)
+            .with_in_doubt(InDoubt { transactional_id: Some(WRITER.to_owned()), ..in_doubt() }),
+        "Fenced, exclusive, forgotten": fenced(ApiKey::INIT_PRODUCER_ID)
+            .with_source(other("the coordinator forgot the producer id 4001, and gave out 5000")),
+        "Fenced, exclusive, opened twice": fenced(ApiKey::INIT_PRODUCER_ID)
+            .with_source(other("another process opened it by the same name at the same time")),
+        "EpochTaken": init(ErrorKind::EpochTaken { producer_id: 4_001, epoch: 3, offset: Some(20) }),
+        "EpochTaken, without an offset":
+            init(ErrorKind::EpochTaken { producer_id: 4_001, epoch: 3, offset: None }),
+        "NoTransactionLog": init(ErrorKind::NoTransactionLog { brokers: 1 }),
+        "NoTransactionLog, two brokers": init(ErrorKind::NoTransactionLog { brokers: 2 }),
         "DataLoss": produce(ErrorKind::DataLoss {
             producer_id: 4_001,
             epoch: 2,
@@ -361,6 +398,12 @@ fn client() -> Samples {
         "Unsupported, not at all":
             Error::new(ErrorKind::Unsupported { ours: Versions::new(0, 5), theirs: None })
                 .with_context(at(ApiKey::INIT_PRODUCER_ID)),
+        "Unsupported, exclusive": init(ErrorKind::Unsupported {
+            ours: Versions::new(3, 5),
+            theirs: Some(Versions::new(0, 2)),
+        }),
+        "Unsupported, exclusive, not at all":
+            init(ErrorKind::Unsupported { ours: Versions::new(3, 5), theirs: None }),
         "CredentialsUnavailable": Error::new(ErrorKind::CredentialsUnavailable)
             .with_source(Source::Other(Arc::new(io::Error::other("the token endpoint is down"))))
             .with_context(connecting()),
@@ -440,6 +483,17 @@ fn client() -> Samples {
         "DeadlineExceeded, last acknowledged": deadline(Progress::LastAcknowledged),
         "DeadlineExceeded, connection": deadline(Progress::Connection),
         "DeadlineExceeded, producer id": deadline(Progress::ProducerId),
+        "DeadlineExceeded, coordinator": init(ErrorKind::DeadlineExceeded {
+            after: Duration::from_secs(60),
+            progress: Progress::Coordinator,
+        })
+        .with_source(Source::Call(Arc::new(
+            Error::broker(ErrorCode::COORDINATOR_NOT_AVAILABLE).with_context(at(ApiKey::FIND_COORDINATOR)),
+        ))),
+        "DeadlineExceeded, takeover": init(ErrorKind::DeadlineExceeded {
+            after: Duration::from_secs(60),
+            progress: Progress::Takeover,
+        }),
         "DeadlineExceeded, runtime": deadline(Progress::Runtime).with_outcome(Outcome::Unknown),
         "Closed": produce(ErrorKind::Closed),
     }

@@ -1,0 +1,232 @@
+//! What happened: the kinds of errors.
+
+use std::time::Duration;
+
+use kwal_protocol::{api::Versions, error_code::ErrorCode, wire::Uuid};
+
+use super::{Error, Progress};
+
+/// What happened.
+///
+/// The texts name what the caller can do. All of them stand in one snapshot file of the repository.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The input of the call is not valid. Nothing was sent. Of a TLS configuration, the
+    /// [cause](Error::cause) is its error.
+    #[non_exhaustive]
+    InvalidInput {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The records cannot be encoded as a batch. Nothing was sent. The [cause](Error::cause) is a
+    /// [`BuildError`](kwal_protocol::record::BuildError).
+    Encode,
+    /// The batch exceeds the client's limit and was not sent, or exceeds the topic's limit and was rejected.
+    #[non_exhaustive]
+    BatchTooLarge {
+        /// The size of the batch, in bytes: before compression or on the wire, whichever exceeds the limit.
+        size: usize,
+        /// How many records it holds.
+        records: usize,
+        /// The client's limit; `None` for the topic's `max.message.bytes`, which the broker does not report.
+        limit: Option<usize>,
+    },
+    /// No broker knew the topic for [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic).
+    #[non_exhaustive]
+    UnknownTopic {
+        /// For how long the client retried.
+        waited: Duration,
+    },
+    /// The topic does not have the partition.
+    #[non_exhaustive]
+    UnknownPartition {
+        /// How many partitions metadata names.
+        partitions: usize,
+        /// For how long the client retried.
+        waited: Duration,
+    },
+    /// The topic was deleted and created again: another topic of the same name. Open a new partition client
+    /// to use it.
+    #[non_exhaustive]
+    TopicRecreated {
+        /// The topic id when the partition client was opened.
+        was: Uuid,
+        /// The topic id now.
+        is: Uuid,
+    },
+    /// The offset is not in the log: deleted by retention or `delete_records`, or beyond the end.
+    #[non_exhaustive]
+    OffsetOutOfRange {
+        /// The requested offset.
+        offset: i64,
+        /// The first offset of the log and the one after its last record, if they could be looked up.
+        log: Option<std::ops::Range<i64>>,
+    },
+    /// Records cannot be deleted because the topic's `cleanup.policy` is `compact` alone.
+    NotDeletable,
+    /// No record has this timestamp or a later one.
+    #[non_exhaustive]
+    OffsetNotFound {
+        /// The requested time in milliseconds since the epoch; −3 for the largest timestamp of the log.
+        timestamp_ms: i64,
+    },
+    /// A broker responded with an error code.
+    #[non_exhaustive]
+    Broker {
+        /// The code.
+        code: ErrorCode,
+        /// The broker's message, if it sent one.
+        message: Option<String>,
+    },
+    /// A newer holder of the producer id has taken over, or another client has
+    /// [resolved](crate::PartitionClient::resolve) a batch of it. This partition client cannot append any
+    /// more: open a new one.
+    ///
+    /// An [exclusive](crate::OpenPartition::exclusive) writer gets it when another one of its name has taken
+    /// over the log, or when it cannot be told any more whether one has: the coordinator forgot the name, or
+    /// gave it another producer id. The process has to step down. By opening it again it would take the log
+    /// from the holder that may be there now. [`PartitionClient::fenced`](crate::PartitionClient::fenced)
+    /// waits for it.
+    Fenced,
+    /// The log cannot be taken over: it has a batch of the producer id and epoch that the coordinator had
+    /// given to this new [exclusive](crate::OpenPartition::exclusive) writer. Nothing was appended.
+    ///
+    /// Epochs come from the coordinator, and it gives out each once. So somebody appends under the
+    /// producer id of this name who does not ask it: another client that raises epochs itself, or a tool that
+    /// copies batches with their headers. Find and stop it, since its appends are not fenced until the log is
+    /// taken over. Opening the partition again takes the next epoch.
+    #[non_exhaustive]
+    EpochTaken {
+        /// The producer id.
+        producer_id: i64,
+        /// The producer epoch.
+        epoch: i16,
+        /// The offset of the first batch of that epoch; `None` if it has more batches than brokers remember.
+        offset: Option<i64>,
+    },
+    /// The brokers have no transaction log, `__transaction_state`, and cannot create it: no coordinator can
+    /// be found, and no log be held [exclusively](crate::OpenPartition::exclusive).
+    ///
+    /// Brokers create that topic when a coordinator is looked for, if there are as many of them as
+    /// `transaction.state.log.replication.factor` says, which is 3 by default. Lower it on all brokers, as
+    /// to 1 for a single one, or start more. [`audit`](crate::ControllerClient::audit) checks it.
+    ///
+    /// Brokers that are still creating it give the same answer, so it is reported only after
+    /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic), 5 s by default. If the deadline ends
+    /// earlier, opening fails with `DeadlineExceeded`, after COORDINATOR_NOT_AVAILABLE.
+    #[non_exhaustive]
+    NoTransactionLog {
+        /// How many brokers the cluster has.
+        brokers: usize,
+    },
+    /// The leader no longer has records that were acknowledged to this partition client, as after an unclean
+    /// election.
+    ///
+    /// The last acknowledged batch is not on its log. It is looked up before the first append over a new
+    /// connection, to a new leader or in a new leader epoch: twice, and another broker, if there is one,
+    /// names that leader in between. Or the leader appended a batch at offsets that it had acknowledged
+    /// before. What was deleted by retention, `delete_records` or compaction is no loss.
+    ///
+    /// This partition client cannot append any more: compare the log with your own state, repair what is
+    /// missing, open a new one.
+    #[non_exhaustive]
+    DataLoss {
+        /// The producer id of the last acknowledged batch; −1 without
+        /// [`idempotent`](crate::OpenPartition::idempotent).
+        producer_id: i64,
+        /// Its producer epoch; −1 without a producer id.
+        epoch: i16,
+        /// The sequence number of its first record; −1 without a producer id.
+        sequence: i32,
+        /// The offsets of the lost records, up to the last one that was acknowledged to this partition
+        /// client, as far as they are known. Records that others appended since may have them now.
+        offsets: Option<std::ops::Range<i64>>,
+    },
+    /// Client and broker have no version of the API in common.
+    #[non_exhaustive]
+    Unsupported {
+        /// The versions of the client.
+        ours: Versions,
+        /// The versions of the broker; `None` if it does not have the API at all.
+        theirs: Option<Versions>,
+    },
+    /// The source of the credentials failed. The [cause](Error::cause) is what it returned.
+    CredentialsUnavailable,
+    /// The connection is not encrypted and the SASL mechanism would expose its secret. Nothing was sent.
+    #[non_exhaustive]
+    EncryptionRequired {
+        /// The mechanism.
+        mechanism: String,
+    },
+    /// The broker throttles this client, because it exceeds a quota, for longer than the call has. The
+    /// request was not sent.
+    #[non_exhaustive]
+    Throttled {
+        /// How long the pause lasts from here on.
+        remaining: Duration,
+    },
+    /// The call ended while the response was still arriving. Ask for less at once, or allow more time.
+    #[non_exhaustive]
+    ResponseIncomplete {
+        /// The bytes that had arrived.
+        arrived: usize,
+        /// All its bytes.
+        len: usize,
+    },
+    /// The broker closed the connection right after this request, twice, and gave no answer. It does so with
+    /// requests larger than its `socket.request.max.bytes`.
+    #[non_exhaustive]
+    RequestTooLarge {
+        /// The size of the request, in bytes.
+        size: usize,
+    },
+    /// No stream to the broker could be opened. The [cause](Error::cause) is a
+    /// [`TransportError`](kwal_transport::TransportError).
+    Connect,
+    /// A connection was closed, or failed before it was ready. The [cause](Error::cause) is a
+    /// [`ConnectionError`](kwal_protocol::connection::ConnectionError).
+    Connection,
+    /// No known broker could be reached.
+    #[non_exhaustive]
+    NoBroker {
+        /// Each broker, by id or address, and its error.
+        attempts: Vec<(String, Error)>,
+    },
+    /// The metadata of a broker lists no brokers: it is starting, or cut off from the cluster.
+    NoBrokersListed,
+    /// Metadata names a leader or a controller without its address, or none at all.
+    UnknownBroker,
+    /// The brokers belong to another cluster than the one this client was built for. Build a new client to
+    /// use that one.
+    #[non_exhaustive]
+    OtherCluster {
+        /// The cluster id when the client was built.
+        was: String,
+        /// The cluster id that the broker reports.
+        is: String,
+    },
+    /// A response violates the protocol, has a value that cannot be true, or does not match the request: it
+    /// lacks what was requested, has it twice, or has something else. The [cause](Error::cause) is a
+    /// [`DecodeError`](kwal_protocol::error::DecodeError) in the first case and an
+    /// [`InvalidField`](super::InvalidField) in the second.
+    MalformedResponse,
+    /// A fetched batch is corrupt, or needs a codec that is not built in. The [cause](Error::cause) is a
+    /// [`BatchError`](kwal_protocol::record::BatchError).
+    Corrupt,
+    /// An append that was submitted earlier failed, and this one with it, so that the log has no hole. The
+    /// [cause](Error::cause) is the earlier error. This one may have been sent already: see its
+    /// [outcome](Error::outcome).
+    PrecedingAppendFailed,
+    /// The call did not succeed within its deadline. The [cause](Error::cause) is the error of the last
+    /// attempt that failed, if one did.
+    #[non_exhaustive]
+    DeadlineExceeded {
+        /// The time that it had.
+        after: Duration,
+        /// How far it got.
+        progress: Progress,
+    },
+    /// The partition client or the client was closed by `close`, or the runtime of the client has shut down.
+    Closed,
+}
