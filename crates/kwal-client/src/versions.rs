@@ -3,7 +3,8 @@
 //! The codec supports more. Below these ranges a request could not express what the client needs: Metadata 4
 //! is the first that can forbid topic creation, OffsetForLeaderEpoch 2 the first with the current leader
 //! epoch, DescribeConfigs 1 the first that reports where values come from, Produce 3 and Fetch 4 the first
-//! with today's record batches.
+//! with today's record batches, FindCoordinator 1 the first that finds those of transactional ids. From its
+//! version 4 on, the request has another shape and nothing else that is needed.
 
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use kwal_protocol::{
     error::DecodeError,
     messages::{
         CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-        DescribeClusterRequest, DescribeConfigsRequest, FetchRequest, IncrementalAlterConfigsRequest,
-        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
-        ProduceRequest, ProduceResponse,
+        DescribeClusterRequest, DescribeConfigsRequest, DescribeProducersRequest, FetchRequest,
+        FindCoordinatorRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsRequest,
+        MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest, ProduceResponse,
     },
     reader::Reader,
     wire::Version,
@@ -155,6 +156,8 @@ supported! {
     CreatePartitionsRequest 0-3, throttle time first;
     IncrementalAlterConfigsRequest 0-1, throttle time first;
     DescribeClusterRequest 0-2, throttle time first;
+    DescribeProducersRequest 0-0, throttle time first;
+    FindCoordinatorRequest 1-3, throttle time first;
 }
 
 #[cfg(test)]
@@ -168,7 +171,8 @@ mod tests {
         messages::{
             ApiVersion, ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse,
             DeleteRecordsResponse, DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsResponse,
-            FetchResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsResponse,
+            DescribeProducersResponse, FetchResponse, FindCoordinatorResponse,
+            IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsResponse,
             ListOffsetsTopicResponse, MetadataResponse, OffsetForLeaderEpochResponse, ProduceLeader,
             ProduceNodeEndpoint, ProducePartitionResponse, ProduceTopicResponse, RecordError,
         },
@@ -267,6 +271,8 @@ mod tests {
             CreatePartitionsRequest CreatePartitionsResponse,
             IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse,
             DescribeClusterRequest DescribeClusterResponse,
+            DescribeProducersRequest DescribeProducersResponse,
+            FindCoordinatorRequest FindCoordinatorResponse,
         }
         let (checked, all): (BTreeSet<_>, BTreeSet<_>) = (checked.iter().collect(), APIS.iter().collect());
         assert_eq!(checked, all);

@@ -3,6 +3,7 @@
 //! An operation is a value that implements [`Operation`]: a request, and the meaning of its response. It has
 //! no IO, so it is tested without any. [`call`] does the rest.
 
+mod coordinator;
 mod leader;
 mod report;
 mod retry;
@@ -18,6 +19,7 @@ use kwal_protocol::{
 };
 use tokio::time::Instant;
 
+use self::coordinator::find_coordinator;
 pub(crate) use self::{
     leader::{Leader, Partition, leader_has_moved},
     retry::{Deadline, Retry},
@@ -77,6 +79,8 @@ pub(crate) enum Target<'a> {
     Controller,
     /// The controller if it is known, otherwise another broker: all of them can answer.
     Any,
+    /// The coordinator of a transactional id.
+    Coordinator(&'a str),
     /// One broker.
     Broker(i32),
 }
@@ -376,6 +380,10 @@ impl Opened {
             Target::Any => {
                 let metadata = cluster.metadata.snapshot();
                 metadata.controller.or_else(|| metadata.brokers.keys().next().copied())
+            }
+            Target::Coordinator(transactional_id) => {
+                tracker.set(Progress::Coordinator, None);
+                Some(find_coordinator(cluster, call, transactional_id).await?)
             }
             Target::Broker(id) => Some(id),
         };

@@ -36,7 +36,7 @@ impl Report {
 
     pub(super) fn retrying(&self, call: CallContext<'_>, attempt: u32, error: &Error) {
         if self.reported.set(call.context()).is_ok() {
-            let CallContext { api, topic, partition } = call;
+            let CallContext { api, topic, partition, .. } = call;
             let after = self.begun.elapsed();
             warn!(%api, topic, partition, attempt, ?after, %error, "still retrying");
         }

@@ -63,7 +63,7 @@ impl Tracker {
         let Tracked { progress, broker } = *self.tracked();
         let broker = match (progress, broker) {
             (_, Some(id)) => Some(cluster.pool.name(id)),
-            (Progress::Lookup | Progress::ProducerId, None) => cluster.pool.asked(),
+            (Progress::Lookup | Progress::Coordinator | Progress::ProducerId, None) => cluster.pool.asked(),
             _ => None,
         };
         let context = Context { broker, ..call.context() };
