@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use kwal_protocol::wire::Uuid;
@@ -19,10 +20,36 @@ impl Identity {
     pub(crate) const NONE: Self = Self { id: -1, epoch: -1 };
     /// The last epoch that an owner of an id uses itself. The one after it is for others that fence the id.
     pub(crate) const LAST_EPOCH: i16 = i16::MAX - 1;
+    /// The last epoch there is, on which others fence the id for good.
+    pub(crate) const FENCE_EPOCH: i16 = i16::MAX;
 
     /// Returns the next epoch of the id; `None` after the last one.
-    pub(crate) fn next(self) -> Option<Self> {
+    fn next(self) -> Option<Self> {
         (self.epoch < Self::LAST_EPOCH).then(|| Self { id: self.id, epoch: self.epoch + 1 })
+    }
+}
+
+/// What raises the epoch of a producer id. An epoch that two raise is used by two producers, and brokers
+/// take the batches of one for those of the other.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum EpochOwner {
+    /// The client itself: the id has no transactional id.
+    Client,
+    /// The coordinator of the transactional id, by InitProducerId with the own id and epoch (KIP-360).
+    Coordinator {
+        /// How long after the last InitProducerId the next one is due. It has to be well above the time that
+        /// one takes.
+        renewal: Duration,
+    },
+}
+
+impl EpochOwner {
+    /// Returns the next epoch of an id if the client may raise it; `None` also after the last one.
+    pub(crate) fn next(self, identity: Identity) -> Option<Identity> {
+        match self {
+            Self::Client => identity.next(),
+            Self::Coordinator { .. } => None,
+        }
     }
 }
 
@@ -167,8 +194,16 @@ mod tests {
 
     #[test]
     fn the_last_epoch_is_left_to_fences() {
-        let next = |epoch| Identity { id: 1, epoch }.next().map(|next| next.epoch);
+        let next = |epoch| EpochOwner::Client.next(Identity { id: 1, epoch }).map(|next| next.epoch);
         assert_eq!((next(0), next(i16::MAX - 2), next(i16::MAX - 1)), (Some(1), Some(i16::MAX - 1), None));
+    }
+
+    #[test]
+    fn the_client_never_raises_an_epoch_of_the_coordinator() {
+        let owner = EpochOwner::Coordinator { renewal: Duration::MAX };
+        for epoch in [0, 1, i16::MAX - 1] {
+            assert_eq!(owner.next(Identity { id: 1, epoch }), None);
+        }
     }
 
     #[test]

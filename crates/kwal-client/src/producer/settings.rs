@@ -5,6 +5,7 @@ use std::time::Duration;
 use kwal_protocol::record::Compression;
 
 use super::state;
+use crate::producer_id::EpochOwner;
 
 /// Which replicas have to have a batch before an append is acknowledged.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -57,6 +58,7 @@ pub(crate) struct Settings {
     pub(crate) acks: Acks,
     pub(crate) max_in_flight: usize,
     pub(crate) on_failure: OnFailure,
+    pub(crate) epochs: EpochOwner,
 }
 
 impl Settings {
@@ -74,6 +76,7 @@ impl Settings {
             idempotent: self.idempotent,
             stop_on_failure: self.on_failure == OnFailure::Stop,
             expiration: Self::KNOWN_FOR,
+            epochs: self.epochs,
         }
     }
 }
@@ -86,6 +89,7 @@ impl Default for Settings {
             acks: Acks::All,
             max_in_flight: Self::MOST_IN_FLIGHT,
             on_failure: OnFailure::Stop,
+            epochs: EpochOwner::Client,
         }
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! 1. Hand in what happens: a command ([`submit`], [`abort`], [`release`]) or a `handle_*`.
 //! 2. Poll everything until it returns `None`: [`poll_completed`] for callers that wait, [`poll_transmit`]
-//!    for the connection, [`poll_action`] for what has to be done first.
+//!    for the connection, [`poll_action`] for what has to be done first. [`poll_transmit`] can complete
+//!    batches, too.
 //! 3. Call [`handle_timeout`] when [`poll_timeout`] is due.
 //!
 //! Every transmitted batch is answered once, in the order of the requests, by [`handle_acknowledged`] or
@@ -52,6 +53,8 @@
 //!   one is acknowledged at an offset that was acknowledged before.
 //! * **Without sequence numbers** one batch is in flight, and a batch in doubt fails.
 //!
+//! What else holds if the epochs are a coordinator's is in [`identity`].
+//!
 //! [`submit`]: Producer::submit
 //! [`abort`]: Producer::abort
 //! [`release`]: Producer::release
@@ -63,6 +66,7 @@
 //! [`poll_timeout`]: Producer::poll_timeout
 //! [`poll_transmit`]: Producer::poll_transmit
 
+mod identity;
 #[cfg(test)]
 mod model;
 mod outcome;
@@ -73,12 +77,15 @@ mod types;
 
 use std::{collections::VecDeque, time::Instant};
 
-use self::pending::{Abandoned, Change, Flow, LookUp, Pending};
 pub(crate) use self::types::{
     Action, Completed, Deadline, Doubt, Failure, Found, Refusal, RefusalKind, Settings, Stage, Standing,
     Token, Transmit,
 };
-use crate::producer_id::{Acknowledged, Identity, ProducerState, Stamp};
+use self::{
+    identity::Renewal,
+    pending::{Abandoned, Change, Flow, LookUp, Pending},
+};
+use crate::producer_id::{Acknowledged, EpochOwner, Identity, ProducerState, Stamp};
 
 /// The appends of one partition, from their submission to their outcome.
 #[derive(Debug)]
@@ -96,6 +103,7 @@ pub(super) struct Producer<P, E> {
     change: Option<Change>,
     /// When a batch of the identity was last acknowledged.
     proven_at: Option<Instant>,
+    renewal: Renewal,
     acknowledged: Option<Acknowledged>,
     /// The last offset that was acknowledged.
     last_offset: Option<i64>,
@@ -127,6 +135,7 @@ impl<P, E: Clone> Producer<P, E> {
             next_sequence: 0,
             change: None,
             proven_at: None,
+            renewal: Renewal::default(),
             acknowledged: None,
             last_offset: None,
             connected: false,
@@ -163,6 +172,21 @@ impl<P, E: Clone> Producer<P, E> {
         self.flow == Flow::Recovering
     }
 
+    /// Whether the action that runs is needed: a renewal also while there are no batches.
+    pub(super) fn is_action_needed(&self) -> bool {
+        self.fatal.is_none() && (self.is_renewing() || !self.is_idle() && !self.is_running_in_vain())
+    }
+
+    /// Returns the id and epoch that new batches get.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
+    /// Returns why nothing can be appended any more.
+    pub(super) fn ended(&self) -> Option<&Failure<E>> {
+        self.fatal.as_ref()
+    }
+
     /// Whether a connection is needed, and there was one.
     pub(super) fn uses_connection(&self) -> bool {
         self.connected && self.batches.iter().any(|batch| batch.in_flight.is_none())
@@ -184,15 +208,20 @@ impl<P, E: Clone> Producer<P, E> {
         if self.acknowledged.is_some_and(|last| last.stamp.settles(stamp)) {
             return Standing::Settled;
         }
-        let next = match (self.identity, self.change) {
-            _ if self.fatal.is_some() => None,
-            (identity, None) => identity,
-            (identity, Some(Change::NextEpoch)) => identity.and_then(Identity::next),
-            (_, Some(Change::NewId)) => None,
+        let Some(own) = self.identity.filter(|own| self.fatal.is_none() && own.id == stamp.identity.id)
+        else {
+            return Standing::Foreign;
         };
-        match next.filter(|next| next.id == stamp.identity.id && next.epoch > stamp.identity.epoch) {
-            Some(_) => Standing::Owned,
-            None => Standing::Foreign,
+        let is_raised = match (self.change, self.settings.epochs) {
+            (None, _) => false,
+            // By the coordinator, before the next append.
+            (Some(_), EpochOwner::Coordinator { .. }) => true,
+            (Some(Change::NextEpoch), owner) if owner.next(own).is_some() => true,
+            _ => return Standing::Foreign,
+        };
+        match own.epoch > stamp.identity.epoch || is_raised && own.epoch == stamp.identity.epoch {
+            true => Standing::Owned,
+            false => Standing::Foreign,
         }
     }
 }
@@ -219,9 +248,18 @@ impl<P, E: Clone> Producer<P, E> {
         self.complete_all(error);
     }
 
-    /// Gives the producer id to another producer of the partition; `None` if that cannot go on with it.
+    /// Ends renewals that no batch needs: nothing is submitted any more.
+    pub(super) fn stop_renewing(&mut self) {
+        self.stop_renewals();
+    }
+
+    /// Gives the producer id to another producer of the partition; `None` if that cannot go on with it, or if
+    /// the id belongs to a name.
     pub(super) fn release(&mut self) -> Option<ProducerState> {
         if !self.batches.is_empty() || !self.abandoned.is_empty() || self.fatal.is_some() {
+            return None;
+        }
+        if matches!(self.settings.epochs, EpochOwner::Coordinator { .. }) {
             return None;
         }
         if self.change == Some(Change::NextEpoch) {
@@ -238,9 +276,14 @@ impl<P, E: Clone> Producer<P, E> {
 // What has happened
 
 impl<P, E: Clone> Producer<P, E> {
-    /// A producer id is there: a new one, or one that another producer has released.
-    pub(super) fn handle_identity(&mut self, start: ProducerState) {
-        self.running = None;
+    /// A producer id is there: a new one, one that another producer has released, that of a takeover, or a
+    /// later epoch of the own one.
+    pub(super) fn handle_identity(&mut self, now: Instant, start: ProducerState) {
+        let running = self.running.take();
+        if self.fatal.is_some() {
+            return;
+        }
+        self.note_renewed(now, running);
         self.identity = Some(start.identity);
         self.next_sequence = start.next_sequence;
         self.proven_at = None;
@@ -254,6 +297,13 @@ impl<P, E: Clone> Producer<P, E> {
                 self.require_look_up();
             }
         }
+    }
+
+    /// Another holder has taken the name over: nothing can be appended any more.
+    pub(super) fn handle_fenced(&mut self, error: E) {
+        self.running = None;
+        self.end(Failure::Error(error));
+        self.complete_stuck();
     }
 
     /// The connection to the leader is open. `is_new` unless it is the one from before, to the same leader in
@@ -287,8 +337,12 @@ impl<P, E: Clone> Producer<P, E> {
 
     /// An action has failed and may be tried again.
     pub(super) fn handle_retry(&mut self, error: E, resume_at: Instant) {
-        if let Some(Action::Connect | Action::LookUp { .. }) = self.running.take() {
+        let action = self.running.take();
+        if let Some(Action::Connect | Action::LookUp { .. }) = action {
             self.connected = false;
+        }
+        if self.put_off_renewal(action) {
+            return;
         }
         self.last_error = Some(error);
         self.pause(resume_at);
@@ -297,7 +351,10 @@ impl<P, E: Clone> Producer<P, E> {
 
     /// An action has failed and cannot succeed. The next append tries it again.
     pub(super) fn handle_failed(&mut self, error: E) {
-        self.running = None;
+        let action = self.running.take();
+        if self.put_off_renewal(action) {
+            return;
+        }
         self.fail(0, Failure::Error(error));
         self.complete_stuck();
     }
@@ -319,11 +376,13 @@ impl<P, E: Clone> Producer<P, E> {
     pub(super) fn handle_acknowledged(&mut self, now: Instant, token: Token, base_offset: Option<i64>) {
         let abandoned = self.take_abandoned(token);
         let at = self.position(token);
-        let (number, stamp, records, is_late) = match (abandoned, at) {
-            (Some(Abandoned { number, stamp, records, settled, .. }), _) => (number, stamp, records, settled),
+        let (number, stamp, sent_at, records, is_late) = match (abandoned, at) {
+            (Some(Abandoned { number, stamp, sent_at, records, settled, .. }), _) => {
+                (number, stamp, sent_at, records, settled)
+            }
             (None, Some(at)) => {
-                let Pending { number, stamp, records, settled, .. } = self.batches[at];
-                (number, stamp, records, settled)
+                let Pending { number, stamp, sent_at, records, settled, .. } = self.batches[at];
+                (number, stamp, sent_at, records, settled)
             }
             (None, None) => return,
         };
@@ -331,7 +390,7 @@ impl<P, E: Clone> Producer<P, E> {
             self.fatal.get_or_insert(loss);
         }
         if self.fatal.is_none() && !is_late {
-            self.acknowledge(now, number, stamp, base_offset, records);
+            self.acknowledge(now, number, stamp, sent_at, base_offset, records);
         }
         let is_doomed = |batch: &Pending<P, E>| self.settings.stop_on_failure && batch.doomed.is_some();
         match at {
@@ -362,7 +421,10 @@ impl<P, E: Clone> Producer<P, E> {
         }
         match (abandoned, at) {
             (Some(abandoned), _) => self.refuse_abandoned(abandoned, kind, error, resume_at),
-            (None, Some(at)) => self.refuse(at, kind, error, resume_at),
+            (None, Some(at)) => {
+                self.batches[at].refused_with = Some(error.clone());
+                self.refuse(at, kind, error, resume_at);
+            }
             (None, None) => {}
         }
         self.complete_stuck();
@@ -370,6 +432,7 @@ impl<P, E: Clone> Producer<P, E> {
 
     /// The time that `poll_timeout` returned has come.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.observe(now);
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
         }
@@ -383,13 +446,15 @@ impl<P, E: Clone> Producer<P, E> {
 // What is to be done
 
 impl<P, E: Clone> Producer<P, E> {
-    /// Returns what has to be done before batches can be sent.
-    pub(super) fn poll_action(&mut self) -> Option<Action> {
-        if self.is_held() || self.batches.is_empty() || self.in_flight() > 0 {
+    /// Returns what has to be done before batches can be sent, or to keep the name.
+    pub(super) fn poll_action(&mut self, now: Instant) -> Option<Action> {
+        self.observe(now);
+        let is_wanted = !self.batches.is_empty() || self.is_renewal_due();
+        if self.is_held() || !is_wanted || self.in_flight() > 0 {
             return None;
         }
-        let action = if self.needs_identity() {
-            Action::AcquireIdentity
+        let action = if self.needs_identity(now) {
+            self.request_identity(now)
         } else if !self.connected {
             Action::Connect
         } else if let (Some(look_up), Some(last)) = (self.look_up, self.acknowledged) {
@@ -403,17 +468,24 @@ impl<P, E: Clone> Producer<P, E> {
 
     /// Returns a batch to send on the connection.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<'_, P>> {
+        self.observe(now);
         let in_flight = self.in_flight();
         if self.is_held() || self.flow != Flow::Sending && in_flight > 0 {
             return None;
         }
         self.flow = Flow::Sending;
-        if !self.connected || self.look_up.is_some() || self.needs_identity() {
+        if !self.connected || self.look_up.is_some() || self.needs_identity(now) {
             return None;
         }
         let at = self.batches.iter().position(|batch| batch.in_flight.is_none())?;
         let needs_stamp = self.settings.idempotent && self.batches[at].stamp.is_none();
-        if needs_stamp && self.change.is_some() {
+        if self.batches[at].stamp.is_some() && !self.is_confirmed(now) {
+            if in_flight == 0 {
+                self.fail_stale();
+            }
+            return None;
+        }
+        if needs_stamp && (self.change.is_some() || self.needs_renewal(now)) {
             // What may be on the log has to be settled under its own identity first.
             if self.has_stamps() {
                 return None;
@@ -433,6 +505,7 @@ impl<P, E: Clone> Producer<P, E> {
         self.next_token += 1;
         let batch = &mut self.batches[at];
         batch.in_flight = Some(token);
+        batch.sent_at = Some(now);
         batch.attempts += 1;
         let Pending { stamp, payload, attempts, in_doubt, deadline, .. } = batch;
         let (stamp, attempt, in_doubt, deadline) = (*stamp, *attempts, *in_doubt, deadline.at);
@@ -447,7 +520,7 @@ impl<P, E: Clone> Producer<P, E> {
     /// Returns when `handle_timeout` is to be called. It may turn out then that nothing is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let deadline = self.next_deadline.filter(|_| !self.batches.is_empty());
-        deadline.into_iter().chain(self.paused_until).min()
+        deadline.into_iter().chain(self.paused_until).chain(self.renewal_timeout()).min()
     }
 }
 
@@ -472,35 +545,6 @@ impl<P, E: Clone> Producer<P, E> {
 
     fn has_stamps(&self) -> bool {
         self.sent().any(|batch| batch.stamp.is_some())
-    }
-
-    fn needs_identity(&self) -> bool {
-        self.settings.idempotent
-            && !self.has_stamps()
-            && match (self.identity, self.change) {
-                (None, _) | (_, Some(Change::NewId)) => true,
-                (Some(identity), Some(Change::NextEpoch)) => identity.next().is_none(),
-                (Some(_), None) => false,
-            }
-    }
-
-    /// Goes on with the next epoch, if there is one.
-    fn change_identity(&mut self) {
-        if let Some(next) = self.identity.and_then(Identity::next) {
-            self.identity = Some(next);
-            self.next_sequence = 0;
-            self.proven_at = None;
-            self.change = None;
-        }
-    }
-
-    /// Returns the stamp of a batch that has none.
-    fn next_stamp(&self, at: usize) -> Option<Stamp> {
-        let identity = self.identity?;
-        let unsettled = self.batches.iter().take(at).rev().filter(|batch| !batch.settled);
-        let last = unsettled.into_iter().find_map(|batch| Some((batch.stamp?, batch.records)));
-        let sequence = last.map_or(self.next_sequence, |(stamp, records)| stamp.end(records));
-        Some(Stamp { identity, sequence })
     }
 
     /// A partition that does not know the id accepts any sequence number, so two batches in flight could end

@@ -5,6 +5,8 @@
 
 mod broker;
 mod checks;
+mod holders;
+mod ops;
 
 use std::{
     collections::VecDeque,
@@ -13,7 +15,11 @@ use std::{
 
 use proptest::{collection::vec, prelude::*};
 
-use self::broker::{Entry, Log, Request};
+use self::{
+    broker::{Entry, Log, Request},
+    holders::Name,
+    ops::{Act, LONG, Mode, Op, ops},
+};
 use super::*;
 
 /// How many lists each property runs.
@@ -25,109 +31,22 @@ const EXPIRATION: Duration = Duration::from_millis(60);
 /// For how long the broker remembers a producer id, and for how long a request may be under way.
 const MEMORY: Duration = Duration::from_millis(100);
 const UNDER_WAY: Duration = Duration::from_millis(50);
+/// The time between renewals of an exclusive producer.
+const RENEWAL: Duration = Duration::from_millis(24);
 /// The batch of another producer.
 const OTHER: usize = usize::MAX;
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Op {
-    Submit {
-        records: usize,
-        deadline: u64,
-    },
-    /// The broker handles a request.
-    Process(Mode),
-    /// The client receives a response.
-    Deliver,
-    /// The connection ends when so many of the requests that are not answered were written.
-    Disconnect {
-        written: usize,
-    },
-    /// The broker handles a request whose connection has ended.
-    Late,
-    /// Another broker leads, with or without what was not committed.
-    MoveLeader {
-        keep: bool,
-    },
-    /// An unclean election loses so many batches.
-    Lose(usize),
-    /// Another process fences the producer id.
-    Fence,
-    /// Another producer appends.
-    Other,
-    Tick(u64),
-    Act(Act),
-    /// Another client goes on with the producer id, if it is free.
-    Reopen,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Mode {
-    Append,
-    /// Without reporting the offset.
-    AppendSilently,
-    Refuse,
-    /// The batch is appended and not committed.
-    TimeOut,
-    RefuseForGood,
-    FailUnclear {
-        appended: bool,
-    },
-    ForgetProducer,
-    /// As a leader does that was deposed and has not noticed.
-    Reject,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Act {
-    Succeed,
-    Retry,
-    Fail,
-}
-
-impl Op {
-    /// Decoding numbers is several times as fast as a strategy for each operation.
-    fn from_code(code: u16) -> Self {
-        let (kind, number) = (code % 64, code / 64);
-        let is_odd = number % 2 == 1;
-        match kind {
-            0..=11 => {
-                Self::Submit { records: 1 + usize::from(number % 3), deadline: 1 + u64::from(number % 40) }
-            }
-            12..=23 => Self::Process(Mode::Append),
-            24 | 25 => Self::Process(Mode::AppendSilently),
-            26 => Self::Process(Mode::Refuse),
-            27 => Self::Process(Mode::TimeOut),
-            28 => Self::Process(Mode::RefuseForGood),
-            29 => Self::Process(Mode::FailUnclear { appended: is_odd }),
-            30 => Self::Process(Mode::ForgetProducer),
-            31 => Self::Process(Mode::Reject),
-            32..=43 => Self::Deliver,
-            44 | 45 => Self::Disconnect { written: usize::from(number % 6) },
-            46 => Self::Late,
-            47 => Self::MoveLeader { keep: is_odd },
-            48 => Self::Other,
-            49..=51 => Self::Tick(1 + u64::from(number % 7)),
-            52 => Self::Tick(if is_odd { 120 } else { 70 }),
-            53..=60 => Self::Act(Act::Succeed),
-            61 => Self::Lose(1 + usize::from(number % 3)),
-            62 => Self::Act(if is_odd { Act::Fail } else { Act::Retry }),
-            _ if is_odd => Self::Reopen,
-            _ => Self::Fence,
-        }
-    }
-}
-
-fn ops() -> impl Strategy<Value = Vec<Op>> {
-    vec(any::<u16>(), 1..60).prop_map(|codes| codes.into_iter().map(Op::from_code).collect())
-}
+/// The barrier of another holder.
+const BARRIER: usize = usize::MAX - 1;
 
 /// What is the same for a whole list.
 #[derive(Clone, Copy, Debug)]
 struct Conditions {
     stop_on_failure: bool,
     idempotent: bool,
-    /// Whether batches get lost and the producer id fenced.
+    /// Whether batches get lost, the producer id is fenced and the name taken over.
     disasters: bool,
+    /// Whether a coordinator owns the epochs.
+    exclusive: bool,
 }
 
 /// What the model knows about a batch of the producer.
@@ -165,6 +84,7 @@ struct World {
     clock: usize,
     producer: Producer<usize, &'static str>,
     log: Log,
+    name: Name,
     leader: u32,
     connected_to: Option<u32>,
     /// The last connection ended while nothing was in flight, so the producer does not know.
@@ -200,12 +120,13 @@ struct World {
 
 impl World {
     fn new(conditions: Conditions, start: Instant) -> Self {
-        Self {
+        let mut world = Self {
             conditions,
             now: start,
             clock: 0,
             producer: Self::producer(conditions),
             log: Log::default(),
+            name: Name::new(start, conditions.disasters),
             leader: 0,
             connected_to: None,
             ended_idle: false,
@@ -228,17 +149,35 @@ impl World {
             ended: false,
             fenced: false,
             aborted: false,
+        };
+        if conditions.exclusive {
+            world.take_over();
         }
+        world
     }
 
-    fn producer(Conditions { stop_on_failure, idempotent, .. }: Conditions) -> Producer<usize, &'static str> {
-        Producer::new(Settings { window: WINDOW, idempotent, stop_on_failure, expiration: EXPIRATION })
+    fn producer(conditions: Conditions) -> Producer<usize, &'static str> {
+        let Conditions { stop_on_failure, idempotent, exclusive, .. } = conditions;
+        Producer::new(Settings {
+            window: WINDOW,
+            idempotent,
+            stop_on_failure,
+            expiration: EXPIRATION,
+            epochs: match exclusive {
+                true => EpochOwner::Coordinator { renewal: RENEWAL },
+                false => EpochOwner::Client,
+            },
+        })
     }
 
     fn apply(&mut self, op: Op) {
         self.clock += 1;
         match op {
-            Op::Submit { records, deadline } => self.submit(records, Duration::from_millis(deadline)),
+            Op::Submit { records, deadline } => {
+                // A batch in doubt that outlives what the partition remembers would be appended twice.
+                let is_too_long = deadline == LONG && !self.conditions.exclusive;
+                self.submit(records, Duration::from_millis(if is_too_long { 40 } else { deadline }));
+            }
             Op::Process(mode) => {
                 if let Some(request) = self.requests.pop_front() {
                     let answer = self.process(&request, mode);
@@ -296,6 +235,12 @@ impl World {
             }
             Op::Act(act) => self.act(act),
             Op::Reopen => self.reopen(),
+            Op::TakeOver if self.has_rivals() => self.lose_name(),
+            Op::ForgetName if self.has_rivals() => self.name.coordinator.forget(),
+            Op::TakeOver | Op::ForgetName => {}
+            Op::LateRequest => self.arrive_late(),
+            Op::Probe => self.probe(),
+            Op::Cancel => self.cancel(),
         }
         for entry in &self.log.entries[..self.log.committed] {
             if let Some(batch) = self.batches.get_mut(entry.batch) {
@@ -331,15 +276,12 @@ impl World {
     fn act(&mut self, act: Act) {
         let Some(action) = self.action.take() else { return };
         match (act, action) {
-            (Act::Retry, _) => {
-                self.paused_until = self.now + PAUSE;
-                self.producer.handle_retry("try again", self.paused_until);
-            }
-            (Act::Fail, _) => self.producer.handle_failed("cannot succeed"),
-            (Act::Succeed, Action::AcquireIdentity) => {
+            (Act::LoseResponse | Act::Retry | Act::Fail, _) => self.fail_action(act, action),
+            (Act::Succeed, Action::AcquireIdentity { held }) if self.conditions.exclusive => self.renew(held),
+            (Act::Succeed, Action::AcquireIdentity { .. }) => {
                 let start = self.pool.take().unwrap_or_else(|| self.init_producer_id());
                 self.starts.push((start.identity, start.next_sequence));
-                self.producer.handle_identity(start);
+                self.producer.handle_identity(self.now, start);
             }
             (Act::Succeed, Action::Connect) => {
                 assert!(self.requests.is_empty() && self.responses.is_empty(), "connected while in flight");
@@ -377,6 +319,7 @@ impl World {
         let is_busy = self.batches.iter().any(|batch| batch.in_flight || batch.result.is_none());
         if let Some(start) = self.producer.release() {
             assert!(!is_busy && !self.aborted && !self.loss_shown, "released while in use");
+            assert!(!self.conditions.exclusive, "the id of a name is released");
             self.producer = Self::producer(self.conditions);
             self.last_offset = start.last_acknowledged.and_then(|last| last.last_offset());
             self.pool = Some(start);
@@ -402,15 +345,22 @@ impl World {
                 let before = self.batches[batch].result.replace((self.clock, completed));
                 assert!(before.is_none(), "batch {batch} completed twice");
             }
-            if let Some(action) = self.producer.poll_action() {
+            if let Some(action) = self.producer.poll_action(self.now) {
                 assert_eq!(self.action, None, "two actions at once");
                 assert!(self.now >= self.paused_until, "an action within a pause");
                 self.action = Some(action);
+                if let Action::AcquireIdentity { held } = action {
+                    self.check_request(held);
+                }
             }
             let Some(Transmit { token, stamp, payload, attempt, in_doubt, .. }) =
                 self.producer.poll_transmit(self.now)
             else {
-                break;
+                // What is not sent any more has failed.
+                match self.producer.completed.is_empty() {
+                    true => break,
+                    false => continue,
+                }
             };
             let batch = *payload;
             self.check_transmit(batch, stamp, attempt, in_doubt);
@@ -439,6 +389,7 @@ impl World {
             let is_doomed = self.conditions.stop_on_failure && self.is_preceded_by_failure(number);
             assert!(batch.in_flight || !is_doomed, "batch {number} waits after one that failed");
         }
+        self.check_renewal();
     }
 
     /// Lets everything go well until nothing is left.
@@ -459,6 +410,7 @@ impl World {
 
     /// Appends one more batch, after which every doubt of the own id is settled; then what is under way ends.
     fn finish(&mut self) {
+        self.end_hold();
         self.settle();
         let owned: Vec<_> = self.doubts();
         let last = self.batches.len();
@@ -472,6 +424,9 @@ impl World {
             }
         };
         for (number, stamp, standing) in owned {
+            if self.conditions.exclusive && !self.has_lost && !self.fenced {
+                assert_ne!(standing, Standing::Foreign, "batch {number} is of the only holder");
+            }
             let is_same_id = appended.is_some_and(|last| last.identity.id == stamp.identity.id);
             if standing == Standing::Owned && is_same_id {
                 assert_eq!(self.producer.standing(stamp), Standing::Settled, "batch {number}");
@@ -493,6 +448,7 @@ impl World {
         for ((number, ..), before) in settled.into_iter().zip(before) {
             assert_eq!(self.offset_on_log(number), before, "batch {number} was settled");
         }
+        self.stop();
         self.check();
     }
 }
@@ -527,16 +483,30 @@ proptest! {
 
     #[test]
     fn every_outcome_is_true(ops in ops(), stop_on_failure: bool, closes: bool) {
-        run(&ops, Conditions { stop_on_failure, idempotent: true, disasters: false }, closes);
+        let exclusive = false;
+        run(&ops, Conditions { stop_on_failure, idempotent: true, disasters: false, exclusive }, closes);
     }
 
     #[test]
     fn every_loss_and_fence_is_noticed(ops in ops(), stop_on_failure: bool, closes: bool) {
-        run(&ops, Conditions { stop_on_failure, idempotent: true, disasters: true }, closes);
+        let exclusive = false;
+        run(&ops, Conditions { stop_on_failure, idempotent: true, disasters: true, exclusive }, closes);
     }
 
     #[test]
     fn without_sequence_numbers_nothing_in_doubt_is_sent_again(ops in ops(), stop_on_failure: bool, disasters: bool) {
-        run(&ops, Conditions { stop_on_failure, idempotent: false, disasters }, false);
+        run(&ops, Conditions { stop_on_failure, idempotent: false, disasters, exclusive: false }, false);
+    }
+
+    #[test]
+    fn a_holder_renews_its_name_and_every_outcome_is_true(ops in ops(), stop_on_failure: bool, closes: bool) {
+        let exclusive = true;
+        run(&ops, Conditions { stop_on_failure, idempotent: true, disasters: false, exclusive }, closes);
+    }
+
+    #[test]
+    fn nothing_follows_the_barrier_of_another_holder(ops in ops(), stop_on_failure: bool, closes: bool) {
+        let exclusive = true;
+        run(&ops, Conditions { stop_on_failure, idempotent: true, disasters: true, exclusive }, closes);
     }
 }

@@ -162,7 +162,17 @@ impl<P, E: Clone> Producer<P, E> {
         let stops = self.settings.stop_on_failure || self.fatal.is_some();
         // What was submitted after one that fails only now fails with it.
         let mut spreading = self.fatal.clone();
+        // Unless records are lost, the end of the producer changes nothing about what is on the log.
+        let mut succeeds = matches!(self.fatal, Some(Failure::Error(_)));
         while let Some(batch) = self.batches.get_mut(at) {
+            succeeds &= batch.settled && batch.doomed.is_none();
+            if succeeds {
+                match batch.in_flight {
+                    Some(_) => at += 1,
+                    None => self.succeed(at),
+                }
+                continue;
+            }
             if batch.doomed.is_none() {
                 batch.doomed.clone_from(&spreading);
             }
@@ -185,6 +195,13 @@ impl<P, E: Clone> Producer<P, E> {
                 batch.doomed = None;
                 at += 1;
             }
+        }
+    }
+
+    /// Completes a batch that is known to be on the log.
+    fn succeed(&mut self, at: usize) {
+        if let Some(Pending { payload, attempts, .. }) = self.batches.remove(at) {
+            self.completed.push_back((payload, Completed::Appended { base_offset: None, attempts }));
         }
     }
 
@@ -219,9 +236,9 @@ impl<P, E: Clone> Producer<P, E> {
     }
 
     fn abandon(&mut self, batch: &Pending<P, E>) {
-        let Pending { number, stamp, records, settled, .. } = *batch;
+        let Pending { number, stamp, sent_at, records, settled, .. } = *batch;
         if let Some(token) = batch.in_flight {
-            self.abandoned.push(Abandoned { token, number, stamp, records, settled });
+            self.abandoned.push(Abandoned { token, number, stamp, sent_at, records, settled });
         }
     }
 
@@ -232,10 +249,16 @@ impl<P, E: Clone> Producer<P, E> {
 
     fn fail_stranded(&mut self) {
         while let Some(at) = self.stranded() {
-            let exceeded = || self.batches[at].deadline_exceeded(at + self.abandoned.len(), None);
-            let error = self.last_error.clone().map_or_else(exceeded, Failure::Error);
-            self.fail(at, error);
+            self.strand(at);
         }
+    }
+
+    /// Fails a batch that cannot be sent again, with the error of its last attempt.
+    pub(super) fn strand(&mut self, at: usize) {
+        let exceeded = || self.batches[at].deadline_exceeded(at + self.abandoned.len(), None);
+        let last = self.last_error.as_ref().or(self.batches[at].refused_with.as_ref()).cloned();
+        let error = last.map_or_else(exceeded, Failure::Error);
+        self.fail(at, error);
     }
 
     /// Finds a batch in doubt after one that needs another epoch or id: it cannot be sent again before that
@@ -255,6 +278,7 @@ impl<P, E: Clone> Producer<P, E> {
         now: Instant,
         number: u64,
         stamp: Option<Stamp>,
+        sent_at: Option<Instant>,
         base_offset: Option<i64>,
         records: usize,
     ) {
@@ -265,6 +289,7 @@ impl<P, E: Clone> Producer<P, E> {
         if let Some(stamp) = stamp.filter(|_| self.identity == identity) {
             self.next_sequence = stamp.end(records);
             self.proven_at = Some(now);
+            self.note_confirmed(sent_at);
         }
         let acknowledged = Acknowledged { stamp: stamp.unwrap_or(Stamp::NONE), base_offset, records };
         self.acknowledged = Some(acknowledged);

@@ -1,5 +1,7 @@
 //! A batch until it is completed, and what is left of it in flight afterwards.
 
+use std::time::Instant;
+
 use super::types::{Deadline, Failure, Stage, Token};
 use crate::producer_id::Stamp;
 
@@ -17,9 +19,13 @@ pub(super) struct Pending<P, E> {
     pub(super) after: Option<i64>,
     /// The attempt that is in flight.
     pub(super) in_flight: Option<Token>,
+    /// When it was last sent.
+    pub(super) sent_at: Option<Instant>,
     pub(super) attempts: u32,
     /// An attempt has ended without a clear response.
     pub(super) in_doubt: bool,
+    /// The error of the last attempt that has failed.
+    pub(super) refused_with: Option<E>,
     /// A later batch of the same epoch was acknowledged, so this one is on the log.
     pub(super) settled: bool,
     /// One submitted before it has failed.
@@ -36,8 +42,10 @@ impl<P, E> Pending<P, E> {
             stamp: None,
             after: None,
             in_flight: None,
+            sent_at: None,
             attempts: 0,
             in_doubt: false,
+            refused_with: None,
             settled: false,
             doomed: None,
         }
@@ -75,6 +83,7 @@ pub(super) struct Abandoned {
     pub(super) token: Token,
     pub(super) number: u64,
     pub(super) stamp: Option<Stamp>,
+    pub(super) sent_at: Option<Instant>,
     pub(super) records: usize,
     pub(super) settled: bool,
 }

@@ -5,6 +5,7 @@
 
 mod ends;
 mod failures;
+mod holder;
 
 use std::{
     collections::HashMap,
@@ -14,8 +15,14 @@ use std::{
 use super::*;
 
 const ID: i64 = 7;
-const SETTINGS: Settings =
-    Settings { window: 5, idempotent: true, stop_on_failure: true, expiration: Duration::from_secs(60) };
+const SETTINGS: Settings = Settings {
+    window: 5,
+    idempotent: true,
+    stop_on_failure: true,
+    expiration: Duration::from_secs(60),
+    epochs: EpochOwner::Client,
+};
+const ACQUIRE: Action = Action::AcquireIdentity { held: None };
 const CONTINUE: Settings = Settings { stop_on_failure: false, ..SETTINGS };
 
 const IN_DOUBT: RefusalKind = RefusalKind::Retry { may_have_applied: true, reconnect: false };
@@ -50,9 +57,9 @@ impl Caller {
 
     /// Runs actions until batches can be sent; a look-up finds its batch.
     fn connect(&mut self) {
-        while let Some(action) = self.producer.poll_action() {
+        while let Some(action) = self.producer.poll_action(self.now) {
             match action {
-                Action::AcquireIdentity => self.start(ID, 0, 0),
+                Action::AcquireIdentity { .. } => self.start(ID, 0, 0),
                 Action::Connect => self.producer.handle_connected(true),
                 Action::LookUp { .. } => self.producer.handle_found(Found::Present),
             }
@@ -61,7 +68,8 @@ impl Caller {
 
     fn start(&mut self, id: i64, epoch: i16, next_sequence: i32) {
         let identity = Identity { id, epoch };
-        self.producer.handle_identity(ProducerState { identity, next_sequence, last_acknowledged: None });
+        self.producer
+            .handle_identity(self.now, ProducerState { identity, next_sequence, last_acknowledged: None });
     }
 
     fn submit(&mut self, batches: &[&'static str]) {
@@ -116,7 +124,11 @@ impl Caller {
 
     /// Waits for the pause, connects again if necessary, and sends.
     fn sent_after_pause(&mut self) -> Vec<String> {
-        assert_eq!((self.producer.poll_action(), self.sent().len()), (None, 0), "a pause comes first");
+        assert_eq!(
+            (self.producer.poll_action(self.now), self.sent().len()),
+            (None, 0),
+            "a pause comes first"
+        );
         self.pass(100);
         self.connect();
         self.sent()
@@ -172,14 +184,14 @@ fn stamp(epoch: i16, sequence: i32) -> Stamp {
 #[test]
 fn a_producer_gets_an_id_and_a_connection_when_there_is_something_to_append() {
     let mut caller = Caller::new(SETTINGS);
-    assert_eq!(caller.producer.poll_action(), None);
+    assert_eq!(caller.producer.poll_action(caller.now), None);
     caller.submit(&["a"]);
-    assert_eq!(caller.producer.poll_action(), Some(Action::AcquireIdentity));
-    assert_eq!((caller.producer.poll_action(), caller.sent().len()), (None, 0), "one at a time");
+    assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE));
+    assert_eq!((caller.producer.poll_action(caller.now), caller.sent().len()), (None, 0), "one at a time");
     caller.start(ID, 0, 0);
-    assert_eq!(caller.producer.poll_action(), Some(Action::Connect));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::Connect));
     caller.producer.handle_connected(true);
-    assert_eq!((caller.producer.poll_action(), caller.sent()), (None, vec!["a 0.0".to_owned()]));
+    assert_eq!((caller.producer.poll_action(caller.now), caller.sent()), (None, vec!["a 0.0".to_owned()]));
 }
 
 #[test]
@@ -187,11 +199,11 @@ fn an_action_that_may_succeed_is_tried_again_after_a_pause_and_one_that_cannot_f
     for settings in [SETTINGS, CONTINUE] {
         let mut caller = Caller::new(settings);
         caller.submit(&["a", "b"]);
-        caller.producer.poll_action().unwrap();
+        caller.producer.poll_action(caller.now).unwrap();
         caller.producer.handle_retry("no broker", caller.now + Duration::from_millis(100));
-        assert_eq!(caller.producer.poll_action(), None);
+        assert_eq!(caller.producer.poll_action(caller.now), None);
         caller.pass(100);
-        assert_eq!(caller.producer.poll_action(), Some(Action::AcquireIdentity));
+        assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE));
         caller.producer.handle_failed("not authorized");
         let expected: &[_] = if settings.stop_on_failure {
             &["a: not authorized", "b: after not authorized"]
@@ -200,7 +212,7 @@ fn an_action_that_may_succeed_is_tried_again_after_a_pause_and_one_that_cannot_f
         };
         assert_eq!(caller.completed(), expected);
         caller.submit(&["c"]);
-        assert_eq!(caller.producer.poll_action(), Some(Action::AcquireIdentity), "the next one tries again");
+        assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE), "the next one tries again");
     }
 }
 
@@ -267,7 +279,7 @@ fn everything_in_flight_is_answered_before_a_batch_is_sent_again() {
     assert_eq!(caller.sent().len(), 0);
     caller.refuse("b", RefusalKind::OutOfOrder);
     // What is out of order after a refused batch needs neither another pause nor a look-up.
-    assert_eq!(caller.producer.poll_action(), None);
+    assert_eq!(caller.producer.poll_action(caller.now), None);
     assert_eq!(caller.sent(), ["a 0.1", "b 0.2"]);
 }
 
@@ -295,10 +307,10 @@ fn a_connection_ends_with_one_pause_and_the_next_one_follows_when_all_is_answere
     caller.refuse("a", LOST_RESPONSE);
     assert!(caller.producer.is_recovering(), "the next refusal needs no pause of its own");
     caller.pass(100);
-    assert_eq!(caller.producer.poll_action(), None, "b is in flight");
+    assert_eq!(caller.producer.poll_action(caller.now), None, "b is in flight");
     caller.refuse_for("b", NOT_SENT, 0);
     caller.pass(0);
-    assert_eq!(caller.producer.poll_action(), Some(Action::Connect));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::Connect));
     caller.producer.handle_connected(true);
     caller.connect();
     assert_eq!(caller.sent(), ["a 0.1?", "b 0.2"]);
@@ -330,7 +342,7 @@ fn a_second_answer_to_an_attempt_changes_nothing() {
 fn sequence_numbers_wrap_to_zero() {
     let mut caller = Caller::new(SETTINGS);
     caller.submit(&["a", "b", "c"]);
-    caller.producer.poll_action().unwrap();
+    caller.producer.poll_action(caller.now).unwrap();
     caller.start(ID, 0, i32::MAX - 1);
     caller.connect();
     assert_eq!(caller.sent(), ["a 0.2147483646"]);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::producer_id::{Acknowledged, Stamp};
+use crate::producer_id::{Acknowledged, EpochOwner, Identity, Stamp};
 
 /// Settings of a producer.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,7 @@ pub(crate) struct Settings {
     pub(crate) stop_on_failure: bool,
     /// For how long after an acknowledgement the partition certainly knows the producer id.
     pub(crate) expiration: Duration,
+    pub(crate) epochs: EpochOwner,
 }
 
 /// One attempt to send a batch.
@@ -34,14 +35,18 @@ pub(crate) struct Transmit<'a, P> {
     pub(crate) deadline: Instant,
 }
 
-/// What has to be done before batches can be sent.
+/// What has to be done before batches can be sent, or to keep the name of an exclusive producer.
 ///
 /// One runs at a time, and only while nothing is in flight. Its result goes to the method named here, or to
 /// `handle_retry` or `handle_failed`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Action {
-    /// Get a producer id: `handle_identity`.
-    AcquireIdentity,
+    /// Get a producer id: `handle_identity`, or `handle_fenced`.
+    AcquireIdentity {
+        /// The own identity if its coordinator owns the epochs: the request carries it, and the answer is a
+        /// later epoch of the same id. A request without it would take the name away from another holder.
+        held: Option<Identity>,
+    },
     /// Find the leader and connect to it: `handle_connected`.
     Connect,
     /// Look up a batch at the leader: `handle_found`.

@@ -25,8 +25,8 @@ pub(super) struct Entry {
 pub(super) struct Log {
     pub(super) entries: Vec<Entry>,
     pub(super) committed: usize,
-    /// Producer ids that the broker refuses from now on.
-    pub(super) refused: Vec<i64>,
+    /// Identities that the broker refuses from now on: all epochs, unless a coordinator raises them.
+    pub(super) refused: Vec<Identity>,
 }
 
 impl Log {
@@ -69,11 +69,15 @@ impl World {
         if request.leader != self.leader {
             return Err(RefusalKind::Retry { may_have_applied: false, reconnect: true });
         }
-        let id = request.stamp.map(|stamp| stamp.identity.id);
-        if id.is_some_and(|id| self.log.refused.contains(&id)) {
+        let identity = request.stamp.map(|stamp| stamp.identity);
+        let is_same = |of: Identity, other: Identity| {
+            of.id == other.id && (of.epoch == other.epoch || !self.conditions.exclusive)
+        };
+        let mut refused = self.log.refused.iter();
+        if request.stamp.is_some_and(|stamp| refused.any(|other| is_same(stamp.identity, *other))) {
             return Err(RefusalKind::UnknownProducer);
         }
-        match (mode, id) {
+        match (mode, identity) {
             (Mode::Append | Mode::AppendSilently, _) => {
                 let offset = self.log.append(request, self.now)?;
                 self.log.committed = self.log.entries.len();
@@ -91,8 +95,8 @@ impl World {
                 }
                 Err(RefusalKind::Final { may_have_applied: true })
             }
-            (Mode::ForgetProducer, Some(id)) => {
-                self.log.refused.push(id);
+            (Mode::ForgetProducer, Some(identity)) => {
+                self.log.refused.push(identity);
                 Err(RefusalKind::UnknownProducer)
             }
             (Mode::Reject, Some(_)) => Err(RefusalKind::OutOfOrder),
@@ -118,6 +122,9 @@ impl World {
                     if let Some(stamp) = stamp {
                         self.proven.retain(|(identity, _)| *identity != stamp.identity);
                         self.proven.push((stamp.identity, self.now));
+                        if !self.loss_shown && self.name.granted == Some(stamp.identity) {
+                            self.name.confirmed_at = self.name.confirmed_at.max(request.sent_at);
+                        }
                     }
                 }
                 return self.producer.handle_acknowledged(self.now, token, offset);

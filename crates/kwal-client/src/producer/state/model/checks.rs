@@ -15,6 +15,9 @@ impl World {
         let mut in_flight = self.requests.iter().chain(self.responses.iter().map(|(request, _)| request));
         assert!(in_flight.all(|request| request.batch < number), "{number} is sent after a later one");
         let in_flight = self.requests.len() + self.responses.len();
+        if let Some(stamp) = stamp {
+            self.check_held(number, stamp.identity, in_doubt);
+        }
         let Some(stamp) = stamp else {
             assert!(!self.conditions.idempotent && in_flight == 0, "without sequence numbers one at a time");
             return;
@@ -111,11 +114,13 @@ impl World {
 
     pub(super) fn check(&self) {
         let Conditions { stop_on_failure, idempotent, .. } = self.conditions;
-        let own = self.log.entries.iter().map(|entry| entry.batch).filter(|batch| *batch != OTHER);
+        let own =
+            self.log.entries.iter().map(|entry| entry.batch).filter(|batch| *batch < self.batches.len());
         // Without sequence numbers, nothing keeps a batch in doubt from arriving late.
         let on_log: Vec<_> = own.collect();
         let is_ordered = |pair: &[usize]| if idempotent { pair[0] < pair[1] } else { pair[0] != pair[1] };
         assert!(on_log.windows(2).all(is_ordered), "twice or out of order: {on_log:?}");
+        self.check_barrier();
         for (number, batch) in self.batches.iter().enumerate() {
             let offset = self.offset_on_log(number);
             let (ended_at, result) = batch.result.as_ref().expect("every batch ends");

@@ -12,17 +12,17 @@ fn the_last_acknowledged_batch_is_looked_up_on_each_connection() {
     caller.refuse("a", LOST_RESPONSE);
     caller.refuse("b", NOT_SENT);
     caller.pass(100);
-    assert_eq!(caller.producer.poll_action(), Some(Action::Connect));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::Connect));
     caller.producer.handle_connected(true);
     let last = Acknowledged { stamp: stamp(0, 0), base_offset: Some(0), records: 1 };
     let look_up = Action::LookUp { last, rejected: false };
-    assert_eq!((caller.producer.poll_action(), caller.sent().len()), (Some(look_up), 0));
+    assert_eq!((caller.producer.poll_action(caller.now), caller.sent().len()), (Some(look_up), 0));
     // If that fails, it comes again on the next connection.
     caller.producer.handle_retry("disconnected", caller.now + Duration::from_millis(100));
     caller.pass(100);
-    assert_eq!(caller.producer.poll_action(), Some(Action::Connect));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::Connect));
     caller.producer.handle_connected(true);
-    assert_eq!(caller.producer.poll_action(), Some(look_up));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(look_up));
     caller.producer.handle_found(Found::Lost { from: Some(0) });
     assert_eq!(caller.completed(), ["a: loss, 0.1? after 0", "b: loss"]);
     caller.submit(&["c"]);
@@ -33,7 +33,10 @@ fn the_last_acknowledged_batch_is_looked_up_on_each_connection() {
     else {
         panic!("a loss is final");
     };
-    assert_eq!((lost, caller.producer.poll_action(), caller.producer.release()), (last, None, None));
+    assert_eq!(
+        (lost, caller.producer.poll_action(caller.now), caller.producer.release()),
+        (last, None, None)
+    );
 }
 
 /// It is on the log, but what was there before is not.
@@ -68,7 +71,7 @@ fn a_batch_out_of_order_after_an_acknowledged_one_asks_for_a_look_up() {
     caller.sent();
     caller.refuse("a", RefusalKind::OutOfOrder);
     caller.pass(100);
-    let Some(Action::LookUp { rejected: true, .. }) = caller.producer.poll_action() else {
+    let Some(Action::LookUp { rejected: true, .. }) = caller.producer.poll_action(caller.now) else {
         panic!("the leader may have lost the first batch");
     };
     caller.producer.handle_found(Found::Present);
@@ -76,10 +79,10 @@ fn a_batch_out_of_order_after_an_acknowledged_one_asks_for_a_look_up() {
     assert_eq!(caller.sent(), ["a 1.0"]);
     caller.refuse("a", RefusalKind::OutOfOrder);
     caller.pass(100);
-    caller.producer.poll_action().unwrap();
+    caller.producer.poll_action(caller.now).unwrap();
     caller.producer.handle_found(Found::Present);
     // Nothing precedes the first batch of an epoch: somebody else has the id.
-    assert_eq!(caller.producer.poll_action(), Some(Action::AcquireIdentity));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE));
     caller.start(8, 0, 0);
     assert_eq!(caller.sent(), ["a 8:0.0"]);
 }
@@ -109,7 +112,7 @@ fn a_loss_is_noticed_if_only_a_completed_batch_was_out_of_order() {
     caller.refuse("a", RefusalKind::OutOfOrder);
     caller.submit(&["b"]);
     caller.pass(100);
-    let Some(Action::LookUp { rejected: true, .. }) = caller.producer.poll_action() else {
+    let Some(Action::LookUp { rejected: true, .. }) = caller.producer.poll_action(caller.now) else {
         panic!("in the next epoch, a loss would go unnoticed");
     };
 }
@@ -125,13 +128,13 @@ fn without_its_offset_a_batch_is_looked_up_only_after_a_rejection() {
     caller.sent();
     caller.refuse("b", NOT_SENT);
     caller.pass(100);
-    assert_eq!(caller.producer.poll_action(), Some(Action::Connect));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::Connect));
     caller.producer.handle_connected(true);
-    assert_eq!((caller.producer.poll_action(), caller.sent()), (None, vec!["b 0.2".to_owned()]));
+    assert_eq!((caller.producer.poll_action(caller.now), caller.sent()), (None, vec!["b 0.2".to_owned()]));
     caller.refuse("b", RefusalKind::OutOfOrder);
     caller.pass(100);
     let last = Acknowledged { stamp: stamp(0, 1), base_offset: None, records: 1 };
-    assert_eq!(caller.producer.poll_action(), Some(Action::LookUp { last, rejected: true }));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::LookUp { last, rejected: true }));
     // An offset that was acknowledged earlier still counts.
     caller.producer.handle_found(Found::Present);
     caller.sent();
@@ -158,7 +161,7 @@ fn a_fenced_producer_ends_when_everything_in_flight_is_answered() {
             caller.completed(),
             ["g: refused", "d: refused, 0.4? after 0", "e: refused, 0.5? after 0"]
         );
-        assert!(caller.producer.is_idle() && caller.producer.poll_action().is_none());
+        assert!(caller.producer.is_idle() && caller.producer.poll_action(caller.now).is_none());
     }
 }
 
@@ -169,7 +172,7 @@ fn an_unknown_id_is_replaced_unless_the_batch_is_in_doubt() {
     caller.sent();
     caller.refuse("a", RefusalKind::UnknownProducer);
     caller.pass(100);
-    assert_eq!(caller.producer.poll_action(), Some(Action::AcquireIdentity));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE));
     caller.start(8, 0, 0);
     assert_eq!(caller.sent(), ["a 8:0.0"]);
     caller.refuse("a", IN_DOUBT);
@@ -201,14 +204,14 @@ fn aborting_ends_everything_with_its_outcome() {
     assert_eq!(caller.completed(), expected);
     caller.acknowledge("d", 3);
     caller.refuse("e", LOST_RESPONSE);
-    assert!(caller.producer.is_idle() && caller.producer.poll_action().is_none());
+    assert!(caller.producer.is_idle() && caller.producer.poll_action(caller.now).is_none());
 }
 
 #[test]
 fn without_sequence_numbers_a_batch_in_doubt_fails_at_once() {
     let mut caller = Caller::new(Settings { idempotent: false, ..CONTINUE });
     caller.submit(&["a", "b"]);
-    assert_eq!(caller.producer.poll_action(), Some(Action::Connect), "it needs no id");
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::Connect), "it needs no id");
     caller.producer.handle_connected(true);
     assert_eq!(caller.sent(), ["a unstamped"], "one at a time");
     caller.refuse("a", NOT_APPENDED);
@@ -216,7 +219,7 @@ fn without_sequence_numbers_a_batch_in_doubt_fails_at_once() {
     caller.refuse("a", LOST_RESPONSE);
     assert_eq!(caller.completed(), ["a: refused, unstamped?"]);
     caller.pass(100);
-    assert_eq!(caller.producer.poll_action(), Some(Action::Connect), "that was a lost connection");
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::Connect), "that was a lost connection");
     caller.producer.handle_connected(true);
     assert_eq!(caller.sent(), ["b unstamped"]);
     caller.acknowledge("b", 1);
@@ -235,16 +238,16 @@ fn another_producer_goes_on_where_one_has_released_its_id() {
     assert_eq!((start.last_acknowledged, caller.producer.release()), (Some(last), None));
     let mut next = Caller::new(SETTINGS);
     next.submit(&["a", "b"]);
-    next.producer.poll_action().unwrap();
-    next.producer.handle_identity(start);
-    assert_eq!(next.producer.poll_action(), Some(Action::Connect));
+    next.producer.poll_action(next.now).unwrap();
+    next.producer.handle_identity(next.now, start);
+    assert_eq!(next.producer.poll_action(next.now), Some(Action::Connect));
     next.producer.handle_connected(true);
-    assert_eq!(next.producer.poll_action(), Some(Action::LookUp { last, rejected: false }));
+    assert_eq!(next.producer.poll_action(next.now), Some(Action::LookUp { last, rejected: false }));
     next.producer.handle_found(Found::Present);
     assert_eq!(next.sent(), ["a 0.1"], "the partition may have forgotten the id");
     // The first one needs an id again.
     caller.submit(&["c"]);
-    assert_eq!(caller.producer.poll_action(), Some(Action::AcquireIdentity));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE));
 }
 
 /// The last batch of the id is looked up on a connection that is open already, too.
@@ -255,15 +258,14 @@ fn an_id_from_another_producer_brings_its_last_batch_along() {
     caller.sent();
     caller.refuse("a", RefusalKind::UnknownProducer);
     caller.pass(100);
-    assert_eq!(caller.producer.poll_action(), Some(Action::AcquireIdentity));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE));
     let identity = Identity { id: 8, epoch: 3 };
     let last = Acknowledged { stamp: Stamp { identity, sequence: 4 }, base_offset: Some(9), records: 2 };
-    caller.producer.handle_identity(ProducerState {
-        identity,
-        next_sequence: 6,
-        last_acknowledged: Some(last),
-    });
-    assert_eq!(caller.producer.poll_action(), Some(Action::LookUp { last, rejected: false }));
+    caller.producer.handle_identity(
+        caller.now,
+        ProducerState { identity, next_sequence: 6, last_acknowledged: Some(last) },
+    );
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::LookUp { last, rejected: false }));
     caller.producer.handle_found(Found::Present);
     assert_eq!(caller.sent(), ["a 8:3.6"]);
     caller.acknowledge("a", 10);
@@ -291,7 +293,7 @@ fn an_id_is_given_up_before_its_last_epoch() {
     let open = |epoch| {
         let mut caller = Caller::new(SETTINGS);
         caller.submit(&["a"]);
-        caller.producer.poll_action().unwrap();
+        caller.producer.poll_action(caller.now).unwrap();
         caller.start(ID, epoch, 0);
         caller.connect();
         caller.sent();
@@ -306,5 +308,5 @@ fn an_id_is_given_up_before_its_last_epoch() {
     assert_eq!(caller.producer.standing(stamp(i16::MAX - 1, 0)), Standing::Foreign);
     assert_eq!(caller.producer.release(), None);
     caller.submit(&["b"]);
-    assert_eq!(caller.producer.poll_action(), Some(Action::AcquireIdentity));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE));
 }

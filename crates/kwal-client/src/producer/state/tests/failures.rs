@@ -75,7 +75,7 @@ fn after_a_batch_in_doubt_the_next_one_begins_an_epoch() {
     assert_eq!(caller.sent().len(), 0, "a is in flight");
     caller.refuse("a", LOST_RESPONSE);
     caller.pass(100);
-    assert_eq!(caller.producer.poll_action(), Some(Action::Connect), "that was a lost connection");
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::Connect), "that was a lost connection");
     caller.producer.handle_connected(true);
     caller.connect();
     assert_eq!(caller.sent(), ["b 1.0"]);
@@ -140,6 +140,22 @@ fn a_settled_batch_succeeds_whatever_another_attempt_returns() {
     }
 }
 
+/// It is sent again for its offset alone. That nothing can be appended any more does not change that it was.
+#[test]
+fn a_settled_batch_succeeds_although_its_writer_is_fenced() {
+    let mut caller = Caller::proven(SETTINGS);
+    caller.submit(&["a", "b"]);
+    caller.sent();
+    caller.refuse("a", IN_DOUBT);
+    caller.acknowledge("b", 2);
+    assert_eq!(caller.sent_after_pause(), ["a 0.1?"]);
+    caller.submit(&["c"]);
+    caller.refuse("a", RefusalKind::Fenced);
+    let completed = caller.completed();
+    assert_eq!(completed[..2], ["b: at 2", "a: appended"], "{completed:?}");
+    assert!(completed[2].starts_with("c: ") && !completed[2].contains("at"), "{completed:?}");
+}
+
 #[test]
 fn another_epoch_waits_until_earlier_batches_are_settled() {
     let mut caller = Caller::proven(SETTINGS);
@@ -165,7 +181,7 @@ fn another_id_waits_until_earlier_batches_are_settled() {
     caller.refuse("b", RefusalKind::UnknownProducer);
     assert_eq!(caller.sent_after_pause(), ["a 0.1?"], "under the old id, and b waits");
     caller.acknowledge("a", 1);
-    assert_eq!(caller.producer.poll_action(), Some(Action::AcquireIdentity));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE));
     caller.start(8, 0, 0);
     assert_eq!(caller.sent(), ["b 8:0.0"]);
 }
@@ -180,7 +196,7 @@ fn a_batch_in_doubt_fails_if_an_earlier_one_needs_another_id() {
     caller.refuse("b", LOST_RESPONSE);
     assert_eq!(caller.completed(), ["b: refused, 0.2? after 0"]);
     caller.pass(100);
-    assert_eq!(caller.producer.poll_action(), Some(Action::AcquireIdentity));
+    assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE));
     caller.start(8, 0, 0);
     caller.connect();
     assert_eq!(caller.sent(), ["a 8:0.0"]);
@@ -271,7 +287,7 @@ fn a_pause_beyond_a_deadline_fails_those_after_it_too() {
 fn a_failed_action_can_end_batches_early_too() {
     let mut caller = Caller::new(SETTINGS);
     caller.submit_for("a", 1_000);
-    caller.producer.poll_action().unwrap();
+    caller.producer.poll_action(caller.now).unwrap();
     caller.producer.handle_retry("no broker", caller.now + Duration::from_secs(1));
     let Some((
         "a",
