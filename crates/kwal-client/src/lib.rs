@@ -59,6 +59,9 @@
 //! 5. What is in doubt at its deadline ends as unknown with a handle, by which `producer/resolve.rs` finds
 //!    out what became of it.
 //!
+//! A producer id has one owner of its epochs: this client, or the coordinator of an exclusive writer, whose
+//! takeover, renewal and probe are in `producer/exclusive/`.
+//!
 //! # To add …
 //!
 //! * **an operation**: a type that implements `routing::Operation` (the request, and the meaning of its
@@ -124,7 +127,7 @@ pub use self::{
         Close, DeleteBefore, DeleteRecords, Fetch, Fetched, FetchedRecords, GetOffset, OffsetForLeaderEpoch,
         OpenPartition, PartitionClient, Produce, Reserve,
     },
-    producer::{Acks, Append, OnFailure, Permit, Produced, Resolution, Resolve},
+    producer::{Acks, Append, Holder, OnFailure, Permit, Produced, Resolution, Resolve},
 };
 
 /// The examples of the README.

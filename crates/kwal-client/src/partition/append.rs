@@ -98,6 +98,11 @@ impl PartitionClient {
     /// a partition client that was opened since and goes on with that producer id. Of several fences of one
     /// producer id, in this way, only the first is on the log.
     ///
+    /// A batch of an [exclusive](crate::OpenPartition::exclusive) writer is resolved by the holder of its
+    /// name: by the writer itself, or after another one has taken over, by that one, with the handle that was
+    /// kept. An earlier holder gets `Fenced`, with the same handle, and the batch stays in doubt. Partition
+    /// clients without the name get [`InvalidInput`](crate::error::ErrorKind::InvalidInput).
+    ///
     /// The result is final, and resolving the batch again returns the same, with these exceptions. Brokers
     /// forget a producer id, and that it was fenced, `producer.id.expiration.ms` (a day) after its last
     /// batch. [`InDoubt::after`] is `None` if nothing was acknowledged before: then a batch that was appended

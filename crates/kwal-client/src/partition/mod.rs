@@ -24,7 +24,7 @@ pub use self::{
 use crate::{
     error::Error,
     log,
-    producer::Producer,
+    producer::{Holder, Producer},
     routing::{Deadline, Operation, Partition},
 };
 
@@ -89,6 +89,27 @@ impl PartitionClient {
     pub fn topic_id(&self) -> Option<Uuid> {
         let id = self.partition.topic_id;
         (!id.is_zero()).then_some(id)
+    }
+
+    /// Returns who holds the log as an [exclusive](OpenPartition::exclusive) writer: this partition client,
+    /// unless it was [fenced](Self::fenced) since, which this does not show. `None` if it was opened without
+    /// a name.
+    pub fn holder(&self) -> Option<Holder> {
+        self.producer.holder()
+    }
+
+    /// Waits until this partition client can append nothing any more, and returns why:
+    /// [`Fenced`](crate::error::ErrorKind::Fenced), so that a process can step down when another one has
+    /// taken over the log; [`DataLoss`](crate::error::ErrorKind::DataLoss);
+    /// [`Closed`](crate::error::ErrorKind::Closed). It completes at once if that is so already.
+    ///
+    /// That another holder has taken over is learnt from an append, from a
+    /// [renewal](OpenPartition::renewal), or from a [probe](OpenPartition::probe).
+    ///
+    /// # Cancellation safety
+    /// Cancel safe.
+    pub async fn fenced(&self) -> Error {
+        self.producer.ended().await
     }
 
     /// Runs an operation on the leader.

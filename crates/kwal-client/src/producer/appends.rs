@@ -5,6 +5,8 @@
 //! where it is submitted, and the next ones from where a response arrives, which is the task of the
 //! connection. What has to be waited for is left to the [producer task](super::task).
 
+mod ends;
+
 use std::{
     collections::VecDeque,
     fmt,
@@ -25,6 +27,7 @@ use tokio::{
 use super::{
     Produced,
     append::Append,
+    exclusive::Hold,
     results::{Answer, Ended},
     settings::Settings,
     state::{self, Action, Standing, Token, Transmit},
@@ -59,11 +62,15 @@ pub(super) struct PendingBatch {
 pub(super) struct Appends {
     pub(super) partition: Arc<Partition>,
     pub(super) settings: Settings,
+    /// How the log is held exclusively, if it is.
+    pub(super) hold: Option<Hold>,
     state: Mutex<State>,
     /// Wakes the producer task.
     wake: Notify,
     /// Wakes those that wait until nothing is left.
     drained: Notify,
+    /// Wakes those that wait until nothing can be appended any more.
+    ended: Notify,
     /// Locked by the caller that is next to submit. It is fair, so the first caller submits first, on
     /// whatever thread.
     pub(super) turn: tokio::sync::Mutex<()>,
@@ -135,6 +142,7 @@ struct Locked<'a> {
     /// `None` while it is dropped.
     state: Option<MutexGuard<'a, State>>,
     drained: &'a Notify,
+    ended: &'a Notify,
 }
 
 impl Deref for Locked<'_> {
@@ -156,8 +164,12 @@ impl Drop for Locked<'_> {
         let Some(mut state) = self.state.take() else { return };
         let ended = std::mem::take(&mut state.ended);
         let is_drained = state.failed.is_some() && state.machine.is_idle();
+        let has_ended = state.machine.ended().is_some();
         drop(state);
         ended.deliver();
+        if has_ended {
+            self.ended.notify_waiters();
+        }
         if is_drained {
             self.drained.notify_waiters();
         }
@@ -171,10 +183,14 @@ impl fmt::Debug for Appends {
 }
 
 impl Appends {
-    pub(super) fn new(partition: Arc<Partition>, settings: Settings) -> Arc<Self> {
+    pub(super) fn new(partition: Arc<Partition>, settings: Settings, hold: Option<Hold>) -> Arc<Self> {
+        let mut machine = state::Producer::new(settings.machine());
+        if let Some(hold) = &hold {
+            machine.handle_identity(hold.confirmed_at.into_std(), hold.start);
+        }
         Arc::new_cyclic(|this| Self {
             state: Mutex::new(State {
-                machine: state::Producer::new(settings.machine()),
+                machine,
                 link: None,
                 acknowledged_in: -1,
                 sent: Vec::new(),
@@ -192,8 +208,10 @@ impl Appends {
             }),
             partition,
             settings,
+            hold,
             wake: Notify::new(),
             drained: Notify::new(),
+            ended: Notify::new(),
             turn: tokio::sync::Mutex::default(),
             places: Arc::new(Semaphore::new(CAPACITY)),
             open: Semaphore::new(0),
@@ -206,11 +224,15 @@ impl Appends {
 
     fn lock(&self) -> Locked<'_> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { state: Some(state), drained: &self.drained }
+        Locked { state: Some(state), drained: &self.drained, ended: &self.ended }
     }
 
     pub(super) fn call(&self) -> CallContext<'_> {
-        self.partition.call(ApiKey::PRODUCE)
+        let call = self.partition.call(ApiKey::PRODUCE);
+        match &self.hold {
+            Some(hold) => call.with_transactional_id(&hold.transactional_id),
+            None => call,
+        }
     }
 
     fn target(&self) -> Target<'_> {
@@ -228,12 +250,6 @@ impl Appends {
     pub(super) async fn closed(&self) {
         // It has none, so this ends only when it is closed.
         drop(self.open.acquire().await);
-    }
-
-    /// Gives out no more places.
-    fn refuse(&self) {
-        self.places.close();
-        self.open.close();
     }
 
     /// Fixes the place of an append in the order, and sends it if nothing has to be waited for.
@@ -261,7 +277,11 @@ impl Appends {
             state.machine.handle_timeout(now.into_std());
             self.complete(state, Some(Progress::NotStarted));
         }
-        self.go_on(state);
+        self.go_on_at(state, now);
+        // Only here: the producer task itself goes on whenever it wakes up.
+        if state.machine.is_renewal_in_the_way() {
+            self.wake.notify_one();
+        }
     }
 
     /// Ends appends whose time is over, for a caller that has waited in vain for the producer task to do it.
@@ -272,41 +292,9 @@ impl Appends {
         self.go_on(state);
     }
 
-    /// Takes no more appends, and waits until those that were submitted are completed, or ends them at the
-    /// deadline. Returns the errors of those that failed since the first call.
-    pub(super) async fn close(&self, deadline: Deadline) -> Vec<Error> {
-        self.lock().failed.get_or_insert_default();
-        self.refuse();
-        let drained = async {
-            loop {
-                // Registered before the check, so that the wake-up is not missed.
-                let drained = self.drained.notified();
-                if self.lock().machine.is_idle() {
-                    return;
-                }
-                drained.await;
-            }
-        };
-        let is_late = tokio::time::timeout_at(deadline.at, drained).await.is_err();
-        let state = &mut *self.lock();
-        if is_late {
-            state.machine.handle_timeout(Instant::now().into_std());
-        }
-        self.abort(state);
-        // Others may close it at the same time, and each of them is to know all that failed.
-        state.failed.clone().unwrap_or_default()
-    }
-
-    /// Ends everything that is left, and everything that is submitted from now on.
-    fn abort(&self, state: &mut State) {
-        // Before it ends: an ended producer keeps its id to itself. So does one that has left batches in
-        // doubt: whoever resolves them fences the id.
-        if !state.machine.has_left_doubt() {
-            self.release_producer_id(state);
-        }
-        state.machine.abort(self.call().error(ErrorKind::Closed));
-        self.complete(state, None);
-        self.wake.notify_one();
+    /// Returns the producer id and epoch of the next batch, if they are known.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.lock().machine.identity()
     }
 
     /// Whether a batch in doubt needs a fence, and whose.
@@ -318,7 +306,11 @@ impl Appends {
 
     /// Does everything that needs no wait, and wakes the producer task for the rest.
     fn go_on(&self, state: &mut State) {
-        self.advance(state);
+        self.go_on_at(state, Instant::now());
+    }
+
+    fn go_on_at(&self, state: &mut State, now: Instant) {
+        self.advance(state, now);
         let timeout = state.machine.poll_timeout().map(Instant::from_std);
         let is_earlier = timeout.is_some_and(|at| state.wakes_at.is_none_or(|wakes_at| at < wakes_at));
         let is_over = state.is_retrying && (state.has_progressed || state.machine.is_idle());
@@ -335,19 +327,19 @@ impl Appends {
     }
 
     /// Does everything that needs no wait.
-    fn advance(&self, state: &mut State) {
+    fn advance(&self, state: &mut State, now: Instant) {
         self.complete(state, None);
-        self.transmit(state);
+        self.transmit(state, now);
         // Others wait for it, too.
         state.room = None;
         self.complete(state, None);
         if state.action.is_none() {
-            state.action = state.machine.poll_action();
+            state.action = state.machine.poll_action(now.into_std());
         }
     }
 
     /// Sends what may be sent.
-    fn transmit(&self, state: &mut State) {
+    fn transmit(&self, state: &mut State, now: Instant) {
         if let Some(link) = &mut state.link
             && state.machine.uses_connection()
             && !self.is_current(link)
@@ -358,7 +350,6 @@ impl Appends {
         else {
             return;
         };
-        let now = Instant::now();
         while let Some(transmit) = machine.poll_transmit(now.into_std()) {
             let token = transmit.token;
             match self.send(opened, &transmit, room.take()) {
@@ -411,13 +402,18 @@ impl Appends {
     /// Returns what to do next.
     pub(super) fn next_step(&self) -> Step {
         let state = &mut *self.lock();
-        state.wakes_at = state.wakes_at.filter(|at| *at > Instant::now());
+        let now = Instant::now();
+        state.wakes_at = state.wakes_at.filter(|at| *at > now);
         if let Some((token, result)) = state.unhandled.pop_front() {
             return Step::Handle(token, result);
         }
-        state.machine.handle_timeout(Instant::now().into_std());
+        state.machine.handle_timeout(now.into_std());
+        if state.action.is_some() && !state.machine.is_action_needed() {
+            state.action = None;
+            state.machine.handle_cancelled();
+        }
         state.is_blocked = false;
-        self.advance(state);
+        self.advance(state, now);
         if let Some((token, result)) = state.unhandled.pop_front() {
             return Step::Handle(token, result);
         }
@@ -460,8 +456,9 @@ impl Appends {
     /// Handles an acknowledgement.
     pub(super) fn acknowledged(&self, token: Token, produced: Produced) {
         let state = &mut *self.lock();
-        acknowledge(state, token, produced);
-        self.go_on(state);
+        let now = Instant::now();
+        acknowledge(state, now, token, produced);
+        self.go_on_at(state, now);
     }
 
     /// Takes the connection to the leader.
@@ -493,18 +490,29 @@ impl Appends {
         self.lock().machine.is_recovering()
     }
 
-    /// Ends appends at their deadlines while an action runs. Returns whether nothing needs it any more.
-    pub(super) fn expire_during_action(&self) -> bool {
+    /// Returns how long batches wait for a renewal that they do not need.
+    pub(super) fn renewal_patience(&self) -> Duration {
+        self.lock().machine.renewal_patience()
+    }
+
+    /// Ends appends at their deadlines while an action runs. Returns whether nothing needs it any more, or it
+    /// is a renewal that can be made later, and has taken too long.
+    pub(super) fn expire_during_action(&self, is_slow: bool) -> bool {
         let state = &mut *self.lock();
         let now = Instant::now();
         state.wakes_at = state.wakes_at.filter(|at| *at > now);
         state.machine.handle_timeout(now.into_std());
-        let is_idle = state.machine.is_idle();
-        if is_idle {
+        let is_needed = state.machine.is_action_needed();
+        if !is_needed {
             state.machine.handle_cancelled();
         }
-        self.go_on(state);
-        is_idle
+        let is_put_off = is_slow && state.machine.is_renewal_in_the_way();
+        if is_put_off {
+            state.machine.handle_put_off();
+        }
+        // The producer task runs: to wake it would have it do this again and again.
+        self.advance(state, now);
+        !is_needed || is_put_off
     }
 
     /// Notes whether the producer task has to know of the next acknowledgement. Returns whether there was
@@ -517,28 +525,6 @@ impl Appends {
 
     pub(super) fn is_idle(&self) -> bool {
         self.lock().machine.is_idle()
-    }
-
-    /// Ends the producer task's part: it is done, or its runtime aborts it.
-    pub(super) fn end(&self) {
-        self.refuse();
-        self.abort(&mut self.lock());
-    }
-
-    /// Notes that no handle is left.
-    pub(super) fn unused(&self) {
-        let state = &mut *self.lock();
-        state.is_unused = true;
-        // At once, because the partition may be opened again before the task is polled.
-        self.release_producer_id(state);
-        self.wake.notify_one();
-    }
-
-    /// Releases the producer id, if nothing is in flight with it.
-    fn release_producer_id(&self, state: &mut State) {
-        if let Some(producer) = state.machine.release() {
-            self.partition.cluster.producer_ids.release(self.partition.key(), producer);
-        }
     }
 }
 
@@ -561,11 +547,12 @@ impl Recipient for Appends {
                 rejected(rejection, cluster, self.target(), call, opened.channel.broker())
             })
         });
+        let now = Instant::now();
         match result {
-            Ok(produced) if state.unhandled.is_empty() => acknowledge(state, token, produced),
+            Ok(produced) if state.unhandled.is_empty() => acknowledge(state, now, token, produced),
             result => state.unhandled.push_back((token, result)),
         }
-        self.go_on(state);
+        self.go_on_at(state, now);
     }
 
     fn is_gone(&self, token: u64) -> bool {
@@ -573,7 +560,7 @@ impl Recipient for Appends {
     }
 }
 
-fn acknowledge(state: &mut State, token: Token, produced: Produced) {
+fn acknowledge(state: &mut State, now: Instant, token: Token, produced: Produced) {
     state.has_progressed = true;
     if let Some(Link { opened: Opened { leader: Some(leader), .. }, .. }) = &state.link {
         state.acknowledged_in = leader.epoch;
@@ -581,5 +568,5 @@ fn acknowledge(state: &mut State, token: Token, produced: Produced) {
     if let Some(pending) = state.machine.payload_mut(token) {
         pending.reported = Some(produced);
     }
-    state.machine.handle_acknowledged(Instant::now().into_std(), token, produced.base_offset);
+    state.machine.handle_acknowledged(now.into_std(), token, produced.base_offset);
 }

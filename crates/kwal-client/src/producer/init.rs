@@ -1,4 +1,4 @@
-//! InitProducerId: a producer id for a partition (KIP-98).
+//! InitProducerId: a producer id for a partition (KIP-98), the next epoch of a transactional id (KIP-360).
 
 use kwal_protocol::{
     api::ApiKey,
@@ -7,10 +7,66 @@ use kwal_protocol::{
 };
 
 use crate::{
-    error::{Error, InvalidField},
+    error::{Error, ErrorKind, InvalidField},
     producer_id::{Identity, ProducerState},
-    routing::Partition,
+    routing::{Operation, Partition, Rejection, Route},
 };
+
+/// Requests the next epoch of a transactional id from its coordinator.
+#[derive(Debug)]
+pub(super) struct NextEpoch<'a> {
+    pub(super) transactional_id: &'a str,
+    /// The id and epoch of the holder that goes on. Without, the holder is a new one, and fences those before
+    /// it.
+    pub(super) held: Option<Identity>,
+}
+
+impl NextEpoch<'_> {
+    /// How long a transaction may take. None is ever begun, and brokers reject more than they are set to
+    /// allow.
+    const TRANSACTION_TIMEOUT_MS: i32 = 1_000;
+}
+
+impl Operation for NextEpoch<'_> {
+    type Request = InitProducerIdRequest;
+    type Output = Identity;
+
+    fn request(&self, _: &Route<'_>) -> InitProducerIdRequest {
+        let Identity { id, epoch } = self.held.unwrap_or(Identity::NONE);
+        InitProducerIdRequest {
+            transactional_id: Some(self.transactional_id.to_owned()),
+            transaction_timeout_ms: Self::TRANSACTION_TIMEOUT_MS,
+            producer_id: id,
+            producer_epoch: epoch,
+            ..InitProducerIdRequest::default()
+        }
+    }
+
+    fn response(&self, _: &Route<'_>, response: InitProducerIdResponse) -> Result<Identity, Rejection> {
+        match response.error_code {
+            // Before version 4, the second one.
+            ErrorCode::PRODUCER_FENCED | ErrorCode::INVALID_PRODUCER_EPOCH => {
+                return Err(Rejection::Kind(ErrorKind::Fenced));
+            }
+            code => Rejection::check(code)?,
+        }
+        let next = Identity {
+            id: InvalidField::not_negative("producer_id", response.producer_id)?,
+            epoch: response.producer_epoch,
+        };
+        let first =
+            self.held.filter(|held| held.id == next.id).map_or(0, |held| held.epoch.saturating_add(1));
+        match (first..=Identity::LAST_EPOCH).contains(&next.epoch) {
+            true => Ok(next),
+            false => Err(InvalidField { field: "producer_epoch", value: next.epoch.into() }.into()),
+        }
+    }
+
+    /// The first version that has the id and the epoch of the holder (KIP-360; Kafka 2.5).
+    fn oldest_version(&self) -> i16 {
+        3
+    }
+}
 
 /// Requests a producer id that this client did not have on the partition before. Every broker has some to
 /// give out.

@@ -56,7 +56,7 @@ pub(super) async fn find(
     range: Range<i64>,
     deadline: Deadline,
 ) -> Result<Option<i64>, Error> {
-    find_batch(partition, |batch| has_stamp(batch, stamp, records), range, deadline).await
+    find_batch(partition, |batch| Ok(has_stamp(batch, stamp, records)), range, deadline).await
 }
 
 /// Scans the log for the first batch of a producer id in an epoch, as [`find`].
@@ -68,14 +68,15 @@ pub(super) async fn find_epoch(
 ) -> Result<Option<i64>, Error> {
     let is_of_epoch = |batch: &Batch| {
         let header = batch.header();
-        (header.producer_id, header.producer_epoch) == (identity.id, identity.epoch)
+        Ok((header.producer_id, header.producer_epoch) == (identity.id, identity.epoch))
     };
     find_batch(partition, is_of_epoch, range, deadline).await
 }
 
-async fn find_batch(
+/// Scans the log for the first batch that is the one, as [`find`]. It ends with the error of `is_it`, too.
+pub(super) async fn find_batch(
     partition: &Partition,
-    is_it: impl Fn(&Batch) -> bool,
+    mut is_it: impl FnMut(&Batch) -> Result<bool, Error>,
     range: Range<i64>,
     deadline: Deadline,
 ) -> Result<Option<i64>, Error> {
@@ -92,9 +93,13 @@ async fn find_batch(
             Err(error) => return Err(log::with_range(partition, error, deadline).await),
         };
         let FetchedBatches { batches, next_offset, unread } = scanned;
-        let mut in_range = batches.iter().filter(|batch| range.contains(&batch.base_offset()));
-        if let Some(found) = in_range.find(|batch| is_it(batch)) {
-            return Ok(Some(found.base_offset()));
+        // The first records of a batch may have been deleted: it is on the log all the same.
+        let is_in_range =
+            |batch: &&Batch| batch.base_offset() < range.end && batch.last_offset() >= range.start;
+        for batch in batches.iter().filter(is_in_range) {
+            if is_it(batch)? {
+                return Ok(Some(batch.base_offset()));
+            }
         }
         if next_offset > offset {
             (offset, stuck) = (next_offset, 0);

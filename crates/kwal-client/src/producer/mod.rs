@@ -3,6 +3,8 @@
 
 mod append;
 mod appends;
+mod exclusive;
+mod fence;
 mod init;
 mod lookup;
 mod permit;
@@ -22,7 +24,7 @@ use kwal_protocol::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
-    task::unconstrained,
+    task::{AbortHandle, unconstrained},
     time::timeout_at,
 };
 
@@ -31,11 +33,13 @@ use self::{
     state::Standing,
 };
 pub use self::{
+    exclusive::Holder,
     permit::{Append, Permit},
     resolve::{Resolution, Resolve},
     settings::{Acks, OnFailure},
 };
 pub(crate) use self::{
+    exclusive::{Exclusive, Hold, take_over},
     producers::Producers,
     settings::{Encoding, Settings},
 };
@@ -95,22 +99,39 @@ impl Drop for HandleGuard {
 
 /// Ends what is left when the task ends, also when its runtime aborts it.
 #[derive(Debug)]
-struct TaskGuard(Arc<Appends>);
+struct TaskGuard {
+    appends: Arc<Appends>,
+    /// The task that looks for other holders.
+    probe: Option<AbortHandle>,
+}
 
 impl Drop for TaskGuard {
     fn drop(&mut self) {
-        self.0.end();
+        self.appends.end();
+        if let Some(probe) = &self.probe {
+            probe.abort();
+        }
     }
 }
 
 impl Producer {
     /// Spawns the task. It connects to the leader and gets a producer id at the first append: a client that
     /// only reads needs neither.
-    pub(crate) fn open(partition: Arc<Partition>, settings: Settings) -> Result<Self, Error> {
-        let appends = Appends::new(partition, settings);
+    ///
+    /// With a `hold`, it has both from the start.
+    pub(crate) fn open(
+        partition: Arc<Partition>,
+        settings: Settings,
+        hold: Option<Hold>,
+    ) -> Result<Self, Error> {
+        let appends = Appends::new(partition, settings, hold);
+        let runtime = &appends.partition.cluster.runtime;
+        let probe = appends.hold.as_ref().and_then(|hold| hold.probe).map(|interval| {
+            runtime.spawn(exclusive::watch(Arc::downgrade(&appends), interval)).abort_handle()
+        });
         // Before the task is spawned: its runtime may abort it before the first poll.
-        let guard = TaskGuard(Arc::clone(&appends));
-        let task = appends.partition.cluster.runtime.spawn({
+        let guard = TaskGuard { appends: Arc::clone(&appends), probe };
+        let task = runtime.spawn({
             let appends = Arc::clone(&appends);
             async move {
                 let _guard = guard;
@@ -218,6 +239,16 @@ impl Producer {
     /// Encodes records as one batch.
     pub(crate) fn encode_records(&self, records: &[Record]) -> Result<EncodedBatch, Error> {
         self.encode(records, self.check(records)?)
+    }
+
+    /// Returns who holds the log; `None` unless it is held exclusively.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        self.appends.holder()
+    }
+
+    /// Waits until nothing can be appended any more, and returns why.
+    pub(crate) async fn ended(&self) -> Error {
+        self.appends.ended().await
     }
 
     /// Takes no more appends, and waits for those that were submitted. Returns the errors of those that

@@ -2,23 +2,16 @@
 
 use std::{future::IntoFuture, ops::Range};
 
-use super::{
-    Produced, Producer,
-    append::Append,
-    lookup::{find, find_epoch, pause},
-    settings::Acks,
-    state::Standing,
-};
+use super::{Produced, Producer, appends::Appends, fence, lookup::find, state::Standing};
 use crate::{
     error::{Error, ErrorKind, InDoubt, Outcome},
     log::{self, ListOffset, OffsetAt},
-    pool::Purpose,
     producer_id::{Identity, Stamp},
     record::Record,
     request::request,
-    routing::{self, Deadline, Partition, Target},
+    routing::{Deadline, Partition},
 };
-use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
+use kwal_protocol::{api::ApiKey, text::Printable};
 
 /// What became of a batch in doubt. It does not change any more.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -65,7 +58,7 @@ impl Producer {
 impl Resolve<'_> {
     async fn run(self) -> Result<Resolution, Error> {
         let partition = &*self.producer.appends.partition;
-        if let Some(reason) = invalid(partition, &self.in_doubt) {
+        if let Some(reason) = invalid(&self.producer.appends, &self.in_doubt) {
             return Err(partition.call(ApiKey::PRODUCE).invalid_input(reason));
         }
         self.producer.check(std::slice::from_ref(&self.fence))?;
@@ -84,8 +77,9 @@ impl Resolve<'_> {
 }
 
 /// Returns why this is no batch in doubt of the partition.
-fn invalid(partition: &Partition, in_doubt: &InDoubt) -> Option<String> {
-    let InDoubt { topic, topic_id, partition: index, record_count, after, .. } = in_doubt;
+fn invalid(appends: &Appends, in_doubt: &InDoubt) -> Option<String> {
+    let InDoubt { topic, topic_id, partition: index, record_count, after, transactional_id, .. } = in_doubt;
+    let Appends { partition, hold, .. } = appends;
     let is_here = match topic_id.filter(|_| !partition.topic_id.is_zero()) {
         Some(id) => id == partition.topic_id,
         None => **topic == *partition.topic,
@@ -99,7 +93,17 @@ fn invalid(partition: &Partition, in_doubt: &InDoubt) -> Option<String> {
         && in_doubt.sequence >= 0
         && (1..=i32::MAX as usize).contains(record_count)
         && after.is_none_or(|after| (0..i64::MAX).contains(&after));
-    (!is_batch).then(|| format!("there is no such batch: {}", in_doubt.batch()))
+    if !is_batch {
+        return Some(format!("there is no such batch: {}", in_doubt.batch()));
+    }
+    // Its id goes on with the next holder of the name, whom a fence would keep away.
+    let own = hold.as_ref().map(|hold| &*hold.transactional_id);
+    let named = transactional_id.as_deref().filter(|named| Some(*named) != own)?;
+    let name = named.strip_suffix(&format!("/{topic}/{index}")).unwrap_or(named);
+    let name = Printable(name);
+    Some(format!(
+        "the batch in doubt is of an exclusive writer: resolve it by a partition client with exclusive(\"{name}\")"
+    ))
 }
 
 /// A search for a batch in doubt.
@@ -119,7 +123,10 @@ impl Search<'_> {
         };
         let end = match self.settle(fence).await? {
             Some(end) => end,
-            None => self.fence(fence, start).await?,
+            None => {
+                self.prove_hold(fence).await?;
+                self.fence(fence, start).await?
+            }
         };
         let Self { partition, deadline, in_doubt, .. } = *self;
         let records = in_doubt.record_count;
@@ -152,6 +159,21 @@ impl Search<'_> {
         }
     }
 
+    /// Makes sure that a batch of an exclusive writer is of an earlier producer id of the name, which nobody
+    /// goes on with. A holder that was fenced does not know which ids came after its own.
+    async fn prove_hold(&self, fence: &Record) -> Result<(), Error> {
+        let Self { producer, in_doubt, .. } = *self;
+        if in_doubt.transactional_id.is_none() {
+            return Ok(());
+        }
+        self.append_fence(fence).await?;
+        match producer.appends.identity() {
+            Some(own) if own.id != in_doubt.producer_id => Ok(()),
+            // A later epoch of the own id: another holder has taken over, and nothing was appended since.
+            _ => Err(producer.appends.call().error(ErrorKind::Fenced)),
+        }
+    }
+
     /// Appends a fence like any record. An append before it may have a shorter deadline, and the fence fails
     /// with that one while it has time left itself.
     async fn append_fence(&self, fence: &Record) -> Result<Produced, Error> {
@@ -176,36 +198,12 @@ impl Search<'_> {
     /// of the fence for that of its batch.
     async fn fence(&self, fence: &Record, start: i64) -> Result<i64, Error> {
         let Self { producer, partition, deadline, in_doubt, .. } = *self;
-        let identity = Identity { id: in_doubt.producer_id, epoch: i16::MAX };
-        if in_doubt.epoch == identity.epoch {
+        if in_doubt.epoch == Identity::FENCE_EPOCH {
             let reason = format!("nothing can follow the last epoch of a producer id: {}", in_doubt.batch());
             return Err(partition.call(ApiKey::PRODUCE).invalid_input(reason));
         }
         let (batch, _memory) = producer.encode_fence(fence, deadline).await?;
-        partition.cluster.producer_ids.remove(partition.key(), identity.id);
-        let batch = batch.stamp(identity.id, identity.epoch, 0);
-        let append = Append { batch, attempt: 1, in_doubt: true, acks: Acks::All };
-        let target = Target::Leader(partition, Purpose::Produce);
-        let call = partition.call(ApiKey::PRODUCE);
-        loop {
-            match routing::call(&partition.cluster, target, call, &append, deadline).await {
-                // For an earlier fence the broker returns the offset of that one, also after all in-sync
-                // replicas have it.
-                Ok(Produced { base_offset: Some(offset), .. }) => return Ok(offset),
-                // A fence is on the log of this broker: at an offset that it does not report, or before other
-                // batches of that epoch. A response of the second kind does not wait for the replicas, and a
-                // broker that was deposed gives it for a fence that its successor may not have. So the fence
-                // counts when it can be read below the high watermark; if it cannot, it is appended again.
-                Ok(_) => {}
-                Err(failed) if failed.has_code(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER) => {}
-                Err(failed) => return Err(failed.into()),
-            }
-            let range = start..log::end_offset(partition, deadline).await?;
-            if let Some(offset) = find_epoch(partition, identity, range, deadline).await? {
-                return Ok(offset);
-            }
-            pause(partition, deadline).await;
-        }
+        fence::append(partition, in_doubt.producer_id, &batch, start, deadline).await
     }
 }
 

@@ -148,7 +148,12 @@ impl Appends {
     }
 
     /// Makes the reason for which an append failed an error.
-    fn failure(&self, state: &State, failure: Failure<Error>, progress: Option<Progress>) -> Error {
+    pub(super) fn failure(
+        &self,
+        state: &State,
+        failure: Failure<Error>,
+        progress: Option<Progress>,
+    ) -> Error {
         match failure {
             Failure::Error(error) => error,
             Failure::Deadline { after, stage, last } => {
@@ -201,6 +206,7 @@ impl Appends {
             sequence,
             record_count: records,
             after,
+            transactional_id: self.hold.as_ref().map(|hold| hold.transactional_id.to_string()),
         })
     }
 }

@@ -6,11 +6,12 @@
 use std::{pin::pin, sync::Arc};
 
 use kwal_protocol::error_code::{Effect, ErrorCode, Recovery};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::{
     appends::{Appends, Step},
+    exclusive::renew,
     init::init_producer_id,
     lookup::look_up,
     results::loss,
@@ -126,6 +127,7 @@ impl<'a> ProducerTask<'a> {
         let appends = self.appends;
         let min_generation = self.retry.as_ref().map_or(0, Retry::min_generation).max(self.min_generation);
         self.trace = Trace::default();
+        let slow_at = Instant::now() + appends.renewal_patience();
         let (trace, retry) = (&mut self.trace, &self.retry);
         let result = {
             let mut work = pin!(async {
@@ -140,14 +142,17 @@ impl<'a> ProducerTask<'a> {
                     biased;
                     result = &mut work => break result,
                     () = appends.wait() => {}
+                    () = sleep_until(slow_at), if Instant::now() < slow_at => {}
                 }
-                if appends.expire_during_action() {
+                if appends.expire_during_action(Instant::now() >= slow_at) {
                     return;
                 }
             }
         };
         match result {
-            Ok(Outcome::Started(start)) => appends.drive(|machine| machine.handle_identity(start)),
+            Ok(Outcome::Started(start)) => {
+                appends.drive(|machine| machine.handle_identity(Instant::now().into_std(), start));
+            }
             Ok(Outcome::Connected(opened)) => {
                 appends.connected(Link { opened, generation: self.trace.generation });
             }
@@ -159,6 +164,9 @@ impl<'a> ProducerTask<'a> {
     /// An action failed.
     fn failed(&mut self, error: Error) {
         let trace = std::mem::take(&mut self.trace);
+        if let ErrorKind::Fenced = error.kind() {
+            return self.appends.drive(|machine| machine.handle_fenced(error));
+        }
         let partition = &self.appends.partition;
         let planned = match error.kind() {
             // Of a look-up, which has the time of one request.
@@ -282,9 +290,13 @@ async fn perform(
 ) -> Result<Outcome, Error> {
     let Appends { partition, tracker, .. } = appends;
     match action {
-        Action::AcquireIdentity => {
+        Action::AcquireIdentity { held } => {
             tracker.set(Progress::ProducerId, None);
-            Ok(Outcome::Started(acquire(partition).await?))
+            let start = match (&appends.hold, held) {
+                (Some(hold), Some(held)) => renew(partition, &hold.transactional_id, held, tracker).await,
+                _ => acquire(partition).await,
+            };
+            Ok(Outcome::Started(start?))
         }
         Action::Connect => {
             let (cluster, call) = (&partition.cluster, appends.call());

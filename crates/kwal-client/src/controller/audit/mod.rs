@@ -6,11 +6,13 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use kwal_protocol::{error_code::ErrorCode, text::Printable};
 
 pub use self::finding::{Finding, Severity};
 use self::rules::{Broker, Topic};
-use super::ControllerClient;
+use super::{ClusterDescription, ControllerClient};
 use crate::{
     error::{Error, ErrorKind},
     request::request,
@@ -37,6 +39,13 @@ impl ControllerClient {
     /// | `message.timestamp.before.max.ms`, `….after.max.ms` | less than an hour; for `before`, any limit |
     /// | `producer.id.expiration.ms` of each broker | less than a day |
     /// | `transactional.id.expiration.ms` of each broker | less than a week |
+    /// | `transaction.state.log.replication.factor` of each broker | 1; more than there are brokers |
+    /// | `transaction.state.log.min.isr` of each broker | 1; the replication factor, or more |
+    ///
+    /// The last three are about [exclusive](crate::OpenPartition::exclusive) writers alone, whose names and
+    /// epochs are kept in the topic `__transaction_state`. Brokers create it with the replication factor that
+    /// is set then. `transaction.state.log.num.partitions` is not checked: one partition is enough, and the
+    /// setting has no effect on a topic that exists.
     ///
     /// Brokers take the smaller of `min.insync.replicas` and the number of replicas: with one replica, every
     /// append is acknowledged with a single copy.
@@ -90,16 +99,25 @@ impl Audit<'_> {
         let topic = Topic { partitions: layout.partitions, configs, limits: config.limits };
         let cluster = controller.cluster(deadline).await?;
         let names = check::broker_configs();
+        let count = count_brokers(&cluster, &topic);
         let mut brokers = Vec::with_capacity(cluster.brokers.len());
         for broker in cluster.brokers {
             // A broker that is down must not use up the time of the others.
             let deadline = deadline.min(Deadline::after(config.deadlines.request));
             let configs = controller.broker_configs(broker.id, &names, deadline).await;
             let configs = configs.map_err(|error| reason(&error));
-            brokers.push(Broker { id: broker.id, configs, operation: config.deadlines.operation });
+            let operation = config.deadlines.operation;
+            brokers.push(Broker { id: broker.id, configs, operation, brokers: count });
         }
         Ok(check::check(&topic, &brokers))
     }
+}
+
+/// Counts the brokers of the cluster. One that is down is known only if it has replicas of the topic.
+fn count_brokers(cluster: &ClusterDescription, topic: &Topic) -> usize {
+    let with_replicas = topic.partitions.iter().flat_map(|partition| &partition.replica_nodes).copied();
+    let all: BTreeSet<i32> = cluster.brokers.iter().map(|broker| broker.id).chain(with_replicas).collect();
+    all.len()
 }
 
 const UNAUTHORIZED: [ErrorCode; 2] =

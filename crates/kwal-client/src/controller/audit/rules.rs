@@ -71,6 +71,8 @@ pub(super) struct Broker {
     pub(super) configs: Result<BTreeMap<String, ConfigValue>, String>,
     /// How long this client retries an append.
     pub(super) operation: Duration,
+    /// How many brokers the cluster has, including those that are down as far as they are known.
+    pub(super) brokers: usize,
 }
 
 const SECOND: i64 = 1_000;
@@ -269,7 +271,7 @@ pub(super) const BROKER_RULES: &[ConfigRule<Broker>] = &[
         severity: Error,
         wanted: Fixed("at least 86400000 (1 day)"),
         why: "The broker may forget a producer while this client retries (`Deadlines::operation`): \
-              a batch may be appended twice.",
+              a batch may be appended twice, or although its writer was fenced.",
     },
     ConfigRule {
         setting: "producer.id.expiration.ms",
@@ -278,16 +280,64 @@ pub(super) const BROKER_RULES: &[ConfigRule<Broker>] = &[
         severity: Warning,
         wanted: Fixed("at least 86400000 (1 day)"),
         why: "A producer whose last batch is older, by its timestamps, is forgotten: \
-              after that, neither duplicates nor fenced producers are detected.",
+              after that, neither duplicates nor fenced producers are detected. \
+              Exclusive writers need a `renewal` of at most twice this.",
     },
     ConfigRule {
         setting: "transactional.id.expiration.ms",
         applies: always,
-        condition: Millis(|_, age| age < 7 * DAY),
+        condition: Millis(|_, age| age <= DAY),
         severity: Warning,
         wanted: Fixed("at least 604800000 (7 days)"),
-        why: "A transactional id that is unused for longer is forgotten: \
-              its next user does not fence the previous one.",
+        why: "The name of an exclusive writer is forgotten before its daily renewal, and then the writer is \
+              fenced. Appends do not count as use.",
+    },
+    ConfigRule {
+        setting: "transactional.id.expiration.ms",
+        applies: always,
+        condition: Millis(|_, age| (DAY + 1..7 * DAY).contains(&age)),
+        severity: Warning,
+        wanted: Fixed("at least 604800000 (7 days)"),
+        why: "An exclusive writer that cannot renew its name for that long, which it does daily, is fenced. \
+              Appends do not count as use.",
+    },
+    ConfigRule {
+        setting: "transaction.state.log.replication.factor",
+        applies: always,
+        condition: Number(|broker, factor| factor > saturating(broker.brokers)),
+        severity: Error,
+        wanted: Computed(|broker| format!("at most {}, as there are brokers", broker.brokers)),
+        why: "Without as many brokers, `__transaction_state` is not created, and no log can be held with \
+              `exclusive`. Lower it, or add brokers.",
+    },
+    ConfigRule {
+        setting: "transaction.state.log.replication.factor",
+        applies: always,
+        condition: Number(|_, factor| factor <= 1),
+        severity: Warning,
+        wanted: Fixed("3"),
+        why: "The name of an exclusive writer is kept by one broker: while that is down, nobody can renew it \
+              or take over. If `__transaction_state` exists, reassign it as well.",
+    },
+    ConfigRule {
+        setting: "transaction.state.log.min.isr",
+        applies: Broker::replicates_transactions,
+        condition: Number(|_, min| min <= 1),
+        severity: Warning,
+        wanted: Fixed("2 of 3 replicas"),
+        why: "If a broker fails, a coordinator may forget an epoch and give it out again: taking over with \
+              `exclusive` then fails once (`EpochTaken`).",
+    },
+    ConfigRule {
+        setting: "transaction.state.log.min.isr",
+        applies: Broker::replicates_transactions,
+        condition: Number(|broker, min| {
+            min > 1 && broker.transaction_replicas().is_some_and(|all| min >= all)
+        }),
+        severity: Warning,
+        wanted: Fixed("2 of 3 replicas"),
+        why: "It is not below the replication factor: while one broker is down, no exclusive writer can renew \
+              its name or take over.",
     },
 ];
 
@@ -373,6 +423,20 @@ impl Topic {
 }
 
 impl Broker {
+    fn config(&self, name: &str) -> Option<&ConfigValue> {
+        self.configs.as_ref().ok()?.get(name)
+    }
+
+    /// Returns the replication factor with which `__transaction_state` is created.
+    fn transaction_replicas(&self) -> Option<i64> {
+        self.config("transaction.state.log.replication.factor")?.number()
+    }
+
+    /// Whether it makes a difference how many replicas of `__transaction_state` have to be in sync.
+    fn replicates_transactions(&self) -> bool {
+        self.transaction_replicas().is_none_or(|replicas| replicas > 1)
+    }
+
     /// Whether a producer that is forgotten after `age` may be forgotten between two attempts of one append.
     fn forgets_during_append(&self, age: i64) -> bool {
         i64::try_from(self.operation.as_millis()).map_or(true, |operation| age <= operation)

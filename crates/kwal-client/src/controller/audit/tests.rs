@@ -64,11 +64,17 @@ fn partition(index: i32, leader: i32, replicas: i32, in_sync: i32) -> MetadataPa
 
 /// A broker without findings.
 fn broker(id: i32) -> Broker {
-    let values = [("producer.id.expiration.ms", "86400000"), ("transactional.id.expiration.ms", "604800000")];
+    let values = [
+        ("producer.id.expiration.ms", "86400000"),
+        ("transactional.id.expiration.ms", "604800000"),
+        ("transaction.state.log.replication.factor", "3"),
+        ("transaction.state.log.min.isr", "2"),
+    ];
     Broker {
         id,
         configs: Ok(configs(&values, ConfigSource::StaticBroker)),
         operation: Deadlines::default().operation,
+        brokers: 3,
     }
 }
 
@@ -365,8 +371,55 @@ const BROKER_CASES: &[ConfigCase] = &[
         ],
     },
     ConfigCase {
+        changes: &[("transactional.id.expiration.ms", Some("86400001"))],
+        findings: &["warning: transactional.id.expiration.ms of broker 2: 86400001, set for the broker"],
+    },
+    ConfigCase {
+        changes: &[("transactional.id.expiration.ms", Some("604799999"))],
+        findings: &["warning: transactional.id.expiration.ms of broker 2: 604799999, set for the broker"],
+    },
+    ConfigCase {
         changes: &[("transactional.id.expiration.ms", None)],
         findings: &["unknown: transactional.id.expiration.ms of broker 2"],
+    },
+    ConfigCase {
+        changes: &[("transaction.state.log.replication.factor", Some("4"))],
+        findings: &["error: transaction.state.log.replication.factor of broker 2: 4, set for the broker"],
+    },
+    ConfigCase {
+        changes: &[("transaction.state.log.replication.factor", Some("2"))],
+        findings: &["warning: transaction.state.log.min.isr of broker 2: 2, set for the broker"],
+    },
+    ConfigCase {
+        changes: &[
+            ("transaction.state.log.replication.factor", Some("2")),
+            ("transaction.state.log.min.isr", Some("1")),
+        ],
+        findings: &["warning: transaction.state.log.min.isr of broker 2: 1, set for the broker"],
+    },
+    // What has one replica has one in sync.
+    ConfigCase {
+        changes: &[
+            ("transaction.state.log.replication.factor", Some("1")),
+            ("transaction.state.log.min.isr", Some("1")),
+        ],
+        findings: &["warning: transaction.state.log.replication.factor of broker 2: 1, set for the broker"],
+    },
+    ConfigCase {
+        changes: &[("transaction.state.log.replication.factor", Some("1"))],
+        findings: &["warning: transaction.state.log.replication.factor of broker 2: 1, set for the broker"],
+    },
+    ConfigCase {
+        changes: &[("transaction.state.log.replication.factor", None)],
+        findings: &["unknown: transaction.state.log.replication.factor of broker 2"],
+    },
+    ConfigCase {
+        changes: &[("transaction.state.log.min.isr", Some("3"))],
+        findings: &["warning: transaction.state.log.min.isr of broker 2: 3, set for the broker"],
+    },
+    ConfigCase {
+        changes: &[("transaction.state.log.min.isr", None)],
+        findings: &["unknown: transaction.state.log.min.isr of broker 2"],
     },
 ];
 
@@ -457,6 +510,8 @@ fn brokers_share_a_finding_if_it_is_the_same() {
         (Severity::Unknown, name, None, &[2, 7]),
         (Severity::Unknown, name, None, &[5]),
         (Severity::Unknown, "transactional.id.expiration.ms", None, &[2, 7]),
+        (Severity::Unknown, "transaction.state.log.replication.factor", None, &[2, 7]),
+        (Severity::Unknown, "transaction.state.log.min.isr", None, &[2, 7]),
     ];
     assert_eq!(short, expected);
 }
@@ -509,5 +564,11 @@ fn long_lists_are_cut() {
 
 #[test]
 fn each_broker_config_is_requested_once() {
-    assert_eq!(broker_configs(), ["producer.id.expiration.ms", "transactional.id.expiration.ms"]);
+    let expected = [
+        "producer.id.expiration.ms",
+        "transactional.id.expiration.ms",
+        "transaction.state.log.replication.factor",
+        "transaction.state.log.min.isr",
+    ];
+    assert_eq!(broker_configs(), expected);
 }
