@@ -88,6 +88,13 @@ pub enum Hazard {
     RefusedConnections,
     /// A broker closes its connections, and then has few of them at a time. Only if [added](Storm::with).
     ConnectionLimits,
+    /// Some of the next requests to coordinators, and about producers and offsets, meet a [`Fault`]. Only if
+    /// [added](Storm::with).
+    CoordinatorFaults,
+    /// Another replica in sync becomes the coordinator of a transactional id. Only if [added](Storm::with).
+    CoordinatorMoves,
+    /// A coordinator forgets a transactional id. Only if [added](Storm::with).
+    NameExpiry,
 }
 
 impl Storm {
@@ -225,7 +232,13 @@ enum Repair {
 impl Run<'_> {
     fn inject(&mut self, hazard: Hazard) -> Result<(), Error> {
         let injected = match hazard {
-            Hazard::Faults => self.fault(),
+            Hazard::Faults => self.fault(FAULTY_APIS),
+            Hazard::CoordinatorFaults => self.fault(FAULTY_COORDINATORS),
+            Hazard::CoordinatorMoves => self.move_coordinator(),
+            Hazard::NameExpiry => {
+                let names = self.cluster.transactional_ids();
+                self.one_of(&names).is_some_and(|name| self.cluster.forget_transactional_id(name))
+            }
             Hazard::Disconnects => {
                 self.broker().is_some_and(|broker| self.cluster.disconnect(broker).is_ok())
             }
@@ -248,8 +261,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn fault(&mut self) -> bool {
-        let FaultyApi { api, codes } = self.one_of(FAULTY_APIS).copied().unwrap_or(FAULTY_APIS[0]);
+    fn fault(&mut self, apis: &[FaultyApi]) -> bool {
+        let Some(FaultyApi { api, codes }) = self.one_of(apis).copied() else { return false };
         let times = 1 + self.below(2);
         let fault = match self.rng.u8(..12) {
             0 => Fault::Drop,
@@ -397,6 +410,15 @@ impl Run<'_> {
         elected.is_ok()
     }
 
+    fn move_coordinator(&mut self) -> bool {
+        let names = self.cluster.transactional_ids();
+        let Some(name) = self.one_of(&names) else { return false };
+        let before = self.cluster.coordinator(name);
+        let mut others = self.cluster.brokers();
+        others.retain(|broker| Some(*broker) != before && !self.busy.contains_key(broker));
+        self.one_of(&others).is_some_and(|to| self.cluster.move_coordinator(name, *to).is_ok())
+    }
+
     fn hold_back(&mut self, hazard: Hazard) -> bool {
         let Some((topic, partition)) = self.partition() else { return false };
         let leader = self.cluster.leader(&topic, partition).ok().flatten();
@@ -502,6 +524,9 @@ const ALL: &[Hazard] = &[
     Hazard::RefusedProducerIds,
     Hazard::RefusedConnections,
     Hazard::ConnectionLimits,
+    Hazard::CoordinatorFaults,
+    Hazard::CoordinatorMoves,
+    Hazard::NameExpiry,
 ];
 
 /// An API to inject faults into.
@@ -516,6 +541,10 @@ struct FaultyApi {
 
 /// Repeated by weight.
 const FAULTY_APIS: &[FaultyApi] = &[PRODUCE, PRODUCE, PRODUCE, PRODUCE, FETCH, FETCH, METADATA, HANDSHAKE];
+
+/// The same for the APIs of exclusive writers.
+const FAULTY_COORDINATORS: &[FaultyApi] =
+    &[INIT_PRODUCER_ID, INIT_PRODUCER_ID, FIND_COORDINATOR, LIST_OFFSETS, DESCRIBE_PRODUCERS];
 
 const PRODUCE: FaultyApi = FaultyApi {
     api: ApiKey::PRODUCE,
@@ -541,3 +570,24 @@ const FETCH: FaultyApi = FaultyApi {
 const METADATA: FaultyApi =
     FaultyApi { api: ApiKey::METADATA, codes: &[(ErrorCode::LEADER_NOT_AVAILABLE, false)] };
 const HANDSHAKE: FaultyApi = FaultyApi { api: ApiKey::API_VERSIONS, codes: &[] };
+const INIT_PRODUCER_ID: FaultyApi = FaultyApi {
+    api: ApiKey::INIT_PRODUCER_ID,
+    codes: &[
+        (ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, false),
+        (ErrorCode::COORDINATOR_NOT_AVAILABLE, false),
+        (ErrorCode::COORDINATOR_NOT_AVAILABLE, true),
+        (ErrorCode::NOT_COORDINATOR, false),
+        (ErrorCode::CONCURRENT_TRANSACTIONS, false),
+        (ErrorCode::REQUEST_TIMED_OUT, true),
+    ],
+};
+const FIND_COORDINATOR: FaultyApi = FaultyApi {
+    api: ApiKey::FIND_COORDINATOR,
+    codes: &[(ErrorCode::COORDINATOR_NOT_AVAILABLE, false), (ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, false)],
+};
+const LIST_OFFSETS: FaultyApi = FaultyApi {
+    api: ApiKey::LIST_OFFSETS,
+    codes: &[(ErrorCode::OFFSET_NOT_AVAILABLE, false), (ErrorCode::NOT_LEADER_OR_FOLLOWER, false)],
+};
+const DESCRIBE_PRODUCERS: FaultyApi =
+    FaultyApi { api: ApiKey::DESCRIBE_PRODUCERS, codes: &[(ErrorCode::NOT_LEADER_OR_FOLLOWER, false)] };

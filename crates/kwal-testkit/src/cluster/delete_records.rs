@@ -10,6 +10,7 @@ use kwal_protocol::{
 
 use super::{
     action::Continuation,
+    coordinator::is_internal,
     handler::{Serve, Served},
     lookup::TopicKey,
     node::Connected,
@@ -107,6 +108,9 @@ impl Cluster {
         context: &RequestContext,
     ) -> Result<i64, ErrorCode> {
         let unix_ms = self.now.unix_ms;
+        if is_internal(topic) {
+            return Err(ErrorCode::INVALID_TOPIC_EXCEPTION);
+        }
         let led = self.led(context.from.node, TopicKey::Name(topic), requested.partition_index, -1)?;
         if !led.config.deletes {
             return Err(ErrorCode::POLICY_VIOLATION);

@@ -28,6 +28,13 @@ impl Cluster {
     pub(crate) fn stop(&mut self, node: i32) {
         self.note(|| format!("broker {node} stops"));
         self.declare_dead(node);
+        // Like Kafka, which keeps snapshots of the producers only after the log start offset. A killed broker
+        // has no snapshot, and reads the segments.
+        self.each_partition(|partition, _, _| {
+            if let Some(replica) = partition.replicas.get_mut(&node).filter(|replica| replica.is_empty()) {
+                replica.forget_producers();
+            }
+        });
         self.disconnect(node);
         if let Some(node) = self.nodes.get_mut(&node) {
             node.condition = Condition::Down;
@@ -47,9 +54,13 @@ impl Cluster {
     pub(crate) fn revive(&mut self, id: i32) {
         self.note(|| format!("broker {id} runs again"));
         let Some(node) = self.nodes.get_mut(&id) else { return };
+        let was_down = node.condition == Condition::Down;
         (node.condition, node.session_ends_at) = (Condition::Running, None);
-        if !node.alive {
-            node.alive = true;
+        let is_back = !std::mem::replace(&mut node.alive, true);
+        if was_down {
+            self.reload_coordinator(id);
+        }
+        if is_back {
             self.choose_controller();
             self.each_partition(|partition, unclean, _| partition.returned(id, unclean));
         }

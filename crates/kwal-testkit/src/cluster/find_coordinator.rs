@@ -43,7 +43,7 @@ impl Serve for FindCoordinatorRequest {
         }
         let known = cluster.endpoints(context.from.node);
         let find = |key: &String, cluster: &mut Cluster| {
-            let broker = cluster.coordinator(key);
+            let broker = cluster.find_coordinator(context.from.node, key);
             match broker.and_then(|broker| known.get(&broker).map(|at| (broker, at.clone()))) {
                 Some(at) => found(key, at, ErrorCode::NONE),
                 None => found(key, (NOBODY, HostPort::new("", 0)), ErrorCode::COORDINATOR_NOT_AVAILABLE),
@@ -84,45 +84,3 @@ const HAS_SEVERAL_KEYS: i16 = 4;
 /// Key types.
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
-
-/// The number of replicas of the transaction log.
-const REPLICAS: usize = 3;
-
-impl Cluster {
-    /// Returns the coordinator of a transactional id, `None` if all candidates are down.
-    pub(crate) fn coordinator(&mut self, name: &str) -> Option<i32> {
-        if self.coordinators.brokers.is_empty() {
-            self.coordinators.brokers = self.alive().take(REPLICAS).collect();
-        }
-        let brokers = &self.coordinators.brokers;
-        let first = java_hash(name) as usize % brokers.len().max(1);
-        let in_turn = brokers.iter().cycle().skip(first).take(brokers.len());
-        in_turn.copied().find(|broker| self.is_alive(*broker))
-    }
-
-    /// Forgets a transactional id, as `transactional.id.expiration.ms` does.
-    ///
-    /// Returns `false` if it was unknown.
-    pub(crate) fn forget_name(&mut self, name: &str) -> bool {
-        self.coordinators.names.remove(name).is_some()
-    }
-}
-
-/// The hash by which Kafka finds the coordinator's partition: `String.hashCode`, without its sign.
-fn java_hash(text: &str) -> u32 {
-    let hash =
-        text.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    hash.unsigned_abs() & (i32::MAX as u32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::java_hash;
-
-    #[test]
-    fn the_hash_is_javas() {
-        for (text, hash) in [("", 0), ("a", 97), ("hello", 99_162_322), ("polygenelubricants", 0)] {
-            assert_eq!(java_hash(text), hash, "{text}");
-        }
-    }
-}

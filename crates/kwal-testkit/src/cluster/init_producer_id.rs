@@ -54,9 +54,7 @@ impl Cluster {
         if name.is_empty() {
             return Err(ErrorCode::INVALID_REQUEST);
         }
-        if self.coordinator(name) != Some(node) {
-            return Err(ErrorCode::NOT_COORDINATOR);
-        }
+        let term = self.term(node, name)?;
         let longest = self.settings.broker.number("transaction.max.timeout.ms");
         if !(1..=longest).contains(&request.transaction_timeout_ms.into()) {
             return Err(ErrorCode::INVALID_TRANSACTION_TIMEOUT);
@@ -71,8 +69,12 @@ impl Cluster {
             previous_id: -1,
             epoch: -1,
             last_epoch: -1,
+            coordinator_since: term.since,
             updated_at: now,
         });
+        if known.coordinator_since != term.since {
+            (known.last_epoch, known.coordinator_since) = (-1, term.since);
+        }
         match held {
             Some((id, epoch))
                 if known.epoch != -1
@@ -88,15 +90,19 @@ impl Cluster {
                     epoch: 0,
                     last_epoch: held.map_or(-1, |(_, epoch)| epoch),
                     updated_at: now,
+                    ..known
                 };
             }
             None => (known.last_epoch, known.epoch) = (-1, known.epoch + 1),
             Some((_, epoch)) if known.epoch == -1 || epoch == known.epoch => {
                 (known.last_epoch, known.epoch) = (known.epoch, known.epoch + 1);
             }
-            // The response to an earlier call was lost.
-            Some((_, epoch)) if epoch == known.last_epoch => {}
+            // The response to an earlier call was lost. The previous id is forgiven once.
+            Some((_, epoch)) if epoch == known.last_epoch => known.previous_id = known.producer_id,
             Some(_) => return Err(ErrorCode::PRODUCER_FENCED),
+        }
+        if !term.may_write {
+            return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
         known.updated_at = now;
         coordinators.names.insert(name.to_owned(), known);

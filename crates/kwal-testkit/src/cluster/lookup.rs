@@ -3,6 +3,7 @@
 use kwal_protocol::{error_code::ErrorCode, wire::Uuid};
 
 use super::{
+    coordinator::is_internal,
     partition::{FIRST_EPOCH, Partition, PartitionId, State, Topic},
     replica::Replica,
     state::Cluster,
@@ -31,8 +32,9 @@ impl Cluster {
         self.topics.get(name)
     }
 
+    /// Returns the names of all topics but internal ones.
     pub(crate) fn topic_names(&self) -> impl Iterator<Item = &str> {
-        self.topics.keys().map(String::as_str)
+        self.topics.keys().map(String::as_str).filter(|name| !is_internal(name))
     }
 
     pub(crate) fn partition(&self, topic: &str, index: i32) -> Option<&Partition> {
@@ -145,13 +147,17 @@ impl Cluster {
         }
     }
 
+    pub(super) fn topic_name<'a>(&'a self, topic: TopicKey<'a>) -> Option<&'a str> {
+        match topic {
+            TopicKey::Name(name) => Some(name),
+            TopicKey::Id(id) => self.names.get(&id).map(String::as_str),
+        }
+    }
+
     /// Returns the leader (−1: none) and leader epoch of a partition, as far as `node` knows (KIP-951).
     pub(super) fn known_leader(&self, node: i32, topic: TopicKey<'_>, index: i32) -> Option<(i32, i32)> {
-        let name = match topic {
-            TopicKey::Name(name) => name,
-            TopicKey::Id(id) => self.names.get(&id)?,
-        };
-        let state = self.states(node, name)?.1.into_iter().nth(usize::try_from(index).ok()?)?;
+        let state =
+            self.states(node, self.topic_name(topic)?)?.1.into_iter().nth(usize::try_from(index).ok()?)?;
         Some((state.leader.unwrap_or(-1), state.leader_epoch))
     }
 }

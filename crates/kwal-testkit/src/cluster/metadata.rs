@@ -11,6 +11,7 @@ use kwal_protocol::{
 use kwal_transport::HostPort;
 
 use super::{
+    coordinator::is_internal,
     handler::{Serve, Served},
     node::Connected,
     partition::State,
@@ -83,9 +84,13 @@ impl Serve for MetadataRequest {
                 names.filter_map(|name| cluster.describe(node, name)).collect()
             }
         };
-        let topics = topics.into_iter().map(|topic| match topic.error_code {
-            ErrorCode::NONE => MetadataTopicResponse { topic_authorized_operations: operations, ..topic },
-            _ => topic,
+        let topics = topics.into_iter().map(|mut topic| {
+            // Also of a topic that does not exist.
+            topic.is_internal = topic.name.as_deref().is_some_and(is_internal);
+            match topic.error_code {
+                ErrorCode::NONE => MetadataTopicResponse { topic_authorized_operations: operations, ..topic },
+                _ => topic,
+            }
         });
         // Kafka lists the existing topics first.
         let (found, missing): (Vec<_>, Vec<_>) = topics.partition(|topic| !topic.error_code.is_error());
@@ -147,7 +152,9 @@ impl Cluster {
             return unknown(ErrorCode::INVALID_TOPIC_EXCEPTION, Some(name), Uuid::ZERO);
         }
         let mut code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
-        if may_create && self.settings.auto_create {
+        if may_create && self.settings.auto_create && is_internal(&name) {
+            self.create_transaction_log();
+        } else if may_create && self.settings.auto_create {
             // As in Kafka, the topic exists only for later requests.
             let topic = CreatableTopic {
                 name: name.clone(),

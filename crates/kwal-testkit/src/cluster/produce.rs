@@ -13,6 +13,7 @@ use kwal_transport::HostPort;
 
 use super::{
     action::{CloseReason, Continuation},
+    coordinator::is_internal,
     handler::{Serve, Served},
     lookup::{Found, TopicKey},
     node::Connected,
@@ -224,6 +225,9 @@ impl Cluster {
         let Append { key, index, records, acks } = call;
         let RequestContext { version, from, .. } = *context;
         let (now, expiry) = (self.now, self.producer_expiry());
+        if self.topic_name(key).is_some_and(is_internal) {
+            return Err(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, None));
+        }
         let waits_for_min_isr = self.settings.dialect.waits_for_min_isr();
         let found = self.led(from.node, key, index, -1).map_err(|code| Refusal::new(code, None))?;
         let config = found.config;

@@ -19,6 +19,8 @@ pub(crate) struct Replica {
     /// The epoch in which it leads, or led last, and the log end offset when it began.
     pub(super) led_epoch: i32,
     pub(super) led_from: i64,
+    /// When that epoch began; `None` if it has led since the partition was created.
+    pub(super) led_since: Option<Instant>,
     /// The log end offset of this follower, as the leader knows it since it leads.
     pub(super) fetched: Option<i64>,
     /// The replication lag; [`Duration::MAX`] if it never fetches.
@@ -89,6 +91,15 @@ impl Replica {
         }
         self.high_watermark = leader.high_watermark.min(self.log.end()).max(self.log.start());
         cut
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.log.start() == self.log.end()
+    }
+
+    pub(super) fn forget_producers(&mut self) {
+        self.known.producers.forget_all();
+        self.state_at_start.producers.forget_all();
     }
 
     /// Returns whether a fetch would change anything.

@@ -23,7 +23,7 @@ impl Cluster {
         let Some(leader) = partition.state.leader.filter(|leader| circumstances.works(*leader)) else {
             return;
         };
-        partition.begin_to_lead(leader);
+        partition.begin_to_lead(leader, now);
         while partition.fetch_all(leader, &circumstances, now) {}
         for (at, event) in partition.plan(id, leader, &circumstances, now) {
             self.plan(at, event);
@@ -131,10 +131,11 @@ impl Circumstances {
 
 impl Partition {
     /// Begins the epoch of a new leader at its log end offset.
-    fn begin_to_lead(&mut self, leader: i32) {
+    fn begin_to_lead(&mut self, leader: i32, now: Now) {
         let epoch = self.state.leader_epoch;
         if let Some(replica) = self.replicas.get_mut(&leader).filter(|replica| replica.led_epoch != epoch) {
             (replica.led_epoch, replica.led_from) = (epoch, replica.log.end());
+            replica.led_since = Some(now.monotonic);
             replica.log.begin_epoch(epoch, replica.led_from);
         }
     }

@@ -103,8 +103,10 @@ impl EmbeddedClusterBuilder {
     /// It is a default for topics, such as `log.retention.ms` and `min.insync.replicas`, or a setting of the
     /// broker itself, such as `producer.id.expiration.ms`.
     ///
-    /// Two defaults differ from Kafka: topics are not created automatically, and `default.replication.factor`
-    /// is 3, or the number of brokers if that is less.
+    /// Some defaults differ from Kafka: topics are not created automatically, `default.replication.factor`
+    /// and `transaction.state.log.replication.factor` are 3, or the number of brokers if that is less, and
+    /// `transaction.state.log.min.isr` is 1 with less than three brokers. With a
+    /// `transaction.state.log.replication.factor` above the number of brokers there is never a coordinator.
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.broker_settings.push((name.to_owned(), value.to_owned()));
@@ -237,9 +239,14 @@ impl EmbeddedClusterBuilder {
         let mut settings = self.settings;
         settings.broker.is_old = settings.dialect.has_old_settings();
         let replicas = self.brokers.clamp(1, USUAL_REPLICATION).to_string();
-        let replicas = (self.brokers > 1).then_some(("default.replication.factor", replicas.as_str()));
+        let in_sync = if self.brokers < USUAL_REPLICATION { "1" } else { "2" };
+        let of_coordinators = [
+            ("transaction.state.log.replication.factor", replicas.as_str()),
+            ("transaction.state.log.min.isr", in_sync),
+        ];
+        let of_topics = (self.brokers > 1).then_some(("default.replication.factor", replicas.as_str()));
         let given = self.broker_settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in replicas.into_iter().chain(given) {
+        for (name, value) in of_coordinators.into_iter().chain(of_topics).chain(given) {
             settings.broker.set(name, value).map_err(|message| Error::InvalidSetting { message })?;
         }
         let clock = Clock::new(self.started_unix_ms.unwrap_or_else(system_time_ms));

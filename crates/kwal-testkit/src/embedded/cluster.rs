@@ -8,7 +8,7 @@ use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
     check::Recorder,
-    cluster::{Connections, QuotaKind},
+    cluster::{CannotLead, Connections, QuotaKind},
     error::Error,
     fault::{Fault, FaultCounts, FaultTarget},
     journal::Journal,
@@ -130,9 +130,38 @@ impl EmbeddedCluster {
         self.shared.with(|cluster| cluster.forget_name(name))
     }
 
-    /// Returns the broker that coordinates a transactional id, `None` if all candidates are down.
+    /// Returns all transactional ids that coordinators know, sorted.
+    pub fn transactional_ids(&self) -> Vec<String> {
+        self.shared.with(|cluster| cluster.transactional_ids())
+    }
+
+    /// Sets the epoch of a transactional id, as that many calls of InitProducerId do.
+    ///
+    /// The coordinator returns epochs up to 32766; then it changes the producer id.
+    ///
+    /// Returns `false` if the id is unknown.
+    pub fn set_producer_epoch(&self, name: &str, epoch: i16) -> bool {
+        self.shared.with(|cluster| cluster.set_producer_epoch(name, epoch))
+    }
+
+    /// Returns the broker that coordinates a transactional id.
+    ///
+    /// It leads a partition of the internal topic `__transaction_state`, which is created if it does not
+    /// exist. `None` if no replica of that partition is available, or if the topic cannot be created.
     pub fn coordinator(&self, name: &str) -> Option<i32> {
         self.shared.with(|cluster| cluster.coordinator(name))
+    }
+
+    /// Makes another broker the coordinator of a transactional id, by an election.
+    ///
+    /// Other transactional ids in the same partition of `__transaction_state` move with it. The new
+    /// coordinator answers COORDINATOR_LOAD_IN_PROGRESS at first.
+    ///
+    /// # Errors
+    /// [`Error::CannotLead`] if the broker is not alive and in sync.
+    pub fn move_coordinator(&self, name: &str, to: i32) -> Result<(), Error> {
+        let moved = self.shared.with(|cluster| cluster.move_coordinator(name, to));
+        moved.map_err(|CannotLead| Error::CannotLead { broker: to })
     }
 
     /// Returns how often faults affected clients.

@@ -208,5 +208,8 @@ pub(super) const OWN: &[Own] = &[
     own("replica.lag.time.max.ms", "30000", Kind::Number(0, LONG), true),
     own("transaction.max.timeout.ms", "900000", Kind::Number(1, INT), true),
     own("transaction.remove.expired.transaction.cleanup.interval.ms", "3600000", Kind::Number(1, INT), true),
+    own("transaction.state.log.min.isr", "2", Kind::Number(1, INT), true),
+    own("transaction.state.log.num.partitions", "50", Kind::Number(1, INT), true),
+    own("transaction.state.log.replication.factor", "3", Kind::Number(1, 32_767), true),
     own("transactional.id.expiration.ms", "604800000", Kind::Number(1, INT), true),
 ];

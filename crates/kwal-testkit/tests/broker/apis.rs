@@ -355,6 +355,7 @@ async fn producer_ids_at_every_version() {
                 assert_eq!(client.call(&request, version).await.error_code, ErrorCode::INVALID_REQUEST);
             }
         }
+        assert_eq!(broker.coordinator("name"), Some(1));
         for (name, code) in
             [("", ErrorCode::INVALID_REQUEST), ("name", ErrorCode::INVALID_TRANSACTION_TIMEOUT)]
         {

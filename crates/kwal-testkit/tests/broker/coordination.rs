@@ -44,6 +44,7 @@ const NOTHING: (i64, i16) = (-1, -1);
 async fn a_transactional_id_has_one_producer_id_and_each_call_bumps_the_epoch() {
     let cluster = in_memory();
     let mut client = Client::connect(&cluster).await;
+    assert_eq!(cluster.coordinator("a"), Some(1));
     let fenced = Err(ErrorCode::PRODUCER_FENCED);
     let (id, epoch) = init(&mut client, "a", NOTHING, 4).await.unwrap();
     assert_eq!(epoch, 0);
@@ -64,6 +65,7 @@ async fn a_transactional_id_has_one_producer_id_and_each_call_bumps_the_epoch() 
 async fn exhausted_epochs_get_another_producer_id() {
     let cluster = in_memory();
     let mut client = Client::connect(&cluster).await;
+    assert_eq!(cluster.coordinator("a"), Some(1));
     let (id, _) = init(&mut client, "a", NOTHING, 4).await.unwrap();
     for epoch in 1..i16::MAX {
         assert_eq!(init(&mut client, "a", NOTHING, 4).await, Ok((id, epoch)));
@@ -72,8 +74,12 @@ async fn exhausted_epochs_get_another_producer_id() {
     let (next, epoch) = init(&mut client, "a", last, 4).await.unwrap();
     assert!(next != id && epoch == 0);
     assert_eq!(init(&mut client, "a", last, 4).await, Ok((next, 0)), "the answer was lost");
+    assert_eq!(init(&mut client, "a", last, 4).await, Err(ErrorCode::PRODUCER_FENCED), "again");
     assert_eq!(init(&mut client, "a", (id, 5), 4).await, Err(ErrorCode::PRODUCER_FENCED));
     assert_eq!(init(&mut client, "a", (next, 0), 4).await, Ok((next, 1)));
+    assert!(cluster.set_producer_epoch("a", i16::MAX - 2) && !cluster.set_producer_epoch("b", 1));
+    assert_eq!(init(&mut client, "a", NOTHING, 4).await, Ok((next, i16::MAX - 1)));
+    assert_eq!(init(&mut client, "a", NOTHING, 4).await, Ok((next + 1, 0)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,6 +87,7 @@ async fn unused_transactional_ids_expire() {
     let builder = EmbeddedCluster::builder().setting("transactional.id.expiration.ms", "60000");
     let cluster = builder.start_in_memory().unwrap();
     let mut client = Client::connect(&cluster).await;
+    assert_eq!(cluster.coordinator("a"), Some(1));
     let first = init(&mut client, "a", NOTHING, 4).await.unwrap();
     sleep(Duration::from_secs(3599)).await;
     assert_eq!(init(&mut client, "a", NOTHING, 4).await, Ok((first.0, 1)), "before the next check");
@@ -100,6 +107,8 @@ async fn only_the_coordinator_knows_a_transactional_id() {
         let request = FindCoordinatorRequest { key_type: 1, coordinator_keys, ..Default::default() };
         Client::connect_to(&cluster, broker).await.call(&request, 4).await.coordinators
     };
+    let first = find(1).await;
+    assert_eq!(first[0].error_code, ErrorCode::COORDINATOR_NOT_AVAILABLE, "it makes the topic");
     let found = find(1).await;
     assert_eq!(found, find(2).await, "all tell the same");
     let of_all: std::collections::BTreeSet<_> = found.iter().map(|found| found.node_id).collect();
@@ -120,11 +129,72 @@ async fn only_the_coordinator_knows_a_transactional_id() {
 
     cluster.stop(1).unwrap();
     let next = cluster.coordinator(name).unwrap();
+    let loading = init(&mut Client::connect_to(&cluster, next).await, name, NOTHING, 4).await;
+    assert_eq!(loading, Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
+    sleep(Duration::from_millis(200)).await;
     let renewed = init(&mut Client::connect_to(&cluster, next).await, name, NOTHING, 4).await;
     assert_eq!(renewed.unwrap().1, 1, "what it stands for is not forgotten");
     cluster.on(ApiKey::INIT_PRODUCER_ID, Fault::Error(ErrorCode::CONCURRENT_TRANSACTIONS));
     let busy = init(&mut Client::connect_to(&cluster, next).await, name, NOTHING, 4).await;
     assert_eq!(busy, Err(ErrorCode::CONCURRENT_TRANSACTIONS));
+    assert!(cluster.topics().is_empty(), "that of the coordinators is not one of the test");
+}
+
+#[tokio::test(start_paused = true)]
+async fn coordinators_move_and_load() {
+    let cluster = EmbeddedCluster::builder().brokers(3).start_in_memory().unwrap();
+    let before = cluster.coordinator("a").unwrap();
+    let after = before % 3 + 1;
+    let mut client = Client::connect_to(&cluster, before).await;
+    let (id, _) = init(&mut client, "a", NOTHING, 4).await.unwrap();
+    assert_eq!(init(&mut client, "a", (id, 0), 4).await, Ok((id, 1)));
+    cluster.move_coordinator("a", after).unwrap();
+    assert_eq!(cluster.coordinator("a"), Some(after));
+    assert_eq!(init(&mut client, "a", (id, 1), 4).await, Err(ErrorCode::NOT_COORDINATOR));
+    let mut client = Client::connect_to(&cluster, after).await;
+    let loading = Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
+    assert_eq!(init(&mut client, "a", (id, 1), 4).await, loading);
+    sleep(Duration::from_millis(200)).await;
+    let forgiven = init(&mut client, "a", (id, 0), 4).await;
+    assert_eq!(forgiven, Err(ErrorCode::PRODUCER_FENCED), "a lost answer is not in the log");
+    assert_eq!(init(&mut client, "a", (id, 1), 4).await, Ok((id, 2)));
+
+    cluster.hold_metadata(after).unwrap();
+    cluster.move_coordinator("a", before).unwrap();
+    assert_eq!(init(&mut client, "a", (id, 2), 4).await, Err(ErrorCode::NOT_COORDINATOR), "deposed unseen");
+    cluster.release_metadata(after).unwrap();
+    cluster.kill(before).unwrap();
+    cluster.restart(before).unwrap();
+    let mut client = Client::connect_to(&cluster, before).await;
+    assert_eq!(init(&mut client, "a", (id, 2), 4).await, loading, "it has just started");
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(init(&mut client, "a", (id, 2), 4).await, Ok((id, 3)));
+
+    let others: Vec<_> = (1..=3).filter(|broker| *broker != before).collect();
+    others.iter().for_each(|broker| cluster.stop(*broker).unwrap());
+    let unavailable = Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    assert_eq!(init(&mut client, "a", (id, 3), 4).await, unavailable, "too few replicas");
+    assert_eq!(init(&mut client, "a", (id, 9), 4).await, Err(ErrorCode::PRODUCER_FENCED));
+    others.iter().for_each(|broker| cluster.restart(*broker).unwrap());
+    assert_eq!(init(&mut client, "a", (id, 3), 4).await, Ok((id, 4)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_its_topic_there_is_no_coordinator() {
+    let builder = EmbeddedCluster::builder().setting("transaction.state.log.replication.factor", "2");
+    let cluster = builder.start_in_memory().unwrap();
+    assert_eq!(cluster.coordinator("a"), None);
+    assert!(cluster.move_coordinator("a", 1).is_err());
+    let mut client = Client::connect(&cluster).await;
+    let request = FindCoordinatorRequest { key: "a".to_owned(), key_type: 1, ..Default::default() };
+    for _ in 0..3 {
+        let found = client.call(&request, 3).await;
+        assert_eq!((found.error_code, found.node_id), (ErrorCode::COORDINATOR_NOT_AVAILABLE, -1));
+        sleep(Duration::from_secs(10)).await;
+    }
+    assert_eq!(init(&mut client, "a", NOTHING, 4).await, Err(ErrorCode::NOT_COORDINATOR));
+    cluster.add_broker().unwrap();
+    assert!(cluster.coordinator("a").is_some(), "there are enough brokers now");
 }
 
 async fn read_committed(client: &mut Client, place: &Place) -> FetchPartitionResponse {

@@ -7,9 +7,10 @@ use bytes::{Buf, BufMut, Bytes};
 use kwal_protocol::error_code::ErrorCode;
 use kwal_protocol::messages::{
     AlterConfigsResource, AlterableConfig, DescribableLogDirTopic, DescribeLogDirsRequest,
-    IncrementalAlterConfigsRequest, ProducePartitionResponse, ProduceRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, ProducePartitionResponse, ProduceRequest,
 };
 use kwal_protocol::record::EncodedBatch;
+use kwal_protocol::wire::Uuid;
 use kwal_tests::kafka::{Kafka, Node};
 use tokio::time::sleep;
 
@@ -73,9 +74,11 @@ pub(super) async fn restore(kafka: &'static Kafka) {
         });
         restored.await.unwrap().unwrap();
     }
-    for address in kafka.bootstrap() {
-        let mut connection = Broker::connect(&address).await;
-        until("all brokers are back", async || (connection.brokers().await == 3).then_some(())).await;
+    let addresses = kafka.bootstrap();
+    for address in &addresses {
+        let mut connection = Broker::connect(address).await;
+        until("all brokers are back", async || (connection.brokers().await == addresses.len()).then_some(()))
+            .await;
     }
 }
 
@@ -195,6 +198,57 @@ async fn elect_leaders(connection: &mut Broker, log: &Log, kind: u8) {
     response.advance(4);
     assert_eq!(response.get_i16(), 0, "ElectLeaders");
 }
+
+/// Transactional ids.
+impl World {
+    /// Makes a broker the coordinator of all transactional ids.
+    pub(crate) async fn move_coordinator(&self, name: &str, to: i32) {
+        match self.backend() {
+            Backend::Real(_) => self.elect(&mut self.transaction_log().await, to).await,
+            Backend::Embedded(cluster) => cluster.move_coordinator(name, to).unwrap(),
+        }
+    }
+
+    /// Returns the log of all transactional ids.
+    pub(crate) async fn transaction_log(&self) -> Log {
+        let connection = self.connect().await;
+        Log { connection, topic: TRANSACTION_STATE.to_owned(), id: Uuid::ZERO, partition: 0 }
+    }
+
+    /// Raises the epoch of a transactional id by as many calls as it takes.
+    pub(crate) async fn raise_epoch(&self, name: &str, producer_id: i64, epoch: i16) {
+        match self.backend() {
+            Backend::Real(_) => {
+                let mut connection = self.connect().await;
+                let request = InitProducerIdRequest {
+                    transactional_id: Some(name.to_owned()),
+                    transaction_timeout_ms: 60_000,
+                    ..InitProducerIdRequest::default()
+                };
+                let mut reached = 0;
+                while reached < epoch {
+                    let sent = (epoch - reached).min(100);
+                    for _ in 0..sent {
+                        connection.send(&request, 4).await;
+                    }
+                    for _ in 0..sent {
+                        let response = connection.read_response::<InitProducerIdRequest>(4).await.unwrap();
+                        if response.error_code == ErrorCode::NONE {
+                            assert_eq!(response.producer_id, producer_id);
+                            reached = response.producer_epoch;
+                        } else {
+                            assert!(is_transient(response.error_code), "{}", response.error_code);
+                        }
+                    }
+                }
+            }
+            Backend::Embedded(cluster) => assert!(cluster.set_producer_epoch(name, epoch)),
+        }
+    }
+}
+
+/// The topic of the coordinators.
+pub(crate) const TRANSACTION_STATE: &str = "__transaction_state";
 
 /// A producer of transactions in one partition.
 ///
@@ -359,7 +413,7 @@ impl World {
 }
 
 /// Sets `producer.id.expiration.ms` of all brokers.
-async fn set_producer_id_expiration(connection: &mut Broker, value: Option<&str>) {
+pub(crate) async fn set_producer_id_expiration(connection: &mut Broker, value: Option<&str>) {
     let config = AlterableConfig {
         name: "producer.id.expiration.ms".to_owned(),
         config_operation: if value.is_some() { 0 } else { 1 },

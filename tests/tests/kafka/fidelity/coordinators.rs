@@ -140,8 +140,85 @@ pub(super) async fn an_epoch_raised_past_the_coordinator(world: &mut World) {
     world.record(format!("end {}", log.end().await));
 }
 
+/// Renewals whose response was lost, and those of holders that are not the last one any more.
+pub(super) async fn renewals(world: &mut World) {
+    let mut connection = world.connect().await;
+    let name = world.name("renewed");
+    let a = init(&mut connection, &name, -1, -1, 4).await;
+    world.record(format!("A: {}", describe::producer_id(&a)));
+    let id = a.producer_id;
+    for (what, epoch, version) in [
+        ("A renews", 0, 4),
+        ("A again, the response was lost", 0, 4),
+        ("A again, by version 3", 0, 3),
+        ("A renews", 1, 4),
+        ("A with an epoch of long ago", 0, 4),
+        ("B", -1, 4),
+        ("A renews", 2, 4),
+        ("A renews, by version 3", 2, 3),
+        ("A with the epoch before", 1, 4),
+        ("B renews", 3, 4),
+        ("C", -1, 4),
+        ("B again, the response was lost", 3, 4),
+        ("B with the epoch of that response", 4, 4),
+        ("C renews, by version 3", 5, 3),
+        ("D", -1, 4),
+        ("D again, the response was lost", -1, 4),
+        ("D with the epoch of the lost response", 7, 4),
+        ("D renews", 8, 4),
+    ] {
+        let held = if epoch == -1 { -1 } else { id };
+        let response = init(&mut connection, &name, held, epoch, version).await;
+        world.record(format!("{what}: {}", describe::producer_id(&response)));
+    }
+}
+
+/// The last epoch but one is the last one that the coordinator returns; then the id changes. The old id is
+/// not fenced.
+pub(super) async fn epochs_used_up(world: &mut World) {
+    let mut log = world.log("used-up", &[]).await;
+    let (renewed, taken) = (world.name("renewed"), world.name("taken"));
+    for (name, renews) in [(&renewed, true), (&taken, false)] {
+        let first = init(&mut log.connection, name, -1, -1, 4).await;
+        world.record(format!("first: {}", describe::producer_id(&first)));
+        let mut held = (first.producer_id, LAST_EPOCH - 2);
+        world.raise_epoch(name, first.producer_id, held.1).await;
+        for _ in 0..4 {
+            let (id, epoch) = if renews { held } else { (-1, -1) };
+            let next = init(&mut log.connection, name, id, epoch, 4).await;
+            world.record(format!("next: {}", describe::producer_id(&next)));
+            held = (next.producer_id, next.producer_epoch);
+        }
+        for epoch in [LAST_EPOCH, LAST_EPOCH - 1] {
+            let lost = init(&mut log.connection, name, first.producer_id, epoch, 4).await;
+            world.record(format!("with epoch {epoch} of the first id: {}", describe::producer_id(&lost)));
+        }
+        for (id, epoch) in [(first.producer_id, LAST_EPOCH), held, (first.producer_id, LAST_EPOCH)] {
+            let text = log.append(batch(1).stamp(id, epoch, 0)).await;
+            world.record(format!("<id {id}>/{epoch}: {text}"));
+        }
+    }
+    // The response with the new id was lost.
+    let lost = world.name("lost");
+    let first = init(&mut log.connection, &lost, -1, -1, 4).await;
+    let id = first.producer_id;
+    world.raise_epoch(&lost, id, LAST_EPOCH).await;
+    for (what, id, epoch, version) in [
+        ("renewed", id, LAST_EPOCH, 4),
+        ("again, the response was lost", id, LAST_EPOCH, 4),
+        ("once more", id, LAST_EPOCH, 4),
+        ("once more, by version 3", id, LAST_EPOCH, 3),
+        ("with the epoch before", id, LAST_EPOCH - 1, 4),
+        ("somebody else", -1, -1, 4),
+        ("the first again", id, LAST_EPOCH, 4),
+    ] {
+        let response = init(&mut log.connection, &lost, id, epoch, version).await;
+        world.record(format!("{what}: {}", describe::producer_id(&response)));
+    }
+}
+
 /// Sends InitProducerId with a transactional id when the coordinator is available.
-pub(super) async fn init(
+pub(crate) async fn init(
     connection: &mut Broker,
     name: &str,
     producer_id: i64,
@@ -164,7 +241,7 @@ pub(super) async fn init(
 }
 
 /// Waits until there is a coordinator and returns its broker id.
-pub(super) async fn coordinator(connection: &mut Broker, name: &str) -> i32 {
+pub(crate) async fn coordinator(connection: &mut Broker, name: &str) -> i32 {
     let request = FindCoordinatorRequest {
         key_type: TRANSACTION,
         coordinator_keys: vec![name.to_owned()],
@@ -188,4 +265,6 @@ pub(super) fn is_transient(code: ErrorCode) -> bool {
     )
 }
 
-const TRANSACTION: i8 = 1;
+/// The last epoch that the coordinator returns.
+const LAST_EPOCH: i16 = i16::MAX - 1;
+pub(super) const TRANSACTION: i8 = 1;

@@ -7,14 +7,15 @@
 //!
 //! To add a scenario, write a function in one of the files here, add its name to the table, and record.
 
-mod actions;
+pub(crate) mod actions;
 mod administration;
 mod appends;
 mod connections;
-mod coordinators;
+pub(crate) mod coordinators;
 mod describe;
 mod expiry;
-mod log;
+mod failover;
+pub(crate) mod log;
 mod producers;
 mod reading;
 mod recording;
@@ -22,7 +23,7 @@ mod replicas;
 mod throttling;
 mod topics;
 mod transactions;
-mod world;
+pub(crate) mod world;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -41,7 +42,7 @@ use self::recording::{RECORD, Recording, difference};
 use self::world::{Backend, World};
 
 scenarios! {
-    connections, 1: [
+    connections, One: [
         versions_that_are_listed,
         api_versions_of_an_unknown_version,
         api_versions_of_odd_software,
@@ -54,8 +55,8 @@ scenarios! {
         a_failed_append_with_acks_0,
         one_request_at_a_time,
     ]
-    throttling, 1: [appends_over_the_quota, fetches_over_the_quota]
-    producers, 1: [
+    throttling, One: [appends_over_the_quota, fetches_over_the_quota]
+    producers, One: [
         sequences_of_a_known_producer,
         a_duplicate_is_known_by_its_numbers,
         any_sequence_of_an_unknown_producer,
@@ -63,10 +64,11 @@ scenarios! {
         epochs,
         a_fence,
         a_fence_after_all_records_are_deleted,
+        a_fence_on_the_last_epoch,
         producer_ids,
         two_in_flight_of_a_fresh_producer,
     ]
-    appends, 1: [
+    appends, One: [
         batches_that_are_refused,
         batches_of_odd_counts,
         acks,
@@ -83,7 +85,7 @@ scenarios! {
         appends_to_what_is_not_there,
         appends_by_topic_id,
     ]
-    reading, 1: [
+    reading, One: [
         fetches,
         limits_of_a_whole_request,
         a_long_poll,
@@ -97,7 +99,7 @@ scenarios! {
         fetch_sessions,
         deleted_records,
     ]
-    topics, 1: [
+    topics, One: [
         topics_made,
         topics_with_settings,
         topics_with_assignments,
@@ -110,7 +112,7 @@ scenarios! {
         metadata_of_no_topics,
         a_topic_made_by_asking,
     ]
-    administration, 1: [
+    administration, One: [
         partitions_added,
         settings_described,
         settings_changed,
@@ -118,21 +120,30 @@ scenarios! {
         producers_described,
         sasl_where_there_is_none,
     ]
-    transactions, 1: [
+    transactions, One: [
         a_transaction_that_is_committed,
         a_transaction_that_is_aborted,
         what_lies_behind_an_open_transaction,
         transactions_of_two_producers,
         a_transaction_of_a_fenced_producer,
     ]
-    coordinators, 1: [
+    coordinators, One: [
         coordinators_found,
         names_and_epochs,
         times_of_transactions,
         a_fence_by_name,
         an_epoch_raised_past_the_coordinator,
+        renewals,
+        epochs_used_up,
     ]
-    replicas, 3: [
+    failover, Three: [
+        a_coordinator_that_is_created,
+        a_coordinator_that_moves,
+        a_coordinator_without_replicas,
+        a_fence_after_deletion_and_restart,
+        a_fence_after_deletion_at_another_leader,
+    ]
+    replicas, Three: [
         requests_to_brokers_that_do_not_lead,
         a_leader_that_moves,
         an_epoch_that_rose_unseen,
@@ -144,25 +155,37 @@ scenarios! {
         a_broker_that_shuts_down,
         topics_of_three_brokers,
     ]
-    expiry, 3: [producers_that_expire, producers_of_old_records, names_that_expire]
+    expiry, Expiring: [producers_that_expire, producers_of_old_records, names_that_expire]
+    failover, NoTransactionLog: [a_transaction_log_that_cannot_be_created]
 }
 
 /// A scenario of the table.
 struct Scenario {
     name: &'static str,
-    /// How many brokers it needs. A single one is shared with other tests and scenarios; three are used by
-    /// one scenario at a time.
-    brokers: i32,
+    setup: Setup,
     run: for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = ()> + 'a>>,
 }
 
+/// The brokers that a scenario needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setup {
+    /// One, which other tests and scenarios share.
+    One,
+    /// Three, used by one scenario at a time.
+    Three,
+    /// One that forgets transactional ids soon and often looks for expired producers.
+    Expiring,
+    /// One that cannot create the log of transactional ids, which needs three replicas.
+    NoTransactionLog,
+}
+
 macro_rules! scenarios {
-    ($($module:ident, $brokers:literal: [$($name:ident),* $(,)?])*) => {
+    ($($module:ident, $setup:ident: [$($name:ident),* $(,)?])*) => {
         /// All scenarios, in the order of the files.
         const TABLE: &[Scenario] = &[$($(
             Scenario {
                 name: stringify!($name),
-                brokers: $brokers,
+                setup: Setup::$setup,
                 run: |world| Box::pin($module::$name(world)),
             },
         )*)*];
@@ -218,10 +241,13 @@ fn on_real_brokers(version: Version) {
         &format!("fidelity of {version}"),
         LocalSet::new().run_until(async {
             let one = Kafka::shared(version);
-            // Starts while the scenarios with one broker run.
-            let three = spawn_blocking(move || Kafka::start(version, &three_brokers()));
+            // They start while the scenarios with one broker run.
+            let others = [Setup::Expiring, Setup::NoTransactionLog, Setup::Three].map(|setup| {
+                let config = configuration(setup);
+                (setup, spawn_blocking(move || Kafka::start(version, &config)))
+            });
             let permits = Arc::new(Semaphore::new(6));
-            let playing: Vec<_> = of(1)
+            let playing: Vec<_> = of(Setup::One)
                 .map(|scenario| {
                     let permits = Arc::clone(&permits);
                     let play = async move {
@@ -234,14 +260,14 @@ fn on_real_brokers(version: Version) {
             for (name, playing) in playing {
                 played.insert(name, playing.await.unwrap());
             }
-            // They end with the process.
-            let three = Box::leak(Box::new(three.await.unwrap()));
-            for scenario in of(3) {
-                played.insert(
-                    scenario.name,
-                    play(scenario, Backend::Real(three), OffsetDateTime::now_utc()).await,
-                );
-                actions::restore(three).await;
+            for (setup, started) in others {
+                // They end with the process.
+                let brokers = Box::leak(Box::new(started.await.unwrap()));
+                for scenario in of(setup) {
+                    let result = play(scenario, Backend::Real(brokers), OffsetDateTime::now_utc()).await;
+                    played.insert(scenario.name, result);
+                    actions::restore(brokers).await;
+                }
             }
         }),
     );
@@ -266,24 +292,38 @@ fn on_real_brokers(version: Version) {
     );
 }
 
-fn of(brokers: i32) -> impl Iterator<Item = &'static Scenario> {
-    TABLE.iter().filter(move |scenario| scenario.brokers == brokers)
+fn of(setup: Setup) -> impl Iterator<Item = &'static Scenario> {
+    TABLE.iter().filter(move |scenario| scenario.setup == setup)
 }
 
-/// Returns a configuration of three brokers. The first one is the only controller, and no scenario stops it.
-fn three_brokers() -> ClusterConfig {
-    let properties = [
-        // The time after which the controller fences a silent broker.
-        ("broker.session.timeout.ms", "4000"),
-        ("producer.id.expiration.check.interval.ms", "200"),
-        ("transactional.id.expiration.ms", "1500"),
-        ("transaction.remove.expired.transaction.cleanup.interval.ms", "300"),
-    ];
+/// Returns the configuration of real brokers. The first one is the only controller, and no scenario stops it.
+fn configuration(setup: Setup) -> ClusterConfig {
+    let properties: &[(&str, &str)] = match setup {
+        Setup::One => &[],
+        Setup::Three => &[
+            // The time after which the controller fences a silent broker.
+            ("broker.session.timeout.ms", "4000"),
+            ("producer.id.expiration.check.interval.ms", "200"),
+        ],
+        Setup::Expiring => &[
+            ("producer.id.expiration.check.interval.ms", "200"),
+            ("transactional.id.expiration.ms", "1500"),
+            ("transaction.remove.expired.transaction.cleanup.interval.ms", "300"),
+        ],
+        Setup::NoTransactionLog => &[("transaction.state.log.replication.factor", "3")],
+    };
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     ClusterConfig {
-        nodes: 3,
+        nodes: setup.brokers(),
         controllers: 1,
-        properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+        properties: properties.iter().map(own).collect(),
         ..ClusterConfig::default()
+    }
+}
+
+impl Setup {
+    fn brokers(self) -> u16 {
+        if self == Self::Three { 3 } else { 1 }
     }
 }
 
@@ -299,12 +339,20 @@ fn on_embedded_brokers(version: Version, name: &str) {
             Version::V3_9_2 => Dialect::kafka_3_9(),
             Version::V4_3_1 => Dialect::kafka_4_3(),
         };
+        let brokers = scenario.setup.brokers().into();
+        // Like the real ones.
         let mut cluster =
-            EmbeddedCluster::builder().brokers(scenario.brokers).dialect(dialect).auto_create_topics(true);
-        if scenario.brokers == 3 {
-            // Like the real ones.
-            cluster = cluster.setting("min.insync.replicas", "2");
-            cluster = cluster.setting("broker.session.timeout.ms", "4000");
+            EmbeddedCluster::builder().brokers(brokers).dialect(dialect).auto_create_topics(true);
+        match scenario.setup {
+            Setup::One | Setup::Expiring => {}
+            Setup::Three => {
+                cluster = cluster.setting("min.insync.replicas", "2");
+                cluster = cluster.setting("broker.session.timeout.ms", "4000");
+                cluster = cluster.setting("transaction.state.log.num.partitions", "1");
+            }
+            Setup::NoTransactionLog => {
+                cluster = cluster.setting("transaction.state.log.replication.factor", "3");
+            }
         }
         let now = OffsetDateTime::now_utc();
         let cluster = cluster.started_at((now.unix_timestamp_nanos() / 1_000_000) as i64);

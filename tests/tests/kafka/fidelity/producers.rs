@@ -105,6 +105,37 @@ pub(super) async fn a_fence_after_all_records_are_deleted(world: &mut World) {
     world.record(log.fetch(2).await);
 }
 
+/// The last epoch of an id refuses all others, of an id that the partition knows and of one that it does not
+/// know. No epoch follows it.
+pub(super) async fn a_fence_on_the_last_epoch(world: &mut World) {
+    let mut log = world.log("last-epoch", &[]).await;
+    let known = log.producer_id().await;
+    let unknown = log.producer_id().await;
+    for sequence in 0..2 {
+        world.record(format!("known {sequence}: {}", log.append(batch(1).stamp(known, 3, sequence)).await));
+    }
+    for (who, id) in [("unknown", unknown), ("known", known)] {
+        world.record(format!("{who}, fence: {}", log.append(batch(1).stamp(id, i16::MAX, 0)).await));
+        for (epoch, sequence) in [(3, 2), (3, 1), (4, 0), (i16::MAX - 1, 0)] {
+            let text = log.append(batch(1).stamp(id, epoch, sequence)).await;
+            world.record(format!("{who}, epoch {epoch}, {sequence}: {text}"));
+        }
+        world.record(format!("{who}, fence again: {}", log.append(batch(1).stamp(id, i16::MAX, 0)).await));
+        let mut other = BatchBuilder::new(Compression::None);
+        other.push(TIME, None, Some(b"of another"), NO_HEADERS);
+        let other = other.finish().unwrap();
+        world.record(format!("{who}, another fence: {}", log.append(other.stamp(id, i16::MAX, 0)).await));
+        world.record(format!("{who}, after it: {}", log.append(batch(1).stamp(id, i16::MAX, 1)).await));
+    }
+    let mut producers = log.active_producers().await;
+    producers.active_producers.sort_by_key(|producer| producer.producer_id);
+    world.record(format!("known: {}", describe::active_producers(&producers)));
+    world.record(log.fetch(0).await);
+    world.record(format!("all deleted: {}", log.delete_records(-1).await));
+    world.record(format!("epoch 4: {}", log.append(batch(1).stamp(known, 4, 0)).await));
+    world.record(format!("fence again: {}", log.append(batch(1).stamp(known, i16::MAX, 0)).await));
+}
+
 /// Without a transactional id, every call returns a new id, whatever the request contains.
 pub(super) async fn producer_ids(world: &mut World) {
     let mut connection = world.connect().await;
