@@ -9,8 +9,8 @@ use super::{
     history::{Event, History},
     text::Seconds,
     types::{
-        AppendId, AppendOutcome, CallId, Log, ReadFailure, Reader, ReaderId, SubmitOrder, TopicPartition,
-        Writer, WriterId,
+        AppendId, AppendOutcome, CallId, Log, Producer, ReadFailure, Reader, ReaderId, SubmitOrder,
+        TopicPartition, Writer, WriterId,
     },
     value::Value,
     verdict::{Rule, VerdictBuilder},
@@ -74,6 +74,8 @@ pub(super) struct Partition<'a> {
     /// Records before this offset were deleted.
     pub(super) deleted: i64,
     pub(super) barriers: Vec<Barrier>,
+    /// Whether any writer was exclusive.
+    pub(super) has_holders: bool,
     pub(super) appends: Vec<usize>,
     /// The first event that cannot be judged without the log.
     needs_log: Option<usize>,
@@ -121,12 +123,15 @@ pub(super) struct Barrier {
     pub(super) event: usize,
     pub(super) writer: usize,
     pub(super) offset: i64,
+    pub(super) producer: Option<Producer>,
 }
 
 pub(super) struct WriterFacts<'a> {
     pub(super) id: WriterId,
     pub(super) writer: &'a Writer,
     pub(super) partition: usize,
+    /// The event by which it was opened.
+    pub(super) opened: usize,
     /// The event by which it learned that it is no longer the writer.
     pub(super) ended: Option<usize>,
     /// The event by which it learned of a loss.
@@ -254,8 +259,19 @@ impl<'a> Facts<'a> {
             Event::Writer { id, writer } => {
                 let partition = self.partition(&writer.partition);
                 once(event, self.known.writers.insert(*id, self.writers.len()), verdict);
+                self.partitions[partition].has_holders |= writer.exclusive.is_some();
                 let (ended, lost, closes, appends) = (None, None, Vec::new(), Vec::new());
-                self.writers.push(WriterFacts { id: *id, writer, partition, ended, lost, closes, appends });
+                let opened = event;
+                self.writers.push(WriterFacts {
+                    id: *id,
+                    writer,
+                    partition,
+                    opened,
+                    ended,
+                    lost,
+                    closes,
+                    appends,
+                });
             }
             Event::Submit { append, writer, order, records } => {
                 let writer = *self.known.writers.get(writer)?;
@@ -307,11 +323,11 @@ impl<'a> Facts<'a> {
                 writer.ended.get_or_insert(event);
                 writer.lost.get_or_insert(event);
             }
-            Event::Barrier { writer, offset } => {
+            Event::Barrier { writer, offset, producer } => {
                 let writer = *self.known.writers.get(writer)?;
                 let partition = &mut self.partitions[self.writers[writer].partition];
                 partition.needs_log.get_or_insert(event);
-                partition.barriers.push(Barrier { event, writer, offset: *offset });
+                partition.barriers.push(Barrier { event, writer, offset: *offset, producer: *producer });
             }
             Event::Reader { id, reader } => {
                 let partition = self.partition(&reader.partition);
@@ -369,6 +385,7 @@ impl<'a> Facts<'a> {
                 unreplicated: Vec::new(),
                 deleted: 0,
                 barriers: Vec::new(),
+                has_holders: false,
                 appends: Vec::new(),
                 needs_log: None,
                 acked_ends: Vec::new(),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     types::{
-        AppendId, AppendOutcome, CallId, Log, ReadFailure, Reader, ReaderId, SubmitOrder, TopicPartition,
-        Writer, WriterId,
+        AppendId, AppendOutcome, CallId, Log, Producer, ReadFailure, Reader, ReaderId, SubmitOrder,
+        TopicPartition, Writer, WriterId,
     },
     value::Value,
 };
@@ -44,14 +44,14 @@ use super::{
 /// | `acked a0 5`, `acked a0 somewhere`, `not-appended a0`, `unknown a0`, `dropped a0`, `withdrawn a0` | [`AppendOutcome`](Event::Completed), with the base offset for the first |
 /// | `resolve a0`, `resolved a0 5`, `resolved a0 absent` | [`Resolve`](Event::Resolve), [`Resolved`](Event::Resolved) with the base offset or without |
 /// | `close w0`, `closed w0 2` | [`Close`](Event::Close), [`Closed`](Event::Closed) with the number of errors |
-/// | `fenced w0`, `lost w0`, `barrier w0 5` | [`Fenced`](Event::Fenced), [`Lost`](Event::Lost), [`Barrier`](Event::Barrier) at an offset |
+/// | `fenced w0`, `lost w0`, `barrier w0 5 as=1000/3` | [`Fenced`](Event::Fenced), [`Lost`](Event::Lost), [`Barrier`](Event::Barrier) at an offset, with its producer id and epoch if known |
 /// | `reader r0 wal-0 5 bare` | [`Reader`](Event::Reader) from an offset; `bare` without leader epochs |
 /// | `read r0 8 @5 x y @7 z` | [`Read`](Event::Read): the next offset, then the records, from each `@` on at consecutive offsets |
 /// | `read-failed r0 out-of-range`, `read-failed r0 truncated 5`, `read-failed r0 recreated`, `read-failed r0 other` | [`ReadFailure`](Event::ReadFailed) |
 /// | `seek r0 5` | [`Seek`](Event::Seek) |
 /// | `call c0 10 fetch`, `returned c0` | [`Call`](Event::Call) with its deadline in seconds, [`Returned`](Event::Returned) |
 /// | `truncated wal-0 5`, `unreplicated wal-0 5`, `deleted wal-0 5`, `recreated wal-0` | [`Truncated`](Event::Truncated), [`Unreplicated`](Event::Unreplicated), [`Deleted`](Event::Deleted), [`Recreated`](Event::Recreated) |
-/// | `log wal-0 0 8 empty=2..4 @0 x y @4 z …` | [`Log`](Event::Log): its start and end, the offsets without a record (the end is exclusive), the records |
+/// | `log wal-0 0 8 empty=2..4 by=4..6:1000/3 @0 x y @4 z …` | [`Log`](Event::Log): its start and end, the offsets without a record (the end is exclusive), the producers of batches, the records |
 ///
 /// The ids of writers, appends, readers and calls are chosen by the recorder. Values are percent-encoded, the
 /// empty one is `""`. Empty lines and lines that begin with `#` are skipped.
@@ -208,7 +208,12 @@ impl History {
 
     /// The writer is exclusive from here on: its barrier is at this offset.
     pub fn barrier(&mut self, writer: WriterId, offset: i64) {
-        self.push(Event::Barrier { writer, offset });
+        self.push(Event::Barrier { writer, offset, producer: None });
+    }
+
+    /// As [`barrier`](Self::barrier), with the producer of the barrier.
+    pub fn barrier_as(&mut self, writer: WriterId, offset: i64, producer: impl Into<Producer>) {
+        self.push(Event::Barrier { writer, offset, producer: Some(producer.into()) });
     }
 
     /// Reading begins. `("wal", 0, 5)` suffices for a reader with leader epochs that starts at offset 5.
@@ -348,6 +353,8 @@ pub enum Event {
         writer: WriterId,
         /// The offset of the barrier. The record there need not have been submitted.
         offset: i64,
+        /// Its producer, if known: those of the writer's appends have the same id, and no lower epoch.
+        producer: Option<Producer>,
     },
     /// Reading began.
     Reader {

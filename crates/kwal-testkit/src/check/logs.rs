@@ -1,11 +1,13 @@
 //! Checks the logs against the results of appends.
 
+mod holders;
 mod writers;
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeSet, ops::Range};
 
+use self::holders::producer_at;
 use super::{
-    facts::{Append, Barrier, Facts, Loss, Partition},
+    facts::{Append, Facts, Loss, Partition},
     types::{AppendOutcome, Log},
     value::Value,
     verdict::{Rule, VerdictBuilder},
@@ -32,6 +34,8 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, verdict: &mut VerdictBuilder<'a>) -> 
         let mut judge =
             Judge { facts, partition, event, log, judged: &mut judged, verdict, missing: Vec::new() };
         judge.barriers();
+        judge.epochs();
+        judge.producers();
         judge.records(index);
         judge.appends();
         judge.gaps();
@@ -91,10 +95,14 @@ fn is_sound<'a>(event: usize, log: &'a Log, verdict: &mut VerdictBuilder<'a>) ->
     let apart = log.empty.iter().all(|empty| empty.start <= empty.end)
         && log.empty.is_sorted_by(|a, b| a.end <= b.start)
         && log.empty.iter().all(|empty| records_in(log, empty).is_empty());
-    let problem = match (rising, within, apart) {
+    let batches = || log.producers.iter().map(|(offsets, _)| offsets);
+    let batches = batches().all(|batch| batch.start < batch.end)
+        && log.producers.is_sorted_by(|(a, _), (b, _)| a.end <= b.start);
+    let problem = match (rising, within, apart, batches) {
         (false, ..) => "the offsets of the records do not ascend",
-        (_, false, _) => "there are records outside the log",
-        (.., false) => "the offsets without a record hold one, or are out of order",
+        (_, false, ..) => "there are records outside the log",
+        (.., false, _) => "the offsets without a record hold one, or are out of order",
+        (.., false) => "the batches of producers are out of order",
         _ => return true,
     };
     verdict.violated(Rule::History, [(event, None)], || format!("the log of {}: {problem}", log.partition));
@@ -122,39 +130,6 @@ pub(super) fn is_empty(log: &Log, offset: i64) -> bool {
 /// Returns whether the record at an offset may have been deleted.
 pub(super) fn is_deleted(partition: &Partition<'_>, log: &Log, offset: i64) -> bool {
     (0..log.offsets.start.min(partition.deleted)).contains(&offset)
-}
-
-/// The exclusive writers of one name.
-#[derive(Default)]
-struct Holders {
-    /// By offset: the offset, the event and the writer.
-    barriers: Vec<(i64, usize, usize)>,
-    /// The writers whose barrier was lost, with the event of the barrier.
-    lost: BTreeMap<usize, usize>,
-}
-
-/// Why a record of an exclusive writer is misplaced.
-enum Fault {
-    /// A later writer's barrier is at this lower offset.
-    Behind(i64, usize),
-    /// Its own writer's barrier comes only after it.
-    Before,
-}
-
-impl Holders {
-    fn at_fault(&self, writer: usize, offset: i64) -> Option<Fault> {
-        let before = &self.barriers[..self.barriers.partition_point(|(barrier, ..)| *barrier < offset)];
-        let (barrier, _, holder) = match (before.last(), self.lost.get(&writer)) {
-            (Some((.., holder)), _) if *holder == writer => return None,
-            // The offset no longer shows which of them is the later one.
-            (_, Some(had)) => before.iter().find(|(_, event, holder)| event > had && *holder != writer)?,
-            (last, None) => match (last, self.barriers.iter().find(|(.., holder)| *holder == writer)?) {
-                (Some(last), (own, ..)) if *own < offset => last,
-                _ => return Some(Fault::Before),
-            },
-        };
-        Some(Fault::Behind(*barrier, *holder))
-    }
 }
 
 /// Checks one log.
@@ -201,83 +176,25 @@ impl<'a> Judge<'a, '_, '_> {
         is_deleted(self.partition, self.log, offset)
     }
 
-    /// Checks that barriers are at their offsets, and that no earlier writer appended after them.
-    fn barriers(&mut self) {
-        let partition = self.partition;
-        let mut of_name: BTreeMap<&Value, Holders> = BTreeMap::new();
-        for barrier @ Barrier { event, writer, offset } in &partition.barriers {
-            let Some(name) = &self.facts.writers[*writer].writer.exclusive else {
-                self.finds(barrier);
-                continue;
-            };
-            let there = self.finds(barrier);
-            let holders = of_name.entry(name).or_default();
-            if there {
-                holders.barriers.push((*offset, *event, *writer));
-            } else {
-                holders.lost.insert(*writer, *event);
-            }
-        }
-        for holders in of_name.values_mut() {
-            holders.barriers.sort_unstable();
-        }
-        if of_name.is_empty() {
-            return;
-        }
-        let mut reported = None;
-        for (offset, value) in &self.log.records {
-            let Some((index, _)) = self.facts.owner(value) else { continue };
-            let writer = self.facts.appends[index].writer;
-            let name = self.facts.writers[writer].writer.exclusive.as_ref();
-            let Some(holders) = name.and_then(|name| of_name.get(name)) else { continue };
-            let problem = match holders.at_fault(writer, *offset) {
-                Some(Fault::Behind(barrier, holder)) => {
-                    format!("after the barrier of {} at {barrier}", self.facts.writers[holder].id)
-                }
-                Some(Fault::Before) => "before its barrier".to_owned(),
-                None => continue,
-            };
-            if reported.replace(index) != Some(index) {
-                let id = self.facts.writers[writer].id;
-                self.violated(Rule::OneWriter, index, Some(*offset), |append| {
-                    format!("{} of {id} is at {offset}, {problem}", append.id)
-                });
-            }
-        }
-    }
-
-    /// Checks that a barrier is on the log, unless it was lost; returns whether it counts.
-    fn finds(&mut self, barrier: &Barrier) -> bool {
-        let Barrier { event, offset, .. } = *barrier;
-        let there = record_at(self.log, offset).map(|value| self.facts.owner(value).is_none());
-        if self.partition.lost(event, offset).is_some() {
-            // It may be there all the same, unless another barrier took its offset.
-            let later = self.partition.barriers.iter().rev().find(|barrier| barrier.offset == offset);
-            return there == Some(true) && later.is_none_or(|later| later.event == event);
-        }
-        if there == Some(true) || is_empty(self.log, offset) {
-            return true;
-        }
-        self.missing.extend(there.is_none().then_some(offset));
-        if event < self.event && !self.is_excused(event, offset) {
-            let writer = self.facts.writers[barrier.writer].id;
-            self.verdict.violated(Rule::Durable, [(event, None), (self.event, Some(offset))], || {
-                format!("the barrier of {writer} is missing at {offset}")
-            });
-        }
-        true
-    }
-
     /// Finds the offsets of all records, and reports records that should not be there.
     fn records(&mut self, partition: usize) {
         let barriers = self.partition.barriers.iter().map(|barrier| barrier.offset);
         let mut barriers: Vec<_> = barriers.collect();
         barriers.sort_unstable();
+        let mut marks = BTreeSet::new();
         // Each append is reported once.
         let mut reported = vec![false; self.facts.appends.len()];
         for (offset, value) in &self.log.records {
             let Some((index, record)) = self.facts.owner(value) else {
-                if barriers.binary_search(offset).is_err() {
+                if value.is_barrier() && self.partition.has_holders {
+                    // A fence of an earlier producer id may have the same mark.
+                    let producer = producer_at(self.log, *offset);
+                    if producer.is_some() && !marks.insert((value, producer)) {
+                        self.verdict.violated(Rule::Once, [(self.event, Some(*offset))], || {
+                            format!("the barrier {value} is on the log again, at {offset}")
+                        });
+                    }
+                } else if barriers.binary_search(offset).is_err() {
                     self.verdict.violated(Rule::Asked, [(self.event, Some(*offset))], || {
                         format!("{value} is at {offset} and was never submitted")
                     });

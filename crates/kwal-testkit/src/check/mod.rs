@@ -58,6 +58,11 @@
 //! order, and a loss of acknowledged records ends the writer only if the next one gets a lower offset. With
 //! [`Writer::leader_acks`], [`Event::Unreplicated`] excuses that an acknowledged record is missing.
 //!
+//! After the [barrier](Event::Barrier) of an exclusive writer there is no record of an earlier writer of its
+//! name, and no batch on an earlier epoch of the barrier's producer id, as far as the [`Log`] has the
+//! producers of its batches. A writer that fails to take over may leave a barrier too, which fences all the
+//! same: record it as [`Value::barrier`].
+//!
 //! Losses are excused by events: [`Event::Truncated`], [`Event::Deleted`] and [`Event::Recreated`] excuse
 //! that a record is missing, or differs from what a reader saw. They never excuse a duplicate, or that a
 //! writer continues after a loss. A lost record may reappear at another offset: a failed attempt may have
@@ -87,8 +92,8 @@ pub use history::{Event, History};
 pub use recorder::{Recorder, Ticket};
 pub use text::ParseError;
 pub use types::{
-    AppendId, AppendOutcome, CallId, Log, ReadFailure, Reader, ReaderId, SubmitOrder, TopicPartition, Writer,
-    WriterId,
+    AppendId, AppendOutcome, CallId, Log, Producer, ReadFailure, Reader, ReaderId, SubmitOrder,
+    TopicPartition, Writer, WriterId,
 };
 pub use value::Value;
 pub use verdict::{Expect, Rule, Tally, Verdict, Violation};

@@ -180,7 +180,8 @@ impl Judge<'_, '_, '_> {
     /// Returns whether a record may have been at an offset, according to the outcome of its append.
     fn may_have_been(&self, offset: i64, value: &Value, lost: Option<&Loss>) -> bool {
         let Some((append, record)) = self.facts.owner(value) else {
-            return self.partition.barriers.iter().any(|barrier| barrier.offset == offset);
+            return value.is_barrier() && self.partition.has_holders
+                || self.partition.barriers.iter().any(|barrier| barrier.offset == offset);
         };
         let append = &self.facts.appends[append];
         match append.outcome() {

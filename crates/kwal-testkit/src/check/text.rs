@@ -5,8 +5,8 @@ use std::{fmt, ops::Range, str::FromStr, time::Duration};
 use super::{
     history::{Event, History},
     types::{
-        AppendId, AppendOutcome, CallId, Log, ReadFailure, Reader, ReaderId, SubmitOrder, TopicPartition,
-        Writer, WriterId,
+        AppendId, AppendOutcome, CallId, Log, Producer, ReadFailure, Reader, ReaderId, SubmitOrder,
+        TopicPartition, Writer, WriterId,
     },
     value::{Value, unescape},
 };
@@ -139,7 +139,10 @@ fn write_event(
         Event::Closed { writer, failed } => write!(f, "closed {writer} {failed}"),
         Event::Fenced { writer } => write!(f, "fenced {writer}"),
         Event::Lost { writer } => write!(f, "lost {writer}"),
-        Event::Barrier { writer, offset } => write!(f, "barrier {writer} {offset}"),
+        Event::Barrier { writer, offset, producer } => {
+            write!(f, "barrier {writer} {offset}")?;
+            producer.map_or(Ok(()), |producer| write!(f, " as={producer}"))
+        }
         Event::Reader { id, reader } => {
             write!(f, "reader {id} {} {}", reader.partition, reader.offset)?;
             f.write_str(if reader.without_epoch { " bare" } else { "" })
@@ -168,6 +171,11 @@ fn write_event(
             for (index, Range { start, end }) in log.empty.iter().enumerate() {
                 if shown(index, Some(*start)) {
                     write!(f, " empty={start}..{end}")?;
+                }
+            }
+            for (index, (Range { start, end }, producer)) in log.producers.iter().enumerate() {
+                if shown(index, Some(*start)) {
+                    write!(f, " by={start}..{end}:{producer}")?;
                 }
             }
             write_records(f, &log.records, shown)
@@ -253,7 +261,11 @@ impl<'a> Words<'a> {
             }
             "fenced" => Event::Fenced { writer: WriterId(self.id('w')?) },
             "lost" => Event::Lost { writer: WriterId(self.id('w')?) },
-            "barrier" => Event::Barrier { writer: WriterId(self.id('w')?), offset: self.offset()? },
+            "barrier" => {
+                let (writer, offset) = (WriterId(self.id('w')?), self.offset()?);
+                let word = self.0.next().map(|word| word.strip_prefix("as=").unwrap_or(word));
+                Event::Barrier { writer, offset, producer: word.map(producer).transpose()? }
+            }
             "reader" => Event::Reader { id: ReaderId(self.id('r')?), reader: self.reader()? },
             "read" => {
                 let (reader, next_offset) = (ReaderId(self.id('r')?), self.offset()?);
@@ -349,14 +361,20 @@ impl<'a> Words<'a> {
 
     fn log(&mut self) -> Result<Log, String> {
         let (partition, start, end) = (self.partition()?, self.offset()?, self.offset()?);
-        let mut empty = Vec::new();
+        let (mut empty, mut producers) = (Vec::new(), Vec::new());
         let mut rest = self.0.clone();
-        while let Some(word) = rest.next().and_then(|word| word.strip_prefix("empty=")) {
-            let ends = word.split_once("..").ok_or_else(|| format!("{word:?} is not a range of offsets"))?;
-            empty.push(offset(ends.0)?..offset(ends.1)?);
+        while let Some((kind, word)) = rest.next().and_then(|word| word.split_once('=')) {
+            match kind {
+                "empty" => empty.push(offsets(word)?),
+                "by" => {
+                    let (at, by) = word.split_once(':').ok_or_else(|| format!("{word:?} has no producer"))?;
+                    producers.push((offsets(at)?, producer(by)?));
+                }
+                _ => break,
+            }
             self.0 = rest.clone();
         }
-        Ok(Log { partition, offsets: start..end, empty, records: self.records()? })
+        Ok(Log { partition, offsets: start..end, empty, producers, records: self.records()? })
     }
 
     fn records(&mut self) -> Result<Vec<(i64, Value)>, String> {
@@ -381,6 +399,19 @@ fn value(word: &str) -> Result<Value, String> {
 
 fn offset(word: &str) -> Result<i64, String> {
     word.parse().map_err(|_| format!("{word:?} is not an offset"))
+}
+
+fn offsets(word: &str) -> Result<Range<i64>, String> {
+    let (start, end) = word.split_once("..").ok_or_else(|| format!("{word:?} is not a range of offsets"))?;
+    Ok(offset(start)?..offset(end)?)
+}
+
+fn producer(word: &str) -> Result<Producer, String> {
+    let parsed = word.split_once('/').and_then(|(id, epoch)| {
+        let (id, epoch) = (id.parse().ok()?, epoch.parse().ok()?);
+        Some(Producer { id, epoch })
+    });
+    parsed.ok_or_else(|| format!("{word:?} is not a producer id and epoch"))
 }
 
 fn seconds(word: &str) -> Result<Duration, String> {
@@ -414,6 +445,7 @@ mod tests {
 2 fenced w7
 2 lost w7
 2 barrier w7 9
+2 barrier w7 10 as=1000/3
 2 reader r0 wal-0 0
 2 reader r1 wal-0 4 bare
 3 read r0 9 @5 x y @8 z
@@ -429,7 +461,7 @@ mod tests {
 5 unreplicated wal-0 4
 5 deleted wal-0 3
 5 recreated wal-0
-18446744073709551615 log wal-0 3 12 empty=3..5 empty=7..8 @5 x y @8 z
+18446744073709551615 log wal-0 3 12 empty=3..5 empty=7..8 by=5..7:1000/3 by=8..9:7/-1 @5 x y @8 z
 ";
 
     #[test]
@@ -457,6 +489,9 @@ mod tests {
             ("1 closed w0 -1", "\"-1\" is not a number"),
             ("1 read r0 5 x", "the offset of \"x\" is missing"),
             ("1 read r0 5 @5 %", "\"%\" is not a value"),
+            ("1 barrier w0 5 1000", "\"1000\" is not a producer id and epoch"),
+            ("1 log wal-0 0 1 by=0..1", "\"0..1\" has no producer"),
+            ("1 log wal-0 0 1 by=0..1:7/x", "\"7/x\" is not a producer id and epoch"),
             ("1 log wal-0 0 1 empty=3", "\"3\" is not a range of offsets"),
         ] {
             let error = format!("\n# fine\n{line}\n").parse::<History>().unwrap_err();

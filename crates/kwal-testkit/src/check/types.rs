@@ -53,6 +53,27 @@ impl fmt::Display for TopicPartition {
     }
 }
 
+/// A producer id and an epoch, written as `1000/3`.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Producer {
+    /// The producer id.
+    pub id: i64,
+    /// The epoch.
+    pub epoch: i16,
+}
+
+impl From<(i64, i16)> for Producer {
+    fn from((id, epoch): (i64, i16)) -> Self {
+        Self { id, epoch }
+    }
+}
+
+impl fmt::Display for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.id, self.epoch)
+    }
+}
+
 /// A partition client that appends, together with its clones.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -223,6 +244,10 @@ pub struct Log {
     pub offsets: Range<i64>,
     /// Offsets that rightly hold no record, in order.
     pub empty: Vec<Range<i64>>,
+    /// The producers of the batches that have one, in order.
+    ///
+    /// Without them, only the values of records show who appended after a barrier.
+    pub producers: Vec<(Range<i64>, Producer)>,
     /// The records, in order.
     pub records: Vec<(i64, Value)>,
 }
@@ -235,12 +260,18 @@ impl Log {
         records: impl IntoIterator<Item = (i64, impl Into<Value>)>,
     ) -> Self {
         let records = records.into_iter().map(|(offset, value)| (offset, value.into())).collect();
-        Self { partition: partition.into(), offsets, empty: Vec::new(), records }
+        Self { partition: partition.into(), offsets, empty: Vec::new(), producers: Vec::new(), records }
     }
 
     /// Adds offsets that rightly hold no record, because of control batches or compaction. Add them in order.
     pub fn empty(mut self, offsets: Range<i64>) -> Self {
         self.empty.push(offsets);
+        self
+    }
+
+    /// Adds the producer of the batch at these offsets. Add them in order.
+    pub fn producer(mut self, offsets: Range<i64>, producer: impl Into<Producer>) -> Self {
+        self.producers.push((offsets, producer.into()));
         self
     }
 }

@@ -22,6 +22,25 @@ impl Value {
         Self(short.into())
     }
 
+    /// Creates the identity of the barrier of an exclusive writer from its mark.
+    ///
+    /// Use it for every record that is a barrier, in logs and reads: the history need not know the writer,
+    /// because one that fails to take over leaves its barrier on the log. All other values have to be
+    /// submitted.
+    ///
+    /// ```
+    /// use kwal_testkit::check::Value;
+    ///
+    /// assert_eq!(Value::barrier(b"7f").to_string(), "~barrier~7f");
+    /// ```
+    pub fn barrier(mark: &[u8]) -> Self {
+        Self::new(&[BARRIER, mark].concat())
+    }
+
+    pub(super) fn is_barrier(&self) -> bool {
+        self.0.starts_with(BARRIER)
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -114,6 +133,8 @@ pub(super) fn unescape(text: &str) -> Option<Vec<u8>> {
     (!bytes.is_empty()).then_some(bytes)
 }
 
+/// What the identities of barriers begin with.
+const BARRIER: &[u8] = b"~barrier~";
 const MAX_LEN: usize = 64;
 const KEPT: usize = 24;
 const EMPTY: &str = "\"\"";

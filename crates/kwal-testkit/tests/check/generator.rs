@@ -50,13 +50,15 @@ struct Partition {
     name: (&'static str, i32),
     /// By offset from 0; `None` holds no record.
     log: Vec<Option<String>>,
-    /// The base offsets of its batches.
-    batches: Vec<usize>,
+    /// The base offsets of its batches, and their producers.
+    batches: Vec<(usize, Option<(i64, i16)>)>,
     start: usize,
     writers: Vec<State>,
     readers: Vec<ReaderState>,
     values: usize,
     takeovers: usize,
+    /// The producer of the name, as the coordinator knows it.
+    named: (i64, i16),
     /// Appends of unknown outcome whose fate is decided, and their values.
     decided: Vec<(AppendId, Vec<String>)>,
 }
@@ -64,6 +66,7 @@ struct Partition {
 struct State {
     id: WriterId,
     exclusive: bool,
+    producer: (i64, i16),
     goes_on: bool,
     ended: bool,
     /// The offset after the acknowledged records that it knows of.
@@ -94,7 +97,15 @@ impl State {
             true => Writer::new(name).deadline(Duration::from_secs(90)).on_failure_continue(),
         };
         let id = history.writer(writer);
-        Self { id, exclusive: false, goes_on, ended: false, acked: 0, queue: VecDeque::new() }
+        Self {
+            id,
+            exclusive: false,
+            producer: (id.0 as i64, 0),
+            goes_on,
+            ended: false,
+            acked: 0,
+            queue: VecDeque::new(),
+        }
     }
 }
 
@@ -120,13 +131,20 @@ impl Partition {
             readers,
             values: 0,
             takeovers: 0,
+            named: (1_000, -1),
             decided: Vec::new(),
         }
     }
 
-    fn land(&mut self, batch: impl IntoIterator<Item = Option<String>>) {
-        self.batches.push(self.log.len());
+    fn land(&mut self, producer: Option<(i64, i16)>, batch: impl IntoIterator<Item = Option<String>>) {
+        self.batches.push((self.log.len(), producer));
         self.log.extend(batch);
+    }
+
+    /// A record that is a barrier; only some of them are those of a writer of the history.
+    fn land_barrier(&mut self, producer: (i64, i16)) {
+        self.takeovers += 1;
+        self.land(Some(producer), [Some(format!("~barrier~{}", self.takeovers))]);
     }
 
     fn step(&mut self, world: &mut World<'_>) {
@@ -136,11 +154,12 @@ impl Partition {
             0..35 => self.submit(writer, world),
             35..65 => self.serve(writer, world),
             65..68 => self.give_up(writer, world),
-            68..70 => self.land([None]),
+            68..70 => self.land(None, [None]),
             70..72 => self.take_over(world),
             72..90 => self.read(reader, world),
             90..94 => self.resolve(world),
             94 => self.close(writer, world),
+            99 => self.renew(writer),
             95 => world.history.read_failed(self.readers[reader].id, ReadFailure::Other),
             96 if world.workload.losses => self.truncate(world),
             97 if world.workload.losses => {
@@ -149,6 +168,15 @@ impl Partition {
             }
             98 if world.workload.losses && world.rng.u8(..4) == 0 => self.recreate(world),
             _ => {}
+        }
+    }
+
+    /// A holder gets the next epoch from its coordinator, of which nothing is on the log.
+    fn renew(&mut self, writer: usize) {
+        let state = &mut self.writers[writer];
+        if state.exclusive && !state.ended {
+            self.named.1 += 1;
+            state.producer = self.named;
         }
     }
 
@@ -183,7 +211,7 @@ impl Partition {
         let base = self.log.len() as i64;
         let fate = world.rng.u8(..20);
         if fate < 16 {
-            self.land(pending.values.iter().cloned().map(Some));
+            self.land(Some(self.writers[writer].producer), pending.values.iter().cloned().map(Some));
         }
         match (pending.given_up, fate) {
             (false, 0..14) => {
@@ -258,22 +286,37 @@ impl Partition {
 
     /// Another holder of the name.
     fn take_over(&mut self, world: &mut World<'_>) {
-        self.takeovers += 1;
         let id = world.history.writer(Writer::new(self.name).exclusive("me"));
+        let (known, epoch) = self.named;
+        self.named = (known, epoch + 1);
+        if world.rng.u8(..4) == 0 {
+            // The coordinator has forgotten the name.
+            if epoch >= 0 {
+                self.land_barrier((known, i16::MAX));
+            }
+            self.named = (known + 1, 0);
+        }
         let offset = self.log.len() as i64;
-        self.land([Some(format!("barrier-{}", self.takeovers))]);
+        self.land_barrier(self.named);
         for earlier in self.writers.iter_mut().filter(|writer| writer.exclusive && !writer.ended) {
             let behind = std::mem::take(&mut earlier.queue);
             world.history.fenced(earlier.id);
             earlier.ended = true;
             fail(behind, world);
         }
-        world.history.barrier(id, offset);
+        // It may not learn that it is the writer now.
+        let is_confirmed = world.rng.u8(..5) > 0;
+        match world.rng.bool() {
+            _ if !is_confirmed => {}
+            true => world.history.barrier(id, offset),
+            false => world.history.barrier_as(id, offset, self.named),
+        }
         self.writers.push(State {
             id,
             exclusive: true,
+            producer: self.named,
             goes_on: false,
-            ended: false,
+            ended: !is_confirmed,
             acked: 0,
             queue: VecDeque::new(),
         });
@@ -320,7 +363,7 @@ impl Partition {
 
     fn truncate(&mut self, world: &mut World<'_>) {
         // Brokers cut between batches.
-        let outcomes = self.batches.iter().copied().filter(|offset| *offset >= self.start);
+        let outcomes = self.batches.iter().map(|(offset, _)| *offset).filter(|offset| *offset >= self.start);
         let outcomes: Vec<_> = outcomes.chain([self.log.len()]).collect();
         let offset = outcomes[world.rng.usize(..outcomes.len())];
         self.lose(offset, world, |world, name| world.history.truncated(name, offset as i64));
@@ -353,11 +396,11 @@ impl Partition {
         let acked = if world.rng.bool() { self.writers[writer].queue.pop_front() } else { None };
         let base = self.log.len() as i64;
         if let Some(acked) = &acked {
-            self.land(acked.values.iter().cloned().map(Some));
+            self.land(Some(self.writers[writer].producer), acked.values.iter().cloned().map(Some));
             self.writers[writer].acked = self.log.len();
         }
         self.log.truncate(offset);
-        self.batches.retain(|batch| *batch < offset);
+        self.batches.retain(|(batch, _)| *batch < offset);
         happened(world, self.name);
         if let Some(acked) = acked.filter(|acked| !acked.given_up) {
             world.history.acked(acked.append, base);
@@ -394,7 +437,15 @@ impl Partition {
             }
         }
         let all = Log::new(self.name, self.start as i64..self.log.len() as i64, found);
-        log.into_iter().fold(all, |log, offset| log.empty(offset..offset + 1))
+        let all = log.into_iter().fold(all, |log, offset| log.empty(offset..offset + 1));
+        let ends = self.batches.iter().skip(1).map(|(base, _)| *base).chain([self.log.len()]);
+        self.batches.iter().zip(ends).fold(all, |log, ((base, producer), end)| {
+            let offsets = (*base).max(self.start) as i64..end as i64;
+            match producer {
+                Some(producer) if !offsets.is_empty() => log.producer(offsets, *producer),
+                _ => log,
+            }
+        })
     }
 }
 

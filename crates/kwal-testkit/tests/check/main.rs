@@ -1,6 +1,7 @@
 //! The checker: correct histories hold, and each mistake is reported by its rule.
 
 mod generator;
+mod holders;
 mod mutations;
 mod recording;
 mod rules;

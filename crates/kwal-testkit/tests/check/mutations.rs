@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fastrand::Rng;
 use kwal_testkit::check::{
-    AppendId, AppendOutcome, Event, Expect, History, Log, ReadFailure, Rule, SubmitOrder, Value, WriterId,
+    AppendId, AppendOutcome, Event, Expect, History, Log, Producer, ReadFailure, Rule, SubmitOrder, Value,
+    WriterId,
 };
 
 use crate::generator::{Workload, generate};
@@ -23,7 +24,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
     }),
     ("drop the barrier from the log", Rule::Durable, |events, rng| {
         let offsets = events.iter().filter_map(|(_, event)| match event {
-            Event::Barrier { writer, offset } => Some((*writer, *offset)),
+            Event::Barrier { writer, offset, .. } => Some((*writer, *offset)),
             _ => None,
         });
         let (writer, offset) = pick(offsets.collect(), rng)?;
@@ -203,6 +204,41 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         });
         let (_, writer, _) = pick(earlier.cloned().collect(), rng)?;
         new_append(events, writer, |_| AppendOutcome::Unknown)
+    }),
+    ("append on an earlier epoch after a barrier", Rule::OneWriter, |events, rng| {
+        let fenced = barrier_batches(events).into_iter().filter(|(.., producer)| producer.epoch > 0);
+        let (partition, .., Producer { id, epoch }) = pick(fenced.collect(), rng)?;
+        let plain = events.iter().filter_map(|(_, event)| match event {
+            Event::Writer { id, writer } if writer.exclusive.is_none() => Some(*id),
+            _ => None,
+        });
+        let plain = plain.filter(|writer| partition_of(events, *writer) == partition);
+        let writer = pick(plain.collect(), rng)?;
+        new_append(events, writer, |_| AppendOutcome::Unknown)?;
+        let log = log_in(events, &partition)?;
+        let end = log.offsets.end;
+        log.producers.push((end - 1..end, Producer { id, epoch: rng.i16(..epoch) }));
+        Some(())
+    }),
+    ("the batch of a barrier is of another producer", Rule::OneWriter, |events, rng| {
+        let (partition, offset, _) = pick(barrier_batches(events), rng)?;
+        let named = events.iter().any(|(_, event)| {
+            matches!(event, Event::Barrier { writer, offset: at, producer: Some(_) }
+                if *at == offset && partition_of(events, *writer) == partition)
+        });
+        let log = log_in(events, &partition).filter(|_| named)?;
+        let (_, producer) = log.producers.iter_mut().find(|(offsets, _)| offsets.contains(&offset))?;
+        *producer = Producer { id: producer.id + 500, epoch: 0 };
+        Some(())
+    }),
+    ("put a barrier on the log once more", Rule::Once, |events, rng| {
+        let (partition, offset, producer) = pick(barrier_batches(events), rng)?;
+        let log = log_in(events, &partition)?;
+        let (_, mark) = log.records.iter().find(|(at, _)| *at == offset)?.clone();
+        append_to_log(log, &[mark]);
+        let end = log.offsets.end;
+        log.producers.push((end - 1..end, producer));
+        Some(())
     }),
     ("append after it was fenced", Rule::Ended, |events, rng| {
         let fenced = events.iter().filter_map(|(_, event)| match event {
@@ -490,10 +526,30 @@ fn partition_of(events: &Events, writer: WriterId) -> (String, i32) {
 
 fn barriers(events: &Events) -> Vec<((String, i32), WriterId, i64)> {
     let barriers = events.iter().filter_map(|(_, event)| match event {
-        Event::Barrier { writer, offset } => Some((partition_of(events, *writer), *writer, *offset)),
+        Event::Barrier { writer, offset, .. } => Some((partition_of(events, *writer), *writer, *offset)),
         _ => None,
     });
     barriers.collect()
+}
+
+/// The barriers on the logs, with their producers.
+fn barrier_batches(events: &mut Events) -> Vec<((String, i32), i64, Producer)> {
+    let mut found = Vec::new();
+    for log in logs(events) {
+        let partition = (log.partition.topic.clone(), log.partition.partition);
+        for (offsets, producer) in &log.producers {
+            let mut records = log.records.iter();
+            let first = records.find(|(offset, _)| *offset == offsets.start);
+            if first.is_some_and(|(_, value)| value.to_string().starts_with("~barrier~")) {
+                found.push((partition.clone(), offsets.start, *producer));
+            }
+        }
+    }
+    found
+}
+
+fn log_in<'a>(events: &'a mut Events, partition: &(String, i32)) -> Option<&'a mut Log> {
+    logs(events).find(|log| log.partition.topic == partition.0 && log.partition.partition == partition.1)
 }
 
 fn logs(events: &mut Events) -> impl Iterator<Item = &mut Log> {

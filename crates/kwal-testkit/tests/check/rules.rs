@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use kwal_testkit::check::{Expect, History, Rule};
 
+use crate::holders::HOLDERS;
+
 /// What each history breaks: one rule, or `None`. All have a writer `w0` and a reader `r0` of `wal-0`.
 const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
     ("nothing happened", None, "1 log wal-0 0 0"),
@@ -182,35 +184,6 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "given up in time and there",
         Some(Rule::Withdrawn),
         "1 queue a0 w0 x\n1 withdrawn a0\n2 log wal-0 0 1 @0 x",
-    ),
-    (
-        "after the barrier of another",
-        Some(Rule::OneWriter),
-        "0 writer w1 wal-0 exclusive=me\n0 writer w2 wal-0 exclusive=me\n1 barrier w1 0\n1 submit a0 w1 x\n\
-         2 barrier w2 1\n3 unknown a0\n3 log wal-0 0 3 @0 b1 b2 x",
-    ),
-    (
-        "before the barrier of another",
-        None,
-        "0 writer w1 wal-0 exclusive=me\n0 writer w2 wal-0 exclusive=me\n1 barrier w1 0\n1 submit a0 w1 x\n\
-         2 barrier w2 2\n3 unknown a0\n3 submit a1 w2 y\n4 acked a1 3\n4 log wal-0 0 4 @0 b1 x b2 y",
-    ),
-    (
-        "before its own barrier",
-        Some(Rule::OneWriter),
-        "0 writer w1 wal-0 exclusive=me\n1 barrier w1 1\n1 submit a0 w1 x\n3 acked a0 0\n3 log wal-0 0 2 @0 x b1",
-    ),
-    (
-        "another name, another writer",
-        None,
-        "0 writer w1 wal-0 exclusive=me\n0 writer w2 wal-0 exclusive=you\n1 barrier w1 0\n2 barrier w2 1\n\
-         3 submit a0 w1 x\n3 acked a0 2\n3 log wal-0 0 3 @0 b1 b2 x",
-    ),
-    (
-        "the barrier was lost, and is no more",
-        None,
-        "0 writer w1 wal-0 exclusive=me\n0 writer w2 wal-0 exclusive=me\n1 barrier w1 0\n2 barrier w2 1\n\
-         3 truncated wal-0 1\n3 submit a0 w1 x\n3 acked a0 1\n4 log wal-0 0 2 @0 b1 x",
     ),
     (
         "continues after it was fenced",
@@ -591,7 +564,7 @@ fn history(text: &str) -> History {
 
 #[test]
 fn each_history_breaks_its_rule_and_no_other() {
-    for (name, broken, text) in HISTORIES {
+    for (name, broken, text) in HISTORIES.iter().chain(HOLDERS) {
         let history = history(text);
         let verdict = history.check(&Expect::default());
         assert!(verdict.broken().eq(*broken), "{name}: {verdict}");
@@ -609,7 +582,7 @@ fn each_history_breaks_its_rule_and_no_other() {
 
 #[test]
 fn every_rule_is_broken_by_a_history() {
-    let broken: BTreeSet<_> = HISTORIES.iter().filter_map(|(_, broken, _)| *broken).collect();
+    let broken: BTreeSet<_> = HISTORIES.iter().chain(HOLDERS).filter_map(|(_, broken, _)| *broken).collect();
     assert!(broken.iter().eq(Rule::ALL), "{broken:?}");
 }
 
