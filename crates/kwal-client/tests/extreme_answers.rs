@@ -22,8 +22,9 @@ use kwal_protocol::{
     api::{ApiKey, Request},
     messages::{
         ApiVersionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DescribeClusterRequest,
-        DescribeConfigsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-        OffsetForLeaderEpochRequest, ProduceRequest,
+        DescribeConfigsRequest, DescribeProducersRequest, FetchRequest, FindCoordinatorRequest,
+        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
+        ProduceRequest,
     },
 };
 use kwal_testkit::{EmbeddedCluster, Fault, wire::Wire};
@@ -157,6 +158,26 @@ impl Liar {
                 (&mut response.producer_epoch).into(),
             ]
         });
+        liar.changes::<FindCoordinatorRequest>(|response| {
+            vec![
+                (&mut response.throttle_time_ms).into(),
+                (&mut response.node_id).into(),
+                (&mut response.port).into(),
+            ]
+        });
+        liar.changes::<DescribeProducersRequest>(|response| {
+            let mut all = vec![(&mut response.throttle_time_ms).into()];
+            for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                all.push((&mut partition.partition_index).into());
+                for producer in &mut partition.active_producers {
+                    all.push((&mut producer.producer_id).into());
+                    all.push((&mut producer.producer_epoch).into());
+                    all.push((&mut producer.last_sequence).into());
+                    all.push((&mut producer.current_txn_start_offset).into());
+                }
+            }
+            all
+        });
         liar.changes::<DeleteRecordsRequest>(|response| {
             let mut all = vec![(&mut response.throttle_time_ms).into()];
             for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
@@ -264,6 +285,14 @@ async fn use_all(seed: u64, client: &Client, cluster: &EmbeddedCluster, outcomes
         drop(in_time("epoch", partition.offset_for_leader_epoch(0)).await);
         drop(in_time("delete", partition.delete_records(0)).await);
         drop(append(partition, outcomes).await);
+        let (second, tenth) = (Duration::from_secs(1), Duration::from_millis(100));
+        let exclusive = client.partition_client("wal", 1).exclusive("writer").renewal(second).probe(tenth);
+        if let Ok(holder) = in_time("exclusive", exclusive).await {
+            for value in ["a", "b"] {
+                drop(in_time("produce", holder.produce(vec![Record::new(None::<&str>, value)])).await);
+                sleep(second).await;
+            }
+        }
     }
     if let Ok(controller) = in_time("controller", async { client.controller_client().await }).await {
         drop(in_time("describe", controller.describe_cluster()).await);
@@ -286,6 +315,13 @@ async fn check_recovered(seed: u64, client: &Client, cluster: &EmbeddedCluster, 
         partition = open().await.unwrap();
         append(&partition, outcomes).await.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
     }
+    let holder = in_time("exclusive", client.partition_client("wal", 1).exclusive("writer")).await;
+    let holder = holder.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
+    let produced = in_time("produce", holder.produce(vec![Record::new(None::<&str>, "c")])).await;
+    assert_eq!(
+        produced.ok().and_then(|produced| produced.base_offset),
+        Some(holder.holder().unwrap().barrier + 1)
+    );
     let end = cluster.end_offset("wal", 0).unwrap();
     let read = in_time("fetch", partition.fetch(0)).await;
     assert_eq!(read.map(|read| read.next_offset).ok(), Some(end), "seed {seed}");

@@ -122,6 +122,11 @@ async fn each_dangerous_config_of_the_brokers_is_found() {
         ("producer.id.expiration.ms", "3600000", Warning, "3600000 (1 hour)"),
         ("producer.id.expiration.ms", "60000", Error, "60000 (1 minute)"),
         ("transactional.id.expiration.ms", "86400000", Warning, "86400000 (1 day)"),
+        ("transactional.id.expiration.ms", "172800000", Warning, "172800000 (2 days)"),
+        ("transaction.state.log.replication.factor", "4", Error, "4"),
+        ("transaction.state.log.replication.factor", "1", Warning, "1"),
+        ("transaction.state.log.min.isr", "1", Warning, "1"),
+        ("transaction.state.log.min.isr", "3", Warning, "3"),
     ] {
         let findings = Audited::new(&[], &[(name, value)]).await.findings().await;
         assert_eq!(short(&findings), [(severity, name, Some(found))]);
@@ -222,6 +227,8 @@ async fn configs_that_the_client_may_not_read_are_findings() {
         (Severity::Unknown, "topic configs", None),
         (Severity::Unknown, "producer.id.expiration.ms", None),
         (Severity::Unknown, "transactional.id.expiration.ms", None),
+        (Severity::Unknown, "transaction.state.log.replication.factor", None),
+        (Severity::Unknown, "transaction.state.log.min.isr", None),
     ];
     assert_eq!(short(&findings), expected);
     assert!(findings[0].why.contains("TOPIC_AUTHORIZATION_FAILED"), "{}", findings[0]);
@@ -247,7 +254,7 @@ async fn a_broker_that_does_not_respond_is_a_finding() {
     let (findings, took) = timed(audited.findings()).await;
     assert_eq!(took, deadlines().request);
     let expected: Vec<_> = findings.iter().map(|one| (one.severity, &one.brokers[..])).collect();
-    assert_eq!(expected, [(Severity::Unknown, &[1][..]); 2]);
+    assert_eq!(expected, [(Severity::Unknown, &[1][..]); 4]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -98,6 +98,7 @@ async fn a_batch_in_doubt_is_found_or_never_appended() {
             sequence: 1,
             record_count: 3,
             after: Some(0),
+            transactional_id: None,
         };
         assert_eq!(in_doubt, expected);
         let before = wire.count(ApiKey::PRODUCE);

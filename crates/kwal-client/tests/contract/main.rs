@@ -10,6 +10,7 @@
 //! | c3 | order without a hole: batches lie on the log in submission order |
 //! | c4 | deadlines and clear outcomes: every call ends in time, with an error that says what happened |
 //! | c5 | cancellation: every future can be dropped at any await |
+//! | c6 | exclusive writer: after a barrier, no append of an earlier holder |
 //! | c7 | reading: records come in offset order, once each |
 //! | c8 | truncation: a recreated topic is an error and never another log |
 //! | c9 | bounded memory: lengths are checked first, and appends share one budget |
@@ -54,6 +55,11 @@ mod c4_rebootstrap;
 mod c4_tls_and_proxies;
 mod c5_appends;
 mod c5_cancellation;
+mod c6_breaking;
+mod c6_exclusive;
+mod c6_readers;
+mod c6_stress;
+mod c6_takeover;
 mod c7_order;
 mod c7_reading;
 mod c8_truncation;

@@ -74,6 +74,7 @@ pub(crate) fn in_doubt() -> InDoubt {
         sequence: 7,
         record_count: 1,
         after: None,
+        transactional_id: None,
     }
 }
 
