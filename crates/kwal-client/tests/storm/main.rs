@@ -213,4 +213,7 @@ const HAZARDS: &[Hazard] = &[
     Hazard::RefusedProducerIds,
     Hazard::RefusedConnections,
     Hazard::ConnectionLimits,
+    Hazard::CoordinatorFaults,
+    Hazard::CoordinatorMoves,
+    Hazard::NameExpiry,
 ];

@@ -32,6 +32,11 @@ pub(super) async fn resolve_all(shared: &Shared, appenders: &[Appender], rng: &m
         let Some(own) = appenders.iter().find(|appender| appender.is_of(&doubt)) else { continue };
         for _ in 0..if rng.u8(..3) == 0 { 2 } else { 1 } {
             let (by, writer) = match rng.u8(..3) {
+                0 if own.is_holder() && rng.bool() => {
+                    wrong_name(shared, own, &doubt).await;
+                    continue;
+                }
+                1.. if own.is_holder() => own.open_again().await.unzip(),
                 0 => (Some(own.partition().clone()), Some(own.writer())),
                 1 => (shared.open(own.client(), doubt.partition).await, None),
                 _ => {
@@ -43,6 +48,20 @@ pub(super) async fn resolve_all(shared: &Shared, appenders: &[Appender], rng: &m
                 resolve(shared, &by, writer, &doubt).await;
             }
         }
+    }
+}
+
+/// Resolves an append by a partition client without the name, which has to be rejected.
+async fn wrong_name(shared: &Shared, own: &Appender, doubt: &Doubt) {
+    let Some(by) = shared.open(own.client(), doubt.partition).await else { return };
+    let (fence, value) = shared.fence(doubt.partition);
+    let result = shared.timed("resolve", by.resolve(&doubt.in_doubt, shared.stamped(value))).await;
+    fence.not_appended();
+    match result {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput { .. }) => {
+            shared.count_event("resolved by the wrong name");
+        }
+        other => shared.problem(format!("{} was resolved by the wrong name: {other:?}", doubt.append)),
     }
 }
 
@@ -84,6 +103,8 @@ fn failed(shared: &Shared, doubt: &Doubt, error: &Error) {
         ErrorKind::InvalidInput { .. } | ErrorKind::TopicRecreated { .. } => plan.has(Hazard::Recreation),
         ErrorKind::OffsetOutOfRange { .. } => plan.is_lossy() || plan.deletes,
         ErrorKind::DataLoss { .. } => plan.is_lossy(),
+        // Another holder has the log by now.
+        ErrorKind::Fenced if doubt.in_doubt.transactional_id.is_some() => true,
         ErrorKind::Fenced => shared.is_fenced(doubt.partition),
         // A fence of an id that is refused is never on the log.
         ErrorKind::DeadlineExceeded { .. } | ErrorKind::Broker { .. } if is_refused(error) => {

@@ -32,6 +32,10 @@ pub(super) struct Ledger {
     pub(super) partition: i32,
     pub(super) writer: WriterId,
     kind: Kind,
+    /// How many takeovers had begun when it was opened, including its own; 0 if another one was under way.
+    takeovers: u64,
+    /// Another holder has taken over.
+    is_fenced: Arc<AtomicBool>,
     /// The partition client is closed from now on.
     is_closing: Arc<AtomicBool>,
 }
@@ -40,7 +44,31 @@ impl Ledger {
     pub(super) fn open(shared: &Arc<Shared>, client: u64, partition: i32, kind: Kind) -> Self {
         let writer = Writer::new((TOPIC, partition)).deadline(shared.plan.deadlines.operation);
         let writer = shared.recorder.now().writer(kind.describe(writer));
-        Self { shared: Arc::clone(shared), client, partition, writer, kind, is_closing: Arc::default() }
+        let takeovers = match kind.exclusive {
+            Some(_) => shared.begin_takeover(),
+            None => 0,
+        };
+        let shared = Arc::clone(shared);
+        Self {
+            shared,
+            client,
+            partition,
+            writer,
+            kind,
+            takeovers,
+            is_fenced: Arc::default(),
+            is_closing: Arc::default(),
+        }
+    }
+
+    /// Notes that a takeover that began earlier may end later.
+    pub(super) fn may_be_overtaken(&mut self) {
+        self.takeovers = 0;
+    }
+
+    /// Whether another holder has taken over.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.is_fenced.load(Ordering::Relaxed)
     }
 
     pub(super) fn closing(&self) {
@@ -109,6 +137,13 @@ impl Ledger {
                 self.shared.recorder.now().lost(self.writer);
                 Ended::Fatal
             }
+            ErrorKind::Fenced if self.kind.exclusive.is_some() => {
+                self.is_fenced.store(true, Ordering::Relaxed);
+                self.shared.count_event("holders fenced");
+                self.shared.recorder.now().fenced(self.writer);
+                self.check_fenced(error);
+                Ended::Fatal
+            }
             ErrorKind::Fenced if self.shared.is_fenced(self.partition) => {
                 self.shared.count_event("writers fenced");
                 self.shared.recorder.now().fenced(self.writer);
@@ -127,6 +162,14 @@ impl Ledger {
                 Ended::Fatal
             }
             _ => Ended::Failed,
+        }
+    }
+
+    /// Checks that a holder was fenced for a reason: somebody took over, or its coordinator lost track of it.
+    fn check_fenced(&self, error: &Error) {
+        let Self { shared, takeovers, .. } = self;
+        if shared.takeovers() == *takeovers && !shared.plan.may_lose_names() {
+            shared.problem(format!("a holder is fenced, and nobody has taken over: {}", chain(error)));
         }
     }
 

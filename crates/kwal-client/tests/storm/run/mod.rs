@@ -10,6 +10,7 @@
 
 mod addresses;
 mod doubts;
+mod holders;
 mod kind;
 mod ledger;
 mod others;
@@ -21,7 +22,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -30,11 +31,12 @@ use fastrand::Rng;
 use kwal_client::{
     Client, ClientBuilder, OpenPartition, PartitionClient,
     error::{Error, ErrorKind},
-    record::Record,
+    record::{Barrier, Record},
 };
+use kwal_protocol::record::OwnedRecord;
 use kwal_testkit::{
     EmbeddedCluster, Journal, StormReport,
-    check::{CallId, Expect, History, Log, Recorder, Ticket, Verdict, Writer, WriterId},
+    check::{CallId, Expect, History, Log, Recorder, Ticket, Value, Verdict, Writer, WriterId},
 };
 use time::OffsetDateTime;
 use tokio::{
@@ -86,6 +88,14 @@ pub(crate) const COUNTERS: &[&str] = &[
     "resolved as not applied",
     "resolutions failed",
     "writers fenced",
+    "takeovers",
+    "takeovers under another producer id",
+    "takeovers failed",
+    "takeovers that were overtaken",
+    "holders fenced",
+    "holders that learned of it by waiting",
+    "holders renewed",
+    "resolved by the wrong name",
     "losses reported to writers",
     "partitions opened",
     "fetches with records",
@@ -129,6 +139,9 @@ impl Plan {
             doubts: Mutex::default(),
             fences: Mutex::default(),
             fenced: Mutex::default(),
+            takeovers: AtomicU64::new(0),
+            taking_over: AtomicU64::new(0),
+            held_by: AtomicI64::new(-1),
             over: AtomicBool::new(false),
             closed_at_once: Arc::default(),
         });
@@ -148,6 +161,17 @@ impl Plan {
             let client = &clients[partition as usize % clients.len()];
             tailers.push(Tailer::open(&shared, client, partition, Rng::with_seed(rng.u64(..))).await);
         }
+        for number in 0..self.contenders {
+            let number = FIRST_CONTENDER + number;
+            let client = shared.client(number).await;
+            let rng = Rng::with_seed(rng.u64(..));
+            appenders.push(Appender::open(&shared, &client, number, self.partitions, rng).await);
+            clients.push(client);
+        }
+        if let Some(client) = clients.last().filter(|_| self.contenders > 0) {
+            let rng = Rng::with_seed(rng.u64(..));
+            tailers.push(Tailer::open(&shared, client, self.partitions, rng).await);
+        }
         let mut storm = StormReport::default();
         for phase in 0..self.phases {
             if phase > 0 {
@@ -164,6 +188,8 @@ impl Plan {
     }
 }
 
+/// The number of the first client that takes over.
+const FIRST_CONTENDER: u64 = 10;
 /// Longer than any call and any delayed request takes.
 const LONG: Duration = Duration::from_secs(100);
 const TOPIC: &str = "wal";
@@ -184,6 +210,12 @@ struct Shared {
     fences: Mutex<BTreeMap<i32, (WriterId, u64)>>,
     /// Partitions whose writers may have been fenced, because others have resolved their appends.
     fenced: Mutex<BTreeSet<i32>>,
+    /// How many takeovers have begun.
+    takeovers: AtomicU64,
+    /// How many of them are under way.
+    taking_over: AtomicU64,
+    /// The producer id of the last holder, −1 before the first one.
+    held_by: AtomicI64,
     /// The storm is over, and every call has to succeed.
     over: AtomicBool,
     /// How many connections were closed by the first addresses of names.
@@ -252,7 +284,7 @@ impl Shared {
         for appender in appenders.iter_mut() {
             appender.append_after_storm().await;
         }
-        for partition in 0..self.plan.partitions {
+        for partition in self.plan.all_partitions() {
             reader::read_to_the_end(self, client, partition).await;
         }
     }
@@ -380,14 +412,30 @@ impl Shared {
         lock(&self.problems).push(format!("{:>9.3?} {problem}", self.begun.elapsed()));
     }
 
+    /// Returns the log of the leader.
+    fn log(&self, partition: i32) -> Log {
+        let cluster = &self.cluster;
+        let start = cluster.start_offset(TOPIC, partition).unwrap();
+        let end = cluster.end_offset(TOPIC, partition).unwrap();
+        let records = cluster.records(TOPIC, partition).unwrap();
+        let records = records.iter().map(|record| (record.offset, value(record)));
+        let log = Log::new((TOPIC, partition), start..end, records);
+        if partition < self.plan.partitions {
+            return log;
+        }
+        cluster.log(TOPIC, partition).unwrap().iter().fold(log, |log, batch| {
+            let header = batch.header();
+            let offsets = batch.base_offset().max(start)..batch.next_offset();
+            match header.producer_id {
+                -1 => log,
+                id => log.producer(offsets, (id, header.producer_epoch)),
+            }
+        })
+    }
+
     fn report(&self, storm: StormReport) -> Report {
-        for partition in 0..self.plan.partitions {
-            let cluster = &self.cluster;
-            let start = cluster.start_offset(TOPIC, partition).unwrap();
-            let end = cluster.end_offset(TOPIC, partition).unwrap();
-            let records = cluster.records(TOPIC, partition).unwrap();
-            let records = records.into_iter().map(|record| (record.offset, record.value.unwrap_or_default()));
-            self.recorder.now().log(Log::new((TOPIC, partition), start..end, records));
+        for partition in self.plan.all_partitions() {
+            self.recorder.now().log(self.log(partition));
         }
         let closed_at_once = self.closed_at_once.load(Ordering::Relaxed);
         lock(&self.counts).extend((closed_at_once > 0).then_some((CLOSED_AT_ONCE, closed_at_once)));
@@ -412,6 +460,14 @@ struct Returned<'a> {
 impl Drop for Returned<'_> {
     fn drop(&mut self) {
         self.recorder.now().returned(self.id);
+    }
+}
+
+/// Returns the identity of a record.
+fn value(record: &OwnedRecord) -> Value {
+    match Barrier::parse(record) {
+        Some(barrier) => Value::barrier(format!("{:032x}", u128::from_be_bytes(barrier.mark)).as_bytes()),
+        None => record.value.as_deref().unwrap_or_default().into(),
     }
 }
 

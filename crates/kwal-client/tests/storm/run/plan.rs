@@ -15,7 +15,10 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// The version whose dialect the brokers have.
     pub(crate) kafka: &'static str,
+    /// How many partitions have any number of writers.
     pub(crate) partitions: i32,
+    /// How many clients take over one more partition from each other.
+    pub(crate) contenders: u64,
     /// The configs of the topic.
     pub(crate) settings: Vec<(&'static str, &'static str)>,
     /// How many clients there are. Each appends to all partitions.
@@ -91,10 +94,21 @@ impl Plan {
         let millis = Duration::from_millis;
         let hasty = short_deadlines().operation(millis(1_500)).request(millis(500)).connect(millis(500));
         let deadlines = if rng.u8(..8) == 0 { hasty } else { deadlines };
+        // Again others, so that the storms without them stay as they are.
+        let mut rng = Rng::with_seed(seed ^ 0x1d1d_1d1d_1d1d_1d1d);
+        // A refused id cannot be replaced: the name keeps it.
+        let may_contend = !hazards.contains(&Hazard::RefusedProducerIds);
+        let contenders = if may_contend && rng.u8(..10) < 3 { 2 + u64::from(rng.u8(..3) == 0) } else { 0 };
+        if contenders > 0 {
+            // Barriers have the time of the system, and all else that of tokio's clock.
+            settings.push(("message.timestamp.after.max.ms", "9223372036854775807"));
+            hazards.extend(OF_COORDINATORS.iter().filter(|_| rng.bool()));
+        }
         Self {
             seed,
             kafka,
             partitions,
+            contenders,
             settings,
             clients,
             deadlines,
@@ -119,6 +133,7 @@ impl Plan {
         Self {
             kafka: "4.3",
             partitions: 1,
+            contenders: 0,
             settings: vec![("min.insync.replicas", "2")],
             clients: 1,
             deadlines: short_deadlines(),
@@ -157,6 +172,16 @@ impl Plan {
         self.hazards.contains(&hazard)
     }
 
+    /// Returns all partitions: those with any number of writers first, then one that is held exclusively.
+    pub(crate) fn all_partitions(&self) -> std::ops::Range<i32> {
+        0..self.partitions + i32::from(self.contenders > 0)
+    }
+
+    /// Whether a coordinator may forget a name, or that it gave out an epoch.
+    pub(crate) fn may_lose_names(&self) -> bool {
+        !self.only_response_faults || OF_COORDINATORS.iter().any(|hazard| self.has(*hazard))
+    }
+
     /// Whether acknowledged records may be lost.
     pub(crate) fn is_lossy(&self) -> bool {
         self.has(Hazard::UncleanElections) || self.has(Hazard::Recreation)
@@ -170,7 +195,8 @@ impl Plan {
         };
         let builder = EmbeddedCluster::builder().brokers(3).seed(self.seed).dialect(dialect);
         let builder = builder.started_at(STARTED_AT as i64).journal(self.journal);
-        builder.topic_with(TOPIC, self.partitions, &self.settings).start_in_memory().unwrap()
+        let builder = builder.setting("transaction.state.log.num.partitions", "3");
+        builder.topic_with(TOPIC, self.all_partitions().end, &self.settings).start_in_memory().unwrap()
     }
 
     pub(super) fn storm(&self, phase: u64) -> Storm {
@@ -192,6 +218,9 @@ const RARE: &[Hazard] = &[
     Hazard::RefusedConnections,
     Hazard::ConnectionLimits,
 ];
+
+/// Hazards of exclusive writers, each in every second storm that has some.
+const OF_COORDINATORS: &[Hazard] = &[Hazard::CoordinatorFaults, Hazard::CoordinatorMoves, Hazard::NameExpiry];
 
 /// Faults of brokers, not of requests and responses.
 const OF_BROKERS: &[Hazard] =

@@ -10,7 +10,7 @@ use kwal_client::{
 use kwal_testkit::check::{ReadFailure, Reader, ReaderId};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Shared, TOPIC, root};
+use super::{Shared, TOPIC, root, value};
 use crate::support::chain;
 
 /// Follows one partition, and sometimes seeks to an earlier offset.
@@ -106,7 +106,7 @@ fn record_fetch(shared: &Shared, reader: ReaderId, fetched: &Fetched) -> i64 {
         }
     };
     shared.count_event(if records.is_empty() { "fetches without records" } else { "fetches with records" });
-    let records = records.into_iter().map(|record| (record.offset, record.value.unwrap_or_default()));
+    let records = records.iter().map(|record| (record.offset, value(record)));
     shared.recorder.now().read(reader, records, fetched.next_offset);
     fetched.next_offset
 }

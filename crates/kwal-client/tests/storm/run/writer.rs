@@ -50,13 +50,16 @@ impl Appender {
         partition: i32,
         mut rng: Rng,
     ) -> Self {
-        let kind = Kind::of(&mut rng);
-        let opened = shared.open_with(client, partition, |open| kind.configure(open)).await.unwrap();
+        let kind = match partition < shared.plan.partitions {
+            true => Kind::of(&mut rng),
+            false => Kind::holder(&mut rng),
+        };
+        let (opened, ledger) = shared.open_writer(client, number, partition, kind).await.unwrap();
         Self {
             client: client.clone(),
             kind,
             partition: opened,
-            ledger: Ledger::open(shared, number, partition, kind),
+            ledger,
             name: format!("{number}{}", char::from(b'a' + partition as u8)),
             rng,
             in_flight: Vec::new(),
@@ -68,8 +71,19 @@ impl Appender {
         &self.client
     }
 
+    pub(super) fn is_holder(&self) -> bool {
+        self.kind.exclusive.is_some()
+    }
+
     pub(super) fn partition(&self) -> &PartitionClient {
         &self.partition
+    }
+
+    /// Takes over the log once more, beside the own partition client, whose log it is no more.
+    pub(super) async fn open_again(&self) -> Option<(PartitionClient, WriterId)> {
+        let Ledger { shared, client, partition, .. } = &self.ledger;
+        let (opened, ledger) = shared.open_writer(&self.client, *client, *partition, self.kind).await?;
+        Some((opened, ledger.writer))
     }
 
     pub(super) fn writer(&self) -> WriterId {
@@ -94,6 +108,7 @@ impl Appender {
                 10 if self.rng.bool() => self.reopen().await,
                 11 if self.rng.u8(..4) == 0 => self.close().await,
                 12 if self.rng.bool() => self.resolve().await,
+                13 if self.kind.exclusive.is_some() => self.delete().await,
                 _ => sleep(Duration::from_millis(self.rng.u64(..1_000))).await,
             }
         }
@@ -145,9 +160,11 @@ impl Appender {
     /// Continues with a new partition client.
     async fn reopen(&mut self) {
         let (Ledger { shared, client, partition, .. }, kind) = (&self.ledger, self.kind);
-        if let Some(opened) = shared.open_with(&self.client, *partition, |open| kind.configure(open)).await {
-            self.partition = opened;
-            self.ledger = Ledger::open(shared, *client, *partition, kind);
+        if kind.exclusive.is_some() && !shared.is_over() {
+            sleep(Duration::from_millis(self.rng.u64(..2_000))).await;
+        }
+        if let Some((opened, ledger)) = shared.open_writer(&self.client, *client, *partition, kind).await {
+            (self.partition, self.ledger) = (opened, ledger);
         }
     }
 
@@ -194,9 +211,28 @@ impl Appender {
         }
     }
 
+    /// Deletes records. The last one has to stay: without records, a broker that restarts forgets who was
+    /// fenced.
+    async fn delete(&mut self) {
+        let Ledger { shared, client, partition, .. } = &self.ledger;
+        let acked = shared.acked_end(*client, *partition);
+        if acked == 0 || !shared.plan.deletes || shared.plan.is_lossy() {
+            return;
+        }
+        let before = self.rng.i64(..acked);
+        match shared.timed("delete", self.partition.delete_records(before)).await {
+            Ok(start) if start < before => {
+                shared
+                    .problem(format!("records before {before} were deleted, but the log begins at {start}"));
+            }
+            Ok(_) => shared.count_event("records deleted"),
+            Err(_) => {}
+        }
+    }
+
     async fn append(&mut self) {
         // The queue has 64 places, and an append that has one is submitted.
-        if self.in_flight.len() >= 60 {
+        if self.in_flight.len() >= 60 || self.ledger.is_fenced() {
             self.settle().await;
         }
         if !self.kind.by_permit && self.rng.u8(..30) == 0 {
