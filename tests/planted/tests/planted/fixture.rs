@@ -8,10 +8,11 @@ use std::{
 };
 
 use kwal_client::{
-    Client, ClientBuilder, Deadlines, PartitionClient, Permit, Produced,
+    Client, ClientBuilder, Deadlines, Holder, PartitionClient, Permit, Produced,
     error::{Error, ErrorKind, Outcome},
     record::Record,
 };
+use kwal_protocol::record::OwnedRecord;
 use kwal_testkit::{
     EmbeddedCluster, EmbeddedClusterBuilder,
     check::{Expect, History, Log, ReadFailure, ReaderId, Recorder, Ticket, Verdict, Writer, WriterId},
@@ -103,6 +104,24 @@ impl Fixture {
         let deadlines = Deadlines::default().operation(operation);
         let client = self.builder().deadlines(deadlines).build().await.unwrap();
         self.appender(client.partition_client("wal", 0).await.unwrap(), operation)
+    }
+
+    /// Opens partition 0 as the writer `writer`, with a client of its own.
+    pub(crate) async fn hold(&self) -> Appender {
+        self.try_hold(&self.client().await).await.unwrap()
+    }
+
+    pub(crate) async fn try_hold(&self, client: &Client) -> Result<Appender, Error> {
+        let partition = client.partition_client("wal", 0).exclusive("writer").await?;
+        Ok(self.holder(partition, Deadlines::default().operation))
+    }
+
+    /// Records the barrier of an exclusive writer, and its appends.
+    pub(crate) fn holder(&self, partition: PartitionClient, deadline: Duration) -> Appender {
+        let Holder { name, barrier, .. } = partition.holder().unwrap();
+        let appender = self.appender_with(partition, |writer| writer.deadline(deadline).exclusive(name));
+        self.recorder.now().barrier(appender.writer, barrier);
+        appender
     }
 
     /// Records the appends of a partition client as those of one writer, with this deadline.
@@ -291,11 +310,19 @@ fn read_failure(error: &Error) -> ReadFailure {
     }
 }
 
-/// Returns the log of a partition, with the offsets that hold no record.
+/// Whether a record is appended by kwal itself, as a barrier or a fence, or is the fence of a scene.
+fn is_barrier(record: &OwnedRecord) -> bool {
+    let mut headers = record.headers.iter();
+    headers.len() == 4 && headers.any(|header| header.key() == "kwal.barrier")
+        || record.key.as_deref() == Some(b"fence")
+}
+
+/// Returns the log of a partition, with the offsets that hold no record of a writer.
 fn log(cluster: &EmbeddedCluster, partition: i32) -> Log {
     let offsets =
         cluster.start_offset("wal", partition).unwrap()..cluster.end_offset("wal", partition).unwrap();
-    let records = cluster.records("wal", partition).unwrap();
+    let mut records = cluster.records("wal", partition).unwrap();
+    records.retain(|record| !is_barrier(record));
     let (mut next, mut empty) = (offsets.start, Vec::new());
     for offset in records.iter().map(|record| record.offset).chain([offsets.end]) {
         if next < offset {

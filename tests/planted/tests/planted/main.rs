@@ -24,9 +24,11 @@
 extern crate kwal_planted as kwal_client;
 
 mod appends;
+mod exclusive;
 mod fixture;
 mod metadata;
 mod reading;
+mod renewals;
 mod resolving;
 mod resources;
 #[allow(dead_code, reason = "shared with other tests")]
@@ -113,6 +115,46 @@ async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
         Mutation::PermitKept => (resources::permits_too_small().await, &[]),
         Mutation::WithdrawnIsSent => (writing::withdrawn().await, &[Rule::Withdrawn]),
         Mutation::AppendsAfterFence => (writing::fenced().await, &[Rule::Ended]),
+        Mutation::BarrierNotReadBack => (exclusive::epoch_used_by_another().await, &[Rule::Durable]),
+        Mutation::OtherMarkAccepted => (exclusive::epoch_shared_by_two().await, &[Rule::Durable]),
+        Mutation::OvertakenIgnored => (exclusive::overtaken().await, &[Rule::OneWriter]),
+        Mutation::BarrierEndsSearch => (exclusive::overtaken_then_taken_over().await, &[Rule::OneWriter]),
+        Mutation::RenewalWithoutIdentity | Mutation::RenewalTakesNameBack => {
+            (renewals::renewed_after_takeover().await, &[Rule::OneWriter])
+        }
+        Mutation::OtherIdAccepted => (renewals::renewed_after_two_were_forgotten().await, &[Rule::OneWriter]),
+        Mutation::EpochRaisedUnderName => (exclusive::taken_over_after_doubt().await, &[]),
+        Mutation::OldIdNotFenced => (exclusive::name_forgotten().await, &[Rule::OneWriter]),
+        Mutation::SearchOfLastPart => {
+            (exclusive::name_forgotten_long_after_barrier().await, &[Rule::OneWriter])
+        }
+        Mutation::FencedUnasked => (exclusive::forgotten_before_search().await, &[]),
+        Mutation::IdChangedAfterSearch => (exclusive::forgotten_while_searching().await, &[Rule::OneWriter]),
+        Mutation::FenceFailureIgnored => (exclusive::fence_rejected().await, &[Rule::OneWriter]),
+        Mutation::FenceOfLeaderAlone => (exclusive::leader_killed_after_fence().await, &[Rule::OneWriter]),
+        Mutation::BarrierOfLeaderAlone => (exclusive::followers_lag().await, &[]),
+        Mutation::BarrierNotFirst => (exclusive::taken_over().await, &[Rule::FalseAlarm]),
+        Mutation::BarrierOfOtherName => (exclusive::other_name().await, &[]),
+        Mutation::CopyIsBarrier => (exclusive::barrier_copied().await, &[]),
+        Mutation::LookalikeIsBarrier => (exclusive::barrier_with_a_fifth_header().await, &[]),
+        Mutation::SilenceIgnored => (renewals::back_after_silence().await, &[Rule::OneWriter]),
+        Mutation::TakeoverConfirmsLate => (renewals::stopped_while_taking_over().await, &[Rule::OneWriter]),
+        Mutation::AcknowledgementConfirmsLate => {
+            (renewals::stopped_before_acknowledgement().await, &[Rule::OneWriter])
+        }
+        Mutation::RenewalOnlyWithAppends => (renewals::idle_for_long().await, &[]),
+        Mutation::FailedRenewalFailsAppends => (renewals::renewal_rejected().await, &[]),
+        Mutation::SlowRenewalHoldsUp => (renewals::renewal_not_answered().await, &[]),
+        Mutation::UncleanElectionIsAnotherWriter => {
+            (exclusive::unclean_election_while_taking_over().await, &[])
+        }
+        Mutation::NamedIdReleased => (exclusive::reopened_without_name().await, &[]),
+        Mutation::ForeignResolveFences => (exclusive::resolved_without_name().await, &[]),
+        Mutation::ResolvedWithoutProof => (exclusive::resolved_by_an_earlier_holder().await, &[]),
+        Mutation::ProbeIgnored => (renewals::probed_after_takeover().await, &[]),
+        Mutation::ProbeForgetsRenewal => (renewals::probed_while_epoch_is_raised().await, &[]),
+        Mutation::FencedUnnoticed => (exclusive::waited_for().await, &[]),
+        Mutation::HolderOfSearchEnd => (exclusive::appended_before_barrier().await, &[Rule::Durable]),
         Mutation::NextFromLastRecord => (reading::compacted_log_with_marker().await, &[Rule::Deadline]),
         Mutation::PartialBatchTakenForEnd => (reading::partial_batches().await, &[Rule::ReadEvery]),
         Mutation::CorruptBatchSkipped => (reading::corrupt_batch().await, &[Rule::ReadEvery]),
