@@ -254,13 +254,17 @@ public final class Interop {
         return JSON.nullNode();
     }
 
-    /** Grants "rights" to a user, all at once: each is an operation, a type of resource and its name. */
+    /**
+     * Grants "rights" to a user, all at once: each is an operation, a type of resource, its name, and whether that is LITERAL,
+     * which it is by default, or PREFIXED.
+     */
     private JsonNode grant(JsonNode command) throws Exception {
         List<AclBinding> bindings = new ArrayList<>();
         for (JsonNode right : command.get("rights")) {
             AclOperation operation = SecurityUtils.operation(right.get(0).asText());
             ResourceType type = SecurityUtils.resourceType(right.get(1).asText());
-            bindings.add(new AclBinding(new ResourcePattern(type, right.get(2).asText(), PatternType.LITERAL),
+            PatternType pattern = PatternType.valueOf(right.path(3).asText("LITERAL"));
+            bindings.add(new AclBinding(new ResourcePattern(type, right.get(2).asText(), pattern),
                 new AccessControlEntry(principal(command), "*", operation, AclPermissionType.ALLOW)));
         }
         admin.createAcls(bindings).all().get();

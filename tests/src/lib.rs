@@ -6,6 +6,7 @@
 //! `KAFKA_CONNECT=host:port[,…]` to use a running cluster, and fail without either. The proxy tests need
 //! microsocks.
 
+pub mod holder;
 pub mod kafka;
 pub mod message;
 mod process;

@@ -160,9 +160,13 @@ async fn topics_created(alice: &Alice) {
 
 /// `Create` on the cluster is one for all topics, and `DescribeConfigs` is for the configs of brokers.
 async fn rights_on_the_cluster(kafka: &Kafka, alice: &Alice) {
-    let of_brokers =
-        ["producer.id.expiration.ms on the cluster.", "transactional.id.expiration.ms on the cluster."];
-    let of_all = ["topic configs on the topic.", of_brokers[0], of_brokers[1]];
+    let of_brokers = [
+        "producer.id.expiration.ms on the cluster.",
+        "transactional.id.expiration.ms on the cluster.",
+        "transaction.state.log.replication.factor on the cluster.",
+        "transaction.state.log.min.isr on the cluster.",
+    ];
+    let of_all = [&["topic configs on the topic."], &of_brokers[..]].concat();
     assert_eq!(alice.unknown_settings("describe").await, of_all);
     assert_eq!(alice.unknown_settings("compare").await, of_brokers);
     let create = || alice.controller.create_topic("new", 1, 1);

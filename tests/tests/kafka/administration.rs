@@ -272,8 +272,11 @@ mod cases {
 
     /// Audits a topic for each bad setting. The topics have one replica, which is a finding of its own.
     pub(super) async fn audits(address: &str) {
-        let (_, controller) = connect(&[address.to_owned()]).await;
-        let replication = ["replication factor", "min.insync.replicas"];
+        let (client, controller) = connect(&[address.to_owned()]).await;
+        let mut replication = vec!["replication factor", "min.insync.replicas"];
+        if client.brokers().len() == 1 {
+            replication.push("transaction.state.log.replication.factor");
+        }
         let good = [("retention.ms", "-1"), ("min.insync.replicas", "1")];
         for (name, value, found) in [
             ("retention.ms", "-1", &[][..]),

@@ -28,6 +28,7 @@ async fn one_replica_is_always_enough(kafka: &'static Kafka) {
         let expected = [
             ("replication factor", Severity::Error, "1 in all partitions"),
             ("min.insync.replicas", Severity::Error, min),
+            ("transaction.state.log.replication.factor", Severity::Warning, "1"),
         ];
         assert_eq!(short(&findings), expected, "{findings:#?}");
     }

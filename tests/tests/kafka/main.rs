@@ -11,6 +11,7 @@ mod audit;
 mod batches;
 mod brokers;
 mod embedded;
+mod exclusive;
 mod faults;
 mod faulty_network;
 mod fidelity;

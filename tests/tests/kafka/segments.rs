@@ -104,7 +104,7 @@ async fn compacted(version: Version) {
 }
 
 /// Dumps copies of the segments, since a cleaner may be running, and returns the output of both.
-async fn same_as_kafka(kafka: &Kafka, segments: &[PathBuf]) -> Vec<String> {
+pub(crate) async fn same_as_kafka(kafka: &Kafka, segments: &[PathBuf]) -> Vec<String> {
     let dir = segments[0].parent().unwrap().with_extension("copies");
     std::fs::create_dir_all(&dir).unwrap();
     let copies: Vec<_> = segments
@@ -116,17 +116,22 @@ async fn same_as_kafka(kafka: &Kafka, segments: &[PathBuf]) -> Vec<String> {
         .collect();
     let printed = kafka.dump_records(&copies).await;
     let theirs: Vec<_> = printed.lines().filter_map(normalized).collect();
-    let mut ours = Vec::new();
-    for copy in &copies {
-        segment::dump(BufReader::new(File::open(copy).unwrap()), &mut ours, true).unwrap();
-    }
-    let ours: Vec<_> = String::from_utf8(ours).unwrap().lines().map(str::to_owned).collect();
+    let ours = dumped(&copies);
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert_eq!(ours, theirs);
     }
     assert_eq!(ours.len(), theirs.len(), "{printed}");
     std::fs::remove_dir_all(&dir).unwrap();
     ours
+}
+
+/// Returns a line for each batch and each record.
+pub(crate) fn dumped(segments: &[PathBuf]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for segment in segments {
+        segment::dump(BufReader::new(File::open(segment).unwrap()), &mut lines, true).unwrap();
+    }
+    String::from_utf8(lines).unwrap().lines().map(str::to_owned).collect()
 }
 
 /// Returns a line about a batch or a record in the notation of the example; `None` for other lines.
