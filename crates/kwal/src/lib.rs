@@ -12,18 +12,19 @@
 //!    │              describe_cluster() ─────────┘   the brokers
 //!    │
 //!    └──────────────── partition_client() ──► PartitionClient       appends to one partition and reads from it
-//!                                               │
+//!                       .exclusive(name)        │   and ends all who did so before by this name
 //!                   produce(records) ───────────┤   one batch: all or nothing, once; returns its offsets
 //!                   encode(records) ────────────┤   and reserve(bytes), then submit(batch): the same in steps
 //!                   close() ────────────────────┤   takes no more appends, waits for those that were submitted
+//!                   holder(), fenced() ─────────┤   who has the log, and when that ends
 //!                   resolve(in_doubt, fence) ───┤   whether a batch is on the log whose append ended unknown
 //!                   get_offset(at) ─────────────┤   where the log begins, ends, or was at some time
 //!                   fetch(offset) ──────────────┤   encoded batches as they are on the log, records on demand
 //!                   fetch_records(offset, …) ───┤   the same as a list of owned records
 //!                   delete_records(before) ─────┘   cuts off what is no longer needed
 //! ```
-//! Every call that waits is a request, but `controller_client` and `fetch_records`: configure it, above all
-//! its `deadline`, then `.await` it.
+//! Every call that waits is a request, but `controller_client`, `fetch_records` and `fenced`: configure it,
+//! above all its `deadline`, then `.await` it.
 //! tokio's `select!`, `join!` and `timeout` take a request as it is; `join_all` and `pin!` take its
 //! `.into_future()`; `tokio::spawn` takes an `async move` block with a clone of the client. *Cancel safe* in
 //! these docs means that a call can be dropped at any await and nothing is lost or left behind; where a
@@ -99,7 +100,8 @@
 //! # let found = controller.audit("wal").await?;
 //! # let grave = found.iter().filter(|one| one.severity == Severity::Error).map(|one| one.setting);
 //! # assert!(grave.eq(["replication factor", "min.insync.replicas"]) && wal.created);
-//! # assert_eq!((found.len(), found[1].source), (2, Some(ConfigSource::Topic))); Ok(()) });
+//! # assert_eq!((found.len(), found[1].source), (3, Some(ConfigSource::Topic)));
+//! # assert_eq!(found[2].setting, "transaction.state.log.replication.factor"); Ok(()) });
 //! ```
 //!
 //! # TLS, SASL and proxies
@@ -137,6 +139,7 @@
 //! | `list_topics` | `Describe`, else a topic is left out | topic |
 //! | `produce`, `submit` | `Write` | topic |
 //! | the first append, with a producer id | `Write`, since Kafka 2.8; or `IdempotentWrite` | any topic; the cluster |
+//! | `exclusive` | `Write` and `Read`; `Write` | topic; transactional id `{name}/{topic}/{partition}` |
 //! | `resolve` | `Write` and `Read` | topic |
 //! | `fetch`, `fetch_records` | `Read` | topic |
 //! | `delete_records` | `Delete`, which `Write` does not include | topic |
@@ -206,9 +209,9 @@ pub mod client {
         ClusterDescription, ConfigSource, ConfigSynonym, ConfigValue, ControllerClient, CreatePartitions,
         CreateTopic, CreatedTopic, Deadlines, DeleteBefore, DeleteRecords, DeleteTopic, DescribeCluster,
         DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEndOffset, Fetch, Fetched, FetchedRecords,
-        Finding, GetOffset, Limits, ListTopics, OffsetAt, OffsetForLeaderEpoch, OnFailure, OpenPartition,
-        PartitionClient, Permit, Produce, Produced, Reserve, Resolution, Resolve, RetryPolicy, Severity,
-        Topic, TopicDifference,
+        Finding, GetOffset, Holder, Limits, ListTopics, OffsetAt, OffsetForLeaderEpoch, OnFailure,
+        OpenPartition, PartitionClient, Permit, Produce, Produced, Reserve, Resolution, Resolve, RetryPolicy,
+        Severity, Topic, TopicDifference,
     };
 
     /// Authentication: the identity of the client, and how it proves it to brokers.
@@ -242,7 +245,7 @@ pub mod protocol {
 
 /// Records to append, and records that were read.
 pub mod record {
-    pub use kwal_client::record::{IntoPayload, Record};
+    pub use kwal_client::record::{AnyRecord, Barrier, IntoPayload, Record};
     pub use kwal_protocol::record::{
         Batch, BatchBuilder, BatchError, BatchErrorKind, BatchHeader, Compression, EncodedBatch, Header,
         HeaderView, Headers, HeadersIter, IntoHeaderBytes, IntoHeaderValue, OwnedRecord, RecordIter,

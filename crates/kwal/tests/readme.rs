@@ -4,6 +4,7 @@
 
 use std::{
     env::{consts::EXE_SUFFIX, current_exe},
+    path::PathBuf,
     process::Command,
 };
 
@@ -39,11 +40,7 @@ fn the_long_form_is_the_doc_test() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quick_start_runs_again_and_again() {
     let cluster = EmbeddedCluster::builder().start().await.unwrap();
-    let mut program = current_exe().unwrap();
-    // target/debug/deps/readme-… → target/debug/examples/quickstart
-    program.pop();
-    program.set_file_name("examples");
-    program.push(format!("quickstart{EXE_SUFFIX}"));
+    let program = example("quickstart");
     for appended in ["appended at offsets 0..2", "appended at offsets 2..4"] {
         let (program, brokers) = (program.clone(), cluster.bootstrap().join(","));
         let run = move || Command::new(program).env("KAFKA_CONNECT", brokers).output().unwrap();
@@ -53,4 +50,45 @@ async fn the_quick_start_runs_again_and_again() {
         let first_and_last = r#"0: Some(b"account") Some(b"+100")"#;
         assert!(printed.starts_with(appended) && printed.contains(first_and_last), "{printed}");
     }
+}
+
+/// On a broker of its own, and on those that the environment names, one and three.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_over_from_a_primary_that_is_stopped() {
+    for brokers in [0, 1, 3] {
+        let cluster = EmbeddedCluster::builder().brokers(brokers.max(1)).start().await.unwrap();
+        let mut program = Command::new(example("failover"));
+        match brokers {
+            0 => program.env_remove("KAFKA_CONNECT"),
+            _ => program.env("KAFKA_CONNECT", cluster.bootstrap().join(",")),
+        };
+        let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+        // In this order.
+        let mut rest = printed.as_str();
+        for line in [
+            "primary: holds the log, epoch 0, barrier at offset 0\n",
+            "primary: 100 entries are acknowledged\n",
+            "standby: holds the log, epoch 1, barrier at offset 101\n",
+            "standby: has replayed 100 entries up to the barrier\n",
+            "standby: its first append is at offset 102, ",
+            "primary: goes on with its append\n",
+            ": fenced: the log of ",
+            "primary: steps down\n",
+            "the log has what was acknowledged, 102 entries, and nothing that came too late\n",
+        ] {
+            (_, rest) = rest.split_once(line).unwrap_or_else(|| panic!("{line:?} is missing: {printed}"));
+        }
+        assert!(cluster.topics().iter().all(|topic| !topic.starts_with("failover")));
+    }
+}
+
+/// target/debug/deps/readme-… → target/debug/examples/…
+fn example(name: &str) -> PathBuf {
+    let mut program = current_exe().unwrap();
+    program.pop();
+    program.set_file_name("examples");
+    program.push(format!("{name}{EXE_SUFFIX}"));
+    program
 }
