@@ -248,11 +248,6 @@ impl<P, E: Clone> Producer<P, E> {
         self.complete_all(error);
     }
 
-    /// Ends renewals that no batch needs: nothing is submitted any more.
-    pub(super) fn stop_renewing(&mut self) {
-        self.stop_renewals();
-    }
-
     /// Gives the producer id to another producer of the partition; `None` if that cannot go on with it, or if
     /// the id belongs to a name.
     pub(super) fn release(&mut self) -> Option<ProducerState> {

@@ -23,15 +23,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::support::{HOUR, Wire, broker, builder, log, open, record, settle};
+use crate::support::{HOUR, Wire, broker, builder, hold, log, open, record, settle};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const ID: &str = "writer/wal/0";
-
-async fn hold(broker: &EmbeddedCluster) -> PartitionClient {
-    let client = builder(broker).build().await.unwrap();
-    client.partition_client("wal", 0).exclusive("writer").await.unwrap()
-}
 
 /// Holds requests of an API while the switch is on.
 fn hold_requests(wire: &Wire, api: ApiKey) -> Arc<AtomicBool> {

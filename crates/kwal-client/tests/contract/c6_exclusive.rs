@@ -19,16 +19,10 @@ use kwal_protocol::{
 use kwal_testkit::{EmbeddedCluster, Fault, wire::Decision};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{HOUR, Wire, WireMode, broker, builder, log, open, polled, record, settle};
+use crate::support::{HOUR, Wire, WireMode, broker, builder, hold, log, open, polled, record, settle};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const ID: &str = "writer/wal/0";
-
-/// Opens partition 0 of `wal` as the writer `writer`.
-async fn hold(broker: &EmbeddedCluster) -> PartitionClient {
-    let client = builder(broker).build().await.unwrap();
-    client.partition_client("wal", 0).exclusive("writer").await.unwrap()
-}
 
 async fn hold_over(wire: &Wire) -> PartitionClient {
     wire.client().await.partition_client("wal", 0).exclusive("writer").await.unwrap()

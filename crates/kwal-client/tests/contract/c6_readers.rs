@@ -13,14 +13,9 @@ use kwal_protocol::{
 };
 use kwal_testkit::{EmbeddedCluster, Fault, wire::Decision};
 
-use crate::support::{Wire, broker, builder, log, open, record, settle};
+use crate::support::{Wire, broker, hold, log, open, record, settle};
 
 const ID: &str = "writer/wal/0";
-
-async fn hold(broker: &EmbeddedCluster) -> PartitionClient {
-    let client = builder(broker).build().await.unwrap();
-    client.partition_client("wal", 0).exclusive("writer").await.unwrap()
-}
 
 async fn append(partition: &PartitionClient, value: &str) -> i64 {
     partition.produce(record(value)).await.unwrap().base_offset.unwrap()

@@ -10,17 +10,13 @@ use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::{EmbeddedCluster, Fault, wire::Decision};
 use tokio::time::sleep;
 
-use crate::support::{HOUR, Wire, WireMode, broker, builder, log, open, record, settle};
+use crate::support::{HOUR, Wire, WireMode, broker, builder, hold, log, open, record, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ID: &str = "writer/wal/0";
 
 async fn hold_by(client: &Client) -> Result<PartitionClient, Error> {
     client.partition_client("wal", 0).exclusive("writer").await
-}
-
-async fn hold(broker: &EmbeddedCluster) -> PartitionClient {
-    hold_by(&builder(broker).build().await.unwrap()).await.unwrap()
 }
 
 /// Asserts that a partition client cannot append any more, and that nothing of it reaches the log.

@@ -44,6 +44,12 @@ pub(crate) async fn open(broker: &EmbeddedCluster) -> PartitionClient {
     builder(broker).build().await.unwrap().partition_client("wal", 0).await.unwrap()
 }
 
+/// Opens partition 0 of `wal` as the exclusive writer `writer`, without a wire.
+pub(crate) async fn hold(broker: &EmbeddedCluster) -> PartitionClient {
+    let client = builder(broker).build().await.unwrap();
+    client.partition_client("wal", 0).exclusive("writer").await.unwrap()
+}
+
 /// Opens partition 0 of `wal` over a wire.
 pub(crate) async fn open_over(wire: &Wire) -> PartitionClient {
     wire.client().await.partition_client("wal", 0).await.unwrap()

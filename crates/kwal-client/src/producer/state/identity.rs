@@ -170,7 +170,8 @@ impl<P, E: Clone> Producer<P, E> {
         self.batches.is_empty() || self.renewal.is_optional
     }
 
-    pub(super) fn stop_renewals(&mut self) {
+    /// Ends renewals that no batch needs: nothing is submitted any more.
+    pub(in crate::producer) fn stop_renewing(&mut self) {
         self.renewal.is_stopped = true;
     }
 
