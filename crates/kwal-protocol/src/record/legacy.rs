@@ -113,6 +113,7 @@ pub(super) fn view<'a>(
     let view = RecordView {
         offset: message.offset.wrapping_add(shift),
         timestamp_ms: if of_wrapper { header.base_timestamp } else { message.timestamp },
+        leader_epoch: -1,
         sequence: -1,
         attributes: message.attributes,
         timestamp_delta: 0,

@@ -240,6 +240,7 @@ impl<'a> Reader<'a> {
         Ok(RecordView {
             offset: batch.base_offset.wrapping_add(offset_delta.into()),
             timestamp_ms: timestamp_ms(batch, timestamp_delta),
+            leader_epoch: batch.partition_leader_epoch,
             sequence: sequence(batch.base_sequence, offset_delta),
             attributes: attributes as i8,
             timestamp_delta,

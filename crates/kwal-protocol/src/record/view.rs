@@ -18,6 +18,8 @@ pub struct RecordView<'a> {
     ///
     /// That of the batch if the broker set it.
     pub timestamp_ms: i64,
+    /// The epoch of the leader that appended its batch; −1 before magic 2, where batches have none.
+    pub leader_epoch: i32,
     /// The sequence number, −1 without a producer id.
     pub sequence: i32,
     /// An unused byte; before magic 2, the attributes of the message.
@@ -60,6 +62,7 @@ impl<'a> RecordView<'a> {
         OwnedRecord {
             offset: self.offset,
             timestamp_ms: self.timestamp_ms,
+            leader_epoch: self.leader_epoch,
             key: self.key.map(|_| bytes.slice(..key_len)),
             value: self.value.map(|_| bytes.slice(key_len..key_len + value_len)),
             headers: headers.slice_of(&bytes),
@@ -72,6 +75,7 @@ impl<'a> RecordView<'a> {
         OwnedRecord {
             offset: self.offset,
             timestamp_ms: self.timestamp_ms,
+            leader_epoch: self.leader_epoch,
             key: self.key.map(|key| slice(body, key)),
             value: self.value.map(|value| slice(body, value)),
             headers: self.headers.slice_of(body),
@@ -89,6 +93,8 @@ pub struct OwnedRecord {
     pub offset: i64,
     /// Milliseconds since the epoch, or [`NO_TIMESTAMP`](super::NO_TIMESTAMP).
     pub timestamp_ms: i64,
+    /// The epoch of the leader that appended its batch; −1 before magic 2, where batches have none.
+    pub leader_epoch: i32,
     /// The key: null, empty or any bytes.
     pub key: Option<Bytes>,
     /// The value: null (a tombstone in a compacted topic), empty or any bytes.
@@ -118,6 +124,7 @@ impl OwnedRecord {
         Self {
             offset: self.offset,
             timestamp_ms: self.timestamp_ms,
+            leader_epoch: self.leader_epoch,
             key: self.key.as_ref().map(&mut take),
             value: self.value.as_ref().map(&mut take),
             headers: self

@@ -91,6 +91,7 @@ fn one_message_is_a_batch() {
         let expected = OwnedRecord {
             offset: 42,
             timestamp_ms: timestamp,
+            leader_epoch: -1,
             key: None,
             value: Some(Bytes::from("value")),
             headers: Headers::new(),

@@ -28,6 +28,7 @@ fn records() -> impl Strategy<Value = Vec<OwnedRecord>> {
     let record = record.prop_map(|(timestamp_ms, key, value, headers)| OwnedRecord {
         offset: 0,
         timestamp_ms,
+        leader_epoch: -1,
         key,
         value,
         headers,
@@ -65,7 +66,8 @@ proptest! {
         let lazy: Vec<_> = read.iter().map(|record| record.unwrap().to_detached()).collect();
         let owned: Vec<_> = read.into_iter().map(Result::unwrap).collect();
         prop_assert_eq!(&lazy, &owned);
-        let expected = records.into_iter().map(|r| OwnedRecord { offset: r.offset + base_offset, ..r });
+        let at = |r: OwnedRecord| OwnedRecord { offset: r.offset + base_offset, leader_epoch: 3, ..r };
+        let expected = records.into_iter().map(at);
         prop_assert_eq!(owned, expected.collect::<Vec<_>>());
         prop_assert_eq!(batches.next().unwrap().unwrap().position(), batch.size_in_bytes());
         prop_assert!(batches.next().is_none());

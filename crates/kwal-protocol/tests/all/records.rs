@@ -256,6 +256,7 @@ fn owned(record: RecordView<'_>) -> OwnedRecord {
     OwnedRecord {
         offset: record.offset,
         timestamp_ms: record.timestamp_ms,
+        leader_epoch: record.leader_epoch,
         key: record.key.map(Bytes::copy_from_slice),
         value: record.value.map(Bytes::copy_from_slice),
         headers: record.headers().map(header).collect(),
