@@ -164,17 +164,28 @@ pub struct Limits {
     ///
     /// Uncompressed batches are limited by [`frame`](Self#structfield.frame) alone.
     pub decompressed: usize,
-    /// The memory budget: what all appends of a client may hold, from before they are encoded until they are
-    /// acknowledged, in bytes. Further ones wait. A batch larger than the budget is appended alone. Default
-    /// 256 MiB.
+    /// The memory budget of a client, in bytes: for its appends, from before they are encoded until they are
+    /// acknowledged, and for what its fetches get, from before they are sent until they are handed over.
+    /// Default 256 MiB.
+    ///
+    /// Appends and reads may each hold three quarters of it, so that a quarter is always left to the other.
+    /// Further ones wait, in the order in which they came. A batch larger than three quarters is appended
+    /// alone. What the caller holds does not count, nor does what is read to look something up for an append.
+    ///
+    /// A fetch counts with what it asks for, which is at most the share of reads, divided by
+    /// [`max_connections_per_broker`](Self#structfield.max_connections_per_broker) and one more. As soon as
+    /// the length of its response is known, it counts with that: a first batch larger than asked for is taken
+    /// as a debt of reads, which is paid before another fetch is sent. Fetches of several partition clients
+    /// that share a connection are one request and count once.
     pub memory: usize,
     /// How many connections to one broker the partition clients share for appends, and as many again for
     /// fetches. One more serves short requests. Default 16.
     ///
     /// A broker works on one request of a connection at a time, also while an append waits for its replicas
     /// or a fetch for records. Up to this many partition clients with the same leader have connections of
-    /// their own; further ones share the least used ones. A connection that no partition client uses any more
-    /// is closed. Where a broker allows fewer (`max.connections.per.ip`), those that it allows are shared.
+    /// their own; further ones share the least used ones, and the fetches on a shared one are
+    /// [combined](crate::Fetch#shared-connections). A connection that no partition client uses any more is
+    /// closed. Where a broker allows fewer (`max.connections.per.ip`), those that it allows are shared.
     pub max_connections_per_broker: usize,
 }
 

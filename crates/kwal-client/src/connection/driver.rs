@@ -404,10 +404,13 @@ impl Driver {
                 Ok(()) => {
                     // A response that nobody wants any more gets no more time than any other.
                     if let Some(progress) = self.connection.arriving()
-                        && let Some(caller) = self.connection.oldest().filter(|caller| !caller.is_gone())
+                        && let Some(caller) = self.connection.oldest()
                     {
-                        caller.arriving(progress);
-                        self.connection.handle_progress(now);
+                        caller.announced(progress.len);
+                        if !caller.is_gone() {
+                            caller.arriving(progress);
+                            self.connection.handle_progress(now);
+                        }
                     }
                 }
                 Err(error) => debug!(%error, "the peer violated the protocol"),

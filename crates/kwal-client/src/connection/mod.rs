@@ -128,6 +128,11 @@ impl Connection {
         })
     }
 
+    /// Whether the broker may still wait for a request whose caller has left. Further ones are held back.
+    pub(crate) fn has_abandoned(&self) -> bool {
+        self.shared().has_abandoned()
+    }
+
     /// Waits in turn for room in the queue; `None` if the connection is closed.
     pub(crate) async fn room(&self) -> Option<Room> {
         self.shared().room().await
@@ -160,12 +165,12 @@ impl Connection {
         request: EncodedRequest,
         options: CallOptions,
     ) -> Result<RawResponse, RequestFailed> {
-        let CallOptions { limit, deadline, permit } = options;
-        let request = match limit {
+        let deadline = options.deadline;
+        let request = match options.limit {
             Some(limit) => request.with_timeout(limit),
             None => request,
         };
-        let (caller, received, caller_end) = Caller::new(R::throttle_time, deadline, permit);
+        let (caller, received, caller_end) = Caller::new(R::throttle_time, options);
         if self.shared().submit(Submitted { request, caller }).await.is_err() {
             let reason = FailureReason::Connection(ConnectionError::Closed);
             return Err(RequestFailed { reason, sent: false, was_next: false });

@@ -11,6 +11,7 @@ use kwal_protocol::connection::{ConnectionError, EncodedRequest, RawResponse, Re
 use tokio::{sync::oneshot, time::Instant};
 
 use super::shared::WaitPermit;
+use crate::memory::Reservation;
 
 /// How a request is sent.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,9 @@ pub(crate) struct CallOptions {
     pub(crate) deadline: Option<Instant>,
     /// For how long the broker may wait.
     pub(crate) permit: Option<Arc<WaitPermit>>,
+    /// The memory for the response. It is corrected to the size of the response when that arrives, whether or
+    /// not the caller is polled, and held until then also if the caller leaves.
+    pub(crate) memory: Option<Arc<Reservation>>,
 }
 
 /// A request on its way to the task.
@@ -49,6 +53,7 @@ pub(super) struct Caller {
     /// Reads the throttle time of the response, which is obeyed also if the caller is gone by then.
     pub(super) throttle_time: fn(&RawResponse) -> Duration,
     pub(super) deadline: Option<Instant>,
+    memory: Option<Arc<Reservation>>,
     reply: Reply,
 }
 
@@ -67,13 +72,12 @@ impl Caller {
     /// Creates the two ends of a request.
     pub(super) fn new(
         throttle_time: fn(&RawResponse) -> Duration,
-        deadline: Option<Instant>,
-        permit: Option<Arc<WaitPermit>>,
+        CallOptions { deadline, permit, memory, .. }: CallOptions,
     ) -> (Self, oneshot::Receiver<Result<RawResponse, RequestFailed>>, CallerEnd) {
         let (response, received) = oneshot::channel();
         let ticket = Arc::new(Ticket { permit, state: Mutex::default() });
         let reply = Reply::Waiting { response, ticket: TaskEnd(Arc::clone(&ticket)) };
-        (Self { throttle_time, deadline, reply }, received, CallerEnd(ticket))
+        (Self { throttle_time, deadline, memory, reply }, received, CallerEnd(ticket))
     }
 
     /// Creates a caller that takes its response in the task of the connection.
@@ -84,7 +88,7 @@ impl Caller {
         token: u64,
     ) -> Self {
         let promise = Promise { recipient: Some(recipient), token, submitted: false };
-        Self { throttle_time, deadline, reply: Reply::Recipient(promise) }
+        Self { throttle_time, deadline, memory: None, reply: Reply::Recipient(promise) }
     }
 
     /// Forgets the request, which was not submitted.
@@ -126,6 +130,13 @@ impl Caller {
         }
     }
 
+    /// Takes the memory that a response of so many bytes needs, which the broker has announced.
+    pub(super) fn announced(&self, len: usize) {
+        if let Some(memory) = &self.memory {
+            memory.grow(len);
+        }
+    }
+
     pub(super) fn arriving(&self, progress: ResponseProgress) {
         if let Reply::Waiting { ticket, .. } = &self.reply {
             ticket.0.state().progress = Some(progress);
@@ -133,6 +144,9 @@ impl Caller {
     }
 
     pub(super) fn respond(self, response: RawResponse) {
+        if let Some(memory) = &self.memory {
+            memory.correct(response.frame().len());
+        }
         self.complete(Ok(response));
     }
 

@@ -160,6 +160,11 @@ impl Shared {
         true
     }
 
+    /// Whether the broker may wait for a request whose caller has left.
+    pub(super) fn has_abandoned(&self) -> bool {
+        self.state().signals.abandoned > 0
+    }
+
     /// The end of the last throttle, which may be over.
     pub(super) fn throttled_until(&self) -> Option<Instant> {
         self.state().throttled_until
