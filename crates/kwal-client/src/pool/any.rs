@@ -227,7 +227,7 @@ mod tests {
     use tokio::runtime::Handle;
 
     use super::*;
-    use crate::{config::Config, random::Random};
+    use crate::{config::Config, memory::Memory, random::Random};
 
     const IDS: std::ops::RangeInclusive<i32> = 1..=3;
 
@@ -235,7 +235,7 @@ mod tests {
     fn pool(seed: u64) -> ConnectionPool {
         let bootstrap = vec![HostPort::new("seed", 1), HostPort::new("seed", 2)];
         let config = Config { bootstrap, ..Config::default() };
-        ConnectionPool::new(Arc::new(config), Random::new(Some(seed)), Handle::current())
+        ConnectionPool::new(Arc::new(config), Random::new(Some(seed)), Memory::new(1), Handle::current())
     }
 
     fn brokers() -> BTreeMap<i32, HostPort> {

@@ -142,43 +142,58 @@ impl Channel {
     pub(crate) fn interpret<R: ClientRequest>(
         &self,
         call: CallContext<'_>,
-        Sent { size, begun }: Sent,
+        sent: Sent,
         closed: &Closed,
         result: Result<RawResponse, RequestFailed>,
     ) -> Result<R::Response, Error> {
         let broker = self.broker();
-        let unknown = |error: Error| match R::KEY.changes_something() {
-            true => error.with_outcome(Outcome::Unknown),
-            false => error,
+        let response = match result {
+            Ok(response) => response,
+            Err(failed) => return Err(self.failed::<R>(call, sent, closed, failed)),
         };
-        // Only the request that the broker was to answer next can be the reason why it closed the connection.
-        let before = match &result {
-            Err(RequestFailed { sent: true, was_next: false, .. }) => None,
-            _ => closed.take(),
-        };
-        let response = result.map_err(|RequestFailed { reason, sent, was_next }| {
-            let error = match reason {
-                FailureReason::Throttled(remaining) => ErrorKind::Throttled { remaining }.into(),
-                FailureReason::Incomplete(ResponseProgress { arrived, len }) => {
-                    ErrorKind::ResponseIncomplete { arrived, len }.into()
-                }
-                // A request is only withdrawn when nobody is left to get this.
-                FailureReason::Withdrawn | FailureReason::Shutdown => ErrorKind::Closed.into(),
-                FailureReason::Connection(source) => {
-                    broker.mark_unhealthy();
-                    let is_suspect = was_next && size >= SUSPECT && begun.elapsed() < AT_ONCE;
-                    match is_suspect && closed_by_peer(&source) && closed.again(before, broker) {
-                        true => ErrorKind::RequestTooLarge { size }.into(),
-                        false => Error::from(source),
-                    }
-                }
-            };
-            let error = error.with_context(call.at_broker(broker));
-            if sent { unknown(error) } else { error }
-        })?;
+        closed.clear();
         response
             .decode::<R>()
-            .map_err(|source| unknown(Error::from(source).with_context(call.at_broker(broker))))
+            .map_err(|source| unknown::<R>(Error::from(source).with_context(call.at_broker(broker))))
+    }
+
+    /// Turns the reason why there is no response into an error.
+    pub(super) fn failed<R: ClientRequest>(
+        &self,
+        call: CallContext<'_>,
+        Sent { size, begun }: Sent,
+        closed: &Closed,
+        RequestFailed { reason, sent, was_next }: RequestFailed,
+    ) -> Error {
+        let broker = self.broker();
+        // Only the request that the broker was to answer next can be the reason why it closed the connection.
+        let before = if sent && !was_next { None } else { closed.take() };
+        let error = match reason {
+            FailureReason::Throttled(remaining) => ErrorKind::Throttled { remaining }.into(),
+            FailureReason::Incomplete(ResponseProgress { arrived, len }) => {
+                ErrorKind::ResponseIncomplete { arrived, len }.into()
+            }
+            // A request is only withdrawn when nobody is left to get this.
+            FailureReason::Withdrawn | FailureReason::Shutdown => ErrorKind::Closed.into(),
+            FailureReason::Connection(source) => {
+                broker.mark_unhealthy();
+                let is_suspect = was_next && size >= SUSPECT && begun.elapsed() < AT_ONCE;
+                match is_suspect && closed_by_peer(&source) && closed.again(before, broker) {
+                    true => ErrorKind::RequestTooLarge { size }.into(),
+                    false => Error::from(source),
+                }
+            }
+        };
+        let error = error.with_context(call.at_broker(broker));
+        if sent { unknown::<R>(error) } else { error }
+    }
+}
+
+/// The outcome of a request that may have reached the broker.
+fn unknown<R: ClientRequest>(error: Error) -> Error {
+    match R::KEY.changes_something() {
+        true => error.with_outcome(Outcome::Unknown),
+        false => error,
     }
 }
 

@@ -3,6 +3,7 @@
 mod any;
 mod broker;
 mod channel;
+mod combined;
 mod open;
 
 use std::{
@@ -16,16 +17,23 @@ use std::{
 use kwal_transport::HostPort;
 use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
 
-use self::broker::Endpoint;
-pub(crate) use self::channel::{Sent, SubmitError};
+use self::{
+    broker::Endpoint,
+    combined::{FetchQueue, Interim},
+};
 pub(crate) use self::{
     broker::{Broker, Closed},
     channel::Channel,
+};
+pub(crate) use self::{
+    channel::{Sent, SubmitError},
+    combined::PartitionFetch,
 };
 use crate::{
     config::Config,
     connection::Connection,
     error::{CallContext, Error, ErrorKind},
+    memory::Memory,
     random::Random,
 };
 
@@ -40,6 +48,8 @@ use crate::{
 pub(crate) struct ConnectionPool {
     config: Arc<Config>,
     random: Random,
+    /// The budget for the responses to combined fetches.
+    memory: Memory,
     runtime: Handle,
     state: Mutex<State>,
     /// The brokers that any-broker requests are under way to.
@@ -121,6 +131,10 @@ struct PooledConnection {
     connecting: Arc<tokio::sync::Mutex<()>>,
     /// The task that opens one. It ends with this.
     attempt: Mutex<Option<Attempt>>,
+    /// The fetches that share it.
+    fetches: FetchQueue,
+    /// Those of other connections that are asked on this one, if it is the general one.
+    interim: Interim,
 }
 
 /// The connection of a place.
@@ -153,10 +167,11 @@ pub(crate) struct Lease {
 struct Held(Arc<PooledConnection>);
 
 impl ConnectionPool {
-    pub(crate) fn new(config: Arc<Config>, random: Random, runtime: Handle) -> Self {
+    pub(crate) fn new(config: Arc<Config>, random: Random, memory: Memory, runtime: Handle) -> Self {
         Self {
             config,
             random,
+            memory,
             runtime,
             state: Mutex::default(),
             asked: Mutex::default(),
@@ -385,6 +400,8 @@ impl PooledConnection {
             open: Mutex::default(),
             connecting: Arc::default(),
             attempt: Mutex::default(),
+            fetches: FetchQueue::default(),
+            interim: Interim::default(),
         })
     }
 
@@ -428,7 +445,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.leases.fetch_sub(1, Ordering::Relaxed);
+        if self.0.leases.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.fetches.released();
+        }
     }
 }
 
@@ -445,7 +464,8 @@ mod tests {
     fn pool(limit: usize) -> ConnectionPool {
         let mut config = Config::default();
         config.limits.max_connections_per_broker = limit;
-        let pool = ConnectionPool::new(Arc::new(config), Random::new(Some(1)), Handle::current());
+        let pool =
+            ConnectionPool::new(Arc::new(config), Random::new(Some(1)), Memory::new(1), Handle::current());
         pool.update_brokers(&brokers(1));
         pool
     }

@@ -1,6 +1,9 @@
 //! A partition and the broker that leads it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode, wire::Uuid};
 use tokio::time::Instant;
@@ -14,6 +17,7 @@ use crate::{
     error::{CallContext, Error, ErrorKind},
     metadata::{LeaderUpdate, TopicMetadata},
     pool::{Lease, Purpose},
+    position::Position,
     producer_id::PartitionKey,
 };
 
@@ -28,6 +32,9 @@ pub(crate) struct Partition {
     pub(crate) topic_id: Uuid,
     produce: Lease,
     fetch: Lease,
+    /// The last position that a leader has verified, and its epoch: for brokers that do not verify with each
+    /// fetch.
+    verified: Mutex<Option<(i32, Position)>>,
 }
 
 /// The leader of a partition, as far as known.
@@ -73,7 +80,7 @@ impl Partition {
 
     pub(super) fn new(cluster: Arc<Cluster>, topic: String, index: i32, topic_id: Uuid) -> Self {
         let (produce, fetch) = (Lease::new(Purpose::Produce), Lease::new(Purpose::Fetch));
-        Self { cluster, topic: topic.into(), index, topic_id, produce, fetch }
+        Self { cluster, topic: topic.into(), index, topic_id, produce, fetch, verified: Mutex::default() }
     }
 
     /// A partition of a cluster that nothing connects to, for tests of operations.
@@ -89,9 +96,28 @@ impl Partition {
         CallContext::partition(api, &self.topic, self.index)
     }
 
+    /// Returns the id of the topic when the partition was opened; `None` where the brokers are too old.
+    pub(crate) fn topic_id(&self) -> Option<Uuid> {
+        (!self.topic_id.is_zero()).then_some(self.topic_id)
+    }
+
     pub(crate) fn key(&self) -> PartitionKey {
         let Self { topic, topic_id, index, .. } = self;
         PartitionKey { topic: Arc::clone(topic), topic_id: *topic_id, partition: *index }
+    }
+
+    /// Whether a leader has verified this position, or has sent what lies before it.
+    pub(crate) fn has_verified(&self, leader_epoch: i32, position: Position) -> bool {
+        *self.verified() == Some((leader_epoch, position))
+    }
+
+    /// Notes a position that a leader has verified.
+    pub(crate) fn set_verified(&self, leader_epoch: i32, position: Position) {
+        *self.verified() = Some((leader_epoch, position));
+    }
+
+    fn verified(&self) -> MutexGuard<'_, Option<(i32, Position)>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the lease of a purpose; `None` for the general connection.

@@ -4,12 +4,13 @@
 //! no IO, so it is tested without any. [`call`] does the rest.
 
 mod coordinator;
+mod fetching;
 mod leader;
 mod report;
 mod retry;
 mod tracker;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use kwal_protocol::{
     api::{Body, Request, Versions},
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 
 use self::coordinator::find_coordinator;
 pub(crate) use self::{
+    fetching::Fetching,
     leader::{Leader, Partition, leader_has_moved},
     retry::{Deadline, Retry},
     tracker::Tracker,
@@ -64,6 +66,11 @@ pub(crate) trait Operation {
     /// Returns the time limit of the request if it is not [`Deadlines::request`]. `granted` is the part of
     /// the [long poll](Self::long_poll) that was granted.
     fn time_limit(&self, _deadlines: &Deadlines, _granted: Duration) -> Option<Duration> {
+        None
+    }
+
+    /// Returns how the request is sent if it reads records on behalf of a caller.
+    fn fetching(&self) -> Option<Fetching<'_, Self::Request>> {
         None
     }
 }
@@ -168,8 +175,8 @@ pub(crate) enum Rejection {
     Kind(ErrorKind),
     /// A field has a value that cannot be true.
     Field(InvalidField),
-    /// A fetched batch is corrupt.
-    Corrupt(BatchError),
+    /// A fetched batch is corrupt. Its offsets, as far as they can be believed.
+    Corrupt(BatchError, Option<Range<i64>>),
 }
 
 impl Rejection {
@@ -314,21 +321,43 @@ pub(crate) async fn attempt<O: Operation>(
     trace: &mut Trace,
     tracker: &Tracker,
 ) -> Result<O::Output, Error> {
-    let opened = Opened::open(cluster, target, call, min_generation, trace, tracker).await;
+    let fetching = operation.fetching();
+    let opened = match &fetching {
+        Some(fetching) => fetching.open(cluster, target, call, min_generation, trace, tracker).await,
+        None => Opened::open(cluster, target, call, min_generation, trace, tracker)
+            .await
+            .map(|opened| (opened, None)),
+    };
     // A broker that cannot be reached has died, whatever it was sent before.
-    let opened = opened.inspect_err(|_| tracker.closed.clear())?;
+    let (opened, memory) = opened.inspect_err(|_| tracker.closed.clear())?;
     let channel = &opened.channel;
+    // Nothing else holds its memory if it is combined with others.
+    let combined = fetching.as_ref().filter(|fetching| memory.is_none() && fetching.is_combined(channel));
+    let _alone = memory.is_some().then(|| channel.fetch_alone());
     let wait = operation.long_poll();
-    let permit = (!wait.is_zero()).then(|| channel.wait(wait));
-    let long_poll = permit.as_ref().map_or(Duration::ZERO, |permit| permit.time);
+    let permit = (combined.is_none() && !wait.is_zero()).then(|| channel.wait(wait));
+    let long_poll = match combined {
+        // Its wait may be over several requests.
+        Some(_) => wait,
+        None => permit.as_ref().map_or(Duration::ZERO, |permit| permit.time),
+    };
     let (route, versions) = opened.route(operation, call, &cluster.config.deadlines, long_poll);
     let request = operation.request(&route);
     let limit = operation.time_limit(&cluster.config.deadlines, long_poll);
-    let options = CallOptions { limit, deadline: trace.deadline, permit };
+    let options = CallOptions { limit, deadline: trace.deadline, permit, memory };
     trace.sent = true;
     tracker.sent(channel.broker());
     loop {
-        let response = channel.call(&request, call, versions, options.clone(), &tracker.closed).await?;
+        let (response, _memory) = match combined {
+            Some(fetching) => {
+                let wait = (long_poll, route.version);
+                fetching.send(cluster, channel, &request, wait, (call, trace), tracker).await?
+            }
+            None => {
+                let options = options.clone();
+                (channel.call(&request, call, versions, options, &tracker.closed).await?, None)
+            }
+        };
         match operation.response(&route, response) {
             Ok(output) => return Ok(output),
             // The connection keeps the pause.
@@ -430,7 +459,7 @@ pub(crate) fn rejected(
         cluster.metadata.rebootstrap(broker);
     }
     let error = match rejection {
-        Rejection::Corrupt(source) => Error::from(source),
+        Rejection::Corrupt(source, offsets) => Error::corrupt(source, offsets),
         Rejection::Field(source) => Error::from(source),
         Rejection::Missing | Rejection::Throttled => Error::new(ErrorKind::MalformedResponse),
         Rejection::Kind(kind) => Error::new(kind),
@@ -510,7 +539,7 @@ mod tests {
 
     fn corrupt() -> Rejection {
         let kind = BatchErrorKind::Length(3);
-        Rejection::Corrupt(BatchError { kind, position: 0, base_offset: Some(17) })
+        Rejection::Corrupt(BatchError { kind, position: 0, base_offset: Some(17) }, None)
     }
 
     #[tokio::test]
@@ -525,7 +554,7 @@ mod tests {
             _ => false,
         };
         let not_deletable = |kind: &ErrorKind| matches!(kind, ErrorKind::NotDeletable);
-        let is_corrupt = |kind: &ErrorKind| matches!(kind, ErrorKind::Corrupt);
+        let is_corrupt = |kind: &ErrorKind| matches!(kind, ErrorKind::Corrupt { offsets: None });
         let (changed, read) = (ApiKey::PRODUCE, ApiKey::FETCH);
         // A response that cannot be understood does not say that nothing was done.
         for (rejection, api, expected, outcome) in [
@@ -543,7 +572,7 @@ mod tests {
             assert!(expected(error.kind()), "{text}: {error:?}");
             assert_eq!(error.outcome(), outcome, "{text}");
             assert_eq!(*error.context(), call.at_broker(&broker), "{text}");
-            assert_eq!(error.cause().is_some(), matches!(error.kind(), ErrorKind::Corrupt), "{text}");
+            assert_eq!(error.cause().is_some(), matches!(error.kind(), ErrorKind::Corrupt { .. }), "{text}");
         }
     }
 

@@ -256,7 +256,7 @@ impl<'a> Retry<'a> {
             (&ErrorKind::UnknownPartition { partitions, .. }, _) => {
                 self.call.error(ErrorKind::UnknownPartition { partitions, waited })
             }
-            (_, None) => error,
+            (_, None) | (ErrorKind::EpochUnknown { .. }, _) => error,
             // On Produce the code may follow the append, so it must not be simplified here.
             (ErrorKind::Broker { .. }, _) if error.effect() == Effect::Unknown => error,
             (_, Some(_)) => self.call.error(ErrorKind::UnknownTopic { waited }),
@@ -281,7 +281,7 @@ pub(super) async fn pause_until(at: Instant) {
 
 fn is_unknown(error: &Error) -> bool {
     match error.kind() {
-        ErrorKind::UnknownPartition { .. } => true,
+        ErrorKind::UnknownPartition { .. } | ErrorKind::EpochUnknown { .. } => true,
         ErrorKind::Broker { code, .. } => matches!(
             *code,
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
