@@ -115,8 +115,28 @@ impl Error {
             }
             ErrorKind::TopicRecreated { was, is } => write!(
                 f,
-                "topic {topic} was deleted and created again: its id was {was} and is {is} now; open a new partition client to \
-                 use the new topic"
+                "topic {topic} was deleted and created again: its id was {was} and is {is} now; positions of the former one \
+                 have no meaning in it, and a partition client of it has to be opened again"
+            ),
+            ErrorKind::Trimmed { offset, log_start } => write!(
+                f,
+                "offset {offset} is not in the log any more, which begins at {log_start}: what was there has been deleted; begin at the log start if it is not missed"
+            ),
+            ErrorKind::BeyondEnd { offset, end } => {
+                write!(
+                    f,
+                    "offset {offset} is not in the log, which ends at {end}: it was never there, or an unclean election lost it"
+                )
+            }
+            ErrorKind::LogTruncated { position, diverged_at } => write!(
+                f,
+                "the log differs from what was read before position {position}, at {diverged_at} or earlier: an unclean election \
+                 lost records; go back to a state from before that, and read on from its position"
+            ),
+            ErrorKind::EpochUnknown { position, leader_epoch } => write!(
+                f,
+                "no broker knows the leader epoch of position {position}: the leader's own is {leader_epoch}; metadata was restored \
+                 from a backup, or the position is of another cluster; compare with the local state, then read on from a bare offset"
             ),
             ErrorKind::OffsetOutOfRange { offset, log } => {
                 write!(f, "offset {offset} is not in the log, which has {}", Log(log))
@@ -181,7 +201,7 @@ impl Error {
                     )?;
                 }
                 f.write_str(
-                    "; this partition client cannot append any more; compare the log with the local state",
+                    "; this partition client cannot append any more; compare the log with the local state, then open a new one",
                 )
             }
             ErrorKind::Unsupported { ours, theirs } => unsupported(f, *ours, *theirs, context.api),
@@ -234,7 +254,14 @@ impl Error {
                 f.write_str("the response is malformed")
             }
             ErrorKind::MalformedResponse => f.write_str("the response does not match the request"),
-            ErrorKind::Corrupt => f.write_str("the fetched records cannot be read"),
+            ErrorKind::Corrupt { offsets: None } => f.write_str("the fetched records cannot be read"),
+            ErrorKind::Corrupt { offsets: Some(offsets) } if offsets.end - offsets.start == 1 => {
+                write!(f, "the fetched record at offset {} cannot be read", offsets.start)
+            }
+            ErrorKind::Corrupt { offsets: Some(offsets) } => {
+                let (first, last) = (offsets.start, offsets.end - 1);
+                write!(f, "the fetched records at offsets {first} to {last} cannot be read")
+            }
             ErrorKind::PrecedingAppendFailed => {
                 f.write_str("failed with an earlier append, so that the log has no hole")
             }

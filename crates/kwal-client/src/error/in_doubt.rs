@@ -34,7 +34,7 @@ pub struct InDoubt {
     pub topic: String,
     /// The id of the topic, so that one that was created again under the same name is not taken for it;
     /// `None` if the brokers are too old for topic ids.
-    #[cfg_attr(feature = "serde", serde(default, with = "id_as_text"))]
+    #[cfg_attr(feature = "serde", serde(default, with = "crate::position::id_as_text"))]
     pub topic_id: Option<Uuid>,
     /// The partition.
     pub partition: i32,
@@ -84,22 +84,6 @@ impl fmt::Display for OfBatch<'_> {
             Some(after) => write!(f, ", after offset {after}"),
             None => Ok(()),
         }
-    }
-}
-
-/// A topic id as its text, in any format.
-#[cfg(feature = "serde")]
-mod id_as_text {
-    use kwal_protocol::wire::Uuid;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(id: &Option<Uuid>, serializer: S) -> Result<S::Ok, S::Error> {
-        id.map(|id| id.to_string()).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uuid>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use kwal_protocol::{api::Versions, error_code::ErrorCode, wire::Uuid};
 
 use super::{Error, Progress};
+use crate::position::Position;
 
 /// What happened.
 ///
@@ -47,21 +48,66 @@ pub enum ErrorKind {
         waited: Duration,
     },
     /// The topic was deleted and created again: another topic of the same name. Open a new partition client
-    /// to use it.
+    /// to use it. A [position](crate::Position) of the former one has no meaning in it.
     #[non_exhaustive]
     TopicRecreated {
-        /// The topic id when the partition client was opened.
+        /// The topic id when the partition client was opened, or that of the position.
         was: Uuid,
-        /// The topic id now.
+        /// The topic id now; for a position, that of the partition client.
         is: Uuid,
     },
-    /// The offset is not in the log: deleted by retention or `delete_records`, or beyond the end.
+    /// The offset lies before the start of the log: retention or `delete_records` removed what was there.
+    /// Begin at the log start, if what was removed is not missed.
+    #[non_exhaustive]
+    Trimmed {
+        /// The requested offset.
+        offset: i64,
+        /// The first offset of the log.
+        log_start: i64,
+    },
+    /// The offset lies beyond the end of the log: it was never there, or an unclean election lost it.
+    #[non_exhaustive]
+    BeyondEnd {
+        /// The requested offset.
+        offset: i64,
+        /// The offset after the last record that all in-sync replicas have.
+        end: i64,
+    },
+    /// The broker says that the offset is not in the log, and it could not be found out on which side it is,
+    /// or by then it was in the log.
     #[non_exhaustive]
     OffsetOutOfRange {
         /// The requested offset.
         offset: i64,
         /// The first offset of the log and the one after its last record, if they could be looked up.
         log: Option<std::ops::Range<i64>>,
+    },
+    /// The leader's log differs from what was read before the [position](crate::Position): records were lost
+    /// in an unclean election, and others may have their offsets now.
+    ///
+    /// Compare the log with your own state from there on, then go on at a position before it, or at a bare
+    /// offset.
+    #[non_exhaustive]
+    LogTruncated {
+        /// The position.
+        position: Position,
+        /// The first offset that is known to differ.
+        ///
+        /// If the leader has records of the position's leader epoch, it is exact. If it has not, records of
+        /// earlier epochs may be lost as well: a position knows one epoch. A stream that has read the log
+        /// itself knows where each of them began, and reports the first offset that was lost.
+        diverged_at: i64,
+    },
+    /// No broker knows the leader epoch of the position, nor a later one, for
+    /// [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic): the cluster's metadata was restored
+    /// from a backup, or the position is of another cluster. What was read before it cannot be verified:
+    /// compare, then go on at a bare offset.
+    #[non_exhaustive]
+    EpochUnknown {
+        /// The position.
+        position: Position,
+        /// The leader's own epoch.
+        leader_epoch: i32,
     },
     /// Records cannot be deleted because the topic's `cleanup.policy` is `compact` alone.
     NotDeletable,
@@ -213,7 +259,11 @@ pub enum ErrorKind {
     MalformedResponse,
     /// A fetched batch is corrupt, or needs a codec that is not built in. The [cause](Error::cause) is a
     /// [`BatchError`](kwal_protocol::record::BatchError).
-    Corrupt,
+    #[non_exhaustive]
+    Corrupt {
+        /// The offsets of the batch, as far as its header can be believed.
+        offsets: Option<std::ops::Range<i64>>,
+    },
     /// An append that was submitted earlier failed, and this one with it, so that the log has no hole. The
     /// [cause](Error::cause) is the earlier error. This one may have been sent already: see its
     /// [outcome](Error::outcome).
@@ -229,4 +279,11 @@ pub enum ErrorKind {
     },
     /// The partition client or the client was closed by `close`, or the runtime of the client has shut down.
     Closed,
+}
+
+impl ErrorKind {
+    /// Whether an offset is not in the log, whatever is known of the reason.
+    pub(crate) fn is_out_of_range(&self) -> bool {
+        matches!(self, Self::Trimmed { .. } | Self::BeyondEnd { .. } | Self::OffsetOutOfRange { .. })
+    }
 }

@@ -163,6 +163,11 @@ impl Error {
         Self::new(ErrorKind::InvalidInput { reason: reason.into() })
     }
 
+    /// A batch that cannot be read, and its offsets, as far as they can be believed.
+    pub(crate) fn corrupt(source: BatchError, offsets: Option<std::ops::Range<i64>>) -> Self {
+        Self::new(ErrorKind::Corrupt { offsets }).with_source(Source::Batch(source))
+    }
+
     pub(crate) fn broker(code: ErrorCode) -> Self {
         Self::new(ErrorKind::Broker { code, message: None })
     }
@@ -255,7 +260,7 @@ impl Error {
                     | ErrorKind::Closed
             ),
             // The client has waited for it already.
-            (ErrorKind::UnknownPartition { .. }, _) => false,
+            (ErrorKind::UnknownPartition { .. } | ErrorKind::EpochUnknown { .. }, _) => false,
             _ => self.recovery() != Recovery::Fail,
         }
     }
@@ -350,7 +355,7 @@ impl From<InvalidField> for Error {
 
 impl From<BatchError> for Error {
     fn from(source: BatchError) -> Self {
-        Self::new(ErrorKind::Corrupt).with_source(Source::Batch(source))
+        Self::corrupt(source, None)
     }
 }
 

@@ -11,7 +11,7 @@ pub enum Progress {
     /// An append waited for earlier ones of its partition client, or for one of its 64 places, which appends
     /// and permits hold.
     Queue,
-    /// An append waited for memory, which other appends held: [`Limits::memory`](crate::Limits::memory).
+    /// An append or a fetch waited for memory, which others held: [`Limits::memory`](crate::Limits::memory).
     Memory,
     /// The leader of the partition, or the controller, was looked up in metadata.
     Lookup,
@@ -40,7 +40,7 @@ impl fmt::Display for Progress {
             Self::NotStarted => "there was no time for an attempt",
             Self::Queue => "it was waiting for earlier appends or permits of this partition client",
             Self::Memory => {
-                "it was waiting for memory that other appends hold (`Limits::memory` is the budget of the client)"
+                "it was waiting for memory that other appends or fetches hold (`Limits::memory` is the budget of the client)"
             }
             Self::Lookup => "it was looking up the broker to send it to",
             Self::Connection => "it was opening a connection",

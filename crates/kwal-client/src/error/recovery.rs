@@ -30,6 +30,8 @@ impl Error {
             (ErrorKind::UnknownBroker, _) => Recovery::Refresh,
             // Partitions that were just added are not known to all brokers at once.
             (ErrorKind::UnknownPartition { .. }, _) => Recovery::Refresh,
+            // Metadata is older than the position.
+            (ErrorKind::EpochUnknown { .. }, _) => Recovery::Refresh,
             _ => Recovery::Fail,
         }
     }

@@ -35,6 +35,7 @@ use kwal_transport::{
 use super::{
     CallContext, Context, Error, ErrorKind, InDoubt, InvalidField, Outcome, Progress, RecordError, Source,
 };
+use crate::position::Position;
 
 /// The names of an enum's variants, as they stand in a file of the workspace.
 macro_rules! variants {
@@ -244,6 +245,10 @@ fn other(why: &str) -> Source {
     Source::Other(Arc::from(Box::from(why)))
 }
 
+fn position() -> Position {
+    "3WTQz4hjQ2mlVEDAmlYv2w:7:1200".parse().unwrap()
+}
+
 fn in_doubt() -> InDoubt {
     InDoubt {
         topic: "wal".to_owned(),
@@ -308,6 +313,10 @@ fn client() -> Samples {
             was: "3WTQz4hjQ2mlVEDAmlYv2w".parse().unwrap(),
             is: "Vi4YOUmUQ5-NBs2aJ-lkEw".parse().unwrap(),
         }),
+        "Trimmed": fetch(ErrorKind::Trimmed { offset: 12, log_start: 100 }),
+        "BeyondEnd": fetch(ErrorKind::BeyondEnd { offset: 2_001, end: 2_000 }),
+        "LogTruncated": fetch(ErrorKind::LogTruncated { position: position(), diverged_at: 1_100 }),
+        "EpochUnknown": fetch(ErrorKind::EpochUnknown { position: position(), leader_epoch: 3 }),
         "OffsetOutOfRange": fetch(ErrorKind::OffsetOutOfRange { offset: 12, log: Some(100..2_000) }),
         "OffsetOutOfRange, an empty log":
             fetch(ErrorKind::OffsetOutOfRange { offset: 12, log: Some(100..100) }),
@@ -462,6 +471,8 @@ fn client() -> Samples {
         "MalformedResponse, not about what was requested":
             Error::new(ErrorKind::MalformedResponse).with_context(at(ApiKey::LIST_OFFSETS)),
         "Corrupt": Error::from(batch(checksum())).with_context(at(ApiKey::FETCH)),
+        "Corrupt, a record": Error::corrupt(batch(checksum()), Some(17..18)).with_context(at(ApiKey::FETCH)),
+        "Corrupt, a batch": Error::corrupt(batch(checksum()), Some(17..1_017)).with_context(at(ApiKey::FETCH)),
         "PrecedingAppendFailed": produce(ErrorKind::PrecedingAppendFailed)
             .with_source(Source::Call(Arc::new(produce(ErrorKind::Fenced)))),
         "PrecedingAppendFailed, in doubt": produce(ErrorKind::PrecedingAppendFailed)
