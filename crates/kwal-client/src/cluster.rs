@@ -9,8 +9,8 @@ use kwal_protocol::compression::Compressor;
 use tokio::runtime::Handle;
 
 use crate::{
-    config::Config, memory::Memory, metadata::MetadataCache, pool::ConnectionPool,
-    producer_id::ProducerIdPool, random::Random,
+    config::Config, decompressors::Decompressors, memory::Memory, metadata::MetadataCache,
+    pool::ConnectionPool, producer_id::ProducerIdPool, random::Random,
 };
 
 /// State shared by all handles of a client: cluster metadata, connections, budget and idle producer ids.
@@ -22,6 +22,7 @@ pub(crate) struct Cluster {
     pub(crate) metadata: MetadataCache,
     pub(crate) memory: Memory,
     pub(crate) producer_ids: ProducerIdPool,
+    pub(crate) decompressors: Arc<Decompressors>,
     /// Lent to one caller at a time. A caller that finds it taken makes its own.
     compressor: Mutex<Compressor>,
 }
@@ -30,17 +31,27 @@ impl Cluster {
     pub(crate) fn new(config: Config, runtime: Handle) -> Self {
         let config = Arc::new(config);
         let random = Random::new(config.seed);
-        let pool = Arc::new(ConnectionPool::new(Arc::clone(&config), random.clone(), runtime.clone()));
+        let memory = Memory::new(config.limits.memory);
+        let pool = ConnectionPool::new(Arc::clone(&config), random.clone(), memory.clone(), runtime.clone());
+        let pool = Arc::new(pool);
         Self {
             metadata: MetadataCache::new(Arc::clone(&pool)),
-            memory: Memory::new(config.limits.memory),
+            memory,
             producer_ids: ProducerIdPool::default(),
+            decompressors: Arc::default(),
             compressor: Mutex::default(),
             config,
             runtime,
             random,
             pool,
         }
+    }
+
+    /// Returns the most that one fetch asks for, in bytes, so that there may be one on each connection to a
+    /// broker.
+    pub(crate) fn most_per_fetch(&self) -> i32 {
+        let most = self.memory.most_per_read(self.config.limits.max_connections_per_broker);
+        i32::try_from(most).unwrap_or(i32::MAX)
     }
 
     /// Lends the memory that codecs work with.

@@ -18,13 +18,13 @@
 //!                                                │
 //!                                             cluster     what all handles of a client share
 //!                                                │
-//!              memory, producer_id, random ◄─────┼──────► metadata    the cache: one snapshot, one refresh for many callers
+//!                      producer_id, random ◄─────┼──────► metadata    the cache: one snapshot, one refresh for many callers
 //!                                                │           │
-//!                                                └──────► pool        connections by broker and purpose; hedged requests
+//!                                                └──────► pool        connections by broker and purpose; hedged requests, combined fetches
 //!                                                            │
 //!                                                         connection  a handle for callers, one task per socket
 //!                                                            │
-//!     backoff, config, sasl, versions, validate ◄────────────┴──────► error
+//!  backoff, config, sasl, versions, validate, memory ◄────────────┴──────► error
 //! ```
 //!
 //! Below are the crates `kwal-protocol` (messages and the state of a connection, without IO) and
@@ -62,6 +62,19 @@
 //! A producer id has one owner of its epochs: this client, or the coordinator of an exclusive writer, whose
 //! takeover, renewal and probe are in `producer/exclusive/`.
 //!
+//! # The path of a fetch
+//!
+//! 1. [`PartitionClient::fetch`] takes a [`Position`]. Its topic id is compared with that of the partition
+//!    client; its leader epoch goes with the request to brokers that verify it (`log/fetch.rs`), and is
+//!    asked about by OffsetForLeaderEpoch at others, in the same leader epoch (`partition/fetch.rs`).
+//! 2. Memory for what is asked for is reserved (`memory.rs`), and corrected by the task of the connection
+//!    when the response arrives. It is free again when the result is handed over.
+//! 3. A partition client with a connection of its own sends its fetches alone. Those that share one are
+//!    combined into one request, of whose response each gets its part (`pool/combined/`).
+//! 4. The bytes are split into batches, each with its checksum verified and in order. Those of aborted
+//!    transactions are left out, and offsets without records are [gaps](Fetched::gaps) (`log/gap.rs`).
+//!    Records are decoded by the caller, when it asks for them.
+//!
 //! # To add …
 //!
 //! * **an operation**: a type that implements `routing::Operation` (the request, and the meaning of its
@@ -96,6 +109,7 @@ mod cluster;
 mod config;
 mod connection;
 mod controller;
+mod decompressors;
 mod duration;
 pub mod error;
 mod log;
@@ -103,6 +117,7 @@ mod memory;
 mod metadata;
 mod partition;
 mod pool;
+mod position;
 mod producer;
 mod producer_id;
 mod random;
@@ -122,11 +137,12 @@ pub use self::{
         ConfigValue, ControllerClient, CreatePartitions, CreateTopic, CreatedTopic, DeleteTopic,
         DescribeCluster, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, Finding, Severity, TopicDifference,
     },
-    log::{EpochEndOffset, OffsetAt},
+    log::{EpochEndOffset, Gap, GapReason, Isolation, OffsetAt},
     partition::{
-        Close, DeleteBefore, DeleteRecords, Fetch, Fetched, FetchedRecords, GetOffset, OffsetForLeaderEpoch,
-        OpenPartition, PartitionClient, Produce, Reserve,
+        Close, DeleteBefore, DeleteRecords, Fetch, FetchAhead, Fetched, FetchedBatch, FetchedRecords,
+        GetOffset, OffsetForLeaderEpoch, OpenPartition, PartitionClient, Produce, Reserve,
     },
+    position::{InvalidPosition, Position},
     producer::{Acks, Append, Holder, OnFailure, Permit, Produced, Resolution, Resolve},
 };
 

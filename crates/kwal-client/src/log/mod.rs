@@ -1,6 +1,9 @@
 //! What is asked of the leader about the log of a partition, by appends and reads alike.
 
+mod compaction;
 mod fetch;
+mod gap;
+mod isolation;
 mod leader_epoch;
 mod offsets;
 mod order;
@@ -10,12 +13,19 @@ use std::ops::Range;
 use kwal_protocol::api::Body;
 
 pub(crate) use self::{
-    fetch::{FetchFrom, FetchedBatches},
+    compaction::IsCompacted,
+    fetch::{FetchFrom, FetchedBatches, diverged_at, is_verified_by_fetch},
+    gap::Sorted,
     leader_epoch::EpochEnd,
     offsets::ListOffset,
     order::Order,
 };
-pub use self::{leader_epoch::EpochEndOffset, offsets::OffsetAt};
+pub use self::{
+    gap::{Gap, GapReason},
+    isolation::Isolation,
+    leader_epoch::EpochEndOffset,
+    offsets::OffsetAt,
+};
 use crate::{
     error::{Error, ErrorKind},
     pool::Purpose,
@@ -35,21 +45,38 @@ pub(crate) async fn call<O: Operation>(
 
 /// Returns the offset after the last record that all in-sync replicas have.
 pub(crate) async fn end_offset(partition: &Partition, deadline: Deadline) -> Result<i64, Error> {
-    call(partition, &ListOffset { at: OffsetAt::Latest }, deadline).await
+    end_offset_at(partition, Isolation::default(), deadline).await
+}
+
+/// Returns the offset up to which the log can be read.
+pub(crate) async fn end_offset_at(
+    partition: &Partition,
+    isolation: Isolation,
+    deadline: Deadline,
+) -> Result<i64, Error> {
+    call(partition, &ListOffset { at: OffsetAt::Latest, isolation }, deadline).await
 }
 
 /// Returns the first offset of the log and the one after its last record.
 pub(crate) async fn range(partition: &Partition, deadline: Deadline) -> Result<Range<i64>, Error> {
-    let start = call(partition, &ListOffset { at: OffsetAt::Earliest }, deadline).await?;
+    let start = call(partition, &ListOffset::of(OffsetAt::Earliest), deadline).await?;
     Ok(start..end_offset(partition, deadline).await?)
 }
 
-/// Adds the offsets of the log to an error that is certain without them, if they can be had within the time
-/// of a request.
+/// Says on which side of the log an offset is that is out of range, if the offsets of the log can be had
+/// within the time of a request.
 pub(crate) async fn with_range(partition: &Partition, mut error: Error, deadline: Deadline) -> Error {
     if let ErrorKind::OffsetOutOfRange { log, .. } = error.kind_mut() {
         let request = Deadline::after(partition.cluster.config.deadlines.request);
         *log = range(partition, deadline.min(request)).await.ok();
+    }
+    if let ErrorKind::OffsetOutOfRange { offset, log: Some(log) } = error.kind() {
+        let (offset, log) = (*offset, log.clone());
+        if offset < log.start {
+            *error.kind_mut() = ErrorKind::Trimmed { offset, log_start: log.start };
+        } else if offset > log.end {
+            *error.kind_mut() = ErrorKind::BeyondEnd { offset, end: log.end };
+        }
     }
     error
 }

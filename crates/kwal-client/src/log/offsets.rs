@@ -5,6 +5,7 @@ use kwal_protocol::messages::{
 };
 use time::OffsetDateTime;
 
+use super::Isolation;
 use crate::{
     error::ErrorKind,
     routing::{Operation, Rejection, Route, only_partition},
@@ -45,6 +46,14 @@ impl OffsetAt {
 #[derive(Debug)]
 pub(crate) struct ListOffset {
     pub(crate) at: OffsetAt,
+    pub(crate) isolation: Isolation,
+}
+
+impl ListOffset {
+    /// A lookup among all records.
+    pub(crate) fn of(at: OffsetAt) -> Self {
+        Self { at, isolation: Isolation::ReadUncommitted }
+    }
 }
 
 impl Operation for ListOffset {
@@ -54,6 +63,7 @@ impl Operation for ListOffset {
     fn request(&self, route: &Route<'_>) -> ListOffsetsRequest {
         ListOffsetsRequest {
             replica_id: -1,
+            isolation_level: self.isolation.level(),
             topics: vec![ListOffsetsTopic {
                 name: route.topic.to_owned(),
                 partitions: vec![ListOffsetsPartition {
@@ -66,7 +76,6 @@ impl Operation for ListOffset {
             // For offsets in remote storage; the default of brokers is longer than the time limit of a
             // request.
             timeout_ms: route.timeout_ms(),
-            ..ListOffsetsRequest::default()
         }
     }
 
@@ -89,9 +98,10 @@ impl Operation for ListOffset {
     }
 
     fn oldest_version(&self) -> i16 {
-        match self.at {
-            OffsetAt::MaxTimestamp => 7,
-            _ => 0,
+        match (self.at, self.isolation) {
+            (OffsetAt::MaxTimestamp, _) => 7,
+            (_, Isolation::ReadCommitted) => 2,
+            (_, Isolation::ReadUncommitted) => 0,
         }
     }
 }
@@ -116,7 +126,7 @@ mod tests {
             (OffsetAt::MaxTimestamp, -3, 7),
             (timestamp, 1234, 0),
         ] {
-            let operation = ListOffset { at };
+            let operation = ListOffset::of(at);
             let request = operation.request(&Route::of_partition("wal", 3));
             let partition = ListOffsetsPartition {
                 partition_index: 3,
@@ -142,7 +152,7 @@ mod tests {
                 ListOffsetsPartitionResponse { partition_index, offset, error_code, ..Default::default() };
             let topic = ListOffsetsTopicResponse { name: name.to_owned(), partitions: vec![found] };
             let response = ListOffsetsResponse { topics: vec![topic], ..Default::default() };
-            ListOffset { at }.response(&Route::of_partition("wal", 3), response)
+            ListOffset::of(at).response(&Route::of_partition("wal", 3), response)
         };
         let respond = |partition, offset, error_code| {
             respond_to(OffsetAt::MaxTimestamp, "wal", partition, offset, error_code)
@@ -163,7 +173,7 @@ mod tests {
         let other = respond_to(OffsetAt::Latest, "other", 3, 17, ErrorCode::NONE);
         assert!(matches!(other, Err(Rejection::Missing)), "{other:?}");
         let response = ListOffsetsResponse::default();
-        let empty = ListOffset { at: OffsetAt::Latest }.response(&Route::of_partition("wal", 3), response);
+        let empty = ListOffset::of(OffsetAt::Latest).response(&Route::of_partition("wal", 3), response);
         assert!(matches!(empty, Err(Rejection::Missing)));
     }
 

@@ -42,6 +42,10 @@ pub(crate) struct Order {
 }
 
 impl Order {
+    pub(crate) fn after(next: i64) -> Self {
+        Self { next, ..Self::default() }
+    }
+
     pub(crate) fn begin(&mut self, batch: &Batch) {
         self.position = batch.position();
         self.base_offset = batch.base_offset();

@@ -64,7 +64,7 @@ request! {
     /// A deletion of records. Nothing happens until it is awaited.
     ///
     /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`] for an offset beyond the high watermark; [`ErrorKind::NotDeletable`]
+    /// [`ErrorKind::BeyondEnd`] for an offset beyond the high watermark; [`ErrorKind::NotDeletable`]
     /// if the topic is only compacted; [`ErrorKind::Broker`] for other rejections;
     /// [`ErrorKind::DeadlineExceeded`]. The [outcome](Error::outcome) is `Unknown` if the records may have
     /// been deleted. It can be called again without harm.

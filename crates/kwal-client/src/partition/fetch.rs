@@ -1,38 +1,89 @@
-//! Fetch: reading batches from an offset on.
+//! Fetch: reading batches from a position on.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use kwal_protocol::{
     api::ApiKey,
-    messages::{FetchPartitionResponse, FetchRequest, FetchResponse},
+    messages::{
+        FetchPartitionResponse, FetchRequest, FetchResponse, OffsetForLeaderEpochRequest,
+        OffsetForLeaderEpochResponse,
+    },
     record::{BatchError, OwnedRecord},
 };
+use kwal_transport::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Fetched, PartitionClient};
+use super::{Fetched, PartitionClient, fetched::Source};
 use crate::{
     config::Deadlines,
     duration::whole_millis,
-    error::Error,
-    log::{self, FetchFrom, FetchedBatches},
+    error::{Error, ErrorKind},
+    log::{
+        self, EpochEnd, FetchFrom, FetchedBatches, IsCompacted, Isolation, Sorted, diverged_at,
+        is_verified_by_fetch,
+    },
+    memory::Reservation,
     pool::Purpose,
+    position::Position,
     request::request,
-    routing::{self, Deadline, Operation, Partition, Rejection, Route, Target},
+    routing::{self, Deadline, Fetching, Operation, Partition, Rejection, Route, Target},
 };
 
 impl PartitionClient {
-    /// Reads batches from an offset on, as they are on the log. Nothing is copied.
+    /// Reads batches from a position on, as they are on the log. Nothing is copied.
     ///
-    /// At the end of the log the broker waits for more, and the result is empty if none arrives. An offset is
-    /// only a number: after an unclean election, other records may have it than before.
-    pub fn fetch(&self, offset: i64) -> Fetch<'_> {
+    /// At the end of the log the broker waits for more, and the result is empty if none arrives.
+    ///
+    /// What the [position](Position) knows is verified: the topic id against that of this partition client,
+    /// and by the leader epoch (KIP-320) whether the log still has what was read before it. A bare offset is
+    /// only a number: after an unclean election, other records may have it than before. The leader epoch is
+    /// verified by brokers since Kafka 2.7 with the fetch itself, since Kafka 2.1 by one more request for
+    /// each leader, and not at all by older ones.
+    ///
+    /// ```no_run
+    /// use kwal_client::{PartitionClient, Position, error::{Error, ErrorKind}};
+    ///
+    /// /// Applies what has come since, and returns the position to keep with the state.
+    /// async fn catch_up(partition: &PartitionClient, from: Position) -> Result<Position, Error> {
+    ///     match partition.fetch(from).await {
+    ///         Ok(fetched) => {
+    ///             fetched.for_each(|record| println!("apply {}", record.offset))?;
+    ///             Ok(fetched.position())
+    ///         }
+    ///         Err(error) => {
+    ///             if let ErrorKind::LogTruncated { diverged_at, .. } = error.kind() {
+    ///                 eprintln!("the state has records from {diverged_at} on that are lost");
+    ///             }
+    ///             Err(error)
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn fetch(&self, from: impl Into<Position>) -> Fetch<'_> {
         Fetch {
             partition: self,
-            offset,
+            position: from.into(),
+            isolation: Isolation::default(),
             min_bytes: 1,
             max_bytes: 1 << 20,
             max_wait: Duration::from_millis(500),
             deadline: None,
+        }
+    }
+
+    /// Returns where reading goes on after a record that was read from this partition.
+    pub fn position_after(&self, record: &OwnedRecord) -> Position {
+        Position {
+            topic_id: self.topic_id(),
+            leader_epoch: (record.leader_epoch >= 0).then_some(record.leader_epoch),
+            offset: record.offset.saturating_add(1),
         }
     }
 
@@ -46,8 +97,7 @@ impl PartitionClient {
     /// record plus one.
     ///
     /// # Errors
-    /// As [`fetch`](Self::fetch), and [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) for malformed
-    /// records.
+    /// As [`fetch`](Self::fetch), and [`ErrorKind::Corrupt`] for malformed records.
     ///
     /// # Cancellation safety
     /// Cancel safe.
@@ -79,20 +129,41 @@ request! {
     /// A fetch. Nothing happens until it is awaited.
     ///
     /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`](crate::error::ErrorKind::OffsetOutOfRange) before the start of the log
-    /// and beyond its end; [`ErrorKind::Corrupt`](crate::error::ErrorKind::Corrupt) with the offset of a
-    /// damaged batch, once the fetch begins with it: those before it are returned first; the same for batches
-    /// that are not in offset order, and for bytes without a whole batch from the offset on,
-    /// [`ErrorKind::MalformedResponse`](crate::error::ErrorKind::MalformedResponse) for no bytes at all, if
-    /// that is all that three requests in a row get although the log goes on; those of every read.
+    /// [`ErrorKind::Trimmed`] before the start of the log and [`ErrorKind::BeyondEnd`] beyond its end;
+    /// [`ErrorKind::LogTruncated`] if the log lost what was read before the position;
+    /// [`ErrorKind::TopicRecreated`] for a position of another topic, and if the topic was deleted and
+    /// created again; [`ErrorKind::EpochUnknown`] if the position is newer than the leader. None of them
+    /// moves anything: where to go on is the caller's decision.
+    ///
+    /// [`ErrorKind::Corrupt`] with the offsets of a damaged batch, once the fetch begins with it: those
+    /// before it are returned first; the same for batches that are not in offset order, and for bytes without
+    /// a whole batch from the offset on, [`ErrorKind::MalformedResponse`] for no bytes at all, if that is all
+    /// that three requests in a row get although the log goes on; those of every read. No bytes at all are no
+    /// error if the topic is compacted: then all batches up to the high watermark are gone, and the result is
+    /// a [gap](Fetched::gaps). To know it, this client needs the right `DescribeConfigs` on the topic.
+    ///
+    /// # Shared connections
+    /// A broker works on one request of a connection at a time, also while that waits for records. A
+    /// partition client with a connection of its own sends each fetch alone, unless another of its fetches is
+    /// under way. Beyond
+    /// [`Limits::max_connections_per_broker`](crate::Limits::max_connections_per_broker) they share
+    /// connections, and then their fetches are combined into one request, of at most 500 ms. A fetch that
+    /// comes while that is under way is asked over the connection for short requests, without a wait, at once
+    /// and every 20 ms until the next request has it. So no reader waits for the long poll of another: a
+    /// record is read as soon as with a connection of its own, or at most 20 ms later right after other
+    /// records were read. While nobody appends, each shared connection makes two requests a second, and fifty
+    /// short ones if those that share it cannot be in one request: several readers of one partition, of both
+    /// isolation levels, or more than 1,000. A fetch with more than one as [`min_bytes`](Self::min_bytes) is
+    /// not combined, and waits for its turn on the connection.
     ///
     /// # Cancellation safety
-    /// Cancel safe. The connection that it shares with other fetches is free again when the broker has
-    /// responded. Later fetches wait for one that was dropped in this way, at most; a second one makes them
+    /// Cancel safe. What the broker responds to a fetch that was dropped is discarded. One that was sent
+    /// alone occupies its connection until then: later fetches wait for it, at most; a second one makes them
     /// use a fresh connection. A fetch that is dropped while it waits is not sent.
     pub struct Fetch<'a> -> Result<Fetched, Error> {
         partition: &'a PartitionClient,
-        offset: i64,
+        position: Position,
+        isolation: Isolation,
         min_bytes: i32,
         max_bytes: i32,
         max_wait: Duration,
@@ -100,6 +171,12 @@ request! {
 }
 
 impl Fetch<'_> {
+    /// Sets which records of transactions are read. Default: all of them.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
     /// Sets how many bytes the broker waits for. Default 1.
     pub fn min_bytes(mut self, bytes: i32) -> Self {
         self.min_bytes = bytes;
@@ -108,78 +185,292 @@ impl Fetch<'_> {
 
     /// Sets how many bytes the response may have. A first batch larger than that is returned all the same
     /// (KIP-74). Default 1 MiB, which fits into the cache and so is read fastest. What exceeds
-    /// [`Limits::frame`](crate::Limits::frame) is not asked for.
+    /// [`Limits::frame`](crate::Limits::frame), or the part of one fetch in
+    /// [`Limits::memory`](crate::Limits::memory), is not asked for.
     pub fn max_bytes(mut self, bytes: i32) -> Self {
         self.max_bytes = bytes;
         self
     }
 
     /// Sets how long the broker waits for the bytes. Default 500 ms; at most half of the deadline. If
-    /// sessions expire, the wait may take several requests.
+    /// sessions expire, the wait may take several requests. On a [shared
+    /// connection](Self#shared-connections), it may end after half of the time, together with the waits of
+    /// others.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
     }
 
     async fn run(self) -> Result<Fetched, Error> {
+        self.reading(None)?.run().await
+    }
+
+    /// Starts a fetch for later, so that its response is on its way while the last one is worked on. It is
+    /// sent when it is polled for the first time, and then needs no polls until its result is wanted.
+    ///
+    /// It takes memory ([`Limits::memory`](crate::Limits::memory)) only if there is room now, and all of
+    /// these together at most half of what reads may hold, so that readers which come late for their results
+    /// never hold up others. `None` otherwise: then await the fetch when its result is wanted.
+    ///
+    /// ```no_run
+    /// # use kwal_client::{PartitionClient, error::Error};
+    /// # async fn read(partition: PartitionClient) -> Result<(), Error> {
+    /// use futures::FutureExt;
+    ///
+    /// let mut fetched = partition.fetch(0).await?;
+    /// loop {
+    ///     let mut ahead = partition.fetch(fetched.position()).ahead();
+    ///     // The first poll sends it.
+    ///     let done = ahead.as_mut().and_then(FutureExt::now_or_never);
+    ///     fetched.for_each(|record| println!("{}", record.offset))?;
+    ///     fetched = match (done, ahead) {
+    ///         (Some(next), _) => next?,
+    ///         (None, Some(ahead)) => ahead.await?,
+    ///         (None, None) => partition.fetch(fetched.position()).await?,
+    ///     };
+    /// }
+    /// # }
+    /// ```
+    pub fn ahead(self) -> Option<FetchAhead> {
+        let partition = &self.partition.partition;
+        let max_bytes = self.max_bytes.min(partition.cluster.most_per_fetch());
+        let bytes = usize::try_from(max_bytes).unwrap_or_default();
+        let memory = partition.cluster.memory.try_reserve_ahead(bytes)?;
+        let reading = self.reading(Some(Arc::new(memory)));
+        Some(FetchAhead(Box::pin(async move { reading?.run().await })))
+    }
+
+    fn reading(self, ahead: Option<Arc<Reservation>>) -> Result<Reading, Error> {
         self.validate()?;
-        let partition = self.partition;
-        let deadline = partition.deadline(self.deadline);
+        let Self { partition, position, isolation, min_bytes, max_bytes, max_wait, deadline } = self;
+        let deadline = partition.deadline(deadline);
+        let max_wait = whole_millis(max_wait.min(deadline.after / 2));
+        let partition = Arc::clone(&partition.partition);
+        let max_bytes = max_bytes.min(partition.cluster.most_per_fetch());
+        Ok(Reading { partition, position, isolation, min_bytes, max_bytes, max_wait, deadline, ahead })
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        let Self { partition, position, min_bytes, max_bytes, .. } = *self;
+        let Position { topic_id, leader_epoch, offset } = position;
+        let problem = match () {
+            () if offset < 0 => format!("offset {offset} is negative"),
+            () if leader_epoch.is_some_and(|epoch| epoch < 0) => {
+                format!("the leader epoch of position {position} is negative")
+            }
+            () if min_bytes < 0 => format!("min_bytes {min_bytes} is negative"),
+            () if max_bytes < 1 => format!("max_bytes {max_bytes} leaves no room for records"),
+            () => {
+                return match (topic_id, partition.topic_id()) {
+                    (Some(was), Some(is)) if was != is => {
+                        let call = partition.partition.call(ApiKey::FETCH);
+                        Err(call.error(ErrorKind::TopicRecreated { was, is }))
+                    }
+                    _ => Ok(()),
+                };
+            }
+        };
+        Err(partition.invalid_fetch(problem))
+    }
+}
+
+/// A fetch that was started for later: [`Fetch::ahead`]. Its memory is free again when it has completed or is
+/// dropped.
+///
+/// # Errors
+/// Those of [`Fetch`].
+///
+/// # Cancellation safety
+/// Cancel safe, as [`Fetch`].
+#[must_use = "it is sent when it is polled"]
+pub struct FetchAhead(BoxFuture<'static, Result<Fetched, Error>>);
+
+impl Future for FetchAhead {
+    type Output = Result<Fetched, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for FetchAhead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchAhead").finish_non_exhaustive()
+    }
+}
+
+/// A fetch that is under way. It may take several requests.
+#[derive(Clone, Debug)]
+struct Reading {
+    partition: Arc<Partition>,
+    position: Position,
+    isolation: Isolation,
+    min_bytes: i32,
+    max_bytes: i32,
+    max_wait: Duration,
+    deadline: Deadline,
+    /// Memory that was reserved before.
+    ahead: Option<Arc<Reservation>>,
+}
+
+impl Reading {
+    async fn run(self) -> Result<Fetched, Error> {
+        let Self { partition, position: Position { offset, .. }, deadline, max_wait, .. } = &self;
         let enough = usize::try_from(self.min_bytes.min(self.max_bytes)).unwrap_or_default();
-        let max_wait = whole_millis(self.max_wait.min(deadline.after / 2));
-        let (mut wait, mut stuck) = (max_wait, 0);
+        let (mut wait, mut stuck, mut hole_end) = (*max_wait, 0, i64::MAX);
         loop {
             let begun = Instant::now();
-            let Answer { fetched, granted, unread } = match self.fetch_once(wait, deadline).await {
-                Ok(answer) => answer,
-                Err(error) => return Err(log::with_range(&partition.partition, error, deadline).await),
+            let Answer { fetched, granted, unread, .. } = match self.verified(wait).await {
+                Ok(Some(answer)) => answer,
+                Ok(None) => continue,
+                Err(error) => {
+                    // The log may have got the offset in the meantime.
+                    let error = log::with_range(partition, error, *deadline).await;
+                    match error.kind() {
+                        ErrorKind::OffsetOutOfRange { log: Some(_), .. } if stuck + 1 < STUCK_ROUNDS => {}
+                        _ => return Err(error),
+                    }
+                    stuck += 1;
+                    self.pause().await;
+                    continue;
+                }
             };
             // A session that nears its end granted a part of the wait. The rest of it follows.
             let was_shortened = granted < wait && begun.elapsed() >= granted;
             wait = whole_millis(wait.saturating_sub(begun.elapsed()));
-            let claims_more = unread.is_some() || fetched.high_watermark > self.offset;
-            if fetched.next_offset == self.offset
+            let claims_more = unread.is_some() || self.end_of(&fetched) > *offset;
+            if fetched.next_offset == *offset
                 && claims_more
-                && log::end_offset(&partition.partition, deadline).await? > self.offset
+                && log::end_offset_at(partition, self.isolation, *deadline).await? > *offset
             {
                 stuck += 1;
+                let is_empty = unread.is_none() && fetched.wire_bytes == 0;
+                hole_end = if is_empty { hole_end.min(self.end_of(&fetched)) } else { *offset };
                 if stuck == STUCK_ROUNDS {
-                    return Err(fetched.stuck(unread));
+                    return match hole_end > *offset && self.is_compacted().await {
+                        true => Ok(fetched.with_hole(hole_end)),
+                        false => Err(fetched.stuck(unread)),
+                    };
                 }
-                let pause = partition.partition.cluster.config.retry.initial;
-                sleep_until(deadline.at.min(Instant::now() + pause)).await;
+                self.pause().await;
                 // Records in remote storage may take the whole wait.
-                wait = max_wait;
+                wait = *max_wait;
             } else if fetched.wire_bytes >= enough || !was_shortened || wait.is_zero() {
                 return Ok(fetched);
             }
         }
     }
 
-    fn validate(&self) -> Result<(), Error> {
-        let problem = match self {
-            Self { offset: ..0, .. } => format!("offset {} is negative", self.offset),
-            Self { min_bytes: ..0, .. } => format!("min_bytes {} is negative", self.min_bytes),
-            Self { max_bytes: ..1, .. } => {
-                format!("max_bytes {} leaves no room for records", self.max_bytes)
-            }
-            _ => return Ok(()),
-        };
-        Err(self.partition.invalid_fetch(problem))
+    /// Returns up to where the log can be read, as a response says.
+    fn end_of(&self, fetched: &Fetched) -> i64 {
+        match self.isolation {
+            Isolation::ReadUncommitted => fetched.high_watermark,
+            Isolation::ReadCommitted => fetched.last_stable_offset.unwrap_or(fetched.high_watermark),
+        }
     }
 
-    async fn fetch_once(&self, wait: Duration, deadline: Deadline) -> Result<Answer, Error> {
-        let PartitionClient { partition, .. } = self.partition;
-        let read = Read {
-            offset: self.offset,
-            min_bytes: self.min_bytes,
-            max_bytes: self.max_bytes,
-            wait,
-            partition: Arc::clone(partition),
+    /// Whether compaction may have removed all batches up to the end of the log, as that of brokers before
+    /// Kafka 4.0 does (KAFKA-17076).
+    async fn is_compacted(&self) -> bool {
+        log::call(&self.partition, &IsCompacted, self.deadline).await.unwrap_or(false)
+    }
+
+    /// Pauses before the next request that may show more.
+    async fn pause(&self) {
+        let pause = self.partition.cluster.config.retry.initial;
+        sleep_until(self.deadline.at.min(Instant::now() + pause)).await;
+    }
+
+    /// Fetches once, from a leader whose log has what was read before the position. `None` if the leader
+    /// changed before that was known.
+    async fn verified(&self, wait: Duration) -> Result<Option<Answer>, Error> {
+        let Self { partition, position, .. } = self;
+        let answer = match self.fetch_once(wait).await {
+            Ok(answer) => answer,
+            // It may be out of range because it was lost.
+            Err(error) if error.kind().is_out_of_range() && position.leader_epoch.is_some() => {
+                self.verify().await?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
         };
+        let Answer { leader_epoch, is_verified, ref fetched, .. } = answer;
+        if !is_verified {
+            if !partition.has_verified(leader_epoch, *position)
+                && self.verify().await?.is_some_and(|asked_in| asked_in != leader_epoch)
+            {
+                return Ok(None);
+            }
+            partition.set_verified(leader_epoch, fetched.position());
+        }
+        Ok(Some(answer))
+    }
+
+    /// Asks the leader where the position's epoch ends on its log, and fails if that is before the position.
+    /// Returns the leader's own epoch; `None` if the broker is too old for the question.
+    async fn verify(&self) -> Result<Option<i32>, Error> {
+        let Self { partition, position, deadline, .. } = self;
+        let AskedEpochEnd { end, asked_in } =
+            match log::call(partition, &PositionEpoch { position: *position }, *deadline).await {
+                Ok(end) => end,
+                Err(error) if matches!(error.kind(), ErrorKind::Unsupported { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+        match diverged_at(*position, end.leader_epoch, end.end_offset) {
+            Some(diverged_at) => {
+                let kind = ErrorKind::LogTruncated { position: *position, diverged_at };
+                Err(partition.call(ApiKey::FETCH).error(kind))
+            }
+            None => Ok(Some(asked_in)),
+        }
+    }
+
+    async fn fetch_once(&self, wait: Duration) -> Result<Answer, Error> {
+        let Self { partition, deadline, .. } = self;
+        let read = Read { reading: self, wait };
         let target = Target::Leader(partition, Purpose::Fetch);
         let call = partition.call(ApiKey::FETCH);
-        Ok(routing::call(&partition.cluster, target, call, &read, deadline).await?)
+        Ok(routing::call(&partition.cluster, target, call, &read, *deadline).await?)
+    }
+}
+
+/// Where an epoch ends, and the leader epoch in which that was asked.
+#[derive(Debug)]
+struct AskedEpochEnd {
+    end: log::EpochEndOffset,
+    asked_in: i32,
+}
+
+/// A lookup of where the epoch of a position ends.
+#[derive(Debug)]
+struct PositionEpoch {
+    position: Position,
+}
+
+impl PositionEpoch {
+    fn end(&self) -> EpochEnd {
+        EpochEnd { leader_epoch: self.position.epoch() }
+    }
+}
+
+impl Operation for PositionEpoch {
+    type Request = OffsetForLeaderEpochRequest;
+    type Output = AskedEpochEnd;
+
+    fn request(&self, route: &Route<'_>) -> OffsetForLeaderEpochRequest {
+        self.end().request(route)
+    }
+
+    fn response(
+        &self,
+        route: &Route<'_>,
+        response: OffsetForLeaderEpochResponse,
+    ) -> Result<AskedEpochEnd, Rejection> {
+        let leader_epoch = route.leader_epoch;
+        match self.end().response(route, response)? {
+            Some(end) => Ok(AskedEpochEnd { end, asked_in: leader_epoch }),
+            None => Err(Rejection::Kind(ErrorKind::EpochUnknown { position: self.position, leader_epoch })),
+        }
     }
 }
 
@@ -192,20 +483,22 @@ struct Answer {
     fetched: Fetched,
     /// How long the broker was allowed to wait.
     granted: Duration,
-    /// Why the bytes, if there are any, have nothing from the requested offset on.
-    unread: Option<BatchError>,
+    /// Why the bytes, if there are any, have nothing from the requested offset on, and the offsets of the
+    /// batch that cannot be read there.
+    unread: Option<(BatchError, Option<Range<i64>>)>,
+    /// The leader epoch in which the broker was asked.
+    leader_epoch: i32,
+    /// Whether the broker has verified the position, or there is nothing to verify.
+    is_verified: bool,
 }
 
 #[derive(Debug)]
-struct Read {
-    offset: i64,
-    min_bytes: i32,
-    max_bytes: i32,
+struct Read<'a> {
+    reading: &'a Reading,
     wait: Duration,
-    partition: Arc<Partition>,
 }
 
-impl Operation for Read {
+impl Operation for Read<'_> {
     type Request = FetchRequest;
     type Output = Answer;
 
@@ -224,295 +517,65 @@ impl Operation for Read {
     fn time_limit(&self, deadlines: &Deadlines, granted: Duration) -> Option<Duration> {
         Some(deadlines.request.saturating_add(granted))
     }
+
+    fn fetching(&self) -> Option<Fetching<'_, FetchRequest>> {
+        let Reading { max_bytes, min_bytes, ahead, .. } = self.reading;
+        Some(Fetching::new(*max_bytes, *min_bytes, ahead.as_ref()))
+    }
 }
 
-impl Read {
+impl Read<'_> {
     fn from(&self) -> FetchFrom {
-        let Self { offset, min_bytes, max_bytes, .. } = *self;
-        FetchFrom { offset, min_bytes, max_bytes, frame: self.partition.cluster.config.limits.frame }
+        let Reading { ref partition, position, isolation, min_bytes, max_bytes, .. } = *self.reading;
+        FetchFrom { position, isolation, min_bytes, max_bytes, frame: partition.cluster.config.limits.frame }
     }
 
     fn answer(&self, route: &Route<'_>, found: FetchPartitionResponse) -> Result<Answer, Rejection> {
+        let Reading { partition, position, isolation, .. } = self.reading;
         let bytes = found.records.unwrap_or_default();
         let wire_bytes = bytes.len();
-        let FetchedBatches { batches, next_offset, unread } = self.from().batches(bytes)?;
+        let FetchedBatches { batches, unread, .. } = self.from().batches(bytes)?;
+        let aborted = match isolation {
+            Isolation::ReadUncommitted => None,
+            Isolation::ReadCommitted => Some(found.aborted_transactions.as_deref().unwrap_or_default()),
+        };
+        let mut sorted = Sorted::new(batches, position.offset, aborted);
+        let undecoded = sorted.unread.take().map(|(error, offsets)| (error, Some(offsets)));
+        let leader_epoch =
+            if sorted.next_offset > position.offset { sorted.leader_epoch } else { position.leader_epoch };
         let known = |offset: i64| (offset >= 0).then_some(offset);
+        let config = &partition.cluster.config;
+        let source = Source {
+            topic: Arc::clone(&partition.topic),
+            topic_id: partition.topic_id(),
+            partition: partition.index,
+            decompressed_limit: config.limits.decompressed,
+            decompressors: Arc::clone(&partition.cluster.decompressors),
+            broker: route.broker.cloned(),
+        };
         let fetched = Fetched {
-            from: self.offset,
-            next_offset,
+            from: position.offset,
+            next_offset: sorted.next_offset,
             high_watermark: found.high_watermark,
             last_stable_offset: known(found.last_stable_offset),
             log_start_offset: known(found.log_start_offset),
             wire_bytes,
-            batches,
-            topic: Arc::clone(&self.partition.topic),
-            partition: self.partition.index,
-            decompressed_limit: self.partition.cluster.config.limits.decompressed,
-            broker: route.broker.cloned(),
+            batches: sorted.batches,
+            gaps: sorted.gaps,
+            leader_epoch,
+            source: Arc::new(source),
         };
-        Ok(Answer { fetched, granted: route.long_poll, unread })
+        let is_verified =
+            position.leader_epoch.is_none() || route.leader_epoch < 0 || is_verified_by_fetch(route);
+        Ok(Answer {
+            fetched,
+            granted: route.long_poll,
+            unread: unread.map(|error| (error, None)).or(undecoded),
+            leader_epoch: route.leader_epoch,
+            is_verified,
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::{Bytes, BytesMut};
-    use kwal_protocol::{
-        error_code::ErrorCode,
-        messages::{
-            FetchLeader, FetchNodeEndpoint, FetchPartition, FetchTopic, FetchTopicResponse, IsolationLevel,
-        },
-        record::{BatchErrorKind, BatchHeader, RawBatch, RawRecord},
-        wire::Uuid,
-    };
-    use kwal_transport::HostPort;
-
-    use super::*;
-    use crate::{error::ErrorKind, metadata::LeaderUpdate, routing::rejected_code};
-
-    const ID: Uuid = Uuid([5; 16]);
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn read() -> Read {
-        Read {
-            offset: 100,
-            min_bytes: 10,
-            max_bytes: 1000,
-            wait: 3 * SECOND,
-            partition: Arc::new(Partition::offline("wal", 3)),
-        }
-    }
-
-    fn route() -> Route<'static> {
-        Route { topic_id: ID, long_poll: 2 * SECOND, ..Route::of_partition("wal", 3) }
-    }
-
-    /// A batch with one record at its beginning.
-    fn batch(base_offset: i64, last_offset_delta: i32) -> Bytes {
-        let record = RawRecord { value: Some("value".into()), ..Default::default() };
-        let header = BatchHeader { base_offset, last_offset_delta, ..Default::default() };
-        RawBatch { header, records: vec![record], ..Default::default() }.encode().unwrap()
-    }
-
-    /// A batch with another byte at the end.
-    fn corrupt(batch: &Bytes) -> Bytes {
-        let mut bytes = BytesMut::from(&batch[..]);
-        *bytes.last_mut().unwrap() ^= 1;
-        bytes.freeze()
-    }
-
-    fn partition(error_code: ErrorCode) -> FetchPartitionResponse {
-        FetchPartitionResponse { partition_index: 3, error_code, ..Default::default() }
-    }
-
-    fn respond(partition: FetchPartitionResponse) -> Result<Answer, Rejection> {
-        let endpoint = |node_id, host: &str| FetchNodeEndpoint {
-            node_id,
-            host: host.to_owned(),
-            port: 9092,
-            ..Default::default()
-        };
-        let topic = FetchTopicResponse { topic_id: ID, partitions: vec![partition], ..Default::default() };
-        let response = FetchResponse {
-            responses: vec![topic],
-            node_endpoints: vec![endpoint(4, "four"), endpoint(5, "five")],
-            ..Default::default()
-        };
-        read().response(&route(), response)
-    }
-
-    fn answer(batches: &[Bytes]) -> Result<Answer, Rejection> {
-        let records = Some(Bytes::from(batches.concat()));
-        respond(FetchPartitionResponse { records, ..partition(ErrorCode::NONE) })
-    }
-
-    fn fetched(batches: &[Bytes]) -> Result<Fetched, Rejection> {
-        answer(batches).map(|answer| answer.fetched)
-    }
-
-    #[test]
-    fn the_wait_is_what_the_session_grants() {
-        let partition = FetchPartition {
-            partition: 3,
-            current_leader_epoch: 7,
-            fetch_offset: 100,
-            partition_max_bytes: 1000,
-            ..Default::default()
-        };
-        let topic = FetchTopic { topic: "wal".to_owned(), topic_id: ID, partitions: vec![partition] };
-        let expected = FetchRequest {
-            max_wait_ms: 2000,
-            min_bytes: 10,
-            max_bytes: 1000,
-            isolation_level: IsolationLevel::READ_UNCOMMITTED,
-            topics: vec![topic],
-            ..Default::default()
-        };
-        assert_eq!(read().request(&route()), expected);
-        assert_eq!(read().long_poll(), 3 * SECOND);
-        let limit = read().time_limit(&Deadlines::default(), 2 * SECOND);
-        assert_eq!(limit, Some(12 * SECOND), "the granted wait is added");
-    }
-
-    #[test]
-    fn the_next_offset_is_that_after_the_last_whole_batch() {
-        let cut = |batch: Bytes, bytes: usize| batch.slice(..bytes);
-        for (batches, count, next) in [
-            (vec![], 0, 100),
-            // Records before the requested offset come with the batch that has it.
-            (vec![batch(98, 4)], 1, 103),
-            (vec![batch(100, 0), batch(101, 0)], 2, 102),
-            // Compaction removes records and keeps the offsets of the batch.
-            (vec![batch(100, 9), batch(120, 4)], 2, 125),
-            (vec![batch(100, 9), cut(batch(110, 9), 70)], 1, 110),
-            (vec![cut(batch(100, 9), 70)], 0, 100),
-            // Only records before the requested offset.
-            (vec![batch(90, 4)], 1, 100),
-        ] {
-            let fetched = fetched(&batches).unwrap();
-            let text = format!("{batches:?}");
-            assert_eq!(
-                (fetched.batches().len(), fetched.next_offset, fetched.from),
-                (count, next, 100),
-                "{text}"
-            );
-            assert_eq!(fetched.wire_bytes, batches.iter().map(Bytes::len).sum::<usize>(), "{text}");
-        }
-    }
-
-    #[test]
-    fn batches_before_a_corrupt_one_are_returned_first() {
-        let good = fetched(&[batch(100, 4), corrupt(&batch(105, 4)), batch(110, 4)]).unwrap();
-        assert_eq!((good.batches().len(), good.next_offset), (1, 105));
-        let Err(Rejection::Corrupt(error)) = fetched(&[corrupt(&batch(105, 4)), batch(110, 4)]) else {
-            panic!("not corrupt");
-        };
-        assert_eq!((error.position, error.base_offset), (0, Some(105)));
-        assert!(matches!(error.kind, BatchErrorKind::Checksum { .. }), "{error:?}");
-    }
-
-    #[test]
-    fn a_response_out_of_order_is_corrupt_as_a_whole() {
-        let message = |offset| {
-            let header = BatchHeader { magic: 1, base_offset: offset, ..Default::default() };
-            let record = RawRecord { value: Some("value".into()), ..Default::default() };
-            RawBatch { header, records: vec![record], ..Default::default() }.encode().unwrap()
-        };
-        let (max, min) = (i64::MAX, i64::MIN);
-        for (batches, (first, last, next)) in [
-            // Twice, swapped, overlapping.
-            (vec![batch(100, 4), batch(100, 4)], (100, 104, 105)),
-            (vec![batch(105, 4), batch(100, 4)], (100, 104, 110)),
-            (vec![batch(100, 4), batch(104, 4)], (104, 108, 105)),
-            (vec![batch(98, 4), batch(103, 0), batch(99, 9)], (99, 108, 104)),
-            (vec![message(100), message(100)], (100, 100, 101)),
-            // No offsets, or such that do not exist.
-            (vec![batch(100, -1)], (100, 99, 0)),
-            (vec![batch(-1, 200)], (-1, 199, 0)),
-            (vec![batch(max, 0)], (max, max, 0)),
-            (vec![batch(max, 1)], (max, min, 0)),
-        ] {
-            let Err(Rejection::Corrupt(error)) = answer(&batches) else { panic!("{batches:?}") };
-            assert_eq!(error.kind, BatchErrorKind::Offsets { first, last, next }, "{batches:?}");
-            assert_eq!(error.base_offset, Some(first), "{batches:?}");
-        }
-        assert_eq!(fetched(&[message(100), message(107), batch(110, 0)]).unwrap().next_offset, 111);
-    }
-
-    #[test]
-    fn bytes_that_move_nothing_have_a_reason() {
-        let stale = |first, last| BatchErrorKind::Offsets { first, last, next: 100 };
-        let cut = |bytes| vec![batch(100, 9).slice(..bytes)];
-        for (batches, reason) in [
-            (vec![], None),
-            (vec![batch(100, 0)], None),
-            (vec![batch(90, 9)], Some((stale(90, 99), Some(90)))),
-            (vec![batch(80, 4), batch(85, 4)], Some((stale(85, 89), Some(85)))),
-            (cut(70), Some((BatchErrorKind::CutOff(70), Some(100)))),
-            (cut(7), Some((BatchErrorKind::CutOff(7), None))),
-        ] {
-            let unread = answer(&batches).unwrap().unread.map(|error| (error.kind, error.base_offset));
-            assert_eq!(unread, reason, "{batches:?}");
-        }
-    }
-
-    #[test]
-    fn offsets_that_the_broker_does_not_report_are_none() {
-        for (last_stable_offset, log_start_offset, stable, start) in
-            [(-1, -1, None, None), (0, 0, Some(0), Some(0)), (99, 20, Some(99), Some(20))]
-        {
-            let found = FetchPartitionResponse {
-                high_watermark: 101,
-                last_stable_offset,
-                log_start_offset,
-                ..partition(ErrorCode::NONE)
-            };
-            let Answer { fetched, granted, .. } = respond(found).unwrap();
-            assert_eq!((fetched.last_stable_offset, fetched.log_start_offset), (stable, start));
-            assert_eq!(fetched.high_watermark, 101);
-            assert_eq!(granted, 2 * SECOND);
-        }
-    }
-
-    #[test]
-    fn an_offset_out_of_range_has_a_kind_of_its_own() {
-        let result = respond(partition(ErrorCode::OFFSET_OUT_OF_RANGE));
-        let Err(Rejection::Kind(kind)) = result else { panic!("{result:?}") };
-        assert!(matches!(kind, ErrorKind::OffsetOutOfRange { offset: 100, log: None }), "{kind:?}");
-    }
-
-    #[test]
-    fn only_some_codes_report_a_new_leader() {
-        let current_leader = FetchLeader { leader_id: 5, leader_epoch: 8 };
-        for (code, is_reported) in [
-            (ErrorCode::NOT_LEADER_OR_FOLLOWER, true),
-            (ErrorCode::FENCED_LEADER_EPOCH, true),
-            (ErrorCode::UNKNOWN_LEADER_EPOCH, false),
-            (ErrorCode::KAFKA_STORAGE_ERROR, false),
-        ] {
-            let found = FetchPartitionResponse { current_leader: current_leader.clone(), ..partition(code) };
-            let Err(Rejection::Code { code: found, message: None, leader }) = respond(found) else {
-                panic!("{code}");
-            };
-            let update = LeaderUpdate {
-                topic_id: ID,
-                leader: 5,
-                leader_epoch: 8,
-                address: Some(HostPort::new("five", 9092)),
-            };
-            assert_eq!((found, leader), (code, is_reported.then_some(update)));
-        }
-    }
-
-    #[test]
-    fn an_empty_response_is_throttled_or_malformed() {
-        let empty = |throttle_time_ms, error_code| {
-            let response = FetchResponse { throttle_time_ms, error_code, ..Default::default() };
-            read().response(&route(), response)
-        };
-        assert!(matches!(empty(1, ErrorCode::NONE), Err(Rejection::Throttled)));
-        assert!(matches!(empty(0, ErrorCode::NONE), Err(Rejection::Missing)));
-        let code = ErrorCode::FETCH_SESSION_ID_NOT_FOUND;
-        assert_eq!(rejected_code(empty(1, code)), (code, None));
-        let other = FetchPartitionResponse { partition_index: 2, ..partition(ErrorCode::NONE) };
-        assert!(matches!(respond(other), Err(Rejection::Missing)));
-    }
-
-    #[test]
-    fn a_response_about_another_topic_is_malformed() {
-        for (topic, topic_id, is_requested) in [
-            ("wal", Uuid::ZERO, true),
-            ("", ID, true),
-            ("other", Uuid::ZERO, false),
-            ("", Uuid([6; 16]), false),
-            ("", Uuid::ZERO, false),
-        ] {
-            let partitions = vec![partition(ErrorCode::NONE)];
-            let topic = FetchTopicResponse { topic: topic.to_owned(), topic_id, partitions };
-            let response = FetchResponse { responses: vec![topic], ..Default::default() };
-            let result = read().response(&route(), response);
-            assert_eq!(result.is_ok(), is_requested, "{result:?}");
-            assert!(is_requested || matches!(result, Err(Rejection::Missing)), "{result:?}");
-        }
-    }
-}
+mod tests;

@@ -1,17 +1,19 @@
 //! The result of a fetch: batches as they are on the log, and their records on demand.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, iter::FusedIterator, mem, ops::Range, sync::Arc};
 
 use kwal_protocol::{
     api::ApiKey,
-    compression::Decompressor,
-    record::{Batch, BatchError, OwnedRecord, OwnedRecords, RecordView},
+    record::{Batch, BatchError, BatchHeader, OwnedRecord, OwnedRecords, RecordView},
+    wire::Uuid,
 };
 
 use crate::{
+    decompressors::{Decompressors, LentDecompressor},
     error::{CallContext, Error, ErrorKind},
-    log::Order,
+    log::{Gap, GapReason, Order},
     pool::Broker,
+    position::Position,
 };
 
 /// The result of one fetch: encoded batches, and the offsets of the log.
@@ -20,14 +22,14 @@ use crate::{
 /// response in memory; [`OwnedRecord::into_detached`] makes a copy that does not.
 ///
 /// ```no_run
-/// # use kwal_client::{PartitionClient, error::Error};
-/// # async fn read(partition: PartitionClient, from: i64) -> Result<(), Error> {
+/// # use kwal_client::{PartitionClient, Position, error::Error};
+/// # async fn read(partition: PartitionClient, from: Position) -> Result<(), Error> {
 /// let fetched = partition.fetch(from).await?;
 /// for record in fetched.records() {
 ///     let record = record?;
 ///     println!("{}: {:?}", record.offset, record.value);
 /// }
-/// let _next = fetched.next_offset;
+/// let _next = fetched.position();
 /// # Ok(())
 /// # }
 /// ```
@@ -49,10 +51,21 @@ pub struct Fetched {
     /// The size of the batches on the wire, in bytes, including a last one that was cut off.
     pub wire_bytes: usize,
     pub(super) batches: Vec<Batch>,
-    // Not the partition itself, which would keep connections open.
+    pub(super) gaps: Vec<Gap>,
+    /// The leader epoch of the last record before `next_offset`.
+    pub(super) leader_epoch: Option<i32>,
+    pub(super) source: Arc<Source>,
+}
+
+/// Where batches came from, and what it takes to read them. Not the partition itself, which would keep
+/// connections open.
+#[derive(Debug)]
+pub(super) struct Source {
     pub(super) topic: Arc<str>,
+    pub(super) topic_id: Option<Uuid>,
     pub(super) partition: i32,
     pub(super) decompressed_limit: usize,
+    pub(super) decompressors: Arc<Decompressors>,
     /// The broker that responded, for errors.
     pub(super) broker: Option<Arc<Broker>>,
 }
@@ -68,29 +81,31 @@ impl fmt::Debug for Fetched {
             .field("log_start_offset", &self.log_start_offset)
             .field("wire_bytes", &self.wire_bytes)
             .field("batches", &self.batches.len())
+            .field("gaps", &self.gaps)
             .finish_non_exhaustive()
     }
 }
 
 impl Fetched {
+    /// Returns where to continue: the [next offset](Self#structfield.next_offset) with topic id and leader
+    /// epoch, so that it can be verified when it is used.
+    pub fn position(&self) -> Position {
+        self.source.position(self.leader_epoch, self.next_offset)
+    }
+
     /// Returns the records from the requested offset on, in offset order. Keys, values and headers are
     /// slices.
     ///
     /// Batches are decompressed one at a time. Control batches (transaction markers) and the records of a
-    /// first batch before the requested offset are skipped.
+    /// first batch before the requested offset are skipped, and with
+    /// [`Isolation::ReadCommitted`](crate::Isolation::ReadCommitted) those of aborted transactions.
     ///
     /// # Errors
     /// An item is [`ErrorKind::Corrupt`] for a batch that cannot be decompressed or exceeds
     /// [`Limits::decompressed`](crate::Limits::decompressed), for a malformed record, and for one that is not
     /// in offset order. It is the last one.
     pub fn records(&self) -> FetchedRecords<'_> {
-        FetchedRecords {
-            fetched: self,
-            batches: self.batches.iter(),
-            records: None,
-            order: Order::default(),
-            decompressor: Decompressor::new(),
-        }
+        FetchedRecords { fetched: self, batches: self.batches.iter(), after: 0, records: None }
     }
 
     /// Calls a function with each record that [`records`](Self::records) returns. Nothing is allocated per
@@ -123,23 +138,17 @@ impl Fetched {
         &self,
         mut consume: impl FnMut(RecordView<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (mut decompressor, mut order) = (Decompressor::new(), Order::default());
-        for batch in self.batches.iter().filter(|batch| !batch.is_control()) {
+        let (mut decompressor, mut order) = (self.source.decompressors.lend(), Order::default());
+        for batch in self.batches.iter().filter(|batch| has_records(batch)) {
             order.begin(batch);
-            let records = batch.records_with(&mut decompressor, self.decompressed_limit);
-            for record in &records.map_err(|error| self.corrupt(error))? {
-                let record = record.map_err(|error| self.corrupt(error))?;
-                order.check(record.offset).map_err(|error| self.corrupt(error))?;
-                if record.offset >= self.from {
-                    consume(record)?;
-                }
-            }
+            self.source.visit(batch, self.from..i64::MAX, &mut order, &mut decompressor, &mut consume)?;
         }
         Ok(())
     }
 
     /// Returns the whole batches in offset order, with valid checksums. The first one may begin before the
-    /// requested offset. Control batches are included.
+    /// requested offset. Control batches are included, and with
+    /// [`Isolation::ReadCommitted`](crate::Isolation::ReadCommitted) those of aborted transactions are not.
     ///
     /// They have the producer id and the epoch of their producer. So a reader can check itself that a log
     /// which is written [exclusively](crate::OpenPartition::exclusive) has one writer at a time: after a
@@ -174,16 +183,78 @@ impl Fetched {
         &self.batches
     }
 
-    /// Returns the error of a fetch that moved nothing although the log goes on.
-    pub(super) fn stuck(&self, unread: Option<BatchError>) -> Error {
-        match unread {
-            Some(error) => self.corrupt(error),
-            None => self.error(ErrorKind::MalformedResponse.into()),
-        }
+    /// Returns the batches that have records to read, each for itself.
+    pub fn into_batches(self) -> impl ExactSizeIterator<Item = FetchedBatch> + FusedIterator {
+        let Self { from, batches, source, .. } = self;
+        let batches: Vec<_> = batches.into_iter().filter(has_records).collect();
+        let mut after = 0;
+        batches.into_iter().map(move |batch| {
+            let after = mem::replace(&mut after, batch.next_offset());
+            FetchedBatch { batch, from, until: i64::MAX, after, source: Arc::clone(&source) }
+        })
     }
 
-    fn corrupt(&self, error: BatchError) -> Error {
-        self.error(error.into())
+    /// Returns the offsets from the requested one to the [next](Self#structfield.next_offset) that have no
+    /// records to read, in order, and why. Those that compaction took out of the middle of a batch are not
+    /// among them.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// Returns the result of a fetch that got nothing because no batch is left up to an offset. Which epoch
+    /// the last of them was of is not known.
+    pub(super) fn with_hole(mut self, end: i64) -> Self {
+        self.gaps.push(Gap { offsets: self.next_offset..end, reason: GapReason::Empty });
+        (self.next_offset, self.leader_epoch) = (end, None);
+        self
+    }
+
+    /// Returns the error of a fetch that moved nothing although the log goes on.
+    pub(super) fn stuck(&self, unread: Option<(BatchError, Option<Range<i64>>)>) -> Error {
+        match unread {
+            Some((error, offsets)) => self.source.corrupt(error, offsets),
+            None => self.source.error(ErrorKind::MalformedResponse.into()),
+        }
+    }
+}
+
+/// Whether a batch has records for applications.
+fn has_records(batch: &Batch) -> bool {
+    // Before magic 2, headers do not count them.
+    !batch.is_control() && (batch.magic() != BatchHeader::MAGIC || batch.header().count != 0)
+}
+
+impl Source {
+    fn position(&self, leader_epoch: Option<i32>, offset: i64) -> Position {
+        Position { topic_id: self.topic_id, leader_epoch, offset }
+    }
+
+    /// Calls a function with the records of a batch at some offsets.
+    fn visit<E: From<Error>>(
+        &self,
+        batch: &Batch,
+        offsets_due: Range<i64>,
+        order: &mut Order,
+        decompressor: &mut LentDecompressor,
+        consume: &mut impl FnMut(RecordView<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let corrupt = |error| self.corrupt(error, offsets(batch));
+        let records = batch.records_with(decompressor, self.decompressed_limit);
+        for record in &records.map_err(corrupt)? {
+            let record = record.map_err(corrupt)?;
+            order.check(record.offset).map_err(corrupt)?;
+            if record.offset >= offsets_due.end {
+                break;
+            }
+            if record.offset >= offsets_due.start {
+                consume(record)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn corrupt(&self, error: BatchError, offsets: Option<Range<i64>>) -> Error {
+        self.error(Error::corrupt(error, offsets))
     }
 
     fn error(&self, error: Error) -> Error {
@@ -195,54 +266,217 @@ impl Fetched {
     }
 }
 
+/// Returns the offsets that a batch covers, as far as its header has them.
+fn offsets(batch: &Batch) -> Option<Range<i64>> {
+    (batch.magic() == BatchHeader::MAGIC).then(|| batch.base_offset()..batch.next_offset())
+}
+
+/// One batch of a fetch, with records to read.
+///
+/// It keeps the whole response in memory, as its records do: copy what is kept for long by
+/// [`OwnedRecord::into_detached`].
+#[derive(Clone)]
+pub struct FetchedBatch {
+    batch: Batch,
+    /// Records before it were not asked for.
+    from: i64,
+    /// Those from this offset on are left out.
+    until: i64,
+    /// Where the batch before it in the response ends.
+    after: i64,
+    source: Arc<Source>,
+}
+
+impl FetchedBatch {
+    /// Returns the batch as it is on the log, with producer id, epoch and timestamps. It may begin before the
+    /// requested offset.
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Returns the offsets that it covers, from the requested one on.
+    pub fn offsets(&self) -> Range<i64> {
+        let first =
+            if self.batch.magic() == BatchHeader::MAGIC { self.batch.base_offset() } else { self.from };
+        first.max(self.from)..self.end()
+    }
+
+    fn end(&self) -> i64 {
+        self.batch.next_offset().min(self.until)
+    }
+
+    /// Returns the epoch of the leader that appended it; `None` before magic 2.
+    pub fn leader_epoch(&self) -> Option<i32> {
+        let epoch = self.batch.header().partition_leader_epoch;
+        (epoch >= 0).then_some(epoch)
+    }
+
+    /// Returns where reading goes on after it.
+    pub fn position(&self) -> Position {
+        self.source.position(self.leader_epoch(), self.end())
+    }
+
+    /// Returns where reading goes on after its record at an offset.
+    pub fn position_after(&self, offset: i64) -> Position {
+        self.source.position(self.leader_epoch(), offset.saturating_add(1))
+    }
+
+    /// Returns the same batch without the records before an offset.
+    #[must_use]
+    pub fn starting_at(mut self, offset: i64) -> Self {
+        self.from = self.from.max(offset);
+        self
+    }
+
+    /// Returns the same batch without the records from an offset on.
+    #[must_use]
+    pub fn ending_at(mut self, offset: i64) -> Self {
+        self.until = self.until.min(offset);
+        self
+    }
+
+    /// Returns its records from the requested offset on, in offset order. Keys, values and headers are slices
+    /// of the response, or of the one buffer into which the batch is decompressed.
+    ///
+    /// # Errors
+    /// As [`Fetched::records`].
+    pub fn records(&self) -> impl FusedIterator<Item = Result<OwnedRecord, Error>> + Send + use<> {
+        BatchRecords::new(self.clone())
+    }
+
+    /// Calls a function with each record. Nothing is allocated per record.
+    ///
+    /// # Errors
+    /// As [`Fetched::records`]. Records before the corrupt one have been passed to the function.
+    pub fn for_each(&self, mut consume: impl FnMut(RecordView<'_>)) -> Result<(), Error> {
+        self.try_for_each(|record| {
+            consume(record);
+            Ok(())
+        })
+    }
+
+    /// Calls a fallible function with each record, and stops at its first error.
+    ///
+    /// # Errors
+    /// That of the function; as [`Fetched::records`] otherwise.
+    pub fn try_for_each<E: From<Error>>(
+        &self,
+        mut consume: impl FnMut(RecordView<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut decompressor = self.source.decompressors.lend();
+        let due = self.from..self.until;
+        self.source.visit(&self.batch, due, &mut self.order(), &mut decompressor, &mut consume)
+    }
+
+    fn order(&self) -> Order {
+        let mut order = Order::after(self.after);
+        order.begin(&self.batch);
+        order
+    }
+}
+
+/// Prints offsets and size, and no records.
+impl fmt::Debug for FetchedBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchedBatch")
+            .field("offsets", &self.offsets())
+            .field("size_in_bytes", &self.batch.size_in_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The owned records of one batch. It ends after an error.
+#[derive(Debug)]
+struct BatchRecords {
+    batch: FetchedBatch,
+    /// Decompressed when the first one is asked for.
+    records: Option<OwnedRecords>,
+    order: Order,
+    is_done: bool,
+}
+
+impl BatchRecords {
+    fn new(batch: FetchedBatch) -> Self {
+        let order = batch.order();
+        Self { batch, records: None, order, is_done: false }
+    }
+
+    fn next_record(&mut self) -> Result<Option<OwnedRecord>, BatchError> {
+        let records = match &mut self.records {
+            Some(records) => records,
+            None => {
+                let FetchedBatch { batch, source, .. } = &self.batch;
+                let mut decompressor = source.decompressors.lend();
+                let records = batch.records_with(&mut decompressor, source.decompressed_limit)?;
+                self.records.insert(records.into_iter())
+            }
+        };
+        for record in records {
+            let record = record?;
+            self.order.check(record.offset)?;
+            if record.offset >= self.batch.until {
+                break;
+            }
+            if record.offset >= self.batch.from {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Iterator for BatchRecords {
+    type Item = Result<OwnedRecord, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_done {
+            return None;
+        }
+        let next = self.next_record();
+        self.is_done = !matches!(next, Ok(Some(_)));
+        let FetchedBatch { batch, source, .. } = &self.batch;
+        next.map_err(|error| source.corrupt(error, offsets(batch))).transpose()
+    }
+}
+
+impl FusedIterator for BatchRecords {}
+
 /// The iterator of [`Fetched::records`].
 #[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct FetchedRecords<'a> {
     fetched: &'a Fetched,
     batches: std::slice::Iter<'a, Batch>,
+    /// Where the batch before the next one ends.
+    after: i64,
     /// Those of the current batch.
-    records: Option<OwnedRecords>,
-    order: Order,
-    decompressor: Decompressor,
-}
-
-impl FetchedRecords<'_> {
-    fn next_record(&mut self) -> Result<Option<OwnedRecord>, BatchError> {
-        loop {
-            while let Some(record) = self.records.as_mut().and_then(Iterator::next) {
-                let record = record?;
-                self.order.check(record.offset)?;
-                if record.offset >= self.fetched.from {
-                    return Ok(Some(record));
-                }
-            }
-            self.records = None;
-            let Some(batch) = self.batches.by_ref().find(|batch| !batch.is_control()) else {
-                return Ok(None);
-            };
-            self.order.begin(batch);
-            let records = batch.records_with(&mut self.decompressor, self.fetched.decompressed_limit)?;
-            self.records = Some(records.into_iter());
-        }
-    }
+    records: Option<BatchRecords>,
 }
 
 impl Iterator for FetchedRecords<'_> {
     type Item = Result<OwnedRecord, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.next_record() {
-            Ok(record) => record.map(Ok),
-            Err(error) => {
-                // What comes after a corrupt batch would leave a hole.
-                (self.batches, self.records) = ([].iter(), None);
-                Some(Err(self.fetched.corrupt(error)))
+        loop {
+            match self.records.as_mut().and_then(Iterator::next) {
+                Some(Err(error)) => {
+                    // What comes after a corrupt batch would leave a hole.
+                    (self.batches, self.records) = ([].iter(), None);
+                    return Some(Err(error));
+                }
+                Some(record) => return Some(record),
+                None => {}
             }
+            let batch = self.batches.by_ref().find(|batch| has_records(batch))?.clone();
+            let Fetched { from, source, .. } = self.fetched;
+            let after = mem::replace(&mut self.after, batch.next_offset());
+            let batch =
+                FetchedBatch { batch, from: *from, until: i64::MAX, after, source: Arc::clone(source) };
+            self.records = Some(BatchRecords::new(batch));
         }
     }
 }
 
-impl std::iter::FusedIterator for FetchedRecords<'_> {}
+impl FusedIterator for FetchedRecords<'_> {}
 
 impl fmt::Debug for FetchedRecords<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

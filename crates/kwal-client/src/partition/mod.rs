@@ -7,6 +7,7 @@ mod fetched;
 mod leader_epoch;
 mod offsets;
 mod open;
+mod read_error;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -15,8 +16,8 @@ use kwal_protocol::wire::Uuid;
 pub use self::{
     append::{Close, Produce, Reserve},
     delete_records::{DeleteBefore, DeleteRecords},
-    fetch::Fetch,
-    fetched::{Fetched, FetchedRecords},
+    fetch::{Fetch, FetchAhead},
+    fetched::{Fetched, FetchedBatch, FetchedRecords},
     leader_epoch::OffsetForLeaderEpoch,
     offsets::GetOffset,
     open::OpenPartition,
@@ -44,8 +45,8 @@ use crate::{
 /// A partition client is meant to be kept. Its appends use one connection to the leader and its fetches
 /// another, each shared with other partition clients beyond
 /// [`Limits::max_connections_per_broker`](crate::Limits::max_connections_per_broker), so that an append never
-/// waits for a long poll. They are opened when they are needed: a client that only reads has no connection
-/// for appends, and no producer id.
+/// waits for a long poll, nor [does a fetch](Fetch#shared-connections). They are opened when they are needed:
+/// a client that only reads has no connection for appends, and no producer id.
 ///
 /// It follows the leader. A move is noticed when a call reaches the former leader; nothing is requested in
 /// the background. That broker rejects an append, ends a long poll and reports the new leader (KIP-951, since
@@ -87,8 +88,7 @@ impl PartitionClient {
     /// Returns the id of the topic (KIP-516) when this client was opened; `None` if the brokers are too old
     /// for topic ids.
     pub fn topic_id(&self) -> Option<Uuid> {
-        let id = self.partition.topic_id;
-        (!id.is_zero()).then_some(id)
+        self.partition.topic_id()
     }
 
     /// Returns who holds the log as an [exclusive](OpenPartition::exclusive) writer: this partition client,

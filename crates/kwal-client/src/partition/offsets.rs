@@ -3,14 +3,14 @@
 use super::PartitionClient;
 use crate::{
     error::Error,
-    log::{ListOffset, OffsetAt},
+    log::{Isolation, ListOffset, OffsetAt},
     request::request,
 };
 
 impl PartitionClient {
     /// Looks up an offset.
     pub fn get_offset(&self, at: OffsetAt) -> GetOffset<'_> {
-        GetOffset { partition: self, at, deadline: None }
+        GetOffset { partition: self, at, isolation: Isolation::default(), deadline: None }
     }
 }
 
@@ -27,12 +27,21 @@ request! {
     pub struct GetOffset<'a> -> Result<i64, Error> {
         partition: &'a PartitionClient,
         at: OffsetAt,
+        isolation: Isolation,
     }
 }
 
 impl GetOffset<'_> {
+    /// Sets which records of transactions count. Default: all of them. With
+    /// [`Isolation::ReadCommitted`], the log ends at the last stable offset, and what lies beyond it is not
+    /// found by its time either.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
     async fn run(self) -> Result<i64, Error> {
         let deadline = self.partition.deadline(self.deadline);
-        self.partition.call(&ListOffset { at: self.at }, deadline).await
+        self.partition.call(&ListOffset { at: self.at, isolation: self.isolation }, deadline).await
     }
 }

@@ -33,7 +33,11 @@ pub(super) struct Append {
 
 impl Append {
     /// Interprets a success.
-    fn appended(&self, partition: &ProducePartitionResponse) -> Result<Produced, Rejection> {
+    fn appended(
+        &self,
+        route: &Route<'_>,
+        partition: &ProducePartitionResponse,
+    ) -> Result<Produced, Rejection> {
         // Some services do not report offsets.
         let base_offset = InvalidField::known("base_offset", partition.base_offset)?;
         if let Some(base_offset) = base_offset
@@ -42,6 +46,7 @@ impl Append {
             return Err(InvalidField { field: "base_offset", value: base_offset }.into());
         }
         Ok(Produced {
+            topic_id: (!route.topic_id.is_zero()).then_some(route.topic_id),
             base_offset,
             record_count: self.batch.record_count(),
             log_append_time_ms: InvalidField::known("log_append_time_ms", partition.log_append_time_ms)?,
@@ -109,10 +114,10 @@ impl Operation for Append {
             |partition| partition.index == route.partition,
         )?;
         match partition.error_code {
-            ErrorCode::NONE => self.appended(&partition),
+            ErrorCode::NONE => self.appended(route, &partition),
             // The earlier attempt appended it, at an offset that this broker no longer knows.
             ErrorCode::DUPLICATE_SEQUENCE_NUMBER if self.in_doubt => {
-                self.appended(&ProducePartitionResponse { base_offset: -1, ..partition })
+                self.appended(route, &ProducePartitionResponse { base_offset: -1, ..partition })
             }
             ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => {
                 Err(Rejection::Kind(ErrorKind::BatchTooLarge {
@@ -216,6 +221,7 @@ mod tests {
                 ..partition(ErrorCode::NONE)
             };
             let expected = Produced {
+                topic_id: Some(ID),
                 base_offset: Some(100),
                 record_count: 2,
                 log_append_time_ms: time,

@@ -14,8 +14,9 @@ use super::state::Found;
 use crate::{
     config::Deadlines,
     error::{Error, ErrorKind},
-    log::{self, EpochEnd, FetchFrom, FetchedBatches, ListOffset, OffsetAt},
+    log::{self, EpochEnd, FetchFrom, FetchedBatches, Isolation, ListOffset, OffsetAt},
     pool::Purpose,
+    position::Position,
     producer_id::{Acknowledged, Identity, Stamp},
     routing::{self, Deadline, Leader, Operation, Partition, Rejection, Route, Target, Trace, Tracker},
 };
@@ -47,8 +48,9 @@ pub(super) async fn look_up(
 /// Scans the log for the batch with a stamp. Returns its base offset; `None` if it is not in the range.
 ///
 /// # Errors
-/// [`ErrorKind::OffsetOutOfRange`] if the log does not have the whole range any more: a part that was not
-/// read was deleted at the start, or lost at the end.
+/// [`ErrorKind::Trimmed`] or [`ErrorKind::BeyondEnd`] if the log does not have the whole range any more: a
+/// part that was not read was deleted at the start, or lost at the end; [`ErrorKind::OffsetOutOfRange`] if it
+/// cannot be found out which.
 pub(super) async fn find(
     partition: &Partition,
     stamp: Stamp,
@@ -81,10 +83,10 @@ pub(super) async fn find_batch(
     deadline: Deadline,
 ) -> Result<Option<i64>, Error> {
     let call = partition.call(ApiKey::FETCH);
-    let out_of_range = |offset| call.error(ErrorKind::OffsetOutOfRange { offset, log: None });
     // The log ended after the start of the range once.
     if range.start > range.end {
-        return Err(log::with_range(partition, out_of_range(range.start), deadline).await);
+        let error = call.error(ErrorKind::OffsetOutOfRange { offset: range.start, log: None });
+        return Err(log::with_range(partition, error, deadline).await);
     }
     let (mut offset, mut stuck) = (range.start, 0);
     while offset < range.end {
@@ -106,8 +108,9 @@ pub(super) async fn find_batch(
             continue;
         }
         // And it ended at the end of the range.
-        if log::end_offset(partition, deadline).await? <= offset {
-            return Err(log::with_range(partition, out_of_range(offset), deadline).await);
+        let end = log::end_offset(partition, deadline).await?;
+        if end <= offset {
+            return Err(call.error(ErrorKind::BeyondEnd { offset, end }));
         }
         stuck += 1;
         if stuck == STUCK_ROUNDS {
@@ -122,7 +125,10 @@ pub(super) async fn find_batch(
 /// Reads the batches from an offset on.
 async fn scan(partition: &Partition, offset: i64, deadline: Deadline) -> Result<FetchedBatches, Error> {
     let wait = Duration::from_millis(500).min(deadline.after / 2);
-    let read = ReadBatches { from: FetchFrom { offset, max_bytes: 1 << 20, ..first(partition) }, wait };
+    let read = ReadBatches {
+        from: FetchFrom { position: offset.into(), max_bytes: 1 << 20, ..first(partition) },
+        wait,
+    };
     let target = Target::Leader(partition, Purpose::Fetch);
     let call = partition.call(ApiKey::FETCH);
     Ok(routing::call(&partition.cluster, target, call, &read, deadline).await?.batches)
@@ -130,7 +136,13 @@ async fn scan(partition: &Partition, offset: i64, deadline: Deadline) -> Result<
 
 /// A fetch of one batch, which a broker returns whole whatever its size is (KIP-74).
 fn first(partition: &Partition) -> FetchFrom {
-    FetchFrom { offset: 0, min_bytes: 1, max_bytes: 1, frame: partition.cluster.config.limits.frame }
+    FetchFrom {
+        position: Position::from(0),
+        isolation: Isolation::ReadUncommitted,
+        min_bytes: 1,
+        max_bytes: 1,
+        frame: partition.cluster.config.limits.frame,
+    }
 }
 
 /// Pauses before the next request that may show more.
@@ -207,8 +219,8 @@ impl LeaderLog<'_> {
 
     /// Decides after the batch could not be read.
     async fn has_beyond_error(&self, error: Error, base_offset: i64, end: i64) -> Result<bool, Error> {
-        if let ErrorKind::OffsetOutOfRange { .. } = error.kind() {
-            return Ok(self.call(&ListOffset { at: OffsetAt::Earliest }).await? > base_offset);
+        if error.kind().is_out_of_range() {
+            return Ok(self.call(&ListOffset::of(OffsetAt::Earliest)).await? > base_offset);
         }
         // A principal that may write and not read. Where the log ends is all that it may know.
         if error.code() == Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED) {
@@ -232,7 +244,7 @@ impl LeaderLog<'_> {
 
     /// Reads one batch.
     async fn read(&self, offset: i64) -> Result<Read, Error> {
-        let from = FetchFrom { offset, ..first(self.partition) };
+        let from = FetchFrom { position: offset.into(), ..first(self.partition) };
         self.call(&ReadBatches { from, wait: Duration::ZERO }).await
     }
 

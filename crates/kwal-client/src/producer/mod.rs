@@ -21,6 +21,7 @@ use bytes::Bytes;
 use kwal_protocol::{
     compression::Compressor,
     record::{BatchBuilder, Compression, EncodedBatch},
+    wire::Uuid,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
@@ -46,6 +47,7 @@ pub(crate) use self::{
 use crate::{
     error::{Error, ErrorKind, InDoubt, Progress},
     memory::Reservation,
+    position::Position,
     record::Record,
     routing::{Deadline, Partition},
 };
@@ -54,6 +56,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Produced {
+    /// The id of the topic; `None` if the brokers are too old for topic ids.
+    pub topic_id: Option<Uuid>,
     /// The offset of the first record. The others follow without a gap. `None` if the broker appended them
     /// and did not report where: some services never do, and Kafka need not for a batch that it had already.
     pub base_offset: Option<i64>,
@@ -77,6 +81,16 @@ impl Produced {
     pub fn offsets(&self) -> Option<Range<i64>> {
         let base_offset = self.base_offset?;
         Some(base_offset..base_offset.saturating_add_unsigned(self.record_count as u64))
+    }
+
+    /// Returns where reading goes on after the records; `None` if [`base_offset`](Self::base_offset) is not
+    /// known.
+    ///
+    /// It has no leader epoch, because an acknowledgement has none. So it does not show a loss of these
+    /// records as long as the log goes on beyond them; a position of a reader does.
+    pub fn position(&self) -> Option<Position> {
+        let offset = self.offsets()?.end;
+        Some(Position { topic_id: self.topic_id, leader_epoch: None, offset })
     }
 }
 
@@ -168,7 +182,7 @@ impl Producer {
             // The first caller submits first.
             let _turn = self.appends.turn.lock().await;
             // Before the batch is encoded: what waits here holds only the caller's records.
-            let (mut memory, place) = self.reserve(self.upper_bound(size), &mut progress).await?;
+            let (memory, place) = self.reserve(self.upper_bound(size), &mut progress).await?;
             let batch = self.encode(all, size)?;
             memory.shrink(self.held(size, &batch));
             Ok::<_, Error>(self.submit(batch, memory, place, deadline, is_fence))
@@ -211,7 +225,7 @@ impl Producer {
         *progress = Progress::Memory;
         tokio::select! {
             biased;
-            memory = self.appends.partition.cluster.memory.reserve(bytes) => Ok((memory, place)),
+            memory = self.appends.partition.cluster.memory.reserve_append(bytes) => Ok((memory, place)),
             () = self.appends.closed() => Err(closed()),
         }
     }
@@ -265,7 +279,7 @@ impl Producer {
     ) -> Result<(EncodedBatch, Reservation), Error> {
         let records = std::slice::from_ref(fence);
         let size = BatchSize::of(records);
-        let memory = self.appends.partition.cluster.memory.reserve(self.upper_bound(size));
+        let memory = self.appends.partition.cluster.memory.reserve_append(self.upper_bound(size));
         match timeout_at(deadline.at, memory).await {
             Ok(memory) => Ok((self.encode(records, size)?, memory)),
             Err(_) => Err(self.not_submitted(deadline, Progress::Memory)),

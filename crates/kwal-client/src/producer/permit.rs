@@ -67,7 +67,7 @@ impl Permit {
     /// [`InvalidInput`](ErrorKind::InvalidInput) at once if the batch is empty or larger than what was
     /// reserved.
     pub fn submit(self, batch: EncodedBatch) -> Append {
-        let Self { producer, mut memory, place, size, deadline } = self;
+        let Self { producer, memory, place, size, deadline } = self;
         let deadline = Deadline::after(deadline);
         let needed = batch.size_in_bytes();
         let reason = match (batch.record_count(), needed) {

@@ -32,11 +32,10 @@ request! {
     ///
     /// [`ErrorKind::InvalidInput`], before anything is sent, for a
     /// batch of another topic or partition, for numbers that no batch has, and for a fence that cannot be
-    /// appended; [`ErrorKind::OffsetOutOfRange`] if the log no
-    /// longer has all that followed [`InDoubt::after`]: it was deleted, or lost in an unclean election, and
-    /// the batch may have been there;
-    /// [`ErrorKind::DeadlineExceeded`]; those of an append, for
-    /// the fence; those of every read.
+    /// appended; [`ErrorKind::Trimmed`] and
+    /// [`ErrorKind::BeyondEnd`] if the log no longer has all that followed [`InDoubt::after`]: it was
+    /// deleted, or lost in an unclean election, and the batch may have been there;
+    /// [`ErrorKind::DeadlineExceeded`]; those of an append, for the fence; those of every read.
     ///
     /// # Cancellation safety
     /// If it is dropped, the fence may be on the log or may still reach it. Resolving the batch again is
@@ -119,7 +118,7 @@ impl Search<'_> {
         // Before the fence: what is deleted from now on is noticed.
         let start = match self.in_doubt.after {
             Some(after) => after + 1,
-            None => log::call(self.partition, &ListOffset { at: OffsetAt::Earliest }, self.deadline).await?,
+            None => log::call(self.partition, &ListOffset::of(OffsetAt::Earliest), self.deadline).await?,
         };
         let end = match self.settle(fence).await? {
             Some(end) => end,

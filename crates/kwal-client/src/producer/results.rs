@@ -104,6 +104,7 @@ impl Appends {
                 Completed::Appended { base_offset, attempts } => {
                     // Without a response of its own it is known to be on the log, and not where.
                     let unreported = || Produced {
+                        topic_id: self.partition.topic_id(),
                         base_offset,
                         record_count: batch.record_count(),
                         log_append_time_ms: None,

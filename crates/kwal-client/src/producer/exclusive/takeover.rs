@@ -369,5 +369,5 @@ fn is_too_large(error: &BatchError) -> bool {
 }
 
 fn is_out_of_range(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::OffsetOutOfRange { .. })
+    error.kind().is_out_of_range()
 }

@@ -16,7 +16,7 @@ fn barrier() -> Barrier {
 /// Returns the record as it is read: key, value and headers are the same.
 fn read(record: Record) -> OwnedRecord {
     let Record { key, value, headers, .. } = record;
-    OwnedRecord { offset: 7, timestamp_ms: 0, key, value, headers }
+    OwnedRecord { offset: 7, timestamp_ms: 0, leader_epoch: 0, key, value, headers }
 }
 
 /// Reads a record as an owned one, and borrowed from a batch.
@@ -229,6 +229,7 @@ proptest! {
         let record = OwnedRecord {
             offset: 7,
             timestamp_ms: 0,
+            leader_epoch: 0,
             key: key.map(Bytes::from),
             value: value.map(Bytes::from),
             headers,
