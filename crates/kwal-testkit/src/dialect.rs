@@ -189,6 +189,12 @@ impl Dialect {
         self.release < Release::Kafka4_3
     }
 
+    /// Whether the last stable offset is not above the base offset of the batch with the log start offset, if
+    /// a transaction is open that began earlier.
+    pub(crate) fn is_stable_by_batch(&self) -> bool {
+        self.release >= Release::Kafka4_3
+    }
+
     /// Whether the settings are those of Kafka 3.
     pub(crate) fn has_old_settings(&self) -> bool {
         self.release < Release::Kafka4_3

@@ -1,6 +1,6 @@
 //! The log of one partition: whole batches in memory, found by offset.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 use bytes::{Bytes, BytesMut};
 use kwal_protocol::record::{BatchError, BatchErrorKind, BatchHeader, Batches, crc};
@@ -13,6 +13,9 @@ pub(crate) struct Log {
     end: i64,
     /// Each leader epoch with records, and its first offset; both ascend.
     epochs: Vec<(i32, i64)>,
+    /// Offsets below the end that no batch or no record has, because of compaction or of a raw append. They
+    /// ascend and do not touch each other.
+    emptied: Vec<Range<i64>>,
     /// The first batch with the newest timestamp. Kafka reports it even after its records were deleted.
     newest: Option<Stored>,
 }
@@ -49,6 +52,11 @@ impl Log {
         Self { epochs: vec![(leader_epoch, 0)], ..Self::default() }
     }
 
+    /// Creates an empty log that starts at an offset.
+    pub(crate) fn starting_at(offset: i64) -> Self {
+        Self { start: offset, end: offset, ..Self::default() }
+    }
+
     /// Appends a batch whose header becomes `header`.
     ///
     /// The base offset is at least the log end offset; more leaves a hole.
@@ -65,6 +73,7 @@ impl Log {
             bytes[CHECKSUM_FROM - 4..CHECKSUM_FROM].copy_from_slice(&crc.to_be_bytes());
         }
         self.begin_epoch(header.partition_leader_epoch, header.base_offset);
+        self.empty(self.end..header.base_offset);
         self.end = header.next_offset();
         self.push(Stored {
             next_offset: self.end,
@@ -103,9 +112,12 @@ impl Log {
 
     /// Appends what another log has after the end of this one; returns the batches.
     pub(crate) fn copy(&mut self, from: &Self) -> Vec<(BatchHeader, Bytes)> {
+        let mut copied_from = self.end;
         if self.end < from.start {
-            *self = Self { start: from.start, end: from.start, ..Self::default() };
+            *self = Self::starting_at(from.start);
+            copied_from = 0;
         }
+        let end_before = self.end;
         let mut copied = Vec::new();
         for batch in from.batches.range(from.index(self.end)..) {
             let Ok(header) = BatchHeader::parse(&batch.bytes) else { continue };
@@ -114,7 +126,11 @@ impl Log {
             copied.push((header, batch.bytes.clone()));
         }
         self.end = from.end.max(self.end);
-        if !copied.is_empty() {
+        for emptied in from.emptied.iter().filter(|emptied| emptied.end > copied_from) {
+            self.empty(emptied.start.max(copied_from)..emptied.end);
+        }
+        // Also if there are only offsets without a batch.
+        if self.end > end_before {
             // Not from the batches, whose epochs can be later ones after a [rewind](Self::rewind_epochs).
             let with_records = from.epochs.iter().filter(|(_, start)| *start < self.end);
             self.epochs = with_records.copied().collect();
@@ -131,6 +147,10 @@ impl Log {
             self.push(batch);
         }
         self.end = offset.clamp(self.start, self.end);
+        self.emptied.retain_mut(|emptied| {
+            emptied.end = emptied.end.min(offset);
+            !emptied.is_empty()
+        });
         let epochs = self.epochs.partition_point(|(_, start)| *start < offset);
         self.epochs.truncate(epochs);
     }
@@ -142,6 +162,10 @@ impl Log {
             if let Ok(known) = other.epochs.binary_search_by_key(epoch, |(epoch, _)| *epoch) {
                 let other_end = other.epochs.get(known + 1).map_or(other.end, |(_, next)| *next);
                 return end.min(other_end);
+            }
+            // The other one has deleted it.
+            if other.epochs.first().is_some_and(|(first, start)| epoch < first && *start == other.start) {
+                return end.min(other.start.max(self.start));
             }
             end = *start;
         }
@@ -205,13 +229,21 @@ impl Log {
     /// Does nothing outside the log.
     pub(crate) fn delete_before(&mut self, offset: i64) -> Vec<BatchHeader> {
         self.start = offset.clamp(self.start, self.end);
+        // The epoch of the log start offset begins there now (KIP-101).
+        let deleted = self.epochs.partition_point(|(_, start)| *start <= self.start).saturating_sub(1);
+        self.epochs.drain(..deleted);
+        if let Some((_, start)) = self.epochs.first_mut() {
+            *start = (*start).max(self.start);
+        }
         let gone = self.batches.partition_point(|batch| batch.next_offset <= self.start);
         let gone = self.batches.drain(..gone);
         gone.filter_map(|batch| BatchHeader::parse(&batch.bytes).ok()).collect()
     }
 
-    /// Replaces all batches, as compaction does. Their offsets ascend.
-    pub(crate) fn replace(&mut self, batches: Vec<Bytes>) {
+    /// Replaces all batches, as compaction does, which removed the records at some offsets. All offsets
+    /// ascend.
+    pub(crate) fn replace(&mut self, batches: Vec<Bytes>, removed: impl IntoIterator<Item = i64>) {
+        removed.into_iter().for_each(|offset| self.empty(offset..offset.saturating_add(1)));
         self.batches.clear();
         self.newest = None;
         for bytes in batches {
@@ -219,6 +251,40 @@ impl Log {
             let (next_offset, max_timestamp) = (header.next_offset(), header.max_timestamp);
             self.push(Stored { next_offset, max_timestamp, bytes });
         }
+    }
+
+    /// Returns the offsets without a record: those that were [removed](Self::replace), and gaps between
+    /// batches, also before the log start. They ascend.
+    pub(crate) fn emptied(&self) -> &[Range<i64>] {
+        &self.emptied
+    }
+
+    /// Returns the base offset of the first batch, which may be before the log start offset.
+    pub(crate) fn first_base(&self) -> Option<i64> {
+        Some(BatchHeader::parse(&self.batches.front()?.bytes).ok()?.base_offset)
+    }
+
+    /// Returns the leader epoch of the batch with the newest timestamp, even if it was deleted.
+    pub(crate) fn epoch_of_newest(&self) -> Option<i32> {
+        Some(BatchHeader::parse(&self.newest.as_ref()?.bytes).ok()?.partition_leader_epoch)
+    }
+
+    /// Returns whether no batch has this offset or a later one.
+    pub(crate) fn ends_with_hole(&self, offset: i64) -> bool {
+        offset < self.end && self.batches.back().is_none_or(|last| last.next_offset <= offset)
+    }
+
+    /// Adds offsets without a record.
+    fn empty(&mut self, offsets: Range<i64>) {
+        if offsets.is_empty() {
+            return;
+        }
+        let from = self.emptied.partition_point(|known| known.end < offsets.start);
+        let to = self.emptied.partition_point(|known| known.start <= offsets.end);
+        let touched = &self.emptied[from..to.max(from)];
+        let start = touched.first().map_or(offsets.start, |known| known.start.min(offsets.start));
+        let end = touched.last().map_or(offsets.end, |known| known.end.max(offsets.end));
+        self.emptied.splice(from..to.max(from), std::iter::once(start..end));
     }
 
     /// Returns the leader epoch of an offset, also of the next one to be written; `None` before the log.

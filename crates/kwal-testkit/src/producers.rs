@@ -115,6 +115,11 @@ impl Producers {
         });
     }
 
+    /// Returns the offset of the last batch of a known producer.
+    pub(crate) fn last_offset(&self, id: i64) -> Option<i64> {
+        self.known.get(&id)?.last_offset()
+    }
+
     /// Removes a producer, as its expiration does.
     pub(crate) fn forget(&mut self, id: i64) {
         self.known.remove(&id);
@@ -132,6 +137,11 @@ impl Producers {
 }
 
 impl Producer {
+    /// Returns the last offset of its last batch, if that is remembered.
+    pub(crate) fn last_offset(&self) -> Option<i64> {
+        self.batches.back().map(|batch| batch.last_offset)
+    }
+
     /// Returns the last sequence of its epoch, −1 if there is none.
     pub(crate) fn last_sequence(&self) -> i32 {
         self.batches.back().map_or(-1, |batch| batch.last_sequence)

@@ -59,9 +59,27 @@ impl Transactions {
             .collect()
     }
 
+    /// Returns the producers of open transactions, by ascending id, and the first offset of each.
+    pub(crate) fn open(&self) -> impl Iterator<Item = (i64, i64)> + '_ {
+        self.open.iter().map(|(producer_id, first_offset)| (*producer_id, *first_offset))
+    }
+
+    /// Returns whether the batch of a producer at an offset is in an aborted transaction.
+    pub(crate) fn is_aborted(&self, producer_id: i64, offset: i64) -> bool {
+        let of_batch = |ended: &&Ended| {
+            ended.producer_id == producer_id && (ended.first_offset..ended.marker).contains(&offset)
+        };
+        self.ended.iter().find(of_batch).is_some_and(|ended| !ended.committed)
+    }
+
     /// Returns the first offset of a producer's open transaction.
     pub(crate) fn begun_at(&self, producer_id: i64) -> Option<i64> {
         self.open.get(&producer_id).copied()
+    }
+
+    /// Removes the transaction whose marker was at an offset, with all its records.
+    pub(crate) fn forget_marker(&mut self, offset: i64) {
+        self.ended.retain(|ended| ended.marker != offset);
     }
 
     /// Removes the transactions that ended before an offset.

@@ -65,6 +65,11 @@ impl Coordinators {
 }
 
 impl Cluster {
+    /// Returns a producer id that nobody else has.
+    pub(crate) fn new_producer_id(&mut self) -> i64 {
+        self.coordinators.fresh_id()
+    }
+
     /// Returns the coordinator of a transactional id, as `node` knows it.
     ///
     /// As in Kafka, the first call creates the topic and fails.

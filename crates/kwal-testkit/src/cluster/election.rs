@@ -121,6 +121,9 @@ impl Cluster {
             return Ok(false);
         }
         partition.rewind(to, epoch, now);
+        if let Some(recorder) = &self.recorder {
+            recorder.now().epoch_rewound(self.partition_name(id));
+        }
         self.note(|| format!("the metadata of {topic}-{index} is restored from a backup"));
         // The brokers were restarted for it, so none of them has outdated metadata or old connections.
         for node in self.nodes.values_mut() {

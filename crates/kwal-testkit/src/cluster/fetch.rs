@@ -7,7 +7,7 @@ use kwal_protocol::{
         DivergingEpoch, FetchLeader, FetchNodeEndpoint, FetchPartition, FetchPartitionResponse, FetchRequest,
         FetchResponse, FetchTopic, FetchTopicResponse, IsolationLevel,
     },
-    record::{Batches, Compression},
+    record::Compression,
 };
 use kwal_transport::HostPort;
 
@@ -152,6 +152,9 @@ impl Cluster {
         if requested.last_fetched_epoch >= 0 {
             match log.end_of_epoch(requested.last_fetched_epoch) {
                 None => return Err(Refusal::Code(ErrorCode::OFFSET_OUT_OF_RANGE)),
+                Some(_) if requested.fetch_offset < log.start() => {
+                    return Err(Refusal::Code(ErrorCode::OFFSET_OUT_OF_RANGE));
+                }
                 Some((epoch, end))
                     if epoch < requested.last_fetched_epoch || end < requested.fetch_offset =>
                 {
@@ -268,17 +271,19 @@ fn answer(
     isolation: IsolationLevel,
     records: Bytes,
 ) -> FetchPartitionResponse {
-    let aborted = || {
-        let last = Batches::new(records.clone()).map_while(Result::ok).last();
-        let to = last.map_or(requested.fetch_offset, |batch| batch.next_offset());
-        replica.known.transactions.aborted(requested.fetch_offset, to)
+    let offset = requested.fetch_offset;
+    // Kafka looks up to which offset the records reach only roughly, in an index that short logs do not have.
+    let aborted = || match offset < end_for(replica, isolation) {
+        true if replica.log.ends_with_hole(offset) => None,
+        true => Some(replica.known.transactions.aborted(offset, replica.log.end())),
+        false => Some(Vec::new()),
     };
     FetchPartitionResponse {
         partition_index: requested.partition,
         high_watermark: replica.high_watermark,
         last_stable_offset: replica.last_stable(),
         log_start_offset: replica.log.start(),
-        aborted_transactions: (isolation == IsolationLevel::READ_COMMITTED).then(aborted),
+        aborted_transactions: (isolation == IsolationLevel::READ_COMMITTED).then(aborted).flatten(),
         records: Some(records),
         ..FetchPartitionResponse::default()
     }

@@ -31,6 +31,19 @@ impl Cluster {
         self.recorder = Some(recorder);
     }
 
+    /// Returns what records the losses.
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
+    }
+
+    /// Records that a broker has returned the end of a log that it does not lead any more.
+    pub(super) fn record_stale_end(&self, node: i32, topic: &str, index: i32, end: i64) {
+        let leads = self.partition(topic, index).is_none_or(|found| found.state.leader == Some(node));
+        if let Some(recorder) = self.recorder.as_ref().filter(|_| !leads) {
+            recorder.now().stale_end((topic, index), end);
+        }
+    }
+
     /// Records an event.
     pub(crate) fn record(&mut self, event: JournalEvent) {
         if let Some(recorder) = &self.recorder {

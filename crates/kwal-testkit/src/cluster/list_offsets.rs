@@ -28,7 +28,12 @@ impl Serve for ListOffsetsRequest {
             if twice.contains(&(topic.to_owned(), partition.partition_index)) {
                 return refused(partition, ErrorCode::INVALID_REQUEST);
             }
-            match cluster.look_up(topic, partition, self.isolation_level, context) {
+            let found = cluster.look_up(topic, partition, self.isolation_level, context);
+            if let (Ok(found), LATEST) = (&found, partition.timestamp) {
+                let (node, index) = (context.from.node, partition.partition_index);
+                cluster.record_stale_end(node, topic, index, found.offset);
+            }
+            match found {
                 Ok(found) => ListOffsetsPartitionResponse {
                     partition_index: partition.partition_index,
                     timestamp: found.timestamp,
@@ -117,7 +122,13 @@ impl Cluster {
             // There is no remote storage, so everything is local.
             (EARLIEST, _) | (EARLIEST_LOCAL, 8..) => Ok(at(log.start())),
             (LATEST_TIERED, 9..) | (EARLIEST_PENDING_UPLOAD, 11..) => Ok(at(-1)),
-            (MAX_TIMESTAMP, 7..) => record(log.at_max_timestamp()),
+            (MAX_TIMESTAMP, 7..) => record(log.at_max_timestamp()).map(|found| match found.offset {
+                -1 => found,
+                offset => Found {
+                    leader_epoch: log.epoch_at(offset).or_else(|| log.epoch_of_newest()).unwrap_or(-1),
+                    ..found
+                },
+            }),
             (timestamp @ 0.., _) => record(log.at_timestamp(timestamp)),
             _ => Err(ErrorCode::UNSUPPORTED_VERSION),
         }

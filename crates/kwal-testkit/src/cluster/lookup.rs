@@ -84,7 +84,9 @@ impl Cluster {
             replicas: replicas.to_vec(),
             isr: if isr.is_empty() { replicas.to_vec() } else { isr },
         };
-        let empty = |id: &i32| (*id, Replica { log: Log::new(FIRST_EPOCH), ..Replica::default() });
+        let stable_by_batch = self.settings.dialect.is_stable_by_batch();
+        let replica = || Replica { log: Log::new(FIRST_EPOCH), stable_by_batch, ..Replica::default() };
+        let empty = |id: &i32| (*id, replica());
         Partition {
             replicas: replicas.iter().map(empty).collect(),
             recorded: state.clone(),

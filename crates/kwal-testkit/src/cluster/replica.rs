@@ -21,6 +21,8 @@ pub(crate) struct Replica {
     pub(super) led_from: i64,
     /// When that epoch began; `None` if it has led since the partition was created.
     pub(super) led_since: Option<Instant>,
+    /// See [`Dialect::is_stable_by_batch`](crate::dialect::Dialect::is_stable_by_batch).
+    pub(super) stable_by_batch: bool,
     /// The log end offset of this follower, as the leader knows it since it leads.
     pub(super) fetched: Option<i64>,
     /// The replication lag; [`Duration::MAX`] if it never fetches.
@@ -47,8 +49,14 @@ impl Replica {
     }
 
     /// Returns the last stable offset.
+    ///
+    /// If a transaction hangs whose beginning was deleted, it is at the log start offset.
     pub(crate) fn last_stable(&self) -> i64 {
-        self.known.transactions.last_stable(self.high_watermark)
+        let start = match self.stable_by_batch {
+            true => self.log.first_base().unwrap_or(i64::MAX).min(self.log.start()),
+            false => self.log.start(),
+        };
+        self.known.transactions.last_stable(self.high_watermark).max(start)
     }
 
     /// Deletes the records before an offset.
@@ -65,6 +73,14 @@ impl Replica {
 
     /// Truncates what the leader does not have; returns the first truncated offset.
     pub(super) fn truncate_to(&mut self, leader: &Self, now: i64) -> Option<i64> {
+        if leader.log.end() < self.log.start() {
+            // All that is left here is after the leader's end, where it starts again.
+            let end = leader.log.end();
+            self.log = Log::starting_at(end);
+            (self.known, self.state_at_start) = (Known::default(), Known::default());
+            self.high_watermark = end;
+            return Some(end);
+        }
         let agreed = self.log.agreement(&leader.log);
         let cut = (agreed < self.log.end()).then_some(agreed);
         if cut.is_some() {
@@ -89,7 +105,7 @@ impl Replica {
         if self.log.start() < leader.log.start() {
             self.delete_before(leader.log.start(), now);
         }
-        self.high_watermark = leader.high_watermark.min(self.log.end()).max(self.log.start());
+        self.high_watermark = self.high_watermark_by(leader);
         cut
     }
 
@@ -106,8 +122,13 @@ impl Replica {
     pub(super) fn lacks(&self, leader: &Self) -> bool {
         self.log.end() < leader.log.end()
             || self.log.start() < leader.log.start()
-            || self.high_watermark != leader.high_watermark
+            || self.high_watermark != self.high_watermark_by(leader)
             || self.log.agreement(&leader.log) < self.log.end()
+    }
+
+    /// Returns the high watermark after a fetch from the leader, whose own one can be before the log start.
+    fn high_watermark_by(&self, leader: &Self) -> i64 {
+        leader.high_watermark.min(self.log.end()).max(self.log.start())
     }
 
     /// Derives the state from the log again.

@@ -181,10 +181,27 @@ impl EmbeddedCluster {
 
     /// Records losses that no client can prevent, from now on.
     ///
-    /// These are records lost by elections, deletions, and topics that were created again. Do not hold the
-    /// recorder's lock while calling the cluster.
+    /// These are records lost by elections, deletions, and topics that were created again; also leader epochs
+    /// that went back, and ends of logs that deposed leaders returned. Do not hold the recorder's lock while
+    /// calling the cluster.
     pub fn record_losses(&self, recorder: &Recorder) {
         self.shared.with(|cluster| cluster.record_losses(recorder.clone()));
+    }
+
+    /// Returns what records the losses.
+    pub(crate) fn recorder(&self) -> Option<Recorder> {
+        self.shared.with(|cluster| cluster.recorder().cloned())
+    }
+
+    /// Returns the time of the brokers, in milliseconds since the epoch.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.shared.now().unix_ms
+    }
+
+    /// Returns whether old records of a topic are deleted, and whether it is compacted.
+    pub(crate) fn cleanup_policy(&self, topic: &str) -> Option<(bool, bool)> {
+        self.shared
+            .with(|cluster| cluster.topic(topic).map(|topic| (topic.config.deletes, topic.config.compacted)))
     }
 
     /// Returns how many requests of an API have arrived at all brokers, whatever their results.

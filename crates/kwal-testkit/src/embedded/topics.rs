@@ -6,12 +6,13 @@ use bytes::Bytes;
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{CreatableAssignment, CreatableConfig, CreatableTopic},
-    record::{Batch, BatchHeader, Batches, EndTransaction, OwnedRecord, RawBatch, RawRecord},
+    record::{Batch, BatchHeader, Batches, EncodedBatch, EndTransaction, OwnedRecord, RawBatch, RawRecord},
     wire::Uuid,
 };
 
 use super::cluster::EmbeddedCluster;
 use crate::{
+    check,
     cluster::{Cluster, Partition, Replica},
     error::Error,
     log::MAX_UNCOMPRESSED,
@@ -209,20 +210,137 @@ impl EmbeddedCluster {
         &self,
         topic: &str,
         partition: i32,
+        keep: impl FnMut(&OwnedRecord) -> bool,
+    ) -> Result<(), Error> {
+        self.compact_batches(topic, partition, keep, |_| false)
+    }
+
+    /// Removes records from all replicas of a partition, as [`compact`](Self::compact), and whole batches.
+    ///
+    /// `remove` decides by the header which batches without a record, and which control batches, are removed
+    /// completely. The last batch of a producer that the partition knows stays, as in Kafka, until the
+    /// producer is [forgotten](Self::forget_producer). The log end offset stays too, even if no batch is left
+    /// before it: in Kafka, that is a replica that was truncated where its last segment began.
+    ///
+    /// # Errors
+    /// As [`compact`](Self::compact).
+    pub fn compact_batches(
+        &self,
+        topic: &str,
+        partition: i32,
         mut keep: impl FnMut(&OwnedRecord) -> bool,
+        mut remove: impl FnMut(&BatchHeader) -> bool,
     ) -> Result<(), Error> {
         self.change(topic, partition, |found| {
             let mut compacted = Vec::new();
             for replica in found.replicas_mut() {
-                let log = batches(replica.log.batches().collect())?;
-                let log: Result<Vec<_>, Error> = log.iter().map(|batch| without(batch, &mut keep)).collect();
-                compacted.push((replica, log?));
+                let known = &replica.known.producers;
+                let mut removed = BTreeSet::new();
+                let (mut kept, mut markers) = (Vec::new(), Vec::new());
+                for batch in batches(replica.log.batches().collect())? {
+                    let bytes = without(&batch, &mut keep, &mut removed)?;
+                    let header = BatchHeader::parse(&bytes).unwrap_or_else(|_| *batch.header());
+                    let is_last = known.last_offset(header.producer_id) == Some(header.last_offset());
+                    if !is_last && (header.is_control() || header.count == 0) && remove(&header) {
+                        removed.extend(header.base_offset..header.next_offset());
+                        markers.extend(header.is_control().then_some(header.base_offset));
+                    } else {
+                        kept.push(bytes);
+                    }
+                }
+                compacted.push((replica, kept, removed, markers));
             }
-            for (replica, log) in compacted {
-                replica.log.replace(log);
+            for (replica, kept, removed, markers) in compacted {
+                replica.log.replace(kept, removed);
+                markers.into_iter().for_each(|at| replica.known.transactions.forget_marker(at));
             }
             Ok(())
         })?
+    }
+
+    /// Appends records in a transaction of another producer, which begins if it is not open; returns the
+    /// offset of the first.
+    ///
+    /// [`end_transaction`](Self::end_transaction) ends it. Until then it hangs, and readers with
+    /// READ_COMMITTED do not get beyond its beginning. `sequence` is that of the first record; nothing checks
+    /// it.
+    ///
+    /// # Errors
+    /// As [`append_raw`](Self::append_raw).
+    pub fn append_in_transaction(
+        &self,
+        topic: &str,
+        partition: i32,
+        (producer_id, epoch): (i64, i16),
+        sequence: i32,
+        batch: &EncodedBatch,
+    ) -> Result<i64, Error> {
+        let batch = batch.stamp(producer_id, epoch, sequence).with_transactional(true);
+        let end = self.append_raw(topic, partition, batch.to_bytes())?;
+        Ok(end - batch.record_count() as i64)
+    }
+
+    /// Returns the open transactions of a partition: their producer ids, ascending, and where each begins.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`].
+    pub fn open_transactions(&self, topic: &str, partition: i32) -> Result<Vec<(i64, i64)>, Error> {
+        self.read_log(topic, partition, |replica| replica.known.transactions.open().collect())
+    }
+
+    /// Returns the last stable offset of a partition.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`].
+    pub fn last_stable_offset(&self, topic: &str, partition: i32) -> Result<i64, Error> {
+        self.read_log(topic, partition, Replica::last_stable)
+    }
+
+    /// Returns a producer id that no other producer has or will have.
+    pub fn new_producer_id(&self) -> i64 {
+        self.shared.with(|cluster| cluster.new_producer_id())
+    }
+
+    /// Returns the log of a partition's leader for the [checker](crate::check), where `value` is the identity
+    /// of a record.
+    ///
+    /// It contains the offsets that hold no record for a reason, those of aborted transactions, and the last
+    /// stable offset. The producers of batches are [added](check::Log::producer) by the caller, if needed.
+    ///
+    /// # Errors
+    /// As [`records`](Self::records).
+    pub fn checked_log(
+        &self,
+        topic: &str,
+        partition: i32,
+        value: impl FnMut(&OwnedRecord) -> check::Value,
+    ) -> Result<check::Log, Error> {
+        let (log, emptied, aborted, offsets, stable) = self.read_log(topic, partition, |replica| {
+            let log: Vec<_> = replica.log.batches().collect();
+            let headers = log.iter().filter_map(|batch| BatchHeader::parse(batch).ok());
+            let transactions = &replica.known.transactions;
+            let aborted = headers.filter(|header| {
+                !header.is_control()
+                    && header.is_transactional()
+                    && transactions.is_aborted(header.producer_id, header.base_offset)
+            });
+            let aborted: Vec<_> = aborted.map(|header| header.base_offset..header.next_offset()).collect();
+            let offsets = replica.log.start()..replica.log.end();
+            (log, replica.log.emptied().to_vec(), aborted, offsets, replica.last_stable())
+        })?;
+        let log = batches(log)?;
+        let records = records(&log, offsets.start)?;
+        let control = log.iter().filter(|batch| batch.is_control());
+        let control = control.map(|batch| batch.base_offset()..batch.next_offset());
+        let mut empty: Vec<_> = control.chain(emptied).collect();
+        empty.sort_unstable_by_key(|empty| empty.start);
+        let values: Vec<_> =
+            records.iter().map(|record| record.offset).zip(records.iter().map(value)).collect();
+        let log = check::Log::new((topic, partition), offsets.clone(), values).last_stable(stable);
+        // Also before the log start: readers may have passed it earlier.
+        let log = empty.into_iter().fold(log, check::Log::empty);
+        let aborted = aborted.into_iter().map(|aborted| aborted.start.max(offsets.start)..aborted.end);
+        Ok(aborted.filter(|aborted| !aborted.is_empty()).fold(log, check::Log::aborted))
     }
 
     /// Forgets a producer id, as a partition does after `producer.id.expiration.ms`.
@@ -310,17 +428,22 @@ fn records(log: &[Batch], start: i64) -> Result<Vec<OwnedRecord>, Error> {
     Ok(records)
 }
 
-/// Returns a batch without the records that are not kept.
-fn without(batch: &Batch, keep: &mut impl FnMut(&OwnedRecord) -> bool) -> Result<Bytes, Error> {
+/// Returns a batch without the records that are not kept; adds their offsets to `removed`.
+fn without(
+    batch: &Batch,
+    keep: &mut impl FnMut(&OwnedRecord) -> bool,
+    removed: &mut BTreeSet<i64>,
+) -> Result<Bytes, Error> {
     if batch.is_control() {
         return Ok(batch.bytes().clone());
     }
     let mut kept = BTreeSet::new();
     for record in batch.records(MAX_UNCOMPRESSED)? {
         let record = record?;
-        if keep(&record) {
-            kept.insert(record.offset);
-        }
+        match keep(&record) {
+            true => kept.insert(record.offset),
+            false => removed.insert(record.offset),
+        };
     }
     let mut raw = RawBatch::from_batch(batch, MAX_UNCOMPRESSED)?;
     let base = raw.header.base_offset;

@@ -11,6 +11,7 @@ mod coordination;
 mod faults;
 mod fetch;
 mod garbage;
+mod logs;
 mod produce;
 mod program;
 mod rare;

@@ -6,7 +6,10 @@ use std::{collections::BTreeSet, time::Duration};
 use bytes::Bytes;
 use kwal_protocol::{
     api::{ApiKey, Body, Request, decode_response_header, encode_request},
-    messages::{ApiVersionsRequest, ProducePartitionResponse},
+    messages::{
+        ApiVersionsRequest, IsolationLevel, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+        ProducePartitionResponse,
+    },
 };
 use kwal_testkit::{
     EmbeddedCluster, Fault, FaultTarget, Hazard, JournalEvent, Storm, StormReport, check::Recorder,
@@ -22,7 +25,7 @@ use crate::client::{Client, Place, STARTED_AT, batch, fetch, outcome, produce, v
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A client that accepts any response.
-struct Sturdy<'a> {
+pub(crate) struct Sturdy<'a> {
     cluster: &'a EmbeddedCluster,
     place: Place,
     stream: Option<Stream>,
@@ -30,12 +33,12 @@ struct Sturdy<'a> {
 }
 
 impl<'a> Sturdy<'a> {
-    fn new(cluster: &'a EmbeddedCluster) -> Self {
+    pub(crate) fn new(cluster: &'a EmbeddedCluster) -> Self {
         Self { cluster, place: Place::of(cluster, "wal", 0), stream: None, sent: 0 }
     }
 
     /// Returns the leader's response; without one, it gives up the connection.
-    async fn call<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
+    pub(crate) async fn call<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
         let answer = timeout(PATIENCE, async {
             if self.stream.is_none() {
                 let leader = self.cluster.leader("wal", 0).unwrap().unwrap_or(1);
@@ -65,6 +68,30 @@ impl<'a> Sturdy<'a> {
         let (id, reader) = decode_response_header::<R::Response>(&frame, format).ok()?;
         let response = R::Response::decode(&frame.slice(reader.position()..), format).ok()?;
         (id == self.sent).then_some(response)
+    }
+
+    /// Closes the connection, since another broker may lead by now.
+    pub(crate) async fn give_up(&mut self) {
+        self.stream = None;
+        sleep(Duration::from_millis(50)).await;
+    }
+
+    /// Returns the end of the log from ListOffsets.
+    pub(crate) async fn end(&mut self, place: &Place, isolation_level: IsolationLevel) -> Option<i64> {
+        let partition = ListOffsetsPartition {
+            partition_index: place.partition,
+            timestamp: -1,
+            ..ListOffsetsPartition::default()
+        };
+        let topic = ListOffsetsTopic { name: place.topic.to_owned(), partitions: vec![partition] };
+        let request =
+            ListOffsetsRequest { replica_id: -1, isolation_level, topics: vec![topic], ..Default::default() };
+        let answer = self.call(&request, 7).await?;
+        let found = answer.topics.first()?.partitions.first()?.clone();
+        if found.error_code.is_error() {
+            self.give_up().await;
+        }
+        (!found.error_code.is_error()).then_some(found.offset)
     }
 
     /// Appends record after record, each until it is acknowledged; returns how many were.

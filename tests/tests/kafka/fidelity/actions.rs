@@ -1,5 +1,6 @@
 //! Actions of scenarios without a request in kwal-protocol, each for real and for embedded brokers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +10,16 @@ use kwal_protocol::messages::{
     AlterConfigsResource, AlterableConfig, DescribableLogDirTopic, DescribeLogDirsRequest,
     IncrementalAlterConfigsRequest, InitProducerIdRequest, ProducePartitionResponse, ProduceRequest,
 };
-use kwal_protocol::record::EncodedBatch;
+use kwal_protocol::record::{Batch, ControlRecord, EncodedBatch, OwnedRecord};
 use kwal_protocol::wire::Uuid;
+use kwal_testkit::EmbeddedCluster;
 use kwal_tests::kafka::{Kafka, Node};
 use tokio::time::sleep;
 
 use super::coordinators::{init, is_transient};
 use super::describe;
 use super::log::{Log, PRODUCE};
+use super::positions::{FILLER, keyed};
 use super::world::{Backend, World, topic_metadata, until};
 use crate::raw::Broker;
 
@@ -372,6 +375,74 @@ impl Transaction {
         })
         .await
     }
+}
+
+/// The cleaner.
+impl World {
+    /// Compacts everything that was appended so far, in so many passes. Each begins with a batch in a new
+    /// segment, since the last segment is never compacted.
+    pub(crate) async fn clean(&self, log: &mut Log, since: i64, passes: i64) {
+        for pass in 0..passes {
+            let base = log.end().await;
+            // Offsets grow, and so do these timestamps, which are further apart than `segment.ms`.
+            let text = log.append(keyed(since + (base + 1) * 2_000, &[FILLER])).await;
+            assert!(text.starts_with("OK"), "{text}");
+            match self.backend() {
+                Backend::Real(kafka) => {
+                    until("the cleaner has run", async || is_clean(kafka, log, base).then_some(())).await;
+                }
+                Backend::Embedded(cluster) => clean(cluster, log, base, pass > 0),
+            }
+        }
+    }
+}
+
+/// Does in the embedded cluster what the cleaner does: the last record of each key stays, aborted records are
+/// removed, and in a later pass tombstones and the markers of transactions without records.
+fn clean(cluster: &EmbeddedCluster, log: &Log, base: i64, later: bool) {
+    let batches = cluster.log(&log.topic, log.partition).unwrap();
+    let mut aborted = BTreeSet::new();
+    let mut open: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for batch in &batches {
+        let header = batch.header();
+        match batch.control().unwrap() {
+            Some(ControlRecord::EndTransaction(end)) => {
+                let offsets = open.remove(&header.producer_id).unwrap_or_default();
+                aborted.extend(offsets.into_iter().filter(|_| !end.committed));
+            }
+            _ => open.entry(header.producer_id).or_default().extend(batch.base_offset()..batch.next_offset()),
+        }
+    }
+    let mut last = BTreeMap::new();
+    for record in cluster.records(&log.topic, log.partition).unwrap() {
+        if record.offset < base && !aborted.contains(&record.offset) {
+            last.insert(record.key.clone().unwrap(), record.offset);
+        }
+    }
+    let keep = |record: &OwnedRecord| {
+        let is_last = last.get(record.key.as_ref().unwrap()) == Some(&record.offset);
+        record.offset >= base || is_last && (record.value.is_some() || !later)
+    };
+    // Of the committed transactions of these scenarios, records are left.
+    let is_abort = |batch: &&Batch| matches!(batch.control(), Ok(Some(ControlRecord::EndTransaction(end))) if !end.committed);
+    let ended: BTreeSet<_> = batches.iter().filter(is_abort).map(|batch| batch.base_offset()).collect();
+    cluster
+        .compact_batches(&log.topic, log.partition, keep, |header| {
+            header.base_offset < base
+                && (!header.is_control() || later && ended.contains(&header.base_offset))
+        })
+        .unwrap();
+}
+
+/// Returns whether the cleaner of any broker has finished a pass up to an offset, according to the file in
+/// which it remembers that.
+fn is_clean(kafka: &Kafka, log: &Log, base: i64) -> bool {
+    let prefix = format!("{} {} ", log.topic, log.partition);
+    kafka.cluster().unwrap().nodes().iter().any(|node| {
+        let text = std::fs::read_to_string(node.data().join("cleaner-offset-checkpoint")).unwrap_or_default();
+        let passed = text.lines().find_map(|line| line.strip_prefix(&prefix)?.parse::<i64>().ok());
+        passed.is_some_and(|passed| passed >= base)
+    })
 }
 
 /// Time.

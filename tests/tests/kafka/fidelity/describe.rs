@@ -113,7 +113,7 @@ fn batches(records: bytes::Bytes) -> String {
     text.join("; ")
 }
 
-fn batch(batch: &Batch) -> String {
+pub(crate) fn batch(batch: &Batch) -> String {
     let header = batch.header();
     let mut text = match header.last_offset_delta {
         0 => batch.base_offset().to_string(),
@@ -121,10 +121,11 @@ fn batch(batch: &Batch) -> String {
     };
     if header.is_control() {
         let raw = RawBatch::from_batch(batch, 1 << 20).unwrap();
-        let marker = match raw.records[0].control().unwrap() {
-            ControlRecord::EndTransaction(end) if end.committed => "commit".to_owned(),
-            ControlRecord::EndTransaction(_) => "abort".to_owned(),
-            other => format!("{other:?}"),
+        let marker = match raw.records.first().map(|record| record.control().unwrap()) {
+            Some(ControlRecord::EndTransaction(end)) if end.committed => "commit".to_owned(),
+            Some(ControlRecord::EndTransaction(_)) => "abort".to_owned(),
+            Some(other) => format!("{other:?}"),
+            None => "emptied marker".to_owned(),
         };
         let _ = write!(text, " {marker}");
     } else if header.is_transactional() {

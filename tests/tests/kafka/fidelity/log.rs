@@ -9,7 +9,7 @@ use kwal_protocol::messages::{
     ListOffsetsRequest, ListOffsetsTopic, OffsetForLeaderEpochRequest, OffsetForLeaderPartition,
     OffsetForLeaderTopic, ProducePartition, ProduceRequest, ProduceTopic,
 };
-use kwal_protocol::record::{BatchBuilder, Compression, EncodedBatch};
+use kwal_protocol::record::{BatchBuilder, Batches, Compression, EncodedBatch, RecordView};
 use kwal_protocol::wire::{Spliced, Uuid};
 
 use super::describe;
@@ -76,11 +76,49 @@ impl Log {
         matches!(code, ErrorCode::NONE | ErrorCode::OFFSET_OUT_OF_RANGE)
     }
 
+    /// Fetches from a position: current leader epoch, epoch of the last record, offset.
+    pub(crate) async fn fetch_from(&mut self, (current, last, offset): (i32, i32, i64)) -> String {
+        let mut request = self.fetch_request(offset, 1 << 20);
+        request.topics[0].partitions[0].current_leader_epoch = current;
+        request.topics[0].partitions[0].last_fetched_epoch = last;
+        describe::fetched(&self.connection.call(&request, FETCH).await.responses[0].partitions[0])
+    }
+
+    /// Returns the batches from an offset on that were not removed: the base offset, the keys with their
+    /// offsets, and a description.
+    pub(crate) async fn kept(&mut self, offset: i64) -> Vec<(i64, Vec<String>, String)> {
+        let response = self.fetch_response(offset, 1 << 20).await;
+        assert_eq!(response.error_code, ErrorCode::NONE);
+        let batches = Batches::new(response.records.unwrap());
+        let kept = batches.map(|batch| {
+            let batch = batch.unwrap();
+            let keys = match batch.is_control() {
+                true => Vec::new(),
+                false => {
+                    let records = batch.records(1 << 20).unwrap();
+                    let key = |record: RecordView<'_>| {
+                        let key = str::from_utf8(record.key.unwrap()).unwrap();
+                        let kind = if record.value.is_some() { "" } else { "-" };
+                        format!("{} {kind}{key}", record.offset)
+                    };
+                    records.iter().map(|record| key(record.unwrap())).collect()
+                }
+            };
+            let text = format!("{} [{}]", describe::batch(&batch), keys.join(", "));
+            (batch.base_offset(), keys, text)
+        });
+        kept.collect()
+    }
+
     /// Fetches with READ_COMMITTED.
     pub(crate) async fn fetch_committed(&mut self, offset: i64) -> String {
+        self.fetch_committed_up_to(offset, 1 << 20).await
+    }
+
+    pub(crate) async fn fetch_committed_up_to(&mut self, offset: i64, max_bytes: i32) -> String {
         let request = FetchRequest {
             isolation_level: IsolationLevel::READ_COMMITTED,
-            ..self.fetch_request(offset, 1 << 20)
+            ..self.fetch_request(offset, max_bytes)
         };
         describe::fetched(&self.connection.call(&request, FETCH).await.responses[0].partitions[0])
     }

@@ -16,6 +16,7 @@ mod describe;
 mod expiry;
 mod failover;
 pub(crate) mod log;
+mod positions;
 mod producers;
 mod reading;
 mod recording;
@@ -126,7 +127,11 @@ scenarios! {
         what_lies_behind_an_open_transaction,
         transactions_of_two_producers,
         a_transaction_of_a_fenced_producer,
+        transactions_of_three_producers,
+        a_transaction_whose_beginning_is_deleted,
+        a_log_that_ends_with_markers,
     ]
+    positions, One: [the_order_of_checks]
     coordinators, One: [
         coordinators_found,
         names_and_epochs,
@@ -155,7 +160,13 @@ scenarios! {
         a_broker_that_shuts_down,
         topics_of_three_brokers,
     ]
+    positions, Three: [
+        positions_after_clean_elections,
+        an_epoch_that_is_lost,
+        a_log_that_ends_with_a_hole,
+    ]
     expiry, Expiring: [producers_that_expire, producers_of_old_records, names_that_expire]
+    positions, Expiring: [a_log_that_is_compacted, transactions_that_are_compacted]
     failover, NoTransactionLog: [a_transaction_log_that_cannot_be_created]
 }
 
@@ -304,8 +315,10 @@ fn configuration(setup: Setup) -> ClusterConfig {
             // The time after which the controller fences a silent broker.
             ("broker.session.timeout.ms", "4000"),
             ("producer.id.expiration.check.interval.ms", "200"),
+            ("log.cleaner.backoff.ms", "100"),
         ],
         Setup::Expiring => &[
+            ("log.cleaner.backoff.ms", "100"),
             ("producer.id.expiration.check.interval.ms", "200"),
             ("transactional.id.expiration.ms", "1500"),
             ("transaction.remove.expired.transaction.cleanup.interval.ms", "300"),

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use kwal_protocol::error_code::ErrorCode;
 use kwal_protocol::messages::{
-    ApiVersionsRequest, CreatableTopic, CreateTopicsRequest, FetchRequest, MetadataRequest, MetadataTopic,
-    ProduceRequest,
+    ApiVersionsRequest, CreatableTopic, CreateTopicsRequest, FetchRequest, IsolationLevel, MetadataRequest,
+    MetadataTopic, ProduceRequest,
 };
 use tokio::time::Instant;
 
@@ -297,9 +297,21 @@ async fn elected(world: &mut World, now: i64) -> Log {
             world.record(format!("ListOffsets {version}, {what}: {}", describe::offset(&response, now)));
         }
     }
+    let mut request = log.list_offsets(LATEST);
+    request.isolation_level = IsolationLevel::READ_COMMITTED;
+    let response = log.connection.call(&request, LIST_OFFSETS).await;
+    let text = describe::offset(&response.topics[0].partitions[0], now);
+    world.record(format!("ListOffsets {LIST_OFFSETS}, latest, committed: {text}"));
+    for epoch in 0..3 {
+        world.record(format!("end of epoch {epoch}: {}", log.epoch_end(epoch, -1).await));
+    }
     world.record(format!("from 0: {}", log.fetch(0).await));
     world.record(format!("from 2: {}", log.fetch(2).await));
     world.record(format!("from 3: {}", log.fetch(3).await));
+    for (last, offset) in [(0, 1), (0, 2), (0, 3), (1, 2)] {
+        let text = log.fetch_from((-1, last, offset)).await;
+        world.record(format!("last fetched {last}, from {offset}: {text}"));
+    }
     let request = ProduceRequest { timeout_ms: 200, ..log.produce(batch(1).to_bytes(), -1) };
     world.record(format!("2: {}", log.produce_by(&request, PRODUCE).await));
     log

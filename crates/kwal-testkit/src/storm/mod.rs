@@ -1,5 +1,8 @@
 //! Storms: many kinds of faults by seed while a client is working.
 
+mod apis;
+mod logs;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -10,6 +13,10 @@ use fastrand::Rng;
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use tokio::time::{Instant, sleep_until};
 
+use self::{
+    apis::{FAULTY_APIS, FAULTY_COORDINATORS, FaultyApi},
+    logs::OtherProducer,
+};
 use crate::{
     embedded::EmbeddedCluster,
     error::Error,
@@ -95,6 +102,19 @@ pub enum Hazard {
     CoordinatorMoves,
     /// A coordinator forgets a transactional id. Only if [added](Storm::with).
     NameExpiry,
+    /// The first records of a partition are deleted, unless its topic is only compacted. Only if
+    /// [added](Storm::with).
+    Trim,
+    /// Records of a partition are removed, in holes, batches or up to its last stable offset, if its topic is
+    /// compacted (`cleanup.policy`). Only if [added](Storm::with).
+    Compaction,
+    /// Other producers append in transactions, which are committed, aborted or hang until the storm is over.
+    /// Only if [added](Storm::with).
+    ///
+    /// A recorder of [losses](EmbeddedCluster::record_losses) gets their appends, of unknown outcome, and
+    /// the ends of their transactions. Key and value of a record are `txn`, the producer id, a dot and a
+    /// number.
+    Transactions,
 }
 
 impl Storm {
@@ -146,6 +166,7 @@ impl Storm {
             planned: 0,
             busy: BTreeMap::new(),
             limited: BTreeSet::new(),
+            producers: BTreeMap::new(),
             counts: BTreeMap::new(),
         };
         let before = cluster.fault_counts();
@@ -172,6 +193,7 @@ impl Storm {
         for repair in std::mem::take(&mut run.repairs).into_values() {
             run.repair(repair)?;
         }
+        run.abort_all();
         cluster.clear_faults();
         Ok(StormReport { counts: run.counts, fault_counts: cluster.fault_counts() - before })
     }
@@ -217,6 +239,8 @@ struct Run<'a> {
     busy: BTreeMap<i32, Hazard>,
     /// Brokers that refuse connections.
     limited: BTreeSet<i32>,
+    /// The producers of transactions, by id.
+    producers: BTreeMap<i64, OtherProducer>,
     counts: BTreeMap<Hazard, u64>,
 }
 
@@ -227,6 +251,7 @@ enum Repair {
     Release(i32),
     Accept(i32),
     CatchUp { topic: String, partition: i32, broker: i32 },
+    EndTransaction { producer_id: i64, committed: bool },
 }
 
 impl Run<'_> {
@@ -256,6 +281,9 @@ impl Run<'_> {
             Hazard::EmptyMetadata => self.empty_metadata(),
             Hazard::RefusedProducerIds => self.refuse_producers(),
             Hazard::RefusedConnections | Hazard::ConnectionLimits => self.limit_connections(hazard)?,
+            Hazard::Trim => self.trim(),
+            Hazard::Compaction => self.compact(),
+            Hazard::Transactions => self.append_in_transaction(),
         };
         *self.counts.entry(hazard).or_default() += u64::from(injected);
         Ok(())
@@ -463,6 +491,10 @@ impl Run<'_> {
                 let _ = self.cluster.set_lag(&topic, partition, broker, Duration::ZERO);
                 Ok(())
             }
+            Repair::EndTransaction { producer_id, committed } => {
+                self.end_transaction(producer_id, committed);
+                Ok(())
+            }
         }
     }
 
@@ -527,67 +559,7 @@ const ALL: &[Hazard] = &[
     Hazard::CoordinatorFaults,
     Hazard::CoordinatorMoves,
     Hazard::NameExpiry,
+    Hazard::Trim,
+    Hazard::Compaction,
+    Hazard::Transactions,
 ];
-
-/// An API to inject faults into.
-#[derive(Clone, Copy)]
-struct FaultyApi {
-    api: ApiKey,
-    /// The codes that brokers answer it with at bad times.
-    ///
-    /// `true` marks those that are sent after the work was done.
-    codes: &'static [(ErrorCode, bool)],
-}
-
-/// Repeated by weight.
-const FAULTY_APIS: &[FaultyApi] = &[PRODUCE, PRODUCE, PRODUCE, PRODUCE, FETCH, FETCH, METADATA, HANDSHAKE];
-
-/// The same for the APIs of exclusive writers.
-const FAULTY_COORDINATORS: &[FaultyApi] =
-    &[INIT_PRODUCER_ID, INIT_PRODUCER_ID, FIND_COORDINATOR, LIST_OFFSETS, DESCRIBE_PRODUCERS];
-
-const PRODUCE: FaultyApi = FaultyApi {
-    api: ApiKey::PRODUCE,
-    codes: &[
-        (ErrorCode::NOT_LEADER_OR_FOLLOWER, false),
-        (ErrorCode::NOT_LEADER_OR_FOLLOWER, true),
-        (ErrorCode::NOT_ENOUGH_REPLICAS, false),
-        (ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND, true),
-        (ErrorCode::REQUEST_TIMED_OUT, true),
-        (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, false),
-        (ErrorCode::KAFKA_STORAGE_ERROR, true),
-    ],
-};
-const FETCH: FaultyApi = FaultyApi {
-    api: ApiKey::FETCH,
-    codes: &[
-        (ErrorCode::NOT_LEADER_OR_FOLLOWER, false),
-        (ErrorCode::FENCED_LEADER_EPOCH, false),
-        (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, false),
-        (ErrorCode::KAFKA_STORAGE_ERROR, false),
-    ],
-};
-const METADATA: FaultyApi =
-    FaultyApi { api: ApiKey::METADATA, codes: &[(ErrorCode::LEADER_NOT_AVAILABLE, false)] };
-const HANDSHAKE: FaultyApi = FaultyApi { api: ApiKey::API_VERSIONS, codes: &[] };
-const INIT_PRODUCER_ID: FaultyApi = FaultyApi {
-    api: ApiKey::INIT_PRODUCER_ID,
-    codes: &[
-        (ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, false),
-        (ErrorCode::COORDINATOR_NOT_AVAILABLE, false),
-        (ErrorCode::COORDINATOR_NOT_AVAILABLE, true),
-        (ErrorCode::NOT_COORDINATOR, false),
-        (ErrorCode::CONCURRENT_TRANSACTIONS, false),
-        (ErrorCode::REQUEST_TIMED_OUT, true),
-    ],
-};
-const FIND_COORDINATOR: FaultyApi = FaultyApi {
-    api: ApiKey::FIND_COORDINATOR,
-    codes: &[(ErrorCode::COORDINATOR_NOT_AVAILABLE, false), (ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, false)],
-};
-const LIST_OFFSETS: FaultyApi = FaultyApi {
-    api: ApiKey::LIST_OFFSETS,
-    codes: &[(ErrorCode::OFFSET_NOT_AVAILABLE, false), (ErrorCode::NOT_LEADER_OR_FOLLOWER, false)],
-};
-const DESCRIBE_PRODUCERS: FaultyApi =
-    FaultyApi { api: ApiKey::DESCRIBE_PRODUCERS, codes: &[(ErrorCode::NOT_LEADER_OR_FOLLOWER, false)] };
