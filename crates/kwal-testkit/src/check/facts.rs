@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Range,
     time::Duration,
 };
 
@@ -9,7 +10,7 @@ use super::{
     history::{Event, History},
     text::Seconds,
     types::{
-        AppendId, AppendOutcome, CallId, Log, Producer, ReadFailure, Reader, ReaderId, SubmitOrder,
+        AppendId, AppendOutcome, CallId, Covered, Log, Producer, ReadFailure, Reader, ReaderId, SubmitOrder,
         TopicPartition, Writer, WriterId,
     },
     value::Value,
@@ -73,7 +74,13 @@ pub(super) struct Partition<'a> {
     pub(super) unreplicated: Vec<Loss>,
     /// Records before this offset were deleted.
     pub(super) deleted: i64,
+    /// The event by which its leader epoch first went back.
+    pub(super) rewound: Option<usize>,
+    /// Ends that a deposed leader has returned, with their events.
+    stale_ends: Vec<(usize, i64)>,
     pub(super) barriers: Vec<Barrier>,
+    /// Whether any writer was transactional.
+    pub(super) has_transactions: bool,
     /// Whether any writer was exclusive.
     pub(super) has_holders: bool,
     pub(super) appends: Vec<usize>,
@@ -98,6 +105,11 @@ impl Partition<'_> {
     pub(super) fn lost_by(&self, writer: &Writer, since: usize, offset: i64) -> Option<&Loss> {
         let unreplicated = writer.leader_acks.then(|| last_loss(&self.unreplicated, since, offset));
         self.lost(since, offset).or_else(|| unreplicated.flatten())
+    }
+
+    /// Returns whether a deposed leader has returned this end up to an event.
+    pub(super) fn is_stale(&self, end: i64, by: usize) -> bool {
+        self.stale_ends.iter().any(|(event, stale)| *event < by && *stale == end)
     }
 
     /// Returns the offset after everything that was acknowledged up to an event.
@@ -138,6 +150,8 @@ pub(super) struct WriterFacts<'a> {
     pub(super) lost: Option<usize>,
     pub(super) closes: Vec<Close>,
     pub(super) appends: Vec<usize>,
+    /// Its last transaction, as a range of its appends.
+    transaction: Range<usize>,
 }
 
 /// A writer was closed.
@@ -173,6 +187,8 @@ pub(super) struct Append<'a> {
     /// The event by which somebody asked last what became of it.
     resolving: Option<usize>,
     pub(super) resolutions: Vec<Resolution>,
+    /// The ends of its transaction: the event, and whether it was committed.
+    pub(super) transaction: Vec<(usize, bool)>,
 }
 
 impl Append<'_> {
@@ -213,6 +229,8 @@ pub(super) struct ReaderFacts<'a> {
     pub(super) reader: &'a Reader,
     pub(super) partition: usize,
     pub(super) event: usize,
+    /// The reader at whose position it starts, an earlier one.
+    pub(super) resumes: Option<usize>,
     pub(super) steps: Vec<(usize, Step<'a>)>,
 }
 
@@ -220,6 +238,9 @@ pub(super) enum Step<'a> {
     Read(&'a [(i64, Value)], i64),
     Failed(ReadFailure),
     Seek(i64),
+    /// A replay was opened: its end, and whether the caller gave it.
+    Replay(i64, bool),
+    Replayed(&'a Covered),
 }
 
 impl<'a> Facts<'a> {
@@ -260,6 +281,7 @@ impl<'a> Facts<'a> {
                 let partition = self.partition(&writer.partition);
                 once(event, self.known.writers.insert(*id, self.writers.len()), verdict);
                 self.partitions[partition].has_holders |= writer.exclusive.is_some();
+                self.partitions[partition].has_transactions |= writer.transactional;
                 let (ended, lost, closes, appends) = (None, None, Vec::new(), Vec::new());
                 let opened = event;
                 self.writers.push(WriterFacts {
@@ -271,6 +293,7 @@ impl<'a> Facts<'a> {
                     lost,
                     closes,
                     appends,
+                    transaction: 0..0,
                 });
             }
             Event::Submit { append, writer, order, records } => {
@@ -290,6 +313,7 @@ impl<'a> Facts<'a> {
                     end,
                     resolving,
                     resolutions,
+                    transaction: Vec::new(),
                 };
                 self.submit(append, verdict);
             }
@@ -331,8 +355,13 @@ impl<'a> Facts<'a> {
             }
             Event::Reader { id, reader } => {
                 let partition = self.partition(&reader.partition);
+                let resumes = match &reader.resumes {
+                    Some(other) => Some(*self.known.readers.get(other)?),
+                    None => None,
+                };
                 once(event, self.known.readers.insert(*id, self.readers.len()), verdict);
-                self.readers.push(ReaderFacts { id: *id, reader, partition, event, steps: Vec::new() });
+                let steps = Vec::new();
+                self.readers.push(ReaderFacts { id: *id, reader, partition, event, resumes, steps });
             }
             Event::Read { reader, records, next_offset } => {
                 verdict.tally.read += records.len();
@@ -340,6 +369,28 @@ impl<'a> Facts<'a> {
             }
             Event::ReadFailed { reader, failure } => self.step(event, reader, Step::Failed(*failure))?,
             Event::Seek { reader, offset } => self.step(event, reader, Step::Seek(*offset))?,
+            Event::ReplayOpened { reader, end, given } => {
+                self.step(event, reader, Step::Replay(*end, *given))?;
+            }
+            Event::ReplayEnded { reader, covered } => self.step(event, reader, Step::Replayed(covered))?,
+            Event::TransactionEnded { writer, committed } => {
+                let writer = &mut self.writers[*self.known.writers.get(writer)?];
+                let next = writer.transaction.end..writer.appends.len();
+                if !next.is_empty() {
+                    writer.transaction = next;
+                }
+                for append in &writer.appends[writer.transaction.clone()] {
+                    self.appends[*append].transaction.push((event, *committed));
+                }
+            }
+            Event::StaleEnd { partition, end } => {
+                let partition = self.partition(partition);
+                self.partitions[partition].stale_ends.push((event, *end));
+            }
+            Event::EpochRewound { partition } => {
+                let partition = self.partition(partition);
+                self.partitions[partition].rewound.get_or_insert(event);
+            }
             Event::Call { id, what, deadline } => {
                 let call = Call { what, event, at, deadline: *deadline };
                 once(event, self.known.calls.insert(*id, call), verdict);
@@ -384,6 +435,9 @@ impl<'a> Facts<'a> {
                 losses: Vec::new(),
                 unreplicated: Vec::new(),
                 deleted: 0,
+                rewound: None,
+                stale_ends: Vec::new(),
+                has_transactions: false,
                 barriers: Vec::new(),
                 has_holders: false,
                 appends: Vec::new(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     types::{
-        AppendId, AppendOutcome, CallId, Log, Producer, ReadFailure, Reader, ReaderId, SubmitOrder,
+        AppendId, AppendOutcome, CallId, Covered, Log, Producer, ReadFailure, Reader, ReaderId, SubmitOrder,
         TopicPartition, Writer, WriterId,
     },
     value::Value,
@@ -39,19 +39,22 @@ use super::{
 ///
 /// | line | [`Event`] |
 /// | --- | --- |
-/// | `writer w0 wal-0 deadline=60 exclusive=me continue without-ids leader-acks` | [`Writer`](Event::Writer), with its topic and partition; the other words are optional |
+/// | `writer w0 wal-0 deadline=60 exclusive=me continue without-ids leader-acks transactional` | [`Writer`](Event::Writer), with its topic and partition; the other words are optional |
 /// | `submit a0 w0 x y`, `queue …`, `start …` | [`Submit`](Event::Submit) of records with these values, for each [`SubmitOrder`] |
 /// | `acked a0 5`, `acked a0 somewhere`, `not-appended a0`, `unknown a0`, `dropped a0`, `withdrawn a0` | [`AppendOutcome`](Event::Completed), with the base offset for the first |
 /// | `resolve a0`, `resolved a0 5`, `resolved a0 absent` | [`Resolve`](Event::Resolve), [`Resolved`](Event::Resolved) with the base offset or without |
 /// | `close w0`, `closed w0 2` | [`Close`](Event::Close), [`Closed`](Event::Closed) with the number of errors |
 /// | `fenced w0`, `lost w0`, `barrier w0 5 as=1000/3` | [`Fenced`](Event::Fenced), [`Lost`](Event::Lost), [`Barrier`](Event::Barrier) at an offset, with its producer id and epoch if known |
-/// | `reader r0 wal-0 5 bare` | [`Reader`](Event::Reader) from an offset; `bare` without leader epochs |
+/// | `committed w0`, `aborted w0` | [`TransactionEnded`](Event::TransactionEnded) |
+/// | `reader r0 wal-0 5 bare committed from=r1` | [`Reader`](Event::Reader) from an offset; `bare` without leader epochs, `committed` with READ_COMMITTED, at the position of another reader |
 /// | `read r0 8 @5 x y @7 z` | [`Read`](Event::Read): the next offset, then the records, from each `@` on at consecutive offsets |
-/// | `read-failed r0 out-of-range`, `read-failed r0 truncated 5`, `read-failed r0 recreated`, `read-failed r0 other` | [`ReadFailure`](Event::ReadFailed) |
+/// | `read-failed r0 out-of-range`, `read-failed r0 truncated 5`, `read-failed r0 trimmed 5`, `read-failed r0 beyond-end 5`, `read-failed r0 recreated`, `read-failed r0 epoch-unknown`, `read-failed r0 other` | [`ReadFailure`](Event::ReadFailed) |
 /// | `seek r0 5` | [`Seek`](Event::Seek) |
+/// | `replay r0 8`, `replay r0 8 given` | [`ReplayOpened`](Event::ReplayOpened) with its end |
+/// | `replayed r0 0..8 5 gap=3..4 gap=6..8` | [`ReplayEnded`](Event::ReplayEnded) with what it covered: offsets, number of records, gaps |
 /// | `call c0 10 fetch`, `returned c0` | [`Call`](Event::Call) with its deadline in seconds, [`Returned`](Event::Returned) |
-/// | `truncated wal-0 5`, `unreplicated wal-0 5`, `deleted wal-0 5`, `recreated wal-0` | [`Truncated`](Event::Truncated), [`Unreplicated`](Event::Unreplicated), [`Deleted`](Event::Deleted), [`Recreated`](Event::Recreated) |
-/// | `log wal-0 0 8 empty=2..4 by=4..6:1000/3 @0 x y @4 z …` | [`Log`](Event::Log): its start and end, the offsets without a record (the end is exclusive), the producers of batches, the records |
+/// | `truncated wal-0 5`, `unreplicated wal-0 5`, `deleted wal-0 5`, `recreated wal-0`, `rewound wal-0`, `stale-end wal-0 5` | [`Truncated`](Event::Truncated), [`Unreplicated`](Event::Unreplicated), [`Deleted`](Event::Deleted), [`Recreated`](Event::Recreated), [`EpochRewound`](Event::EpochRewound), [`StaleEnd`](Event::StaleEnd) |
+/// | `log wal-0 0 8 empty=2..4 by=4..6:1000/3 aborted=4..6 stable=7 @0 x y @4 z …` | [`Log`](Event::Log): its start and end, the offsets without a record (the end is exclusive), the producers of batches, the aborted batches, the last stable offset, the records |
 ///
 /// The ids of writers, appends, readers and calls are chosen by the recorder. Values are percent-encoded, the
 /// empty one is `""`. Empty lines and lines that begin with `#` are skipped.
@@ -244,6 +247,26 @@ impl History {
         self.push(Event::Seek { reader, offset });
     }
 
+    /// A replay of a reader is opened that will end at this offset, which was looked up.
+    pub fn replay(&mut self, reader: ReaderId, end: i64) {
+        self.push(Event::ReplayOpened { reader, end, given: false });
+    }
+
+    /// A replay of a reader is opened that will end at this offset, which the caller gave.
+    pub fn replay_to(&mut self, reader: ReaderId, end: i64) {
+        self.push(Event::ReplayOpened { reader, end, given: true });
+    }
+
+    /// The replay of a reader has ended, and says what it covered.
+    pub fn replayed(&mut self, reader: ReaderId, covered: Covered) {
+        self.push(Event::ReplayEnded { reader, covered });
+    }
+
+    /// The transaction of a writer ended: that of all its appends since the one before, or that one again.
+    pub fn transaction_ended(&mut self, writer: WriterId, committed: bool) {
+        self.push(Event::TransactionEnded { writer, committed });
+    }
+
     /// A call begins that has to return within a deadline. For appends, set the deadline of their [`Writer`].
     pub fn call(&mut self, what: impl Into<Value>, deadline: Duration) -> CallId {
         let id = CallId(self.next[3]);
@@ -275,6 +298,16 @@ impl History {
     /// The topic was deleted and created again.
     pub fn recreated(&mut self, partition: impl Into<TopicPartition>) {
         self.push(Event::Recreated { partition: partition.into() });
+    }
+
+    /// The leader epoch of a partition went back.
+    pub fn epoch_rewound(&mut self, partition: impl Into<TopicPartition>) {
+        self.push(Event::EpochRewound { partition: partition.into() });
+    }
+
+    /// A broker that does not know yet that it was deposed has returned this end of the log.
+    pub fn stale_end(&mut self, partition: impl Into<TopicPartition>, end: i64) {
+        self.push(Event::StaleEnd { partition: partition.into(), end });
     }
 
     /// The contents of the log of a partition.
@@ -386,6 +419,33 @@ pub enum Event {
         /// The new offset.
         offset: i64,
     },
+    /// The transaction of a [transactional](Writer::transactional) writer ended.
+    ///
+    /// All its appends since its last transaction belong to it; if there are none, its last transaction ended
+    /// again, since its marker was lost.
+    TransactionEnded {
+        /// The writer.
+        writer: WriterId,
+        /// Whether it was committed. Otherwise it was aborted.
+        committed: bool,
+    },
+    /// A replay of a reader was opened, at the position of the reader.
+    ReplayOpened {
+        /// The reader.
+        reader: ReaderId,
+        /// Where it will end.
+        end: i64,
+        /// Whether the caller gave the end. Otherwise it is the end of the log, and nothing that was
+        /// acknowledged before the previous event of the reader lies after it.
+        given: bool,
+    },
+    /// The last [replay](Self::ReplayOpened) of a reader ended.
+    ReplayEnded {
+        /// The reader.
+        reader: ReaderId,
+        /// What it covered.
+        covered: Covered,
+    },
     /// A call began, other than an append.
     Call {
         /// Its id.
@@ -431,6 +491,23 @@ pub enum Event {
     Recreated {
         /// A partition of the topic.
         partition: TopicPartition,
+    },
+    /// The leader epoch of a partition went back, as after a restore of the cluster's metadata.
+    ///
+    /// Excuses errors about epochs.
+    EpochRewound {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// A broker that does not know yet that it was deposed has returned an end of the log, which clients
+    /// cannot distinguish from the true one.
+    ///
+    /// Excuses a replay that ends there, and an error that the log does.
+    StaleEnd {
+        /// The partition.
+        partition: TopicPartition,
+        /// The end.
+        end: i64,
     },
     /// The contents of a log.
     ///

@@ -98,11 +98,13 @@ fn is_sound<'a>(event: usize, log: &'a Log, verdict: &mut VerdictBuilder<'a>) ->
     let batches = || log.producers.iter().map(|(offsets, _)| offsets);
     let batches = batches().all(|batch| batch.start < batch.end)
         && log.producers.is_sorted_by(|(a, _), (b, _)| a.end <= b.start);
-    let problem = match (rising, within, apart, batches) {
+    let aborted = log.aborted.iter().all(|aborted| aborted.start < aborted.end)
+        && log.aborted.is_sorted_by(|a, b| a.end <= b.start);
+    let problem = match (rising, within, apart, batches && aborted) {
         (false, ..) => "the offsets of the records do not ascend",
         (_, false, ..) => "there are records outside the log",
         (.., false, _) => "the offsets without a record hold one, or are out of order",
-        (.., false) => "the batches of producers are out of order",
+        (.., false) => "the batches of producers or of aborted transactions are out of order",
         _ => return true,
     };
     verdict.violated(Rule::History, [(event, None)], || format!("the log of {}: {problem}", log.partition));

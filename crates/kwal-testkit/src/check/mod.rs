@@ -63,6 +63,12 @@
 //! producers of its batches. A writer that fails to take over may leave a barrier too, which fences all the
 //! same: record it as [`Value::barrier`].
 //!
+//! A reader [with READ_COMMITTED](Reader::committed) gets no record of an aborted transaction and stays below
+//! the last stable offset, as far as the [`Log`] has them. Transactions of the history are appends of a
+//! [transactional](Writer::transactional) writer and their [end](Event::TransactionEnded). A replay ends at
+//! or after the end that it [promised](Event::ReplayOpened), and what it says it [covered](Covered) is what
+//! it gave, without a record in a gap.
+//!
 //! Losses are excused by events: [`Event::Truncated`], [`Event::Deleted`] and [`Event::Recreated`] excuse
 //! that a record is missing, or differs from what a reader saw. They never excuse a duplicate, or that a
 //! writer continues after a loss. A lost record may reappear at another offset: a failed attempt may have
@@ -71,9 +77,9 @@
 //! Time and memory grow with the history: a million records take a second or two in a release build.
 //!
 //! ```text
-//! judge ─┬─► reads ──► logs ──► facts ──► verdict ──► text ──► history ──► types ──► value
-//!        └─► endings ──┘                                         │
-//! recorder ──────────────────────────────────────────────────────┘
+//! judge ─┬─► reads, replays ──► logs ──► facts ──► verdict ──► text ──► history ──► types ──► value
+//!        └─► endings ─────────────┘                                         │
+//! recorder ─────────────────────────────────────────────────────────────────┘
 //! ```
 
 mod endings;
@@ -83,6 +89,7 @@ mod judge;
 mod logs;
 mod reads;
 mod recorder;
+mod replays;
 mod text;
 mod types;
 mod value;
@@ -92,7 +99,7 @@ pub use history::{Event, History};
 pub use recorder::{Recorder, Ticket};
 pub use text::ParseError;
 pub use types::{
-    AppendId, AppendOutcome, CallId, Log, Producer, ReadFailure, Reader, ReaderId, SubmitOrder,
+    AppendId, AppendOutcome, CallId, Covered, Log, Producer, ReadFailure, Reader, ReaderId, SubmitOrder,
     TopicPartition, Writer, WriterId,
 };
 pub use value::Value;

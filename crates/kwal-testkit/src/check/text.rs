@@ -5,7 +5,7 @@ use std::{fmt, ops::Range, str::FromStr, time::Duration};
 use super::{
     history::{Event, History},
     types::{
-        AppendId, AppendOutcome, CallId, Log, Producer, ReadFailure, Reader, ReaderId, SubmitOrder,
+        AppendId, AppendOutcome, CallId, Covered, Log, Producer, ReadFailure, Reader, ReaderId, SubmitOrder,
         TopicPartition, Writer, WriterId,
     },
     value::{Value, unescape},
@@ -101,10 +101,11 @@ fn write_event(
             if let Some(name) = &writer.exclusive {
                 write!(f, " exclusive={name}")?;
             }
-            let Writer { on_failure_continue, without_ids, leader_acks, .. } = *writer;
+            let Writer { on_failure_continue, without_ids, leader_acks, transactional, .. } = *writer;
             f.write_str(if on_failure_continue { " continue" } else { "" })?;
             f.write_str(if without_ids { " without-ids" } else { "" })?;
-            f.write_str(if leader_acks { " leader-acks" } else { "" })
+            f.write_str(if leader_acks { " leader-acks" } else { "" })?;
+            f.write_str(if transactional { " transactional" } else { "" })
         }
         Event::Submit { append, writer, order, records } => {
             let verb = match order {
@@ -145,27 +146,45 @@ fn write_event(
         }
         Event::Reader { id, reader } => {
             write!(f, "reader {id} {} {}", reader.partition, reader.offset)?;
-            f.write_str(if reader.without_epoch { " bare" } else { "" })
+            f.write_str(if reader.without_epoch { " bare" } else { "" })?;
+            f.write_str(if reader.committed { " committed" } else { "" })?;
+            reader.resumes.map_or(Ok(()), |other| write!(f, " from={other}"))
         }
         Event::Read { reader, records, next_offset } => {
             write!(f, "read {reader} {next_offset}")?;
             write_records(f, records, shown)
         }
-        Event::ReadFailed { reader, failure } => match failure {
-            ReadFailure::OutOfRange => write!(f, "read-failed {reader} out-of-range"),
-            ReadFailure::Truncated { diverged_at } => {
-                write!(f, "read-failed {reader} truncated {diverged_at}")
+        Event::ReadFailed { reader, failure } => {
+            write!(f, "read-failed {reader} ")?;
+            match failure {
+                ReadFailure::OutOfRange => f.write_str("out-of-range"),
+                ReadFailure::Truncated { diverged_at } => write!(f, "truncated {diverged_at}"),
+                ReadFailure::Trimmed { log_start } => write!(f, "trimmed {log_start}"),
+                ReadFailure::BeyondEnd { end } => write!(f, "beyond-end {end}"),
+                ReadFailure::Recreated => f.write_str("recreated"),
+                ReadFailure::EpochUnknown => f.write_str("epoch-unknown"),
+                ReadFailure::Other => f.write_str("other"),
             }
-            ReadFailure::Recreated => write!(f, "read-failed {reader} recreated"),
-            ReadFailure::Other => write!(f, "read-failed {reader} other"),
-        },
+        }
         Event::Seek { reader, offset } => write!(f, "seek {reader} {offset}"),
+        Event::TransactionEnded { writer, committed } => {
+            write!(f, "{} {writer}", if *committed { "committed" } else { "aborted" })
+        }
+        Event::ReplayOpened { reader, end, given } => {
+            write!(f, "replay {reader} {end}{}", if *given { " given" } else { "" })
+        }
+        Event::ReplayEnded { reader, covered: Covered { offsets, records, gaps } } => {
+            write!(f, "replayed {reader} {}..{} {records}", offsets.start, offsets.end)?;
+            gaps.iter().try_for_each(|Range { start, end }| write!(f, " gap={start}..{end}"))
+        }
         Event::Call { id, what, deadline } => write!(f, "call {id} {} {what}", Seconds(*deadline)),
         Event::Returned { call } => write!(f, "returned {call}"),
         Event::Truncated { partition, offset } => write!(f, "truncated {partition} {offset}"),
         Event::Unreplicated { partition, offset } => write!(f, "unreplicated {partition} {offset}"),
         Event::Deleted { partition, before } => write!(f, "deleted {partition} {before}"),
         Event::Recreated { partition } => write!(f, "recreated {partition}"),
+        Event::EpochRewound { partition } => write!(f, "rewound {partition}"),
+        Event::StaleEnd { partition, end } => write!(f, "stale-end {partition} {end}"),
         Event::Log(log) => {
             write!(f, "log {} {} {}", log.partition, log.offsets.start, log.offsets.end)?;
             for (index, Range { start, end }) in log.empty.iter().enumerate() {
@@ -178,6 +197,12 @@ fn write_event(
                     write!(f, " by={start}..{end}:{producer}")?;
                 }
             }
+            for (index, Range { start, end }) in log.aborted.iter().enumerate() {
+                if shown(index, Some(*start)) {
+                    write!(f, " aborted={start}..{end}")?;
+                }
+            }
+            log.last_stable.map_or(Ok(()), |offset| write!(f, " stable={offset}"))?;
             write_records(f, &log.records, shown)
         }
     }
@@ -273,6 +298,14 @@ impl<'a> Words<'a> {
             }
             "read-failed" => Event::ReadFailed { reader: ReaderId(self.id('r')?), failure: self.failure()? },
             "seek" => Event::Seek { reader: ReaderId(self.id('r')?), offset: self.offset()? },
+            "committed" => Event::TransactionEnded { writer: WriterId(self.id('w')?), committed: true },
+            "aborted" => Event::TransactionEnded { writer: WriterId(self.id('w')?), committed: false },
+            "replay" => {
+                let (reader, end) = (ReaderId(self.id('r')?), self.offset()?);
+                let given = self.0.clone().next() == Some("given") && self.0.next().is_some();
+                Event::ReplayOpened { reader, end, given }
+            }
+            "replayed" => Event::ReplayEnded { reader: ReaderId(self.id('r')?), covered: self.covered()? },
             "call" => {
                 let (id, deadline) = (CallId(self.id('c')?), self.seconds("the deadline in seconds")?);
                 Event::Call { id, deadline, what: value(self.next("what is called")?)? }
@@ -282,6 +315,8 @@ impl<'a> Words<'a> {
             "unreplicated" => Event::Unreplicated { partition: self.partition()?, offset: self.offset()? },
             "deleted" => Event::Deleted { partition: self.partition()?, before: self.offset()? },
             "recreated" => Event::Recreated { partition: self.partition()? },
+            "stale-end" => Event::StaleEnd { partition: self.partition()?, end: self.offset()? },
+            "rewound" => Event::EpochRewound { partition: self.partition()? },
             "log" => Event::Log(self.log()?),
             _ => return Err(format!("{verb:?} is not an event")),
         };
@@ -296,9 +331,7 @@ impl<'a> Words<'a> {
     }
 
     fn id(&mut self, letter: char) -> Result<u64, String> {
-        let word = self.next("a number")?;
-        let id = word.strip_prefix(letter).and_then(|number| number.parse().ok());
-        id.ok_or_else(|| format!("{word:?} should be {letter:?} and a number"))
+        id(self.next("a number")?, letter)
     }
 
     fn offset(&mut self) -> Result<i64, String> {
@@ -328,6 +361,7 @@ impl<'a> Words<'a> {
                 None if word == "continue" => writer.on_failure_continue(),
                 None if word == "without-ids" => writer.without_ids(),
                 None if word == "leader-acks" => writer.leader_acks(),
+                None if word == "transactional" => writer.transactional(),
                 _ => return Err(format!("{word:?} is not a property of a writer")),
             };
         }
@@ -341,19 +375,39 @@ impl<'a> Words<'a> {
     }
 
     fn reader(&mut self) -> Result<Reader, String> {
-        let reader = Reader::new(self.partition()?, self.offset()?);
-        match self.0.next() {
-            None => Ok(reader),
-            Some("bare") => Ok(reader.without_epoch()),
-            Some(word) => Err(format!("{word:?} is not a property of a reader")),
+        let mut reader = Reader::new(self.partition()?, self.offset()?);
+        for word in self.0.by_ref() {
+            reader = match word {
+                "bare" => reader.without_epoch(),
+                "committed" => reader.committed(),
+                _ => match word.strip_prefix("from=") {
+                    Some(other) => reader.resumes(ReaderId(id(other, 'r')?)),
+                    None => return Err(format!("{word:?} is not a property of a reader")),
+                },
+            };
         }
+        Ok(reader)
+    }
+
+    fn covered(&mut self) -> Result<Covered, String> {
+        let (at, count) = (offsets(self.next("a range of offsets")?)?, self.next("a number of records")?);
+        let records = count.parse().map_err(|_| format!("{count:?} is not a number"))?;
+        let mut covered = Covered::new(at, records);
+        for word in self.0.by_ref() {
+            let gap = word.strip_prefix("gap=").ok_or_else(|| format!("{word:?} is not a gap"))?;
+            covered = covered.gap(offsets(gap)?);
+        }
+        Ok(covered)
     }
 
     fn failure(&mut self) -> Result<ReadFailure, String> {
         match self.next("how it failed")? {
             "out-of-range" => Ok(ReadFailure::OutOfRange),
             "truncated" => Ok(ReadFailure::Truncated { diverged_at: self.offset()? }),
+            "trimmed" => Ok(ReadFailure::Trimmed { log_start: self.offset()? }),
+            "beyond-end" => Ok(ReadFailure::BeyondEnd { end: self.offset()? }),
             "recreated" => Ok(ReadFailure::Recreated),
+            "epoch-unknown" => Ok(ReadFailure::EpochUnknown),
             "other" => Ok(ReadFailure::Other),
             word => Err(format!("{word:?} is not a read failure")),
         }
@@ -361,7 +415,8 @@ impl<'a> Words<'a> {
 
     fn log(&mut self) -> Result<Log, String> {
         let (partition, start, end) = (self.partition()?, self.offset()?, self.offset()?);
-        let (mut empty, mut producers) = (Vec::new(), Vec::new());
+        let (mut empty, mut producers, mut aborted) = (Vec::new(), Vec::new(), Vec::new());
+        let mut last_stable = None;
         let mut rest = self.0.clone();
         while let Some((kind, word)) = rest.next().and_then(|word| word.split_once('=')) {
             match kind {
@@ -370,11 +425,14 @@ impl<'a> Words<'a> {
                     let (at, by) = word.split_once(':').ok_or_else(|| format!("{word:?} has no producer"))?;
                     producers.push((offsets(at)?, producer(by)?));
                 }
+                "aborted" => aborted.push(offsets(word)?),
+                "stable" => last_stable = Some(offset(word)?),
                 _ => break,
             }
             self.0 = rest.clone();
         }
-        Ok(Log { partition, offsets: start..end, empty, producers, records: self.records()? })
+        let (offsets, records) = (start..end, self.records()?);
+        Ok(Log { partition, offsets, empty, producers, aborted, last_stable, records })
     }
 
     fn records(&mut self) -> Result<Vec<(i64, Value)>, String> {
@@ -391,6 +449,11 @@ impl<'a> Words<'a> {
         }
         Ok(records)
     }
+}
+
+fn id(word: &str, letter: char) -> Result<u64, String> {
+    let id = word.strip_prefix(letter).and_then(|number| number.parse().ok());
+    id.ok_or_else(|| format!("{word:?} should be {letter:?} and a number"))
 }
 
 fn value(word: &str) -> Result<Value, String> {
@@ -419,124 +482,4 @@ fn seconds(word: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use fastrand::Rng;
-
-    use super::*;
-
-    const ALL: &str = "\
-0 writer w7 wal-0 deadline=60 exclusive=me continue
-0 writer w8 a-b%25c-12
-0 writer w9 wal-0 without-ids leader-acks
-0.5 submit a3 w7 x y
-0.5 queue a4 w7 z
-0.500000001 start a5 w8 \"\" %20
-1 acked a3 5
-1 acked a8 somewhere
-1 not-appended a4
-1 unknown a5
-1.25 dropped a6
-1.25 withdrawn a7
-1.5 resolve a5
-1.5 resolved a5 7
-1.5 resolved a6 absent
-1.5 close w9
-1.5 closed w9 2
-2 fenced w7
-2 lost w7
-2 barrier w7 9
-2 barrier w7 10 as=1000/3
-2 reader r0 wal-0 0
-2 reader r1 wal-0 4 bare
-3 read r0 9 @5 x y @8 z
-3 read r0 9
-3 read-failed r0 out-of-range
-3 read-failed r0 truncated -1
-3 read-failed r0 recreated
-3 read-failed r0 other
-3 seek r0 9
-4 call c0 10 fetch
-4 returned c0
-5 truncated wal-0 3
-5 unreplicated wal-0 4
-5 deleted wal-0 3
-5 recreated wal-0
-18446744073709551615 log wal-0 3 12 empty=3..5 empty=7..8 by=5..7:1000/3 by=8..9:7/-1 @5 x y @8 z
-";
-
-    #[test]
-    fn every_event_survives_as_text() {
-        let history: History = ALL.parse().unwrap();
-        assert_eq!(history.to_string(), ALL);
-        assert_eq!(history.events().len(), ALL.lines().count());
-        let mut longer = history.clone();
-        assert_eq!(longer.writer(("wal", 0)), WriterId(10), "ids continue after those that were read");
-    }
-
-    #[test]
-    fn errors_name_the_line() {
-        for (line, problem) in [
-            ("x submit a0 w0", "\"x\" is not a time in seconds"),
-            ("1.0000000001 fenced w0", "\"1.0000000001\" is not a time in seconds"),
-            ("1", "what happened is missing"),
-            ("1 went", "\"went\" is not an event"),
-            ("1 acked a0", "an offset is missing"),
-            ("1 acked 0 5", "\"0\" should be 'a' and a number"),
-            ("1 acked a0 5 6", "\"6\" is one word too many"),
-            ("1 writer w0 wal", "\"wal\" is not a topic and partition"),
-            ("1 writer w0 wal-0 soon", "\"soon\" is not a property of a writer"),
-            ("1 resolved a0 there", "\"there\" is not an offset"),
-            ("1 closed w0 -1", "\"-1\" is not a number"),
-            ("1 read r0 5 x", "the offset of \"x\" is missing"),
-            ("1 read r0 5 @5 %", "\"%\" is not a value"),
-            ("1 barrier w0 5 1000", "\"1000\" is not a producer id and epoch"),
-            ("1 log wal-0 0 1 by=0..1", "\"0..1\" has no producer"),
-            ("1 log wal-0 0 1 by=0..1:7/x", "\"7/x\" is not a producer id and epoch"),
-            ("1 log wal-0 0 1 empty=3", "\"3\" is not a range of offsets"),
-        ] {
-            let error = format!("\n# fine\n{line}\n").parse::<History>().unwrap_err();
-            assert_eq!(error.to_string(), format!("line 3 of the history: {problem}"));
-        }
-    }
-
-    #[test]
-    fn no_parsable_history_panics() {
-        let mut rng = Rng::with_seed(1);
-        for _ in 0..1_000 {
-            let mut text = ALL.as_bytes().to_vec();
-            for _ in 0..rng.usize(1..20) {
-                let at = rng.usize(..text.len());
-                match rng.u8(..3) {
-                    0 => text[at] = rng.u8(..128),
-                    1 => drop(text.remove(at)),
-                    _ => text.insert(at, b" @%=-.9\n"[rng.usize(..8)]),
-                }
-            }
-            let text = String::from_utf8(text).unwrap();
-            for line in text.lines() {
-                if let Ok(history) = line.parse::<History>() {
-                    assert_eq!(history.to_string().parse::<History>().as_ref(), Ok(&history), "{line}");
-                    let _ = history.check(&Default::default()).to_string();
-                }
-            }
-            if let Ok(history) = text.parse::<History>() {
-                let _ = history.check(&Default::default()).to_string();
-            }
-        }
-    }
-
-    #[test]
-    fn abbreviated_events_show_the_neighbours_of_an_offset() {
-        let log = Log::new(("wal", 0), 0..100, (0..100).map(|offset| (offset, offset)));
-        let log = Event::Log(log.empty(3..4).empty(52..53));
-        let text = Around(&log, Some(50)).to_string();
-        assert_eq!(text, "log wal-0 0 100 empty=52..53 … @47 47 48 49 50 51 52 53 …");
-        let append = Event::Submit {
-            append: AppendId(0),
-            writer: WriterId(0),
-            order: SubmitOrder::Fixed,
-            records: (0..100).map(Value::from).collect(),
-        };
-        assert_eq!(Around(&append, None).to_string(), "submit a0 w0 0 1 2 3 4 5 6 …");
-    }
-}
+mod tests;

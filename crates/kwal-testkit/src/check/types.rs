@@ -95,6 +95,8 @@ pub struct Writer {
     pub without_ids: bool,
     /// Whether the leader alone acknowledges its appends, which an election may lose.
     pub leader_acks: bool,
+    /// Whether its appends are in transactions, which [end](super::Event::TransactionEnded) or stay open.
+    pub transactional: bool,
 }
 
 impl Writer {
@@ -107,6 +109,7 @@ impl Writer {
             on_failure_continue: false,
             without_ids: false,
             leader_acks: false,
+            transactional: false,
         }
     }
 
@@ -137,6 +140,12 @@ impl Writer {
     /// Sets [`leader_acks`](Self::leader_acks).
     pub fn leader_acks(mut self) -> Self {
         self.leader_acks = true;
+        self
+    }
+
+    /// Sets [`transactional`](Self::transactional).
+    pub fn transactional(mut self) -> Self {
+        self.transactional = true;
         self
     }
 }
@@ -194,17 +203,38 @@ pub struct Reader {
     ///
     /// Otherwise it knows the leader epoch of its position and learns of truncations.
     pub without_epoch: bool,
+    /// Whether it reads with READ_COMMITTED.
+    ///
+    /// It gets no record of a transaction that is open or aborted, and stays below the last stable offset.
+    pub committed: bool,
+    /// The reader, perhaps of another process, at whose position it starts.
+    ///
+    /// It has to learn of a loss of what that one had read.
+    pub resumes: Option<ReaderId>,
 }
 
 impl Reader {
     /// Creates a reader that starts at an offset and knows the leader epoch of its position.
     pub fn new(partition: impl Into<TopicPartition>, offset: i64) -> Self {
-        Self { partition: partition.into(), offset, without_epoch: false }
+        let partition = partition.into();
+        Self { partition, offset, without_epoch: false, committed: false, resumes: None }
     }
 
     /// Sets [`without_epoch`](Self::without_epoch).
     pub fn without_epoch(mut self) -> Self {
         self.without_epoch = true;
+        self
+    }
+
+    /// Sets [`committed`](Self::committed).
+    pub fn committed(mut self) -> Self {
+        self.committed = true;
+        self
+    }
+
+    /// Sets [`resumes`](Self::resumes). The offset has to be the position of that reader.
+    pub fn resumes(mut self, reader: ReaderId) -> Self {
+        self.resumes = Some(reader);
         self
     }
 }
@@ -228,10 +258,47 @@ pub enum ReadFailure {
         /// The offset.
         diverged_at: i64,
     },
+    /// Its position is before the log start offset, where it continues.
+    Trimmed {
+        /// The log start offset.
+        log_start: i64,
+    },
+    /// Its position is after the end of the log.
+    BeyondEnd {
+        /// The end.
+        end: i64,
+    },
     /// The topic was created again.
     Recreated,
+    /// The leader epoch of its position is newer than that of the leader; the position stays.
+    EpochUnknown,
     /// Any other error; the position stays.
     Other,
+}
+
+/// What a replay covered, according to the reader.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Covered {
+    /// From where it started to where it ended.
+    pub offsets: Range<i64>,
+    /// The number of records.
+    pub records: u64,
+    /// Some or all of the offsets without a record, in order.
+    pub gaps: Vec<Range<i64>>,
+}
+
+impl Covered {
+    /// Creates what a replay covered, without gaps.
+    pub fn new(offsets: Range<i64>, records: u64) -> Self {
+        Self { offsets, records, gaps: Vec::new() }
+    }
+
+    /// Adds offsets that had no record for the reader. Add them in order.
+    pub fn gap(mut self, offsets: Range<i64>) -> Self {
+        self.gaps.push(offsets);
+        self
+    }
 }
 
 /// The contents of the log of a partition.
@@ -248,6 +315,10 @@ pub struct Log {
     ///
     /// Without them, only the values of records show who appended after a barrier.
     pub producers: Vec<(Range<i64>, Producer)>,
+    /// The offsets of the batches in aborted transactions, in order.
+    pub aborted: Vec<Range<i64>>,
+    /// The last stable offset, if known.
+    pub last_stable: Option<i64>,
     /// The records, in order.
     pub records: Vec<(i64, Value)>,
 }
@@ -260,7 +331,15 @@ impl Log {
         records: impl IntoIterator<Item = (i64, impl Into<Value>)>,
     ) -> Self {
         let records = records.into_iter().map(|(offset, value)| (offset, value.into())).collect();
-        Self { partition: partition.into(), offsets, empty: Vec::new(), producers: Vec::new(), records }
+        Self {
+            partition: partition.into(),
+            offsets,
+            empty: Vec::new(),
+            producers: Vec::new(),
+            aborted: Vec::new(),
+            last_stable: None,
+            records,
+        }
     }
 
     /// Adds offsets that rightly hold no record, because of control batches or compaction. Add them in order.
@@ -272,6 +351,18 @@ impl Log {
     /// Adds the producer of the batch at these offsets. Add them in order.
     pub fn producer(mut self, offsets: Range<i64>, producer: impl Into<Producer>) -> Self {
         self.producers.push((offsets, producer.into()));
+        self
+    }
+
+    /// Adds the offsets of a batch, or several, in an aborted transaction. Add them in order.
+    pub fn aborted(mut self, offsets: Range<i64>) -> Self {
+        self.aborted.push(offsets);
+        self
+    }
+
+    /// Sets [`last_stable`](Self::last_stable).
+    pub fn last_stable(mut self, offset: i64) -> Self {
+        self.last_stable = Some(offset);
         self
     }
 }

@@ -72,6 +72,10 @@ rules! {
     ReadOnce "C7" "read once, in order";
     /// A reader gets what is on the log.
     ReadTrue "C7" "read as it is";
+    /// A reader with READ_COMMITTED gets only committed records and stays below the last stable offset.
+    Committed "C7" "only what is committed";
+    /// A replay ends where it promised or later, and says truly what it covered.
+    Replay "C7" "a replay covers what it promised";
     /// A reader that has seen lost records gets an error with their first offset before it continues.
     Truncation "C8" "a loss is reported";
     /// After a lost acknowledged append there is no append of its writer, which gets an error instead.

@@ -1,11 +1,15 @@
 //! Generates correct histories by seed, from a model of a log, of writers and of readers.
 
+mod transactions;
+
 use std::{collections::VecDeque, time::Duration};
 
 use fastrand::Rng;
 use kwal_testkit::check::{
     AppendId, Expect, History, Log, ReadFailure, Reader, ReaderId, Tally, Writer, WriterId,
 };
+
+use self::transactions::Transaction;
 
 /// What may happen that not every history should have.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,6 +63,7 @@ struct Partition {
     takeovers: usize,
     /// The producer of the name, as the coordinator knows it.
     named: (i64, i16),
+    transactions: Vec<Transaction>,
     /// Appends of unknown outcome whose fate is decided, and their values.
     decided: Vec<(AppendId, Vec<String>)>,
 }
@@ -84,6 +89,7 @@ struct Pending {
 struct ReaderState {
     id: ReaderId,
     bare: bool,
+    committed: bool,
     position: usize,
     /// The first offset of lost records that it has seen.
     diverged: Option<usize>,
@@ -117,10 +123,9 @@ impl Partition {
             writers.push(State::new(history, name, goes_on));
         }
         let mut readers = Vec::new();
-        for bare in [false, true] {
-            let reader = Reader::new(name, 0);
-            let id = history.reader(if bare { reader.without_epoch() } else { reader });
-            readers.push(ReaderState { id, bare, position: 0, diverged: None, recreated: false });
+        for (bare, committed) in [(false, false), (true, false), (false, true)] {
+            let id = history.reader(reader(name, 0, bare, committed));
+            readers.push(ReaderState { id, bare, committed, position: 0, diverged: None, recreated: false });
         }
         Self {
             name,
@@ -132,6 +137,7 @@ impl Partition {
             values: 0,
             takeovers: 0,
             named: (1_000, -1),
+            transactions: Vec::new(),
             decided: Vec::new(),
         }
     }
@@ -150,7 +156,11 @@ impl Partition {
     fn step(&mut self, world: &mut World<'_>) {
         let writer = world.rng.usize(..self.writers.len());
         let reader = world.rng.usize(..self.readers.len());
-        match world.rng.u8(..100) {
+        match world.rng.u8(..112) {
+            100..105 => self.append_in_transaction(world),
+            105..107 => self.end_transaction(world),
+            107..110 => self.replay(reader, world),
+            110.. => self.resume(reader, world),
             0..35 => self.submit(writer, world),
             35..65 => self.serve(writer, world),
             65..68 => self.give_up(writer, world),
@@ -324,9 +334,14 @@ impl Partition {
 
     /// What a reader would get now.
     fn fetch(&self, reader: usize, world: &mut World<'_>) -> (Vec<(i64, String)>, usize) {
-        let position = self.readers[reader].position;
-        let next = world.rng.usize(position..=self.log.len().min(position + 20));
-        let records = (position..next).filter_map(|offset| Some((offset as i64, self.log[offset].clone()?)));
+        let ReaderState { position, committed, .. } = self.readers[reader];
+        let end = if committed { self.last_stable().max(position) } else { self.log.len() };
+        let next = world.rng.usize(position..=end.min(position + 20));
+        let aborted = |offset: &usize| {
+            committed && self.transactions.iter().any(|one| one.is_aborted() && one.offsets.contains(offset))
+        };
+        let offsets = (position..next).filter(|offset| !aborted(offset));
+        let records = offsets.filter_map(|offset| Some((offset as i64, self.log[offset].clone()?)));
         (records.collect(), next)
     }
 
@@ -401,6 +416,10 @@ impl Partition {
         }
         self.log.truncate(offset);
         self.batches.retain(|(batch, _)| *batch < offset);
+        for one in &mut self.transactions {
+            one.offsets.retain(|at| *at < offset);
+            one.end = one.end.filter(|(marker, _)| *marker < offset);
+        }
         happened(world, self.name);
         if let Some(acked) = acked.filter(|acked| !acked.given_up) {
             world.history.acked(acked.append, base);
@@ -438,6 +457,12 @@ impl Partition {
         }
         let all = Log::new(self.name, self.start as i64..self.log.len() as i64, found);
         let all = log.into_iter().fold(all, |log, offset| log.empty(offset..offset + 1));
+        let aborted = self.transactions.iter().filter(|one| one.is_aborted());
+        let mut aborted: Vec<_> = aborted.flat_map(|one| &one.offsets).map(|offset| *offset as i64).collect();
+        aborted.sort_unstable();
+        let aborted = aborted.into_iter().filter(|offset| *offset >= self.start as i64);
+        let all = aborted.fold(all, |log, offset| log.aborted(offset..offset + 1));
+        let all = all.last_stable(self.last_stable() as i64);
         let ends = self.batches.iter().skip(1).map(|(base, _)| *base).chain([self.log.len()]);
         self.batches.iter().zip(ends).fold(all, |log, ((base, producer), end)| {
             let offsets = (*base).max(self.start) as i64..end as i64;
@@ -447,6 +472,12 @@ impl Partition {
             }
         })
     }
+}
+
+fn reader(name: (&'static str, i32), offset: i64, bare: bool, committed: bool) -> Reader {
+    let reader = Reader::new(name, offset);
+    let reader = if bare { reader.without_epoch() } else { reader };
+    if committed { reader.committed() } else { reader }
 }
 
 fn fail(behind: VecDeque<Pending>, world: &mut World<'_>) {

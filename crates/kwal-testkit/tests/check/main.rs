@@ -3,5 +3,7 @@
 mod generator;
 mod holders;
 mod mutations;
+mod readers;
+mod reading;
 mod recording;
 mod rules;

@@ -8,12 +8,15 @@ use kwal_testkit::check::{
     WriterId,
 };
 
-use crate::generator::{Workload, generate};
+use crate::{
+    generator::{Workload, generate},
+    reading::READING,
+};
 
-type Events = Vec<(Duration, Event)>;
+pub(crate) type Events = Vec<(Duration, Event)>;
 
 /// A mutation: `None` if this history has no place for it.
-type Mutation = fn(&mut Events, &mut Rng) -> Option<()>;
+pub(crate) type Mutation = fn(&mut Events, &mut Rng) -> Option<()>;
 
 const MUTATIONS: &[(&str, Rule, Mutation)] = &[
     ("drop an acked record from the log", Rule::Durable, |events, rng| {
@@ -315,10 +318,11 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
 
 #[test]
 fn one_mistake_is_reported() {
-    let mut tried = vec![0; MUTATIONS.len()];
+    let mutations: Vec<_> = MUTATIONS.iter().chain(READING).collect();
+    let mut tried = vec![0; mutations.len()];
     for seed in 0..40 {
         let history = generate(seed, Workload { losses: false, batch: 3, steps: 400 });
-        for ((name, rule, mutation), tried) in MUTATIONS.iter().zip(&mut tried) {
+        for ((name, rule, mutation), tried) in mutations.iter().copied().zip(&mut tried) {
             let mut events = history.events().to_vec();
             if mutation(&mut events, &mut Rng::with_seed(seed)).is_some() {
                 *tried += 1;
@@ -327,7 +331,7 @@ fn one_mistake_is_reported() {
             }
         }
     }
-    for ((name, ..), tried) in MUTATIONS.iter().zip(tried) {
+    for ((name, ..), tried) in mutations.into_iter().zip(tried) {
         assert!(tried > 10, "{name} was possible {tried} times only");
     }
 }
@@ -434,7 +438,7 @@ fn rebuilt(events: Events) -> History {
     history
 }
 
-fn pick<T>(mut from: Vec<T>, rng: &mut Rng) -> Option<T> {
+pub(crate) fn pick<T>(mut from: Vec<T>, rng: &mut Rng) -> Option<T> {
     if from.is_empty() {
         return None;
     }
@@ -451,7 +455,7 @@ fn appends(events: &[(Duration, Event)]) -> Vec<(AppendId, WriterId, Vec<Value>)
 }
 
 /// The acknowledged appends with their offsets and records.
-fn acked(events: &Events) -> Vec<(AppendId, i64, Vec<Value>)> {
+pub(crate) fn acked(events: &Events) -> Vec<(AppendId, i64, Vec<Value>)> {
     let outcomes: BTreeMap<_, _> = outcomes(events);
     let acked = appends(events).into_iter().filter_map(|(append, _, values)| match outcomes.get(&append) {
         Some(AppendOutcome::Acked { base_offset }) => Some((append, *base_offset, values)),
@@ -501,7 +505,7 @@ fn is_fixed(events: &Events, append: AppendId) -> bool {
     )
 }
 
-fn writer_of(events: &Events, append: AppendId) -> Option<WriterId> {
+pub(crate) fn writer_of(events: &Events, append: AppendId) -> Option<WriterId> {
     events.iter().find_map(|(_, event)| match event {
         Event::Submit { append: of, writer, .. } if *of == append => Some(*writer),
         _ => None,
@@ -515,7 +519,7 @@ fn goes_on(events: &Events, append: AppendId) -> bool {
     })
 }
 
-fn partition_of(events: &Events, writer: WriterId) -> (String, i32) {
+pub(crate) fn partition_of(events: &Events, writer: WriterId) -> (String, i32) {
     let partition = events.iter().find_map(|(_, event)| match event {
         Event::Writer { id, writer: facts } if *id == writer => Some(facts.partition.clone()),
         _ => None,
@@ -552,7 +556,7 @@ fn log_in<'a>(events: &'a mut Events, partition: &(String, i32)) -> Option<&'a m
     logs(events).find(|log| log.partition.topic == partition.0 && log.partition.partition == partition.1)
 }
 
-fn logs(events: &mut Events) -> impl Iterator<Item = &mut Log> {
+pub(crate) fn logs(events: &mut Events) -> impl Iterator<Item = &mut Log> {
     events.iter_mut().filter_map(|(_, event)| match event {
         Event::Log(log) => Some(log),
         _ => None,

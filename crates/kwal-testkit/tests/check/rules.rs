@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use kwal_testkit::check::{Expect, History, Rule};
 
-use crate::holders::HOLDERS;
+use crate::{holders::HOLDERS, readers::READERS};
 
 /// What each history breaks: one rule, or `None`. All have a writer `w0` and a reader `r0` of `wal-0`.
 const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
@@ -564,7 +564,7 @@ fn history(text: &str) -> History {
 
 #[test]
 fn each_history_breaks_its_rule_and_no_other() {
-    for (name, broken, text) in HISTORIES.iter().chain(HOLDERS) {
+    for (name, broken, text) in HISTORIES.iter().chain(HOLDERS).chain(READERS) {
         let history = history(text);
         let verdict = history.check(&Expect::default());
         assert!(verdict.broken().eq(*broken), "{name}: {verdict}");
@@ -582,7 +582,8 @@ fn each_history_breaks_its_rule_and_no_other() {
 
 #[test]
 fn every_rule_is_broken_by_a_history() {
-    let broken: BTreeSet<_> = HISTORIES.iter().chain(HOLDERS).filter_map(|(_, broken, _)| *broken).collect();
+    let broken: BTreeSet<_> =
+        HISTORIES.iter().chain(HOLDERS).chain(READERS).filter_map(|(_, broken, _)| *broken).collect();
     assert!(broken.iter().eq(Rule::ALL), "{broken:?}");
 }
 
