@@ -8,7 +8,10 @@
 
 use std::{env, error::Error, sync::mpsc, thread};
 
-use kwal::{Client, ErrorKind, Outcome, PartitionClient, Record, client::OffsetAt, record::Barrier};
+use futures::StreamExt;
+use kwal::{
+    Client, ErrorKind, Outcome, PartitionClient, Record, client::OffsetAt, consumer, record::Barrier,
+};
 use kwal_testkit::EmbeddedCluster;
 use time::OffsetDateTime;
 use tokio::{runtime, sync::oneshot, task::spawn_blocking, time::Instant};
@@ -115,17 +118,13 @@ async fn append(wal: &PartitionClient, entry: &str) -> Result<i64> {
 
 /// Reads the entries before an offset. Barriers are not part of the data.
 async fn read(wal: &PartitionClient, end: i64) -> Result<Vec<String>> {
-    let mut next = wal.get_offset(OffsetAt::Earliest).await?;
+    let mut replay = consumer::replay(wal, OffsetAt::Earliest).end(end).await?;
     let mut entries = Vec::new();
-    while next < end {
-        let fetched = wal.fetch(next).await?;
-        for record in fetched.records() {
-            let record = record?;
-            if record.offset < end && Barrier::parse(&record).is_none() {
-                entries.push(String::from_utf8(record.value.unwrap_or_default().to_vec())?);
-            }
+    while let Some(record) = replay.next().await {
+        let record = record?;
+        if Barrier::parse(&record).is_none() {
+            entries.push(String::from_utf8(record.value.unwrap_or_default().to_vec())?);
         }
-        next = fetched.next_offset;
     }
     Ok(entries)
 }

@@ -1,6 +1,6 @@
 //! Creates a topic, appends to it, and replays it.
 
-use kwal::{Client, Record, client::OffsetAt};
+use kwal::{Client, Record, client::OffsetAt, consumer};
 
 #[tokio::main]
 async fn main() -> Result<(), kwal::Error> {
@@ -17,16 +17,13 @@ async fn main() -> Result<(), kwal::Error> {
         println!("appended at offsets {offsets:?}");
     }
 
-    // Recover: read from an offset (an application keeps its own) to the end of the log.
-    let mut position = wal.get_offset(OffsetAt::Earliest).await?;
-    let end = wal.get_offset(OffsetAt::Latest).await?;
-    while position < end {
-        let fetched = wal.fetch(position).await?;
-        for record in fetched.records() {
+    // Recover: replay it from a position (an application keeps its own) to its end.
+    let mut replay = consumer::replay(&wal, OffsetAt::Earliest).await?;
+    while let Some(batch) = replay.next_batch().await? {
+        for record in batch.records() {
             let record = record?;
             println!("{}: {:?} {:?}", record.offset, record.key, record.value);
         }
-        position = fetched.next_offset;
     }
     Ok(())
 }

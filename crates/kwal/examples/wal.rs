@@ -19,6 +19,7 @@ use hdrhistogram::Histogram;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use kwal::{
     client::{Client, ClientBuilder, OffsetAt, PartitionClient},
+    consumer,
     record::{Compression, Headers, Record},
 };
 use kwal_testkit::EmbeddedCluster;
@@ -254,15 +255,12 @@ struct Replayed {
 /// Reads the partition from its first record to its end, and compares each record with what should be there.
 async fn replay(partition: Partition, bar: ProgressBar) -> Result<Replayed, Failure> {
     let Partition { client, index, .. } = &partition;
-    let mut position = client.get_offset(OffsetAt::Earliest).await?;
-    let end = client.get_offset(OffsetAt::Latest).await?;
-    let mut done = Replayed { end, count: 0, checksum: 0, wire_bytes: 0 };
+    let mut replay = consumer::replay(client, OffsetAt::Earliest).await?;
+    let mut done = Replayed { end: replay.progress().end, count: 0, checksum: 0, wire_bytes: 0 };
     let mut expected = vec![0; partition.content.size];
-    let mut progressed = Instant::now();
-    while position < end {
-        let fetched = client.fetch(position).await?;
+    let read = replay.for_each_batch(|batch| {
         let before = done.count;
-        fetched.try_for_each(|record| {
+        batch.try_for_each(|record| {
             let value = record.value.unwrap_or_default();
             partition.content.fill(*index, done.count, &mut expected);
             if value != expected {
@@ -272,23 +270,13 @@ async fn replay(partition: Partition, bar: ProgressBar) -> Result<Replayed, Fail
             done.count += 1;
             Ok(())
         })?;
-        done.wire_bytes += fetched.wire_bytes as u64;
         bar.inc(done.count - before);
-        if fetched.next_offset > position {
-            position = fetched.next_offset;
-            progressed = Instant::now();
-        } else if progressed.elapsed() > STALL {
-            return Err(format!(
-                "partition {index}: the log ends at {end}, and nothing came from {position} on in {STALL:?}"
-            )
-            .into());
-        }
-    }
+        Ok::<_, Failure>(())
+    });
+    read.await?;
+    done.wire_bytes = replay.summary().bytes;
     Ok(done)
 }
-
-/// How long a replay waits for records that the log has.
-const STALL: Duration = Duration::from_secs(30);
 
 fn mismatch(partition: i32, offset: i64, number: u64, value: &[u8], expected: &[u8]) -> String {
     let mut text = format!("partition {partition}, offset {offset}: ");

@@ -19,9 +19,17 @@
 //!                   holder(), fenced() ─────────┤   who has the log, and when that ends
 //!                   resolve(in_doubt, fence) ───┤   whether a batch is on the log whose append ended unknown
 //!                   get_offset(at) ─────────────┤   where the log begins, ends, or was at some time
-//!                   fetch(offset) ──────────────┤   encoded batches as they are on the log, records on demand
+//!                   fetch(position) ────────────┤   encoded batches as they are on the log, records on demand
 //!                   fetch_records(offset, …) ───┤   the same as a list of owned records
 //!                   delete_records(before) ─────┘   cuts off what is no longer needed
+//!
+//!  consumer::replay(&partition, from) ─────► Replay                from somewhere to the end of the log
+//!              next_batch(), for_each_batch(f) ──┤   by batch; by record as a Stream
+//!              position(), progress() ───────────┤   what to keep, and how far it is
+//!              summary() ────────────────────────┤   what it covered, and what has no records
+//!              follow() ─────────────────────────┘   goes on as a RecordStream
+//!  consumer::follow(&partition, from) ─────► RecordStream          from somewhere on, without an end
+//!              caught_up(), lag() ───────────────┘   and what a replay has, but progress
 //! ```
 //! Every call that waits is a request, but `controller_client`, `fetch_records` and `fenced`: configure it,
 //! above all its `deadline`, then `.await` it.
@@ -47,6 +55,7 @@
 //! | module | contents |
 //! | --- | --- |
 //! | [`client`] | clients of a cluster, its controller and a partition, with their settings and [errors](client::error) |
+//! | [`consumer`] | readers of a partition: a replay to its end, and a stream that follows it |
 //! | [`record`] | records to append, and records that were read |
 //! | [`protocol`] | the protocol types of this crate's API; tools depend on `kwal-protocol` itself |
 //! | [`transport`] | streams of bytes, and the trait for your own |
@@ -77,6 +86,41 @@
 //!     partition.fetch_records(0, 1..1_000_000 /* min..max bytes */, 1_000 /* ms */).await?;
 //! # assert_eq!((produced.offsets(), high_watermark), (Some(0..1), 1));
 //! # assert_eq!(records[0].value.as_deref(), Some(&b"hello kafka"[..])); Ok(()) });
+//! ```
+//!
+//! # Recovery
+//!
+//! A replay to the end of the log, from the position that was kept with the state, and then on:
+//!
+//! ```
+//! # kwal_testkit::doctest(9097, async {
+//! # use kwal::{Client, Record};
+//! # let client = Client::connect(["localhost:9097"]).await?;
+//! # client.controller_client().await?.create_topic("wal", 1, 1).await?;
+//! # let partition = client.partition_client("wal", 0).await?;
+//! # partition.produce(vec![Record::new("account", "+100"), Record::new("account", "-30")]).await?;
+//! use kwal::{client::OffsetAt, consumer};
+//!
+//! let mut state: i64 = 0;
+//! let mut apply = |value: Option<&[u8]>| {
+//!     state += std::str::from_utf8(value.unwrap_or_default()).unwrap().parse::<i64>().unwrap();
+//! };
+//!
+//! let mut replay = consumer::replay(&partition, OffsetAt::Earliest).await?;
+//! replay.for_each_batch(|batch| batch.for_each(|record| apply(record.value))).await?;
+//! let kept = replay.position().to_string();
+//!
+//! let mut stream = replay.follow();
+//! assert!(stream.caught_up());
+//! partition.produce(vec![Record::new("account", "+5")]).await?;
+//! stream.next_batch().await?.for_each(|record| apply(record.value))?;
+//! assert_eq!((state, stream.position().offset), (75, 3));
+//!
+//! // Later, in another process: it is an error if the log is not the one that was read.
+//! let position: kwal::client::Position = kept.parse()?;
+//! let replay = consumer::replay(&partition, position).await?;
+//! assert_eq!((replay.progress().position, replay.progress().end), (2, 3));
+//! # Ok(()) });
 //! ```
 //!
 //! # A topic for a log
@@ -141,7 +185,7 @@
 //! | the first append, with a producer id | `Write`, since Kafka 2.8; or `IdempotentWrite` | any topic; the cluster |
 //! | `exclusive` | `Write` and `Read`; `Write` | topic; transactional id `{name}/{topic}/{partition}` |
 //! | `resolve` | `Write` and `Read` | topic |
-//! | `fetch`, `fetch_records` | `Read` | topic |
+//! | `fetch`, `fetch_records`, `replay`, `follow` | `Read`; to pass the end of a log that compaction emptied, `DescribeConfigs` | topic |
 //! | `delete_records` | `Delete`, which `Write` does not include | topic |
 //! | `create_topic` | `Create`; to learn numbers that the broker chose, `DescribeConfigs` | topic, or for `Create` the cluster |
 //! | `ensure_topic` | `Describe`; to create it, as above; to compare configs of an existing one, `DescribeConfigs` | topic |
@@ -208,10 +252,11 @@ pub mod client {
         Acks, AlterTopicConfigs, Append, Audit, BrokerDescription, Client, ClientBuilder, Close, CloseClient,
         ClusterDescription, ConfigSource, ConfigSynonym, ConfigValue, ControllerClient, CreatePartitions,
         CreateTopic, CreatedTopic, Deadlines, DeleteBefore, DeleteRecords, DeleteTopic, DescribeCluster,
-        DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEndOffset, Fetch, Fetched, FetchedRecords,
-        Finding, GetOffset, Holder, Limits, ListTopics, OffsetAt, OffsetForLeaderEpoch, OnFailure,
-        OpenPartition, PartitionClient, Permit, Produce, Produced, Reserve, Resolution, Resolve, RetryPolicy,
-        Severity, Topic, TopicDifference,
+        DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEndOffset, Fetch, FetchAhead, Fetched,
+        FetchedBatch, FetchedRecords, Finding, Gap, GapReason, GetOffset, Holder, InvalidPosition, Isolation,
+        Limits, ListTopics, OffsetAt, OffsetForLeaderEpoch, OnFailure, OpenPartition, PartitionClient,
+        Permit, Position, Produce, Produced, Reserve, Resolution, Resolve, RetryPolicy, Severity, Topic,
+        TopicDifference,
     };
 
     /// Authentication: the identity of the client, and how it proves it to brokers.
@@ -226,6 +271,9 @@ pub mod client {
         };
     }
 }
+
+#[doc(inline)]
+pub use kwal_batching::reader as consumer;
 
 /// The types of the Kafka protocol that this crate's API uses.
 ///

@@ -7,11 +7,13 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use kwal::{
     client::{
-        Client, ClientBuilder, OffsetAt, PartitionClient,
+        Client, ClientBuilder, PartitionClient,
         error::{Error, Outcome},
     },
+    consumer,
     protocol::ApiKey,
     record::Record,
 };
@@ -42,18 +44,14 @@ impl Wal {
 
     /// The entries from an offset on with their offsets, and the offset at which to go on later.
     async fn recover(&self, from: i64) -> Result<(Vec<(i64, String)>, i64), Error> {
-        let end = self.partition.get_offset(OffsetAt::Latest).await?;
-        let (mut entries, mut position) = (Vec::new(), from);
-        while position < end {
-            let fetched = self.partition.fetch(position).await?;
-            for record in fetched.records() {
-                let record = record?;
-                let entry = record.value.unwrap_or_default();
-                entries.push((record.offset, String::from_utf8_lossy(&entry).into_owned()));
-            }
-            position = fetched.next_offset;
+        let mut replay = consumer::replay(&self.partition, from).await?;
+        let mut entries = Vec::new();
+        while let Some(record) = replay.next().await {
+            let record = record?;
+            let entry = record.value.unwrap_or_default();
+            entries.push((record.offset, String::from_utf8_lossy(&entry).into_owned()));
         }
-        Ok((entries, position))
+        Ok((entries, replay.position().offset))
     }
 }
 
