@@ -13,13 +13,14 @@ const LAYERS: &[&[&str]] = &[
     &["log"],
     &["request", "routing", "record"],
     &["cluster"],
-    &["memory", "producer_id", "metadata"],
+    &["producer_id", "metadata", "decompressors"],
     &["pool"],
     &["connection"],
     &["backoff"],
     &["config", "random", "versions", "validate"],
     &["sasl"],
-    &["error", "duration"],
+    &["error", "duration", "memory"],
+    &["position"],
 ];
 
 #[test]

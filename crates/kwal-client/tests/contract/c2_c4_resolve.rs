@@ -325,10 +325,8 @@ async fn what_was_deleted_since_cannot_be_known() {
                 continue;
             }
             let error = result.unwrap_err();
-            let ErrorKind::OffsetOutOfRange { offset: 1, log: Some(log), .. } = error.kind() else {
-                panic!("{error}")
-            };
-            assert_eq!(log.start, before);
+            let ErrorKind::Trimmed { offset: 1, log_start, .. } = error.kind() else { panic!("{error}") };
+            assert_eq!(*log_start, before);
         }
     }
 }

@@ -13,18 +13,18 @@ use tokio::time::sleep;
 use crate::support::{Wire, broker, large, log, open, record, settle, timed};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// The whole memory of the client.
-const MEMORY: usize = 64 << 10;
+/// What appends may hold: three quarters of the memory of the client.
+const MEMORY: usize = 96 << 10;
 
 /// Opens partition 0 with little memory.
 async fn open_with_memory(broker: &EmbeddedCluster) -> (Wire, PartitionClient) {
     let wire = Wire::to(broker);
-    let client = wire.builder().limits(Limits::default().memory(MEMORY)).build().await.unwrap();
+    let client = wire.builder().limits(Limits::default().memory(MEMORY / 3 * 4)).build().await.unwrap();
     let partition = client.partition_client("wal", 0).await.unwrap();
     (wire, partition)
 }
 
-/// Reserves all memory of the client, which has to be free.
+/// Reserves all memory that appends may hold, which has to be free.
 async fn reserve_all(partition: &PartitionClient) -> Permit {
     let (permit, took) = timed(partition.reserve(MEMORY)).await;
     assert_eq!(took, Duration::ZERO, "the memory is free");

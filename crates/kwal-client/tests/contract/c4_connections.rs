@@ -111,16 +111,16 @@ async fn requests_queued_on_a_shared_connection_do_not_time_out() {
         .collect();
     // A broker works on one request at a time: the last one is read long after the time limit of a request.
     let wait = Duration::from_millis(500);
-    let fetches = join_all(partitions.iter().map(|partition| timed(partition.fetch(0).max_wait(wait)))).await;
+    // Fetches that want more than the first record are not combined.
+    let fetch =
+        async |partition: &PartitionClient, wait| timed(partition.fetch(0).min_bytes(2).max_wait(wait)).await;
+    let fetches = join_all(partitions.iter().map(|partition| fetch(partition, wait))).await;
     assert!(fetches.iter().all(|(fetched, _)| fetched.is_ok()));
     assert_eq!(fetches.iter().map(|(_, took)| *took).max(), Some(60 * wait));
     assert_eq!(wire.count(ApiKey::FETCH), 60);
 
     let long = deadlines().request * 2;
-    let (first, second) = tokio::join!(
-        timed(partitions[0].fetch(0).max_wait(long)),
-        timed(partitions[1].fetch(0).max_wait(wait)),
-    );
+    let (first, second) = tokio::join!(fetch(&partitions[0], long), fetch(&partitions[1], wait),);
     assert_eq!((first.0.is_ok(), first.1), (true, long));
     assert_eq!((second.0.is_ok(), second.1), (true, long + wait));
     assert_eq!(wire.count(ApiKey::FETCH), 62);

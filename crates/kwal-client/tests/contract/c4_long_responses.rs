@@ -184,7 +184,8 @@ async fn polls_that_were_all_sent_and_abandoned_are_left_for_a_fresh_connection(
     }
 }
 
-/// A connection on which somebody still waits stays for that one alone.
+/// A connection on which somebody still waits stays for that one alone. Fetches that want more than the first
+/// record are not combined.
 #[tokio::test(start_paused = true)]
 async fn a_poll_that_somebody_waits_for_is_answered_although_others_were_abandoned() {
     let broker = broker();
@@ -192,12 +193,12 @@ async fn a_poll_that_somebody_waits_for_is_answered_although_others_were_abandon
     let (one, other) = open_two_that_share(&wire).await;
     let abandoned = tokio::spawn({
         let one = one.clone();
-        async move { join_all((0..5).map(|_| one.fetch(0).max_wait(2 * SECOND).into_future())).await }
+        async move { join_all((0..5).map(|_| one.fetch(0).min_bytes(2).max_wait(2 * SECOND).into_future())).await }
     });
     settle().await;
     let waiting = tokio::spawn({
         let other = other.clone();
-        async move { timed(other.fetch(0).max_wait(5 * SECOND)).await }
+        async move { timed(other.fetch(0).min_bytes(2).max_wait(5 * SECOND)).await }
     });
     settle().await;
     abandoned.abort();

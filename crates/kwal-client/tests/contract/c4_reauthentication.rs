@@ -10,7 +10,7 @@ use std::{
 };
 
 use kwal_client::{
-    ClientBuilder, OffsetAt,
+    ClientBuilder, Limits, OffsetAt,
     error::ErrorKind,
     sasl::{Sasl, Token},
 };
@@ -92,6 +92,38 @@ async fn sessions_of_five_seconds_are_extended_without_interruption() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sessions_are_extended_while_fetches_share_a_connection() {
+    let cluster = cluster(users().max_session(5 * SECOND));
+    let wire = Wire::to(&cluster);
+    let limits = Limits::default().max_connections_per_broker(1);
+    let client = wire.builder().sasl(plain()).limits(limits).build().await.unwrap();
+    let end = Instant::now() + 60 * SECOND;
+    let mut readers = Vec::new();
+    for index in 0..2 {
+        let partition = client.partition_client("wal", index).await.unwrap();
+        readers.push(tokio::spawn(async move {
+            let mut next = 0;
+            while Instant::now() < end {
+                let (fetched, took) = timed(partition.fetch(next).max_wait(20 * SECOND)).await;
+                assert!(took < 21 * SECOND, "{took:?}");
+                next = fetched.unwrap().next_offset;
+            }
+            next
+        }));
+    }
+    let writer = client.partition_client("wal", 1).await.unwrap();
+    for count in 0..60 {
+        assert_eq!(writer.produce(record(count.to_string())).await.unwrap().attempts, 1);
+        sleep(SECOND).await;
+    }
+    let next = futures::future::join_all(readers).await.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(next, [0, 60]);
+    assert_nothing_between_handshake_and_authentication(&wire);
+    // The bootstrap connection, the general one, one for appends and one for fetches: none is replaced.
+    assert!(wire.connections() <= 4, "{}", wire.connections());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_token_is_fetched_before_the_old_one_expires() {
     let (sasl, tokens, fetched) = bearer(7 * SECOND);
     let cluster = cluster(tokens);
@@ -161,7 +193,7 @@ async fn a_session_that_cannot_be_extended_lasts_to_its_end_and_the_next_call_re
         // A reader does not spin in the meantime.
         let (error, took) = timed(read()).await;
         let error = error.unwrap_err();
-        let is_known = matches!(error.kind(), ErrorKind::OffsetOutOfRange { log: Some(_), .. });
+        let is_known = matches!(error.kind(), ErrorKind::BeyondEnd { end: 2.., .. });
         assert!(is_known && took <= SECOND, "after {took:?} at {:?}: {error}", begun.elapsed());
         sleep(SECOND / 2).await;
     }

@@ -41,7 +41,7 @@ fn records(response: &mut FetchResponse) -> &mut Option<Bytes> {
 
 #[track_caller]
 fn corrupt(error: &Error) -> &BatchError {
-    assert!(matches!(error.kind(), ErrorKind::Corrupt), "{error:?}");
+    assert!(matches!(error.kind(), ErrorKind::Corrupt { .. }), "{error:?}");
     assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotApplied, false));
     let context = error.context();
     assert_eq!((context.topic.as_deref(), context.partition), (Some("wal"), Some(0)));
@@ -187,4 +187,45 @@ async fn no_bytes_for_ever_are_an_error_if_the_log_goes_on() {
     let lookups = wire.count(ApiKey::LIST_OFFSETS);
     assert_eq!(partition.fetch(4).await.unwrap().next_offset, 4);
     assert_eq!(wire.count(ApiKey::LIST_OFFSETS), lookups);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corrupt_batch_claims_no_offset_of_the_next_one() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = two_batches(&broker, &wire).await;
+    for (last_offset_delta, claimed) in [(0, 0..1), (1, 0..2), (2, 0..2), (1_000_000, 0..2)] {
+        edit(&wire, move |bytes| {
+            let mut bytes = bytes.to_vec();
+            let mut header = BatchHeader::parse(&bytes).unwrap();
+            header.last_offset_delta = last_offset_delta;
+            bytes[..BatchHeader::LEN].copy_from_slice(&header.to_bytes());
+            // The checksum is that of another content.
+            bytes[BatchHeader::LEN + 1] ^= 1;
+            bytes.into()
+        });
+        let error = partition.fetch(0).await.unwrap_err();
+        let ErrorKind::Corrupt { offsets, .. } = error.kind() else { panic!("{error:?}") };
+        assert_eq!(*offsets, Some(claimed), "{last_offset_delta}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_can_be_cut_at_both_ends() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    let values: Vec<_> = (0..6).flat_map(|offset| record(format!("value {offset}"))).collect();
+    partition.produce(values).await.unwrap();
+    let batch = partition.fetch(1).await.unwrap().into_batches().next().unwrap();
+    for (start, end, expected) in [(0, 9, 1..6), (0, 4, 1..4), (3, 4, 3..4), (2, 5, 2..5), (4, 4, 4..4)] {
+        let cut = batch.clone().starting_at(start).ending_at(end);
+        assert_eq!((cut.offsets(), cut.position().offset), (expected.clone(), expected.end));
+        let mut offsets = Vec::new();
+        cut.for_each(|record| offsets.push(record.offset)).unwrap();
+        let owned: Vec<_> = cut.records().map(|record| record.unwrap().offset).collect();
+        assert_eq!((&offsets, &owned), (&expected.collect(), &offsets));
+        // It can only be cut further.
+        assert_eq!(cut.starting_at(0).ending_at(9).offsets().count(), offsets.len());
+    }
 }

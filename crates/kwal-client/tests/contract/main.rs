@@ -13,7 +13,7 @@
 //! | c6 | exclusive writer: after a barrier, no append of an earlier holder |
 //! | c7 | reading: records come in offset order, once each |
 //! | c8 | truncation: a recreated topic is an error and never another log |
-//! | c9 | bounded memory: lengths are checked first, and appends share one budget |
+//! | c9 | bounded memory: lengths are checked first, and appends and reads share one budget |
 //! | c10 | throttling: a throttle time delays the next request of its connection and nothing else |
 //! | c11 | nothing hidden: no buffer in the background, and nothing that the caller did not request |
 //!
@@ -60,10 +60,14 @@ mod c6_exclusive;
 mod c6_readers;
 mod c6_stress;
 mod c6_takeover;
+mod c7_c9_breaking;
 mod c7_order;
 mod c7_reading;
+mod c7_shared;
+mod c8_positions;
 mod c8_truncation;
 mod c9_c11_limits;
+mod c9_memory;
 mod logs;
 mod peers_strings;
 mod regressions;
