@@ -28,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+use kwal_batching::reader as consumer;
 use kwal_testkit::{Hazard, StormReport};
 
 use crate::run::{COUNTERS, Plan, Report, storm};
@@ -216,4 +217,7 @@ const HAZARDS: &[Hazard] = &[
     Hazard::CoordinatorFaults,
     Hazard::CoordinatorMoves,
     Hazard::NameExpiry,
+    Hazard::Trim,
+    Hazard::Compaction,
+    Hazard::Transactions,
 ];

@@ -101,7 +101,9 @@ fn failed(shared: &Shared, doubt: &Doubt, error: &Error) {
     let plan = &shared.plan;
     let expected = match root(error) {
         ErrorKind::InvalidInput { .. } | ErrorKind::TopicRecreated { .. } => plan.has(Hazard::Recreation),
-        ErrorKind::OffsetOutOfRange { .. } => plan.is_lossy() || plan.deletes,
+        ErrorKind::Trimmed { .. } | ErrorKind::BeyondEnd { .. } | ErrorKind::OffsetOutOfRange { .. } => {
+            plan.is_lossy() || plan.is_trimmed()
+        }
         ErrorKind::DataLoss { .. } => plan.is_lossy(),
         // Another holder has the log by now.
         ErrorKind::Fenced if doubt.in_doubt.transactional_id.is_some() => true,
@@ -110,7 +112,7 @@ fn failed(shared: &Shared, doubt: &Doubt, error: &Error) {
         ErrorKind::DeadlineExceeded { .. } | ErrorKind::Broker { .. } if is_refused(error) => {
             plan.has(Hazard::RefusedProducerIds)
         }
-        ErrorKind::Closed | ErrorKind::Corrupt | ErrorKind::Encode => false,
+        ErrorKind::Closed | ErrorKind::Corrupt { .. } | ErrorKind::Encode => false,
         _ => !shared.is_over(),
     };
     if !expected {

@@ -101,7 +101,7 @@ impl Shared {
             | ErrorKind::NoTransactionLog { .. }
             | ErrorKind::Closed
             | ErrorKind::InvalidInput { .. }
-            | ErrorKind::Corrupt
+            | ErrorKind::Corrupt { .. }
             | ErrorKind::Encode => self.problem(format!("a takeover failed: {}", chain(error))),
             _ => {}
         }

@@ -16,6 +16,7 @@ mod ledger;
 mod others;
 mod plan;
 mod reader;
+mod replayer;
 mod writer;
 
 use std::{
@@ -35,7 +36,7 @@ use kwal_client::{
 };
 use kwal_protocol::record::OwnedRecord;
 use kwal_testkit::{
-    EmbeddedCluster, Journal, StormReport,
+    EmbeddedCluster, Hazard, Journal, StormReport,
     check::{CallId, Expect, History, Log, Recorder, Ticket, Value, Verdict, Writer, WriterId},
 };
 use time::OffsetDateTime;
@@ -45,7 +46,10 @@ use tokio::{
 };
 
 pub(crate) use self::plan::Plan;
-use self::{addresses::TwoAddresses, doubts::Doubt, plan::STARTED_AT, reader::Tailer, writer::Appender};
+use self::{
+    addresses::TwoAddresses, doubts::Doubt, plan::STARTED_AT, reader::Tailer, replayer::Replayer,
+    writer::Appender,
+};
 use crate::support::chain;
 
 /// The result of a storm.
@@ -102,12 +106,31 @@ pub(crate) const COUNTERS: &[&str] = &[
     "fetches without records",
     "fetches failed",
     "fetches dropped",
+    "fetches of committed records",
+    "fetches from positions",
     "fetches out of range",
+    "fetches before the log start",
+    "fetches beyond the end",
+    "fetches of unknown epochs",
+    "fetches of truncated logs",
+    "positions kept",
+    "positions resumed",
     "topics recreated",
     "offsets looked up",
     "offset lookups failed",
     "records deleted",
+    "replays opened",
+    "replays of committed records",
+    "replays that end before open transactions",
+    "replays ended",
+    "replays followed",
+    "streams opened",
+    "streams resumed",
+    "reads dropped",
+    "readers moved by their policy",
+    "log truncations",
     "logs read to the end",
+    "logs replayed to the end",
     CLOSED_AT_ONCE,
 ];
 
@@ -147,7 +170,7 @@ impl Plan {
         });
         let mut rng = Rng::with_seed(self.seed);
         let mut appenders = Vec::new();
-        let mut tailers = Vec::new();
+        let (mut tailers, mut replayers) = (Vec::new(), Vec::new());
         let mut clients = Vec::new();
         for number in 0..self.clients {
             let client = shared.client(number).await;
@@ -157,9 +180,15 @@ impl Plan {
             }
             clients.push(client);
         }
+        let reading = shared.client(READER).await;
         for partition in 0..self.partitions {
-            let client = &clients[partition as usize % clients.len()];
-            tailers.push(Tailer::open(&shared, client, partition, Rng::with_seed(rng.u64(..))).await);
+            let pair = [&clients[partition as usize % clients.len()], &reading];
+            for by_position in [false, true] {
+                let rng = Rng::with_seed(rng.u64(..));
+                tailers.push(Tailer::open(&shared, pair, partition, by_position, rng).await);
+            }
+            let rng = Rng::with_seed(rng.u64(..));
+            replayers.push(Replayer::open(&shared, pair, partition, rng).await);
         }
         for number in 0..self.contenders {
             let number = FIRST_CONTENDER + number;
@@ -169,18 +198,21 @@ impl Plan {
             clients.push(client);
         }
         if let Some(client) = clients.last().filter(|_| self.contenders > 0) {
-            let rng = Rng::with_seed(rng.u64(..));
-            tailers.push(Tailer::open(&shared, client, self.partitions, rng).await);
+            let mut rng = Rng::with_seed(rng.u64(..));
+            let by_position = rng.bool();
+            tailers.push(Tailer::open(&shared, [client, &reading], self.partitions, by_position, rng).await);
         }
+        clients.push(reading);
         let mut storm = StormReport::default();
         for phase in 0..self.phases {
             if phase > 0 {
                 shared.pause().await;
             }
-            storm.add(&shared.run_phase(phase, &mut appenders, &mut tailers, &clients[0], &mut rng).await);
+            let readers = (&mut tailers, &mut replayers);
+            storm.add(&shared.run_phase(phase, &mut appenders, readers, &clients[0], &mut rng).await);
         }
         shared.check_after_storm(&mut appenders, &clients[0], &mut rng).await;
-        drop(tailers);
+        drop((tailers, replayers));
         shared.close_all(appenders, clients).await;
         // Delayed requests arrive by now.
         sleep(LONG).await;
@@ -190,6 +222,8 @@ impl Plan {
 
 /// The number of the first client that takes over.
 const FIRST_CONTENDER: u64 = 10;
+/// The number of the client that only reads.
+const READER: u64 = 20;
 /// Longer than any call and any delayed request takes.
 const LONG: Duration = Duration::from_secs(100);
 const TOPIC: &str = "wal";
@@ -239,7 +273,7 @@ impl Shared {
         self: &Arc<Self>,
         phase: u64,
         appenders: &mut Vec<Appender>,
-        tailers: &mut Vec<Tailer>,
+        (tailers, replayers): (&mut Vec<Tailer>, &mut Vec<Replayer>),
         client: &Client,
         rng: &mut Rng,
     ) -> StormReport {
@@ -247,6 +281,8 @@ impl Shared {
         let appending: Vec<_> =
             appenders.drain(..).map(|appender| tokio::spawn(appender.work(until))).collect();
         let tailing: Vec<_> = tailers.drain(..).map(|tailer| tokio::spawn(tailer.work(until))).collect();
+        let replaying: Vec<_> =
+            replayers.drain(..).map(|replayer| tokio::spawn(replayer.work(until))).collect();
         let others =
             tokio::spawn(others::work(Arc::clone(self), client.clone(), until, Rng::with_seed(rng.u64(..))));
         let storm = self.plan.storm(phase).run(&self.cluster, self.plan.time).await.unwrap();
@@ -255,6 +291,9 @@ impl Shared {
         }
         for tailer in tailing {
             tailers.push(tailer.await.unwrap());
+        }
+        for replayer in replaying {
+            replayers.push(replayer.await.unwrap());
         }
         others.await.unwrap();
         storm
@@ -286,6 +325,7 @@ impl Shared {
         }
         for partition in self.plan.all_partitions() {
             reader::read_to_the_end(self, client, partition).await;
+            self.replay_to_the_end(client, partition, rng).await;
         }
     }
 
@@ -364,7 +404,9 @@ impl Shared {
     /// Returns a record with the time of tokio's clock, so that the recorded history is the same every time.
     fn stamped(&self, value: String) -> Record {
         let since_epoch = Duration::from_millis(STARTED_AT) + self.begun.elapsed();
-        let record = Record::new(None::<&str>, value);
+        // Compacted topics refuse records without a key.
+        let key = self.plan.has(Hazard::Compaction).then(|| value.clone());
+        let record = Record::new(key, value);
         Record { timestamp: OffsetDateTime::UNIX_EPOCH + since_epoch, ..record }
     }
 
@@ -415,11 +457,8 @@ impl Shared {
     /// Returns the log of the leader.
     fn log(&self, partition: i32) -> Log {
         let cluster = &self.cluster;
-        let start = cluster.start_offset(TOPIC, partition).unwrap();
-        let end = cluster.end_offset(TOPIC, partition).unwrap();
-        let records = cluster.records(TOPIC, partition).unwrap();
-        let records = records.iter().map(|record| (record.offset, value(record)));
-        let log = Log::new((TOPIC, partition), start..end, records);
+        let log = cluster.checked_log(TOPIC, partition, value).unwrap();
+        let start = log.offsets.start;
         if partition < self.plan.partitions {
             return log;
         }

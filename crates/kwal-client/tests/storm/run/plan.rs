@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kwal_client::{Deadlines, Limits};
-use kwal_protocol::record::Compression;
+use kwal_protocol::{
+    api::{ApiKey, Versions},
+    record::Compression,
+};
 use kwal_testkit::{Dialect, EmbeddedCluster, Hazard, Storm};
 
 use super::TOPIC;
@@ -42,8 +45,10 @@ pub(crate) struct Plan {
     pub(crate) two_addresses: bool,
     /// Some batches are large.
     pub(crate) large: bool,
-    /// Records are deleted.
+    /// Clients delete records.
     pub(crate) deletes: bool,
+    /// The highest version of Fetch that brokers offer, if it is not that of their dialect.
+    pub(crate) fetch: Option<i16>,
     /// How many entries of the cluster's journal are kept.
     pub(crate) journal: usize,
 }
@@ -123,8 +128,30 @@ impl Plan {
             two_addresses,
             large,
             deletes,
+            fetch: None,
             journal: 0,
         }
+        .with_changes_of_logs(old)
+    }
+
+    /// Adds what happens to logs, which nobody holds exclusively then: fences would be deleted.
+    fn with_changes_of_logs(mut self, is_old: bool) -> Self {
+        // Other random numbers again.
+        let mut rng = Rng::with_seed(self.seed ^ 0x1095_1095_1095_1095);
+        let mut one_in = |n: u8| rng.u8(..n) == 0;
+        let (trims, compacts, has_transactions) = (one_in(4), one_in(4), one_in(3));
+        // Without epochs in fetches, there is another request for them.
+        self.fetch = (is_old && one_in(2)).then_some(11);
+        if self.contenders == 0 {
+            self.hazards.extend(trims.then_some(Hazard::Trim));
+            self.hazards.extend(has_transactions.then_some(Hazard::Transactions));
+            // Compaction keeps the last batch of each producer that brokers know.
+            if compacts && self.phases == 1 {
+                self.hazards.push(Hazard::Compaction);
+                self.settings.push(("cleanup.policy", "compact,delete"));
+            }
+        }
+        self
     }
 
     /// A short storm whose history people can read. Batches are not compressed, because another version of a
@@ -148,6 +175,7 @@ impl Plan {
             two_addresses: false,
             large: true,
             deletes: false,
+            fetch: None,
             ..Self::of(seed)
         }
     }
@@ -182,6 +210,11 @@ impl Plan {
         !self.only_response_faults || OF_COORDINATORS.iter().any(|hazard| self.has(*hazard))
     }
 
+    /// Whether the first records of a log may be deleted.
+    pub(crate) fn is_trimmed(&self) -> bool {
+        self.deletes || self.has(Hazard::Trim)
+    }
+
     /// Whether acknowledged records may be lost.
     pub(crate) fn is_lossy(&self) -> bool {
         self.has(Hazard::UncleanElections) || self.has(Hazard::Recreation)
@@ -196,6 +229,10 @@ impl Plan {
         let builder = EmbeddedCluster::builder().brokers(3).seed(self.seed).dialect(dialect);
         let builder = builder.started_at(STARTED_AT as i64).journal(self.journal);
         let builder = builder.setting("transaction.state.log.num.partitions", "3");
+        let builder = match self.fetch {
+            Some(version) => builder.cap(ApiKey::FETCH, Versions::new(0, version)),
+            None => builder,
+        };
         builder.topic_with(TOPIC, self.all_partitions().end, &self.settings).start_in_memory().unwrap()
     }
 
