@@ -1,4 +1,5 @@
-//! Copies the client's source without its unit tests to `OUT_DIR`, and applies `mutations.txt` to the copy.
+//! Copies the source of the client and its readers without their unit tests to `OUT_DIR`, and applies
+//! `mutations.txt` to the copy.
 
 mod mutations;
 
@@ -9,18 +10,24 @@ use std::{
     process::ExitCode,
 };
 
-use mutations::{Mutation, apply, included, parse, without_tests};
+use mutations::{Mutation, apply, included, moved, parse, without_tests};
 
 const LIST: &str = "mutations.txt";
 const CLIENT: &str = "../../crates/kwal-client/src";
+/// Becomes the module [`MODULE`] of the client.
+const BATCHING: &str = "../../crates/kwal-batching/src";
+const MODULE: &str = "batching";
 
 fn main() -> ExitCode {
-    for input in ["build.rs", "mutations", LIST, CLIENT] {
+    for input in ["build.rs", "mutations", LIST, CLIENT, BATCHING] {
         println!("cargo::rerun-if-changed={input}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let mut sources = BTreeMap::new();
     read(Path::new(CLIENT), "", &mut sources);
+    let prefix = format!("{MODULE}/");
+    assert!(!sources.keys().any(|name| name.starts_with(&prefix)), "the client has a module {MODULE} itself");
+    read(Path::new(BATCHING), &prefix, &mut sources);
     let list = expect(LIST, fs::read_to_string(LIST));
     let applied = parse(&list).and_then(|mutations| {
         apply(&mutations, &mut sources)?;
@@ -35,11 +42,16 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    for source in sources.values_mut() {
+    for (name, source) in &mut sources {
         *source = without_tests(source);
+        if name.starts_with(&prefix) {
+            *source = moved(source, MODULE);
+        }
     }
     let root = sources.get_mut("lib.rs").expect("the client has a lib.rs");
-    *root = included(root);
+    *root = included(root) + &format!("/// The readers.\npub mod {MODULE};\n");
+    let root = sources.remove(&format!("{prefix}lib.rs")).expect("kwal-batching has a lib.rs");
+    sources.insert(format!("{prefix}mod.rs"), included(&root));
     write(&out.join("src"), &sources);
     let entries: String = mutations.iter().map(Mutation::entry).collect();
     let path = out.join("mutations.rs");

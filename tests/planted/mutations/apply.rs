@@ -45,6 +45,23 @@ pub(crate) fn without_tests(source: &str) -> String {
     source.replace("#[cfg(test)]", "#[cfg(false)]").replace("#[cfg(all(test,", "#[cfg(all(false,")
 }
 
+/// Makes a file of another crate one of a module: paths from its crate root begin at the module.
+///
+/// Line numbers stay the same.
+pub(crate) fn moved(source: &str, module: &str) -> String {
+    let mut text = String::with_capacity(source.len());
+    for part in source.split_inclusive("crate::") {
+        text.push_str(part);
+        let before = part.strip_suffix("crate::");
+        let is_word = |before: &str| before.ends_with(|last: char| last == '_' || last.is_alphanumeric());
+        if before.is_some_and(|before| !is_word(before)) {
+            text.push_str(module);
+            text.push_str("::");
+        }
+    }
+    text
+}
+
 /// Comments the inner docs and attributes of a crate root out, which `include!` does not accept.
 ///
 /// Line numbers stay the same.

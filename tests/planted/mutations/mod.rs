@@ -8,7 +8,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use apply::{apply, included, without_tests};
+pub(crate) use apply::{apply, included, moved, without_tests};
 pub(crate) use parse::parse;
 
 /// An entry of the list.

@@ -281,6 +281,13 @@ mod task;
 }
 
 #[test]
+fn paths_of_another_crate_begin_at_its_module() {
+    let source = "use crate::{a, b};\nuse crate::reader::c;\nmy_crate::d(); pub(crate) fn e() {}\n";
+    let expected = "use crate::batching::{a, b};\nuse crate::batching::reader::c;\nmy_crate::d(); pub(crate) fn e() {}\n";
+    assert_eq!(moved(source, "batching"), expected);
+}
+
+#[test]
 fn unit_tests_are_removed() {
     let source = "fn run() {}\n\n#[cfg(test)]\nmod tests;\n#[cfg(all(test, unix))]\nmod texts;\n";
     let expected = "fn run() {}\n\n#[cfg(false)]\nmod tests;\n#[cfg(all(false, unix))]\nmod texts;\n";

@@ -15,7 +15,10 @@ use kwal_client::{
 use kwal_protocol::record::OwnedRecord;
 use kwal_testkit::{
     EmbeddedCluster, EmbeddedClusterBuilder,
-    check::{Expect, History, Log, ReadFailure, ReaderId, Recorder, Ticket, Verdict, Writer, WriterId},
+    check::{
+        Expect, History, Log, ReadFailure, Reader, ReaderId, Recorder, Ticket, Value, Verdict, Writer,
+        WriterId,
+    },
 };
 use tokio::{
     task::JoinHandle,
@@ -143,6 +146,10 @@ impl Fixture {
 
     pub(crate) fn reader(&self, from: i64) -> ReaderId {
         self.recorder.now().reader(("wal", 0, from))
+    }
+
+    pub(crate) fn committed_reader(&self) -> ReaderId {
+        self.recorder.now().reader(Reader::new(("wal", 0), 0).committed())
     }
 
     /// Reads up to an offset, or until the reader gets an error. Returns the offset to continue at.
@@ -302,10 +309,13 @@ fn record_result(result: &Result<Produced, Error>, ticket: Ticket, recorder: &Re
     }
 }
 
-fn read_failure(error: &Error) -> ReadFailure {
+pub(crate) fn read_failure(error: &Error) -> ReadFailure {
     match error.kind() {
-        ErrorKind::OffsetOutOfRange { .. } => ReadFailure::OutOfRange,
+        ErrorKind::Trimmed { .. } | ErrorKind::BeyondEnd { .. } | ErrorKind::OffsetOutOfRange { .. } => {
+            ReadFailure::OutOfRange
+        }
         ErrorKind::TopicRecreated { .. } => ReadFailure::Recreated,
+        ErrorKind::LogTruncated { diverged_at, .. } => ReadFailure::Truncated { diverged_at: *diverged_at },
         _ => ReadFailure::Other,
     }
 }
@@ -332,5 +342,7 @@ fn log(cluster: &EmbeddedCluster, partition: i32) -> Log {
     }
     let records = records.into_iter().map(|record| (record.offset, record.value.unwrap_or_default()));
     let log = Log::new(("wal", partition), offsets, records);
-    empty.into_iter().fold(log, Log::empty)
+    let log = empty.into_iter().fold(log, Log::empty);
+    let checked = cluster.checked_log("wal", partition, |_| Value::from("")).unwrap();
+    checked.aborted.into_iter().fold(log, Log::aborted)
 }

@@ -1,11 +1,13 @@
 //! Every mutation is detected, and nothing is reported without it.
 //!
-//! The client here is `kwal-client`'s own source with `mutations.txt` applied. A [`Mutation`] is activated
-//! for a thread, and a scene played in which it does harm. [`kwal_testkit::check`] has to detect it by the
-//! rule that is first in the list below, and may report no rule that is not in that list. The same scene
-//! without the mutation has to pass. Some mutations are detected by storms as well.
+//! The client here is the own source of `kwal-client` and `kwal-batching` with `mutations.txt` applied. A
+//! [`Mutation`] is activated for a thread, and a scene played in which it does harm.
+//! [`kwal_testkit::check`] has to detect it by the rule that is first in the list below, and may report no
+//! rule that is not in that list. The same scene without the mutation has to pass. Some mutations are
+//! detected by storms as well.
 //!
 //! A history of appends and reads does not show everything. The scenes themselves check the rest:
+//! - that nothing comes after an error (C7), and where fetches wait for each other (C7).
 //! - memory and connections (C9): whether a call fails or waits at the limit. How much is really held is
 //!   measured by the contract tests of `kwal-client` (`limits`, `connections`) and the tests of
 //!   `kwal-protocol`.
@@ -29,6 +31,7 @@ mod fixture;
 mod metadata;
 mod reading;
 mod renewals;
+mod replaying;
 mod resolving;
 mod resources;
 #[allow(dead_code, reason = "shared with other tests")]
@@ -42,155 +45,189 @@ mod writing;
 
 use std::collections::BTreeSet;
 
-use kwal_client::{Mutation, activate};
+use futures::future::LocalBoxFuture;
+use kwal_client::{Mutation, activate, batching::reader as consumer};
 use kwal_testkit::check::Rule;
 
 use crate::fixture::{Fixture, Found};
 
-/// Plays the scene in which a mutation does harm. Also returns the rules that detect it.
-async fn play(mutation: Mutation) -> (Fixture, &'static [Rule]) {
+/// Returns the scene in which a mutation does harm, and the rules that detect it.
+fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule]) {
     match mutation {
-        Mutation::AcksOfOne => (writing::leader_killed().await, &[Rule::Durable, Rule::FalseAlarm]),
-        Mutation::AcksOfOneWithIdempotence => (appends::acks_of_one_with_idempotence().await, &[]),
-        Mutation::AcksIgnored => (appends::acks_of_one().await, &[]),
+        Mutation::AcksOfOne => (boxed(writing::leader_killed), &[Rule::Durable, Rule::FalseAlarm]),
+        Mutation::AcksOfOneWithIdempotence => (boxed(appends::acks_of_one_with_idempotence), &[]),
+        Mutation::AcksIgnored => (boxed(appends::acks_of_one), &[]),
         Mutation::LastOffsetForFirst => {
-            (writing::batch_of_two_records().await, &[Rule::Offset, Rule::FalseAlarm])
+            (boxed(writing::batch_of_two_records), &[Rule::Offset, Rule::FalseAlarm])
         }
         Mutation::RetryWithoutSequence | Mutation::RetryUnderNewSequence | Mutation::RetryInNewEpoch => {
-            (writing::response_lost().await, &[Rule::Once])
+            (boxed(writing::response_lost), &[Rule::Once])
         }
-        Mutation::NewIdAtNewLeader => (writing::response_lost_and_leader_moved().await, &[Rule::Once]),
-        Mutation::NewIdInDoubt => (writing::response_lost_and_id_refused().await, &[Rule::Once]),
-        Mutation::RetryWithoutId => (writing::response_lost_without_producer_id().await, &[Rule::Once]),
-        Mutation::EpochNotBumped => (writing::append_after_unknown_outcome().await, &[Rule::Durable]),
+        Mutation::NewIdAtNewLeader => (boxed(writing::response_lost_and_leader_moved), &[Rule::Once]),
+        Mutation::NewIdInDoubt => (boxed(writing::response_lost_and_id_refused), &[Rule::Once]),
+        Mutation::RetryWithoutId => (boxed(writing::response_lost_without_producer_id), &[Rule::Once]),
+        Mutation::EpochNotBumped => (boxed(writing::append_after_unknown_outcome), &[Rule::Durable]),
         Mutation::EpochNotBumpedAtRelease => {
-            (appends::reopened_after_unknown_outcome().await, &[Rule::Durable])
+            (boxed(appends::reopened_after_unknown_outcome), &[Rule::Durable])
         }
-        Mutation::SequenceReusedAfterDoubt => {
-            (appends::response_lost_then_rejected().await, &[Rule::Durable])
-        }
-        Mutation::IdAcquiredTwice => (writing::reopened_twice().await, &[Rule::Durable]),
-        Mutation::IdIdleInFlight => (writing::reopened_while_in_flight().await, &[Rule::Durable]),
-        Mutation::FenceOnNextEpoch => (resolving::fenced_by_another_client().await, &[Rule::Durable]),
-        Mutation::ResolvedWithoutFence => (resolving::arrives_after_resolution().await, &[]),
-        Mutation::FirstOffsetOverlooked => (resolving::appended_before_resolution().await, &[]),
-        Mutation::BatchForEachRecord => (writing::concurrent_batches().await, &[Rule::Whole]),
-        Mutation::TwoInFlight => (writing::first_batch_rejected().await, &[Rule::Order]),
-        Mutation::WindowAfterSilence => (appends::rejected_after_silence().await, &[Rule::Order]),
-        Mutation::WindowIgnored => (appends::one_in_flight().await, &[]),
-        Mutation::ResentOutOfOrder => (appends::rejected_in_flight().await, &[Rule::Order]),
-        Mutation::HoleBehindRefused => (appends::rejected_with_others_in_flight().await, &[Rule::NoHole]),
-        Mutation::ContinueIgnored => (appends::rejected_and_continued().await, &[]),
-        Mutation::HoleAfterFailure => (writing::rejected_with_others_queued().await, &[Rule::NoHole]),
-        Mutation::OrderOfPolls => (writing::second_polls_reversed().await, &[Rule::Order]),
-        Mutation::AttemptWithoutDeadline => (writing::no_response().await, &[Rule::Deadline]),
-        Mutation::RequestWithoutDeadline => (resources::request_without_response().await, &[]),
-        Mutation::ThrottledBeyondDeadline => (resources::throttled_beyond_deadline().await, &[]),
-        Mutation::AttemptsWithoutPause => (resources::dead_broker().await, &[]),
-        Mutation::AbandonedPollsQueue => (resources::long_polls_dropped().await, &[]),
-        Mutation::PauseBeyondDeadline => (writing::every_attempt_rejected().await, &[Rule::Deadline]),
-        Mutation::DeadlineWithoutProgress => (resources::deadline_without_response().await, &[]),
-        Mutation::EarlierAttemptsForgotten => {
-            (writing::timed_out_then_rejected().await, &[Rule::NotAppended])
-        }
+        Mutation::SequenceReusedAfterDoubt => (boxed(appends::response_lost_then_rejected), &[Rule::Durable]),
+        Mutation::IdAcquiredTwice => (boxed(writing::reopened_twice), &[Rule::Durable]),
+        Mutation::IdIdleInFlight => (boxed(writing::reopened_while_in_flight), &[Rule::Durable]),
+        Mutation::FenceOnNextEpoch => (boxed(resolving::fenced_by_another_client), &[Rule::Durable]),
+        Mutation::ResolvedWithoutFence => (boxed(resolving::arrives_after_resolution), &[]),
+        Mutation::FirstOffsetOverlooked => (boxed(resolving::appended_before_resolution), &[]),
+        Mutation::BatchForEachRecord => (boxed(writing::concurrent_batches), &[Rule::Whole]),
+        Mutation::TwoInFlight => (boxed(writing::first_batch_rejected), &[Rule::Order]),
+        Mutation::WindowAfterSilence => (boxed(appends::rejected_after_silence), &[Rule::Order]),
+        Mutation::WindowIgnored => (boxed(appends::one_in_flight), &[]),
+        Mutation::ResentOutOfOrder => (boxed(appends::rejected_in_flight), &[Rule::Order]),
+        Mutation::HoleBehindRefused => (boxed(appends::rejected_with_others_in_flight), &[Rule::NoHole]),
+        Mutation::ContinueIgnored => (boxed(appends::rejected_and_continued), &[]),
+        Mutation::HoleAfterFailure => (boxed(writing::rejected_with_others_queued), &[Rule::NoHole]),
+        Mutation::OrderOfPolls => (boxed(writing::second_polls_reversed), &[Rule::Order]),
+        Mutation::AttemptWithoutDeadline => (boxed(writing::no_response), &[Rule::Deadline]),
+        Mutation::RequestWithoutDeadline => (boxed(resources::request_without_response), &[]),
+        Mutation::ThrottledBeyondDeadline => (boxed(resources::throttled_beyond_deadline), &[]),
+        Mutation::AttemptsWithoutPause => (boxed(resources::dead_broker), &[]),
+        Mutation::AbandonedPollsQueue => (boxed(resources::long_polls_dropped), &[]),
+        Mutation::PauseBeyondDeadline => (boxed(writing::every_attempt_rejected), &[Rule::Deadline]),
+        Mutation::DeadlineWithoutProgress => (boxed(resources::deadline_without_response), &[]),
+        Mutation::EarlierAttemptsForgotten => (boxed(writing::timed_out_then_rejected), &[Rule::NotAppended]),
         Mutation::DeadlineTakenForRejection => {
-            (writing::response_after_deadline().await, &[Rule::NotAppended])
+            (boxed(writing::response_after_deadline), &[Rule::NotAppended])
         }
-        Mutation::DeadlineOfFirstForAll => (appends::deadlines_of_two().await, &[Rule::Deadline]),
-        Mutation::LaterAckNotSettling => (appends::acknowledged_after_doubt().await, &[Rule::NoHole]),
-        Mutation::ResolvedWithoutOwnFence => (appends::resolved_before_it_arrives().await, &[]),
-        Mutation::CloseForgetsOne => (appends::closed_after_drop().await, &[]),
-        Mutation::PermitOutlivesClose => (appends::submitted_after_close().await, &[]),
-        Mutation::ClientCloseForgetsOne => (appends::client_closed().await, &[]),
-        Mutation::CodeTakenForRejection => (writing::error_after_append().await, &[Rule::NotAppended]),
+        Mutation::DeadlineOfFirstForAll => (boxed(appends::deadlines_of_two), &[Rule::Deadline]),
+        Mutation::LaterAckNotSettling => (boxed(appends::acknowledged_after_doubt), &[Rule::NoHole]),
+        Mutation::ResolvedWithoutOwnFence => (boxed(appends::resolved_before_it_arrives), &[]),
+        Mutation::CloseForgetsOne => (boxed(appends::closed_after_drop), &[]),
+        Mutation::PermitOutlivesClose => (boxed(appends::submitted_after_close), &[]),
+        Mutation::ClientCloseForgetsOne => (boxed(appends::client_closed), &[]),
+        Mutation::CodeTakenForRejection => (boxed(writing::error_after_append), &[Rule::NotAppended]),
         Mutation::LostResponseTakenForUnsent => {
-            (writing::response_lost_then_rejected().await, &[Rule::NotAppended])
+            (boxed(writing::response_lost_then_rejected), &[Rule::NotAppended])
         }
-        Mutation::LeaderEpochForEver => (metadata::older_epoch_restored().await, &[]),
-        Mutation::OneBrokerDecides => (metadata::leader_not_listed_once().await, &[]),
-        Mutation::DroppedNotSent => (writing::dropped_in_queue().await, &[Rule::NoHole]),
-        Mutation::DroppedRequestIsSent => (resources::dropped_under_throttle().await, &[]),
-        Mutation::DroppedAborted => (writing::dropped_in_flight().await, &[Rule::Durable]),
-        Mutation::DroppedKeepsPermits => (resources::many_appends_dropped().await, &[]),
-        Mutation::PermitKept => (resources::permits_too_small().await, &[]),
-        Mutation::WithdrawnIsSent => (writing::withdrawn().await, &[Rule::Withdrawn]),
-        Mutation::AppendsAfterFence => (writing::fenced().await, &[Rule::Ended]),
-        Mutation::BarrierNotReadBack => (exclusive::epoch_used_by_another().await, &[Rule::Durable]),
-        Mutation::OtherMarkAccepted => (exclusive::epoch_shared_by_two().await, &[Rule::Durable]),
-        Mutation::OvertakenIgnored => (exclusive::overtaken().await, &[Rule::OneWriter]),
-        Mutation::BarrierEndsSearch => (exclusive::overtaken_then_taken_over().await, &[Rule::OneWriter]),
+        Mutation::LeaderEpochForEver => (boxed(metadata::older_epoch_restored), &[]),
+        Mutation::OneBrokerDecides => (boxed(metadata::leader_not_listed_once), &[]),
+        Mutation::DroppedNotSent => (boxed(writing::dropped_in_queue), &[Rule::NoHole]),
+        Mutation::DroppedRequestIsSent => (boxed(resources::dropped_under_throttle), &[]),
+        Mutation::DroppedAborted => (boxed(writing::dropped_in_flight), &[Rule::Durable]),
+        Mutation::DroppedKeepsPermits => (boxed(resources::many_appends_dropped), &[]),
+        Mutation::PermitKept => (boxed(resources::permits_too_small), &[]),
+        Mutation::WithdrawnIsSent => (boxed(writing::withdrawn), &[Rule::Withdrawn]),
+        Mutation::AppendsAfterFence => (boxed(writing::fenced), &[Rule::Ended]),
+        Mutation::BarrierNotReadBack => (boxed(exclusive::epoch_used_by_another), &[Rule::Durable]),
+        Mutation::OtherMarkAccepted => (boxed(exclusive::epoch_shared_by_two), &[Rule::Durable]),
+        Mutation::OvertakenIgnored => (boxed(exclusive::overtaken), &[Rule::OneWriter]),
+        Mutation::BarrierEndsSearch => (boxed(exclusive::overtaken_then_taken_over), &[Rule::OneWriter]),
         Mutation::RenewalWithoutIdentity | Mutation::RenewalTakesNameBack => {
-            (renewals::renewed_after_takeover().await, &[Rule::OneWriter])
+            (boxed(renewals::renewed_after_takeover), &[Rule::OneWriter])
         }
-        Mutation::OtherIdAccepted => (renewals::renewed_after_two_were_forgotten().await, &[Rule::OneWriter]),
-        Mutation::EpochRaisedUnderName => (exclusive::taken_over_after_doubt().await, &[]),
-        Mutation::OldIdNotFenced => (exclusive::name_forgotten().await, &[Rule::OneWriter]),
+        Mutation::OtherIdAccepted => (boxed(renewals::renewed_after_two_were_forgotten), &[Rule::OneWriter]),
+        Mutation::EpochRaisedUnderName => (boxed(exclusive::taken_over_after_doubt), &[]),
+        Mutation::OldIdNotFenced => (boxed(exclusive::name_forgotten), &[Rule::OneWriter]),
         Mutation::SearchOfLastPart => {
-            (exclusive::name_forgotten_long_after_barrier().await, &[Rule::OneWriter])
+            (boxed(exclusive::name_forgotten_long_after_barrier), &[Rule::OneWriter])
         }
-        Mutation::FencedUnasked => (exclusive::forgotten_before_search().await, &[]),
-        Mutation::IdChangedAfterSearch => (exclusive::forgotten_while_searching().await, &[Rule::OneWriter]),
-        Mutation::FenceFailureIgnored => (exclusive::fence_rejected().await, &[Rule::OneWriter]),
-        Mutation::FenceOfLeaderAlone => (exclusive::leader_killed_after_fence().await, &[Rule::OneWriter]),
-        Mutation::BarrierOfLeaderAlone => (exclusive::followers_lag().await, &[]),
-        Mutation::BarrierNotFirst => (exclusive::taken_over().await, &[Rule::FalseAlarm]),
-        Mutation::BarrierOfOtherName => (exclusive::other_name().await, &[]),
-        Mutation::CopyIsBarrier => (exclusive::barrier_copied().await, &[]),
-        Mutation::LookalikeIsBarrier => (exclusive::barrier_with_a_fifth_header().await, &[]),
-        Mutation::SilenceIgnored => (renewals::back_after_silence().await, &[Rule::OneWriter]),
-        Mutation::TakeoverConfirmsLate => (renewals::stopped_while_taking_over().await, &[Rule::OneWriter]),
+        Mutation::FencedUnasked => (boxed(exclusive::forgotten_before_search), &[]),
+        Mutation::IdChangedAfterSearch => (boxed(exclusive::forgotten_while_searching), &[Rule::OneWriter]),
+        Mutation::FenceFailureIgnored => (boxed(exclusive::fence_rejected), &[Rule::OneWriter]),
+        Mutation::FenceOfLeaderAlone => (boxed(exclusive::leader_killed_after_fence), &[Rule::OneWriter]),
+        Mutation::BarrierOfLeaderAlone => (boxed(exclusive::followers_lag), &[]),
+        Mutation::BarrierNotFirst => (boxed(exclusive::taken_over), &[Rule::FalseAlarm]),
+        Mutation::BarrierOfOtherName => (boxed(exclusive::other_name), &[]),
+        Mutation::CopyIsBarrier => (boxed(exclusive::barrier_copied), &[]),
+        Mutation::LookalikeIsBarrier => (boxed(exclusive::barrier_with_a_fifth_header), &[]),
+        Mutation::SilenceIgnored => (boxed(renewals::back_after_silence), &[Rule::OneWriter]),
+        Mutation::TakeoverConfirmsLate => (boxed(renewals::stopped_while_taking_over), &[Rule::OneWriter]),
         Mutation::AcknowledgementConfirmsLate => {
-            (renewals::stopped_before_acknowledgement().await, &[Rule::OneWriter])
+            (boxed(renewals::stopped_before_acknowledgement), &[Rule::OneWriter])
         }
-        Mutation::RenewalOnlyWithAppends => (renewals::idle_for_long().await, &[]),
-        Mutation::FailedRenewalFailsAppends => (renewals::renewal_rejected().await, &[]),
-        Mutation::SlowRenewalHoldsUp => (renewals::renewal_not_answered().await, &[]),
+        Mutation::RenewalOnlyWithAppends => (boxed(renewals::idle_for_long), &[]),
+        Mutation::FailedRenewalFailsAppends => (boxed(renewals::renewal_rejected), &[]),
+        Mutation::SlowRenewalHoldsUp => (boxed(renewals::renewal_not_answered), &[]),
         Mutation::UncleanElectionIsAnotherWriter => {
-            (exclusive::unclean_election_while_taking_over().await, &[])
+            (boxed(exclusive::unclean_election_while_taking_over), &[])
         }
-        Mutation::NamedIdReleased => (exclusive::reopened_without_name().await, &[]),
-        Mutation::ForeignResolveFences => (exclusive::resolved_without_name().await, &[]),
-        Mutation::ResolvedWithoutProof => (exclusive::resolved_by_an_earlier_holder().await, &[]),
-        Mutation::ProbeIgnored => (renewals::probed_after_takeover().await, &[]),
-        Mutation::ProbeForgetsRenewal => (renewals::probed_while_epoch_is_raised().await, &[]),
-        Mutation::FencedUnnoticed => (exclusive::waited_for().await, &[]),
-        Mutation::HolderOfSearchEnd => (exclusive::appended_before_barrier().await, &[Rule::Durable]),
-        Mutation::NextFromLastRecord => (reading::compacted_log_with_marker().await, &[Rule::Deadline]),
-        Mutation::PartialBatchTakenForEnd => (reading::partial_batches().await, &[Rule::ReadEvery]),
-        Mutation::CorruptBatchSkipped => (reading::corrupt_batch().await, &[Rule::ReadEvery]),
-        Mutation::DisorderRead => (reading::batches_twice().await, &[Rule::ReadOnce]),
-        Mutation::StuckForEver => (reading::batch_always_cut_off().await, &[]),
-        Mutation::OtherAnswerTaken => (reading::answer_about_another_partition().await, &[]),
-        Mutation::FirstBatchWhole => (reading::offset_within_batch().await, &[Rule::ReadOnce]),
-        Mutation::MarkersAreRecords => (reading::compacted_log_with_marker().await, &[Rule::ReadTrue]),
-        Mutation::EndFromFetch => (reading::end_offset_after_election().await, &[]),
-        Mutation::DeletedSkipped => (reading::records_deleted().await, &[Rule::ReadEvery]),
-        Mutation::LossIgnored => (writing::data_loss().await, &[Rule::LossEnds]),
-        Mutation::LowerOffsetIgnored => (appends::log_lost_unnoticed().await, &[Rule::LossEnds]),
-        Mutation::LossAtFirstRejection => (writing::deposed_leader().await, &[Rule::FalseAlarm]),
-        Mutation::AppendsAfterLoss => (writing::data_loss().await, &[Rule::Ended, Rule::LossEnds]),
-        Mutation::LookUpSkipped => (appends::loss_filled_up().await, &[Rule::LossEnds]),
-        Mutation::LookUpOfWrongOffset => (appends::reconnected().await, &[Rule::FalseAlarm]),
-        Mutation::RetentionTakenForLoss => (appends::deleted_and_reconnected().await, &[Rule::FalseAlarm]),
-        Mutation::RecreatedTopicFollowed => (reading::topic_recreated().await, &[Rule::Truncation]),
-        Mutation::CodeTakenForRecreation => (reading::topic_id_briefly_unknown().await, &[Rule::FalseAlarm]),
-        Mutation::BudgetCountsAppends => (resources::memory_budget_exhausted().await, &[Rule::Withdrawn]),
+        Mutation::NamedIdReleased => (boxed(exclusive::reopened_without_name), &[]),
+        Mutation::ForeignResolveFences => (boxed(exclusive::resolved_without_name), &[]),
+        Mutation::ResolvedWithoutProof => (boxed(exclusive::resolved_by_an_earlier_holder), &[]),
+        Mutation::ProbeIgnored => (boxed(renewals::probed_after_takeover), &[]),
+        Mutation::ProbeForgetsRenewal => (boxed(renewals::probed_while_epoch_is_raised), &[]),
+        Mutation::FencedUnnoticed => (boxed(exclusive::waited_for), &[]),
+        Mutation::HolderOfSearchEnd => (boxed(exclusive::appended_before_barrier), &[Rule::Durable]),
+        Mutation::NextFromLastRecord => (boxed(reading::compacted_log_with_marker), &[Rule::Deadline]),
+        Mutation::PartialBatchTakenForEnd => (boxed(reading::partial_batches), &[Rule::ReadEvery]),
+        Mutation::CorruptBatchSkipped => (boxed(reading::corrupt_batch), &[Rule::ReadEvery]),
+        Mutation::DisorderRead => (boxed(reading::batches_twice), &[Rule::ReadOnce]),
+        Mutation::StuckForEver => (boxed(reading::batch_always_cut_off), &[]),
+        Mutation::OtherAnswerTaken => (boxed(reading::answer_about_another_partition), &[]),
+        Mutation::FirstBatchWhole => (boxed(reading::offset_within_batch), &[Rule::ReadOnce]),
+        Mutation::MarkersAreRecords => (boxed(reading::compacted_log_with_marker), &[Rule::ReadTrue]),
+        Mutation::EndFromFetch => (boxed(reading::end_offset_after_election), &[]),
+        Mutation::ReplayEndFromFetch => (boxed(replaying::replayed_after_election), &[Rule::Replay]),
+        Mutation::MarkerStallsReplay | Mutation::PositionFromLastRecord => {
+            (boxed(replaying::replayed_to_marker), &[Rule::Deadline])
+        }
+        Mutation::AbortedReturned => (boxed(replaying::replayed_without_aborted), &[Rule::Committed]),
+        Mutation::AbortedTakenForSorted => {
+            (boxed(replaying::replayed_with_unsorted_list), &[Rule::Committed])
+        }
+        Mutation::GoesOnAfterError => (boxed(replaying::read_on_after_error), &[]),
+        Mutation::GapAtFollow => (boxed(replaying::followed_from_within_batch), &[Rule::ReadEvery]),
+        Mutation::RepeatAtFollow => (boxed(replaying::followed_from_end), &[Rule::ReadOnce]),
+        Mutation::ReadsBeyondReplayEnd => (boxed(replaying::followed_from_within_batch), &[]),
+        Mutation::OutOfRangeReset => (boxed(replaying::replayed_before_log_start), &[Rule::ReadEvery]),
+        Mutation::HoleJumped => (boxed(replaying::hole), &[Rule::ReadEvery]),
+        Mutation::CorruptSkippedUnasked => {
+            (boxed(replaying::replayed_corrupt_batch), &[Rule::ReadEvery, Rule::Replay])
+        }
+        Mutation::AnswerOfAnother => (boxed(replaying::fetched_together), &[]),
+        Mutation::WaitsForOthersPoll => (boxed(replaying::fetched_during_poll), &[]),
+        Mutation::LeaderEpochNotSent => (boxed(|| replaying::truncated(16)), &[Rule::Truncation]),
+        Mutation::DivergenceIgnored => (boxed(|| replaying::truncated(16)), &[]),
+        Mutation::OldBrokersNotAsked | Mutation::VerifiedForEver => {
+            (boxed(|| replaying::truncated(11)), &[Rule::Truncation])
+        }
+        Mutation::LonePositionTakenForExact => {
+            (boxed(replaying::truncated_to_longer_epoch), &[Rule::Truncation])
+        }
+        Mutation::PositionOfOtherTopicRead => (boxed(replaying::kept_before_recreation), &[]),
+        Mutation::ReadMemoryKept => (boxed(replaying::read_much), &[]),
+        Mutation::AheadBeyondBudget => (boxed(replaying::fetched_ahead), &[]),
+        Mutation::DeletedSkipped => (boxed(reading::records_deleted), &[Rule::ReadEvery]),
+        Mutation::LossIgnored => (boxed(writing::data_loss), &[Rule::LossEnds]),
+        Mutation::LowerOffsetIgnored => (boxed(appends::log_lost_unnoticed), &[Rule::LossEnds]),
+        Mutation::LossAtFirstRejection => (boxed(writing::deposed_leader), &[Rule::FalseAlarm]),
+        Mutation::AppendsAfterLoss => (boxed(writing::data_loss), &[Rule::Ended, Rule::LossEnds]),
+        Mutation::LookUpSkipped => (boxed(appends::loss_filled_up), &[Rule::LossEnds]),
+        Mutation::LookUpOfWrongOffset => (boxed(appends::reconnected), &[Rule::FalseAlarm]),
+        Mutation::RetentionTakenForLoss => (boxed(appends::deleted_and_reconnected), &[Rule::FalseAlarm]),
+        Mutation::RecreatedTopicFollowed => (boxed(reading::topic_recreated), &[Rule::Truncation]),
+        Mutation::CodeTakenForRecreation => (boxed(reading::topic_id_briefly_unknown), &[Rule::FalseAlarm]),
+        Mutation::BudgetCountsAppends => (boxed(resources::memory_budget_exhausted), &[Rule::Withdrawn]),
         Mutation::MemoryReservedAfterEncoding => {
-            (resources::memory_scarce_while_encoding().await, &[Rule::Withdrawn])
+            (boxed(resources::memory_scarce_while_encoding), &[Rule::Withdrawn])
         }
-        Mutation::RestOfPermitKept => (resources::permit_larger_than_batch().await, &[]),
-        Mutation::ConnectionsWithoutLimit => (resources::many_partition_clients().await, &[]),
-        Mutation::DecompressedWithoutLimit => (resources::decompressed_beyond_limit().await, &[]),
-        Mutation::FrameWithoutLimit => (resources::response_beyond_limit().await, &[]),
-        Mutation::ThrottleTakenForFailure => (writing::throttled().await, &[Rule::Once]),
-        Mutation::ThrottleIgnored => (resources::long_throttle().await, &[]),
-        Mutation::ThrottleForgottenWithCaller => (resources::throttled_after_drop().await, &[]),
-        Mutation::ThrottleForgottenWithConnection => (resources::connection_lost_under_throttle().await, &[]),
-        Mutation::ThrottleTakenForResult => (resources::reader_over_quota().await, &[]),
-        Mutation::QueueWithoutLimit => (resources::queue_full().await, &[Rule::Withdrawn]),
-        Mutation::FirstPartitionForAll => (writing::two_partitions().await, &[Rule::Asked]),
-        Mutation::LookupCreatesTopic => (resources::lookup_of_unknown_topic().await, &[]),
+        Mutation::RestOfPermitKept => (boxed(resources::permit_larger_than_batch), &[]),
+        Mutation::ConnectionsWithoutLimit => (boxed(resources::many_partition_clients), &[]),
+        Mutation::DecompressedWithoutLimit => (boxed(resources::decompressed_beyond_limit), &[]),
+        Mutation::FrameWithoutLimit => (boxed(resources::response_beyond_limit), &[]),
+        Mutation::ThrottleTakenForFailure => (boxed(writing::throttled), &[Rule::Once]),
+        Mutation::ThrottleIgnored => (boxed(resources::long_throttle), &[]),
+        Mutation::ThrottleForgottenWithCaller => (boxed(resources::throttled_after_drop), &[]),
+        Mutation::ThrottleForgottenWithConnection => (boxed(resources::connection_lost_under_throttle), &[]),
+        Mutation::ThrottleTakenForResult => (boxed(resources::reader_over_quota), &[]),
+        Mutation::QueueWithoutLimit => (boxed(resources::queue_full), &[Rule::Withdrawn]),
+        Mutation::FirstPartitionForAll => (boxed(writing::two_partitions), &[Rule::Asked]),
+        Mutation::LookupCreatesTopic => (boxed(resources::lookup_of_unknown_topic), &[]),
     }
+}
+
+/// Boxes a scene, so that the stack has only one of them.
+fn boxed<F: Future<Output = Fixture> + 'static>(
+    scene: impl FnOnce() -> F,
+) -> LocalBoxFuture<'static, Fixture> {
+    Box::pin(scene())
 }
 
 /// Judges the scene of a mutation, played with a mutation activated or without one.
@@ -198,8 +235,8 @@ fn judge(scene: Mutation, active: Option<Mutation>) -> (Found, &'static [Rule]) 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     activate(active);
     let found = runtime.unwrap().block_on(async {
-        let (fixture, rules) = Box::pin(play(scene)).await;
-        (fixture.judge().await, rules)
+        let (fixture, rules) = play(scene);
+        (fixture.await.judge().await, rules)
     });
     activate(None);
     found
@@ -240,16 +277,22 @@ fn every_line_of_the_contract_has_a_mutation() {
     assert_eq!(broken, BTreeSet::from(contract));
 }
 
-/// Otherwise the client built here would differ from `kwal-client`.
+/// Otherwise what is built here would differ from `kwal-client` and `kwal-batching`.
 #[test]
 fn features_and_dependencies_are_those_of_the_client() {
-    let manifests =
-        [include_str!("../../Cargo.toml"), include_str!("../../../../crates/kwal-client/Cargo.toml")];
-    for section in ["[features]\n", "[dependencies]\n"] {
-        let [ours, theirs] = manifests.map(|manifest| {
-            let lines = manifest.split_once(section).unwrap().1;
-            lines.split("\n[").next().unwrap().trim_end()
-        });
-        assert_eq!(ours, theirs, "{section}");
-    }
+    let section = |manifest: &'static str, name: &str| {
+        let lines = manifest.split_once(name).unwrap().1.split("\n[").next().unwrap();
+        lines.trim().lines().collect::<BTreeSet<_>>()
+    };
+    let manifest = include_str!("../../Cargo.toml");
+    let client = include_str!("../../../../crates/kwal-client/Cargo.toml");
+    let batching = include_str!("../../../../crates/kwal-batching/Cargo.toml");
+    assert_eq!(section(manifest, "[features]\n"), section(client, "[features]\n"));
+    let dependencies = "[dependencies]\n";
+    let mut theirs = section(client, dependencies);
+    let name = |line: &str| line.split(['.', ' ']).next().unwrap_or_default().to_owned();
+    let known: BTreeSet<_> = theirs.iter().map(|line| name(line)).collect();
+    let others = section(batching, dependencies).into_iter();
+    theirs.extend(others.filter(|line| !known.contains(&name(line)) && name(line) != "kwal-client"));
+    assert_eq!(section(manifest, dependencies), theirs);
 }

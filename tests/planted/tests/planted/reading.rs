@@ -41,7 +41,7 @@ pub(crate) async fn partial_batches() -> Fixture {
 }
 
 /// Opens partition 0 over a wire that can change responses.
-async fn open_over_wire(fixture: &Fixture) -> (Wire, PartitionClient) {
+pub(crate) async fn open_over_wire(fixture: &Fixture) -> (Wire, PartitionClient) {
     let wire = Wire::new(fixture.cluster.connector());
     let client = fixture.builder().connector(wire.clone()).build().await.unwrap();
     (wire, client.partition_client("wal", 0).await.unwrap())
