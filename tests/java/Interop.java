@@ -20,6 +20,7 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import org.apache.kafka.clients.admin.AbortTransactionSpec;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewPartitionReassignment;
 import org.apache.kafka.clients.admin.NewTopic;
@@ -119,6 +120,11 @@ public final class Interop {
             case "deleteRecords":
                 admin.deleteRecords(Map.of(partition(command), RecordsToDelete.beforeOffset(command.get("before").asLong())))
                     .all().get();
+                return JSON.nullNode();
+            case "abortTransaction":
+                // Without a coordinator, its epoch is unknown and the first one is accepted.
+                admin.abortTransaction(new AbortTransactionSpec(partition(command), command.get("producerId").asLong(),
+                    (short) command.get("producerEpoch").asInt(), 0)).all().get();
                 return JSON.nullNode();
             case "quota":
                 return quota(command);

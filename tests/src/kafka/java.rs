@@ -168,6 +168,20 @@ impl Java {
         self.must("deleteRecords", json!({ "topic": topic, "partition": partition, "before": before })).await
     }
 
+    /// Aborts a transaction of a producer that no coordinator knows.
+    pub async fn abort_transaction(
+        &self,
+        topic: &str,
+        partition: i32,
+        producer_id: i64,
+        producer_epoch: i16,
+    ) {
+        let arguments = json!({
+            "topic": topic, "partition": partition, "producerId": producer_id, "producerEpoch": producer_epoch,
+        });
+        self.must("abortTransaction", arguments).await
+    }
+
     /// Reassigns a partition to these replicas and waits until the first of them is the leader.
     pub async fn move_leader(&self, topic: &str, partition: i32, replicas: &[u16]) {
         let arguments = json!({ "topic": topic, "partition": partition, "replicas": replicas });

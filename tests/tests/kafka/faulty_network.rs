@@ -119,7 +119,13 @@ async fn read(partition: PartitionClient, recorder: Recorder, done: Arc<AtomicBo
                 recorder.now().read(reader, records, next);
             }
             Err(error) => {
-                assert!(!matches!(error.kind(), ErrorKind::OffsetOutOfRange { .. }), "{error}");
+                let is_out_of_range = matches!(
+                    error.kind(),
+                    ErrorKind::Trimmed { .. }
+                        | ErrorKind::BeyondEnd { .. }
+                        | ErrorKind::OffsetOutOfRange { .. }
+                );
+                assert!(!is_out_of_range, "{error}");
                 recorder.now().read_failed(reader, ReadFailure::Other);
             }
         }

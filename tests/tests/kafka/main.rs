@@ -23,6 +23,7 @@ mod program;
 mod quota;
 mod raw;
 mod read;
+mod reading;
 mod restart;
 mod segments;
 mod sessions;

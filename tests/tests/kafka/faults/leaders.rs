@@ -127,7 +127,7 @@ impl Fault {
 const ENOUGH: u64 = 40;
 
 /// Calls a blocking method of a node.
-pub(super) async fn on_node(kafka: &Kafka, id: u16, action: fn(&Node) -> Result<(), String>) {
+pub(crate) async fn on_node(kafka: &Kafka, id: u16, action: fn(&Node) -> Result<(), String>) {
     let node = Arc::clone(kafka.cluster().unwrap().node(id));
     tokio::task::spawn_blocking(move || action(&node)).await.unwrap().unwrap();
 }

@@ -7,3 +7,5 @@ mod load;
 mod losses;
 mod network;
 mod throttled;
+
+pub(crate) use self::leaders::on_node;
