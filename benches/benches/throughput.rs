@@ -11,7 +11,7 @@
 
 use std::{error::Error, process::ExitCode};
 
-use kwal_benches::{Pair, Table, Target, kwal_records, median, rskafka_records, values};
+use kwal_benches::{Pair, Table, Target, kwal_records, median, replay::sum, rskafka_records, values};
 use rskafka::client::partition::Compression;
 use tokio::time::Instant;
 
@@ -118,13 +118,6 @@ async fn measure(
     same("rskafka", (seen, total), (count, expected))?;
 
     Ok([[kwal_append, rskafka_append], [kwal_fetch, rskafka_fetch]])
-}
-
-/// Sums the words of a value: cheap, and it uses every byte.
-fn sum(value: &[u8]) -> u64 {
-    let (words, rest) = value.as_chunks();
-    let words = words.iter().map(|word| u64::from_le_bytes(*word)).fold(0, u64::wrapping_add);
-    rest.iter().map(|byte| u64::from(*byte)).fold(words, u64::wrapping_add)
 }
 
 fn same(client: &str, read: (usize, u64), expected: (usize, u64)) -> Result<(), Box<dyn Error>> {

@@ -4,13 +4,17 @@
 //! in which the clients take turns.
 
 #[cfg(feature = "clients")]
-pub mod appends;
+pub mod calls;
 #[cfg(feature = "clients")]
 mod clients;
 pub mod codec;
 pub mod counts;
 #[cfg(feature = "clients")]
 mod delayed;
+#[cfg(feature = "clients")]
+pub mod replay;
+#[cfg(feature = "clients")]
+mod walk;
 
 use std::{error::Error, fmt, process::ExitCode};
 

@@ -6,15 +6,16 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use kwal::transport::{BoxFuture, Connect, HostPort, Stream, TransportError};
 use kwal_protocol::{
     api::{ApiKey, Body, decode_request_header, encode_response},
     error_code::ErrorCode,
     messages::{
-        ApiVersion, ApiVersionsResponse, InitProducerIdResponse, MetadataBroker, MetadataPartition,
-        MetadataResponse, MetadataTopicResponse, ProducePartitionResponse, ProduceResponse,
-        ProduceTopicResponse,
+        ApiVersion, ApiVersionsResponse, FetchPartitionResponse, FetchResponse, FetchTopicResponse,
+        InitProducerIdResponse, ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
+        MetadataBroker, MetadataPartition, MetadataResponse, MetadataTopicResponse, ProducePartitionResponse,
+        ProduceResponse, ProduceTopicResponse,
     },
     wire::Uuid,
 };
@@ -23,33 +24,48 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::TOPIC;
 
 /// The newest version of each API that the peer has: those of Kafka 4.3.
-const APIS: [(ApiKey, i16); 4] =
-    [(ApiKey::API_VERSIONS, 4), (ApiKey::METADATA, 13), (ApiKey::INIT_PRODUCER_ID, 5), (ApiKey::PRODUCE, 13)];
+const APIS: [(ApiKey, i16); 6] = [
+    (ApiKey::API_VERSIONS, 4),
+    (ApiKey::METADATA, 13),
+    (ApiKey::INIT_PRODUCER_ID, 5),
+    (ApiKey::PRODUCE, 13),
+    (ApiKey::FETCH, 18),
+    (ApiKey::LIST_OFFSETS, 11),
+];
 const TOPIC_ID: Uuid = Uuid([7; 16]);
-/// API, version and correlation id: all that is read of an append.
+/// API, version and correlation id: all that is read of an append or a fetch.
 const HEAD: usize = 8;
 /// Where the correlation id is in a response frame.
 const CORRELATION_ID: usize = 4;
+/// Where the log ends.
+const END: i64 = i64::MAX / 2;
 /// Marks the place of the base offset in the response that all others are made of.
 const ANY_OFFSET: i64 = 0x0123_4567_89ab_cdef;
 
-/// Connects to a broker with one topic of one partition, which keeps nothing.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer;
+/// Connects to a broker with one topic of one partition, which keeps nothing: a fetch gets the next batch.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    batch: Bytes,
+}
 
 impl Peer {
     /// The address for the client's bootstrap.
     pub const ADDRESS: &str = "peer:9092";
 
+    /// Every fetch gets this batch, at offsets that go on.
+    pub const fn new(batch: Bytes) -> Self {
+        Self { batch }
+    }
+
     /// Opens a stream to it.
-    pub fn stream() -> Stream {
-        Stream::new(Wire::default(), Self::ADDRESS)
+    pub fn stream(&self) -> Stream {
+        Stream::new(Wire { batch: self.batch.clone(), ..Wire::default() }, Self::ADDRESS)
     }
 }
 
 impl Connect for Peer {
     fn connect<'a>(&'a self, _: &'a HostPort) -> BoxFuture<'a, Result<Stream, TransportError>> {
-        Box::pin(async { Ok(Self::stream()) })
+        Box::pin(async { Ok(self.stream()) })
     }
 }
 
@@ -58,18 +74,21 @@ impl Connect for Peer {
 struct Wire {
     /// The request that is arriving: its length, and as much of it as is needed.
     arriving: Vec<u8>,
-    /// How many more bytes of an append are skipped.
+    /// How many more bytes of a request are skipped.
     skip: usize,
     next_offset: i64,
     /// The response to an append, and where its base offset is.
     appended: Option<(Vec<u8>, usize)>,
+    /// The same of a fetch.
+    fetched: Option<(Vec<u8>, usize)>,
+    batch: Bytes,
     /// What is left to be read.
     outgoing: Vec<u8>,
     taken: usize,
     reader: Option<Waker>,
 }
 
-/// Not counted by the benchmark `append_counts`.
+/// Not counted by the benchmark `client_counts`.
 #[inline(never)]
 fn accept(wire: &mut Wire, pieces: &[IoSlice<'_>]) -> usize {
     for piece in pieces {
@@ -78,7 +97,7 @@ fn accept(wire: &mut Wire, pieces: &[IoSlice<'_>]) -> usize {
     pieces.iter().map(|piece| piece.len()).sum()
 }
 
-/// Not counted by the benchmark `append_counts`.
+/// Not counted by the benchmark `client_counts`.
 #[inline(never)]
 fn hand_over(wire: &mut Wire, buf: &mut ReadBuf<'_>) {
     let left = &wire.outgoing[wire.taken..];
@@ -115,7 +134,7 @@ impl Wire {
     fn needed(&self) -> usize {
         match (self.arriving.first_chunk(), self.arriving.get(4..)) {
             (Some(len), Some(&[high, low, ..])) => match ApiKey(i16::from_be_bytes([high, low])) {
-                ApiKey::PRODUCE => 4 + HEAD,
+                ApiKey::PRODUCE | ApiKey::FETCH => 4 + HEAD,
                 _ => 4 + u32::from_be_bytes(*len) as usize,
             },
             _ => 4 + 2,
@@ -126,7 +145,7 @@ impl Wire {
         let bytes = |at: usize| std::array::from_fn(|index| self.arriving[at + index]);
         let len = u32::from_be_bytes(bytes(0)) as usize;
         let key = ApiKey(i16::from_be_bytes([self.arriving[4], self.arriving[5]]));
-        if key != ApiKey::PRODUCE {
+        if !matches!(key, ApiKey::PRODUCE | ApiKey::FETCH) {
             let frame = Bytes::copy_from_slice(&self.arriving[4..]);
             self.arriving.clear();
             return self.handshake(&frame);
@@ -135,10 +154,14 @@ impl Wire {
         let id: [u8; 4] = bytes(8);
         self.arriving.clear();
         self.skip = len - HEAD;
-        let (response, at) = self.appended.get_or_insert_with(|| appended(version));
+        let Self { appended: to_append, fetched: to_fetch, batch, .. } = self;
+        let ((response, at), offsets) = match key {
+            ApiKey::FETCH => (to_fetch.get_or_insert_with(|| fetched(version, batch)), offsets(batch)),
+            _ => (to_append.get_or_insert_with(|| appended(version)), 1),
+        };
         response[CORRELATION_ID..CORRELATION_ID + 4].copy_from_slice(&id);
         response[*at..*at + 8].copy_from_slice(&self.next_offset.to_be_bytes());
-        self.next_offset += 1;
+        self.next_offset += offsets;
         self.outgoing.extend_from_slice(response);
     }
 
@@ -148,7 +171,12 @@ impl Wire {
         let response = match header.request_api_key {
             ApiKey::API_VERSIONS => {
                 let api_keys = APIS.map(|(api_key, max_version)| {
-                    let min_version = if api_key == ApiKey::PRODUCE { 3 } else { 0 };
+                    let min_version = match api_key {
+                        ApiKey::PRODUCE => 3,
+                        ApiKey::FETCH => 4,
+                        ApiKey::LIST_OFFSETS => 1,
+                        _ => 0,
+                    };
                     ApiVersion { api_key, min_version, max_version }
                 });
                 encoded(&ApiVersionsResponse { api_keys: api_keys.into(), ..Default::default() }, version)
@@ -157,6 +185,7 @@ impl Wire {
             ApiKey::INIT_PRODUCER_ID => {
                 encoded(&InitProducerIdResponse { producer_id: 17, ..Default::default() }, version)
             }
+            ApiKey::LIST_OFFSETS => encoded(&end(), version),
             key => panic!("the peer does not know {key:?}"),
         };
         let start = self.outgoing.len() + CORRELATION_ID;
@@ -183,6 +212,13 @@ fn metadata() -> MetadataResponse {
     MetadataResponse { brokers: vec![broker], controller_id: 1, topics: vec![topic], ..Default::default() }
 }
 
+/// A log that does not end.
+fn end() -> ListOffsetsResponse {
+    let partition = ListOffsetsPartitionResponse { offset: END, ..Default::default() };
+    let topic = ListOffsetsTopicResponse { name: TOPIC.to_owned(), partitions: vec![partition] };
+    ListOffsetsResponse { topics: vec![topic], ..Default::default() }
+}
+
 /// Returns the response to an append, and where its base offset is.
 fn appended(version: i16) -> (Vec<u8>, usize) {
     let partition = ProducePartitionResponse {
@@ -199,6 +235,35 @@ fn appended(version: i16) -> (Vec<u8>, usize) {
     let response = encoded(&ProduceResponse { responses: vec![topic], ..Default::default() }, version);
     let at = response.windows(8).position(|bytes| bytes == ANY_OFFSET.to_be_bytes());
     (response, at.expect("a response has an offset"))
+}
+
+/// Returns the response to a fetch, and where its batch is.
+pub(super) fn fetched(version: i16, batch: &Bytes) -> (Vec<u8>, usize) {
+    let mut batch = BytesMut::from(&batch[..]);
+    if let Some(base_offset) = batch.first_chunk_mut() {
+        *base_offset = ANY_OFFSET.to_be_bytes();
+    }
+    let partition = FetchPartitionResponse {
+        high_watermark: END,
+        last_stable_offset: END,
+        log_start_offset: 0,
+        preferred_read_replica: -1,
+        records: Some(batch.freeze()),
+        ..Default::default()
+    };
+    let topic =
+        FetchTopicResponse { topic: TOPIC.to_owned(), topic_id: TOPIC_ID, partitions: vec![partition] };
+    let response = encoded(&FetchResponse { responses: vec![topic], ..Default::default() }, version);
+    let at = response.windows(8).position(|bytes| bytes == ANY_OFFSET.to_be_bytes());
+    (response, at.unwrap_or_default())
+}
+
+/// The number of offsets that a batch covers.
+fn offsets(batch: &Bytes) -> i64 {
+    batch
+        .get(23..)
+        .and_then(|bytes| bytes.first_chunk())
+        .map_or(0, |delta| i64::from(i32::from_be_bytes(*delta)) + 1)
 }
 
 fn encoded<B: Body>(response: &B, version: i16) -> Vec<u8> {

@@ -1,0 +1,293 @@
+//! A broker that only answers readers, at once and from memory.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    io::{self, IoSlice, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use kwal_protocol::{
+    api::{ApiKey, Body, decode_request_header, encode_response},
+    error_code::ErrorCode,
+    messages::{
+        AnyRequest, ApiVersion, ApiVersionsResponse, Coordinator, DescribeConfigsRequest,
+        DescribeConfigsResponse, DescribeConfigsResult, EpochEndOffset, FetchPartitionResponse, FetchRequest,
+        FetchResponse, FetchTopicResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+        ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
+        MetadataBroker, MetadataPartition, MetadataResponse, MetadataTopicResponse,
+        OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
+    },
+    writer::Frame,
+};
+
+use super::{Content, TOPIC, TOPIC_ID};
+
+/// The versions of the sink, as those of Kafka 4.3: API, oldest, newest.
+///
+/// It takes no appends, but by their versions librdkafka decides which record batches the broker has.
+const APIS: [(ApiKey, i16, i16); 8] = [
+    (ApiKey::PRODUCE, 0, 13),
+    (ApiKey::FETCH, 4, 18),
+    (ApiKey::LIST_OFFSETS, 1, 11),
+    (ApiKey::METADATA, 0, 13),
+    (ApiKey::FIND_COORDINATOR, 0, 6),
+    (ApiKey::API_VERSIONS, 0, 4),
+    (ApiKey::OFFSET_FOR_LEADER_EPOCH, 2, 4),
+    (ApiKey::DESCRIBE_CONFIGS, 1, 4),
+];
+const NODE_ID: i32 = 1;
+const LATEST: i64 = -1;
+/// The pieces of a response: its head, the records and what follows them.
+const PIECES: usize = 8;
+
+/// A response, and how long it waits first.
+type Answer = (Frame, Duration);
+
+/// Serves a log until the process ends.
+///
+/// `is_ready` gets the port.
+///
+/// # Errors
+/// The codec of the content is not part of this build; the port cannot be opened.
+pub fn serve(content: Content, is_ready: impl FnOnce(u16)) -> Result<(), Box<dyn Error>> {
+    let (log, begins) = content.log()?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port();
+    let sink = Arc::new(Sink { port, log, begins, records: content.records });
+    is_ready(port);
+    for stream in listener.incoming() {
+        let (stream, sink) = (stream?, Arc::clone(&sink));
+        thread::spawn(move || {
+            let Err(error) = sink.connection(stream);
+            // Clients end with their process.
+            if !error.is::<io::Error>() {
+                eprintln!("replay-sink: {error}");
+            }
+        });
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Sink {
+    port: u16,
+    log: Bytes,
+    /// Where each batch begins.
+    begins: Vec<usize>,
+    /// Per batch.
+    records: usize,
+}
+
+impl Sink {
+    fn connection(&self, mut stream: TcpStream) -> Result<Infallible, Box<dyn Error>> {
+        stream.set_nodelay(true)?;
+        loop {
+            let mut len = [0; 4];
+            stream.read_exact(&mut len)?;
+            let mut frame = vec![0; usize::try_from(i32::from_be_bytes(len))?];
+            stream.read_exact(&mut frame)?;
+            let (response, wait) = self.answer(&frame.into())?;
+            thread::sleep(wait);
+            write(&mut stream, response)?;
+        }
+    }
+
+    fn answer(&self, frame: &Bytes) -> Result<Answer, Box<dyn Error>> {
+        let (header, body) = decode_request_header(frame)?;
+        let (key, mut version) = (header.request_api_key, header.request_api_version);
+        let respond = Respond { version, correlation_id: header.correlation_id };
+        if key == ApiKey::API_VERSIONS {
+            let error_code = match version {
+                0..=4 => ErrorCode::NONE,
+                _ => ErrorCode::UNSUPPORTED_VERSION,
+            };
+            if error_code != ErrorCode::NONE {
+                version = 0;
+            }
+            return Respond { version, ..respond }.with(&versions(error_code));
+        }
+        let body = frame.slice(body.position()..);
+        let request = AnyRequest::decode(key, version, &body)
+            .ok_or_else(|| format!("the sink does not know {key:?} {version}"))??;
+        match request {
+            AnyRequest::Metadata(_) => respond.with(&self.metadata()),
+            AnyRequest::ListOffsets(request) => respond.with(&self.offsets(request, version)),
+            AnyRequest::Fetch(request) => {
+                let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or_default());
+                let (response, is_empty) = self.fetch(request);
+                let (frame, _) = respond.with(&response)?;
+                Ok((frame, if is_empty { wait } else { Duration::ZERO }))
+            }
+            AnyRequest::OffsetForLeaderEpoch(request) => respond.with(&self.epochs(request)),
+            AnyRequest::DescribeConfigs(request) => respond.with(&configs(request)),
+            AnyRequest::FindCoordinator(request) => respond.with(&no_coordinator(request)),
+            other => Err(format!("the sink does not know {:?}", other.key()).into()),
+        }
+    }
+
+    fn end(&self) -> i64 {
+        (self.begins.len() * self.records) as i64
+    }
+
+    fn metadata(&self) -> MetadataResponse {
+        let partition = MetadataPartition {
+            leader_id: NODE_ID,
+            leader_epoch: 0,
+            replica_nodes: vec![NODE_ID],
+            isr_nodes: vec![NODE_ID],
+            ..Default::default()
+        };
+        let topic = MetadataTopicResponse {
+            name: Some(TOPIC.to_owned()),
+            topic_id: TOPIC_ID,
+            partitions: vec![partition],
+            ..Default::default()
+        };
+        let broker = MetadataBroker {
+            node_id: NODE_ID,
+            host: Ipv4Addr::LOCALHOST.to_string(),
+            port: self.port.into(),
+            rack: None,
+        };
+        MetadataResponse {
+            brokers: vec![broker],
+            cluster_id: Some("sink".to_owned()),
+            controller_id: NODE_ID,
+            topics: vec![topic],
+            ..Default::default()
+        }
+    }
+
+    fn offsets(&self, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
+        let topic = |topic: kwal_protocol::messages::ListOffsetsTopic| ListOffsetsTopicResponse {
+            name: topic.name,
+            partitions: topic
+                .partitions
+                .into_iter()
+                .map(|asked| ListOffsetsPartitionResponse {
+                    partition_index: asked.partition_index,
+                    offset: if asked.timestamp == LATEST { self.end() } else { 0 },
+                    leader_epoch: if version >= 4 { 0 } else { -1 },
+                    ..Default::default()
+                })
+                .collect(),
+        };
+        ListOffsetsResponse { topics: request.topics.into_iter().map(topic).collect(), ..Default::default() }
+    }
+
+    /// Returns the response, and whether it is empty.
+    fn fetch(&self, request: FetchRequest) -> (FetchResponse, bool) {
+        let mut is_empty = true;
+        let max_bytes = request.max_bytes;
+        let topic = |topic: kwal_protocol::messages::FetchTopic| FetchTopicResponse {
+            topic: topic.topic,
+            topic_id: topic.topic_id,
+            partitions: topic
+                .partitions
+                .into_iter()
+                .map(|asked| {
+                    let records = self.read(asked.fetch_offset, asked.partition_max_bytes.min(max_bytes));
+                    is_empty &= records.is_empty();
+                    FetchPartitionResponse {
+                        partition_index: asked.partition,
+                        high_watermark: self.end(),
+                        last_stable_offset: self.end(),
+                        log_start_offset: 0,
+                        records: Some(records),
+                        preferred_read_replica: -1,
+                        ..Default::default()
+                    }
+                })
+                .collect(),
+        };
+        let responses = request.topics.into_iter().map(topic).collect();
+        (FetchResponse { responses, ..Default::default() }, is_empty)
+    }
+
+    /// Returns bytes from the batch on that has an offset, the first one whole (KIP-74) and the last one cut
+    /// off: as a broker does.
+    fn read(&self, offset: i64, max_bytes: i32) -> Bytes {
+        let batch = usize::try_from(offset).unwrap_or_default() / self.records;
+        let Some(&begin) = self.begins.get(batch) else { return Bytes::new() };
+        let whole = self.begins.get(batch + 1).copied().unwrap_or(self.log.len());
+        let most = begin + usize::try_from(max_bytes).unwrap_or_default();
+        self.log.slice(begin..most.max(whole).min(self.log.len()))
+    }
+
+    fn epochs(&self, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+        let topic = |topic: kwal_protocol::messages::OffsetForLeaderTopic| OffsetForLeaderTopicResult {
+            topic: topic.topic,
+            partitions: topic
+                .partitions
+                .into_iter()
+                .map(|asked| EpochEndOffset {
+                    partition: asked.partition,
+                    leader_epoch: 0,
+                    end_offset: self.end(),
+                    ..Default::default()
+                })
+                .collect(),
+        };
+        let topics = request.topics.into_iter().map(topic).collect();
+        OffsetForLeaderEpochResponse { topics, ..Default::default() }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Respond {
+    version: i16,
+    correlation_id: i32,
+}
+
+impl Respond {
+    fn with<B: Body>(self, response: &B) -> Result<Answer, Box<dyn Error>> {
+        Ok((encode_response(response, self.version, self.correlation_id)?, Duration::ZERO))
+    }
+}
+
+fn versions(error_code: ErrorCode) -> ApiVersionsResponse {
+    let api = |(api_key, min_version, max_version)| ApiVersion { api_key, min_version, max_version };
+    ApiVersionsResponse { error_code, api_keys: APIS.map(api).into(), ..Default::default() }
+}
+
+fn configs(request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let result = |asked: kwal_protocol::messages::DescribeConfigsResource| DescribeConfigsResult {
+        resource_type: asked.resource_type,
+        resource_name: asked.resource_name,
+        ..Default::default()
+    };
+    DescribeConfigsResponse {
+        results: request.resources.into_iter().map(result).collect(),
+        ..Default::default()
+    }
+}
+
+/// There are no groups.
+fn no_coordinator(request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+    let error_code = ErrorCode::COORDINATOR_NOT_AVAILABLE;
+    let coordinator = |key| Coordinator { key, node_id: -1, error_code, ..Default::default() };
+    FindCoordinatorResponse {
+        error_code,
+        node_id: -1,
+        coordinators: request.coordinator_keys.into_iter().map(coordinator).collect(),
+        ..Default::default()
+    }
+}
+
+fn write(stream: &mut TcpStream, mut frame: Frame) -> io::Result<()> {
+    while frame.has_remaining() {
+        let mut pieces = [IoSlice::new(&[]); PIECES];
+        let count = frame.chunks_vectored(&mut pieces);
+        let written = stream.write_vectored(&pieces[..count])?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        frame.advance(written);
+    }
+    Ok(())
+}
