@@ -19,7 +19,7 @@ use kwal_protocol::{
 
 use super::{
     cursor::{At, Cursor, Due},
-    round::{Ahead, Ask, PendingRound, Round, log_end},
+    round::{Ahead, Ask, PendingRound, Round},
     settings::{Settings, Unreadable},
     summary::len,
 };
@@ -296,7 +296,7 @@ impl Reader {
                     self.ahead = Ahead::send(&self.partition, self.settings, next, cx);
                 }
                 let to = At { offset: next.offset, epoch: next.leader_epoch };
-                let log_end = log_end(&fetched, self.settings.isolation);
+                let log_end = fetched.readable_end(self.settings.isolation);
                 self.cursor.fetched(to, fetched.gaps().iter().cloned(), log_end);
                 self.batches = fetched.into_batches().map(|batch| InHand { batch, is_rest: false }).collect();
                 match confirmed {

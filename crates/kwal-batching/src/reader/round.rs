@@ -6,7 +6,7 @@ use std::{
 };
 
 use kwal_client::{
-    FetchAhead, Fetched, Isolation, OffsetAt, PartitionClient, Position,
+    FetchAhead, Fetched, OffsetAt, PartitionClient, Position,
     error::{Error, ErrorKind},
 };
 
@@ -106,7 +106,7 @@ impl Ask {
         match fetched {
             Ok(fetched) => {
                 let may_be_low = fetched.next_offset == self.from.offset
-                    && log_end(&fetched, self.settings.isolation) < self.log_end;
+                    && fetched.readable_end(self.settings.isolation) < self.log_end;
                 let log_end = if may_be_low { Some(self.offset(OffsetAt::Latest).await?) } else { None };
                 Ok(Round::Fetched { fetched, log_end })
             }
@@ -167,13 +167,5 @@ impl Ask {
 
     async fn offset(&self, at: OffsetAt) -> Result<i64, Error> {
         self.settings.get_offset(&self.partition, at).await
-    }
-}
-
-/// Returns up to where the log can be read, as a fetch says.
-pub(crate) fn log_end(fetched: &Fetched, isolation: Isolation) -> i64 {
-    match isolation {
-        Isolation::ReadCommitted => fetched.last_stable_offset.unwrap_or(fetched.high_watermark),
-        _ => fetched.high_watermark,
     }
 }

@@ -11,6 +11,7 @@ mod order;
 use std::ops::Range;
 
 use kwal_protocol::api::Body;
+use tokio::time::{Instant, sleep_until};
 
 pub(crate) use self::{
     compaction::IsCompacted,
@@ -31,6 +32,15 @@ use crate::{
     pool::Purpose,
     routing::{self, Deadline, Operation, Partition, Target},
 };
+
+/// How many responses in a row may move nothing although the log goes on.
+pub(crate) const STUCK_ROUNDS: u32 = 3;
+
+/// Pauses before the next request that may show more.
+pub(crate) async fn pause(partition: &Partition, deadline: Deadline) {
+    let pause = partition.cluster.config.retry.initial;
+    sleep_until(deadline.at.min(Instant::now() + pause)).await;
+}
 
 /// Runs an operation on the leader.
 pub(crate) async fn call<O: Operation>(

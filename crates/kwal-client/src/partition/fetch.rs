@@ -18,7 +18,7 @@ use kwal_protocol::{
     record::{BatchError, OwnedRecord},
 };
 use kwal_transport::BoxFuture;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{Fetched, PartitionClient, fetched::Source};
 use crate::{
@@ -327,32 +327,34 @@ impl Reading {
                     // The log may have got the offset in the meantime.
                     let error = log::with_range(partition, error, *deadline).await;
                     match error.kind() {
-                        ErrorKind::OffsetOutOfRange { log: Some(_), .. } if stuck + 1 < STUCK_ROUNDS => {}
+                        ErrorKind::OffsetOutOfRange { log: Some(_), .. } if stuck + 1 < log::STUCK_ROUNDS => {
+                        }
                         _ => return Err(error),
                     }
                     stuck += 1;
-                    self.pause().await;
+                    log::pause(partition, *deadline).await;
                     continue;
                 }
             };
             // A session that nears its end granted a part of the wait. The rest of it follows.
             let was_shortened = granted < wait && begun.elapsed() >= granted;
             wait = whole_millis(wait.saturating_sub(begun.elapsed()));
-            let claims_more = unread.is_some() || self.end_of(&fetched) > *offset;
+            let claims_more = unread.is_some() || fetched.readable_end(self.isolation) > *offset;
             if fetched.next_offset == *offset
                 && claims_more
                 && log::end_offset_at(partition, self.isolation, *deadline).await? > *offset
             {
                 stuck += 1;
                 let is_empty = unread.is_none() && fetched.wire_bytes == 0;
-                hole_end = if is_empty { hole_end.min(self.end_of(&fetched)) } else { *offset };
-                if stuck == STUCK_ROUNDS {
+                hole_end =
+                    if is_empty { hole_end.min(fetched.readable_end(self.isolation)) } else { *offset };
+                if stuck == log::STUCK_ROUNDS {
                     return match hole_end > *offset && self.is_compacted().await {
                         true => Ok(fetched.with_hole(hole_end)),
                         false => Err(fetched.stuck(unread)),
                     };
                 }
-                self.pause().await;
+                log::pause(partition, *deadline).await;
                 // Records in remote storage may take the whole wait.
                 wait = *max_wait;
             } else if fetched.wire_bytes >= enough || !was_shortened || wait.is_zero() {
@@ -361,24 +363,10 @@ impl Reading {
         }
     }
 
-    /// Returns up to where the log can be read, as a response says.
-    fn end_of(&self, fetched: &Fetched) -> i64 {
-        match self.isolation {
-            Isolation::ReadUncommitted => fetched.high_watermark,
-            Isolation::ReadCommitted => fetched.last_stable_offset.unwrap_or(fetched.high_watermark),
-        }
-    }
-
     /// Whether compaction may have removed all batches up to the end of the log, as that of brokers before
     /// Kafka 4.0 does (KAFKA-17076).
     async fn is_compacted(&self) -> bool {
         log::call(&self.partition, &IsCompacted, self.deadline).await.unwrap_or(false)
-    }
-
-    /// Pauses before the next request that may show more.
-    async fn pause(&self) {
-        let pause = self.partition.cluster.config.retry.initial;
-        sleep_until(self.deadline.at.min(Instant::now() + pause)).await;
     }
 
     /// Fetches once, from a leader whose log has what was read before the position. `None` if the leader
@@ -473,9 +461,6 @@ impl Operation for PositionEpoch {
         }
     }
 }
-
-/// How many responses in a row may move nothing although the log goes on.
-const STUCK_ROUNDS: u32 = 3;
 
 /// What one request got.
 #[derive(Debug)]

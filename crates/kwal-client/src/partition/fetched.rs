@@ -11,7 +11,7 @@ use kwal_protocol::{
 use crate::{
     decompressors::{Decompressors, LentDecompressor},
     error::{CallContext, Error, ErrorKind},
-    log::{Gap, GapReason, Order},
+    log::{Gap, GapReason, Isolation, Order},
     pool::Broker,
     position::Position,
 };
@@ -93,12 +93,21 @@ impl Fetched {
         self.source.position(self.leader_epoch, self.next_offset)
     }
 
+    /// Returns up to where the log can be read, as the response says.
+    #[doc(hidden)]
+    pub fn readable_end(&self, isolation: Isolation) -> i64 {
+        match isolation {
+            Isolation::ReadUncommitted => self.high_watermark,
+            Isolation::ReadCommitted => self.last_stable_offset.unwrap_or(self.high_watermark),
+        }
+    }
+
     /// Returns the records from the requested offset on, in offset order. Keys, values and headers are
     /// slices.
     ///
     /// Batches are decompressed one at a time. Control batches (transaction markers) and the records of a
     /// first batch before the requested offset are skipped, and with
-    /// [`Isolation::ReadCommitted`](crate::Isolation::ReadCommitted) those of aborted transactions.
+    /// [`Isolation::ReadCommitted`] those of aborted transactions.
     ///
     /// # Errors
     /// An item is [`ErrorKind::Corrupt`] for a batch that cannot be decompressed or exceeds
@@ -148,7 +157,7 @@ impl Fetched {
 
     /// Returns the whole batches in offset order, with valid checksums. The first one may begin before the
     /// requested offset. Control batches are included, and with
-    /// [`Isolation::ReadCommitted`](crate::Isolation::ReadCommitted) those of aborted transactions are not.
+    /// [`Isolation::ReadCommitted`] those of aborted transactions are not.
     ///
     /// They have the producer id and the epoch of their producer. So a reader can check itself that a log
     /// which is written [exclusively](crate::OpenPartition::exclusive) has one writer at a time: after a

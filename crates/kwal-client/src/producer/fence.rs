@@ -2,12 +2,7 @@
 
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode, record::EncodedBatch};
 
-use super::{
-    Produced,
-    append::Append,
-    lookup::{find_epoch, pause},
-    settings::Acks,
-};
+use super::{Produced, append::Append, lookup::find_epoch, settings::Acks};
 use crate::{
     error::Error,
     log,
@@ -49,6 +44,6 @@ pub(super) async fn append(
         if let Some(offset) = find_epoch(partition, identity, range, deadline).await? {
             return Ok(offset);
         }
-        pause(partition, deadline).await;
+        log::pause(partition, deadline).await;
     }
 }

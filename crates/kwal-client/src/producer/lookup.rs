@@ -8,7 +8,7 @@ use kwal_protocol::{
     messages::{FetchRequest, FetchResponse},
     record::{Batch, BatchHeader},
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::state::Found;
 use crate::{
@@ -20,9 +20,6 @@ use crate::{
     producer_id::{Acknowledged, Identity, Stamp},
     routing::{self, Deadline, Leader, Operation, Partition, Rejection, Route, Target, Trace, Tracker},
 };
-
-/// How many responses in a row may move nothing although the log goes on.
-const STUCK_ROUNDS: u32 = 3;
 
 /// Looks up the last acknowledged batch on the log of a leader, in one attempt: a retriable error says
 /// nothing about the batch. Each of its requests has its own time limit, and there are at most six.
@@ -113,11 +110,11 @@ pub(super) async fn find_batch(
             return Err(call.error(ErrorKind::BeyondEnd { offset, end }));
         }
         stuck += 1;
-        if stuck == STUCK_ROUNDS {
+        if stuck == log::STUCK_ROUNDS {
             let error = unread.map_or_else(|| ErrorKind::MalformedResponse.into(), Error::from);
             return Err(error.with_context(call.context()));
         }
-        pause(partition, deadline).await;
+        log::pause(partition, deadline).await;
     }
     Ok(None)
 }
@@ -143,12 +140,6 @@ fn first(partition: &Partition) -> FetchFrom {
         max_bytes: 1,
         frame: partition.cluster.config.limits.frame,
     }
-}
-
-/// Pauses before the next request that may show more.
-pub(super) async fn pause(partition: &Partition, deadline: Deadline) {
-    let pause = partition.cluster.config.retry.initial;
-    sleep_until(deadline.at.min(Instant::now() + pause)).await;
 }
 
 /// Whether a batch has a stamp, and as many offsets as it has records.
@@ -184,7 +175,7 @@ impl LeaderLog<'_> {
     /// no loss.
     async fn has(&self, last: &Acknowledged, base_offset: i64) -> Result<bool, Error> {
         let end = base_offset.saturating_add_unsigned(last.records as u64);
-        for _ in 0..STUCK_ROUNDS {
+        for _ in 0..log::STUCK_ROUNDS {
             let Read { batches, high_watermark } = match self.read(base_offset).await {
                 Ok(read) => read,
                 Err(error) => return self.has_beyond_error(error, base_offset, end).await,

@@ -16,7 +16,7 @@ use super::{
         append::Append,
         fence,
         init::NextEpoch,
-        lookup::{find, find_batch, pause},
+        lookup::{find, find_batch},
         settings::Acks,
     },
     Exclusive, Hold,
@@ -188,7 +188,7 @@ impl Takeover<'_> {
                     }
                 }
             }
-            pause(partition, deadline).await;
+            log::pause(partition, deadline).await;
             if Instant::now() >= deadline.at {
                 return Err(self.deadline_exceeded());
             }
@@ -261,7 +261,7 @@ impl Takeover<'_> {
             if let Some(offset) = find(partition, stamp, 1, range, deadline).await? {
                 return Ok(offset);
             }
-            pause(partition, deadline).await;
+            log::pause(partition, deadline).await;
         }
     }
 

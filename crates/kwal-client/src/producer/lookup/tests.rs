@@ -4,7 +4,7 @@ use kwal_protocol::{
     record::{BatchBuilder, Compression, Headers, RawBatch, RawRecord},
 };
 use kwal_testkit::{EmbeddedCluster, Fault, wire::Wire};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     super::{append::Append, settings::Acks},
@@ -341,7 +341,7 @@ async fn a_log_that_goes_on_without_batches_was_compacted() {
     empty_from(&fixture, 0);
     let before = fixture.wire.requests(ApiKey::FETCH);
     assert_eq!(fixture.look_up(&last).await, Found::Present);
-    assert_eq!(fixture.wire.requests(ApiKey::FETCH), before + u64::from(STUCK_ROUNDS));
+    assert_eq!(fixture.wire.requests(ApiKey::FETCH), before + u64::from(log::STUCK_ROUNDS));
 }
 
 #[tokio::test(start_paused = true)]
@@ -433,7 +433,7 @@ async fn a_scan_that_does_not_move_ends() {
     let before = fixture.wire.requests(ApiKey::FETCH);
     let error = fixture.find(10, 1, 0..20).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::MalformedResponse), "{error}");
-    assert_eq!(fixture.wire.requests(ApiKey::FETCH), before + 1 + u64::from(STUCK_ROUNDS));
+    assert_eq!(fixture.wire.requests(ApiKey::FETCH), before + 1 + u64::from(log::STUCK_ROUNDS));
 }
 
 #[test]
