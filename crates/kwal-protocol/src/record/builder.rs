@@ -41,6 +41,16 @@ pub struct BatchBuilder {
     fault: Option<BuildError>,
 }
 
+/// The state of a [`BatchBuilder`] before further records.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Checkpoint {
+    records: usize,
+    count: u32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    has_fault: bool,
+}
+
 impl BatchBuilder {
     /// Creates an empty batch with this compression.
     pub const fn new(compression: Compression) -> Self {
@@ -123,6 +133,51 @@ impl BatchBuilder {
             }
         }
         index
+    }
+
+    /// Returns the state of the batch, to go [back](Self::rollback) to.
+    pub const fn checkpoint(&self) -> Checkpoint {
+        let Self { count, base_timestamp, max_timestamp, fault, .. } = self;
+        Checkpoint {
+            records: self.records.len(),
+            count: *count,
+            base_timestamp: *base_timestamp,
+            max_timestamp: *max_timestamp,
+            has_fault: fault.is_some(),
+        }
+    }
+
+    /// Removes the records that were added since a [`checkpoint`](Self::checkpoint) of this batch.
+    ///
+    /// ```
+    /// use kwal_protocol::{compression::Compression, record::{BatchBuilder, Headers}};
+    ///
+    /// let mut builder = BatchBuilder::new(Compression::None);
+    /// builder.push(1_700_000_000_000, None, Some(b"one"), &Headers::new());
+    /// let (checkpoint, size) = (builder.checkpoint(), builder.size_in_bytes());
+    /// builder.push(1_700_000_000_000, None, Some(&[0; 1000]), &Headers::new());
+    /// if builder.size_in_bytes() > 1000 {
+    ///     builder.rollback(checkpoint);
+    /// }
+    /// assert_eq!((builder.len(), builder.size_in_bytes()), (1, size));
+    /// ```
+    ///
+    /// A checkpoint of records that the batch no longer has changes nothing.
+    pub fn rollback(&mut self, checkpoint: Checkpoint) {
+        let Checkpoint { records, count, base_timestamp, max_timestamp, has_fault } = checkpoint;
+        if records > self.records.len() || count > self.count {
+            return;
+        }
+        self.records.truncate(records);
+        (self.count, self.base_timestamp, self.max_timestamp) = (count, base_timestamp, max_timestamp);
+        if !has_fault {
+            self.fault = None;
+        }
+    }
+
+    /// Makes room for so many more bytes of records.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.records.reserve(bytes);
     }
 
     /// Returns the number of records.
@@ -599,6 +654,29 @@ mod tests {
         builder.push(0, None, Some(b"small"), &Headers::new());
         assert_eq!((builder.len(), builder.size_in_bytes()), (1, size));
         assert_eq!(builder.finish().unwrap_err(), BuildError::TooLarge);
+    }
+
+    #[test]
+    fn a_batch_goes_back_to_a_checkpoint() {
+        let mut builder = BatchBuilder::new(Compression::None);
+        let empty = builder.checkpoint();
+        builder.push(5, None, Some(b"a"), &Headers::new());
+        let one = builder.clone().finish().unwrap().to_bytes();
+        let checkpoint = builder.checkpoint();
+        builder.push(9, Some(b"k"), Some(b"b"), &Headers::new());
+        let two = builder.clone().finish().unwrap().to_bytes();
+        builder.push(-2, None, None, &Headers::new());
+        builder.rollback(checkpoint);
+        assert_eq!(builder.clone().finish().unwrap().to_bytes(), one);
+        builder.push(9, Some(b"k"), Some(b"b"), &Headers::new());
+        assert_eq!(builder.clone().finish().unwrap().to_bytes(), two);
+        builder.rollback(empty);
+        assert_eq!(builder.clone().finish().unwrap_err(), BuildError::Empty);
+        // It has these records no longer.
+        builder.rollback(checkpoint);
+        assert!(builder.is_empty());
+        builder.push(7, None, Some(b"a"), &Headers::new());
+        assert_eq!(builder.finish().unwrap().header().base_timestamp, 7);
     }
 
     #[test]

@@ -38,7 +38,7 @@ mod view;
 
 pub use self::{
     batches::{Batch, Batches},
-    builder::{BatchBuilder, EncodedBatch},
+    builder::{BatchBuilder, Checkpoint, EncodedBatch},
     control::{ControlRecord, ControlType, EndTransaction},
     error::{BatchError, BatchErrorKind, BuildError, NotForwardable},
     header::{BatchHeader, NO_TIMESTAMP, TimestampType},
