@@ -89,6 +89,11 @@ impl Memory {
         self.reserve(Side::Reads, bytes).await
     }
 
+    /// Reserves bytes for an append, if there is room now and no other append waits for it.
+    pub(crate) fn try_reserve_append(&self, bytes: usize) -> Option<Reservation> {
+        self.try_reserve(Side::Appends, self.0.units_of(bytes), false)
+    }
+
     /// Reserves bytes for a read, if there is room now and no other read waits for it.
     pub(crate) fn try_reserve_read(&self, bytes: usize) -> Option<Reservation> {
         self.try_reserve(Side::Reads, self.0.units_of(bytes), false)
@@ -310,6 +315,36 @@ impl Reservation {
         }
     }
 
+    /// Takes more than was reserved, if there is room for it now. Returns whether it has so many bytes.
+    ///
+    /// More than the share of its side counts as all of it, as in `reserve`.
+    pub(crate) fn try_grow(&self, bytes: usize) -> bool {
+        let missing = self.memory.0.units_of(bytes).saturating_sub(self.units.load(Ordering::Relaxed));
+        if missing == 0 {
+            return true;
+        }
+        let Some(more) = self.memory.try_reserve(self.side, missing, self.ahead) else { return false };
+        self.merge(&more);
+        true
+    }
+
+    /// Splits off so many bytes, or all that there is.
+    pub(crate) fn split(&self, bytes: usize) -> Self {
+        let _state = self.memory.0.state();
+        let held = self.units.load(Ordering::Relaxed);
+        let part = units(bytes).min(held);
+        self.units.store(held - part, Ordering::Relaxed);
+        self.memory.reservation(self.side, part, self.ahead)
+    }
+
+    /// Takes over what another reservation of the same side holds.
+    pub(crate) fn merge(&self, other: &Self) {
+        debug_assert_eq!((self.side, self.ahead), (other.side, other.ahead));
+        let _state = self.memory.0.state();
+        let units = other.units.swap(0, Ordering::Relaxed);
+        self.units.fetch_add(units, Ordering::Relaxed);
+    }
+
     /// Changes it to so many bytes: gives back the rest, or takes what is missing as a debt.
     pub(crate) fn correct(&self, bytes: usize) {
         self.set(units(bytes));
@@ -336,6 +371,9 @@ impl Drop for Reservation {
         self.set(0);
     }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
