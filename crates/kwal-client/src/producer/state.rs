@@ -47,6 +47,11 @@
 //! * **Doubt.** After a batch has left in doubt, the next new one begins the next epoch: once that is on the
 //!   log, the one in doubt can no longer be appended. Earlier batches with stamps are settled first. After
 //!   the last epoch a new id follows, which does not keep away what is in doubt.
+//! * **Another log.** Brokers before Kafka 4.1 know a topic in appends by its name. If one denies that it
+//!   leads the partition and acknowledges batches after that, the topic may have been created again in
+//!   between, and the batches be on another log. So they are in doubt, until the leader that metadata names
+//!   then has shown the last acknowledged batch, and they were sent again. If metadata names another topic,
+//!   they fail.
 //! * **Time.** A batch whose deadline ends before a pause does fails at once.
 //! * **Loss.** The last acknowledged batch is looked up on each new connection if its offset is known, and
 //!   whenever the batch after it is out of order. The producer ends if that batch is not there, or if another
@@ -75,7 +80,10 @@ mod pending;
 mod tests;
 mod types;
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 pub(crate) use self::types::{
     Action, Completed, Deadline, Doubt, Failure, Found, Refusal, RefusalKind, Settings, Stage, Standing,
@@ -169,7 +177,12 @@ impl<P, E: Clone> Producer<P, E> {
 
     /// Whether a pause was planned for what is in flight: the refusals that follow need no other one.
     pub(super) fn is_recovering(&self) -> bool {
-        self.flow == Flow::Recovering
+        self.flow >= Flow::Recovering
+    }
+
+    /// Whether an acknowledgement is believed: not after the broker has denied that it leads the partition.
+    pub(super) fn is_believed(&self) -> bool {
+        self.flow != Flow::Doubting
     }
 
     /// Whether the action that runs is needed: a renewal also while there are no batches.
@@ -371,6 +384,13 @@ impl<P, E: Clone> Producer<P, E> {
     pub(super) fn handle_acknowledged(&mut self, now: Instant, token: Token, base_offset: Option<i64>) {
         let abandoned = self.take_abandoned(token);
         let at = self.position(token);
+        if !self.is_believed() {
+            // It is sent again, and recognised by the log that has it.
+            if let Some(at) = at {
+                self.batches[at].note_refusal(true);
+            }
+            return self.complete_stuck();
+        }
         let (number, stamp, sent_at, records, is_late) = match (abandoned, at) {
             (Some(Abandoned { number, stamp, sent_at, records, settled, .. }), _) => {
                 (number, stamp, sent_at, records, settled)
@@ -435,6 +455,16 @@ impl<P, E: Clone> Producer<P, E> {
             self.expire(|batch| batch.deadline.at <= now);
             self.complete_stuck();
         }
+    }
+
+    /// Ends the time of some batches now, which was `after` long.
+    pub(super) fn end_time(&mut self, now: Instant, after: Duration, is_over: impl Fn(&P) -> bool) {
+        let of_these = self.batches.iter_mut().filter(|batch| is_over(&batch.payload));
+        for batch in of_these.filter(|batch| batch.deadline.at > now) {
+            batch.deadline = Deadline { at: now, after };
+        }
+        self.next_deadline = Some(self.next_deadline.map_or(now, |next| next.min(now)));
+        self.handle_timeout(now);
     }
 }
 

@@ -161,6 +161,12 @@ impl Partition {
         is_same.then(|| topic.generation(Some(self.index)))
     }
 
+    /// Returns the id of the topic that has the name now, if metadata says that it is another one.
+    pub(crate) fn recreated_as(&self) -> Option<Uuid> {
+        let metadata = self.cluster.metadata.snapshot();
+        metadata.topics.get(&*self.topic).filter(|topic| self.is_other(topic)).map(|topic| topic.id)
+    }
+
     /// Whether metadata is about another topic of the same name.
     fn is_other(&self, topic: &TopicMetadata) -> bool {
         !self.topic_id.is_zero() && !topic.id.is_zero() && topic.id != self.topic_id
@@ -213,7 +219,7 @@ pub(crate) fn leader_has_moved(code: ErrorCode) -> bool {
 
 /// Whether a broker that responds with this code does not lead the partition, at least not in that epoch, and
 /// knows of no newer one.
-fn denies_leading(code: ErrorCode) -> bool {
+pub(crate) fn denies_leading(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::NOT_LEADER_OR_FOLLOWER

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use self::coordinator::find_coordinator;
 pub(crate) use self::{
     fetching::Fetching,
-    leader::{Leader, Partition, leader_has_moved},
+    leader::{Leader, Partition, denies_leading, leader_has_moved},
     retry::{Deadline, Retry},
     tracker::Tracker,
 };
@@ -146,6 +146,11 @@ impl<'a> Route<'a> {
             leader_epoch,
             address: endpoints.find(|(id, ..)| *id == leader).and_then(|(_, host, port)| address(host, port)),
         })
+    }
+
+    /// Whether a request names the topic, and does not have its id.
+    pub(crate) fn names_topic<R: ClientRequest>(&self) -> bool {
+        R::BY_TOPIC_ID.is_none_or(|by_id| self.version < by_id)
     }
 
     /// Whether a response is about the topic. Versions that have ids do not have names, and some have both.
@@ -420,6 +425,13 @@ impl Opened {
         tracker.set(Progress::Connection, Some(broker));
         let channel = cluster.pool.general(broker, call).await?;
         Ok(Self { channel, topic_id: Uuid::default(), leader: None })
+    }
+
+    /// Whether requests of this kind name the topic, because the broker or its metadata are too old for ids.
+    pub(crate) fn names_topic<R: ClientRequest>(&self) -> bool {
+        let supported = R::supported(!self.topic_id.is_zero());
+        let version = self.channel.version(R::KEY, supported);
+        R::BY_TOPIC_ID.is_none_or(|by_id| version.is_none_or(|version| version < by_id))
     }
 
     /// Returns what the request of an operation depends on, and the versions that can express it.

@@ -208,9 +208,10 @@ impl ConnectionPool {
 }
 
 impl PooledConnection {
-    /// Whether the broker works on a fetch that is not combined.
+    /// Whether the broker works on a fetch that is not combined. Without a connection it works on none, also
+    /// if nobody has polled that one since the connection was lost.
     fn is_busy(&self, state: &State) -> bool {
-        state.alone > 0 || self.connection().is_some_and(|connection| connection.has_abandoned())
+        self.connection().is_some_and(|connection| state.alone > 0 || connection.has_abandoned())
     }
 }
 

@@ -47,6 +47,8 @@ struct Conditions {
     disasters: bool,
     /// Whether a coordinator owns the epochs.
     exclusive: bool,
+    /// Whether the topic is deleted and created again, and brokers know it by name.
+    recreation: bool,
 }
 
 /// What the model knows about a batch of the producer.
@@ -77,6 +79,14 @@ impl Batch {
     }
 }
 
+const CALM: Conditions = Conditions {
+    stop_on_failure: true,
+    idempotent: true,
+    disasters: false,
+    exclusive: false,
+    recreation: false,
+};
+
 struct World {
     conditions: Conditions,
     now: Instant,
@@ -84,6 +94,8 @@ struct World {
     clock: usize,
     producer: Producer<usize, &'static str>,
     log: Log,
+    /// The log that the producer was opened for, if the topic was created again since.
+    former: Option<Log>,
     name: Name,
     leader: u32,
     connected_to: Option<u32>,
@@ -106,6 +118,10 @@ struct World {
     needs_look_up: bool,
     /// The leader has rejected a batch without an apparent reason.
     was_rejected: bool,
+    /// The broker has denied that it leads the partition: what it acknowledges until nothing is in flight any
+    /// more may be on another log, and the leader has to show the batch that was acknowledged last.
+    is_doubting: bool,
+    was_denied: bool,
     /// Where each identity that the producer was given begins.
     starts: Vec<(Identity, i32)>,
     paused_until: Instant,
@@ -126,6 +142,7 @@ impl World {
             clock: 0,
             producer: Self::producer(conditions),
             log: Log::default(),
+            former: None,
             name: Name::new(start, conditions.disasters),
             leader: 0,
             connected_to: None,
@@ -142,6 +159,8 @@ impl World {
             last_offset: None,
             needs_look_up: false,
             was_rejected: false,
+            is_doubting: false,
+            was_denied: false,
             starts: Vec::new(),
             paused_until: start,
             loss_shown: false,
@@ -218,6 +237,8 @@ impl World {
             }
             Op::Fence if self.conditions.disasters => self.fence(),
             Op::Lose(_) | Op::Fence => {}
+            Op::Recreate { appended } if self.conditions.recreation => self.recreate(appended),
+            Op::Recreate { .. } => {}
             Op::Other => {
                 let (base_offset, appended_at) = (self.log.end(), self.now);
                 let entry = Entry { batch: OTHER, stamp: None, records: 1, base_offset, appended_at };
@@ -283,15 +304,21 @@ impl World {
                 self.starts.push((start.identity, start.next_sequence));
                 self.producer.handle_identity(self.now, start);
             }
+            // Metadata names another topic, and the leader does not know the former one.
+            (Act::Succeed, Action::Connect) if self.former.is_some() => self.fail_action(Act::Fail, action),
+            (Act::Succeed, Action::LookUp { .. }) if self.former.is_some() => {
+                self.fail_action(Act::Retry, action);
+            }
             (Act::Succeed, Action::Connect) => {
                 assert!(self.requests.is_empty() && self.responses.is_empty(), "connected while in flight");
+                let is_new = self.connected_to != Some(self.leader);
                 self.connected_to = Some(self.leader);
-                self.needs_look_up = self.last_offset.is_some();
-                self.producer.handle_connected(true);
+                self.needs_look_up |= is_new && self.last_offset.is_some();
+                self.producer.handle_connected(is_new);
             }
             (Act::Succeed, Action::LookUp { last, rejected }) => {
                 assert_eq!(rejected, self.was_rejected);
-                self.was_rejected = false;
+                (self.was_rejected, self.was_denied) = (false, false);
                 let is_there = self.log.entries.iter().any(|entry| {
                     entry.stamp == Some(last.stamp)
                         && last.base_offset.is_none_or(|at| at == entry.base_offset)
@@ -325,7 +352,7 @@ impl World {
             self.pool = Some(start);
             self.action = None;
             self.connected_to = None;
-            self.was_rejected = false;
+            (self.was_rejected, self.was_denied) = (false, false);
             self.paused_until = self.now;
         }
     }
@@ -419,7 +446,8 @@ impl World {
         let appended = match &self.batches[last].result {
             Some((_, Completed::Appended { base_offset: Some(_), .. })) => self.batches[last].stamp,
             other => {
-                assert!(self.has_lost || self.fenced, "the producer does not go on: {other:?}");
+                let has_ended = self.has_lost || self.fenced || self.former.is_some();
+                assert!(has_ended, "the producer does not go on: {other:?}");
                 None
             }
         };
@@ -483,30 +511,34 @@ proptest! {
 
     #[test]
     fn every_outcome_is_true(ops in ops(), stop_on_failure: bool, closes: bool) {
-        let exclusive = false;
-        run(&ops, Conditions { stop_on_failure, idempotent: true, disasters: false, exclusive }, closes);
+        run(&ops, Conditions { stop_on_failure, ..CALM }, closes);
     }
 
     #[test]
     fn every_loss_and_fence_is_noticed(ops in ops(), stop_on_failure: bool, closes: bool) {
-        let exclusive = false;
-        run(&ops, Conditions { stop_on_failure, idempotent: true, disasters: true, exclusive }, closes);
+        run(&ops, Conditions { stop_on_failure, disasters: true, ..CALM }, closes);
     }
 
     #[test]
     fn without_sequence_numbers_nothing_in_doubt_is_sent_again(ops in ops(), stop_on_failure: bool, disasters: bool) {
-        run(&ops, Conditions { stop_on_failure, idempotent: false, disasters, exclusive: false }, false);
+        run(&ops, Conditions { stop_on_failure, idempotent: false, disasters, ..CALM }, false);
     }
 
     #[test]
     fn a_holder_renews_its_name_and_every_outcome_is_true(ops in ops(), stop_on_failure: bool, closes: bool) {
-        let exclusive = true;
-        run(&ops, Conditions { stop_on_failure, idempotent: true, disasters: false, exclusive }, closes);
+        run(&ops, Conditions { stop_on_failure, exclusive: true, ..CALM }, closes);
     }
 
     #[test]
     fn nothing_follows_the_barrier_of_another_holder(ops in ops(), stop_on_failure: bool, closes: bool) {
-        let exclusive = true;
-        run(&ops, Conditions { stop_on_failure, idempotent: true, disasters: true, exclusive }, closes);
+        run(&ops, Conditions { stop_on_failure, disasters: true, exclusive: true, ..CALM }, closes);
+    }
+
+    #[test]
+    fn nothing_is_appended_to_a_topic_that_was_created_again(
+        ops in ops(), stop_on_failure: bool, idempotent: bool, exclusive: bool, closes: bool,
+    ) {
+        let exclusive = exclusive && idempotent;
+        run(&ops, Conditions { stop_on_failure, idempotent, exclusive, recreation: true, ..CALM }, closes);
     }
 }

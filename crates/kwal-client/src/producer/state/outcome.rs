@@ -14,13 +14,13 @@ impl<P, E: Clone> Producer<P, E> {
     pub(super) fn refuse(&mut self, at: usize, kind: RefusalKind, error: E, resume_at: Instant) {
         let batch = &mut self.batches[at];
         match kind {
-            RefusalKind::Retry { may_have_applied, reconnect } => {
+            RefusalKind::Retry { may_have_applied, .. } | RefusalKind::Denied { may_have_applied } => {
                 batch.note_refusal(may_have_applied);
                 // Without a stamp, the broker could not tell another attempt from a new batch.
                 if batch.in_doubt && !self.settings.idempotent {
                     self.fail(at, Failure::Error(error));
                 }
-                self.recover(reconnect, resume_at);
+                self.retry(kind, resume_at);
             }
             RefusalKind::Fenced => {
                 batch.note_refusal(false);
@@ -50,7 +50,7 @@ impl<P, E: Clone> Producer<P, E> {
             RefusalKind::Final { may_have_applied } => {
                 batch.note_refusal(may_have_applied);
                 self.fail(at, Failure::Error(error));
-                self.flow = Flow::Recovering;
+                self.flow = self.flow.max(Flow::Recovering);
             }
         }
     }
@@ -64,7 +64,7 @@ impl<P, E: Clone> Producer<P, E> {
         resume_at: Instant,
     ) {
         match kind {
-            RefusalKind::Retry { reconnect, .. } => self.recover(reconnect, resume_at),
+            RefusalKind::Retry { .. } | RefusalKind::Denied { .. } => self.retry(kind, resume_at),
             RefusalKind::Fenced => self.end(Failure::Error(error)),
             _ if abandoned.settled => {}
             RefusalKind::OutOfOrder => self.note_gap(None, resume_at),
@@ -72,14 +72,14 @@ impl<P, E: Clone> Producer<P, E> {
                 self.change = Some(Change::NewId);
                 self.recover(false, resume_at);
             }
-            RefusalKind::Final { .. } => self.flow = Flow::Recovering,
+            RefusalKind::Final { .. } => self.flow = self.flow.max(Flow::Recovering),
         }
     }
 
     /// Notes that a batch was rejected as out of order; `certain` is its stamp if it is not on the log.
     fn note_gap(&mut self, certain: Option<Stamp>, resume_at: Instant) {
         // A batch before it was refused, so it cannot be in order.
-        if self.flow == Flow::Recovering {
+        if self.flow >= Flow::Recovering {
             return;
         }
         // The first batch of an epoch has no predecessor: somebody else has the same id.
@@ -94,9 +94,23 @@ impl<P, E: Clone> Producer<P, E> {
         self.recover(false, resume_at);
     }
 
+    /// Tries again after a refusal that is not for good.
+    fn retry(&mut self, kind: RefusalKind, resume_at: Instant) {
+        let reconnect = match kind {
+            RefusalKind::Retry { reconnect, .. } => reconnect,
+            _ => {
+                self.flow = Flow::Doubting;
+                // Also on the same connection: the leader is to show that it has the log.
+                self.require_look_up();
+                true
+            }
+        };
+        self.recover(reconnect, resume_at);
+    }
+
     /// Waits for everything in flight, then until `resume_at`.
     fn recover(&mut self, reconnect: bool, resume_at: Instant) {
-        self.flow = Flow::Recovering;
+        self.flow = self.flow.max(Flow::Recovering);
         if reconnect {
             self.connected = false;
         }

@@ -116,4 +116,7 @@ pub(super) enum Flow {
     Draining,
     /// The same after a refusal: what is in flight after the refused batch will be out of order.
     Recovering,
+    /// The same after the broker has denied that it leads the partition: what it acknowledges nevertheless
+    /// may be on another log.
+    Doubting,
 }

@@ -85,6 +85,10 @@ pub(crate) enum RefusalKind {
         /// Whether the connection has ended or leads to a broker that is not the leader.
         reconnect: bool,
     },
+    /// The broker denies that it leads the partition, which it knows by the name of the topic: what it
+    /// acknowledges next may be on the log of another topic of that name. The connection leads to the wrong
+    /// broker, or the topic was deleted.
+    Denied { may_have_applied: bool },
     /// The sequence number does not follow the last one (`OUT_OF_ORDER_SEQUENCE_NUMBER`).
     OutOfOrder,
     /// The partition does not know the producer, and did not append (`UNKNOWN_PRODUCER_ID`).

@@ -88,6 +88,13 @@ impl World {
                 self.log.append(request, self.now)?;
                 Err(RefusalKind::Retry { may_have_applied: true, reconnect: false })
             }
+            (Mode::Deny { appended }, _) => {
+                if appended {
+                    self.log.append(request, self.now)?;
+                    self.log.committed = self.log.entries.len();
+                }
+                Err(RefusalKind::Denied { may_have_applied: true })
+            }
             (Mode::RefuseForGood, _) => Err(RefusalKind::Final { may_have_applied: false }),
             (Mode::FailUnclear { appended }, _) => {
                 if appended {
@@ -109,7 +116,15 @@ impl World {
         let is_late = self.batches[number + 1..].iter().any(|later| later.acknowledged);
         let batch = &mut self.batches[number];
         batch.in_flight = false;
+        if self.requests.is_empty() && self.responses.is_empty() {
+            self.is_doubting &= answer.is_ok();
+        }
         let kind = match answer {
+            Ok(offset) if self.is_doubting => {
+                batch.in_doubt = true;
+                self.is_doubting = !(self.requests.is_empty() && self.responses.is_empty());
+                return self.producer.handle_acknowledged(self.now, token, offset);
+            }
             Ok(offset) => {
                 batch.acknowledged = true;
                 if !is_late {
@@ -132,14 +147,20 @@ impl World {
             Err(kind) => kind,
         };
         if let RefusalKind::Retry { may_have_applied: true, .. }
+        | RefusalKind::Denied { may_have_applied: true }
         | RefusalKind::Final { may_have_applied: true } = kind
         {
             batch.in_doubt = true;
         }
+        if let RefusalKind::Denied { .. } = kind {
+            let is_known = self.producer.acknowledged.is_some_and(|last| last.base_offset.is_some());
+            self.was_denied = is_known && self.conditions.idempotent;
+            self.is_doubting = !(self.requests.is_empty() && self.responses.is_empty());
+        }
         let is_recovering = self.producer.is_recovering();
         let resume_at = if is_recovering { self.now } else { self.now + PAUSE };
         let pauses = match kind {
-            RefusalKind::Retry { .. } => true,
+            RefusalKind::Retry { .. } | RefusalKind::Denied { .. } => true,
             RefusalKind::UnknownProducer => !is_late,
             RefusalKind::OutOfOrder => !is_late && !is_recovering,
             RefusalKind::Final { .. } | RefusalKind::Fenced => false,
@@ -170,6 +191,29 @@ impl World {
             self.deliver(&request, Err(RefusalKind::Retry { may_have_applied, reconnect: true }));
             self.poll();
         }
+    }
+
+    /// Creates the topic again, where another producer has appended more than there was.
+    ///
+    /// The broker denies the request that it works on, and appends those after it to the new topic. Without a
+    /// request the connection ends, or else nobody could notice it.
+    pub(super) fn recreate(&mut self, appended: bool) {
+        if self.former.is_some() {
+            return;
+        }
+        let mut is_denied = false;
+        while !is_denied && let Some(request) = self.requests.pop_front() {
+            let answer = self.process(&request, Mode::Deny { appended });
+            is_denied = matches!(answer, Err(RefusalKind::Denied { .. }));
+            self.responses.push_back((request, answer));
+        }
+        if !is_denied {
+            self.disconnect(0);
+        }
+        let (records, appended_at) = (self.log.end() as usize + 5, self.now);
+        self.former = Some(std::mem::take(&mut self.log));
+        self.log.entries.push(Entry { batch: OTHER, stamp: None, records, base_offset: 0, appended_at });
+        self.log.committed = 1;
     }
 
     /// Appends on the last epoch of the producer id, as a process does that resolves a batch in doubt.

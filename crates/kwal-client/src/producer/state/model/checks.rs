@@ -29,6 +29,7 @@ impl World {
         assert!(!self.needs_look_up || !self.conditions.disasters, "not looked up");
         assert!(stamp.identity.epoch < i16::MAX, "the epoch of foreign fences");
         assert!(!self.was_rejected, "not looked up after a rejection");
+        assert!(!self.was_denied, "not looked up after the broker has denied that it leads the partition");
         match in_doubt {
             true => assert_eq!(Some(stamp), batch.stamp, "batch {number} in doubt gets another stamp"),
             false => assert_eq!(stamp.sequence, self.next_sequence(number, stamp.identity), "batch {number}"),
@@ -96,8 +97,13 @@ impl World {
         self.batches[..number].iter().any(failed)
     }
 
+    /// Returns the log that the producer was opened for.
+    fn own_log(&self) -> &Log {
+        self.former.as_ref().unwrap_or(&self.log)
+    }
+
     pub(super) fn offset_on_log(&self, batch: usize) -> Option<i64> {
-        Some(self.log.entries.iter().find(|entry| entry.batch == batch)?.base_offset)
+        Some(self.own_log().entries.iter().find(|entry| entry.batch == batch)?.base_offset)
     }
 
     /// Returns the stamps that are in doubt, with their batches and what the producer says about them.
@@ -114,8 +120,8 @@ impl World {
 
     pub(super) fn check(&self) {
         let Conditions { stop_on_failure, idempotent, .. } = self.conditions;
-        let own =
-            self.log.entries.iter().map(|entry| entry.batch).filter(|batch| *batch < self.batches.len());
+        let batches = self.own_log().entries.iter().map(|entry| entry.batch);
+        let own = batches.filter(|batch| *batch < self.batches.len());
         // Without sequence numbers, nothing keeps a batch in doubt from arriving late.
         let on_log: Vec<_> = own.collect();
         let is_ordered = |pair: &[usize]| if idempotent { pair[0] < pair[1] } else { pair[0] != pair[1] };
@@ -123,6 +129,8 @@ impl World {
         self.check_barrier();
         for (number, batch) in self.batches.iter().enumerate() {
             let offset = self.offset_on_log(number);
+            let is_elsewhere =
+                self.former.is_some() && self.log.entries.iter().any(|entry| entry.batch == number);
             let (ended_at, result) = batch.result.as_ref().expect("every batch ends");
             match (result, offset, batch.lost_at) {
                 (Completed::Appended { base_offset, .. }, Some(offset), _) => {
@@ -132,9 +140,12 @@ impl World {
                     self.check_loss(number, lost_at)
                 }
                 (Completed::Appended { .. }, None, None) => panic!("batch {number} is not on the log"),
-                (Completed::Failed { in_doubt: None, .. }, Some(_), _)
-                | (Completed::Preceding { in_doubt: None, .. }, Some(_), _) => {
-                    panic!("batch {number} is on the log after all")
+                (
+                    Completed::Failed { in_doubt: None, .. } | Completed::Preceding { in_doubt: None, .. },
+                    offset,
+                    _,
+                ) => {
+                    assert!(offset.is_none() && !is_elsewhere, "batch {number} is on a log after all");
                 }
                 _ => {}
             }

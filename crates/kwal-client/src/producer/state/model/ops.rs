@@ -29,6 +29,10 @@ pub(super) enum Op {
     Lose(usize),
     /// Another process fences the producer id.
     Fence,
+    /// The topic is deleted and created again, before or after the broker appends what it works on.
+    Recreate {
+        appended: bool,
+    },
     /// Another producer appends.
     Other,
     Tick(u64),
@@ -60,6 +64,10 @@ pub(super) enum Mode {
         appended: bool,
     },
     ForgetProducer,
+    /// The broker does not lead the partition any more, or not when it responds.
+    Deny {
+        appended: bool,
+    },
     /// As a leader does that was deposed and has not noticed.
     Reject,
 }
@@ -110,6 +118,8 @@ impl Op {
             67 => Self::Probe,
             68 => Self::Cancel,
             69 => Self::Act(Act::LoseResponse),
+            70 if number % 4 < 2 => Self::Recreate { appended: is_odd },
+            70 => Self::Process(Mode::Deny { appended: is_odd }),
             _ => Self::Tick(1 + u64::from(number % 16)),
         }
     }

@@ -64,6 +64,44 @@ fn one_in_doubt_after_a_failed_batch_fails_in_any_case() {
 
 // Doubt
 
+const DENIED: RefusalKind = RefusalKind::Denied { may_have_applied: true };
+
+/// The topic may have been created again, and the others be on that log.
+#[test]
+fn what_is_acknowledged_after_a_denial_is_in_doubt_until_it_was_sent_again() {
+    let mut caller = Caller::proven(SETTINGS);
+    caller.submit(&["a", "b", "c"]);
+    caller.sent();
+    caller.refuse("a", DENIED);
+    caller.acknowledge("b", 7);
+    caller.acknowledge("c", 8);
+    assert_eq!(caller.completed(), [""; 0]);
+    caller.pass(100);
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::Connect));
+    caller.producer.handle_connected(false);
+    assert!(matches!(caller.producer.poll_action(caller.now), Some(Action::LookUp { rejected: false, .. })));
+    assert_eq!(caller.sent(), [""; 0], "the leader has not shown the log yet");
+    caller.producer.handle_found(Found::Present);
+    assert_eq!(caller.sent(), ["a 0.1?", "b 0.2?", "c 0.3?"]);
+    for (batch, base_offset) in [("a", 1), ("b", 2), ("c", 3)] {
+        caller.acknowledge(batch, base_offset);
+    }
+    assert_eq!(caller.completed(), ["a: at 1", "b: at 2", "c: at 3"]);
+}
+
+#[test]
+fn what_is_acknowledged_after_a_denial_fails_if_the_log_is_another_one() {
+    let mut caller = Caller::proven(SETTINGS);
+    caller.submit(&["a", "b"]);
+    caller.sent();
+    caller.refuse("a", DENIED);
+    caller.acknowledge("b", 7);
+    caller.pass(100);
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::Connect));
+    caller.producer.handle_failed("recreated");
+    assert_eq!(caller.completed(), ["a: recreated, 0.1? after 0", "b: after recreated, 0.2? after 0"]);
+}
+
 #[test]
 fn after_a_batch_in_doubt_the_next_one_begins_an_epoch() {
     let mut caller = Caller::proven(SETTINGS);
