@@ -1,6 +1,6 @@
 //! The client of a cluster.
 
-use std::{future::IntoFuture, sync::Arc};
+use std::{future::IntoFuture, sync::Arc, time::Duration};
 
 use kwal_protocol::{api::ApiKey, messages::MetadataRequest, wire::Uuid};
 use kwal_transport::HostPort;
@@ -52,6 +52,12 @@ impl Client {
     /// Returns the id of the cluster.
     pub fn cluster_id(&self) -> Option<String> {
         self.cluster.metadata.snapshot().cluster_id.clone()
+    }
+
+    /// Returns [`Deadlines::operation`](crate::Deadlines::operation).
+    #[doc(hidden)]
+    pub fn operation_deadline(&self) -> Duration {
+        self.cluster.config.deadlines.operation
     }
 
     /// Returns a client that creates, changes and describes topics.

@@ -128,6 +128,8 @@ pub mod sasl;
 mod validate;
 mod versions;
 
+#[doc(hidden)]
+pub use self::producer::Answer;
 pub use self::{
     builder::ClientBuilder,
     client::{Client, CloseClient, ListTopics, Topic},

@@ -1,5 +1,7 @@
 //! Metadata: the partitions of a topic and their replicas.
 
+use std::time::Duration;
+
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopic, MetadataTopicResponse},
@@ -11,6 +13,7 @@ use crate::{
     error::Error,
     metadata::is_consistent,
     routing::{Deadline, Operation, Rejection, Route, Target},
+    validate,
 };
 
 /// The partitions of a topic and their replicas.
@@ -30,6 +33,13 @@ impl TopicLayout {
 }
 
 impl ControllerClient {
+    /// Returns how many partitions a topic has. Retries while brokers do not know it.
+    #[doc(hidden)]
+    pub async fn partition_count(&self, topic: &str, deadline: Duration) -> Result<usize, Error> {
+        validate::topic_name(topic)?;
+        Ok(self.layout(topic, Deadline::after(deadline)).await?.partitions.len())
+    }
+
     /// Describes a topic. Retries while brokers do not know it: it may have just been created.
     pub(super) async fn layout(&self, topic: &str, deadline: Deadline) -> Result<TopicLayout, Error> {
         let describe = DescribeLayout { unknown_is_none: false };

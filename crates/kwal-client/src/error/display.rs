@@ -263,7 +263,9 @@ impl Error {
                 write!(f, "the fetched records at offsets {first} to {last} cannot be read")
             }
             ErrorKind::PrecedingAppendFailed => {
-                f.write_str("failed with an earlier append, so that the log has no hole")
+                f.write_str(
+                    "failed with an earlier append, so that the log has no hole (appends go on when the results of all that failed are read or dropped)",
+                )
             }
             ErrorKind::DeadlineExceeded { after, progress } => {
                 write!(f, "not completed within {after:?}: {progress}")?;

@@ -1,6 +1,6 @@
 //! What is needed to find out whether a batch is on the log.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use kwal_protocol::wire::Uuid;
 
@@ -23,6 +23,7 @@ use kwal_protocol::wire::Uuid;
 ///     record_count: 2,
 ///     after: Some(99),
 ///     transactional_id: None,
+///     part: None,
 /// };
 /// let text = "producer id 17, epoch 0, sequence 40, 2 records, after offset 99";
 /// assert_eq!(in_doubt.to_string(), format!("wal/3: {text}"));
@@ -54,6 +55,10 @@ pub struct InDoubt {
     /// name, topic and partition. `None` if it had no name.
     #[cfg_attr(feature = "serde", serde(default))]
     pub transactional_id: Option<String>,
+    /// Which of its records the call was about, by index; `None` for all of them. A batch producer gathers
+    /// the records of several callers, and each of them is told the offsets of its own.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub part: Option<Range<usize>>,
 }
 
 /// Where the batch was to be appended, and what identifies it in a dump of the log.
@@ -102,6 +107,7 @@ mod tests {
             record_count: 1,
             after: Some(99),
             transactional_id: None,
+            part: None,
         }
     }
 
@@ -119,13 +125,17 @@ mod tests {
     #[test]
     fn it_is_kept_as_text() {
         let json = serde_json::to_string(&in_doubt()).unwrap();
-        let expected = r#"{"topic":"wal","topic_id":"3WTQz4hjQ2mlVEDAmlYv2w","partition":3,"producer_id":9223372036854775807,"epoch":2,"sequence":40,"record_count":1,"after":99,"transactional_id":null}"#;
+        let expected = r#"{"topic":"wal","topic_id":"3WTQz4hjQ2mlVEDAmlYv2w","partition":3,"producer_id":9223372036854775807,"epoch":2,"sequence":40,"record_count":1,"after":99,"transactional_id":null,"part":null}"#;
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_str::<InDoubt>(&json).unwrap(), in_doubt());
         let exclusive = InDoubt { transactional_id: Some("writer-1/wal/3".to_owned()), ..in_doubt() };
         let json = serde_json::to_string(&exclusive).unwrap();
-        assert!(json.ends_with(r#","transactional_id":"writer-1/wal/3"}"#), "{json}");
+        assert!(json.contains(r#","transactional_id":"writer-1/wal/3","#), "{json}");
         assert_eq!(serde_json::from_str::<InDoubt>(&json).unwrap(), exclusive);
+        let of_one = InDoubt { part: Some(0..1), ..in_doubt() };
+        let json = serde_json::to_string(&of_one).unwrap();
+        assert!(json.ends_with(r#","part":{"start":0,"end":1}}"#), "{json}");
+        assert_eq!(serde_json::from_str::<InDoubt>(&json).unwrap(), of_one);
         // What is not known may be left out.
         let known =
             r#"{"topic":"wal","partition":3,"producer_id":17,"epoch":2,"sequence":40,"record_count":1}"#;

@@ -49,6 +49,10 @@ pub enum ErrorKind {
     },
     /// The topic was deleted and created again: another topic of the same name. Open a new partition client
     /// to use it. A [position](crate::Position) of the former one has no meaning in it.
+    ///
+    /// For an append of [unknown outcome](crate::error::Outcome::Unknown), the batch may have been on the log
+    /// of the former topic, and may be on that of the new one if the broker is older than Kafka 4.1: those
+    /// know topics in appends by name, and the batch was in flight when the topic was created again.
     #[non_exhaustive]
     TopicRecreated {
         /// The topic id when the partition client was opened, or that of the position.

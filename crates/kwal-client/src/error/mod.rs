@@ -40,7 +40,7 @@ mod recovery;
 #[cfg(all(test, feature = "transport-tls", feature = "transport-socks5"))]
 mod texts;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use kwal_protocol::{
     connection::ConnectionError,
@@ -159,12 +159,14 @@ impl Error {
         }))
     }
 
-    pub(crate) fn invalid_input(reason: impl Into<String>) -> Self {
+    /// Returns the error of a call whose input is not valid.
+    #[doc(hidden)]
+    pub fn invalid_input(reason: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidInput { reason: reason.into() })
     }
 
     /// A batch that cannot be read, and its offsets, as far as they can be believed.
-    pub(crate) fn corrupt(source: BatchError, offsets: Option<std::ops::Range<i64>>) -> Self {
+    pub(crate) fn corrupt(source: BatchError, offsets: Option<Range<i64>>) -> Self {
         Self::new(ErrorKind::Corrupt { offsets }).with_source(Source::Batch(source))
     }
 
@@ -210,7 +212,7 @@ impl Error {
     }
 
     /// Returns the offsets of a loss, as far as they are known; `None` if this is no loss.
-    fn lost(&self) -> Option<&Option<std::ops::Range<i64>>> {
+    fn lost(&self) -> Option<&Option<Range<i64>>> {
         match (&self.0.kind, &self.0.source) {
             (ErrorKind::DataLoss { offsets, .. }, _) => Some(offsets),
             (_, Some(Source::Call(cause))) => cause.lost(),
@@ -308,6 +310,45 @@ impl Error {
         })
     }
 
+    /// Returns this error, of one batch, as that of an append of several batches that had a time limit. The
+    /// batch `in_doubt` decides whether it took effect.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_several(mut self, limit: Duration, outcome: Outcome, in_doubt: Option<InDoubt>) -> Self {
+        if let ErrorKind::DeadlineExceeded { after, .. } = &mut self.0.kind {
+            *after = limit;
+        }
+        self.0.outcome = outcome;
+        self.0.in_doubt = in_doubt.map(Box::new);
+        self
+    }
+
+    /// Returns the error for a part of the records of an append: what is reported of single records is by
+    /// their indices in that part, and so are the offsets that resolving the batch returns.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_part(mut self, part: Range<usize>) -> Self {
+        let Inner { record_errors, in_doubt, .. } = &mut *self.0;
+        record_errors.retain_mut(|rejected| {
+            let is_within = part.contains(&rejected.index);
+            rejected.index = rejected.index.saturating_sub(part.start);
+            is_within
+        });
+        if let Some(in_doubt) = in_doubt {
+            in_doubt.part = Some(part.start..part.end.min(in_doubt.record_count));
+        }
+        self
+    }
+
+    /// Returns the error for records of which some may be on the log and some not, so that no single batch
+    /// decides.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn partly_applied(mut self) -> Self {
+        (self.0.outcome, self.0.in_doubt) = (Outcome::Unknown, None);
+        self
+    }
+
     pub(crate) fn below(&self) -> Option<&Source> {
         self.0.source.as_ref()
     }
@@ -397,6 +438,7 @@ mod tests {
                 record_count: 1,
                 after,
                 transactional_id: None,
+                part: None,
             };
             let loss = Error::new(kind);
             let preceding = Error::new(ErrorKind::PrecedingAppendFailed);

@@ -260,6 +260,7 @@ fn in_doubt() -> InDoubt {
         record_count: 3,
         after: Some(19),
         transactional_id: None,
+        part: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The client of one partition: appends, reads, offsets. An operation a file.
 
 mod append;
+mod batching;
 mod delete_records;
 mod fetch;
 mod fetched;
@@ -41,6 +42,16 @@ use crate::{
 /// An append whose outcome is unknown has a handle, [`Error::in_doubt`], which [`resolve`](Self::resolve)
 /// settles. Records that were acknowledged and are not on the log any more, as after an unclean election, are
 /// noticed before the next batch is sent: [`DataLoss`](crate::error::ErrorKind::DataLoss).
+///
+/// It appends to the topic that it was opened for, and not to another one of the same name: once metadata
+/// names another topic id, every call fails with [`TopicRecreated`](crate::error::ErrorKind::TopicRecreated).
+/// Brokers before Kafka 4.1 know topics in appends by name alone, so what is in flight when a topic is
+/// created again, or submitted before anything has shown that, lands on the new one. If the leader has
+/// rejected an append in between, as a broker does that deletes a log, what it acknowledges next is verified
+/// before it counts. Otherwise nothing but the offset shows it: one that was acknowledged before is a
+/// [`DataLoss`](crate::error::ErrorKind::DataLoss), and a higher one, as after others have filled the new
+/// topic, shows nothing until the next call that needs metadata. Do not create a log again under the same
+/// name while it has writers.
 ///
 /// A partition client is meant to be kept. Its appends use one connection to the leader and its fetches
 /// another, each shared with other partition clients beyond

@@ -17,7 +17,6 @@ use super::{Produced, settings::Acks};
 use crate::{
     error::{ErrorKind, InvalidField, RecordError},
     routing::{Operation, Rejection, Route, only_partition},
-    versions::ClientRequest,
 };
 
 /// Appends a batch, which has its producer id and sequence number already.
@@ -89,7 +88,7 @@ impl Operation for Append {
 
     fn request(&self, route: &Route<'_>) -> ProduceRequest {
         let head = Bytes::copy_from_slice(&self.batch.header_bytes());
-        let is_named = ProduceRequest::BY_TOPIC_ID.is_none_or(|by_id| route.version < by_id);
+        let is_named = route.names_topic::<ProduceRequest>();
         ProduceRequest {
             acks: self.acks.on_the_wire(),
             timeout_ms: route.timeout_ms(),

@@ -20,7 +20,7 @@ use std::{
 
 use kwal_protocol::{api::ApiKey, connection::RawResponse, messages::ProduceRequest, record::EncodedBatch};
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until},
 };
 
@@ -28,14 +28,14 @@ use super::{
     Produced,
     append::Append,
     exclusive::Hold,
-    results::{Answer, Ended},
+    results::{Ended, Reply},
     settings::Settings,
     state::{self, Action, Standing, Token, Transmit},
     task::Link,
 };
 use crate::{
     connection::{Recipient, RequestFailed, Room},
-    error::{CallContext, Error, ErrorKind, Progress, Source},
+    error::{CallContext, Error, ErrorKind, Outcome, Progress, Source},
     memory::Reservation,
     pool::{Closed, Purpose, Sent, SubmitError},
     producer_id::{Identity, Stamp},
@@ -49,14 +49,14 @@ const CAPACITY: usize = 64;
 #[derive(Debug)]
 pub(super) struct PendingBatch {
     pub(super) batch: EncodedBatch,
-    pub(super) response: oneshot::Sender<Answer>,
+    pub(super) reply: Reply,
     /// What the broker reported of it.
     pub(super) reported: Option<Produced>,
     /// Whether it is appended to settle others, whose errors its caller knows.
     pub(super) is_fence: bool,
     /// Its parts of the client's memory and of the queue, given back when it is completed.
     pub(super) _memory: Reservation,
-    pub(super) _place: OwnedSemaphorePermit,
+    pub(super) _place: Option<OwnedSemaphorePermit>,
 }
 
 pub(super) struct Appends {
@@ -246,6 +246,29 @@ impl Appends {
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
+    /// Takes a place, if there is one now.
+    pub(super) fn try_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Returns the error of an append that would leave a hole behind one that has failed.
+    pub(super) fn preceding_failed(&self) -> Error {
+        self.preceding_failed_of(&self.lock())
+    }
+
+    fn preceding_failed_of(&self, state: &State) -> Error {
+        let error = self.call().error(ErrorKind::PrecedingAppendFailed);
+        match &state.cause {
+            Some(cause) => error.with_source(Source::Call(Arc::clone(cause))),
+            None => error,
+        }
+    }
+
+    /// Notes the error of an append that failed before it was submitted: the cause of those that follow.
+    pub(super) fn failed_with(&self, error: Error) {
+        self.lock().cause = Some(Arc::new(error));
+    }
+
     /// Waits until there will be no more places.
     pub(super) async fn closed(&self) {
         // It has none, so this ends only when it is closed.
@@ -258,16 +281,13 @@ impl Appends {
     pub(super) fn submit(&self, batch: PendingBatch, deadline: Deadline) {
         let state = &mut *self.lock();
         if state.failed.is_some() {
-            return state.ended.fail(batch, self.call().error(ErrorKind::Closed));
+            return state.ended.fail(batch, self.call().error(ErrorKind::Closed), None);
         }
         // The caller does not know yet that this append would leave a hole.
         if !batch.is_fence && self.unseen.load(Ordering::Acquire) > 0 {
-            let error = self.call().error(ErrorKind::PrecedingAppendFailed);
-            let error = match &state.cause {
-                Some(cause) => error.with_source(Source::Call(Arc::clone(cause))),
-                None => error,
-            };
-            return state.ended.fail(batch, error);
+            let error = self.preceding_failed_of(state);
+            let unseen = self.unseen_by_many(&batch.reply);
+            return state.ended.fail(batch, error, unseen);
         }
         let records = batch.batch.record_count();
         let Deadline { at, after } = deadline;
@@ -282,6 +302,13 @@ impl Appends {
         if state.machine.is_renewal_in_the_way() {
             self.wake.notify_one();
         }
+    }
+
+    /// Ends the appends of a group, whose time of `after` is over.
+    pub(super) fn end_group(&self, group: usize, after: Duration) {
+        let state = &mut *self.lock();
+        state.machine.end_time(Instant::now().into_std(), after, |pending| pending.reply.is_of(group));
+        self.go_on(state);
     }
 
     /// Ends appends whose time is over, for a caller that has waited in vain for the producer task to do it.
@@ -542,10 +569,17 @@ impl Recipient for Appends {
         let result = response.and_then(|response| {
             let cluster = &self.partition.cluster;
             let (route, _) = opened.route(&append, call, &cluster.config.deadlines, Duration::ZERO);
-            let produced = append.response(&route, response);
-            produced.map_err(|rejection| {
+            let produced = append.response(&route, response).map_err(|rejection| {
                 rejected(rejection, cluster, self.target(), call, opened.channel.broker())
-            })
+            })?;
+            match route.names_topic::<ProduceRequest>().then(|| self.partition.recreated_as()).flatten() {
+                None => Ok(produced),
+                // It may be on the log of either.
+                Some(is) => {
+                    let kind = ErrorKind::TopicRecreated { was: self.partition.topic_id, is };
+                    Err(call.error(kind).with_outcome(Outcome::Unknown))
+                }
+            }
         });
         let now = Instant::now();
         match result {
@@ -561,6 +595,9 @@ impl Recipient for Appends {
 }
 
 fn acknowledge(state: &mut State, now: Instant, token: Token, produced: Produced) {
+    if !state.machine.is_believed() {
+        return state.machine.handle_acknowledged(now.into_std(), token, produced.base_offset);
+    }
     state.has_progressed = true;
     if let Some(Link { opened: Opened { leader: Some(leader), .. }, .. }) = &state.link {
         state.acknowledged_in = leader.epoch;

@@ -31,12 +31,14 @@ use tokio::{
 
 use self::{
     appends::{Appends, PendingBatch},
+    results::Reply,
     state::Standing,
 };
 pub use self::{
     exclusive::Holder,
     permit::{Append, Permit},
     resolve::{Resolution, Resolve},
+    results::Answer,
     settings::{Acks, OnFailure},
 };
 pub(crate) use self::{
@@ -185,7 +187,7 @@ impl Producer {
             let (memory, place) = self.reserve(self.upper_bound(size), &mut progress).await?;
             let batch = self.encode(all, size)?;
             memory.shrink(self.held(size, &batch));
-            Ok::<_, Error>(self.submit(batch, memory, place, deadline, is_fence))
+            Ok::<_, Error>(self.submit(batch, memory, Some(place), deadline, is_fence))
         };
         // Must not yield to tokio's cooperative budget: a later call could overtake this one.
         let append = match timeout_at(deadline.at, unconstrained(submitted)).await {
@@ -210,7 +212,17 @@ impl Producer {
             Ok(reserved) => reserved?,
             Err(_) => return Err(self.not_submitted(deadline, progress)),
         };
-        Ok(Permit { producer: self.clone(), memory, place, size: bytes, deadline: append_deadline })
+        let (place, size, deadline) = (Some(place), bytes, append_deadline);
+        Ok(Permit { producer: self.clone(), memory, place, size, deadline })
+    }
+
+    /// Takes a permit to append a batch of so many bytes, if nothing has to be waited for.
+    pub(crate) fn try_permit(&self, bytes: usize, append_deadline: Duration) -> Option<Permit> {
+        self.check_size(bytes, 0).ok()?;
+        let place = self.appends.try_place()?;
+        let memory = self.appends.partition.cluster.memory.try_reserve_append(bytes)?;
+        let (place, size, deadline) = (Some(place), bytes, append_deadline);
+        Some(Permit { producer: self.clone(), memory, place, size, deadline })
     }
 
     /// Waits for a place, then for memory: what waits for a place takes none from other partitions.
@@ -235,24 +247,74 @@ impl Producer {
         &self,
         batch: EncodedBatch,
         memory: Reservation,
-        place: OwnedSemaphorePermit,
+        place: Option<OwnedSemaphorePermit>,
         deadline: Deadline,
         is_fence: bool,
     ) -> Append {
-        let (response, answer) = oneshot::channel();
-        let (_memory, _place) = (memory, place);
-        let pending = PendingBatch { batch, response, reported: None, is_fence, _memory, _place };
-        self.appends.submit(pending, deadline);
+        let (sender, answer) = oneshot::channel();
+        self.submit_to(Reply::Future(sender), batch, memory, place, deadline, is_fence);
         Append::new(&self.appends, answer, deadline)
+    }
+
+    /// Fixes the place of a batch, and says where its result goes.
+    fn submit_to(
+        &self,
+        reply: Reply,
+        batch: EncodedBatch,
+        memory: Reservation,
+        place: Option<OwnedSemaphorePermit>,
+        deadline: Deadline,
+        is_fence: bool,
+    ) {
+        let (_memory, _place) = (memory, place);
+        let pending = PendingBatch { batch, reply, reported: None, is_fence, _memory, _place };
+        self.appends.submit(pending, deadline);
     }
 
     fn not_submitted(&self, deadline: Deadline, progress: Progress) -> Error {
         self.appends.call().error(ErrorKind::DeadlineExceeded { after: deadline.after, progress })
     }
 
+    /// Returns an empty batch with room for so many bytes of records.
+    pub(crate) fn batch_builder(&self, bytes: usize) -> BatchBuilder {
+        match self.appends.settings.encoding.compression {
+            Compression::None => self.builder(&mut Compressor::new(), bytes),
+            _ => {
+                let cluster = &self.appends.partition.cluster;
+                cluster.with_compressor(|compressor| self.builder(compressor, bytes))
+            }
+        }
+    }
+
+    /// Compresses a batch and computes its checksum. It may be larger than the limit on batches.
+    pub(crate) fn finish(&self, builder: BatchBuilder) -> Result<EncodedBatch, Error> {
+        let cluster = &self.appends.partition.cluster;
+        Ok(match self.appends.settings.encoding.compression {
+            Compression::None => builder.finish()?,
+            _ => cluster.with_compressor(|compressor| builder.finish_with(compressor))?,
+        })
+    }
+
     /// Encodes records as one batch.
     pub(crate) fn encode_records(&self, records: &[Record]) -> Result<EncodedBatch, Error> {
         self.encode(records, self.check(records)?)
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.appends.settings
+    }
+
+    /// Returns the result of an append that failed before it was submitted.
+    pub(crate) fn failed(&self, error: Error) -> Answer {
+        self.appends.failed(error)
+    }
+
+    pub(crate) fn end_group(&self, group: usize, after: Duration) {
+        self.appends.end_group(group, after);
+    }
+
+    pub(crate) fn preceding_failed(&self) -> Error {
+        self.appends.preceding_failed()
     }
 
     /// Returns who holds the log; `None` unless it is held exclusively.
@@ -297,16 +359,12 @@ impl Producer {
     }
 
     /// Rejects an append that cannot succeed, before it waits for anything.
-    fn check(&self, records: &[Record]) -> Result<BatchSize, Error> {
+    pub(crate) fn check(&self, records: &[Record]) -> Result<BatchSize, Error> {
         if records.is_empty() {
             return Err(self.appends.call().invalid_input("no records to append"));
         }
         if let Some(index) = records.iter().position(|record| record.timestamp_ms() < 0) {
-            let reason = format!(
-                "record {index} has a timestamp before 1970, {}: Kafka has no such timestamps",
-                records[index].timestamp
-            );
-            return Err(Error::invalid_input(reason));
+            return Err(before_1970(index, &records[index]));
         }
         let size = BatchSize::of(records);
         self.check_size(size.at_least, records.len())?;
@@ -346,11 +404,7 @@ impl Producer {
         size: BatchSize,
         compressor: &mut Compressor,
     ) -> Result<EncodedBatch, Error> {
-        let Encoding { compression, level } = self.appends.settings.encoding;
-        let mut builder = BatchBuilder::with_capacity_of(compressor, compression, size.likely);
-        if let Some(level) = level {
-            builder = builder.level(level);
-        }
+        let mut builder = self.builder(compressor, size.likely);
         for record in records {
             builder.push(
                 record.timestamp_ms(),
@@ -359,26 +413,48 @@ impl Producer {
                 &record.headers,
             );
         }
+        self.finish_with(builder, compressor)
+    }
+
+    fn builder(&self, compressor: &mut Compressor, bytes: usize) -> BatchBuilder {
+        let Encoding { compression, level } = self.appends.settings.encoding;
+        let builder = BatchBuilder::with_capacity_of(compressor, compression, bytes);
+        match level {
+            Some(level) => builder.level(level),
+            None => builder,
+        }
+    }
+
+    fn finish_with(&self, builder: BatchBuilder, compressor: &mut Compressor) -> Result<EncodedBatch, Error> {
         let batch = builder.finish_with(compressor)?;
         self.check_size(batch.size_in_bytes().max(batch.uncompressed_size()), batch.record_count())?;
         Ok(batch)
     }
 
     fn check_size(&self, size: usize, records: usize) -> Result<(), Error> {
-        let limit = self.appends.partition.cluster.config.limits.batch;
-        match size <= limit {
+        match size <= self.appends.partition.cluster.config.limits.batch {
             true => Ok(()),
-            false => {
-                let kind = ErrorKind::BatchTooLarge { size, records, limit: Some(limit) };
-                Err(self.appends.call().error(kind))
-            }
+            false => Err(self.batch_too_large(size, records)),
         }
     }
+
+    pub(crate) fn batch_too_large(&self, size: usize, records: usize) -> Error {
+        let limit = Some(self.appends.partition.cluster.config.limits.batch);
+        self.appends.call().error(ErrorKind::BatchTooLarge { size, records, limit })
+    }
+}
+
+/// The error of a record with a timestamp that Kafka does not have.
+fn before_1970(index: usize, record: &Record) -> Error {
+    let timestamp = record.timestamp;
+    Error::invalid_input(format!(
+        "record {index} has a timestamp before 1970, {timestamp}: Kafka has no such timestamps"
+    ))
 }
 
 /// The size of a batch before it is encoded, in bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct BatchSize {
+pub(crate) struct BatchSize {
     /// With the smallest possible overhead.
     at_least: usize,
     /// With the usual overhead of a record. A buffer of this size does not grow while such records are

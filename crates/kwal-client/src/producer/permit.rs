@@ -15,7 +15,11 @@ use tokio::{
     time::{Sleep, sleep_until},
 };
 
-use super::{Produced, Producer, appends::Appends, results::Answer};
+use super::{
+    Produced, Producer,
+    appends::Appends,
+    results::{Answer, Reply},
+};
 use crate::{
     error::{Error, ErrorKind, Outcome, Progress},
     memory::Reservation,
@@ -29,7 +33,8 @@ use crate::{
 pub struct Permit {
     pub(super) producer: Producer,
     pub(super) memory: Reservation,
-    pub(super) place: OwnedSemaphorePermit,
+    /// `None` if it is a part of another permit, whose place counts for both.
+    pub(super) place: Option<OwnedSemaphorePermit>,
     pub(super) size: usize,
     pub(super) deadline: Duration,
 }
@@ -67,22 +72,92 @@ impl Permit {
     /// [`InvalidInput`](ErrorKind::InvalidInput) at once if the batch is empty or larger than what was
     /// reserved.
     pub fn submit(self, batch: EncodedBatch) -> Append {
-        let Self { producer, memory, place, size, deadline } = self;
-        let deadline = Deadline::after(deadline);
-        let needed = batch.size_in_bytes();
-        let reason = match (batch.record_count(), needed) {
-            (0, _) => Some("no records to append".to_owned()),
-            (_, needed) if needed > size => Some(format!(
-                "the batch has {needed} bytes, more than the {size} that were reserved; reserve its `size_in_bytes()`"
-            )),
-            _ => None,
-        };
-        if let Some(reason) = reason {
-            let error = producer.appends.call().invalid_input(reason);
-            return Append::failed(&producer.appends, error, deadline);
+        let deadline = Deadline::after(self.deadline);
+        match self.check(&batch) {
+            Ok(()) => {
+                let Self { producer, memory, place, .. } = self;
+                producer.submit(batch, memory, place, deadline, false)
+            }
+            Err(error) => Append::failed(&self.producer.appends, error, deadline),
         }
-        memory.shrink(needed);
-        producer.submit(batch, memory, place, deadline, false)
+    }
+
+    /// Submits a batch, and calls a function with the result: where the append is completed, which may be
+    /// this call, and without a task in between. It must not block. `group` is that of the appends that end
+    /// [together](crate::PartitionClient::end_appends).
+    #[doc(hidden)]
+    pub fn submit_then(
+        self,
+        batch: EncodedBatch,
+        group: usize,
+        function: impl FnOnce(Answer) + Send + 'static,
+    ) {
+        let deadline = Deadline::after(self.deadline);
+        match self.check(&batch) {
+            Ok(()) => {
+                let Self { producer, memory, place, .. } = self;
+                let reply = Reply::Function { function: Box::new(function), group };
+                producer.submit_to(reply, batch, memory, place, deadline, false);
+            }
+            Err(error) => function(Answer::failed(error)),
+        }
+    }
+
+    /// Takes memory for a batch of so many bytes, if there is room for it now. Returns whether it has it.
+    #[doc(hidden)]
+    pub fn try_grow(&mut self, bytes: usize) -> bool {
+        let has_room = bytes <= self.size || self.memory.try_grow(bytes);
+        if has_room {
+            self.size = self.size.max(bytes);
+        }
+        has_room
+    }
+
+    /// Takes memory for a batch of so many bytes, as a debt if there is no room for it now.
+    #[doc(hidden)]
+    pub fn grow(&mut self, bytes: usize) {
+        if bytes > self.size {
+            self.memory.grow(bytes);
+            self.size = bytes;
+        }
+    }
+
+    /// Splits off a part of the memory, for a batch of its own. The place counts for both.
+    #[doc(hidden)]
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let size = bytes.min(self.size);
+        self.size -= size;
+        let Self { producer, memory, deadline, .. } = self;
+        Self {
+            producer: producer.clone(),
+            memory: memory.split(size),
+            place: None,
+            size,
+            deadline: *deadline,
+        }
+    }
+
+    /// Takes over the memory of another permit of the same client, which keeps its place until it is dropped.
+    #[doc(hidden)]
+    pub fn merge(&mut self, other: &mut Self) {
+        self.memory.merge(&other.memory);
+        self.size = self.size.saturating_add(std::mem::take(&mut other.size));
+    }
+
+    /// Rejects a batch that is empty or does not fit, else gives back what it does not need.
+    fn check(&self, batch: &EncodedBatch) -> Result<(), Error> {
+        let (needed, size) = (batch.size_in_bytes(), self.size);
+        let reason = match batch.record_count() {
+            0 => "no records to append".to_owned(),
+            _ if needed > size => format!(
+                "the batch has {needed} bytes, more than the {size} that were reserved; reserve its `size_in_bytes()`"
+            ),
+            _ => {
+                self.memory.shrink(needed);
+                return Ok(());
+            }
+        };
+        Err(self.producer.appends.call().invalid_input(reason))
     }
 }
 

@@ -57,10 +57,12 @@ impl Producer {
 impl Resolve<'_> {
     async fn run(self) -> Result<Resolution, Error> {
         let partition = &*self.producer.appends.partition;
+        // Whatever is wrong with the call, the batch is as much in doubt as before.
+        let in_doubt = |error: Error| error.with_in_doubt(self.in_doubt.clone());
         if let Some(reason) = invalid(&self.producer.appends, &self.in_doubt) {
-            return Err(partition.call(ApiKey::PRODUCE).invalid_input(reason));
+            return Err(in_doubt(partition.call(ApiKey::PRODUCE).invalid_input(reason)));
         }
-        self.producer.check(std::slice::from_ref(&self.fence))?;
+        self.producer.check(std::slice::from_ref(&self.fence)).map_err(in_doubt)?;
         let deadline = self.deadline.unwrap_or(partition.cluster.config.deadlines.operation);
         let search = Search {
             producer: self.producer,
@@ -68,16 +70,14 @@ impl Resolve<'_> {
             in_doubt: &self.in_doubt,
             deadline: Deadline::after(deadline),
         };
-        search.run(&self.fence).await.map_err(|error| match error.kind() {
-            ErrorKind::InvalidInput { .. } => error,
-            _ => error.with_in_doubt(self.in_doubt.clone()),
-        })
+        search.run(&self.fence).await.map_err(in_doubt)
     }
 }
 
 /// Returns why this is no batch in doubt of the partition.
 fn invalid(appends: &Appends, in_doubt: &InDoubt) -> Option<String> {
-    let InDoubt { topic, topic_id, partition: index, record_count, after, transactional_id, .. } = in_doubt;
+    let InDoubt { topic, topic_id, partition: index, record_count, after, transactional_id, part, .. } =
+        in_doubt;
     let Appends { partition, hold, .. } = appends;
     let is_here = match topic_id.filter(|_| !partition.topic_id.is_zero()) {
         Some(id) => id == partition.topic_id,
@@ -91,7 +91,8 @@ fn invalid(appends: &Appends, in_doubt: &InDoubt) -> Option<String> {
         && in_doubt.epoch >= 0
         && in_doubt.sequence >= 0
         && (1..=i32::MAX as usize).contains(record_count)
-        && after.is_none_or(|after| (0..i64::MAX).contains(&after));
+        && after.is_none_or(|after| (0..i64::MAX).contains(&after))
+        && part.as_ref().is_none_or(|part| part.start <= part.end && part.end <= *record_count);
     if !is_batch {
         return Some(format!("there is no such batch: {}", in_doubt.batch()));
     }
@@ -130,7 +131,11 @@ impl Search<'_> {
         let Self { partition, deadline, in_doubt, .. } = *self;
         let records = in_doubt.record_count;
         Ok(match find(partition, stamp(in_doubt), records, start..end, deadline).await? {
-            Some(offset) => Resolution::Appended(offset..offset.saturating_add_unsigned(records as u64)),
+            Some(offset) => {
+                let Range { start, end } = in_doubt.part.clone().unwrap_or(0..records);
+                let at = |index: usize| offset.saturating_add_unsigned(index as u64);
+                Resolution::Appended(at(start)..at(end))
+            }
             None => Resolution::NotApplied,
         })
     }

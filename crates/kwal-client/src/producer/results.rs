@@ -1,8 +1,12 @@
 //! How the results of appends reach their callers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -22,22 +26,67 @@ use crate::{
 };
 
 /// The result of an append on its way to its caller.
+///
+/// While it lives, an error counts as one that the caller has not got yet: see [`OnFailure::Stop`].
 #[derive(Debug)]
-pub(super) struct Answer {
+pub struct Answer {
     pub(super) result: Result<Produced, Error>,
     _unseen: Option<Unseen>,
 }
 
 impl Answer {
-    pub(super) fn failed(error: Error) -> Self {
+    /// An error that keeps nothing else from being appended.
+    #[doc(hidden)]
+    pub fn failed(error: Error) -> Self {
         Self { result: Err(error), _unseen: None }
+    }
+
+    /// Returns the result.
+    pub fn result(&self) -> &Result<Produced, Error> {
+        &self.result
+    }
+}
+
+/// Where the result of an append goes.
+pub(super) enum Reply {
+    /// To the future that the caller awaits.
+    Future(oneshot::Sender<Answer>),
+    /// To a function of the caller's, without a task in between.
+    Function {
+        function: Box<dyn FnOnce(Answer) + Send>,
+        /// Of the appends that end together.
+        group: usize,
+    },
+}
+
+impl Reply {
+    /// Whether the append is one of a group.
+    pub(super) fn is_of(&self, of: usize) -> bool {
+        matches!(self, Self::Function { group, .. } if *group == of)
+    }
+
+    /// Whether nobody needs the result.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Future(sender) => sender.is_closed(),
+            Self::Function { .. } => false,
+        }
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Future(_) => "Future",
+            Self::Function { .. } => "Function",
+        })
     }
 }
 
 /// Counts as an error that its caller has not got yet, until it is dropped. What is submitted meanwhile fails
 /// with it, so that the log has no hole.
 #[derive(Debug)]
-struct Unseen(Arc<AtomicUsize>);
+pub(super) struct Unseen(Arc<AtomicUsize>);
 
 impl Unseen {
     fn new(count: &Arc<AtomicUsize>) -> Self {
@@ -55,16 +104,27 @@ impl Drop for Unseen {
 /// The result of an append that has ended, and what it held.
 #[derive(Debug)]
 pub(super) struct Delivery {
-    response: oneshot::Sender<Answer>,
+    reply: Reply,
     answer: Answer,
     _memory: Reservation,
-    _place: OwnedSemaphorePermit,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Delivery {
     fn deliver(self) {
-        // A caller that is gone does not need the result.
-        drop(self.response.send(self.answer));
+        let Self { reply, answer, _memory, _place } = self;
+        match reply {
+            // A caller that is gone does not need the result. A waker that panics is that of one caller, and
+            // keeps nothing from the others.
+            Reply::Future(sender) => {
+                drop(catch_unwind(AssertUnwindSafe(|| drop(sender.send(answer)))));
+            }
+            Reply::Function { function, .. } => {
+                // What the append held is free for what the function submits.
+                drop((_memory, _place));
+                function(answer);
+            }
+        }
     }
 }
 
@@ -84,9 +144,10 @@ impl Ended {
     }
 
     /// Adds an append that was not accepted.
-    pub(super) fn fail(&mut self, batch: PendingBatch, error: Error) {
-        let PendingBatch { response, _memory, _place, .. } = batch;
-        self.push(Delivery { response, answer: Answer::failed(error), _memory, _place });
+    pub(super) fn fail(&mut self, batch: PendingBatch, error: Error, unseen: Option<Unseen>) {
+        let PendingBatch { reply, _memory, _place, .. } = batch;
+        let answer = Answer { result: Err(error), _unseen: unseen };
+        self.push(Delivery { reply, answer, _memory, _place });
     }
 
     pub(super) fn deliver(self) {
@@ -95,10 +156,26 @@ impl Ended {
 }
 
 impl Appends {
+    /// Returns the result of an append that failed before it was submitted. It counts as any other: what is
+    /// submitted before its caller has got it fails as well.
+    pub(super) fn failed(&self, error: Error) -> Answer {
+        let stops = self.settings.on_failure == OnFailure::Stop;
+        let unseen = stops.then(|| Unseen::new(&self.unseen));
+        self.failed_with(error.clone());
+        Answer { result: Err(error), _unseen: unseen }
+    }
+
+    /// Notes an append that failed since one before it did, if its batch has several callers: each has handed
+    /// over on its own, and may do so again before it has got its error.
+    pub(super) fn unseen_by_many(&self, reply: &Reply) -> Option<Unseen> {
+        let stops = self.settings.on_failure == OnFailure::Stop;
+        (stops && matches!(reply, Reply::Function { .. })).then(|| Unseen::new(&self.unseen))
+    }
+
     /// Reports results to their callers. `progress` is what the callers waited for, if it is known already.
     pub(super) fn complete(&self, state: &mut State, progress: Option<Progress>) {
         while let Some((pending, completed)) = state.machine.poll_completed() {
-            let PendingBatch { batch, response, reported, is_fence: _, _memory, _place } = pending;
+            let PendingBatch { batch, reply, reported, is_fence: _, _memory, _place } = pending;
             let mut unseen = None;
             let result = match completed {
                 Completed::Appended { base_offset, attempts } => {
@@ -120,7 +197,7 @@ impl Appends {
                     }
                     let error = self.in_doubt(self.failure(state, error, progress), in_doubt);
                     state.cause = Some(Arc::new(error.clone()));
-                    if response.is_closed() {
+                    if reply.is_closed() {
                         let Partition { topic, index, .. } = &*self.partition;
                         let (topic, partition) = (&**topic, index);
                         warn!(topic, partition, attempts, %error, "an append failed and its caller is gone");
@@ -132,6 +209,7 @@ impl Appends {
                         Some(cause) => Arc::clone(cause),
                         None => Arc::new(self.failure(state, cause, progress)),
                     };
+                    unseen = self.unseen_by_many(&reply);
                     let error = self.call().error(ErrorKind::PrecedingAppendFailed);
                     Err(self.in_doubt(error.with_source(Source::Call(cause)), in_doubt))
                 }
@@ -139,12 +217,8 @@ impl Appends {
             if let (Err(error), Some(failed)) = (&result, &mut state.failed) {
                 failed.push(error.clone());
             }
-            state.ended.push(Delivery {
-                response,
-                answer: Answer { result, _unseen: unseen },
-                _memory,
-                _place,
-            });
+            let answer = Answer { result, _unseen: unseen };
+            state.ended.push(Delivery { reply, answer, _memory, _place });
         }
     }
 
@@ -208,6 +282,7 @@ impl Appends {
             record_count: records,
             after,
             transactional_id: self.hold.as_ref().map(|hold| hold.transactional_id.to_string()),
+            part: None,
         })
     }
 }

@@ -5,7 +5,10 @@
 
 use std::{pin::pin, sync::Arc};
 
-use kwal_protocol::error_code::{Effect, ErrorCode, Recovery};
+use kwal_protocol::{
+    error_code::{Effect, ErrorCode, Recovery},
+    messages::ProduceRequest,
+};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
@@ -21,7 +24,7 @@ use crate::{
     error::{Error, ErrorKind, Progress},
     pool::Purpose,
     producer_id::{Acknowledged, ProducerState},
-    routing::{Leader, Opened, Partition, Retry, Target, Trace},
+    routing::{Leader, Opened, Partition, Retry, Target, Trace, denies_leading},
 };
 
 /// Runs until no handle is left and everything submitted is completed.
@@ -66,6 +69,11 @@ impl Link {
             _ => false,
         };
         is_leader && self.opened.channel.is(&other.opened.channel)
+    }
+
+    /// Whether appends name the topic. Otherwise they have its id, and are on its log if they are on any.
+    pub(super) fn names_topic(&self) -> bool {
+        self.opened.names_topic::<ProduceRequest>()
     }
 }
 
@@ -227,7 +235,12 @@ impl<'a> ProducerTask<'a> {
             _ => match self.pause(error.clone(), &trace) {
                 Ok(at) => {
                     resume_at = at;
-                    (RefusalKind::Retry { may_have_applied, reconnect: true }, error)
+                    let is_denied = link.names_topic() && code(&error).is_some_and(denies_leading);
+                    let kind = match is_denied {
+                        true => RefusalKind::Denied { may_have_applied },
+                        false => RefusalKind::Retry { may_have_applied, reconnect: true },
+                    };
+                    (kind, error)
                 }
                 Err(error) => (RefusalKind::Final { may_have_applied }, error),
             },

@@ -3,7 +3,7 @@
 mod barrier;
 
 use bytes::Bytes;
-use kwal_protocol::record::Headers;
+use kwal_protocol::record::{Headers, OwnedRecord};
 use time::OffsetDateTime;
 
 pub(crate) use self::barrier::transactional_id;
@@ -69,6 +69,15 @@ impl Record {
     }
 }
 
+/// A record that was read, to append it again. Without a timestamp, it gets the current time.
+impl From<OwnedRecord> for Record {
+    fn from(record: OwnedRecord) -> Self {
+        let timestamp = record.timestamp().unwrap_or_else(OffsetDateTime::now_utc);
+        let OwnedRecord { key, value, headers, .. } = record;
+        Self { key, value, headers, timestamp }
+    }
+}
+
 /// A key or a value: bytes in any of the usual forms, or an [`Option`] of them.
 pub trait IntoPayload {
     /// Converts it to bytes, or none.
@@ -115,6 +124,19 @@ mod tests {
     use time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_record_that_was_read_can_be_appended_again() {
+        let timestamp_ms = 1_700_000_000_123;
+        let headers = Headers::from([("a", "b")]);
+        let (key, value) = (Some(Bytes::from("k")), None);
+        let read = OwnedRecord { offset: 7, timestamp_ms, leader_epoch: 3, key, value, headers };
+        let again = Record::from(read.clone());
+        assert_eq!((again.timestamp_ms(), &again.key, &again.value), (timestamp_ms, &read.key, &None));
+        assert_eq!(again.headers, read.headers);
+        let without = Record::from(OwnedRecord { timestamp_ms: -1, ..read });
+        assert!(without.timestamp_ms() > timestamp_ms);
+    }
 
     #[test]
     fn timestamps_are_rounded_down_on_both_sides_of_the_epoch() {

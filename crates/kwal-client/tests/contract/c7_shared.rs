@@ -17,7 +17,7 @@ use kwal_testkit::{Dialect, EmbeddedCluster, Fault, FaultTarget, wire::Decision}
 use tokio::{
     sync::mpsc,
     task::AbortHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::support::{HOUR, Wire, builder, deadlines, polled, record, settle, timed};
@@ -416,6 +416,29 @@ async fn one_partition_follows_its_leader_while_the_others_stay() {
         assert_eq!(fetched.unwrap().next_offset, 2);
         assert!(took < 3 * SECOND, "{took:?}");
     }
+}
+
+/// Nobody polls one fetch when the leader dies, so it does not end, and was not combined with the other one.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_goes_on_at_the_next_leader_beside_one_that_is_not_polled() {
+    let broker = EmbeddedCluster::builder().brokers(3).topic("wide", 1).start_in_memory().unwrap();
+    let wire = Wire::to(&broker);
+    let reader = sharing(&wire, &broker, 1).await.remove(0);
+    let mut idle = pin!(reader.fetch(1).max_wait(20 * SECOND).into_future());
+    assert!(timeout(SECOND, &mut idle).await.is_err());
+    let wait = tokio::spawn({
+        let reader = reader.clone();
+        async move { reader.fetch(1).max_wait(20 * SECOND).await }
+    });
+    sleep(SECOND).await;
+    broker.kill(broker.leader("wide", 0).unwrap().unwrap()).unwrap();
+    sleep(SECOND).await;
+    let writers = open_all(&builder(&broker).build().await.unwrap(), 1).await;
+    writers[0].produce(record("b")).await.unwrap();
+    let (fetched, took) = timed(wait).await;
+    assert_eq!(fetched.unwrap().unwrap().next_offset, 2);
+    assert!(took < SECOND, "{took:?}");
+    assert_eq!(idle.await.unwrap().next_offset, 2);
 }
 
 #[tokio::test(start_paused = true)]

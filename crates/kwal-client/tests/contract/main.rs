@@ -17,7 +17,7 @@
 //! | c10 | throttling: a throttle time delays the next request of its connection and nothing else |
 //! | c11 | nothing hidden: no buffer in the background, and nothing that the caller did not request |
 //!
-//! `cargo test -p kwal-client --test contract c4` runs the tests of one line.
+//! `cargo test --test contract c4` runs the tests of one line.
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
@@ -31,6 +31,7 @@ mod c1_c7_versions;
 mod c2_c4_close;
 mod c2_c4_resolve;
 mod c2_producer_ids;
+mod c3_c8_recreation;
 mod c3_c9_permits;
 mod c3_order;
 mod c4_access_rights;

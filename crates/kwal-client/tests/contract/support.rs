@@ -81,6 +81,7 @@ pub(crate) fn in_doubt() -> InDoubt {
         record_count: 1,
         after: None,
         transactional_id: None,
+        part: None,
     }
 }
 

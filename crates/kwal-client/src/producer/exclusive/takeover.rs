@@ -213,7 +213,7 @@ impl Takeover<'_> {
     }
 
     fn barrier(&self, identity: Identity) -> Barrier {
-        let mark = self.partition.cluster.random.fork().u128(..).to_be_bytes();
+        let mark = self.partition.cluster.random.id();
         Barrier { name: self.name.to_owned(), producer_id: identity.id, epoch: identity.epoch, mark }
     }
 
