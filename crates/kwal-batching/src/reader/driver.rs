@@ -36,6 +36,8 @@ pub(crate) struct Reader {
     batches: VecDeque<InHand>,
     /// The batch that is being read record by record.
     records: Option<Records>,
+    /// The producer id and the epoch of that batch, or of the last one that was read so.
+    producer: Option<(i64, i16)>,
     round: Option<PendingRound>,
     ahead: Option<Ahead>,
     /// The error that ended it.
@@ -80,6 +82,7 @@ impl Reader {
             is_earliest,
             batches: VecDeque::new(),
             records: None,
+            producer: None,
             round: None,
             ahead: None,
             failed: None,
@@ -93,6 +96,16 @@ impl Reader {
 
     fn position_of(&self, at: At) -> Position {
         Position { topic_id: self.topic_id, leader_epoch: at.epoch, offset: at.offset }
+    }
+
+    /// Returns the producer id and the epoch of the batch of the last record.
+    pub(crate) fn producer(&self) -> Option<(i64, i16)> {
+        self.producer
+    }
+
+    /// Returns the error that ended it.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failed.as_ref()
     }
 
     /// Returns the next batch that is due; `None` at the end of a replay.
@@ -152,6 +165,8 @@ impl Reader {
             match ready!(self.poll_batch(cx)) {
                 Ok(None) => return Poll::Ready(None),
                 Ok(Some(begun)) => {
+                    let batch = begun.batch.batch();
+                    self.producer = batch.producer_id().zip(batch.producer_epoch());
                     let records: Box<dyn FusedIterator<Item = _> + Send> = Box::new(begun.batch.records());
                     self.records = Some(Records { begun, records: records.peekable() });
                 }

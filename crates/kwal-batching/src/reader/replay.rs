@@ -142,7 +142,7 @@ impl IntoFuture for OpenReplay {
 /// # Ok(()) });
 /// ```
 #[derive(Debug)]
-pub struct Replay(pub(super) Reader);
+pub struct Replay(pub(crate) Reader);
 
 impl Replay {
     /// Returns the next batch that has records; `None` at the end.

@@ -96,7 +96,7 @@ impl IntoFuture for OpenStream {
 /// # Ok(()) });
 /// ```
 #[derive(Debug)]
-pub struct RecordStream(pub(super) Reader);
+pub struct RecordStream(pub(crate) Reader);
 
 impl RecordStream {
     /// Returns the next batch that has records. At the end of the log it waits for one, without a limit.
