@@ -1,9 +1,14 @@
-//! The allocations of reading: none per record.
+//! The allocations of readers and producers: none per record.
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
 use allocation_counter::{AllocationInfo, measure};
-use kwal_batching::reader::{Unreadable, replay};
+use futures::StreamExt;
+use kwal_batching::{
+    entry::{Item, Reader},
+    producer::BatchProducer,
+    reader::{Unreadable, replay},
+};
 use kwal_client::{ClientBuilder, PartitionClient, error::Error, record::Record};
 use kwal_testkit::EmbeddedCluster;
 use tokio::runtime::Runtime;
@@ -61,3 +66,82 @@ fn a_batch_allocates_little() {
 
 /// By the client, and by the cluster that reads them out of its log.
 const PER_BATCH: u64 = 4;
+
+/// Entries of one record cost what records cost: the list of their headers.
+#[test]
+fn small_entries_allocate_what_their_records_do() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let (_cluster, partition) = runtime.block_on(log(4, 2_000));
+    let records = || {
+        runtime.block_on(async {
+            let records = replay(&partition, 0).await.unwrap();
+            assert_eq!(
+                records.fold(0, async |count, record| count + record.map(|_| 1).unwrap()).await,
+                8_000
+            );
+        });
+    };
+    let entries = || {
+        runtime.block_on(async {
+            let mut reader = Reader::new(replay(&partition, 0).await.unwrap());
+            for _ in 0..8_000 {
+                assert!(matches!(reader.next().await.unwrap(), Some(Item::Entry(_))));
+            }
+        });
+    };
+    records();
+    let (records, entries) = (measure(records).count_total, measure(entries).count_total);
+    assert!(entries <= records + 20, "{records} as records, {entries} as entries");
+}
+
+/// Has so many callers append so many records each, one after another, through one producer. Returns what was
+/// allocated, by the client and the embedded cluster alike, and how many batches were appended.
+fn measure_appends(callers: usize, records: usize) -> (u64, u64) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let (_cluster, partition) = runtime.block_on(log(0, 0));
+    let producer = BatchProducer::new(partition);
+    let run = |records: usize| {
+        let tasks: Vec<_> = (0..callers)
+            .map(|_| {
+                let producer = producer.clone();
+                runtime.spawn(async move {
+                    let record = Record::new("key", "value").header("a", "b");
+                    for _ in 0..records {
+                        producer.produce(&record).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        runtime.block_on(async {
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+    };
+    // What stays: connections, and buffers of the size that batches have.
+    run(3);
+    let before = producer.stats();
+    let allocated = measure(|| run(records)).count_total;
+    let stats = producer.stats();
+    assert_eq!(stats.appended - before.appended, (callers * records) as u64);
+    (allocated, stats.batches - before.batches)
+}
+
+/// Only batches cost something, however many records they have, and however many callers wait for them.
+#[test]
+fn appends_of_many_callers_allocate_per_batch() {
+    for callers in [1, 10, 1_000] {
+        // To spawn the callers costs the same.
+        let (few, batches) = measure_appends(callers, 10);
+        let (many, more_batches) = measure_appends(callers, 110);
+        let (allocated, batches) = (many - few, more_batches - batches);
+        // Now and then a caller misses the batch of the others.
+        assert!(batches <= 110, "{batches} batches");
+        assert!(allocated <= batches * PER_APPEND, "{allocated} for {batches} batches of {callers}");
+    }
+}
+
+/// By the client for a batch that it appends, and by the cluster that appends it to its log.
+const PER_APPEND: u64 = 35;

@@ -3,13 +3,19 @@
 use std::{
     ops::Range,
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use kwal_batching::reader::{Replay, Summary};
+use kwal_batching::{
+    producer::{Ack, BatchProducer},
+    reader::{Replay, Summary},
+};
 use kwal_client::{
     Client, ClientBuilder, GapReason, PartitionClient,
     error::{Error, ErrorKind},
@@ -24,6 +30,7 @@ use kwal_testkit::{
     EmbeddedCluster,
     wire::{Decision, Frame, Wire},
 };
+use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 /// Starts a broker with the topic `wal` of two partitions.
@@ -216,5 +223,80 @@ impl Rng {
 
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.below(u64::MAX))
+    }
+}
+
+/// Returns a record with a value. All have the same time, so that their sizes are the same in each run; not
+/// one of long ago, since brokers forget producers by it.
+pub(crate) fn record(value: impl Into<Vec<u8>>) -> Record {
+    static NOW: LazyLock<OffsetDateTime> = LazyLock::new(OffsetDateTime::now_utc);
+    let mut record = Record::new(None::<&str>, value.into());
+    record.timestamp = *NOW;
+    record
+}
+
+/// Returns a record with a value of `bytes` bytes.
+pub(crate) fn large(bytes: usize) -> Record {
+    record(vec![b'x'; bytes])
+}
+
+/// Opens partition 0 over a wire, with a batch acknowledged already: from here on appends take one request.
+pub(crate) async fn open_warm(broker: &EmbeddedCluster) -> (Wire, Client, PartitionClient) {
+    let wire = Wire::new(broker.connector());
+    let (client, partition) = open_over(broker, &wire).await;
+    partition.produce(vec![record("warm")]).await.unwrap();
+    (wire, client, partition)
+}
+
+/// Returns the values in the log of partition 0 of `wal`, in order.
+pub(crate) fn values(broker: &EmbeddedCluster) -> Vec<String> {
+    let records = broker.records("wal", 0).unwrap();
+    records.into_iter().map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap()).collect()
+}
+
+/// Returns the number of records of each batch in the log of partition 0 of `wal`.
+pub(crate) fn sizes(broker: &EmbeddedCluster) -> Vec<i32> {
+    broker.log("wal", 0).unwrap().iter().map(|batch| batch.header().count).collect()
+}
+
+/// Returns how many requests to append a wire has carried.
+pub(crate) fn appends(wire: &Wire) -> u64 {
+    wire.requests(ApiKey::PRODUCE)
+}
+
+/// Polls a future once.
+pub(crate) async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    std::future::poll_fn(|cx| Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx))).await
+}
+
+/// Hands records over, and returns their results.
+pub(crate) async fn send(producer: &BatchProducer, values: impl IntoIterator<Item = usize>) -> Vec<Ack> {
+    let mut acks = Vec::new();
+    for value in values {
+        acks.push(producer.reserve().await.unwrap().send(record(value.to_string())));
+    }
+    acks
+}
+
+/// Keeps the responses to appends from arriving until it is released.
+pub(crate) struct Held {
+    wire: Wire,
+    is_held: Arc<AtomicBool>,
+}
+
+impl Held {
+    pub(crate) fn new(wire: &Wire) -> Self {
+        let is_held = Arc::new(AtomicBool::new(true));
+        let holds = Arc::clone(&is_held);
+        wire.on_response(move |frame| match frame.api == ApiKey::PRODUCE && holds.load(Ordering::Relaxed) {
+            true => Decision::Hold,
+            false => Decision::Pass,
+        });
+        Self { wire: wire.clone(), is_held }
+    }
+
+    pub(crate) fn release(&self) {
+        self.is_held.store(false, Ordering::Relaxed);
+        self.wire.release();
     }
 }
