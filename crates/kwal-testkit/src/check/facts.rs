@@ -1,11 +1,14 @@
 //! Gathers the facts of a history about each partition, writer, append and reader.
 
+mod waits;
+
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
     time::Duration,
 };
 
+pub(super) use self::waits::{Wait, WaitResult};
 use super::{
     history::{Event, History},
     text::Seconds,
@@ -38,6 +41,8 @@ struct Known<'a> {
     writers: HashMap<WriterId, usize>,
     appends: HashMap<AppendId, usize>,
     readers: HashMap<ReaderId, usize>,
+    /// The writer, and the place among its waits.
+    waits: HashMap<CallId, (usize, usize)>,
     calls: BTreeMap<CallId, Call<'a>>,
 }
 
@@ -146,9 +151,12 @@ pub(super) struct WriterFacts<'a> {
     pub(super) opened: usize,
     /// The event by which it learned that it is no longer the writer.
     pub(super) ended: Option<usize>,
+    /// The event by which it learned that it was fenced.
+    pub(super) fenced: Option<usize>,
     /// The event by which it learned of a loss.
     pub(super) lost: Option<usize>,
     pub(super) closes: Vec<Close>,
+    pub(super) waits: Vec<Wait<'a>>,
     pub(super) appends: Vec<usize>,
     /// Its last transaction, as a range of its appends.
     transaction: Range<usize>,
@@ -282,17 +290,17 @@ impl<'a> Facts<'a> {
                 once(event, self.known.writers.insert(*id, self.writers.len()), verdict);
                 self.partitions[partition].has_holders |= writer.exclusive.is_some();
                 self.partitions[partition].has_transactions |= writer.transactional;
-                let (ended, lost, closes, appends) = (None, None, Vec::new(), Vec::new());
-                let opened = event;
                 self.writers.push(WriterFacts {
                     id: *id,
                     writer,
                     partition,
-                    opened,
-                    ended,
-                    lost,
-                    closes,
-                    appends,
+                    opened: event,
+                    ended: None,
+                    fenced: None,
+                    lost: None,
+                    closes: Vec::new(),
+                    waits: Vec::new(),
+                    appends: Vec::new(),
                     transaction: 0..0,
                 });
             }
@@ -338,9 +346,18 @@ impl<'a> Facts<'a> {
                 let writer = &mut self.writers[*self.known.writers.get(writer)?];
                 writer.closes.last_mut()?.ended = Some((event, at, *failed));
             }
+            Event::Flush { call, writer, after } => self.wait((event, at), *call, writer, *after, false)?,
+            Event::Drain { call, writer, after } => self.wait((event, at), *call, writer, *after, true)?,
+            Event::Flushed { call, failed } => {
+                self.waited(event, at, call, WaitResult::Flushed(*failed))?;
+            }
+            Event::Drained { call, absent, unknown } => {
+                self.waited(event, at, call, WaitResult::Undelivered(absent, unknown))?;
+            }
             Event::Fenced { writer } => {
-                let writer = *self.known.writers.get(writer)?;
-                self.writers[writer].ended.get_or_insert(event);
+                let writer = &mut self.writers[*self.known.writers.get(writer)?];
+                writer.ended.get_or_insert(event);
+                writer.fenced.get_or_insert(event);
             }
             Event::Lost { writer } => {
                 let writer = &mut self.writers[*self.known.writers.get(writer)?];

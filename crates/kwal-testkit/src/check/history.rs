@@ -39,11 +39,13 @@ use super::{
 ///
 /// | line | [`Event`] |
 /// | --- | --- |
-/// | `writer w0 wal-0 deadline=60 exclusive=me continue without-ids leader-acks transactional` | [`Writer`](Event::Writer), with its topic and partition; the other words are optional |
+/// | `writer w0 wal-0 deadline=60 exclusive=me continue without-ids leader-acks transactional batched` | [`Writer`](Event::Writer), with its topic and partition; the other words are optional |
 /// | `submit a0 w0 x y`, `queue …`, `start …` | [`Submit`](Event::Submit) of records with these values, for each [`SubmitOrder`] |
 /// | `acked a0 5`, `acked a0 somewhere`, `not-appended a0`, `unknown a0`, `dropped a0`, `withdrawn a0` | [`AppendOutcome`](Event::Completed), with the base offset for the first |
 /// | `resolve a0`, `resolved a0 5`, `resolved a0 absent` | [`Resolve`](Event::Resolve), [`Resolved`](Event::Resolved) with the base offset or without |
 /// | `close w0`, `closed w0 2` | [`Close`](Event::Close), [`Closed`](Event::Closed) with the number of errors |
+/// | `flush c0 w0 after=a5`, `flushed c0`, `flush-failed c0` | [`Flush`](Event::Flush) by a call, with the last append that may have failed before; [`Flushed`](Event::Flushed) |
+/// | `drain c0 w0 after=a5`, `drained c0 absent=x unknown=y` | [`Drain`](Event::Drain) by a call, [`Drained`](Event::Drained) with the records that were not delivered |
 /// | `fenced w0`, `lost w0`, `barrier w0 5 as=1000/3` | [`Fenced`](Event::Fenced), [`Lost`](Event::Lost), [`Barrier`](Event::Barrier) at an offset, with its producer id and epoch if known |
 /// | `committed w0`, `aborted w0` | [`TransactionEnded`](Event::TransactionEnded) |
 /// | `reader r0 wal-0 5 bare committed from=r1` | [`Reader`](Event::Reader) from an offset; `bare` without leader epochs, `committed` with READ_COMMITTED, at the position of another reader |
@@ -197,6 +199,35 @@ impl History {
     /// The writer is closed, and so many errors of appends were returned.
     pub fn closed(&mut self, writer: WriterId, failed: usize) {
         self.push(Event::Closed { writer, failed });
+    }
+
+    /// A call begins to flush a [batched](Writer::batched) writer. None of its appends after this one has
+    /// failed yet.
+    pub fn flush(&mut self, call: CallId, writer: WriterId, after: Option<AppendId>) {
+        self.push(Event::Flush { call, writer, after });
+    }
+
+    /// A flush has returned, with an error of an append or without.
+    pub fn flushed(&mut self, call: CallId, failed: bool) {
+        self.push(Event::Flushed { call, failed });
+    }
+
+    /// A call begins to close a [batched](Writer::batched) writer. None of its appends after this one has
+    /// failed yet.
+    pub fn drain(&mut self, call: CallId, writer: WriterId, after: Option<AppendId>) {
+        self.push(Event::Drain { call, writer, after });
+    }
+
+    /// The writer is closed, and has returned the records that are not on the log, and those that may be.
+    pub fn drained(
+        &mut self,
+        call: CallId,
+        absent: impl IntoIterator<Item = impl Into<Value>>,
+        unknown: impl IntoIterator<Item = impl Into<Value>>,
+    ) {
+        let absent = absent.into_iter().map(Into::into).collect();
+        let unknown = unknown.into_iter().map(Into::into).collect();
+        self.push(Event::Drained { call, absent, unknown });
     }
 
     /// The writer learned that another writer has fenced it.
@@ -369,6 +400,43 @@ pub enum Event {
         writer: WriterId,
         /// How many appends failed meanwhile, according to the writer.
         failed: usize,
+    },
+    /// A caller waits until everything has ended that a [batched](Writer::batched) writer has accepted.
+    /// Without [`Flushed`](Self::Flushed), it did not wait that long.
+    Flush {
+        /// The call.
+        call: CallId,
+        /// The writer.
+        writer: WriterId,
+        /// The last append of the writer that may have failed before; `None` if none can have.
+        after: Option<AppendId>,
+    },
+    /// A flush returned: everything that was accepted before it has ended.
+    Flushed {
+        /// The call.
+        call: CallId,
+        /// Whether it returned the error of an append.
+        failed: bool,
+    },
+    /// A caller closed a [batched](Writer::batched) writer. It accepts nothing more. Without
+    /// [`Drained`](Self::Drained), the caller did not wait for what was accepted.
+    Drain {
+        /// The call.
+        call: CallId,
+        /// The writer.
+        writer: WriterId,
+        /// The last append of the writer that may have failed before; `None` if none can have.
+        after: Option<AppendId>,
+    },
+    /// A batched writer is closed, and has returned what was not delivered: of the appends that had not ended
+    /// when it was first closed, all that it has not appended.
+    Drained {
+        /// The call.
+        call: CallId,
+        /// The records that are not on the log, and never will be.
+        absent: Vec<Value>,
+        /// The records that may be on the log.
+        unknown: Vec<Value>,
     },
     /// A writer learned that another writer has fenced it. It appends nothing more.
     Fenced {

@@ -6,6 +6,7 @@ use super::{
     history::History,
     logs, reads,
     verdict::{Expect, Verdict, VerdictBuilder},
+    waits,
 };
 
 impl History {
@@ -16,6 +17,7 @@ impl History {
         let judged = logs::judge(&facts, &mut verdict);
         reads::judge(&facts, &judged, &mut verdict);
         endings::judge(&facts, &judged, &mut verdict);
+        waits::judge(&facts, &judged, &mut verdict);
         verdict.build()
     }
 }

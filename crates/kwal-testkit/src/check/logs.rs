@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, ops::Range};
 use self::holders::producer_at;
 use super::{
     facts::{Append, Facts, Loss, Partition},
-    types::{AppendOutcome, Log},
+    types::{AppendOutcome, Log, Writer},
     value::Value,
     verdict::{Rule, VerdictBuilder},
 };
@@ -74,12 +74,12 @@ impl Judged {
         &self.places[append.first..append.first + append.records.len()]
     }
 
-    fn is_on_log(&self, append: &Append<'_>) -> bool {
+    pub(super) fn is_on_log(&self, append: &Append<'_>) -> bool {
         self.base(append).is_some()
     }
 
     /// Returns the base offset, derived from the first record that is found.
-    fn base(&self, append: &Append<'_>) -> Option<i64> {
+    pub(super) fn base(&self, append: &Append<'_>) -> Option<i64> {
         let mut places = self.places(append).iter().enumerate();
         places.find_map(|(index, place)| Some(place.as_ref()?.saturating_sub(index as i64)))
     }
@@ -115,6 +115,12 @@ fn records_in<'a>(log: &'a Log, offsets: &Range<i64>) -> &'a [(i64, Value)] {
     let from = log.records.partition_point(|(offset, _)| *offset < offsets.start);
     let to = log.records.partition_point(|(offset, _)| *offset < offsets.end);
     log.records.get(from..to).unwrap_or_default()
+}
+
+/// Returns whether everything that a writer has appended is still there. Otherwise a record that is missing
+/// now may have been on the log, and been lost, deleted or compacted since.
+pub(super) fn is_whole(partition: &Partition<'_>, log: &Log, writer: &Writer) -> bool {
+    !partition.may_lose(writer) && log.offsets.start == 0 && log.empty.is_empty()
 }
 
 /// Returns the record at an offset.

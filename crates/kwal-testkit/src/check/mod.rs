@@ -54,6 +54,12 @@
 //! An append of unknown outcome can be [resolved](Event::Resolved): then it is on the log as the answer says,
 //! once and for all. When a writer is [closed](Event::Closed), everything submitted before has ended.
 //!
+//! The appends of a [batched](Writer::batched) writer are the inputs of its callers. After one that fails, or
+//! is missing, none is on the log that was accepted before its caller got the error, by the order of events.
+//! When a [flush](Event::Flushed) returns, everything that was accepted before has ended, and without an
+//! error nothing of it is missing that had not failed before. A [close](Event::Drained) returns exactly the
+//! records that were not delivered.
+//!
 //! Without producer ids ([`Writer::without_ids`]), an append of unknown outcome may be on the log in any
 //! order, and a loss of acknowledged records ends the writer only if the next one gets a lower offset. With
 //! [`Writer::leader_acks`], [`Event::Unreplicated`] excuses that an acknowledged record is missing.
@@ -78,7 +84,7 @@
 //!
 //! ```text
 //! judge ─┬─► reads, replays ──► logs ──► facts ──► verdict ──► text ──► history ──► types ──► value
-//!        └─► endings ─────────────┘                                         │
+//!        └─► endings, waits ──────┘                                         │
 //! recorder ─────────────────────────────────────────────────────────────────┘
 //! ```
 
@@ -94,6 +100,7 @@ mod text;
 mod types;
 mod value;
 mod verdict;
+mod waits;
 
 pub use history::{Event, History};
 pub use recorder::{Recorder, Ticket};

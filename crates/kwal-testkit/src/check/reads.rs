@@ -379,7 +379,9 @@ impl Judge<'_, '_, '_> {
             }
             ReadFailure::Truncated { diverged_at } => {
                 let position = self.position.unwrap_or(i64::MAX);
-                let lost = losses.iter().any(|loss| loss.offset < position);
+                // The end of a replay was there as well.
+                let known = position.max(self.replay.as_ref().map_or(0, |replay| replay.end));
+                let lost = losses.iter().any(|loss| loss.offset < known);
                 if !lost && self.partition.rewound.is_none() {
                     self.violated(Rule::FalseAlarm, event, diverged_at, || {
                         format!("{id} got an error about a loss, and no loss is recorded")

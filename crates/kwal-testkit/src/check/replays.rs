@@ -9,7 +9,7 @@ pub(super) struct OpenReplay {
     event: usize,
     /// The position of the reader, if known.
     from: Option<i64>,
-    end: i64,
+    pub(super) end: i64,
     /// The number of records that the reader got since then; `None` if no read is recorded.
     pub(super) read: Option<u64>,
 }

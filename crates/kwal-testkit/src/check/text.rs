@@ -101,11 +101,12 @@ fn write_event(
             if let Some(name) = &writer.exclusive {
                 write!(f, " exclusive={name}")?;
             }
-            let Writer { on_failure_continue, without_ids, leader_acks, transactional, .. } = *writer;
+            let Writer { on_failure_continue, without_ids, leader_acks, .. } = *writer;
             f.write_str(if on_failure_continue { " continue" } else { "" })?;
             f.write_str(if without_ids { " without-ids" } else { "" })?;
             f.write_str(if leader_acks { " leader-acks" } else { "" })?;
-            f.write_str(if transactional { " transactional" } else { "" })
+            f.write_str(if writer.transactional { " transactional" } else { "" })?;
+            f.write_str(if writer.batched { " batched" } else { "" })
         }
         Event::Submit { append, writer, order, records } => {
             let verb = match order {
@@ -138,6 +139,21 @@ fn write_event(
         },
         Event::Close { writer } => write!(f, "close {writer}"),
         Event::Closed { writer, failed } => write!(f, "closed {writer} {failed}"),
+        Event::Flush { call, writer, after } => {
+            write!(f, "flush {call} {writer}")?;
+            after.map_or(Ok(()), |after| write!(f, " after={after}"))
+        }
+        Event::Flushed { call, failed: false } => write!(f, "flushed {call}"),
+        Event::Flushed { call, failed: true } => write!(f, "flush-failed {call}"),
+        Event::Drain { call, writer, after } => {
+            write!(f, "drain {call} {writer}")?;
+            after.map_or(Ok(()), |after| write!(f, " after={after}"))
+        }
+        Event::Drained { call, absent, unknown } => {
+            write!(f, "drained {call}")?;
+            absent.iter().try_for_each(|value| write!(f, " absent={value}"))?;
+            unknown.iter().try_for_each(|value| write!(f, " unknown={value}"))
+        }
         Event::Fenced { writer } => write!(f, "fenced {writer}"),
         Event::Lost { writer } => write!(f, "lost {writer}"),
         Event::Barrier { writer, offset, producer } => {
@@ -284,6 +300,10 @@ impl<'a> Words<'a> {
                 let failed = failed.parse().map_err(|_| format!("{failed:?} is not a number"))?;
                 Event::Closed { writer, failed }
             }
+            "flush" | "drain" => self.wait(verb)?,
+            "flushed" => Event::Flushed { call: CallId(self.id('c')?), failed: false },
+            "flush-failed" => Event::Flushed { call: CallId(self.id('c')?), failed: true },
+            "drained" => self.drained()?,
             "fenced" => Event::Fenced { writer: WriterId(self.id('w')?) },
             "lost" => Event::Lost { writer: WriterId(self.id('w')?) },
             "barrier" => {
@@ -362,6 +382,7 @@ impl<'a> Words<'a> {
                 None if word == "without-ids" => writer.without_ids(),
                 None if word == "leader-acks" => writer.leader_acks(),
                 None if word == "transactional" => writer.transactional(),
+                None if word == "batched" => writer.batched(),
                 _ => return Err(format!("{word:?} is not a property of a writer")),
             };
         }
@@ -387,6 +408,32 @@ impl<'a> Words<'a> {
             };
         }
         Ok(reader)
+    }
+
+    fn wait(&mut self, verb: &str) -> Result<Event, String> {
+        let (call, writer) = (CallId(self.id('c')?), WriterId(self.id('w')?));
+        let after = self.0.next().map(|word| {
+            let append = word.strip_prefix("after=").ok_or_else(|| format!("{word:?} is not an append"))?;
+            id(append, 'a').map(AppendId)
+        });
+        let after = after.transpose()?;
+        Ok(match verb {
+            "flush" => Event::Flush { call, writer, after },
+            _ => Event::Drain { call, writer, after },
+        })
+    }
+
+    fn drained(&mut self) -> Result<Event, String> {
+        let call = CallId(self.id('c')?);
+        let (mut absent, mut unknown) = (Vec::new(), Vec::new());
+        for word in self.0.by_ref() {
+            match word.split_once('=') {
+                Some(("absent", word)) => absent.push(value(word)?),
+                Some(("unknown", word)) => unknown.push(value(word)?),
+                _ => return Err(format!("{word:?} is not a record that was not delivered")),
+            }
+        }
+        Ok(Event::Drained { call, absent, unknown })
     }
 
     fn covered(&mut self) -> Result<Covered, String> {

@@ -97,6 +97,10 @@ pub struct Writer {
     pub leader_acks: bool,
     /// Whether its appends are in transactions, which [end](super::Event::TransactionEnded) or stay open.
     pub transactional: bool,
+    /// Whether it gathers the inputs of many callers into batches.
+    ///
+    /// Its appends are inputs then: record each when it is accepted, and its result when its caller gets it.
+    pub batched: bool,
 }
 
 impl Writer {
@@ -110,6 +114,7 @@ impl Writer {
             without_ids: false,
             leader_acks: false,
             transactional: false,
+            batched: false,
         }
     }
 
@@ -146,6 +151,12 @@ impl Writer {
     /// Sets [`transactional`](Self::transactional).
     pub fn transactional(mut self) -> Self {
         self.transactional = true;
+        self
+    }
+
+    /// Sets [`batched`](Self::batched).
+    pub fn batched(mut self) -> Self {
+        self.batched = true;
         self
     }
 }

@@ -58,6 +58,10 @@ rules! {
     Resolved "C4" "on the log as it was resolved";
     /// When a writer is closed, every append that was submitted earlier has ended, and failures are reported.
     Closed "C4" "a close leaves nothing open";
+    /// When a flush returns, everything that was accepted earlier has ended, and its result is theirs.
+    Flushed "C4" "a flush is a barrier";
+    /// A batched writer that is closed returns exactly the records that it has not delivered.
+    Undelivered "C4" "a close returns what was not delivered";
     /// Appends and calls end within their deadline.
     Deadline "C4" "within the deadline";
     /// An append that was dropped before its place was fixed is not on the log.

@@ -1,5 +1,6 @@
 //! Generates correct histories by seed, from a model of a log, of writers and of readers.
 
+pub(crate) mod callers;
 mod transactions;
 
 use std::{collections::VecDeque, time::Duration};

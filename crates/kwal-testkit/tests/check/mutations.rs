@@ -430,7 +430,7 @@ fn a_writer_that_continues_after_a_loss_is_a_violation() {
     assert!(tried > 10, "it was possible {tried} times only");
 }
 
-fn rebuilt(events: Events) -> History {
+pub(crate) fn rebuilt(events: Events) -> History {
     let mut history = History::new();
     for (at, event) in events {
         history.at(at).push(event);
@@ -464,7 +464,7 @@ pub(crate) fn acked(events: &Events) -> Vec<(AppendId, i64, Vec<Value>)> {
     acked.collect()
 }
 
-fn outcomes(events: &Events) -> BTreeMap<AppendId, AppendOutcome> {
+pub(crate) fn outcomes(events: &Events) -> BTreeMap<AppendId, AppendOutcome> {
     let outcomes = events.iter().filter_map(|(_, event)| match event {
         Event::Completed { append, outcome } => Some((*append, *outcome)),
         _ => None,
@@ -473,7 +473,10 @@ fn outcomes(events: &Events) -> BTreeMap<AppendId, AppendOutcome> {
 }
 
 /// The appends with a certain outcome that are not on a log.
-fn absent(events: &mut Events, ended: impl Fn(AppendOutcome) -> bool) -> Vec<(AppendId, Vec<Value>)> {
+pub(crate) fn absent(
+    events: &mut Events,
+    ended: impl Fn(AppendOutcome) -> bool,
+) -> Vec<(AppendId, Vec<Value>)> {
     let outcomes = outcomes(events);
     let mut absent = Vec::new();
     for (append, _, values) in appends(events) {
@@ -485,7 +488,7 @@ fn absent(events: &mut Events, ended: impl Fn(AppendOutcome) -> bool) -> Vec<(Ap
     absent
 }
 
-fn end_of(events: &mut Events, append: AppendId) -> Option<(Duration, &mut AppendOutcome)> {
+pub(crate) fn end_of(events: &mut Events, append: AppendId) -> Option<(Duration, &mut AppendOutcome)> {
     events.iter_mut().find_map(|(at, event)| match event {
         Event::Completed { append: of, outcome } if *of == append => Some((*at, outcome)),
         _ => None,
@@ -563,16 +566,16 @@ pub(crate) fn logs(events: &mut Events) -> impl Iterator<Item = &mut Log> {
     })
 }
 
-fn log_with<'a>(events: &'a mut Events, value: &Value) -> Option<&'a mut Log> {
+pub(crate) fn log_with<'a>(events: &'a mut Events, value: &Value) -> Option<&'a mut Log> {
     logs(events).find(|log| log.records.iter().any(|(_, on_log)| on_log == value))
 }
 
-fn log_of(events: &mut Events, append: AppendId) -> Option<&mut Log> {
+pub(crate) fn log_of(events: &mut Events, append: AppendId) -> Option<&mut Log> {
     let partition = partition_of(events, writer_of(events, append)?);
     logs(events).find(|log| (log.partition.topic.clone(), log.partition.partition) == partition)
 }
 
-fn append_to_log(log: &mut Log, values: &[Value]) {
+pub(crate) fn append_to_log(log: &mut Log, values: &[Value]) {
     let end = log.offsets.end;
     log.records.extend((end..).zip(values.iter().cloned()));
     log.offsets.end += values.len() as i64;
@@ -590,7 +593,11 @@ fn behind_later(events: &mut Events, append: AppendId) -> Option<&mut Log> {
 }
 
 /// A writer submits one more append, which gets the end of its log.
-fn new_append(events: &mut Events, writer: WriterId, outcome: impl Fn(i64) -> AppendOutcome) -> Option<()> {
+pub(crate) fn new_append(
+    events: &mut Events,
+    writer: WriterId,
+    outcome: impl Fn(i64) -> AppendOutcome,
+) -> Option<()> {
     let append = AppendId(1_000_000);
     let first_log = events.iter().position(|(_, event)| matches!(event, Event::Log(_)))?;
     let at = events[first_log].0;

@@ -290,4 +290,16 @@ pub(crate) const READERS: &[(&str, Option<Rule>, &str)] = &[
         "1 submit a0 w0 x y z\n1 acked a0 0\n2 replay r0 1 given\n3 read r0 1 @0 x\n3 replayed r0 0..1 1\n\
          4 read r0 3 @2 z\n5 log wal-0 0 3 @0 x y z",
     ),
+    (
+        "the end of a replay is lost",
+        None,
+        "1 submit a0 w0 x\n1 acked a0 0\n1 submit a1 w0 y\n1 acked a1 1\n1 replay r0 2\n2 truncated wal-0 1\n\
+         2 read r0 1 @0 x\n3 read-failed r0 truncated 1\n4 log wal-0 0 1 @0 x",
+    ),
+    (
+        "nothing is lost of what a reader knows",
+        Some(Rule::FalseAlarm),
+        "1 submit a0 w0 x\n1 acked a0 0\n1 submit a1 w0 y\n1 acked a1 1\n2 truncated wal-0 1\n\
+         2 read r0 1 @0 x\n3 read-failed r0 truncated 1\n4 log wal-0 0 1 @0 x",
+    ),
 ];

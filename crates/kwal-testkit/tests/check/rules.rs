@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use kwal_testkit::check::{Expect, History, Rule};
 
-use crate::{holders::HOLDERS, readers::READERS};
+use crate::{callers::CALLERS, holders::HOLDERS, readers::READERS};
 
 /// What each history breaks: one rule, or `None`. All have a writer `w0` and a reader `r0` of `wal-0`.
 const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
@@ -233,6 +233,24 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "continues in the recreated topic",
         Some(Rule::LossEnds),
         "1 submit a0 w0 x\n1 acked a0 0\n2 recreated wal-0\n3 submit a1 w0 y\n3 unknown a1\n4 log wal-0 0 1 @0 y",
+    ),
+    (
+        "is fenced, and those in flight after that are on the recreated topic",
+        None,
+        "1 submit a0 w0 x\n1 acked a0 0\n2 submit a1 w0 y\n2 recreated wal-0\n2 submit a2 w0 z\n2 dropped a2\n\
+         2 submit a3 w0 v\n3 not-appended a1\n3 fenced w0\n3 unknown a3\n4 log wal-0 0 2 @0 z v",
+    ),
+    (
+        "continues in the recreated topic, and is fenced later",
+        Some(Rule::LossEnds),
+        "1 submit a0 w0 x\n1 acked a0 0\n2 recreated wal-0\n3 submit a1 w0 y\n3 unknown a1\n3 submit a2 w0 z\n\
+         3 not-appended a2\n3 submit a3 w0 v\n3 unknown a3\n4 fenced w0\n4 log wal-0 0 2 @0 y v",
+    ),
+    (
+        "is fenced, and its append to the recreated topic is acknowledged",
+        Some(Rule::LossEnds),
+        "1 submit a0 w0 x\n1 acked a0 0\n2 recreated wal-0\n2 submit a1 w0 y\n3 acked a1 0\n3 fenced w0\n\
+         4 log wal-0 0 1 @0 y",
     ),
     (
         "is acknowledged at an offset that was acknowledged before, and both are lost",
@@ -564,7 +582,7 @@ fn history(text: &str) -> History {
 
 #[test]
 fn each_history_breaks_its_rule_and_no_other() {
-    for (name, broken, text) in HISTORIES.iter().chain(HOLDERS).chain(READERS) {
+    for (name, broken, text) in HISTORIES.iter().chain(HOLDERS).chain(READERS).chain(CALLERS) {
         let history = history(text);
         let verdict = history.check(&Expect::default());
         assert!(verdict.broken().eq(*broken), "{name}: {verdict}");
@@ -582,8 +600,13 @@ fn each_history_breaks_its_rule_and_no_other() {
 
 #[test]
 fn every_rule_is_broken_by_a_history() {
-    let broken: BTreeSet<_> =
-        HISTORIES.iter().chain(HOLDERS).chain(READERS).filter_map(|(_, broken, _)| *broken).collect();
+    let broken: BTreeSet<_> = HISTORIES
+        .iter()
+        .chain(HOLDERS)
+        .chain(READERS)
+        .chain(CALLERS)
+        .filter_map(|(_, broken, _)| *broken)
+        .collect();
     assert!(broken.iter().eq(Rule::ALL), "{broken:?}");
 }
 

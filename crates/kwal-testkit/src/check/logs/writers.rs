@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Judge, is_empty};
+use super::{Judge, is_empty, is_whole};
 use crate::check::{
     facts::{Append, WriterFacts},
     types::{AppendOutcome, SubmitOrder},
@@ -54,30 +54,39 @@ impl<'a> Judge<'a, '_, '_> {
 
     /// Checks that appends submitted after one that fails, before its error was returned, fail too.
     pub(super) fn no_hole(&mut self, writer: &WriterFacts<'_>) {
-        // A record that is missing now may have been on the log, and been lost, deleted or compacted since.
-        let whole = !self.partition.may_lose(writer.writer)
-            && self.log.offsets.start == 0
-            && self.log.empty.is_empty();
-        let mut failed: Option<(Duration, usize)> = None;
-        let mut absent: Option<(Duration, usize)> = None;
+        let whole = is_whole(self.partition, self.log, writer.writer);
+        let grace = self.verdict.expect.grace;
+        // By their ends, the last of those that failed, and of those that are missing.
+        let mut failed: Option<(Duration, usize, usize)> = None;
+        let mut absent: Option<(Duration, usize, usize)> = None;
         for index in &writer.appends {
             let append = &self.facts.appends[*index];
             let on_log = self.judged.is_on_log(append);
             if append.order == SubmitOrder::Fixed {
-                let handed_out = append.at.saturating_add(self.verdict.expect.grace);
-                let behind = |failed: Option<(Duration, usize)>| failed.filter(|(at, _)| *at > handed_out);
+                let handed_out = append.at.saturating_add(grace);
+                let behind = |failed: Option<(Duration, usize, usize)>| {
+                    // A batched writer records both where they happen.
+                    let by_event = writer.writer.batched && grace.is_zero();
+                    let is_behind = |(at, event, _): &(Duration, usize, usize)| match by_event {
+                        true => *event > append.event,
+                        false => *at > handed_out,
+                    };
+                    failed.filter(is_behind)
+                };
                 let acked = append.is_acked();
                 let first = behind(failed).filter(|_| acked);
                 let first = first.or_else(|| behind(absent).filter(|_| whole && (acked || on_log)));
-                if let Some((_, first)) = first {
+                if let Some((.., first)) = first {
                     self.hole(first, *index);
                 }
             }
-            let Some((_, at, outcome)) = append.end else { continue };
+            let Some((event, at, outcome)) = append.end else { continue };
             if append.order == SubmitOrder::Unordered {
                 continue;
             }
-            let latest = |known: &mut Option<(Duration, usize)>| *known = (*known).max(Some((at, *index)));
+            let latest = |known: &mut Option<(Duration, usize, usize)>| {
+                *known = (*known).max(Some((at, event, *index)));
+            };
             if matches!(outcome, AppendOutcome::NotAppended | AppendOutcome::Unknown) {
                 latest(&mut failed);
             }
@@ -91,7 +100,7 @@ impl<'a> Judge<'a, '_, '_> {
 
     /// Checks that no append of a writer follows a lost one on the log. Those that are not acknowledged may,
     /// if they may have been in flight when it happened, or are the first ones after it, in flight together,
-    /// by which the writer learned of it.
+    /// by which the writer learned of it, or that it was fenced.
     pub(super) fn loss_ends(&mut self, writer: &WriterFacts<'_>) {
         let appends = || writer.appends.iter().map(|index| &self.facts.appends[*index]);
         let lost = appends().filter_map(|append| {
@@ -108,10 +117,15 @@ impl<'a> Judge<'a, '_, '_> {
                 if append.event < loss {
                     continue;
                 }
-                let end = append.end.map_or(usize::MAX, |(event, ..)| event);
-                if writer.lost.is_some()
-                    && revealing < MOST_IN_FLIGHT
-                    && append.event < *until.get_or_insert(end)
+                // Of one that is dropped, the writer learns the end later.
+                let end = match append.end {
+                    Some((_, _, AppendOutcome::Dropped)) => None,
+                    end => Some(end.map_or(usize::MAX, |(event, ..)| event)),
+                };
+                until = until.or(end);
+                let has_learned =
+                    writer.lost.is_some() || writer.fenced.is_some_and(|fenced| append.event < fenced);
+                if has_learned && revealing < MOST_IN_FLIGHT && until.is_none_or(|until| append.event < until)
                 {
                     revealing += 1;
                     continue;

@@ -7,6 +7,7 @@ const ALL: &str = "\
 0 writer w8 a-b%25c-12
 0 writer w9 wal-0 without-ids leader-acks
 0 writer w10 wal-0 transactional
+0 writer w11 wal-0 batched
 0.5 submit a3 w7 x y
 0.5 queue a4 w7 z
 0.500000001 start a5 w8 \"\" %20
@@ -21,6 +22,14 @@ const ALL: &str = "\
 1.5 resolved a6 absent
 1.5 close w9
 1.5 closed w9 2
+1.5 flush c8 w11
+1.5 flush c8 w11 after=a3
+1.5 flushed c8
+1.5 flush-failed c8
+1.5 drain c9 w11
+1.5 drain c9 w11 after=a3
+1.5 drained c9
+1.5 drained c9 absent=x absent=x=y unknown=z
 2 fenced w7
 2 lost w7
 2 barrier w7 9
@@ -62,7 +71,7 @@ fn every_event_survives_as_text() {
     assert_eq!(history.to_string(), ALL);
     assert_eq!(history.events().len(), ALL.lines().count());
     let mut longer = history.clone();
-    assert_eq!(longer.writer(("wal", 0)), WriterId(11), "ids continue after those that were read");
+    assert_eq!(longer.writer(("wal", 0)), WriterId(12), "ids continue after those that were read");
 }
 
 #[test]
@@ -79,6 +88,8 @@ fn errors_name_the_line() {
         ("1 writer w0 wal-0 soon", "\"soon\" is not a property of a writer"),
         ("1 resolved a0 there", "\"there\" is not an offset"),
         ("1 closed w0 -1", "\"-1\" is not a number"),
+        ("1 flush c0 w0 a3", "\"a3\" is not an append"),
+        ("1 drained c0 lost=x", "\"lost=x\" is not a record that was not delivered"),
         ("1 read r0 5 x", "the offset of \"x\" is missing"),
         ("1 read r0 5 @5 %", "\"%\" is not a value"),
         ("1 barrier w0 5 1000", "\"1000\" is not a producer id and epoch"),
