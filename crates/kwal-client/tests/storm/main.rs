@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use kwal_batching::reader as consumer;
+use kwal_batching::{producer, reader as consumer};
 use kwal_testkit::{Hazard, StormReport};
 
 use crate::run::{COUNTERS, Plan, Report, storm};

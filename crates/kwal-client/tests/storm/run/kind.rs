@@ -17,6 +17,8 @@ pub(super) struct Kind {
     pub(super) acks: Acks,
     /// How it holds its log exclusively, if it does.
     pub(super) exclusive: Option<Hold>,
+    /// It appends the inputs of many callers.
+    pub(super) batched: bool,
 }
 
 /// The intervals of an exclusive writer.
@@ -36,7 +38,7 @@ impl Kind {
         let on_failure = if rng.u8(..6) == 0 { OnFailure::Continue } else { OnFailure::Stop };
         let idempotent = rng.u8(..8) != 0;
         let acks = if !idempotent && rng.bool() { Acks::Leader } else { Acks::All };
-        Self { by_permit, window, on_failure, idempotent, acks, exclusive: None }
+        Self { by_permit, window, on_failure, idempotent, acks, exclusive: None, batched: false }
     }
 
     /// A writer that holds its log exclusively.
@@ -48,6 +50,16 @@ impl Kind {
         let renewal = if renews { millis(rng.u64(1_000..5_000)) } else { Duration::from_secs(60) };
         let probe = probes.then(|| millis(rng.u64(500..3_000)));
         Self { idempotent: true, acks: Acks::All, exclusive: Some(Hold { renewal, probe }), ..kind }
+    }
+
+    /// The same, for the inputs of many callers.
+    pub(super) fn batched(self) -> Self {
+        Self { batched: true, ..self }
+    }
+
+    /// The same, for one whose barrier is that of another writer.
+    pub(super) fn without_barrier(self) -> Self {
+        Self { exclusive: None, ..self }
     }
 
     /// Configures a partition client.
@@ -68,6 +80,7 @@ impl Kind {
             if self.on_failure == OnFailure::Continue { writer.on_failure_continue() } else { writer };
         let writer = if self.idempotent { writer } else { writer.without_ids() };
         let writer = if self.exclusive.is_some() { writer.exclusive(NAME) } else { writer };
+        let writer = if self.batched { writer.batched() } else { writer };
         if self.acks == Acks::Leader { writer.leader_acks() } else { writer }
     }
 }

@@ -42,7 +42,9 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn open(shared: &Arc<Shared>, client: u64, partition: i32, kind: Kind) -> Self {
-        let writer = Writer::new((TOPIC, partition)).deadline(shared.plan.deadlines.operation);
+        let writer = Writer::new((TOPIC, partition));
+        // The calls of many callers have deadlines of their own.
+        let writer = if kind.batched { writer } else { writer.deadline(shared.plan.deadlines.operation) };
         let writer = shared.recorder.now().writer(kind.describe(writer));
         let takeovers = match kind.exclusive {
             Some(_) => shared.begin_takeover(),
@@ -61,6 +63,13 @@ impl Ledger {
         }
     }
 
+    /// Another writer over the same partition client. The barrier stays that of the first one.
+    pub(super) fn another(&self) -> Self {
+        let kind = self.kind.without_barrier();
+        let writer = self.shared.recorder.now().writer(kind.describe(Writer::new((TOPIC, self.partition))));
+        Self { writer, is_fenced: Arc::default(), is_closing: Arc::default(), ..self.clone() }
+    }
+
     /// Notes that a takeover that began earlier may end later.
     pub(super) fn may_be_overtaken(&mut self) {
         self.takeovers = 0;
@@ -73,6 +82,14 @@ impl Ledger {
 
     pub(super) fn closing(&self) {
         self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn stops_on_failure(&self) -> bool {
+        self.kind.on_failure == OnFailure::Stop
     }
 
     pub(super) fn ticket(&self, values: Vec<String>) -> Ticket {
@@ -105,6 +122,14 @@ impl Ledger {
         ticket.acked(offsets.start);
     }
 
+    /// Records that one record is on the log.
+    pub(super) fn is_acked(&self, ticket: Ticket, offset: i64) {
+        if self.kind.acks == Acks::All {
+            self.shared.is_acked(self.client, self.partition, offset + 1);
+        }
+        ticket.acked(offset);
+    }
+
     fn failed(&self, ticket: Ticket, values: Vec<String>, error: &Error) -> Ended {
         self.check(error);
         if let Some(in_doubt) = error.in_doubt() {
@@ -131,6 +156,11 @@ impl Ledger {
                 ticket.not_appended();
             }
         }
+        self.consequence(error)
+    }
+
+    /// Records what the error of an append means for those after it.
+    pub(super) fn consequence(&self, error: &Error) -> Ended {
         match root(error) {
             ErrorKind::DataLoss { .. } => {
                 self.shared.count_event("losses reported to writers");

@@ -4,12 +4,14 @@
 //! ```text
 //!   Plan::of(seed) ─► three brokers ◄── Storm
 //!                        ▲    │
-//!     writers, readers, ─┘    └─► excused losses, final logs ─► Recorder ─► verdict
-//!     others  └────────────────── results of their calls ───────────┘
+//!     writers, callers, ─┘    └─► excused losses, final logs ─► Recorder ─► verdict
+//!     readers, others └────────── results of their calls ───────────┘
 //! ```
 
 mod addresses;
+mod callers;
 mod doubts;
+mod gathering;
 mod holders;
 mod kind;
 mod ledger;
@@ -47,8 +49,8 @@ use tokio::{
 
 pub(crate) use self::plan::Plan;
 use self::{
-    addresses::TwoAddresses, doubts::Doubt, plan::STARTED_AT, reader::Tailer, replayer::Replayer,
-    writer::Appender,
+    addresses::TwoAddresses, callers::Callers, doubts::Doubt, plan::STARTED_AT, reader::Tailer,
+    replayer::Replayer, writer::Appender,
 };
 use crate::support::chain;
 
@@ -84,6 +86,29 @@ pub(crate) const COUNTERS: &[&str] = &[
     "appends dropped",
     "appends dropped before submission",
     "large appends",
+    "inputs appended",
+    "inputs appended after retries",
+    "inputs not applied",
+    "inputs failed after an earlier one",
+    "inputs with unknown outcome",
+    "inputs given up",
+    "inputs dropped",
+    "inputs dropped before the first poll",
+    "inputs never accepted",
+    "inputs that an aggregator rejects",
+    "inputs handed over in bursts",
+    "places dropped",
+    "results held",
+    "results read as a stream",
+    "flushes",
+    "flushes with an error",
+    "flushes given up",
+    "batch producers opened",
+    "batch producers closed",
+    "batch producers closed again",
+    "batch producers closed with inputs left",
+    "closes given up",
+    "batch producers dropped with inputs",
     "appends by permit",
     "permits dropped",
     "partition clients closed",
@@ -202,17 +227,29 @@ impl Plan {
             let by_position = rng.bool();
             tailers.push(Tailer::open(&shared, [client, &reading], self.partitions, by_position, rng).await);
         }
+        let mut callers = Vec::new();
+        if let Some(partition) = self.callers {
+            let number = if partition < self.partitions { 0 } else { FIRST_CONTENDER + self.contenders };
+            let client = match partition < self.partitions {
+                true => clients[0].clone(),
+                false => shared.client(number).await,
+            };
+            let rng = Rng::with_seed(self.seed ^ 0x6a74_6865_7265_7273);
+            callers.push(Callers::open(&shared, &client, number, partition, rng).await);
+            clients.extend((partition == self.partitions).then_some(client));
+        }
         clients.push(reading);
         let mut storm = StormReport::default();
         for phase in 0..self.phases {
             if phase > 0 {
                 shared.pause().await;
             }
+            let writers = (&mut appenders, &mut callers);
             let readers = (&mut tailers, &mut replayers);
-            storm.add(&shared.run_phase(phase, &mut appenders, readers, &clients[0], &mut rng).await);
+            storm.add(&shared.run_phase(phase, writers, readers, &clients[0], &mut rng).await);
         }
-        shared.check_after_storm(&mut appenders, &clients[0], &mut rng).await;
-        drop((tailers, replayers));
+        shared.check_after_storm((&mut appenders, &mut callers), &clients[0], &mut rng).await;
+        drop((tailers, replayers, callers));
         shared.close_all(appenders, clients).await;
         // Delayed requests arrive by now.
         sleep(LONG).await;
@@ -272,7 +309,7 @@ impl Shared {
     async fn run_phase(
         self: &Arc<Self>,
         phase: u64,
-        appenders: &mut Vec<Appender>,
+        (appenders, callers): (&mut Vec<Appender>, &mut Vec<Callers>),
         (tailers, replayers): (&mut Vec<Tailer>, &mut Vec<Replayer>),
         client: &Client,
         rng: &mut Rng,
@@ -280,6 +317,7 @@ impl Shared {
         let until = Instant::now() + self.plan.time;
         let appending: Vec<_> =
             appenders.drain(..).map(|appender| tokio::spawn(appender.work(until))).collect();
+        let calling: Vec<_> = callers.drain(..).map(|callers| tokio::spawn(callers.work(until))).collect();
         let tailing: Vec<_> = tailers.drain(..).map(|tailer| tokio::spawn(tailer.work(until))).collect();
         let replaying: Vec<_> =
             replayers.drain(..).map(|replayer| tokio::spawn(replayer.work(until))).collect();
@@ -288,6 +326,9 @@ impl Shared {
         let storm = self.plan.storm(phase).run(&self.cluster, self.plan.time).await.unwrap();
         for appender in appending {
             appenders.push(appender.await.unwrap());
+        }
+        for called in calling {
+            callers.push(called.await.unwrap());
         }
         for tailer in tailing {
             tailers.push(tailer.await.unwrap());
@@ -309,7 +350,12 @@ impl Shared {
     }
 
     /// Checks that after the storm every client can append, and every log can be read.
-    async fn check_after_storm(self: &Arc<Self>, appenders: &mut [Appender], client: &Client, rng: &mut Rng) {
+    async fn check_after_storm(
+        self: &Arc<Self>,
+        (appenders, callers): (&mut [Appender], &mut [Callers]),
+        client: &Client,
+        rng: &mut Rng,
+    ) {
         sleep(LONG).await;
         self.over.store(true, Ordering::Relaxed);
         // Also when nothing has been appended since.
@@ -319,9 +365,15 @@ impl Shared {
         for appender in appenders.iter_mut() {
             appender.append_after_storm().await;
         }
+        for callers in callers.iter_mut() {
+            callers.append_after_storm().await;
+        }
         doubts::resolve_all(self, appenders, rng).await;
         for appender in appenders.iter_mut() {
             appender.append_after_storm().await;
+        }
+        for callers in callers.iter_mut() {
+            callers.append_after_storm().await;
         }
         for partition in self.plan.all_partitions() {
             reader::read_to_the_end(self, client, partition).await;

@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) deadlines: Deadlines,
     pub(crate) limits: Limits,
     pub(crate) compression: Compression,
+    /// The partition to which the callers of batch producers append, if any do.
+    pub(crate) callers: Option<i32>,
     /// Hazards that other storms do not have.
     pub(crate) hazards: Vec<Hazard>,
     /// Brokers stay up, and requests and responses fail.
@@ -119,6 +121,7 @@ impl Plan {
             deadlines,
             limits,
             compression,
+            callers: None,
             hazards,
             only_response_faults,
             stale,
@@ -132,6 +135,24 @@ impl Plan {
             journal: 0,
         }
         .with_changes_of_logs(old)
+        .with_callers()
+    }
+
+    /// Adds callers of batch producers: to the log that is held exclusively in every second storm that has
+    /// one.
+    fn with_callers(mut self) -> Self {
+        // Where appends name the topic, an idle writer sees by its next offset that the topic is another one,
+        // unless others have filled it.
+        if self.has(Hazard::Recreation) && self.kafka != "4.3" {
+            return self;
+        }
+        let mut rng = Rng::with_seed(self.seed ^ 0xca11_ca11_ca11_ca11);
+        let partition = match self.contenders > 0 && rng.bool() {
+            true => self.partitions,
+            false => rng.i32(0..self.partitions),
+        };
+        self.callers = Some(partition);
+        self
     }
 
     /// Adds what happens to logs, which nobody holds exclusively then: fences would be deleted.
@@ -166,6 +187,7 @@ impl Plan {
             deadlines: short_deadlines(),
             limits: Limits::default(),
             compression: Compression::None,
+            callers: None,
             hazards: Vec::new(),
             only_response_faults: true,
             stale: true,
