@@ -23,6 +23,14 @@
 //!                   fetch_records(offset, …) ───┤   the same as a list of owned records
 //!                   delete_records(before) ─────┘   cuts off what is no longer needed
 //!
+//!  producer::BatchProducer::new(partition) ► BatchProducer         many callers, one log: their records share batches
+//!              produce(record) ──────────────────┤   returns the offset of this record
+//!              reserve(), then slot.send(record) ┤   the same in steps: plain calls fix the order
+//!              flush(), close() ─────────────────┤   a barrier; the end, with what is not on the log
+//!              stats() ──────────────────────────┘   how large batches are, how long they gather and take
+//!  producer::Router::open(&client, topic) ─► Router                a batch producer for each partition
+//!              for_key(key), partition(index) ───┘   which one: by key as Java does, or by number
+//!
 //!  consumer::replay(&partition, from) ─────► Replay                from somewhere to the end of the log
 //!              next_batch(), for_each_batch(f) ──┤   by batch; by record as a Stream
 //!              position(), progress() ───────────┤   what to keep, and how far it is
@@ -30,13 +38,20 @@
 //!              follow() ─────────────────────────┘   goes on as a RecordStream
 //!  consumer::follow(&partition, from) ─────► RecordStream          from somewhere on, without an end
 //!              caught_up(), lag() ───────────────┘   and what a replay has, but progress
+//!
+//!  entry::Writer::new(partition) ──────────► Writer                appends entries larger than a batch
+//!              append(record) ───────────────────┘   in fragments; what fits is a plain record
+//!  entry::Reader::new(replay or stream) ───► Reader                puts them together again
+//!              next() ───────────────────────────┤   whole entries, and reports of incomplete ones
+//!              checkpoint(), resume(…) ──────────┘   where to go on, also in the middle of entries
 //! ```
 //! Every call that waits is a request, but `controller_client`, `fetch_records` and `fenced`: configure it,
 //! above all its `deadline`, then `.await` it.
 //! tokio's `select!`, `join!` and `timeout` take a request as it is; `join_all` and `pin!` take its
-//! `.into_future()`; `tokio::spawn` takes an `async move` block with a clone of the client. *Cancel safe* in
-//! these docs means that a call can be dropped at any await and nothing is lost or left behind; where a
-//! dropped call may still have taken effect, its docs say so.
+//! `.into_future()`; `tokio::spawn` takes an `async move` block with a clone of the client. `produce` of a
+//! batch producer is a future already. *Cancel safe* in these docs means that a call can be dropped at any
+//! await and nothing is lost or left behind; where a dropped call may still have taken effect, its docs say
+//! so.
 //!
 //! ```
 //! # kwal_testkit::doctest(9096, async {
@@ -55,10 +70,22 @@
 //! | module | contents |
 //! | --- | --- |
 //! | [`client`] | clients of a cluster, its controller and a partition, with their settings and [errors](client::error) |
+//! | [`producer`] | many small writers, one log: records that are gathered into batches; [when to use what](producer#which-one) |
 //! | [`consumer`] | readers of a partition: a replay to its end, and a stream that follows it |
+//! | [`entry`] | entries of any size: a writer that splits what is too large for a batch, and its reader |
 //! | [`record`] | records to append, and records that were read |
 //! | [`protocol`] | the protocol types of this crate's API; tools depend on `kwal-protocol` itself |
 //! | [`transport`] | streams of bytes, and the trait for your own |
+//!
+//! The modules [`producer`], [`consumer`] and [`entry`] come from the crate `kwal-batching`, and their
+//! examples name what they use as its own tests do. With `kwal` alone, write
+//!
+//! | in an example | with `kwal` |
+//! | --- | --- |
+//! | `kwal_batching::producer`, `kwal_batching::entry` | `kwal::producer`, `kwal::entry` |
+//! | `kwal_batching::reader` | `kwal::consumer` |
+//! | `kwal_client::error`, `kwal_client::…` | `kwal::client::error`, `kwal::client::…` |
+//! | `kwal_client::record`, `kwal_protocol::record` | `kwal::record` |
 //!
 //! # The same with explicit settings
 //!
@@ -179,9 +206,9 @@
 //! | call | operation | resource |
 //! | --- | --- | --- |
 //! | `build`, `brokers`, `describe_cluster` | none | |
-//! | `partition_client`, `get_offset`, `offset_for_leader_epoch` | `Describe` | topic |
+//! | `partition_client`, `Router::open`, `get_offset`, `offset_for_leader_epoch` | `Describe` | topic |
 //! | `list_topics` | `Describe`, else a topic is left out | topic |
-//! | `produce`, `submit` | `Write` | topic |
+//! | `produce`, `submit`, `send` | `Write` | topic |
 //! | the first append, with a producer id | `Write`, since Kafka 2.8; or `IdempotentWrite` | any topic; the cluster |
 //! | `exclusive` | `Write` and `Read`; `Write` | topic; transactional id `{name}/{topic}/{partition}` |
 //! | `resolve` | `Write` and `Read` | topic |
@@ -273,7 +300,7 @@ pub mod client {
 }
 
 #[doc(inline)]
-pub use kwal_batching::reader as consumer;
+pub use kwal_batching::{entry, producer, reader as consumer};
 
 /// The types of the Kafka protocol that this crate's API uses.
 ///

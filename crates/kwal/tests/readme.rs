@@ -36,6 +36,32 @@ fn the_long_form_is_the_doc_test() {
     assert!(docs.contains(snippet), "the crate's documentation has the snippet:\n{snippet}");
 }
 
+/// A snippet of README, to be run.
+mod many_writers {
+    include!("readme/many_writers.rs");
+
+    pub(crate) async fn run(wal: PartitionClient) -> Result<Vec<(u32, Option<i64>)>, Error> {
+        serve(wal).await
+    }
+}
+
+#[tokio::test]
+async fn the_many_small_writers_get_an_offset_each() {
+    let snippet = include_str!("readme/many_writers.rs");
+    assert!(README.contains(&format!("```rust,no_run\n{snippet}```\n")), "README quotes {snippet}");
+    let cluster = EmbeddedCluster::builder().topic("wal", 1).start().await.unwrap();
+    let client = kwal::Client::connect(cluster.bootstrap()).await.unwrap();
+    let appended = many_writers::run(client.partition_client("wal", 0).await.unwrap()).await.unwrap();
+    assert_eq!(appended.len(), 1_000);
+    let records = cluster.records("wal", 0).unwrap();
+    assert_eq!(records.len(), 1_000);
+    for (task, offset) in appended {
+        let record = &records[usize::try_from(offset.unwrap()).unwrap()];
+        assert_eq!(record.value.as_deref(), Some(task.to_string().as_bytes()));
+    }
+    assert!(cluster.log("wal", 0).unwrap().len() < 500);
+}
+
 /// Twice in a row, because the topic exists the second time.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quick_start_runs_again_and_again() {
@@ -54,17 +80,23 @@ async fn the_quick_start_runs_again_and_again() {
 
 /// On a broker of its own, and on those that the environment names, one and three.
 #[tokio::test(flavor = "multi_thread")]
+async fn many_writers_share_batches() {
+    for brokers in [0, 1, 3] {
+        let (cluster, printed) = run("many_writers", brokers).await;
+        let (_, batches) = printed.split_once("1000 changes are on the log, in ").unwrap();
+        let batches = batches.split(' ').next().unwrap().parse::<u32>().unwrap();
+        assert!((4..500).contains(&batches), "{printed}");
+        let last = "the log has every change of 50 accounts, each in order\n";
+        assert!(printed.ends_with(last), "{printed}");
+        assert!(cluster.topics().iter().all(|topic| !topic.starts_with("many-writers")));
+    }
+}
+
+/// On a broker of its own, and on those that the environment names, one and three.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_standby_takes_over_from_a_primary_that_is_stopped() {
     for brokers in [0, 1, 3] {
-        let cluster = EmbeddedCluster::builder().brokers(brokers.max(1)).start().await.unwrap();
-        let mut program = Command::new(example("failover"));
-        match brokers {
-            0 => program.env_remove("KAFKA_CONNECT"),
-            _ => program.env("KAFKA_CONNECT", cluster.bootstrap().join(",")),
-        };
-        let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
-        let printed = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+        let (cluster, printed) = run("failover", brokers).await;
         // In this order.
         let mut rest = printed.as_str();
         for line in [
@@ -82,6 +114,20 @@ async fn a_standby_takes_over_from_a_primary_that_is_stopped() {
         }
         assert!(cluster.topics().iter().all(|topic| !topic.starts_with("failover")));
     }
+}
+
+/// Runs an example on so many brokers, or on a broker of its own. Returns what it printed.
+async fn run(name: &str, brokers: i32) -> (EmbeddedCluster, String) {
+    let cluster = EmbeddedCluster::builder().brokers(brokers.max(1)).start().await.unwrap();
+    let mut program = Command::new(example(name));
+    match brokers {
+        0 => program.env_remove("KAFKA_CONNECT"),
+        _ => program.env("KAFKA_CONNECT", cluster.bootstrap().join(",")),
+    };
+    let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+    (cluster, printed)
 }
 
 /// target/debug/deps/readme-… → target/debug/examples/…

@@ -23,16 +23,47 @@ fn does_the_main_job_on_the_embedded_broker() {
         let report = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-        let ends: Vec<u64> = report
-            .lines()
-            .filter_map(|line| line.strip_prefix("the-wal:")?.split(':').nth(1)?.parse().ok())
-            .collect();
-        assert_eq!((ends.len(), ends.iter().sum()), (partitions, records), "{report}");
+        let ends = ends(&report);
+        assert_eq!((ends.len(), ends.iter().sum::<u64>()), (partitions, records), "{report}");
         assert!(ends.iter().all(|end| end.abs_diff(records / partitions as u64) <= 1), "{report}");
         assert!(report.contains("verified count, order and every byte"), "{report}");
         // "…, max 1.234 ms (…"
-        let slowest = report.split("max ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
-        assert!(slowest.parse::<f64>().unwrap() > 0.01, "{report}");
+        assert!(number(&report, "max ") > 0.01, "{report}");
+    }
+}
+
+#[test]
+fn many_writers_do_the_main_job_one_record_at_a_time() {
+    for (records, size, writers, partitions, more) in [
+        (4_000, 100, 50, 3, &["--partitions", "3"][..]),
+        (4_000, 400, 200, 4, &["--compression", "lz4"]),
+        // Each goes alone.
+        (40, 1_200_000, 8, 2, &["--partitions", "2"]),
+        // Some have nothing to do.
+        (5, 12, 9, 4, &[]),
+        (300, 100, 1, 1, &[]),
+        (7, 100, 2, 2, &["--keep"]),
+    ] {
+        let arguments = format!("--records {records} --size {size} --writers {writers} --topic the-wal");
+        let output = wal(None, arguments.split(' ').chain(more.iter().copied()));
+        let report = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        let ends = ends(&report);
+        assert_eq!((ends.len(), ends.iter().sum::<u64>()), (partitions, records), "{report}");
+        assert!(ends.iter().all(|end| end.abs_diff(records / partitions as u64) <= 1), "{report}");
+        let verified = "verified each writer's count, order, acknowledged offsets and every byte";
+        assert!(report.contains(verified), "{report}");
+        assert!(report.contains(" appends of one record by "), "{report}");
+        assert!(number(&report, "max ") > 0.01, "{report}");
+        // "batches  1,358 of 14.7 records on average, at most 16; …"
+        let batches = number(&report, "batches  ");
+        let (_, rest) = report.split_once("batches  ").unwrap();
+        let all = batches * number(rest, " of ");
+        assert!((all - records as f64).abs() <= records as f64 / 20.0, "{report}");
+        let gathers = writers > partitions && size < 1_000_000 && records > 100;
+        assert_eq!(batches < records as f64 / 2.0, gathers, "{report}");
+        assert!(number(rest, "on the wire for ") > 0.0, "{report}");
     }
 }
 
@@ -43,8 +74,8 @@ fn compresses() {
         let report = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         // "…; 2.0 MB of values, 1.2 MB on the wire"
-        let wire = report.split("MB of values, ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
-        assert_eq!(wire.parse::<f64>().unwrap() < 1.5, codec != Compression::None, "{report}");
+        let wire = number(&report, "MB of values, ");
+        assert_eq!(wire < 1.5, codec != Compression::None, "{report}");
     }
 }
 
@@ -60,6 +91,14 @@ fn what_is_wrong_with_the_command_line_is_told_in_a_line() {
         (&["--compression", "lzma"], "--compression \"lzma\" is not in this build, which has none"),
         (&["--keep=yes"], "--keep"),
         (&["--replicas", "0"], "--replicas \"0\" is not a whole number from 1"),
+        (&["--writers", "0"], "--writers \"0\" is not a whole number from 1"),
+        (&["--writers", "100001"], "--writers \"100001\" is not a whole number from 1 to 100000"),
+        (&["--writers"], "--writers"),
+        (&["--writers", "8", "--batch", "100"], "--batch is not for --writers, whose records are gathered"),
+        (
+            &["--partitions", "3", "--writers", "2"],
+            "--writers 2 are too few for --partitions 3: each appends to one",
+        ),
         (&["--sasl"], "--sasl"),
         // The embedded broker has none of these.
         (&["--tls-ca", "webpki"], "KAFKA_CONNECT, which is not set"),
@@ -129,6 +168,7 @@ fn help_lists_every_option() {
         "--partitions",
         "--compression",
         "--batch",
+        "--writers",
         "--topic",
         "--replicas",
         "--keep",
@@ -208,6 +248,33 @@ async fn a_topic_that_ctrl_c_leaves_behind_is_told_in_a_line() {
     let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
     assert!(output.status.success());
     assert_eq!(broker.topics(), ["interrupted"]);
+}
+
+/// The brokers of the environment do as well as the embedded one.
+#[tokio::test]
+async fn many_writers_append_to_the_brokers_of_kafka_connect() {
+    let broker = kwal_testkit::EmbeddedCluster::builder().brokers(3).start().await.unwrap();
+    let arguments =
+        "--records 2000 --writers 20 --partitions 3 --replicas 3 --topic written --keep".split(' ');
+    let mut program = command(Some(&broker.bootstrap().join(",")), arguments);
+    let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let counts = (0..3).map(|partition| broker.records("written", partition).unwrap().len());
+    assert!(counts.eq([667, 667, 666]));
+}
+
+/// The end offsets of the partitions of `the-wal`.
+fn ends(report: &str) -> Vec<u64> {
+    let end = |line: &str| line.strip_prefix("the-wal:")?.split(':').nth(1)?.parse().ok();
+    report.lines().filter_map(end).collect()
+}
+
+/// The number after a text.
+fn number(report: &str, text: &str) -> f64 {
+    let (_, rest) = report.split_once(text).unwrap_or_else(|| panic!("{text:?}: {report}"));
+    let digits = rest.chars().take_while(|found| found.is_ascii_digit() || ",.".contains(*found));
+    let digits: String = digits.filter(|found| *found != ',').collect();
+    digits.parse().unwrap_or_else(|_| panic!("{text:?}: {report}"))
 }
 
 /// The one line that it says on its way out.

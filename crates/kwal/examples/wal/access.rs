@@ -8,7 +8,7 @@ use kwal::client::{
 };
 use lexopt::Parser;
 
-use crate::{Failure, text};
+use crate::{Failure, options::text};
 
 /// What the options say. Secrets are not among them: every user of the machine can read a command line.
 #[derive(Default)]
@@ -94,7 +94,7 @@ fn tls(
     }
     // Once is enough for a program that ends soon; a service would hand over `tls` itself, which reads the
     // files again when they have been renewed.
-    let config = tls.build().map_err(|error| Failure::Run(crate::Chain(&error).to_string()))?;
+    let config = tls.build().map_err(|error| Failure::Run(crate::failure::Chain(&error).to_string()))?;
     Ok(builder.tls(config))
 }
 
