@@ -15,6 +15,9 @@
 //! - topics that a lookup creates (C11), because they have no records.
 //! - that a call makes progress and does not merely end with an error in time: the time limit of a request
 //!   and metadata that is wrong (C4), and permits that are given back (C5).
+//! - when producers send what has gathered (C11), what their barrier and their end wait for (C4), and inputs
+//!   that are not records (C2).
+//! - entries of several fragments (C2), which are on a topic of their own.
 //! - the end of a log (C7): a deposed leader that has not noticed yet reports an older end, so an end before
 //!   one that was reported earlier is not an error in itself.
 //!
@@ -26,14 +29,18 @@
 extern crate kwal_planted as kwal_client;
 
 mod appends;
+mod batches;
+mod entries;
 mod exclusive;
 mod fixture;
 mod metadata;
 mod reading;
+mod recreation;
 mod renewals;
 mod replaying;
 mod resolving;
 mod resources;
+mod routing;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../../../../crates/kwal-client/tests/storm/run/mod.rs"]
 mod run;
@@ -46,7 +53,10 @@ mod writing;
 use std::collections::BTreeSet;
 
 use futures::future::LocalBoxFuture;
-use kwal_client::{Mutation, activate, batching::reader as consumer};
+use kwal_client::{
+    Mutation, activate,
+    batching::{producer, reader as consumer},
+};
 use kwal_testkit::check::Rule;
 
 use crate::fixture::{Fixture, Found};
@@ -84,6 +94,7 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::HoleBehindRefused => (boxed(appends::rejected_with_others_in_flight), &[Rule::NoHole]),
         Mutation::ContinueIgnored => (boxed(appends::rejected_and_continued), &[]),
         Mutation::HoleAfterFailure => (boxed(writing::rejected_with_others_queued), &[Rule::NoHole]),
+        Mutation::KeyWithItsSign => (boxed(routing::by_key), &[]),
         Mutation::OrderOfPolls => (boxed(writing::second_polls_reversed), &[Rule::Order]),
         Mutation::AttemptWithoutDeadline => (boxed(writing::no_response), &[Rule::Deadline]),
         Mutation::RequestWithoutDeadline => (boxed(resources::request_without_response), &[]),
@@ -102,6 +113,8 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::CloseForgetsOne => (boxed(appends::closed_after_drop), &[]),
         Mutation::PermitOutlivesClose => (boxed(appends::submitted_after_close), &[]),
         Mutation::ClientCloseForgetsOne => (boxed(appends::client_closed), &[]),
+        Mutation::FlushOfOnePartition => (boxed(routing::flushed), &[]),
+        Mutation::CloseOfOnePartition => (boxed(routing::closed), &[]),
         Mutation::CodeTakenForRejection => (boxed(writing::error_after_append), &[Rule::NotAppended]),
         Mutation::LostResponseTakenForUnsent => {
             (boxed(writing::response_lost_then_rejected), &[Rule::NotAppended])
@@ -164,6 +177,41 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::FirstBatchWhole => (boxed(reading::offset_within_batch), &[Rule::ReadOnce]),
         Mutation::MarkersAreRecords => (boxed(reading::compacted_log_with_marker), &[Rule::ReadTrue]),
         Mutation::EndFromFetch => (boxed(reading::end_offset_after_election), &[]),
+        Mutation::OffsetOfTheNeighbour => (boxed(batches::gathered), &[Rule::Offset, Rule::Durable]),
+        Mutation::RejectedInputKept => (boxed(batches::input_rejected), &[]),
+        Mutation::RejectedPartKept | Mutation::PackedRecordLost | Mutation::PackedTimeForgotten => {
+            (boxed(batches::part_rejected), &[])
+        }
+        Mutation::LastFullFirst => (boxed(batches::many_full), &[Rule::Order]),
+        Mutation::EncodingOvertaken => (boxed(batches::overtaken_while_encoding), &[Rule::Order]),
+        Mutation::WaitingPassed => (boxed(batches::waiting_for_memory), &[Rule::Order]),
+        Mutation::GatheredBehindFailureSent => {
+            (boxed(batches::rejected_with_others_gathered), &[Rule::NoHole])
+        }
+        Mutation::AcceptedBeforeAllKnow => (boxed(batches::handed_over_before_the_error), &[Rule::NoHole]),
+        Mutation::FollowersHoldUpNothing => {
+            (boxed(batches::handed_over_before_the_error_of_the_next), &[Rule::NoHole])
+        }
+        Mutation::AckLost => (boxed(batches::awaited_from_the_start), &[Rule::Deadline]),
+        Mutation::LateAckLost => (boxed(batches::awaited_later), &[Rule::Deadline]),
+        Mutation::FlushForgetsInFlight => (boxed(batches::flushed_in_flight), &[]),
+        Mutation::FlushForgetsGathered => (boxed(batches::flushed_while_gathering), &[]),
+        Mutation::FlushForgetsTaken => (boxed(batches::flushed_while_encoding), &[]),
+        Mutation::CloseForgetsGathered => (boxed(batches::closed_while_gathering), &[]),
+        Mutation::CloseForgetsInFlight | Mutation::CloseForgetsFailed => {
+            (boxed(batches::closed_at_deadline), &[])
+        }
+        Mutation::AcceptedAfterClose => (boxed(batches::sent_after_close), &[]),
+        Mutation::GatheredBeyondDeadline => (boxed(batches::gathered_for_long), &[Rule::Deadline]),
+        Mutation::AtOnceForEver => (boxed(batches::again_at_once), &[]),
+        Mutation::LastHandleDropsAccepted => (boxed(batches::last_handle_dropped), &[]),
+        Mutation::DebtForgotten => (boxed(batches::slot_overdrawn), &[]),
+        Mutation::PanicKeepsPermit => (boxed(batches::first_input_panics), &[]),
+        Mutation::LingersWhenIdle => (boxed(batches::idle), &[]),
+        Mutation::FlushLingers => (boxed(batches::flushed_while_lingering), &[]),
+        Mutation::FullLingers => (boxed(batches::full_while_lingering), &[]),
+        Mutation::GathersNothing => (boxed(batches::busy_log), &[]),
+        Mutation::ReturningNotAwaited => (boxed(batches::callers_come_back), &[]),
         Mutation::ReplayEndFromFetch => (boxed(replaying::replayed_after_election), &[Rule::Replay]),
         Mutation::MarkerStallsReplay | Mutation::PositionFromLastRecord => {
             (boxed(replaying::replayed_to_marker), &[Rule::Deadline])
@@ -182,6 +230,7 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
             (boxed(replaying::replayed_corrupt_batch), &[Rule::ReadEvery, Rule::Replay])
         }
         Mutation::AnswerOfAnother => (boxed(replaying::fetched_together), &[]),
+        Mutation::UnpolledIsUnderWay => (boxed(replaying::fetched_beside_unpolled), &[]),
         Mutation::WaitsForOthersPoll => (boxed(replaying::fetched_during_poll), &[]),
         Mutation::LeaderEpochNotSent => (boxed(|| replaying::truncated(16)), &[Rule::Truncation]),
         Mutation::DivergenceIgnored => (boxed(|| replaying::truncated(16)), &[]),
@@ -203,6 +252,9 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::LookUpOfWrongOffset => (boxed(appends::reconnected), &[Rule::FalseAlarm]),
         Mutation::RetentionTakenForLoss => (boxed(appends::deleted_and_reconnected), &[Rule::FalseAlarm]),
         Mutation::RecreatedTopicFollowed => (boxed(reading::topic_recreated), &[Rule::Truncation]),
+        Mutation::BelievedAfterDenial => (boxed(recreation::recreated_in_flight), &[Rule::LossEnds]),
+        Mutation::DenialWithoutLookUp => (boxed(recreation::metadata_lags), &[Rule::LossEnds]),
+        Mutation::AcknowledgedByEither => (boxed(recreation::acknowledged_late), &[]),
         Mutation::CodeTakenForRecreation => (boxed(reading::topic_id_briefly_unknown), &[Rule::FalseAlarm]),
         Mutation::BudgetCountsAppends => (boxed(resources::memory_budget_exhausted), &[Rule::Withdrawn]),
         Mutation::MemoryReservedAfterEncoding => {
@@ -220,6 +272,17 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::QueueWithoutLimit => (boxed(resources::queue_full), &[Rule::Withdrawn]),
         Mutation::FirstPartitionForAll => (boxed(writing::two_partitions), &[Rule::Asked]),
         Mutation::LookupCreatesTopic => (boxed(resources::lookup_of_unknown_topic), &[]),
+        Mutation::FragmentOfAnotherEntry => (boxed(entries::interleaved), &[]),
+        Mutation::UnfinishedEntryReturned => (boxed(entries::abandoned), &[]),
+        Mutation::ChecksumNotCompared => (boxed(entries::damaged), &[]),
+        Mutation::EntryRepeatedAtResume | Mutation::UnfinishedEntryForgottenAtResume => {
+            (boxed(entries::resumed), &[])
+        }
+        Mutation::IncompleteReportedAgain => (boxed(entries::cut_off), &[]),
+        Mutation::FragmentAfterFailure | Mutation::EntryInDoubtWhenCut => (boxed(entries::rejected), &[]),
+        Mutation::BarrierEndsNoEntry => (boxed(entries::shut_out), &[]),
+        Mutation::UnfinishedForgottenAtFollow => (boxed(entries::followed), &[]),
+        Mutation::UnfinishedWithoutLimit => (boxed(entries::unfinished), &[]),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Replays, streams, and what becomes of a log under them.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use futures::StreamExt;
 use kwal_client::{
@@ -336,6 +336,27 @@ pub(crate) async fn fetched_during_poll() -> Fixture {
     let is_prompt = begun.elapsed() < Duration::from_millis(100);
     fixture.expect(fetched.next_offset == 1 && is_prompt, "a fetch waited for the long poll of another one");
     poll.await.unwrap().unwrap();
+    fixture
+}
+
+/// The leader dies while a fetch waits for records beside another one, which nobody polls.
+pub(crate) async fn fetched_beside_unpolled() -> Fixture {
+    let fixture = Fixture::brokers(3);
+    let partition = fixture.client().await.partition_client("wal", 0).await.unwrap();
+    let mut unpolled = pin!(partition.fetch(0).max_wait(MINUTE / 2).into_future());
+    let other = partition.clone();
+    let waiting = async move { other.fetch(0).max_wait(MINUTE / 2).await.map(|fetched| fetched.next_offset) };
+    fixture.expect(
+        timeout(Duration::from_secs(1), &mut unpolled).await.is_err(),
+        "a fetch did not wait for records",
+    );
+    let waiting = tokio::spawn(waiting);
+    sleep(Duration::from_secs(1)).await;
+    fixture.cluster.kill(fixture.cluster.leader("wal", 0).unwrap().unwrap()).unwrap();
+    fixture.open().await.append(&["a"]).await;
+    let fetched = timeout(Duration::from_secs(1), waiting).await;
+    let is_prompt = fetched.is_ok_and(|fetched| fetched.unwrap().is_ok_and(|next_offset| next_offset == 1));
+    fixture.expect(is_prompt, "a fetch waited for another one that nobody polls");
     fixture
 }
 
