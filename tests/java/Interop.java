@@ -140,8 +140,9 @@ public final class Interop {
     }
 
     /**
-     * Appends "records" in order and waits for all of them at the end. With "transaction" (commit or abort), they are one
-     * transaction that ends that way; the config has a transactional.id then.
+     * Appends "records" in order and waits for all of them at the end. Without "partition", each goes to that of its key.
+     * With "transaction" (commit or abort), they are one transaction that ends that way; the config has a transactional.id
+     * then.
      */
     private JsonNode produce(JsonNode command) throws Exception {
         Properties config = config(command);
@@ -155,6 +156,7 @@ public final class Interop {
                 producer.initTransactions();
                 producer.beginTransaction();
             }
+            Integer partition = command.hasNonNull("partition") ? command.get("partition").asInt() : null;
             List<Future<RecordMetadata>> sent = new ArrayList<>();
             for (JsonNode record : command.get("records")) {
                 List<Header> headers = new ArrayList<>();
@@ -162,7 +164,7 @@ public final class Interop {
                     headers.add(new RecordHeader(header.get("key").asText(), bytes(header.get("value"))));
                 }
                 Long timestamp = record.hasNonNull("timestamp") ? record.get("timestamp").asLong() : null;
-                sent.add(producer.send(new ProducerRecord<>(command.get("topic").asText(), command.get("partition").asInt(),
+                sent.add(producer.send(new ProducerRecord<>(command.get("topic").asText(), partition,
                     timestamp, bytes(record.get("key")), bytes(record.get("value")), headers)));
             }
             producer.flush();

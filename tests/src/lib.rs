@@ -24,8 +24,9 @@ use tokio::time::Instant;
 /// `shared` functions are `async fn(&'static Kafka)` and get one broker that the tests of a process share.
 /// `secured` functions are the same with three brokers and all kinds of listeners
 /// ([`Kafka::secured`](kafka::Kafka::secured)). `own` functions are `async fn(Version)` and start their own
-/// brokers, to stop them or read their files. With `KAFKA_CONNECT`, the first kind gets that cluster, and the
-/// others are ignored.
+/// brokers, to stop them or read their files. `older` and `newer` functions are the same on one version, and
+/// with `KWAL_LONG=1` on both. With `KAFKA_CONNECT`, the first kind gets that cluster, and the others are
+/// ignored.
 ///
 /// ```text
 /// // v3_9_2::offsets, v4_3_1::offsets, …
@@ -37,9 +38,17 @@ macro_rules! suite {
         $(shared: [$($shared:ident),* $(,)?] $(,)?)?
         $(secured: [$($secured:ident),* $(,)?] $(,)?)?
         $(own: [$($own:ident),* $(,)?] $(,)?)?
+        $(older: [$($older:ident),* $(,)?] $(,)?)?
+        $(newer: [$($newer:ident),* $(,)?] $(,)?)?
     ) => {
-        $crate::suite!(@version v3_9_2 V3_9_2 [$($($shared)*)?] [$($($secured)*)?] [$($($own)*)?]);
-        $crate::suite!(@version v4_3_1 V4_3_1 [$($($shared)*)?] [$($($secured)*)?] [$($($own)*)?]);
+        $crate::suite!(
+            @version v3_9_2 V3_9_2
+            [$($($shared)*)?] [$($($secured)*)?] [$($($own)*)? $($($older)*)?] [$($($newer)*)?]
+        );
+        $crate::suite!(
+            @version v4_3_1 V4_3_1
+            [$($($shared)*)?] [$($($secured)*)?] [$($($own)*)? $($($newer)*)?] [$($($older)*)?]
+        );
 
         $(
             #[cfg(kwal_external)]
@@ -55,7 +64,10 @@ macro_rules! suite {
             }
         )?
     };
-    (@version $module:ident $version:ident [$($shared:ident)*] [$($secured:ident)*] [$($own:ident)*]) => {
+    (
+        @version $module:ident $version:ident
+        [$($shared:ident)*] [$($secured:ident)*] [$($own:ident)*] [$($long:ident)*]
+    ) => {
         mod $module {
             $(
                 #[cfg(not(kwal_external))]
@@ -92,6 +104,22 @@ macro_rules! suite {
                 fn $own() {
                     let test = super::$own($crate::kafka::Version::$version);
                     $crate::run(concat!(module_path!(), "::", stringify!($own)), test);
+                }
+            )*
+            $(
+                #[test]
+                #[cfg_attr(not(kwal_integration), ignore = "needs brokers: TEST_INTEGRATION=1")]
+                #[cfg_attr(
+                    all(kwal_integration, kwal_external),
+                    ignore = "starts its own brokers: not those of KAFKA_CONNECT"
+                )]
+                #[cfg_attr(
+                    all(kwal_integration, not(kwal_external), not(kwal_long)),
+                    ignore = "runs on the other version; KWAL_LONG=1: on both"
+                )]
+                fn $long() {
+                    let test = super::$long($crate::kafka::Version::$version);
+                    $crate::run(concat!(module_path!(), "::", stringify!($long)), test);
                 }
             )*
         }

@@ -97,6 +97,11 @@ impl Java {
         self.produce_with(topic, partition, compression, records, json!({})).await
     }
 
+    /// Appends with a `KafkaProducer`, each record to the partition of its key.
+    pub async fn produce_by_key(&self, topic: &str, records: &[Message]) {
+        let _: Vec<i64> = self.must("produce", json!({ "topic": topic, "records": records })).await;
+    }
+
     /// Appends with a `KafkaProducer` that has these settings, by name.
     pub async fn produce_with(
         &self,

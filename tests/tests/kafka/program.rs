@@ -7,19 +7,27 @@ use std::sync::LazyLock;
 use kwal_tests::kafka::{Kafka, Version};
 
 kwal_tests::suite! {
-    shared: [a_million_small_records, ten_thousand_large_records, no_such_broker],
+    shared: [a_million_small_records, ten_thousand_large_records, many_writers, no_such_broker],
     own: [],
 }
 
 async fn a_million_small_records(kafka: &'static Kafka) {
     for compression in compressions(kafka, ["none", "lz4"]) {
-        main_job(kafka, 1_000_000, 100, compression).await;
+        main_job(kafka, 1_000_000, 100, compression, &[]).await;
     }
 }
 
 async fn ten_thousand_large_records(kafka: &'static Kafka) {
     for compression in compressions(kafka, ["lz4", "none"]) {
-        main_job(kafka, 10_000, 100_000, compression).await;
+        main_job(kafka, 10_000, 100_000, compression, &[]).await;
+    }
+}
+
+/// Tasks that append one record at a time.
+async fn many_writers(kafka: &'static Kafka) {
+    for compression in compressions(kafka, ["none", "lz4"]) {
+        let said = main_job(kafka, 200_000, 100, compression, &["--writers", "1000"]).await;
+        assert!(said.contains("(200,000 appends of one record by 1,000 writers)"), "{said}");
     }
 }
 
@@ -33,8 +41,15 @@ fn compressions(kafka: &Kafka, [older, newer]: [&'static str; 2]) -> Vec<&'stati
     }
 }
 
-/// Appends, replays and verifies; then checks the end of each partition with Kafka's tool.
-async fn main_job(kafka: &'static Kafka, records: u32, size: u32, compression: &str) {
+/// Appends, replays and verifies; then checks the end of each partition with Kafka's tool. Returns what the
+/// program printed.
+async fn main_job(
+    kafka: &'static Kafka,
+    records: u32,
+    size: u32,
+    compression: &str,
+    more: &[&str],
+) -> String {
     const PARTITIONS: u32 = 4;
     let topic = kafka.topic_name("main-job");
     let arguments = [
@@ -45,7 +60,7 @@ async fn main_job(kafka: &'static Kafka, records: u32, size: u32, compression: &
         ("--topic", topic.clone()),
     ];
     let mut wal = Command::new(program());
-    wal.args(arguments.iter().flat_map(|(flag, value)| [*flag, value])).arg("--keep");
+    wal.args(arguments.iter().flat_map(|(flag, value)| [*flag, value])).args(more).arg("--keep");
     wal.env("KAFKA_CONNECT", kafka.bootstrap().join(","));
     let output = tokio::task::spawn_blocking(move || wal.output()).await.unwrap().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
@@ -57,6 +72,7 @@ async fn main_job(kafka: &'static Kafka, records: u32, size: u32, compression: &
     assert_eq!(kafka.end_offsets(&topic).await, acknowledged);
     // Frees a gigabyte.
     kafka.java().delete_topic(&topic).await;
+    said
 }
 
 async fn no_such_broker(_: &'static Kafka) {

@@ -15,7 +15,7 @@ use rskafka::chrono::{TimeZone, Utc};
 use rskafka::client::partition::{Compression, UnknownTopicHandling};
 
 kwal_tests::suite! {
-    own: [throttled_appends_are_not_repeated],
+    older: [throttled_appends_are_not_repeated],
 }
 
 /// A throttled append succeeds like any other (KIP-219). rskafka 0.6 treats it as a failure and appends

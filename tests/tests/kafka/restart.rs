@@ -1,4 +1,6 @@
 //! Appends while brokers are killed and restarted: no duplicates, no losses, in order.
+//!
+//! What fails here on one version fails on the other one in [`leaders`](crate::faults::leaders).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +12,8 @@ use kwal_tests::kafka::{ClusterConfig, Kafka, Node, Version};
 use tokio::time::Instant;
 
 kwal_tests::suite! {
-    own: [killed, shut_down, paused, leader_killed, restarted_one_by_one],
+    older: [shut_down, paused, restarted_one_by_one],
+    newer: [killed, leader_killed],
 }
 
 async fn killed(version: Version) {

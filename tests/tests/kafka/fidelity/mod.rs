@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use kwal_testkit::{Dialect, EmbeddedCluster};
 use kwal_tests::kafka::{ClusterConfig, Kafka, Version};
@@ -202,23 +202,15 @@ macro_rules! scenarios {
         )*)*];
 
         mod real {
+            /// One version after the other, since a busy machine would prolong the waits of the scenarios.
             #[test]
             #[cfg_attr(not(kwal_integration), ignore = "needs a broker: TEST_INTEGRATION=1")]
             #[cfg_attr(
                 all(kwal_integration, kwal_external),
                 ignore = "starts its own brokers: not those of KAFKA_CONNECT"
             )]
-            fn v3_9_2() {
+            fn v3_9_2_and_v4_3_1() {
                 super::on_real_brokers(kwal_tests::kafka::Version::V3_9_2);
-            }
-
-            #[test]
-            #[cfg_attr(not(kwal_integration), ignore = "needs a broker: TEST_INTEGRATION=1")]
-            #[cfg_attr(
-                all(kwal_integration, kwal_external),
-                ignore = "starts its own brokers: not those of KAFKA_CONNECT"
-            )]
-            fn v4_3_1() {
                 super::on_real_brokers(kwal_tests::kafka::Version::V4_3_1);
             }
         }
@@ -244,9 +236,6 @@ use scenarios;
 
 /// Runs all scenarios on real brokers and compares with the file, or writes it.
 fn on_real_brokers(version: Version) {
-    // One version after the other, since a busy machine would prolong the waits of the scenarios.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut played = BTreeMap::new();
     kwal_tests::run(
         &format!("fidelity of {version}"),

@@ -19,7 +19,7 @@ use crate::fidelity::world::topic_metadata;
 use crate::raw::Broker;
 
 kwal_tests::suite! {
-    own: [readers_survive],
+    newer: [readers_survive],
 }
 
 /// A replay that spans a rolling restart, and streams that also see leaders killed: one for itself, and many
