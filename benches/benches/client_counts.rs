@@ -7,11 +7,12 @@
 //! ```
 //!
 //! It requires valgrind. Instructions are counted by callgrind after a warm-up, and given per record: for 500
-//! appends of one record each, one after the other (`append`) and five callers at a time (`five-appends`),
-//! and for 20 fetches of one batch of 1000 records, with borrowed records (`fetch-borrowed`) or by a stream
-//! of owned ones (`stream-owned`). Everything from the call to its result is counted: client, tasks, runtime,
-//! codec. There is no network: the stream has a peer in it, which answers each request as it is written. What
-//! the peer does is not counted.
+//! appends of one record each, one after the other (`append`, and by a batch producer, `batched-append`) and
+//! five callers at a time (`five-appends`); for 1000 appends of a hundred callers of a batch producer, which
+//! are tasks (`hundred-callers`); and for 20 fetches of one batch of 1000 records, with borrowed records
+//! (`fetch-borrowed`) or by a stream of owned ones (`stream-owned`). Everything from the call to its result
+//! is counted: client, tasks, runtime, codec. There is no network: the stream has a peer in it, which answers
+//! each request as it is written. What the peer does is not counted.
 //!
 //! The floor does what no client can do without. To append, it copies the value and computes the checksum,
 //! with one write and one read. To fetch, it reads into one buffer, computes the checksum, decompresses into

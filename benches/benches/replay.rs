@@ -29,13 +29,13 @@ use std::{
     collections::BTreeMap,
     env,
     error::Error,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, ExitCode, Stdio},
+    process::ExitCode,
 };
 
 use kwal_benches::{
     Table, median,
+    programs::{self, Sink, run_program},
     replay::{Content, Measured, TOPIC, Task},
 };
 use kwal_protocol::compression::Compression;
@@ -104,8 +104,7 @@ fn readers() -> Result<Vec<Reader>, Box<dyn Error>> {
             readers.push(Reader { name, ..reader(subject, Path::new(&before)) });
         }
     }
-    if let Some(named) = env::var_os("PEERS") {
-        let peers = if Path::new(&named).is_file() { named.into() } else { build_peers()? };
+    if let Some(peers) = programs::peers(Path::new(env!("CARGO_TARGET_TMPDIR")))? {
         readers.extend(["rskafka", "rdkafka", "krafka"].map(|subject| reader(subject, &peers)));
     }
     Ok(readers)
@@ -114,31 +113,6 @@ fn readers() -> Result<Vec<Reader>, Box<dyn Error>> {
 const OURS: &str = env!("CARGO_BIN_EXE_replay-log");
 const FLOOR: &str = "floor";
 const CODEC: &str = "codec";
-
-/// Builds the other clients and returns their program.
-fn build_peers() -> Result<PathBuf, Box<dyn Error>> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../peers");
-    let mut command = Command::new(env!("CARGO"));
-    // Build scripts would run again because of what cargo says of this package.
-    for (name, _) in env::vars_os() {
-        if name
-            .to_str()
-            .is_some_and(|name| name.starts_with("CARGO_PKG") || name.starts_with("CARGO_MANIFEST"))
-        {
-            command.env_remove(name);
-        }
-    }
-    let status = command
-        .args(["build", "--release", "--manifest-path"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/Cargo.toml"))
-        .arg("--target-dir")
-        .arg(&target)
-        .status()?;
-    if !status.success() {
-        return Err("the other clients cannot be built".into());
-    }
-    Ok(target.join("release/kwal-bench-peers"))
-}
 
 /// What each reader took in a turn, by name.
 struct Turn(BTreeMap<String, Measured>);
@@ -162,7 +136,7 @@ fn measure(
             }
             let task = Task { subject: reader.subject.to_owned(), step, ..log.task.clone() };
             let more = (reader.subject == CODEC).then_some(content);
-            let took: Measured = run_program(&reader.program, &task, more)?.parse()?;
+            let took: Measured = run_program(&reader.program, arguments(&task, more))?.parse()?;
             if (took.records, took.sum) != expected {
                 let (records, sum) = expected;
                 return Err(format!(
@@ -179,14 +153,8 @@ fn measure(
     Ok(measured)
 }
 
-fn run_program(program: &Path, task: &Task, content: Option<Content>) -> Result<String, Box<dyn Error>> {
-    let content = content.iter().flat_map(Content::arguments);
-    let output = Command::new(program).args(task.arguments()).args(content).output()?;
-    if !output.status.success() {
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(format!("{} {}: {error}", program.display(), task.subject).into());
-    }
-    Ok(String::from_utf8(output.stdout)?)
+fn arguments(task: &Task, content: Option<Content>) -> impl Iterator<Item = String> {
+    task.arguments().into_iter().chain(content.into_iter().flat_map(|content| content.arguments()))
 }
 
 /// A log that can be read.
@@ -205,52 +173,22 @@ impl Log {
             bootstrap: Vec::new(),
         };
         let Some(brokers) = brokers else {
-            let sink = Sink::start(content)?;
+            let sink = Sink::start(env!("CARGO_BIN_EXE_replay-sink"), content)?;
             task.bootstrap = vec![sink.address.clone()];
             return Ok(Self { task, sink: Some(sink) });
         };
         task.bootstrap = brokers.split(',').map(str::to_owned).collect();
         task.topic = format!("replay-{}", OffsetDateTime::now_utc().unix_timestamp_nanos());
-        run_program(Path::new(OURS), &task, Some(content))?;
+        run_program(Path::new(OURS), arguments(&task, Some(content)))?;
         Ok(Self { task, sink: None })
     }
 
     fn delete(self) -> Result<(), Box<dyn Error>> {
         if self.sink.is_none() {
             let task = Task { subject: "delete".to_owned(), ..self.task };
-            run_program(Path::new(OURS), &task, None)?;
+            run_program(Path::new(OURS), arguments(&task, None))?;
         }
         Ok(())
-    }
-}
-
-/// The process that answers from memory. It ends with its standard input.
-struct Sink {
-    process: Child,
-    input: Option<ChildStdin>,
-    address: String,
-}
-
-impl Sink {
-    fn start(content: Content) -> Result<Self, Box<dyn Error>> {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_replay-sink"))
-            .args(content.arguments())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let input = process.stdin.take();
-        let output = process.stdout.take().ok_or("the sink has no output")?;
-        let mut port = String::new();
-        BufReader::new(output).read_line(&mut port)?;
-        let port: u16 = port.trim().parse()?;
-        Ok(Self { process, input, address: format!("127.0.0.1:{port}") })
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        self.input.take();
-        let _ = self.process.wait();
     }
 }
 

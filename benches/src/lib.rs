@@ -12,9 +12,15 @@ pub mod counts;
 #[cfg(feature = "clients")]
 mod delayed;
 #[cfg(feature = "clients")]
+mod process;
+#[cfg(feature = "clients")]
+pub mod programs;
+#[cfg(feature = "clients")]
 pub mod replay;
 #[cfg(feature = "clients")]
 mod walk;
+#[cfg(feature = "clients")]
+pub mod writers;
 
 use std::{error::Error, fmt, process::ExitCode};
 

@@ -1,14 +1,19 @@
-//! Reads a log once by another client, and prints what it cost.
+//! Reads a log once by another client, or appends to one, and prints what it cost.
 //!
-//! The benchmark `replay` runs it: `kwal-bench-peers SUBJECT TOPIC RECORDS STEP HOST:PORT,…`.
-//! Each client verifies checksums, and begins at offset 0 without a group.
+//! The benchmark `replay` runs it: `kwal-bench-peers SUBJECT TOPIC RECORDS STEP HOST:PORT,…`. Each client
+//! verifies checksums, and begins at offset 0 without a group. So does the benchmark `writers`, with the word
+//! `write` before the arguments of its `Task`.
 
 #[path = "../../src/replay/meter.rs"]
 #[allow(dead_code, reason = "the benchmark uses the rest")]
 mod meter;
+#[path = "../../src/process.rs"]
+#[allow(dead_code, reason = "the benchmark uses the rest")]
+mod process;
 #[path = "../../src/replay/task.rs"]
 #[allow(dead_code, reason = "the benchmark uses the rest")]
 mod task;
+mod writers;
 
 use std::{env, error::Error, process::ExitCode, time::Duration};
 
@@ -27,7 +32,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let task = Task::from_arguments(&mut env::args().skip(1))?;
+    let mut arguments = env::args().skip(1).peekable();
+    if arguments.next_if(|word| word == "write").is_some() {
+        return write(&mut arguments);
+    }
+    let task = Task::from_arguments(&mut arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let measured = match &*task.subject {
         "rskafka" => runtime.block_on(rskafka(&task)),
@@ -36,6 +45,17 @@ fn run() -> Result<(), Box<dyn Error>> {
         other => Err(format!("there is no {other}").into()),
     }?;
     println!("{measured}");
+    Ok(())
+}
+
+fn write(arguments: &mut impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
+    let task = writers::Task::from_arguments(arguments)?;
+    let measured = match &*task.subject {
+        "rskafka" => writers::rskafka(&task),
+        "rdkafka" => writers::rdkafka(&task),
+        other => Err(format!("there is no {other}").into()),
+    };
+    println!("{}", measured.map_err(|failure| failure as Box<dyn Error>)?);
     Ok(())
 }
 

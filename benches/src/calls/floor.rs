@@ -1,9 +1,9 @@
-//! The minimum work of an append, one batch of one record in one frame and its response, and of a fetch.
+//! The minimum work of an append, one batch in one frame and its response, and of a fetch.
 
 use std::{error::Error, hint, io};
 
 use bytes::Bytes;
-use kwal::transport::Stream;
+use kwal::{record::Record, transport::Stream};
 use kwal_protocol::compression::Decompressor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -77,15 +77,17 @@ impl Floor {
         Ok(next_offset(batch)? - base_offset)
     }
 
-    /// Copies the value once, computes the checksum, writes once and reads once.
-    pub(super) async fn append(&mut self, value: &Bytes) -> io::Result<i64> {
+    /// Copies each value once, computes the checksum, writes once and reads once.
+    pub(super) async fn append(&mut self, records: &[Record]) -> io::Result<i64> {
         let Self { stream, request, response, next_id, .. } = self;
         request.clear();
         request.resize(HEAD + BATCH, 0);
-        // Of a record: length, attributes, timestamp, offset, no key, the length of the value.
-        request.extend_from_slice(&[0, 0, 0, 0, 0, 1]);
-        request.extend_from_slice(value);
-        request.push(0);
+        for value in records.iter().filter_map(|record| record.value.as_ref()) {
+            // Of a record: length, attributes, timestamp, offset, no key, the length of the value.
+            request.extend_from_slice(&[0, 0, 0, 0, 0, 1]);
+            request.extend_from_slice(value);
+            request.push(0);
+        }
         let len = (request.len() - 4) as u32;
         request[..4].copy_from_slice(&len.to_be_bytes());
         // Produce, version 13.

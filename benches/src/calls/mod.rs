@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use kwal::client::{ClientBuilder, PartitionClient};
 use kwal::consumer::{self, RecordStream};
+use kwal::producer::BatchProducer;
 use kwal::record::Record;
 use kwal_protocol::{
     compression::Compression,
@@ -30,6 +31,9 @@ const APPENDS: usize = 500;
 const WARM_UP: usize = 100;
 /// How many callers append at the same time, where there are several.
 const CALLERS: usize = 5;
+/// How many callers of the batch producer append at the same time, and how often each.
+const MANY: usize = 100;
+const ROUNDS: usize = 10;
 /// Fetches of each case that are measured, of one batch each, and those before.
 const FETCHES: usize = 20;
 const WARM_UP_FETCHES: usize = 5;
@@ -44,6 +48,10 @@ pub enum Operation {
     Alone,
     /// Appends, five at a time.
     Five,
+    /// Appends by a batch producer, one after the other.
+    Batched,
+    /// Appends by a batch producer, of a hundred callers.
+    Hundred,
     /// Fetches, one after the other, whose records are borrowed.
     Borrowed(Compression),
     /// A stream of owned records, with one fetch ahead.
@@ -54,7 +62,8 @@ impl Operation {
     /// Returns the records that are appended or read.
     pub const fn records(self) -> usize {
         match self {
-            Self::Alone | Self::Five => APPENDS,
+            Self::Alone | Self::Five | Self::Batched => APPENDS,
+            Self::Hundred => MANY * ROUNDS,
             Self::Borrowed(_) | Self::Owned(_) => FETCHES * RECORDS,
         }
     }
@@ -65,7 +74,8 @@ impl Operation {
 pub enum Subject {
     /// kwal, with producer ids, as it is by default.
     Kwal,
-    /// Of an append: one copy of the value, the checksum, one write, one read. Of a fetch: one write, a read
+    /// Of an append: one copy of each value, the checksum, one write, one read; the records of a hundred
+    /// callers are in one batch. Of a fetch: one write, a read
     /// into the same buffer, the checksum, and every varint of the records.
     Floor,
 }
@@ -89,6 +99,10 @@ impl Case {
             (Operation::Alone, 1024),
             (Operation::Five, 100),
             (Operation::Five, 1024),
+            (Operation::Batched, 100),
+            (Operation::Batched, 1024),
+            (Operation::Hundred, 100),
+            (Operation::Hundred, 1024),
             (Operation::Borrowed(Compression::None), 100),
             (Operation::Borrowed(Compression::None), 1024),
             (Operation::Borrowed(Compression::Lz4), 1024),
@@ -98,8 +112,10 @@ impl Case {
         ];
         cases.into_iter().flat_map(|(operation, size)| {
             let subjects = match operation {
-                Operation::Alone | Operation::Borrowed(_) => &[Subject::Floor, Subject::Kwal][..],
-                Operation::Five | Operation::Owned(_) => &[Subject::Kwal],
+                Operation::Alone | Operation::Hundred | Operation::Borrowed(_) => {
+                    &[Subject::Floor, Subject::Kwal][..]
+                }
+                Operation::Five | Operation::Batched | Operation::Owned(_) => &[Subject::Kwal],
             };
             subjects.iter().map(move |&subject| Self { operation, size, subject })
         })
@@ -108,7 +124,8 @@ impl Case {
     /// Returns the floor of the same size.
     pub const fn floor(self) -> Self {
         let operation = match self.operation {
-            Operation::Alone | Operation::Five => Operation::Alone,
+            Operation::Alone | Operation::Five | Operation::Batched => Operation::Alone,
+            Operation::Hundred => Operation::Hundred,
             Operation::Borrowed(codec) | Operation::Owned(codec) => Operation::Borrowed(codec),
         };
         Self { operation, subject: Subject::Floor, ..self }
@@ -135,6 +152,8 @@ impl fmt::Display for Case {
         let operation = match self.operation {
             Operation::Alone => "append",
             Operation::Five => "five-appends",
+            Operation::Batched => "batched-append",
+            Operation::Hundred => "hundred-callers",
             Operation::Borrowed(_) => "fetch-borrowed",
             Operation::Owned(_) => "stream-owned",
         };
@@ -170,6 +189,7 @@ pub struct Calls {
 #[derive(Debug)]
 enum Client {
     Kwal(PartitionClient),
+    Batched(BatchProducer),
     Stream(Box<RecordStream>),
     Floor(Box<Floor>),
 }
@@ -189,29 +209,31 @@ impl Calls {
                 let partition = builder.build().await?.partition_client(TOPIC, 0).await?;
                 Ok::<_, kwal::Error>(match case.operation {
                     Operation::Owned(_) => Client::Stream(consumer::follow(&partition, 0).await?.into()),
+                    Operation::Batched | Operation::Hundred => Client::Batched(BatchProducer::new(partition)),
                     _ => Client::Kwal(partition),
                 })
             })?,
             Subject::Floor => Client::Floor(Floor::new(peer.stream(), &batch).into()),
         };
+        let at_once = if case.operation == Operation::Hundred { MANY } else { 1 };
         let records = |count: usize| {
             let values = values(count, case.size, 4);
             let mut records = kwal_records(values);
             for record in &mut records {
                 record.timestamp = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
             }
-            records.into_iter().map(|record| vec![record]).collect()
+            records.chunks(at_once).map(<[_]>::to_vec).collect()
         };
         let mut calls = Self {
             runtime,
             client,
             operation: case.operation,
-            records: records(WARM_UP),
+            records: records(WARM_UP.max(ROUNDS * at_once)),
             fetches: WARM_UP_FETCHES,
             from: 0,
         };
         calls.run()?;
-        calls.records = records(APPENDS);
+        calls.records = records(case.operation.records());
         calls.fetches = FETCHES;
         Ok(calls)
     }
@@ -222,7 +244,8 @@ impl Calls {
     /// The client's own; what was read is not what the peer has.
     pub fn run(&mut self) -> Result<(), Box<dyn Error>> {
         match self.operation {
-            Operation::Alone | Operation::Five => self.append(),
+            Operation::Alone | Operation::Five | Operation::Batched => self.append(),
+            Operation::Hundred => self.append_many(),
             Operation::Borrowed(_) | Operation::Owned(_) => self.fetch(),
         }
     }
@@ -234,8 +257,7 @@ impl Calls {
             match (client, operation) {
                 (Client::Floor(floor), _) => {
                     for records in records {
-                        let value = records[0].value.as_ref().ok_or("a record without a value")?;
-                        floor.append(value).await?;
+                        floor.append(&records).await?;
                     }
                 }
                 (Client::Kwal(partition), Operation::Five) => {
@@ -249,12 +271,43 @@ impl Calls {
                         )?;
                     }
                 }
+                (Client::Batched(producer), _) => {
+                    for record in records.flatten() {
+                        producer.produce(record).await?;
+                    }
+                }
                 (Client::Stream(_), _) => return Err("a stream does not append".into()),
                 (Client::Kwal(partition), _) => {
                     for records in records {
                         partition.produce(records).await?;
                     }
                 }
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes appends of many callers, which are tasks: each has one record of every batch of the floor.
+    fn append_many(&mut self) -> Result<(), Box<dyn Error>> {
+        let Self { runtime, client, records, .. } = self;
+        let Client::Batched(producer) = client else { return self.append() };
+        let mut callers: Vec<_> = (0..MANY).map(|_| Vec::with_capacity(ROUNDS)).collect();
+        for (caller, record) in records.drain(..).flat_map(|batch| batch.into_iter().enumerate()) {
+            callers[caller].push(record);
+        }
+        runtime.block_on(async {
+            let call = |records: Vec<Record>| {
+                let producer = producer.clone();
+                async move {
+                    for record in records {
+                        producer.produce(record).await?;
+                    }
+                    Ok::<_, kwal::Error>(())
+                }
+            };
+            let callers: Vec<_> = callers.into_iter().map(|records| tokio::spawn(call(records))).collect();
+            for caller in callers {
+                caller.await??;
             }
             Ok(())
         })
@@ -268,6 +321,7 @@ impl Calls {
             for _ in 0..*fetches {
                 match client {
                     Client::Floor(floor) => *from += floor.fetch(|_| records += 1).await?,
+                    Client::Batched(_) => return Err("a producer does not fetch".into()),
                     Client::Kwal(partition) => {
                         let fetched = partition.fetch(*from).await?;
                         fetched.for_each(|record| records += i64::from(record.value.is_some()))?;

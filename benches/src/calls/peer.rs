@@ -37,6 +37,8 @@ const TOPIC_ID: Uuid = Uuid([7; 16]);
 const HEAD: usize = 8;
 /// Where the correlation id is in a response frame.
 const CORRELATION_ID: usize = 4;
+/// The offsets of an append, whose records are not counted: as many as any has.
+const MOST_RECORDS: i64 = 1_000;
 /// Where the log ends.
 const END: i64 = i64::MAX / 2;
 /// Marks the place of the base offset in the response that all others are made of.
@@ -157,7 +159,7 @@ impl Wire {
         let Self { appended: to_append, fetched: to_fetch, batch, .. } = self;
         let ((response, at), offsets) = match key {
             ApiKey::FETCH => (to_fetch.get_or_insert_with(|| fetched(version, batch)), offsets(batch)),
-            _ => (to_append.get_or_insert_with(|| appended(version)), 1),
+            _ => (to_append.get_or_insert_with(|| appended(version)), MOST_RECORDS),
         };
         response[CORRELATION_ID..CORRELATION_ID + 4].copy_from_slice(&id);
         response[*at..*at + 8].copy_from_slice(&self.next_offset.to_be_bytes());

@@ -1,8 +1,10 @@
 //! What reading costs.
 
-use std::{error::Error, fmt, fs, str::FromStr};
+use std::{error::Error, fmt, str::FromStr};
 
 use tokio::time::Instant;
+
+use crate::process::{page_faults, processor_time};
 
 /// What a reader has read, and what it cost since the end of the warm-up.
 #[derive(Debug)]
@@ -84,23 +86,6 @@ pub fn sum(value: &[u8]) -> u64 {
     let (words, rest) = value.as_chunks();
     let words = words.iter().map(|word| u64::from_le_bytes(*word)).fold(0, u64::wrapping_add);
     rest.iter().map(|byte| u64::from(*byte)).fold(words, u64::wrapping_add)
-}
-
-/// The processor time of all threads, user and system, in nanoseconds.
-fn processor_time() -> Result<u64, Box<dyn Error>> {
-    let mut sum = 0;
-    for thread in fs::read_dir("/proc/self/task")? {
-        let statistics = fs::read_to_string(thread?.path().join("schedstat"))?;
-        sum += statistics.split(' ').next().unwrap_or_default().parse::<u64>()?;
-    }
-    Ok(sum)
-}
-
-/// How often memory was touched that the process did not have yet.
-fn page_faults() -> Result<u64, Box<dyn Error>> {
-    let statistics = fs::read_to_string("/proc/self/stat")?;
-    let after_name = statistics.rsplit(')').next().unwrap_or_default();
-    Ok(after_name.split(' ').nth(8).unwrap_or_default().parse()?)
 }
 
 /// What one run cost.

@@ -17,7 +17,7 @@ pub use self::{
     floor::{codec_alone, floor},
     meter::{Measured, Reading, sum},
     ours::{borrowed, delete, fetches, fill, owned},
-    sink::serve,
+    sink::{Appended, serve},
     task::Task,
 };
 

@@ -1,11 +1,14 @@
-//! A broker that only answers readers, at once and from memory.
+//! A broker that answers at once: readers from memory, writers with what it counts.
 
 use std::{
     convert::Infallible,
     error::Error,
     io::{self, IoSlice, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -13,30 +16,34 @@ use std::{
 use bytes::{Buf, Bytes};
 use kwal_protocol::{
     api::{ApiKey, Body, decode_request_header, encode_response},
+    compression::Decompressor,
     error_code::ErrorCode,
     messages::{
         AnyRequest, ApiVersion, ApiVersionsResponse, Coordinator, DescribeConfigsRequest,
         DescribeConfigsResponse, DescribeConfigsResult, EpochEndOffset, FetchPartitionResponse, FetchRequest,
         FetchResponse, FetchTopicResponse, FindCoordinatorRequest, FindCoordinatorResponse,
-        ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
-        MetadataBroker, MetadataPartition, MetadataResponse, MetadataTopicResponse,
+        InitProducerIdResponse, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
+        ListOffsetsTopicResponse, MetadataBroker, MetadataPartition, MetadataResponse, MetadataTopicResponse,
         OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
+        ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopicResponse,
     },
     writer::Frame,
 };
 
-use super::{Content, TOPIC, TOPIC_ID};
+use super::{Content, TOPIC, TOPIC_ID, sum};
+use crate::walk::{first, next_offset, walk};
 
 /// The versions of the sink, as those of Kafka 4.3: API, oldest, newest.
 ///
-/// It takes no appends, but by their versions librdkafka decides which record batches the broker has.
-const APIS: [(ApiKey, i16, i16); 8] = [
+/// By the versions of appends, librdkafka also decides which record batches the broker has.
+const APIS: [(ApiKey, i16, i16); 9] = [
     (ApiKey::PRODUCE, 0, 13),
     (ApiKey::FETCH, 4, 18),
     (ApiKey::LIST_OFFSETS, 1, 11),
     (ApiKey::METADATA, 0, 13),
     (ApiKey::FIND_COORDINATOR, 0, 6),
     (ApiKey::API_VERSIONS, 0, 4),
+    (ApiKey::INIT_PRODUCER_ID, 0, 5),
     (ApiKey::OFFSET_FOR_LEADER_EPOCH, 2, 4),
     (ApiKey::DESCRIBE_CONFIGS, 1, 4),
 ];
@@ -45,21 +52,54 @@ const LATEST: i64 = -1;
 /// The pieces of a response: its head, the records and what follows them.
 const PIECES: usize = 8;
 
-/// A response, and how long it waits first.
-type Answer = (Frame, Duration);
+/// The producer id of everybody.
+const PRODUCER_ID: i64 = 1;
 
-/// Serves a log until the process ends.
+/// What is sent, and what is to be done around it.
+struct Answer {
+    frame: Frame,
+    /// How long the response waits first.
+    wait: Duration,
+    /// What has been appended, to be counted once the response is sent.
+    appended: Vec<Bytes>,
+}
+
+/// The records that were appended: their number, and the sum of their values.
+#[derive(Clone, Debug, Default)]
+pub struct Appended(Arc<Mutex<(u64, u64)>>);
+
+impl Appended {
+    fn lock(&self) -> MutexGuard<'_, (u64, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what was appended since the last call, everything included that has been acknowledged.
+    pub fn take(&self) -> (u64, u64) {
+        std::mem::take(&mut self.lock())
+    }
+}
+
+/// Serves a log until the process ends, and counts what is appended, which is not kept.
 ///
-/// `is_ready` gets the port.
+/// `is_ready` gets the port, and what is appended.
 ///
 /// # Errors
 /// The codec of the content is not part of this build; the port cannot be opened.
-pub fn serve(content: Content, is_ready: impl FnOnce(u16)) -> Result<(), Box<dyn Error>> {
+pub fn serve(content: Content, is_ready: impl FnOnce(u16, Appended)) -> Result<(), Box<dyn Error>> {
     let (log, begins) = content.log()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let port = listener.local_addr()?.port();
-    let sink = Arc::new(Sink { port, log, begins, records: content.records });
-    is_ready(port);
+    let appended = Appended::default();
+    let sink = Sink {
+        port,
+        log,
+        begins,
+        records: content.records,
+        appended: appended.clone(),
+        next_offset: AtomicI64::new(0),
+    };
+    let sink = Arc::new(sink);
+    is_ready(port, appended);
     for stream in listener.incoming() {
         let (stream, sink) = (stream?, Arc::clone(&sink));
         thread::spawn(move || {
@@ -81,19 +121,37 @@ struct Sink {
     begins: Vec<usize>,
     /// Per batch.
     records: usize,
+    appended: Appended,
+    /// The offset of the next record that is appended.
+    next_offset: AtomicI64,
 }
 
 impl Sink {
     fn connection(&self, mut stream: TcpStream) -> Result<Infallible, Box<dyn Error>> {
         stream.set_nodelay(true)?;
+        let mut decompressor = Decompressor::new();
         loop {
             let mut len = [0; 4];
             stream.read_exact(&mut len)?;
             let mut frame = vec![0; usize::try_from(i32::from_be_bytes(len))?];
             stream.read_exact(&mut frame)?;
-            let (response, wait) = self.answer(&frame.into())?;
+            let Answer { frame, wait, appended } = self.answer(&frame.into())?;
             thread::sleep(wait);
-            write(&mut stream, response)?;
+            if appended.is_empty() {
+                write(&mut stream, frame)?;
+                continue;
+            }
+            // Nobody can ask for the counts between the response and its records.
+            let mut counted = self.appended.lock();
+            write(&mut stream, frame)?;
+            for mut batches in appended.iter().map(|batches| &batches[..]) {
+                while let Some((batch, rest)) = first(batches) {
+                    walk(batch, &mut decompressor, |value| {
+                        *counted = (counted.0 + 1, counted.1.wrapping_add(sum(value)));
+                    })?;
+                    batches = rest;
+                }
+            }
         }
     }
 
@@ -120,8 +178,15 @@ impl Sink {
             AnyRequest::Fetch(request) => {
                 let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or_default());
                 let (response, is_empty) = self.fetch(request);
-                let (frame, _) = respond.with(&response)?;
-                Ok((frame, if is_empty { wait } else { Duration::ZERO }))
+                let answer = respond.with(&response)?;
+                Ok(Answer { wait: if is_empty { wait } else { Duration::ZERO }, ..answer })
+            }
+            AnyRequest::InitProducerId(_) => {
+                respond.with(&InitProducerIdResponse { producer_id: PRODUCER_ID, ..Default::default() })
+            }
+            AnyRequest::Produce(request) => {
+                let (response, appended) = self.append(request)?;
+                Ok(Answer { appended, ..respond.with(&response)? })
             }
             AnyRequest::OffsetForLeaderEpoch(request) => respond.with(&self.epochs(request)),
             AnyRequest::DescribeConfigs(request) => respond.with(&configs(request)),
@@ -219,6 +284,31 @@ impl Sink {
         self.log.slice(begin..most.max(whole).min(self.log.len()))
     }
 
+    /// Returns the response, and the records.
+    fn append(&self, request: ProduceRequest) -> Result<(ProduceResponse, Vec<Bytes>), Box<dyn Error>> {
+        let mut appended = Vec::new();
+        let mut responses = Vec::new();
+        for topic in request.topic_data {
+            let mut partition_responses = Vec::new();
+            for partition in topic.partition_data {
+                let records = partition.records.unwrap_or_default().into_bytes();
+                let count = next_offset(&records)?;
+                let base_offset = self.next_offset.fetch_add(count, Ordering::Relaxed);
+                let index = partition.index;
+                partition_responses.push(ProducePartitionResponse {
+                    index,
+                    base_offset,
+                    log_start_offset: 0,
+                    ..Default::default()
+                });
+                appended.push(records);
+            }
+            let (name, topic_id) = (topic.name, topic.topic_id);
+            responses.push(ProduceTopicResponse { name, topic_id, partition_responses });
+        }
+        Ok((ProduceResponse { responses, ..Default::default() }, appended))
+    }
+
     fn epochs(&self, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
         let topic = |topic: kwal_protocol::messages::OffsetForLeaderTopic| OffsetForLeaderTopicResult {
             topic: topic.topic,
@@ -246,7 +336,8 @@ struct Respond {
 
 impl Respond {
     fn with<B: Body>(self, response: &B) -> Result<Answer, Box<dyn Error>> {
-        Ok((encode_response(response, self.version, self.correlation_id)?, Duration::ZERO))
+        let frame = encode_response(response, self.version, self.correlation_id)?;
+        Ok(Answer { frame, wait: Duration::ZERO, appended: Vec::new() })
     }
 }
 
