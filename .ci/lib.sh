@@ -72,8 +72,6 @@ finish() {
         awk '/^test result: / { passed += $4; failed += $6; skipped += $8 }
              END { printf "\n%d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$test_log"
     fi
-    # What a step has begun and not awaited.
-    jobs -p | xargs -r kill 2>/dev/null || true
     rm -rf "$scratch"
 }
 
