@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use kwal_client::record::Record;
+use kwal_protocol::record::BatchHeader;
 
 /// The size of the header of a batch (`record_set` of Kafka's message format, version 2).
-pub(crate) const BATCH: usize = 61;
+pub(crate) const BATCH: usize = BatchHeader::LEN;
 /// Length, attributes, timestamp delta, offset delta, lengths of key and value, number of headers; most as
 /// varints.
 pub(crate) const RECORD: usize = 5 + 1 + 10 + 5 + 5 + 5 + 5;

@@ -218,8 +218,7 @@ request! {
 impl Reserve<'_> {
     async fn run(self) -> Result<Permit, Error> {
         let Self { partition, bytes, deadline } = self;
-        let append_deadline = partition.partition.cluster.config.deadlines.operation;
-        partition.producer.permit(bytes, partition.deadline(deadline), append_deadline).await
+        partition.producer.permit(bytes, partition.deadline(deadline), partition.operation_deadline()).await
     }
 }
 

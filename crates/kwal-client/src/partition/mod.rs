@@ -130,6 +130,6 @@ impl PartitionClient {
 
     /// Returns the deadline of a call that begins now.
     fn deadline(&self, after: Option<Duration>) -> Deadline {
-        Deadline::after(after.unwrap_or(self.partition.cluster.config.deadlines.operation))
+        Deadline::after(after.unwrap_or_else(|| self.operation_deadline()))
     }
 }

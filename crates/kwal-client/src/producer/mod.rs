@@ -277,22 +277,12 @@ impl Producer {
 
     /// Returns an empty batch with room for so many bytes of records.
     pub(crate) fn batch_builder(&self, bytes: usize) -> BatchBuilder {
-        match self.appends.settings.encoding.compression {
-            Compression::None => self.builder(&mut Compressor::new(), bytes),
-            _ => {
-                let cluster = &self.appends.partition.cluster;
-                cluster.with_compressor(|compressor| self.builder(compressor, bytes))
-            }
-        }
+        self.with_compressor(|compressor| self.builder(compressor, bytes))
     }
 
     /// Compresses a batch and computes its checksum. It may be larger than the limit on batches.
     pub(crate) fn finish(&self, builder: BatchBuilder) -> Result<EncodedBatch, Error> {
-        let cluster = &self.appends.partition.cluster;
-        Ok(match self.appends.settings.encoding.compression {
-            Compression::None => builder.finish()?,
-            _ => cluster.with_compressor(|compressor| builder.finish_with(compressor))?,
-        })
+        Ok(self.with_compressor(|compressor| builder.finish_with(compressor))?)
     }
 
     /// Encodes records as one batch.
@@ -364,7 +354,11 @@ impl Producer {
             return Err(self.appends.call().invalid_input("no records to append"));
         }
         if let Some(index) = records.iter().position(|record| record.timestamp_ms() < 0) {
-            return Err(before_1970(index, &records[index]));
+            let reason = format!(
+                "record {index} has a timestamp before 1970, {}: Kafka has no such timestamps",
+                records[index].timestamp
+            );
+            return Err(Error::invalid_input(reason));
         }
         let size = BatchSize::of(records);
         self.check_size(size.at_least, records.len())?;
@@ -389,12 +383,14 @@ impl Producer {
     }
 
     fn encode(&self, records: &[Record], size: BatchSize) -> Result<EncodedBatch, Error> {
+        self.with_compressor(|compressor| self.encode_with(records, size, compressor))
+    }
+
+    /// Lends the memory that codecs work with, which only compressed batches need.
+    fn with_compressor<T>(&self, work: impl FnOnce(&mut Compressor) -> T) -> T {
         match self.appends.settings.encoding.compression {
-            Compression::None => self.encode_with(records, size, &mut Compressor::new()),
-            _ => {
-                let cluster = &self.appends.partition.cluster;
-                cluster.with_compressor(|compressor| self.encode_with(records, size, compressor))
-            }
+            Compression::None => work(&mut Compressor::new()),
+            _ => self.appends.partition.cluster.with_compressor(work),
         }
     }
 
@@ -442,14 +438,6 @@ impl Producer {
         let limit = Some(self.appends.partition.cluster.config.limits.batch);
         self.appends.call().error(ErrorKind::BatchTooLarge { size, records, limit })
     }
-}
-
-/// The error of a record with a timestamp that Kafka does not have.
-fn before_1970(index: usize, record: &Record) -> Error {
-    let timestamp = record.timestamp;
-    Error::invalid_input(format!(
-        "record {index} has a timestamp before 1970, {timestamp}: Kafka has no such timestamps"
-    ))
 }
 
 /// The size of a batch before it is encoded, in bytes.
