@@ -12,6 +12,20 @@ use std::{
 
 use kwal::record::Compression;
 
+/// Runs the program on the embedded broker, and returns its report: everything is appended, over all
+/// partitions.
+#[track_caller]
+fn report(arguments: &str, more: &[&str], partitions: usize, records: u64) -> String {
+    let output = wal(None, arguments.split(' ').chain(more.iter().copied()));
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let ends = ends(&report);
+    assert_eq!((ends.len(), ends.iter().sum::<u64>()), (partitions, records), "{report}");
+    assert!(ends.iter().all(|end| end.abs_diff(records / partitions as u64) <= 1), "{report}");
+    report
+}
+
 #[test]
 fn does_the_main_job_on_the_embedded_broker() {
     for (records, size, partitions, more) in
@@ -19,13 +33,7 @@ fn does_the_main_job_on_the_embedded_broker() {
     {
         let arguments =
             format!("--records {records} --size {size} --partitions {partitions} --topic the-wal");
-        let output = wal(None, arguments.split(' ').chain(more.iter().copied()));
-        let report = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-        let ends = ends(&report);
-        assert_eq!((ends.len(), ends.iter().sum::<u64>()), (partitions, records), "{report}");
-        assert!(ends.iter().all(|end| end.abs_diff(records / partitions as u64) <= 1), "{report}");
+        let report = report(&arguments, more, partitions, records);
         assert!(report.contains("verified count, order and every byte"), "{report}");
         // "…, max 1.234 ms (…"
         assert!(number(&report, "max ") > 0.01, "{report}");
@@ -45,13 +53,7 @@ fn many_writers_do_the_main_job_one_record_at_a_time() {
         (7, 100, 2, 2, &["--keep"]),
     ] {
         let arguments = format!("--records {records} --size {size} --writers {writers} --topic the-wal");
-        let output = wal(None, arguments.split(' ').chain(more.iter().copied()));
-        let report = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-        let ends = ends(&report);
-        assert_eq!((ends.len(), ends.iter().sum::<u64>()), (partitions, records), "{report}");
-        assert!(ends.iter().all(|end| end.abs_diff(records / partitions as u64) <= 1), "{report}");
+        let report = report(&arguments, more, partitions, records);
         let verified = "verified each writer's count, order, acknowledged offsets and every byte";
         assert!(report.contains(verified), "{report}");
         assert!(report.contains(" appends of one record by "), "{report}");

@@ -1,15 +1,15 @@
 //! C4: every call of a producer ends within its deadline, and says what became of the inputs.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use futures::future::join_all;
 use kwal_batching::producer::{Ack, BatchProducer, Undelivered};
 use kwal_client::{
-    Deadlines, Limits, OnFailure, Resolution,
+    Client, Deadlines, Limits, OnFailure, Resolution,
     error::{Error, ErrorKind, Outcome, Progress},
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-use kwal_testkit::Fault;
+use kwal_testkit::{EmbeddedCluster, Fault};
 use tokio::time::sleep;
 
 use crate::support::{
@@ -183,15 +183,25 @@ async fn flush_is_a_barrier_on_what_was_accepted_before_it() {
     assert!(appends(&wire) > 6);
 }
 
-#[tokio::test(start_paused = true)]
-async fn flush_reports_the_first_failure_when_all_have_ended() {
-    let broker = broker();
-    let (wire, _client, partition) = open_warm(&broker).await;
+/// Hands records over, in batches of two: the first one is appended and the second one rejected, once the
+/// responses are released.
+async fn rejected_second(
+    broker: &EmbeddedCluster,
+    values: Range<usize>,
+) -> (Client, BatchProducer, Held, Vec<Ack>) {
+    let (wire, client, partition) = open_warm(broker).await;
     let producer = BatchProducer::builder(partition).max_records(2).build();
     let held = Held::new(&wire);
     broker.on(ApiKey::PRODUCE, Fault::Pass);
     broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_RECORD));
-    let acks = send(&producer, 0..9).await;
+    let acks = send(&producer, values).await;
+    (client, producer, held, acks)
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_reports_the_first_failure_when_all_have_ended() {
+    let broker = broker();
+    let (_client, producer, held, acks) = rejected_second(&broker, 0..9).await;
     let mut flush = Box::pin(producer.flush().into_future());
     assert!(polled(&mut flush, 1).await.is_none());
     held.release();
@@ -290,12 +300,7 @@ async fn close_returns_what_is_left_at_its_deadline_with_its_outcome() {
 #[tokio::test(start_paused = true)]
 async fn close_returns_what_failed_meanwhile() {
     let broker = broker();
-    let (wire, _client, partition) = open_warm(&broker).await;
-    let producer = BatchProducer::builder(partition).max_records(2).build();
-    let held = Held::new(&wire);
-    broker.on(ApiKey::PRODUCE, Fault::Pass);
-    broker.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::INVALID_RECORD));
-    let acks = send(&producer, 0..20).await;
+    let (_client, producer, held, acks) = rejected_second(&broker, 0..20).await;
     let mut close = Box::pin(producer.close().into_future());
     assert!(polled(&mut close, 1).await.is_none());
     held.release();

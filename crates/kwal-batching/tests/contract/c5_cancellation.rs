@@ -5,20 +5,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use kwal_batching::reader::{OutOfRange, Unreadable, follow, replay};
 use kwal_client::{Isolation, PartitionClient, error::Error};
-use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-use kwal_testkit::{EmbeddedCluster, Fault, FaultTarget};
+use kwal_protocol::api::ApiKey;
+use kwal_testkit::{EmbeddedCluster, FaultTarget};
 use tokio::task::yield_now;
 
-use crate::support::{append, broker, emptied, gaps, marker, open, polled, records_of, transactional};
-
-const FAULTS: [Option<Fault>; 6] = [
-    None,
-    Some(Fault::Drop),
-    Some(Fault::LoseReply),
-    Some(Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER)),
-    Some(Fault::DelayReply(Duration::from_millis(300))),
-    Some(Fault::Throttle(Duration::from_millis(300))),
-];
+use crate::support::{
+    FAULTS, append, broker, emptied, gaps, marker, open, polled, records_of, transactional,
+};
 
 /// A log with records, markers, aborted and emptied batches. Returns the offsets that are read committed.
 async fn log(broker: &EmbeddedCluster) -> (PartitionClient, Vec<i64>) {

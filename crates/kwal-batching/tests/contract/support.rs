@@ -23,11 +23,12 @@ use kwal_client::{
 };
 use kwal_protocol::{
     api::ApiKey,
+    error_code::ErrorCode,
     messages::FetchRequest,
     record::{BatchBuilder, BatchHeader, Compression, Headers},
 };
 use kwal_testkit::{
-    EmbeddedCluster,
+    EmbeddedCluster, Fault,
     wire::{Decision, Frame, Wire},
 };
 use time::OffsetDateTime;
@@ -300,3 +301,13 @@ impl Held {
         self.wire.release();
     }
 }
+
+/// Faults that a call outlasts, and none.
+pub(crate) const FAULTS: [Option<Fault>; 6] = [
+    None,
+    Some(Fault::Drop),
+    Some(Fault::LoseReply),
+    Some(Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER)),
+    Some(Fault::DelayReply(Duration::from_millis(300))),
+    Some(Fault::Throttle(Duration::from_millis(300))),
+];

@@ -22,7 +22,7 @@ use kwal_protocol::{
 use kwal_testkit::{Dialect, EmbeddedCluster, Fault, FaultTarget, wire::Decision};
 use tokio::time::Instant;
 
-use crate::support::{Wire, log, record, settle, source};
+use crate::support::{Wire, log, record, settle, source, submit};
 
 /// Three brokers that know topics in appends by name, unless the dialect is a newer one.
 fn cluster(dialect: Dialect) -> EmbeddedCluster {
@@ -34,16 +34,6 @@ async fn open(wire: &Wire, settings: impl FnOnce(OpenPartition) -> OpenPartition
     let partition = settings(wire.client().await.partition_client("wal", 0)).await.unwrap();
     partition.produce(record("first")).await.unwrap();
     partition
-}
-
-async fn submit(partition: &PartitionClient, values: &[&str]) -> Vec<Append> {
-    let mut appends = Vec::new();
-    for value in values {
-        let batch = partition.encode(record(*value)).unwrap();
-        let permit = partition.reserve(batch.size_in_bytes()).await.unwrap();
-        appends.push(permit.submit(batch));
-    }
-    appends
 }
 
 /// Has the next append wait for a replica.

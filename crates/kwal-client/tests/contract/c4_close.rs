@@ -4,26 +4,15 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use kwal_client::{
-    Append, PartitionClient,
+    PartitionClient,
     error::{Error, ErrorKind, Outcome},
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
 use kwal_testkit::Fault;
 
-use crate::support::{HOUR, Wire, broker, log, open, open_over, record, settle, timed};
+use crate::support::{HOUR, Wire, broker, log, open, open_over, record, settle, submit, timed};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Submits appends of one record each.
-async fn submit(partition: &PartitionClient, values: &[&str]) -> Vec<Append> {
-    let mut appends = Vec::new();
-    for value in values {
-        let batch = partition.encode(record(*value)).unwrap();
-        let permit = partition.reserve(batch.size_in_bytes()).await.unwrap();
-        appends.push(permit.submit(batch));
-    }
-    appends
-}
 
 #[track_caller]
 fn assert_closed<T>(result: Result<T, Error>) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use kwal_client::{
-    Client, ClientBuilder, Deadlines, Limits, PartitionClient, RetryPolicy,
+    Append, Client, ClientBuilder, Deadlines, Limits, PartitionClient, RetryPolicy,
     error::{Error, InDoubt},
     record::Record,
 };
@@ -368,4 +368,15 @@ impl tracing::Subscriber for Collector {
     fn enter(&self, _: &tracing::span::Id) {}
 
     fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Submits appends of one record each.
+pub(crate) async fn submit(partition: &PartitionClient, values: &[&str]) -> Vec<Append> {
+    let mut appends = Vec::new();
+    for value in values {
+        let batch = partition.encode(record(*value)).unwrap();
+        let permit = partition.reserve(batch.size_in_bytes()).await.unwrap();
+        appends.push(permit.submit(batch));
+    }
+    appends
 }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     Shared,
     gathering::{Gathering, Input, Patience, Poison, Producer, at_once},
-    kind::Kind,
+    kind::{FENCED_IDS, Kind},
     ledger::{Ended, Ledger},
     root,
 };
@@ -54,9 +54,6 @@ struct Caller {
     rng: Rng,
 }
 
-/// More producer ids than a client has for one partition.
-const FENCED_IDS: usize = 10;
-
 impl Callers {
     pub(super) async fn open(
         shared: &Arc<Shared>,
@@ -65,11 +62,7 @@ impl Callers {
         partition: i32,
         mut rng: Rng,
     ) -> Self {
-        let kind = match partition < shared.plan.partitions {
-            true => Kind::of(&mut rng),
-            false => Kind::holder(&mut rng),
-        };
-        let kind = kind.batched();
+        let kind = Kind::on(partition, &shared.plan, &mut rng).batched();
         let (opened, ledger) = shared.open_writer(client, number, partition, kind).await.unwrap();
         let values = Values { prefix: char::from(b'a' + partition as u8), next: AtomicU64::new(0) };
         let (client, values) = (client.clone(), Arc::new(values));

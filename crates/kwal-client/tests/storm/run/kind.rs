@@ -6,6 +6,8 @@ use fastrand::Rng;
 use kwal_client::{Acks, OnFailure, OpenPartition};
 use kwal_testkit::check::Writer;
 
+use super::plan::Plan;
+
 /// How a writer appends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kind {
@@ -28,11 +30,19 @@ pub(super) struct Hold {
     probe: Option<Duration>,
 }
 
+/// More producer ids than a client has for one partition.
+pub(super) const FENCED_IDS: usize = 10;
+
 /// The name of all exclusive writers.
 const NAME: &str = "me";
 
 impl Kind {
-    pub(super) fn of(rng: &mut Rng) -> Self {
+    /// A writer of a partition: one that holds the log, on the partition that is taken over.
+    pub(super) fn on(partition: i32, plan: &Plan, rng: &mut Rng) -> Self {
+        if partition < plan.partitions { Self::of(rng) } else { Self::holder(rng) }
+    }
+
+    fn of(rng: &mut Rng) -> Self {
         let by_permit = rng.bool();
         let window = if rng.bool() { 5 } else { rng.u64(1..=5) as usize };
         let on_failure = if rng.u8(..6) == 0 { OnFailure::Continue } else { OnFailure::Stop };
@@ -42,7 +52,7 @@ impl Kind {
     }
 
     /// A writer that holds its log exclusively.
-    pub(super) fn holder(rng: &mut Rng) -> Self {
+    fn holder(rng: &mut Rng) -> Self {
         let kind = Self::of(rng);
         let millis = Duration::from_millis;
         let mut one_in = |n: u8| rng.u8(..n) == 0;

@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     Shared,
     doubts::{Doubt, resolve},
-    kind::Kind,
+    kind::{FENCED_IDS, Kind},
     ledger::{Ended, Ledger},
     root,
 };
@@ -39,9 +39,6 @@ pub(super) struct Appender {
     appends: u64,
 }
 
-/// More producer ids than a client has for one partition.
-const FENCED_IDS: usize = 10;
-
 impl Appender {
     pub(super) async fn open(
         shared: &Arc<Shared>,
@@ -50,10 +47,7 @@ impl Appender {
         partition: i32,
         mut rng: Rng,
     ) -> Self {
-        let kind = match partition < shared.plan.partitions {
-            true => Kind::of(&mut rng),
-            false => Kind::holder(&mut rng),
-        };
+        let kind = Kind::on(partition, &shared.plan, &mut rng);
         let (opened, ledger) = shared.open_writer(client, number, partition, kind).await.unwrap();
         Self {
             client: client.clone(),
