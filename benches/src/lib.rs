@@ -28,6 +28,7 @@ use std::{error::Error, fmt, process::ExitCode};
 pub use self::{
     clients::{Pair, Target, kwal_records, rskafka_records},
     delayed::Delayed,
+    process::processor_time,
 };
 
 /// Returns how a benchmark ends that has met its expectations, or not, or has failed, which is printed.

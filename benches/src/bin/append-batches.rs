@@ -2,10 +2,10 @@
 //!
 //! The benchmark `append_cpu` runs it: `append-batches TOPIC CALLERS BATCHES HOST:PORT…`.
 
-use std::{env, error::Error, fs, process::ExitCode};
+use std::{env, error::Error, process::ExitCode};
 
 use kwal::ClientBuilder;
-use kwal_benches::{kwal_records, values};
+use kwal_benches::{kwal_records, processor_time, values};
 use tokio::task::JoinSet;
 
 const RECORDS: usize = 1_000;
@@ -46,7 +46,7 @@ async fn run() -> Result<u64, Box<dyn Error>> {
             while let Some(append) = appends.join_next().await {
                 append??;
             }
-            begin = processor_time()?;
+            begin = processor_time();
         }
         if appends.len() == callers
             && let Some(append) = appends.join_next().await
@@ -59,11 +59,5 @@ async fn run() -> Result<u64, Box<dyn Error>> {
     while let Some(append) = appends.join_next().await {
         append??;
     }
-    Ok(processor_time()? - begin)
-}
-
-/// The processor time of the main thread, user and system, in nanoseconds.
-fn processor_time() -> Result<u64, Box<dyn Error>> {
-    let statistics = fs::read_to_string("/proc/self/schedstat")?;
-    Ok(statistics.split(' ').next().unwrap_or_default().parse()?)
+    Ok(processor_time() - begin)
 }
