@@ -14,7 +14,7 @@ use kwal_protocol::record::{Batch, ControlRecord, EncodedBatch, OwnedRecord};
 use kwal_protocol::wire::Uuid;
 use kwal_testkit::EmbeddedCluster;
 use kwal_tests::kafka::{Kafka, Node};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::coordinators::{init, is_transient};
 use super::describe;
@@ -22,6 +22,9 @@ use super::log::{Log, PRODUCE};
 use super::positions::{FILLER, keyed};
 use super::world::{Backend, World, topic_metadata, until};
 use crate::raw::Broker;
+
+/// The longest that a leader lets a follower's fetch wait, `replica.fetch.wait.max.ms`.
+const LONGEST_FETCH: Duration = Duration::from_millis(500);
 
 /// Brokers.
 impl World {
@@ -158,6 +161,21 @@ impl World {
                 (isr == nodes).then_some(())
             })
             .await;
+        }
+    }
+
+    /// Suspends a follower in sync, and waits until its leader is alone and owes it no answer.
+    pub(crate) async fn pause_follower(&self, log: &Log, leader: i32, follower: i32) {
+        loop {
+            self.wait_until_in_sync(log, &[leader, follower]).await;
+            let paused = Instant::now();
+            self.pause(follower).await;
+            self.wait_until_in_sync(log, &[leader]).await;
+            // Else it was about to be fenced anyway, and its last fetch would bring it what is appended next.
+            if paused.elapsed() > LONGEST_FETCH {
+                return;
+            }
+            self.resume(follower).await;
         }
     }
 

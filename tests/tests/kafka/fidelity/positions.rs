@@ -82,8 +82,7 @@ pub(super) async fn an_epoch_that_is_lost(world: &mut World) {
     let now = world.now_ms();
     let mut log = world.log_on("epoch-lost", &[2, 3], &[("min.insync.replicas", "1")]).await;
     world.record(format!("by both: {}", log.append(batch_of(2, now)).await));
-    world.pause(3).await;
-    world.wait_until_in_sync(&log, &[2]).await;
+    world.pause_follower(&log, 2, 3).await;
     world.record(format!("by 2 alone: {}", log.append(batch_of(2, now)).await));
     world.kill(2).await;
     world.wait_for_listed_leader(&log, 1, -1).await;
@@ -181,8 +180,7 @@ pub(super) async fn a_log_that_ends_with_a_hole(world: &mut World) {
     log.append(keyed(now, &["a", "b"])).await;
     log.append(keyed(now, &["a", "-b", "-a"])).await;
     world.record(format!("by both: {}", log.fetch(0).await));
-    world.pause(3).await;
-    world.wait_until_in_sync(&log, &[2]).await;
+    world.pause_follower(&log, 2, 3).await;
     world.clean(&mut log, now, 5).await;
     let ends: Vec<_> = log.kept(0).await;
     assert!(ends.iter().all(|(offset, ..)| *offset >= 5), "{ends:?}");
