@@ -77,10 +77,12 @@
 //!
 //! Losses are excused by events: [`Event::Truncated`], [`Event::Deleted`] and [`Event::Recreated`] excuse
 //! that a record is missing, or differs from what a reader saw. They never excuse a duplicate, or that a
-//! writer continues after a loss. A reader that has seen lost records has to get an error in place of
-//! anything that it fetches after the loss. What it fetched before, it may still hand over: that ends with its
-//! next read, or, if it [fetches ahead](Event::Fetched), with its next response but one. A lost record may reappear at another offset: a failed attempt may have
+//! writer continues after a loss. A lost record may reappear at another offset: a failed attempt may have
 //! survived on the replica that leads now.
+//!
+//! A reader that has seen lost records has to get an error in place of anything that it fetches after the
+//! loss. What it fetched before, it may still hand over: that ends with its next read, or, if it
+//! [fetches ahead](Event::Fetched), with its next response but one.
 //!
 //! Time and memory grow with the history: a million records take a second or two in a release build.
 //!
