@@ -19,7 +19,7 @@ pub(super) struct Ahead {
 impl Ahead {
     /// Returns where the next fetch begins, if anything is left.
     pub(super) fn end(&self) -> Option<usize> {
-        self.next.as_ref().or(self.hand.back()).map(|(_, next)| *next)
+        self.next.as_ref().or_else(|| self.hand.back()).map(|(_, next)| *next)
     }
 }
 
