@@ -22,7 +22,8 @@
 //! * What was read is verified: if the log lost it, as in an unclean election, that is
 //!   [`LogTruncated`](kwal_client::error::ErrorKind::LogTruncated) with the first offset that differs; if the
 //!   topic was deleted and created again, [`TopicRecreated`](kwal_client::error::ErrorKind::TopicRecreated).
-//!   A [`Position`](kwal_client::Position) that was kept is verified by another process as well.
+//!   What was fetched before that happened is handed over first: it was on that log. A
+//!   [`Position`](kwal_client::Position) that was kept is verified by another process as well.
 //! * Nothing is moved or left out silently. [`OutOfRange`] and [`Unreadable`] are policies that the caller
 //!   states, and a [`Summary`] accounts for every offset.
 //! * One fetch is ahead: it is sent before the last one is decoded, so that the next batch is there when it

@@ -244,6 +244,8 @@ pub(super) struct ReaderFacts<'a> {
 
 pub(super) enum Step<'a> {
     Read(&'a [(i64, Value)], i64),
+    /// A response, of a reader that fetches ahead.
+    Fetched,
     Failed(ReadFailure),
     Seek(i64),
     /// A replay was opened: its end, and whether the caller gave it.
@@ -384,6 +386,7 @@ impl<'a> Facts<'a> {
                 verdict.tally.read += records.len();
                 self.step(event, reader, Step::Read(records, *next_offset))?;
             }
+            Event::Fetched { reader } => self.step(event, reader, Step::Fetched)?,
             Event::ReadFailed { reader, failure } => self.step(event, reader, Step::Failed(*failure))?,
             Event::Seek { reader, offset } => self.step(event, reader, Step::Seek(*offset))?,
             Event::ReplayOpened { reader, end, given } => {

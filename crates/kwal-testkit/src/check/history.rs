@@ -50,6 +50,7 @@ use super::{
 /// | `committed w0`, `aborted w0` | [`TransactionEnded`](Event::TransactionEnded) |
 /// | `reader r0 wal-0 5 bare committed from=r1` | [`Reader`](Event::Reader) from an offset; `bare` without leader epochs, `committed` with READ_COMMITTED, at the position of another reader |
 /// | `read r0 8 @5 x y @7 z` | [`Read`](Event::Read): the next offset, then the records, from each `@` on at consecutive offsets |
+/// | `fetched r0` | [`Fetched`](Event::Fetched) |
 /// | `read-failed r0 out-of-range`, `read-failed r0 truncated 5`, `read-failed r0 trimmed 5`, `read-failed r0 beyond-end 5`, `read-failed r0 recreated`, `read-failed r0 epoch-unknown`, `read-failed r0 other` | [`ReadFailure`](Event::ReadFailed) |
 /// | `seek r0 5` | [`Seek`](Event::Seek) |
 /// | `replay r0 8`, `replay r0 8 given` | [`ReplayOpened`](Event::ReplayOpened) with its end |
@@ -268,6 +269,11 @@ impl History {
         self.push(Event::Read { reader, records, next_offset });
     }
 
+    /// A reader that fetches ahead got a response, see [`Event::Fetched`]. Record it before the reads of it.
+    pub fn fetched(&mut self, reader: ReaderId) {
+        self.push(Event::Fetched { reader });
+    }
+
     /// The reader got an error in place of records.
     pub fn read_failed(&mut self, reader: ReaderId, failure: ReadFailure) {
         self.push(Event::ReadFailed { reader, failure });
@@ -472,6 +478,16 @@ pub enum Event {
         records: Vec<(i64, Value)>,
         /// Its position now.
         next_offset: i64,
+    },
+    /// A reader that fetches ahead got a response, which it hands over in one or several reads. It sends the
+    /// next fetch now.
+    ///
+    /// So what it hands over up to its next response was not fetched before its previous one, and may have
+    /// been fetched before anything since then, such as a loss. A reader without these events fetches nothing
+    /// before it is asked for it: what it gets was not fetched before its previous event.
+    Fetched {
+        /// The reader.
+        reader: ReaderId,
     },
     /// A reader got an error in place of records.
     ReadFailed {

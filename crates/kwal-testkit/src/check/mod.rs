@@ -80,6 +80,10 @@
 //! writer continues after a loss. A lost record may reappear at another offset: a failed attempt may have
 //! survived on the replica that leads now.
 //!
+//! A reader that has seen lost records has to get an error in place of anything that it fetches after the
+//! loss. What it fetched before, it may still hand over: that ends with its next read, or, if it
+//! [fetches ahead](Event::Fetched), with its next response but one.
+//!
 //! Time and memory grow with the history: a million records take a second or two in a release build.
 //!
 //! ```text

@@ -31,6 +31,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, verdict: &mut Verdic
             verdict,
             position,
             since,
+            sent: None,
             behind,
             read_to: if start.is_some() { reader.reader.offset } else { 0 },
             diverged,
@@ -48,6 +49,7 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, judged: &Judged, verdict: &mut Verdic
                 Step::Replay(end, given) => judge.replay(*event, *end, *given),
                 Step::Replayed(covered) => judge.replayed(*event, covered),
                 Step::Read(records, next) => judge.read(*event, records, *next),
+                Step::Fetched => judge.fetched(*event),
                 Step::Failed(failure) => judge.failed(*event, *failure),
                 Step::Seek(offset) => judge.move_to(Some(*offset)),
             }
@@ -87,8 +89,10 @@ pub(super) struct Judge<'a, 'b, 'c> {
     verdict: &'b mut VerdictBuilder<'c>,
     /// Its position, if known.
     pub(super) position: Option<i64>,
-    /// Its previous event: a fetch cannot be older.
+    /// What it gets was not requested before this event: its previous one, unless it fetches ahead.
     pub(super) since: usize,
+    /// The fetches of a reader that fetches ahead.
+    sent: Option<Sent>,
     /// The index on the log of the record after the last one that it got.
     behind: usize,
     /// Up to where it has read.
@@ -96,6 +100,15 @@ pub(super) struct Judge<'a, 'b, 'c> {
     /// Lost records that it has seen since the last error.
     diverged: Option<Diverged>,
     pub(super) replay: Option<OpenReplay>,
+}
+
+/// The events before which the fetches of a reader were not sent.
+#[derive(Clone, Copy)]
+struct Sent {
+    /// That of the response at hand.
+    current: usize,
+    /// That of the next one.
+    next: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -136,8 +149,20 @@ impl Judge<'_, '_, '_> {
         }
     }
 
+    fn fetched(&mut self, event: usize) {
+        let current = self.sent.map_or(self.since, |sent| sent.next);
+        self.sent = Some(Sent { current, next: event });
+    }
+
     fn read(&mut self, event: usize, records: &[(i64, Value)], next: i64) {
         let id = self.reader.id;
+        self.since = self.sent.map_or(self.since, |sent| sent.current);
+        if self.diverged.is_some() {
+            // No record was fetched before it was submitted.
+            let owners = records.iter().filter_map(|(_, value)| self.facts.owner(value));
+            let submitted = owners.map(|(append, _)| self.facts.appends[append].event).max();
+            self.since = self.since.max(submitted.unwrap_or_default());
+        }
         if let Some(replay) = &mut self.replay {
             replay.read = Some(replay.read.unwrap_or_default() + records.len() as u64);
         }

@@ -170,6 +170,7 @@ fn write_event(
             write!(f, "read {reader} {next_offset}")?;
             write_records(f, records, shown)
         }
+        Event::Fetched { reader } => write!(f, "fetched {reader}"),
         Event::ReadFailed { reader, failure } => {
             write!(f, "read-failed {reader} ")?;
             match failure {
@@ -316,6 +317,7 @@ impl<'a> Words<'a> {
                 let (reader, next_offset) = (ReaderId(self.id('r')?), self.offset()?);
                 Event::Read { reader, next_offset, records: self.records()? }
             }
+            "fetched" => Event::Fetched { reader: ReaderId(self.id('r')?) },
             "read-failed" => Event::ReadFailed { reader: ReaderId(self.id('r')?), failure: self.failure()? },
             "seek" => Event::Seek { reader: ReaderId(self.id('r')?), offset: self.offset()? },
             "committed" => Event::TransactionEnded { writer: WriterId(self.id('w')?), committed: true },

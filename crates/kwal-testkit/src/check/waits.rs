@@ -106,7 +106,7 @@ impl<'a, 'b> Judge<'a, 'b, '_> {
 
     /// Checks that an append that is not acknowledged is on the log, as a flush or a close says.
     fn delivered(&mut self, append: &Append<'_>, waited: &Waited<'_>) {
-        let Waited { call, rule, begun: (_, begun), after, .. } = *waited;
+        let Waited { call, rule, begun: (begun_event, begun), after, .. } = *waited;
         let grace = self.verdict.expect.grace;
         let is_missing = || {
             let partition = &self.facts.partitions[append.partition];
@@ -115,8 +115,21 @@ impl<'a, 'b> Judge<'a, 'b, '_> {
                 && log.is_some_and(|(_, log)| is_whole(partition, log, self.writer.writer))
                 && !self.judged.is_on_log(append)
         };
-        let failed_since =
-            append.end.filter(|(_, at, _)| *at > begun.saturating_add(grace)).map(|(.., outcome)| outcome);
+        // A caller that takes its results in order gets some of them late. A later one that has failed shows
+        // that one before it had, which may be this one.
+        let may_have_failed = || {
+            let stops = append.event <= after && !self.writer.writer.on_failure_continue;
+            let later = &self.appends[self.accepted_before(append.event.saturating_add(1))..];
+            stops
+                && later.iter().filter_map(|later| later.end).any(|(event, _, outcome)| {
+                    let has_failed = matches!(outcome, AppendOutcome::NotAppended | AppendOutcome::Unknown);
+                    has_failed && event < begun_event
+                })
+        };
+        let ended_since = append.end.filter(|(_, at, _)| *at > begun.saturating_add(grace));
+        let failed_since = ended_since.map(|(.., outcome)| outcome).filter(|outcome| {
+            matches!(outcome, AppendOutcome::NotAppended | AppendOutcome::Unknown) && !may_have_failed()
+        });
         let problem = match (append.outcome(), failed_since) {
             (_, Some(AppendOutcome::NotAppended)) => "has failed",
             (_, Some(AppendOutcome::Unknown)) if is_missing() => "has failed, and is not on the log",

@@ -250,7 +250,11 @@ impl EmbeddedCluster {
                 }
                 compacted.push((replica, kept, removed, markers));
             }
-            for (replica, kept, removed, markers) in compacted {
+            let all: BTreeSet<i64> =
+                compacted.iter().flat_map(|(_, _, removed, _)| removed).copied().collect();
+            for (replica, kept, mut removed, markers) in compacted {
+                // Readers of a replica whose log starts earlier pass them.
+                removed.extend(all.range(..replica.log.start()));
                 replica.log.replace(kept, removed);
                 markers.into_iter().for_each(|at| replica.known.transactions.forget_marker(at));
             }

@@ -93,6 +93,22 @@ async fn compaction_leaves_holes_and_removes_whole_batches() {
     assert_eq!((pairs(&log.empty), log.records), (vec![(0, 8)], vec![(8, "h".into())]));
 }
 
+/// A reader of the replica whose log starts earlier passes what compaction has removed there.
+#[tokio::test(start_paused = true)]
+async fn the_log_knows_what_compaction_has_removed_from_any_replica() {
+    let cluster = EmbeddedCluster::builder().brokers(3).topic("wal", 1).start_in_memory().unwrap();
+    let place = Place::of(&cluster, "wal", 0);
+    let mut client = Client::connect(&cluster).await;
+    for values in [["a", "b"], ["c", "d"], ["e", "f"]] {
+        client.produce(&place, batch(&values).to_bytes()).await;
+    }
+    cluster.set_lag("wal", 0, 3, Duration::from_secs(1_000)).unwrap();
+    cluster.delete_records("wal", 0, 4).unwrap();
+    cluster.compact_batches("wal", 0, |record| record.offset > 4, |_| true).unwrap();
+    let log = cluster.checked_log("wal", 0, value).unwrap();
+    assert_eq!((log.offsets, pairs(&log.empty), log.records), (4..6, vec![(0, 5)], vec![(5, "f".into())]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_follower_that_lags_behind_the_log_start_loses_nothing() {
     let builder = EmbeddedCluster::builder().brokers(3).topic("wal", 1).started_at(STARTED_AT).journal(1_000);

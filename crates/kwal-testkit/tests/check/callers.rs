@@ -49,6 +49,30 @@ pub(crate) const CALLERS: &[(&str, Option<Rule>, &str)] = &[
         "0 writer w1 wal-0 batched\n1 submit a0 w1 x\n1 flush c0 w1\n2 not-appended a0\n2 flushed c0\n4 log wal-0 0 0",
     ),
     (
+        "flushed, and its caller gets the error late, after that of a later one",
+        None,
+        "0 writer w1 wal-0 batched\n1 submit a0 w1 x\n1 submit a1 w1 y\n1 not-appended a1\n1 flush c0 w1 after=a1\n\
+         2 not-appended a0\n2 flushed c0\n4 log wal-0 0 0",
+    ),
+    (
+        "flushed without the error of one that may have failed before, and no later one had",
+        Some(Rule::Flushed),
+        "0 writer w1 wal-0 batched\n1 submit a0 w1 x\n1 submit a1 w1 y\n1 flush c0 w1 after=a1\n\
+         2 not-appended a0\n2 flushed c0\n2 dropped a1\n4 log wal-0 0 0",
+    ),
+    (
+        "flushed without the error of one that was accepted after a failure",
+        Some(Rule::Flushed),
+        "0 writer w1 wal-0 batched\n1 submit a0 w1 x\n1 not-appended a0\n1 submit a1 w1 y\n1 flush c0 w1 after=a0\n\
+         2 not-appended a1\n2 flushed c0\n4 log wal-0 0 0",
+    ),
+    (
+        "flushed without an error that has nothing to do with a later one",
+        Some(Rule::Flushed),
+        "0 writer w1 wal-0 batched continue\n1 submit a0 w1 x\n1 submit a1 w1 y\n1 not-appended a1\n\
+         1 flush c0 w1 after=a1\n2 not-appended a0\n2 flushed c0\n4 log wal-0 0 0",
+    ),
+    (
         "flushed with an error without a reason",
         Some(Rule::Flushed),
         "0 writer w1 wal-0 batched\n1 submit a0 w1 x\n1 flush c0 w1\n2 acked a0 0\n2 flush-failed c0\n\

@@ -1,5 +1,6 @@
 //! Generates correct histories by seed, from a model of a log, of writers and of readers.
 
+mod ahead;
 pub(crate) mod callers;
 mod transactions;
 
@@ -10,7 +11,7 @@ use kwal_testkit::check::{
     AppendId, Expect, History, Log, ReadFailure, Reader, ReaderId, Tally, Writer, WriterId,
 };
 
-use self::transactions::Transaction;
+use self::{ahead::Ahead, transactions::Transaction};
 
 /// What may happen that not every history should have.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,6 +96,15 @@ struct ReaderState {
     /// The first offset of lost records that it has seen.
     diverged: Option<usize>,
     recreated: bool,
+    /// `None` if it does not fetch ahead.
+    ahead: Option<Ahead>,
+}
+
+impl ReaderState {
+    /// Returns the offset after everything that it has fetched.
+    fn fetched(&self) -> usize {
+        self.ahead.as_ref().and_then(Ahead::end).unwrap_or(self.position)
+    }
 }
 
 impl State {
@@ -124,9 +134,13 @@ impl Partition {
             writers.push(State::new(history, name, goes_on));
         }
         let mut readers = Vec::new();
-        for (bare, committed) in [(false, false), (true, false), (false, true)] {
+        for (bare, committed, ahead) in
+            [(false, false, false), (true, false, false), (false, true, false), (false, false, true)]
+        {
             let id = history.reader(reader(name, 0, bare, committed));
-            readers.push(ReaderState { id, bare, committed, position: 0, diverged: None, recreated: false });
+            let ahead = ahead.then(Ahead::default);
+            let (position, diverged, recreated) = (0, None, false);
+            readers.push(ReaderState { id, bare, committed, position, diverged, recreated, ahead });
         }
         Self {
             name,
@@ -335,7 +349,16 @@ impl Partition {
 
     /// What a reader would get now.
     fn fetch(&self, reader: usize, world: &mut World<'_>) -> (Vec<(i64, String)>, usize) {
-        let ReaderState { position, committed, .. } = self.readers[reader];
+        self.fetch_from(reader, self.readers[reader].position, world)
+    }
+
+    fn fetch_from(
+        &self,
+        reader: usize,
+        position: usize,
+        world: &mut World<'_>,
+    ) -> (Vec<(i64, String)>, usize) {
+        let committed = self.readers[reader].committed;
         let end = if committed { self.last_stable().max(position) } else { self.log.len() };
         let next = world.rng.usize(position..=end.min(position + 20));
         let aborted = |offset: &usize| {
@@ -351,6 +374,9 @@ impl Partition {
     }
 
     fn read(&mut self, reader: usize, world: &mut World<'_>) {
+        if self.read_ahead(reader, world) {
+            return;
+        }
         let state = &mut self.readers[reader];
         let failure = match (std::mem::take(&mut state.recreated), state.diverged.take(), state.bare) {
             (true, ..) => Some((ReadFailure::Recreated, self.start)),
@@ -367,6 +393,11 @@ impl Partition {
         };
         let Some((failure, position)) = failure else {
             let (records, next) = self.fetch(reader, world);
+            if self.readers[reader].ahead.is_some() {
+                self.receive(reader, (records, next), world);
+                self.hand_over(reader, world);
+                return;
+            }
             let state = &mut self.readers[reader];
             state.position = next;
             return world.history.read(state.id, records, next as i64);
@@ -384,7 +415,7 @@ impl Partition {
         let offset = outcomes[world.rng.usize(..outcomes.len())];
         self.lose(offset, world, |world, name| world.history.truncated(name, offset as i64));
         for reader in &mut self.readers {
-            if reader.position > offset {
+            if reader.fetched() > offset {
                 let diverged = reader.diverged.map_or(offset, |diverged| diverged.min(offset));
                 reader.diverged = Some(diverged);
             }
@@ -405,7 +436,8 @@ impl Partition {
             .map(|reader| {
                 let state = &self.readers[reader];
                 let answered = state.diverged.is_none() && !state.recreated && self.in_range(reader);
-                (answered && world.rng.bool()).then(|| self.fetch(reader, world))
+                // One that fetches ahead has its responses already.
+                (answered && state.ahead.is_none() && world.rng.bool()).then(|| self.fetch(reader, world))
             })
             .collect();
         let writer = world.rng.usize(..self.writers.len());

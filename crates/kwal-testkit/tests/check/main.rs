@@ -1,5 +1,6 @@
 //! The checker: correct histories hold, and each mistake is reported by its rule.
 
+mod ahead;
 mod callers;
 mod generator;
 mod holders;

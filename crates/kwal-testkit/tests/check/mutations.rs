@@ -340,13 +340,18 @@ fn one_mistake_is_reported() {
 #[test]
 fn an_unreported_loss_is_a_violation() {
     let mut tried = 0;
-    for seed in 0..250 {
+    for seed in 0..400 {
         let history = generate(seed, Workload { losses: true, batch: 3, steps: 600 });
         for (index, (_, event)) in history.events().iter().enumerate() {
             let Event::ReadFailed { reader, failure: ReadFailure::Truncated { diverged_at } } = event else {
                 continue;
             };
             let (before, after) = (&history.events()[..index], &history.events()[index + 1..]);
+            // Those of readers that fetch ahead are in `ahead.rs`.
+            if before.iter().any(|(_, event)| matches!(event, Event::Fetched { reader: of } if of == reader))
+            {
+                continue;
+            }
             // A later loss still hides an earlier one.
             if after
                 .iter()

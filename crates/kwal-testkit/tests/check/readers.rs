@@ -302,4 +302,41 @@ pub(crate) const READERS: &[(&str, Option<Rule>, &str)] = &[
         "1 submit a0 w0 x\n1 acked a0 0\n1 submit a1 w0 y\n1 acked a1 1\n2 truncated wal-0 1\n\
          2 read r0 1 @0 x\n3 read-failed r0 truncated 1\n4 log wal-0 0 1 @0 x",
     ),
+    (
+        "the rest of a response that was fetched before the topic was created again",
+        None,
+        "1 submit a0 w0 x y z\n1 acked a0 0\n3 recreated wal-0\n4 fetched r0\n4 read r0 1 @0 x\n4 read r0 2 @1 y\n\
+         4 read r0 3 @2 z\n5 read-failed r0 recreated\n6 log wal-0 0 0",
+    ),
+    (
+        "the rest of a response that was fetched before a loss",
+        None,
+        "1 submit a0 w0 x y z\n1 acked a0 0\n3 truncated wal-0 1\n4 fetched r0\n4 read r0 2 @0 x y\n4 read r0 3 @2 z\n\
+         5 read-failed r0 truncated 1\n6 log wal-0 0 1 @0 x",
+    ),
+    (
+        "fetched ahead before the topic was created again",
+        None,
+        "1 submit a0 w0 x y z\n1 acked a0 0\n2 fetched r0\n2 read r0 1 @0 x\n3 recreated wal-0\n4 fetched r0\n\
+         4 read r0 2 @1 y\n4 read r0 3 @2 z\n5 read-failed r0 recreated\n6 log wal-0 0 0",
+    ),
+    (
+        "fetched after a loss",
+        Some(Rule::ReadTrue),
+        "0 writer w1 wal-0\n0 reader r1 wal-0 0 bare\n1 submit a0 w0 x y z\n1 acked a0 0\n2 fetched r1\n2 read r1 1 @0 x\n\
+         3 truncated wal-0 0\n3 submit a1 w1 u v w\n3 acked a1 0\n4 fetched r1\n4 read r1 2 @1 y\n5 fetched r1\n\
+         5 read r1 3 @2 z\n6 log wal-0 0 3 @0 u v w",
+    ),
+    (
+        "reads on from the topic that was created again, after a response of the former one",
+        Some(Rule::Truncation),
+        "0 writer w1 wal-0\n1 submit a0 w0 x y\n1 acked a0 0\n2 submit a1 w1 v w\n3 recreated wal-0\n3 unknown a1\n\
+         4 fetched r0\n4 read r0 1 @0 x\n4 fetched r0\n4 read r0 1\n5 fetched r0\n5 read r0 2 @1 w\n6 log wal-0 0 2 @0 v w",
+    ),
+    (
+        "reads on from the topic that was created again, with what was appended to it since",
+        Some(Rule::Truncation),
+        "0 writer w1 wal-0\n1 submit a0 w0 x y\n1 acked a0 0\n3 recreated wal-0\n3 submit a1 w1 v w\n3 unknown a1\n\
+         4 fetched r0\n4 read r0 1 @0 x\n5 read r0 2 @1 w\n6 log wal-0 0 2 @0 v w",
+    ),
 ];

@@ -295,12 +295,14 @@ fn boxed<F: Future<Output = Fixture> + 'static>(
 
 /// Judges the scene of a mutation, played with a mutation activated or without one.
 fn judge(scene: Mutation, active: Option<Mutation>) -> (Found, &'static [Rule]) {
+    let (fixture, rules) = play(scene);
+    (judge_scene(fixture, active), rules)
+}
+
+fn judge_scene(scene: LocalBoxFuture<'static, Fixture>, active: Option<Mutation>) -> Found {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     activate(active);
-    let found = runtime.unwrap().block_on(async {
-        let (fixture, rules) = play(scene);
-        (fixture.await.judge().await, rules)
-    });
+    let found = runtime.unwrap().block_on(async { scene.await.judge().await });
     activate(None);
     found
 }
@@ -358,4 +360,14 @@ fn features_and_dependencies_are_those_of_the_client() {
     let others = section(batching, dependencies).into_iter();
     theirs.extend(others.filter(|line| !known.contains(&name(line)) && name(line) != "kwal-client"));
     assert_eq!(section(manifest, dependencies), theirs);
+}
+
+/// What a stream has fetched before the topic is created again excuses nothing that it fetches later.
+#[test]
+fn a_stream_that_reads_on_after_recreation_is_detected() {
+    let judge = |active| judge_scene(boxed(replaying::followed_over_recreation), active);
+    let Found { verdict, findings } = judge(None);
+    assert!(verdict.holds() && findings.is_empty(), "{verdict} {findings:?}");
+    let Found { verdict, findings } = judge(Some(Mutation::RecreatedTopicFollowed));
+    assert!(verdict.broken().eq([Rule::Truncation]), "{verdict} {findings:?}");
 }

@@ -12,7 +12,7 @@ use kwal_protocol::{
     record::{BatchBuilder, Compression, Headers},
 };
 use kwal_testkit::{
-    EmbeddedCluster,
+    EmbeddedCluster, Fault,
     check::{Covered, ReaderId, Writer, WriterId},
     wire::Wire,
 };
@@ -456,6 +456,37 @@ pub(crate) async fn kept_before_recreation() -> Fixture {
     let fetched = wal.partition.fetch(kept.parse::<Position>().unwrap()).await;
     let is_recreated = fetched.is_err_and(|error| matches!(error.kind(), ErrorKind::TopicRecreated { .. }));
     fixture.expect(is_recreated, "a position of a topic that is gone was read from");
+    fixture
+}
+
+/// A stream has handed over a part of a response when the topic is created again.
+pub(crate) async fn followed_over_recreation() -> Fixture {
+    let old = Versions::new(0, 12);
+    let builder = EmbeddedCluster::builder().cap(ApiKey::FETCH, old).cap(ApiKey::PRODUCE, old);
+    let fixture = Fixture::start(builder);
+    let wal = fixture.open().await;
+    for value in ["a", "b", "c"] {
+        wal.append(&[value]).await;
+    }
+    let reader = fixture.reader(0);
+    let mut stream = follow(&wal.partition, 0).await.unwrap();
+    // One response has all of them, and the next fetch waits for more.
+    let batch = stream.next_batch().await.unwrap();
+    fixture.recorder.now().fetched(reader);
+    fixture.got(reader, Some(&batch), stream.position());
+    fixture.cluster.recreate_topic("wal").unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let recreated = fixture.open().await;
+    for value in ["v", "w", "x", "y"] {
+        recreated.append(&[value]).await;
+    }
+    fixture.cluster.on(ApiKey::FETCH, Fault::Drop);
+    let error = fixture.follow(reader, &mut stream, 3).await;
+    fixture.expect(error.is_none(), "what was fetched before the topic was created again is not there");
+    if let Ok(batch) = stream.next_batch().await {
+        fixture.recorder.now().fetched(reader);
+        fixture.got(reader, Some(&batch), stream.position());
+    }
     fixture
 }
 

@@ -1,6 +1,6 @@
 //! Replays and streams of one partition.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{future::poll_fn, ops::Range, pin::pin, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use futures::StreamExt;
@@ -253,20 +253,29 @@ impl Replayer {
     /// Makes one call, and drops it now and then.
     async fn step(&mut self, reading: &mut Reading, until: Instant) -> Step {
         let by_record = self.rng.u8(..3) == 0;
+        let (shared, reader) = (Arc::clone(&self.shared), reading.reader);
         let call = async {
-            match &mut reading.source {
-                Source::Replay(replay) if by_record => record(replay.next().await),
-                Source::Stream(stream) if by_record => record(stream.next().await),
-                Source::Replay(replay) => match replay.next_batch().await {
-                    Ok(Some(batch)) => records(&batch),
-                    Ok(None) => Step::End,
-                    Err(error) => Step::Failed(error),
-                },
-                Source::Stream(stream) => match stream.next_batch().await {
-                    Ok(batch) => records(&batch),
-                    Err(error) => Step::Failed(error),
-                },
+            let read = waits(async {
+                match &mut reading.source {
+                    Source::Replay(replay) if by_record => record(replay.next().await),
+                    Source::Stream(stream) if by_record => record(stream.next().await),
+                    Source::Replay(replay) => match replay.next_batch().await {
+                        Ok(Some(batch)) => records(&batch),
+                        Ok(None) => Step::End,
+                        Err(error) => Step::Failed(error),
+                    },
+                    Source::Stream(stream) => match stream.next_batch().await {
+                        Ok(batch) => records(&batch),
+                        Err(error) => Step::Failed(error),
+                    },
+                }
+            });
+            let (step, has_waited) = read.await;
+            if has_waited && matches!(step, Step::Records(_)) {
+                // It had nothing in hand.
+                shared.recorder.now().fetched(reader);
             }
+            step
         };
         let left = until - Instant::now();
         match self.rng.u8(..12) {
@@ -496,6 +505,17 @@ fn covered(summary: &Summary) -> Covered {
     // Those that a policy passed have records.
     let gaps = gaps.iter().filter(|gap| gap.reason != GapReason::Passed);
     gaps.fold(Covered::new(offsets.clone(), *records), |covered, gap| covered.gap(gap.offsets.clone()))
+}
+
+/// Returns the result of a future, and whether it had to wait for it.
+async fn waits<T>(future: impl Future<Output = T>) -> (T, bool) {
+    let (mut future, mut has_waited) = (pin!(future), false);
+    poll_fn(|cx| {
+        let poll = future.as_mut().poll(cx);
+        has_waited |= poll.is_pending();
+        poll.map(|done| (done, has_waited))
+    })
+    .await
 }
 
 fn record(next: Option<Result<OwnedRecord, Error>>) -> Step {

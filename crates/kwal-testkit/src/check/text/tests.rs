@@ -44,6 +44,7 @@ const ALL: &str = "\
 2 replay r1 9 given
 3 read r0 9 @5 x y @8 z
 3 read r0 9
+3 fetched r0
 3 read-failed r0 out-of-range
 3 read-failed r0 truncated -1
 3 read-failed r0 trimmed 5

@@ -66,6 +66,10 @@ impl Partition {
     /// Another process goes on at the position of a reader.
     pub(super) fn resume(&mut self, index: usize, world: &mut World<'_>) {
         let state = &mut self.readers[index];
+        // What it has fetched ahead is not handed on.
+        if state.ahead.as_ref().is_some_and(|ahead| ahead.end().is_some()) {
+            return;
+        }
         let resumed = reader(self.name, state.position as i64, state.bare, state.committed).resumes(state.id);
         state.id = world.history.reader(resumed);
     }
@@ -74,7 +78,12 @@ impl Partition {
         let state = &self.readers[reader];
         let (from, id) = (state.position, state.id);
         let end = if state.committed { self.last_stable() } else { self.log.len() };
-        if state.diverged.is_some() || state.recreated || !self.in_range(reader) || end < from {
+        if state.ahead.is_some()
+            || state.diverged.is_some()
+            || state.recreated
+            || !self.in_range(reader)
+            || end < from
+        {
             return;
         }
         match world.rng.bool() {
