@@ -24,7 +24,7 @@
 //!                                                            │
 //!                                                         connection  a handle for callers, one task per socket
 //!                                                            │
-//!  backoff, config, sasl, versions, validate, memory ◄────────────┴──────► error
+//!  backoff, config, sasl, versions, validate, memory, buffers ◄───┴──────► error
 //! ```
 //!
 //! Below are the crates `kwal-protocol` (messages and the state of a connection, without IO) and
@@ -103,6 +103,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backoff;
+mod buffers;
 mod builder;
 mod client;
 mod cluster;

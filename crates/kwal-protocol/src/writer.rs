@@ -1,6 +1,6 @@
 //! Encoding into one frame: small values in one buffer, large ones shared.
 
-use std::{collections::VecDeque, io::IoSlice};
+use std::{collections::VecDeque, io::IoSlice, iter, ops::Range};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -76,6 +76,32 @@ impl Writer {
         }
     }
 
+    /// Appends two pieces, with others inserted into the second.
+    ///
+    /// All are spliced in as they are but for the small ones, as by [`put_shared`](Self::put_shared).
+    pub(crate) fn put_inserted(&mut self, first: &Bytes, second: &Bytes, inserted: &[Inserted]) {
+        self.shared.reserve(inserted.len() + 1);
+        self.put_pieces([first]);
+        if second.len() < SPLICE_FROM {
+            self.head.reserve(second.len() + TAIL);
+        }
+        let mut begin = 0;
+        for Inserted { at, bytes } in inserted {
+            self.put_part(second, begin..*at);
+            self.put_pieces([bytes]);
+            begin = *at;
+        }
+        self.put_part(second, begin..second.len());
+    }
+
+    /// Appends a part of some bytes.
+    fn put_part(&mut self, bytes: &Bytes, part: Range<usize>) {
+        match part.len() {
+            ..SPLICE_FROM => self.head.put_slice(&bytes[part]),
+            _ => self.put_pieces([&bytes.slice(part)]),
+        }
+    }
+
     /// Appends an unsigned varint.
     pub fn put_uvarint(&mut self, value: u32) {
         varint::put_u32(&mut self.head, value);
@@ -132,6 +158,26 @@ impl Writer {
         self.head.put_slice(&other.head[PREFIX..]);
         self.shared_len += other.shared_len;
         self.shared.extend(other.shared.into_iter().map(|(at, bytes)| (start + at, bytes)));
+    }
+}
+
+/// Bytes that belong between others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Inserted {
+    /// Their position among the others. Positions ascend.
+    pub(crate) at: usize,
+    pub(crate) bytes: Bytes,
+}
+
+impl Inserted {
+    /// Returns the pieces of bytes into which others are inserted, in their order.
+    pub(crate) fn pieces<'a>(bytes: &'a [u8], inserted: &'a [Self]) -> impl Iterator<Item = &'a [u8]> {
+        let begins = iter::once(0).chain(inserted.iter().map(|piece| piece.at));
+        let ends = inserted.iter().map(Some).chain(iter::once(None));
+        begins.zip(ends).flat_map(|(begin, next)| match next {
+            Some(Self { at, bytes: piece }) => [&bytes[begin..*at], piece],
+            None => [&bytes[begin..], &[]],
+        })
     }
 }
 

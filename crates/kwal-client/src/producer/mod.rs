@@ -186,7 +186,7 @@ impl Producer {
             // Before the batch is encoded: what waits here holds only the caller's records.
             let (memory, place) = self.reserve(self.upper_bound(size), &mut progress).await?;
             let batch = self.encode(all, size)?;
-            memory.shrink(self.held(size, &batch));
+            memory.shrink(batch.memory());
             Ok::<_, Error>(self.submit(batch, memory, Some(place), deadline, is_fence))
         };
         // Must not yield to tokio's cooperative budget: a later call could overtake this one.
@@ -282,7 +282,9 @@ impl Producer {
 
     /// Compresses a batch and computes its checksum. It may be larger than the limit on batches.
     pub(crate) fn finish(&self, builder: BatchBuilder) -> Result<EncodedBatch, Error> {
-        Ok(self.with_compressor(|compressor| builder.finish_with(compressor))?)
+        let batch = self.with_compressor(|compressor| builder.finish_with(compressor))?;
+        self.appends.partition.cluster.buffers.watch(batch.uncompressed_size());
+        Ok(batch)
     }
 
     /// Encodes records as one batch.
@@ -374,14 +376,6 @@ impl Producer {
         }
     }
 
-    /// Returns how many bytes an encoded batch holds: its buffer has the capacity with which it was created.
-    fn held(&self, size: BatchSize, batch: &EncodedBatch) -> usize {
-        match self.appends.settings.encoding.compression {
-            Compression::None => size.likely.max(batch.size_in_bytes()),
-            _ => batch.size_in_bytes(),
-        }
-    }
-
     fn encode(&self, records: &[Record], size: BatchSize) -> Result<EncodedBatch, Error> {
         self.with_compressor(|compressor| self.encode_with(records, size, compressor))
     }
@@ -389,7 +383,7 @@ impl Producer {
     /// Lends the memory that codecs work with, which only compressed batches need.
     fn with_compressor<T>(&self, work: impl FnOnce(&mut Compressor) -> T) -> T {
         match self.appends.settings.encoding.compression {
-            Compression::None => work(&mut Compressor::new()),
+            Compression::None => self.appends.partition.cluster.with_new_compressor(work),
             _ => self.appends.partition.cluster.with_compressor(work),
         }
     }
@@ -400,16 +394,23 @@ impl Producer {
         size: BatchSize,
         compressor: &mut Compressor,
     ) -> Result<EncodedBatch, Error> {
-        let mut builder = self.builder(compressor, size.likely);
+        let mut builder = self.builder(compressor, self.capacity(records, size));
         for record in records {
-            builder.push(
-                record.timestamp_ms(),
-                record.key.as_deref(),
-                record.value.as_deref(),
-                &record.headers,
-            );
+            let Record { key, value, headers, .. } = record;
+            builder.push_shared(record.timestamp_ms(), key.as_deref(), value.as_ref(), headers);
         }
         self.finish_with(builder, compressor)
+    }
+
+    /// Returns how many bytes of the batch are likely to be in its buffer.
+    fn capacity(&self, records: &[Record], size: BatchSize) -> usize {
+        let compression = self.appends.settings.encoding.compression;
+        // None of fewer bytes has a value that is shared.
+        if !BatchBuilder::shares(compression, size.likely) {
+            return size.likely;
+        }
+        let values = records.iter().filter_map(|record| record.value.as_ref()).map(Bytes::len);
+        size.likely - values.filter(|len| BatchBuilder::shares(compression, *len)).sum::<usize>()
     }
 
     fn builder(&self, compressor: &mut Compressor, bytes: usize) -> BatchBuilder {
@@ -423,6 +424,7 @@ impl Producer {
 
     fn finish_with(&self, builder: BatchBuilder, compressor: &mut Compressor) -> Result<EncodedBatch, Error> {
         let batch = builder.finish_with(compressor)?;
+        self.appends.partition.cluster.buffers.watch(batch.uncompressed_size());
         self.check_size(batch.size_in_bytes().max(batch.uncompressed_size()), batch.record_count())?;
         Ok(batch)
     }
