@@ -355,14 +355,17 @@ impl Producer {
         if records.is_empty() {
             return Err(self.appends.call().invalid_input("no records to append"));
         }
-        if let Some(index) = records.iter().position(|record| record.timestamp_ms() < 0) {
+        let size = BatchSize::of(records);
+        // One pass over the records for both.
+        if size.may_be_before_1970
+            && let Some(index) = records.iter().position(|record| record.timestamp_ms() < 0)
+        {
             let reason = format!(
                 "record {index} has a timestamp before 1970, {}: Kafka has no such timestamps",
                 records[index].timestamp
             );
             return Err(Error::invalid_input(reason));
         }
-        let size = BatchSize::of(records);
         self.check_size(size.at_least, records.len())?;
         Ok(size)
     }
@@ -394,7 +397,7 @@ impl Producer {
         size: BatchSize,
         compressor: &mut Compressor,
     ) -> Result<EncodedBatch, Error> {
-        let mut builder = self.builder(compressor, self.capacity(records, size));
+        let mut builder = self.builder(compressor, self.capacity(size));
         for record in records {
             let Record { key, value, headers, .. } = record;
             builder.push_shared(record.timestamp_ms(), key.as_deref(), value.as_ref(), headers);
@@ -403,14 +406,11 @@ impl Producer {
     }
 
     /// Returns how many bytes of the batch are likely to be in its buffer.
-    fn capacity(&self, records: &[Record], size: BatchSize) -> usize {
-        let compression = self.appends.settings.encoding.compression;
-        // None of fewer bytes has a value that is shared.
-        if !BatchBuilder::shares(compression, size.likely) {
-            return size.likely;
+    fn capacity(&self, size: BatchSize) -> usize {
+        match self.appends.settings.encoding.compression {
+            Compression::None => size.likely - size.large_values,
+            _ => size.likely,
         }
-        let values = records.iter().filter_map(|record| record.value.as_ref()).map(Bytes::len);
-        size.likely - values.filter(|len| BatchBuilder::shares(compression, *len)).sum::<usize>()
     }
 
     fn builder(&self, compressor: &mut Compressor, bytes: usize) -> BatchBuilder {
@@ -452,6 +452,10 @@ pub(crate) struct BatchSize {
     likely: usize,
     /// With the largest possible overhead.
     at_most: usize,
+    /// The values that an uncompressed batch shares with the caller.
+    large_values: usize,
+    /// Whether any timestamp is of 1970 or earlier, where the clock of its offset shows so.
+    may_be_before_1970: bool,
 }
 
 impl BatchSize {
@@ -465,9 +469,15 @@ impl BatchSize {
 
     fn of(records: &[Record]) -> Self {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        let (mut payload, mut headers) = (0, 0);
+        let (mut payload, mut headers, mut large_values) = (0, 0, 0);
+        let mut may_be_before_1970 = false;
         for record in records {
-            payload += len(&record.key) + len(&record.value);
+            let value = len(&record.value);
+            payload += len(&record.key) + value;
+            if BatchBuilder::shares(Compression::None, value) {
+                large_values += value;
+            }
+            may_be_before_1970 |= record.timestamp.year() <= 1970;
             for header in record.headers.iter() {
                 payload += header.key_bytes().len() + header.value.as_ref().map_or(0, |value| value.len());
                 headers += 1;
@@ -480,6 +490,8 @@ impl BatchSize {
             at_least: with(smallest, shortest),
             likely: with(usual, longest),
             at_most: with(largest, longest),
+            large_values,
+            may_be_before_1970,
         }
     }
 }
