@@ -44,7 +44,8 @@
 //! 1. [`PartitionClient::reserve`] waits for memory and for a place; [`Permit::submit`] fixes the place of
 //!    the batch in the order. [`PartitionClient::produce`] is both, in turn, with the encoding between them.
 //!    From then on the batch belongs to the client: dropping the future no longer withdraws it. Its records
-//!    are in a buffer that is used again (`buffers.rs`), but for large values, which stay those of the caller.
+//!    are in a buffer that is used again (`buffers.rs`). Large values stay those of the caller, and are not
+//!    copied.
 //! 2. Submission drives the state machine of the partition's appends (`producer/state.rs`, without IO) under
 //!    one lock (`producer/appends.rs`). If it has a leader, a connection and a producer id, and fewer
 //!    batches are in flight than allowed, the batch gets its stamp (id, epoch, sequence number) and is put

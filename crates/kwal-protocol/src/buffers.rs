@@ -83,16 +83,15 @@ impl Buffers {
     /// allocates when it is written to.
     pub fn lend(&self, capacity: usize) -> Vec<u8> {
         let capacity = rounded(capacity);
-        let freed;
-        if capacity >= Self::SMALLEST {
+        let freed = if capacity >= Self::SMALLEST {
             let state = &mut *self.0.state();
             if let Some(buffer) = state.take(capacity) {
                 return buffer;
             }
-            freed = state.evict(self.0.limit.saturating_sub(capacity), Self::MOST);
+            state.evict(self.0.limit.saturating_sub(capacity), Self::MOST)
         } else {
-            freed = Vec::new();
-        }
+            Vec::new()
+        };
         // The memory of those that did not fit is free first.
         drop(freed);
         let mut buffer = Vec::new();

@@ -195,7 +195,8 @@ impl EncodedBatch {
 
     /// Returns the records section, compressed if the batch is.
     ///
-    /// It is copied if it has several pieces: see [`BatchBuilder::push_shared`](super::BatchBuilder::push_shared).
+    /// It is copied if it has several pieces, after
+    /// [`BatchBuilder::push_shared`](super::BatchBuilder::push_shared).
     pub fn body(&self) -> Bytes {
         match self.inserted {
             None => self.body.clone(),
