@@ -273,7 +273,7 @@ impl Input {
             let Payload { key, value, headers } = payload;
             builder.push(timestamp(index), key.as_deref(), Some(value), headers);
         }
-        L::bytes(builder.finish().expect("a thousand records are a batch").body())
+        L::bytes(&builder.finish().expect("a thousand records are a batch").body())
     }
 
     #[inline(never)]

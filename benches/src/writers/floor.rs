@@ -194,7 +194,7 @@ impl Wire {
     async fn append(&mut self, batch: BatchBuilder) -> Result<i64, Failure> {
         let batch = batch.finish()?;
         let head = batch.header_bytes().to_vec();
-        let records = Some(Spliced::new(head.into(), batch.body().clone()));
+        let records = Some(Spliced::new(head.into(), batch.body()));
         let partition = ProducePartition { index: 0, records };
         let topic =
             ProduceTopic { name: self.topic.clone(), partition_data: vec![partition], ..Default::default() };

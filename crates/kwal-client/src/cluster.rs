@@ -9,8 +9,8 @@ use kwal_protocol::compression::Compressor;
 use tokio::runtime::Handle;
 
 use crate::{
-    config::Config, decompressors::Decompressors, memory::Memory, metadata::MetadataCache,
-    pool::ConnectionPool, producer_id::ProducerIdPool, random::Random,
+    buffers::ClientBuffers, config::Config, decompressors::Decompressors, memory::Memory,
+    metadata::MetadataCache, pool::ConnectionPool, producer_id::ProducerIdPool, random::Random,
 };
 
 /// State shared by all handles of a client: cluster metadata, connections, budget and idle producer ids.
@@ -21,6 +21,7 @@ pub(crate) struct Cluster {
     pub(crate) pool: Arc<ConnectionPool>,
     pub(crate) metadata: MetadataCache,
     pub(crate) memory: Memory,
+    pub(crate) buffers: ClientBuffers,
     pub(crate) producer_ids: ProducerIdPool,
     pub(crate) decompressors: Arc<Decompressors>,
     /// Lent to one caller at a time. A caller that finds it taken makes its own.
@@ -34,12 +35,14 @@ impl Cluster {
         let memory = Memory::new(config.limits.memory);
         let pool = ConnectionPool::new(Arc::clone(&config), random.clone(), memory.clone(), runtime.clone());
         let pool = Arc::new(pool);
+        let buffers = ClientBuffers::new(config.limits.memory, runtime.clone());
         Self {
             metadata: MetadataCache::new(Arc::clone(&pool)),
             memory,
             producer_ids: ProducerIdPool::default(),
             decompressors: Arc::default(),
-            compressor: Mutex::default(),
+            compressor: Mutex::new(Compressor::with_buffers(buffers.get().clone())),
+            buffers,
             config,
             runtime,
             random,
@@ -58,8 +61,13 @@ impl Cluster {
     pub(crate) fn with_compressor<T>(&self, work: impl FnOnce(&mut Compressor) -> T) -> T {
         match self.compressor.try_lock() {
             Ok(mut compressor) => work(&mut compressor),
-            Err(_) => work(&mut Compressor::new()),
+            Err(_) => self.with_new_compressor(work),
         }
+    }
+
+    /// Makes what a batch takes that is not compressed.
+    pub(crate) fn with_new_compressor<T>(&self, work: impl FnOnce(&mut Compressor) -> T) -> T {
+        work(&mut Compressor::with_buffers(self.buffers.get().clone()))
     }
 }
 

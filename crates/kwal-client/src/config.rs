@@ -172,6 +172,12 @@ pub struct Limits {
     /// Further ones wait, in the order in which they came. A batch larger than three quarters is appended
     /// alone. What the caller holds does not count, nor does what is read to look something up for an append.
     ///
+    /// Values of 16 KiB and more of uncompressed batches are not copied, and count all the same.
+    ///
+    /// Buffers of 32 KiB and more that are not needed any longer are kept, to be used again. These and those
+    /// in use, what the caller holds of them included, take no more than this limit; if it is reached, those
+    /// that are kept are freed. So is one that has not been used for 5 to 10 seconds.
+    ///
     /// A fetch counts with what it asks for, which is at most the share of reads, divided by
     /// [`max_connections_per_broker`](Self#structfield.max_connections_per_broker) and one more. As soon as
     /// the length of its response is known, it counts with that: a first batch larger than asked for is taken

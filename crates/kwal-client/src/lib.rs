@@ -24,7 +24,7 @@
 //!                                                            │
 //!                                                         connection  a handle for callers, one task per socket
 //!                                                            │
-//!  backoff, config, sasl, versions, validate, memory ◄────────────┴──────► error
+//!  backoff, config, sasl, versions, validate, memory, buffers ◄───┴──────► error
 //! ```
 //!
 //! Below are the crates `kwal-protocol` (messages and the state of a connection, without IO) and
@@ -43,7 +43,9 @@
 //!
 //! 1. [`PartitionClient::reserve`] waits for memory and for a place; [`Permit::submit`] fixes the place of
 //!    the batch in the order. [`PartitionClient::produce`] is both, in turn, with the encoding between them.
-//!    From then on the batch belongs to the client: dropping the future no longer withdraws it.
+//!    From then on the batch belongs to the client: dropping the future no longer withdraws it. Its records
+//!    are in a buffer that is used again (`buffers.rs`). Large values stay those of the caller, and are not
+//!    copied.
 //! 2. Submission drives the state machine of the partition's appends (`producer/state.rs`, without IO) under
 //!    one lock (`producer/appends.rs`). If it has a leader, a connection and a producer id, and fewer
 //!    batches are in flight than allowed, the batch gets its stamp (id, epoch, sequence number) and is put
@@ -103,6 +105,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backoff;
+mod buffers;
 mod builder;
 mod client;
 mod cluster;

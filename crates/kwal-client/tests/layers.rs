@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["backoff"],
     &["config", "random", "versions", "validate"],
     &["sasl"],
-    &["error", "duration", "memory"],
+    &["error", "duration", "memory", "buffers"],
     &["position"],
 ];
 

@@ -21,6 +21,7 @@
 //!   throttling.
 //! * [`error_code`] defines how a client reacts to each of the broker's error codes.
 //! * [`wire`], [`reader`], [`writer`] and [`varint`] are the parts that messages are made of.
+//! * [`buffers`] keeps large buffers, to use their memory again.
 //!
 //! Both directions are always implemented: requests can be read, and responses can be written.
 //!
@@ -199,7 +200,8 @@
 //!      │       reader, writer    │
 //!      │       varint            │
 //!    sasl      error        compression
-//!      └─────── text ──────────┘     strings of a peer
+//!      └─────── text ──────────┤     strings of a peer
+//!                           buffers  memory that is used again
 //! ```
 //!
 //! # Extending it
@@ -225,6 +227,7 @@
 pub mod api;
 #[cfg(feature = "arbitrary")]
 pub mod arbitrary;
+pub mod buffers;
 pub mod compression;
 pub mod connection;
 pub mod error;

@@ -1,6 +1,6 @@
 //! The encoding of each type of Kafka's schemas, classic and compact (KIP-482).
 
-use std::fmt;
+use std::{fmt, iter, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::{
     error::{DecodeError, DecodeErrorKind, EncodeError},
     reader::Reader,
-    writer::Writer,
+    writer::{Inserted, Writer},
 };
 
 /// A version of an API, with its encoding.
@@ -170,7 +170,7 @@ impl Nullable for Bytes {
     }
 }
 
-/// Bytes in two pieces that form one value: a record batch whose new header precedes a shared body.
+/// Bytes in several pieces that form one value: a record batch whose new header precedes a shared body.
 ///
 /// When it is written, each piece is spliced or copied depending on its size; when it is read, all bytes are
 /// in the first piece. Two values are equal if their joined bytes are.
@@ -186,18 +186,36 @@ impl Nullable for Bytes {
 #[derive(Clone, Debug, Default)]
 pub struct Spliced {
     first: Bytes,
+    /// Without what is inserted.
     second: Bytes,
+    inserted: Option<Arc<[Inserted]>>,
+    len: usize,
 }
 
 impl Spliced {
     /// Joins two pieces.
     pub const fn new(first: Bytes, second: Bytes) -> Self {
-        Self { first, second }
+        let len = first.len() + second.len();
+        Self { first, second, inserted: None, len }
+    }
+
+    /// Joins two pieces, and inserts others into the second.
+    pub(crate) fn with_inserted(first: Bytes, second: Bytes, inserted: Option<Arc<[Inserted]>>) -> Self {
+        let more: usize =
+            inserted.iter().flat_map(|pieces| pieces.iter()).map(|piece| piece.bytes.len()).sum();
+        let len = first.len() + second.len() + more;
+        Self { first, second, inserted, len }
+    }
+
+    /// The pieces in their order.
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let rest = Inserted::pieces(&self.second, self.inserted.as_deref().unwrap_or_default());
+        iter::once(&self.first[..]).chain(rest)
     }
 
     /// Returns the number of bytes.
     pub const fn len(&self) -> usize {
-        self.first.len() + self.second.len()
+        self.len
     }
 
     /// Whether there are no bytes.
@@ -207,11 +225,15 @@ impl Spliced {
 
     /// Returns the bytes in one piece. Nothing is copied if one piece is empty, as after reading.
     pub fn into_bytes(self) -> Bytes {
-        match (self.first, self.second) {
-            (first, second) if second.is_empty() => first,
-            (first, second) if first.is_empty() => second,
-            (first, second) => [first, second].concat().into(),
+        if self.first.len() == self.len {
+            return self.first;
         }
+        if self.second.len() == self.len {
+            return self.second;
+        }
+        let mut bytes = Vec::with_capacity(self.len);
+        self.pieces().for_each(|piece| bytes.extend_from_slice(piece));
+        bytes.into()
     }
 }
 
@@ -223,8 +245,7 @@ impl From<Bytes> for Spliced {
 
 impl PartialEq for Spliced {
     fn eq(&self, other: &Self) -> bool {
-        self.len() == other.len()
-            && self.first.iter().chain(&self.second).eq(other.first.iter().chain(&other.second))
+        self.len() == other.len() && self.pieces().flatten().eq(other.pieces().flatten())
     }
 }
 
@@ -233,7 +254,10 @@ impl Eq for Spliced {}
 impl Wire for Spliced {
     fn write(&self, writer: &mut Writer, version: Version) {
         write_length(self.len(), writer, version);
-        writer.put_pieces([&self.first, &self.second]);
+        match &self.inserted {
+            None => writer.put_pieces([&self.first, &self.second]),
+            Some(inserted) => writer.put_inserted(&self.first, &self.second, inserted),
+        }
     }
 
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {

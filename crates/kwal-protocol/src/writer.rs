@@ -1,6 +1,6 @@
 //! Encoding into one frame: small values in one buffer, large ones shared.
 
-use std::{collections::VecDeque, io::IoSlice};
+use std::{collections::VecDeque, io::IoSlice, iter, ops::Range};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -76,6 +76,32 @@ impl Writer {
         }
     }
 
+    /// Appends two pieces, with others inserted into the second.
+    ///
+    /// All are spliced in as they are but for the small ones, as by [`put_shared`](Self::put_shared).
+    pub(crate) fn put_inserted(&mut self, first: &Bytes, second: &Bytes, inserted: &[Inserted]) {
+        self.shared.reserve(inserted.len() + 1);
+        self.put_pieces([first]);
+        if second.len() < SPLICE_FROM {
+            self.head.reserve(second.len() + TAIL);
+        }
+        let mut begin = 0;
+        for Inserted { at, bytes } in inserted {
+            self.put_part(second, begin..*at);
+            self.put_pieces([bytes]);
+            begin = *at;
+        }
+        self.put_part(second, begin..second.len());
+    }
+
+    /// Appends a part of some bytes.
+    fn put_part(&mut self, bytes: &Bytes, part: Range<usize>) {
+        match part.len() {
+            ..SPLICE_FROM => self.head.put_slice(&bytes[part]),
+            _ => self.put_pieces([&bytes.slice(part)]),
+        }
+    }
+
     /// Appends an unsigned varint.
     pub fn put_uvarint(&mut self, value: u32) {
         varint::put_u32(&mut self.head, value);
@@ -135,6 +161,26 @@ impl Writer {
     }
 }
 
+/// Bytes that belong between others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Inserted {
+    /// Their position among the others. Positions ascend.
+    pub(crate) at: usize,
+    pub(crate) bytes: Bytes,
+}
+
+impl Inserted {
+    /// Returns the pieces of bytes into which others are inserted, in their order.
+    pub(crate) fn pieces<'a>(bytes: &'a [u8], inserted: &'a [Self]) -> impl Iterator<Item = &'a [u8]> {
+        let begins = iter::once(0).chain(inserted.iter().map(|piece| piece.at));
+        let ends = inserted.iter().map(Some).chain(iter::once(None));
+        begins.zip(ends).flat_map(|(begin, next)| match next {
+            Some(Self { at, bytes: piece }) => [&bytes[begin..*at], piece],
+            None => [&bytes[begin..], &[]],
+        })
+    }
+}
+
 impl Default for Writer {
     fn default() -> Self {
         Self::new()
@@ -157,6 +203,11 @@ pub struct Frame {
 impl Frame {
     /// The position of the correlation id in a request: after the length, the API key and the version.
     const CORRELATION_ID: usize = 8;
+
+    /// Returns how many pieces it has at most: those of the small buffer, and shared bytes.
+    pub fn max_chunks(&self) -> usize {
+        2 * self.shared.len() + 1
+    }
 
     /// Writes the correlation id into the header of a request.
     pub(crate) fn set_correlation_id(&mut self, id: i32) {
@@ -262,7 +313,7 @@ mod tests {
         let frame = spliced();
         let mut slices = [IoSlice::new(&[]); 8];
         let used = frame.chunks_vectored(&mut slices);
-        assert_eq!(used, 4);
+        assert_eq!((used, frame.max_chunks()), (4, 5));
         assert_eq!(slices[..used].concat_bytes(), expected());
         let mut few = [IoSlice::new(&[]); 2];
         assert_eq!(frame.chunks_vectored(&mut few), 2);

@@ -122,7 +122,7 @@ async fn fetched_batches_are_forwarded(kafka: &'static Kafka) {
                     continue;
                 }
             };
-            assert_eq!(*forwarded.body(), batch.bytes()[61..]);
+            assert_eq!(forwarded.body(), batch.bytes()[61..]);
             let records = Some(Spliced::from(forwarded.to_bytes()));
             let request = ProduceRequest {
                 acks: -1,

@@ -255,7 +255,7 @@ impl Sink<'_> {
         }
         let builder = &mut self.undo.contents.builder;
         let index = builder.len();
-        builder.push(timestamp_ms, record.key.as_deref(), record.value.as_deref(), &record.headers);
+        builder.push_shared(timestamp_ms, record.key.as_deref(), record.value.as_ref(), &record.headers);
         if builder.len() == index {
             return Err(self.too_large());
         }

@@ -15,6 +15,8 @@ use super::Caller;
 
 /// A write has at most so many pieces. An append has three: head, records, tail.
 const PIECES: usize = 32;
+/// So many if the first frame has more: an append of large values, each of which is a piece of its own.
+const MANY_PIECES: usize = 256;
 
 /// The frames that the next write offers.
 ///
@@ -31,17 +33,10 @@ impl<'a> Offered<'a> {
     pub(super) fn poll_write(self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let is_vectored = stream.is_write_vectored();
         let stream = Pin::new(stream);
-        let written = match is_vectored {
-            true => {
-                let mut pieces = [IoSlice::new(&[]); PIECES];
-                let (used, _) = self.pieces(&mut pieces);
-                match &pieces[..used] {
-                    // The kernel has less to do.
-                    [only] => stream.poll_write(cx, only),
-                    pieces => stream.poll_write_vectored(cx, pieces),
-                }
-            }
-            false => stream.poll_write(cx, self.first.chunk()),
+        let written = match (is_vectored, self.has_many()) {
+            (true, false) => self.poll_write_vectored::<PIECES>(stream, cx),
+            (true, true) => self.poll_write_vectored::<MANY_PIECES>(stream, cx),
+            (false, _) => stream.poll_write(cx, self.first.chunk()),
         };
         written.map(|written| match written? {
             0 => Err(io::ErrorKind::WriteZero.into()),
@@ -49,16 +44,36 @@ impl<'a> Offered<'a> {
         })
     }
 
-    /// Returns how many frames a write offers after the first one.
-    pub(super) fn further(self, stream: &Stream) -> usize {
-        match stream.is_write_vectored() {
-            true => self.pieces(&mut [IoSlice::new(&[]); PIECES]).1,
-            false => 0,
+    fn poll_write_vectored<const N: usize>(
+        self,
+        stream: Pin<&mut Stream>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut pieces = [IoSlice::new(&[]); N];
+        let (used, _) = self.pieces(&mut pieces);
+        match &pieces[..used] {
+            // The kernel has less to do.
+            [only] => stream.poll_write(cx, only),
+            pieces => stream.poll_write_vectored(cx, pieces),
         }
     }
 
+    /// Returns how many frames a write offers after the first one.
+    pub(super) fn further(self, stream: &Stream) -> usize {
+        match (stream.is_write_vectored(), self.has_many()) {
+            (true, false) => self.pieces(&mut [IoSlice::new(&[]); PIECES]).1,
+            (true, true) => self.pieces(&mut [IoSlice::new(&[]); MANY_PIECES]).1,
+            (false, _) => 0,
+        }
+    }
+
+    /// Whether the first frame has more pieces than a write usually has.
+    fn has_many(&self) -> bool {
+        self.first.max_chunks() > PIECES
+    }
+
     /// Collects the pieces of the frames. Returns how many there are, and of how many frames after the first.
-    fn pieces(self, pieces: &mut [IoSlice<'a>; PIECES]) -> (usize, usize) {
+    fn pieces(self, pieces: &mut [IoSlice<'a>]) -> (usize, usize) {
         let mut used = self.first.chunks_vectored(pieces);
         let mut further = 0;
         for frame in self.connection.peek_transmit() {

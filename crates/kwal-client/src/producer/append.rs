@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{
@@ -10,7 +9,6 @@ use kwal_protocol::{
         ProduceTopic, RecordError as ProduceRecordError,
     },
     record::EncodedBatch,
-    wire::Spliced,
 };
 
 use super::{Produced, settings::Acks};
@@ -87,7 +85,6 @@ impl Operation for Append {
     type Output = Produced;
 
     fn request(&self, route: &Route<'_>) -> ProduceRequest {
-        let head = Bytes::copy_from_slice(&self.batch.header_bytes());
         let is_named = route.names_topic::<ProduceRequest>();
         ProduceRequest {
             acks: self.acks.on_the_wire(),
@@ -97,7 +94,7 @@ impl Operation for Append {
                 topic_id: route.topic_id,
                 partition_data: vec![ProducePartition {
                     index: route.partition,
-                    records: Some(Spliced::new(head, self.batch.body().clone())),
+                    records: Some(self.batch.to_spliced()),
                 }],
             }],
             ..ProduceRequest::default()

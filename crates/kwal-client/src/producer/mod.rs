@@ -186,7 +186,7 @@ impl Producer {
             // Before the batch is encoded: what waits here holds only the caller's records.
             let (memory, place) = self.reserve(self.upper_bound(size), &mut progress).await?;
             let batch = self.encode(all, size)?;
-            memory.shrink(self.held(size, &batch));
+            memory.shrink(batch.memory());
             Ok::<_, Error>(self.submit(batch, memory, Some(place), deadline, is_fence))
         };
         // Must not yield to tokio's cooperative budget: a later call could overtake this one.
@@ -282,7 +282,9 @@ impl Producer {
 
     /// Compresses a batch and computes its checksum. It may be larger than the limit on batches.
     pub(crate) fn finish(&self, builder: BatchBuilder) -> Result<EncodedBatch, Error> {
-        Ok(self.with_compressor(|compressor| builder.finish_with(compressor))?)
+        let batch = self.with_compressor(|compressor| builder.finish_with(compressor))?;
+        self.appends.partition.cluster.buffers.watch(batch.uncompressed_size());
+        Ok(batch)
     }
 
     /// Encodes records as one batch.
@@ -353,14 +355,17 @@ impl Producer {
         if records.is_empty() {
             return Err(self.appends.call().invalid_input("no records to append"));
         }
-        if let Some(index) = records.iter().position(|record| record.timestamp_ms() < 0) {
+        let size = BatchSize::of(records);
+        // One pass over the records for both.
+        if size.may_be_before_1970
+            && let Some(index) = records.iter().position(|record| record.timestamp_ms() < 0)
+        {
             let reason = format!(
                 "record {index} has a timestamp before 1970, {}: Kafka has no such timestamps",
                 records[index].timestamp
             );
             return Err(Error::invalid_input(reason));
         }
-        let size = BatchSize::of(records);
         self.check_size(size.at_least, records.len())?;
         Ok(size)
     }
@@ -374,14 +379,6 @@ impl Producer {
         }
     }
 
-    /// Returns how many bytes an encoded batch holds: its buffer has the capacity with which it was created.
-    fn held(&self, size: BatchSize, batch: &EncodedBatch) -> usize {
-        match self.appends.settings.encoding.compression {
-            Compression::None => size.likely.max(batch.size_in_bytes()),
-            _ => batch.size_in_bytes(),
-        }
-    }
-
     fn encode(&self, records: &[Record], size: BatchSize) -> Result<EncodedBatch, Error> {
         self.with_compressor(|compressor| self.encode_with(records, size, compressor))
     }
@@ -389,7 +386,7 @@ impl Producer {
     /// Lends the memory that codecs work with, which only compressed batches need.
     fn with_compressor<T>(&self, work: impl FnOnce(&mut Compressor) -> T) -> T {
         match self.appends.settings.encoding.compression {
-            Compression::None => work(&mut Compressor::new()),
+            Compression::None => self.appends.partition.cluster.with_new_compressor(work),
             _ => self.appends.partition.cluster.with_compressor(work),
         }
     }
@@ -400,16 +397,20 @@ impl Producer {
         size: BatchSize,
         compressor: &mut Compressor,
     ) -> Result<EncodedBatch, Error> {
-        let mut builder = self.builder(compressor, size.likely);
+        let mut builder = self.builder(compressor, self.capacity(size));
         for record in records {
-            builder.push(
-                record.timestamp_ms(),
-                record.key.as_deref(),
-                record.value.as_deref(),
-                &record.headers,
-            );
+            let Record { key, value, headers, .. } = record;
+            builder.push_shared(record.timestamp_ms(), key.as_deref(), value.as_ref(), headers);
         }
         self.finish_with(builder, compressor)
+    }
+
+    /// Returns how many bytes of the batch are likely to be in its buffer.
+    fn capacity(&self, size: BatchSize) -> usize {
+        match self.appends.settings.encoding.compression {
+            Compression::None => size.likely - size.large_values,
+            _ => size.likely,
+        }
     }
 
     fn builder(&self, compressor: &mut Compressor, bytes: usize) -> BatchBuilder {
@@ -423,6 +424,7 @@ impl Producer {
 
     fn finish_with(&self, builder: BatchBuilder, compressor: &mut Compressor) -> Result<EncodedBatch, Error> {
         let batch = builder.finish_with(compressor)?;
+        self.appends.partition.cluster.buffers.watch(batch.uncompressed_size());
         self.check_size(batch.size_in_bytes().max(batch.uncompressed_size()), batch.record_count())?;
         Ok(batch)
     }
@@ -450,6 +452,10 @@ pub(crate) struct BatchSize {
     likely: usize,
     /// With the largest possible overhead.
     at_most: usize,
+    /// The values that an uncompressed batch shares with the caller.
+    large_values: usize,
+    /// Whether any timestamp is of 1970 or earlier, where the clock of its offset shows so.
+    may_be_before_1970: bool,
 }
 
 impl BatchSize {
@@ -463,9 +469,15 @@ impl BatchSize {
 
     fn of(records: &[Record]) -> Self {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        let (mut payload, mut headers) = (0, 0);
+        let (mut payload, mut headers, mut large_values) = (0, 0, 0);
+        let mut may_be_before_1970 = false;
         for record in records {
-            payload += len(&record.key) + len(&record.value);
+            let value = len(&record.value);
+            payload += len(&record.key) + value;
+            if BatchBuilder::shares(Compression::None, value) {
+                large_values += value;
+            }
+            may_be_before_1970 |= record.timestamp.year() <= 1970;
             for header in record.headers.iter() {
                 payload += header.key_bytes().len() + header.value.as_ref().map_or(0, |value| value.len());
                 headers += 1;
@@ -478,6 +490,8 @@ impl BatchSize {
             at_least: with(smallest, shortest),
             likely: with(usual, longest),
             at_most: with(largest, longest),
+            large_values,
+            may_be_before_1970,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use allocation_counter::measure;
+use bytes::Bytes;
 use futures::future::join_all;
 use kwal_client::{
     Limits, OffsetAt, PartitionClient,
@@ -155,7 +156,11 @@ fn a_thousand_appends_that_wait_for_memory_hold_nothing_but_the_records_of_their
         // Random bytes, which cannot be compressed. All callers share them.
         let mut value = vec![0; BATCH - (4 << 10)];
         fastrand::Rng::with_seed(1).fill(&mut value);
-        let records = [Record::new(None::<&str>, value)];
+        // Larger ones would be shared with the callers also once they are encoded.
+        let value = Bytes::from(value);
+        let values =
+            (0..value.len()).step_by(8 << 10).map(|at| value.slice(at..value.len().min(at + (8 << 10))));
+        let records: Vec<_> = values.map(|value| Record::new(None::<&str>, value)).collect();
         wire.set(WireMode::Stalled);
         let allocated = measure(|| {
             runtime.block_on(async {
@@ -177,6 +182,39 @@ fn a_thousand_appends_that_wait_for_memory_hold_nothing_but_the_records_of_their
         wire.set(WireMode::Passing);
         runtime.block_on(partitions[0].produce(&records).into_future()).unwrap();
     }
+}
+
+/// A value of 16 KiB and more is on the wire, and in the log, without a copy of the client.
+#[test]
+fn large_values_are_appended_without_a_copy() {
+    const SIZE: usize = 900 << 10;
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let (broker, wire, partition) = runtime.block_on(async {
+        let broker = broker();
+        let wire = Wire::to(&broker);
+        let partition = limited(&wire, Limits::default()).await;
+        partition.produce(record("first")).await.unwrap();
+        (broker, wire, partition)
+    });
+    let mut value = vec![0; SIZE];
+    fastrand::Rng::with_seed(1).fill(&mut value);
+    let value = Bytes::from(value);
+    let sizes = [SIZE, 100, 16 << 10, (16 << 10) - 1];
+    let records = sizes.map(|size| Record::new("key", value.slice(..size)).header("a", "b"));
+    wire.set(WireMode::Stalled);
+    let mut append = partition.produce(&records).into_future();
+    let allocated = measure(|| {
+        runtime.block_on(async {
+            assert!(polled(&mut append, 1).await.is_none());
+            settle().await;
+        });
+    });
+    assert!(allocated.bytes_max < 100_000, "{allocated:?}");
+    wire.set(WireMode::Passing);
+    runtime.block_on(append).unwrap();
+    let log = broker.records("wal", 0).unwrap();
+    let appended: Vec<_> = log.iter().skip(1).map(|record| record.value.clone()).collect();
+    assert_eq!(appended, records.map(|record| record.value));
 }
 
 /// All fetches share one connection, and their responses arrive one right after the other.

@@ -8,6 +8,7 @@ use super::{
     codec::{Compression, CompressionError},
     output::Output,
 };
+use crate::buffers::Buffers;
 
 /// Compresses batches one after the other, reusing memory.
 ///
@@ -32,6 +33,8 @@ pub struct Compressor {
     out: Vec<u8>,
     /// The buffer in which a batch was encoded before compression; empty.
     records: Vec<u8>,
+    /// Where the buffers of batches come from, and go to.
+    buffers: Option<Buffers>,
     codecs: Encoders,
 }
 
@@ -53,6 +56,11 @@ impl Compressor {
         Self::default()
     }
 
+    /// Creates a compressor that takes the buffers of batches from a pool, and gives them back to it.
+    pub fn with_buffers(buffers: Buffers) -> Self {
+        Self { buffers: Some(buffers), ..Self::default() }
+    }
+
     /// Compresses `input` in the framing of Kafka's own producer.
     ///
     /// `level` is one of the [levels](Compression::levels) of the codec; `None` is its default.
@@ -67,23 +75,48 @@ impl Compressor {
     ) -> Result<Bytes, CompressionError> {
         codec.check_level(level)?;
         let len = self.codecs.run(codec, level, input, &mut self.out)?;
-        let compressed = Bytes::copy_from_slice(&self.out[..len]);
+        let output = &self.out[..len];
+        let compressed = match &self.buffers {
+            Some(buffers) => buffers.copy(output),
+            None => Bytes::copy_from_slice(output),
+        };
         if self.out.capacity() > KEEP {
             self.out = Vec::new();
         }
         Ok(compressed)
     }
 
-    /// Returns an empty buffer, with the capacity of an earlier use.
-    pub(crate) fn take_records(&mut self) -> Vec<u8> {
-        mem::take(&mut self.records)
+    /// Returns an empty buffer for so many bytes of records.
+    pub(crate) fn take_records(&mut self, compression: Compression, bytes: usize) -> Vec<u8> {
+        if let Some(buffers) = &self.buffers {
+            return buffers.lend(bytes);
+        }
+        let mut records = match compression {
+            // The buffer becomes the batch, so it would not be returned.
+            Compression::None => Vec::new(),
+            _ => mem::take(&mut self.records),
+        };
+        records.reserve(bytes);
+        records
     }
 
     /// Keeps a buffer for the next use.
     pub(crate) fn keep_records(&mut self, mut records: Vec<u8>) {
-        if records.capacity() <= KEEP {
-            records.clear();
-            self.records = records;
+        match &self.buffers {
+            Some(buffers) => buffers.give_back(records),
+            None if records.capacity() <= KEEP => {
+                records.clear();
+                self.records = records;
+            }
+            None => {}
+        }
+    }
+
+    /// Makes records the body of a batch.
+    pub(crate) fn share_records(&self, records: Vec<u8>) -> Bytes {
+        match &self.buffers {
+            Some(buffers) => buffers.share(records),
+            None => Bytes::from(records),
         }
     }
 }

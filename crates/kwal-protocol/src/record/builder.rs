@@ -1,17 +1,17 @@
 //! Encodes records into a batch.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
-    batches::Batch,
-    crc::{self, Shift},
-    error::{BuildError, NotForwardable},
-    header::{BatchHeader, NO_TIMESTAMP, TimestampType},
+    encoded::EncodedBatch,
+    error::BuildError,
+    header::{BatchHeader, NO_TIMESTAMP},
     headers::HeaderView,
 };
 use crate::{
     compression::{Compression, Compressor},
     varint,
+    writer::Inserted,
 };
 
 /// Collects records into a batch; each is encoded once.
@@ -34,6 +34,10 @@ pub struct BatchBuilder {
     compression: Compression,
     level: Option<i32>,
     records: Vec<u8>,
+    /// Values that are not copied, each with its position in `records`.
+    shared: Vec<Inserted>,
+    /// The sum of their lengths.
+    shared_len: usize,
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
@@ -45,6 +49,8 @@ pub struct BatchBuilder {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Checkpoint {
     records: usize,
+    shared: usize,
+    shared_len: usize,
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
@@ -52,12 +58,17 @@ pub struct Checkpoint {
 }
 
 impl BatchBuilder {
+    /// Values of so many bytes are worth a piece of a vectored write of their own.
+    pub const SHARE_FROM: usize = 16 << 10;
+
     /// Creates an empty batch with this compression.
     pub const fn new(compression: Compression) -> Self {
         Self {
             compression,
             level: None,
             records: Vec::new(),
+            shared: Vec::new(),
+            shared_len: 0,
             count: 0,
             base_timestamp: NO_TIMESTAMP,
             max_timestamp: NO_TIMESTAMP,
@@ -72,12 +83,7 @@ impl BatchBuilder {
 
     /// Creates an empty batch that reuses memory; [`finish_with`](Self::finish_with) returns it.
     pub fn with_capacity_of(compressor: &mut Compressor, compression: Compression, bytes: usize) -> Self {
-        let mut records = match compression {
-            // The buffer becomes the batch, so it would not be returned.
-            Compression::None => Vec::new(),
-            _ => compressor.take_records(),
-        };
-        records.reserve(bytes);
+        let records = compressor.take_records(compression, bytes);
         Self { records, ..Self::new(compression) }
     }
 
@@ -107,6 +113,46 @@ impl BatchBuilder {
     where
         H: IntoIterator<IntoIter: Clone, Item: Into<HeaderView<'h>>>,
     {
+        self.push_with(timestamp_ms, key, value, None, headers)
+    }
+
+    /// The same as [`push`](Self::push), for a value that may become a part of the batch without a copy.
+    ///
+    /// The batch shares the value if it is not going to be compressed and the value has
+    /// [16 KiB or more](Self::SHARE_FROM). Its bytes on the wire are the same.
+    #[inline]
+    pub fn push_shared<'h, H>(
+        &mut self,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        value: Option<&Bytes>,
+        headers: H,
+    ) -> u32
+    where
+        H: IntoIterator<IntoIter: Clone, Item: Into<HeaderView<'h>>>,
+    {
+        let shared = value.filter(|value| Self::shares(self.compression, value.len()));
+        self.push_with(timestamp_ms, key, value.map(|value| &value[..]), shared, headers)
+    }
+
+    /// Whether a batch of this compression would share a value of so many bytes.
+    #[inline]
+    pub const fn shares(compression: Compression, len: usize) -> bool {
+        len >= Self::SHARE_FROM && matches!(compression, Compression::None)
+    }
+
+    #[inline]
+    fn push_with<'h, H>(
+        &mut self,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        shared: Option<&Bytes>,
+        headers: H,
+    ) -> u32
+    where
+        H: IntoIterator<IntoIter: Clone, Item: Into<HeaderView<'h>>>,
+    {
         let index = self.count;
         if index == 0 {
             self.base_timestamp = timestamp_ms;
@@ -126,13 +172,31 @@ impl BatchBuilder {
                 self.fault = Some(BuildError::TooManyRecords);
             } else if timestamp_ms < NO_TIMESTAMP {
                 self.fault = Some(BuildError::Timestamp { index, timestamp_ms });
-            } else if !fields.write(headers.into_iter(), &mut self.records) {
-                self.fault = Some(BuildError::TooLarge);
             } else {
-                self.count += 1;
+                let headers = headers.into_iter();
+                let written = match shared {
+                    None => fields.write(headers, &mut self.records, self.shared_len),
+                    Some(value) => self.write_around(&fields, headers, value),
+                };
+                match written {
+                    true => self.count += 1,
+                    false => self.fault = Some(BuildError::TooLarge),
+                }
             }
         }
         index
+    }
+
+    /// Appends the record without its value, which is shared.
+    #[cold]
+    fn write_around<'h, H>(&mut self, fields: &Fields<'_>, headers: H, value: &Bytes) -> bool
+    where
+        H: Iterator<Item: Into<HeaderView<'h>>> + Clone,
+    {
+        let Some(at) = fields.write_around(headers, &mut self.records, self.shared_len) else { return false };
+        self.shared.push(Inserted { at, bytes: value.clone() });
+        self.shared_len += value.len();
+        true
     }
 
     /// Returns the state of the batch, to go [back](Self::rollback) to.
@@ -140,6 +204,8 @@ impl BatchBuilder {
         let Self { count, base_timestamp, max_timestamp, fault, .. } = self;
         Checkpoint {
             records: self.records.len(),
+            shared: self.shared.len(),
+            shared_len: self.shared_len,
             count: *count,
             base_timestamp: *base_timestamp,
             max_timestamp: *max_timestamp,
@@ -164,11 +230,14 @@ impl BatchBuilder {
     ///
     /// A checkpoint of records that the batch no longer has changes nothing.
     pub fn rollback(&mut self, checkpoint: Checkpoint) {
-        let Checkpoint { records, count, base_timestamp, max_timestamp, has_fault } = checkpoint;
-        if records > self.records.len() || count > self.count {
+        let Checkpoint { records, shared, shared_len, count, base_timestamp, max_timestamp, has_fault } =
+            checkpoint;
+        if records > self.records.len() || shared > self.shared.len() || count > self.count {
             return;
         }
         self.records.truncate(records);
+        self.shared.truncate(shared);
+        self.shared_len = shared_len;
         (self.count, self.base_timestamp, self.max_timestamp) = (count, base_timestamp, max_timestamp);
         if !has_fault {
             self.fault = None;
@@ -192,7 +261,7 @@ impl BatchBuilder {
 
     /// Returns the size of the uncompressed batch so far, in bytes.
     pub const fn size_in_bytes(&self) -> usize {
-        BatchHeader::LEN + self.records.len()
+        BatchHeader::LEN + self.records.len() + self.shared_len
     }
 
     /// Compresses the batch and computes its checksum.
@@ -226,201 +295,8 @@ impl BatchBuilder {
             count: self.count as i32,
             ..BatchHeader::default()
         };
-        EncodedBatch::new(header, self.compression, self.level, self.records, compressor)
-    }
-}
-
-/// A complete batch: its header and its records, compressed if requested.
-///
-/// Clones are cheap: they share the records. All fields of the header can be set without reading the records
-/// again, unless they are a few.
-#[derive(Clone, Debug)]
-pub struct EncodedBatch {
-    /// The checksum is not set.
-    header: BatchHeader,
-    body: Bytes,
-    body_sum: BodySum,
-    uncompressed_size: usize,
-}
-
-/// How the checksum of a batch is computed from that of its header.
-#[derive(Clone, Copy, Debug)]
-enum BodySum {
-    /// By reading the body, which takes less time than to combine checksums if it is small.
-    Read,
-    /// By combining it with that of the body, which is not read again when the header changes.
-    Combine { sum: u32, shift: Shift },
-}
-
-/// From this size on, checksums are combined.
-const COMBINE_FROM: usize = 2048;
-
-impl EncodedBatch {
-    /// Compresses `records` and computes its checksum; only the length of `header` is set.
-    pub(super) fn new(
-        header: BatchHeader,
-        compression: Compression,
-        level: Option<i32>,
-        records: Vec<u8>,
-        compressor: &mut Compressor,
-    ) -> Result<Self, BuildError> {
-        let uncompressed_size = records.len();
-        compression.check_level(level)?;
-        let body = if compression == Compression::None {
-            Bytes::from(records)
-        } else {
-            let body = compressor.compress(compression, level, &records)?;
-            compressor.keep_records(records);
-            body
-        };
-        let batch_length = i32::try_from(body.len() + (BatchHeader::LEN - BatchHeader::LOG_OVERHEAD));
-        let batch_length = batch_length.map_err(|_| BuildError::TooLarge)?;
-        Ok(Self {
-            header: BatchHeader { batch_length, crc: 0, ..header },
-            body_sum: match body.len() {
-                ..COMBINE_FROM => BodySum::Read,
-                len => BodySum::Combine { sum: crc::checksum(&body), shift: Shift::by(len) },
-            },
-            body,
-            uncompressed_size,
-        })
-    }
-
-    /// Converts a fetched batch, to append it elsewhere without decompressing it.
-    ///
-    /// The records are kept as they are. Producer, offsets and leader epoch of the source are dropped.
-    /// Records are not validated; the checksum was when the batch was [read](super::Batches).
-    ///
-    /// # Errors
-    /// If brokers would reject the batch or misinterpret it: it has an older format, is a control batch,
-    /// belongs to a transaction, has gaps after compaction, or has timestamps set by the broker.
-    pub fn from_fetched(batch: &Batch) -> Result<Self, NotForwardable> {
-        let header = *batch.header();
-        let BatchHeader { base_offset, magic, count, last_offset_delta, .. } = header;
-        let offsets = i64::from(last_offset_delta) + 1;
-        if magic != BatchHeader::MAGIC {
-            return Err(NotForwardable::Magic { base_offset, magic });
-        }
-        let compression = header.compression();
-        let compression = compression.map_err(|source| NotForwardable::Codec { base_offset, source })?;
-        if header.is_control() {
-            return Err(NotForwardable::Control { base_offset });
-        }
-        if header.is_transactional() {
-            return Err(NotForwardable::Transactional { base_offset });
-        }
-        if count <= 0 || i64::from(count) != offsets {
-            return Err(NotForwardable::Holes { base_offset, count, offsets });
-        }
-        if header.timestamp_type() == TimestampType::LogAppendTime {
-            return Err(NotForwardable::LogAppendTime { base_offset });
-        }
-        let bytes = batch.bytes();
-        let body = bytes.slice(BatchHeader::LEN..);
-        let shift = Shift::by(body.len());
-        // The checksum of header and body is known: removing the header's part gives that of the body.
-        let first = crc::checksum(&bytes[BatchHeader::CRC_START..BatchHeader::LEN]);
-        let unsent = BatchHeader {
-            batch_length: header.batch_length,
-            attributes: compression.id().into(),
-            last_offset_delta,
-            base_timestamp: header.base_timestamp,
-            max_timestamp: header.max_timestamp,
-            count,
-            ..BatchHeader::default()
-        };
-        Ok(Self {
-            header: unsent,
-            body_sum: BodySum::Combine { sum: crc::combine(first, header.crc, shift), shift },
-            uncompressed_size: body.len(),
-            body,
-        })
-    }
-
-    /// Returns the batch with producer id, epoch and the sequence number of its first record (KIP-98).
-    #[must_use]
-    pub fn stamp(&self, producer_id: i64, producer_epoch: i16, base_sequence: i32) -> Self {
-        let header = BatchHeader { producer_id, producer_epoch, base_sequence, ..self.header };
-        Self { header, ..self.clone() }
-    }
-
-    /// Returns the batch with the transactional bit set or cleared.
-    #[must_use]
-    pub fn with_transactional(mut self, transactional: bool) -> Self {
-        self.header.attributes &= !BatchHeader::TRANSACTIONAL;
-        if transactional {
-            self.header.attributes |= BatchHeader::TRANSACTIONAL;
-        }
-        self
-    }
-
-    /// Returns the batch with the fields that a broker sets on append.
-    #[must_use]
-    pub fn at(mut self, base_offset: i64, partition_leader_epoch: i32) -> Self {
-        self.header.base_offset = base_offset;
-        self.header.partition_leader_epoch = partition_leader_epoch;
-        self
-    }
-
-    /// Returns the header, with its checksum.
-    pub fn header(&self) -> BatchHeader {
-        BatchHeader { crc: self.checksum(&self.header.to_bytes()), ..self.header }
-    }
-
-    /// Returns the encoded header, which precedes [`body`](Self::body) on the wire.
-    pub fn header_bytes(&self) -> [u8; BatchHeader::LEN] {
-        let mut bytes = self.header.to_bytes();
-        let crc = self.checksum(&bytes);
-        bytes[BatchHeader::CRC_START - 4..BatchHeader::CRC_START].copy_from_slice(&crc.to_be_bytes());
-        bytes
-    }
-
-    fn checksum(&self, header: &[u8; BatchHeader::LEN]) -> u32 {
-        let first = crc::checksum(&header[BatchHeader::CRC_START..]);
-        match self.body_sum {
-            BodySum::Read => crc::append(first, &self.body),
-            BodySum::Combine { sum, shift } => crc::combine(first, sum, shift),
-        }
-    }
-
-    /// Returns the records section, compressed if the batch is.
-    pub const fn body(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// Returns a copy of header and body in one piece.
-    pub fn to_bytes(&self) -> Bytes {
-        let mut bytes = BytesMut::with_capacity(self.size_in_bytes());
-        bytes.put_slice(&self.header_bytes());
-        bytes.put_slice(&self.body);
-        bytes.freeze()
-    }
-
-    /// Returns the number of records.
-    pub const fn record_count(&self) -> usize {
-        self.header.count as usize
-    }
-
-    /// Returns the size on the wire, header included, in bytes.
-    pub const fn size_in_bytes(&self) -> usize {
-        BatchHeader::LEN + self.body.len()
-    }
-
-    /// Returns the size without compression, header included, in bytes.
-    ///
-    /// For a batch [`from_fetched`](Self::from_fetched) it is unknown, and the actual size is returned.
-    pub const fn uncompressed_size(&self) -> usize {
-        BatchHeader::LEN + self.uncompressed_size
-    }
-
-    /// Returns the newest timestamp, in milliseconds since the epoch.
-    pub const fn max_timestamp(&self) -> i64 {
-        self.header.max_timestamp
-    }
-
-    /// Returns the compression of the records.
-    pub fn compression(&self) -> Compression {
-        self.header.compression().unwrap_or_default()
+        let Self { compression, level, records, shared, .. } = self;
+        EncodedBatch::new(header, compression, level, (records, shared), compressor)
     }
 }
 
@@ -434,14 +310,47 @@ pub(super) struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    /// Appends the record, unless `out` would exceed the size of a batch.
+    /// Appends the record, unless `out` and what is shared would exceed the size of a batch.
     #[inline]
-    pub(super) fn write<'h, H>(&self, headers: H, out: &mut Vec<u8>) -> bool
+    pub(super) fn write<'h, H>(&self, headers: H, out: &mut Vec<u8>, shared_len: usize) -> bool
     where
         H: Iterator<Item: Into<HeaderView<'h>>> + Clone,
     {
+        let value = self.value.unwrap_or_default();
+        let Some(header_count) = self.write_front(headers.clone(), out, shared_len, value.len()) else {
+            return false;
+        };
+        out.extend_from_slice(value);
+        put_headers(header_count, headers, out);
+        true
+    }
+
+    /// Appends the record without its value. Returns the position of the value in `out`.
+    fn write_around<'h, H>(&self, headers: H, out: &mut Vec<u8>, shared_len: usize) -> Option<usize>
+    where
+        H: Iterator<Item: Into<HeaderView<'h>>> + Clone,
+    {
+        let header_count = self.write_front(headers.clone(), out, shared_len, 0)?;
+        let at = out.len();
+        put_headers(header_count, headers, out);
+        Some(at)
+    }
+
+    /// Appends what precedes the value, and makes room for the rest, with so many bytes of the value. Returns
+    /// the number of headers.
+    #[inline]
+    fn write_front<'h, H>(
+        &self,
+        headers: H,
+        out: &mut Vec<u8>,
+        shared_len: usize,
+        value_len: usize,
+    ) -> Option<usize>
+    where
+        H: Iterator<Item: Into<HeaderView<'h>>>,
+    {
         let (mut header_count, mut headers_len) = (0usize, 0usize);
-        for header in headers.clone() {
+        for header in headers {
             let header = header.into();
             let len = len_bytes(Some(header.key)).saturating_add(len_bytes(header.value));
             headers_len = headers_len.saturating_add(len);
@@ -464,24 +373,34 @@ impl Fields<'_> {
         };
         let length = front.len() + len_length(header_count);
         let length = length.saturating_add(behind).saturating_add(headers_len);
-        if length.saturating_add(out.len()) > MAX_RECORDS - varint::MAX_LEN_U32 {
-            return false;
+        if length.saturating_add(out.len()).saturating_add(shared_len) > MAX_RECORDS - varint::MAX_LEN_U32 {
+            return None;
         }
-        out.reserve(length + varint::MAX_LEN_U32 + Front::SIZE);
+        let left_out = self.value.map_or(0, <[u8]>::len) - value_len;
+        out.reserve(length - left_out + varint::MAX_LEN_U32 + Front::SIZE);
         front.append_to(out, length);
         if let Some(key) = self.key {
             out.extend_from_slice(key);
-            put_bytes(out, self.value);
-        } else {
-            out.extend_from_slice(self.value.unwrap_or_default());
+            match self.value {
+                Some(value) => put_length(out, value.len()),
+                None => out.push(NULL),
+            }
         }
-        put_length(out, header_count);
-        for header in headers {
-            let header = header.into();
-            put_bytes(out, Some(header.key));
-            put_bytes(out, header.value);
-        }
-        true
+        Some(header_count)
+    }
+}
+
+/// Appends the headers of a record, their number first.
+#[inline]
+fn put_headers<'h, H>(count: usize, headers: H, out: &mut Vec<u8>)
+where
+    H: Iterator<Item: Into<HeaderView<'h>>>,
+{
+    put_length(out, count);
+    for header in headers {
+        let header = header.into();
+        put_bytes(out, Some(header.key));
+        put_bytes(out, header.value);
     }
 }
 

@@ -24,6 +24,7 @@ mod batches;
 mod builder;
 mod control;
 pub mod crc;
+mod encoded;
 mod error;
 mod header;
 mod headers;
@@ -38,8 +39,9 @@ mod view;
 
 pub use self::{
     batches::{Batch, Batches},
-    builder::{BatchBuilder, Checkpoint, EncodedBatch},
+    builder::{BatchBuilder, Checkpoint},
     control::{ControlRecord, ControlType, EndTransaction},
+    encoded::EncodedBatch,
     error::{BatchError, BatchErrorKind, BuildError, NotForwardable},
     header::{BatchHeader, NO_TIMESTAMP, TimestampType},
     headers::{Header, HeaderView, Headers, IntoHeaderBytes, IntoHeaderValue},

@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use super::{
     batches::Batch,
-    builder::{EncodedBatch, Fields},
+    builder::Fields,
     control::ControlRecord,
+    encoded::EncodedBatch,
     error::{BatchError, BatchErrorKind, BuildError},
     header::{BatchHeader, sequence},
     headers::Headers,
@@ -123,14 +124,15 @@ impl RawBatch {
                 key: record.key.as_deref(),
                 value: record.value.as_deref(),
             };
-            if !fields.write(record.headers.iter(), &mut records) {
+            if !fields.write(record.headers.iter(), &mut records, 0) {
                 return Err(BuildError::TooLarge);
             }
         }
         let count = i32::try_from(self.records.len()).map_err(|_| BuildError::TooManyRecords)?;
         let header = BatchHeader { count, ..self.header };
         let compression = header.compression()?;
-        Ok(EncodedBatch::new(header, compression, None, records, &mut Compressor::new())?.to_bytes())
+        Ok(EncodedBatch::new(header, compression, None, (records, Vec::new()), &mut Compressor::new())?
+            .to_bytes())
     }
 
     /// The same for the formats before magic 2.

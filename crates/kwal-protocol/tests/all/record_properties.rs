@@ -1,9 +1,15 @@
 //! Properties of any records.
 
-use bytes::Bytes;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes};
 use kwal_protocol::{
-    compression::Compression,
+    api::encode_request,
+    buffers::Buffers,
+    compression::{Compression, Compressor},
+    messages::{ProducePartition, ProduceRequest, ProduceTopic},
     record::{BatchBuilder, BatchHeader, Batches, Header, Headers, NO_TIMESTAMP, OwnedRecord, crc},
+    wire::Spliced,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -45,7 +51,103 @@ fn codecs() -> impl Strategy<Value = Compression> {
     )
 }
 
+/// Values around the size from which on they are shared.
+fn large_records() -> impl Strategy<Value = Vec<OwnedRecord>> {
+    let len = prop_oneof![
+        2 => 0..40usize,
+        2 => BatchBuilder::SHARE_FROM - 2..BatchBuilder::SHARE_FROM + 3,
+        1 => Just(3 * BatchBuilder::SHARE_FROM),
+    ];
+    let value = (len, any::<u8>()).prop_map(|(len, first)| {
+        (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add(first)).collect::<Vec<_>>().into()
+    });
+    let value = option::of(value);
+    vec((records(), value), 1..8).prop_map(|records| {
+        records.into_iter().map(|(mut records, value)| OwnedRecord { value, ..records.remove(0) }).collect()
+    })
+}
+
 proptest! {
+    /// Whatever pieces a batch is made of, it is byte for byte the same: on the wire, in one piece, by its
+    /// checksum, after a rollback, and when it is forwarded.
+    #[test]
+    fn a_batch_of_pieces_is_the_same_as_one_of_copies(
+        records in large_records(),
+        codec in prop_oneof![4 => Just(Compression::None), 1 => codecs()],
+        is_pooled in any::<bool>(),
+        cut in 0..8usize,
+    ) {
+        let buffers = Buffers::new(1 << 20);
+        let mut compressor = if is_pooled { Compressor::with_buffers(buffers.clone()) } else { Compressor::new() };
+        let mut copied = BatchBuilder::new(codec);
+        let mut pieced = BatchBuilder::with_capacity_of(&mut compressor, codec, 50_000);
+        for (index, OwnedRecord { timestamp_ms, key, value, headers, .. }) in records.iter().enumerate() {
+            let checkpoint = pieced.checkpoint();
+            if index == cut {
+                // What is undone leaves nothing.
+                pieced.push_shared(1, None, Some(&Bytes::from(vec![9; 20_000])), headers);
+                pieced.rollback(checkpoint);
+            }
+            copied.push(*timestamp_ms, key.as_deref(), value.as_deref(), headers);
+            pieced.push_shared(*timestamp_ms, key.as_deref(), value.as_ref(), headers);
+            prop_assert_eq!(copied.size_in_bytes(), pieced.size_in_bytes());
+        }
+        let (copied, pieced) = (copied.finish().unwrap(), pieced.finish_with(&mut compressor).unwrap());
+        let [copied, pieced] = [copied, pieced].map(|batch| batch.stamp(5, 6, 7).with_transactional(true));
+        let bytes = copied.to_bytes();
+        prop_assert_eq!(&pieced.to_bytes(), &bytes);
+        prop_assert_eq!(pieced.header(), copied.header());
+        prop_assert_eq!(pieced.body(), copied.body());
+        prop_assert_eq!(pieced.size_in_bytes(), bytes.len());
+        prop_assert_eq!(pieced.uncompressed_size(), copied.uncompressed_size());
+        prop_assert!(pieced.memory() >= pieced.size_in_bytes());
+        prop_assert_eq!(&pieced.to_spliced(), &Spliced::from(bytes.clone()));
+        prop_assert_eq!(pieced.to_spliced().into_bytes(), bytes.clone());
+
+        // In a request, which is sent in the pieces of its frame.
+        let request = |records| ProduceRequest {
+            topic_data: vec![ProduceTopic {
+                partition_data: vec![ProducePartition { index: 3, records: Some(records) }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let [expected, mut frame] = [Spliced::from(bytes.clone()), pieced.to_spliced()]
+            .map(|records| encode_request(&request(records), 9, 4, None).unwrap());
+        let (mut sent, mut expected) = (Vec::new(), expected);
+        let expected = expected.copy_to_bytes(expected.remaining());
+        while frame.has_remaining() {
+            let mut pieces = [IoSlice::new(&[]); 5];
+            let used = frame.chunks_vectored(&mut pieces);
+            prop_assert_eq!(frame.chunk(), &pieces[0][..]);
+            // As much as a stream may take of them.
+            let all = pieces[..used].iter().flat_map(|piece| piece.iter().copied());
+            let part: Vec<_> = all.take(17_000).collect();
+            frame.advance(part.len());
+            sent.extend(part);
+        }
+        prop_assert_eq!(sent, expected);
+
+        // Values are those of the caller, with the same memory.
+        let is_shared = |value: &Bytes| BatchBuilder::shares(codec, value.len());
+        let shared = records.iter().filter_map(|record| record.value.as_ref()).filter(|value| is_shared(value));
+        let mut frame = encode_request(&request(pieced.to_spliced()), 9, 4, None).unwrap();
+        for value in shared {
+            while frame.chunk().as_ptr() != value.as_ptr() {
+                prop_assert!(frame.has_remaining());
+                frame.advance(1);
+            }
+        }
+
+        let read = Batches::new(bytes).next().unwrap().unwrap();
+        let read: Vec<_> = read.records(LIMIT).unwrap().iter().map(|record| record.unwrap().to_detached()).collect();
+        let values = |records: &[OwnedRecord]| records.iter().map(|record| record.value.clone()).collect::<Vec<_>>();
+        prop_assert_eq!(values(&read), values(&records));
+        drop((pieced, copied, frame));
+        prop_assert_eq!(buffers.shared_bytes(), 0);
+        prop_assert_eq!(buffers.kept_bytes() > 0, is_pooled);
+    }
+
     #[test]
     fn built_batches_are_read(records in records(), codec in codecs(), base_offset in 0..i64::MAX - 20) {
         let mut builder = BatchBuilder::new(codec);

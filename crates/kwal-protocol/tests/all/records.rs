@@ -167,7 +167,7 @@ fn a_producers_batches_are_built_to_the_byte() {
                 .with_transactional(header.is_transactional())
                 .at(header.base_offset, header.partition_leader_epoch);
             assert_eq!(batch.header(), header, "{}", vector["name"]);
-            assert_eq!(batch.to_bytes(), [&batch.header_bytes()[..], batch.body()].concat());
+            assert_eq!(batch.to_bytes(), [&batch.header_bytes()[..], &batch.body()].concat());
             assert_eq!((batch.size_in_bytes(), batch.uncompressed_size()), (size, size));
             assert_eq!(batch.record_count(), raw.records.len());
             encoded.extend(batch.to_bytes());

@@ -86,6 +86,8 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::FenceOnNextEpoch => (boxed(resolving::fenced_by_another_client), &[Rule::Durable]),
         Mutation::ResolvedWithoutFence => (boxed(resolving::arrives_after_resolution), &[]),
         Mutation::FirstOffsetOverlooked => (boxed(resolving::appended_before_resolution), &[]),
+        Mutation::LargeValueTwice => (boxed(writing::large_values), &[Rule::Once, Rule::Whole]),
+        Mutation::LargeValueLeftOut => (boxed(writing::large_values), &[]),
         Mutation::BatchForEachRecord => (boxed(writing::concurrent_batches), &[Rule::Whole]),
         Mutation::TwoInFlight => (boxed(writing::first_batch_rejected), &[Rule::Order]),
         Mutation::WindowAfterSilence => (boxed(appends::rejected_after_silence), &[Rule::Order]),
@@ -260,6 +262,8 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::MemoryReservedAfterEncoding => {
             (boxed(resources::memory_scarce_while_encoding), &[Rule::Withdrawn])
         }
+        Mutation::SharedValuesNotCounted => (boxed(resources::large_values_in_flight), &[]),
+        Mutation::IdleBuffersKept => (boxed(resources::idle_after_a_large_batch), &[]),
         Mutation::RestOfPermitKept => (boxed(resources::permit_larger_than_batch), &[]),
         Mutation::ConnectionsWithoutLimit => (boxed(resources::many_partition_clients), &[]),
         Mutation::DecompressedWithoutLimit => (boxed(resources::decompressed_beyond_limit), &[]),

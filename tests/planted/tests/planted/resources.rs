@@ -10,7 +10,10 @@ use kwal_client::{
 };
 use kwal_protocol::{api::ApiKey, record::Compression};
 use kwal_testkit::{EmbeddedCluster, Fault};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     fixture::{Appender, Fixture, MINUTE},
@@ -88,6 +91,35 @@ pub(crate) async fn memory_budget_exhausted() -> Fixture {
     let partition = open_limited(&fixture, Limits::default().memory(64 << 10)).await;
     let wal = fixture.appender(partition, MINUTE);
     withdraw_waiting_appends(&fixture, &wal, 3, 20 << 10).await;
+    fixture
+}
+
+/// The values of an append take what there is.
+pub(crate) async fn large_values_in_flight() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let partition = open_limited(&fixture, Limits::default().memory(64 << 10)).await;
+    let wal = fixture.appender(partition.clone(), MINUTE);
+    fixture.cluster.on(ApiKey::PRODUCE, Fault::DelayReply(PAUSE));
+    let append = wal.submit(&[&"x".repeat(40 << 10)]).await;
+    settle().await;
+    let permit = partition.try_reserve(20 << 10);
+    fixture.expect(permit.is_none(), "values that are shared do not count in the budget");
+    append.await.unwrap();
+    fixture
+}
+
+/// A client is open for long after it has used a large buffer.
+pub(crate) async fn idle_after_a_large_batch() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    wal.append(&["a"]).await;
+    sleep(MINUTE).await;
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let values: Vec<_> = (0..50).map(|number| format!("{number:01000}")).collect();
+    wal.append(&values.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    sleep(MINUTE).await;
+    fixture.expect(tasks() <= before, "buffers that nobody uses are kept");
     fixture
 }
 

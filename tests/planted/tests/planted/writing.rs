@@ -64,6 +64,18 @@ pub(crate) async fn response_lost_and_leader_moved() -> Fixture {
     fixture
 }
 
+/// The first attempt is rejected.
+pub(crate) async fn large_values() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    let large = |first: &str| format!("{first}{}", "x".repeat(20 << 10));
+    fixture.cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS));
+    let appended = wal.append(&["a", &large("b"), "c", &large("d")]).await;
+    fixture.expect(appended.is_some(), "a batch with large values is not sent again as it was");
+    wal.append(&["e"]).await;
+    fixture
+}
+
 /// The broker does not know the producer id any more when the batch comes again.
 pub(crate) async fn response_lost_and_id_refused() -> Fixture {
     let fixture = Fixture::one_broker();
