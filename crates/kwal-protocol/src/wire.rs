@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::{
     error::{DecodeError, DecodeErrorKind, EncodeError},
     reader::Reader,
+    record::BatchHeader,
     writer::Writer,
 };
 
@@ -105,15 +106,20 @@ impl Wire for bool {
     }
 }
 
+/// Writes a string that is not null.
+pub(crate) fn write_str(text: &str, writer: &mut Writer, version: Version) {
+    // Kafka applies the limit of the classic form to the compact one as well.
+    match i16::try_from(text.len()) {
+        Err(_) => writer.refuse(EncodeError::TooLong(text.len())),
+        Ok(_) if version.flexible => writer.put_length(text.len() + 1),
+        Ok(len) => len.write(writer, version),
+    }
+    writer.put_slice(text.as_bytes());
+}
+
 impl Wire for String {
     fn write(&self, writer: &mut Writer, version: Version) {
-        // Kafka applies the limit of the classic form to the compact one as well.
-        match i16::try_from(self.len()) {
-            Err(_) => writer.refuse(EncodeError::TooLong(self.len())),
-            Ok(_) if version.flexible => writer.put_length(self.len() + 1),
-            Ok(len) => len.write(writer, version),
-        }
-        writer.put_slice(self.as_bytes());
+        write_str(self, writer, version);
     }
 
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
@@ -185,19 +191,51 @@ impl Nullable for Bytes {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Spliced {
-    first: Bytes,
+    first: First,
     second: Bytes,
+}
+
+/// The first piece.
+#[derive(Clone, Debug)]
+enum First {
+    Shared(Bytes),
+    /// The header of a batch, which takes no allocation.
+    Header([u8; BatchHeader::LEN]),
+}
+
+impl First {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Shared(bytes) => bytes,
+            Self::Header(bytes) => bytes,
+        }
+    }
+}
+
+impl Default for First {
+    fn default() -> Self {
+        Self::Shared(Bytes::new())
+    }
 }
 
 impl Spliced {
     /// Joins two pieces.
     pub const fn new(first: Bytes, second: Bytes) -> Self {
-        Self { first, second }
+        Self { first: First::Shared(first), second }
+    }
+
+    /// Joins the header of a batch and its body.
+    pub const fn batch(header: [u8; BatchHeader::LEN], body: Bytes) -> Self {
+        Self { first: First::Header(header), second: body }
     }
 
     /// Returns the number of bytes.
     pub const fn len(&self) -> usize {
-        self.first.len() + self.second.len()
+        let first = match &self.first {
+            First::Shared(bytes) => bytes.len(),
+            First::Header(bytes) => bytes.len(),
+        };
+        first + self.second.len()
     }
 
     /// Whether there are no bytes.
@@ -208,9 +246,9 @@ impl Spliced {
     /// Returns the bytes in one piece. Nothing is copied if one piece is empty, as after reading.
     pub fn into_bytes(self) -> Bytes {
         match (self.first, self.second) {
-            (first, second) if second.is_empty() => first,
-            (first, second) if first.is_empty() => second,
-            (first, second) => [first, second].concat().into(),
+            (First::Shared(first), second) if second.is_empty() => first,
+            (First::Shared(first), second) if first.is_empty() => second,
+            (first, second) => [first.as_slice(), &second].concat().into(),
         }
     }
 }
@@ -224,7 +262,11 @@ impl From<Bytes> for Spliced {
 impl PartialEq for Spliced {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len()
-            && self.first.iter().chain(&self.second).eq(other.first.iter().chain(&other.second))
+            && self.first.as_slice().iter().chain(&self.second).eq(other
+                .first
+                .as_slice()
+                .iter()
+                .chain(&other.second))
     }
 }
 
@@ -233,7 +275,13 @@ impl Eq for Spliced {}
 impl Wire for Spliced {
     fn write(&self, writer: &mut Writer, version: Version) {
         write_length(self.len(), writer, version);
-        writer.put_pieces([&self.first, &self.second]);
+        match &self.first {
+            First::Shared(first) => writer.put_pieces([first, &self.second]),
+            First::Header(header) => {
+                writer.put_slice(header);
+                writer.put_pieces([&self.second]);
+            }
+        }
     }
 
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{
@@ -87,7 +86,7 @@ impl Operation for Append {
     type Output = Produced;
 
     fn request(&self, route: &Route<'_>) -> ProduceRequest {
-        let head = Bytes::copy_from_slice(&self.batch.header_bytes());
+        let batch = Spliced::batch(self.batch.header_bytes(), self.batch.body().clone());
         let is_named = route.names_topic::<ProduceRequest>();
         ProduceRequest {
             acks: self.acks.on_the_wire(),
@@ -95,10 +94,7 @@ impl Operation for Append {
             topic_data: vec![ProduceTopic {
                 name: if is_named { route.topic.to_owned() } else { String::new() },
                 topic_id: route.topic_id,
-                partition_data: vec![ProducePartition {
-                    index: route.partition,
-                    records: Some(Spliced::new(head, self.batch.body().clone())),
-                }],
+                partition_data: vec![ProducePartition { index: route.partition, records: Some(batch) }],
             }],
             ..ProduceRequest::default()
         }
