@@ -86,7 +86,6 @@ impl Operation for Append {
     type Output = Produced;
 
     fn request(&self, route: &Route<'_>) -> ProduceRequest {
-        let batch = Spliced::batch(self.batch.header_bytes(), self.batch.body().clone());
         let is_named = route.names_topic::<ProduceRequest>();
         ProduceRequest {
             acks: self.acks.on_the_wire(),
@@ -94,7 +93,10 @@ impl Operation for Append {
             topic_data: vec![ProduceTopic {
                 name: if is_named { route.topic.to_owned() } else { String::new() },
                 topic_id: route.topic_id,
-                partition_data: vec![ProducePartition { index: route.partition, records: Some(batch) }],
+                partition_data: vec![ProducePartition {
+                    index: route.partition,
+                    records: Some(Spliced::batch(self.batch.header_bytes(), self.batch.body().clone())),
+                }],
             }],
             ..ProduceRequest::default()
         }
