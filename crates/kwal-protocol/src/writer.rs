@@ -12,8 +12,8 @@ const SPLICE_FROM: usize = 4096;
 /// The size of the length in front of a frame.
 const PREFIX: usize = 4;
 
-/// What is allocated at first: enough for most messages, an append of a record of 1 KiB included.
-const CAPACITY: usize = 1536;
+/// What is allocated at first: enough for most messages, an append of a small record included.
+const CAPACITY: usize = 512;
 
 /// The bytes that usually follow shared ones: tagged fields, and the next ones of the same message.
 const TAIL: usize = 64;
