@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::{
     error::{DecodeError, DecodeErrorKind, EncodeError},
     reader::Reader,
+    record::BatchHeader,
     writer::{Inserted, Writer},
 };
 
@@ -105,15 +106,20 @@ impl Wire for bool {
     }
 }
 
+/// Writes a string that is not null.
+pub(crate) fn write_str(text: &str, writer: &mut Writer, version: Version) {
+    // Kafka applies the limit of the classic form to the compact one as well.
+    match i16::try_from(text.len()) {
+        Err(_) => writer.refuse(EncodeError::TooLong(text.len())),
+        Ok(_) if version.flexible => writer.put_length(text.len() + 1),
+        Ok(len) => len.write(writer, version),
+    }
+    writer.put_slice(text.as_bytes());
+}
+
 impl Wire for String {
     fn write(&self, writer: &mut Writer, version: Version) {
-        // Kafka applies the limit of the classic form to the compact one as well.
-        match i16::try_from(self.len()) {
-            Err(_) => writer.refuse(EncodeError::TooLong(self.len())),
-            Ok(_) if version.flexible => writer.put_length(self.len() + 1),
-            Ok(len) => len.write(writer, version),
-        }
-        writer.put_slice(self.as_bytes());
+        write_str(self, writer, version);
     }
 
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
@@ -185,32 +191,59 @@ impl Nullable for Bytes {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Spliced {
-    first: Bytes,
+    first: First,
     /// Without what is inserted.
     second: Bytes,
     inserted: Option<Arc<[Inserted]>>,
     len: usize,
 }
 
+/// The first piece.
+#[derive(Clone, Debug)]
+enum First {
+    Shared(Bytes),
+    /// The header of a batch, which takes no allocation.
+    Header([u8; BatchHeader::LEN]),
+}
+
+impl First {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Shared(bytes) => bytes,
+            Self::Header(bytes) => bytes,
+        }
+    }
+}
+
+impl Default for First {
+    fn default() -> Self {
+        Self::Shared(Bytes::new())
+    }
+}
+
 impl Spliced {
     /// Joins two pieces.
     pub const fn new(first: Bytes, second: Bytes) -> Self {
         let len = first.len() + second.len();
-        Self { first, second, inserted: None, len }
+        Self { first: First::Shared(first), second, inserted: None, len }
     }
 
-    /// Joins two pieces, and inserts others into the second.
-    pub(crate) fn with_inserted(first: Bytes, second: Bytes, inserted: Option<Arc<[Inserted]>>) -> Self {
+    /// Joins the header of a batch and its records, with others inserted into them.
+    pub(crate) fn batch(
+        header: [u8; BatchHeader::LEN],
+        records: Bytes,
+        inserted: Option<Arc<[Inserted]>>,
+    ) -> Self {
         let more: usize =
             inserted.iter().flat_map(|pieces| pieces.iter()).map(|piece| piece.bytes.len()).sum();
-        let len = first.len() + second.len() + more;
-        Self { first, second, inserted, len }
+        let len = header.len() + records.len() + more;
+        Self { first: First::Header(header), second: records, inserted, len }
     }
 
     /// The pieces in their order.
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let rest = Inserted::pieces(&self.second, self.inserted.as_deref().unwrap_or_default());
-        iter::once(&self.first[..]).chain(rest)
+        iter::once(self.first.as_slice()).chain(rest)
     }
 
     /// Returns the number of bytes.
@@ -225,8 +258,9 @@ impl Spliced {
 
     /// Returns the bytes in one piece. Nothing is copied if one piece is empty, as after reading.
     pub fn into_bytes(self) -> Bytes {
-        if self.first.len() == self.len {
-            return self.first;
+        match self.first {
+            First::Shared(first) if first.len() == self.len => return first,
+            _ => {}
         }
         if self.second.len() == self.len {
             return self.second;
@@ -254,9 +288,13 @@ impl Eq for Spliced {}
 impl Wire for Spliced {
     fn write(&self, writer: &mut Writer, version: Version) {
         write_length(self.len(), writer, version);
+        match &self.first {
+            First::Shared(first) => writer.put_pieces([first]),
+            First::Header(header) => writer.put_slice(header),
+        }
         match &self.inserted {
-            None => writer.put_pieces([&self.first, &self.second]),
-            Some(inserted) => writer.put_inserted(&self.first, &self.second, inserted),
+            None => writer.put_pieces([&self.second]),
+            Some(inserted) => writer.put_inserted(&self.second, inserted),
         }
     }
 

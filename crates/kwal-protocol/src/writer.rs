@@ -76,22 +76,21 @@ impl Writer {
         }
     }
 
-    /// Appends two pieces, with others inserted into the second.
+    /// Appends a piece, with others inserted into it.
     ///
     /// All are spliced in as they are but for the small ones, as by [`put_shared`](Self::put_shared).
-    pub(crate) fn put_inserted(&mut self, first: &Bytes, second: &Bytes, inserted: &[Inserted]) {
+    pub(crate) fn put_inserted(&mut self, piece: &Bytes, inserted: &[Inserted]) {
         self.shared.reserve(inserted.len() + 1);
-        self.put_pieces([first]);
-        if second.len() < SPLICE_FROM {
-            self.head.reserve(second.len() + TAIL);
+        if piece.len() < SPLICE_FROM {
+            self.head.reserve(piece.len() + TAIL);
         }
         let mut begin = 0;
         for Inserted { at, bytes } in inserted {
-            self.put_part(second, begin..*at);
+            self.put_part(piece, begin..*at);
             self.put_pieces([bytes]);
             begin = *at;
         }
-        self.put_part(second, begin..second.len());
+        self.put_part(piece, begin..piece.len());
     }
 
     /// Appends a part of some bytes.

@@ -31,12 +31,16 @@ pub(super) struct Offered<'a> {
 impl<'a> Offered<'a> {
     /// Writes a part of the frames in one write. Returns how many bytes were written.
     pub(super) fn poll_write(self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let is_vectored = stream.is_write_vectored();
+        let first = self.first.chunk();
+        let is_all =
+            first.len() == self.first.remaining() && self.connection.peek_transmit().next().is_none();
+        // The kernel has less to do for one piece.
+        let is_vectored = stream.is_write_vectored() && !is_all;
         let stream = Pin::new(stream);
         let written = match (is_vectored, self.has_many()) {
             (true, false) => self.poll_write_vectored::<PIECES>(stream, cx),
             (true, true) => self.poll_write_vectored::<MANY_PIECES>(stream, cx),
-            (false, _) => stream.poll_write(cx, self.first.chunk()),
+            (false, _) => stream.poll_write(cx, first),
         };
         written.map(|written| match written? {
             0 => Err(io::ErrorKind::WriteZero.into()),
@@ -51,11 +55,7 @@ impl<'a> Offered<'a> {
     ) -> Poll<io::Result<usize>> {
         let mut pieces = [IoSlice::new(&[]); N];
         let (used, _) = self.pieces(&mut pieces);
-        match &pieces[..used] {
-            // The kernel has less to do.
-            [only] => stream.poll_write(cx, only),
-            pieces => stream.poll_write_vectored(cx, pieces),
-        }
+        stream.poll_write_vectored(cx, &pieces[..used])
     }
 
     /// Returns how many frames a write offers after the first one.

@@ -33,14 +33,8 @@ pub fn encode_request<R: Request>(
     client_id: Option<&str>,
 ) -> Result<Frame, EncodeError> {
     let version = R::version(version)?;
-    let header = RequestHeader {
-        request_api_key: R::KEY,
-        request_api_version: version.number,
-        correlation_id,
-        client_id: client_id.map(str::to_owned),
-    };
     let mut writer = Writer::new();
-    header.write(&mut writer, RequestHeader::version_for(version));
+    RequestHeader::write_with(R::KEY, version, correlation_id, client_id, &mut writer);
     request.write(&mut writer, version);
     writer.into_frame()
 }

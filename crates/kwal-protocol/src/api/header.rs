@@ -1,7 +1,11 @@
 //! The headers of requests and responses.
 
 use super::{body::Body, key::ApiKey, versions::Versions};
-use crate::{macros::message, wire::Version};
+use crate::{
+    macros::message,
+    wire::{Nullable, Version, Wire, write_str},
+    writer::Writer,
+};
 
 message! {
     /// The header of a request (`RequestHeader.json`).
@@ -38,6 +42,29 @@ impl RequestHeader {
     pub const fn version(number: i16) -> Version {
         Version { number, flexible: number >= 2 }
     }
+
+    /// Writes the header of a request of this version, as [`Wire::write`] does of one that owns its client
+    /// id.
+    pub(super) fn write_with(
+        key: ApiKey,
+        body: Version,
+        correlation_id: i32,
+        client_id: Option<&str>,
+        writer: &mut Writer,
+    ) {
+        let classic = Self::version(1);
+        key.write(writer, classic);
+        body.number.write(writer, classic);
+        correlation_id.write(writer, classic);
+        match client_id {
+            Some(id) => write_str(id, writer, classic),
+            None => String::write_null(writer, classic),
+        }
+        if Self::version_for(body).flexible {
+            // No tagged fields.
+            writer.put_uvarint(0);
+        }
+    }
 }
 
 impl ResponseHeader {
@@ -52,5 +79,30 @@ impl ResponseHeader {
     /// Returns the encoding of a version of the header.
     pub const fn version(number: i16) -> Version {
         Version { number, flexible: number >= 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_borrowed_client_id_makes_the_same_header() {
+        for flexible in [false, true] {
+            for client_id in [None, Some(""), Some("me"), Some("ä")] {
+                let body = Version { number: 13, flexible };
+                let mut borrowed = Writer::new();
+                RequestHeader::write_with(ApiKey::PRODUCE, body, 7, client_id, &mut borrowed);
+                let header = RequestHeader {
+                    request_api_key: ApiKey::PRODUCE,
+                    request_api_version: 13,
+                    correlation_id: 7,
+                    client_id: client_id.map(str::to_owned),
+                };
+                let mut owned = Writer::new();
+                header.write(&mut owned, RequestHeader::version_for(body));
+                assert_eq!(borrowed.into_bytes(), owned.into_bytes());
+            }
+        }
     }
 }

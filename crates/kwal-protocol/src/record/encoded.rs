@@ -210,8 +210,7 @@ impl EncodedBatch {
 
     /// Returns header and body in their pieces, as the records of a request. Only the header is copied.
     pub fn to_spliced(&self) -> Spliced {
-        let header = Bytes::copy_from_slice(&self.header_bytes());
-        Spliced::with_inserted(header, self.body.clone(), self.inserted.clone())
+        Spliced::batch(self.header_bytes(), self.body.clone(), self.inserted.clone())
     }
 
     /// Returns a copy of header and body in one piece.
