@@ -21,12 +21,13 @@
 //! Counts are compared with the baseline, `client-baseline.txt`, as `codec_counts` compares those of the
 //! codec.
 
-use std::{collections::BTreeMap, env, error::Error, fs, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, env, fs, path::Path, process::ExitCode};
 
 use kwal_benches::{
     Table,
     calls::{Calls, Case, Subject},
     counts::{self, Baseline, Counts},
+    shared::Failure,
 };
 
 fn main() -> ExitCode {
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 /// The regressions.
-fn run() -> Result<Vec<String>, Box<dyn Error>> {
+fn run() -> Result<Vec<String>, Failure> {
     let tools = counts::tools()?;
     let instructions = instructions()?;
     let mut table = Table::new(["", "instructions", "× floor", "allocations"]);
@@ -73,14 +74,14 @@ fn run() -> Result<Vec<String>, Box<dyn Error>> {
     Ok(Baseline::parse(&fs::read_to_string(path)?)?.compare(&tools, &ours))
 }
 
-fn allocations(case: Case) -> Result<u64, Box<dyn Error>> {
+fn allocations(case: Case) -> Result<u64, Failure> {
     let mut calls = Calls::new(case)?;
     let mut result = Ok(());
     let counted = allocation_counter::measure(|| result = calls.run());
     result.map(|()| counted.count_total)
 }
 
-fn instructions() -> Result<BTreeMap<String, u64>, Box<dyn Error>> {
+fn instructions() -> Result<BTreeMap<String, u64>, Failure> {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let program = env!("CARGO_BIN_EXE_client-rounds");
     let peer = ["kwal_benches::calls::peer::accept", "kwal_benches::calls::peer::hand_over"];

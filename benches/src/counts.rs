@@ -39,7 +39,7 @@ pub fn instructions(
     measured: &str,
     excluded: &[&str],
     scratch: &Path,
-) -> Result<BTreeMap<String, u64>, Box<dyn Error>> {
+) -> Result<BTreeMap<String, u64>, Box<dyn Error + Send + Sync>> {
     let out = Scratch::new(scratch)?;
     let mut command = Command::new("valgrind");
     command.arg("--tool=callgrind");
@@ -80,7 +80,7 @@ pub fn instructions(
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(parent: &Path) -> Result<Self, Box<dyn Error>> {
+    fn new(parent: &Path) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let path = parent.join(format!("counts-{}", std::process::id()));
         fs::create_dir_all(&path)?;
         Ok(Self(path))
@@ -97,8 +97,8 @@ impl Drop for Scratch {
 ///
 /// # Errors
 /// One of the tools is missing.
-pub fn tools() -> Result<String, Box<dyn Error>> {
-    let first_line = |program: &str, argument: &str| -> Result<String, Box<dyn Error>> {
+pub fn tools() -> Result<String, Box<dyn Error + Send + Sync>> {
+    let first_line = |program: &str, argument: &str| -> Result<String, Box<dyn Error + Send + Sync>> {
         let output = Command::new(program).arg(argument).output().map_err(|e| format!("{program}: {e}"))?;
         Ok(String::from_utf8(output.stdout)?.lines().next().unwrap_or_default().to_owned())
     };

@@ -4,7 +4,7 @@
 mod floor;
 mod peer;
 
-use std::{error::Error, fmt};
+use std::fmt;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -21,7 +21,7 @@ use tokio::runtime::{self, Runtime};
 
 use self::floor::Floor;
 pub use self::peer::Peer;
-use crate::{kwal_records, values};
+use crate::{kwal_records, shared::Failure, values};
 
 /// The topic of the peer.
 const TOPIC: &str = "calls";
@@ -132,7 +132,7 @@ impl Case {
     }
 
     /// Returns what the peer answers fetches with.
-    fn batch(self) -> Result<Bytes, Box<dyn Error>> {
+    fn batch(self) -> Result<Bytes, Failure> {
         let (Operation::Borrowed(codec) | Operation::Owned(codec)) = self.operation else {
             return Ok(Bytes::new());
         };
@@ -199,7 +199,7 @@ impl Calls {
     ///
     /// # Errors
     /// The client's own.
-    pub fn new(case: Case) -> Result<Self, Box<dyn Error>> {
+    pub fn new(case: Case) -> Result<Self, Failure> {
         let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
         let batch = case.batch()?;
         let peer = Peer::new(batch.clone());
@@ -242,7 +242,7 @@ impl Calls {
     ///
     /// # Errors
     /// The client's own; what was read is not what the peer has.
-    pub fn run(&mut self) -> Result<(), Box<dyn Error>> {
+    pub fn run(&mut self) -> Result<(), Failure> {
         match self.operation {
             Operation::Alone | Operation::Five | Operation::Batched => self.append(),
             Operation::Hundred => self.append_many(),
@@ -250,7 +250,7 @@ impl Calls {
         }
     }
 
-    fn append(&mut self) -> Result<(), Box<dyn Error>> {
+    fn append(&mut self) -> Result<(), Failure> {
         let Self { runtime, client, operation, records, .. } = self;
         runtime.block_on(async {
             let mut records = records.drain(..);
@@ -288,7 +288,7 @@ impl Calls {
     }
 
     /// Makes appends of many callers, which are tasks: each has one record of every batch of the floor.
-    fn append_many(&mut self) -> Result<(), Box<dyn Error>> {
+    fn append_many(&mut self) -> Result<(), Failure> {
         let Self { runtime, client, records, .. } = self;
         let Client::Batched(producer) = client else { return self.append() };
         let mut callers: Vec<_> = (0..MANY).map(|_| Vec::with_capacity(ROUNDS)).collect();
@@ -313,7 +313,7 @@ impl Calls {
         })
     }
 
-    fn fetch(&mut self) -> Result<(), Box<dyn Error>> {
+    fn fetch(&mut self) -> Result<(), Failure> {
         let Self { runtime, client, fetches, from, .. } = self;
         let begin = *from;
         let mut records = 0;
@@ -336,7 +336,7 @@ impl Calls {
                     }
                 }
             }
-            Ok::<_, Box<dyn Error>>(())
+            Ok::<_, Failure>(())
         })?;
         let expected = (*fetches * RECORDS) as i64;
         match (records, *from - begin) == (expected, expected) {

@@ -1,35 +1,22 @@
-//! kwal: its batch producer, and its partition client without one.
-
-use std::{sync::Arc, time::Duration};
+//! Many callers: the batch producer, and the partition client without one.
 
 use bytes::Bytes;
 use kwal::{
-    client::{ClientBuilder, PartitionClient},
+    PartitionClient,
     producer::BatchProducer,
     record::{Headers, Record},
-    transport::Tcp,
 };
 use time::OffsetDateTime;
 
-use super::{
-    closed_loop::{Caller, Failure, Key},
-    task::Task,
+use super::partition;
+use crate::shared::{
+    Failure, Task,
+    callers::{Caller, Key},
 };
-use crate::Delayed;
-
-/// Opens the partition client.
-pub(super) async fn partition(task: &Task) -> Result<PartitionClient, Failure> {
-    let builder = ClientBuilder::new(task.bootstrap.clone());
-    let builder = match Duration::from_micros(task.delay_us) {
-        Duration::ZERO => builder,
-        delay => builder.connector(Delayed::new(Arc::new(Tcp::default()), delay)),
-    };
-    Ok(builder.build().await?.partition_client(&task.topic, 0).await?)
-}
 
 /// Opens a batch producer with the settings of the task.
-pub(super) async fn producer(task: &Task) -> Result<BatchProducer, Failure> {
-    let builder = BatchProducer::builder(partition(task).await?).linger(task.linger());
+pub(crate) async fn producer(task: &Task) -> Result<BatchProducer, Failure> {
+    let builder = BatchProducer::builder(partition(task, 0).await?).linger(task.linger());
     Ok(match task.window {
         0 => builder,
         window => builder.window(window),
@@ -38,13 +25,13 @@ pub(super) async fn producer(task: &Task) -> Result<BatchProducer, Failure> {
 }
 
 /// A caller of the batch producer.
-pub(super) struct Batched {
-    pub(super) producer: BatchProducer,
-    pub(super) key: Bytes,
+pub(crate) struct Batched {
+    producer: BatchProducer,
+    key: Bytes,
 }
 
 impl Batched {
-    pub(super) fn new(producer: &BatchProducer, key: Key) -> Self {
+    pub(crate) fn new(producer: &BatchProducer, key: Key) -> Self {
         Self { producer: producer.clone(), key: Bytes::copy_from_slice(&key) }
     }
 }
@@ -57,13 +44,13 @@ impl Caller for Batched {
 }
 
 /// A caller of the partition client.
-pub(super) struct Direct {
+pub(crate) struct Direct {
     partition: PartitionClient,
     key: Bytes,
 }
 
 impl Direct {
-    pub(super) fn new(partition: &PartitionClient, key: Key) -> Self {
+    pub(crate) fn new(partition: &PartitionClient, key: Key) -> Self {
         Self { partition: partition.clone(), key: Bytes::copy_from_slice(&key) }
     }
 }

@@ -1,13 +1,17 @@
-//! A broker that answers at once: readers from memory, writers with what it counts.
+//! A broker that answers at once, so that no broker hides what a client costs: readers from memory, and
+//! writers before it counts and sums what they have sent.
+//!
+//! It is a process of its own, and has one thread per connection. With a delay it has two: one answers, the
+//! other sends each response when it is due, so that requests in flight wait together.
 
 use std::{
     convert::Infallible,
-    error::Error,
     io::{self, IoSlice, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -27,11 +31,16 @@ use kwal_protocol::{
         OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
         ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopicResponse,
     },
+    wire::Uuid,
     writer::Frame,
 };
+use tokio::time::Instant;
 
-use super::{Content, TOPIC, TOPIC_ID, sum};
-use crate::walk::{first, next_offset, walk};
+use crate::{
+    content,
+    shared::{Failure, Task, Work, sum},
+    walk::{first, next_offset, walk},
+};
 
 /// The versions of the sink, as those of Kafka 4.3: API, oldest, newest.
 ///
@@ -48,6 +57,7 @@ const APIS: [(ApiKey, i16, i16); 9] = [
     (ApiKey::DESCRIBE_CONFIGS, 1, 4),
 ];
 const NODE_ID: i32 = 1;
+const TOPIC_ID: Uuid = Uuid([7; 16]);
 const LATEST: i64 = -1;
 /// The pieces of a response: its head, the records and what follows them.
 const PIECES: usize = 8;
@@ -79,22 +89,29 @@ impl Appended {
     }
 }
 
-/// Serves a log until the process ends, and counts what is appended, which is not kept.
+/// Serves the log of a task that reads until the process ends, in each partition the same. What is appended is
+/// counted and not kept.
 ///
 /// `is_ready` gets the port, and what is appended.
 ///
 /// # Errors
-/// The codec of the content is not part of this build; the port cannot be opened.
-pub fn serve(content: Content, is_ready: impl FnOnce(u16, Appended)) -> Result<(), Box<dyn Error>> {
-    let (log, begins) = content.log()?;
+/// The codec is not part of this build; the port cannot be opened.
+pub fn serve(task: &Task, is_ready: impl FnOnce(u16, Appended)) -> Result<(), Failure> {
+    let (log, begins) = match task.work {
+        Work::Read => content::log(task)?,
+        _ => Default::default(),
+    };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let port = listener.local_addr()?.port();
     let appended = Appended::default();
     let sink = Sink {
         port,
+        topic: task.topic.clone(),
+        partitions: i32::try_from(task.partitions)?,
+        delay: Duration::from_micros(task.delay_us),
         log,
         begins,
-        records: content.records,
+        records: task.records,
         appended: appended.clone(),
         next_offset: AtomicI64::new(0),
     };
@@ -106,7 +123,7 @@ pub fn serve(content: Content, is_ready: impl FnOnce(u16, Appended)) -> Result<(
             let Err(error) = sink.connection(stream);
             // Clients end with their process.
             if !error.is::<io::Error>() {
-                eprintln!("replay-sink: {error}");
+                eprintln!("client-sink: {error}");
             }
         });
     }
@@ -116,6 +133,10 @@ pub fn serve(content: Content, is_ready: impl FnOnce(u16, Appended)) -> Result<(
 #[derive(Debug)]
 struct Sink {
     port: u16,
+    topic: String,
+    partitions: i32,
+    /// Of every response.
+    delay: Duration,
     log: Bytes,
     /// Where each batch begins.
     begins: Vec<usize>,
@@ -127,35 +148,41 @@ struct Sink {
 }
 
 impl Sink {
-    fn connection(&self, mut stream: TcpStream) -> Result<Infallible, Box<dyn Error>> {
+    fn connection(&self, mut stream: TcpStream) -> Result<Infallible, Failure> {
         stream.set_nodelay(true)?;
+        let mut responses = Responses::new(&stream, self.delay)?;
         let mut decompressor = Decompressor::new();
+        let mut frame = Vec::new();
         loop {
             let mut len = [0; 4];
             stream.read_exact(&mut len)?;
-            let mut frame = vec![0; usize::try_from(i32::from_be_bytes(len))?];
+            frame.resize(usize::try_from(i32::from_be_bytes(len))?, 0);
             stream.read_exact(&mut frame)?;
-            let Answer { frame, wait, appended } = self.answer(&frame.into())?;
+            let request = Bytes::from(frame);
+            let Answer { frame: response, wait, appended } = self.answer(&request)?;
             thread::sleep(wait);
             if appended.is_empty() {
-                write(&mut stream, frame)?;
-                continue;
-            }
-            // Nobody can ask for the counts between the response and its records.
-            let mut counted = self.appended.lock();
-            write(&mut stream, frame)?;
-            for mut batches in appended.iter().map(|batches| &batches[..]) {
-                while let Some((batch, rest)) = first(batches) {
-                    walk(batch, &mut decompressor, |value| {
-                        *counted = (counted.0 + 1, counted.1.wrapping_add(sum(value)));
-                    })?;
-                    batches = rest;
+                responses.send(response)?;
+            } else {
+                // Nobody can ask for the counts between the response and its records.
+                let mut counted = self.appended.lock();
+                responses.send(response)?;
+                for mut batches in appended.iter().map(|batches| &batches[..]) {
+                    while let Some((batch, rest)) = first(batches) {
+                        walk(batch, &mut decompressor, |value| {
+                            *counted = (counted.0 + 1, counted.1.wrapping_add(sum(value)));
+                        })?;
+                        batches = rest;
+                    }
                 }
             }
+            drop(appended);
+            // The same memory again, unless the response has a part of the request.
+            frame = request.try_into_mut().map(Vec::from).unwrap_or_default();
         }
     }
 
-    fn answer(&self, frame: &Bytes) -> Result<Answer, Box<dyn Error>> {
+    fn answer(&self, frame: &Bytes) -> Result<Answer, Failure> {
         let (header, body) = decode_request_header(frame)?;
         let (key, mut version) = (header.request_api_key, header.request_api_version);
         let respond = Respond { version, correlation_id: header.correlation_id };
@@ -200,7 +227,8 @@ impl Sink {
     }
 
     fn metadata(&self) -> MetadataResponse {
-        let partition = MetadataPartition {
+        let partition = |partition_index| MetadataPartition {
+            partition_index,
             leader_id: NODE_ID,
             leader_epoch: 0,
             replica_nodes: vec![NODE_ID],
@@ -208,9 +236,9 @@ impl Sink {
             ..Default::default()
         };
         let topic = MetadataTopicResponse {
-            name: Some(TOPIC.to_owned()),
+            name: Some(self.topic.clone()),
             topic_id: TOPIC_ID,
-            partitions: vec![partition],
+            partitions: (0..self.partitions).map(partition).collect(),
             ..Default::default()
         };
         let broker = MetadataBroker {
@@ -285,7 +313,7 @@ impl Sink {
     }
 
     /// Returns the response, and the records.
-    fn append(&self, request: ProduceRequest) -> Result<(ProduceResponse, Vec<Bytes>), Box<dyn Error>> {
+    fn append(&self, request: ProduceRequest) -> Result<(ProduceResponse, Vec<Bytes>), Failure> {
         let mut appended = Vec::new();
         let mut responses = Vec::new();
         for topic in request.topic_data {
@@ -335,7 +363,7 @@ struct Respond {
 }
 
 impl Respond {
-    fn with<B: Body>(self, response: &B) -> Result<Answer, Box<dyn Error>> {
+    fn with<B: Body>(self, response: &B) -> Result<Answer, Failure> {
         let frame = encode_response(response, self.version, self.correlation_id)?;
         Ok(Answer { frame, wait: Duration::ZERO, appended: Vec::new() })
     }
@@ -367,6 +395,40 @@ fn no_coordinator(request: FindCoordinatorRequest) -> FindCoordinatorResponse {
         node_id: -1,
         coordinators: request.coordinator_keys.into_iter().map(coordinator).collect(),
         ..Default::default()
+    }
+}
+
+/// Sends the responses of a connection, at once or by a thread that delays each by the same time.
+enum Responses {
+    AtOnce(TcpStream),
+    Later(mpsc::Sender<(Instant, Frame)>, Duration),
+}
+
+impl Responses {
+    fn new(stream: &TcpStream, delay: Duration) -> io::Result<Self> {
+        let mut stream = stream.try_clone()?;
+        if delay.is_zero() {
+            return Ok(Self::AtOnce(stream));
+        }
+        let (sender, due) = mpsc::channel::<(Instant, Frame)>();
+        thread::spawn(move || {
+            for (at, response) in due {
+                thread::sleep(at.saturating_duration_since(Instant::now()));
+                if write(&mut stream, response).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self::Later(sender, delay))
+    }
+
+    fn send(&mut self, response: Frame) -> io::Result<()> {
+        match self {
+            Self::AtOnce(stream) => write(stream, response),
+            Self::Later(sender, delay) => {
+                sender.send((Instant::now() + *delay, response)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+            }
+        }
     }
 }
 

@@ -12,23 +12,22 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use bytes::BytesMut;
 use kwal_protocol::{
-    api::{Body, decode_response_header, encode_request},
+    api::encode_request,
     compression::Compression,
     messages::{ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic},
     record::{BatchBuilder, Headers},
     wire::Spliced,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::AsyncWriteExt,
     task::{JoinHandle, yield_now},
 };
 
-use super::{
-    closed_loop::{Caller, Failure, Key},
-    task::Task,
+use super::wire::{Wire, decode};
+use crate::shared::{
+    Failure, Task,
+    callers::{Caller, Key},
 };
 
 /// The newest version that names topics.
@@ -37,30 +36,27 @@ const TIMEOUT_MS: i32 = 30_000;
 
 /// The task that sends, and what it shares with the callers.
 #[derive(Debug)]
-pub(super) struct Floor {
+pub(crate) struct Group {
     shared: Arc<Mutex<State>>,
     sender: JoinHandle<()>,
 }
 
-impl Floor {
+impl Group {
     /// Connects and starts the task that sends.
-    pub(super) async fn connect(task: &Task) -> Result<Self, Failure> {
-        let address = task.bootstrap.first().ok_or("no address")?;
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+    pub(crate) async fn connect(task: &Task) -> Result<Self, Failure> {
+        let wire = Wire::connect(task).await?;
         let shared = Arc::new(Mutex::new(State { open: Open::new(0), sender: None }));
-        let wire = Wire { stream, topic: task.topic.clone(), buffer: BytesMut::new() };
-        let sender = tokio::spawn(send(Arc::clone(&shared), wire));
+        let sender = tokio::spawn(send(Arc::clone(&shared), wire, task.topic.clone()));
         Ok(Self { shared, sender })
     }
 
     /// Returns a caller, whose records have this key.
-    pub(super) fn caller(&self, key: Key) -> FloorCaller {
-        FloorCaller { shared: Arc::clone(&self.shared), key }
+    pub(crate) fn caller(&self, key: Key) -> GroupCaller {
+        GroupCaller { shared: Arc::clone(&self.shared), key }
     }
 }
 
-impl Drop for Floor {
+impl Drop for Group {
     fn drop(&mut self) {
         self.sender.abort();
     }
@@ -103,12 +99,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// One of the callers.
 #[derive(Debug)]
-pub(super) struct FloorCaller {
+pub(crate) struct GroupCaller {
     shared: Arc<Mutex<State>>,
     key: Key,
 }
 
-impl Caller for FloorCaller {
+impl Caller for GroupCaller {
     async fn append(&mut self, value: &[u8]) -> Result<(), Failure> {
         let mut pushed: Option<(Arc<Mutex<Completion>>, usize)> = None;
         let offset = poll_fn(|context| {
@@ -131,7 +127,7 @@ impl Caller for FloorCaller {
     }
 }
 
-impl FloorCaller {
+impl GroupCaller {
     /// Encodes a record into the open batch; returns what to wait for, and the index of the record.
     fn push(&self, value: &[u8], context: &Context<'_>) -> (Arc<Mutex<Completion>>, usize) {
         #[allow(clippy::disallowed_methods, reason = "it is the caller's, who makes the record")]
@@ -151,7 +147,7 @@ impl FloorCaller {
 }
 
 /// Sends one batch after the other.
-async fn send(shared: Arc<Mutex<State>>, mut wire: Wire) {
+async fn send(shared: Arc<Mutex<State>>, mut wire: Wire, topic: String) {
     let mut capacity = 0;
     loop {
         let mut is_idle = false;
@@ -172,7 +168,7 @@ async fn send(shared: Arc<Mutex<State>>, mut wire: Wire) {
         let next = Open::new(capacity);
         let Open { batch, completion } = mem::replace(&mut lock(&shared).open, next);
         capacity = batch.size_in_bytes();
-        let result = wire.append(batch).await.map_err(|error| error.to_string());
+        let result = append(&mut wire, &topic, batch).await.map_err(|error| error.to_string());
         let wakers = {
             let mut completion = lock(&completion);
             completion.result = Some(result);
@@ -182,42 +178,21 @@ async fn send(shared: Arc<Mutex<State>>, mut wire: Wire) {
     }
 }
 
-#[derive(Debug)]
-struct Wire {
-    stream: TcpStream,
-    topic: String,
-    buffer: BytesMut,
-}
-
-impl Wire {
-    /// Appends a batch; returns the offset of its first record.
-    async fn append(&mut self, batch: BatchBuilder) -> Result<i64, Failure> {
-        let batch = batch.finish()?;
-        let head = batch.header_bytes().to_vec();
-        let records = Some(Spliced::new(head.into(), batch.body().clone()));
-        let partition = ProducePartition { index: 0, records };
-        let topic =
-            ProduceTopic { name: self.topic.clone(), partition_data: vec![partition], ..Default::default() };
-        let request = ProduceRequest {
-            acks: -1,
-            timeout_ms: TIMEOUT_MS,
-            topic_data: vec![topic],
-            ..Default::default()
-        };
-        let mut frame = encode_request(&request, PRODUCE, 0, None)?;
-        self.stream.write_all_buf(&mut frame).await?;
-        let len = usize::try_from(self.stream.read_i32().await?)?;
-        self.buffer.clear();
-        while self.buffer.len() < len {
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err("the peer closed the connection".into());
-            }
-        }
-        let frame = self.buffer.split().freeze();
-        let version = ProduceResponse::version(PRODUCE)?;
-        let (_, body) = decode_response_header::<ProduceResponse>(&frame, version)?;
-        let response = ProduceResponse::decode(&frame.slice(body.position()..), version)?;
-        let found = response.responses.into_iter().flat_map(|topic| topic.partition_responses).next();
-        Ok(found.ok_or("no partition")?.base_offset)
-    }
+/// Appends a batch; returns the offset of its first record.
+async fn append(wire: &mut Wire, topic: &str, batch: BatchBuilder) -> Result<i64, Failure> {
+    let batch = batch.finish()?;
+    let head = batch.header_bytes().to_vec();
+    let records = Some(Spliced::new(head.into(), batch.body().clone()));
+    let partition = ProducePartition { index: 0, records };
+    let topic =
+        ProduceTopic { name: topic.to_owned(), partition_data: vec![partition], ..Default::default() };
+    let request =
+        ProduceRequest { acks: -1, timeout_ms: TIMEOUT_MS, topic_data: vec![topic], ..Default::default() };
+    let mut frame = encode_request(&request, PRODUCE, 0, None)?;
+    wire.stream.write_all_buf(&mut frame).await?;
+    let response = wire.response().await?;
+    let answer: ProduceResponse = decode(&response, PRODUCE)?;
+    wire.give_back(response);
+    let found = answer.responses.into_iter().flat_map(|topic| topic.partition_responses).next();
+    Ok(found.ok_or("no partition")?.base_offset)
 }
