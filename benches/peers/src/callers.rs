@@ -1,12 +1,5 @@
 //! Many callers that append one record at a time each, by the batch producers of other clients.
 
-#[path = "../../src/writers/closed_loop.rs"]
-#[allow(dead_code, reason = "the benchmark uses the rest")]
-mod closed_loop;
-#[path = "../../src/writers/task.rs"]
-#[allow(dead_code, reason = "the benchmark uses the rest")]
-mod task;
-
 use std::{sync::Arc, time::Duration};
 
 use rdkafka::{
@@ -22,8 +15,10 @@ use rskafka::{
     record::Record,
 };
 
-use self::closed_loop::{Caller, Failure, Key, run};
-pub use self::{closed_loop::Measured, task::Task};
+use crate::shared::{
+    Failure, Measured, Task,
+    callers::{Caller, Key, run},
+};
 
 /// The size of a batch from which on it is sent at once, as long as the linger time is: what brokers accept.
 const BATCH: usize = 1_000_000;
@@ -33,17 +28,15 @@ const BATCH: usize = 1_000_000;
 ///
 /// # Errors
 /// The client's own.
-pub fn rskafka(task: &Task) -> Result<Measured, Failure> {
-    let open = async |task: &Task| {
-        let client = ClientBuilder::new(task.bootstrap.clone()).build().await?;
-        let partition = client.partition_client(&task.topic, 0, UnknownTopicHandling::Retry).await?;
-        let producer = BatchProducerBuilder::new(partition.into())
-            .with_linger(task.linger())
-            .with_compression(Compression::NoCompression)
-            .build(RecordAggregator::new(BATCH));
-        Ok(Arc::new(producer))
-    };
-    run(task, open, |producer, key| Rskafka { producer: Arc::clone(producer), key })
+pub async fn rskafka(task: &Task) -> Result<Measured, Failure> {
+    let client = ClientBuilder::new(task.brokers()).build().await?;
+    let partition = client.partition_client(&*task.topic, 0, UnknownTopicHandling::Retry).await?;
+    let producer = BatchProducerBuilder::new(partition.into())
+        .with_linger(task.linger())
+        .with_compression(Compression::NoCompression)
+        .build(RecordAggregator::new(BATCH));
+    let producer = Arc::new(producer);
+    run(task, |key| Rskafka { producer: Arc::clone(&producer), key }).await
 }
 
 struct Rskafka {
@@ -68,22 +61,15 @@ impl Caller for Rskafka {
 ///
 /// # Errors
 /// The client's own.
-pub fn rdkafka(task: &Task) -> Result<Measured, Failure> {
-    let open = async |task: &Task| {
-        let producer: FutureProducer = ClientConfig::new()
-            .set("bootstrap.servers", task.bootstrap.join(","))
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            .set("linger.ms", task.linger_ms.to_string())
-            .set("max.in.flight.requests.per.connection", task.window.to_string())
-            .create()?;
-        Ok((producer, Arc::from(&*task.topic)))
-    };
-    run(task, open, |(producer, topic): &(FutureProducer, Arc<str>), key| Rdkafka {
-        producer: producer.clone(),
-        topic: Arc::clone(topic),
-        key,
-    })
+pub async fn rdkafka(task: &Task) -> Result<Measured, Failure> {
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", &task.bootstrap)
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("linger.ms", task.linger_ms.to_string())
+        .create()?;
+    let topic: Arc<str> = Arc::from(&*task.topic);
+    run(task, |key| Rdkafka { producer: producer.clone(), topic: Arc::clone(&topic), key }).await
 }
 
 struct Rdkafka {
