@@ -48,13 +48,16 @@ impl Programs {
             subjects.extend(ours.map(|name| subject(format!("{name} before"), before, name)));
         }
         if let Some(peers) = &self.peers {
-            let peer = |name: &str| subject(name.to_owned(), peers, name);
-            subjects.extend(["rskafka", "rdkafka", "krafka"].map(peer));
-            if row.task.work == Work::Callers && row.task.callers > 1 {
-                let patient =
-                    |name: &str| Subject { linger_ms: 5, ..subject(format!("{name}, 5 ms"), peers, name) };
-                subjects.extend(["rskafka", "rdkafka"].map(patient));
-            }
+            let peer = |name: &str, linger_ms| match linger_ms {
+                0 => subject(name.to_owned(), peers, name),
+                _ => Subject { linger_ms, ..subject(format!("{name}, {linger_ms} ms"), peers, name) },
+            };
+            let all: &[_] = match (row.task.work, row.task.callers) {
+                (Work::Callers, 1) => &[("rskafka", 0), ("rdkafka", 0)],
+                (Work::Callers, _) => &[("rskafka", 0), ("rskafka", 5), ("rdkafka", 0), ("rdkafka", 5)],
+                _ => &[("rskafka", 0), ("rdkafka", 0), ("krafka", 0)],
+            };
+            subjects.extend(all.iter().map(|(name, linger_ms)| peer(name, *linger_ms)));
         }
         subjects
     }
