@@ -7,13 +7,14 @@
 //! WORKLOADS=append,64 cargo bench -p kwal-benches --bench client                 # names with all these words
 //! ```
 
+mod plot;
 mod report;
 mod results;
 mod rows;
 mod run;
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -24,7 +25,7 @@ use kwal_benches::{
 };
 use kwal_protocol::compression::Compression;
 
-use self::{report::Standing, results::Results, rows::Row, run::Programs};
+use self::{report::Report, results::Results, rows::Row, run::Programs};
 
 const TURNS: usize = 5;
 const LONG_TURNS: usize = 11;
@@ -38,47 +39,40 @@ fn run() -> Result<bool, Failure> {
     let default = if is_long { LONG_TURNS } else { TURNS };
     let turns = env::var("TURNS").map_or(Ok(default), |turns| turns.parse())?;
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let out = env::var_os("OUT").map_or_else(|| target.join("../client"), PathBuf::from);
-    std::fs::create_dir_all(&out)?;
-    let programs =
-        Programs { peers: programs::peers(target)?, before: env::var_os("BEFORE").map(PathBuf::from) };
+    let out = env::var_os("OUT").map_or_else(|| target.join("client"), PathBuf::from);
+    fs::create_dir_all(&out)?;
+    let rows: Vec<_> = rows::all(is_long).into_iter().filter(is_selected).collect();
+    let rows = match env::var_os("FROM") {
+        Some(from) => Report::of(rows, Results::read(Path::new(&from))?),
+        None => measure(rows, turns, target)?,
+    };
+    rows.print();
+    rows.results.write(&out.join("client.tsv"))?;
+    rows.draw(&out)?;
+    println!("medians of {turns} turns; all runs and the plots are in {}", out.display());
+    let is_strict = env::args().any(|argument| argument == "--strict");
+    Ok(!is_strict || rows.is_met())
+}
+
+/// Measures all rows on the sink, and some on brokers.
+fn measure(rows: Vec<Row>, turns: usize, target: &Path) -> Result<Report, Failure> {
+    let peers = programs::peers(target)?;
+    let programs = Programs { peers, before: env::var_os("BEFORE").map(PathBuf::from) };
     let started = env::var("BROKERS").ok().map(|nodes| Brokers::start(&nodes)).transpose()?;
     let named = env::var("KAFKA_CONNECT").ok().filter(|brokers| !brokers.is_empty());
     let brokers = started.as_ref().map(|brokers| brokers.bootstrap.join(",")).or(named);
-    let mut results = Results::default();
-    let mut standing = Standing::new();
-    for row in rows::all(is_long).into_iter().filter(is_selected) {
-        measure(&row, &row.name, None, turns, &programs, &mut results, &mut standing)?;
-    }
-    if let Some(brokers) = &brokers {
-        for row in rows::all(is_long).into_iter().filter(|row| row.is_end_to_end && is_selected(row)) {
-            let name = format!("{}, Kafka", row.name);
-            measure(&row, &name, Some(brokers), turns, &programs, &mut results, &mut standing)?;
+    let mut report = Report::default();
+    for row in rows {
+        let on_brokers = brokers.as_deref().filter(|_| row.is_end_to_end);
+        let places = [None].into_iter().chain(on_brokers.map(Some));
+        for brokers in places {
+            let row = if brokers.is_some() { row.clone().on_kafka() } else { row.clone() };
+            run::measure(&row, &programs.subjects(&row), brokers, turns, &mut report.results)?;
+            println!("{}", report::details(&row, &report.results));
+            report.rows.push(row);
         }
     }
-    standing.print();
-    results.write(&out.join("client.tsv"))?;
-    println!("medians of {turns} turns; all runs are in {}", out.join("client.tsv").display());
-    let is_strict = env::args().any(|argument| argument == "--strict");
-    if is_strict {
-        standing.misses.iter().for_each(|miss| eprintln!("client: {miss}"));
-    }
-    Ok(!is_strict || standing.misses.is_empty())
-}
-
-fn measure(
-    row: &Row,
-    name: &str,
-    brokers: Option<&str>,
-    turns: usize,
-    programs: &Programs,
-    results: &mut Results,
-    standing: &mut Standing,
-) -> Result<(), Failure> {
-    run::measure(row, name, &programs.subjects(row), brokers, turns, results)?;
-    println!("{}", report::details(row, name, results));
-    standing.add(row, name, results);
-    Ok(())
+    Ok(report)
 }
 
 /// Whether the codec is built in, and the name has all words of one of the comma-separated choices.

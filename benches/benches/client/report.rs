@@ -1,10 +1,16 @@
 //! Tables of text.
 
-use kwal_benches::{Table, shared::Measured};
+use std::path::Path;
+
+use kwal_benches::{
+    Table,
+    shared::{Failure, Measured},
+};
 
 use super::{
+    plot::Bars,
     results::Results,
-    rows::{CODEC, Figure, Row},
+    rows::{Budget, CODEC, Figure, Row},
 };
 
 const PEERS: [&str; 3] = ["rskafka", "rdkafka", "krafka"];
@@ -14,7 +20,8 @@ fn shown(figure: Option<f64>, digits: usize) -> String {
 }
 
 /// Returns everything that was measured of a row.
-pub(crate) fn details(row: &Row, name: &str, results: &Results) -> Table {
+pub(crate) fn details(row: &Row, results: &Results) -> Table {
+    let name = &*row.name;
     let mut table = Table::new([
         name,
         "s/GB",
@@ -51,52 +58,72 @@ pub(crate) fn details(row: &Row, name: &str, results: &Results) -> Table {
     table
 }
 
-/// The rows with a budget: kwal, the best peer, rskafka, the budget, and whether it is met.
-#[derive(Debug)]
-pub(crate) struct Standing {
-    table: Table,
-    /// The rows that miss theirs.
-    pub(crate) misses: Vec<String>,
+/// What was measured of all rows.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) results: Results,
 }
 
-impl Standing {
-    pub(crate) fn new() -> Self {
-        let table = Table::new(["", "", "kwal", "best peer", "rskafka", "budget", ""]);
-        Self { table, misses: Vec::new() }
+impl Report {
+    /// Of results from before, prints everything again.
+    pub(crate) fn of(rows: Vec<Row>, results: Results) -> Self {
+        let rows: Vec<_> = rows.into_iter().flat_map(|row| [row.clone(), row.on_kafka()]).collect();
+        let rows: Vec<_> = rows.into_iter().filter(|row| !results.subjects(&row.name).is_empty()).collect();
+        rows.iter().for_each(|row| println!("{}", details(row, &results)));
+        Self { rows, results }
     }
 
-    /// Adds the budgets of a row.
-    pub(crate) fn add(&mut self, row: &Row, name: &str, results: &Results) {
-        for budget in &row.budgets {
-            let of = |subject: &str| results.figure(name, subject, row.base, budget.figure);
-            let Some(ours) = of(budget.subject) else { continue };
+    fn budgets(&self) -> impl Iterator<Item = (&Row, &Budget, f64)> {
+        let figure = |row: &Row, budget: &Budget| {
+            self.results.figure(&row.name, budget.subject, row.base, budget.figure)
+        };
+        let rows = self.rows.iter().flat_map(|row| row.budgets.iter().map(move |budget| (row, budget)));
+        rows.filter_map(move |(row, budget)| Some((row, budget, figure(row, budget)?)))
+    }
+
+    /// Whether all budgets are met.
+    pub(crate) fn is_met(&self) -> bool {
+        self.budgets().all(|(_, budget, figure)| figure <= budget.most)
+    }
+
+    /// Prints the rows with a budget: kwal, the best peer, rskafka, the budget, and whether it is met.
+    pub(crate) fn print(&self) {
+        let mut table = Table::new(["", "", "kwal", "best peer", "rskafka", "budget", ""]);
+        for (row, budget, ours) in self.budgets() {
+            let of = |subject: &str| self.results.figure(&row.name, subject, row.base, budget.figure);
             let digits = if budget.figure == Figure::Memory { 0 } else { 2 };
             let best = PEERS
                 .iter()
                 .filter_map(|peer| Some((of(peer)?, *peer)))
                 .min_by(|(a, _), (b, _)| a.total_cmp(b))
                 .map(|(figure, peer)| format!("{figure:.digits$} ({peer})"));
-            let is_met = ours <= budget.most;
-            let owner = budget.subject.strip_prefix("kwal-").map(|how| format!(" {how}")).unwrap_or_default();
-            let label = format!("{name}{owner}");
-            if !is_met {
-                let most = budget.most;
-                self.misses.push(format!("{label}: {ours:.2}, not {most} {}", budget.figure.unit()));
-            }
-            self.table.row([
-                label,
+            let how = budget.subject.strip_prefix("kwal-").map(|how| format!(", {how}")).unwrap_or_default();
+            table.row([
+                format!("{}{how}", row.name),
                 budget.figure.unit().to_owned(),
                 shown(Some(ours), digits),
                 best.unwrap_or_default(),
                 shown(of("rskafka"), digits),
                 shown(Some(budget.most), digits),
-                if is_met { "" } else { "misses" }.to_owned(),
+                if ours <= budget.most { "" } else { "misses" }.to_owned(),
             ]);
         }
+        println!("{table}");
     }
 
-    /// Prints the table.
-    pub(crate) fn print(&self) {
-        println!("{}", self.table);
+    /// Draws the rows with a budget.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub(crate) fn draw(&self, out: &Path) -> Result<(), Failure> {
+        let bars = |title, figure, most| {
+            let has = |row: &&Row| row.budgets.iter().any(|budget| budget.figure == figure);
+            let rows = self.rows.iter().filter(has).map(|row| (row.name.clone(), row.base)).collect();
+            Bars { title, figure, most, rows }
+        };
+        bars("Cost of a client", Figure::Cpu, 8.0).draw(&self.results, &out.join("client-cpu.svg"))?;
+        bars("Cost of a client around its codec", Figure::OnCodec, 4.0)
+            .draw(&self.results, &out.join("client-codecs.svg"))
     }
 }

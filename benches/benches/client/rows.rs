@@ -96,6 +96,15 @@ impl Row {
         Self { is_end_to_end: true, ..self }
     }
 
+    /// Returns the row on brokers, where budgets are of the same ratios.
+    pub(crate) fn on_kafka(self) -> Self {
+        let budgets = match self.task.size * self.task.records {
+            ..1_025 => vec![Budget { subject: "kwal", figure: Figure::Cpu, most: 1.1 }],
+            _ => self.budgets.into_iter().map(|budget| Budget { most: 1.1, ..budget }).collect(),
+        };
+        Self { name: format!("{}, Kafka", self.name), budgets, ..self }
+    }
+
     fn two_workers(self) -> Self {
         let task = Task { threads: 2, ..self.task };
         Self { name: format!("{}, two workers", self.name), task, budgets: Vec::new(), ..self }

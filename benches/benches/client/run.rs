@@ -63,10 +63,9 @@ impl Programs {
     }
 }
 
-/// Measures a row, and adds each run to the results, under this name.
+/// Measures a row, and adds each run to the results.
 pub(crate) fn measure(
     row: &Row,
-    name: &str,
     subjects: &[Subject],
     brokers: Option<&str>,
     turns: usize,
@@ -78,7 +77,7 @@ pub(crate) fn measure(
             // The first turn is in order, so that the results are.
             let subject = &subjects[(at + turn) % subjects.len()];
             let measured = place.run(subject)?;
-            results.push(Run { row: name.to_owned(), subject: subject.name.clone(), turn, measured });
+            results.push(Run { row: row.name.clone(), subject: subject.name.clone(), turn, measured });
         }
     }
     place.end()
