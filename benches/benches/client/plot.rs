@@ -34,8 +34,6 @@ fn colour(subject: &str) -> RGBColor {
     COLOURS.iter().find(|(name, _)| *name == subject).map_or(OTHER, |(_, colour)| *colour)
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-
 fn text(size: i32, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&BLACK).pos(Pos::new(horizontal, vertical))
 }
@@ -79,14 +77,14 @@ impl Bars<'_> {
         let mut y = TOP;
         for (row, bars) in &groups {
             let middle = y + (bars.len() as i32 * BAR + GAP) / 2;
-            root.draw(&Text::new((*row).clone(), (LEFT - 8, middle), text(13, HPos::Right, VPos::Center)))?;
+            root.draw(&Text::new((*row).clone(), (LEFT - 8, middle), text(15, HPos::Right, VPos::Center)))?;
             y += GAP / 2;
             for (subject, figure) in bars {
                 let x = self.x(*figure);
                 let bar = [(LEFT, y + 1), (x, y + BAR - 1)];
                 root.draw(&Rectangle::new(bar, colour(subject).filled()))?;
                 let label = (x + 4, y + BAR / 2);
-                root.draw(&Text::new(format!("{figure:.2}"), label, text(11, HPos::Left, VPos::Center)))?;
+                root.draw(&Text::new(format!("{figure:.2}"), label, text(13, HPos::Left, VPos::Center)))?;
                 y += BAR;
             }
             y += GAP - GAP / 2;
@@ -107,14 +105,14 @@ impl Bars<'_> {
         LEFT + (figure.clamp(0.0, self.most) / self.most * width) as i32
     }
 
-    fn axis(&self, root: &Area<'_>, end: i32) -> Result<(), Failure> {
-        root.draw(&Text::new(self.title.to_owned(), (WIDTH / 2, 14), text(17, HPos::Center, VPos::Top)))?;
+    fn axis(&self, root: &DrawingArea<SVGBackend<'_>, Shift>, end: i32) -> Result<(), Failure> {
+        root.draw(&Text::new(self.title.to_owned(), (WIDTH / 2, 14), text(20, HPos::Center, VPos::Top)))?;
         let step = self.most / 8.0;
         for tick in 0..=8 {
             let figure = f64::from(tick) * step;
             let x = self.x(figure);
             root.draw(&PathElement::new([(x, TOP), (x, end)], GREY.stroke_width(1)))?;
-            root.draw(&Text::new(format!("{figure}"), (x, end + 5), text(12, HPos::Center, VPos::Top)))?;
+            root.draw(&Text::new(format!("{figure}"), (x, end + 5), text(14, HPos::Center, VPos::Top)))?;
         }
         if self.figure != Figure::OnCodec {
             root.draw(&PathElement::new([(self.x(1.0), TOP), (self.x(1.0), end)], BLACK.stroke_width(1)))?;
@@ -128,20 +126,23 @@ impl Bars<'_> {
         root.draw(&Text::new(
             unit,
             ((LEFT + WIDTH - RIGHT) / 2, end + 24),
-            text(12, HPos::Center, VPos::Top),
+            text(14, HPos::Center, VPos::Top),
         ))?;
         Ok(())
     }
 }
 
-fn legend<'a>(root: &Area<'_>, subjects: impl Iterator<Item = &'a str> + Clone) -> Result<(), Failure> {
+fn legend<'a>(
+    root: &DrawingArea<SVGBackend<'_>, Shift>,
+    subjects: impl Iterator<Item = &'a str> + Clone,
+) -> Result<(), Failure> {
     let mut x = LEFT;
     for (subject, colour) in COLOURS {
         if !subjects.clone().any(|other| other == subject) {
             continue;
         }
         root.draw(&Rectangle::new([(x, 48), (x + 11, 59)], colour.filled()))?;
-        root.draw(&Text::new(subject, (x + 16, 54), text(13, HPos::Left, VPos::Center)))?;
+        root.draw(&Text::new(subject, (x + 16, 54), text(15, HPos::Left, VPos::Center)))?;
         x += 34 + 8 * subject.len() as i32;
     }
     Ok(())
@@ -173,12 +174,12 @@ impl Lines<'_> {
         let root = SVGBackend::new(path, (720, 420)).into_drawing_area();
         root.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&root)
-            .caption(self.title, ("sans-serif", 17))
+            .caption(self.title, ("sans-serif", 20))
             .margin(14)
             .x_label_area_size(42)
             .y_label_area_size(62)
             .build_cartesian_2d((left..right).log_scale(), 0.0..top * 1.1)?;
-        let label = ("sans-serif", 12).into_text_style(&root);
+        let label = ("sans-serif", 14).into_text_style(&root);
         chart
             .configure_mesh()
             .x_desc(self.x)
@@ -201,7 +202,7 @@ impl Lines<'_> {
             .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE)
             .border_style(GREY)
-            .label_font(("sans-serif", 12))
+            .label_font(("sans-serif", 14))
             .draw()?;
         root.present()?;
         Ok(())

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures::future::try_join_all;
 use rdkafka::{
     ClientConfig,
     producer::{FutureProducer, FutureRecord, Producer},
@@ -182,7 +181,9 @@ impl Appender for Krafka {
                 let record = krafka::Record::new(&**topic, value).partition((index % partitions) as i32);
                 deliveries.push(self.producer.enqueue(record).await?);
             }
-            try_join_all(deliveries).await?;
+            for delivery in deliveries {
+                let _ = delivery.await?;
+            }
             Ok(())
         })
         .await

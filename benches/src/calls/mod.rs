@@ -34,6 +34,9 @@ const CALLERS: usize = 5;
 /// How many callers of the batch producer append at the same time, and how often each.
 const MANY: usize = 100;
 const ROUNDS: usize = 10;
+/// Appends of whole batches that are measured, and those before.
+const BATCHES: usize = 10;
+const WARM_UP_BATCHES: usize = 3;
 /// Fetches of each case that are measured, of one batch each, and those before.
 const FETCHES: usize = 20;
 const WARM_UP_FETCHES: usize = 5;
@@ -46,6 +49,8 @@ const TIMESTAMP: i64 = 1_700_000_000_000;
 pub enum Operation {
     /// Appends, one after the other.
     Alone,
+    /// Appends of whole batches of so many records, one after the other.
+    Batch(usize),
     /// Appends, five at a time.
     Five,
     /// Appends by a batch producer, one after the other.
@@ -63,6 +68,7 @@ impl Operation {
     pub const fn records(self) -> usize {
         match self {
             Self::Alone | Self::Five | Self::Batched => APPENDS,
+            Self::Batch(records) => BATCHES * records,
             Self::Hundred => MANY * ROUNDS,
             Self::Borrowed(_) | Self::Owned(_) => FETCHES * RECORDS,
         }
@@ -97,6 +103,9 @@ impl Case {
         let cases = [
             (Operation::Alone, 100),
             (Operation::Alone, 1024),
+            (Operation::Batch(10_000), 100),
+            (Operation::Batch(1_000), 1024),
+            (Operation::Batch(100), 100_000),
             (Operation::Five, 100),
             (Operation::Five, 1024),
             (Operation::Batched, 100),
@@ -112,7 +121,7 @@ impl Case {
         ];
         cases.into_iter().flat_map(|(operation, size)| {
             let subjects = match operation {
-                Operation::Alone | Operation::Hundred | Operation::Borrowed(_) => {
+                Operation::Alone | Operation::Batch(_) | Operation::Hundred | Operation::Borrowed(_) => {
                     &[Subject::Floor, Subject::Kwal][..]
                 }
                 Operation::Five | Operation::Batched | Operation::Owned(_) => &[Subject::Kwal],
@@ -125,7 +134,7 @@ impl Case {
     pub const fn floor(self) -> Self {
         let operation = match self.operation {
             Operation::Alone | Operation::Five | Operation::Batched => Operation::Alone,
-            Operation::Hundred => Operation::Hundred,
+            Operation::Hundred | Operation::Batch(_) => self.operation,
             Operation::Borrowed(codec) | Operation::Owned(codec) => Operation::Borrowed(codec),
         };
         Self { operation, subject: Subject::Floor, ..self }
@@ -151,6 +160,7 @@ impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let operation = match self.operation {
             Operation::Alone => "append",
+            Operation::Batch(_) => "append-batch",
             Operation::Five => "five-appends",
             Operation::Batched => "batched-append",
             Operation::Hundred => "hundred-callers",
@@ -158,6 +168,7 @@ impl fmt::Display for Case {
             Operation::Owned(_) => "stream-owned",
         };
         let codec = match self.operation {
+            Operation::Batch(records) => format!(" ×{records}"),
             Operation::Borrowed(codec) | Operation::Owned(codec) if codec != Compression::None => {
                 format!(" {codec}")
             }
@@ -215,7 +226,11 @@ impl Calls {
             })?,
             Subject::Floor => Client::Floor(Floor::new(peer.stream(), &batch).into()),
         };
-        let at_once = if case.operation == Operation::Hundred { MANY } else { 1 };
+        let at_once = match case.operation {
+            Operation::Hundred => MANY,
+            Operation::Batch(records) => records,
+            _ => 1,
+        };
         let records = |count: usize| {
             let values = values(count, case.size, 4);
             let mut records = kwal_records(values);
@@ -228,7 +243,10 @@ impl Calls {
             runtime,
             client,
             operation: case.operation,
-            records: records(WARM_UP.max(ROUNDS * at_once)),
+            records: records(match case.operation {
+                Operation::Batch(records) => WARM_UP_BATCHES * records,
+                _ => WARM_UP.max(ROUNDS * at_once),
+            }),
             fetches: WARM_UP_FETCHES,
             from: 0,
         };
@@ -244,7 +262,7 @@ impl Calls {
     /// The client's own; what was read is not what the peer has.
     pub fn run(&mut self) -> Result<(), Failure> {
         match self.operation {
-            Operation::Alone | Operation::Five | Operation::Batched => self.append(),
+            Operation::Alone | Operation::Batch(_) | Operation::Five | Operation::Batched => self.append(),
             Operation::Hundred => self.append_many(),
             Operation::Borrowed(_) | Operation::Owned(_) => self.fetch(),
         }
