@@ -69,6 +69,11 @@ impl Table {
         Self(vec![headings.map(str::to_owned).to_vec()])
     }
 
+    /// Whether there is more than headings.
+    pub const fn has_rows(&self) -> bool {
+        self.0.len() > 1
+    }
+
     /// Appends a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.0.push(cells.to_vec());

@@ -1,17 +1,58 @@
-//! Measures what kwal costs: processor time, memory and latency of appends and reads, beside floors and other
+//! Measures what kwal costs: processor time, latency and memory of appends and reads, beside floors and other
 //! clients, as ratios in one run.
 //!
 //! ```sh
-//! cargo bench -p kwal-benches --bench client                                     # kwal and the floors
-//! PEERS=1 cargo bench -p kwal-benches --features compression-zstd --bench client # and other clients, zstd too
-//! WORKLOADS=append,64 cargo bench -p kwal-benches --bench client                 # names with all these words
+//! cargo bench -p kwal-benches --features compression-zstd --bench client           # kwal and the floors
+//! PEERS=1 cargo bench -p kwal-benches --features compression-zstd --bench client   # and the other clients
+//! PEERS=1 BROKERS=1 cargo bench … --bench client                                   # and on Apache Kafka
+//! WORKLOADS='append lz4,64' cargo bench … --bench client                           # some rows
+//! cargo bench … --bench client -- --strict                                         # fails over a budget
 //! ```
+//!
+//! # How it is measured
+//!
+//! A *sink* answers requests from memory, so that no broker hides what a client costs. Each run is a process
+//! of its own, and so is the sink; what counts is the processor time of the run's process, user and system, of
+//! all its threads. The subjects of a row take turns. Ratios are of runs in the same turn, and medians:
+//! figures of different runs of the benchmark do not compare, because machines fluctuate.
+//!
+//! All subjects append or read the same values. What a reader has read has to have the count and the sum of
+//! what is there, and the sink counts and sums what is appended. The values that are appended are new memory
+//! in each round, made before the clock runs; that they are released is part of what is measured, of floors
+//! as of clients. Reads are measured after an eighth of the log.
+//!
+//! A *floor* is no client, but the simplest code that does the bytes: see `subjects/floor`. Where a codec has
+//! the most of it, a row is compared with the same compressor alone, at the same level, over the same bytes.
+//! The other clients are published releases, and `benches/peers` says how they are set up.
+//!
+//! # Output
+//!
+//! For each row, a table of what was measured; at the end, the rows that have a budget. It exits with an error
+//! over a budget only with `--strict`, since times are noise on a machine that does something else. In
+//! `target/tmp/client`, or the directory that `OUT` names: all runs as `client.tsv`, and plots.
+//!
+//! # Settings
+//!
+//! | variable | |
+//! | --- | --- |
+//! | `PEERS=1` | builds the other clients, which takes minutes and a C compiler; or the path of their program |
+//! | `BROKERS=1`, `3` | starts so many nodes of Apache Kafka, for the rows that are measured end to end |
+//! | `KAFKA_CONNECT` | uses these brokers: `host:port[,host:port…]` |
+//! | `WORKLOADS` | selects rows: the name has all words of one of the comma-separated choices; `scaling` is a choice of its own |
+//! | `TURNS` | how often each subject runs (5) |
+//! | `KWAL_LONG=1` | all rows, three times as much in each, 11 turns |
+//! | `BEFORE` | the path of the program `client-run` of another state of the source, as one more subject |
+//! | `FROM` | the path of a `client.tsv`: prints and draws it without measuring |
+//! | `OUT` | the directory of the output |
+//!
+//! Linux only. To add a workload, see `rows.rs`; to add a client, see `run.rs` and `benches/peers`.
 
 mod plot;
 mod report;
 mod results;
 mod rows;
 mod run;
+mod scaling;
 
 use std::{
     env, fs,
@@ -41,8 +82,13 @@ fn run() -> Result<bool, Failure> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let out = env::var_os("OUT").map_or_else(|| target.join("client"), PathBuf::from);
     fs::create_dir_all(&out)?;
-    let rows: Vec<_> = rows::all(is_long).into_iter().filter(is_selected).collect();
-    let rows = match env::var_os("FROM") {
+    let from = env::var_os("FROM");
+    let mut rows = rows::all(is_long || from.is_some());
+    if is_long || from.is_some() || choices().contains(scaling::WORD) {
+        rows.extend(scaling::all());
+    }
+    let rows: Vec<_> = rows.into_iter().filter(is_selected).collect();
+    let rows = match from {
         Some(from) => Report::of(rows, Results::read(Path::new(&from))?),
         None => measure(rows, turns, target)?,
     };
@@ -75,10 +121,14 @@ fn measure(rows: Vec<Row>, turns: usize, target: &Path) -> Result<Report, Failur
     Ok(report)
 }
 
+fn choices() -> String {
+    env::var("WORKLOADS").unwrap_or_default()
+}
+
 /// Whether the codec is built in, and the name has all words of one of the comma-separated choices.
 fn is_selected(row: &Row) -> bool {
     let is_built_in = row.task.codec.parse().is_ok_and(Compression::is_built_in);
-    let choices = env::var("WORKLOADS").unwrap_or_default();
+    let choices = choices();
     is_built_in
         && choices.split(',').any(|words| words.split_whitespace().all(|word| row.name.contains(word)))
 }

@@ -4,7 +4,13 @@ use std::path::Path;
 
 use kwal_benches::shared::Failure;
 use plotters::{
-    coord::Shift,
+    chart::ChartContext,
+    coord::{
+        Shift,
+        cartesian::Cartesian2d,
+        ranged1d::{Ranged, ValueFormatter},
+        types::RangedCoordf64,
+    },
     element::{PathElement, Rectangle, Text},
     prelude::{
         BLACK, ChartBuilder, Circle, DrawingArea, IntoDrawingArea, IntoLogRange, LineSeries, RGBColor,
@@ -19,14 +25,18 @@ use plotters::{
 use super::{results::Results, rows::Figure};
 
 /// The clients in their order, each with its colour: those of Okabe and Ito, which all people can tell apart.
-const COLOURS: [(&str, RGBColor); 6] = [
+const COLOURS: [(&str, RGBColor); 8] = [
     ("kwal", RGBColor(0, 114, 178)),
     ("kwal-borrowed", RGBColor(0, 114, 178)),
     ("kwal-owned", RGBColor(86, 180, 233)),
     ("rskafka", RGBColor(230, 159, 0)),
     ("rdkafka", RGBColor(0, 158, 115)),
     ("krafka", RGBColor(204, 121, 167)),
+    ("floor", RGBColor(120, 120, 120)),
+    ("floor-slices", RGBColor(60, 60, 60)),
 ];
+/// The first of them are clients, and have bars.
+const CLIENTS: usize = 6;
 const GREY: RGBColor = RGBColor(200, 200, 200);
 const OTHER: RGBColor = RGBColor(120, 120, 120);
 
@@ -97,7 +107,7 @@ impl Bars<'_> {
         let bar = |(subject, _): &(&str, RGBColor)| {
             Some(((*subject).to_owned(), results.figure(row, subject, base, self.figure)?))
         };
-        COLOURS.iter().filter_map(bar).collect()
+        COLOURS[..CLIENTS].iter().filter_map(bar).collect()
     }
 
     fn x(&self, figure: f64) -> i32 {
@@ -137,22 +147,23 @@ fn legend<'a>(
     subjects: impl Iterator<Item = &'a str> + Clone,
 ) -> Result<(), Failure> {
     let mut x = LEFT;
-    for (subject, colour) in COLOURS {
-        if !subjects.clone().any(|other| other == subject) {
+    for (subject, colour) in &COLOURS[..CLIENTS] {
+        if !subjects.clone().any(|other| other == *subject) {
             continue;
         }
         root.draw(&Rectangle::new([(x, 48), (x + 11, 59)], colour.filled()))?;
-        root.draw(&Text::new(subject, (x + 16, 54), text(15, HPos::Left, VPos::Center)))?;
+        root.draw(&Text::new(*subject, (x + 16, 54), text(15, HPos::Left, VPos::Center)))?;
         x += 34 + 8 * subject.len() as i32;
     }
     Ok(())
 }
 
-/// Lines over an axis of powers of ten.
+/// Lines over an axis, which can have powers of ten.
 pub(crate) struct Lines<'a> {
     pub(crate) title: &'a str,
     pub(crate) x: &'a str,
     pub(crate) y: &'a str,
+    pub(crate) is_logarithmic: bool,
     /// Name of a subject, and its points.
     pub(crate) lines: Vec<(String, Vec<(f64, f64)>)>,
 }
@@ -173,13 +184,24 @@ impl Lines<'_> {
         }
         let root = SVGBackend::new(path, (720, 420)).into_drawing_area();
         root.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&root)
-            .caption(self.title, ("sans-serif", 20))
-            .margin(14)
-            .x_label_area_size(42)
-            .y_label_area_size(62)
-            .build_cartesian_2d((left..right).log_scale(), 0.0..top * 1.1)?;
-        let label = ("sans-serif", 14).into_text_style(&root);
+        let mut chart = ChartBuilder::on(&root);
+        chart.caption(self.title, ("sans-serif", 20)).margin(14).x_label_area_size(46).y_label_area_size(66);
+        let y = 0.0..top * 1.1;
+        if self.is_logarithmic {
+            self.series(&root, chart.build_cartesian_2d((left..right).log_scale(), y)?)?;
+        } else {
+            self.series(&root, chart.build_cartesian_2d(left..right, y)?)?;
+        }
+        root.present()?;
+        Ok(())
+    }
+
+    fn series<'a, 'b: 'a, X: Ranged<ValueType = f64> + ValueFormatter<f64>>(
+        &self,
+        root: &DrawingArea<SVGBackend<'b>, Shift>,
+        mut chart: ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, RangedCoordf64>>,
+    ) -> Result<(), Failure> {
+        let label = ("sans-serif", 14).into_text_style(root);
         chart
             .configure_mesh()
             .x_desc(self.x)
@@ -190,7 +212,7 @@ impl Lines<'_> {
             .bold_line_style(GREY)
             .draw()?;
         for (name, points) in &self.lines {
-            let colour = if name == "floor" { OTHER } else { colour(name) };
+            let colour = colour(name);
             chart
                 .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
                 .label(name)
@@ -204,7 +226,6 @@ impl Lines<'_> {
             .border_style(GREY)
             .label_font(("sans-serif", 14))
             .draw()?;
-        root.present()?;
         Ok(())
     }
 }

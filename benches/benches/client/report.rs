@@ -11,6 +11,7 @@ use super::{
     plot::Bars,
     results::Results,
     rows::{Budget, CODEC, Figure, Row},
+    scaling,
 };
 
 const PEERS: [&str; 3] = ["rskafka", "rdkafka", "krafka"];
@@ -109,10 +110,13 @@ impl Report {
                 if ours <= budget.most { "" } else { "misses" }.to_owned(),
             ]);
         }
-        println!("{table}");
+        if table.has_rows() {
+            println!("{table}");
+        }
+        scaling::print(&self.results);
     }
 
-    /// Draws the rows with a budget.
+    /// Draws the rows with a budget, and those of scaling.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -124,6 +128,7 @@ impl Report {
         };
         bars("Cost of a client", Figure::Cpu, 8.0).draw(&self.results, &out.join("client-cpu.svg"))?;
         bars("Cost of a client around its codec", Figure::OnCodec, 4.0)
-            .draw(&self.results, &out.join("client-codecs.svg"))
+            .draw(&self.results, &out.join("client-codecs.svg"))?;
+        scaling::draw(&self.results, out)
     }
 }

@@ -64,7 +64,7 @@ const SHAPES: [(&str, usize, usize); 3] =
     [("1000×1KiB", 1_000, 1_024), ("10000×100B", 10_000, 100), ("100×100KB", 100, 100_000)];
 const CODECS: [&str; 4] = ["lz4", "zstd", "snappy", "gzip"];
 /// Bytes of the values of a run.
-const BYTES: usize = 128 << 20;
+const BYTES: usize = 256 << 20;
 const CODEC_BYTES: usize = 48 << 20;
 const MIB: i32 = 1 << 20;
 
@@ -81,7 +81,7 @@ pub(crate) fn all(is_long: bool) -> Vec<Row> {
     rows
 }
 
-fn row(name: String, task: Task, base: &'static str, subjects: &[&'static str]) -> Row {
+pub(crate) fn row(name: String, task: Task, base: &'static str, subjects: &[&'static str]) -> Row {
     let subjects = subjects.to_vec();
     Row { name, task, base, subjects, budgets: Vec::new(), delay: Duration::ZERO, is_end_to_end: false }
 }
@@ -262,12 +262,12 @@ fn delayed() -> Vec<Row> {
             let task = Task { records: 1_000, window, batches, ..Task::default() };
             row(format!("append 1000×1KiB, {name}, {millis} ms"), task, FLOOR, &[FLOOR, "kwal"])
         };
-        let (work, records, batches) = (Work::Read, 1_000, 64);
+        let (work, records, batches) = (Work::Read, 1_000, 48);
         let task = Task { work, records, batches, step: MIB, ..Task::default() };
         let read = row(format!("read 1KiB, {millis} ms"), task, FLOOR, &[FLOOR, "kwal-borrowed"]);
-        let task = Task { batches: 200, ..Task::default() };
+        let task = Task { batches: 100, ..Task::default() };
         let single = row(format!("single append 1KiB, {millis} ms"), task, FLOOR, &[FLOOR, "kwal"]);
-        let rows = [append("1 in flight", 1, 48), append("5 in flight", 5, 96), read, single];
+        let rows = [append("1 in flight", 1, 40), append("5 in flight", 5, 96), read, single];
         rows.map(|row| Row { delay: Duration::from_millis(millis), ..row })
     };
     [1, 10].into_iter().flat_map(rows).collect()

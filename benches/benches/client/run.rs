@@ -53,6 +53,7 @@ impl Programs {
                 _ => Subject { linger_ms, ..subject(format!("{name}, {linger_ms} ms"), peers, name) },
             };
             let all: &[_] = match (row.task.work, row.task.callers) {
+                (Work::Idle, _) => &[],
                 (Work::Callers, 1) => &[("rskafka", 0), ("rdkafka", 0)],
                 (Work::Callers, _) => &[("rskafka", 0), ("rskafka", 5), ("rdkafka", 0), ("rdkafka", 5)],
                 _ => &[("rskafka", 0), ("rdkafka", 0), ("krafka", 0)],
