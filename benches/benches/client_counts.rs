@@ -9,24 +9,30 @@
 //! It requires valgrind. Instructions are counted by callgrind after a warm-up, and given per record: for 500
 //! appends of one record each, one after the other (`append`, and by a batch producer, `batched-append`) and
 //! five callers at a time (`five-appends`); for 1000 appends of a hundred callers of a batch producer, which
-//! are tasks (`hundred-callers`); and for 20 fetches of one batch of 1000 records, with borrowed records
-//! (`fetch-borrowed`) or by a stream of owned ones (`stream-owned`). Everything from the call to its result
-//! is counted: client, tasks, runtime, codec. There is no network: the stream has a peer in it, which answers
-//! each request as it is written. What the peer does is not counted.
+//! are tasks (`hundred-callers`); for 10 appends of whole batches (`append-batch`); and for 20 fetches of one
+//! batch of 1000 records, with borrowed records (`fetch-borrowed`) or by a stream of owned ones
+//! (`stream-owned`). Everything from the call to its result is counted: client, tasks, runtime, codec. There
+//! is no network: the stream has a peer in it, which answers each request as it is written. What the peer
+//! does is not counted.
 //!
 //! The floor does what no client can do without. To append, it copies the value and computes the checksum,
 //! with one write and one read. To fetch, it reads into one buffer, computes the checksum, decompresses into
 //! another one, and reads each varint.
 //!
+//! The bytes of all allocations are counted, too: a buffer of a batch or of a response that is made anew each
+//! time shows in them, and costs a page fault for every 4 KiB, which are no instructions of the client.
+//!
 //! Counts are compared with the baseline, `client-baseline.txt`, as `codec_counts` compares those of the
 //! codec.
 
-use std::{collections::BTreeMap, env, error::Error, fs, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, env, fs, path::Path, process::ExitCode};
 
+use allocation_counter::AllocationInfo;
 use kwal_benches::{
     Table,
     calls::{Calls, Case, Subject},
     counts::{self, Baseline, Counts},
+    shared::Failure,
 };
 
 fn main() -> ExitCode {
@@ -44,43 +50,44 @@ fn main() -> ExitCode {
 }
 
 /// The regressions.
-fn run() -> Result<Vec<String>, Box<dyn Error>> {
+fn run() -> Result<Vec<String>, Failure> {
     let tools = counts::tools()?;
     let instructions = instructions()?;
-    let mut table = Table::new(["", "instructions", "× floor", "allocations"]);
+    let mut table = Table::new(["", "instructions", "× floor", "allocations", "bytes"]);
     let mut ours = Vec::new();
     for case in Case::all() {
         let [counted, floor] = [case, case.floor()].map(|case| instructions[&case.to_string()]);
-        let allocations = allocations(case)?;
+        let AllocationInfo { count_total: allocations, bytes_total: bytes, .. } = allocations(case)?;
         table.row([
             case.to_string(),
             format!("{:.0}", counted as f64 / case.operation.records() as f64),
             format!("{:.2}", counted as f64 / floor as f64),
             format!("{:.3}", allocations as f64 / case.operation.records() as f64),
+            format!("{:.0}", bytes as f64 / case.operation.records() as f64),
         ]);
         if case.subject == Subject::Kwal {
-            ours.push(Counts { case: case.to_string(), instructions: counted, floor, allocations });
+            ours.push(Counts { case: case.to_string(), instructions: counted, floor, allocations, bytes });
         }
     }
     println!("{table}\nper record; {tools}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("client-baseline.txt");
     if env::args().any(|argument| argument == "--write") {
         let about = "By `cargo bench -p kwal-benches --bench client_counts -- --write`: how, size, subject, and of all\n\
-             records the instructions, those of the floor, and the allocations.";
+             records the instructions, those of the floor, the allocations and their bytes.";
         fs::write(path, Baseline::text(about, &tools, &ours))?;
         return Ok(Vec::new());
     }
     Ok(Baseline::parse(&fs::read_to_string(path)?)?.compare(&tools, &ours))
 }
 
-fn allocations(case: Case) -> Result<u64, Box<dyn Error>> {
+fn allocations(case: Case) -> Result<AllocationInfo, Failure> {
     let mut calls = Calls::new(case)?;
     let mut result = Ok(());
     let counted = allocation_counter::measure(|| result = calls.run());
-    result.map(|()| counted.count_total)
+    result.map(|()| counted)
 }
 
-fn instructions() -> Result<BTreeMap<String, u64>, Box<dyn Error>> {
+fn instructions() -> Result<BTreeMap<String, u64>, Failure> {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let program = env!("CARGO_BIN_EXE_client-rounds");
     let peer = ["kwal_benches::calls::peer::accept", "kwal_benches::calls::peer::hand_over"];

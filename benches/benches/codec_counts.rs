@@ -16,6 +16,7 @@
 
 use std::{collections::BTreeMap, env, error::Error, fs, path::Path, process::ExitCode};
 
+use allocation_counter::AllocationInfo;
 use kwal_benches::{
     Table,
     codec::{Case, Glance, Input, Operation, RECORDS, Shape, Subject},
@@ -65,7 +66,8 @@ fn run() -> Result<Vec<String>, Box<dyn Error>> {
     if env::args().any(|argument| argument == "--write") {
         let about = format!(
             "By `cargo bench -p kwal-benches --bench codec_counts -- --write`: operation, shape, subject, and of\n\
-             a batch of {RECORDS} records the instructions, those of the floor, and the allocations."
+             a batch of {RECORDS} records the instructions, those of the floor, the allocations\n\
+             and their bytes."
         );
         fs::write(path, Baseline::text(&about, &tools, &counts.of_kwal()))?;
     } else {
@@ -79,7 +81,7 @@ struct Counts {
     /// Per batch.
     instructions: BTreeMap<String, u64>,
     /// Per batch.
-    allocations: BTreeMap<String, u64>,
+    allocations: BTreeMap<String, AllocationInfo>,
 }
 
 impl Counts {
@@ -126,6 +128,7 @@ impl Counts {
             instructions: self.instructions[&case.to_string()],
             floor: self.instructions[&case.floor().to_string()],
             allocations: self.allocations(case),
+            bytes: self.allocations[&case.to_string()].bytes_total,
         };
         kwals().map(counts).collect()
     }
@@ -139,7 +142,7 @@ impl Counts {
     }
 
     fn allocations(&self, case: Case) -> u64 {
-        self.allocations[&case.to_string()]
+        self.allocations[&case.to_string()].count_total
     }
 }
 
@@ -148,7 +151,7 @@ fn kwals() -> impl Iterator<Item = Case> {
     Case::all().filter(|case| case.subject == Subject::Kwal)
 }
 
-fn allocations() -> Result<BTreeMap<String, u64>, String> {
+fn allocations() -> Result<BTreeMap<String, AllocationInfo>, String> {
     let inputs = Shape::ALL.map(|shape| (shape, Input::new(shape)));
     let mut counted = BTreeMap::new();
     for case in Case::all() {
@@ -157,7 +160,7 @@ fn allocations() -> Result<BTreeMap<String, u64>, String> {
                 std::hint::black_box(input.run::<Glance>(case.operation, case.subject));
             };
             run();
-            counted.insert(case.to_string(), allocation_counter::measure(run).count_total);
+            counted.insert(case.to_string(), allocation_counter::measure(run));
         }
     }
     inputs.iter().try_for_each(|(_, input)| input.check()).map(|()| counted)

@@ -41,8 +41,6 @@ impl Target {
 pub struct Pair {
     /// kwal as it is by default: idempotent, acks = all.
     pub kwal: kwal::client::PartitionClient,
-    /// The same without producer ids, as rskafka is.
-    pub kwal_without_ids: kwal::client::PartitionClient,
     /// rskafka as it is by default: acks = all.
     pub rskafka: Arc<rskafka::client::partition::PartitionClient>,
     controller: kwal::client::ControllerClient,
@@ -66,7 +64,6 @@ impl Pair {
         let unknown = rskafka::client::partition::UnknownTopicHandling::Retry;
         Ok(Self {
             kwal: client.partition_client(&topics[0], 0).await?,
-            kwal_without_ids: client.partition_client(&topics[0], 0).idempotent(false).await?,
             rskafka: theirs.partition_client(topics[1].clone(), 0, unknown).await?.into(),
             controller,
             topics,

@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The tolerance over the baseline: of instructions, and of the ratio to the floor with other tools.
+/// The tolerance over the baseline: of instructions and of the bytes of all allocations, and of the ratio to the floor with other tools.
 const TOLERANCE: f64 = 1.03;
 const RATIO_TOLERANCE: f64 = 1.10;
 
@@ -25,6 +25,8 @@ pub struct Counts {
     pub floor: u64,
     /// How often memory was allocated.
     pub allocations: u64,
+    /// The bytes of all allocations.
+    pub bytes: u64,
 }
 
 /// Runs a program under callgrind, and counts the instructions inside of its calls of `measured`.
@@ -39,7 +41,7 @@ pub fn instructions(
     measured: &str,
     excluded: &[&str],
     scratch: &Path,
-) -> Result<BTreeMap<String, u64>, Box<dyn Error>> {
+) -> Result<BTreeMap<String, u64>, Box<dyn Error + Send + Sync>> {
     let out = Scratch::new(scratch)?;
     let mut command = Command::new("valgrind");
     command.arg("--tool=callgrind");
@@ -80,7 +82,7 @@ pub fn instructions(
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(parent: &Path) -> Result<Self, Box<dyn Error>> {
+    fn new(parent: &Path) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let path = parent.join(format!("counts-{}", std::process::id()));
         fs::create_dir_all(&path)?;
         Ok(Self(path))
@@ -97,8 +99,8 @@ impl Drop for Scratch {
 ///
 /// # Errors
 /// One of the tools is missing.
-pub fn tools() -> Result<String, Box<dyn Error>> {
-    let first_line = |program: &str, argument: &str| -> Result<String, Box<dyn Error>> {
+pub fn tools() -> Result<String, Box<dyn Error + Send + Sync>> {
+    let first_line = |program: &str, argument: &str| -> Result<String, Box<dyn Error + Send + Sync>> {
         let output = Command::new(program).arg(argument).output().map_err(|e| format!("{program}: {e}"))?;
         Ok(String::from_utf8(output.stdout)?.lines().next().unwrap_or_default().to_owned())
     };
@@ -125,8 +127,8 @@ impl Baseline {
             let _ = writeln!(text, "# {line}");
         }
         let _ = writeln!(text, "{TOOLS}{tools}");
-        for Counts { case, instructions, floor, allocations } in counts {
-            let _ = writeln!(text, "{case} {instructions} {floor} {allocations}");
+        for Counts { case, instructions, floor, allocations, bytes } in counts {
+            let _ = writeln!(text, "{case} {instructions} {floor} {allocations} {bytes}");
         }
         text
     }
@@ -138,11 +140,12 @@ impl Baseline {
     pub fn parse(text: &str) -> Result<Self, String> {
         let tools = text.lines().find_map(|line| line.strip_prefix(TOOLS));
         let row = |line: &str| {
-            let mut cells = line.rsplitn(4, ' ');
+            let mut cells = line.rsplitn(5, ' ');
             let mut number = || cells.next().and_then(|cell| cell.parse().ok());
-            let (allocations, floor, instructions) = (number()?, number()?, number()?);
+            let (bytes, allocations) = (number()?, number()?);
+            let (floor, instructions) = (number()?, number()?);
             let case = cells.next()?.to_owned();
-            Some((case.clone(), Counts { case, instructions, floor, allocations }))
+            Some((case.clone(), Counts { case, instructions, floor, allocations, bytes }))
         };
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let rows = lines.map(|line| row(line).ok_or_else(|| format!("no row of a baseline: {line}")));
@@ -159,7 +162,7 @@ impl Baseline {
             println!("The baseline is of {}: only ratios and allocations compare with it", self.tools);
         }
         let mut faults = Vec::new();
-        for Counts { case, instructions, floor, allocations } in counts {
+        for Counts { case, instructions, floor, allocations, bytes } in counts {
             let Some(before) = self.counts.get(case) else {
                 faults.push(format!("{case}: not in the baseline; write it again with `--write`"));
                 continue;
@@ -184,6 +187,10 @@ impl Baseline {
                     before.allocations
                 ));
             }
+            if *bytes as f64 > before.bytes as f64 * TOLERANCE {
+                let kept = before.bytes;
+                faults.push(format!("{case}: {bytes} bytes allocated, {kept} in the baseline"));
+            }
         }
         faults
     }
@@ -194,13 +201,14 @@ mod tests {
     use super::*;
 
     fn counts(instructions: u64, floor: u64, allocations: u64) -> [Counts; 1] {
-        [Counts { case: "encode 1KiB kwal".to_owned(), instructions, floor, allocations }]
+        let case = "encode 1KiB kwal".to_owned();
+        [Counts { case, instructions, floor, allocations, bytes: 100 }]
     }
 
     #[test]
     fn a_baseline_detects_regressions() {
         let text = Baseline::text("Two\nlines.", "rustc 1", &counts(1_000, 500, 2));
-        assert_eq!(text, "# Two\n# lines.\n# with rustc 1\nencode 1KiB kwal 1000 500 2\n");
+        assert_eq!(text, "# Two\n# lines.\n# with rustc 1\nencode 1KiB kwal 1000 500 2 100\n");
         let baseline = Baseline::parse(&text).unwrap();
         let faults = |tools, instructions, floor, allocations| {
             baseline.compare(tools, &counts(instructions, floor, allocations)).len()
@@ -213,6 +221,9 @@ mod tests {
         assert_eq!(faults("rustc 2", 2_190, 1_000, 2), 0);
         assert_eq!(faults("rustc 2", 2_210, 1_000, 2), 1);
         assert_eq!(faults("rustc 2", 1_000, 500, 1), 1);
+        let [large] = counts(1_000, 500, 2);
+        assert_eq!(baseline.compare("rustc 1", &[Counts { bytes: 103, ..large.clone() }]).len(), 0);
+        assert_eq!(baseline.compare("rustc 1", &[Counts { bytes: 104, ..large }]).len(), 1);
         let other = [Counts { case: "decode".to_owned(), ..counts(1, 1, 1)[0].clone() }];
         assert_eq!(baseline.compare("rustc 1", &other).len(), 1);
         assert!(Baseline::parse("encode 1000 500 2\n").is_err());

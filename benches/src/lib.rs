@@ -8,31 +8,33 @@ pub mod calls;
 #[cfg(feature = "clients")]
 mod clients;
 pub mod codec;
+#[cfg(feature = "clients")]
+mod content;
 pub mod counts;
 #[cfg(feature = "clients")]
 mod delayed;
 #[cfg(feature = "clients")]
-mod process;
-#[cfg(feature = "clients")]
 pub mod programs;
+mod random;
 #[cfg(feature = "clients")]
-pub mod replay;
+pub mod shared;
+#[cfg(feature = "clients")]
+pub mod sink;
+#[cfg(feature = "clients")]
+pub mod subjects;
 #[cfg(feature = "clients")]
 mod walk;
-#[cfg(feature = "clients")]
-pub mod writers;
 
-use std::{error::Error, fmt, process::ExitCode};
+use std::{fmt, process::ExitCode};
 
 #[cfg(feature = "clients")]
 pub use self::{
     clients::{Pair, Target, kwal_records, rskafka_records},
     delayed::Delayed,
-    process::processor_time,
 };
 
 /// Returns how a benchmark ends that has met its expectations, or not, or has failed, which is printed.
-pub fn exit_code(name: &str, met: Result<bool, Box<dyn Error>>) -> ExitCode {
+pub fn exit_code(name: &str, met: Result<bool, impl fmt::Display>) -> ExitCode {
     match met {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -45,21 +47,7 @@ pub fn exit_code(name: &str, met: Result<bool, Box<dyn Error>>) -> ExitCode {
 
 /// Returns `count` incompressible values of `size` bytes.
 pub fn values(count: usize, size: usize, seed: u64) -> Vec<Vec<u8>> {
-    let mut state = seed;
-    let mut word = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = state;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)).to_le_bytes()
-    };
-    (0..count)
-        .map(|_| {
-            let mut value: Vec<u8> = (0..size.div_ceil(8)).flat_map(|_| word()).collect();
-            value.truncate(size);
-            value
-        })
-        .collect()
+    random::values(count, size, seed)
 }
 
 /// Returns the median; of an even number of values the lower one.
@@ -79,6 +67,11 @@ impl Table {
     /// Creates a table with these headings.
     pub fn new<const N: usize>(headings: [&str; N]) -> Self {
         Self(vec![headings.map(str::to_owned).to_vec()])
+    }
+
+    /// Whether there is more than headings.
+    pub const fn has_rows(&self) -> bool {
+        self.0.len() > 1
     }
 
     /// Appends a row.
@@ -123,12 +116,5 @@ mod tests {
         table.row(["1 KiB".to_owned(), "0.1".to_owned()]);
         table.row(["100".to_owned(), "12.25".to_owned()]);
         assert_eq!(table.to_string(), "size      ms\n1 KiB    0.1\n100    12.25\n");
-    }
-
-    #[test]
-    fn values_have_their_size_and_differ() {
-        let values = values(3, 13, 7);
-        assert!(values.iter().all(|value| value.len() == 13));
-        assert!(values[0] != values[1] && values[1] != values[2]);
     }
 }

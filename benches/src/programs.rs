@@ -2,20 +2,20 @@
 
 use std::{
     env,
-    error::Error,
     io::{BufRead, BufReader, Lines, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::Duration,
 };
 
-use crate::replay::Content;
+use crate::shared::{Failure, Measured, Task, Work};
 
 /// Returns the program of the other clients: the one that `PEERS` names, or a new one if `PEERS` is set to
 /// something else, or none.
 ///
 /// # Errors
 /// It cannot be built.
-pub fn peers(scratch: &Path) -> Result<Option<PathBuf>, Box<dyn Error>> {
+pub fn peers(scratch: &Path) -> Result<Option<PathBuf>, Failure> {
     let Some(named) = env::var_os("PEERS") else { return Ok(None) };
     if Path::new(&named).is_file() {
         return Ok(Some(named.into()));
@@ -47,21 +47,20 @@ fn cargo() -> Command {
     command
 }
 
-/// Runs a program to its end, and returns what it prints.
+/// Carries out a task by a program, and returns what it cost; of what only prepares others, nothing.
 ///
 /// # Errors
 /// It fails, and prints why.
-pub fn run_program(
-    program: &Path,
-    arguments: impl IntoIterator<Item = String>,
-) -> Result<String, Box<dyn Error>> {
-    let arguments: Vec<_> = arguments.into_iter().collect();
-    let output = Command::new(program).args(&arguments).output()?;
+pub fn run(program: &Path, task: &Task) -> Result<Measured, Failure> {
+    let output = Command::new(program).args(task.arguments()).output()?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(format!("{} {}: {error}", program.display(), arguments.join(" ")).into());
+        return Err(format!("{} {}: {error}", program.display(), task.arguments().join(" ")).into());
     }
-    Ok(String::from_utf8(output.stdout)?)
+    match task.work {
+        Work::Fill | Work::Delete => Ok(Measured::default()),
+        _ => String::from_utf8(output.stdout)?.parse(),
+    }
 }
 
 /// A process that runs until its standard input ends.
@@ -73,14 +72,14 @@ struct Held {
 }
 
 impl Held {
-    fn start(command: &mut Command) -> Result<Self, Box<dyn Error>> {
+    fn start(command: &mut Command) -> Result<Self, Failure> {
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = process.stdin.take();
         let output = process.stdout.take().ok_or("a process without output")?;
         Ok(Self { process, input, output: BufReader::new(output).lines() })
     }
 
-    fn line(&mut self) -> Result<String, Box<dyn Error>> {
+    fn line(&mut self) -> Result<String, Failure> {
         Ok(self.output.next().ok_or("a process ended early")??)
     }
 }
@@ -101,12 +100,13 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Starts the program `replay-sink` with this log.
+    /// Starts the program `client-sink`, whose log is that of the task, with so much of delay.
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(program: &str, content: Content) -> Result<Self, Box<dyn Error>> {
-        let mut held = Held::start(Command::new(program).args(content.arguments()))?;
+    pub fn start(program: &str, task: &Task, delay: Duration) -> Result<Self, Failure> {
+        let task = Task { delay_us: u64::try_from(delay.as_micros())?, ..task.clone() };
+        let mut held = Held::start(Command::new(program).args(task.arguments()))?;
         let port: u16 = held.line()?.parse()?;
         Ok(Self { held, address: format!("127.0.0.1:{port}") })
     }
@@ -115,7 +115,7 @@ impl Sink {
     ///
     /// # Errors
     /// The sink has ended.
-    pub fn appended(&mut self) -> Result<(u64, u64), Box<dyn Error>> {
+    pub fn appended(&mut self) -> Result<(u64, u64), Failure> {
         self.held.input.as_mut().ok_or("the sink has no input")?.write_all(b"\n")?;
         let line = self.held.line()?;
         let (records, sum) = line.split_once(' ').ok_or("the sink prints two numbers")?;
@@ -136,7 +136,7 @@ impl Brokers {
     ///
     /// # Errors
     /// They do not start.
-    pub fn start(nodes: &str) -> Result<Self, Box<dyn Error>> {
+    pub fn start(nodes: &str) -> Result<Self, Failure> {
         let mut held = Held::start(
             cargo()
                 .args(["run", "--quiet", "--manifest-path"])

@@ -1,11 +1,13 @@
 //! The minimum work of reading batches: checksum, decompression into one buffer, every varint once.
 
-use std::{error::Error, hint};
+use std::hint;
 
 use kwal_protocol::{
     compression::{Compression, Decompressor},
     record::BatchHeader,
 };
+
+use crate::shared::Failure;
 
 /// The start of the bytes that the checksum covers.
 const CRC_START: usize = 21;
@@ -22,7 +24,7 @@ pub(crate) fn first(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 ///
 /// # Errors
 /// A batch has no header.
-pub(crate) fn next_offset(mut bytes: &[u8]) -> Result<i64, Box<dyn Error>> {
+pub(crate) fn next_offset(mut bytes: &[u8]) -> Result<i64, Failure> {
     let mut next = 0;
     while let Some((batch, rest)) = first(bytes) {
         let base_offset = i64::from_be_bytes(field(batch, 0)?);
@@ -41,7 +43,7 @@ pub(crate) fn walk(
     batch: &[u8],
     decompressor: &mut Decompressor,
     value: impl FnMut(&[u8]),
-) -> Result<(), Box<dyn Error>> {
+) -> Result<(), Failure> {
     let crc = u32::from_be_bytes(field(batch, 17)?);
     let attributes = u16::from_be_bytes(field(batch, CRC_START)?);
     let count = u32::from_be_bytes(field(batch, 57)?);
@@ -61,7 +63,7 @@ fn field<const N: usize>(batch: &[u8], at: usize) -> Result<[u8; N], &'static st
 
 /// Reads each varint once.
 #[inline]
-fn slices(bytes: &[u8], count: u32, mut value: impl FnMut(&[u8])) -> Result<(), Box<dyn Error>> {
+fn slices(bytes: &[u8], count: u32, mut value: impl FnMut(&[u8])) -> Result<(), Failure> {
     let mut at = 0;
     for _ in 0..count {
         let end = usize::try_from(varint(bytes, &mut at))?;

@@ -5,7 +5,10 @@
 
 use std::process::ExitCode;
 
-use kwal_benches::calls::{Calls, Case};
+use kwal_benches::{
+    calls::{Calls, Case},
+    shared::Failure,
+};
 
 fn main() -> ExitCode {
     for case in Case::all() {
@@ -21,6 +24,6 @@ fn main() -> ExitCode {
 }
 
 #[inline(never)]
-fn measured(calls: &mut Calls) -> Result<(), Box<dyn std::error::Error>> {
+fn measured(calls: &mut Calls) -> Result<(), Failure> {
     calls.run()
 }

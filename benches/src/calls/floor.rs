@@ -1,6 +1,6 @@
 //! The minimum work of an append, one batch in one frame and its response, and of a fetch.
 
-use std::{error::Error, hint, io};
+use std::{hint, io};
 
 use bytes::Bytes;
 use kwal::{record::Record, transport::Stream};
@@ -8,7 +8,10 @@ use kwal_protocol::compression::Decompressor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::peer;
-use crate::walk::{first, next_offset, walk};
+use crate::{
+    shared::Failure,
+    walk::{first, next_offset, walk},
+};
 
 /// The version of a fetch.
 const FETCH: i16 = 12;
@@ -50,7 +53,7 @@ impl Floor {
 
     /// Writes once, reads the response, computes the checksum and walks the records. Returns the number of
     /// offsets.
-    pub(super) async fn fetch(&mut self, value: impl FnMut(&[u8])) -> Result<i64, Box<dyn Error>> {
+    pub(super) async fn fetch(&mut self, value: impl FnMut(&[u8])) -> Result<i64, Failure> {
         let Self { stream, request, response, next_id, records_at, fetched, decompressor } = self;
         request.clear();
         request.resize(HEAD, 0);

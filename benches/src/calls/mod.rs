@@ -4,7 +4,7 @@
 mod floor;
 mod peer;
 
-use std::{error::Error, fmt};
+use std::fmt;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -21,7 +21,7 @@ use tokio::runtime::{self, Runtime};
 
 use self::floor::Floor;
 pub use self::peer::Peer;
-use crate::{kwal_records, values};
+use crate::{kwal_records, shared::Failure, values};
 
 /// The topic of the peer.
 const TOPIC: &str = "calls";
@@ -34,6 +34,9 @@ const CALLERS: usize = 5;
 /// How many callers of the batch producer append at the same time, and how often each.
 const MANY: usize = 100;
 const ROUNDS: usize = 10;
+/// Appends of whole batches that are measured, and those before.
+const BATCHES: usize = 10;
+const WARM_UP_BATCHES: usize = 3;
 /// Fetches of each case that are measured, of one batch each, and those before.
 const FETCHES: usize = 20;
 const WARM_UP_FETCHES: usize = 5;
@@ -46,6 +49,8 @@ const TIMESTAMP: i64 = 1_700_000_000_000;
 pub enum Operation {
     /// Appends, one after the other.
     Alone,
+    /// Appends of whole batches of so many records, one after the other.
+    Batch(usize),
     /// Appends, five at a time.
     Five,
     /// Appends by a batch producer, one after the other.
@@ -63,6 +68,7 @@ impl Operation {
     pub const fn records(self) -> usize {
         match self {
             Self::Alone | Self::Five | Self::Batched => APPENDS,
+            Self::Batch(records) => BATCHES * records,
             Self::Hundred => MANY * ROUNDS,
             Self::Borrowed(_) | Self::Owned(_) => FETCHES * RECORDS,
         }
@@ -97,6 +103,9 @@ impl Case {
         let cases = [
             (Operation::Alone, 100),
             (Operation::Alone, 1024),
+            (Operation::Batch(10_000), 100),
+            (Operation::Batch(1_000), 1024),
+            (Operation::Batch(100), 100_000),
             (Operation::Five, 100),
             (Operation::Five, 1024),
             (Operation::Batched, 100),
@@ -112,7 +121,7 @@ impl Case {
         ];
         cases.into_iter().flat_map(|(operation, size)| {
             let subjects = match operation {
-                Operation::Alone | Operation::Hundred | Operation::Borrowed(_) => {
+                Operation::Alone | Operation::Batch(_) | Operation::Hundred | Operation::Borrowed(_) => {
                     &[Subject::Floor, Subject::Kwal][..]
                 }
                 Operation::Five | Operation::Batched | Operation::Owned(_) => &[Subject::Kwal],
@@ -125,14 +134,14 @@ impl Case {
     pub const fn floor(self) -> Self {
         let operation = match self.operation {
             Operation::Alone | Operation::Five | Operation::Batched => Operation::Alone,
-            Operation::Hundred => Operation::Hundred,
+            Operation::Hundred | Operation::Batch(_) => self.operation,
             Operation::Borrowed(codec) | Operation::Owned(codec) => Operation::Borrowed(codec),
         };
         Self { operation, subject: Subject::Floor, ..self }
     }
 
     /// Returns what the peer answers fetches with.
-    fn batch(self) -> Result<Bytes, Box<dyn Error>> {
+    fn batch(self) -> Result<Bytes, Failure> {
         let (Operation::Borrowed(codec) | Operation::Owned(codec)) = self.operation else {
             return Ok(Bytes::new());
         };
@@ -151,6 +160,7 @@ impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let operation = match self.operation {
             Operation::Alone => "append",
+            Operation::Batch(_) => "append-batch",
             Operation::Five => "five-appends",
             Operation::Batched => "batched-append",
             Operation::Hundred => "hundred-callers",
@@ -158,6 +168,7 @@ impl fmt::Display for Case {
             Operation::Owned(_) => "stream-owned",
         };
         let codec = match self.operation {
+            Operation::Batch(records) => format!(" ×{records}"),
             Operation::Borrowed(codec) | Operation::Owned(codec) if codec != Compression::None => {
                 format!(" {codec}")
             }
@@ -199,7 +210,7 @@ impl Calls {
     ///
     /// # Errors
     /// The client's own.
-    pub fn new(case: Case) -> Result<Self, Box<dyn Error>> {
+    pub fn new(case: Case) -> Result<Self, Failure> {
         let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
         let batch = case.batch()?;
         let peer = Peer::new(batch.clone());
@@ -215,7 +226,11 @@ impl Calls {
             })?,
             Subject::Floor => Client::Floor(Floor::new(peer.stream(), &batch).into()),
         };
-        let at_once = if case.operation == Operation::Hundred { MANY } else { 1 };
+        let at_once = match case.operation {
+            Operation::Hundred => MANY,
+            Operation::Batch(records) => records,
+            _ => 1,
+        };
         let records = |count: usize| {
             let values = values(count, case.size, 4);
             let mut records = kwal_records(values);
@@ -228,7 +243,10 @@ impl Calls {
             runtime,
             client,
             operation: case.operation,
-            records: records(WARM_UP.max(ROUNDS * at_once)),
+            records: records(match case.operation {
+                Operation::Batch(records) => WARM_UP_BATCHES * records,
+                _ => WARM_UP.max(ROUNDS * at_once),
+            }),
             fetches: WARM_UP_FETCHES,
             from: 0,
         };
@@ -242,15 +260,15 @@ impl Calls {
     ///
     /// # Errors
     /// The client's own; what was read is not what the peer has.
-    pub fn run(&mut self) -> Result<(), Box<dyn Error>> {
+    pub fn run(&mut self) -> Result<(), Failure> {
         match self.operation {
-            Operation::Alone | Operation::Five | Operation::Batched => self.append(),
+            Operation::Alone | Operation::Batch(_) | Operation::Five | Operation::Batched => self.append(),
             Operation::Hundred => self.append_many(),
             Operation::Borrowed(_) | Operation::Owned(_) => self.fetch(),
         }
     }
 
-    fn append(&mut self) -> Result<(), Box<dyn Error>> {
+    fn append(&mut self) -> Result<(), Failure> {
         let Self { runtime, client, operation, records, .. } = self;
         runtime.block_on(async {
             let mut records = records.drain(..);
@@ -288,7 +306,7 @@ impl Calls {
     }
 
     /// Makes appends of many callers, which are tasks: each has one record of every batch of the floor.
-    fn append_many(&mut self) -> Result<(), Box<dyn Error>> {
+    fn append_many(&mut self) -> Result<(), Failure> {
         let Self { runtime, client, records, .. } = self;
         let Client::Batched(producer) = client else { return self.append() };
         let mut callers: Vec<_> = (0..MANY).map(|_| Vec::with_capacity(ROUNDS)).collect();
@@ -313,7 +331,7 @@ impl Calls {
         })
     }
 
-    fn fetch(&mut self) -> Result<(), Box<dyn Error>> {
+    fn fetch(&mut self) -> Result<(), Failure> {
         let Self { runtime, client, fetches, from, .. } = self;
         let begin = *from;
         let mut records = 0;
@@ -336,7 +354,7 @@ impl Calls {
                     }
                 }
             }
-            Ok::<_, Box<dyn Error>>(())
+            Ok::<_, Failure>(())
         })?;
         let expected = (*fetches * RECORDS) as i64;
         match (records, *from - begin) == (expected, expected) {

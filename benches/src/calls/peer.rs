@@ -38,7 +38,7 @@ const HEAD: usize = 8;
 /// Where the correlation id is in a response frame.
 const CORRELATION_ID: usize = 4;
 /// The offsets of an append, whose records are not counted: as many as any has.
-const MOST_RECORDS: i64 = 1_000;
+const MOST_RECORDS: i64 = 10_000;
 /// Where the log ends.
 const END: i64 = i64::MAX / 2;
 /// Marks the place of the base offset in the response that all others are made of.
