@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 }
 
 /// The violations.
-fn run() -> Result<Vec<String>, Box<dyn Error>> {
+fn run() -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
     let tools = counts::tools()?;
     let counts = Counts { instructions: instructions()?, allocations: allocations()? };
     for operation in Operation::ALL {
@@ -166,7 +166,7 @@ fn allocations() -> Result<BTreeMap<String, AllocationInfo>, String> {
     inputs.iter().try_for_each(|(_, input)| input.check()).map(|()| counted)
 }
 
-fn instructions() -> Result<BTreeMap<String, u64>, Box<dyn Error>> {
+fn instructions() -> Result<BTreeMap<String, u64>, Box<dyn Error + Send + Sync>> {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let program = env!("CARGO_BIN_EXE_codec-rounds");
     let counted = counts::instructions(program, "codec_rounds::measured", &[], scratch)?;

@@ -10,7 +10,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The tolerance over the baseline: of instructions and of the bytes of all allocations, and of the ratio to the floor with other tools.
+/// The tolerance over the baseline: of instructions and of the bytes of all allocations, and of the ratio to
+/// the floor with other tools.
 const TOLERANCE: f64 = 1.03;
 const RATIO_TOLERANCE: f64 = 1.10;
 

@@ -15,6 +15,7 @@ pub mod counts;
 mod delayed;
 #[cfg(feature = "clients")]
 pub mod programs;
+#[allow(clippy::duplicate_mod, reason = "benchmarks of the codec are built without the shared part")]
 mod random;
 #[cfg(feature = "clients")]
 pub mod shared;

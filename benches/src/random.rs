@@ -1,4 +1,4 @@
-//! Bytes that are the same in every run. This file needs nothing else, so that all programs are built with it.
+//! Bytes that are the same in every run. All programs are built with this file, which needs nothing else.
 
 /// Returns `count` incompressible values of `size` bytes.
 pub(crate) fn values(count: usize, size: usize, seed: u64) -> Vec<Vec<u8>> {

@@ -89,8 +89,8 @@ impl Appended {
     }
 }
 
-/// Serves the log of a task that reads until the process ends, in each partition the same. What is appended is
-/// counted and not kept.
+/// Serves the log of a task that reads, in each partition the same, until the process ends. What is appended
+/// is counted and not kept.
 ///
 /// `is_ready` gets the port, and what is appended.
 ///

@@ -12,8 +12,8 @@
 //! # How it is measured
 //!
 //! A *sink* answers requests from memory, so that no broker hides what a client costs. Each run is a process
-//! of its own, and so is the sink; what counts is the processor time of the run's process, user and system, of
-//! all its threads. The subjects of a row take turns. Ratios are of runs in the same turn, and medians:
+//! of its own, and so is the sink; what counts is the processor time of the run's process, user and system,
+//! of all its threads. The subjects of a row take turns. Ratios are of runs in the same turn, and medians:
 //! figures of different runs of the benchmark do not compare, because machines fluctuate.
 //!
 //! All subjects append or read the same values. What a reader has read has to have the count and the sum of
@@ -27,8 +27,8 @@
 //!
 //! # Output
 //!
-//! For each row, a table of what was measured; at the end, the rows that have a budget. It exits with an error
-//! over a budget only with `--strict`, since times are noise on a machine that does something else. In
+//! For each row, a table of what was measured; at the end, the rows that have a budget. It exits with an
+//! error over a budget only with `--strict`, since times are noise on a machine that does something else. In
 //! `target/tmp/client`, or the directory that `OUT` names: all runs as `client.tsv`, and plots.
 //!
 //! # Settings

@@ -91,7 +91,7 @@ pub fn rdkafka(task: &Task) -> Result<Measured, Failure> {
     }
     let mut meter = meter(task)?;
     consumer.assign(&from)?;
-    while meter.records() < all(task) {
+    while meter.so_far() < all(task) {
         let message = consumer.poll(WAIT).ok_or("nothing arrived")??;
         meter.value(message.payload().unwrap_or_default());
         meter.step()?;
@@ -119,7 +119,7 @@ pub async fn krafka(task: &Task) -> Result<Measured, Failure> {
         .await?;
     let mut meter = meter(task)?;
     consumer.assign(&task.topic, partitions).await?;
-    while meter.records() < all(task) {
+    while meter.so_far() < all(task) {
         let records = consumer.poll(WAIT).await?;
         if records.is_empty() {
             return Err("nothing arrived".into());

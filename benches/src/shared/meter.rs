@@ -93,8 +93,8 @@ impl Meter {
         }
     }
 
-    /// Returns the number of records so far.
-    pub const fn records(&self) -> u64 {
+    /// Returns the number of records so far, measured or not.
+    pub const fn so_far(&self) -> u64 {
         self.all
     }
 
@@ -200,7 +200,7 @@ mod tests {
             assert_eq!(meter.running.is_some(), is_begun);
         }
         let measured = meter.finish().unwrap();
-        let expected = [&b"one"[..], b"three", b"seven"].map(sum).iter().sum();
+        let expected: u64 = [&b"one"[..], b"three", b"seven"].map(sum).iter().sum();
         assert_eq!((measured.records, measured.all, measured.bytes), (1, 3, 5));
         assert_eq!(measured.sum, expected);
     }

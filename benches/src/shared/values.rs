@@ -1,6 +1,7 @@
 //! The values of the records.
 
 #[path = "../random.rs"]
+#[allow(clippy::duplicate_mod, reason = "the other clients are built with it")]
 mod random;
 
 /// So many batches differ; others repeat them.

@@ -1,7 +1,7 @@
 //! The minimum work of appending batches: no client, one buffer, one write per batch.
 //!
-//! The request is put together by hand, in an old version whose lengths have a fixed size, so that the head is
-//! encoded once.
+//! The request is put together by hand, in an old version whose lengths have a fixed size, so that the head
+//! is encoded once.
 
 use std::{collections::VecDeque, io::IoSlice};
 
