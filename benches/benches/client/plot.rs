@@ -9,7 +9,6 @@ use plotters::{
         Shift,
         cartesian::Cartesian2d,
         ranged1d::{Ranged, ValueFormatter},
-        types::RangedCoordf64,
     },
     element::{PathElement, Rectangle, Text},
     prelude::{
@@ -178,7 +177,7 @@ impl Lines<'_> {
         let of = |pick: fn(&(f64, f64)) -> f64| {
             points().map(pick).fold((f64::MAX, f64::MIN), |(least, most), at| (least.min(at), most.max(at)))
         };
-        let ((left, right), (_, top)) = (of(|point| point.0), of(|point| point.1));
+        let ((left, right), (bottom, top)) = (of(|point| point.0), of(|point| point.1));
         if left > right {
             return Ok(());
         }
@@ -186,26 +185,33 @@ impl Lines<'_> {
         root.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&root);
         chart.caption(self.title, ("sans-serif", 20)).margin(14).x_label_area_size(46).y_label_area_size(66);
-        let y = 0.0..top * 1.1;
         if self.is_logarithmic {
-            self.series(&root, chart.build_cartesian_2d((left..right).log_scale(), y)?)?;
+            let (x, y) = ((left..right).log_scale(), (bottom * 0.8..top * 1.25).log_scale());
+            self.series(&root, chart.build_cartesian_2d(x, y)?)?;
         } else {
-            self.series(&root, chart.build_cartesian_2d(left..right, y)?)?;
+            self.series(&root, chart.build_cartesian_2d(left..right, 0.0..top * 1.1)?)?;
         }
         root.present()?;
         Ok(())
     }
 
-    fn series<'a, 'b: 'a, X: Ranged<ValueType = f64> + ValueFormatter<f64>>(
+    fn series<'a, 'b: 'a, X, Y>(
         &self,
         root: &DrawingArea<SVGBackend<'b>, Shift>,
-        mut chart: ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, RangedCoordf64>>,
-    ) -> Result<(), Failure> {
+        mut chart: ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>,
+    ) -> Result<(), Failure>
+    where
+        X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+        Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    {
         let label = ("sans-serif", 14).into_text_style(root);
         chart
             .configure_mesh()
             .x_desc(self.x)
             .y_desc(self.y)
+            .x_labels(if self.is_logarithmic { 8 } else { 5 })
+            .x_label_formatter(&short)
+            .y_label_formatter(&short)
             .label_style(label.clone())
             .axis_desc_style(label)
             .light_line_style(WHITE)
@@ -221,11 +227,26 @@ impl Lines<'_> {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(if self.y == "GB/s" {
+                SeriesLabelPosition::LowerRight
+            } else {
+                SeriesLabelPosition::UpperRight
+            })
             .background_style(WHITE)
             .border_style(GREY)
             .label_font(("sans-serif", 14))
             .draw()?;
         Ok(())
     }
+}
+
+/// Returns a number with few digits: `0.25`, `10`, `100k`.
+fn short(number: &f64) -> String {
+    let (number, unit) = match *number {
+        1e6.. => (number / 1e6, "M"),
+        1e3.. => (number / 1e3, "k"),
+        _ => (*number, ""),
+    };
+    let digits = if number < 10.0 && number.fract() != 0.0 { 2 } else { 0 };
+    format!("{number:.digits$}{unit}")
 }

@@ -26,6 +26,16 @@ pub(crate) struct Subject {
     linger_ms: u64,
 }
 
+impl Subject {
+    /// Returns the same by the program that counts allocations, if there is one.
+    fn counted(&self) -> Self {
+        let mut name = self.program.file_name().unwrap_or_default().to_owned();
+        name.push("-counted");
+        let program = Some(self.program.with_file_name(name)).filter(|program| program.is_file());
+        Self { program: program.unwrap_or_else(|| self.program.clone()), ..self.clone() }
+    }
+}
+
 /// The programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
@@ -65,6 +75,8 @@ impl Programs {
 }
 
 /// Measures a row, and adds each run to the results.
+///
+/// The first run of each subject counts allocations and is not measured.
 pub(crate) fn measure(
     row: &Row,
     subjects: &[Subject],
@@ -73,11 +85,16 @@ pub(crate) fn measure(
     results: &mut Results,
 ) -> Result<(), Failure> {
     let mut place = Place::new(row, brokers)?;
+    let mut allocations = Vec::new();
+    for subject in subjects {
+        allocations.push(place.run(&subject.counted())?.allocations);
+    }
     for turn in 0..turns {
         for at in 0..subjects.len() {
             // The first turn is in order, so that the results are.
-            let subject = &subjects[(at + turn) % subjects.len()];
-            let measured = place.run(subject)?;
+            let at = (at + turn) % subjects.len();
+            let subject = &subjects[at];
+            let measured = Measured { allocations: allocations[at], ..place.run(subject)? };
             results.push(Run { row: row.name.clone(), subject: subject.name.clone(), turn, measured });
         }
     }

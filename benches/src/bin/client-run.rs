@@ -2,19 +2,8 @@
 //!
 //! The benchmark `client` runs it, with the arguments of a `Task`.
 
-use std::{env, process::ExitCode};
-
-use kwal_benches::{
-    shared::{Failure, Task},
-    subjects,
-};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let run = || {
-        if let Some(measured) = subjects::run(Task::from_arguments(env::args().skip(1))?)? {
-            println!("{measured}");
-        }
-        Ok::<_, Failure>(true)
-    };
-    kwal_benches::exit_code("client-run", run())
+    kwal_benches::subjects::main("client-run")
 }

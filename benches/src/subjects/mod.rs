@@ -7,13 +7,26 @@ mod codec;
 mod floor;
 mod kwal;
 
+use std::{env, process::ExitCode};
+
 use crate::shared::{Failure, Measured, Task, Work, callers, on_runtime};
+
+/// Carries out the task that the arguments of the program say, and prints what it cost.
+pub fn main(name: &str) -> ExitCode {
+    let run = || {
+        if let Some(measured) = run(Task::from_arguments(env::args().skip(1))?)? {
+            println!("{measured}");
+        }
+        Ok::<_, Failure>(true)
+    };
+    crate::exit_code(name, run())
+}
 
 /// Carries out a task. What only prepares others returns nothing.
 ///
 /// # Errors
 /// Those of the subject; there is no such subject.
-pub fn run(task: Task) -> Result<Option<Measured>, Failure> {
+fn run(task: Task) -> Result<Option<Measured>, Failure> {
     on_runtime(task.threads, async move {
         let task = &task;
         match (task.work, &*task.subject) {

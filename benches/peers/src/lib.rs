@@ -12,13 +12,14 @@ mod callers;
 mod read;
 #[path = "../../src/shared/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the benchmark uses the rest")]
-mod shared;
+pub mod shared;
 
 use std::{env, process::ExitCode};
 
 use self::shared::{Failure, Measured, Task, Work, on_runtime};
 
-fn main() -> ExitCode {
+/// Carries out the task that the arguments of the program say, and prints what it cost.
+pub fn main() -> ExitCode {
     match Task::from_arguments(env::args().skip(1)).and_then(run) {
         Ok(measured) => {
             println!("{measured}");
