@@ -1,5 +1,7 @@
 //! Appends of whole batches, in rounds.
 
+use std::hint::black_box;
+
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
@@ -8,6 +10,8 @@ use super::{DIFFERENT, Failure, Measured, Meter, Task};
 /// The bytes of the values of a round, and the least batches of one.
 const ROUND: usize = 32 << 20;
 const LEAST: usize = 8;
+/// The size of what is allocated after the values.
+const BEHIND: usize = 100_000;
 
 /// A client that appends batches.
 pub trait Appender {
@@ -46,12 +50,16 @@ pub async fn run<A: Appender<Batch: Send>>(task: &Task, mut appender: A) -> Resu
         done = round.end;
         let count = round.len() as u64;
         let batches = round.map(|batch| appender.batch(&templates[batch % DIFFERENT])).collect();
+        // Behind the values, so that their memory does not go back to the system as it is released: whether
+        // it does would depend on what else happens to be in use.
+        let behind = vec![0_u8; BEHIND];
         if !is_warm_up {
             meter.resume()?;
         }
         appender.round(batches, &mut meter).await?;
         meter.batch(count * task.records as u64, count * task.batch_bytes() as u64, 0);
         meter.pause()?;
+        drop(black_box(behind));
     }
     meter.finish()
 }
