@@ -88,16 +88,17 @@ fn run() -> Result<bool, Failure> {
         rows.extend(scaling::all());
     }
     let rows: Vec<_> = rows.into_iter().filter(is_selected).collect();
-    let rows = match from {
+    let report = match from {
         Some(from) => Report::of(rows, Results::read(Path::new(&from))?),
         None => measure(rows, turns, target)?,
     };
-    rows.print();
-    rows.results.write(&out.join("client.tsv"))?;
-    rows.draw(&out)?;
+    report.print();
+    report.results.write(&out.join("client.tsv"))?;
+    report.draw(&out)?;
+    let turns = report.results.turns();
     println!("medians of {turns} turns; all runs and the plots are in {}", out.display());
     let is_strict = env::args().any(|argument| argument == "--strict");
-    Ok(!is_strict || rows.is_met())
+    Ok(!is_strict || report.is_met())
 }
 
 /// Measures all rows on the sink, and some on brokers.
@@ -109,10 +110,8 @@ fn measure(rows: Vec<Row>, turns: usize, target: &Path) -> Result<Report, Failur
     let brokers = started.as_ref().map(|brokers| brokers.bootstrap.join(",")).or(named);
     let mut report = Report::default();
     for row in rows {
-        let on_brokers = brokers.as_deref().filter(|_| row.is_end_to_end);
-        let places = [None].into_iter().chain(on_brokers.map(Some));
-        for brokers in places {
-            let row = if brokers.is_some() { row.clone().on_kafka() } else { row.clone() };
+        let on_kafka = brokers.as_deref().and_then(|brokers| Some((Some(brokers), row.on_kafka()?)));
+        for (brokers, row) in [(None, row)].into_iter().chain(on_kafka) {
             run::measure(&row, &programs.subjects(&row), brokers, turns, &mut report.results)?;
             println!("{}", report::details(&row, &report.results));
             report.rows.push(row);

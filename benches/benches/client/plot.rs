@@ -129,7 +129,9 @@ impl Bars<'_> {
         let unit = match self.figure {
             Figure::Cpu => "processor time of the client, as a ratio to the floor",
             Figure::OnCodec => "processor time of the client on top of the codec alone, seconds per GB",
-            Figure::Latency => "median latency, as a ratio to the floor",
+            Figure::CpuOfRskafka => "processor time of the client, as a ratio to rskafka",
+            Figure::TimeOfRskafka => "time per record, as a ratio to rskafka",
+            Figure::Latency => "median latency, as a ratio",
             Figure::Memory => "memory at most, MB",
         };
         root.draw(&Text::new(

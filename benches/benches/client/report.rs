@@ -69,8 +69,8 @@ pub(crate) struct Report {
 impl Report {
     /// Of results from before, prints everything again.
     pub(crate) fn of(rows: Vec<Row>, results: Results) -> Self {
-        let rows: Vec<_> = rows.into_iter().flat_map(|row| [row.clone(), row.on_kafka()]).collect();
-        let rows: Vec<_> = rows.into_iter().filter(|row| !results.subjects(&row.name).is_empty()).collect();
+        let rows = rows.into_iter().flat_map(|row| [row.on_kafka(), Some(row)].into_iter().rev().flatten());
+        let rows: Vec<_> = rows.filter(|row| !results.subjects(&row.name).is_empty()).collect();
         rows.iter().for_each(|row| println!("{}", details(row, &results)));
         Self { rows, results }
     }

@@ -28,6 +28,11 @@ impl Results {
         self.0.push(run);
     }
 
+    /// Returns the number of turns.
+    pub(crate) fn turns(&self) -> usize {
+        self.0.iter().map(|run| run.turn + 1).max().unwrap_or_default()
+    }
+
     /// Returns the subjects of a row in the order in which they ran first.
     pub(crate) fn subjects(&self, row: &str) -> Vec<String> {
         let mut subjects = Vec::new();
@@ -68,6 +73,10 @@ impl Results {
         match figure {
             Figure::Cpu => self.paired(row, subject, base, |a, b| a.cpu_per_record() / b.cpu_per_record()),
             Figure::OnCodec => self.paired(row, subject, CODEC, |a, b| a.cpu_per_gb() - b.cpu_per_gb()),
+            Figure::CpuOfRskafka => {
+                self.paired(row, subject, "rskafka", |a, b| a.cpu_per_record() / b.cpu_per_record())
+            }
+            Figure::TimeOfRskafka => self.paired(row, subject, "rskafka, 5 ms", |a, b| b.rate() / a.rate()),
             Figure::Latency => self.paired(row, subject, base, |a, b| a.median as f64 / b.median as f64),
             Figure::Memory => self.median(row, subject, |measured| measured.memory as f64 / 1e6),
         }

@@ -19,8 +19,8 @@ pub(crate) struct Row {
     pub(crate) budgets: Vec<Budget>,
     /// How much later the sink answers.
     pub(crate) delay: Duration,
-    /// On brokers, too.
-    pub(crate) is_end_to_end: bool,
+    /// The budgets on brokers, if it is measured there, too.
+    pub(crate) end_to_end: Option<Vec<Budget>>,
 }
 
 /// The most that a figure of a subject may be.
@@ -38,7 +38,11 @@ pub(crate) enum Figure {
     Cpu,
     /// Processor time on top of the codec alone, in seconds per GB.
     OnCodec,
-    /// The median latency in relation to the floor.
+    /// Processor time in relation to rskafka.
+    CpuOfRskafka,
+    /// Time per record of all callers in relation to rskafka with 5 ms of linger.
+    TimeOfRskafka,
+    /// The median latency in relation to the base of the row.
     Latency,
     /// The most memory, in MB.
     Memory,
@@ -50,7 +54,9 @@ impl Figure {
         match self {
             Self::Cpu => "× floor",
             Self::OnCodec => "s/GB on codec",
-            Self::Latency => "× p50 of floor",
+            Self::CpuOfRskafka => "× rskafka",
+            Self::TimeOfRskafka => "× time of rskafka",
+            Self::Latency => "× p50 of base",
             Self::Memory => "MB",
         }
     }
@@ -83,7 +89,7 @@ pub(crate) fn all(is_long: bool) -> Vec<Row> {
 
 pub(crate) fn row(name: String, task: Task, base: &'static str, subjects: &[&'static str]) -> Row {
     let subjects = subjects.to_vec();
-    Row { name, task, base, subjects, budgets: Vec::new(), delay: Duration::ZERO, is_end_to_end: false }
+    Row { name, task, base, subjects, budgets: Vec::new(), delay: Duration::ZERO, end_to_end: None }
 }
 
 impl Row {
@@ -92,22 +98,25 @@ impl Row {
         self
     }
 
-    fn end_to_end(self) -> Self {
-        Self { is_end_to_end: true, ..self }
+    fn end_to_end(self, subject: &'static str, figure: Figure, most: f64) -> Self {
+        Self { end_to_end: Some(vec![Budget { subject, figure, most }]), ..self }
     }
 
-    /// Returns the row on brokers, where budgets are of the same ratios.
-    pub(crate) fn on_kafka(self) -> Self {
-        let budgets = match self.task.size * self.task.records {
-            ..1_025 => vec![Budget { subject: "kwal", figure: Figure::Cpu, most: 1.1 }],
-            _ => self.budgets.into_iter().map(|budget| Budget { most: 1.1, ..budget }).collect(),
-        };
-        Self { name: format!("{}, Kafka", self.name), budgets, ..self }
+    /// Returns the row on brokers.
+    pub(crate) fn on_kafka(&self) -> Option<Self> {
+        let budgets = self.end_to_end.clone()?;
+        Some(Self { name: format!("{}, Kafka", self.name), budgets, ..self.clone() })
     }
 
     fn two_workers(self) -> Self {
         let task = Task { threads: 2, ..self.task };
-        Self { name: format!("{}, two workers", self.name), task, budgets: Vec::new(), ..self }
+        Self {
+            name: format!("{}, two workers", self.name),
+            task,
+            budgets: Vec::new(),
+            end_to_end: None,
+            ..self
+        }
     }
 }
 
@@ -136,8 +145,8 @@ fn appends(scale: usize, is_long: bool) -> Vec<Row> {
     };
     let [kib, small, large] = SHAPES;
     let mut rows = vec![
-        append(kib, "none", 1, 1).budget("kwal", Figure::Cpu, 1.15).end_to_end(),
-        append(kib, "none", 5, 1).budget("kwal", Figure::Cpu, 1.2).end_to_end(),
+        append(kib, "none", 1, 1).budget("kwal", Figure::Cpu, 1.15).end_to_end("kwal", Figure::Cpu, 1.1),
+        append(kib, "none", 5, 1).budget("kwal", Figure::Cpu, 1.2).end_to_end("kwal", Figure::Cpu, 1.1),
         append(small, "none", 1, 1).budget("kwal", Figure::Cpu, 1.25),
         append(large, "none", 1, 1).budget("kwal", Figure::Cpu, 1.15),
     ];
@@ -182,7 +191,7 @@ fn reads(scale: usize, is_long: bool) -> Vec<Row> {
     };
     let [kib, small, large] = SHAPES;
     let mut rows = vec![
-        cpu(read(kib, "none", MIB), 1.15, 1.3).end_to_end(),
+        cpu(read(kib, "none", MIB), 1.15, 1.3).end_to_end("kwal-borrowed", Figure::Cpu, 1.1),
         cpu(read(kib, "none", 8 * MIB), 1.2, 1.3),
         cpu(read(small, "none", MIB), 1.2, 1.8),
         cpu(read(large, "none", MIB), 1.1, 1.1),
@@ -218,7 +227,7 @@ fn single(scale: usize) -> Vec<Row> {
         row(format!("single append {shape}"), task, FLOOR, &[FLOOR, "kwal"])
     };
     let kib = single("1KiB", 1_024).budget("kwal", Figure::Cpu, 1.05).budget("kwal", Figure::Latency, 1.0);
-    vec![kib.clone().end_to_end(), single("100B", 100), kib.two_workers()]
+    vec![kib.clone().end_to_end("kwal", Figure::Cpu, 1.1), single("100B", 100), kib.two_workers()]
 }
 
 fn callers(scale: usize) -> Vec<Row> {
@@ -232,14 +241,20 @@ fn callers(scale: usize) -> Vec<Row> {
         row(name, task, FLOOR, &[FLOOR, "kwal"])
     };
     let many = |shape, size, records| {
-        callers(1_000, shape, size, records).budget("kwal", Figure::Cpu, 1.5).budget(
-            "kwal",
-            Figure::Memory,
-            64.0,
-        )
+        callers(1_000, shape, size, records)
+            .budget("kwal", Figure::Cpu, 1.5)
+            .budget("kwal", Figure::CpuOfRskafka, 0.4)
+            .budget("kwal", Figure::Memory, 64.0)
     };
+    // One and a half times as many records per second.
+    let on_brokers =
+        |count| callers(count, "1KiB", 1_024, 50_000).end_to_end("kwal", Figure::TimeOfRskafka, 1.0 / 1.5);
+    let mut one = callers(1, "1KiB", 1_024, 20_000).with(["kwal-direct"]);
+    one.base = "kwal-direct";
     vec![
-        callers(1, "100B", 100, 10_000).with(["kwal-direct"]),
+        one.budget("kwal", Figure::Latency, 1.05),
+        on_brokers(64),
+        on_brokers(512),
         many("100B", 100, 400_000),
         many("1KiB", 1_024, 200_000),
         many("100B", 100, 400_000).two_workers(),
