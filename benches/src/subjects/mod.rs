@@ -1,7 +1,7 @@
 //! The measured subjects that are built with kwal: kwal itself, the floors, and the codecs alone.
 //!
 //! Each is a function of a [`Task`] that returns what it cost. A new way to append or read by kwal is a
-//! function in [`kwal`] and a line in [`run`]; one of another client is in `benches/peers`.
+//! function in `kwal` and a line in `run`; one of another client is in `benches/peers`.
 
 mod codec;
 mod floor;
