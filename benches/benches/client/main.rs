@@ -38,12 +38,12 @@
 //! | `PEERS=1` | builds the other clients, which takes minutes and a C compiler; or the path of their program |
 //! | `BROKERS=1`, `3` | starts so many nodes of Apache Kafka, for the rows that are measured end to end |
 //! | `KAFKA_CONNECT` | uses these brokers: `host:port[,host:port…]` |
-//! | `WORKLOADS` | selects rows: the name has all words of one of the comma-separated choices; `scaling` is a choice of its own |
+//! | `WORKLOADS` | selects rows: the name has all words of one of the comma-separated choices; `scaling` is a choice of its own, and `,scaling` is everything |
 //! | `TURNS` | how often each subject runs (5) |
 //! | `KWAL_LONG=1` | all rows, three times as much in each, 11 turns |
 //! | `BEFORE` | the path of the program `client-run` of another state of the source, as one more subject |
 //! | `FROM` | the path of a `client.tsv`: prints and draws it without measuring |
-//! | `OUT` | the directory of the output |
+//! | `OUT` | the directory of the output; it and `FROM` are relative to `benches` |
 //!
 //! Linux only. To add a workload, see `rows.rs`; to add a client, see `run.rs` and `benches/peers`.
 

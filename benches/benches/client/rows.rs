@@ -71,7 +71,7 @@ const SHAPES: [(&str, usize, usize); 3] =
 const CODECS: [&str; 4] = ["lz4", "zstd", "snappy", "gzip"];
 /// Bytes of the values of a run.
 const BYTES: usize = 256 << 20;
-const CODEC_BYTES: usize = 48 << 20;
+const CODEC_BYTES: usize = 32 << 20;
 const MIB: i32 = 1 << 20;
 
 /// Returns all rows; those that only the long version has if `is_long`.
@@ -248,8 +248,8 @@ fn callers(scale: usize) -> Vec<Row> {
     };
     // One and a half times as many records per second.
     let on_brokers =
-        |count| callers(count, "1KiB", 1_024, 50_000).end_to_end("kwal", Figure::TimeOfRskafka, 1.0 / 1.5);
-    let mut one = callers(1, "1KiB", 1_024, 20_000).with(["kwal-direct"]);
+        |count| callers(count, "1KiB", 1_024, 20_000).end_to_end("kwal", Figure::TimeOfRskafka, 1.0 / 1.5);
+    let mut one = callers(1, "1KiB", 1_024, 4_000).with(["kwal-direct"]);
     one.base = "kwal-direct";
     vec![
         one.budget("kwal", Figure::Latency, 1.05),
