@@ -45,17 +45,10 @@ impl ClientBuffers {
     pub(crate) fn watch(&self, bytes: usize) {
         // The buffer may have a little more than what it was lent for.
         let is_kept = bytes >= Buffers::SMALLEST / 2;
-        if is_kept && !self.0.is_swept.load(Ordering::SeqCst) {
-            self.0.watch(&self.0);
-        }
-    }
-}
-
-impl Shared {
-    fn watch(&self, this: &Arc<Self>) {
-        if !self.is_swept.swap(true, Ordering::SeqCst) {
-            let this = Arc::downgrade(this);
-            self.runtime.spawn(sweep(this));
+        let Shared { runtime, is_swept, .. } = &*self.0;
+        // Most calls only have to look.
+        if is_kept && !is_swept.load(Ordering::SeqCst) && !is_swept.swap(true, Ordering::SeqCst) {
+            runtime.spawn(sweep(Arc::downgrade(&self.0)));
         }
     }
 }

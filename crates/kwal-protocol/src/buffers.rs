@@ -126,6 +126,9 @@ impl Buffers {
 
     /// Takes back a buffer that was not shared, or takes any other one.
     pub fn give_back(&self, buffer: Vec<u8>) {
+        if buffer.capacity() < Self::SMALLEST {
+            return;
+        }
         let freed = self.0.state().keep(buffer, self.0.limit);
         drop(freed);
     }
@@ -202,11 +205,10 @@ impl State {
         self.kept.remove(index).map(|kept| kept.buffer)
     }
 
-    /// Keeps a buffer as the newest one, if it is large enough and the limit allows it. Returns what goes.
+    /// Keeps a buffer as the newest one if the limit allows it. Returns what goes.
     fn keep(&mut self, mut buffer: Vec<u8>, limit: usize) -> Vec<Kept> {
         let (capacity, since) = (buffer.capacity(), self.sweeps);
-        let room = limit.saturating_sub(self.shared_bytes);
-        if capacity < Buffers::SMALLEST || capacity > room {
+        if capacity > limit.saturating_sub(self.shared_bytes) {
             return vec![Kept { buffer, since }];
         }
         let freed = self.evict(limit - capacity, Buffers::MOST - 1);

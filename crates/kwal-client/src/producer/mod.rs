@@ -282,9 +282,7 @@ impl Producer {
 
     /// Compresses a batch and computes its checksum. It may be larger than the limit on batches.
     pub(crate) fn finish(&self, builder: BatchBuilder) -> Result<EncodedBatch, Error> {
-        let batch = self.with_compressor(|compressor| builder.finish_with(compressor))?;
-        self.appends.partition.cluster.buffers.watch(batch.uncompressed_size());
-        Ok(batch)
+        self.with_compressor(|compressor| self.finish_with(builder, compressor))
     }
 
     /// Encodes records as one batch.
@@ -402,7 +400,9 @@ impl Producer {
             let Record { key, value, headers, .. } = record;
             builder.push_shared(record.timestamp_ms(), key.as_deref(), value.as_ref(), headers);
         }
-        self.finish_with(builder, compressor)
+        let batch = self.finish_with(builder, compressor)?;
+        self.check_size(batch.size_in_bytes().max(batch.uncompressed_size()), batch.record_count())?;
+        Ok(batch)
     }
 
     /// Returns how many bytes of the batch are likely to be in its buffer.
@@ -425,7 +425,6 @@ impl Producer {
     fn finish_with(&self, builder: BatchBuilder, compressor: &mut Compressor) -> Result<EncodedBatch, Error> {
         let batch = builder.finish_with(compressor)?;
         self.appends.partition.cluster.buffers.watch(batch.uncompressed_size());
-        self.check_size(batch.size_in_bytes().max(batch.uncompressed_size()), batch.record_count())?;
         Ok(batch)
     }
 

@@ -88,7 +88,7 @@ impl Compressor {
 
     /// Returns an empty buffer for so many bytes of records.
     pub(crate) fn take_records(&mut self, compression: Compression, bytes: usize) -> Vec<u8> {
-        if let Some(buffers) = &self.buffers {
+        if let Some(buffers) = self.buffers.as_ref().filter(|_| bytes >= Buffers::SMALLEST) {
             return buffers.lend(bytes);
         }
         let mut records = match compression {
@@ -103,12 +103,12 @@ impl Compressor {
     /// Keeps a buffer for the next use.
     pub(crate) fn keep_records(&mut self, mut records: Vec<u8>) {
         match &self.buffers {
-            Some(buffers) => buffers.give_back(records),
-            None if records.capacity() <= KEEP => {
+            Some(buffers) if records.capacity() >= Buffers::SMALLEST => buffers.give_back(records),
+            _ if records.capacity() <= KEEP => {
                 records.clear();
                 self.records = records;
             }
-            None => {}
+            _ => {}
         }
     }
 

@@ -200,11 +200,7 @@ impl EncodedBatch {
     pub fn body(&self) -> Bytes {
         match self.inserted {
             None => self.body.clone(),
-            Some(_) => {
-                let mut bytes = BytesMut::with_capacity(self.body_len);
-                self.pieces().for_each(|piece| bytes.put_slice(piece));
-                bytes.freeze()
-            }
+            Some(_) => self.to_bytes().slice(BatchHeader::LEN..),
         }
     }
 
