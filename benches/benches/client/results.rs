@@ -73,9 +73,7 @@ impl Results {
         match figure {
             Figure::Cpu => self.paired(row, subject, base, |a, b| a.cpu_per_record() / b.cpu_per_record()),
             Figure::OnCodec => self.paired(row, subject, CODEC, |a, b| a.cpu_per_gb() - b.cpu_per_gb()),
-            Figure::CpuOfRskafka => {
-                self.paired(row, subject, "rskafka", |a, b| a.cpu_per_record() / b.cpu_per_record())
-            }
+            Figure::CpuOfRskafka => self.figure(row, subject, "rskafka", Figure::Cpu),
             Figure::TimeOfRskafka => self.paired(row, subject, "rskafka, 5 ms", |a, b| b.rate() / a.rate()),
             Figure::Latency => self.paired(row, subject, base, |a, b| a.median as f64 / b.median as f64),
             Figure::Memory => self.median(row, subject, |measured| measured.memory as f64 / 1e6),

@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::time::Instant;
 
-use super::{Failure, Measured, Meter, Task, histogram::Histogram};
+use super::{Failure, Measured, Meter, Task, histogram::Histogram, values::incompressible};
 
 /// One of the callers.
 pub trait Caller: Send + 'static {
@@ -18,6 +18,8 @@ pub trait Caller: Send + 'static {
 /// The key of a caller's records.
 pub type Key = [u8; 8];
 
+/// The bytes of the number of a record, which are the first of its value.
+const NUMBER: usize = size_of::<u64>();
 /// With fewer callers than this, the latency of every append is measured, and otherwise of one in so many.
 const SAMPLED: u64 = 16;
 
@@ -65,7 +67,7 @@ impl Shared {
             begin: records / 8,
             records,
             sampled: if task.callers < SAMPLED { 1 } else { SAMPLED },
-            value: value(task.size),
+            value: incompressible(task.size.max(NUMBER)),
             meter: Mutex::default(),
             latencies: Histogram::new(),
         }
@@ -85,7 +87,7 @@ impl Shared {
             if number == self.begin {
                 self.meter().resume()?;
             }
-            value[..8].copy_from_slice(&number.to_le_bytes());
+            value[..NUMBER].copy_from_slice(&number.to_le_bytes());
             let begin = number.is_multiple_of(self.sampled).then(Instant::now);
             caller.append(&value).await?;
             if let Some(begin) = begin.filter(|_| number >= self.begin) {
@@ -95,23 +97,11 @@ impl Shared {
     }
 }
 
-/// Returns a value that does not repeat itself.
-fn value(size: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let byte = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    std::iter::repeat_with(byte).take(size.max(8)).collect()
-}
-
 /// Returns the values of all records of a run, for the sum of what must have arrived.
 pub fn for_each_value(task: &Task, mut each: impl FnMut(&[u8])) {
-    let mut value = value(task.size);
+    let mut value = incompressible(task.size.max(NUMBER));
     for number in 0..task.records as u64 * task.batches as u64 {
-        value[..8].copy_from_slice(&number.to_le_bytes());
+        value[..NUMBER].copy_from_slice(&number.to_le_bytes());
         each(&value);
     }
 }

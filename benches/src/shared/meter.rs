@@ -69,12 +69,11 @@ impl Meter {
     /// Uses every byte of the value of a record that was read.
     #[inline]
     pub fn value(&mut self, value: &[u8]) {
-        self.all += 1;
-        self.all_bytes += value.len() as u64;
-        self.sum = self.sum.wrapping_add(sum(value));
+        self.batch(1, value.len() as u64, sum(value));
     }
 
     /// Counts values that were summed before, or are summed by somebody else.
+    #[inline]
     pub const fn batch(&mut self, records: u64, bytes: u64, sum: u64) {
         self.all += records;
         self.all_bytes += bytes;

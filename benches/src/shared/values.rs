@@ -23,6 +23,11 @@ pub fn values(count: usize, size: usize, batch: usize) -> Vec<Vec<u8>> {
     made
 }
 
+/// Returns a value that does not repeat itself.
+pub(super) fn incompressible(size: usize) -> Vec<u8> {
+    random::values(1, size, 0).remove(0)
+}
+
 /// Sums the words of a value: cheap, and it uses every byte.
 #[inline]
 pub fn sum(value: &[u8]) -> u64 {
