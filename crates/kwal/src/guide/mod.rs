@@ -5,13 +5,13 @@
 //! | [quick start](quick_start) | the first hour: append, replay, follow, test |
 //! | [the contract](contract) | each promise, its limits, and the tests that keep it |
 //! | [what happens when](failures) | a leader dies, a response is lost, a topic is deleted, a disk is full, … |
-//! | [recipes](recipes) | a database's log, failover, appends in doubt, many writers, mirrors, shutdown |
+//! | [recipes] | a database's log, failover, appends in doubt, many writers, mirrors, shutdown |
 //! | [a topic for a log](topic_settings) | the settings of a topic and its brokers, and how to check them |
 //! | [TLS and SASL](security) | encryption and authentication, also with services in the cloud |
-//! | [tuning](tuning) | latency, throughput, memory: every setting with its default |
-//! | [troubleshooting](troubleshooting) | every kind of error: what it means, why, what to do |
-//! | [services](services) | Redpanda and services that speak the protocol: what differs, and what is not tested |
-//! | [migration](migration) | from rskafka line by line, from rdkafka and krafka, and a comparison |
+//! | [tuning] | latency, throughput, memory: every setting with its default |
+//! | [troubleshooting] | every kind of error: what it means, why, what to do |
+//! | [services] | Redpanda and services that speak the protocol: what differs, and what is not tested |
+//! | [migration] | from rskafka line by line, from rdkafka and krafka, and a comparison |
 //!
 //! Signatures, defaults and errors of each call are in its own documentation: begin at [`Client`](crate::Client).
 //! The examples of this guide run, and check what they show. Lines of theirs that start a broker are hidden.
