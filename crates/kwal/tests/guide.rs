@@ -1,5 +1,5 @@
-//! The guide is checked: what it names exists, in this workspace. Its examples are doc tests, and rustdoc checks its
-//! links to items.
+//! The guide is checked: what it names exists, in this workspace. Its examples are doc tests, and rustdoc
+//! checks its links to items.
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 

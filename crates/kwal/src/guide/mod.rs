@@ -13,11 +13,13 @@
 //! | [services] | Redpanda and services that speak the protocol: what differs, and what is not tested |
 //! | [migration] | from rskafka line by line, from rdkafka and krafka, and a comparison |
 //!
-//! Signatures, defaults and errors of each call are in its own documentation: begin at [`Client`](crate::Client).
-//! The examples of this guide run, and check what they show. Lines of theirs that start a broker are hidden.
+//! Signatures, defaults and errors of each call are in its own documentation: begin at
+//! [`Client`](crate::Client). The examples of this guide run, and check what they show. Lines of theirs that
+//! start a broker are hidden.
 
-// To add a page: a Markdown file beside this one, a module for it here, and its row in the table above. Links to
-// items of the crate begin with `crate::`. Examples start an `EmbeddedCluster`, with paused time, and assert.
+// To add a page: a Markdown file beside this one, a module for it here, and its row in the table above. Links
+// to items of the crate begin with `crate::`. Examples start an `EmbeddedCluster`, with paused time, and
+// assert. `tests/guide.rs` checks what pages name: tests, kinds of errors, their texts, sections.
 
 #[doc = include_str!("quick_start.md")]
 pub mod quick_start {}
