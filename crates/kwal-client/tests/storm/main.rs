@@ -49,9 +49,6 @@ fn the_contract_holds_in_every_storm() {
     let sum = all(0..seeds, goes_on).unwrap_or_else(|seed| panic!("{}", describe(seed)));
     print(&format!("{seeds} storms: {}", sum.storm));
     print(&format!("{:?}", sum.counts));
-    for what in COUNTERS {
-        assert!(sum.counts.contains_key(what), "not in any storm: {what}");
-    }
     let fault_counts = sum.storm.fault_counts;
     assert!(
         fault_counts.produces > 0 && fault_counts.fetches > 0 && fault_counts.handshakes > 0,
@@ -63,8 +60,14 @@ fn the_contract_holds_in_every_storm() {
         "{}",
         sum.storm
     );
-    for hazard in HAZARDS {
-        assert!(sum.storm.count(*hazard) > 0, "not in any storm: {hazard:?}");
+    // What is rare need not be in a few.
+    if seeds >= SEEDS {
+        for what in COUNTERS {
+            assert!(sum.counts.contains_key(what), "not in any storm: {what}");
+        }
+        for hazard in HAZARDS {
+            assert!(sum.storm.count(*hazard) > 0, "not in any storm: {hazard:?}");
+        }
     }
 }
 
