@@ -256,6 +256,7 @@ impl Walk {
 
     /// Returns the error of the next record.
     #[cold]
+    #[inline(never)]
     fn fail(&mut self, records: &Records) -> BatchError {
         let len = records.body.len();
         if self.at == len {
@@ -284,7 +285,7 @@ type Fault = (DecodeErrorKind, &'static str);
 
 impl<'a> Reader<'a> {
     /// Decodes a record. After an error the reader stays near the fault.
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, batch: &BatchHeader) -> Result<RecordView<'a>, Fault> {
         let length = self.length().map_err(|kind| (kind, "length"))?;
         if length > self.0.len() {
@@ -298,7 +299,7 @@ impl<'a> Reader<'a> {
         result
     }
 
-    #[inline]
+    #[inline(always)]
     fn fields(&mut self, batch: &BatchHeader) -> Result<RecordView<'a>, Fault> {
         let Some((&attributes, rest)) = self.0.split_first() else {
             return Err((DecodeErrorKind::UnexpectedEnd, "attributes"));
