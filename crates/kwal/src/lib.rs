@@ -276,14 +276,14 @@ pub use kwal_transport as transport;
 /// Clients of a cluster, its controller and its partitions.
 pub mod client {
     pub use kwal_client::{
-        Acks, AlterTopicConfigs, Append, Audit, BrokerDescription, Client, ClientBuilder, Close, CloseClient,
-        ClusterDescription, ConfigSource, ConfigSynonym, ConfigValue, ControllerClient, CreatePartitions,
-        CreateTopic, CreatedTopic, Deadlines, DeleteBefore, DeleteRecords, DeleteTopic, DescribeCluster,
-        DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEndOffset, Fetch, FetchAhead, Fetched,
-        FetchedBatch, FetchedRecords, Finding, Gap, GapReason, GetOffset, Holder, InvalidPosition, Isolation,
-        Limits, ListTopics, OffsetAt, OffsetForLeaderEpoch, OnFailure, OpenPartition, PartitionClient,
-        Permit, Position, Produce, Produced, Reserve, Resolution, Resolve, RetryPolicy, Severity, Topic,
-        TopicDifference,
+        Acks, AlterTopicConfigs, Append, Audit, BatchRecords, BrokerDescription, Client, ClientBuilder,
+        Close, CloseClient, ClusterDescription, ConfigSource, ConfigSynonym, ConfigValue, ControllerClient,
+        CreatePartitions, CreateTopic, CreatedTopic, Deadlines, DeleteBefore, DeleteRecords, DeleteTopic,
+        DescribeCluster, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEndOffset, Fetch, FetchAhead,
+        Fetched, FetchedBatch, FetchedRecords, Finding, Gap, GapReason, GetOffset, Holder, InvalidPosition,
+        Isolation, Limits, ListTopics, OffsetAt, OffsetForLeaderEpoch, OnFailure, OpenPartition,
+        PartitionClient, Permit, Position, Produce, Produced, Reserve, Resolution, Resolve, RetryPolicy,
+        Severity, Topic, TopicDifference,
     };
 
     /// Authentication: the identity of the client, and how it proves it to brokers.
