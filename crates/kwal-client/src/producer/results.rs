@@ -136,6 +136,11 @@ pub(super) struct Ended {
 }
 
 impl Ended {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     fn push(&mut self, delivery: Delivery) {
         match self.first {
             None => self.first = Some(delivery),
