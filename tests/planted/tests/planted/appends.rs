@@ -258,6 +258,29 @@ pub(crate) async fn log_lost_unnoticed() -> Fixture {
     fixture
 }
 
+/// The same, but others fill up the log, and the leader does not know the producer id any more.
+pub(crate) async fn loss_unnoticed_and_id_refused() -> Fixture {
+    let fixture = Fixture::brokers(2);
+    let (wal, others) = (fixture.open().await, fixture.open().await);
+    let leader = fixture.cluster.leader("wal", 0).unwrap().unwrap();
+    let other = 3 - leader;
+    fixture.cluster.shrink_isr("wal", 0, other).unwrap();
+    for value in ["a", "b"] {
+        wal.append(&[value]).await;
+    }
+    fixture.cluster.elect_unclean("wal", 0, other).unwrap();
+    sleep(SECOND).await;
+    fixture.cluster.move_leader("wal", 0, leader).unwrap();
+    for value in ["x", "y", "z"] {
+        others.append(&[value]).await;
+    }
+    fixture.cluster.refuse_producers("wal", 0, ErrorCode::UNKNOWN_PRODUCER_ID).unwrap();
+    for value in ["c", "d"] {
+        wal.append(&[value]).await;
+    }
+    fixture
+}
+
 /// All is lost, and others append until the log is longer than it was.
 pub(crate) async fn loss_filled_up() -> Fixture {
     let fixture = Fixture::brokers(2);

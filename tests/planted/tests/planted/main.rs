@@ -248,6 +248,7 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::DeletedSkipped => (boxed(reading::records_deleted), &[Rule::ReadEvery]),
         Mutation::LossIgnored => (boxed(writing::data_loss), &[Rule::LossEnds]),
         Mutation::LowerOffsetIgnored => (boxed(appends::log_lost_unnoticed), &[Rule::LossEnds]),
+        Mutation::LossBehindUnknownId => (boxed(appends::loss_unnoticed_and_id_refused), &[Rule::LossEnds]),
         Mutation::LossAtFirstRejection => (boxed(writing::deposed_leader), &[Rule::FalseAlarm]),
         Mutation::AppendsAfterLoss => (boxed(writing::data_loss), &[Rule::Ended, Rule::LossEnds]),
         Mutation::LookUpSkipped => (boxed(appends::loss_filled_up), &[Rule::LossEnds]),
