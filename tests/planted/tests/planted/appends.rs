@@ -281,6 +281,20 @@ pub(crate) async fn loss_unnoticed_and_id_refused() -> Fixture {
     fixture
 }
 
+/// The response to a look-up hardly arrives, and the append that needs it ends before.
+pub(crate) async fn look_up_hardly_arrives() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open_with_deadline(5 * SECOND).await;
+    wal.append(&[&"x".repeat(20_000)]).await;
+    let broker = fixture.cluster.brokers()[0];
+    fixture.cluster.disconnect(broker).unwrap();
+    fixture.cluster.on(ApiKey::FETCH, Fault::Trickle { bytes: 2, pause: SECOND / 100 });
+    wal.append(&["a"]).await;
+    sleep(20 * SECOND).await;
+    fixture.expect(wal.append(&["b"]).await.is_some(), "appends wait for a response that nobody wants");
+    fixture
+}
+
 /// All is lost, and others append until the log is longer than it was.
 pub(crate) async fn loss_filled_up() -> Fixture {
     let fixture = Fixture::brokers(2);

@@ -194,6 +194,7 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::FollowersHoldUpNothing => {
             (boxed(batches::handed_over_before_the_error_of_the_next), &[Rule::NoHole])
         }
+        Mutation::LookUpForNobody => (boxed(appends::look_up_hardly_arrives), &[]),
         Mutation::AckLost => (boxed(batches::awaited_from_the_start), &[Rule::Deadline]),
         Mutation::LateAckLost => (boxed(batches::awaited_later), &[Rule::Deadline]),
         Mutation::FlushForgetsInFlight => (boxed(batches::flushed_in_flight), &[]),
