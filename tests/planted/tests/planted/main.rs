@@ -259,6 +259,7 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::BelievedAfterDenial => (boxed(recreation::recreated_in_flight), &[Rule::LossEnds]),
         Mutation::DenialWithoutLookUp => (boxed(recreation::metadata_lags), &[Rule::LossEnds]),
         Mutation::AcknowledgedByEither => (boxed(recreation::acknowledged_late), &[]),
+        Mutation::FormerTopicBelieved => (boxed(recreation::only_a_broker_that_lags_is_left), &[]),
         Mutation::CodeTakenForRecreation => (boxed(reading::topic_id_briefly_unknown), &[Rule::FalseAlarm]),
         Mutation::BudgetCountsAppends => (boxed(resources::memory_budget_exhausted), &[Rule::Withdrawn]),
         Mutation::MemoryReservedAfterEncoding => {
