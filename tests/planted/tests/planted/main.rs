@@ -184,6 +184,7 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::RejectedPartKept | Mutation::PackedRecordLost | Mutation::PackedTimeForgotten => {
             (boxed(batches::part_rejected), &[])
         }
+        Mutation::LargeInputAccepted => (boxed(batches::too_large_for_the_topic), &[]),
         Mutation::LastFullFirst => (boxed(batches::many_full), &[Rule::Order]),
         Mutation::EncodingOvertaken => (boxed(batches::overtaken_while_encoding), &[Rule::Order]),
         Mutation::WaitingPassed => (boxed(batches::waiting_for_memory), &[Rule::Order]),
