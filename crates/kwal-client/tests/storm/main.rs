@@ -52,9 +52,6 @@ fn the_contract_holds_in_every_storm() {
     let sum = all(seeds.clone(), goes_on).unwrap_or_else(|seed| panic!("{}", describe(seed)));
     print(&format!("the storms of the seeds {seeds:?}: {}", sum.storm));
     print(&format!("{:?}", sum.counts));
-    for what in COUNTERS {
-        assert!(sum.counts.contains_key(what), "not in any storm: {what}");
-    }
     let fault_counts = sum.storm.fault_counts;
     assert!(
         fault_counts.produces > 0 && fault_counts.fetches > 0 && fault_counts.handshakes > 0,
@@ -66,8 +63,14 @@ fn the_contract_holds_in_every_storm() {
         "{}",
         sum.storm
     );
-    for hazard in HAZARDS {
-        assert!(sum.storm.count(*hazard) > 0, "not in any storm: {hazard:?}");
+    // What is rare need not be in a few.
+    if seeds.end.saturating_sub(seeds.start) >= SEEDS {
+        for what in COUNTERS {
+            assert!(sum.counts.contains_key(what), "not in any storm: {what}");
+        }
+        for hazard in HAZARDS {
+            assert!(sum.storm.count(*hazard) > 0, "not in any storm: {hazard:?}");
+        }
     }
 }
 
