@@ -24,6 +24,7 @@ pub enum ErrorKind {
     /// [`BuildError`](kwal_protocol::record::BuildError).
     Encode,
     /// The batch exceeds the client's limit and was not sent, or exceeds the topic's limit and was rejected.
+    /// Of an input of a batch producer, the batch is one of that input alone.
     #[non_exhaustive]
     BatchTooLarge {
         /// The size of the batch, in bytes: before compression or on the wire, whichever exceeds the limit.
@@ -32,6 +33,8 @@ pub enum ErrorKind {
         records: usize,
         /// The client's limit; `None` for the topic's `max.message.bytes`, which the broker does not report.
         limit: Option<usize>,
+        /// Whether it is one input of a batch producer, and `limit` the producer's `max_input_bytes`.
+        is_input: bool,
     },
     /// No broker knew the topic for [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic).
     #[non_exhaustive]
