@@ -69,6 +69,7 @@
 //!
 //! | module | contents |
 //! | --- | --- |
+//! | [`guide`] | documentation: the contract, what happens when, recipes, troubleshooting, migration |
 //! | [`client`] | clients of a cluster, its controller and a partition, with their settings and [errors](client::error) |
 //! | [`producer`] | many small writers, one log: records that are gathered into batches; [when to use what](producer#which-one) |
 //! | [`consumer`] | readers of a partition: a replay to its end, and a stream that follows it |
@@ -272,6 +273,8 @@ pub use kwal_client::{
     record::Record,
 };
 pub use kwal_transport as transport;
+
+pub mod guide;
 
 /// Clients of a cluster, its controller and its partitions.
 pub mod client {
