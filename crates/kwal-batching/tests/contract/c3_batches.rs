@@ -248,7 +248,7 @@ struct Failing {
     failed: Vec<Ack>,
     producer: BatchProducer,
     held: Held,
-    wire: kwal_testkit::wire::Wire,
+    wire: Wire,
     partition: PartitionClient,
     _client: kwal_client::Client,
 }
