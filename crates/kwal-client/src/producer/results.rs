@@ -178,7 +178,15 @@ impl Appends {
     }
 
     /// Reports results to their callers. `progress` is what the callers waited for, if it is known already.
+    #[inline]
     pub(super) fn complete(&self, state: &mut State, progress: Option<Progress>) {
+        // Mostly there are none.
+        if state.machine.has_completed() {
+            self.complete_all(state, progress);
+        }
+    }
+
+    fn complete_all(&self, state: &mut State, progress: Option<Progress>) {
         while let Some((pending, completed)) = state.machine.poll_completed() {
             let PendingBatch { batch, reply, reported, is_fence: _, _memory, _place } = pending;
             let mut unseen = None;

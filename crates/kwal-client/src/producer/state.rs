@@ -537,6 +537,11 @@ impl<P, E: Clone> Producer<P, E> {
         Some(Transmit { token, stamp, payload, attempt, in_doubt, deadline })
     }
 
+    /// Whether there is an append that has ended.
+    pub(super) fn has_completed(&self) -> bool {
+        !self.completed.is_empty()
+    }
+
     /// Returns an append that has ended.
     pub(super) fn poll_completed(&mut self) -> Option<(P, Completed<E>)> {
         self.completed.pop_front()

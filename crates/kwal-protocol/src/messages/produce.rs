@@ -136,12 +136,9 @@ pub struct Appended<'a> {
 impl<'a> Appended<'a> {
     /// Reads a frame without its length: the header, which has a correlation id, and the body.
     pub(crate) fn read(frame: &'a [u8], Version { number, flexible }: Version) -> Option<Self> {
-        // Each length as this version has it when it is encoded in the shortest form.
-        let (one, none): (&[u8], &[u8]) = if flexible { (&[2], &[1]) } else { (&[0, 0, 0, 1], &[0; 4]) };
-        let no_tags: &[u8] = if flexible { &[0] } else { &[] };
-        let mut rest = Rest(frame.get(4..)?);
-        rest.skip(no_tags)?;
-        rest.skip(one)?;
+        let mut rest = Rest { bytes: frame.get(4..)?, flexible };
+        rest.no_tags()?;
+        rest.count(1)?;
         let (mut name, mut topic_id) = ("", Uuid::ZERO);
         if number >= 13 {
             topic_id = Uuid(rest.array()?);
@@ -157,53 +154,67 @@ impl<'a> Appended<'a> {
             };
             name = std::str::from_utf8(rest.slice(len)?).ok()?;
         }
-        rest.skip(one)?;
+        rest.count(1)?;
         let index = i32::from_be_bytes(rest.array()?);
-        rest.skip(&ErrorCode::NONE.0.to_be_bytes())?;
+        rest.skip(ErrorCode::NONE.0.to_be_bytes())?;
         let base_offset = i64::from_be_bytes(rest.array()?);
         let mut since = |first| if number >= first { rest.array().map(i64::from_be_bytes) } else { Some(-1) };
         let (log_append_time_ms, log_start_offset) = (since(2)?, since(5)?);
         if number >= 8 {
             // Records that were rejected, and a message.
-            rest.skip(none)?;
-            rest.skip(if flexible { &[0] } else { &[0xff, 0xff] })?;
+            rest.count(0)?;
+            if flexible { rest.skip([0])? } else { rest.skip((-1i16).to_be_bytes())? }
         }
         // Of partition and topic.
-        rest.skip(no_tags)?;
-        rest.skip(no_tags)?;
+        rest.no_tags()?;
+        rest.no_tags()?;
         if number >= 1 {
             // The throttle time.
-            rest.skip(&[0; 4])?;
+            rest.skip([0; 4])?;
         }
-        rest.skip(no_tags)?;
+        rest.no_tags()?;
         let appended = Self { name, topic_id, index, base_offset, log_append_time_ms, log_start_offset };
-        rest.0.is_empty().then_some(appended)
+        rest.bytes.is_empty().then_some(appended)
     }
 }
 
 /// What is left of a frame.
-struct Rest<'a>(&'a [u8]);
+struct Rest<'a> {
+    bytes: &'a [u8],
+    flexible: bool,
+}
 
 impl<'a> Rest<'a> {
     #[inline]
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
+        let (array, rest) = self.bytes.split_first_chunk()?;
+        self.bytes = rest;
         Some(*array)
     }
 
     #[inline]
     fn slice(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (slice, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
+        let (slice, rest) = self.bytes.split_at_checked(len)?;
+        self.bytes = rest;
         Some(slice)
     }
 
     /// Skips bytes that have to be these.
     #[inline]
-    fn skip(&mut self, expected: &[u8]) -> Option<()> {
-        self.0 = self.0.strip_prefix(expected)?;
-        Some(())
+    fn skip<const N: usize>(&mut self, expected: [u8; N]) -> Option<()> {
+        (self.array()? == expected).then_some(())
+    }
+
+    /// Skips the number of elements of an array, which has to be this one, in its shortest form.
+    #[inline]
+    fn count(&mut self, count: u8) -> Option<()> {
+        if self.flexible { self.skip([count + 1]) } else { self.skip(i32::from(count).to_be_bytes()) }
+    }
+
+    /// Skips the number of tagged fields, which has to be zero.
+    #[inline]
+    fn no_tags(&mut self) -> Option<()> {
+        if self.flexible { self.skip([0]) } else { Some(()) }
     }
 }
 
