@@ -116,8 +116,12 @@ fn sasl(file: &mut File, is_used: bool) -> Result<Option<(Mechanism, Option<Logi
     let Some(mechanism) = mechanism else {
         return Err("sasl.mechanism is missing; Kafka's default, GSSAPI, is not supported".to_owned());
     };
-    let mechanism = Mechanism::from_str(&mechanism, true)
-        .map_err(|_| format!("sasl.mechanism: {mechanism:?} is not supported, only PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER"))?;
+    let mechanism = Mechanism::from_str(&mechanism, true).map_err(|_| {
+        format!(
+            "sasl.mechanism: {mechanism:?} is not supported, only PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and \
+                 OAUTHBEARER"
+        )
+    })?;
     let login = match jaas {
         Some(jaas) if mechanism != Mechanism::OauthBearer => {
             let (user, password) =
@@ -136,7 +140,7 @@ struct File {
 }
 
 impl File {
-    /// Reads the format of `java.util.Properties`. As there, of a key that is there twice the last one counts.
+    /// Reads the format of `java.util.Properties`. Of a key that is there twice, the last one counts.
     fn new(text: &str) -> Result<Self, String> {
         let mut entries: Vec<(String, String)> = Vec::new();
         let mut lines = text.lines();
@@ -202,7 +206,8 @@ fn unescaped(text: &str) -> Result<String, String> {
             Some('f') => resolved.push('\u{c}'),
             Some('u') => {
                 let digits: String = chars.by_ref().take(4).collect();
-                let c = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
+                let c = u32::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 4);
+                let c = c.and_then(char::from_u32);
                 resolved.push(c.ok_or_else(|| format!("\\u{digits} is no character"))?);
             }
             Some(c) => resolved.push(c),

@@ -73,7 +73,7 @@ impl<'a> PartitionLog<'a> {
             return Err(error.into());
         };
         self.next = end;
-        let problem = error.cause().map_or_else(|| error.to_string(), |cause| chain(cause));
+        let problem = error.cause().map_or_else(|| error.to_string(), chain);
         Ok(Item::Unreadable(Unreadable { offsets, header: None, position: None, problem }))
     }
 }

@@ -25,7 +25,7 @@ impl Table {
         table.set_header(columns);
         for (index, is_number) in numbers.into_iter().enumerate() {
             if let Some(column) = table.column_mut(index) {
-                column.set_padding((0, 2));
+                column.set_padding((0, GAP));
                 if is_number {
                     column.set_cell_alignment(CellAlignment::Right);
                 }
@@ -49,22 +49,33 @@ impl Table {
         }
         if let Some(width) = width() {
             self.table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-            // Numbers that are broken into two lines are read wrongly.
-            let narrow = self.table.column_max_content_widths();
-            for (index, width) in narrow.into_iter().enumerate() {
-                if let Some(column) = self.table.column_mut(index)
-                    && width <= NEVER_BROKEN
-                {
-                    column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width + 2)));
-                }
-            }
+            self.keep_narrow_columns(width);
         }
         Some(self.table.trim_fmt())
+    }
+
+    /// Keeps numbers and the like on one line if there is room for that: broken, they are read wrongly.
+    fn keep_narrow_columns(&mut self, width: u16) {
+        let widths = self.table.column_max_content_widths();
+        let least: u16 = widths.iter().map(|width| if *width <= NARROW { width + GAP } else { WIDE }).sum();
+        if least > width {
+            return;
+        }
+        for (index, width) in widths.into_iter().enumerate().filter(|(_, width)| *width <= NARROW) {
+            if let Some(column) = self.table.column_mut(index) {
+                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width + GAP)));
+            }
+        }
     }
 }
 
 /// The widest column that is not broken.
-const NEVER_BROKEN: u16 = 12;
+const NARROW: u16 = 12;
+/// What is left at least for each of the others.
+const WIDE: u16 = 16;
+
+/// The space between two columns.
+const GAP: u16 = 2;
 
 /// The columns of the terminal; `None` if the output is not for one.
 fn width() -> Option<u16> {

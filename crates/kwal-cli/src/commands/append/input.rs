@@ -106,6 +106,8 @@ struct Reader<R> {
     args: InputArgs,
     /// The number of the next input.
     next: u64,
+    /// The last record that was read, if it had no room in its batch.
+    held: Option<Record>,
     problem: Option<String>,
     has_ended: bool,
 }
@@ -113,7 +115,7 @@ struct Reader<R> {
 impl<R: Read> Reader<R> {
     fn new(input: R, args: InputArgs) -> Self {
         let input = BufReader::with_capacity(args.batch_bytes.max(1 << 16) as usize, input);
-        Self { input, args, next: 1, problem: None, has_ended: false }
+        Self { input, args, next: 1, held: None, problem: None, has_ended: false }
     }
 
     fn read(&mut self) -> Result<Option<Record>, String> {
@@ -182,32 +184,30 @@ impl<R: Read> Iterator for Reader<R> {
     type Item = Result<Gathered, String>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(problem) = self.problem.take() {
-            self.has_ended = true;
-            return Some(Err(problem));
-        }
-        let (first, mut records, mut bytes) = (self.next, Vec::new(), 0);
+        let mut records = Vec::from_iter(self.held.take());
+        let first = self.next - records.len() as u64;
+        let mut bytes: usize = records.iter().map(size).sum();
         while !self.has_ended {
+            // Whoever has to wait for more lets go what there is.
+            if !records.is_empty() && self.input.buffer().is_empty() {
+                break;
+            }
             match self.read() {
                 Ok(Some(record)) => {
                     bytes += size(&record);
+                    if bytes > self.args.batch_bytes as usize && !records.is_empty() {
+                        self.held = Some(record);
+                        break;
+                    }
                     records.push(record);
                 }
                 Ok(None) => self.has_ended = true,
-                Err(problem) => {
-                    self.problem = Some(problem);
-                    break;
-                }
-            }
-            // Whoever has to wait for more lets go what there is.
-            if self.input.buffer().is_empty() || bytes >= self.args.batch_bytes as usize {
-                break;
+                Err(problem) => (self.problem, self.has_ended) = (Some(problem), true),
             }
         }
-        match (records.is_empty(), self.problem.is_some()) {
-            (true, true) => self.next(),
-            (true, false) => None,
-            (false, _) => Some(Ok(Gathered { inputs: first..=self.next - 1, records })),
+        match records.len() as u64 {
+            0 => self.problem.take().map(Err),
+            count => Some(Ok(Gathered { inputs: first..=first + count - 1, records })),
         }
     }
 }
@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     fn args(input: Form) -> InputArgs {
-        InputArgs { input, key: None, headers: Vec::new(), batch_bytes: 40 }
+        InputArgs { input, key: None, headers: Vec::new(), batch_bytes: 60 }
     }
 
     /// The values of each batch, or the problem.

@@ -20,6 +20,7 @@ use super::Session;
 use crate::{
     connect::PartitionArgs,
     exit::{Exit, Failure},
+    output::plural,
 };
 
 /// Appends what comes in on standard input to a partition
@@ -134,6 +135,12 @@ impl Appending<'_> {
                 },
             }
         };
+        if interrupt.is_set() && !self.in_flight.is_empty() {
+            let count = plural(self.in_flight.len() as u64, "batch");
+            session
+                .out
+                .tell(format_args!("waiting for {count} in flight; Ctrl-C again leaves that in doubt"));
+        }
         loop {
             tokio::select! {
                 biased;

@@ -60,13 +60,7 @@ fn points(phase: &Phase, value: impl Fn(&Sample, f64) -> Option<f64>) -> Vec<(f6
     points
 }
 
-fn chart(
-    area: &Area<'_>,
-    title: &str,
-    unit: &str,
-    append: &Phase,
-    lines: &[Line<'_>],
-) -> Drawn {
+fn chart(area: &Area<'_>, title: &str, unit: &str, append: &Phase, lines: &[Line<'_>]) -> Drawn {
     let all = || lines.iter().flat_map(|(_, _, points)| points);
     let last = all().map(|(second, _)| *second).fold(append.seconds, f64::max);
     let top = all().map(|(_, value)| *value).fold(0.0, f64::max).max(1e-3) * 1.1;
