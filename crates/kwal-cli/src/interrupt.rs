@@ -1,8 +1,8 @@
 //! Ctrl-C and SIGTERM.
 
-use std::{io, process, time::Duration};
+use std::{future, io, process};
 
-use tokio::{sync::watch, time::sleep};
+use tokio::sync::watch;
 
 use crate::exit::{Exit, Failure};
 
@@ -72,7 +72,7 @@ impl Interrupt {
         let mut count = self.count.clone();
         if count.wait_for(|count| *count >= wanted).await.is_err() {
             // The listener has ended, with the runtime.
-            sleep(Duration::MAX).await;
+            future::pending::<()>().await;
         }
     }
 }
@@ -112,7 +112,7 @@ impl Signals {
 
     async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
-            sleep(Duration::MAX).await;
+            future::pending::<()>().await;
         }
     }
 }

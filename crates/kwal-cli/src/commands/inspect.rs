@@ -293,12 +293,12 @@ fn codec(header: &BatchHeader) -> &'static str {
 }
 
 fn producer(header: &BatchHeader) -> String {
-    let (id, epoch) = (header.producer_id, header.producer_epoch);
-    match (id, header.base_sequence) {
-        (..0, _) => "-".to_owned(),
-        (_, ..0) => format!("{id}/{epoch}"),
-        (_, first) if header.count == 1 => format!("{id}/{epoch}/{first}"),
-        (_, first) => format!("{id}/{epoch}/{first}-{}", header.last_sequence()),
+    let (id, epoch, first) = (header.producer_id, header.producer_epoch, header.base_sequence);
+    match header.last_sequence() {
+        _ if id < 0 => "-".to_owned(),
+        _ if first < 0 => format!("{id}/{epoch}"),
+        last if first == last => format!("{id}/{epoch}/{first}"),
+        last => format!("{id}/{epoch}/{first}-{last}"),
     }
 }
 

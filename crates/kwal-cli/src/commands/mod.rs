@@ -68,9 +68,9 @@ impl Session {
     }
 
     /// Asks on the terminal whether to do what cannot be undone; elsewhere, `--yes` has to be given.
-    pub(crate) async fn confirm(&self, question: &str, yes: bool) -> Result<(), Failure> {
+    pub(crate) async fn confirm(&self, question: &str, yes: bool) -> Result<bool, Failure> {
         if yes {
-            return Ok(());
+            return Ok(true);
         }
         if !io::stdin().is_terminal() {
             return Err(Failure::usage(format!("{question} takes --yes where nobody can be asked")));
@@ -88,8 +88,11 @@ impl Session {
         let line =
             self.interrupt.or(async { answered.await.map_err(|_| Failure::Interrupted(String::new())) });
         match line.await? {
-            Ok(line) if matches!(line.trim(), "y" | "Y" | "yes") => Ok(()),
-            Ok(_) => Err(Failure::Interrupted("nothing was changed".to_owned())),
+            Ok(line) if matches!(line.trim(), "y" | "Y" | "yes") => Ok(true),
+            Ok(_) => {
+                self.out.tell("nothing was changed");
+                Ok(false)
+            }
             Err(error) => Err(Failure::local("standard input cannot be read", &error)),
         }
     }

@@ -346,7 +346,10 @@ async fn delete(session: &mut Session, topic: String, yes: bool) -> Result<Exit,
     let controller = session.controller().await?;
     let description = session.interrupt.or(controller.describe_topic(&topic)).await?;
     let count = plural(description.partitions.len() as u64, "partition");
-    session.confirm(&format!("delete topic {topic} with {count} and all records"), yes).await?;
+    let question = format!("delete topic {topic} with {count} and all records");
+    if !session.confirm(&question, yes).await? {
+        return Ok(Exit::Negative);
+    }
     session.interrupt.or_say(MAY_HAVE_CHANGED, controller.delete_topic(&topic)).await?;
     if session.out.is_json() {
         session.out.json(&Deleted { name: &topic, deleted: true })?;

@@ -59,8 +59,9 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
         _ => session.interrupt.or(partition.get_offset(OffsetAt::Latest)).await?,
     };
     let name = format!("{}/{}", partition.topic(), partition.partition());
-    if end > start {
-        session.confirm(&format!("delete offsets {} of {name}", range(&(start..end))), args.yes).await?;
+    let question = format!("delete offsets {} of {name}", range(&(start..end)));
+    if end > start && !session.confirm(&question, args.yes).await? {
+        return Ok(Exit::Negative);
     }
     let log_start = session.interrupt.or_say(MAY_HAVE_CHANGED, partition.delete_records(args.before)).await?;
     let deleted = log_start - start;

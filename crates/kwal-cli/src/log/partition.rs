@@ -1,10 +1,14 @@
 //! The log of a partition, from its leader.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{collections::VecDeque, ops::Range, pin::Pin};
 
+use futures::{
+    FutureExt as _,
+    future::{MaybeDone, maybe_done},
+};
 use kwal::{
     Error, ErrorKind, PartitionClient,
-    client::{Isolation, OffsetAt},
+    client::{Fetch, FetchAhead, Fetched, Isolation, OffsetAt},
     record::Batch,
 };
 
@@ -17,6 +21,8 @@ pub(crate) struct PartitionLog<'a> {
     partition: &'a PartitionClient,
     interrupt: &'a Interrupt,
     fetched: VecDeque<Batch>,
+    /// The next fetch, which is on its way while the last one is worked on.
+    ahead: Option<MaybeDone<FetchAhead>>,
     /// Where the next fetch begins.
     next: i64,
     /// The end, which is not read.
@@ -28,7 +34,14 @@ const FETCH_BYTES: i32 = 4 << 20;
 
 impl<'a> PartitionLog<'a> {
     pub(crate) fn new(partition: &'a PartitionClient, interrupt: &'a Interrupt, offsets: Range<i64>) -> Self {
-        Self { partition, interrupt, fetched: VecDeque::new(), next: offsets.start, until: offsets.end }
+        Self {
+            partition,
+            interrupt,
+            fetched: VecDeque::new(),
+            ahead: None,
+            next: offsets.start,
+            until: offsets.end,
+        }
     }
 
     /// Returns the offsets that the log has now.
@@ -53,16 +66,41 @@ impl<'a> PartitionLog<'a> {
             if self.next >= self.until {
                 return Ok(None);
             }
-            let fetch = self.partition.fetch(self.next).max_bytes(FETCH_BYTES);
-            match self.interrupt.or(fetch.isolation(Isolation::ReadUncommitted)).await {
+            match self.fetch().await {
                 Ok(fetched) => {
                     self.next = fetched.next_offset;
                     self.fetched.extend(fetched.batches().iter().cloned());
+                    self.fetch_ahead();
                 }
                 Err(Failure::Client(error)) => return self.skip(error).map(Some),
                 Err(failure) => return Err(failure),
             }
         }
+    }
+
+    async fn fetch(&mut self) -> Result<Fetched, Failure> {
+        if let Some(mut ahead) = self.ahead.take() {
+            self.interrupt.or((&mut ahead).map(Ok::<_, Failure>)).await?;
+            if let Some(fetched) = Pin::new(&mut ahead).take_output() {
+                return Ok(fetched?);
+            }
+        }
+        self.interrupt.or(self.request()).await
+    }
+
+    /// Sends the next fetch.
+    fn fetch_ahead(&mut self) {
+        let ahead = if self.next < self.until { self.request().ahead() } else { None };
+        self.ahead = ahead.map(|ahead| {
+            let mut ahead = maybe_done(ahead);
+            // The first poll sends it.
+            let _ = (&mut ahead).now_or_never();
+            ahead
+        });
+    }
+
+    fn request(&self) -> Fetch<'_> {
+        self.partition.fetch(self.next).max_bytes(FETCH_BYTES).isolation(Isolation::ReadUncommitted)
     }
 
     /// Goes on after a batch that cannot be read.

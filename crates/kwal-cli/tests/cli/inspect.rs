@@ -97,6 +97,11 @@ fn an_eventful_log_without_a_fault() {
     assert_eq!(summary["open_transactions"], json!([{"producer_id": open.0, "first_offset": open.1}]));
     assert_eq!((&summary["type"], &summary["torn_bytes"]), (&json!("summary"), &json!(0)));
 
+    let table = world.ok("inspect wal --until 3");
+    let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    let id = world.cluster.log("wal", 0).unwrap()[0].producer_id().unwrap();
+    assert_eq!((&row[..3], row[5]), (&["0", "2", "2"][..], format!("{id}/0/0-2").as_str()), "{table}");
+
     let table = world.run("inspect wal --from 3 --until 4");
     assert_eq!(table.code, 0);
     assert!(table.text().lines().nth(1).unwrap().ends_with("barrier of writer-1"), "{}", table.text());
