@@ -145,8 +145,8 @@ pub use self::{
     },
     log::{EpochEndOffset, Gap, GapReason, Isolation, OffsetAt},
     partition::{
-        Close, DeleteBefore, DeleteRecords, Fetch, FetchAhead, Fetched, FetchedBatch, FetchedRecords,
-        GetOffset, OffsetForLeaderEpoch, OpenPartition, PartitionClient, Produce, Reserve,
+        BatchRecords, Close, DeleteBefore, DeleteRecords, Fetch, FetchAhead, Fetched, FetchedBatch,
+        FetchedRecords, GetOffset, OffsetForLeaderEpoch, OpenPartition, PartitionClient, Produce, Reserve,
     },
     position::{InvalidPosition, Position},
     producer::{Acks, Append, Holder, OnFailure, Permit, Produced, Resolution, Resolve},

@@ -70,6 +70,7 @@
 //!
 //! | module | contents |
 //! | --- | --- |
+//! | [`guide`] | documentation: the contract, what happens when, recipes, troubleshooting, migration |
 //! | [`client`] | clients of a cluster, its controller and a partition, with their settings and [errors](client::error) |
 //! | [`producer`] | many small writers, one log: records that are gathered into batches; [when to use what](producer#which-one) |
 //! | [`consumer`] | readers of a partition: a replay to its end, and a stream that follows it |
@@ -275,17 +276,19 @@ pub use kwal_client::{
 };
 pub use kwal_transport as transport;
 
+pub mod guide;
+
 /// Clients of a cluster, its controller and its partitions.
 pub mod client {
     pub use kwal_client::{
-        Acks, AlterTopicConfigs, Append, Audit, BrokerDescription, Client, ClientBuilder, Close, CloseClient,
-        ClusterDescription, ConfigSource, ConfigSynonym, ConfigValue, ControllerClient, CreatePartitions,
-        CreateTopic, CreatedTopic, Deadlines, DeleteBefore, DeleteRecords, DeleteTopic, DescribeCluster,
-        DescribeTopic, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEndOffset, Fetch, FetchAhead,
-        Fetched, FetchedBatch, FetchedRecords, Finding, Gap, GapReason, GetOffset, Holder, InvalidPosition,
-        Isolation, Limits, ListTopics, OffsetAt, OffsetForLeaderEpoch, OnFailure, OpenPartition,
-        PartitionClient, PartitionDescription, Permit, Position, Produce, Produced, Reserve, Resolution,
-        Resolve, RetryPolicy, Severity, Topic, TopicDescription, TopicDifference,
+        Acks, AlterTopicConfigs, Append, Audit, BatchRecords, BrokerDescription, Client, ClientBuilder,
+        Close, CloseClient, ClusterDescription, ConfigSource, ConfigSynonym, ConfigValue, ControllerClient,
+        CreatePartitions, CreateTopic, CreatedTopic, Deadlines, DeleteBefore, DeleteRecords, DeleteTopic,
+        DescribeCluster, DescribeTopic, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEndOffset,
+        Fetch, FetchAhead, Fetched, FetchedBatch, FetchedRecords, Finding, Gap, GapReason, GetOffset, Holder,
+        InvalidPosition, Isolation, Limits, ListTopics, OffsetAt, OffsetForLeaderEpoch, OnFailure,
+        OpenPartition, PartitionClient, PartitionDescription, Permit, Position, Produce, Produced, Reserve,
+        Resolution, Resolve, RetryPolicy, Severity, Topic, TopicDescription, TopicDifference,
     };
 
     /// Authentication: the identity of the client, and how it proves it to brokers.

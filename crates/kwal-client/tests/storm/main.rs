@@ -3,6 +3,7 @@
 //!
 //! ```sh
 //! KWAL_SIM_SEEDS=100000 cargo test -p kwal-client --test storm    # more of them
+//! KWAL_SIM_SEEDS=1000..9000 cargo test -p kwal-client --test storm    # others
 //! KWAL_SIM_SEED=7 cargo test -p kwal-client --test storm          # one of them
 //! KWAL_SIM_ALL=1 cargo test -p kwal-client --test storm           # goes on after one that fails
 //! ```
@@ -44,14 +45,13 @@ fn the_contract_holds_in_every_storm() {
         print(&format!("seed {seed}: {}\n{:?}", report.storm, report.counts));
         return assert!(report.holds(), "{}", describe(seed));
     }
-    let seeds = env::var("KWAL_SIM_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
+    let seeds = env::var("KWAL_SIM_SEEDS").unwrap_or_else(|_| SEEDS.to_string());
+    let (from, to) = seeds.split_once("..").unwrap_or(("0", &seeds));
+    let seeds: Range<u64> = from.parse().unwrap()..to.parse().unwrap();
     let goes_on = env::var_os("KWAL_SIM_ALL").is_some();
-    let sum = all(0..seeds, goes_on).unwrap_or_else(|seed| panic!("{}", describe(seed)));
-    print(&format!("{seeds} storms: {}", sum.storm));
+    let sum = all(seeds.clone(), goes_on).unwrap_or_else(|seed| panic!("{}", describe(seed)));
+    print(&format!("the storms of the seeds {seeds:?}: {}", sum.storm));
     print(&format!("{:?}", sum.counts));
-    for what in COUNTERS {
-        assert!(sum.counts.contains_key(what), "not in any storm: {what}");
-    }
     let fault_counts = sum.storm.fault_counts;
     assert!(
         fault_counts.produces > 0 && fault_counts.fetches > 0 && fault_counts.handshakes > 0,
@@ -63,8 +63,14 @@ fn the_contract_holds_in_every_storm() {
         "{}",
         sum.storm
     );
-    for hazard in HAZARDS {
-        assert!(sum.storm.count(*hazard) > 0, "not in any storm: {hazard:?}");
+    // What is rare need not be in a few.
+    if seeds.end.saturating_sub(seeds.start) >= SEEDS {
+        for what in COUNTERS {
+            assert!(sum.counts.contains_key(what), "not in any storm: {what}");
+        }
+        for hazard in HAZARDS {
+            assert!(sum.storm.count(*hazard) > 0, "not in any storm: {hazard:?}");
+        }
     }
 }
 
