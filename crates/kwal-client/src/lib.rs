@@ -140,7 +140,8 @@ pub use self::{
     controller::{
         AlterTopicConfigs, Audit, BrokerDescription, ClusterDescription, ConfigSource, ConfigSynonym,
         ConfigValue, ControllerClient, CreatePartitions, CreateTopic, CreatedTopic, DeleteTopic,
-        DescribeCluster, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, Finding, Severity, TopicDifference,
+        DescribeCluster, DescribeTopic, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, Finding,
+        PartitionDescription, Severity, TopicDescription, TopicDifference,
     },
     log::{EpochEndOffset, Gap, GapReason, Isolation, OffsetAt},
     partition::{
