@@ -119,6 +119,7 @@ impl Attempt {
                     size: self.wire_bytes,
                     records: self.record_count,
                     limit: None,
+                    is_input: false,
                 }))
             }
             code => {
@@ -347,7 +348,9 @@ mod tests {
     fn a_batch_that_is_too_large_has_a_kind_of_its_own() {
         for code in [ErrorCode::MESSAGE_TOO_LARGE, ErrorCode::RECORD_LIST_TOO_LARGE] {
             let Err(Rejection::Kind(kind)) = respond(partition(code)) else { panic!("{code}") };
-            let ErrorKind::BatchTooLarge { size, records, limit } = kind else { panic!("{kind:?}") };
+            let ErrorKind::BatchTooLarge { size, records, limit, is_input: false } = kind else {
+                panic!("{kind:?}")
+            };
             assert_eq!((size, records, limit), (append().batch.to_bytes().len(), 2, None));
         }
     }

@@ -465,6 +465,7 @@ impl Appends {
             return Step::Handle(token, result);
         }
         state.machine.handle_timeout(now.into_std());
+        self.complete(state, None);
         if state.action.is_some() && !state.machine.is_action_needed() {
             state.action = None;
             state.machine.handle_cancelled();
@@ -561,6 +562,8 @@ impl Appends {
         let now = Instant::now();
         state.wakes_at = state.wakes_at.filter(|at| *at > now);
         state.machine.handle_timeout(now.into_std());
+        // Those that end now need nothing any more.
+        self.complete(state, None);
         let is_needed = state.machine.is_action_needed();
         if !is_needed {
             state.machine.handle_cancelled();

@@ -441,7 +441,7 @@ impl Producer {
 
     pub(crate) fn batch_too_large(&self, size: usize, records: usize) -> Error {
         let limit = Some(self.appends.partition.cluster.config.limits.batch);
-        self.appends.call().error(ErrorKind::BatchTooLarge { size, records, limit })
+        self.appends.call().error(ErrorKind::BatchTooLarge { size, records, limit, is_input: false })
     }
 }
 
