@@ -140,12 +140,13 @@ pub use self::{
     controller::{
         AlterTopicConfigs, Audit, BrokerDescription, ClusterDescription, ConfigSource, ConfigSynonym,
         ConfigValue, ControllerClient, CreatePartitions, CreateTopic, CreatedTopic, DeleteTopic,
-        DescribeCluster, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, Finding, Severity, TopicDifference,
+        DescribeCluster, DescribeTopic, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, Finding,
+        PartitionDescription, Severity, TopicDescription, TopicDifference,
     },
     log::{EpochEndOffset, Gap, GapReason, Isolation, OffsetAt},
     partition::{
-        Close, DeleteBefore, DeleteRecords, Fetch, FetchAhead, Fetched, FetchedBatch, FetchedRecords,
-        GetOffset, OffsetForLeaderEpoch, OpenPartition, PartitionClient, Produce, Reserve,
+        BatchRecords, Close, DeleteBefore, DeleteRecords, Fetch, FetchAhead, Fetched, FetchedBatch,
+        FetchedRecords, GetOffset, OffsetForLeaderEpoch, OpenPartition, PartitionClient, Produce, Reserve,
     },
     position::{InvalidPosition, Position},
     producer::{Acks, Append, Holder, OnFailure, Permit, Produced, Resolution, Resolve},

@@ -81,6 +81,10 @@ fn first_i32<R: Request>(response: &RawResponse) -> Result<i32, DecodeError> {
 /// Reads the throttle time of a Produce response, which is after the results, without decoding those: it is
 /// read of every append.
 fn skip_results(response: &RawResponse) -> Result<i32, DecodeError> {
+    // The usual response has none.
+    if response.appended().is_some() {
+        return Ok(0);
+    }
     let version = response.version();
     let (_, mut body) = decode_response_header::<ProduceResponse>(response.frame(), version)?;
     let number = version.number;

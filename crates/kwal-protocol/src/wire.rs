@@ -292,10 +292,7 @@ impl Wire for Spliced {
             First::Shared(first) => writer.put_pieces([first]),
             First::Header(header) => writer.put_slice(header),
         }
-        match &self.inserted {
-            None => writer.put_pieces([&self.second]),
-            Some(inserted) => writer.put_inserted(&self.second, inserted),
-        }
+        writer.put_with_inserted(&self.second, self.inserted.as_deref());
     }
 
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
@@ -368,7 +365,7 @@ fn length(
     }
 }
 
-fn write_length(len: usize, writer: &mut Writer, version: Version) {
+pub(crate) fn write_length(len: usize, writer: &mut Writer, version: Version) {
     match i32::try_from(len) {
         Err(_) => writer.refuse(EncodeError::TooLong(len)),
         Ok(_) if version.flexible => writer.put_length(len + 1),

@@ -35,9 +35,25 @@ pub struct Writer {
 impl Writer {
     /// Creates an empty body, without the length in front.
     pub fn new() -> Self {
-        let mut head = BytesMut::with_capacity(CAPACITY);
-        head.put_bytes(0, PREFIX);
+        Self::with_capacity(CAPACITY)
+    }
+
+    /// Creates an empty body with room for so many bytes, a piece if it is going to be copied, and what
+    /// usually follows that.
+    pub(crate) fn with_room(bytes: usize, piece: &Bytes) -> Self {
+        let copied = if piece.len() < SPLICE_FROM { piece.len() } else { 0 };
+        Self::with_capacity(PREFIX + bytes + copied + TAIL)
+    }
+
+    fn with_capacity(capacity: usize) -> Self {
+        let mut head = BytesMut::with_capacity(capacity);
+        head.put_slice(&[0; PREFIX]);
         Self { head, shared: VecDeque::new(), shared_len: 0, fault: None }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.head.capacity()
     }
 
     /// Returns the number of bytes written, shared ones included.
@@ -76,10 +92,17 @@ impl Writer {
         }
     }
 
-    /// Appends a piece, with others inserted into it.
+    /// Appends a piece, with others inserted into it if there are any.
     ///
     /// All are spliced in as they are but for the small ones, as by [`put_shared`](Self::put_shared).
-    pub(crate) fn put_inserted(&mut self, piece: &Bytes, inserted: &[Inserted]) {
+    pub(crate) fn put_with_inserted(&mut self, piece: &Bytes, inserted: Option<&[Inserted]>) {
+        match inserted {
+            None => self.put_pieces([piece]),
+            Some(inserted) => self.put_inserted(piece, inserted),
+        }
+    }
+
+    fn put_inserted(&mut self, piece: &Bytes, inserted: &[Inserted]) {
         self.shared.reserve(inserted.len() + 1);
         if piece.len() < SPLICE_FROM {
             self.head.reserve(piece.len() + TAIL);

@@ -8,6 +8,7 @@
 //!    │ list_topics(), close()                   │
 //!    │              create_topic(name, …) ──────┤   also ensure_topic, create_partitions, delete_topic
 //!    │              audit(topic) ───────────────┤   what endangers the log, and why
+//!    │              describe_topic(…) ──────────┤   leaders and replicas
 //!    │              describe_topic_configs(…) ──┤   also alter_topic_configs
 //!    │              describe_cluster() ─────────┘   the brokers
 //!    │
@@ -208,6 +209,7 @@
 //! | --- | --- | --- |
 //! | `build`, `brokers`, `describe_cluster` | none | |
 //! | `partition_client`, `Router::open`, `get_offset`, `offset_for_leader_epoch` | `Describe` | topic |
+//! | `describe_topic` | `Describe` | topic |
 //! | `list_topics` | `Describe`, else a topic is left out | topic |
 //! | `produce`, `submit`, `send` | `Write` | topic |
 //! | the first append, with a producer id | `Write`, since Kafka 2.8; or `IdempotentWrite` | any topic; the cluster |
@@ -279,14 +281,14 @@ pub mod guide;
 /// Clients of a cluster, its controller and its partitions.
 pub mod client {
     pub use kwal_client::{
-        Acks, AlterTopicConfigs, Append, Audit, BrokerDescription, Client, ClientBuilder, Close, CloseClient,
-        ClusterDescription, ConfigSource, ConfigSynonym, ConfigValue, ControllerClient, CreatePartitions,
-        CreateTopic, CreatedTopic, Deadlines, DeleteBefore, DeleteRecords, DeleteTopic, DescribeCluster,
-        DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEndOffset, Fetch, FetchAhead, Fetched,
-        FetchedBatch, FetchedRecords, Finding, Gap, GapReason, GetOffset, Holder, InvalidPosition, Isolation,
-        Limits, ListTopics, OffsetAt, OffsetForLeaderEpoch, OnFailure, OpenPartition, PartitionClient,
-        Permit, Position, Produce, Produced, Reserve, Resolution, Resolve, RetryPolicy, Severity, Topic,
-        TopicDifference,
+        Acks, AlterTopicConfigs, Append, Audit, BatchRecords, BrokerDescription, Client, ClientBuilder,
+        Close, CloseClient, ClusterDescription, ConfigSource, ConfigSynonym, ConfigValue, ControllerClient,
+        CreatePartitions, CreateTopic, CreatedTopic, Deadlines, DeleteBefore, DeleteRecords, DeleteTopic,
+        DescribeCluster, DescribeTopic, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEndOffset,
+        Fetch, FetchAhead, Fetched, FetchedBatch, FetchedRecords, Finding, Gap, GapReason, GetOffset, Holder,
+        InvalidPosition, Isolation, Limits, ListTopics, OffsetAt, OffsetForLeaderEpoch, OnFailure,
+        OpenPartition, PartitionClient, PartitionDescription, Permit, Position, Produce, Produced, Reserve,
+        Resolution, Resolve, RetryPolicy, Severity, Topic, TopicDescription, TopicDifference,
     };
 
     /// Authentication: the identity of the client, and how it proves it to brokers.

@@ -6,7 +6,7 @@ use kwal_client::{PartitionClient, error::Error, record::Record};
 use kwal_protocol::record::{BatchBuilder, BuildError, Checkpoint, Headers};
 use time::OffsetDateTime;
 
-use crate::size::{RECORD, at_most};
+use crate::size::{BATCH, RECORD, at_most};
 
 /// Turns inputs into records: one each, more, or several inputs packed into one.
 ///
@@ -68,7 +68,8 @@ pub trait Aggregator: Send + Sync + 'static {
     type Tag: Send;
 
     /// Returns about how many bytes of records the input becomes. Memory is reserved for so many before it is
-    /// added; what it exceeds them by is taken as a debt.
+    /// added; what it exceeds them by is taken as a debt. An input that becomes more than twice
+    /// [`max_input_bytes`](super::BatchProducerBuilder::max_input_bytes) by it is not added at all.
     fn size_hint(&self, input: &Self::Input) -> usize;
 
     /// Adds an input to the open batch: at least one record, or a part of the one that is being packed.
@@ -128,6 +129,13 @@ impl Contents {
     pub(super) fn size(&self) -> usize {
         let packed = self.packed.as_ref().map_or(0, |packed| RECORD + packed.value.len());
         self.builder.size_in_bytes() + packed
+    }
+
+    /// Returns the size of the records so far, without what the one that is being packed has besides its
+    /// value: the next input needs that itself if it goes alone.
+    pub(super) fn size_of_records(&self) -> usize {
+        let packed = self.packed.as_ref().map_or(0, |packed| packed.value.len());
+        self.builder.size_in_bytes() - BATCH + packed
     }
 
     /// Returns the number of records, with the one that is being packed.

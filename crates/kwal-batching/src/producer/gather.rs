@@ -78,8 +78,8 @@ impl<A: Aggregator> Shared<A> {
         }
         let hint = self.aggregator.size_hint(input);
         // It cannot fit, whatever the hint is off by: not even encoded for it.
-        if hint / 2 > self.partition.batch_limit() {
-            return Some(Ack::failed(self.partition.batch_too_large(hint, 1)));
+        if hint / 2 > self.max_input_bytes {
+            return Some(Ack::failed(self.input_too_large(hint, 1)));
         }
         // What it takes beyond its permit is a debt, also if the batch is opened by that.
         let has_permit = permit.is_some();
@@ -95,11 +95,12 @@ impl<A: Aggregator> Shared<A> {
                 return None;
             }
             let is_first = batch.inputs == 0;
-            let mut size = 0;
+            let others = batch.contents.size_of_records();
+            let (mut size, mut count) = (0, 0);
             let fits = |contents: &Contents| {
-                size = contents.size();
-                // It goes alone if it must.
-                if is_first { size <= self.partition.batch_limit() } else { limits.check(contents) }
+                (size, count) = (contents.size().saturating_sub(others), contents.len());
+                // It goes alone if it must, and then its size is exact.
+                size <= self.max_input_bytes && (is_first || limits.check(contents))
             };
             let contents = &mut batch.contents;
             // A panic is the caller's: what it left is undone.
@@ -123,7 +124,7 @@ impl<A: Aggregator> Shared<A> {
                     state.accumulator.close_open();
                     continue;
                 }
-                Ok(Ok(Added::Full)) => self.partition.batch_too_large(size, 1),
+                Ok(Ok(Added::Full)) => self.input_too_large(size, count),
                 Ok(Err(error)) => match error.downcast::<Error>() {
                     Ok(error) => *error,
                     Err(error) => self.partition.invalid_append(error.to_string()),
@@ -135,6 +136,14 @@ impl<A: Aggregator> Shared<A> {
             };
             *removed = state.accumulator.remove_empty().map(Box::new);
             return Some(Ack::failed(error));
+        }
+    }
+
+    /// Returns the error of an input that would be too large a batch by itself.
+    fn input_too_large(&self, size: usize, records: usize) -> Error {
+        match self.max_input_bytes < self.partition.batch_limit() {
+            true => self.partition.input_too_large(size, records, self.max_input_bytes),
+            false => self.partition.batch_too_large(size, records),
         }
     }
 

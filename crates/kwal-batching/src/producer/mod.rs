@@ -121,7 +121,7 @@
 //! | [`max_records`](BatchProducerBuilder::max_records) | 100,000 | readers handle a batch at a time, and are to have small ones |
 //! | [`linger`](BatchProducerBuilder::linger) | 0 | batches are small although it is the number of requests that costs |
 //! | [`window`](BatchProducerBuilder::window) | 1 | the network takes longer than the broker's work |
-//! | [`Limits::batch`](kwal_client::Limits::batch) of the client | 16 MiB | callers may hand over what the topic does not take: with its `max.message.bytes`, 1 MiB unless set, such an input is its own error; otherwise all inputs behind it fail with it |
+//! | [`max_input_bytes`](BatchProducerBuilder::max_input_bytes) | [`Limits::batch`](kwal_client::Limits::batch), 16 MiB | callers may hand over what the topic does not take: with its `max.message.bytes`, 1 MiB unless set, such an input is its own error; otherwise all inputs behind it fail with it |
 //! | [`Limits::memory`](kwal_client::Limits::memory) of the client | 256 MiB | [`Stats::waited`] grows: callers wait for memory |
 //! | [`Deadlines::operation`](kwal_client::Deadlines::operation) of the client | 60 s | callers would rather have an error |
 //!
@@ -512,12 +512,19 @@ struct Settings {
     linger: Duration,
     max_records: usize,
     max_bytes: usize,
+    max_input_bytes: usize,
     window: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { linger: Duration::ZERO, max_records: 100_000, max_bytes: 1_000_000, window: 1 }
+        Self {
+            linger: Duration::ZERO,
+            max_records: 100_000,
+            max_bytes: 1_000_000,
+            max_input_bytes: usize::MAX,
+            window: 1,
+        }
     }
 }
 
@@ -556,9 +563,22 @@ impl<A: Aggregator> BatchProducerBuilder<A> {
     ///
     /// With compression, a batch gathers as much as is expected to become so many bytes, by what the last
     /// ones were compressed to. One that comes out larger is split. An input that is larger by itself goes
-    /// alone, up to [`Limits::batch`](kwal_client::Limits::batch).
+    /// alone, up to [`max_input_bytes`](Self::max_input_bytes).
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_bytes = bytes;
+        self
+    }
+
+    /// Sets the most bytes of an input: of the batch that it is if it goes alone, its header of 61 bytes
+    /// included, before compression. Default, and at most: [`Limits::batch`](kwal_client::Limits::batch).
+    ///
+    /// A larger one is not accepted: its caller, and nobody else, gets
+    /// [`BatchTooLarge`](kwal_client::error::ErrorKind::BatchTooLarge). Without the limit, an input that
+    /// exceeds the `max.message.bytes` of the topic is rejected by the broker, and all that were accepted
+    /// after it fail with it. So set both to the same. With compression, what does not compress becomes up to
+    /// 1/128 and 64 bytes larger than it was; leave room for it.
+    pub fn max_input_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_input_bytes = bytes;
         self
     }
 

@@ -44,6 +44,7 @@ pub(super) struct Shared<A> {
     pub(super) stops_on_failure: bool,
     pub(super) deadline: Duration,
     pub(super) max_bytes: usize,
+    pub(super) max_input_bytes: usize,
 }
 
 pub(super) struct State {
@@ -102,7 +103,7 @@ pub(super) enum Handed<A: Aggregator> {
 impl<A: Aggregator> Shared<A> {
     pub(super) fn new(partition: PartitionClient, aggregator: A, settings: Settings) -> Arc<Self> {
         let (deadline, limit) = (partition.operation_deadline(), partition.batch_limit());
-        let Settings { linger, max_records, max_bytes, window } = settings;
+        let Settings { linger, max_records, max_bytes, max_input_bytes, window } = settings;
         let limits = Limits {
             records: max_records.clamp(1, i32::MAX as usize),
             bytes: max_bytes,
@@ -140,6 +141,7 @@ impl<A: Aggregator> Shared<A> {
             stops_on_failure: partition.on_failure() == OnFailure::Stop,
             deadline,
             max_bytes,
+            max_input_bytes: max_input_bytes.min(limit),
             partition,
         })
     }

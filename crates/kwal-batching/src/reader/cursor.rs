@@ -145,11 +145,12 @@ impl Cursor {
     }
 
     /// Moves the position after a record of the current batch, which was handed over.
+    #[inline]
     pub(crate) fn record(&mut self, offset: i64) {
         let Some(batch) = &mut self.batch else { return };
         batch.records += 1;
         self.summary.records += 1;
-        let epoch = self.enter();
+        let epoch = if batch.records == 1 { self.enter() } else { batch.epoch };
         self.move_to(At { offset: offset.saturating_add(1), epoch });
     }
 

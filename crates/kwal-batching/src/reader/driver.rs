@@ -3,13 +3,12 @@
 use std::{
     collections::VecDeque,
     fmt,
-    iter::{FusedIterator, Peekable},
     ops::Range,
     task::{Context, Poll, ready},
 };
 
 use kwal_client::{
-    FetchedBatch, PartitionClient, Position,
+    BatchRecords, FetchedBatch, PartitionClient, Position,
     error::{Error, ErrorKind},
 };
 use kwal_protocol::{
@@ -63,7 +62,7 @@ pub(crate) struct Begun {
 
 struct Records {
     begun: Begun,
-    records: Peekable<Box<dyn FusedIterator<Item = Result<OwnedRecord, Error>> + Send>>,
+    records: BatchRecords,
 }
 
 impl Reader {
@@ -146,7 +145,7 @@ impl Reader {
                     Some(Ok(record)) => {
                         self.cursor.record(record.offset);
                         // Markers after the last record are passed at once: a stream has caught up then.
-                        if records.peek().is_none() {
+                        if records.is_at_end() {
                             self.end_records();
                         }
                         return Poll::Ready(Some(Ok(record)));
@@ -167,8 +166,8 @@ impl Reader {
                 Ok(Some(begun)) => {
                     let batch = begun.batch.batch();
                     self.producer = batch.producer_id().zip(batch.producer_epoch());
-                    let records: Box<dyn FusedIterator<Item = _> + Send> = Box::new(begun.batch.records());
-                    self.records = Some(Records { begun, records: records.peekable() });
+                    let records = begun.batch.records();
+                    self.records = Some(Records { begun, records });
                 }
                 Err(error) => {
                     self.is_reported = self.failed.is_some();

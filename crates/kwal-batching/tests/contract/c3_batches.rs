@@ -7,17 +7,17 @@ use std::{
 };
 
 use futures::{FutureExt, future::join_all};
-use kwal_batching::producer::{Ack, BatchProducer};
+use kwal_batching::producer::{Ack, BatchProducer, BatchProducerBuilder};
 use kwal_client::{
     OnFailure, PartitionClient,
     error::{Error, ErrorKind, Outcome},
 };
-use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-use kwal_testkit::{EmbeddedCluster, Fault, FaultTarget};
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode, record::Compression};
+use kwal_testkit::{EmbeddedCluster, Fault, FaultTarget, wire::Wire};
 use tokio::time::sleep;
 
 use crate::support::{
-    Held, Rng, appends, broker, builder, open, open_warm, poll_once, record, send, settle, values,
+    Held, Rng, appends, broker, builder, large, open, open_warm, poll_once, record, send, settle, values,
 };
 
 const REJECTED: Fault = Fault::Error(ErrorCode::INVALID_RECORD);
@@ -98,6 +98,100 @@ async fn the_order_is_that_of_the_calls() {
     }
 }
 
+/// Starts a broker whose topic takes batches of so many bytes.
+fn broker_of(max_message_bytes: &str) -> EmbeddedCluster {
+    let settings = [("max.message.bytes", max_message_bytes)];
+    EmbeddedCluster::builder().topic_with("wal", 1, &settings).start_in_memory().unwrap()
+}
+
+/// With the limit of the topic, an input that exceeds it is its own error. Without, all behind it fail.
+#[tokio::test(start_paused = true)]
+async fn an_input_that_the_topic_does_not_take_fails_alone() {
+    let limit = 2_000;
+    let broker = broker_of("2000");
+    let wire = Wire::new(broker.connector());
+    for compression in [Compression::None, Compression::Lz4] {
+        let limits = |builder: BatchProducerBuilder| builder.max_bytes(limit).max_input_bytes(limit);
+        let client = builder(&broker).connector(wire.clone()).build().await.unwrap();
+        let partition = client.partition_client("wal", 0).compression(compression).await.unwrap();
+        let producer = limits(BatchProducer::builder(partition)).build();
+        producer.produce(record("first")).await.unwrap();
+        let held = Held::new(&wire);
+        let mut acks = Vec::new();
+        // Of all sizes around the limit, and up to one that is not even encoded.
+        let sizes = (limit - 74..limit - 64).chain([limit, 3 * limit, 1 << 20]);
+        for (value, size) in sizes.enumerate() {
+            acks.extend(send(&producer, [value]).await);
+            acks.push(producer.reserve().await.unwrap().send(large(size)));
+        }
+        held.release();
+        let mut appended = Vec::new();
+        for (index, ack) in acks.into_iter().enumerate() {
+            let is_large = index % 2 == 1;
+            match ack.await {
+                Ok(_) if is_large => appended.push(limit - 74 + index / 2),
+                Ok(_) => {}
+                Err(error) => {
+                    let ErrorKind::BatchTooLarge {
+                        size, limit: Some(2_000), is_input: true, records: 1, ..
+                    } = error.kind()
+                    else {
+                        panic!("{index}: {error:?}")
+                    };
+                    assert!(is_large && *size > limit, "{index}: {error}");
+                    assert_eq!((error.outcome(), error.is_retriable()), (Outcome::NotApplied, false));
+                    assert!(error.to_string().contains("`max_input_bytes`"), "{error}");
+                }
+            }
+        }
+        // What makes a batch of exactly so many bytes: the header, and a record whose lengths take two each.
+        let largest = limit - 61 - 9;
+        assert_eq!(appended, (limit - 74..=largest).collect::<Vec<_>>(), "{compression:?}");
+        assert_eq!(producer.stats().failed, 0);
+    }
+    let broker = broker_of("2000");
+    let (wire, _client, partition) = open_warm(&broker).await;
+    let producer = BatchProducer::builder(partition).max_bytes(limit).build();
+    let held = Held::new(&wire);
+    let first = slot(&producer, 0).await;
+    let too_large = producer.reserve().await.unwrap().send(large(limit));
+    let behind = slot(&producer, 1).await;
+    held.release();
+    first.await.unwrap();
+    let error = too_large.await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::BatchTooLarge { limit: None, .. }), "{error:?}");
+    let error = behind.await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::PrecedingAppendFailed), "{error:?}");
+}
+
+/// Whether an input is accepted does not depend on what else is in the batch.
+#[tokio::test(start_paused = true)]
+async fn the_size_of_an_input_is_that_of_its_own_batch() {
+    let limit = 300;
+    for is_gathered in [false, true] {
+        let broker = broker();
+        let (wire, _client, partition) = open_warm(&broker).await;
+        let producer = BatchProducer::builder(partition).max_input_bytes(limit).build();
+        let held = Held::new(&wire);
+        let first = slot(&producer, 0).await;
+        // Offsets and times in a batch take more bytes the further they are from its first record.
+        let others = if is_gathered { send(&producer, 1..100).await } else { Vec::new() };
+        let mut late = large(limit - 61 - 9);
+        late.timestamp += Duration::from_secs(1_000);
+        let (exact, mut larger) = (late.clone(), late);
+        larger.value = Some(vec![b'x'; limit - 61 - 8].into());
+        let exact = producer.reserve().await.unwrap().send(exact);
+        let larger = producer.reserve().await.unwrap().send(larger);
+        let behind = slot(&producer, 100).await;
+        held.release();
+        for ack in [first, exact, behind].into_iter().chain(others) {
+            ack.await.unwrap();
+        }
+        let error = larger.await.unwrap_err();
+        let ErrorKind::BatchTooLarge { size: 301, .. } = error.kind() else { panic!("{error:?}") };
+    }
+}
+
 /// On several threads: the order of the calls is that of a lock around them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_order_is_that_of_the_calls_on_many_threads() {
@@ -154,7 +248,7 @@ struct Failing {
     failed: Vec<Ack>,
     producer: BatchProducer,
     held: Held,
-    wire: kwal_testkit::wire::Wire,
+    wire: Wire,
     partition: PartitionClient,
     _client: kwal_client::Client,
 }

@@ -12,7 +12,7 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -28,7 +28,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWrite},
     runtime::Handle,
     sync::{oneshot, watch},
-    task::{JoinError, JoinSet},
+    task::{JoinError, JoinSet, unconstrained},
     time::{Instant, Sleep, sleep_until},
 };
 use tracing::{Instrument, debug, debug_span, warn};
@@ -66,8 +66,8 @@ pub(super) struct Driver {
     flushed: bool,
     /// How long a write may make no progress.
     stall: Duration,
-    /// When a write has made no progress for so long.
-    stalled_at: Instant,
+    /// When the write that waits for the stream has made no progress for so long.
+    stalled_at: Option<Instant>,
     timer: Timer,
     /// The longest throttle time that is obeyed.
     max_throttle: Duration,
@@ -124,7 +124,7 @@ impl Driver {
             writing: None,
             flushed: true,
             stall,
-            stalled_at: Instant::now(),
+            stalled_at: None,
             timer: Timer::default(),
             max_throttle,
             held: None,
@@ -245,9 +245,6 @@ impl Driver {
         }
         if self.writing.is_none() {
             self.writing = self.connection.poll_transmit();
-            if self.writing.is_some() {
-                self.stalled_at = Instant::now() + self.stall;
-            }
         }
     }
 
@@ -294,7 +291,11 @@ impl Driver {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some((_, first)) = &self.writing {
             let offered = Offered { first, connection: &self.connection };
-            let Poll::Ready(wrote) = offered.poll_write(&mut self.stream, cx) else { return false };
+            let Poll::Ready(wrote) = offered.poll_write(&mut self.stream, cx) else {
+                self.stalled_at.get_or_insert_with(|| Instant::now() + self.stall);
+                return false;
+            };
+            self.stalled_at = None;
             self.sent(wrote);
             let is_done = self.writing.is_none() && self.connection.peek_transmit().next().is_none();
             if self.connection.is_closed() || !is_done {
@@ -316,7 +317,7 @@ impl Driver {
     /// Handles what is due. Returns whether something was.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
         let deadline = self.connection.poll_timeout().map(Instant::from_std);
-        let stalled_at = self.writing.is_some().then_some(self.stalled_at);
+        let stalled_at = self.stalled_at;
         let held = self.held.as_ref().and_then(|held| held.caller.ends_at());
         let Some(next) = [deadline, stalled_at, held].into_iter().flatten().min() else { return false };
         if self.timer.poll(next, cx).is_pending() {
@@ -423,9 +424,7 @@ impl Driver {
         match wrote {
             Ok(count) => {
                 self.flushed = false;
-                let now = Instant::now();
-                self.stalled_at = now + self.stall;
-                self.accepted(now, count);
+                self.accepted(Instant::now(), count);
             }
             Err(error) => {
                 // The stream may have got bytes of each of them.
@@ -583,18 +582,25 @@ struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
     /// `None` once it has fired.
     armed_for: Option<Instant>,
+    /// What it wakes when it fires.
+    waker: Option<Waker>,
 }
 
 impl Timer {
     /// Completes at `next` or earlier.
     fn poll(&mut self, next: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(next)));
+        let is_known = |waker: &Waker| waker.will_wake(cx.waker());
         if self.armed_for.is_none_or(|at| at > next) {
             sleep.as_mut().reset(next);
             self.armed_for = Some(next);
+        } else if !sleep.is_elapsed() && self.waker.as_ref().is_some_and(is_known) {
+            return Poll::Pending;
         }
-        ready!(sleep.as_mut().poll(cx));
-        self.armed_for = None;
+        self.waker = Some(cx.waker().clone());
+        // When it is another task's turn, it would return without having noted the waker.
+        ready!(pin!(unconstrained(sleep.as_mut())).poll(cx));
+        (self.armed_for, self.waker) = (None, None);
         Poll::Ready(())
     }
 }

@@ -6,6 +6,7 @@ mod create_partitions;
 mod create_topic;
 mod delete_topic;
 mod describe_cluster;
+mod describe_topic;
 mod ensure_topic;
 mod layout;
 
@@ -20,6 +21,7 @@ pub use self::{
     create_topic::{CreateTopic, CreatedTopic},
     delete_topic::DeleteTopic,
     describe_cluster::{BrokerDescription, ClusterDescription, DescribeCluster},
+    describe_topic::{DescribeTopic, PartitionDescription, TopicDescription},
     ensure_topic::{EnsureTopic, EnsuredTopic, TopicDifference},
 };
 use crate::{

@@ -73,7 +73,12 @@ impl Error {
         match self.kind() {
             ErrorKind::InvalidInput { reason } => f.write_str(reason),
             ErrorKind::Encode => f.write_str("the records cannot be encoded as a batch"),
-            ErrorKind::BatchTooLarge { size, records, limit } => {
+            ErrorKind::BatchTooLarge { size, limit: Some(limit), is_input: true, .. } => write!(
+                f,
+                "an input of {size} bytes exceeds the batch producer's limit of {limit} bytes; split it or raise \
+                 `max_input_bytes`"
+            ),
+            ErrorKind::BatchTooLarge { size, records, limit, .. } => {
                 let plural = if *records == 1 { "" } else { "s" };
                 write!(f, "a batch of {size} bytes ({records} record{plural}) exceeds ")?;
                 match limit {

@@ -30,6 +30,7 @@ pub enum ErrorKind {
     /// [What to do](https://docs.rs/kwal/latest/kwal/guide/troubleshooting/#encode).
     Encode,
     /// The batch exceeds the client's limit and was not sent, or exceeds the topic's limit and was rejected.
+    /// Of an input of a batch producer, the batch is one of that input alone.
     ///
     /// [What to do](https://docs.rs/kwal/latest/kwal/guide/troubleshooting/#batchtoolarge).
     #[non_exhaustive]
@@ -40,6 +41,8 @@ pub enum ErrorKind {
         records: usize,
         /// The client's limit; `None` for the topic's `max.message.bytes`, which the broker does not report.
         limit: Option<usize>,
+        /// Whether it is one input of a batch producer, and `limit` the producer's `max_input_bytes`.
+        is_input: bool,
     },
     /// No broker knew the topic for [`Deadlines::unknown_topic`](crate::Deadlines::unknown_topic).
     ///

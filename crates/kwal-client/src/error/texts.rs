@@ -299,9 +299,20 @@ fn client() -> Samples {
             size: 20_000_081,
             records: 2,
             limit: Some(16_777_216),
+            is_input: false,
         }),
-        "BatchTooLarge, the topic's limit":
-            produce(ErrorKind::BatchTooLarge { size: 2_000_081, records: 1, limit: None }),
+        "BatchTooLarge, an input of a batch producer": produce(ErrorKind::BatchTooLarge {
+            size: 2_000_081,
+            records: 1,
+            limit: Some(1_000_000),
+            is_input: true,
+        }),
+        "BatchTooLarge, the topic's limit": produce(ErrorKind::BatchTooLarge {
+            size: 2_000_081,
+            records: 1,
+            limit: None,
+            is_input: false,
+        }),
         "UnknownTopic": fetch(ErrorKind::UnknownTopic { waited: Duration::from_secs(5) }),
         "UnknownPartition":
             fetch(ErrorKind::UnknownPartition { partitions: 3, waited: Duration::from_secs(5) }),

@@ -31,7 +31,7 @@ fn covered(batch: &Batch) -> (i64, i64) {
 }
 
 /// Checks that records come in offset order. The batches themselves do.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Order {
     /// The lowest offset that the next record may have.
     next: i64,

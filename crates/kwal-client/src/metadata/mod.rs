@@ -158,7 +158,7 @@ impl MetadataCache {
                     let others = self.change(|metadata| metadata.update(&second, broker.id()));
                     contradictions.shared_with(others)
                 }
-                None => contradictions,
+                None => contradictions.without_second_opinion(&self.snapshot()),
             };
             self.change(|metadata| metadata.accept(contradictions));
         }

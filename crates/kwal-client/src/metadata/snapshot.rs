@@ -26,6 +26,8 @@ pub(crate) struct TopicMetadata {
     generation: u64,
     /// Zero where the broker is too old for topic ids.
     pub(crate) id: Uuid,
+    /// The id of the topic of this name before; zero if none is known.
+    former: Uuid,
     pub(crate) partitions: BTreeMap<i32, PartitionMetadata>,
 }
 
@@ -118,6 +120,7 @@ impl Metadata {
         contradictions: &mut Contradictions,
     ) -> TopicMetadata {
         let Some(known) = self.topics.get(name) else { return topic };
+        topic.former = known.former;
         // Brokers that are too old for topic ids do not report one.
         if known.id != topic.id && !known.id.is_zero() && !topic.id.is_zero() {
             contradictions.topics.insert(name.to_owned(), topic);
@@ -154,7 +157,7 @@ impl Metadata {
         }
         for (name, topic) in topics {
             if let Some(known) = self.topics.get_mut(&name) {
-                *known = Arc::new(topic);
+                *known = Arc::new(TopicMetadata { former: known.id, ..topic });
             }
         }
         for ((topic, index), instead) in partitions {
@@ -227,6 +230,17 @@ impl Contradictions {
         brokers.is_empty() && topics.is_empty() && partitions.is_empty() && !has_unknown_leader
     }
 
+    /// Returns what is believed although no other broker was there to be asked: not that a topic is the one
+    /// that it was before. Ids do not come back, so that broker lags, unless it is the only one.
+    pub(crate) fn without_second_opinion(mut self, known: &Metadata) -> Self {
+        let is_former =
+            |name: &String, id: Uuid| known.topics.get(name).is_some_and(|known| known.former == id);
+        if known.brokers.len() > 1 {
+            self.topics.retain(|name, topic| !is_former(name, topic.id));
+        }
+        self
+    }
+
     /// Returns what both contradict, and what the other one says instead; of a partition, what is newer.
     pub(crate) fn shared_with(&self, mut other: Self) -> Self {
         other.brokers.retain(|id, _| self.brokers.contains_key(id));
@@ -294,7 +308,8 @@ impl TopicMetadata {
             };
             (partition.partition_index, described)
         };
-        Self { generation, id: topic.topic_id, partitions: topic.partitions.iter().map(partition).collect() }
+        let partitions = topic.partitions.iter().map(partition).collect();
+        Self { generation, id: topic.topic_id, former: Uuid::ZERO, partitions }
     }
 }
 
@@ -547,6 +562,23 @@ mod tests {
         let others = metadata.update(&without, None);
         metadata.accept(contradictions.shared_with(others));
         assert!(metadata.topics["wal"].partitions.is_empty());
+    }
+
+    #[test]
+    fn a_single_broker_does_not_bring_a_former_topic_back() {
+        for (brokers, id, expected) in [(2, 1, 2), (1, 1, 1), (2, 3, 3)] {
+            let mut metadata = Metadata::default();
+            for response in [response(1, 5, 7), response(2, 5, 0), response(2, 5, 1)] {
+                let contradictions = metadata.update(&response, None);
+                metadata.accept(contradictions);
+            }
+            if brokers == 2 {
+                metadata.brokers.insert(5, HostPort::new("e", 9092));
+            }
+            let contradictions = metadata.update(&response(id, 5, 9), Some(1));
+            metadata.accept(contradictions.without_second_opinion(&metadata));
+            assert_eq!(metadata.topics["wal"].id, Uuid([expected; 16]), "{brokers} brokers, topic {id}");
+        }
     }
 
     #[test]

@@ -88,6 +88,13 @@ impl PartitionClient {
         self.producer.batch_too_large(size, records)
     }
 
+    /// Returns the error of an input that would exceed a limit by itself.
+    #[doc(hidden)]
+    pub fn input_too_large(&self, size: usize, records: usize, limit: usize) -> Error {
+        let kind = ErrorKind::BatchTooLarge { size, records, limit: Some(limit), is_input: true };
+        self.partition.call(ApiKey::PRODUCE).error(kind)
+    }
+
     /// Returns the error of an append whose input is not valid.
     #[doc(hidden)]
     pub fn invalid_append(&self, reason: String) -> Error {

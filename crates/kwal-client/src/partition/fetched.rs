@@ -4,7 +4,7 @@ use std::{fmt, iter::FusedIterator, mem, ops::Range, sync::Arc};
 
 use kwal_protocol::{
     api::ApiKey,
-    record::{Batch, BatchError, BatchHeader, OwnedRecord, OwnedRecords, RecordView},
+    record::{Batch, BatchError, BatchHeader, OwnedRecord, RecordCursor, RecordView},
     wire::Uuid,
 };
 
@@ -247,11 +247,18 @@ impl Source {
         decompressor: &mut LentDecompressor,
         consume: &mut impl FnMut(RecordView<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let corrupt = |error| self.corrupt(error, offsets(batch));
-        let records = batch.records_with(decompressor, self.decompressed_limit);
-        for record in &records.map_err(corrupt)? {
-            let record = record.map_err(corrupt)?;
-            order.check(record.offset).map_err(corrupt)?;
+        let records = match batch.records_with(decompressor, self.decompressed_limit) {
+            Ok(records) => records,
+            Err(error) => return Err(self.corrupt_batch(batch, error).into()),
+        };
+        for record in &records {
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => return Err(self.corrupt_batch(batch, error).into()),
+            };
+            if let Err(error) = order.check(record.offset) {
+                return Err(self.corrupt_batch(batch, error).into());
+            }
             if record.offset >= offsets_due.end {
                 break;
             }
@@ -260,6 +267,11 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    #[cold]
+    fn corrupt_batch(&self, batch: &Batch, error: BatchError) -> Error {
+        self.corrupt(error, offsets(batch))
     }
 
     fn corrupt(&self, error: BatchError, offsets: Option<Range<i64>>) -> Error {
@@ -314,6 +326,11 @@ impl FetchedBatch {
         self.batch.next_offset().min(self.until)
     }
 
+    /// Whether records may be left out at its end. Before magic 2, the header does not exclude it.
+    fn is_cut(&self) -> bool {
+        self.until < self.batch.next_offset() || self.batch.magic() != BatchHeader::MAGIC
+    }
+
     /// Returns the epoch of the leader that appended it; `None` before magic 2.
     pub fn leader_epoch(&self) -> Option<i32> {
         let epoch = self.batch.header().partition_leader_epoch;
@@ -349,7 +366,7 @@ impl FetchedBatch {
     ///
     /// # Errors
     /// As [`Fetched::records`].
-    pub fn records(&self) -> impl FusedIterator<Item = Result<OwnedRecord, Error>> + Send + use<> {
+    pub fn records(&self) -> BatchRecords {
         BatchRecords::new(self.clone())
     }
 
@@ -394,61 +411,113 @@ impl fmt::Debug for FetchedBatch {
     }
 }
 
-/// The owned records of one batch. It ends after an error.
-#[derive(Debug)]
-struct BatchRecords {
+/// The iterator of [`FetchedBatch::records`]: the owned records of one batch. It ends after an error.
+#[must_use = "iterators are lazy and do nothing unless consumed"]
+pub struct BatchRecords {
     batch: FetchedBatch,
-    /// Decompressed when the first one is asked for.
-    records: Option<OwnedRecords>,
+    is_cut: bool,
     order: Order,
-    is_done: bool,
+    state: BatchState,
+}
+
+/// How far the records of a batch have been returned.
+enum BatchState {
+    /// Not decompressed yet.
+    Whole,
+    Decoding(RecordCursor),
+    Done,
 }
 
 impl BatchRecords {
     fn new(batch: FetchedBatch) -> Self {
-        let order = batch.order();
-        Self { batch, records: None, order, is_done: false }
+        let (is_cut, order) = (batch.is_cut(), batch.order());
+        Self { batch, is_cut, order, state: BatchState::Whole }
     }
 
-    fn next_record(&mut self) -> Result<Option<OwnedRecord>, BatchError> {
-        let records = match &mut self.records {
-            Some(records) => records,
-            None => {
-                let FetchedBatch { batch, source, .. } = &self.batch;
-                let mut decompressor = source.decompressors.lend();
-                let records = batch.records_with(&mut decompressor, source.decompressed_limit)?;
-                self.records.insert(records.into_iter())
-            }
-        };
-        for record in records {
-            let record = record?;
-            self.order.check(record.offset)?;
-            if record.offset >= self.batch.until {
-                break;
-            }
-            if record.offset >= self.batch.from {
-                return Ok(Some(record));
-            }
+    /// Whether the last record has been returned, and no error is left either. Before the first one this is
+    /// not known yet, and false.
+    #[inline]
+    pub fn is_at_end(&self) -> bool {
+        match &self.state {
+            BatchState::Whole => false,
+            BatchState::Decoding(cursor) if self.is_cut => self.ends_at_cut(cursor),
+            BatchState::Decoding(cursor) => cursor.is_at_end(),
+            BatchState::Done => true,
         }
-        Ok(None)
+    }
+
+    #[cold]
+    fn ends_at_cut(&self, cursor: &RecordCursor) -> bool {
+        match cursor.peek() {
+            Some(Ok(next)) => {
+                next.offset >= self.batch.until && self.order.clone().check(next.offset).is_ok()
+            }
+            Some(Err(_)) => false,
+            None => true,
+        }
+    }
+
+    /// Decompresses the batch, and returns its first record.
+    #[cold]
+    fn begin(&mut self) -> Option<Result<OwnedRecord, Error>> {
+        if matches!(self.state, BatchState::Done) {
+            return None;
+        }
+        let FetchedBatch { batch, source, .. } = &self.batch;
+        let records = batch.records_with(&mut source.decompressors.lend(), source.decompressed_limit);
+        match records {
+            Ok(records) => self.state = BatchState::Decoding(RecordCursor::new(records)),
+            Err(error) => return Some(Err(self.fail(error))),
+        }
+        self.next()
+    }
+
+    #[cold]
+    fn fail(&mut self, error: BatchError) -> Error {
+        self.state = BatchState::Done;
+        let FetchedBatch { batch, source, .. } = &self.batch;
+        source.corrupt_batch(batch, error)
     }
 }
 
 impl Iterator for BatchRecords {
     type Item = Result<OwnedRecord, Error>;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_done {
-            return None;
-        }
-        let next = self.next_record();
-        self.is_done = !matches!(next, Ok(Some(_)));
-        let FetchedBatch { batch, source, .. } = &self.batch;
-        next.map_err(|error| source.corrupt(error, offsets(batch))).transpose()
+        let BatchState::Decoding(cursor) = &mut self.state else { return self.begin() };
+        let error = loop {
+            let (record, bytes) = match cursor.advance() {
+                Some(Ok(next)) => next,
+                Some(Err(error)) => break error,
+                None => {
+                    self.state = BatchState::Done;
+                    return None;
+                }
+            };
+            if let Err(error) = self.order.check(record.offset) {
+                break error;
+            }
+            if record.offset >= self.batch.until {
+                self.state = BatchState::Done;
+                return None;
+            }
+            if record.offset >= self.batch.from {
+                return Some(Ok(record.to_slices(bytes)));
+            }
+        };
+        Some(Err(self.fail(error)))
     }
 }
 
 impl FusedIterator for BatchRecords {}
+
+/// Prints the batch, and no records.
+impl fmt::Debug for BatchRecords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchRecords").field("batch", &self.batch).finish_non_exhaustive()
+    }
+}
 
 /// The iterator of [`Fetched::records`].
 #[must_use = "iterators are lazy and do nothing unless consumed"]
@@ -466,14 +535,14 @@ impl Iterator for FetchedRecords<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.records.as_mut().and_then(Iterator::next) {
-                Some(Err(error)) => {
+            if let Some(records) = &mut self.records
+                && let Some(next) = records.next()
+            {
+                if next.is_err() {
                     // What comes after a corrupt batch would leave a hole.
-                    (self.batches, self.records) = ([].iter(), None);
-                    return Some(Err(error));
+                    self.batches = [].iter();
                 }
-                Some(record) => return Some(record),
-                None => {}
+                return Some(next);
             }
             let batch = self.batches.by_ref().find(|batch| has_records(batch))?.clone();
             let Fetched { from, source, .. } = self.fetched;

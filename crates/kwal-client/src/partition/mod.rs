@@ -18,7 +18,7 @@ pub use self::{
     append::{Close, Produce, Reserve},
     delete_records::{DeleteBefore, DeleteRecords},
     fetch::{Fetch, FetchAhead},
-    fetched::{Fetched, FetchedBatch, FetchedRecords},
+    fetched::{BatchRecords, Fetched, FetchedBatch, FetchedRecords},
     leader_epoch::OffsetForLeaderEpoch,
     offsets::GetOffset,
     open::OpenPartition,

@@ -4,7 +4,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use kwal_protocol::{
     api::{ApiKey, Versions},
-    connection::{CallError, ConnectionError, EncodedRequest, RawResponse, ResponseProgress},
+    connection::{
+        CallError, ConnectionError, EncodedRequest, ProduceTemplate, RawResponse, ResponseProgress,
+    },
+    messages::ProduceRequest,
 };
 use tokio::time::Instant;
 
@@ -78,31 +81,28 @@ impl Channel {
         let encoded = self.encode(request, call, versions)?;
         let sent = Sent { size: encoded.size_in_bytes(), begun: Instant::now() };
         let result = self.connection.call::<R>(encoded, options).await;
-        self.interpret::<R>(call, sent, closed, result)
+        self.decode::<R>(call, &self.received::<R>(call, sent, closed, result)?)
     }
 
-    /// Submits a request without waiting, and returns its size in bytes. The recipient gets the response in
-    /// the task of the connection; [`interpret`](Self::interpret) decodes it.
+    /// Submits a request without waiting. The recipient gets the response in the task of the connection;
+    /// [`received`](Self::received) interprets it.
     ///
     /// Requests are sent in the order in which they were submitted. If the deadline is over before a throttle
     /// is, the request is not sent.
     ///
     /// # Errors
     /// [`SubmitError::Full`] if the queue has no room: wait for [`room`](Self::room) first.
-    /// [`SubmitError::Failed`] if the request cannot be encoded for this broker, or the connection is closed.
+    /// [`SubmitError::Failed`] if the connection is closed.
     pub(crate) fn submit<R: ClientRequest>(
         &self,
-        request: &R,
+        request: EncodedRequest,
         call: CallContext<'_>,
-        versions: Versions,
         deadline: Option<Instant>,
         (recipient, token): (Arc<dyn Recipient>, u64),
         room: Option<Room>,
-    ) -> Result<usize, SubmitError> {
-        let encoded = self.encode(request, call, versions).map_err(SubmitError::Failed)?;
-        let size = encoded.size_in_bytes();
-        match self.connection.submit::<R>(encoded, deadline, recipient, token, room) {
-            Ok(()) => Ok(size),
+    ) -> Result<(), SubmitError> {
+        match self.connection.submit::<R>(request, deadline, recipient, token, room) {
+            Ok(()) => Ok(()),
             Err(NotSubmitted::Full) => Err(SubmitError::Full),
             Err(NotSubmitted::Closed) => {
                 self.broker().mark_unhealthy();
@@ -128,33 +128,59 @@ impl Channel {
         call: CallContext<'_>,
         versions: Versions,
     ) -> Result<EncodedRequest, Error> {
-        let broker = self.broker();
-        self.connection.versions().encode(request, versions).map_err(|error| match error {
-            CallError::Unsupported { ours, theirs, .. } => {
-                Error::new(ErrorKind::Unsupported { ours, theirs }).with_context(call.at_broker(broker))
-            }
-            error => Error::invalid_input(format!("{}: {error}", call.at_broker(broker))),
-        })
+        let encoded = self.connection.versions().encode(request, versions);
+        encoded.map_err(|error| self.not_encoded(call, error))
     }
 
-    /// Decodes the response to a request, or turns the reason why there is none into an error. `closed` is
-    /// what became of the attempt before this one.
-    pub(crate) fn interpret<R: ClientRequest>(
+    /// Encodes a request to append but for the records of its partition.
+    pub(crate) fn template(
+        &self,
+        request: ProduceRequest,
+        call: CallContext<'_>,
+        versions: Versions,
+    ) -> Result<ProduceTemplate, Error> {
+        let template = self.connection.versions().produce_template(request, versions);
+        template.map_err(|error| self.not_encoded(call, error))
+    }
+
+    /// Returns the error of a request that cannot be encoded for the broker.
+    pub(crate) fn not_encoded(&self, call: CallContext<'_>, error: CallError) -> Error {
+        let context = call.at_broker(self.broker());
+        match error {
+            CallError::Unsupported { ours, theirs, .. } => {
+                Error::new(ErrorKind::Unsupported { ours, theirs }).with_context(context)
+            }
+            error => Error::invalid_input(format!("{context}: {error}")),
+        }
+    }
+
+    /// Turns the reason why there is no response, if there is none, into an error. `closed` is what became of
+    /// the attempt before this one.
+    pub(crate) fn received<R: ClientRequest>(
         &self,
         call: CallContext<'_>,
         sent: Sent,
         closed: &Closed,
         result: Result<RawResponse, RequestFailed>,
+    ) -> Result<RawResponse, Error> {
+        match result {
+            Ok(response) => {
+                closed.clear();
+                Ok(response)
+            }
+            Err(failed) => Err(self.failed::<R>(call, sent, closed, failed)),
+        }
+    }
+
+    /// Decodes a response.
+    pub(crate) fn decode<R: ClientRequest>(
+        &self,
+        call: CallContext<'_>,
+        response: &RawResponse,
     ) -> Result<R::Response, Error> {
-        let broker = self.broker();
-        let response = match result {
-            Ok(response) => response,
-            Err(failed) => return Err(self.failed::<R>(call, sent, closed, failed)),
-        };
-        closed.clear();
-        response
-            .decode::<R>()
-            .map_err(|source| unknown::<R>(Error::from(source).with_context(call.at_broker(broker))))
+        let decoded = response.decode::<R>();
+        decoded
+            .map_err(|source| unknown::<R>(Error::from(source).with_context(call.at_broker(self.broker()))))
     }
 
     /// Turns the reason why there is no response into an error.

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use kwal_protocol::{
     error_code::ErrorCode,
     messages::{
-        ProduceLeader, ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse,
+        Appended, ProduceLeader, ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse,
         ProduceTopic, RecordError as ProduceRecordError,
     },
     record::EncodedBatch,
+    wire::Spliced,
 };
 
 use super::{Produced, settings::Acks};
@@ -21,41 +22,123 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Append {
     pub(super) batch: EncodedBatch,
-    /// Which attempt it is, for the result.
-    pub(super) attempt: u32,
     /// Whether an earlier attempt may have appended it.
     pub(super) in_doubt: bool,
     pub(super) acks: Acks,
 }
 
-impl Append {
+/// One attempt to append a batch: what is needed to interpret its response.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    record_count: usize,
+    wire_bytes: usize,
+    /// Counts from 1.
+    number: u32,
+    /// Whether an earlier attempt may have appended the batch.
+    in_doubt: bool,
+}
+
+/// Builds a request to append records to a partition, or one that is given its records later.
+pub(super) fn request(route: &Route<'_>, acks: Acks, records: Option<Spliced>) -> ProduceRequest {
+    let is_named = route.names_topic::<ProduceRequest>();
+    ProduceRequest {
+        acks: acks.on_the_wire(),
+        timeout_ms: route.timeout_ms(),
+        topic_data: vec![ProduceTopic {
+            name: if is_named { route.topic.to_owned() } else { String::new() },
+            topic_id: route.topic_id,
+            partition_data: vec![ProducePartition { index: route.partition, records }],
+        }],
+        ..ProduceRequest::default()
+    }
+}
+
+impl Attempt {
+    pub(super) fn of(batch: &EncodedBatch, number: u32, in_doubt: bool) -> Self {
+        let (record_count, wire_bytes) = (batch.record_count(), batch.size_in_bytes());
+        Self { record_count, wire_bytes, number, in_doubt }
+    }
+
+    /// Interprets a response that says nothing but that a batch was appended.
+    pub(super) fn appended(&self, route: &Route<'_>, appended: &Appended<'_>) -> Result<Produced, Rejection> {
+        let Appended { name, topic_id, index, base_offset, log_append_time_ms, log_start_offset } = *appended;
+        match route.is_topic(name, topic_id) && index == route.partition {
+            true => self.produced(route, base_offset, log_append_time_ms, log_start_offset),
+            false => Err(Rejection::Missing),
+        }
+    }
+
     /// Interprets a success.
-    fn appended(
+    fn produced(
         &self,
         route: &Route<'_>,
-        partition: &ProducePartitionResponse,
+        base_offset: i64,
+        log_append_time_ms: i64,
+        log_start_offset: i64,
     ) -> Result<Produced, Rejection> {
         // Some services do not report offsets.
-        let base_offset = InvalidField::known("base_offset", partition.base_offset)?;
+        let base_offset = InvalidField::known("base_offset", base_offset)?;
         if let Some(base_offset) = base_offset
-            && base_offset.checked_add(self.batch.record_count() as i64).is_none()
+            && base_offset.checked_add(self.record_count as i64).is_none()
         {
             return Err(InvalidField { field: "base_offset", value: base_offset }.into());
         }
         Ok(Produced {
             topic_id: (!route.topic_id.is_zero()).then_some(route.topic_id),
             base_offset,
-            record_count: self.batch.record_count(),
-            log_append_time_ms: InvalidField::known("log_append_time_ms", partition.log_append_time_ms)?,
-            log_start_offset: InvalidField::known("log_start_offset", partition.log_start_offset)?,
-            wire_bytes: self.batch.size_in_bytes(),
-            attempts: self.attempt,
+            record_count: self.record_count,
+            log_append_time_ms: InvalidField::known("log_append_time_ms", log_append_time_ms)?,
+            log_start_offset: InvalidField::known("log_start_offset", log_start_offset)?,
+            wire_bytes: self.wire_bytes,
+            attempts: self.number,
         })
+    }
+
+    /// Interprets any response.
+    pub(super) fn response(
+        &self,
+        route: &Route<'_>,
+        response: ProduceResponse,
+    ) -> Result<Produced, Rejection> {
+        let ProduceResponse { responses, node_endpoints, .. } = response;
+        let partition = only_partition(
+            responses,
+            |topic| route.is_topic(&topic.name, topic.topic_id),
+            |topic| topic.partition_responses,
+            |partition| partition.index == route.partition,
+        )?;
+        let ProducePartitionResponse { base_offset, log_append_time_ms, log_start_offset, .. } = partition;
+        match partition.error_code {
+            ErrorCode::NONE => self.produced(route, base_offset, log_append_time_ms, log_start_offset),
+            // The earlier attempt appended it, at an offset that this broker no longer knows.
+            ErrorCode::DUPLICATE_SEQUENCE_NUMBER if self.in_doubt => {
+                self.produced(route, -1, log_append_time_ms, log_start_offset)
+            }
+            ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => {
+                Err(Rejection::Kind(ErrorKind::BatchTooLarge {
+                    size: self.wire_bytes,
+                    records: self.record_count,
+                    limit: None,
+                    is_input: false,
+                }))
+            }
+            code => {
+                let ProduceLeader { leader_id, leader_epoch } = partition.current_leader;
+                let endpoints = node_endpoints.iter().map(|found| (found.node_id, &*found.host, found.port));
+                let leader = route.leader_update(code, (leader_id, leader_epoch), endpoints);
+                let message = partition.error_message.filter(|message| !message.is_empty());
+                let records = self.rejected(partition.record_errors);
+                match (leader, records.is_empty()) {
+                    (None, false) => Err(Rejection::Records { code, message, records }),
+                    (leader, _) => Err(Rejection::Code { code, message, leader }),
+                }
+            }
+        }
     }
 
     /// Returns the records that a rejection is about.
     fn rejected(&self, reported: Vec<ProduceRecordError>) -> Vec<RecordError> {
-        let count = self.batch.record_count();
+        let count = self.record_count;
         let known = reported.into_iter().filter_map(|error| {
             let index = usize::try_from(error.batch_index).ok().filter(|index| *index < count)?;
             let message = error.batch_index_error_message.filter(|message| !message.is_empty());
@@ -85,55 +168,11 @@ impl Operation for Append {
     type Output = Produced;
 
     fn request(&self, route: &Route<'_>) -> ProduceRequest {
-        let is_named = route.names_topic::<ProduceRequest>();
-        ProduceRequest {
-            acks: self.acks.on_the_wire(),
-            timeout_ms: route.timeout_ms(),
-            topic_data: vec![ProduceTopic {
-                name: if is_named { route.topic.to_owned() } else { String::new() },
-                topic_id: route.topic_id,
-                partition_data: vec![ProducePartition {
-                    index: route.partition,
-                    records: Some(self.batch.to_spliced()),
-                }],
-            }],
-            ..ProduceRequest::default()
-        }
+        request(route, self.acks, Some(self.batch.to_spliced()))
     }
 
     fn response(&self, route: &Route<'_>, response: ProduceResponse) -> Result<Produced, Rejection> {
-        let ProduceResponse { responses, node_endpoints, .. } = response;
-        let partition = only_partition(
-            responses,
-            |topic| route.is_topic(&topic.name, topic.topic_id),
-            |topic| topic.partition_responses,
-            |partition| partition.index == route.partition,
-        )?;
-        match partition.error_code {
-            ErrorCode::NONE => self.appended(route, &partition),
-            // The earlier attempt appended it, at an offset that this broker no longer knows.
-            ErrorCode::DUPLICATE_SEQUENCE_NUMBER if self.in_doubt => {
-                self.appended(route, &ProducePartitionResponse { base_offset: -1, ..partition })
-            }
-            ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => {
-                Err(Rejection::Kind(ErrorKind::BatchTooLarge {
-                    size: self.batch.size_in_bytes(),
-                    records: self.batch.record_count(),
-                    limit: None,
-                }))
-            }
-            code => {
-                let ProduceLeader { leader_id, leader_epoch } = partition.current_leader;
-                let endpoints = node_endpoints.iter().map(|found| (found.node_id, &*found.host, found.port));
-                let leader = route.leader_update(code, (leader_id, leader_epoch), endpoints);
-                let message = partition.error_message.filter(|message| !message.is_empty());
-                let records = self.rejected(partition.record_errors);
-                match (leader, records.is_empty()) {
-                    (None, false) => Err(Rejection::Records { code, message, records }),
-                    (leader, _) => Err(Rejection::Code { code, message, leader }),
-                }
-            }
-        }
+        Attempt::of(&self.batch, 1, self.in_doubt).response(route, response)
     }
 }
 
@@ -157,7 +196,7 @@ mod tests {
             builder.push(1_700_000_000_000, None, Some(value), &Headers::new());
         }
         let batch = builder.finish().unwrap().stamp(17, 2, 40);
-        Append { batch, attempt: 3, in_doubt: false, acks: Acks::All }
+        Append { batch, in_doubt: false, acks: Acks::All }
     }
 
     fn route() -> Route<'static> {
@@ -223,7 +262,7 @@ mod tests {
                 log_append_time_ms: time,
                 log_start_offset: start,
                 wire_bytes: append().batch.to_bytes().len(),
-                attempts: 3,
+                attempts: 1,
             };
             assert_eq!(respond(found).unwrap(), expected);
         }
@@ -274,10 +313,44 @@ mod tests {
     }
 
     #[test]
+    fn a_response_that_says_nothing_else_is_interpreted_like_any_other() {
+        let (route, batch) = (route(), append().batch);
+        let attempt = Attempt::of(&batch, 1, false);
+        for (name, topic_id) in [("wal", Uuid::ZERO), ("", ID), ("other", ID), ("", Uuid([6; 16]))] {
+            for index in [2, 3] {
+                for (base_offset, time, start) in
+                    [(100, -1, -1), (-1, 5, 7), (-2, -1, -1), (i64::MAX, -1, -1), (1, -2, -1), (1, 0, -2)]
+                {
+                    let found = ProducePartitionResponse {
+                        index,
+                        base_offset,
+                        log_append_time_ms: time,
+                        log_start_offset: start,
+                        ..Default::default()
+                    };
+                    let topic = ProduceTopicResponse {
+                        name: name.to_owned(),
+                        topic_id,
+                        partition_responses: vec![found],
+                    };
+                    let any = ProduceResponse { responses: vec![topic], ..Default::default() };
+                    let (log_append_time_ms, log_start_offset) = (time, start);
+                    let appended =
+                        Appended { name, topic_id, index, base_offset, log_append_time_ms, log_start_offset };
+                    let found = format!("{:?}", attempt.appended(&route, &appended));
+                    assert_eq!(found, format!("{:?}", attempt.response(&route, any)));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_batch_that_is_too_large_has_a_kind_of_its_own() {
         for code in [ErrorCode::MESSAGE_TOO_LARGE, ErrorCode::RECORD_LIST_TOO_LARGE] {
             let Err(Rejection::Kind(kind)) = respond(partition(code)) else { panic!("{code}") };
-            let ErrorKind::BatchTooLarge { size, records, limit } = kind else { panic!("{kind:?}") };
+            let ErrorKind::BatchTooLarge { size, records, limit, is_input: false } = kind else {
+                panic!("{kind:?}")
+            };
             assert_eq!((size, records, limit), (append().batch.to_bytes().len(), 2, None));
         }
     }

@@ -18,7 +18,12 @@ use std::{
     time::Duration,
 };
 
-use kwal_protocol::{api::ApiKey, connection::RawResponse, messages::ProduceRequest, record::EncodedBatch};
+use kwal_protocol::{
+    api::ApiKey,
+    connection::{ProduceTemplate, RawResponse},
+    messages::ProduceRequest,
+    record::EncodedBatch,
+};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until},
@@ -26,7 +31,7 @@ use tokio::{
 
 use super::{
     Produced,
-    append::Append,
+    append::{Attempt, request},
     exclusive::Hold,
     results::{Ended, Reply},
     settings::Settings,
@@ -39,7 +44,7 @@ use crate::{
     memory::Reservation,
     pool::{Closed, Purpose, Sent, SubmitError},
     producer_id::{Identity, Stamp},
-    routing::{Deadline, Opened, Operation, Partition, Target, Tracker, rejected},
+    routing::{Deadline, Opened, Partition, Target, Tracker, rejected},
 };
 
 /// How many appends of one partition may be submitted and not completed. Further ones wait.
@@ -73,7 +78,7 @@ pub(super) struct Appends {
     ended: Notify,
     /// Locked by the caller that is next to submit. It is fair, so the first caller submits first, on
     /// whatever thread.
-    pub(super) turn: tokio::sync::Mutex<()>,
+    turn: tokio::sync::Mutex<()>,
     places: Arc<Semaphore>,
     /// Never has a permit, and is closed when there will be no more places.
     open: Semaphore,
@@ -121,7 +126,7 @@ pub(super) struct State {
 /// A request on the connection.
 struct InFlight {
     token: Token,
-    append: Append,
+    attempt: Attempt,
     sent: Sent,
 }
 
@@ -162,11 +167,13 @@ impl DerefMut for Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         let Some(mut state) = self.state.take() else { return };
-        let ended = std::mem::take(&mut state.ended);
+        let ended = (!state.ended.is_empty()).then(|| std::mem::take(&mut state.ended));
         let is_drained = state.failed.is_some() && state.machine.is_idle();
         let has_ended = state.machine.ended().is_some();
         drop(state);
-        ended.deliver();
+        if let Some(ended) = ended {
+            ended.deliver();
+        }
         if has_ended {
             self.ended.notify_waiters();
         }
@@ -222,9 +229,12 @@ impl Appends {
         })
     }
 
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> Locked<'_> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { state: Some(state), drained: &self.drained, ended: &self.ended }
+        Locked { state: Some(self.state()), drained: &self.drained, ended: &self.ended }
     }
 
     pub(super) fn call(&self) -> CallContext<'_> {
@@ -241,8 +251,19 @@ impl Appends {
 
     // For callers
 
+    /// Waits for the turn to submit.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => self.turn.lock().await,
+        }
+    }
+
     /// Waits for a place. `None` if there will not be one.
     pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        if let Some(place) = self.try_place() {
+            return Some(place);
+        }
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
@@ -373,14 +394,15 @@ impl Appends {
         {
             state.machine.handle_disconnected();
         }
-        let State { machine, link: Some(Link { opened, .. }), sent, unhandled, is_blocked, room, .. } = state
-        else {
+        let State { machine, link: Some(link), sent, unhandled, is_blocked, room, .. } = state else {
             return;
         };
         while let Some(transmit) = machine.poll_transmit(now.into_std()) {
             let token = transmit.token;
-            match self.send(opened, &transmit, room.take()) {
-                Ok((append, size)) => sent.push(InFlight { token, append, sent: Sent { size, begun: now } }),
+            match self.send(link, &transmit, room.take()) {
+                Ok((attempt, size)) => {
+                    sent.push(InFlight { token, attempt, sent: Sent { size, begun: now } });
+                }
                 // The connection is shared with other partitions.
                 Err(SubmitError::Full) => {
                     machine.handle_unsent(token);
@@ -395,28 +417,36 @@ impl Appends {
     /// Puts a batch on the connection. Returns the size of the request as well.
     fn send(
         &self,
-        opened: &Opened,
+        Link { opened, template, .. }: &Link,
         transmit: &Transmit<'_, PendingBatch>,
         room: Option<Room>,
-    ) -> Result<(Append, usize), SubmitError> {
+    ) -> Result<(Attempt, usize), SubmitError> {
         let Transmit { token, stamp, payload: PendingBatch { batch, .. }, attempt, in_doubt, deadline } =
             *transmit;
+        let (channel, call) = (&opened.channel, self.call());
+        let template = template.as_ref().map_err(|error| SubmitError::Failed(error.clone()))?;
         // Also without one of its own: the batch may have been stamped for something else.
         let Stamp { identity: Identity { id, epoch }, sequence } = stamp.unwrap_or(Stamp::NONE);
-        let batch = batch.stamp(id, epoch, sequence);
-        let append = Append { batch, attempt, in_doubt, acks: self.settings.acks };
-        let (call, deadlines) = (self.call(), &self.partition.cluster.config.deadlines);
-        let (route, versions) = opened.route(&append, call, deadlines, Duration::ZERO);
-        let request = append.request(&route);
+        let encoded = template.encode(batch, id, epoch, sequence);
+        let request = encoded.map_err(|error| SubmitError::Failed(channel.not_encoded(call, error)))?;
+        let size = request.size_in_bytes();
         let Some(this) = self.this.upgrade() else { return Err(SubmitError::Full) };
         let (deadline, recipient) =
             (Some(Instant::from_std(deadline)), (this as Arc<dyn Recipient>, token.0));
-        let size = opened.channel.submit(&request, call, versions, deadline, recipient, room)?;
-        Ok((append, size))
+        channel.submit::<ProduceRequest>(request, call, deadline, recipient, room)?;
+        Ok((Attempt::of(batch, attempt, in_doubt), size))
+    }
+
+    /// Encodes what all requests on a connection have in common.
+    fn template(&self, opened: &Opened) -> Result<ProduceTemplate, Error> {
+        let (call, versions) = (self.call(), opened.supported::<ProduceRequest>());
+        let deadlines = &self.partition.cluster.config.deadlines;
+        let route = opened.route_in::<ProduceRequest>(versions, call, deadlines);
+        opened.channel.template(request(&route, self.settings.acks, None), call, versions)
     }
 
     /// Whether a batch that is sent now goes to this leader over this connection.
-    fn is_current(&self, Link { opened, generation }: &mut Link) -> bool {
+    fn is_current(&self, Link { opened, generation, .. }: &mut Link) -> bool {
         let Some(found) = opened.leader.and_then(|leader| self.partition.led_by(leader)) else {
             return false;
         };
@@ -435,6 +465,7 @@ impl Appends {
             return Step::Handle(token, result);
         }
         state.machine.handle_timeout(now.into_std());
+        self.complete(state, None);
         if state.action.is_some() && !state.machine.is_action_needed() {
             state.action = None;
             state.machine.handle_cancelled();
@@ -489,7 +520,9 @@ impl Appends {
     }
 
     /// Takes the connection to the leader.
-    pub(super) fn connected(&self, link: Link) {
+    pub(super) fn connected(&self, opened: Opened, generation: u64) {
+        let template = self.template(&opened);
+        let link = Link { opened, generation, template };
         let state = &mut *self.lock();
         let is_same = state.link.as_ref().is_some_and(|before| before.is(&link));
         state.link = Some(link);
@@ -529,6 +562,8 @@ impl Appends {
         let now = Instant::now();
         state.wakes_at = state.wakes_at.filter(|at| *at > now);
         state.machine.handle_timeout(now.into_std());
+        // Those that end now need nothing any more.
+        self.complete(state, None);
         let is_needed = state.machine.is_action_needed();
         if !is_needed {
             state.machine.handle_cancelled();
@@ -559,18 +594,22 @@ impl Recipient for Appends {
     fn respond(&self, token: u64, result: Result<RawResponse, RequestFailed>) {
         let state = &mut *self.lock();
         let Some(at) = state.sent.iter().position(|sent| sent.token.0 == token) else { return };
-        let InFlight { token, append, sent } = state.sent.remove(at);
+        let InFlight { token, attempt, sent } = state.sent.remove(at);
         let Some(Link { opened, .. }) = &state.link else { return };
         let call = self.call();
         // What fails behind another request says nothing about it.
         let is_behind = !state.unhandled.is_empty() || state.machine.is_recovering();
         let closed = if is_behind { &Closed::default() } else { &self.closed };
-        let response = opened.channel.interpret::<ProduceRequest>(call, sent, closed, result);
+        let response = opened.channel.received::<ProduceRequest>(call, sent, closed, result);
         let result = response.and_then(|response| {
-            let cluster = &self.partition.cluster;
-            let (route, _) = opened.route(&append, call, &cluster.config.deadlines, Duration::ZERO);
-            let produced = append.response(&route, response).map_err(|rejection| {
-                rejected(rejection, cluster, self.target(), call, opened.channel.broker())
+            let route = opened.route_of(response.version().number, call);
+            let produced = match response.appended() {
+                Some(appended) => attempt.appended(&route, &appended),
+                None => attempt.response(&route, opened.channel.decode::<ProduceRequest>(call, &response)?),
+            };
+            let produced = produced.map_err(|rejection| {
+                let broker = opened.channel.broker();
+                rejected(rejection, &self.partition.cluster, self.target(), call, broker)
             })?;
             match route.names_topic::<ProduceRequest>().then(|| self.partition.recreated_as()).flatten() {
                 None => Ok(produced),
@@ -590,7 +629,8 @@ impl Recipient for Appends {
     }
 
     fn is_gone(&self, token: u64) -> bool {
-        !self.lock().machine.is_awaited(Token(token))
+        // Nothing is changed, so that nothing has to be delivered.
+        !self.state().machine.is_awaited(Token(token))
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn append(
     let identity = Identity { id, epoch: Identity::FENCE_EPOCH };
     partition.cluster.producer_ids.remove(partition.key(), identity.id);
     let batch = batch.stamp(identity.id, identity.epoch, 0);
-    let append = Append { batch, attempt: 1, in_doubt: true, acks: Acks::All };
+    let append = Append { batch, in_doubt: true, acks: Acks::All };
     let target = Target::Leader(partition, Purpose::Produce);
     let call = partition.call(ApiKey::PRODUCE);
     loop {

@@ -15,7 +15,7 @@ mod settings;
 mod state;
 mod task;
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{future::poll_fn, ops::Range, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use kwal_protocol::{
@@ -180,20 +180,24 @@ impl Producer {
         let all = records.as_ref();
         let size = self.check(all)?;
         let mut progress = Progress::Queue;
-        let submitted = async {
-            // The first caller submits first.
-            let _turn = self.appends.turn.lock().await;
-            // Before the batch is encoded: what waits here holds only the caller's records.
-            let (memory, place) = self.reserve(self.upper_bound(size), &mut progress).await?;
-            let batch = self.encode(all, size)?;
-            memory.shrink(batch.memory());
-            Ok::<_, Error>(self.submit(batch, memory, Some(place), deadline, is_fence))
+        let submitted = {
+            // Must not yield to tokio's cooperative budget: a later call could overtake this one.
+            let mut submitted = pin!(unconstrained(async {
+                // The first caller submits first.
+                let _turn = self.appends.turn().await;
+                // Before the batch is encoded: what waits here holds only the caller's records.
+                let (memory, place) = self.reserve(self.upper_bound(size), &mut progress).await?;
+                let batch = self.encode(all, size)?;
+                memory.shrink(batch.memory());
+                Ok::<_, Error>(self.submit(batch, memory, Some(place), deadline, is_fence))
+            }));
+            match poll_fn(|cx| Poll::Ready(submitted.as_mut().poll(cx))).await {
+                // Mostly nothing has to be waited for, and no timer is needed.
+                Poll::Ready(submitted) => Some(submitted),
+                Poll::Pending => timeout_at(deadline.at, submitted).await.ok(),
+            }
         };
-        // Must not yield to tokio's cooperative budget: a later call could overtake this one.
-        let append = match timeout_at(deadline.at, unconstrained(submitted)).await {
-            Ok(append) => append?,
-            Err(_) => return Err(self.not_submitted(deadline, progress)),
-        };
+        let append = submitted.ok_or_else(|| self.not_submitted(deadline, progress))??;
         drop(records);
         append.await
     }
@@ -437,7 +441,7 @@ impl Producer {
 
     pub(crate) fn batch_too_large(&self, size: usize, records: usize) -> Error {
         let limit = Some(self.appends.partition.cluster.config.limits.batch);
-        self.appends.call().error(ErrorKind::BatchTooLarge { size, records, limit })
+        self.appends.call().error(ErrorKind::BatchTooLarge { size, records, limit, is_input: false })
     }
 }
 

@@ -169,7 +169,7 @@ pub struct Append {
     answer: oneshot::Receiver<Answer>,
     appends: Arc<Appends>,
     deadline: Deadline,
-    /// Begins when the future is polled and has no result yet.
+    /// Begins when the future is polled on another runtime than the client's and has no result yet.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -181,7 +181,8 @@ impl fmt::Debug for Append {
 
 /// How long a caller waits for the producer task beyond the deadline.
 ///
-/// The producer task ends appends at their deadlines. This matters only while its runtime does not run it.
+/// The producer task ends appends at their deadlines. This matters only to a caller on another runtime, while
+/// that of the producer task does not run it.
 const GRACE: Duration = Duration::from_millis(100);
 
 impl Append {
@@ -197,9 +198,14 @@ impl Append {
 
     /// Completes some time after the deadline.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Elsewhere there are no timers, and the producer task has to be relied on.
-        if Handle::try_current().is_err() {
-            return Poll::Pending;
+        match Handle::try_current() {
+            // A runtime that would run this timer runs the producer task as well.
+            Ok(runtime) if runtime.id() == self.appends.partition.cluster.runtime.id() => {
+                return Poll::Pending;
+            }
+            Ok(_) => {}
+            // Elsewhere there are no timers, and the producer task has to be relied on.
+            Err(_) => return Poll::Pending,
         }
         let at = self.deadline.at + GRACE;
         match &mut self.timer {

@@ -136,6 +136,11 @@ pub(super) struct Ended {
 }
 
 impl Ended {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     fn push(&mut self, delivery: Delivery) {
         match self.first {
             None => self.first = Some(delivery),
@@ -173,7 +178,15 @@ impl Appends {
     }
 
     /// Reports results to their callers. `progress` is what the callers waited for, if it is known already.
+    #[inline]
     pub(super) fn complete(&self, state: &mut State, progress: Option<Progress>) {
+        // Mostly there are none.
+        if state.machine.has_completed() {
+            self.complete_all(state, progress);
+        }
+    }
+
+    fn complete_all(&self, state: &mut State, progress: Option<Progress>) {
         while let Some((pending, completed)) = state.machine.poll_completed() {
             let PendingBatch { batch, reply, reported, is_fence: _, _memory, _place } = pending;
             let mut unseen = None;

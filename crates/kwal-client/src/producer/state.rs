@@ -53,9 +53,9 @@
 //!   then has shown the last acknowledged batch, and they were sent again. If metadata names another topic,
 //!   they fail.
 //! * **Time.** A batch whose deadline ends before a pause does fails at once.
-//! * **Loss.** The last acknowledged batch is looked up on each new connection if its offset is known, and
-//!   whenever the batch after it is out of order. The producer ends if that batch is not there, or if another
-//!   one is acknowledged at an offset that was acknowledged before.
+//! * **Loss.** The last acknowledged batch is looked up if its offset is known: on each new connection, and
+//!   when the leader does not know the id; and whenever the batch after it is out of order. The producer ends
+//!   if that batch is not there, or if another one is acknowledged at an offset that was acknowledged before.
 //! * **Without sequence numbers** one batch is in flight, and a batch in doubt fails.
 //!
 //! What else holds if the epochs are a coordinator's is in [`identity`].
@@ -478,7 +478,7 @@ impl<P, E: Clone> Producer<P, E> {
         if self.is_held() || !is_wanted || self.in_flight() > 0 {
             return None;
         }
-        let action = if self.needs_identity(now) {
+        let action = if self.needs_identity(now) && !self.is_looked_up_first() {
             self.request_identity(now)
         } else if !self.connected {
             Action::Connect
@@ -537,6 +537,11 @@ impl<P, E: Clone> Producer<P, E> {
         Some(Transmit { token, stamp, payload, attempt, in_doubt, deadline })
     }
 
+    /// Whether there is an append that has ended.
+    pub(super) fn has_completed(&self) -> bool {
+        !self.completed.is_empty()
+    }
+
     /// Returns an append that has ended.
     pub(super) fn poll_completed(&mut self) -> Option<(P, Completed<E>)> {
         self.completed.pop_front()
@@ -580,6 +585,12 @@ impl<P, E: Clone> Producer<P, E> {
             true => self.settings.window,
             false => 1,
         }
+    }
+
+    /// Whether the look-up comes before another id: that may bring along a batch of a time after a loss.
+    fn is_looked_up_first(&self) -> bool {
+        let is_wanted = self.look_up.is_some() && self.acknowledged.is_some();
+        is_wanted && self.change == Some(Change::NewId) && !self.batches.is_empty()
     }
 
     fn require_look_up(&mut self) {

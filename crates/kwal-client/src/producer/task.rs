@@ -6,6 +6,7 @@
 use std::{pin::pin, sync::Arc};
 
 use kwal_protocol::{
+    connection::ProduceTemplate,
     error_code::{Effect, ErrorCode, Recovery},
     messages::ProduceRequest,
 };
@@ -59,6 +60,8 @@ struct ProducerTask<'a> {
 pub(super) struct Link {
     pub(super) opened: Opened,
     pub(super) generation: u64,
+    /// The requests on it but for their batches, or why they cannot be encoded for the broker.
+    pub(super) template: Result<ProduceTemplate, Error>,
 }
 
 impl Link {
@@ -162,7 +165,7 @@ impl<'a> ProducerTask<'a> {
                 appends.drive(|machine| machine.handle_identity(Instant::now().into_std(), start));
             }
             Ok(Outcome::Connected(opened)) => {
-                appends.connected(Link { opened, generation: self.trace.generation });
+                appends.connected(opened, self.trace.generation);
             }
             Ok(Outcome::Found(leader, last, found)) => self.found(leader, last, found),
             Err(error) => self.failed(error),
@@ -319,7 +322,7 @@ async fn perform(
             Ok(Outcome::Connected(opened.inspect_err(|_| appends.closed.clear())?))
         }
         Action::LookUp { last, rejected } => {
-            let Some(Link { opened: Opened { leader: Some(leader), .. }, generation }) = appends.link()
+            let Some(Link { opened: Opened { leader: Some(leader), .. }, generation, .. }) = appends.link()
             else {
                 return Err(appends.call().error(ErrorKind::UnknownBroker));
             };

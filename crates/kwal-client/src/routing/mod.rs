@@ -13,7 +13,7 @@ mod tracker;
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use kwal_protocol::{
-    api::{Body, Request, Versions},
+    api::{Request, Versions},
     error_code::{Effect, ErrorCode},
     record::BatchError,
     wire::Uuid,
@@ -429,8 +429,7 @@ impl Opened {
 
     /// Whether requests of this kind name the topic, because the broker or its metadata are too old for ids.
     pub(crate) fn names_topic<R: ClientRequest>(&self) -> bool {
-        let supported = R::supported(!self.topic_id.is_zero());
-        let version = self.channel.version(R::KEY, supported);
+        let version = self.channel.version(R::KEY, self.supported::<R>());
         R::BY_TOPIC_ID.is_none_or(|by_id| version.is_none_or(|version| version < by_id))
     }
 
@@ -442,20 +441,40 @@ impl Opened {
         deadlines: &Deadlines,
         long_poll: Duration,
     ) -> (Route<'a>, Versions) {
-        let Self { channel, topic_id, leader } = self;
-        let supported = O::Request::supported(!topic_id.is_zero());
+        let supported = self.supported::<O::Request>();
         let supported = Versions::new(supported.oldest.max(operation.oldest_version()), supported.newest);
-        let route = Route {
+        (Route { long_poll, ..self.route_in::<O::Request>(supported, call, deadlines) }, supported)
+    }
+
+    /// Returns what a request depends on whose versions these are.
+    pub(crate) fn route_in<'a, R: ClientRequest>(
+        &'a self,
+        supported: Versions,
+        call: CallContext<'a>,
+        deadlines: &Deadlines,
+    ) -> Route<'a> {
+        let version = self.channel.version(R::KEY, supported).unwrap_or(supported.newest);
+        Route { broker_timeout: deadlines.request * 9 / 10, ..self.route_of(version, call) }
+    }
+
+    /// Returns what the response to a request of this version is about.
+    pub(crate) fn route_of<'a>(&'a self, version: i16, call: CallContext<'a>) -> Route<'a> {
+        let Self { channel, topic_id, leader } = self;
+        Route {
             broker: Some(channel.broker()),
             topic: call.topic.unwrap_or_default(),
             topic_id: *topic_id,
             partition: call.partition.unwrap_or_default(),
             leader_epoch: leader.map_or(-1, |leader| leader.epoch),
-            version: channel.version(O::Request::KEY, supported).unwrap_or(supported.newest),
-            long_poll,
-            broker_timeout: deadlines.request * 9 / 10,
-        };
-        (route, supported)
+            version,
+            long_poll: Duration::ZERO,
+            broker_timeout: Duration::ZERO,
+        }
+    }
+
+    /// The versions in which a request can be sent, as far as they depend on the topic.
+    pub(crate) fn supported<R: ClientRequest>(&self) -> Versions {
+        R::supported(!self.topic_id.is_zero())
     }
 }
 

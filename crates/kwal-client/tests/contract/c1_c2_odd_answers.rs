@@ -21,8 +21,9 @@ use kwal_protocol::{
     wire::Uuid,
 };
 use kwal_testkit::{EmbeddedCluster, Fault, FaultTarget};
+use tokio::time::sleep;
 
-use crate::support::{Wire, broker, log, open_over, record, source, timed};
+use crate::support::{Wire, broker, log, open, open_over, record, source, timed};
 
 const REFUSED_IDS: [ErrorCode; 2] = [ErrorCode::UNKNOWN_PRODUCER_ID, ErrorCode::INVALID_PRODUCER_ID_MAPPING];
 
@@ -197,6 +198,34 @@ async fn a_loss_is_noticed_under_a_new_producer_id_too() {
     client.partition_client("wal", 0).await.unwrap().produce(record("d")).await.unwrap();
     let stamps = wire.stamps();
     assert!(stamps[..5].iter().all(|stamp| stamp.0 != stamps[5].0), "{stamps:?}");
+}
+
+/// Nothing else shows it: the leader is the one from before, on the same connection, and others have filled
+/// up what was lost.
+#[tokio::test(start_paused = true)]
+async fn a_loss_is_noticed_when_the_producer_id_is_unknown() {
+    for code in REFUSED_IDS {
+        let broker = EmbeddedCluster::builder().brokers(2).topic("wal", 1).start_in_memory().unwrap();
+        let wire = Wire::to(&broker);
+        let partition = open_over(&wire).await;
+        let leader = broker.leader("wal", 0).unwrap().unwrap();
+        broker.shrink_isr("wal", 0, 3 - leader).unwrap();
+        for value in ["a", "b"] {
+            partition.produce(record(value)).await.unwrap();
+        }
+        broker.elect_unclean("wal", 0, 3 - leader).unwrap();
+        sleep(Duration::from_secs(1)).await;
+        broker.move_leader("wal", 0, leader).unwrap();
+        let others = open(&broker).await;
+        for value in ["x", "y", "z"] {
+            others.produce(record(value)).await.unwrap();
+        }
+        broker.on(ApiKey::PRODUCE, Fault::Error(code));
+        let error = partition.produce(record("c")).await.unwrap_err();
+        let ErrorKind::DataLoss { offsets: Some(offsets), .. } = error.kind() else { panic!("{error:?}") };
+        assert_eq!((offsets.clone(), error.outcome()), (0..2, Outcome::NotApplied));
+        assert_eq!(log(&broker), ["x", "y", "z"]);
+    }
 }
 
 /// An id goes back to the pool together with what was acknowledged to it.

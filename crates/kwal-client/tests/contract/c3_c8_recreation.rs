@@ -180,3 +180,31 @@ async fn what_the_same_topic_acknowledges_is_acknowledged_once_that_is_certain()
         }
     }
 }
+
+/// A broker that has not heard of it still has the former topic. If no other one can be asked, that is no
+/// proof that the topic was created once more.
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_lags_does_not_bring_a_former_topic_back() {
+    let cluster = cluster(Dialect::kafka_4_3());
+    let wire = Wire::to(&cluster);
+    let client = wire.client().await;
+    let former = client.partition_client("wal", 0).await.unwrap();
+    former.produce(record("a")).await.unwrap();
+    cluster.hold_metadata(3).unwrap();
+    cluster.recreate_topic("wal").unwrap();
+    let error = former.produce(record("a")).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::TopicRecreated { .. }), "{error:?}");
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    partition.produce(record("b")).await.unwrap();
+    for broker in [1, 2] {
+        cluster.kill(broker).unwrap();
+    }
+    let error = partition.produce(record("c")).deadline(Duration::from_secs(5)).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
+    for broker in [1, 2] {
+        cluster.restart(broker).unwrap();
+    }
+    cluster.release_metadata(3).unwrap();
+    partition.produce(record("d")).await.unwrap();
+    assert_eq!(log(&cluster), ["b", "d"]);
+}

@@ -440,6 +440,26 @@ async fn the_cluster_is_described_by_old_brokers_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_topic_is_described_as_its_partitions_are() {
+    let broker = EmbeddedCluster::builder().brokers(3).topic("wal", 2).start_in_memory().unwrap();
+    let controller = controller(&broker).await;
+    let described = controller.describe_topic("wal").await.unwrap();
+    assert_eq!((described.name.as_str(), described.id), ("wal", broker.topic_id("wal")));
+    let [first, second] = &described.partitions[..] else { panic!("{described:?}") };
+    assert_eq!((first.index, first.leader, first.leader_epoch), (0, Some(1), Some(0)));
+    assert_eq!((second.index, &second.replicas, &second.in_sync), (1, &vec![2, 3, 1], &vec![2, 3, 1]));
+
+    broker.move_leader("wal", 0, 3).unwrap();
+    broker.stop(1).unwrap();
+    let first = controller.describe_topic("wal").await.unwrap().partitions.swap_remove(0);
+    assert_eq!((first.leader, first.leader_epoch), (Some(3), Some(1)));
+    assert_eq!((first.replicas, first.in_sync, first.offline), (vec![1, 2, 3], vec![2, 3], vec![1]));
+
+    let unknown = controller.describe_topic("nothing").await.unwrap_err();
+    assert!(matches!(unknown.kind(), ErrorKind::UnknownTopic { .. }), "{unknown}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_follow_the_controller() {
     let dialect = Dialect::kafka_3_9().forwarding(false);
     let broker = EmbeddedCluster::builder().brokers(3).dialect(dialect).topic("wal", 1).start_in_memory();

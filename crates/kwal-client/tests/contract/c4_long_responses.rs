@@ -216,6 +216,26 @@ async fn a_poll_that_somebody_waits_for_is_answered_although_others_were_abandon
     assert_eq!(wire.count(ApiKey::FETCH), 7, "none was repeated");
 }
 
+/// The last acknowledged batch is looked up on a new connection, and hardly arrives. When the append has
+/// ended that needs it, the connection is closed, and the next append has another one.
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_hardly_arrives_does_not_hold_up_later_appends() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    partition.produce(large(38_000)).await.unwrap();
+    broker.disconnect(broker.brokers()[0]).unwrap();
+    broker.on(ApiKey::FETCH, Fault::Trickle { bytes: 2, pause: Duration::from_millis(15) });
+    let (result, took) = timed(partition.produce(record("a")).deadline(5 * SECOND)).await;
+    let error = result.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
+    assert_eq!((error.outcome(), took), (Outcome::NotApplied, 5 * SECOND));
+    sleep(20 * SECOND).await;
+    let (result, took) = timed(partition.produce(record("b"))).await;
+    result.unwrap();
+    assert!(took < SECOND, "{took:?}");
+    assert_eq!(log(&broker).last().map(String::as_str), Some("b"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_dropped_while_a_throttle_holds_it_back_is_not_sent() {
     let broker = broker();

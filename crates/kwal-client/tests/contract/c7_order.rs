@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwal_client::{
-    PartitionClient, RetryPolicy,
+    FetchedBatch, PartitionClient, RetryPolicy,
     error::{Error, ErrorKind, Outcome},
 };
 use kwal_protocol::{
     api::ApiKey,
     messages::{FetchRequest, FetchResponse},
-    record::{BatchError, BatchErrorKind, BatchHeader, RawBatch, RawRecord},
+    record::{BatchError, BatchErrorKind, BatchHeader, OwnedRecord, RawBatch, RawRecord},
 };
 use kwal_testkit::EmbeddedCluster;
 
@@ -106,6 +106,10 @@ async fn records_out_of_order_are_corrupt() {
         assert_eq!(fetched.next_offset, 8);
         let mut offsets = Vec::new();
         let by_reference = fetched.for_each(|record| offsets.push(record.offset)).unwrap_err();
+        let last = fetched.clone().into_batches().last().unwrap();
+        for end in 4..=8 {
+            read_to_end(&last.clone().ending_at(end));
+        }
         let mut records = fetched.records();
         let owned: Vec<_> = records.by_ref().map_while(|record| record.ok()).map(|r| r.offset).collect();
         assert!(records.next().is_none(), "nothing follows the error");
@@ -223,9 +227,23 @@ async fn a_batch_can_be_cut_at_both_ends() {
         assert_eq!((cut.offsets(), cut.position().offset), (expected.clone(), expected.end));
         let mut offsets = Vec::new();
         cut.for_each(|record| offsets.push(record.offset)).unwrap();
-        let owned: Vec<_> = cut.records().map(|record| record.unwrap().offset).collect();
+        let owned: Vec<_> = read_to_end(&cut).into_iter().map(|record| record.unwrap().offset).collect();
         assert_eq!((&offsets, &owned), (&expected.collect(), &offsets));
         // It can only be cut further.
         assert_eq!(cut.starting_at(0).ending_at(9).offsets().count(), offsets.len());
     }
+}
+
+/// Returns all records of a batch, or its error. The end is known as soon as nothing follows.
+fn read_to_end(batch: &FetchedBatch) -> Vec<Result<OwnedRecord, Error>> {
+    let (count, mut records) = (batch.records().count(), batch.records());
+    assert!(!records.is_at_end());
+    let read = (1..=count).map(|number| {
+        let next = records.next().unwrap();
+        assert_eq!(records.is_at_end(), number == count);
+        next
+    });
+    let read = read.collect();
+    assert!(records.next().is_none() && records.is_at_end());
+    read
 }

@@ -4,6 +4,7 @@ use super::request::CorrelationId;
 use crate::{
     api::{ApiKey, Request, decode_response_header},
     error::{DecodeError, DecodeErrorKind},
+    messages::Appended,
     wire::{Version, Wire},
 };
 
@@ -50,5 +51,14 @@ impl RawResponse {
         let response = R::Response::read(&mut reader, self.version)?;
         reader.finish()?;
         Ok(response)
+    }
+
+    /// Returns what a response to Produce says about its only batch, if that was appended and there is
+    /// nothing else to say, as usual. It allocates nothing.
+    pub fn appended(&self) -> Option<Appended<'_>> {
+        match self.key {
+            ApiKey::PRODUCE => Appended::read(&self.frame, self.version),
+            _ => None,
+        }
     }
 }

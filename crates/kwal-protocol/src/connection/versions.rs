@@ -1,9 +1,12 @@
 use std::sync::Arc;
 
-use super::request::{CallError, EncodedRequest};
+use super::{
+    produce::ProduceTemplate,
+    request::{CallError, EncodedRequest},
+};
 use crate::{
     api::{ApiKey, Request, Versions},
-    messages::{ApiVersion, ApiVersionsResponse, FinalizedFeature, SupportedFeature},
+    messages::{ApiVersion, ApiVersionsResponse, FinalizedFeature, ProduceRequest, SupportedFeature},
 };
 
 /// The versions that the broker supports, as its response to ApiVersions lists them.
@@ -68,9 +71,26 @@ impl NegotiatedVersions {
     /// [`CallError::Unsupported`] if there is no such version; [`CallError::Encode`] if the version cannot
     /// carry a field, or if a field is null where it must not be, or is too long.
     pub fn encode<R: Request>(&self, request: &R, ours: Versions) -> Result<EncodedRequest, CallError> {
+        EncodedRequest::new(request, self.number::<R>(ours)?, self.client_id.as_deref())
+    }
+
+    /// Encodes a Produce request but for the records of its last partition, whatever they are: for all
+    /// batches that are appended to that partition. The version is that of [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode); [`CallError::Encode`] also if the request has no partition.
+    pub fn produce_template(
+        &self,
+        request: ProduceRequest,
+        ours: Versions,
+    ) -> Result<ProduceTemplate, CallError> {
+        ProduceTemplate::new(request, self.number::<ProduceRequest>(ours)?, self.client_id.as_deref())
+    }
+
+    /// The newest version of a request that the broker, the codec and `ours` have in common.
+    fn number<R: Request>(&self, ours: Versions) -> Result<i16, CallError> {
         let known = Versions::new(ours.oldest.max(R::VERSIONS.oldest), ours.newest.min(R::VERSIONS.newest));
-        let number = self.negotiate(R::KEY, known)?;
-        EncodedRequest::new(request, number, self.client_id.as_deref())
+        self.negotiate(R::KEY, known)
     }
 
     /// The features that the broker supports (KIP-584).

@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     compression::{Compression, Compressor},
-    wire::Spliced,
-    writer::Inserted,
+    varint,
+    wire::{Spliced, Version, write_length},
+    writer::{Inserted, Writer},
 };
 
 /// A complete batch: its header and its records, compressed if requested.
@@ -154,6 +155,23 @@ impl EncodedBatch {
         Self { header, ..self.clone() }
     }
 
+    /// Writes the batch as the records of a request, with another header, as [`Spliced`] does.
+    pub(crate) fn write_with(&self, header: &BatchHeader, writer: &mut Writer, version: Version) {
+        write_length(self.size_in_bytes(), writer, version);
+        writer.put_slice(&self.bytes_of(header));
+        writer.put_with_inserted(&self.body, self.inserted.as_deref());
+    }
+
+    /// Returns a writer with room for so many bytes, a length, and what is copied of this batch.
+    pub(crate) fn writer(&self, bytes: usize) -> Writer {
+        Writer::with_room(bytes + varint::MAX_LEN_U32 + BatchHeader::LEN, &self.body)
+    }
+
+    /// Returns the header without its checksum.
+    pub(crate) const fn unsummed_header(&self) -> &BatchHeader {
+        &self.header
+    }
+
     /// Returns the batch with the transactional bit set or cleared.
     #[must_use]
     pub fn with_transactional(mut self, transactional: bool) -> Self {
@@ -179,7 +197,12 @@ impl EncodedBatch {
 
     /// Returns the encoded header, which precedes [`body`](Self::body) on the wire.
     pub fn header_bytes(&self) -> [u8; BatchHeader::LEN] {
-        let mut bytes = self.header.to_bytes();
+        self.bytes_of(&self.header)
+    }
+
+    /// Returns an encoded header, with the checksum of the batch that has it.
+    fn bytes_of(&self, header: &BatchHeader) -> [u8; BatchHeader::LEN] {
+        let mut bytes = header.to_bytes();
         let crc = self.checksum(&bytes);
         bytes[BatchHeader::CRC_START - 4..BatchHeader::CRC_START].copy_from_slice(&crc.to_be_bytes());
         bytes

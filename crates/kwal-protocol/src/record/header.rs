@@ -219,6 +219,7 @@ pub const NO_TIMESTAMP: i64 = -1;
 /// Returns the sequence number `delta` after `base`: 2³¹ − 1 is followed by 0.
 ///
 /// −1 means that there is no number.
+#[inline]
 pub(crate) const fn sequence(base: i32, delta: i32) -> i32 {
     if base == -1 {
         -1

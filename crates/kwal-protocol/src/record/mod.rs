@@ -46,7 +46,7 @@ pub use self::{
     header::{BatchHeader, NO_TIMESTAMP, TimestampType},
     headers::{Header, HeaderView, Headers, IntoHeaderBytes, IntoHeaderValue},
     raw::{RawBatch, RawRecord},
-    records::{OwnedRecords, RecordIter, Records},
+    records::{OwnedRecords, RecordCursor, RecordIter, Records},
     transactions::{AbortedTransactions, CommittedBatches},
     view::{HeadersIter, OwnedRecord, RecordView},
 };

@@ -63,7 +63,7 @@ impl RawBatch {
             return Self::from_messages(batch, &records);
         }
         let raw = |record: RecordView<'_>| {
-            let owned = record.slice_of(records.bytes());
+            let owned = record.to_slices(records.bytes());
             RawRecord {
                 attributes: record.attributes,
                 timestamp_delta: record.timestamp_delta,
@@ -89,7 +89,7 @@ impl RawBatch {
         };
         for record in records {
             let record = record?;
-            let owned = record.slice_of(records.bytes());
+            let owned = record.to_slices(records.bytes());
             raw.push(RawRecord {
                 attributes: 0,
                 timestamp_delta: record.timestamp_ms.wrapping_sub(header.base_timestamp),

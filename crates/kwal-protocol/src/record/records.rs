@@ -16,7 +16,8 @@ use crate::error::{DecodeError, DecodeErrorKind};
 /// The records of one batch, decompressed but not decoded yet.
 ///
 /// `&records` is an iterator of borrowed [`RecordView`]s, which does not allocate. `records` is one of
-/// [`OwnedRecord`]s, whose keys and values are slices of the same buffer.
+/// [`OwnedRecord`]s, whose keys and values are slices of the same buffer. A [`RecordCursor`] lends each
+/// record before it is made an owned one.
 #[derive(Clone, Debug)]
 pub struct Records {
     header: BatchHeader,
@@ -60,7 +61,7 @@ impl Records {
 
     /// Returns an iterator over the borrowed records.
     pub fn iter(&self) -> RecordIter<'_> {
-        RecordIter { records: self, walk: Walk::default() }
+        RecordIter { records: self, walk: Walk::new(self) }
     }
 
     #[cold]
@@ -83,7 +84,7 @@ impl IntoIterator for Records {
     type IntoIter = OwnedRecords;
 
     fn into_iter(self) -> OwnedRecords {
-        OwnedRecords { records: self, walk: Walk::default() }
+        OwnedRecords(RecordCursor::new(self))
     }
 }
 
@@ -97,7 +98,7 @@ pub struct RecordIter<'a> {
 impl<'a> Iterator for RecordIter<'a> {
     type Item = Result<RecordView<'a>, BatchError>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         self.walk.next(self.records)
     }
@@ -107,24 +108,86 @@ impl FusedIterator for RecordIter<'_> {}
 
 /// An iterator over the owned records of a batch. It ends after an error.
 #[derive(Clone, Debug)]
-pub struct OwnedRecords {
-    records: Records,
-    walk: Walk,
-}
+pub struct OwnedRecords(RecordCursor);
 
 impl Iterator for OwnedRecords {
     type Item = Result<OwnedRecord, BatchError>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        Some(match self.walk.next(&self.records)? {
-            Ok(view) => Ok(view.slice_of(&self.records.body)),
+        Some(match self.0.advance()? {
+            Ok((record, bytes)) => Ok(record.to_slices(bytes)),
             Err(error) => Err(error),
         })
     }
 }
 
 impl FusedIterator for OwnedRecords {}
+
+/// Decodes the records of a batch one after the other, each in a single pass.
+///
+/// It owns the records as [`OwnedRecords`] does, and lends each one: what is not kept costs no reference to
+/// the buffer.
+///
+/// ```
+/// use kwal_protocol::record::{BatchBuilder, Batches, Compression, Headers, RecordCursor};
+///
+/// let mut builder = BatchBuilder::new(Compression::None);
+/// for value in [&b"small"[..], b"much larger"] {
+///     builder.push(1_700_000_000_000, None, Some(value), &Headers::new());
+/// }
+/// let batch = Batches::new(builder.finish()?.to_bytes()).next().unwrap()?;
+///
+/// let (mut cursor, mut kept) = (RecordCursor::new(batch.records(1 << 20)?), Vec::new());
+/// while let Some((record, bytes)) = cursor.advance().transpose()? {
+///     if record.value.is_some_and(|value| value.len() > 5) {
+///         kept.push(record.to_slices(bytes));
+///     }
+/// }
+/// assert_eq!((kept.len(), kept[0].offset), (1, 1));
+/// assert!(cursor.is_at_end());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct RecordCursor {
+    records: Records,
+    walk: Walk,
+}
+
+impl RecordCursor {
+    /// Begins at the first record.
+    pub const fn new(records: Records) -> Self {
+        let walk = Walk::new(&records);
+        Self { records, walk }
+    }
+
+    /// Returns the next record, and the bytes that it is a view of, for [`RecordView::to_slices`]; `None`
+    /// after the last one, and after an error.
+    ///
+    /// # Errors
+    /// The record is malformed; the batch has fewer records than its header says, or bytes after the last.
+    #[inline(always)]
+    pub fn advance(&mut self) -> Option<Result<(RecordView<'_>, &Bytes), BatchError>> {
+        Some(match self.walk.next(&self.records)? {
+            Ok(record) => Ok((record, &self.records.body)),
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Returns what [`advance`](Self::advance) would return, and stays where it is.
+    ///
+    /// # Errors
+    /// As [`advance`](Self::advance).
+    pub fn peek(&self) -> Option<Result<RecordView<'_>, BatchError>> {
+        self.walk.clone().next(&self.records)
+    }
+
+    /// Whether there is nothing left, neither a record nor an error. Nothing is decoded.
+    #[inline]
+    pub const fn is_at_end(&self) -> bool {
+        self.walk.left == 0 && self.walk.at == self.records.body.len()
+    }
+}
 
 /// Returns the time of a record: the batch's if the broker set it, otherwise base plus delta.
 #[inline]
@@ -136,18 +199,23 @@ pub(super) const fn timestamp_ms(batch: &BatchHeader, delta: i64) -> i64 {
     }
 }
 
-/// The position of an iterator.
-#[derive(Clone, Copy, Debug, Default)]
+/// The position of an iterator: nothing is left after an error.
+#[derive(Clone, Debug)]
 struct Walk {
     at: usize,
-    index: u32,
-    done: bool,
+    /// How many more records there should be.
+    left: u32,
 }
 
 impl Walk {
-    #[inline]
+    const fn new(records: &Records) -> Self {
+        Self { at: 0, left: records.count }
+    }
+
+    /// Always inlined, so that a caller uses the fields and no record is moved.
+    #[inline(always)]
     fn next<'a>(&mut self, records: &'a Records) -> Option<Result<RecordView<'a>, BatchError>> {
-        if self.index == records.count || self.done {
+        if self.left == 0 {
             return self.end(records).map(Err);
         }
         if records.header.magic != BatchHeader::MAGIC {
@@ -155,14 +223,11 @@ impl Walk {
         }
         let rest = &records.body[self.at..];
         let mut reader = Reader(rest);
-        match reader.record(&records.header) {
-            Ok(record) => {
-                self.at += rest.len() - reader.0.len();
-                self.index += 1;
-                Some(Ok(record))
-            }
-            Err(fault) => Some(Err(self.fail(records, fault, reader.0.len()))),
-        }
+        // The error is found by decoding once more, so that records which are valid do not pay for it.
+        let Ok(record) = reader.record(&records.header) else { return Some(Err(self.fail(records))) };
+        self.at += rest.len() - reader.0.len();
+        self.left -= 1;
+        Some(Ok(record))
     }
 
     /// The same for the formats before magic 2.
@@ -171,36 +236,47 @@ impl Walk {
         match legacy::view(&records.body[self.at..], &records.header, records.shift) {
             Ok((view, size)) => {
                 self.at += size;
-                self.index += 1;
+                self.left -= 1;
                 Ok(view)
             }
             Err(error) => {
-                self.done = true;
                 let error = DecodeError { at: self.at + error.at, ..error };
-                Err(records.error(BatchErrorKind::Record { index: self.index, error }))
+                Err(self.malformed(records, error))
             }
         }
     }
 
     /// Returns the error of leftover bytes, once.
+    #[cold]
     fn end(&mut self, records: &Records) -> Option<BatchError> {
         let left = records.body.len() - self.at;
-        if self.done || left == 0 {
-            return None;
-        }
-        self.done = true;
-        Some(records.error(BatchErrorKind::BytesLeft(left)))
+        self.at += left;
+        (left > 0).then(|| records.error(BatchErrorKind::BytesLeft(left)))
     }
 
+    /// Returns the error of the next record.
     #[cold]
-    fn fail(&mut self, records: &Records, (kind, field): Fault, left: usize) -> BatchError {
-        self.done = true;
-        if self.at == records.body.len() {
-            let kind = BatchErrorKind::RecordsMissing { count: records.count, found: self.index };
+    #[inline(never)]
+    fn fail(&mut self, records: &Records) -> BatchError {
+        let len = records.body.len();
+        if self.at == len {
+            let kind =
+                BatchErrorKind::RecordsMissing { count: records.count, found: records.count - self.left };
+            self.left = 0;
             return records.error(kind);
         }
-        let error = DecodeError { kind, at: records.body.len() - left, field };
-        records.error(BatchErrorKind::Record { index: self.index, error })
+        let mut reader = Reader(&records.body[self.at..]);
+        let (kind, field) = match reader.record(&records.header) {
+            Ok(_) => (DecodeErrorKind::UnexpectedEnd, ""),
+            Err(fault) => fault,
+        };
+        self.malformed(records, DecodeError { kind, at: len - reader.0.len(), field })
+    }
+
+    fn malformed(&mut self, records: &Records, error: DecodeError) -> BatchError {
+        let index = records.count - self.left;
+        *self = Self { at: records.body.len(), left: 0 };
+        records.error(BatchErrorKind::Record { index, error })
     }
 }
 
@@ -209,7 +285,7 @@ type Fault = (DecodeErrorKind, &'static str);
 
 impl<'a> Reader<'a> {
     /// Decodes a record. After an error the reader stays near the fault.
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, batch: &BatchHeader) -> Result<RecordView<'a>, Fault> {
         let length = self.length().map_err(|kind| (kind, "length"))?;
         if length > self.0.len() {
@@ -223,7 +299,7 @@ impl<'a> Reader<'a> {
         result
     }
 
-    #[inline]
+    #[inline(always)]
     fn fields(&mut self, batch: &BatchHeader) -> Result<RecordView<'a>, Fault> {
         let Some((&attributes, rest)) = self.0.split_first() else {
             return Err((DecodeErrorKind::UnexpectedEnd, "attributes"));

@@ -65,20 +65,23 @@ impl<'a> RecordView<'a> {
             leader_epoch: self.leader_epoch,
             key: self.key.map(|_| bytes.slice(..key_len)),
             value: self.value.map(|_| bytes.slice(key_len..key_len + value_len)),
-            headers: headers.slice_of(&bytes),
+            headers: headers.to_slices(&bytes),
         }
     }
 
-    /// Returns an owned record of slices of `body`, from which this one was decoded.
+    /// Returns an owned record whose parts are slices of `bytes`, which this one is a view of:
+    /// [`Records::bytes`](super::Records::bytes). Parts that are not in there are copied.
+    ///
+    /// It allocates nothing but the list of headers, if there are any.
     #[inline]
-    pub(super) fn slice_of(&self, body: &Bytes) -> OwnedRecord {
+    pub fn to_slices(&self, bytes: &Bytes) -> OwnedRecord {
         OwnedRecord {
             offset: self.offset,
             timestamp_ms: self.timestamp_ms,
             leader_epoch: self.leader_epoch,
-            key: self.key.map(|key| slice(body, key)),
-            value: self.value.map(|value| slice(body, value)),
-            headers: self.headers.slice_of(body),
+            key: self.key.map(|key| slice(bytes, key)),
+            value: self.value.map(|value| slice(bytes, value)),
+            headers: self.headers.to_slices(bytes),
         }
     }
 }
@@ -157,12 +160,14 @@ impl<'a> HeadersIter<'a> {
     }
 
     #[inline]
-    fn slice_of(self, body: &Bytes) -> Headers {
-        if self.left == 0 {
-            return Headers::new();
-        }
+    fn to_slices(self, bytes: &Bytes) -> Headers {
+        if self.left == 0 { Headers::new() } else { self.slices(bytes) }
+    }
+
+    #[inline(never)]
+    fn slices(self, bytes: &Bytes) -> Headers {
         let own = |header: HeaderView<'_>| {
-            Header::new(slice(body, header.key), header.value.map(|value| slice(body, value)))
+            Header::new(slice(bytes, header.key), header.value.map(|value| slice(bytes, value)))
         };
         self.map(own).collect()
     }
@@ -190,14 +195,17 @@ impl<'a> Iterator for HeadersIter<'a> {
 impl ExactSizeIterator for HeadersIter<'_> {}
 impl FusedIterator for HeadersIter<'_> {}
 
-/// Returns `part` of `body`, shared. Unlike [`Bytes::slice_ref`], an empty part may be from anywhere.
+/// Returns `part` as a slice of `bytes`, or as a copy if it is not in there.
 #[inline]
-fn slice(body: &Bytes, part: &[u8]) -> Bytes {
+fn slice(bytes: &Bytes, part: &[u8]) -> Bytes {
     if part.is_empty() {
         return Bytes::new();
     }
-    let start = (part.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize);
-    body.slice(start..start.wrapping_add(part.len()))
+    let start = (part.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
+    match bytes.len().checked_sub(start) {
+        Some(rest) if part.len() <= rest => bytes.slice(start..start + part.len()),
+        _ => Bytes::copy_from_slice(part),
+    }
 }
 
 #[cfg(feature = "time")]

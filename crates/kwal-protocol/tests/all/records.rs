@@ -5,7 +5,7 @@ use kwal_protocol::{
     compression::Compression,
     record::{
         BatchBuilder, BatchError, BatchHeader, Batches, EncodedBatch, Header, HeaderView, NotForwardable,
-        OwnedRecord, RawBatch, RecordView, TimestampType, crc,
+        OwnedRecord, RawBatch, RecordCursor, RecordView, TimestampType, crc,
     },
 };
 use serde_json::Value;
@@ -247,6 +247,21 @@ fn borrowed_and_owned_records_are_the_same() {
             let mut iter = records.iter();
             while iter.by_ref().next().is_some_and(|record| record.is_ok()) {}
             assert!(iter.next().is_none());
+            // So does a cursor, which sees what is next before it is there.
+            let mut cursor = RecordCursor::new(records);
+            let others = Bytes::from_static(b"others");
+            for record in &borrowed {
+                assert!(!cursor.is_at_end());
+                assert_eq!(cursor.peek().unwrap().map(owned), *record);
+                let lent = cursor.advance().unwrap().map(|(record, bytes)| {
+                    assert_eq!(record.to_slices(&others), record.to_slices(bytes));
+                    let (value, slice) = (record.value.unwrap_or_default(), record.to_slices(bytes).value);
+                    assert!(value.is_empty() || slice.unwrap().as_ptr() == value.as_ptr());
+                    owned(record)
+                });
+                assert_eq!(lent, *record);
+            }
+            assert!(cursor.is_at_end() && cursor.peek().is_none() && cursor.advance().is_none());
         }
     }
 }

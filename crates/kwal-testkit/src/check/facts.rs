@@ -79,6 +79,8 @@ pub(super) struct Partition<'a> {
     pub(super) unreplicated: Vec<Loss>,
     /// Records before this offset were deleted.
     pub(super) deleted: i64,
+    /// The same up to each of the events that deleted some.
+    deletions: Vec<(usize, i64)>,
     /// The event by which its leader epoch first went back.
     pub(super) rewound: Option<usize>,
     /// Ends that a deposed leader has returned, with their events.
@@ -119,9 +121,19 @@ impl Partition<'_> {
 
     /// Returns the offset after everything that was acknowledged up to an event.
     pub(super) fn acked_end(&self, by: usize) -> i64 {
-        let count = self.acked_ends.partition_point(|(event, _)| *event <= by);
-        count.checked_sub(1).map_or(0, |last| self.acked_ends[last].1)
+        highest(&self.acked_ends, by)
     }
+
+    /// Returns the offset before which records were deleted up to an event.
+    pub(super) fn deleted_by(&self, by: usize) -> i64 {
+        highest(&self.deletions, by)
+    }
+}
+
+/// Returns the offset up to an event. Both ascend.
+fn highest(offsets: &[(usize, i64)], by: usize) -> i64 {
+    let count = offsets.partition_point(|(event, _)| *event <= by);
+    count.checked_sub(1).map_or(0, |last| offsets[last].1)
 }
 
 fn last_loss(losses: &[Loss], since: usize, offset: i64) -> Option<&Loss> {
@@ -434,6 +446,7 @@ impl<'a> Facts<'a> {
                 let partition = self.partition(partition);
                 let partition = &mut self.partitions[partition];
                 partition.deleted = partition.deleted.max(*before);
+                partition.deletions.push((event, partition.deleted));
             }
             Event::Recreated { partition } => {
                 let partition = self.partition(partition);
@@ -455,6 +468,7 @@ impl<'a> Facts<'a> {
                 losses: Vec::new(),
                 unreplicated: Vec::new(),
                 deleted: 0,
+                deletions: Vec::new(),
                 rewound: None,
                 stale_ends: Vec::new(),
                 has_transactions: false,

@@ -77,8 +77,9 @@
 //!
 //! Losses are excused by events: [`Event::Truncated`], [`Event::Deleted`] and [`Event::Recreated`] excuse
 //! that a record is missing, or differs from what a reader saw. They never excuse a duplicate, or that a
-//! writer continues after a loss. A lost record may reappear at another offset: a failed attempt may have
-//! survived on the replica that leads now.
+//! writer continues after a loss. An append of unknown outcome, lost together with one behind it that was
+//! acknowledged before, is no hole if there was room for it on the log. A lost record may reappear at another
+//! offset: a failed attempt may have survived on the replica that leads now.
 //!
 //! A reader that has seen lost records has to get an error in place of anything that it fetches after the
 //! loss. What it fetched before, it may still hand over: that ends with its next read, or, if it

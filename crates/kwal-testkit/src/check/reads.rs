@@ -368,9 +368,11 @@ impl Judge<'_, '_, '_> {
         match failure {
             ReadFailure::Other => {}
             ReadFailure::OutOfRange => {
+                // A replica that becomes the leader need not know of what was deleted before.
+                let start = self.log.offsets.start.max(self.partition.deleted_by(event));
                 let position = self.position.filter(|position| {
                     let end = self.partition.acked_end(self.since);
-                    (self.log.offsets.start..=end).contains(position)
+                    (start..=end).contains(position)
                 });
                 if let Some(position) = position.filter(|_| losses.is_empty() && event < self.log_event) {
                     self.violated(Rule::FalseAlarm, event, position, || {
@@ -442,7 +444,7 @@ impl Judge<'_, '_, '_> {
     /// Checks that a reader that is before the log start was told so, and by right.
     fn trimmed(&mut self, event: usize, log_start: i64) {
         let id = self.reader.id;
-        let deleted = self.partition.deleted.max(self.log.offsets.start);
+        let deleted = self.partition.deleted_by(event).max(self.log.offsets.start);
         let within = self.position.filter(|position| *position >= log_start);
         if within.is_some() || log_start > deleted && event < self.log_event {
             let position = self.position.unwrap_or(log_start);

@@ -93,8 +93,9 @@ impl Cluster {
         let (id, now) = (self.partition_id(topic, index)?, self.now.unix_ms);
         if let Some(replica) = self.partition_by_id(id)?.effective_mut() {
             replica.delete_before(before, now);
+            let start = replica.log.start();
+            self.record_deletion(id, start);
         }
-        self.record_deletion(id);
         self.replicate(id);
         self.changed = true;
         Some(())
@@ -124,8 +125,9 @@ impl Cluster {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }
         led.replica.delete_before(before, unix_ms);
-        let id = led.id;
-        self.record_deletion(id);
+        // Of this broker, which may have been deposed: its readers meet no other.
+        let (id, start) = (led.id, led.replica.log.start());
+        self.record_deletion(id, start);
         self.replicate(id);
         self.changed = true;
         Ok(before)

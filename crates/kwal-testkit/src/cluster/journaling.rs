@@ -108,10 +108,9 @@ impl Cluster {
         }
     }
 
-    /// Records that the beginning of a partition was deleted.
-    pub(super) fn record_deletion(&mut self, id: PartitionId) {
-        let Some(partition) = self.partition_by_id(id) else { return };
-        let Some(before) = partition.effective().map(|replica| replica.log.start()) else { return };
+    /// Records that the beginning of a partition was deleted at the broker that leads it, or takes itself for
+    /// its leader.
+    pub(super) fn record_deletion(&mut self, id: PartitionId, before: i64) {
         let partition = self.partition_name(id);
         self.record(JournalEvent::Deleted { partition, before });
     }

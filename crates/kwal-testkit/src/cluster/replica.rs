@@ -31,6 +31,8 @@ pub(crate) struct Replica {
     pub(super) due: Option<Instant>,
     /// Since when it lacks records of the leader.
     pub(super) lagging_since: Option<Instant>,
+    /// From where on a leader that it has not followed yet may have other records.
+    pub(super) diverged: Option<i64>,
 }
 
 /// State derived from the batches that are, or were, in a log.
@@ -95,7 +97,11 @@ impl Replica {
     ///
     /// Returns the first truncated offset.
     pub(super) fn follow(&mut self, leader: &Self, now: i64) -> Option<i64> {
+        let end = self.log.end();
         let cut = self.truncate_to(leader, now);
+        // Where the leader has deleted its records, nothing else shows that they were others.
+        let diverged = self.diverged.take().filter(|from| *from < end.min(leader.log.start()));
+        let cut = cut.into_iter().chain(diverged).min();
         if self.log.end() < leader.log.start() {
             (self.known, self.state_at_start) = (Known::default(), Known::default());
         }

@@ -137,6 +137,11 @@ impl Partition {
             (replica.led_epoch, replica.led_from) = (epoch, replica.log.end());
             replica.led_since = Some(now.monotonic);
             replica.log.begin_epoch(epoch, replica.led_from);
+            replica.diverged = None;
+            let led_from = replica.led_from;
+            for (_, other) in self.replicas.iter_mut().filter(|(broker, _)| **broker != leader) {
+                other.diverged = Some(other.diverged.map_or(led_from, |from| from.min(led_from)));
+            }
         }
     }
 

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use kwal_protocol::{
     error_code::ErrorCode,
-    messages::{FetchPartitionResponse, FetchRequest, IsolationLevel},
+    messages::{
+        DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic, FetchPartitionResponse,
+        FetchRequest, IsolationLevel, ProduceRequest,
+    },
     record::{BatchBuilder, Batches, Compression, ControlRecord, EncodedBatch, Headers, OwnedRecord},
 };
 use kwal_testkit::{
@@ -128,6 +131,37 @@ async fn a_follower_that_lags_behind_the_log_start_loses_nothing() {
     assert_eq!(cluster.replica_end_offset(3, "wal", 0).unwrap(), 4);
     let lost = recorder.now().to_string();
     assert!(!lost.contains("truncated") && !lost.contains("unreplicated"), "{lost}");
+}
+
+/// Its clients see a log of its own until it hears of the new leader: where that begins, and what is lost of
+/// it, also if the log of the new leader begins only after it.
+#[tokio::test(start_paused = true)]
+async fn what_a_deposed_leader_does_to_its_log_is_recorded() {
+    let builder = EmbeddedCluster::builder().brokers(3).topic("wal", 1).started_at(STARTED_AT);
+    let cluster = builder.start_in_memory().unwrap();
+    let recorder = Recorder::new();
+    cluster.record_losses(&recorder);
+    let place = Place::of(&cluster, "wal", 0);
+    let mut deposed = Client::connect_to(&cluster, 1).await;
+    deposed.produce(&place, batch(&["a", "b"]).to_bytes()).await;
+    cluster.hold_metadata(1).unwrap();
+    cluster.move_leader("wal", 0, 2).unwrap();
+    let alone = ProduceRequest { acks: 1, ..produce(&place, batch(&["x", "y"]).to_bytes()) };
+    deposed.call(&alone, 13).await;
+    let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset: 1 }];
+    let topics = vec![DeleteRecordsTopic { name: "wal".to_owned(), partitions }];
+    deposed.call(&DeleteRecordsRequest { topics, timeout_ms: 1_000 }, 2).await;
+    assert_eq!(recorder.now().to_string(), "0 deleted wal-0 1\n");
+    assert_eq!(cluster.start_offset("wal", 0).unwrap(), 0);
+    let mut client = Client::connect_to(&cluster, 2).await;
+    for values in [["c", "d"], ["e", "f"], ["g", "h"]] {
+        client.produce(&place, batch(&values).to_bytes()).await;
+    }
+    cluster.delete_records("wal", 0, 7).unwrap();
+    cluster.release_metadata(1).unwrap();
+    let recorded = recorder.now().to_string();
+    assert!(recorded.contains("unreplicated wal-0 2") && !recorded.contains("truncated"), "{recorded}");
+    assert_eq!(cluster.replica_end_offset(1, "wal", 0).unwrap(), 8);
 }
 
 /// What a storm does to a log and its readers.

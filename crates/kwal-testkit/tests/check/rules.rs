@@ -134,6 +134,36 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
         "1 submit a0 w0 x\n1 submit a1 w0 y\n2 unknown a0\n2 acked a1 1\n3 log wal-0 0 2 @0 x y",
     ),
     (
+        "acked after an unknown one, and lost with it",
+        None,
+        "0 submit a0 w0 w\n0 acked a0 0\n1 submit a1 w0 x\n1 submit a2 w0 y\n2 acked a2 2\n3 truncated wal-0 1\n\
+         4 unknown a1\n4 lost w0\n5 log wal-0 0 1 @0 w",
+    ),
+    (
+        "acked where the unknown one should have been, and lost",
+        Some(Rule::NoHole),
+        "0 submit a0 w0 w\n0 acked a0 0\n1 submit a1 w0 x\n1 submit a2 w0 y\n2 acked a2 1\n3 truncated wal-0 1\n\
+         4 unknown a1\n4 lost w0\n5 log wal-0 0 1 @0 w",
+    ),
+    (
+        "acked after one that had failed before the loss",
+        Some(Rule::NoHole),
+        "0 submit a0 w0 w\n0 acked a0 0\n1 submit a1 w0 x\n1 submit a2 w0 y\n2 acked a2 2\n2 unknown a1\n\
+         3 truncated wal-0 1\n4 lost w0\n5 log wal-0 0 1 @0 w",
+    ),
+    (
+        "acked after one that was not appended, and lost",
+        Some(Rule::NoHole),
+        "0 submit a0 w0 w\n0 acked a0 0\n1 submit a1 w0 x\n1 submit a2 w0 y\n2 acked a2 2\n3 truncated wal-0 1\n\
+         4 not-appended a1\n4 lost w0\n5 log wal-0 0 1 @0 w",
+    ),
+    (
+        "acked after an unknown one that alone is lost",
+        Some(Rule::NoHole),
+        "0 submit a0 w0 w\n0 acked a0 0\n1 submit a1 w0 x\n1 submit a2 w0 y\n2 acked a2 2\n3 truncated wal-0 1\n\
+         4 unknown a1\n5 log wal-0 0 3 empty=1..2 @0 w @2 y",
+    ),
+    (
         "both in flight, both unknown, both there",
         None,
         "1 submit a0 w0 x\n1 submit a1 w0 y\n2 unknown a0\n2 unknown a1\n3 log wal-0 0 2 @0 x y",
@@ -547,6 +577,16 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
     ("no other topic", Some(Rule::FalseAlarm), "2 read-failed r0 recreated\n3 log wal-0 0 0"),
     ("no loss for a writer", Some(Rule::FalseAlarm), "2 lost w0\n3 log wal-0 0 0"),
     ("in range", Some(Rule::FalseAlarm), "2 read-failed r0 out-of-range\n3 log wal-0 0 0"),
+    (
+        "out of range of a leader before, where records were deleted",
+        None,
+        "1 submit a0 w0 x y\n1 acked a0 0\n1 deleted wal-0 1\n2 read-failed r0 out-of-range\n3 log wal-0 0 2 @0 x y",
+    ),
+    (
+        "in range, and records are deleted later",
+        Some(Rule::FalseAlarm),
+        "1 submit a0 w0 x y\n1 acked a0 0\n2 read-failed r0 out-of-range\n2 deleted wal-0 1\n3 log wal-0 0 2 @0 x y",
+    ),
     ("out of range", None, "2 seek r0 1\n2 read-failed r0 out-of-range\n3 log wal-0 0 0"),
     ("an error", None, "2 read-failed r0 other\n2 read r0 0\n3 log wal-0 0 0"),
     ("a stranger", Some(Rule::Asked), "3 log wal-0 0 1 @0 x"),

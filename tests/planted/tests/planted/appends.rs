@@ -258,6 +258,43 @@ pub(crate) async fn log_lost_unnoticed() -> Fixture {
     fixture
 }
 
+/// The same, but others fill up the log, and the leader does not know the producer id any more.
+pub(crate) async fn loss_unnoticed_and_id_refused() -> Fixture {
+    let fixture = Fixture::brokers(2);
+    let (wal, others) = (fixture.open().await, fixture.open().await);
+    let leader = fixture.cluster.leader("wal", 0).unwrap().unwrap();
+    let other = 3 - leader;
+    fixture.cluster.shrink_isr("wal", 0, other).unwrap();
+    for value in ["a", "b"] {
+        wal.append(&[value]).await;
+    }
+    fixture.cluster.elect_unclean("wal", 0, other).unwrap();
+    sleep(SECOND).await;
+    fixture.cluster.move_leader("wal", 0, leader).unwrap();
+    for value in ["x", "y", "z"] {
+        others.append(&[value]).await;
+    }
+    fixture.cluster.refuse_producers("wal", 0, ErrorCode::UNKNOWN_PRODUCER_ID).unwrap();
+    for value in ["c", "d"] {
+        wal.append(&[value]).await;
+    }
+    fixture
+}
+
+/// The response to a look-up hardly arrives, and the append that needs it ends before.
+pub(crate) async fn look_up_hardly_arrives() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open_with_deadline(5 * SECOND).await;
+    wal.append(&[&"x".repeat(20_000)]).await;
+    let broker = fixture.cluster.brokers()[0];
+    fixture.cluster.disconnect(broker).unwrap();
+    fixture.cluster.on(ApiKey::FETCH, Fault::Trickle { bytes: 2, pause: SECOND / 100 });
+    wal.append(&["a"]).await;
+    sleep(20 * SECOND).await;
+    fixture.expect(wal.append(&["b"]).await.is_some(), "appends wait for a response that nobody wants");
+    fixture
+}
+
 /// All is lost, and others append until the log is longer than it was.
 pub(crate) async fn loss_filled_up() -> Fixture {
     let fixture = Fixture::brokers(2);

@@ -15,7 +15,7 @@ use kwal_client::{
     record::Record,
 };
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode, record::Compression};
-use kwal_testkit::{Fault, FaultTarget, check::Ticket, wire::Decision};
+use kwal_testkit::{EmbeddedCluster, Fault, FaultTarget, check::Ticket, wire::Decision};
 use tokio::{
     runtime::Handle,
     task::JoinHandle,
@@ -520,6 +520,23 @@ pub(crate) async fn input_rejected() -> Fixture {
     fixture.expect(results[2].is_err(), "an input that fails is accepted");
     let records = fixture.cluster.records("other", 0).unwrap();
     fixture.expect(records.len() == 3, "an input that failed is on the log");
+    fixture
+}
+
+/// An input that the topic does not take is handed over between others.
+pub(crate) async fn too_large_for_the_topic() -> Fixture {
+    let fixture = Fixture::start(EmbeddedCluster::builder().setting("message.max.bytes", "2000"));
+    let wal = Batches::open(&fixture, |builder| builder.max_input_bytes(2_000)).await;
+    delay(&fixture);
+    let mut sent = Vec::new();
+    for value in ["a".to_owned(), "x".repeat(2_500), "b".to_owned()] {
+        sent.push(wal.send(&value).await);
+    }
+    let mut failed = Vec::new();
+    for sent in sent {
+        failed.push(!matches!(sent.done().await, Some(Ok(_))));
+    }
+    fixture.expect(failed == [false, true, false], "an input that is too large fails others");
     fixture
 }
 

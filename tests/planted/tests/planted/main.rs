@@ -184,6 +184,7 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::RejectedPartKept | Mutation::PackedRecordLost | Mutation::PackedTimeForgotten => {
             (boxed(batches::part_rejected), &[])
         }
+        Mutation::LargeInputAccepted => (boxed(batches::too_large_for_the_topic), &[]),
         Mutation::LastFullFirst => (boxed(batches::many_full), &[Rule::Order]),
         Mutation::EncodingOvertaken => (boxed(batches::overtaken_while_encoding), &[Rule::Order]),
         Mutation::WaitingPassed => (boxed(batches::waiting_for_memory), &[Rule::Order]),
@@ -194,6 +195,7 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::FollowersHoldUpNothing => {
             (boxed(batches::handed_over_before_the_error_of_the_next), &[Rule::NoHole])
         }
+        Mutation::LookUpForNobody => (boxed(appends::look_up_hardly_arrives), &[]),
         Mutation::AckLost => (boxed(batches::awaited_from_the_start), &[Rule::Deadline]),
         Mutation::LateAckLost => (boxed(batches::awaited_later), &[Rule::Deadline]),
         Mutation::FlushForgetsInFlight => (boxed(batches::flushed_in_flight), &[]),
@@ -248,6 +250,7 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::DeletedSkipped => (boxed(reading::records_deleted), &[Rule::ReadEvery]),
         Mutation::LossIgnored => (boxed(writing::data_loss), &[Rule::LossEnds]),
         Mutation::LowerOffsetIgnored => (boxed(appends::log_lost_unnoticed), &[Rule::LossEnds]),
+        Mutation::LossBehindUnknownId => (boxed(appends::loss_unnoticed_and_id_refused), &[Rule::LossEnds]),
         Mutation::LossAtFirstRejection => (boxed(writing::deposed_leader), &[Rule::FalseAlarm]),
         Mutation::AppendsAfterLoss => (boxed(writing::data_loss), &[Rule::Ended, Rule::LossEnds]),
         Mutation::LookUpSkipped => (boxed(appends::loss_filled_up), &[Rule::LossEnds]),
@@ -257,6 +260,7 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::BelievedAfterDenial => (boxed(recreation::recreated_in_flight), &[Rule::LossEnds]),
         Mutation::DenialWithoutLookUp => (boxed(recreation::metadata_lags), &[Rule::LossEnds]),
         Mutation::AcknowledgedByEither => (boxed(recreation::acknowledged_late), &[]),
+        Mutation::FormerTopicBelieved => (boxed(recreation::only_a_broker_that_lags_is_left), &[]),
         Mutation::CodeTakenForRecreation => (boxed(reading::topic_id_briefly_unknown), &[Rule::FalseAlarm]),
         Mutation::BudgetCountsAppends => (boxed(resources::memory_budget_exhausted), &[Rule::Withdrawn]),
         Mutation::MemoryReservedAfterEncoding => {

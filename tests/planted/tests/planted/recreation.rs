@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use kwal_client::error::ErrorKind;
 use kwal_protocol::{
     api::ApiKey,
     messages::MetadataRequest,
@@ -100,5 +101,31 @@ pub(crate) async fn acknowledged_late() -> Fixture {
     wire.release();
     let appended = append.await.unwrap();
     fixture.expect(appended.is_none(), "an append was acknowledged that may be on the former log");
+    fixture
+}
+
+/// A topic was created again, and of three brokers only that is left which has not heard of it.
+pub(crate) async fn only_a_broker_that_lags_is_left() -> Fixture {
+    let fixture = Fixture::brokers(3);
+    let client = fixture.client().await;
+    let former = fixture.open_partition(&client, 0).await;
+    former.append(&["a"]).await;
+    fixture.cluster.hold_metadata(3).unwrap();
+    fixture.cluster.recreate_topic("wal").unwrap();
+    former.append(&["b"]).await;
+    let wal = fixture.open_partition(&client, 0).await;
+    wal.append(&["c"]).await;
+    for broker in [1, 2] {
+        fixture.cluster.kill(broker).unwrap();
+    }
+    let error = wal.try_append(&["d"]).await.err();
+    let is_taken_for_another =
+        error.is_some_and(|error| matches!(error.kind(), ErrorKind::TopicRecreated { .. }));
+    fixture.expect(!is_taken_for_another, "a topic is taken for the one before it");
+    for broker in [1, 2] {
+        fixture.cluster.restart(broker).unwrap();
+    }
+    fixture.cluster.release_metadata(3).unwrap();
+    wal.append(&["e"]).await;
     fixture
 }

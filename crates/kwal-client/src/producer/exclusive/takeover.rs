@@ -237,7 +237,7 @@ impl Takeover<'_> {
         let stamp = Stamp { identity, sequence: 0 };
         let batch = batch.stamp(identity.id, identity.epoch, stamp.sequence);
         // An acknowledgement without an offset may be of an attempt before.
-        let append = Append { batch, attempt: 1, in_doubt: true, acks: Acks::All };
+        let append = Append { batch, in_doubt: true, acks: Acks::All };
         let target = Target::Leader(partition, Purpose::Produce);
         let call = partition.call(ApiKey::PRODUCE);
         loop {

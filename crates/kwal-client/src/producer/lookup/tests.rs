@@ -53,7 +53,7 @@ impl Fixture {
         }
         let Stamp { identity: Identity { id, epoch }, .. } = stamp(sequence);
         let batch = builder.finish().unwrap().stamp(id, epoch, sequence);
-        let append = Append { batch, attempt: 1, in_doubt: false, acks: Acks::All };
+        let append = Append { batch, in_doubt: false, acks: Acks::All };
         let target = Target::Leader(&self.partition, Purpose::Produce);
         let call = self.partition.call(ApiKey::PRODUCE);
         let deadline = Deadline::after(HOUR);

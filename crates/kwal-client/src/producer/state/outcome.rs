@@ -40,9 +40,10 @@ impl<P, E: Clone> Producer<P, E> {
             }
             RefusalKind::UnknownProducer => {
                 batch.note_refusal(false);
-                self.change = Some(Change::NewId);
+                let in_doubt = batch.in_doubt;
+                self.note_unknown();
                 // Under another id, an earlier attempt would not be recognised.
-                if batch.in_doubt {
+                if in_doubt {
                     self.fail(at, Failure::Error(error));
                 }
                 self.recover(false, resume_at);
@@ -69,7 +70,7 @@ impl<P, E: Clone> Producer<P, E> {
             _ if abandoned.settled => {}
             RefusalKind::OutOfOrder => self.note_gap(None, resume_at),
             RefusalKind::UnknownProducer => {
-                self.change = Some(Change::NewId);
+                self.note_unknown();
                 self.recover(false, resume_at);
             }
             RefusalKind::Final { .. } => self.flow = self.flow.max(Flow::Recovering),
@@ -92,6 +93,13 @@ impl<P, E: Clone> Producer<P, E> {
             None => self.change = self.change.max(change),
         }
         self.recover(false, resume_at);
+    }
+
+    /// Notes that the partition does not know the id: it has expired, or everything of it was deleted, or
+    /// lost. Batches of another id would hide that.
+    fn note_unknown(&mut self) {
+        self.change = Some(Change::NewId);
+        self.require_look_up();
     }
 
     /// Tries again after a refusal that is not for good.

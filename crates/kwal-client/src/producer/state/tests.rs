@@ -122,6 +122,13 @@ impl Caller {
         }
     }
 
+    /// The last acknowledged batch is looked up.
+    fn look_up(&mut self, found: Found) {
+        let action = self.producer.poll_action(self.now);
+        assert!(matches!(action, Some(Action::LookUp { rejected: false, .. })), "{action:?}");
+        self.producer.handle_found(found);
+    }
+
     /// Waits for the pause, connects again if necessary, and sends.
     fn sent_after_pause(&mut self) -> Vec<String> {
         assert_eq!(

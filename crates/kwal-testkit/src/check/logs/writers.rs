@@ -75,6 +75,10 @@ impl<'a> Judge<'a, '_, '_> {
                 };
                 let acked = append.is_acked();
                 let first = behind(failed).filter(|_| acked);
+                let first = first.filter(|_| {
+                    let is_behind = |at, event, index| behind(Some((at, event, index))).is_some();
+                    !self.was_lost_with(writer, append, is_behind)
+                });
                 let first = first.or_else(|| behind(absent).filter(|_| whole && (acked || on_log)));
                 if let Some((.., first)) = first {
                     self.hole(first, *index);
@@ -96,6 +100,47 @@ impl<'a> Judge<'a, '_, '_> {
                 latest(&mut absent);
             }
         }
+    }
+
+    /// Whether an acknowledged append was behind others on the log, and was lost together with them before
+    /// they ended: they had been on the log, without a hole, and are of unknown outcome because of the loss.
+    fn was_lost_with(
+        &self,
+        writer: &WriterFacts<'_>,
+        append: &Append<'_>,
+        is_behind: impl Fn(Duration, usize, usize) -> bool,
+    ) -> bool {
+        let Some(base) = append.acked_at().filter(|_| !self.judged.is_on_log(append)) else { return false };
+        let (mut end, mut records, mut has_failed) = (0, 0, false);
+        for index in &writer.appends {
+            let before = self.append(*index);
+            if before.event >= append.event {
+                break;
+            }
+            match before.end {
+                Some((event, at, AppendOutcome::NotAppended | AppendOutcome::Unknown))
+                    if is_behind(at, event, *index) =>
+                {
+                    let mut losses = self.partition.losses.iter();
+                    let is_lost =
+                        losses.any(|loss| (append.event..event).contains(&loss.event) && loss.offset <= base);
+                    let is_unknown = before.outcome() == Some(AppendOutcome::Unknown);
+                    if !is_lost || !is_unknown || self.judged.is_on_log(before) {
+                        return false;
+                    }
+                    has_failed = true;
+                    records += before.records.len() as i64;
+                }
+                Some((_, _, AppendOutcome::NotAppended | AppendOutcome::Withdrawn)) => {}
+                _ if has_failed => records += before.records.len() as i64,
+                _ => {
+                    let acked = before.acked_at().map(|base| base + before.records.len() as i64);
+                    end = acked.map_or(end, |acked| end.max(acked));
+                }
+            }
+        }
+        // There is room for all of them between what was acknowledged before and this one.
+        end.saturating_add(records) <= base
     }
 
     /// Checks that no append of a writer follows a lost one on the log. Those that are not acknowledged may,

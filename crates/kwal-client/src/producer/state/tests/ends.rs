@@ -172,6 +172,7 @@ fn an_unknown_id_is_replaced_unless_the_batch_is_in_doubt() {
     caller.sent();
     caller.refuse("a", RefusalKind::UnknownProducer);
     caller.pass(100);
+    caller.look_up(Found::Present);
     assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE));
     caller.start(8, 0, 0);
     assert_eq!(caller.sent(), ["a 8:0.0"]);
@@ -180,6 +181,32 @@ fn an_unknown_id_is_replaced_unless_the_batch_is_in_doubt() {
     caller.refuse("a", RefusalKind::UnknownProducer);
     assert_eq!(caller.completed(), ["a: refused, 8:0.0? after 0"]);
     assert_eq!(caller.producer.standing(stamp(0, 1)), Standing::Foreign);
+}
+
+/// Also on the connection from before: nobody may have noticed that the leader was another one meanwhile.
+#[test]
+fn a_loss_is_noticed_when_the_id_is_unknown() {
+    for settings in [SETTINGS, CONTINUE] {
+        let mut caller = Caller::proven(settings);
+        caller.submit(&["a", "b"]);
+        caller.sent();
+        caller.refuse("a", RefusalKind::UnknownProducer);
+        caller.refuse("b", RefusalKind::UnknownProducer);
+        caller.pass(100);
+        caller.look_up(Found::Lost { from: Some(0) });
+        assert_eq!(caller.completed(), ["a: loss", "b: loss"]);
+    }
+    // A later batch of the id shows it, too, after the one before has ended.
+    let mut caller = Caller::proven(SETTINGS);
+    caller.submit_for("a", 1_000);
+    caller.sent();
+    caller.pass(1_000);
+    caller.completed();
+    caller.refuse("a", RefusalKind::UnknownProducer);
+    caller.submit(&["b"]);
+    caller.pass(100);
+    caller.look_up(Found::Lost { from: Some(0) });
+    assert_eq!(caller.completed(), ["b: loss"]);
 }
 
 #[test]
@@ -258,6 +285,7 @@ fn an_id_from_another_producer_brings_its_last_batch_along() {
     caller.sent();
     caller.refuse("a", RefusalKind::UnknownProducer);
     caller.pass(100);
+    caller.look_up(Found::Present);
     assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE));
     let identity = Identity { id: 8, epoch: 3 };
     let last = Acknowledged { stamp: Stamp { identity, sequence: 4 }, base_offset: Some(9), records: 2 };

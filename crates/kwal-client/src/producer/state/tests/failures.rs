@@ -234,6 +234,9 @@ fn a_batch_in_doubt_fails_if_an_earlier_one_needs_another_id() {
     caller.refuse("b", LOST_RESPONSE);
     assert_eq!(caller.completed(), ["b: refused, 0.2? after 0"]);
     caller.pass(100);
+    assert_eq!(caller.producer.poll_action(caller.now), Some(Action::Connect));
+    caller.producer.handle_connected(true);
+    caller.look_up(Found::Present);
     assert_eq!(caller.producer.poll_action(caller.now), Some(ACQUIRE));
     caller.start(8, 0, 0);
     caller.connect();

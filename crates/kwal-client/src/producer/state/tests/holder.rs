@@ -94,6 +94,7 @@ fn an_id_that_the_broker_refuses_is_kept_in_another_epoch() {
     caller.refuse("a", RefusalKind::UnknownProducer);
     assert_eq!(caller.producer.standing(stamp(3, 2)), Standing::Owned);
     caller.pass(100);
+    caller.look_up(Found::Present);
     assert_eq!(action(&mut caller), request(3));
     caller.start(ID, 4, 0);
     assert_eq!(caller.sent(), ["a 4.0"]);

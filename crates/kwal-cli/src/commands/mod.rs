@@ -1,0 +1,107 @@
+//! The commands: each has its arguments, their help and a `run`.
+
+pub(crate) mod append;
+pub(crate) mod audit;
+pub(crate) mod bench;
+pub(crate) mod completions;
+pub(crate) mod holder;
+pub(crate) mod inspect;
+pub(crate) mod offsets;
+pub(crate) mod read;
+pub(crate) mod topics;
+pub(crate) mod trim;
+pub(crate) mod verify;
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use kwal::{Client, ControllerClient};
+
+use crate::{
+    cli::{Cli, Command},
+    connect::ConnectArgs,
+    exit::{Exit, Failure},
+    interrupt::Interrupt,
+    output::Output,
+};
+
+/// What every command works with.
+#[derive(Debug)]
+pub(crate) struct Session {
+    connect: ConnectArgs,
+    pub(crate) out: Output,
+    pub(crate) interrupt: Interrupt,
+}
+
+/// Runs the command of a command line.
+pub(crate) async fn run(cli: Cli, interrupt: Interrupt) -> Result<Exit, Failure> {
+    let mut session = Session { connect: cli.connect, out: Output::new(&cli.output), interrupt };
+    let session = &mut session;
+    let ended = match cli.command {
+        Command::Topics(args) => topics::run(session, args).await,
+        Command::Audit(args) => audit::run(session, args).await,
+        Command::Append(args) => append::run(session, args).await,
+        Command::Read(args) => read::read(session, args).await,
+        Command::Follow(args) => read::follow(session, args).await,
+        Command::Offsets(args) => offsets::run(session, args).await,
+        Command::Trim(args) => trim::run(session, args).await,
+        Command::Inspect(args) => inspect::run(session, args).await,
+        Command::Holder(args) => holder::run(session, args).await,
+        Command::Verify(args) => verify::run(session, args).await,
+        Command::Bench(args) => bench::run(session, args).await,
+        Command::Completions(args) => completions::run(session, args),
+    };
+    // What was printed before a failure is shown before the failure.
+    let flushed = session.out.flush();
+    ended.and_then(|exit| flushed.map(|()| exit))
+}
+
+impl Session {
+    /// Connects to the cluster.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        self.connect.client(&self.interrupt).await
+    }
+
+    /// Connects to the cluster to administer it.
+    pub(crate) async fn controller(&self) -> Result<ControllerClient, Failure> {
+        let client = self.client().await?;
+        self.interrupt.or(client.controller_client()).await
+    }
+
+    /// Asks on the terminal whether to do what cannot be undone; elsewhere, `--yes` has to be given.
+    pub(crate) async fn confirm(&self, question: &str, yes: bool) -> Result<bool, Failure> {
+        if yes {
+            return Ok(true);
+        }
+        if !io::stdin().is_terminal() {
+            return Err(Failure::usage(format!("{question} takes --yes where nobody can be asked")));
+        }
+        let question = format!("kwal: {question}? [y/N] ");
+        // A thread of its own: nobody waits for it if the answer is Ctrl-C.
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let asked = write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush());
+            let read = asked.and_then(|()| io::stdin().lock().read_line(&mut line));
+            // Nobody waits any more after Ctrl-C.
+            let _ = answer.send(read.map(|_| line));
+        });
+        let line =
+            self.interrupt.or(async { answered.await.map_err(|_| Failure::Interrupted(String::new())) });
+        match line.await? {
+            Ok(line) if matches!(line.trim(), "y" | "Y" | "yes") => Ok(true),
+            Ok(_) => {
+                self.out.tell("nothing was changed");
+                Ok(false)
+            }
+            Err(error) => Err(Failure::local("standard input cannot be read", &error)),
+        }
+    }
+}
+
+/// What is said if a change was under way when Ctrl-C came.
+pub(crate) const MAY_HAVE_CHANGED: &str = "the change may have taken effect, or may still";
+
+/// The ids of brokers, as `1,2,3`.
+pub(crate) fn ids(ids: &[i32]) -> String {
+    ids.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
+}

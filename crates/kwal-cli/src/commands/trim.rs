@@ -1,0 +1,76 @@
+//! `kwal trim`: cutting off the beginning of a log.
+
+use kwal::client::{DeleteBefore, OffsetAt};
+use serde::Serialize;
+
+use super::{MAY_HAVE_CHANGED, Session};
+use crate::{
+    connect::PartitionArgs,
+    exit::{Exit, Failure},
+    output::{plural, range},
+};
+
+/// Deletes the records before an offset
+///
+/// They are gone for every reader at once.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+It asks on a terminal; elsewhere it takes --yes.
+
+JSON: one object, {\"topic\", \"partition\", \"log_start\", \"deleted\"}: the first offset that is left, and how
+many offsets were removed.
+
+Examples:
+  kwal trim wal -p 0 --before 120000
+  kwal trim wal -p 0 --before high-watermark --yes")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    partition: PartitionArgs,
+    /// The first offset to keep, or high-watermark to keep nothing of what is there now
+    #[arg(long, value_name = "OFFSET", value_parser = before)]
+    before: DeleteBefore,
+    /// Does not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+fn before(text: &str) -> Result<DeleteBefore, String> {
+    match text.parse() {
+        Ok(offset @ 0..) => Ok(DeleteBefore::Offset(offset)),
+        _ if text == "high-watermark" => Ok(DeleteBefore::HighWatermark),
+        _ => Err("neither an offset nor high-watermark".to_owned()),
+    }
+}
+
+#[derive(Serialize)]
+struct Trimmed<'a> {
+    topic: &'a str,
+    partition: i32,
+    log_start: i64,
+    deleted: i64,
+}
+
+pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failure> {
+    let client = session.client().await?;
+    let partition = args.partition.open(&client, &session.interrupt).await?;
+    let start = session.interrupt.or(partition.get_offset(OffsetAt::Earliest)).await?;
+    let end = match args.before {
+        DeleteBefore::Offset(offset) => offset,
+        _ => session.interrupt.or(partition.get_offset(OffsetAt::Latest)).await?,
+    };
+    let name = format!("{}/{}", partition.topic(), partition.partition());
+    let question = format!("delete offsets {} of {name}", range(&(start..end)));
+    if end > start && !session.confirm(&question, args.yes).await? {
+        return Ok(Exit::Negative);
+    }
+    let log_start = session.interrupt.or_say(MAY_HAVE_CHANGED, partition.delete_records(args.before)).await?;
+    let deleted = log_start - start;
+    if session.out.is_json() {
+        let (topic, partition) = (partition.topic(), partition.partition());
+        session.out.json(&Trimmed { topic, partition, log_start, deleted })?;
+    } else {
+        let count = plural(deleted.max(0).unsigned_abs(), "offset");
+        session.out.line(format_args!("{name} begins at {log_start}: {count} removed"))?;
+    }
+    Ok(Exit::Success)
+}
