@@ -87,7 +87,7 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         Mutation::ResolvedWithoutFence => (boxed(resolving::arrives_after_resolution), &[]),
         Mutation::FirstOffsetOverlooked => (boxed(resolving::appended_before_resolution), &[]),
         Mutation::LargeValueTwice => (boxed(writing::large_values), &[Rule::Once, Rule::Whole]),
-        Mutation::LargeValueLeftOut => (boxed(writing::large_values), &[]),
+        Mutation::LargeValueLeftOut => (boxed(writing::large_values), &[Rule::Durable, Rule::Asked]),
         Mutation::BatchForEachRecord => (boxed(writing::concurrent_batches), &[Rule::Whole]),
         Mutation::TwoInFlight => (boxed(writing::first_batch_rejected), &[Rule::Order]),
         Mutation::WindowAfterSilence => (boxed(appends::rejected_after_silence), &[Rule::Order]),
