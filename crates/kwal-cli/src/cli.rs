@@ -51,8 +51,9 @@ fn long_help() -> String {
 }
 
 const MORE: &str = "\
-Ctrl-C asks a command to stop: it finishes what is under way and reports. A second one does not
-wait for that, a third one ends the program at once.
+Ctrl-C asks a command to stop. `append` waits for what is in flight and says what became of it; at a
+second Ctrl-C it does not wait. `topics` and `trim` never wait: a change that was under way may have
+taken effect, or may still. A third Ctrl-C ends the program at once.
 
 Examples:
   kwal topics list
@@ -61,7 +62,10 @@ Examples:
   kwal read wal -p 0 --from 1200 --count 10 --json
   kwal inspect wal -p 0 --from 1200
   kwal verify wal
-  kwal --brokers kafka-1:9093 --config client.properties holder wal -p 0";
+  kwal --brokers kafka-1:9093 --config client.properties holder wal -p 0
+
+What each error means, and what to do about it:
+  https://docs.rs/kwal/latest/kwal/guide/troubleshooting/";
 
 /// Prints what was asked for, as the help; anything else is a wrong command line.
 pub(crate) fn refuse(error: &clap::Error) -> Result<Exit, Failure> {

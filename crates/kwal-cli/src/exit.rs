@@ -19,7 +19,7 @@ pub(crate) enum Exit {
     Unknown = 4,
     /// A file, standard input or standard output: it cannot be used, or its content is wrong.
     Local = 5,
-    /// Ended by Ctrl-C or SIGTERM.
+    /// Ended by Ctrl-C or SIGTERM; a change that was under way may have taken effect.
     Interrupted = 130,
 }
 
@@ -33,7 +33,7 @@ Exit codes:
   3    the cluster cannot be reached, rejected the request, or did not answer in time
   4    unknown outcome: a change may have taken effect, or may still
   5    a file, standard input or standard output cannot be used, or its content is wrong
-  130  interrupted by Ctrl-C or SIGTERM";
+  130  interrupted; a change that was under way may have taken effect";
 }
 
 impl From<Exit> for ExitCode {

@@ -6,8 +6,8 @@ use tokio::sync::watch;
 
 use crate::exit::{Exit, Failure};
 
-/// Reports Ctrl-C and SIGTERM. The first asks a command to stop, the second not to wait for what is under
-/// way, and the third ends the program at once.
+/// Reports Ctrl-C and SIGTERM. The first asks a command to stop; `append` still waits for what is in
+/// flight. The second asks it not to wait for that, and the third ends the program at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Interrupt {
     count: watch::Receiver<u8>,
@@ -46,7 +46,7 @@ impl Interrupt {
         *self.count.borrow() > 0
     }
 
-    /// Runs something that may be dropped at any await.
+    /// Runs something until it is done or the command is to stop; it may be dropped at any await.
     pub(crate) async fn or<T, E: Into<Failure>>(
         &self,
         work: impl IntoFuture<Output = Result<T, E>>,
@@ -54,7 +54,7 @@ impl Interrupt {
         self.or_say("", work).await
     }
 
-    /// The same; the text says what became of the work if it was dropped.
+    /// The same for a change; the text says what may have become of it if it was dropped.
     pub(crate) async fn or_say<T, E: Into<Failure>>(
         &self,
         dropped: &str,

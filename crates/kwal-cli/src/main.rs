@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `cli` | the command line as a whole, and the exit codes as its help shows them |
 //! | `commands` | the commands, each with its arguments |
-//! | `connect` | ways in to brokers: options, environment, properties files |
+//! | `connect` | connecting to brokers: options, environment, properties files |
 //! | `log` | a log batch by batch, from a broker or a segment file, and what is doubtful about it |
 //! | `output` | tables, JSON, texts of bytes and times, progress |
 //! | `exit`, `interrupt` | how the program ends |

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// The partition; a topic of one partition needs none
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
-    /// Where to begin, as of `kwal read`
+    /// Where to begin, as for `kwal read`; of a position, the offset alone
     #[arg(long, value_name = "PLACE", default_value = "earliest", allow_hyphen_values = true)]
     from: Place,
     /// Where to end: latest, or the first offset that is not read

@@ -12,21 +12,26 @@ use crate::{
 
 /// Deletes the records before an offset
 ///
-/// They are gone for every reader at once.
+/// They are gone for every reader at once. On a log with an exclusive writer, keep the last barrier or
+/// a later record of the holder.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 It asks on a terminal; elsewhere it takes --yes.
+
+On a log with an exclusive writer, keep the last barrier, which `kwal holder` shows, or at least a
+later record of the holder: without either, an earlier holder may be able to append again.
+`--before high-watermark` keeps neither.
 
 JSON: one object, {\"topic\", \"partition\", \"log_start\", \"deleted\"}: the first offset that is left, and how
 many offsets were removed.
 
 Examples:
   kwal trim wal -p 0 --before 120000
-  kwal trim wal -p 0 --before high-watermark --yes")]
+  kwal trim wal-test -p 0 --before high-watermark --yes")]
 pub(crate) struct Args {
     #[command(flatten)]
     partition: PartitionArgs,
-    /// The first offset to keep, or high-watermark to keep nothing of what is there now
+    /// The first offset to keep, or high-watermark to delete all that is there now
     #[arg(long, value_name = "OFFSET", value_parser = before)]
     before: DeleteBefore,
     /// Does not ask

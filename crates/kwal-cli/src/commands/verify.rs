@@ -15,9 +15,9 @@ use crate::{
 
 /// Reads whole partitions and verifies them
 ///
-/// Checked are the checksum of every batch, its records, that offsets rise, that leader epochs do not fall,
-/// and that the sequence numbers of every producer are whole. `kwal inspect --help` lists what is doubtful;
-/// clocks that were set back are not.
+/// It checks the checksum and the records of every batch, that offsets rise, that leader epochs do not fall,
+/// and that the sequence numbers of every producer have neither gaps nor duplicates. `kwal inspect --help`
+/// lists all that is doubtful; of that, time-back is no finding.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Exits with 1 if there are findings.

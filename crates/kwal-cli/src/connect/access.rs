@@ -10,7 +10,7 @@ use kwal::{
 use super::{Mechanism, first_line};
 use crate::exit::Failure;
 
-/// A way in to a cluster.
+/// How to connect to a cluster, and as whom.
 #[derive(Debug, Default)]
 pub(crate) struct Access {
     pub(super) brokers: Vec<String>,

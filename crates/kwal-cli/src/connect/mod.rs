@@ -1,4 +1,4 @@
-//! Ways in to brokers: options, the environment and properties files, for a [`ClientBuilder`].
+//! Connecting to brokers: options, the environment and properties files, for a [`ClientBuilder`].
 
 mod access;
 mod jaas;
@@ -56,11 +56,11 @@ pub(crate) struct ConnectArgs {
     #[arg(long, global = true, value_name = "MECHANISM")]
     sasl: Option<Mechanism>,
 
-    /// The user of --sasl [default: KAFKA_USER]
+    /// The user of --sasl [default: of --config, else KAFKA_USER]
     #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
     user: Option<String>,
 
-    /// A file with the password of --sasl on its first line [default: KAFKA_PASSWORD]
+    /// A file with the password of --sasl on its first line [default: of --config, else KAFKA_PASSWORD]
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     password_file: Option<PathBuf>,
 

@@ -1,4 +1,4 @@
-//! Ways in: options, the environment and config files.
+//! Connecting: options, the environment and config files.
 
 use kwal_testkit::{EmbeddedCluster, Sasl};
 

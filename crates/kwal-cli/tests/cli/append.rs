@@ -78,6 +78,8 @@ fn an_append_without_an_answer_is_in_doubt() {
         "{}",
         ended.stderr
     );
+    let absence = "shows it; its absence proves nothing while its request may still arrive\n";
+    assert!(ended.stderr.contains(absence), "{}", ended.stderr);
 }
 
 #[test]

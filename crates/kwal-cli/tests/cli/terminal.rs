@@ -40,7 +40,7 @@ fn tables_fit_into_the_terminal() {
 fn every_command_teaches() {
     let help = end(kwal("--help"), b"");
     assert_eq!((help.code, help.stderr.as_str()), (0, ""));
-    for text in ["Exit codes:\n  0    success\n", "Examples:\n", "Ctrl-C"] {
+    for text in ["Exit codes:\n  0    success\n", "Examples:\n", "Ctrl-C", "/guide/troubleshooting/"] {
         assert!(help.text().contains(text), "{text}: {}", help.text());
     }
     let commands = [

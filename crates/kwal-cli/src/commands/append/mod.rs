@@ -46,7 +46,7 @@ pub(crate) struct Args {
 const HELP: &str = "\
 Inputs are numbered from 1:
   lines     each line is a value, without its line end
-  prefixed  4 bytes of length, big-endian, and so many bytes, which are a value
+  prefixed  a length of 4 bytes, big-endian, and the value, which has so many bytes
   json      an object a line, {\"key\", \"value\", \"headers\": [{\"key\", \"value\"}], \"timestamp\"}, as
             `kwal read --json` prints it. Bytes are strings, or {\"base64\": \"…\"} if they are not UTF-8;
             what is missing is null. The timestamp is in milliseconds, by default the time of the append.
@@ -54,8 +54,15 @@ Inputs are numbered from 1:
 
 If an append fails, nothing that was submitted later is appended, and standard error says which inputs are on
 the log, which are not, and which are in doubt, as after a lost response. What is in doubt is named by producer
-id, epoch and sequence number, which `kwal inspect` prints as well. Ctrl-C stops reading, waits for what is in
-flight and reports the same; a second Ctrl-C does not wait.
+id, epoch and sequence number. If it is on the log, `kwal inspect` shows these as well; its absence
+proves nothing while its request may still arrive.
+
+Ctrl-C stops reading, waits for what is in flight and reports the same. A second Ctrl-C does not wait:
+what is in flight then is in doubt, and named by its inputs alone; producer_id, epoch, sequence and
+after are null.
+
+It appends without an exclusive name: on a log with a holder it is not fenced, and `kwal holder` counts
+its batches among those of others.
 
 Exits with 4 if something is in doubt, and with 5 if an input cannot be used.
 

@@ -209,7 +209,7 @@ impl Report {
             if let Some(in_doubt) = in_doubt {
                 text += &format!(
                     ": producer id {}, epoch {}, sequence {}; if it is on the log, `kwal inspect {} -p {} --from {}` \
-                     shows it",
+                     shows it; its absence proves nothing while its request may still arrive",
                     in_doubt.producer_id,
                     in_doubt.epoch,
                     in_doubt.sequence,

@@ -35,7 +35,7 @@ pub(crate) struct ReadArgs {
     what: What,
 }
 
-/// Prints the records of a partition, and those that come
+/// Prints the records of a partition, and new ones as they come
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub(crate) struct FollowArgs {
@@ -89,8 +89,8 @@ Formats:
             {\"offset\", \"timestamp\" (ms), \"leader_epoch\", \"key\", \"value\", \"headers\": [{\"key\", \"value\"}]}
             Bytes are strings if they are UTF-8, otherwise {\"base64\": \"…\"}; null is null.
 
-At the end, standard error says where to go on: --from with that position is verified, so that an error
-reports a log that lost what was read, or a topic that was created again.
+At the end, standard error prints the position where to go on. --from verifies it: it is an error if the
+log has lost what was read, or if the topic was created again.
 
 Examples:
   kwal read wal -p 0 --from 1200 --count 10 --with offset,key
