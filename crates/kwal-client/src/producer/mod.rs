@@ -24,6 +24,7 @@ use kwal_protocol::{
     wire::Uuid,
 };
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, oneshot},
     task::{AbortHandle, unconstrained},
     time::timeout_at,
@@ -194,7 +195,17 @@ impl Producer {
             match poll_fn(|cx| Poll::Ready(submitted.as_mut().poll(cx))).await {
                 // Mostly nothing has to be waited for, and no timer is needed.
                 Poll::Ready(submitted) => Some(submitted),
-                Poll::Pending => timeout_at(deadline.at, submitted).await.ok(),
+                Poll::Pending => {
+                    let timeout = match Handle::try_current() {
+                        Ok(_) => timeout_at(deadline.at, submitted),
+                        // A call from elsewhere works whether or not it has to wait.
+                        Err(_) => {
+                            let _entered = self.appends.partition.cluster.runtime.enter();
+                            timeout_at(deadline.at, submitted)
+                        }
+                    };
+                    timeout.await.ok()
+                }
             }
         };
         let append = submitted.ok_or_else(|| self.not_submitted(deadline, progress))??;

@@ -10,7 +10,7 @@ use std::{
 
 use kwal_protocol::record::EncodedBatch;
 use tokio::{
-    runtime::Handle,
+    runtime::{Handle, RuntimeFlavor},
     sync::{OwnedSemaphorePermit, oneshot},
     time::{Sleep, sleep_until},
 };
@@ -169,7 +169,8 @@ pub struct Append {
     answer: oneshot::Receiver<Answer>,
     appends: Arc<Appends>,
     deadline: Deadline,
-    /// Begins when the future is polled on another runtime than the client's and has no result yet.
+    /// Begins when the future is polled and has no result yet, unless the client's runtime has one thread and
+    /// is the one that polls.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -181,8 +182,8 @@ impl fmt::Debug for Append {
 
 /// How long a caller waits for the producer task beyond the deadline.
 ///
-/// The producer task ends appends at their deadlines. This matters only to a caller on another runtime, while
-/// that of the producer task does not run it.
+/// The producer task ends appends at their deadlines. This matters only while its runtime does not run it: a
+/// task that blocks a thread keeps the tasks that it has woken from running.
 const GRACE: Duration = Duration::from_millis(100);
 
 impl Append {
@@ -199,8 +200,11 @@ impl Append {
     /// Completes some time after the deadline.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match Handle::try_current() {
-            // A runtime that would run this timer runs the producer task as well.
-            Ok(runtime) if runtime.id() == self.appends.partition.cluster.runtime.id() => {
+            // Its one thread runs this timer only when it also runs the producer task.
+            Ok(runtime)
+                if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread
+                    && runtime.id() == self.appends.partition.cluster.runtime.id() =>
+            {
                 return Poll::Pending;
             }
             Ok(_) => {}

@@ -1,8 +1,8 @@
 //! C4: how connections are shared, which call waits for which, and the runtime of the client.
 
-use std::time::Duration;
+use std::{pin::pin, sync::mpsc, thread, time::Duration};
 
-use futures::future::join_all;
+use futures::{FutureExt, future::join_all};
 use kwal_client::{
     Limits, OffsetAt, PartitionClient,
     error::{ErrorKind, Outcome},
@@ -297,4 +297,49 @@ fn the_runtime_of_the_tasks_can_be_set() {
         let error = partition.produce(record("b")).await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Closed), "{error:?}");
     });
+}
+
+/// What a task has woken does not run on its thread before the task yields: the producer task, here.
+#[test]
+fn an_append_ends_at_its_deadline_in_a_task_that_blocks_its_thread() {
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let append = async {
+            let broker = broker();
+            let client = builder(&broker).build().await.unwrap();
+            let partition = client.partition_client("wal", 0).await.unwrap();
+            partition.produce(record("a")).await.unwrap();
+            broker.on_all(ApiKey::PRODUCE, Fault::BlackHole);
+            let blocking = async move {
+                let append = partition.produce(record("b")).deadline(Duration::from_millis(200));
+                futures::executor::block_on(append.into_future()).unwrap_err()
+            };
+            tokio::spawn(blocking).await.unwrap()
+        };
+        done.send(runtime.block_on(append)).unwrap();
+    });
+    let error = ended.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(matches!(error.kind(), ErrorKind::DeadlineExceeded { .. }), "{error:?}");
+}
+
+/// Without a runtime, it does not matter whether an append has to wait.
+#[test]
+fn an_append_can_wait_for_another_one_outside_of_a_runtime() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (broker, partition, permits) = runtime.block_on(async {
+        let broker = broker();
+        let client = builder(&broker).build().await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        let mut permits = Vec::new();
+        while let Some(permit) = partition.try_reserve(100) {
+            permits.push(permit);
+        }
+        (broker, partition, permits)
+    });
+    let mut append = pin!(partition.produce(record("a")).into_future());
+    assert!(append.as_mut().now_or_never().is_none(), "there is no place");
+    drop(permits);
+    futures::executor::block_on(append).unwrap();
+    assert_eq!(log(&broker), ["a"]);
 }

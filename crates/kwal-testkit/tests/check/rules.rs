@@ -146,6 +146,24 @@ const HISTORIES: &[(&str, Option<Rule>, &str)] = &[
          4 unknown a1\n4 lost w0\n5 log wal-0 0 1 @0 w",
     ),
     (
+        "acked after an unknown one that the loss would have left",
+        Some(Rule::NoHole),
+        "0 submit a0 w0 w\n0 acked a0 0\n1 submit a1 w0 x\n1 submit a2 w0 y\n2 acked a2 2\n3 truncated wal-0 2\n\
+         4 unknown a1\n4 lost w0\n5 log wal-0 0 2 empty=1..2 @0 w",
+    ),
+    (
+        "acked where another writer leaves no room for the unknown one, and lost",
+        Some(Rule::NoHole),
+        "0 writer w1 wal-0\n0 submit a0 w0 w\n0 acked a0 0\n1 submit a1 w0 x\n1 submit a3 w1 z\n1 submit a2 w0 y\n\
+         2 acked a3 1\n2 acked a2 2\n3 truncated wal-0 1\n4 unknown a1\n4 lost w0\n4 lost w1\n5 log wal-0 0 1 @0 w",
+    ),
+    (
+        "acked after an unknown one that an earlier loss may have removed, and lost later",
+        Some(Rule::NoHole),
+        "0 submit a0 w0 w\n0 acked a0 0\n1 submit a1 w0 x\n1 submit a2 w0 y\n2 truncated wal-0 1\n3 acked a2 2\n\
+         4 truncated wal-0 2\n5 unknown a1\n5 lost w0\n6 log wal-0 0 2 empty=1..2 @0 w",
+    ),
+    (
         "acked after one that had failed before the loss",
         Some(Rule::NoHole),
         "0 submit a0 w0 w\n0 acked a0 0\n1 submit a1 w0 x\n1 submit a2 w0 y\n2 acked a2 2\n2 unknown a1\n\

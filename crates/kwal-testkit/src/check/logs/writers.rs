@@ -102,8 +102,9 @@ impl<'a> Judge<'a, '_, '_> {
         }
     }
 
-    /// Whether an acknowledged append was behind others on the log, and was lost together with them before
-    /// they ended: they had been on the log, without a hole, and are of unknown outcome because of the loss.
+    /// Whether an acknowledged append was lost together with earlier ones, before those ended: all of them
+    /// can have been on the log, without a hole, and the outcome of the earlier ones is unknown because of
+    /// the loss.
     fn was_lost_with(
         &self,
         writer: &WriterFacts<'_>,
@@ -111,7 +112,8 @@ impl<'a> Judge<'a, '_, '_> {
         is_behind: impl Fn(Duration, usize, usize) -> bool,
     ) -> bool {
         let Some(base) = append.acked_at().filter(|_| !self.judged.is_on_log(append)) else { return false };
-        let (mut end, mut records, mut has_failed) = (0, 0, false);
+        // Where the earlier ones can have been: from here on, so many records, lost by this event.
+        let (mut from, mut records, mut lost) = (0, 0, None);
         for index in &writer.appends {
             let before = self.append(*index);
             if before.event >= append.event {
@@ -121,26 +123,35 @@ impl<'a> Judge<'a, '_, '_> {
                 Some((event, at, AppendOutcome::NotAppended | AppendOutcome::Unknown))
                     if is_behind(at, event, *index) =>
                 {
-                    let mut losses = self.partition.losses.iter();
-                    let is_lost =
-                        losses.any(|loss| (append.event..event).contains(&loss.event) && loss.offset <= base);
+                    // An earlier loss is not what removed it.
+                    let mut losses = self.partition.losses.iter().rev();
+                    let loss = losses
+                        .find(|loss| (append.event..event).contains(&loss.event) && loss.offset <= base);
                     let is_unknown = before.outcome() == Some(AppendOutcome::Unknown);
-                    if !is_lost || !is_unknown || self.judged.is_on_log(before) {
+                    let Some(loss) = loss.filter(|_| is_unknown && !self.judged.is_on_log(before)) else {
                         return false;
-                    }
-                    has_failed = true;
+                    };
+                    from = from.max(loss.offset);
+                    lost = lost.max(Some(loss.event));
                     records += before.records.len() as i64;
                 }
                 Some((_, _, AppendOutcome::NotAppended | AppendOutcome::Withdrawn)) => {}
-                _ if has_failed => records += before.records.len() as i64,
+                _ if lost.is_some() => records += before.records.len() as i64,
                 _ => {
                     let acked = before.acked_at().map(|base| base + before.records.len() as i64);
-                    end = acked.map_or(end, |acked| end.max(acked));
+                    from = acked.map_or(from, |acked| from.max(acked));
                 }
             }
         }
-        // There is room for all of them between what was acknowledged before and this one.
-        end.saturating_add(records) <= base
+        let of_others = self.facts.appends.iter().filter(|other| {
+            let is_between = other.acked_at().is_some_and(|acked| (from..base).contains(&acked));
+            other.partition == append.partition
+                && other.writer != append.writer
+                && lost.is_some_and(|lost| other.event < lost)
+                && is_between
+        });
+        let of_others: i64 = of_others.map(|other| other.records.len() as i64).sum();
+        from.saturating_add(records).saturating_add(of_others) <= base
     }
 
     /// Checks that no append of a writer follows a lost one on the log. Those that are not acknowledged may,
