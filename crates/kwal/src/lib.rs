@@ -13,13 +13,13 @@
 //!    │              describe_cluster() ─────────┘   the brokers
 //!    │
 //!    └──────────────── partition_client() ──► PartitionClient       appends to one partition and reads from it
-//!                       .exclusive(name)        │   and ends all who did so before by this name
+//!                       .exclusive(name)        │   and ends earlier holders of this name
 //!                   produce(records) ───────────┤   one batch: all or nothing, once; returns its offsets
 //!                   encode(records) ────────────┤   and reserve(bytes), then submit(batch): the same in steps
 //!                   close() ────────────────────┤   takes no more appends, waits for those that were submitted
-//!                   holder(), fenced() ─────────┤   who has the log, and when that ends
+//!                   holder(), fenced() ─────────┤   the holder of the log, and when that ends
 //!                   resolve(in_doubt, fence) ───┤   whether a batch is on the log whose append ended unknown
-//!                   get_offset(at) ─────────────┤   where the log begins, ends, or was at some time
+//!                   get_offset(at) ─────────────┤   start and end of the log, and the offset at a given time
 //!                   fetch(position) ────────────┤   encoded batches as they are on the log, records on demand
 //!                   fetch_records(offset, …) ───┤   the same as a list of owned records
 //!                   delete_records(before) ─────┘   cuts off what is no longer needed
@@ -27,7 +27,7 @@
 //!  producer::BatchProducer::new(partition) ► BatchProducer         many callers, one log: their records share batches
 //!              produce(record) ──────────────────┤   returns the offset of this record
 //!              reserve(), then slot.send(record) ┤   the same in steps: plain calls fix the order
-//!              flush(), close() ─────────────────┤   a barrier; the end, with what is not on the log
+//!              flush(), close() ─────────────────┤   waits for all accepted before it; the end, with the rest
 //!              stats() ──────────────────────────┘   how large batches are, how long they gather and take
 //!  producer::Router::open(&client, topic) ─► Router                a batch producer for each partition
 //!              for_key(key), partition(index) ───┘   which one: by key as Java does, or by number
@@ -46,8 +46,8 @@
 //!              next() ───────────────────────────┤   whole entries, and reports of incomplete ones
 //!              checkpoint(), resume(…) ──────────┘   where to go on, also in the middle of entries
 //! ```
-//! Every call that waits is a request, but `controller_client`, `fetch_records` and `fenced`: configure it,
-//! above all its `deadline`, then `.await` it.
+//! Almost every call that waits is a request: configure it, above all its `deadline`, then `.await` it.
+//! `controller_client`, `fetch_records` and `fenced` are plain async functions.
 //! tokio's `select!`, `join!` and `timeout` take a request as it is; `join_all` and `pin!` take its
 //! `.into_future()`; `tokio::spawn` takes an `async move` block with a clone of the client. `produce` of a
 //! batch producer is a future already. *Cancel safe* in these docs means that a call can be dropped at any
