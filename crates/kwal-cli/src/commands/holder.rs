@@ -8,7 +8,7 @@ use crate::{
     connect::PartitionArgs,
     exit::{Exit, Failure},
     interrupt::Interrupt,
-    log::{Content, Item, Kind, PartitionLog},
+    log::{Item, PartitionLog},
     output::{Table, plural, time_text, warn},
 };
 
@@ -153,9 +153,7 @@ async fn scan(
             }
             Item::Torn { .. } => continue,
         };
-        if batch.header().count == 1
-            && let Kind::Barrier(barrier) = Content::of(&batch).kind
-        {
+        if let Some(barrier) = Barrier::in_batch(&batch) {
             held.push(Held {
                 last_epoch: barrier.epoch,
                 barrier,

@@ -10,7 +10,7 @@ use super::Session;
 use crate::{
     exit::{Exit, Failure},
     log::{Checker, Content, Doubt, Item, PartitionLog},
-    output::{Table, human_bytes, plural, range},
+    output::{Table, human_bytes, per_second, plural, range},
 };
 
 /// Reads whole partitions and verifies them
@@ -155,7 +155,10 @@ async fn verify(
             bar.hide_for(|| report(session, partition.partition(), at, doubt))?;
         }
         let done = (verified.end - offsets.start).max(0).unsigned_abs();
-        bar.set(done, format!("{}/s", human_bytes(rate(verified.bytes, begun.elapsed().as_secs_f64()))));
+        bar.set(
+            done,
+            format!("{}/s", human_bytes(per_second(verified.bytes, begun.elapsed().as_secs_f64()) as u64)),
+        );
         if interrupt.is_set() {
             break Err(Failure::Interrupted(String::new()));
         }
@@ -184,10 +187,6 @@ fn report(session: &mut Session, partition: i32, offset: i64, doubt: &Doubt) -> 
     }
     session.out.line(format_args!("partition {partition}, offset {offset}: {doubt}"))?;
     session.out.flush()
-}
-
-fn rate(amount: u64, seconds: f64) -> u64 {
-    (amount as f64 / seconds.max(1e-9)) as u64
 }
 
 impl Verified {
@@ -224,7 +223,7 @@ impl Verified {
             self.holes.to_string(),
             self.open_transactions.to_string(),
             self.findings.to_string(),
-            human_bytes(rate(self.bytes, self.seconds)),
+            human_bytes(per_second(self.bytes, self.seconds) as u64),
         ]
     }
 }

@@ -84,9 +84,10 @@ impl Content {
         } else if batch.header().count == 1
             && let Some(barrier) = Barrier::parse(record)
         {
-            let producer = batch.producer_id().zip(batch.producer_epoch());
-            let is_barrier = producer == Some((barrier.producer_id, barrier.epoch));
-            self.kind = if is_barrier { Kind::Barrier(barrier) } else { Kind::Fence(barrier) };
+            self.kind = match Barrier::in_batch(batch) {
+                Some(barrier) => Kind::Barrier(barrier),
+                None => Kind::Fence(barrier),
+            };
         }
     }
 

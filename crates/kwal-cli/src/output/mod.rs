@@ -14,7 +14,7 @@ use serde::Serialize;
 pub(crate) use self::{
     progress::Progress,
     table::Table,
-    text::{JsonBytes, escaped, human_bytes, optional, plural, range, time_text},
+    text::{JsonBytes, escaped, human_bytes, optional, per_second, plural, range, time_text},
 };
 use crate::exit::Failure;
 

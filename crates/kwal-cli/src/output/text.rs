@@ -102,6 +102,11 @@ pub(crate) fn range(offsets: &Range<i64>) -> String {
     }
 }
 
+/// How many of something were done a second.
+pub(crate) fn per_second(amount: u64, seconds: f64) -> f64 {
+    amount as f64 / seconds.max(1e-9)
+}
+
 /// A size in bytes, with three digits.
 pub(crate) fn human_bytes(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()

@@ -5,7 +5,7 @@ use crate::{
     api::Body,
     error::EncodeError,
     messages::ProduceRequest,
-    record::{BatchHeader, EncodedBatch},
+    record::EncodedBatch,
     wire::{Nullable, Spliced, Version},
     writer::Writer,
 };
@@ -64,7 +64,7 @@ impl ProduceTemplate {
         base_sequence: i32,
     ) -> Result<EncodedRequest, CallError> {
         let Self { head, version, expects_reply } = self;
-        let header = BatchHeader { producer_id, producer_epoch, base_sequence, ..*batch.unsummed_header() };
+        let header = batch.stamped_header(producer_id, producer_epoch, base_sequence);
         let mut writer = batch.writer(head.len());
         writer.put_slice(head);
         batch.write_with(&header, &mut writer, *version);

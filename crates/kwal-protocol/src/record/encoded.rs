@@ -151,7 +151,7 @@ impl EncodedBatch {
     /// Returns the batch with producer id, epoch and the sequence number of its first record (KIP-98).
     #[must_use]
     pub fn stamp(&self, producer_id: i64, producer_epoch: i16, base_sequence: i32) -> Self {
-        let header = BatchHeader { producer_id, producer_epoch, base_sequence, ..self.header };
+        let header = self.stamped_header(producer_id, producer_epoch, base_sequence);
         Self { header, ..self.clone() }
     }
 
@@ -167,9 +167,14 @@ impl EncodedBatch {
         Writer::with_room(bytes + varint::MAX_LEN_U32 + BatchHeader::LEN, &self.body)
     }
 
-    /// Returns the header without its checksum.
-    pub(crate) const fn unsummed_header(&self) -> &BatchHeader {
-        &self.header
+    /// Returns the header that the batch has when it is [stamped](Self::stamp), without its checksum.
+    pub(crate) const fn stamped_header(
+        &self,
+        producer_id: i64,
+        producer_epoch: i16,
+        base_sequence: i32,
+    ) -> BatchHeader {
+        BatchHeader { producer_id, producer_epoch, base_sequence, ..self.header }
     }
 
     /// Returns the batch with the transactional bit set or cleared.

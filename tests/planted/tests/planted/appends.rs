@@ -8,7 +8,7 @@ use kwal_testkit::{Fault, check::Writer};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    fixture::{Fixture, MINUTE},
+    fixture::{Appender, Fixture, MINUTE},
     support::{self, Wire, settle},
 };
 
@@ -238,10 +238,9 @@ pub(crate) async fn client_closed() -> Fixture {
     fixture
 }
 
-/// All is lost, and the former leader leads again before the client has noticed anything.
-pub(crate) async fn log_lost_unnoticed() -> Fixture {
-    let fixture = Fixture::brokers(2);
-    let wal = fixture.open().await;
+/// Appends two records to the leader alone, then has the other broker lead, which has none of them. Returns
+/// the former leader.
+async fn lose_all(fixture: &Fixture, wal: &Appender) -> i32 {
     let leader = fixture.cluster.leader("wal", 0).unwrap().unwrap();
     let other = 3 - leader;
     fixture.cluster.shrink_isr("wal", 0, other).unwrap();
@@ -249,6 +248,14 @@ pub(crate) async fn log_lost_unnoticed() -> Fixture {
         wal.append(&[value]).await;
     }
     fixture.cluster.elect_unclean("wal", 0, other).unwrap();
+    leader
+}
+
+/// All is lost, and the former leader leads again before the client has noticed anything.
+pub(crate) async fn log_lost_unnoticed() -> Fixture {
+    let fixture = Fixture::brokers(2);
+    let wal = fixture.open().await;
+    let leader = lose_all(&fixture, &wal).await;
     sleep(SECOND).await;
     fixture.cluster.move_leader("wal", 0, leader).unwrap();
     sleep(SECOND).await;
@@ -262,13 +269,7 @@ pub(crate) async fn log_lost_unnoticed() -> Fixture {
 pub(crate) async fn loss_unnoticed_and_id_refused() -> Fixture {
     let fixture = Fixture::brokers(2);
     let (wal, others) = (fixture.open().await, fixture.open().await);
-    let leader = fixture.cluster.leader("wal", 0).unwrap().unwrap();
-    let other = 3 - leader;
-    fixture.cluster.shrink_isr("wal", 0, other).unwrap();
-    for value in ["a", "b"] {
-        wal.append(&[value]).await;
-    }
-    fixture.cluster.elect_unclean("wal", 0, other).unwrap();
+    let leader = lose_all(&fixture, &wal).await;
     sleep(SECOND).await;
     fixture.cluster.move_leader("wal", 0, leader).unwrap();
     for value in ["x", "y", "z"] {
@@ -299,13 +300,7 @@ pub(crate) async fn look_up_hardly_arrives() -> Fixture {
 pub(crate) async fn loss_filled_up() -> Fixture {
     let fixture = Fixture::brokers(2);
     let (wal, others) = (fixture.open().await, fixture.open().await);
-    let leader = fixture.cluster.leader("wal", 0).unwrap().unwrap();
-    let other = 3 - leader;
-    fixture.cluster.shrink_isr("wal", 0, other).unwrap();
-    for value in ["a", "b"] {
-        wal.append(&[value]).await;
-    }
-    fixture.cluster.elect_unclean("wal", 0, other).unwrap();
+    lose_all(&fixture, &wal).await;
     for value in ["x", "y", "z"] {
         others.append(&[value]).await;
     }

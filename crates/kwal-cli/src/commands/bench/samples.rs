@@ -6,6 +6,8 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::output::per_second;
+
 /// Takes measurements while they are made.
 #[derive(Debug)]
 pub(crate) struct Samples {
@@ -86,7 +88,7 @@ impl Samples {
 
     /// Bytes per second since the begin.
     pub(crate) fn rate(&self) -> u64 {
-        (self.all.bytes as f64 / self.elapsed().as_secs_f64().max(1e-9)) as u64
+        per_second(self.all.bytes, self.elapsed().as_secs_f64()) as u64
     }
 
     pub(crate) fn add(&mut self, records: u64, bytes: u64, latency: Option<Duration>) {
@@ -118,8 +120,8 @@ impl Samples {
             seconds,
             records,
             bytes,
-            records_per_second: records as f64 / seconds.max(1e-9),
-            bytes_per_second: bytes as f64 / seconds.max(1e-9),
+            records_per_second: per_second(records, seconds),
+            bytes_per_second: per_second(bytes, seconds),
             errors,
             latency_ms: self.all.latency(),
             samples: self.samples,
