@@ -1,5 +1,6 @@
 //! A process that holds a log exclusively: the program `holder`, which a test starts, suspends and kills.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -213,21 +214,21 @@ impl Holder {
     ///
     /// If it has ended, as those below.
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
+        self.act(Guarded::suspend);
     }
 
     /// Resumes it.
     pub fn resume(&self) {
-        self.signal(Signal::CONT);
+        self.act(|process| process.signal(Signal::CONT));
     }
 
     /// Kills it.
     pub fn kill(&self) {
-        self.signal(Signal::KILL);
+        self.act(|process| process.signal(Signal::KILL));
     }
 
-    fn signal(&self, signal: Signal) {
-        self.process.signal(signal).unwrap_or_else(|e| panic!("{}: {e}", self.job.label));
+    fn act(&self, act: impl FnOnce(&Guarded) -> io::Result<()>) {
+        act(&self.process).unwrap_or_else(|e| panic!("{}: {e}", self.job.label));
     }
 }
 

@@ -1,10 +1,14 @@
 //! Child processes that do not outlive this one, however it ends.
 
 use std::ffi::OsStr;
+#[cfg(target_os = "linux")]
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -67,6 +71,45 @@ impl Guarded {
         kill_process(self.pid, signal).map_err(io::Error::from)
     }
 
+    /// Suspends it, and returns once none of its threads runs any more. The signal alone reaches them one by
+    /// one: on a busy machine, a broker may still answer then.
+    pub(crate) fn suspend(&self) -> io::Result<()> {
+        self.signal(Signal::STOP)?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.is_suspended()? {
+            if Instant::now() > deadline {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "a thread did not stop in a minute"));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_suspended(&self) -> io::Result<bool> {
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            match fs::read_to_string(task?.path().join("stat")) {
+                // After the name in parentheses, which may contain any character: stopped, or ended.
+                Ok(stat) => {
+                    if stat.rsplit_once(") ").is_none_or(|(_, rest)| !rest.starts_with(['T', 'Z', 'X'])) {
+                        return Ok(false);
+                    }
+                }
+                // It has ended since the directory was listed.
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound) || e.raw_os_error() == Some(3) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Elsewhere, the first thread stands for all.
+    #[cfg(not(target_os = "linux"))]
+    fn is_suspended(&self) -> io::Result<bool> {
+        let output = Command::new("ps").args(["-o", "state=", "-p", &self.pid.to_string()]).output()?;
+        Ok(output.stdout.trim_ascii().starts_with(b"T"))
+    }
+
     /// Returns whether it is still running.
     pub(crate) fn is_running(&self) -> bool {
         rustix::process::test_kill_process(self.pid).is_ok()
@@ -122,6 +165,19 @@ mod tests {
             assert!(dir.join("data").exists());
             fs::remove_dir_all(dir).unwrap();
         }
+    }
+
+    #[test]
+    fn a_suspended_process_does_nothing() {
+        let (dir, process) = sleeper("suspended");
+        for _ in 0..3 {
+            process.suspend().unwrap();
+            assert!(process.is_suspended().unwrap());
+            process.signal(Signal::CONT).unwrap();
+        }
+        process.signal(Signal::KILL).unwrap();
+        process.wait().unwrap();
+        fs::remove_dir_all(dir).unwrap();
     }
 
     fn sleeper(name: &str) -> (PathBuf, Guarded) {

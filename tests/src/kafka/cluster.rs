@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
+use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -195,14 +196,14 @@ impl Node {
         self.end(Signal::TERM)
     }
 
-    /// Suspends it: connections stay open, and requests are not answered.
+    /// Suspends it: connections stay open, and requests are not answered from when this returns.
     pub fn pause(&self) -> Result<(), String> {
-        self.signal(Signal::STOP)
+        self.with_process("suspend", Guarded::suspend)
     }
 
     /// Resumes it.
     pub fn resume(&self) -> Result<(), String> {
-        self.signal(Signal::CONT)
+        self.with_process("resume", |process| process.signal(Signal::CONT))
     }
 
     /// Starts it again after [`Self::kill`] or [`Self::stop`], with the same ports and data, and waits until
@@ -251,10 +252,10 @@ impl Node {
             .map_err(|e| format!("cannot stop node {}: {e}", self.id))
     }
 
-    fn signal(&self, signal: Signal) -> Result<(), String> {
+    fn with_process(&self, what: &str, act: impl FnOnce(&Guarded) -> io::Result<()>) -> Result<(), String> {
         let running = self.running();
         let process = running.as_ref().ok_or_else(|| format!("node {} is not running", self.id))?;
-        process.signal(signal).map_err(|e| format!("cannot signal node {}: {e}", self.id))
+        act(process).map_err(|e| format!("cannot {what} node {}: {e}", self.id))
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Guarded>> {
