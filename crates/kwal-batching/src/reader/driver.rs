@@ -133,6 +133,12 @@ impl Reader {
                 Ok(round) => self.take_round(round, cx)?,
                 Err(error) => self.fail(error)?,
             }
+            if self.ahead.is_some() {
+                // It is on its way before anything of this one is decoded: the task of the connection may
+                // have to wait for this one to let it run.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
     }
 
@@ -305,7 +311,6 @@ impl Reader {
                 self.is_earliest = false;
                 let next = fetched.position();
                 let has_moved = next.offset > self.cursor.at().offset;
-                // It is on its way before anything of this one is decoded.
                 if has_moved && self.cursor.is_before_end(next.offset) {
                     self.ahead = Ahead::send(&self.partition, self.settings, next, cx);
                 }

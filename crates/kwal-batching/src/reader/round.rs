@@ -59,7 +59,8 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// Begins a fetch for later, if there is memory for it now: it is sent when this returns.
+    /// Begins a fetch for later, if there is memory for it now. It is sent once the task of its connection
+    /// runs.
     pub(crate) fn send(
         partition: &PartitionClient,
         settings: Settings,

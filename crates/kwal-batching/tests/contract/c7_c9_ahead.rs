@@ -30,8 +30,7 @@ async fn the_next_fetch_is_on_its_way_before_a_batch_is_handed_over() {
     for batch in 0..6 {
         let found = replay.next_batch().await.unwrap().unwrap();
         assert_eq!(found.offsets(), 2 * batch..2 * batch + 2);
-        // Only tasks of connections run now. Nothing is polled.
-        settle().await;
+        // Even if the caller decodes it without letting any other task run.
         let sent: Vec<_> = (0..=batch + 1).map(|batch| 2 * batch).filter(|offset| *offset < 12).collect();
         assert_eq!(fetches.offsets(), sent, "one ahead, and none at the end");
     }

@@ -246,6 +246,7 @@ fn play(mutation: Mutation) -> (LocalBoxFuture<'static, Fixture>, &'static [Rule
         }
         Mutation::PositionOfOtherTopicRead => (boxed(replaying::kept_before_recreation), &[]),
         Mutation::ReadMemoryKept => (boxed(replaying::read_much), &[]),
+        Mutation::AheadAfterDecoding => (boxed(replaying::fetched_ahead_while_decoding), &[]),
         Mutation::AheadBeyondBudget => (boxed(replaying::fetched_ahead), &[]),
         Mutation::DeletedSkipped => (boxed(reading::records_deleted), &[Rule::ReadEvery]),
         Mutation::LossIgnored => (boxed(writing::data_loss), &[Rule::LossEnds]),

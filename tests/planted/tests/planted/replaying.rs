@@ -501,6 +501,21 @@ pub(crate) async fn read_much() -> Fixture {
     fixture
 }
 
+/// The caller decodes a batch without letting any other task run.
+pub(crate) async fn fetched_ahead_while_decoding() -> Fixture {
+    let fixture = Fixture::one_broker();
+    let wal = fixture.open().await;
+    for value in ["a", "b"] {
+        wal.append(&[value]).await;
+    }
+    let (wire, partition) = open_over_wire(&fixture).await;
+    let mut replay = replay(&partition, 0).max_bytes(1).await.unwrap();
+    let before = wire.requests(ApiKey::FETCH);
+    replay.next_batch().await.unwrap();
+    fixture.expect(wire.requests(ApiKey::FETCH) == before + 2, "the next fetch is not on its way");
+    fixture
+}
+
 /// More is fetched ahead than the memory budget has.
 pub(crate) async fn fetched_ahead() -> Fixture {
     let fixture = Fixture::one_broker();
