@@ -46,7 +46,7 @@ impl Store {
     async fn open(client: &Client, topic: &str, mut state: State) -> Result<Self> {
         let wal = client.partition_client(topic, 0).exclusive("store").await?;
         let barrier = wal.holder().ok_or("it was opened by a name")?.barrier;
-        let from = state.position.unwrap_or(Position::from(0));
+        let from = state.position.unwrap_or_else(|| Position::from(0));
         let mut replay = consumer::replay(&wal, from).end(barrier).await?;
         while let Some(batch) = replay.next_batch().await? {
             batch.for_each(|record| {
