@@ -4,6 +4,7 @@ use std::{future::IntoFuture, sync::Arc, time::Duration};
 
 use kwal_protocol::{api::ApiKey, messages::MetadataRequest, wire::Uuid};
 use kwal_transport::HostPort;
+use tracing::Span;
 
 use crate::{
     cluster::Cluster,
@@ -11,7 +12,7 @@ use crate::{
     error::{CallContext, Error},
     partition::OpenPartition,
     producer::Producers,
-    request::request,
+    request::{call_span, request},
     routing::{Deadline, Retry},
 };
 
@@ -102,6 +103,10 @@ request! {
 }
 
 impl CloseClient<'_> {
+    fn span(&self) -> Span {
+        call_span!("close")
+    }
+
     async fn run(self) -> Vec<Error> {
         let Self { client: Client { cluster, producers }, deadline } = self;
         let deadline = Deadline::after(deadline.unwrap_or(cluster.config.deadlines.operation));
@@ -126,6 +131,10 @@ request! {
 }
 
 impl ListTopics<'_> {
+    fn span(&self) -> Span {
+        call_span!("list_topics")
+    }
+
     async fn run(self) -> Result<Vec<Topic>, Error> {
         let cluster = &self.client.cluster;
         let deadline = Deadline::after(self.deadline.unwrap_or(cluster.config.deadlines.operation));

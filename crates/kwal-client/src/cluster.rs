@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use crate::{
     buffers::ClientBuffers, config::Config, decompressors::Decompressors, memory::Memory,
     metadata::MetadataCache, pool::ConnectionPool, producer_id::ProducerIdPool, random::Random,
+    trouble::Troubles,
 };
 
 /// State shared by all handles of a client: cluster metadata, connections, budget and idle producer ids.
@@ -18,6 +19,7 @@ pub(crate) struct Cluster {
     pub(crate) config: Arc<Config>,
     pub(crate) runtime: Handle,
     pub(crate) random: Random,
+    pub(crate) troubles: Arc<Troubles>,
     pub(crate) pool: Arc<ConnectionPool>,
     pub(crate) metadata: MetadataCache,
     pub(crate) memory: Memory,
@@ -34,6 +36,7 @@ impl Cluster {
         let random = Random::new(config.seed);
         let memory = Memory::new(config.limits.memory);
         let pool = ConnectionPool::new(Arc::clone(&config), random.clone(), memory.clone(), runtime.clone());
+        let troubles = Arc::clone(pool.troubles());
         let pool = Arc::new(pool);
         let buffers = ClientBuffers::new(config.limits.memory, runtime.clone());
         Self {
@@ -46,6 +49,7 @@ impl Cluster {
             config,
             runtime,
             random,
+            troubles,
             pool,
         }
     }

@@ -24,7 +24,7 @@
 //!                                                            │
 //!                                                         connection  a handle for callers, one task per socket
 //!                                                            │
-//!  backoff, config, sasl, versions, validate, memory, buffers ◄───┴──────► error
+//!  backoff, config, sasl, versions, validate, memory, buffers ◄───┴──────► trouble, error
 //! ```
 //!
 //! Below are the crates `kwal-protocol` (messages and the state of a connection, without IO) and
@@ -87,21 +87,19 @@
 //! * **an error**: a variant of [`ErrorKind`](error::ErrorKind) with its text in `error/display.rs`, what to
 //!   do about it in `error/recovery.rs`, and a sample in `error/texts.rs`. What an error code means for an
 //!   API is in [`kwal_protocol::error_code`].
+//! * **a line for operators**: a method of `Troubles` in `trouble.rs`, and its row in the guide.
 //! * **a setting**: a field with its default in `config.rs`, in the `setters!` list, and in
 //!   `Config::validate` if zero is not allowed.
 //!
 //! # Tracing
 //!
-//! Events have the module path as target, `kwal_client::…`. Fields are named `topic`, `partition`, `broker`,
-//! `error`.
+//! Events have the module path as target, `kwal_client::…`. What an operator has to see is in `trouble.rs`:
+//! one line at `WARN` when something lasts, one at `INFO` when it is over, for each subject and at most once
+//! a minute. A new line is added there, and to the page `logging.md` of the guide, which a test compares with
+//! the sources. A single retry has no line above `DEBUG`.
 //!
-//! | level | what |
-//! | --- | --- |
-//! | `WARN` | a call has been retrying for a second, with the reason (once a call), and that it ended without success; an append failed and its caller is gone; a broker belongs to another cluster, requires to start again from the bootstrap addresses, has a name that cannot be resolved, refuses further connections, or throttles for longer than is allowed (once each) |
-//! | `INFO` | a call that has been retrying for a second succeeded |
-//! | `DEBUG` | connections opened and closed, retries with their reason and pause, metadata, leader updates, throttling, producer ids, authentication |
-//!
-//! The span `connection` (`DEBUG`, field `peer`) encloses the events of a connection task.
+//! Each call has a span at `DEBUG` (`request.rs`), and the span `connection` encloses the events of a
+//! connection task. Fields of lines and spans have OpenTelemetry's names, and the guide lists them.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backoff;
@@ -128,6 +126,7 @@ pub mod record;
 mod request;
 mod routing;
 pub mod sasl;
+mod trouble;
 mod validate;
 mod versions;
 

@@ -1,6 +1,12 @@
 //! The shape of every call that talks to a broker: a request that can be configured and awaited.
 
-/// Defines a request: a struct with a `deadline` that can be awaited. Its `run` does the work.
+use kwal_transport::BoxFuture;
+use tracing::{Instrument, Span, field::display};
+
+use crate::{error::Error, trouble::Class};
+
+/// Defines a request: a struct with a `deadline` that can be awaited. Its `run` does the work, within
+/// the span that its `span` makes.
 macro_rules! request {
     (
         $(#[$attribute:meta])*
@@ -32,10 +38,62 @@ macro_rules! request {
             /// Makes it a future, for what takes futures and not requests: `join_all`, `try_join_all`,
             /// `select!`, `pin!`, `tokio::spawn`.
             fn into_future(self) -> Self::IntoFuture {
-                Box::pin(self.run())
+                crate::request::within(self.span(), self.run())
             }
         }
     };
 }
 
-pub(crate) use request;
+/// Makes the span of a call: what it does, to which topic and partition, and more fields. While it is
+/// disabled, it costs an atomic load.
+macro_rules! call_span {
+    ($name:literal $(, $topic:expr $(, $partition:expr)?)? $(; $($field:tt)+)?) => {
+        tracing::debug_span!(
+            $name,
+            messaging.system = "kafka",
+            messaging.operation.name = $name,
+            $( messaging.destination.name = $topic, $( messaging.destination.partition.id = %$partition, )? )?
+            error.type = tracing::field::Empty,
+            $( $($field)+ )?
+        )
+    };
+}
+
+pub(crate) use {call_span, request};
+
+/// What a call returns.
+pub(crate) trait CallResult {
+    /// Returns the first error.
+    fn error(&self) -> Option<&Error>;
+}
+
+impl<T> CallResult for Result<T, Error> {
+    fn error(&self) -> Option<&Error> {
+        self.as_ref().err()
+    }
+}
+
+impl CallResult for Vec<Error> {
+    fn error(&self) -> Option<&Error> {
+        self.first()
+    }
+}
+
+/// Runs a call within its span, if that is enabled.
+pub(crate) fn within<'a, T: CallResult + 'a>(
+    span: Span,
+    call: impl Future<Output = T> + Send + 'a,
+) -> BoxFuture<'a, T> {
+    if span.is_disabled() {
+        return Box::pin(call);
+    }
+    let within = span.clone();
+    let call = async move {
+        let result = call.await;
+        if let Some(error) = result.error() {
+            within.record("error.type", display(Class(error)));
+        }
+        result
+    };
+    Box::pin(call.instrument(span))
+}

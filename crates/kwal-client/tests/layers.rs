@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["connection"],
     &["backoff"],
     &["config", "random", "versions", "validate"],
-    &["sasl"],
+    &["sasl", "trouble"],
     &["error", "duration", "memory", "buffers"],
     &["position"],
 ];

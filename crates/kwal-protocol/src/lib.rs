@@ -57,7 +57,8 @@
 //! id. With them it is decoded the same way, by [`api::decode_response_header`] and
 //! [`messages::AnyResponse`].
 //!
-//! The example `transcode` does this for lines of hex and JSON; it requires the feature `serde`.
+//! The example `captured_frame` decodes a request to append down to its records, and the response to it.
+//! `transcode` does this for lines of hex and JSON; it requires the feature `serde`.
 //!
 //! # A tiny client
 //! A [`Connection`](connection::Connection) needs a stream, the time, and code that moves bytes between the
@@ -153,7 +154,8 @@
 //! ```
 //! A complete client also sets the stream's timeouts by
 //! [`poll_timeout`](connection::Connection::poll_timeout) and calls
-//! [`handle_timeout`](connection::Connection::handle_timeout). A listener that requires SASL takes
+//! [`handle_timeout`](connection::Connection::handle_timeout), as the example `tiny_client` does, which also
+//! reads records from the leader of a partition. A listener that requires SASL takes
 //! [`Connection::with_sasl`](connection::Connection::with_sasl) and a [`sasl::Mechanism`].
 //!
 //! # A segment file

@@ -6,15 +6,15 @@
 //!
 //! It runs on an embedded broker, or on the brokers of `KAFKA_CONNECT=host:port[,host:port…]`.
 
-use std::{env, error::Error, sync::mpsc, thread};
+use std::{error::Error, sync::mpsc, thread};
 
 use futures::StreamExt;
 use kwal::{
     Client, ErrorKind, Outcome, PartitionClient, Record, client::OffsetAt, consumer, record::Barrier,
 };
-use kwal_testkit::EmbeddedCluster;
-use time::OffsetDateTime;
 use tokio::{runtime, sync::oneshot, task::spawn_blocking, time::Instant};
+
+mod brokers;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -23,9 +23,9 @@ const NAME: &str = "primary-of-orders";
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let (brokers, _embedded) = brokers().await?;
+    let (brokers, _embedded) = brokers::brokers().await?;
     let client = Client::connect(brokers.clone()).await?;
-    let topic = format!("failover-{}", OffsetDateTime::now_utc().unix_timestamp_nanos());
+    let topic = brokers::new_topic("failover");
     let controller = client.controller_client().await?;
     controller.create_topic(&topic, 1, -1).await?;
 
@@ -127,15 +127,4 @@ async fn read(wal: &PartitionClient, end: i64) -> Result<Vec<String>> {
         }
     }
     Ok(entries)
-}
-
-/// The brokers that the environment names, or one inside this process, which lives as long as the handle.
-async fn brokers() -> Result<(Vec<String>, Option<EmbeddedCluster>)> {
-    match env::var("KAFKA_CONNECT") {
-        Ok(named) if !named.is_empty() => Ok((named.split(',').map(str::to_owned).collect(), None)),
-        _ => {
-            let broker = EmbeddedCluster::builder().start().await?;
-            Ok((broker.bootstrap(), Some(broker)))
-        }
-    }
 }

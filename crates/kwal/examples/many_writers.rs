@@ -8,16 +8,15 @@
 
 use std::{
     collections::BTreeMap,
-    env,
     error::Error,
     sync::{Arc, Mutex},
 };
 
 use futures::StreamExt;
 use kwal::{Client, Record, client::OffsetAt, consumer, producer::Router};
-use kwal_testkit::EmbeddedCluster;
-use time::OffsetDateTime;
 use tokio::task::JoinSet;
+
+mod brokers;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -46,9 +45,9 @@ impl Accounts {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let (brokers, _embedded) = brokers().await?;
+    let (brokers, _embedded) = brokers::brokers().await?;
     let client = Client::connect(brokers).await?;
-    let topic = format!("many-writers-{}", OffsetDateTime::now_utc().unix_timestamp_nanos());
+    let topic = brokers::new_topic("many-writers");
     let controller = client.controller_client().await?;
     controller.create_topic(&topic, 4, -1).await?;
 
@@ -90,14 +89,4 @@ async fn main() -> Result<()> {
     println!("the log has every change of {} accounts, each in order", recovered.len());
     controller.delete_topic(&topic).await?;
     Ok(())
-}
-
-async fn brokers() -> Result<(Vec<String>, Option<EmbeddedCluster>)> {
-    match env::var("KAFKA_CONNECT") {
-        Ok(named) if !named.is_empty() => Ok((named.split(',').map(str::to_owned).collect(), None)),
-        _ => {
-            let broker = EmbeddedCluster::builder().start().await?;
-            Ok((broker.bootstrap(), Some(broker)))
-        }
-    }
 }

@@ -234,9 +234,9 @@
 //!
 //! # Logging
 //!
-//! The client emits events of the crate `tracing`, with targets that begin with `kwal_client`: at `WARN` what
-//! an operator should look at, at `INFO` that a call succeeded after all, at `DEBUG` connections and retries.
-//! The documentation of [`kwal-client`](https://docs.rs/kwal-client) lists them.
+//! The client emits events of the crate `tracing`, with targets that begin with `kwal_client`: at `WARN` one
+//! line for trouble that lasts, at `INFO` one when it is over, at `DEBUG` connections and retries. Each call
+//! has a span. [Logs and traces](guide::logging) lists all of them.
 //!
 //! # When an append fails
 //!

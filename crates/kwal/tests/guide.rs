@@ -11,6 +11,7 @@ use std::{
 
 const INDEX: &str = include_str!("../src/guide/mod.rs");
 const TROUBLESHOOTING: &str = include_str!("../src/guide/troubleshooting.md");
+const LOGGING: &str = include_str!("../src/guide/logging.md");
 const CONTRACT: &str = include_str!("../src/guide/contract.md");
 const KINDS: &str = include_str!("../../kwal-client/src/error/kind.rs");
 const TEXTS: &str = include_str!("../../kwal-client/src/error/texts.txt");
@@ -63,6 +64,87 @@ fn every_promise_names_tests_that_exist() {
             assert!(source.contains(&format!("fn {test}(")), "there is no test {name}");
         }
     }
+}
+
+/// A line that an operator may see has a row that explains it, with its level.
+#[test]
+fn every_line_of_the_logs_is_explained() {
+    let (_, table) = LOGGING.split_once("| level | message |").unwrap();
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let explained: BTreeSet<_> = rows
+        .map(|row| {
+            let cells: Vec<_> = row.split(" | ").collect();
+            (cells[0].trim_matches(['|', ' ', '`']).to_lowercase(), cells[1].to_owned())
+        })
+        .collect();
+    let emitted: BTreeSet<_> =
+        ["kwal-client", "kwal-batching", "kwal-transport"].into_iter().flat_map(emitted).collect();
+    assert!(emitted.len() > 15, "{emitted:#?}");
+    assert_eq!(explained, emitted);
+}
+
+/// The levels and messages of what a crate logs at `WARN` and `INFO`.
+fn emitted(name: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for source in sources(&workspace().join("crates").join(name).join("src")) {
+        let code = source.split("\n#[cfg(test)]\nmod tests").next().unwrap();
+        for (at, called) in code.match_indices("!(") {
+            let before = &code[..at];
+            let start =
+                before.rfind(|c: char| !(c.is_alphanumeric() || c == '_')).map_or(0, |found| found + 1);
+            let name = &before[start..];
+            if !["report", "warn", "info"].contains(&name) {
+                continue;
+            }
+            let (arguments, message) = arguments(&code[at + called.len()..]);
+            // The level is the first word of a report.
+            let level = if name == "report" { arguments.split_whitespace().next().unwrap() } else { name };
+            found.push((level.to_owned(), message));
+        }
+    }
+    found
+}
+
+/// Returns the arguments of a macro up to its closing parenthesis, and the last of its string literals.
+fn arguments(code: &str) -> (&str, String) {
+    let (mut depth, mut literal, mut in_literal, mut is_escaped) = (1, String::new(), false, false);
+    for (at, c) in code.char_indices() {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' if in_literal => is_escaped = true,
+            '"' => {
+                in_literal = !in_literal;
+                if in_literal {
+                    literal.clear();
+                }
+            }
+            _ if in_literal => literal.push(c),
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            // A line that goes on in the next one.
+            return (&code[..at], literal.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+    }
+    panic!("a macro without an end: {code}")
+}
+
+/// The texts of all Rust files below a folder.
+fn sources(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(sources(&path)),
+            false if path.extension().is_some_and(|extension| extension == "rs") => {
+                found.push(fs::read_to_string(path).unwrap());
+            }
+            false => {}
+        }
+    }
+    found
 }
 
 /// Each file is a page, and each page has a row in the first table.

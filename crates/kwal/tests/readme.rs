@@ -4,7 +4,8 @@
 
 use std::{
     env::{consts::EXE_SUFFIX, current_exe},
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -114,6 +115,65 @@ async fn a_standby_takes_over_from_a_primary_that_is_stopped() {
         }
         assert!(cluster.topics().iter().all(|topic| !topic.starts_with("failover")));
     }
+}
+
+/// On a broker of its own, and on those that the environment names, one and three.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_one_thing_each_run() {
+    for (name, last) in [
+        ("wal_of_a_kv_store", "without the snapshot: "),
+        ("follow", "stopped: offsets 2 to 4: 2 records, "),
+        ("large_entries", "read 3 entries, and the last one again from a checkpoint"),
+        #[cfg(feature = "compression-lz4")]
+        ("mirror", "2 batches are on the mirror, byte for byte"),
+    ] {
+        for brokers in [0, 1, 3] {
+            let (cluster, printed) = run(name, brokers).await;
+            assert!(printed.lines().last().is_some_and(|line| line.starts_with(last)), "{printed}");
+            let prefix = name.replace('_', "-");
+            assert!(cluster.topics().iter().all(|topic| !topic.starts_with(&prefix)));
+        }
+    }
+}
+
+/// Its brokers are in its own process.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_tests_runs_in_virtual_time() {
+    let (_, printed) = run("embed_in_your_tests", 0).await;
+    let [killed, none] = printed.lines().collect::<Vec<_>>()[..] else { panic!("{printed}") };
+    assert!(
+        killed.starts_with("the leader was killed: the order took ") && killed.ends_with("s of virtual time")
+    );
+    // Not later than the deadline of two minutes, and earlier if no attempt could begin before it.
+    assert!(none.starts_with("all brokers were killed: that was said after 1"), "{printed}");
+}
+
+#[cfg(feature = "tls-ring")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_tls_and_sasl_runs() {
+    let (_, printed) = run("tls_sasl", 0).await;
+    assert!(printed.starts_with("appended and read as alice\n"), "{printed}");
+}
+
+#[test]
+fn every_example_has_a_row_with_its_command() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut rows = 0;
+    for package in ["kwal", "kwal-protocol"] {
+        for entry in fs::read_dir(crates.join(package).join("examples")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let row = README.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+            let command = format!("-p {package} --example {name}");
+            let has_command = row.is_some_and(|row| row.contains("| `cargo run ") && row.contains(&command));
+            assert!(has_command, "README has no row for the example {name} with its command");
+            rows += 1;
+        }
+    }
+    assert!(rows > 10, "{rows}");
 }
 
 /// Runs an example on so many brokers, or on a broker of its own. Returns what it printed.

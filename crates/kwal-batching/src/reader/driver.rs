@@ -159,7 +159,7 @@ impl Reader {
                     Some(Err(error)) => {
                         self.suspend();
                         self.ahead = None;
-                        self.failed = Some(error);
+                        self.stop(error);
                     }
                     None => self.end_records(),
                 }
@@ -197,19 +197,19 @@ impl Reader {
         self.give_back(begun);
         if let Some(error) = error {
             self.ahead = None;
-            self.failed = Some(error);
+            self.stop(error);
         }
     }
 
     /// Leaves out what the reader has failed at. Returns its offsets.
     pub(crate) fn skip_unreadable(&mut self) -> Option<Range<i64>> {
-        let ErrorKind::Corrupt { offsets: Some(offsets), .. } = self.failed.as_ref()?.kind() else {
-            return None;
-        };
-        let offsets = offsets.clone();
+        let error = self.failed.as_ref()?;
+        let ErrorKind::Corrupt { offsets: Some(offsets), .. } = error.kind() else { return None };
         if offsets.end <= self.cursor.at().offset {
             return None;
         }
+        self.partition.reader_skips(error);
+        let offsets = offsets.clone();
         (self.failed, self.is_reported) = (None, false);
         Some(self.cursor.skip_unreadable(&offsets))
     }
@@ -358,13 +358,22 @@ impl Reader {
             && self.settings.unreadable == Unreadable::Skip
             && offsets.end > self.cursor.at().offset
         {
+            self.partition.reader_skips(&error);
             self.cursor.skip_unreadable(offsets);
             return Ok(());
         }
         if is_final(&error) {
-            self.failed = Some(error.clone());
+            self.stop(error.clone());
         }
         Err(error)
+    }
+
+    /// Keeps the error that ends it.
+    fn stop(&mut self, error: Error) {
+        if matches!(error.kind(), ErrorKind::Corrupt { .. }) {
+            self.partition.reader_stops(&error);
+        }
+        self.failed = Some(error);
     }
 
     fn discard(&mut self) {

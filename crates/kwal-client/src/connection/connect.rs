@@ -24,6 +24,7 @@ use crate::{
     config::Config,
     error::{Error, ErrorKind, Source},
     random::Random,
+    trouble::Troubles,
 };
 
 /// One of several addresses gets at most this part of the time limit, so that the last one has most of it.
@@ -37,6 +38,7 @@ pub(crate) struct Connector {
     pub(crate) config: Arc<Config>,
     pub(crate) random: Random,
     pub(crate) runtime: Handle,
+    pub(crate) troubles: Arc<Troubles>,
 }
 
 impl Connector {
@@ -103,7 +105,7 @@ impl Connector {
         (limit, whole): (Duration, Duration),
         paused_until: Option<Instant>,
     ) -> Result<Connection, Error> {
-        let Self { to, history, config, random, runtime } = self;
+        let Self { to, history, config, random, runtime, troubles } = self;
         let begun = Instant::now();
         let stream = match at {
             Some(address) => config.connect.connect_at(to, address),
@@ -134,14 +136,15 @@ impl Connector {
             let (longest_request, limit) = (deadlines.request, deadlines.connect);
             (mechanism, Reauthentication { sasl, longest_request, limit, rng })
         });
-        let peer = Peer { history: Arc::clone(history), address: at, paused_until };
+        let (history, troubles) = (Arc::clone(history), Arc::clone(troubles));
+        let peer = Peer { name: to.clone(), history, troubles, address: at, paused_until };
         let opened = Connection::open(stream, connection_config, sasl, runtime, peer);
         let connection = opened.await.map_err(|error| match error {
             Some(source) => source.into(),
             None => Error::from(ErrorKind::Closed),
         })?;
         if let Some(address) = at {
-            history.connected(address);
+            self.history.connected(address);
         }
         Ok(connection)
     }

@@ -40,6 +40,7 @@ use super::{
     reauth::{Reauthentication, SessionLifetime},
     shared::Signals,
 };
+use crate::trouble::Throttled;
 
 /// No further request is taken while so many bytes wait to be written.
 const HIGH_WATER: usize = 1 << 20;
@@ -71,6 +72,8 @@ pub(super) struct Driver {
     timer: Timer,
     /// The longest throttle time that is obeyed.
     max_throttle: Duration,
+    /// From the first response with a throttle time to the first without one.
+    throttled: Option<Throttled>,
     /// Taken from the queue, and not sent while the broker waits for what nobody wants any more.
     held: Option<Submitted>,
     ready: Option<oneshot::Sender<Result<Arc<NegotiatedVersions>, ConnectionError>>>,
@@ -127,6 +130,7 @@ impl Driver {
             stalled_at: None,
             timer: Timer::default(),
             max_throttle,
+            throttled: None,
             held: None,
             ready: Some(ends.ready),
             reauthentication,
@@ -480,16 +484,23 @@ impl Driver {
         let pause = (caller.throttle_time)(&response);
         if !pause.is_zero() {
             debug!(api = %response.key(), ?pause, "throttled by the broker");
-            if pause > self.max_throttle && self.peer.history.is_first_long_throttle() {
-                let (peer, limit) = (self.stream.peer(), self.max_throttle);
+            let Peer { name, history, troubles, .. } = &self.peer;
+            let throttled = self.throttled.get_or_insert_with(|| Throttled::new(troubles, name));
+            throttled.pause(response.key(), pause);
+            if pause > self.max_throttle && history.is_first_long_throttle() {
+                let limit = self.max_throttle;
                 warn!(
-                    peer,
+                    messaging.system = "kafka",
+                    server.address = name.host,
+                    server.port = name.port,
                     ?pause,
                     ?limit,
                     "the broker demands a pause longer than Deadlines::throttle, which is cut to it; is its quota meant so?"
                 );
             }
             self.throttle(pause);
+        } else if self.throttled.is_some() {
+            self.throttled = None;
         }
         caller.respond(response);
     }

@@ -19,7 +19,7 @@ use kwal_protocol::connection::{
     ConnectionConfig, ConnectionError, EncodedRequest, NegotiatedVersions, RawResponse,
 };
 use kwal_protocol::sasl::Mechanism;
-use kwal_transport::Stream;
+use kwal_transport::{HostPort, Stream};
 use tokio::{
     runtime,
     sync::{oneshot, watch},
@@ -38,7 +38,7 @@ use self::{
     request::{Caller, CallerEnd, Submitted},
     shared::{LastHandle, Shared},
 };
-use crate::versions::ClientRequest;
+use crate::{trouble::Troubles, versions::ClientRequest};
 
 /// How many requests may wait for the task, and how many may be in flight. Further callers wait themselves.
 const QUEUE: usize = 64;
@@ -59,7 +59,9 @@ struct Handle {
 /// The other end of a connection.
 #[derive(Debug)]
 struct Peer {
+    name: HostPort,
     history: Arc<History>,
+    troubles: Arc<Troubles>,
     /// `None` if the transport chose it.
     address: Option<SocketAddr>,
     /// The end of a throttle that began on the connection before.

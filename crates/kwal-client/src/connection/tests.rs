@@ -88,8 +88,9 @@ fn config() -> ConnectionConfig {
 }
 
 async fn open(peer: &Peer) -> Connection {
-    let history = Arc::new(History::default());
-    let end = super::Peer { history, address: None, paused_until: None };
+    let name = HostPort::new("a", 9092);
+    let (history, troubles) = (Arc::default(), Arc::default());
+    let end = super::Peer { name, history, troubles, address: None, paused_until: None };
     let runtime = runtime::Handle::current();
     Connection::open(peer.stream(), config(), None, &runtime, end).await.unwrap()
 }

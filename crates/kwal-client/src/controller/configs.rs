@@ -7,11 +7,12 @@ use kwal_protocol::messages::{
     DescribeConfigsResponse, DescribedConfig, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse,
 };
+use tracing::Span;
 
 use super::ControllerClient;
 use crate::{
     error::Error,
-    request::request,
+    request::{call_span, request},
     routing::{Deadline, Operation, Rejection, Route, Target, only},
     validate,
 };
@@ -274,6 +275,10 @@ impl DescribeTopicConfigs<'_> {
         self
     }
 
+    fn span(&self) -> Span {
+        call_span!("describe_topic_configs", &self.topic)
+    }
+
     async fn run(self) -> Result<BTreeMap<String, ConfigValue>, Error> {
         validate::topic_name(&self.topic)?;
         // Brokers take an empty list for all configs.
@@ -346,6 +351,10 @@ impl AlterTopicConfigs<'_> {
     fn change(mut self, name: String, config_operation: i8, value: Option<String>) -> Self {
         self.changes.push(AlterableConfig { name, config_operation, value });
         self
+    }
+
+    fn span(&self) -> Span {
+        call_span!("alter_topic_configs", &self.topic)
     }
 
     async fn run(self) -> Result<(), Error> {

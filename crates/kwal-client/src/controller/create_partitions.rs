@@ -8,12 +8,13 @@ use kwal_protocol::{
         CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
     },
 };
+use tracing::Span;
 
 use super::{BrokerTimeout, ControllerClient};
 use crate::{
     config::Deadlines,
     error::Error,
-    request::request,
+    request::{call_span, request},
     routing::{CallFailed, Deadline, Operation, Rejection, Route, Target, only},
     validate,
 };
@@ -88,6 +89,10 @@ impl CreatePartitions<'_> {
     pub fn validate_only(mut self, validate_only: bool) -> Self {
         self.validate_only = validate_only;
         self
+    }
+
+    fn span(&self) -> Span {
+        call_span!("create_partitions", &self.topic)
     }
 
     async fn run(self) -> Result<(), Error> {

@@ -8,12 +8,13 @@ use kwal_protocol::{
     },
     wire::Uuid,
 };
+use tracing::Span;
 
 use super::{BrokerTimeout, ControllerClient};
 use crate::{
     config::Deadlines,
     error::Error,
-    request::request,
+    request::{call_span, request},
     routing::{CallFailed, Deadline, Operation, Rejection, Route, Target, only},
     validate,
 };
@@ -150,6 +151,10 @@ impl CreateTopic<'_> {
     /// Creates the topic without validation.
     pub(super) async fn create(&self, deadline: Deadline) -> Result<CreatedTopic, CallFailed> {
         self.controller.call_topic(Target::Controller, &self.name, &Create(self), deadline).await
+    }
+
+    fn span(&self) -> Span {
+        call_span!("create_topic", &self.name)
     }
 
     async fn run(self) -> Result<CreatedTopic, Error> {

@@ -1,11 +1,12 @@
 //! DeleteTopics.
 
 use kwal_protocol::messages::{self, DeleteTopicsRequest, DeleteTopicsResponse};
+use tracing::Span;
 
 use super::ControllerClient;
 use crate::{
     error::Error,
-    request::request,
+    request::{call_span, request},
     routing::{Operation, Rejection, Route, Target, only},
     validate,
 };
@@ -34,6 +35,10 @@ request! {
 }
 
 impl DeleteTopic<'_> {
+    fn span(&self) -> Span {
+        call_span!("delete_topic", &self.name)
+    }
+
     async fn run(self) -> Result<(), Error> {
         let Self { controller, name, deadline } = self;
         validate::topic_name(&name)?;

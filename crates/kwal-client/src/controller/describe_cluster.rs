@@ -4,12 +4,13 @@ use kwal_protocol::messages::{
     DescribeClusterRequest, DescribeClusterResponse, MetadataRequest, MetadataResponse,
 };
 use kwal_transport::HostPort;
+use tracing::Span;
 
 use super::ControllerClient;
 use crate::{
     error::{Error, ErrorKind},
     metadata::{address, are_distinct, is_consistent},
-    request::request,
+    request::{call_span, request},
     routing::{Deadline, Operation, Rejection, Route, Target},
 };
 
@@ -72,6 +73,10 @@ request! {
 }
 
 impl DescribeCluster<'_> {
+    fn span(&self) -> Span {
+        call_span!("describe_cluster")
+    }
+
     async fn run(self) -> Result<ClusterDescription, Error> {
         self.controller.cluster(self.controller.deadline(self.deadline)).await
     }

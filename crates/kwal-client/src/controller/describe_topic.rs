@@ -1,9 +1,14 @@
 //! A topic and its partitions, from Metadata.
 
 use kwal_protocol::{messages::MetadataPartition, wire::Uuid};
+use tracing::Span;
 
 use super::ControllerClient;
-use crate::{error::Error, request::request, validate};
+use crate::{
+    error::Error,
+    request::{call_span, request},
+    validate,
+};
 
 /// A topic, as a broker describes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -72,6 +77,10 @@ request! {
 }
 
 impl DescribeTopic<'_> {
+    fn span(&self) -> Span {
+        call_span!("describe_topic", &self.name)
+    }
+
     async fn run(self) -> Result<TopicDescription, Error> {
         let Self { controller, name, deadline } = self;
         validate::topic_name(&name)?;

@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, fmt};
 
 use kwal_protocol::{error_code::ErrorCode, text::Printable, wire::Uuid};
+use tracing::Span;
 
 use super::{ConfigSource, ConfigValue, ControllerClient, layout::TopicLayout};
 use crate::{
     error::{Error, ErrorKind, Outcome},
-    request::request,
+    request::{call_span, request},
     routing::Deadline,
     validate,
 };
@@ -144,6 +145,10 @@ impl EnsureTopic<'_> {
     pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.configs.push((name.into(), value.into()));
         self
+    }
+
+    fn span(&self) -> Span {
+        call_span!("ensure_topic", &self.name)
     }
 
     async fn run(self) -> Result<EnsuredTopic, Error> {

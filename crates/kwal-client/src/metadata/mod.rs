@@ -12,8 +12,8 @@ use kwal_protocol::{
     api::ApiKey,
     error_code::ErrorCode,
     messages::{MetadataRequest, MetadataResponse, MetadataTopic},
-    text::Printable,
 };
+use kwal_transport::HostPort;
 use tracing::{debug, warn};
 
 pub(crate) use self::{
@@ -218,7 +218,7 @@ impl MetadataCache {
             // Everything else in it may be missing.
             (_, _, code) if code.is_error() => return Ok(()),
             (Some(was), Some(is), _) if was != is => {
-                warn!(%broker, was = %Printable(was), is = %Printable(is), "the broker belongs to another cluster");
+                self.pool.troubles().other_cluster(&broker.address, was, is);
                 ErrorKind::OtherCluster { was: was.clone(), is: is.clone() }
             }
             _ => match check(request, response) {
@@ -241,7 +241,13 @@ impl MetadataCache {
         let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         // Not for each attempt if the bootstrap addresses require it as well.
         if !snapshot.brokers.is_empty() {
-            warn!(%broker, "the broker requires clients to start again from the bootstrap addresses");
+            let HostPort { host, port } = &broker.address;
+            warn!(
+                messaging.system = "kafka",
+                server.address = host,
+                server.port = port,
+                "the broker requires clients to start again from the bootstrap addresses"
+            );
         }
         Arc::make_mut(&mut snapshot).forget_all();
         self.pool.reset();

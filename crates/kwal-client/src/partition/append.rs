@@ -4,13 +4,14 @@ use std::{future::IntoFuture, time::Duration};
 
 use kwal_protocol::record::EncodedBatch;
 use kwal_transport::BoxFuture;
+use tracing::{Span, field::Empty};
 
 use super::PartitionClient;
 use crate::{
     error::{Error, InDoubt},
     producer::{Permit, Produced, Resolve},
     record::Record,
-    request::request,
+    request::{call_span, request, within},
 };
 
 impl PartitionClient {
@@ -191,9 +192,25 @@ where
     /// `pin!`, `tokio::spawn`.
     fn into_future(self) -> Self::IntoFuture {
         let Self { partition, records, deadline } = self;
-        Box::pin(async move {
+        let span = call_span!(
+            "append", partition.topic(), partition.partition();
+            messaging.batch.message_count = records.as_ref().len(),
+            messaging.kafka.offset = Empty,
+            attempts = Empty
+        );
+        let call = async move {
             let deadline = partition.deadline(deadline);
             partition.producer.produce(records, deadline).await
+        };
+        if span.is_disabled() {
+            return Box::pin(call);
+        }
+        let append = span.clone();
+        within(span, async move {
+            let produced = call.await?;
+            append.record("messaging.kafka.offset", produced.base_offset);
+            append.record("attempts", produced.attempts);
+            Ok(produced)
         })
     }
 }
@@ -216,6 +233,10 @@ request! {
 }
 
 impl Reserve<'_> {
+    fn span(&self) -> Span {
+        call_span!("reserve", self.partition.topic(), self.partition.partition(); bytes = self.bytes)
+    }
+
     async fn run(self) -> Result<Permit, Error> {
         let Self { partition, bytes, deadline } = self;
         partition.producer.permit(bytes, partition.deadline(deadline), partition.operation_deadline()).await
@@ -243,6 +264,10 @@ request! {
 }
 
 impl Close<'_> {
+    fn span(&self) -> Span {
+        call_span!("close", self.partition.topic(), self.partition.partition())
+    }
+
     async fn run(self) -> Vec<Error> {
         let Self { partition, deadline } = self;
         partition.producer.close(partition.deadline(deadline)).await

@@ -5,12 +5,13 @@ use kwal_protocol::{
     error_code::ErrorCode,
     messages::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic},
 };
+use tracing::Span;
 
 use super::PartitionClient;
 use crate::{
     error::{Error, ErrorKind},
     log,
-    request::request,
+    request::{call_span, request},
     routing::{Operation, Rejection, Route, only_partition},
 };
 
@@ -78,6 +79,10 @@ request! {
 }
 
 impl DeleteRecords<'_> {
+    fn span(&self) -> Span {
+        call_span!("delete_records", self.partition.topic(), self.partition.partition())
+    }
+
     async fn run(self) -> Result<i64, Error> {
         if let DeleteBefore::Offset(offset @ ..0) = self.before {
             let call = self.partition.partition.call(ApiKey::DELETE_RECORDS);

@@ -19,6 +19,7 @@ use kwal_protocol::{
 };
 use kwal_transport::BoxFuture;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::{Fetched, PartitionClient, fetched::Source};
 use crate::{
@@ -32,7 +33,7 @@ use crate::{
     memory::Reservation,
     pool::Purpose,
     position::Position,
-    request::request,
+    request::{call_span, request, within},
     routing::{self, Deadline, Fetching, Operation, Partition, Rejection, Route, Target},
 };
 
@@ -201,6 +202,10 @@ impl Fetch<'_> {
         self
     }
 
+    fn span(&self) -> Span {
+        call_span!("fetch", self.partition.topic(), self.partition.partition(); messaging.kafka.offset = self.position.offset)
+    }
+
     async fn run(self) -> Result<Fetched, Error> {
         self.reading(None)?.run().await
     }
@@ -236,8 +241,9 @@ impl Fetch<'_> {
         let max_bytes = self.max_bytes.min(partition.cluster.most_per_fetch());
         let bytes = usize::try_from(max_bytes).unwrap_or_default();
         let memory = partition.cluster.memory.try_reserve_ahead(bytes)?;
+        let span = self.span();
         let reading = self.reading(Some(Arc::new(memory)));
-        Some(FetchAhead(Box::pin(async move { reading?.run().await })))
+        Some(FetchAhead(within(span, async move { reading?.run().await })))
     }
 
     fn reading(self, ahead: Option<Arc<Reservation>>) -> Result<Reading, Error> {

@@ -1,12 +1,13 @@
 //! Where the records of a leader epoch end.
 
 use kwal_protocol::api::ApiKey;
+use tracing::Span;
 
 use super::PartitionClient;
 use crate::{
     error::Error,
     log::{EpochEnd, EpochEndOffset},
-    request::request,
+    request::{call_span, request},
 };
 
 impl PartitionClient {
@@ -38,6 +39,10 @@ request! {
 }
 
 impl OffsetForLeaderEpoch<'_> {
+    fn span(&self) -> Span {
+        call_span!("offset_for_leader_epoch", self.partition.topic(), self.partition.partition())
+    }
+
     async fn run(self) -> Result<Option<EpochEndOffset>, Error> {
         if self.leader_epoch < 0 {
             let call = self.partition.partition.call(ApiKey::OFFSET_FOR_LEADER_EPOCH);

@@ -1,10 +1,12 @@
 //! The offsets of the log: its begin, its end, the offset at a time.
 
+use tracing::Span;
+
 use super::PartitionClient;
 use crate::{
     error::Error,
     log::{Isolation, ListOffset, OffsetAt},
-    request::request,
+    request::{call_span, request},
 };
 
 impl PartitionClient {
@@ -38,6 +40,10 @@ impl GetOffset<'_> {
     pub fn isolation(mut self, isolation: Isolation) -> Self {
         self.isolation = isolation;
         self
+    }
+
+    fn span(&self) -> Span {
+        call_span!("get_offset", self.partition.topic(), self.partition.partition())
     }
 
     async fn run(self) -> Result<i64, Error> {

@@ -4,6 +4,7 @@ use std::{future::IntoFuture, sync::Arc, time::Duration};
 
 use kwal_protocol::{api::ApiKey, compression::CompressionError, record::Compression};
 use kwal_transport::BoxFuture;
+use tracing::Span;
 
 use super::PartitionClient;
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     error::{CallContext, Error},
     producer::{Acks, Encoding, Exclusive, OnFailure, Producer, Producers, Settings, take_over},
     producer_id::EpochOwner,
+    request::{call_span, within},
     routing::{Deadline, Partition},
     validate,
 };
@@ -282,6 +284,10 @@ impl OpenPartition {
         Ok(Some(Exclusive { name, renewal: renewal.unwrap_or(Exclusive::RENEWAL), probe: *probe }))
     }
 
+    fn span(&self) -> Span {
+        call_span!("open", &self.topic, self.index)
+    }
+
     async fn run(self) -> Result<PartitionClient, Error> {
         let exclusive = self.check_exclusive()?;
         let Self { cluster, topic, index, mut settings, deadline, producers, .. } = self;
@@ -329,6 +335,6 @@ impl IntoFuture for OpenPartition {
     /// Makes it a future, for what takes futures and not requests: `join_all`, `try_join_all`, `select!`,
     /// `pin!`, `tokio::spawn`.
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
+        within(self.span(), self.run())
     }
 }

@@ -1,4 +1,4 @@
-//! The errors of readers that are built on fetches, and judge more than one of them.
+//! The errors of readers that are built on fetches, and judge more than one of them; and their reports.
 
 use kwal_protocol::api::ApiKey;
 
@@ -25,5 +25,17 @@ impl PartitionClient {
     #[doc(hidden)]
     pub fn beyond_end(&self, offset: i64, end: i64) -> Error {
         self.partition.call(ApiKey::FETCH).error(ErrorKind::BeyondEnd { offset, end })
+    }
+
+    /// Reports that a reader stops at a batch that cannot be read.
+    #[doc(hidden)]
+    pub fn reader_stops(&self, error: &Error) {
+        self.partition.cluster.troubles.unreadable(self.partition.call(ApiKey::FETCH), error);
+    }
+
+    /// Reports that a reader leaves out a batch that cannot be read.
+    #[doc(hidden)]
+    pub fn reader_skips(&self, error: &Error) {
+        self.partition.cluster.troubles.skipped(self.partition.call(ApiKey::FETCH), error);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use kwal_protocol::{connection::ConnectionError, error_code::Recovery};
-use kwal_transport::{HostPort, TransportError};
+use kwal_transport::HostPort;
 use tokio::{sync::Notify, time::Instant};
 use tracing::warn;
 
@@ -26,7 +26,8 @@ pub(crate) struct Broker {
     pub(crate) reference: BrokerRef,
     pub(crate) address: HostPort,
     pub(super) endpoint: Arc<Endpoint>,
-    reported: Reported,
+    /// Whether it has been reported that connections are shared.
+    reports_sharing: AtomicBool,
     is_healthy: AtomicBool,
     is_retired: AtomicBool,
     /// Wakes those that connect to it. In the order in which they came, which a `watch` does not keep.
@@ -82,20 +83,13 @@ impl Closed {
     }
 }
 
-/// What has been reported at `WARN`, which is done once.
-#[derive(Debug, Default)]
-struct Reported {
-    shares_connections: AtomicBool,
-    unresolved: AtomicBool,
-}
-
 impl Broker {
     pub(crate) fn new(reference: BrokerRef, address: HostPort) -> Self {
         Self {
             reference,
             address,
             endpoint: Arc::default(),
-            reported: Reported::default(),
+            reports_sharing: AtomicBool::new(false),
             is_healthy: AtomicBool::new(true),
             is_retired: AtomicBool::new(false),
             retired: Notify::new(),
@@ -138,36 +132,12 @@ impl Broker {
         // Half of what a call pauses, so that one which has paused can retry.
         let pause = failures.backoff.get_or_insert_with(pauses).next().unwrap_or_default() / 2;
         failures.last = Some(Failure { error: error.clone(), next: Instant::now() + pause });
-        self.report_unresolved(error);
     }
 
     pub(super) fn connected(&self) {
         let mut failures = lock(&self.endpoint.failures);
         (failures.last, failures.backoff) = (None, None);
-        self.reported.unresolved.store(false, Ordering::Relaxed);
         self.mark_healthy();
-    }
-
-    /// A name that the cluster advertises and this machine cannot resolve is a mistake of the setup, which
-    /// should not show only when a call has used up its deadline.
-    fn report_unresolved(&self, error: &Error) {
-        let Some(Source::Transport(source)) = error.below() else { return };
-        let is_unresolved = matches!(
-            &**source,
-            TransportError::Resolve { .. }
-                | TransportError::NoAddress { .. }
-                | TransportError::InvalidAddress(_)
-        );
-        if is_unresolved
-            && matches!(self.reference, BrokerRef::Id(_))
-            && !self.reported.unresolved.swap(true, Ordering::Relaxed)
-        {
-            warn!(
-                broker = %self,
-                error = %error.reason(),
-                "the advertised name of the broker cannot be resolved; check `advertised.listeners` and the name service"
-            );
-        }
     }
 
     /// Reports that connections are shared because no other one can be opened, if it looks like a limit: the
@@ -181,9 +151,11 @@ impl Broker {
                     | ConnectionError::HandshakeTimedOut { .. }
             ))
         );
-        if is_limit && !self.reported.shares_connections.swap(true, Ordering::Relaxed) {
+        if is_limit && !self.reports_sharing.swap(true, Ordering::Relaxed) {
             warn!(
-                broker = %self,
+                messaging.system = "kafka",
+                server.address = self.address.host,
+                server.port = self.address.port,
                 error = %error.reason(),
                 "no further connection to the broker can be opened, so those that are open are shared; if it limits \
                  connections (`max.connections.per.ip`, `max.connections`), lower Limits::max_connections_per_broker"
@@ -239,6 +211,7 @@ mod tests {
     use std::time::Duration;
 
     use fastrand::Rng;
+    use kwal_transport::TransportError;
     use tokio::time::advance;
 
     use super::*;

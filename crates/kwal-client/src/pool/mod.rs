@@ -35,6 +35,7 @@ use crate::{
     error::{CallContext, Error, ErrorKind},
     memory::Memory,
     random::Random,
+    trouble::Troubles,
 };
 
 /// The connections of a client.
@@ -48,6 +49,7 @@ use crate::{
 pub(crate) struct ConnectionPool {
     config: Arc<Config>,
     random: Random,
+    troubles: Arc<Troubles>,
     /// The budget for the responses to combined fetches.
     memory: Memory,
     runtime: Handle,
@@ -171,12 +173,18 @@ impl ConnectionPool {
         Self {
             config,
             random,
+            troubles: Arc::default(),
             memory,
             runtime,
             state: Mutex::default(),
             asked: Mutex::default(),
             is_closed: AtomicBool::new(false),
         }
+    }
+
+    /// Returns the troubles of the client, which begin with its connections.
+    pub(crate) fn troubles(&self) -> &Arc<Troubles> {
+        &self.troubles
     }
 
     /// Takes the brokers of the cluster from new metadata. Connections to brokers that are gone or have moved

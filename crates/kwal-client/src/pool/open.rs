@@ -79,6 +79,7 @@ impl ConnectionPool {
             config: Arc::clone(&self.config),
             random: self.random.clone(),
             runtime: self.runtime.clone(),
+            troubles: Arc::clone(&self.troubles),
         };
         // A new connection does not end the pause that the broker demanded on the one before.
         let paused_until = lock(&pooled.open).as_ref().and_then(|open| open.connection.throttled_until());
@@ -87,11 +88,13 @@ impl ConnectionPool {
         let turn = Some(turn).filter(|_| !(is_alive && broker.is_healthy() && !broker.has_failed()));
         let task = self.runtime.spawn(async move {
             let (_place, _turn) = (place, turn);
+            let begun = Instant::now();
             let result = connector.connect(paused_until).await;
             match &result {
                 Ok(connection) => {
                     debug!(%broker, ?purpose, "connected");
                     broker.connected();
+                    connector.troubles.connected(&broker.address);
                     if let Some(pooled) = pooled_weakly.upgrade() {
                         pooled.store(connection, None);
                     }
@@ -102,7 +105,11 @@ impl ConnectionPool {
                     broker.connect_failed(error, pauses);
                     match is_alive {
                         true => broker.report_sharing(error),
-                        false => broker.mark_unhealthy(),
+                        false => {
+                            broker.mark_unhealthy();
+                            let is_listed = broker.id().is_some();
+                            connector.troubles.connect_failed(&broker.address, is_listed, begun, error);
+                        }
                     }
                 }
             }

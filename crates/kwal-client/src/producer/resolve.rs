@@ -2,13 +2,15 @@
 
 use std::{future::IntoFuture, ops::Range};
 
+use tracing::Span;
+
 use super::{Produced, Producer, appends::Appends, fence, lookup::find, state::Standing};
 use crate::{
     error::{Error, ErrorKind, InDoubt, Outcome},
     log::{self, ListOffset, OffsetAt},
     producer_id::{Identity, Stamp},
     record::Record,
-    request::request,
+    request::{call_span, request},
     routing::{Deadline, Partition},
 };
 use kwal_protocol::{api::ApiKey, text::Printable};
@@ -55,6 +57,11 @@ impl Producer {
 }
 
 impl Resolve<'_> {
+    fn span(&self) -> Span {
+        let partition = &self.producer.appends.partition;
+        call_span!("resolve", &*partition.topic, partition.index)
+    }
+
     async fn run(self) -> Result<Resolution, Error> {
         let partition = &*self.producer.appends.partition;
         // Whatever is wrong with the call, the batch is as much in doubt as before.
@@ -70,7 +77,13 @@ impl Resolve<'_> {
             in_doubt: &self.in_doubt,
             deadline: Deadline::after(deadline),
         };
-        search.run(&self.fence).await.map_err(in_doubt)
+        let resolution = search.run(&self.fence).await.map_err(in_doubt)?;
+        let offset = match &resolution {
+            Resolution::Appended(offsets) => Some(offsets.start),
+            Resolution::NotApplied => None,
+        };
+        partition.cluster.troubles.resolved(partition.call(ApiKey::PRODUCE), offset);
+        Ok(resolution)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tracing::warn;
+use tracing::trace;
 
 use super::{
     Produced,
@@ -187,11 +187,13 @@ impl Appends {
     }
 
     fn complete_all(&self, state: &mut State, progress: Option<Progress>) {
+        let troubles = &self.partition.cluster.troubles;
         while let Some((pending, completed)) = state.machine.poll_completed() {
             let PendingBatch { batch, reply, reported, is_fence: _, _memory, _place } = pending;
             let mut unseen = None;
             let result = match completed {
                 Completed::Appended { base_offset, attempts } => {
+                    troubles.succeeded(self.call());
                     // Without a response of its own it is known to be on the log, and not where.
                     let unreported = || Produced {
                         topic_id: self.partition.topic_id(),
@@ -202,7 +204,17 @@ impl Appends {
                         wire_bytes: batch.size_in_bytes(),
                         attempts,
                     };
-                    Ok(reported.unwrap_or_else(unreported))
+                    let produced = reported.unwrap_or_else(unreported);
+                    trace!(
+                        messaging.system = "kafka",
+                        messaging.destination.name = &*self.partition.topic,
+                        messaging.destination.partition.id = %self.partition.index,
+                        messaging.kafka.offset = produced.base_offset,
+                        messaging.batch.message_count = produced.record_count,
+                        attempts,
+                        "appended"
+                    );
+                    Ok(produced)
                 }
                 Completed::Failed { error, in_doubt, attempts } => {
                     if self.settings.on_failure == OnFailure::Stop {
@@ -210,10 +222,8 @@ impl Appends {
                     }
                     let error = self.in_doubt(self.failure(state, error, progress), in_doubt);
                     state.cause = Some(Arc::new(error.clone()));
-                    if reply.is_closed() {
-                        let Partition { topic, index, .. } = &*self.partition;
-                        let (topic, partition) = (&**topic, index);
-                        warn!(topic, partition, attempts, %error, "an append failed and its caller is gone");
+                    if reply.is_closed() && error.outcome() == Outcome::NotApplied {
+                        troubles.undelivered(self.call(), attempts, &error);
                     }
                     Err(error)
                 }
@@ -227,6 +237,11 @@ impl Appends {
                     Err(self.in_doubt(error.with_source(Source::Call(cause)), in_doubt))
                 }
             };
+            if let Err(error) = &result
+                && error.outcome() == Outcome::Unknown
+            {
+                troubles.in_doubt(self.call(), error);
+            }
             if let (Err(error), Some(failed)) = (&result, &mut state.failed) {
                 failed.push(error.clone());
             }

@@ -111,11 +111,7 @@ impl<'a> ProducerTask<'a> {
         if self.retry.is_none() {
             return;
         }
-        let has_succeeded = self.appends.retrying(true);
-        if has_succeeded && let Some(retry) = &self.retry {
-            retry.succeeded();
-        }
-        if has_succeeded || self.appends.is_idle() {
+        if self.appends.retrying(true) || self.appends.is_idle() {
             let retry = self.retry.take();
             self.min_generation = self.min_generation.max(retry.map_or(0, |retry| retry.min_generation()));
             self.appends.retrying(false);

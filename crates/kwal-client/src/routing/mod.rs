@@ -6,7 +6,6 @@
 mod coordinator;
 mod fetching;
 mod leader;
-mod report;
 mod retry;
 mod tracker;
 

@@ -6,12 +6,13 @@ use kwal_protocol::error_code::{Effect, ErrorCode, Recovery};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 
-use super::{report::Report, tracker::Tracker};
+use super::tracker::Tracker;
 use crate::{
     backoff::Backoff,
     cluster::Cluster,
     duration::LONGEST,
     error::{CallContext, Error, ErrorKind, Progress, Source},
+    trouble::Troubles,
 };
 
 /// When a call has to end.
@@ -61,7 +62,7 @@ pub(crate) struct Retry<'a> {
     skipped_pause: bool,
     last: Option<Error>,
     tracker: Shared<'a>,
-    report: Report,
+    begun: Instant,
 }
 
 /// A tracker that is the call's own, or that of many calls.
@@ -93,7 +94,7 @@ impl<'a> Retry<'a> {
             skipped_pause: false,
             last: None,
             tracker,
-            report: Report::new(),
+            begun: Instant::now(),
         }
     }
 
@@ -133,7 +134,7 @@ impl<'a> Retry<'a> {
         match timeout_at(self.deadline.at, work.as_mut()).await {
             Ok(result) => {
                 if result.is_ok() {
-                    self.succeeded();
+                    self.cluster.troubles.succeeded(self.call);
                 }
                 result
             }
@@ -141,21 +142,21 @@ impl<'a> Retry<'a> {
         }
     }
 
-    /// Notes that an attempt has succeeded, for the report.
-    pub(crate) fn succeeded(&self) {
-        self.report.succeeded();
-    }
-
     /// Reports an attempt that hangs after another one failed. Waiting for a response is no reason: a fetch
     /// waits for records.
     pub(crate) async fn report_if_it_hangs(&self) -> Infallible {
         if let Some(last) = &self.last {
-            sleep_until(self.report.at).await;
+            sleep_until(self.begun + Troubles::PATIENCE).await;
             if self.tracker().progress() != Progress::Response {
-                self.report.retrying(self.call, self.attempt, last);
+                self.report(last);
             }
         }
         pending().await
+    }
+
+    /// Reports that the call has been retrying for a while.
+    fn report(&self, error: &Error) {
+        self.cluster.troubles.retrying(self.call, self.begun, self.attempt, error);
     }
 
     /// Pauses before the next attempt, or ends the call with the error.
@@ -214,8 +215,8 @@ impl<'a> Retry<'a> {
             // The next attempt could not begin in time, so the caller need not wait either.
             return Err(self.deadline_exceeded(Some(error)));
         }
-        if now >= self.report.at {
-            self.report.retrying(self.call, self.attempt, &error);
+        if now >= self.begun + Troubles::PATIENCE {
+            self.report(&error);
         }
         self.last = Some(error);
         self.attempt += 1;

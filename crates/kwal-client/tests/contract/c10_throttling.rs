@@ -17,12 +17,13 @@ use kwal_protocol::{
 };
 use kwal_testkit::{Dialect, EmbeddedCluster, Fault};
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Level;
 
 use crate::{
     c1_c7_versions::SUPPORTED,
+    recording::Recording,
     support::{
-        Warnings, Wire, broker, deadlines, large, log, open, open_over, open_two_that_share, record, settle,
-        timed,
+        Wire, broker, deadlines, large, log, open, open_over, open_two_that_share, record, settle, timed,
     },
 };
 
@@ -203,7 +204,7 @@ async fn requests_that_wait_when_a_throttle_begins_end_too_if_they_cannot_outlas
 async fn a_throttle_is_cut_to_the_limit_of_the_client() {
     let broker = broker();
     let wire = Wire::to(&broker);
-    let warnings = Warnings::collect();
+    let recording = Recording::at(Level::WARN);
     for (limit, deadlines) in [
         (Duration::from_secs(60), deadlines()),
         (Duration::from_secs(5), deadlines().throttle(Duration::from_secs(5))),
@@ -218,8 +219,8 @@ async fn a_throttle_is_cut_to_the_limit_of_the_client() {
         let (produced, took) = timed(partition.produce(record("b")).deadline(limit * 2)).await;
         assert_eq!((produced.unwrap().attempts, took), (1, limit));
         partition.fetch(0).await.unwrap();
-        assert_eq!(warnings.with("Deadlines::throttle").len(), 1, "once, however many responses say so");
-        warnings.clear();
+        let lines = recording.take_with("Deadlines::throttle");
+        assert_eq!(lines.len(), 1, "once, however many responses say so");
     }
 }
 

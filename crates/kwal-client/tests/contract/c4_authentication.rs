@@ -1,7 +1,7 @@
 //! C4: authentication with each mechanism, and a clear error for each mistake.
 
 use std::{
-    fmt, io,
+    io,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -27,8 +27,12 @@ use tokio::{
     task::{spawn_blocking, yield_now},
     time::{Instant, sleep},
 };
+use tracing::Level;
 
-use crate::support::{builder, chain, deadlines, log, record, settle, source, timed};
+use crate::{
+    recording::Recording,
+    support::{builder, chain, deadlines, log, record, settle, source, timed},
+};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// The delay of the broker before it rejects an authentication.
@@ -401,10 +405,7 @@ async fn the_source_of_a_rejection_names_mechanism_and_code() {
 /// At any level.
 #[tokio::test(start_paused = true)]
 async fn logs_contain_no_secrets() {
-    let text = Arc::new(Mutex::new(String::new()));
-    // With a single subscriber, callsites that other tests reached first would be cached as disabled.
-    let another = tracing::Dispatch::new(Log(Arc::default()));
-    let guard = tracing::subscriber::set_default(Log(Arc::clone(&text)));
+    let recording = Recording::at(Level::TRACE);
     let cluster =
         cluster(users().max_session(5 * SECOND).oauthbearer(|token| (token == SECRET).then_some(HOUR)));
     let bearer = Sasl::oauth_bearer(async || Ok::<_, io::Error>(Token::new(SECRET).extension("x", SECRET)));
@@ -414,46 +415,9 @@ async fn logs_contain_no_secrets() {
         client.partition_client("wal", 0).await.unwrap().fetch(0).max_wait(8 * SECOND).await.unwrap();
     }
     builder(&cluster).sasl(Sasl::plain("bob", SECRET).danger_send_unencrypted()).build().await.unwrap_err();
-    drop((guard, another));
-    let text = text.lock().unwrap();
+    let text = recording.take().join("\n");
     assert!(text.contains("authenticated"), "something was logged");
     assert!(!text.contains(SECRET), "{text}");
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-struct Log(Arc<Mutex<String>>);
-
-impl tracing::Subscriber for Log {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        span.record(&mut Text(&mut self.0.lock().unwrap()));
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
-        values.record(&mut Text(&mut self.0.lock().unwrap()));
-    }
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        event.record(&mut Text(&mut self.0.lock().unwrap()));
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
-struct Text<'a>(&'a mut String);
-
-impl tracing::field::Visit for Text<'_> {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
-        use fmt::Write as _;
-        writeln!(self.0, "{field} {value:?}").unwrap();
-    }
-}

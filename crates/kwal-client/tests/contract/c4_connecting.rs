@@ -31,11 +31,13 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::sleep,
 };
+use tracing::Level;
 
 use crate::{
     c4_authentication::{plain, users},
     c4_brokers::Three,
-    support::{Warnings, Wire, WireMode, broker, chain, deadlines, record, settle, timed},
+    recording::Recording,
+    support::{Wire, WireMode, broker, chain, deadlines, record, settle, timed},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -410,7 +412,7 @@ impl AsyncWrite for Counted {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_limits_connections_serves_all_calls_over_those_that_it_allows() {
     for is_silent in [false, true] {
-        let warnings = Warnings::collect();
+        let recording = Recording::at(Level::WARN);
         let broker = broker();
         broker.create_topic("wide", 40).unwrap();
         for limit in [1, 2, 12] {
@@ -432,11 +434,12 @@ async fn a_broker_that_limits_connections_serves_all_calls_over_those_that_it_al
             // An attempt without an answer takes its time limit, for which no call waits.
             sleep(deadlines().connect).await;
             // Once, and it names the limit.
-            assert_eq!(warnings.with("max.connections.per.ip").len(), 1, "{limit}, silent {is_silent}");
+            let lines = recording.take_with("max.connections.per.ip");
+            assert_eq!(lines.len(), 1, "{limit}, silent {is_silent}");
             let (results, took) = timed(join_all(partitions.iter().map(work))).await;
             assert!(results.iter().all(Result::is_ok));
             assert_eq!(took, Duration::ZERO, "{limit}, silent {is_silent}");
-            warnings.clear();
+            recording.take();
             if limit > 1 {
                 // What all calls need is not behind long polls, and appends are behind few of them.
                 let polls = join_all(partitions.iter().map(|one| one.fetch(2).into_future()));
@@ -495,12 +498,12 @@ impl Connect for Unresolved {
 
 #[tokio::test(start_paused = true)]
 async fn an_advertised_name_that_cannot_be_resolved_is_reported_once_when_it_happens() {
-    let warnings = Warnings::collect();
+    let recording = Recording::at(Level::WARN);
     let broker = broker();
     let wire = Wire::to(&broker);
     let client = wire.builder().connector(Unresolved(wire.clone())).build().await.unwrap();
     let partition = client.partition_client("wal", 0).await.unwrap();
-    assert!(warnings.with("resolved").is_empty());
+    assert_eq!(recording.take(), [""; 0]);
     wire.edit::<MetadataRequest>(|response| response.brokers[0].host = "nowhere".to_owned());
     client.list_topics().await.unwrap();
     broker.on(ApiKey::PRODUCE, Fault::Drop);
@@ -509,11 +512,12 @@ async fn an_advertised_name_that_cannot_be_resolved_is_reported_once_when_it_hap
         (first, partition.produce(record("b")).deadline(10 * SECOND).await)
     });
     sleep(SECOND).await;
-    let lines = warnings.with("advertised.listeners");
-    assert!(lines.len() == 1 && lines[0].contains("nowhere:9092"), "{lines:?}");
+    let lines = recording.take();
+    assert!(lines.len() == 1 && lines[0].contains("advertised.listeners"), "{lines:?}");
+    assert!(lines[0].contains(r#"server.address="nowhere" server.port=9092"#), "{lines:?}");
     let (first, second) = appends.await.unwrap();
     assert!(first.is_err() && second.is_err());
-    assert_eq!(warnings.with("advertised.listeners").len(), 1);
+    assert_eq!(recording.take_with("advertised.listeners"), [""; 0]);
 }
 
 /// A listener that has answered does not want SASL.

@@ -71,6 +71,7 @@ mod c9_c11_limits;
 mod c9_memory;
 mod logs;
 mod peers_strings;
+mod recording;
 mod regressions;
 mod support;
 mod usage;

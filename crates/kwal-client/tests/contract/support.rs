@@ -316,60 +316,6 @@ impl Seen {
     }
 }
 
-/// What is logged at `WARN` on this thread while it exists.
-pub(crate) struct Warnings {
-    lines: Arc<Mutex<Vec<String>>>,
-    _guard: tracing::subscriber::DefaultGuard,
-    /// With a single subscriber, callsites that other tests reached first would be cached as disabled.
-    _another: tracing::Dispatch,
-}
-
-impl Warnings {
-    pub(crate) fn collect() -> Self {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let _another = tracing::Dispatch::new(Collector(Arc::default()));
-        let _guard = tracing::subscriber::set_default(Collector(Arc::clone(&lines)));
-        Self { lines, _guard, _another }
-    }
-
-    pub(crate) fn clear(&self) {
-        self.lines.lock().unwrap().clear();
-    }
-
-    /// Returns the lines so far that contain a text.
-    pub(crate) fn with(&self, text: &str) -> Vec<String> {
-        self.lines.lock().unwrap().iter().filter(|line| line.contains(text)).cloned().collect()
-    }
-}
-
-struct Collector(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Collector {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = String::new();
-        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
-            line.push_str(&format!("{field}={value:?} "));
-        });
-        self.0.lock().unwrap().push(line);
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 /// Submits appends of one record each.
 pub(crate) async fn submit(partition: &PartitionClient, values: &[&str]) -> Vec<Append> {
     let mut appends = Vec::new();

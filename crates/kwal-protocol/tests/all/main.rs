@@ -4,6 +4,7 @@
 
 mod authentication;
 mod connection;
+mod examples;
 mod legacy;
 #[cfg(feature = "serde")]
 mod messages;

@@ -17,4 +17,5 @@ mod program;
 mod rare;
 mod replication;
 mod storms;
+mod tiny_client;
 mod wire;

@@ -10,6 +10,7 @@
 //! | [TLS and SASL](security) | encryption and authentication, also with services in the cloud |
 //! | [tuning] | latency, throughput, memory: every setting with its default |
 //! | [troubleshooting] | every kind of error: what it means, why, what to do |
+//! | [logs and traces](logging) | each line at `WARN` and `INFO`: what it means, what to do; spans and fields |
 //! | [services] | Redpanda and services that speak the protocol: what differs, and what is not tested |
 //! | [migration] | from rskafka line by line, from rdkafka and krafka, and a comparison |
 //!
@@ -68,6 +69,9 @@ pub mod tuning {}
 
 #[doc = include_str!("troubleshooting.md")]
 pub mod troubleshooting {}
+
+#[doc = include_str!("logging.md")]
+pub mod logging {}
 
 #[doc = include_str!("services.md")]
 pub mod services {}

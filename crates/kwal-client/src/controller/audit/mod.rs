@@ -9,13 +9,14 @@ mod tests;
 use std::collections::BTreeSet;
 
 use kwal_protocol::{error_code::ErrorCode, text::Printable};
+use tracing::Span;
 
 pub use self::finding::{Finding, Severity};
 use self::rules::{Broker, Topic};
 use super::{ClusterDescription, ControllerClient};
 use crate::{
     error::{Error, ErrorKind},
-    request::request,
+    request::{call_span, request},
     routing::Deadline,
     validate,
 };
@@ -86,6 +87,10 @@ request! {
 }
 
 impl Audit<'_> {
+    fn span(&self) -> Span {
+        call_span!("audit", &self.topic)
+    }
+
     async fn run(self) -> Result<Vec<Finding>, Error> {
         let Self { controller, topic: name, deadline } = self;
         validate::topic_name(&name)?;
