@@ -1,6 +1,10 @@
 //! Ctrl-C and SIGTERM.
 
-use std::{future, io, process};
+use std::{
+    future,
+    io::{self, IsTerminal as _, Write as _},
+    process,
+};
 
 use tokio::sync::watch;
 
@@ -22,6 +26,10 @@ impl Interrupt {
         tokio::spawn(async move {
             loop {
                 signals.next().await;
+                // The terminal has written ^C where the cursor was.
+                if io::stderr().is_terminal() {
+                    let _ = writeln!(io::stderr());
+                }
                 counter.send_modify(|count| *count += 1);
                 if *counter.borrow() >= 3 {
                     process::exit(Exit::Interrupted as i32);

@@ -1,12 +1,30 @@
-//! Strings of a peer in errors and logs.
+//! Strings of a peer in errors, in logs and on terminals.
 
-use std::fmt;
+use std::{char::EscapeDebug, fmt};
+
+/// Returns what to display instead of a character that a peer chose; `None` if it may be displayed as it is.
+///
+/// Control characters, line ends, characters of no width or that change the direction of a text, and those
+/// that are drawn over the one before them are escaped as in Rust's literals, so that a peer can neither
+/// forge lines, nor control a terminal, nor hide a part of a text. Quotes and backslashes are not escaped.
+///
+/// ```
+/// use kwal_protocol::text::escape;
+///
+/// assert!(escape('x').is_none() && escape('"').is_none() && escape('é').is_none());
+/// assert_eq!(escape('\n').map(|escaped| escaped.to_string()).as_deref(), Some("\\n"));
+/// assert_eq!(escape('\u{202e}').map(|escaped| escaped.to_string()).as_deref(), Some("\\u{202e}"));
+/// ```
+pub fn escape(c: char) -> Option<EscapeDebug> {
+    let escaped = c.escape_debug();
+    let is_plain = escaped.len() == 1 || c.is_ascii_graphic();
+    (!is_plain).then_some(escaped)
+}
 
 /// Displays a string that a peer chose: escaped, and cut where it is long.
 ///
-/// Control characters, line ends and characters that change the direction of a text are escaped as in Rust's
-/// literals, so that a peer can neither forge lines of a log nor control a terminal. After
-/// [`MAX`](Self::MAX) characters follow an ellipsis and the length in bytes.
+/// [`escape`] says what is escaped. After [`MAX`](Self::MAX) characters follow an ellipsis and the length in
+/// bytes.
 ///
 /// ```
 /// use kwal_protocol::text::Printable;
@@ -27,17 +45,15 @@ impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut left = Self::MAX;
         for c in self.0.chars() {
-            let escaped = c.escape_debug();
-            // Quotes and backslashes do no harm.
-            let is_plain = escaped.len() == 1 || c.is_ascii_graphic();
-            let len = if is_plain { 1 } else { escaped.len() };
+            let escaped = escape(c);
+            let len = escaped.as_ref().map_or(1, ExactSizeIterator::len);
             if len > left {
                 return write!(f, "… ({} bytes)", self.0.len());
             }
             left -= len;
-            match is_plain {
-                true => fmt::Write::write_char(f, c)?,
-                false => escaped.fmt(f)?,
+            match escaped {
+                Some(escaped) => escaped.fmt(f)?,
+                None => fmt::Write::write_char(f, c)?,
             }
         }
         Ok(())

@@ -207,7 +207,16 @@ impl Kafka {
     ///
     /// If it fails, or the cluster was not started here.
     pub async fn dump_log(&self, node: u16, topic: &str, partition: i32) -> String {
-        self.dump(&self.segments(node, topic, partition), &[]).await
+        self.dump_batches(&self.segments(node, topic, partition)).await
+    }
+
+    /// Runs `DumpLogSegments` on segment files. It prints a line for each batch.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    pub async fn dump_batches(&self, segments: &[PathBuf]) -> String {
+        self.dump(segments, &[]).await
     }
 
     /// Runs `DumpLogSegments` on segment files. It prints a line for each batch and each record.

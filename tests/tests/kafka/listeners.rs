@@ -181,7 +181,7 @@ impl Wal {
     }
 
     fn to(addresses: &str) -> Self {
-        let mut command = Command::new(program_with_all_features());
+        let mut command = Command::new(program_with_all_features("wal"));
         for name in ["KAFKA_USER", "KAFKA_PASSWORD", "KAFKA_TOKEN", "SOCKS5_USER", "SOCKS5_PASSWORD"] {
             command.env_remove(name);
         }

@@ -10,6 +10,7 @@ mod append;
 mod audit;
 mod batches;
 mod brokers;
+mod cli;
 mod embedded;
 mod entries;
 mod exclusive;

@@ -1,5 +1,6 @@
 //! The program `examples/wal.rs` against real brokers.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -91,27 +92,32 @@ pub(crate) fn acknowledged(said: &str, topic: &str) -> Vec<i64> {
 
 /// Builds the program as README does, and returns its path.
 fn program() -> &'static Path {
-    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| build(&["--release", "-p", "kwal"]));
-    &BUILT
+    static BUILT: LazyLock<HashMap<String, PathBuf>> =
+        LazyLock::new(|| build(&["--release", "-p", "kwal", "--example", "wal"]));
+    &BUILT["wal"]
 }
 
-/// Returns the path of the program with all features, as `cargo test --workspace --all-features` builds it.
-pub(crate) fn program_with_all_features() -> &'static Path {
-    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| build(&["--workspace", "--all-features"]));
-    &BUILT
+/// Returns the path of the example `wal`, or of the program `kwal` of kwal-cli, with all features, as
+/// `cargo test --workspace --all-features` builds them.
+pub(crate) fn program_with_all_features(name: &str) -> &'static Path {
+    // An example among them has cargo unify features as it does for tests.
+    static BUILT: LazyLock<HashMap<String, PathBuf>> =
+        LazyLock::new(|| build(&["--workspace", "--all-features", "--example", "wal", "--bin", "kwal"]));
+    &BUILT[name]
 }
 
-fn build(options: &[&str]) -> PathBuf {
+/// Builds programs and returns their paths by name.
+fn build(options: &[&str]) -> HashMap<String, PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--example", "wal", "--message-format", "json"]).args(options);
+    build.args(["build", "--message-format", "json"]).args(options);
     let output = build.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let messages = String::from_utf8(output.stdout).unwrap();
-    let built = messages.lines().find_map(|line| {
+    let built = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        (message["target"]["name"] == "wal").then_some(())?;
-        message["executable"].as_str().map(PathBuf::from)
+        let name = message["target"]["name"].as_str()?.to_owned();
+        Some((name, PathBuf::from(message["executable"].as_str()?)))
     });
-    built.unwrap_or_else(|| panic!("no program in {messages}"))
+    built.collect()
 }

@@ -62,6 +62,24 @@ async fn codecs_and_transactions(version: Version) {
 /// The cleaner keeps the last record of each key, and later removes tombstones and transaction markers. Of
 /// the last batch of a producer, it keeps the header.
 async fn compacted(version: Version) {
+    let (kafka, topic) = compacting(version).await;
+    let is_clean = |lines: &[String]| {
+        let has = |pattern: &str| lines.iter().any(|line| line.contains(pattern));
+        has(" count: 0 ") && !has("payload: 0") && !has("payload: 1 ")
+    };
+    loop {
+        let lines = same_as_kafka(&kafka, &kafka.segments(1, &topic, 0)).await;
+        if is_clean(&lines) {
+            assert!(lines.iter().any(|line| line.contains("payload: 5")));
+            return;
+        }
+        // The time limit of the test ends the loop.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Starts a broker with a topic that is soon compacted, with transactions, and returns both.
+pub(crate) async fn compacting(version: Version) -> (Kafka, String) {
     let properties = [("log.cleaner.backoff.ms", "100")];
     let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
     let kafka = Kafka::start(version, &ClusterConfig { properties, ..ClusterConfig::default() });
@@ -88,32 +106,12 @@ async fn compacted(version: Version) {
             _ => drop(java.produce(&topic, 0, "lz4", &[&messages[..], &[kept]].concat()).await),
         }
     }
-    let is_clean = |lines: &[String]| {
-        let has = |pattern: &str| lines.iter().any(|line| line.contains(pattern));
-        has(" count: 0 ") && !has("payload: 0") && !has("payload: 1 ")
-    };
-    loop {
-        let lines = same_as_kafka(&kafka, &kafka.segments(1, &topic, 0)).await;
-        if is_clean(&lines) {
-            assert!(lines.iter().any(|line| line.contains("payload: 5")));
-            return;
-        }
-        // The time limit of the test ends the loop.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+    (kafka, topic)
 }
 
 /// Dumps copies of the segments, since a cleaner may be running, and returns the output of both.
 pub(crate) async fn same_as_kafka(kafka: &Kafka, segments: &[PathBuf]) -> Vec<String> {
-    let dir = segments[0].parent().unwrap().with_extension("copies");
-    std::fs::create_dir_all(&dir).unwrap();
-    let copies: Vec<_> = segments
-        .iter()
-        .filter_map(|segment| {
-            let copy = dir.join(segment.file_name().unwrap());
-            std::fs::copy(segment, &copy).is_ok().then_some(copy)
-        })
-        .collect();
+    let copies = copied(segments);
     let printed = kafka.dump_records(&copies).await;
     let theirs: Vec<_> = printed.lines().filter_map(normalized).collect();
     let ours = dumped(&copies);
@@ -121,8 +119,20 @@ pub(crate) async fn same_as_kafka(kafka: &Kafka, segments: &[PathBuf]) -> Vec<St
         assert_eq!(ours, theirs);
     }
     assert_eq!(ours.len(), theirs.len(), "{printed}");
-    std::fs::remove_dir_all(&dir).unwrap();
     ours
+}
+
+/// Copies segments to a directory of their own; without those that a cleaner has just removed.
+pub(crate) fn copied(segments: &[PathBuf]) -> Vec<PathBuf> {
+    let dir = segments[0].parent().unwrap().with_extension("copies");
+    // There are none the first time.
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    let copies = segments.iter().filter_map(|segment| {
+        let copy = dir.join(segment.file_name().unwrap());
+        std::fs::copy(segment, &copy).is_ok().then_some(copy)
+    });
+    copies.collect()
 }
 
 /// Returns a line for each batch and each record.

@@ -1,5 +1,7 @@
 //! `kwal holder`: who writes a log exclusively.
 
+use std::ops::Range;
+
 use kwal::{PartitionClient, record::Barrier};
 use serde::Serialize;
 
@@ -9,7 +11,7 @@ use crate::{
     exit::{Exit, Failure},
     interrupt::Interrupt,
     log::{Item, PartitionLog},
-    output::{Table, plural, time_text, warn},
+    output::{Progress, Table, escaped, plural, time_text, warn},
 };
 
 /// Prints who writes a partition exclusively: the last barrier on its log
@@ -66,8 +68,8 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
     let partition = args.partition.open(&client, &session.interrupt).await?;
     let log = PartitionLog::bounds(&partition, &session.interrupt).await?;
     let held = match args.all {
-        true => scan(&partition, &session.interrupt, log.start, log.end).await?,
-        false => Vec::from_iter(search(&partition, &session.interrupt, log.start, log.end).await?),
+        true => Search::new(session, &partition, &log).scan(log.clone()).await?,
+        false => Vec::from_iter(Search::new(session, &partition, &log).last().await?),
     };
     let mut table =
         Table::new(&["NAME", ">PRODUCER", ">EPOCH", ">OFFSET", "TIME", ">LAST EPOCH", ">BATCHES", ">OTHERS"]);
@@ -88,7 +90,7 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
             })?;
         } else {
             table.row([
-                barrier.name.clone(),
+                escaped(barrier.name.as_bytes()),
                 barrier.producer_id.to_string(),
                 barrier.epoch.to_string(),
                 offset.to_string(),
@@ -110,68 +112,84 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
     };
     if last.others_after > 0 {
         let count = plural(last.others_after, "batch");
-        warn(&format!("{count} after the barrier are not of {}", last.barrier.name));
+        let are = if last.others_after == 1 { "is" } else { "are" };
+        warn(&format!("{count} after the barrier {are} not of {}", escaped(last.barrier.name.as_bytes())));
     }
     Ok(Exit::Success)
 }
 
-/// Searches for the last barrier, in ranges that grow, from the end.
-async fn search(
-    partition: &PartitionClient,
-    interrupt: &Interrupt,
-    start: i64,
-    end: i64,
-) -> Result<Option<Held>, Failure> {
-    let (mut until, mut len) = (end, 1_000_i64);
-    while until > start {
-        let from = until.saturating_sub(len).max(start);
-        if let Some(found) = scan(partition, interrupt, from, until).await?.pop() {
-            // What came after it may reach beyond this range.
-            let again = scan(partition, interrupt, found.offset, end).await?;
-            return Ok(again.into_iter().next_back().or(Some(found)));
-        }
-        (until, len) = (from, len.saturating_mul(4));
-    }
-    Ok(None)
+/// A search for barriers.
+struct Search<'a> {
+    partition: &'a PartitionClient,
+    interrupt: &'a Interrupt,
+    /// The offsets of the log.
+    log: &'a Range<i64>,
+    bar: Progress,
 }
 
-/// Returns the barriers of a range.
-async fn scan(
-    partition: &PartitionClient,
-    interrupt: &Interrupt,
-    from: i64,
-    until: i64,
-) -> Result<Vec<Held>, Failure> {
-    let mut log = PartitionLog::new(partition, interrupt, from..until);
-    let mut held: Vec<Held> = Vec::new();
-    while let Some(item) = log.next().await? {
-        let batch = match item {
-            Item::Batch { batch, .. } => batch,
-            Item::Unreadable(unreadable) => {
-                warn(&format!("a batch cannot be read: {}", unreadable.problem));
-                continue;
-            }
-            Item::Torn { .. } => continue,
-        };
-        if let Some(barrier) = Barrier::in_batch(&batch) {
-            held.push(Held {
-                last_epoch: barrier.epoch,
-                barrier,
-                offset: batch.base_offset(),
-                timestamp: batch.header().max_timestamp,
-                batches_after: 0,
-                others_after: 0,
-            });
-        } else if let Some(last) = held.last_mut() {
-            let producer = batch.producer_id().zip(batch.producer_epoch());
-            match producer {
-                Some((id, epoch)) if id == last.barrier.producer_id => {
-                    last.last_epoch = last.last_epoch.max(epoch);
-                    last.batches_after += 1;
+impl<'a> Search<'a> {
+    fn new(session: &'a Session, partition: &'a PartitionClient, log: &'a Range<i64>) -> Self {
+        let name = format!("{}/{}", partition.topic(), partition.partition());
+        let bar = session.out.progress(&name, (log.end - log.start).max(0).unsigned_abs(), "offsets");
+        Self { partition, interrupt: &session.interrupt, log, bar }
+    }
+
+    /// Searches for the last barrier, in ranges that grow, from the end.
+    async fn last(self) -> Result<Option<Held>, Failure> {
+        let (mut until, mut len) = (self.log.end, 1_000_i64);
+        while until > self.log.start {
+            let from = until.saturating_sub(len).max(self.log.start);
+            let found = self.scan(from..until).await.map_err(|failure| match failure {
+                Failure::Interrupted(_) if until < self.log.end => {
+                    Failure::Interrupted(format!("there is no barrier from offset {until} on"))
                 }
-                _ => last.others_after += 1,
+                failure => failure,
+            })?;
+            if let Some(found) = found.into_iter().next_back() {
+                // What came after it may reach beyond this range.
+                let again = self.scan(found.offset..self.log.end).await?;
+                return Ok(again.into_iter().next_back().or(Some(found)));
+            }
+            (until, len) = (from, len.saturating_mul(4));
+        }
+        Ok(None)
+    }
+
+    /// Returns the barriers of a range.
+    async fn scan(&self, offsets: Range<i64>) -> Result<Vec<Held>, Failure> {
+        let searched = self.log.end - offsets.end;
+        let mut log = PartitionLog::new(self.partition, self.interrupt, offsets.clone());
+        let mut held: Vec<Held> = Vec::new();
+        while let Some(item) = log.next().await? {
+            let batch = match item {
+                Item::Batch { batch, .. } => batch,
+                Item::Unreadable(unreadable) => {
+                    self.bar.hide_for(|| warn(&format!("a batch cannot be read: {}", unreadable.problem)));
+                    continue;
+                }
+                Item::Torn { .. } => continue,
+            };
+            self.bar.set((searched + batch.next_offset() - offsets.start).max(0).unsigned_abs());
+            if let Some(barrier) = Barrier::in_batch(&batch) {
+                held.push(Held {
+                    last_epoch: barrier.epoch,
+                    barrier,
+                    offset: batch.base_offset(),
+                    timestamp: batch.header().max_timestamp,
+                    batches_after: 0,
+                    others_after: 0,
+                });
+            } else if let Some(last) = held.last_mut() {
+                let producer = batch.producer_id().zip(batch.producer_epoch());
+                match producer {
+                    Some((id, epoch)) if id == last.barrier.producer_id => {
+                        last.last_epoch = last.last_epoch.max(epoch);
+                        last.batches_after += 1;
+                    }
+                    _ => last.others_after += 1,
+                }
             }
         }
+        Ok(held)
     }
-    Ok(held)
 }

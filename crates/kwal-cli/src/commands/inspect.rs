@@ -14,7 +14,7 @@ use crate::{
     connect::PartitionArgs,
     exit::{Exit, Failure},
     log::{Checker, Content, Doubt, Item, Kind, Noted, PartitionLog, SegmentFile, Unreadable},
-    output::{Table, human_bytes, optional, plural, range, time_text},
+    output::{Table, escaped, human_bytes, optional, plural, range, time_text},
 };
 
 /// Prints a log batch by batch, and marks doubtful places
@@ -62,11 +62,11 @@ of an earlier one. A fragment is a part of an entry that is larger than a batch.
 Exits with 1 if there is a doubtful place other than time-back.
 
 JSON: an object a line. {\"type\": \"batch\", \"base_offset\", \"last_offset\", \"count\", \"bytes\", \"magic\",
-\"codec\", \"producer_id\", \"producer_epoch\", \"base_sequence\", \"last_sequence\", \"leader_epoch\",
-\"max_timestamp\", \"timestamp_type\", \"transactional\", \"control\", \"position\" (in a file), \"marker\"
-(commit or abort), \"barrier\", \"fence\": {\"name\", \"producer_id\", \"epoch\"}, \"fragments\": {\"count\",
-\"entry\"}, \"hole_before\": [first, end], \"holes_within\", \"doubts\": [{\"kind\", \"text\"}]}, where fields of
-what a batch is not are left out; {\"type\": \"unreadable\", \"base_offset\", \"end_offset\", \"position\",
+\"crc\", \"codec\", \"producer_id\", \"producer_epoch\", \"base_sequence\", \"last_sequence\", \"leader_epoch\",
+\"max_timestamp\", \"timestamp_type\", \"transactional\", \"control\", \"delete_horizon\" (ms, by compaction),
+\"position\" (in a file), \"marker\" (commit or abort), \"barrier\", \"fence\": {\"name\", \"producer_id\", \"epoch\"},
+\"fragments\": {\"count\", \"entry\"}, \"hole_before\": [first, end], \"holes_within\", \"doubts\": [{\"kind\",
+\"text\"}]}, where fields of what a batch is not are left out; {\"type\": \"unreadable\", \"base_offset\", \"end_offset\", \"position\",
 \"doubts\"}; {\"type\": \"torn\", \"position\", \"bytes\"}; at the end {\"type\": \"summary\", \"batches\",
 \"records\", \"bytes\", \"doubtful\", \"torn_bytes\", \"open_transactions\": [{\"producer_id\", \"first_offset\"}]}.
 
@@ -162,7 +162,7 @@ impl Inspection {
                     true => session.out.json(&json(&batch, position, &content, &noted))?,
                     false => {
                         self.hole(noted.hole.as_ref());
-                        self.table.row(row(&batch, position, &content, &noted.doubts));
+                        self.row(row(&batch, position, &content, &noted.doubts));
                     }
                 }
             }
@@ -175,7 +175,7 @@ impl Inspection {
                     true => session.out.json(&unreadable_json(&unreadable, &noted))?,
                     false => {
                         self.hole(noted.hole.as_ref());
-                        self.table.row(unreadable_row(&unreadable, &noted.doubts));
+                        self.row(unreadable_row(&unreadable, &noted.doubts));
                     }
                 }
             }
@@ -185,7 +185,7 @@ impl Inspection {
                     true => session.out.json(&Json::Torn { position, bytes })?,
                     false => {
                         let note = format!("torn: {} are no whole batch", plural(bytes, "byte"));
-                        self.table.row(note_row(Some(position), note));
+                        self.row(note_row(Some(position), note));
                     }
                 }
             }
@@ -196,6 +196,11 @@ impl Inspection {
         Ok(())
     }
 
+    /// Only a file has positions, which come first.
+    fn row(&mut self, row: Vec<String>) {
+        self.table.row(row.into_iter().skip(usize::from(!self.of_file)));
+    }
+
     fn count(&mut self, doubts: &[Doubt]) {
         self.doubtful += u64::from(!doubts.is_empty());
         self.findings += u64::from(doubts.iter().any(Doubt::is_finding));
@@ -203,7 +208,7 @@ impl Inspection {
 
     fn hole(&mut self, hole: Option<&Range<i64>>) {
         if let Some(hole) = hole {
-            self.table.row(note_row(None, format!("hole: offsets {}", range(hole))));
+            self.row(note_row(None, format!("hole: offsets {}", range(hole))));
         }
     }
 
@@ -241,10 +246,19 @@ impl Inspection {
 }
 
 fn table(of_file: bool) -> Table {
-    let position = if of_file { ">POSITION" } else { ">" };
-    Table::new(&[
-        position, ">BASE", ">LAST", ">COUNT", ">BYTES", "CODEC", "PRODUCER", ">LEADER", "MAX TIME", "NOTES",
-    ])
+    let columns = [
+        ">POSITION",
+        ">BASE",
+        ">LAST",
+        ">COUNT",
+        ">BYTES",
+        "CODEC",
+        "PRODUCER",
+        ">LEADER",
+        "MAX TIME",
+        "NOTES",
+    ];
+    Table::new(if of_file { &columns } else { &columns[1..] })
 }
 
 fn row(batch: &Batch, position: Option<u64>, content: &Content, doubts: &[Doubt]) -> Vec<String> {
@@ -312,8 +326,8 @@ fn notes(header: &BatchHeader, content: &Content, doubts: &[Doubt]) -> String {
         Kind::Marker { committed: true } => notes.push("COMMIT".to_owned()),
         Kind::Marker { committed: false } => notes.push("ABORT".to_owned()),
         Kind::Control(name) => notes.push(format!("control: {name}")),
-        Kind::Barrier(barrier) => notes.push(format!("barrier of {}", barrier.name)),
-        Kind::Fence(barrier) => notes.push(format!("fence for {}", barrier.name)),
+        Kind::Barrier(barrier) => notes.push(format!("barrier of {}", escaped(barrier.name.as_bytes()))),
+        Kind::Fence(barrier) => notes.push(format!("fence for {}", escaped(barrier.name.as_bytes()))),
         Kind::Fragments { count, first } => {
             notes.push(format!("{} of entry {first}", plural(*count, "fragment")));
         }
@@ -336,7 +350,7 @@ fn marked(doubts: &[Doubt]) -> Vec<String> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Json<'a> {
-    Batch(JsonBatch<'a>),
+    Batch(Box<JsonBatch<'a>>),
     Unreadable {
         base_offset: Option<i64>,
         end_offset: Option<i64>,
@@ -367,6 +381,7 @@ struct JsonBatch<'a> {
     count: u64,
     bytes: usize,
     magic: i8,
+    crc: u32,
     codec: &'static str,
     producer_id: i64,
     producer_epoch: i16,
@@ -377,6 +392,8 @@ struct JsonBatch<'a> {
     timestamp_type: &'static str,
     transactional: bool,
     control: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delete_horizon: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -432,6 +449,7 @@ fn json<'a>(batch: &Batch, position: Option<u64>, content: &'a Content, noted: &
         count: content.records,
         bytes: batch.size_in_bytes(),
         magic: batch.magic(),
+        crc: header.crc,
         codec: codec(header),
         producer_id: header.producer_id,
         producer_epoch: header.producer_epoch,
@@ -446,6 +464,7 @@ fn json<'a>(batch: &Batch, position: Option<u64>, content: &'a Content, noted: &
         },
         transactional: header.is_transactional(),
         control: header.is_control(),
+        delete_horizon: header.delete_horizon_ms(),
         position,
         marker: None,
         barrier: None,
@@ -464,7 +483,7 @@ fn json<'a>(batch: &Batch, position: Option<u64>, content: &'a Content, noted: &
             line.fragments = Some(JsonFragments { count: *count, entry: first.to_string() });
         }
     }
-    Json::Batch(line)
+    Json::Batch(Box::new(line))
 }
 
 fn unreadable_json(unreadable: &Unreadable, noted: &Noted) -> Json<'static> {

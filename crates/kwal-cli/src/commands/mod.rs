@@ -52,7 +52,12 @@ pub(crate) async fn run(cli: Cli, interrupt: Interrupt) -> Result<Exit, Failure>
     };
     // What was printed before a failure is shown before the failure.
     let flushed = session.out.flush();
-    ended.and_then(|exit| flushed.map(|()| exit))
+    let exit = ended?;
+    match flushed {
+        // A reader that has seen enough does not change what happened.
+        Err(failure) if failure.exit() != Exit::Success => Err(failure),
+        _ => Ok(exit),
+    }
 }
 
 impl Session {
@@ -72,7 +77,8 @@ impl Session {
         if yes {
             return Ok(true);
         }
-        if !io::stdin().is_terminal() {
+        // A question that nobody sees is not answered.
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
             return Err(Failure::usage(format!("{question} takes --yes where nobody can be asked")));
         }
         let question = format!("kwal: {question}? [y/N] ");
@@ -87,14 +93,16 @@ impl Session {
         });
         let line =
             self.interrupt.or(async { answered.await.map_err(|_| Failure::Interrupted(String::new())) });
-        match line.await? {
-            Ok(line) if matches!(line.trim(), "y" | "Y" | "yes") => Ok(true),
-            Ok(_) => {
-                self.out.tell("nothing was changed");
-                Ok(false)
-            }
-            Err(error) => Err(Failure::local("standard input cannot be read", &error)),
+        let line = line.await?.map_err(|error| Failure::local("standard input cannot be read", &error))?;
+        if !line.ends_with('\n') {
+            // Ctrl-D leaves the cursor after the question.
+            let _ = writeln!(io::stderr());
         }
+        let is_yes = ["y", "yes"].iter().any(|yes| line.trim().eq_ignore_ascii_case(yes));
+        if !is_yes {
+            self.out.tell("nothing was changed");
+        }
+        Ok(is_yes)
     }
 }
 

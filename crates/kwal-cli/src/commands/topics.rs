@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Subcommand;
-use kwal::client::{ConfigSource, ConfigValue, TopicDescription};
+use kwal::client::{ConfigSource, ConfigValue, CreatedTopic, EnsuredTopic, TopicDescription};
 use serde::Serialize;
 
 use super::{MAY_HAVE_CHANGED, Session, ids};
@@ -34,12 +34,18 @@ Examples:
         internal: bool,
     },
     /// Creates a topic
+    ///
+    /// A log is one partition. It survives the loss of a broker with three replicas, two of which have to be
+    /// in sync, and with retention.ms=-1 it keeps its records until they are trimmed. `kwal audit` says what
+    /// is missing.
     #[command(after_long_help = "\
 JSON: one object, {\"name\", \"id\", \"created\", \"partitions\", \"replication_factor\", \"differences\"}.
 
+Exits with 3 if the topic exists; see `kwal topics ensure`.
+
 Examples:
   kwal topics create wal --partitions 4 --replication-factor 3 \\
-      --set min.insync.replicas=2 --set retention.ms=-1")]
+      --set min.insync.replicas=2 --set retention.ms=-1 && kwal audit wal")]
     Create(NewTopic),
     /// Creates a topic unless it exists, and compares it with what was asked for if it does
     ///
@@ -112,8 +118,8 @@ pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
 pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failure> {
     match args.action {
         Action::List { internal } => list(session, internal).await,
-        Action::Create(topic) => create(session, topic).await,
-        Action::Ensure(topic) => ensure(session, topic).await,
+        Action::Create(topic) => create(session, topic, false).await,
+        Action::Ensure(topic) => create(session, topic, true).await,
         Action::Describe { topic, all } => describe(session, &topic, all).await,
         Action::Delete { topic, yes } => delete(session, topic, yes).await,
     }
@@ -156,6 +162,23 @@ struct Exists {
     differences: Vec<String>,
 }
 
+impl From<CreatedTopic> for Exists {
+    fn from(topic: CreatedTopic) -> Self {
+        let CreatedTopic { name, id, partitions, replication_factor, .. } = topic;
+        let id = id.map(|id| id.to_string());
+        Self { name, id, created: true, partitions, replication_factor, differences: Vec::new() }
+    }
+}
+
+impl From<EnsuredTopic> for Exists {
+    fn from(topic: EnsuredTopic) -> Self {
+        let EnsuredTopic { name, id, created, partitions, replication_factor, differences, .. } = topic;
+        let id = id.map(|id| id.to_string());
+        let differences = differences.iter().map(ToString::to_string).collect();
+        Self { name, id, created, partitions, replication_factor, differences }
+    }
+}
+
 impl Exists {
     fn print(&self, session: &mut Session) -> Result<(), Failure> {
         let Self { name, id: _, created, partitions, replication_factor, differences } = self;
@@ -176,39 +199,22 @@ impl Exists {
     }
 }
 
-async fn create(session: &mut Session, topic: NewTopic) -> Result<Exit, Failure> {
+/// Creates a topic, which may exist already if `or_compare`.
+async fn create(session: &mut Session, topic: NewTopic, or_compare: bool) -> Result<Exit, Failure> {
     let controller = session.controller().await?;
-    let mut create = controller.create_topic(topic.topic, topic.partitions, topic.replication_factor);
-    for (name, value) in topic.configs {
-        create = create.config(name, value);
-    }
-    let created = session.interrupt.or_say(MAY_HAVE_CHANGED, create).await?;
-    let exists = Exists {
-        name: created.name,
-        id: created.id.map(|id| id.to_string()),
-        created: true,
-        partitions: created.partitions,
-        replication_factor: created.replication_factor,
-        differences: Vec::new(),
-    };
-    exists.print(session)?;
-    Ok(Exit::Success)
-}
-
-async fn ensure(session: &mut Session, topic: NewTopic) -> Result<Exit, Failure> {
-    let controller = session.controller().await?;
-    let mut ensure = controller.ensure_topic(topic.topic, topic.partitions, topic.replication_factor);
-    for (name, value) in topic.configs {
-        ensure = ensure.config(name, value);
-    }
-    let ensured = session.interrupt.or_say(MAY_HAVE_CHANGED, ensure).await?;
-    let exists = Exists {
-        name: ensured.name,
-        id: ensured.id.map(|id| id.to_string()),
-        created: ensured.created,
-        partitions: ensured.partitions,
-        replication_factor: ensured.replication_factor,
-        differences: ensured.differences.iter().map(ToString::to_string).collect(),
+    let NewTopic { topic, partitions, replication_factor, configs } = topic;
+    let interrupt = &session.interrupt;
+    let exists = match or_compare {
+        false => {
+            let create = controller.create_topic(topic, partitions, replication_factor);
+            let create = configs.into_iter().fold(create, |create, (name, value)| create.config(name, value));
+            Exists::from(interrupt.or_say(MAY_HAVE_CHANGED, create).await?)
+        }
+        true => {
+            let ensure = controller.ensure_topic(topic, partitions, replication_factor);
+            let ensure = configs.into_iter().fold(ensure, |ensure, (name, value)| ensure.config(name, value));
+            Exists::from(interrupt.or_say(MAY_HAVE_CHANGED, ensure).await?)
+        }
     };
     exists.print(session)?;
     Ok(if exists.differences.is_empty() { Exit::Success } else { Exit::Negative })
@@ -310,9 +316,10 @@ fn print_description(
     topic: &TopicDescription,
     configs: Option<&BTreeMap<&str, &ConfigValue>>,
 ) -> Result<(), Failure> {
+    let mut table = Table::new(&["TOPIC", ">PARTITIONS", "ID"]);
     let id = optional(topic.id.map(|id| id.to_string()));
-    let count = plural(topic.partitions.len() as u64, "partition");
-    session.out.line(format_args!("{}: id {id}, {count}", topic.name))?;
+    table.row([escaped(topic.name.as_bytes()), topic.partitions.len().to_string(), id]);
+    session.out.table(table)?;
     session.out.line("")?;
     let mut table = Table::new(&[">PARTITION", ">LEADER", ">EPOCH", "REPLICAS", "IN SYNC", "OFFLINE"]);
     for partition in &topic.partitions {
@@ -348,6 +355,9 @@ async fn delete(session: &mut Session, topic: String, yes: bool) -> Result<Exit,
     let count = plural(description.partitions.len() as u64, "partition");
     let question = format!("delete topic {topic} with {count} and all records");
     if !session.confirm(&question, yes).await? {
+        if session.out.is_json() {
+            session.out.json(&Deleted { name: &topic, deleted: false })?;
+        }
         return Ok(Exit::Negative);
     }
     session.interrupt.or_say(MAY_HAVE_CHANGED, controller.delete_topic(&topic)).await?;

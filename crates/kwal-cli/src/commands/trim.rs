@@ -65,14 +65,20 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
     };
     let name = format!("{}/{}", partition.topic(), partition.partition());
     let question = format!("delete offsets {} of {name}", range(&(start..end)));
+    let trimmed = |log_start: i64| {
+        let (topic, partition) = (partition.topic(), partition.partition());
+        Trimmed { topic, partition, log_start, deleted: log_start - start }
+    };
     if end > start && !session.confirm(&question, args.yes).await? {
+        if session.out.is_json() {
+            session.out.json(&trimmed(start))?;
+        }
         return Ok(Exit::Negative);
     }
     let log_start = session.interrupt.or_say(MAY_HAVE_CHANGED, partition.delete_records(args.before)).await?;
     let deleted = log_start - start;
     if session.out.is_json() {
-        let (topic, partition) = (partition.topic(), partition.partition());
-        session.out.json(&Trimmed { topic, partition, log_start, deleted })?;
+        session.out.json(&trimmed(log_start))?;
     } else {
         let count = plural(deleted.max(0).unsigned_abs(), "offset");
         session.out.line(format_args!("{name} begins at {log_start}: {count} removed"))?;

@@ -118,7 +118,7 @@ async fn verify(
     verified: &mut Verified,
 ) -> Result<(), Failure> {
     let name = format!("{}/{}", partition.topic(), partition.partition());
-    let bar = session.out.progress(name, (offsets.end - offsets.start).max(0).unsigned_abs());
+    let bar = session.out.progress(&name, (offsets.end - offsets.start).max(0).unsigned_abs(), "offsets");
     let interrupt = session.interrupt.clone();
     let begun = Instant::now();
     let mut checker = Checker::default();
@@ -155,10 +155,8 @@ async fn verify(
             bar.hide_for(|| report(session, partition.partition(), at, doubt))?;
         }
         let done = (verified.end - offsets.start).max(0).unsigned_abs();
-        bar.set(
-            done,
-            format!("{}/s", human_bytes(per_second(verified.bytes, begun.elapsed().as_secs_f64()) as u64)),
-        );
+        let rate = per_second(verified.bytes, begun.elapsed().as_secs_f64());
+        bar.set_with_rate(done, human_bytes(rate as u64));
         if interrupt.is_set() {
             break Err(Failure::Interrupted(String::new()));
         }

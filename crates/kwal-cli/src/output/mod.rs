@@ -86,15 +86,15 @@ impl Output {
         }
     }
 
-    /// A bar on a terminal; elsewhere nothing.
-    pub(crate) fn progress(&self, what: impl Into<String>, len: u64) -> Progress {
-        Progress::new(what.into(), len, self.quiet || !io::stderr().is_terminal())
+    /// A bar on a terminal, of so many units; elsewhere nothing.
+    pub(crate) fn progress(&self, what: &str, len: u64, unit: &str) -> Progress {
+        Progress::new(what, len, unit, self.quiet || !io::stderr().is_terminal())
     }
 
     /// A bar for a command that prints all the while: on a terminal that does not show what is printed.
-    pub(crate) fn progress_beside(&self, what: impl Into<String>, len: u64) -> Progress {
+    pub(crate) fn progress_beside(&self, what: &str, len: u64, unit: &str) -> Progress {
         let is_hidden = self.quiet || !io::stderr().is_terminal() || io::stdout().is_terminal();
-        Progress::new(what.into(), len, is_hidden)
+        Progress::new(what, len, unit, is_hidden)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, ops::Range};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use kwal_protocol::text::escape;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -54,14 +55,15 @@ impl<'de> Deserialize<'de> for JsonBytes {
     }
 }
 
-/// Bytes as text on one line: control characters are escaped, and bytes that are not UTF-8 are `\xff`.
+/// Bytes as text on one line, escaped where [`escape`] says so, and `\xff` for bytes that are not UTF-8.
 pub(crate) fn escaped(bytes: &[u8]) -> String {
     let mut line = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            // The direction of a text is not for a peer to change either.
-            let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if c.is_control() || turns { line.extend(c.escape_default()) } else { line.push(c) }
+            match escape(c) {
+                Some(escaped) => line.extend(escaped),
+                None => line.push(c),
+            }
         }
         for byte in chunk.invalid() {
             let _ = write!(line, "\\x{byte:02x}");
@@ -135,7 +137,9 @@ mod tests {
     #[test]
     fn a_line_stays_one() {
         assert_eq!(escaped(b"a\n\x1b[0m\xffb\xc3\xa9"), "a\\n\\u{1b}[0m\\xffbé");
-        assert_eq!(escaped("\u{202e}x".as_bytes()), "\\u{202e}x");
+        let hidden = "\u{202e}x\u{200b}\u{2066}\u{61c}\u{feff}\u{2028}";
+        assert_eq!(escaped(hidden.as_bytes()), "\\u{202e}x\\u{200b}\\u{2066}\\u{61c}\\u{feff}\\u{2028}");
+        assert_eq!(escaped(br#""C:\x""#), r#""C:\x""#);
     }
 
     #[test]

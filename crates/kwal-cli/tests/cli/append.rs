@@ -1,6 +1,10 @@
 //! `append`: what becomes of each input.
 
-use kwal::protocol::{ApiKey, ErrorCode};
+use kwal::{
+    Client, Record,
+    client::{Resolution, error::InDoubt},
+    protocol::{ApiKey, ErrorCode},
+};
 use kwal_testkit::{Fault, FaultTarget};
 use rustix::process::Signal;
 use serde_json::json;
@@ -44,7 +48,7 @@ fn a_rejected_append_ends_it_and_says_what_is_on_the_log() {
     let world = World::wal();
     let denied = Fault::Error(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
     world.cluster.on_all(FaultTarget::api(ApiKey::PRODUCE).after(1), denied);
-    let ended = world.run_with("append wal --batch-bytes 40", b"one\ntwo\nthree\nfour\n");
+    let ended = world.run_with("append wal --batch-bytes 42", b"one\ntwo\nthree\nfour\n");
     assert_eq!(ended.code, 3);
     assert_eq!(without_size(&ended.text()), "appended 2 records in 1 batch, at offsets 0 to 1\n");
     let mut lines = ended.stderr.lines();
@@ -78,8 +82,34 @@ fn an_append_without_an_answer_is_in_doubt() {
         "{}",
         ended.stderr
     );
-    let absence = "shows it; its absence proves nothing while its request may still arrive\n";
-    assert!(ended.stderr.contains(absence), "{}", ended.stderr);
+    let settle = "kwal: warning: what is in doubt is on the log if `kwal inspect wal -p 0 --from 1` shows it; its absence \
+                  proves nothing while its request may still arrive, see `kwal append --help`\n";
+    assert!(ended.stderr.contains(settle), "{}", ended.stderr);
+    // A program can take it as it is.
+    let handle: InDoubt = serde_json::from_value(in_doubt.clone()).unwrap();
+    assert_eq!((handle.topic.as_str(), handle.record_count), ("wal", 2));
+    world.cluster.clear_faults();
+    world.runtime.block_on(async {
+        let client = Client::connect(world.cluster.bootstrap()).await.unwrap();
+        let partition = client.partition_client("wal", 0).await.unwrap();
+        let resolution = partition.resolve(&handle, Record::new("fence", "")).await.unwrap();
+        assert_eq!(resolution, Resolution::Appended(1..3));
+    });
+}
+
+#[test]
+fn a_pipe_that_is_closed_does_not_end_it() {
+    let world = World::wal();
+    let mut appending = world.spawn("append wal --offsets");
+    appending.write(b"a\n");
+    assert_eq!(appending.line(), "inputs 1: offsets 0");
+    appending.close_stdout();
+    appending.write(b"b\n");
+    world.wait_for(|cluster| cluster.end_offset("wal", 0).unwrap() == 2);
+    appending.write(b"c\n");
+    let ended = appending.end_of_input();
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    assert_eq!(world.cluster.records("wal", 0).unwrap().len(), 3);
 }
 
 #[test]

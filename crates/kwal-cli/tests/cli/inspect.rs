@@ -63,6 +63,7 @@ fn an_eventful_log_without_a_fault() {
             "codec",
             "control",
             "count",
+            "crc",
             "doubts",
             "holes_within",
             "last_offset",
@@ -227,7 +228,7 @@ fn the_holder_is_the_last_barrier() {
     });
     let found = world.run("holder wal --json");
     assert_eq!(found.code, 0, "{found:?}");
-    assert_eq!(found.stderr, "kwal: warning: 1 batch after the barrier are not of writer-1\n");
+    assert_eq!(found.stderr, "kwal: warning: 1 batch after the barrier is not of writer-1\n");
     let holder = found.objects().remove(0);
     assert_eq!(
         fields(&holder),

@@ -5,7 +5,12 @@
 mod access;
 mod append;
 mod inspect;
+// Others than Linux have no `setsid`.
+#[cfg(target_os = "linux")]
+mod interactive;
 mod read;
+#[cfg(target_os = "linux")]
+mod screen;
 mod support;
 mod terminal;
 mod topics;

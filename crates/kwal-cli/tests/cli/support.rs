@@ -73,7 +73,7 @@ impl World {
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         Running {
             stdin: child.stdin.take(),
-            stdout: BufReader::new(child.stdout.take().unwrap()),
+            stdout: child.stdout.take().map(BufReader::new),
             stderr: BufReader::new(child.stderr.take().unwrap()),
             child,
         }
@@ -135,9 +135,9 @@ pub(crate) fn fields(object: &Value) -> Vec<&str> {
 
 /// A program that runs.
 pub(crate) struct Running {
-    pub(crate) stdin: Option<ChildStdin>,
-    pub(crate) stdout: BufReader<ChildStdout>,
-    pub(crate) stderr: BufReader<ChildStderr>,
+    stdin: Option<ChildStdin>,
+    stdout: Option<BufReader<ChildStdout>>,
+    stderr: BufReader<ChildStderr>,
     child: Child,
 }
 
@@ -149,7 +149,7 @@ impl Running {
     /// The next line that it prints.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
+        self.stdout.as_mut().unwrap().read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
@@ -164,16 +164,24 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Closes its output and its input.
-    pub(crate) fn without_output(self) -> (Child, BufReader<ChildStderr>) {
-        (self.child, self.stderr)
+    /// Closes its output, as `head` does.
+    pub(crate) fn close_stdout(&mut self) {
+        self.stdout = None;
+    }
+
+    /// Ends its input and waits for its end.
+    pub(crate) fn end_of_input(mut self) -> Ended {
+        self.stdin = None;
+        self.end()
     }
 
     /// Waits for its end. The input stays open until then.
     pub(crate) fn end(mut self) -> Ended {
         let code = self.child.wait().unwrap().code().unwrap();
         let (mut stdout, mut stderr) = (Vec::new(), String::new());
-        self.stdout.read_to_end(&mut stdout).unwrap();
+        if let Some(mut output) = self.stdout {
+            output.read_to_end(&mut stdout).unwrap();
+        }
         self.stderr.read_to_string(&mut stderr).unwrap();
         Ended { code, stdout, stderr }
     }

@@ -1,6 +1,6 @@
 //! Pipes, narrow terminals, the help, and the benchmark's plot.
 
-use std::{fs, io::Read as _};
+use std::fs;
 
 use kwal_testkit::EmbeddedCluster;
 
@@ -14,8 +14,9 @@ fn a_pipe_that_is_closed_ends_it_quietly() {
     for arguments in ["read wal", "read wal --json", "follow wal --from earliest"] {
         let mut reading = world.spawn(arguments);
         reading.line();
-        let (code, stderr) = reading.close_output();
-        assert_eq!((code, stderr.as_str()), (0, ""), "{arguments}");
+        reading.close_stdout();
+        let ended = reading.end();
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{arguments}");
     }
 }
 
@@ -116,14 +117,4 @@ fn a_benchmark_measures_draws_and_cleans_up() {
         "{svg}"
     );
     assert!(world.cluster.topics().is_empty(), "its topic is deleted");
-}
-
-impl crate::support::Running {
-    /// Closes its output, as `head` does; its exit code and what is on its standard error.
-    fn close_output(self) -> (i32, String) {
-        let (mut child, mut stderr) = self.without_output();
-        let mut text = String::new();
-        stderr.read_to_string(&mut text).unwrap();
-        (child.wait().unwrap().code().unwrap(), text)
-    }
 }

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal as _};
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use kwal::{
     PartitionClient,
-    client::{OnFailure, Produced},
+    client::{OffsetAt, OnFailure, Produced},
     record::{Compression, EncodedBatch},
 };
 
@@ -53,13 +53,19 @@ Inputs are numbered from 1:
             `offset` and `leader_epoch` are ignored.
 
 If an append fails, nothing that was submitted later is appended, and standard error says which inputs are on
-the log, which are not, and which are in doubt, as after a lost response. What is in doubt is named by producer
-id, epoch and sequence number. If it is on the log, `kwal inspect` shows these as well; its absence
-proves nothing while its request may still arrive.
+the log, which are not, and which are in doubt. Ctrl-C stops reading, waits for what is in flight and reports
+the same. A second Ctrl-C does not wait, and what is in flight then is in doubt.
 
-Ctrl-C stops reading, waits for what is in flight and reports the same. A second Ctrl-C does not wait:
-what is in flight then is in doubt, and named by its inputs alone; producer_id, epoch, sequence and
-after are null.
+In doubt is a batch whose request was sent and has no response. It was sent again, without ever being on the
+log twice, until --timeout was over. To settle it once the brokers respond:
+  1. Run the `kwal inspect` that standard error names. A batch with the same producer id, epoch and
+     sequence number is on the log, for good. After a second Ctrl-C there are no such numbers: `kwal read`
+     with the same --from shows the values.
+  2. If there is none, the request may still be on its way, as in a broker that hangs. If a second copy does
+     no harm, append these inputs again.
+  3. If it does harm, have a program settle it: an element of in_doubt in the JSON is an `InDoubt` of the
+     library kwal, and `PartitionClient::resolve` finds the batch or shuts its producer id out for good, by a
+     record that it appends.
 
 It appends without an exclusive name: on a log with a holder it is not fenced, and `kwal holder` counts
 its batches among those of others.
@@ -69,8 +75,9 @@ Exits with 4 if something is in doubt, and with 5 if an input cannot be used.
 JSON: with --offsets an object a line, {\"type\": \"batch\", \"inputs\": [first, last], \"offsets\": [first, last]};
 at the end {\"type\": \"summary\", \"topic\", \"partition\", \"read\", \"appended\", \"batches\", \"bytes\",
 \"first_offset\", \"last_offset\", \"inputs\": {\"appended\": [[first, last]], \"not_appended\": [[first, last]],
-\"in_doubt\": [{\"inputs\": [first, last], \"producer_id\", \"epoch\", \"sequence\", \"record_count\", \"after\"}]},
-\"error\"}.
+\"in_doubt\": [{\"inputs\": [first, last], \"topic\", \"topic_id\", \"partition\", \"producer_id\", \"epoch\",
+\"sequence\", \"record_count\", \"after\", \"transactional_id\", \"part\"}]}, \"error\"}. After a second Ctrl-C,
+elements of in_doubt have nothing but inputs.
 
 Examples:
   echo hello | kwal append wal -p 0
@@ -95,10 +102,11 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
     let open = client.partition_client(&args.partition.topic, index);
     let open = open.compression(args.compression).on_failure(OnFailure::Stop);
     let partition = session.interrupt.or(open).await?;
+    let end_before = session.interrupt.or(partition.get_offset(OffsetAt::Latest)).await?;
     if io::stdin().is_terminal() {
         session.out.tell("reading lines; Ctrl-D ends");
     }
-    let report = Report::new(&partition, args.offsets);
+    let report = Report::new(&partition, end_before, args.offsets);
     let mut appending = Appending { partition: &partition, in_flight: FuturesOrdered::new(), report };
     let ended = appending.run(session, Input::read(args.input)).await;
     appending.report.print(session, ended)
@@ -127,14 +135,14 @@ impl Appending<'_> {
             tokio::select! {
                 biased;
                 () = interrupt.stop() => break Err(Failure::Interrupted(String::new())),
-                Some(done) = self.in_flight.next() => self.report.note(session, done)?,
+                Some(done) = self.in_flight.next() => self.report.note(session, done),
                 next = input.next() => match next {
                     Some(Gathered { inputs, records }) => {
                         self.report.read(&inputs);
                         let encoded = self.partition.encode(&records);
                         drop(records);
                         match encoded {
-                            Ok(batch) => self.submit(session, inputs, batch).await?,
+                            Ok(batch) => self.submit(session, inputs, batch).await,
                             Err(error) => self.report.reject(inputs, error),
                         }
                     }
@@ -142,22 +150,24 @@ impl Appending<'_> {
                 },
             }
         };
-        if interrupt.is_set() && !self.in_flight.is_empty() {
-            let count = plural(self.in_flight.len() as u64, "batch");
-            session
-                .out
-                .tell(format_args!("waiting for {count} in flight; Ctrl-C again leaves that in doubt"));
-        }
+        let mut is_told = false;
         loop {
             tokio::select! {
                 biased;
                 done = self.in_flight.next() => match done {
-                    Some(done) => self.report.note(session, done)?,
+                    Some(done) => self.report.note(session, done),
                     None => break,
                 },
                 () = interrupt.abandon() => {
                     self.report.abandon();
                     break;
+                }
+                () = interrupt.stop(), if !is_told => {
+                    let count = plural(self.in_flight.len() as u64, "batch");
+                    session
+                        .out
+                        .tell(format_args!("waiting for {count} in flight; Ctrl-C again leaves that in doubt"));
+                    is_told = true;
                 }
             }
         }
@@ -165,12 +175,7 @@ impl Appending<'_> {
     }
 
     /// Submits a batch as soon as there is room for it, and takes results until then.
-    async fn submit(
-        &mut self,
-        session: &mut Session,
-        inputs: Inputs,
-        batch: EncodedBatch,
-    ) -> Result<(), Failure> {
+    async fn submit(&mut self, session: &mut Session, inputs: Inputs, batch: EncodedBatch) {
         let interrupt = session.interrupt.clone();
         let reserve = self.partition.reserve(batch.size_in_bytes()).into_future();
         tokio::pin!(reserve);
@@ -179,9 +184,9 @@ impl Appending<'_> {
                 biased;
                 () = interrupt.stop() => {
                     self.report.drop(inputs);
-                    return Ok(());
+                    return;
                 }
-                Some(done) = self.in_flight.next() => self.report.note(session, done)?,
+                Some(done) = self.in_flight.next() => self.report.note(session, done),
                 permit = &mut reserve => {
                     match permit {
                         Ok(permit) => {
@@ -193,7 +198,7 @@ impl Appending<'_> {
                         }
                         Err(error) => self.report.reject(inputs, error),
                     }
-                    return Ok(());
+                    return;
                 }
             }
         }

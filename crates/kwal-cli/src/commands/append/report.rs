@@ -16,6 +16,8 @@ use crate::{
 pub(crate) struct Report {
     topic: String,
     partition: i32,
+    /// Where the log ended before the first append.
+    end_before: i64,
     /// Whether offsets are printed.
     with_offsets: bool,
     read: u64,
@@ -30,6 +32,8 @@ pub(crate) struct Report {
     /// Batches without a result, in the order of submission.
     submitted: VecDeque<Inputs>,
     error: Option<kwal::Error>,
+    /// Why nothing is printed any more. That is no reason to append less.
+    unprinted: Option<Failure>,
 }
 
 #[derive(Serialize)]
@@ -63,18 +67,16 @@ struct JsonInputs {
 #[derive(Serialize)]
 struct JsonInDoubt {
     inputs: [u64; 2],
-    producer_id: Option<i64>,
-    epoch: Option<i16>,
-    sequence: Option<i32>,
-    record_count: u64,
-    after: Option<i64>,
+    #[serde(flatten)]
+    batch: Option<InDoubt>,
 }
 
 impl Report {
-    pub(super) fn new(partition: &PartitionClient, with_offsets: bool) -> Self {
+    pub(super) fn new(partition: &PartitionClient, end_before: i64, with_offsets: bool) -> Self {
         Self {
             topic: partition.topic().to_owned(),
             partition: partition.partition(),
+            end_before,
             with_offsets,
             read: 0,
             records: 0,
@@ -87,6 +89,7 @@ impl Report {
             in_doubt: Vec::new(),
             submitted: VecDeque::new(),
             error: None,
+            unprinted: None,
         }
     }
 
@@ -104,7 +107,7 @@ impl Report {
     }
 
     /// Takes the result of the batch that was submitted first.
-    pub(super) fn note(&mut self, session: &mut Session, done: Done) -> Result<(), Failure> {
+    pub(super) fn note(&mut self, session: &mut Session, done: Done) {
         let Done { inputs, result } = done;
         self.submitted.pop_front();
         let produced = match result {
@@ -115,7 +118,7 @@ impl Report {
                     Outcome::NotApplied => add(&mut self.not_appended, inputs),
                 }
                 self.error.get_or_insert(error);
-                return Ok(());
+                return;
             }
         };
         self.batches += 1;
@@ -126,19 +129,10 @@ impl Report {
             self.first_offset.get_or_insert(first);
             self.last_offset = Some(last);
         }
-        if self.with_offsets {
-            let inputs = ends(&inputs);
-            match session.out.is_json() {
-                true => session.out.json(&Json::Batch { inputs, offsets })?,
-                false => {
-                    let offsets = offsets.map_or_else(|| "unknown".to_owned(), between);
-                    session.out.line(format_args!("inputs {}: offsets {offsets}", between(inputs)))?;
-                }
-            }
-            session.out.flush()?;
+        if self.with_offsets && self.unprinted.is_none() {
+            self.unprinted = print_batch(session, ends(&inputs), offsets).err();
         }
         add(&mut self.appended, inputs);
-        Ok(())
     }
 
     /// Takes inputs that were not submitted, because of an error.
@@ -168,16 +162,14 @@ impl Report {
             (Ok(()), Some(error)) => Err(error.into()),
             (ended, _) => ended,
         };
-        if let Err(Failure::Output(error)) = ended {
-            return Err(Failure::Output(error));
-        }
         self.not_appended.sort_unstable_by_key(|inputs| *inputs.start());
-        match session.out.is_json() {
-            true => session.out.json(&self.json(ended.as_ref().err()))?,
-            false => session.out.line(self.summary())?,
-        }
-        session.out.flush()?;
-        if ended.is_err() || !self.in_doubt.is_empty() {
+        let printed = match self.unprinted.take() {
+            Some(failure) => Err(failure),
+            None => self.print_summary(session, ended.as_ref().err()),
+        };
+        let ended = ended.and(printed);
+        let has_failed = ended.as_ref().is_err_and(|failure| failure.exit() != Exit::Success);
+        if has_failed || !self.in_doubt.is_empty() {
             self.explain();
         }
         match ended {
@@ -185,6 +177,14 @@ impl Report {
             Ok(()) => Ok(Exit::Unknown),
             Err(failure) => Err(Failure::InDoubt(Box::new(failure))),
         }
+    }
+
+    fn print_summary(&self, session: &mut Session, failure: Option<&Failure>) -> Result<(), Failure> {
+        match session.out.is_json() {
+            true => session.out.json(&self.json(failure))?,
+            false => session.out.line(self.summary())?,
+        }
+        session.out.flush()
     }
 
     fn summary(&self) -> String {
@@ -206,19 +206,17 @@ impl Report {
         }
         for (inputs, in_doubt) in &self.in_doubt {
             let mut text = format!("in doubt: inputs {}", between(ends(inputs)));
-            if let Some(in_doubt) = in_doubt {
-                text += &format!(
-                    ": producer id {}, epoch {}, sequence {}; if it is on the log, `kwal inspect {} -p {} --from {}` \
-                     shows it; its absence proves nothing while its request may still arrive",
-                    in_doubt.producer_id,
-                    in_doubt.epoch,
-                    in_doubt.sequence,
-                    self.topic,
-                    self.partition,
-                    in_doubt.after.map_or_else(|| "earliest".to_owned(), |after| (after + 1).to_string())
-                );
+            if let Some(InDoubt { producer_id, epoch, sequence, .. }) = in_doubt {
+                text += &format!(": producer id {producer_id}, epoch {epoch}, sequence {sequence}");
             }
             warn(&text);
+        }
+        if let Some(from) = self.in_doubt.iter().map(|(_, in_doubt)| self.earliest(in_doubt.as_ref())).min() {
+            let Self { topic, partition, .. } = self;
+            warn(&format!(
+                "what is in doubt is on the log if `kwal inspect {topic} -p {partition} --from {from}` shows it; its \
+                 absence proves nothing while its request may still arrive, see `kwal append --help`"
+            ));
         }
         if !self.not_appended.is_empty() {
             warn(&format!("not on the log: inputs {}", all(&self.not_appended)));
@@ -229,16 +227,16 @@ impl Report {
         ));
     }
 
+    /// The first offset that a batch in doubt can have.
+    fn earliest(&self, in_doubt: Option<&InDoubt>) -> i64 {
+        in_doubt.and_then(|in_doubt| in_doubt.after).map_or(self.end_before, |after| after + 1)
+    }
+
     fn json(&self, failure: Option<&Failure>) -> Json<'_> {
         let all = |inputs: &[Inputs]| inputs.iter().map(ends).collect();
-        let in_doubt = self.in_doubt.iter().map(|(inputs, in_doubt)| JsonInDoubt {
-            inputs: ends(inputs),
-            producer_id: in_doubt.as_ref().map(|in_doubt| in_doubt.producer_id),
-            epoch: in_doubt.as_ref().map(|in_doubt| in_doubt.epoch),
-            sequence: in_doubt.as_ref().map(|in_doubt| in_doubt.sequence),
-            record_count: inputs.end() - inputs.start() + 1,
-            after: in_doubt.as_ref().and_then(|in_doubt| in_doubt.after),
-        });
+        let in_doubt = self.in_doubt.iter();
+        let in_doubt =
+            in_doubt.map(|(inputs, batch)| JsonInDoubt { inputs: ends(inputs), batch: batch.clone() });
         Json::Summary {
             topic: &self.topic,
             partition: self.partition,
@@ -256,6 +254,17 @@ impl Report {
             error: failure.and_then(Failure::line),
         }
     }
+}
+
+fn print_batch(session: &mut Session, inputs: [u64; 2], offsets: Option<[i64; 2]>) -> Result<(), Failure> {
+    match session.out.is_json() {
+        true => session.out.json(&Json::Batch { inputs, offsets })?,
+        false => {
+            let offsets = offsets.map_or_else(|| "unknown".to_owned(), between);
+            session.out.line(format_args!("inputs {}: offsets {offsets}", between(inputs)))?;
+        }
+    }
+    session.out.flush()
 }
 
 /// Adds inputs to a list of ranges; those that follow the last one become a part of it.

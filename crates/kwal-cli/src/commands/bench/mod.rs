@@ -21,7 +21,7 @@ use self::samples::{Phase, Samples};
 use super::{Session, append};
 use crate::{
     exit::{Exit, Failure},
-    output::{Table, human_bytes, warn},
+    output::{Table, human_bytes, plural, warn},
 };
 
 /// Measures how fast a topic is appended to and read
@@ -37,7 +37,8 @@ where each phase is {\"seconds\", \"records\", \"bytes\", \"records_per_second\"
 \"latency_ms\": {\"p50\", \"p90\", \"p99\", \"p999\", \"max\"} or null, \"samples\": [{\"second\", \"records\",
 \"bytes\", \"errors\", \"p50_ms\", \"p99_ms\"}]}. Bytes are those of keys and values.
 
-Exits with 1 if an append failed.
+Ctrl-C ends it early: it prints what it has measured, deletes its topic and exits with 130; `read` is null
+if it has not read everything. Otherwise it exits with 1 if an append failed.
 
 Examples:
   kwal bench --seconds 30 --replication-factor 3 --set min.insync.replicas=2
@@ -83,7 +84,7 @@ struct Report<'a> {
     in_flight: u8,
     compression: &'a str,
     append: &'a Phase,
-    read: &'a Phase,
+    read: Option<&'a Phase>,
 }
 
 pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failure> {
@@ -96,44 +97,70 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
     for (name, value) in &args.configs {
         create = create.config(name, value);
     }
-    session.interrupt.or_say(super::MAY_HAVE_CHANGED, create).await?;
+    session.interrupt.or_say(&format!("topic {name} may have been created, or may still be"), create).await?;
     let measured = measure(session, &args, &client, &name).await;
     if args.keep {
         session.out.tell(format_args!("kept topic {name}"));
-    } else if let Err(error) = controller.delete_topic(&name).await {
-        warn(&format!("topic {name} is still there: {error}"));
+    } else {
+        let deleted = tokio::select! {
+            biased;
+            deleted = controller.delete_topic(&name) => deleted.map_err(|error| error.to_string()),
+            () = session.interrupt.abandon() => Err("interrupted".to_owned()),
+        };
+        if let Err(why) = deleted {
+            warn(&format!(
+                "topic {name} may still be there, and `kwal topics delete {name}` removes it: {why}"
+            ));
+        }
     }
     let (append, read) = measured?;
     if let Some(file) = &args.svg {
-        plot::write(file, &append, &read)?;
+        plot::write(file, &title(&args), &append, read.as_ref())?;
     }
-    print(session, &args, &name, &append, &read)?;
+    print(session, &args, &name, &append, read.as_ref())?;
+    if session.interrupt.is_set() {
+        return Err(Failure::Interrupted("measured was what came before".to_owned()));
+    }
     Ok(if append.errors == 0 { Exit::Success } else { Exit::Negative })
 }
 
+/// What is measured.
+fn title(args: &Args) -> String {
+    let Args { record_size, batch_bytes, in_flight, compression, .. } = args;
+    let codec = if *compression == Compression::None { "no codec" } else { compression.name() };
+    format!(
+        "kwal bench: records of {record_size} bytes, batches of {batch_bytes}, {in_flight} in flight, {codec}"
+    )
+}
+
+/// Appends and reads, as far as it gets before Ctrl-C.
 async fn measure(
     session: &Session,
     args: &Args,
     client: &Client,
     topic: &str,
-) -> Result<(Phase, Phase), Failure> {
+) -> Result<(Phase, Option<Phase>), Failure> {
     let open =
         client.partition_client(topic, 0).compression(args.compression).on_failure(OnFailure::Continue);
     let partition = session.interrupt.or(open).await?;
     let append = append_for(session, args, &partition).await?;
-    let read = session.interrupt.or(read(session, &partition)).await?;
-    Ok((append, read))
+    match session.interrupt.or(read(session, &partition)).await {
+        Ok(read) => Ok((append, Some(read))),
+        Err(Failure::Interrupted(_)) => Ok((append, None)),
+        Err(failure) => Err(failure),
+    }
 }
 
 async fn append_for(session: &Session, args: &Args, partition: &PartitionClient) -> Result<Phase, Failure> {
     let values = values(args);
     let bytes = (values.len() * args.record_size as usize) as u64;
-    let bar = session.out.progress("append", args.seconds.into());
+    let bar = session.out.progress("append", args.seconds.into(), "s");
     let time = Duration::from_secs(args.seconds.into());
     let mut samples = Samples::begin(time);
     let mut in_flight = FuturesUnordered::new();
     let mut last_error = None;
-    while samples.elapsed() < time && !session.interrupt.is_set() {
+    let interrupt = &session.interrupt;
+    while samples.elapsed() < time && !interrupt.is_set() {
         while in_flight.len() < usize::from(args.in_flight) {
             let records: Vec<_> =
                 values.iter().map(|value| Record::new(None::<&str>, value.clone())).collect();
@@ -145,7 +172,12 @@ async fn append_for(session: &Session, args: &Args, partition: &PartitionClient)
             };
             in_flight.push(append);
         }
-        let Some((count, latency, appended)) = in_flight.next().await else { break };
+        let next = tokio::select! {
+            biased;
+            () = interrupt.stop() => break,
+            next = in_flight.next() => next,
+        };
+        let Some((count, latency, appended)) = next else { break };
         match appended {
             Ok(()) => samples.add(count, bytes, Some(latency)),
             Err(error) => {
@@ -157,12 +189,25 @@ async fn append_for(session: &Session, args: &Args, partition: &PartitionClient)
                 }
             }
         }
-        bar.set(samples.elapsed().as_secs(), format!("{}/s", human_bytes(samples.rate())));
+        bar.set_with_rate(samples.elapsed().as_secs(), human_bytes(samples.rate()));
     }
-    while let Some((count, latency, appended)) = in_flight.next().await {
-        match appended {
-            Ok(()) => samples.add(count, bytes, Some(latency)),
-            Err(_) => samples.fail(),
+    let mut is_told = false;
+    loop {
+        tokio::select! {
+            biased;
+            next = in_flight.next() => match next {
+                Some((count, latency, Ok(()))) => samples.add(count, bytes, Some(latency)),
+                Some((_, _, Err(_))) => samples.fail(),
+                None => break,
+            },
+            () = interrupt.abandon() => break,
+            () = interrupt.stop(), if !is_told => {
+                let count = plural(in_flight.len() as u64, "batch");
+                bar.hide_for(|| {
+                    session.out.tell(format_args!("waiting for {count} in flight; Ctrl-C again does not wait"));
+                });
+                is_told = true;
+            }
         }
     }
     if let Some(error) = last_error {
@@ -198,7 +243,7 @@ fn values(args: &Args) -> Vec<Bytes> {
 async fn read(session: &Session, partition: &PartitionClient) -> Result<Phase, Failure> {
     let mut replay = consumer::replay(partition, OffsetAt::Earliest).await?;
     let end = replay.progress().end;
-    let bar = session.out.progress("read", end.max(0).unsigned_abs());
+    let bar = session.out.progress("read", end.max(0).unsigned_abs(), "offsets");
     let mut samples = Samples::begin(Duration::from_secs(10));
     while let Some(batch) = replay.next_batch().await? {
         let (mut records, mut bytes) = (0, 0);
@@ -207,7 +252,8 @@ async fn read(session: &Session, partition: &PartitionClient) -> Result<Phase, F
             bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
         })?;
         samples.add(records, bytes as u64, None);
-        bar.set(batch.offsets().end.max(0).unsigned_abs(), format!("{}/s", human_bytes(samples.rate())));
+        let done = batch.offsets().end.max(0).unsigned_abs();
+        bar.set_with_rate(done, human_bytes(samples.rate()));
     }
     Ok(samples.end())
 }
@@ -217,7 +263,7 @@ fn print(
     args: &Args,
     topic: &str,
     append: &Phase,
-    read: &Phase,
+    read: Option<&Phase>,
 ) -> Result<(), Failure> {
     if session.out.is_json() {
         let Args { record_size, batch_bytes, in_flight, .. } = *args;
@@ -244,7 +290,7 @@ fn print(
         ">MAX MS",
         ">ERRORS",
     ]);
-    for (name, phase) in [("append", append), ("read", read)] {
+    for (name, phase) in [("append", append)].into_iter().chain(read.map(|read| ("read", read))) {
         let mut row = vec![
             name.to_owned(),
             format!("{:.2}", phase.seconds),

@@ -80,8 +80,9 @@ enum IsolationArg {
 
 const HELP: &str = "\
 Formats:
-  lines     the value of each record on a line, with control characters escaped and bytes that are not
-            UTF-8 as \\xff; columns by --with are separated by tabs; a null value is empty
+  lines     the value of each record on a line; control characters and what has no width of its own are
+            escaped as in \\n and \\u{200b}, and bytes that are not UTF-8 as in \\xff; columns by --with are
+            separated by tabs; a null value is empty
   raw       the values as they are, with nothing between them
   prefixed  each value as it is after its length, 4 bytes, big-endian (`kwal append --input prefixed` reads it)
   hex       a dump of each value under a line with offset, time and key
@@ -132,7 +133,7 @@ pub(crate) async fn read(session: &mut Session, args: ReadArgs) -> Result<Exit, 
     let replay = session.interrupt.or(open).await?;
     let progress = replay.progress();
     let (first, len) = (progress.position, progress.end.saturating_sub(progress.position));
-    let bar = session.out.progress_beside(name(&partition), len.max(0).unsigned_abs());
+    let bar = session.out.progress_beside(&name(&partition), len.max(0).unsigned_abs(), "offsets");
     Reading { printer, left: args.what.count, until: None, bar: Some((bar, first)) }
         .run(session, Source::Replay(replay))
         .await
@@ -229,7 +230,8 @@ impl Reading {
                 }
             }
             if let Some((bar, first)) = &self.bar {
-                bar.set(position.offset.saturating_sub(*first).max(0).unsigned_abs(), "");
+                let done = position.offset.saturating_sub(*first).max(0).unsigned_abs();
+                bar.set(done);
             }
         }
         self.bar = None;
