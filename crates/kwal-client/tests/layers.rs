@@ -18,8 +18,10 @@ const LAYERS: &[&[&str]] = &[
     &["connection"],
     &["backoff"],
     &["config", "random", "versions", "validate"],
-    &["sasl"],
-    &["error", "duration", "memory", "buffers"],
+    &["sasl", "memory"],
+    &["metrics"],
+    &["state"],
+    &["error", "duration", "buffers"],
     &["position"],
 ];
 

@@ -23,6 +23,7 @@ use super::{Connection, History, Peer, Reauthentication};
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Source},
+    metrics::BrokerMetrics,
     random::Random,
 };
 
@@ -37,6 +38,7 @@ pub(crate) struct Connector {
     pub(crate) config: Arc<Config>,
     pub(crate) random: Random,
     pub(crate) runtime: Handle,
+    pub(crate) metrics: BrokerMetrics,
 }
 
 impl Connector {
@@ -103,7 +105,7 @@ impl Connector {
         (limit, whole): (Duration, Duration),
         paused_until: Option<Instant>,
     ) -> Result<Connection, Error> {
-        let Self { to, history, config, random, runtime } = self;
+        let Self { to, history, config, random, runtime, metrics } = self;
         let begun = Instant::now();
         let stream = match at {
             Some(address) => config.connect.connect_at(to, address),
@@ -134,7 +136,8 @@ impl Connector {
             let (longest_request, limit) = (deadlines.request, deadlines.connect);
             (mechanism, Reauthentication { sasl, longest_request, limit, rng })
         });
-        let peer = Peer { history: Arc::clone(history), address: at, paused_until };
+        let metrics = metrics.connection();
+        let peer = Peer { history: Arc::clone(history), address: at, paused_until, metrics };
         let opened = Connection::open(stream, connection_config, sasl, runtime, peer);
         let connection = opened.await.map_err(|error| match error {
             Some(source) => source.into(),

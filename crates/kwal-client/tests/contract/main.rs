@@ -72,5 +72,6 @@ mod c9_memory;
 mod logs;
 mod peers_strings;
 mod regressions;
+mod states;
 mod support;
 mod usage;
