@@ -24,13 +24,21 @@
 //!
 //! Counts are compared with the baseline, `client-baseline.txt`, as `codec_counts` compares those of the
 //! codec.
+//!
+//! With the feature `metrics` they are compared with nothing: they show what metrics cost, without a recorder
+//! and with one that keeps atomics, as those of exporters do.
+//!
+//! ```sh
+//! cargo bench -p kwal-benches --features metrics --bench client_counts
+//! RECORDER=atomic cargo bench -p kwal-benches --features metrics --bench client_counts
+//! ```
 
 use std::{collections::BTreeMap, env, fs, path::Path, process::ExitCode};
 
 use allocation_counter::AllocationInfo;
 use kwal_benches::{
     Table,
-    calls::{Calls, Case, Subject},
+    calls::{Calls, Case, Subject, install_recorder},
     counts::{self, Baseline, Counts},
     shared::Failure,
 };
@@ -52,6 +60,7 @@ fn main() -> ExitCode {
 /// The regressions.
 fn run() -> Result<Vec<String>, Failure> {
     let tools = counts::tools()?;
+    install_recorder()?;
     let instructions = instructions()?;
     let mut table = Table::new(["", "instructions", "× floor", "allocations", "bytes"]);
     let mut ours = Vec::new();
@@ -70,6 +79,9 @@ fn run() -> Result<Vec<String>, Failure> {
         }
     }
     println!("{table}\nper record; {tools}");
+    if cfg!(feature = "metrics") {
+        return Ok(Vec::new());
+    }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("client-baseline.txt");
     if env::args().any(|argument| argument == "--write") {
         let about = "By `cargo bench -p kwal-benches --bench client_counts -- --write`: how, size, subject, and of all\n\

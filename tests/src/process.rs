@@ -187,7 +187,7 @@ mod tests {
         let process =
             Guarded::start(["sh", "-c", "echo started; exec sleep 1000"], &log, &dir.join("data")).unwrap();
         while fs::read_to_string(&log).unwrap_or_default().is_empty() {
-            std::thread::yield_now();
+            thread::yield_now();
         }
         (dir, process)
     }

@@ -6,11 +6,15 @@
 use std::process::ExitCode;
 
 use kwal_benches::{
-    calls::{Calls, Case},
+    calls::{Calls, Case, install_recorder},
     shared::Failure,
 };
 
 fn main() -> ExitCode {
+    if let Err(error) = install_recorder() {
+        eprintln!("client-rounds: {error}");
+        return ExitCode::FAILURE;
+    }
     for case in Case::all() {
         match Calls::new(case).and_then(|mut calls| measured(&mut calls)) {
             Ok(()) => println!("{case}"),

@@ -44,6 +44,22 @@ const WARM_UP_FETCHES: usize = 5;
 const RECORDS: usize = 1_000;
 const TIMESTAMP: i64 = 1_700_000_000_000;
 
+/// Installs a recorder of metrics with the feature `metrics`, if `RECORDER` is `atomic`.
+///
+/// # Errors
+/// Another one is installed, or `RECORDER` is something else.
+pub fn install_recorder() -> Result<(), Failure> {
+    match std::env::var("RECORDER").as_deref() {
+        Err(_) => Ok(()),
+        #[cfg(feature = "metrics")]
+        Ok("atomic") => {
+            metrics_util::debugging::DebuggingRecorder::new().install().map_err(|error| error.to_string())?;
+            Ok(())
+        }
+        Ok(other) => Err(format!("there is no recorder {other}").into()),
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {

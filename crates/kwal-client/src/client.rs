@@ -14,6 +14,7 @@ use crate::{
     producer::Producers,
     request::{call_span, request},
     routing::{Deadline, Retry},
+    state::ClientState,
 };
 
 /// A client of one cluster. Cloning is cheap; clones share connections, metadata and budgets.
@@ -53,6 +54,21 @@ impl Client {
     /// Returns the id of the cluster.
     pub fn cluster_id(&self) -> Option<String> {
         self.cluster.metadata.snapshot().cluster_id.clone()
+    }
+
+    /// Returns what the client is doing now, for a log, a health check, or people who look for a fault:
+    /// `println!("{}", client.state())` prints a few lines.
+    ///
+    /// It is a snapshot: by the time that it is read, it may be out of date. Nothing is requested for it, and
+    /// nothing is waited for but locks that are held for a moment.
+    pub fn state(&self) -> ClientState {
+        let metadata = self.cluster.metadata.snapshot();
+        ClientState {
+            cluster_id: metadata.cluster_id.clone(),
+            controller: metadata.controller,
+            brokers: self.cluster.pool.brokers(),
+            memory: self.cluster.memory.usage(),
+        }
     }
 
     /// Returns [`Deadlines::operation`](crate::Deadlines::operation).

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     buffers::ClientBuffers, config::Config, decompressors::Decompressors, memory::Memory,
-    metadata::MetadataCache, pool::ConnectionPool, producer_id::ProducerIdPool, random::Random,
+    metadata::MetadataCache, metrics, pool::ConnectionPool, producer_id::ProducerIdPool, random::Random,
     trouble::Troubles,
 };
 
@@ -32,6 +32,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(config: Config, runtime: Handle) -> Self {
+        metrics::describe();
         let config = Arc::new(config);
         let random = Random::new(config.seed);
         let memory = Memory::new(config.limits.memory);

@@ -24,7 +24,7 @@
 //!                                                            │
 //!                                                         connection  a handle for callers, one task per socket
 //!                                                            │
-//!  backoff, config, sasl, versions, validate, memory, buffers ◄───┴──────► trouble, error
+//!  backoff, config, sasl, versions, validate, memory, buffers ◄───┴──────► trouble, metrics, state ──► error
 //! ```
 //!
 //! Below are the crates `kwal-protocol` (messages and the state of a connection, without IO) and
@@ -88,6 +88,8 @@
 //!   do about it in `error/recovery.rs`, and a sample in `error/texts.rs`. What an error code means for an
 //!   API is in [`kwal_protocol::error_code`].
 //! * **a line for operators**: a method of `Troubles` in `trouble.rs`, and its row in the guide.
+//! * **a metric**: a line in `metrics/table.rs`, a method in `metrics/on.rs` and its empty twin in
+//!   `metrics/off.rs`, and a row in the guide of the facade `kwal`, which a test compares with the table.
 //! * **a setting**: a field with its default in `config.rs`, in the `setters!` list, and in
 //!   `Config::validate` if zero is not allowed.
 //!
@@ -116,6 +118,8 @@ pub mod error;
 mod log;
 mod memory;
 mod metadata;
+#[doc(hidden)]
+pub mod metrics;
 mod partition;
 mod pool;
 mod position;
@@ -126,6 +130,7 @@ pub mod record;
 mod request;
 mod routing;
 pub mod sasl;
+mod state;
 mod trouble;
 mod validate;
 mod versions;
@@ -149,6 +154,10 @@ pub use self::{
     },
     position::{InvalidPosition, Position},
     producer::{Acks, Append, Holder, OnFailure, Permit, Produced, Resolution, Resolve},
+    state::{
+        BrokerState, ClientState, ConnectionState, LastAcknowledged, LeaderState, MemoryState,
+        PartitionState, Purpose,
+    },
 };
 
 /// The examples of the README.

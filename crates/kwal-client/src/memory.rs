@@ -10,6 +10,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use crate::{
+    metrics::{BudgetMetrics, UsageMetrics},
+    state::MemoryState,
+};
+
 /// One unit of the budget, in bytes.
 const UNIT: usize = 1024;
 
@@ -28,9 +33,10 @@ struct Shared {
     /// How many units appends may hold, and reads as many.
     share: usize,
     state: Mutex<State>,
+    _metrics: BudgetMetrics,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     appends: Usage,
     reads: Usage,
@@ -41,12 +47,13 @@ struct State {
 }
 
 /// What appends or reads hold, and wait for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Usage {
     /// More than their share after responses that were larger than requested: a debt, which is paid by what
     /// is given back before anything else is granted.
     held: usize,
     waiting: VecDeque<Waiting>,
+    metrics: UsageMetrics,
 }
 
 #[derive(Debug)]
@@ -72,7 +79,11 @@ impl Memory {
     pub(crate) fn new(bytes: usize) -> Self {
         let units = bytes / UNIT;
         let share = (units - units.div_ceil(4)).max(1);
-        Self(Arc::new(Shared { total: units.max(2), share, state: Mutex::default() }))
+        let total = units.max(2);
+        let (appends, reads) = (Usage::new("appends"), Usage::new("reads"));
+        let state = Mutex::new(State { appends, reads, ahead: 0, waited: 0 });
+        let _metrics = BudgetMetrics::new(total.saturating_mul(UNIT));
+        Self(Arc::new(Shared { total, share, state, _metrics }))
     }
 
     /// Waits until an append may hold so many bytes. First come, first served.
@@ -113,6 +124,19 @@ impl Memory {
         (bytes / connections.saturating_add(1)).min(quarter).max(UNIT)
     }
 
+    /// Returns what is held, and how many wait.
+    pub(crate) fn usage(&self) -> MemoryState {
+        let state = self.0.state();
+        let State { appends, reads, .. } = &*state;
+        let waiting = appends.waiting.iter().chain(&reads.waiting);
+        MemoryState {
+            limit: self.0.total.saturating_mul(UNIT),
+            appends: appends.held.saturating_mul(UNIT),
+            reads: reads.held.saturating_mul(UNIT),
+            waiting: waiting.filter(|waiting| !waiting.granted.is_closed()).count(),
+        }
+    }
+
     fn try_reserve(&self, side: Side, units: usize, ahead: bool) -> Option<Reservation> {
         let state = &mut *self.0.state();
         let has_room =
@@ -120,7 +144,7 @@ impl Memory {
         if !has_room || ahead && state.ahead + units > self.0.share / 2 {
             return None;
         }
-        state.usage(side).held += units;
+        state.usage(side).hold(units);
         if ahead {
             state.ahead += units;
         }
@@ -139,7 +163,9 @@ impl Memory {
             let (sender, granted) = oneshot::channel();
             let number = state.waited;
             state.waited += 1;
-            state.usage(side).waiting.push_back(Waiting { units, number, granted: sender });
+            let usage = state.usage(side);
+            usage.waiting.push_back(Waiting { units, number, granted: sender });
+            usage.metrics.waited();
             granted
         };
         // What was given back before it was in the queue.
@@ -166,7 +192,7 @@ impl Memory {
     fn granted(&self, state: &mut State) -> Grants {
         let mut grants = Vec::new();
         while let Some((side, Waiting { units, granted, .. })) = self.0.next(state) {
-            state.usage(side).held += units;
+            state.usage(side).hold(units);
             grants.push((granted, self.reservation(side, units, false)));
         }
         grants
@@ -262,6 +288,20 @@ impl State {
 }
 
 impl Usage {
+    fn new(side: &str) -> Self {
+        Self { held: 0, waiting: VecDeque::new(), metrics: UsageMetrics::new(side) }
+    }
+
+    /// Holds so many units more.
+    fn hold(&mut self, units: usize) {
+        self.set_held(self.held + units);
+    }
+
+    fn set_held(&mut self, units: usize) {
+        self.metrics.changed(self.held.saturating_mul(UNIT), units.saturating_mul(UNIT));
+        self.held = units;
+    }
+
     /// Returns number and units of the first one that still waits.
     fn first(&mut self) -> Option<(u64, usize)> {
         while self.waiting.front().is_some_and(|waiting| waiting.granted.is_closed()) {
@@ -354,10 +394,11 @@ impl Reservation {
         let grants = {
             let state = &mut *self.memory.0.state();
             let before = self.units.swap(units, Ordering::Relaxed);
-            let change = |held: &mut usize| *held = (*held + units).saturating_sub(before);
-            change(&mut state.usage(self.side).held);
+            let changed = |held: usize| (held + units).saturating_sub(before);
+            let usage = state.usage(self.side);
+            usage.set_held(changed(usage.held));
             if self.ahead {
-                change(&mut state.ahead);
+                state.ahead = changed(state.ahead);
             }
             let may_grant = units < before && state.is_awaited();
             if may_grant { self.memory.granted(state) } else { Vec::new() }

@@ -18,8 +18,10 @@ const LAYERS: &[&[&str]] = &[
     &["connection"],
     &["backoff"],
     &["config", "random", "versions", "validate"],
-    &["sasl", "trouble"],
-    &["error", "duration", "memory", "buffers"],
+    &["sasl", "memory", "trouble"],
+    &["metrics"],
+    &["state"],
+    &["error", "duration", "buffers"],
     &["position"],
 ];
 

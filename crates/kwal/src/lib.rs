@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  Client ──────────── controller_client() ─► ControllerClient      sets up topics and describes them
-//!    │ list_topics(), close()                   │
+//!    │ list_topics(), state(), close()          │
 //!    │              create_topic(name, …) ──────┤   also ensure_topic, create_partitions, delete_topic
 //!    │              audit(topic) ───────────────┤   what endangers the log, and why
 //!    │              describe_topic(…) ──────────┤   leaders and replicas
@@ -18,6 +18,7 @@
 //!                   encode(records) ────────────┤   and reserve(bytes), then submit(batch): the same in steps
 //!                   close() ────────────────────┤   takes no more appends, waits for those that were submitted
 //!                   holder(), fenced() ─────────┤   the holder of the log, and when that ends
+//!                   state() ────────────────────┤   what it is doing now, for people who look for a fault
 //!                   resolve(in_doubt, fence) ───┤   whether a batch is on the log whose append ended unknown
 //!                   get_offset(at) ─────────────┤   start and end of the log, and the offset at a given time
 //!                   fetch(position) ────────────┤   encoded batches as they are on the log, records on demand
@@ -281,14 +282,16 @@ pub mod guide;
 /// Clients of a cluster, its controller and its partitions.
 pub mod client {
     pub use kwal_client::{
-        Acks, AlterTopicConfigs, Append, Audit, BatchRecords, BrokerDescription, Client, ClientBuilder,
-        Close, CloseClient, ClusterDescription, ConfigSource, ConfigSynonym, ConfigValue, ControllerClient,
-        CreatePartitions, CreateTopic, CreatedTopic, Deadlines, DeleteBefore, DeleteRecords, DeleteTopic,
-        DescribeCluster, DescribeTopic, DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEndOffset,
-        Fetch, FetchAhead, Fetched, FetchedBatch, FetchedRecords, Finding, Gap, GapReason, GetOffset, Holder,
-        InvalidPosition, Isolation, Limits, ListTopics, OffsetAt, OffsetForLeaderEpoch, OnFailure,
-        OpenPartition, PartitionClient, PartitionDescription, Permit, Position, Produce, Produced, Reserve,
-        Resolution, Resolve, RetryPolicy, Severity, Topic, TopicDescription, TopicDifference,
+        Acks, AlterTopicConfigs, Append, Audit, BatchRecords, BrokerDescription, BrokerState, Client,
+        ClientBuilder, ClientState, Close, CloseClient, ClusterDescription, ConfigSource, ConfigSynonym,
+        ConfigValue, ConnectionState, ControllerClient, CreatePartitions, CreateTopic, CreatedTopic,
+        Deadlines, DeleteBefore, DeleteRecords, DeleteTopic, DescribeCluster, DescribeTopic,
+        DescribeTopicConfigs, EnsureTopic, EnsuredTopic, EpochEndOffset, Fetch, FetchAhead, Fetched,
+        FetchedBatch, FetchedRecords, Finding, Gap, GapReason, GetOffset, Holder, InvalidPosition, Isolation,
+        LastAcknowledged, LeaderState, Limits, ListTopics, MemoryState, OffsetAt, OffsetForLeaderEpoch,
+        OnFailure, OpenPartition, PartitionClient, PartitionDescription, PartitionState, Permit, Position,
+        Produce, Produced, Purpose, Reserve, Resolution, Resolve, RetryPolicy, Severity, Topic,
+        TopicDescription, TopicDifference,
     };
 
     /// Authentication: the identity of the client, and how it proves it to brokers.

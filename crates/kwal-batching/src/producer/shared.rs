@@ -10,6 +10,7 @@ use std::{
 use kwal_client::{
     Answer, OnFailure, PartitionClient, Permit,
     error::{Error, Outcome, Progress},
+    metrics::BatchMetrics,
 };
 use kwal_protocol::record::{Compression, EncodedBatch};
 use tokio::{
@@ -45,6 +46,7 @@ pub(super) struct Shared<A> {
     pub(super) deadline: Duration,
     pub(super) max_bytes: usize,
     pub(super) max_input_bytes: usize,
+    pub(super) metrics: BatchMetrics,
 }
 
 pub(super) struct State {
@@ -142,6 +144,7 @@ impl<A: Aggregator> Shared<A> {
             deadline,
             max_bytes,
             max_input_bytes: max_input_bytes.min(limit),
+            metrics: BatchMetrics::new(partition.topic(), partition.partition()),
             partition,
         })
     }

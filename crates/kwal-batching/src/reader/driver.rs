@@ -10,6 +10,7 @@ use std::{
 use kwal_client::{
     BatchRecords, FetchedBatch, PartitionClient, Position,
     error::{Error, ErrorKind},
+    metrics::ReaderMetrics,
 };
 use kwal_protocol::{
     record::{BatchHeader, OwnedRecord},
@@ -43,6 +44,7 @@ pub(crate) struct Reader {
     failed: Option<Error>,
     /// Whether a stream of records has returned that error.
     is_reported: bool,
+    metrics: ReaderMetrics,
 }
 
 /// A batch, or the rest of one.
@@ -75,6 +77,7 @@ impl Reader {
     ) -> Self {
         Self {
             topic_id: topic_id.or_else(|| partition.topic_id()),
+            metrics: ReaderMetrics::new(partition.topic(), partition.partition()),
             partition,
             settings,
             cursor,
@@ -242,6 +245,7 @@ impl Reader {
         if self.batches.is_empty() {
             self.cursor.exhausted();
         }
+        self.metrics.lag(self.cursor.lag());
     }
 
     /// Begins the first batch in hand that is due.
@@ -270,6 +274,7 @@ impl Reader {
             }
         }
         self.cursor.exhausted();
+        self.metrics.lag(self.cursor.lag());
         Ok(None)
     }
 
@@ -317,6 +322,7 @@ impl Reader {
                 let to = At { offset: next.offset, epoch: next.leader_epoch };
                 let log_end = fetched.readable_end(self.settings.isolation);
                 self.cursor.fetched(to, fetched.gaps().iter().cloned(), log_end);
+                self.metrics.lag(self.cursor.lag());
                 self.batches = fetched.into_batches().map(|batch| InHand { batch, is_rest: false }).collect();
                 match confirmed {
                     Some(log_end) if self.cursor.confirm_log_end(log_end) => {

@@ -23,6 +23,7 @@ use super::{Connection, History, Peer, Reauthentication};
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Source},
+    metrics::BrokerMetrics,
     random::Random,
     trouble::Troubles,
 };
@@ -39,6 +40,7 @@ pub(crate) struct Connector {
     pub(crate) random: Random,
     pub(crate) runtime: Handle,
     pub(crate) troubles: Arc<Troubles>,
+    pub(crate) metrics: BrokerMetrics,
 }
 
 impl Connector {
@@ -105,7 +107,7 @@ impl Connector {
         (limit, whole): (Duration, Duration),
         paused_until: Option<Instant>,
     ) -> Result<Connection, Error> {
-        let Self { to, history, config, random, runtime, troubles } = self;
+        let Self { to, history, config, random, runtime, troubles, metrics } = self;
         let begun = Instant::now();
         let stream = match at {
             Some(address) => config.connect.connect_at(to, address),
@@ -137,7 +139,8 @@ impl Connector {
             (mechanism, Reauthentication { sasl, longest_request, limit, rng })
         });
         let (history, troubles) = (Arc::clone(history), Arc::clone(troubles));
-        let peer = Peer { name: to.clone(), history, troubles, address: at, paused_until };
+        let metrics = metrics.connection();
+        let peer = Peer { name: to.clone(), history, troubles, address: at, paused_until, metrics };
         let opened = Connection::open(stream, connection_config, sasl, runtime, peer);
         let connection = opened.await.map_err(|error| match error {
             Some(source) => source.into(),

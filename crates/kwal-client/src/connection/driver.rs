@@ -179,7 +179,9 @@ impl Driver {
             if self.connection.is_closed() || self.poll_inputs(cx) {
                 continue;
             }
-            if self.shared.park(cx.waker(), self.takes()) {
+            let in_flight = self.connection.in_flight();
+            self.peer.metrics.in_flight(in_flight);
+            if self.shared.park(cx.waker(), self.takes(), in_flight) {
                 return Poll::Pending;
             }
         }
@@ -197,6 +199,7 @@ impl Driver {
                 Event::Ready(versions) => {
                     debug!("ready");
                     self.is_ready = true;
+                    self.peer.metrics.opened();
                     self.resume_throttle();
                     self.done |= self.ready.take().is_none_or(|ready| ready.send(Ok(versions)).is_err());
                 }
@@ -451,7 +454,9 @@ impl Driver {
             if frame.has_remaining() {
                 return;
             }
-            self.connection.handle_transmitted(now.into_std(), *id);
+            if let Some(caller) = self.connection.handle_transmitted(now.into_std(), *id) {
+                self.peer.metrics.written(now, &mut caller.timing);
+            }
             self.writing = if count > 0 { self.connection.poll_transmit() } else { None };
         }
     }
@@ -476,6 +481,7 @@ impl Driver {
     /// Hands a response to its caller, and obeys the throttle time in it (KIP-219), also if the caller is
     /// gone.
     fn respond(&mut self, caller: Caller, response: RawResponse) {
+        self.peer.metrics.responded(&caller.timing, &response);
         self.peer.history.admitted();
         if let (false, Some(address)) = (self.is_useful, self.peer.address) {
             self.peer.history.useful(address);
@@ -484,6 +490,7 @@ impl Driver {
         let pause = (caller.throttle_time)(&response);
         if !pause.is_zero() {
             debug!(api = %response.key(), ?pause, "throttled by the broker");
+            self.peer.metrics.throttled(pause);
             let Peer { name, history, troubles, .. } = &self.peer;
             let throttled = self.throttled.get_or_insert_with(|| Throttled::new(troubles, name));
             throttled.pause(response.key(), pause);

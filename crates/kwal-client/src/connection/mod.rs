@@ -38,7 +38,11 @@ use self::{
     request::{Caller, CallerEnd, Submitted},
     shared::{LastHandle, Shared},
 };
-use crate::{trouble::Troubles, versions::ClientRequest};
+use crate::{
+    metrics::{ConnectionMetrics, RequestTiming},
+    trouble::Troubles,
+    versions::ClientRequest,
+};
 
 /// How many requests may wait for the task, and how many may be in flight. Further callers wait themselves.
 const QUEUE: usize = 64;
@@ -66,6 +70,7 @@ struct Peer {
     address: Option<SocketAddr>,
     /// The end of a throttle that began on the connection before.
     paused_until: Option<Instant>,
+    metrics: ConnectionMetrics,
 }
 
 impl Connection {
@@ -115,6 +120,17 @@ impl Connection {
         self.shared().throttled_until()
     }
 
+    /// Returns how much longer the connection is throttled, if it is.
+    pub(crate) fn throttled_for(&self) -> Option<Duration> {
+        let left = self.throttled_until()?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Returns how many requests are on it, a moment ago.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.shared().in_flight()
+    }
+
     /// Closes the connection. Requests that have no response yet fail.
     pub(crate) fn close(&self) {
         self.shared().close();
@@ -153,7 +169,8 @@ impl Connection {
         token: u64,
         room: Option<Room>,
     ) -> Result<(), NotSubmitted> {
-        let caller = Caller::recipient(R::throttle_time, deadline, recipient, token);
+        let timing = RequestTiming::begin(&request);
+        let caller = Caller::recipient(R::throttle_time, timing, deadline, recipient, token);
         self.shared().try_submit(Submitted { request, caller }, room)
     }
 
@@ -172,7 +189,8 @@ impl Connection {
             Some(limit) => request.with_timeout(limit),
             None => request,
         };
-        let (caller, received, caller_end) = Caller::new(R::throttle_time, options);
+        let timing = RequestTiming::begin(&request);
+        let (caller, received, caller_end) = Caller::new(R::throttle_time, timing, options);
         if self.shared().submit(Submitted { request, caller }).await.is_err() {
             let reason = FailureReason::Connection(ConnectionError::Closed);
             return Err(RequestFailed { reason, sent: false, was_next: false });

@@ -11,7 +11,7 @@ use kwal_protocol::connection::{ConnectionError, EncodedRequest, RawResponse, Re
 use tokio::{sync::oneshot, time::Instant};
 
 use super::shared::WaitPermit;
-use crate::memory::Reservation;
+use crate::{memory::Reservation, metrics::RequestTiming};
 
 /// How a request is sent.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +52,7 @@ pub(crate) trait Recipient: fmt::Debug + Send + Sync {
 pub(super) struct Caller {
     /// Reads the throttle time of the response, which is obeyed also if the caller is gone by then.
     pub(super) throttle_time: fn(&RawResponse) -> Duration,
+    pub(super) timing: RequestTiming,
     pub(super) deadline: Option<Instant>,
     memory: Option<Arc<Reservation>>,
     reply: Reply,
@@ -72,23 +73,25 @@ impl Caller {
     /// Creates the two ends of a request.
     pub(super) fn new(
         throttle_time: fn(&RawResponse) -> Duration,
+        timing: RequestTiming,
         CallOptions { deadline, permit, memory, .. }: CallOptions,
     ) -> (Self, oneshot::Receiver<Result<RawResponse, RequestFailed>>, CallerEnd) {
         let (response, received) = oneshot::channel();
         let ticket = Arc::new(Ticket { permit, state: Mutex::default() });
         let reply = Reply::Waiting { response, ticket: TaskEnd(Arc::clone(&ticket)) };
-        (Self { throttle_time, deadline, memory, reply }, received, CallerEnd(ticket))
+        (Self { throttle_time, timing, deadline, memory, reply }, received, CallerEnd(ticket))
     }
 
     /// Creates a caller that takes its response in the task of the connection.
     pub(super) fn recipient(
         throttle_time: fn(&RawResponse) -> Duration,
+        timing: RequestTiming,
         deadline: Option<Instant>,
         recipient: Arc<dyn Recipient>,
         token: u64,
     ) -> Self {
         let promise = Promise { recipient: Some(recipient), token, submitted: false };
-        Self { throttle_time, deadline, memory: None, reply: Reply::Recipient(promise) }
+        Self { throttle_time, timing, deadline, memory: None, reply: Reply::Recipient(promise) }
     }
 
     /// Forgets the request, which was not submitted.

@@ -34,6 +34,8 @@ struct State {
     waker: Option<Waker>,
     /// Whether the task waits. While it runs, nobody has to wake it: it looks once more before it waits.
     is_parked: bool,
+    /// How many requests the task had when it last began to wait.
+    in_flight: usize,
     /// How long the broker may wait before it answers all requests in flight.
     wait_budget: Duration,
     throttled_until: Option<Instant>,
@@ -147,9 +149,10 @@ impl Shared {
     }
 
     /// Lets the task be woken by what is to come. Returns false if something has come already: a signal, or a
-    /// request, if it takes one.
-    pub(super) fn park(&self, waker: &Waker, takes: bool) -> bool {
+    /// request, if it takes one. `in_flight` is how many requests the task has.
+    pub(super) fn park(&self, waker: &Waker, takes: bool, in_flight: usize) -> bool {
         let mut state = self.state();
+        state.in_flight = in_flight;
         if state.is_changed || takes && !state.queue.is_empty() {
             return false;
         }
@@ -163,6 +166,12 @@ impl Shared {
     /// Whether the broker may wait for a request whose caller has left.
     pub(super) fn has_abandoned(&self) -> bool {
         self.state().signals.abandoned > 0
+    }
+
+    /// Returns how many requests there are: those that wait for the task, and those that it has.
+    pub(super) fn in_flight(&self) -> usize {
+        let state = self.state();
+        state.queue.len() + state.in_flight
     }
 
     /// The end of the last throttle, which may be over.

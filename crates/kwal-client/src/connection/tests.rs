@@ -14,6 +14,7 @@ use tokio::{runtime::Builder, task::yield_now};
 
 use self::peer::Peer;
 use super::*;
+use crate::{metrics::BrokerMetrics, state::Purpose};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -90,7 +91,8 @@ fn config() -> ConnectionConfig {
 async fn open(peer: &Peer) -> Connection {
     let name = HostPort::new("a", 9092);
     let (history, troubles) = (Arc::default(), Arc::default());
-    let end = super::Peer { name, history, troubles, address: None, paused_until: None };
+    let metrics = BrokerMetrics::new(None, Purpose::General).connection();
+    let end = super::Peer { name, history, troubles, address: None, paused_until: None, metrics };
     let runtime = runtime::Handle::current();
     Connection::open(peer.stream(), config(), None, &runtime, end).await.unwrap()
 }

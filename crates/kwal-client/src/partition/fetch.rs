@@ -321,7 +321,13 @@ struct Reading {
 
 impl Reading {
     async fn run(self) -> Result<Fetched, Error> {
-        let Self { partition, position: Position { offset, .. }, deadline, max_wait, .. } = &self;
+        let fetched = self.fetch().await?;
+        self.partition.metrics.fetched(fetched.wire_bytes, fetched.batches());
+        Ok(fetched)
+    }
+
+    async fn fetch(&self) -> Result<Fetched, Error> {
+        let Self { partition, position: Position { offset, .. }, deadline, max_wait, .. } = self;
         let enough = usize::try_from(self.min_bytes.min(self.max_bytes)).unwrap_or_default();
         let (mut wait, mut stuck, mut hole_end) = (*max_wait, 0, i64::MAX);
         loop {

@@ -28,6 +28,7 @@ use crate::{
     log,
     producer::{Holder, Producer},
     routing::{Deadline, Operation, Partition},
+    state::PartitionState,
 };
 
 /// Appends to one partition and reads from it.
@@ -107,6 +108,15 @@ impl PartitionClient {
     /// a name.
     pub fn holder(&self) -> Option<Holder> {
         self.producer.holder()
+    }
+
+    /// Returns what this partition client and its clones are doing now, for a log, a health check, or people
+    /// who look for a fault: `println!("{}", partition.state())` prints a few lines.
+    ///
+    /// It is a snapshot: by the time that it is read, it may be out of date. Nothing is requested for it, and
+    /// nothing is waited for but locks that are held for a moment.
+    pub fn state(&self) -> PartitionState {
+        self.producer.snapshot()
     }
 
     /// Waits until this partition client can append nothing any more, and returns why:

@@ -83,6 +83,13 @@ impl Closed {
     }
 }
 
+impl Endpoint {
+    /// Returns why the last attempt to connect failed, unless a connection was opened since.
+    pub(super) fn last_error(&self) -> Option<Error> {
+        lock(&self.failures).last.as_ref().map(|failure| failure.error.clone())
+    }
+}
+
 impl Broker {
     pub(crate) fn new(reference: BrokerRef, address: HostPort) -> Self {
         Self {

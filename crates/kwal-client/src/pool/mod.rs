@@ -5,6 +5,7 @@ mod broker;
 mod channel;
 mod combined;
 mod open;
+mod state;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -12,6 +13,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use kwal_transport::HostPort;
@@ -29,6 +31,7 @@ pub(crate) use self::{
     channel::{Sent, SubmitError},
     combined::PartitionFetch,
 };
+pub(crate) use crate::state::Purpose;
 use crate::{
     config::Config,
     connection::Connection,
@@ -82,17 +85,6 @@ struct State {
     connections: BTreeMap<BrokerRef, BrokerConnections>,
     /// Of the addresses of the cluster, and of the bootstrap addresses, which often are the same.
     endpoints: BTreeMap<HostPort, Arc<Endpoint>>,
-}
-
-/// What a connection is used for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Purpose {
-    /// Short requests, over the one connection that all share.
-    General,
-    /// Appends of some partition clients.
-    Produce,
-    /// Fetches of some partition clients.
-    Fetch,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -462,6 +454,12 @@ impl Drop for Held {
 impl Lease {
     pub(crate) fn new(purpose: Purpose) -> Self {
         Self { purpose, held: Mutex::default() }
+    }
+
+    /// Returns how much longer its connection is throttled, if it is.
+    pub(crate) fn throttled_for(&self) -> Option<Duration> {
+        let held = lock(&self.held);
+        held.as_ref()?.0.connection()?.throttled_for()
     }
 }
 

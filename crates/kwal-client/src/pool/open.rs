@@ -19,6 +19,7 @@ use crate::{
     backoff::Backoff,
     connection::{Connection, Connector},
     error::{Error, ErrorKind},
+    metrics::BrokerMetrics,
 };
 
 /// For how long a connection is shared before another attempt to open a separate one.
@@ -80,6 +81,7 @@ impl ConnectionPool {
             random: self.random.clone(),
             runtime: self.runtime.clone(),
             troubles: Arc::clone(&self.troubles),
+            metrics: BrokerMetrics::new(broker.id(), pooled.purpose),
         };
         // A new connection does not end the pause that the broker demanded on the one before.
         let paused_until = lock(&pooled.open).as_ref().and_then(|open| open.connection.throttled_until());
@@ -101,6 +103,7 @@ impl ConnectionPool {
                 }
                 Err(error) => {
                     debug!(%broker, ?purpose, %error, "not connected");
+                    connector.metrics.not_connected(error);
                     let pauses = || Backoff::new(connector.config.retry, connector.random.fork());
                     broker.connect_failed(error, pauses);
                     match is_alive {
@@ -164,7 +167,7 @@ impl ConnectionPool {
 }
 
 impl BrokerConnections {
-    fn places(&self) -> impl Iterator<Item = Arc<PooledConnection>> {
+    pub(super) fn places(&self) -> impl Iterator<Item = Arc<PooledConnection>> {
         let leased = self.produce.iter().chain(&self.fetch).filter_map(Weak::upgrade);
         std::iter::once(Arc::clone(&self.general)).chain(leased)
     }

@@ -42,6 +42,7 @@ use crate::{
     connection::{Recipient, RequestFailed, Room},
     error::{CallContext, Error, ErrorKind, Outcome, Progress, Source},
     memory::Reservation,
+    metrics::AppendTiming,
     pool::{Closed, Purpose, Sent, SubmitError},
     producer_id::{Identity, Stamp},
     routing::{Deadline, Opened, Partition, Target, Tracker, rejected},
@@ -59,6 +60,7 @@ pub(super) struct PendingBatch {
     pub(super) reported: Option<Produced>,
     /// Whether it is appended to settle others, whose errors its caller knows.
     pub(super) is_fence: bool,
+    pub(super) timing: AppendTiming,
     /// Its parts of the client's memory and of the queue, given back when it is completed.
     pub(super) _memory: Reservation,
     pub(super) _place: Option<OwnedSemaphorePermit>,
@@ -96,7 +98,7 @@ pub(super) struct State {
     /// The connection to the leader.
     pub(super) link: Option<Link>,
     /// The leader epoch of the last acknowledgement; −1 if there is none.
-    acknowledged_in: i32,
+    pub(super) acknowledged_in: i32,
     /// The requests on the connection.
     sent: Vec<InFlight>,
     /// Responses that the producer task has to handle, in order.
@@ -121,6 +123,13 @@ pub(super) struct State {
     pub(super) cause: Option<Arc<Error>>,
     /// The errors of appends since the partition client was closed.
     pub(super) failed: Option<Vec<Error>>,
+}
+
+impl State {
+    /// Returns how many requests are on the connection, and their size in bytes.
+    pub(super) fn requests(&self) -> (usize, usize) {
+        (self.sent.len(), self.sent.iter().map(|request| request.sent.size).sum())
+    }
 }
 
 /// A request on the connection.
@@ -229,7 +238,8 @@ impl Appends {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// The state, locked, for what changes nothing.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -302,11 +312,14 @@ impl Appends {
     pub(super) fn submit(&self, batch: PendingBatch, deadline: Deadline) {
         let state = &mut *self.lock();
         if state.failed.is_some() {
-            return state.ended.fail(batch, self.call().error(ErrorKind::Closed), None);
+            let error = self.call().error(ErrorKind::Closed);
+            self.partition.metrics.append_failed(&error);
+            return state.ended.fail(batch, error, None);
         }
         // The caller does not know yet that this append would leave a hole.
         if !batch.is_fence && self.unseen.load(Ordering::Acquire) > 0 {
             let error = self.preceding_failed_of(state);
+            self.partition.metrics.append_failed(&error);
             let unseen = self.unseen_by_many(&batch.reply);
             return state.ended.fail(batch, error, unseen);
         }

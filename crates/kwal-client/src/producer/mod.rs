@@ -12,6 +12,7 @@ mod producers;
 mod resolve;
 mod results;
 mod settings;
+mod snapshot;
 mod state;
 mod task;
 
@@ -50,9 +51,11 @@ pub(crate) use self::{
 use crate::{
     error::{Error, ErrorKind, InDoubt, Progress},
     memory::Reservation,
+    metrics::AppendTiming,
     position::Position,
     record::Record,
     routing::{Deadline, Partition},
+    state::PartitionState,
 };
 
 /// The result of an append: where the batch is on the log.
@@ -282,12 +285,16 @@ impl Producer {
         is_fence: bool,
     ) {
         let (_memory, _place) = (memory, place);
-        let pending = PendingBatch { batch, reply, reported: None, is_fence, _memory, _place };
+        let timing = AppendTiming::begin(deadline.at, deadline.after);
+        let pending = PendingBatch { batch, reply, reported: None, is_fence, timing, _memory, _place };
         self.appends.submit(pending, deadline);
     }
 
     fn not_submitted(&self, deadline: Deadline, progress: Progress) -> Error {
-        self.appends.call().error(ErrorKind::DeadlineExceeded { after: deadline.after, progress })
+        let kind = ErrorKind::DeadlineExceeded { after: deadline.after, progress };
+        let error = self.appends.call().error(kind);
+        self.appends.partition.metrics.append_failed(&error);
+        error
     }
 
     /// Returns an empty batch with room for so many bytes of records.
@@ -325,6 +332,11 @@ impl Producer {
     /// Returns who holds the log; `None` unless it is held exclusively.
     pub(crate) fn holder(&self) -> Option<Holder> {
         self.appends.holder()
+    }
+
+    /// Returns what the partition client is doing now.
+    pub(crate) fn snapshot(&self) -> PartitionState {
+        self.appends.snapshot()
     }
 
     /// Waits until nothing can be appended any more, and returns why.

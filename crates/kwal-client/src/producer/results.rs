@@ -189,7 +189,7 @@ impl Appends {
     fn complete_all(&self, state: &mut State, progress: Option<Progress>) {
         let troubles = &self.partition.cluster.troubles;
         while let Some((pending, completed)) = state.machine.poll_completed() {
-            let PendingBatch { batch, reply, reported, is_fence: _, _memory, _place } = pending;
+            let PendingBatch { batch, reply, reported, timing, is_fence: _, _memory, _place } = pending;
             let mut unseen = None;
             let result = match completed {
                 Completed::Appended { base_offset, attempts } => {
@@ -244,6 +244,10 @@ impl Appends {
             }
             if let (Err(error), Some(failed)) = (&result, &mut state.failed) {
                 failed.push(error.clone());
+            }
+            match &result {
+                Ok(_) => self.partition.metrics.appended(timing, &batch),
+                Err(error) => self.partition.metrics.append_failed(error),
             }
             let answer = Answer { result, _unseen: unseen };
             state.ended.push(Delivery { reply, answer, _memory, _place });

@@ -200,6 +200,24 @@ impl<P, E: Clone> Producer<P, E> {
         self.fatal.as_ref()
     }
 
+    /// Returns the last error since the last acknowledgement.
+    pub(super) fn last_error(&self) -> Option<&E> {
+        self.last_error.as_ref()
+    }
+
+    /// Returns the batch that was acknowledged last.
+    pub(super) fn last_acknowledged(&self) -> Option<Acknowledged> {
+        self.acknowledged
+    }
+
+    /// Returns how many batches are not completed and not in flight, and how many may be on the log because
+    /// an earlier attempt had no clear response.
+    pub(super) fn pending(&self) -> (usize, usize) {
+        let count =
+            |is_one: fn(&Pending<P, E>) -> bool| self.batches.iter().filter(|batch| is_one(batch)).count();
+        (count(|batch| batch.in_flight.is_none()), count(|batch| batch.in_doubt && !batch.settled))
+    }
+
     /// Whether a connection is needed, and there was one.
     pub(super) fn uses_connection(&self) -> bool {
         self.connected && self.batches.iter().any(|batch| batch.in_flight.is_none())

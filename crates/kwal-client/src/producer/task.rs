@@ -172,7 +172,7 @@ impl<'a> ProducerTask<'a> {
     fn failed(&mut self, error: Error) {
         let trace = std::mem::take(&mut self.trace);
         if let ErrorKind::Fenced = error.kind() {
-            return self.appends.drive(|machine| machine.handle_fenced(error));
+            return self.appends.fenced(error);
         }
         let partition = &self.appends.partition;
         let planned = match error.kind() {
@@ -220,6 +220,7 @@ impl<'a> ProducerTask<'a> {
         let mut resume_at = now;
         let (kind, error) = match code(&error) {
             Some(ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::PRODUCER_FENCED) => {
+                self.appends.partition.metrics.fenced();
                 let fenced = Error::new(ErrorKind::Fenced).with_context(error.context().clone());
                 (RefusalKind::Fenced, fenced)
             }

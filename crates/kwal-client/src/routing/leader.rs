@@ -16,9 +16,11 @@ use crate::{
     cluster::Cluster,
     error::{CallContext, Error, ErrorKind},
     metadata::{LeaderUpdate, TopicMetadata},
+    metrics::PartitionMetrics,
     pool::{Lease, Purpose},
     position::Position,
     producer_id::PartitionKey,
+    state::LeaderState,
 };
 
 /// A partition of a topic: what appends and reads of one partition client have in common.
@@ -35,6 +37,7 @@ pub(crate) struct Partition {
     /// The last position that a leader has verified, and its epoch: for brokers that do not verify with each
     /// fetch.
     verified: Mutex<Option<(i32, Position)>>,
+    pub(crate) metrics: PartitionMetrics,
 }
 
 /// The leader of a partition, as far as known.
@@ -80,7 +83,9 @@ impl Partition {
 
     pub(super) fn new(cluster: Arc<Cluster>, topic: String, index: i32, topic_id: Uuid) -> Self {
         let (produce, fetch) = (Lease::new(Purpose::Produce), Lease::new(Purpose::Fetch));
-        Self { cluster, topic: topic.into(), index, topic_id, produce, fetch, verified: Mutex::default() }
+        let topic = topic.into();
+        let metrics = PartitionMetrics::new(&topic, index);
+        Self { cluster, topic, index, topic_id, produce, fetch, verified: Mutex::default(), metrics }
     }
 
     /// A partition of a cluster that nothing connects to, for tests of operations.
@@ -159,6 +164,21 @@ impl Partition {
         let partition = topic.partitions.get(&self.index)?;
         let is_same = (partition.leader, partition.leader_epoch) == (Some(leader.id), leader.epoch);
         is_same.then(|| topic.generation(Some(self.index)))
+    }
+
+    /// Returns the leader as metadata names it now; `None` if it names none, or another topic.
+    pub(crate) fn known_leader(&self) -> Option<LeaderState> {
+        let metadata = self.cluster.metadata.snapshot();
+        let topic = metadata.topics.get(&*self.topic).filter(|topic| !self.is_other(topic))?;
+        let partition = topic.partitions.get(&self.index)?;
+        let id = partition.leader?;
+        let epoch = Some(partition.leader_epoch).filter(|epoch| *epoch >= 0);
+        Some(LeaderState { id, address: metadata.brokers.get(&id).cloned(), epoch })
+    }
+
+    /// Returns how much longer the connection for appends or that for fetches is throttled.
+    pub(crate) fn throttled_for(&self) -> Option<Duration> {
+        self.produce.throttled_for().max(self.fetch.throttled_for())
     }
 
     /// Returns the id of the topic that has the name now, if metadata says that it is another one.

@@ -12,6 +12,7 @@ use crate::{
     cluster::Cluster,
     duration::LONGEST,
     error::{CallContext, Error, ErrorKind, Progress, Source},
+    metrics,
     trouble::Troubles,
 };
 
@@ -186,6 +187,23 @@ impl<'a> Retry<'a> {
     }
 
     fn plan_next(
+        &mut self,
+        error: Error,
+        recovery: Recovery,
+        generation: u64,
+        skip_pause: bool,
+    ) -> Result<Instant, Error> {
+        let planned = self.next(error, recovery, generation, skip_pause);
+        match (&planned, &self.last, &self.tracker) {
+            (Ok(_), Some(error), _) => metrics::retried(self.call.api, error),
+            (Err(error), _, Shared::Own(_)) => metrics::call_failed(self.call.api, error),
+            // Each of many calls ends on its own.
+            _ => {}
+        }
+        planned
+    }
+
+    fn next(
         &mut self,
         error: Error,
         recovery: Recovery,

@@ -73,5 +73,6 @@ mod logs;
 mod peers_strings;
 mod recording;
 mod regressions;
+mod states;
 mod support;
 mod usage;

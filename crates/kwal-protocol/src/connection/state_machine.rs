@@ -73,7 +73,7 @@ use crate::{
 /// let id = connection.send(now, request, "all topics")?;
 /// let (sent, _frame) = connection.poll_transmit().unwrap();
 /// assert_eq!(sent, id);
-/// connection.handle_transmitted(now, id);
+/// assert_eq!(connection.handle_transmitted(now, id), Some(&mut "all topics"));
 /// assert_eq!(connection.poll_timeout(), Some(now + Duration::from_secs(10)));
 ///
 /// inbox.put(encode_response(&MetadataResponse::default(), 12, id.0)?);

@@ -9,6 +9,7 @@
 //! | [a topic for a log](topic_settings) | the settings of a topic and its brokers, and how to check them |
 //! | [TLS and SASL](security) | encryption and authentication, also with services in the cloud |
 //! | [tuning] | latency, throughput, memory: every setting with its default |
+//! | [metrics and states](metrics) | metrics with their labels and alerts, states that print, where to look first |
 //! | [troubleshooting] | every kind of error: what it means, why, what to do |
 //! | [logs and traces](logging) | each line at `WARN` and `INFO`: what it means, what to do; spans and fields |
 //! | [services] | Redpanda and services that speak the protocol: what differs, and what is not tested |
@@ -66,6 +67,9 @@ pub mod security {}
 
 #[doc = include_str!("tuning.md")]
 pub mod tuning {}
+
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
 
 #[doc = include_str!("troubleshooting.md")]
 pub mod troubleshooting {}

@@ -52,6 +52,12 @@ impl Appends {
         self.wake.notify_one();
     }
 
+    /// Ends everything: another writer has taken over.
+    pub(in crate::producer) fn fenced(&self, error: Error) {
+        self.partition.metrics.fenced();
+        self.drive(|machine| machine.handle_fenced(error));
+    }
+
     /// Waits until nothing can be appended any more, and returns why.
     pub(in crate::producer) async fn ended(&self) -> Error {
         loop {

@@ -40,7 +40,7 @@ async fn probe(appends: &Arc<Appends>) {
         // The own epoch may have been raised meanwhile, and is always raised here first.
         Ok(Some(known)) if appends.identity().is_some_and(|own| own.id == id && known > own.epoch.into()) => {
             let error = appends.call().with_api(ApiKey::DESCRIBE_PRODUCERS).error(ErrorKind::Fenced);
-            appends.drive(|machine| machine.handle_fenced(error));
+            appends.fenced(error);
         }
         Ok(_) => {}
         // The next one may succeed, and an append notices it anyway.

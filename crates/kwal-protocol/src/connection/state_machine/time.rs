@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Connection, State};
 use crate::connection::{
     error::{ConnectionError, ResponseProgress},
-    pending::InFlight,
+    pending::{InFlight, Origin},
     request::CorrelationId,
 };
 
@@ -34,10 +34,15 @@ impl<T> Connection<T> {
     ///
     /// The time starts later if earlier requests are not answered yet or the broker throttles. For a request
     /// that has no response, or has received it, this does nothing.
-    pub fn handle_transmitted(&mut self, now: Instant, id: CorrelationId) {
-        if let Some(request) = self.in_flight.iter_mut().rev().find(|request| request.id == id) {
-            request.is_written = true;
-            self.start_time(now);
+    ///
+    /// Returns the token of the request, if it is one of the owner's and waits for its response.
+    pub fn handle_transmitted(&mut self, now: Instant, id: CorrelationId) -> Option<&mut T> {
+        let at = self.in_flight.iter().rposition(|request| request.id == id)?;
+        self.in_flight[at].is_written = true;
+        self.start_time(now);
+        match &mut self.in_flight[at].origin {
+            Origin::Owner(token) => Some(token),
+            Origin::Handshake => None,
         }
     }
 
