@@ -51,9 +51,9 @@ fn long_help() -> String {
 }
 
 const MORE: &str = "\
-Ctrl-C asks a command to stop. `append` waits for what is in flight and says what became of it; at a
-second Ctrl-C it does not wait. `topics` and `trim` never wait: a change that was under way may have
-taken effect, or may still. A third Ctrl-C ends the program at once.
+Ctrl-C asks a command to stop. `append` and `bench` wait for what is in flight, and `append` says what
+became of it; at a second Ctrl-C they do not wait. `topics` and `trim` never wait: a change that was under
+way may have taken effect, or may still. A third Ctrl-C ends the program at once.
 
 Examples:
   kwal topics list

@@ -66,9 +66,10 @@ JSON: an object a line. {\"type\": \"batch\", \"base_offset\", \"last_offset\", 
 \"max_timestamp\", \"timestamp_type\", \"transactional\", \"control\", \"delete_horizon\" (ms, by compaction),
 \"position\" (in a file), \"marker\" (commit or abort), \"barrier\", \"fence\": {\"name\", \"producer_id\", \"epoch\"},
 \"fragments\": {\"count\", \"entry\"}, \"hole_before\": [first, end], \"holes_within\", \"doubts\": [{\"kind\",
-\"text\"}]}, where fields of what a batch is not are left out; {\"type\": \"unreadable\", \"base_offset\", \"end_offset\", \"position\",
-\"doubts\"}; {\"type\": \"torn\", \"position\", \"bytes\"}; at the end {\"type\": \"summary\", \"batches\",
-\"records\", \"bytes\", \"doubtful\", \"torn_bytes\", \"open_transactions\": [{\"producer_id\", \"first_offset\"}]}.
+\"text\"}]}, where fields of what a batch is not are left out; {\"type\": \"unreadable\", \"base_offset\",
+\"end_offset\", \"position\", \"doubts\"}; {\"type\": \"torn\", \"position\", \"bytes\"}; at the end
+{\"type\": \"summary\", \"batches\", \"records\", \"bytes\", \"doubtful\", \"torn_bytes\",
+\"open_transactions\": [{\"producer_id\", \"first_offset\"}]}.
 
 Examples:
   kwal inspect wal -p 0 --from 1200 --until 1300

@@ -66,8 +66,8 @@ fn draw(svg: &mut String, title: &str, append: &Phase, read: Option<&Phase>) -> 
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let (head, charts) = area.split_vertically(HEAD);
-    head.draw(&Text::new(title, (20, 14), ("sans-serif", 17)))?;
-    head.draw(&Text::new(figures(append, read), (20, 38), ("sans-serif", 13)))?;
+    head.draw(&Text::new(title, (20, 12), ("sans-serif", 20)))?;
+    head.draw(&Text::new(figures(append, read), (20, 36), ("sans-serif", 16)))?;
     let (upper, lower) = charts.split_vertically((SIZE.1 - HEAD) / 2);
 
     let rates = Line { name: "append", color: BLUE, pieces: rates(append) };
@@ -79,8 +79,10 @@ fn draw(svg: &mut String, title: &str, append: &Phase, read: Option<&Phase>) -> 
         Line { name: "p50", color: BLUE, pieces: logarithms(append, |sample| sample.p50_ms) },
         Line { name: "p99", color: ORANGE, pieces: logarithms(append, |sample| sample.p99_ms) },
     ];
-    let highest = latencies.iter().filter_map(Line::highest).reduce(f64::max).unwrap_or(1.0) + 0.4;
+    let highest = latencies.iter().filter_map(Line::highest).reduce(f64::max).unwrap_or(1.0);
     let lowest = latencies.iter().filter_map(Line::lowest).reduce(f64::min).unwrap_or(0.0) - 0.2;
+    // The legend lies above the lines.
+    let highest = highest + 0.4 * (highest - lowest) + 0.1;
     let axis = Axis { linear: (lowest..highest).into(), ticks: Some(ticks(lowest, highest)) };
     chart(&lower, "Latency of appends, ms", append, &latencies, axis, &|value| {
         // Some ticks are no powers of ten.
@@ -154,7 +156,7 @@ fn chart(
     let Range { start: bottom, end: top } = axis.range();
     let last = append.samples.last().map_or(append.seconds, |sample| sample.second);
     let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 14))
+        .caption(title, ("sans-serif", 17))
         .margin(8)
         .margin_right(24)
         .x_label_area_size(36)
@@ -165,7 +167,7 @@ fn chart(
         .light_line_style(WHITE.mix(0.0))
         .x_desc("seconds")
         .y_label_formatter(&label)
-        .label_style(("sans-serif", 12))
+        .label_style(("sans-serif", 15))
         .draw()?;
     let failed = append.samples.iter().filter(|sample| sample.errors > 0);
     let failed: Vec<_> = failed.map(|sample| sample.second).collect();
@@ -187,7 +189,7 @@ fn chart(
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
-        .label_font(("sans-serif", 12))
+        .label_font(("sans-serif", 15))
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .draw()?;
