@@ -2,6 +2,8 @@
 //!
 //! A service installs the recorder of an exporter instead, such as that of `metrics-exporter-prometheus`.
 
+mod brokers;
+
 use kwal::{Client, Record, consumer};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
@@ -12,10 +14,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let figures = recorder.snapshotter();
     recorder.install().map_err(|error| error.to_string())?;
 
-    let brokers = std::env::var("KAFKA_CONNECT").unwrap_or_else(|_| "localhost:9092".to_owned());
-    let client = Client::connect([brokers]).await?;
-    client.controller_client().await?.ensure_topic("metrics", 1, 1).await?;
-    let wal = client.partition_client("metrics", 0).await?;
+    let (brokers, _embedded) = brokers::brokers().await?;
+    let client = Client::connect(brokers).await?;
+    let topic = brokers::new_topic("metrics");
+    client.controller_client().await?.create_topic(&topic, 1, 1).await?;
+    let wal = client.partition_client(&topic, 0).await?;
 
     let mut last = 0;
     for amount in 0..10 {
@@ -49,5 +52,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // For a log, a health check, or people who look for a fault.
     println!("\n{}\n{}", client.state(), wal.state());
     assert_eq!(wal.state().in_flight, 0);
+    client.controller_client().await?.delete_topic(&topic).await?;
     Ok(())
 }

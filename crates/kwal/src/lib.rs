@@ -101,7 +101,7 @@
 //! let client = ClientBuilder::new(vec!["localhost:9093".to_owned()]).build().await?;
 //!
 //! let controller = client.controller_client().await?;
-//! controller.create_topic("events", 2 /* partitions */, 1 /* replication factor */).await?;
+//! controller.ensure_topic("events", 2 /* partitions */, 1 /* replication factor */).await?;
 //!
 //! let partition = client.partition_client("events", 0).await?;
 //! let record = Record {

@@ -164,7 +164,7 @@
 //!     loop {
 //!         let Err(error) = wal.produce(record).await else { return Ok(()) };
 //!         if let Some(batch) = error.in_doubt() {
-//!             let fence = Record::new("fence", None::<&str>); // readers skip it
+//!             let fence = Record::new(None::<&str>, None::<&str>).header("fence", ""); // readers skip it
 //!             if let Resolution::Appended(_) = wal.partition().resolve(batch, fence).await? {
 //!                 return Ok(());
 //!             }
@@ -267,7 +267,8 @@
 //! # cluster.resume(1)?;
 //! # let next = client.partition_client("wal", 0).await?;
 //! # let in_doubt = undelivered[0].error.in_doubt().unwrap();
-//! # let resolution = next.resolve(in_doubt, Record::new("fence", None::<&str>)).await?;
+//! # let fence = Record::new(None::<&str>, None::<&str>).header("fence", "");
+//! # let resolution = next.resolve(in_doubt, fence).await?;
 //! # assert!(matches!(resolution, Resolution::Appended(_)), "the broker had it, and was slow");
 //! # Ok(()) }
 //! ```

@@ -136,9 +136,10 @@ impl Reader {
                 Ok(round) => self.take_round(round, cx)?,
                 Err(error) => self.fail(error)?,
             }
-            if self.ahead.is_some() {
-                // It is on its way before anything of this one is decoded: the task of the connection may
-                // have to wait for this one to let it run.
+            // There is more: it is on its way before anything of this one is decoded. The task of the
+            // connection may have to wait for this one to let it run. A reader that ends at the end of the
+            // log leaves no request there that waits for records.
+            if self.ahead.as_ref().is_some_and(|ahead| ahead.offset() < self.cursor.log_end()) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -296,7 +297,7 @@ impl Reader {
             // Only the position is in question.
             settings.max_wait = std::time::Duration::ZERO;
         }
-        let ahead = self.ahead.take().filter(|ahead| ahead.is_from(at.offset));
+        let ahead = self.ahead.take().filter(|ahead| ahead.offset() == at.offset);
         self.asking(settings).begin(ahead)
     }
 

@@ -75,9 +75,9 @@ impl Ahead {
         Some(ahead)
     }
 
-    /// Whether it begins at an offset.
-    pub(crate) fn is_from(&self, offset: i64) -> bool {
-        self.from.offset == offset
+    /// Returns where it begins.
+    pub(crate) fn offset(&self) -> i64 {
+        self.from.offset
     }
 
     async fn fetched(self) -> Result<Fetched, Error> {

@@ -124,7 +124,7 @@ impl PartitionClient {
     ///         Err(error) => error,
     ///     };
     ///     let Some(in_doubt) = error.in_doubt() else { return Err(error) };
-    ///     let fence = Record::new("fence", None::<&str>);
+    ///     let fence = Record::new(None::<&str>, None::<&str>).header("fence", ""); // readers skip it
     ///     // If it fails, the batch is still in doubt, and the error has the same handle.
     ///     match partition.resolve(in_doubt, fence).await? {
     ///         Resolution::Appended(offsets) => break Some(offsets),
