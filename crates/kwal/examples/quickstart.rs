@@ -7,7 +7,7 @@ async fn main() -> Result<(), kwal::Error> {
     let brokers = std::env::var("KAFKA_CONNECT").unwrap_or_else(|_| "localhost:9092".to_owned());
     let client = Client::connect(brokers.split(',')).await?;
 
-    // Two partitions with one replica each, which is for a first try only. A topic that exists stays as it is.
+    // Two partitions with one replica each, for a first try only. A topic that exists stays as it is.
     client.controller_client().await?.ensure_topic("wal", 2, 1).await?;
 
     // Append: when this returns, every in-sync replica has the batch, and the log has it once.

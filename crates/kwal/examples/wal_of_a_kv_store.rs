@@ -62,7 +62,8 @@ impl Store {
 
     /// Sets an entry, or removes it: on the log first, and in the state when it is there.
     ///
-    /// After an error, open the store again: the change may be on the log, and the next one would move the position past it.
+    /// After an error, open the store again: the change may be on the log, and the next one would move the
+    /// position past it.
     async fn put(&mut self, key: &str, value: Option<&str>) -> Result<()> {
         let produced = self.wal.produce(vec![Record::new(key, value)]).await?;
         self.state.apply(key.as_bytes(), value.map(str::as_bytes));

@@ -136,6 +136,7 @@ impl Reader {
                 Ok(round) => self.take_round(round, cx)?,
                 Err(error) => self.fail(error)?,
             }
+            self.metrics.lag(self.cursor.lag());
             // There is more: it is on its way before anything of this one is decoded. The task of the
             // connection may have to wait for this one to let it run. A reader that ends at the end of the
             // log leaves no request there that waits for records.
@@ -215,7 +216,9 @@ impl Reader {
         self.partition.reader_skips(error);
         let offsets = offsets.clone();
         (self.failed, self.is_reported) = (None, false);
-        Some(self.cursor.skip_unreadable(&offsets))
+        let skipped = self.cursor.skip_unreadable(&offsets);
+        self.metrics.lag(self.cursor.lag());
+        Some(skipped)
     }
 
     /// Stops reading record by record: the rest of the batch is in hand again.
@@ -323,7 +326,6 @@ impl Reader {
                 let to = At { offset: next.offset, epoch: next.leader_epoch };
                 let log_end = fetched.readable_end(self.settings.isolation);
                 self.cursor.fetched(to, fetched.gaps().iter().cloned(), log_end);
-                self.metrics.lag(self.cursor.lag());
                 self.batches = fetched.into_batches().map(|batch| InHand { batch, is_rest: false }).collect();
                 match confirmed {
                     Some(log_end) if self.cursor.confirm_log_end(log_end) => {

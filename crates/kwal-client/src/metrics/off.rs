@@ -105,7 +105,7 @@ impl PartitionMetrics {
     }
 
     #[inline]
-    pub(crate) fn appended(&self, _timing: AppendTiming, _batch: &EncodedBatch) {}
+    pub(crate) fn appended(&self, _timing: AppendTiming, _records: usize, _bytes: usize) {}
 
     #[inline]
     pub(crate) fn append_failed(&self, _error: &Error) {}

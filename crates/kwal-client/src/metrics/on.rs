@@ -291,10 +291,10 @@ impl PartitionMetrics {
     }
 
     /// A batch was acknowledged.
-    pub(crate) fn appended(&self, timing: AppendTiming, batch: &EncodedBatch) {
+    pub(crate) fn appended(&self, timing: AppendTiming, records: usize, bytes: usize) {
         let metrics = self.appends();
-        metrics.records.increment(batch.record_count() as u64);
-        metrics.bytes.increment(batch.size_in_bytes() as u64);
+        metrics.records.increment(records as u64);
+        metrics.bytes.increment(bytes as u64);
         metrics.duration.record(timing.begun.elapsed());
     }
 

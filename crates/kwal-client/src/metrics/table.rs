@@ -61,7 +61,7 @@ metrics! {
     RETRIES = Counter "kwal_retries_total" Count ["api", "error"]
         "attempts that failed, and were followed by another one";
     CALL_FAILURES = Counter "kwal_call_failures_total" Count ["api", "error"]
-        "calls that ended with an error, after all retries; appends are counted on their own";
+        "requests that ended with an error, after all retries; appends are counted on their own";
     THROTTLE = Histogram "kwal_throttle_seconds" Seconds ["broker"]
         "pauses that the broker demanded (quotas)";
     CONNECTIONS_OPENED = Counter "kwal_connections_opened_total" Count ["broker", "purpose"]

@@ -155,8 +155,7 @@ pub(super) enum Step {
 struct Locked<'a> {
     /// `None` while it is dropped.
     state: Option<MutexGuard<'a, State>>,
-    drained: &'a Notify,
-    ended: &'a Notify,
+    appends: &'a Appends,
 }
 
 impl Deref for Locked<'_> {
@@ -181,13 +180,13 @@ impl Drop for Locked<'_> {
         let has_ended = state.machine.ended().is_some();
         drop(state);
         if let Some(ended) = ended {
-            ended.deliver();
+            ended.deliver(self.appends);
         }
         if has_ended {
-            self.ended.notify_waiters();
+            self.appends.ended.notify_waiters();
         }
         if is_drained {
-            self.drained.notify_waiters();
+            self.appends.drained.notify_waiters();
         }
     }
 }
@@ -244,7 +243,7 @@ impl Appends {
     }
 
     fn lock(&self) -> Locked<'_> {
-        Locked { state: Some(self.state()), drained: &self.drained, ended: &self.ended }
+        Locked { state: Some(self.state()), appends: self }
     }
 
     pub(super) fn call(&self) -> CallContext<'_> {
@@ -312,14 +311,11 @@ impl Appends {
     pub(super) fn submit(&self, batch: PendingBatch, deadline: Deadline) {
         let state = &mut *self.lock();
         if state.failed.is_some() {
-            let error = self.call().error(ErrorKind::Closed);
-            self.partition.metrics.append_failed(&error);
-            return state.ended.fail(batch, error, None);
+            return state.ended.fail(batch, self.call().error(ErrorKind::Closed), None);
         }
         // The caller does not know yet that this append would leave a hole.
         if !batch.is_fence && self.unseen.load(Ordering::Acquire) > 0 {
             let error = self.preceding_failed_of(state);
-            self.partition.metrics.append_failed(&error);
             let unseen = self.unseen_by_many(&batch.reply);
             return state.ended.fail(batch, error, unseen);
         }

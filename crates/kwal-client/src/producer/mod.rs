@@ -211,7 +211,9 @@ impl Producer {
                 }
             }
         };
-        let append = submitted.ok_or_else(|| self.not_submitted(deadline, progress))??;
+        let append = submitted
+            .unwrap_or_else(|| Err(self.not_submitted(deadline, progress)))
+            .inspect_err(|error| self.appends.partition.metrics.append_failed(error))?;
         drop(records);
         append.await
     }
@@ -291,10 +293,7 @@ impl Producer {
     }
 
     fn not_submitted(&self, deadline: Deadline, progress: Progress) -> Error {
-        let kind = ErrorKind::DeadlineExceeded { after: deadline.after, progress };
-        let error = self.appends.call().error(kind);
-        self.appends.partition.metrics.append_failed(&error);
-        error
+        self.appends.call().error(ErrorKind::DeadlineExceeded { after: deadline.after, progress })
     }
 
     /// Returns an empty batch with room for so many bytes of records.

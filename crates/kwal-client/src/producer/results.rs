@@ -21,6 +21,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, InDoubt, Outcome, Progress, Source},
     memory::Reservation,
+    metrics::AppendTiming,
     producer_id::{Acknowledged, Identity, Stamp},
     routing::{Leader, Partition},
 };
@@ -106,13 +107,16 @@ impl Drop for Unseen {
 pub(super) struct Delivery {
     reply: Reply,
     answer: Answer,
+    timing: AppendTiming,
+    /// The attempts of an append that failed by itself, not because an earlier one did.
+    failed_after: Option<u32>,
     _memory: Reservation,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Delivery {
     fn deliver(self) {
-        let Self { reply, answer, _memory, _place } = self;
+        let Self { reply, answer, timing: _, failed_after: _, _memory, _place } = self;
         match reply {
             // A caller that is gone does not need the result. A waker that panics is that of one caller, and
             // keeps nothing from the others.
@@ -150,13 +154,17 @@ impl Ended {
 
     /// Adds an append that was not accepted.
     pub(super) fn fail(&mut self, batch: PendingBatch, error: Error, unseen: Option<Unseen>) {
-        let PendingBatch { reply, _memory, _place, .. } = batch;
+        let PendingBatch { reply, timing, _memory, _place, .. } = batch;
         let answer = Answer { result: Err(error), _unseen: unseen };
-        self.push(Delivery { reply, answer, _memory, _place });
+        self.push(Delivery { reply, answer, timing, failed_after: None, _memory, _place });
     }
 
-    pub(super) fn deliver(self) {
-        self.first.into_iter().chain(self.more).for_each(Delivery::deliver);
+    /// Reports them and hands them to their callers, while nothing is locked.
+    pub(super) fn deliver(self, appends: &Appends) {
+        for delivery in self.first.into_iter().chain(self.more) {
+            appends.report(&delivery);
+            delivery.deliver();
+        }
     }
 }
 
@@ -187,13 +195,11 @@ impl Appends {
     }
 
     fn complete_all(&self, state: &mut State, progress: Option<Progress>) {
-        let troubles = &self.partition.cluster.troubles;
         while let Some((pending, completed)) = state.machine.poll_completed() {
             let PendingBatch { batch, reply, reported, timing, is_fence: _, _memory, _place } = pending;
-            let mut unseen = None;
+            let (mut unseen, mut failed_after) = (None, None);
             let result = match completed {
                 Completed::Appended { base_offset, attempts } => {
-                    troubles.succeeded(self.call());
                     // Without a response of its own it is known to be on the log, and not where.
                     let unreported = || Produced {
                         topic_id: self.partition.topic_id(),
@@ -204,17 +210,7 @@ impl Appends {
                         wire_bytes: batch.size_in_bytes(),
                         attempts,
                     };
-                    let produced = reported.unwrap_or_else(unreported);
-                    trace!(
-                        messaging.system = "kafka",
-                        messaging.destination.name = &*self.partition.topic,
-                        messaging.destination.partition.id = %self.partition.index,
-                        messaging.kafka.offset = produced.base_offset,
-                        messaging.batch.message_count = produced.record_count,
-                        attempts,
-                        "appended"
-                    );
-                    Ok(produced)
+                    Ok(reported.unwrap_or_else(unreported))
                 }
                 Completed::Failed { error, in_doubt, attempts } => {
                     if self.settings.on_failure == OnFailure::Stop {
@@ -222,9 +218,7 @@ impl Appends {
                     }
                     let error = self.in_doubt(self.failure(state, error, progress), in_doubt);
                     state.cause = Some(Arc::new(error.clone()));
-                    if reply.is_closed() && error.outcome() == Outcome::NotApplied {
-                        troubles.undelivered(self.call(), attempts, &error);
-                    }
+                    failed_after = Some(attempts);
                     Err(error)
                 }
                 Completed::Preceding { cause, in_doubt } => {
@@ -237,21 +231,42 @@ impl Appends {
                     Err(self.in_doubt(error.with_source(Source::Call(cause)), in_doubt))
                 }
             };
-            if let Err(error) = &result
-                && error.outcome() == Outcome::Unknown
-            {
-                troubles.in_doubt(self.call(), error);
-            }
             if let (Err(error), Some(failed)) = (&result, &mut state.failed) {
                 failed.push(error.clone());
             }
-            match &result {
-                Ok(_) => self.partition.metrics.appended(timing, &batch),
-                Err(error) => self.partition.metrics.append_failed(error),
-            }
             let answer = Answer { result, _unseen: unseen };
-            state.ended.push(Delivery { reply, answer, _memory, _place });
+            state.ended.push(Delivery { reply, answer, timing, failed_after, _memory, _place });
         }
+    }
+
+    /// Reports an append that has ended to subscribers and the recorder of metrics. They are foreign code,
+    /// which may ask for the state of the partition client: nothing is locked.
+    fn report(&self, delivery: &Delivery) {
+        let Partition { topic, index, cluster, metrics, .. } = &*self.partition;
+        let error = match &delivery.answer.result {
+            Ok(produced) => {
+                cluster.troubles.succeeded(self.call());
+                trace!(
+                    messaging.system = "kafka",
+                    messaging.destination.name = &**topic,
+                    messaging.destination.partition.id = %index,
+                    messaging.kafka.offset = produced.base_offset,
+                    messaging.batch.message_count = produced.record_count,
+                    produced.attempts,
+                    "appended"
+                );
+                return metrics.appended(delivery.timing, produced.record_count, produced.wire_bytes);
+            }
+            Err(error) => error,
+        };
+        match (error.outcome(), delivery.failed_after) {
+            (Outcome::Unknown, _) => cluster.troubles.in_doubt(self.call(), error),
+            (Outcome::NotApplied, Some(attempts)) if delivery.reply.is_closed() => {
+                cluster.troubles.undelivered(self.call(), attempts, error);
+            }
+            (Outcome::NotApplied, _) => {}
+        }
+        metrics.append_failed(error);
     }
 
     /// Makes the reason for which an append failed an error.
