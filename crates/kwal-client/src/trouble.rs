@@ -54,30 +54,32 @@ pub(crate) struct Troubles {
 /// What a trouble is about.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Subject {
-    /// It cannot be reached, or does not answer.
+    /// It cannot be reached.
     Broker(HostPort),
+    /// It can be reached, and does not answer.
+    NoAnswer(HostPort),
     /// It throttles this client.
     Quota(HostPort),
     /// It belongs to another cluster.
-    Stranger(HostPort),
+    OtherCluster(HostPort),
     /// Calls are retried: those of an API, or all of them.
-    Calls(Place, Option<ApiKey>),
+    Calls(PartitionContext, Option<ApiKey>),
     /// The outcome of an append is unknown.
-    InDoubt(Place),
+    InDoubt(PartitionContext),
     /// Nobody got the error of an append.
-    Undelivered(Place),
+    Undelivered(PartitionContext),
     /// A batch cannot be read.
-    Unreadable(Place),
+    Unreadable(PartitionContext),
 }
 
 /// A topic and a partition, as far as a call is about them.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Place {
+struct PartitionContext {
     topic: Option<String>,
     partition: Option<i32>,
 }
 
-impl Place {
+impl PartitionContext {
     fn of(call: CallContext<'_>) -> Self {
         Self { topic: call.topic.map(str::to_owned), partition: call.partition }
     }
@@ -91,12 +93,12 @@ impl Place {
 struct Trouble {
     /// `None` when it is over: kept for a while, for the time of its last line.
     since: Option<Instant>,
-    /// When it was met last, or ended.
+    /// When it was met last, or ended. A throttle is met until the end of its pause.
     met_at: Instant,
     is_reported: bool,
     reported_at: Option<Instant>,
     /// A call whose success is its end, of an API or of any.
-    ends_with: Option<(Place, Option<ApiKey>)>,
+    ends_with: Option<(PartitionContext, Option<ApiKey>)>,
     /// How many have it, if they are counted.
     holders: usize,
 }
@@ -108,11 +110,27 @@ impl Trouble {
 
     /// Whether nothing has to be known of it any more.
     fn is_stale(&self, now: Instant) -> bool {
-        match self.since {
-            // What ends with a call costs each of them a lock.
-            Some(_) => self.ends_with.is_some() && now >= self.met_at + Troubles::FORGOTTEN,
-            None => now >= self.met_at + Troubles::PAUSE,
-        }
+        let is_kept = match self.since {
+            // What ends with a call costs each of them a lock. The others wait for the line of their end.
+            Some(_) if self.ends_with.is_some() || !self.is_reported => {
+                now < self.met_at + Troubles::FORGOTTEN
+            }
+            Some(_) => true,
+            None => now < self.met_at + Troubles::PAUSE,
+        };
+        !is_kept && self.holders == 0
+    }
+
+    /// Whether it need not have lasted since it was met.
+    fn may_have_ended(&self, now: Instant) -> bool {
+        let lasts = if self.is_reported { Troubles::FORGOTTEN } else { Troubles::PAUSE };
+        self.holders == 0 && now >= self.met_at + lasts
+    }
+
+    /// Notes that one less has it. Returns whether that was the last one.
+    fn release(&mut self) -> bool {
+        self.holders = self.holders.saturating_sub(1);
+        self.holders == 0
     }
 
     /// Ends it. Returns how long it lasted, if it was reported.
@@ -128,23 +146,22 @@ impl Troubles {
     pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
     /// The least time between two reports of one subject.
     const PAUSE: Duration = Duration::from_secs(60);
-    /// What makes calls retry, and did not for so long, is no longer known to last.
+    /// A trouble not met for this long is dropped, or begins anew.
     const FORGOTTEN: Duration = Duration::from_secs(300);
     /// The most subjects. Beyond that, the one that was met least recently is forgotten.
     const MAX: usize = 1_000;
 
-    /// Notes that a call which began then is to be tried again after an error.
-    pub(crate) fn retrying(&self, call: CallContext<'_>, begun: Instant, attempt: u32, error: &Error) {
-        let (api, class, place) = (call.api, Class(error), Place::of(call));
-        let meet = |subject, api| self.meet(subject, begun, Self::PATIENCE, Some((place.clone(), api)));
-        let of_partition = || Subject::Calls(place.clone(), None);
+    /// Notes that a call which has failed since then is to be tried again after an error.
+    pub(crate) fn retrying(&self, call: CallContext<'_>, since: Instant, attempt: u32, error: &Error) {
+        let (api, class, context) = (call.api, Class(error), PartitionContext::of(call));
+        let meet = |subject, api| self.meet(subject, since, Self::PATIENCE, Some((context.clone(), api)));
+        let of_partition = || Subject::Calls(context.clone(), None);
         let cause = Cause::of(error);
         match cause {
-            // The broker has a line of its own.
+            // Each broker has a line of its own.
             Cause::NotConnected => {}
-            Cause::NoBroker if self.has_missed_a_broker() => {}
             Cause::NoAnswer(Some(HostPort { host, port })) => {
-                if let Some(after) = meet(Subject::Broker(HostPort { host: host.clone(), port }), None) {
+                if let Some(after) = meet(Subject::NoAnswer(HostPort { host: host.clone(), port }), None) {
                     report!(warn of call, [
                         messaging.operation.name = %api, server.address = host, server.port = port,
                         error.type = %class, ?after, attempt, %error,
@@ -167,8 +184,10 @@ impl Troubles {
             }
             Cause::NoBroker | Cause::NoAnswer(None) | Cause::Other => {
                 let subject = match cause {
-                    Cause::NoBroker => Subject::Calls(Place { topic: None, partition: None }, None),
-                    _ => Subject::Calls(place.clone(), Some(api)),
+                    Cause::NoBroker => {
+                        Subject::Calls(PartitionContext { topic: None, partition: None }, None)
+                    }
+                    _ => Subject::Calls(context.clone(), Some(api)),
                 };
                 if let Some(after) = meet(subject, Some(api)) {
                     report!(warn of call, [
@@ -194,8 +213,8 @@ impl Troubles {
         {
             let mut all = self.all();
             for trouble in all.values_mut().filter(|trouble| trouble.is_there()) {
-                if let Some((place, of)) = &trouble.ends_with
-                    && place.is_of(call)
+                if let Some((context, of)) = &trouble.ends_with
+                    && context.is_of(call)
                     && of.is_none_or(|of| of == api)
                 {
                     ended.extend(trouble.end(now));
@@ -233,21 +252,18 @@ impl Troubles {
 
     /// Notes that a connection was opened.
     pub(crate) fn connected(&self, to: &HostPort) {
-        let mut all = self.all();
-        let trouble = all.get_mut(&Subject::Broker(to.clone()));
         // That a broker accepts connections does not show that it answers.
-        let Some(trouble) = trouble.filter(|trouble| trouble.ends_with.is_none()) else { return };
-        let ended = trouble.end(Instant::now());
-        drop(all);
-        if let Some(after) = ended {
+        if let Some(after) = self.end(&Subject::Broker(to.clone())) {
             report!(info at to, [?after,], "connected to the broker again");
         }
     }
 
     /// Notes an append whose outcome is unknown.
     pub(crate) fn in_doubt(&self, call: CallContext<'_>, error: &Error) {
-        let subject = Subject::InDoubt(Place::of(call));
-        if self.meet(subject, Instant::now(), Duration::ZERO, None).is_some() {
+        let subject = Subject::InDoubt(PartitionContext::of(call));
+        let report = self.meet(subject.clone(), Instant::now(), Duration::ZERO, None);
+        self.hold(subject);
+        if report.is_some() {
             report!(warn of call, [error.type = %Class(error), %error,],
                 "an append is in doubt: it may be on the log");
         }
@@ -255,8 +271,11 @@ impl Troubles {
 
     /// Notes that it is known for good whether an append in doubt is on the log.
     pub(crate) fn resolved(&self, call: CallContext<'_>, offset: Option<i64>) {
-        let subject = Subject::InDoubt(Place::of(call));
-        let ended = self.all().get_mut(&subject).and_then(|trouble| trouble.end(Instant::now()));
+        let subject = Subject::InDoubt(PartitionContext::of(call));
+        let ended = self.all().get_mut(&subject).and_then(|trouble| {
+            // Others may be in doubt still.
+            if trouble.release() { trouble.end(Instant::now()) } else { None }
+        });
         if let Some(after) = ended {
             report!(info of call, [messaging.kafka.offset = offset, ?after,],
                 "the append in doubt is resolved");
@@ -265,7 +284,7 @@ impl Troubles {
 
     /// Notes an append that failed after its caller had dropped it.
     pub(crate) fn undelivered(&self, call: CallContext<'_>, attempts: u32, error: &Error) {
-        if self.happens(Subject::Undelivered(Place::of(call))) {
+        if self.happens(Subject::Undelivered(PartitionContext::of(call))) {
             report!(warn of call, [error.type = %Class(error), attempts, %error,],
                 "an append failed and its caller is gone");
         }
@@ -273,7 +292,7 @@ impl Troubles {
 
     /// Notes a batch at which a reader stops.
     pub(crate) fn unreadable(&self, call: CallContext<'_>, error: &Error) {
-        let subject = Subject::Unreadable(Place::of(call));
+        let subject = Subject::Unreadable(PartitionContext::of(call));
         if self.meet(subject, Instant::now(), Duration::ZERO, None).is_some() {
             report!(warn of call, [
                 messaging.kafka.offset = first_offset(error), error.type = %Class(error), %error,
@@ -283,9 +302,8 @@ impl Troubles {
 
     /// Notes that a reader leaves out the batch at which it had stopped, or that it would have stopped at.
     pub(crate) fn skipped(&self, call: CallContext<'_>, error: &Error) {
-        let subject = Subject::Unreadable(Place::of(call));
-        let ended = self.all().get_mut(&subject).and_then(|trouble| trouble.end(Instant::now()));
-        if let Some(after) = ended {
+        let subject = Subject::Unreadable(PartitionContext::of(call));
+        if let Some(after) = self.end(&subject) {
             report!(info of call, [messaging.kafka.offset = first_offset(error), ?after,],
                 "the reader goes on after the batch that cannot be read");
         } else if self.happens(subject) {
@@ -297,47 +315,32 @@ impl Troubles {
 
     /// Notes a broker that belongs to another cluster.
     pub(crate) fn other_cluster(&self, broker: &HostPort, was: &str, is: &str) {
-        if self.happens(Subject::Stranger(broker.clone())) {
+        if self.happens(Subject::OtherCluster(broker.clone())) {
             report!(warn at broker, [was = %Printable(was), is = %Printable(is),],
                 "the broker belongs to another cluster");
         }
     }
 
     /// Notes that a subject has trouble, and since when if it is not known. Returns how long it lasts if that
-    /// is to be reported now: once, after so much patience.
+    /// is to be reported now: once, after so much patience. What does not end by itself is reported again.
     fn meet(
         &self,
         subject: Subject,
         since: Instant,
         patience: Duration,
-        ends_with: Option<(Place, Option<ApiKey>)>,
+        ends_with: Option<(PartitionContext, Option<ApiKey>)>,
     ) -> Option<Duration> {
         let now = Instant::now();
+        let repeats = matches!(subject, Subject::InDoubt(_) | Subject::Unreadable(_));
         let all = &mut *self.all();
-        if all.len() >= Self::MAX && !all.contains_key(&subject) {
-            let oldest = all.iter().min_by_key(|(_, trouble)| trouble.met_at);
-            if let Some(oldest) = oldest.map(|(subject, _)| subject.clone()) {
-                all.remove(&oldest);
-            }
+        let trouble = Self::entry(all, subject, now);
+        if trouble.since.is_none() || trouble.may_have_ended(now) {
+            (trouble.since, trouble.ends_with, trouble.is_reported) = (Some(since), ends_with, false);
         }
-        let trouble = all.entry(subject).or_insert_with(|| Trouble {
-            since: None,
-            met_at: now,
-            is_reported: false,
-            reported_at: None,
-            ends_with: None,
-            holders: 0,
-        });
-        // What was met long ago need not have lasted.
-        let is_new = trouble.since.is_none()
-            || (!trouble.is_reported && trouble.holders == 0 && now >= trouble.met_at + Self::PAUSE);
-        if is_new {
-            (trouble.since, trouble.ends_with) = (Some(since), ends_with);
-        }
-        trouble.met_at = now;
+        trouble.met_at = trouble.met_at.max(now);
         let lasted = now - trouble.since.unwrap_or(now);
         let is_due = lasted >= patience && trouble.reported_at.is_none_or(|at| now >= at + Self::PAUSE);
-        let is_reported = is_due && !trouble.is_reported;
+        let is_reported = is_due && (repeats || !trouble.is_reported);
         if is_reported {
             (trouble.is_reported, trouble.reported_at) = (true, Some(now));
         }
@@ -345,23 +348,39 @@ impl Troubles {
         is_reported.then_some(lasted)
     }
 
+    /// Returns what is known of a subject.
+    fn entry(all: &mut BTreeMap<Subject, Trouble>, subject: Subject, now: Instant) -> &mut Trouble {
+        if all.len() >= Self::MAX && !all.contains_key(&subject) {
+            let oldest = all.iter().min_by_key(|(_, trouble)| trouble.met_at);
+            if let Some(oldest) = oldest.map(|(subject, _)| subject.clone()) {
+                all.remove(&oldest);
+            }
+        }
+        all.entry(subject).or_insert_with(|| Trouble {
+            since: None,
+            met_at: now,
+            is_reported: false,
+            reported_at: None,
+            ends_with: None,
+            holders: 0,
+        })
+    }
+
+    /// Ends a trouble. Returns how long it lasted, if it was reported.
+    fn end(&self, subject: &Subject) -> Option<Duration> {
+        self.all().get_mut(subject)?.end(Instant::now())
+    }
+
+    /// Notes one more that has a trouble.
+    fn hold(&self, subject: Subject) {
+        Self::entry(&mut self.all(), subject, Instant::now()).holders += 1;
+    }
+
     /// Notes something that does not last. Returns whether it is to be reported.
     fn happens(&self, subject: Subject) -> bool {
         let is_reported = self.meet(subject.clone(), Instant::now(), Duration::ZERO, None).is_some();
-        if let Some(trouble) = self.all().get_mut(&subject) {
-            trouble.end(Instant::now());
-        }
+        self.end(&subject);
         is_reported
-    }
-
-    /// Whether a broker cannot be reached, or could not a moment ago: calls learn later that it can again.
-    fn has_missed_a_broker(&self) -> bool {
-        let now = Instant::now();
-        let is_missed = |(subject, trouble): (&Subject, &Trouble)| {
-            let is_recent = trouble.is_there() || now < trouble.met_at + Self::PAUSE;
-            matches!(subject, Subject::Broker(_)) && is_recent
-        };
-        self.all().iter().any(is_missed)
     }
 
     /// Forgets what is stale, and counts what ends with a call.
@@ -381,26 +400,40 @@ impl Troubles {
 pub(crate) struct Throttled {
     troubles: Arc<Troubles>,
     broker: HostPort,
-    since: Instant,
 }
 
 impl Throttled {
     pub(crate) fn new(troubles: &Arc<Troubles>, broker: &HostPort) -> Self {
-        let this = Self { troubles: Arc::clone(troubles), broker: broker.clone(), since: Instant::now() };
-        this.troubles.meet(this.subject(), this.since, Duration::MAX, None);
-        if let Some(trouble) = this.troubles.all().get_mut(&this.subject()) {
-            trouble.holders += 1;
-        }
+        let this = Self { troubles: Arc::clone(troubles), broker: broker.clone() };
+        troubles.hold(this.subject());
         this
     }
 
     /// Notes a response with a throttle time.
     pub(crate) fn pause(&self, api: ApiKey, pause: Duration) {
+        let now = Instant::now();
+        // Without calls since the last pause, nothing has shown yet that it is over.
+        self.end(|trouble| now > trouble.met_at + Troubles::PATIENCE);
         // A long pause is known to last.
         let patience = Troubles::PATIENCE.saturating_sub(pause);
-        if let Some(after) = self.troubles.meet(self.subject(), self.since, patience, None) {
+        let report = self.troubles.meet(self.subject(), now, patience, None);
+        if let Some(trouble) = self.troubles.all().get_mut(&self.subject()) {
+            trouble.met_at = trouble.met_at.max(now + pause);
+        }
+        if let Some(after) = report {
             report!(warn at &self.broker, [messaging.operation.name = %api, ?after, ?pause,],
                 "throttled by the broker");
+        }
+    }
+
+    /// Ends the trouble of the broker at the end of its last pause, on a condition.
+    fn end(&self, is_over: impl FnOnce(&mut Trouble) -> bool) {
+        let ended = self.troubles.all().get_mut(&self.subject()).and_then(|trouble| {
+            let at = trouble.met_at.min(Instant::now());
+            if is_over(trouble) { trouble.end(at) } else { None }
+        });
+        if let Some(after) = ended {
+            report!(info at &self.broker, [?after,], "no longer throttled by the broker");
         }
     }
 
@@ -411,22 +444,17 @@ impl Throttled {
 
 impl Drop for Throttled {
     fn drop(&mut self) {
-        let ended = self.troubles.all().get_mut(&self.subject()).and_then(|trouble| {
-            trouble.holders = trouble.holders.saturating_sub(1);
-            if trouble.holders == 0 { trouble.end(Instant::now()) } else { None }
-        });
-        if let Some(after) = ended {
-            report!(info at &self.broker, [?after,], "no longer throttled by the broker");
-        }
+        self.end(Trouble::release);
     }
 }
 
 /// Why a call is retried.
 enum Cause {
-    /// No connection could be opened.
+    /// No connection could be opened, to one broker or to all of them.
     NotConnected,
     /// A connection was lost, or no response came.
     NoAnswer(Option<HostPort>),
+    /// No broker could be asked, and not only since none could be connected to.
     NoBroker,
     NoLeader,
     NoPartition,
@@ -440,7 +468,13 @@ impl Cause {
             ErrorKind::Connection => {
                 return Self::NoAnswer(error.context().broker.as_deref().and_then(address));
             }
-            ErrorKind::NoBroker { .. } => return Self::NoBroker,
+            ErrorKind::NoBroker { attempts } => {
+                let is_of_connecting = |(_, error): &(_, Error)| matches!(error.kind(), ErrorKind::Connect);
+                return match !attempts.is_empty() && attempts.iter().all(is_of_connecting) {
+                    true => Self::NotConnected,
+                    false => Self::NoBroker,
+                };
+            }
             ErrorKind::UnknownPartition { .. } => return Self::NoPartition,
             ErrorKind::Broker { code, .. } => *code,
             _ => return Self::Other,
@@ -597,10 +631,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_subject_is_reported_after_a_second_and_once_a_minute() {
         let troubles = Troubles::default();
-        let place = Place { topic: None, partition: None };
-        let subject = Subject::Calls(place.clone(), None);
+        let context = PartitionContext { topic: None, partition: None };
+        let subject = Subject::Calls(context.clone(), None);
         let meet =
-            |since| troubles.meet(subject.clone(), since, Troubles::PATIENCE, Some((place.clone(), None)));
+            |since| troubles.meet(subject.clone(), since, Troubles::PATIENCE, Some((context.clone(), None)));
         let end = || troubles.all().get_mut(&subject).and_then(|trouble| trouble.end(Instant::now()));
         let begun = Instant::now();
         assert_eq!(meet(begun), None);
@@ -627,6 +661,7 @@ mod tests {
         let is_there = || troubles.all().values().any(Trouble::is_there);
         let first = Throttled::new(&troubles, &broker);
         let second = Throttled::new(&troubles, &broker);
+        first.pause(ApiKey::FETCH, SECOND);
         drop(first);
         assert!(is_there());
         drop(second);

@@ -63,7 +63,8 @@ pub(crate) struct Retry<'a> {
     skipped_pause: bool,
     last: Option<Error>,
     tracker: Shared<'a>,
-    begun: Instant,
+    /// When the first attempt failed: before, the call may have waited for records.
+    failing_since: Option<Instant>,
 }
 
 /// A tracker that is the call's own, or that of many calls.
@@ -95,7 +96,7 @@ impl<'a> Retry<'a> {
             skipped_pause: false,
             last: None,
             tracker,
-            begun: Instant::now(),
+            failing_since: None,
         }
     }
 
@@ -146,18 +147,18 @@ impl<'a> Retry<'a> {
     /// Reports an attempt that hangs after another one failed. Waiting for a response is no reason: a fetch
     /// waits for records.
     pub(crate) async fn report_if_it_hangs(&self) -> Infallible {
-        if let Some(last) = &self.last {
-            sleep_until(self.begun + Troubles::PATIENCE).await;
+        if let (Some(last), Some(since)) = (&self.last, self.failing_since) {
+            sleep_until(since + Troubles::PATIENCE).await;
             if self.tracker().progress() != Progress::Response {
-                self.report(last);
+                self.report(last, since);
             }
         }
         pending().await
     }
 
-    /// Reports that the call has been retrying for a while.
-    fn report(&self, error: &Error) {
-        self.cluster.troubles.retrying(self.call, self.begun, self.attempt, error);
+    /// Reports that the call has been retrying since then.
+    fn report(&self, error: &Error, since: Instant) {
+        self.cluster.troubles.retrying(self.call, since, self.attempt, error);
     }
 
     /// Pauses before the next attempt, or ends the call with the error.
@@ -233,8 +234,9 @@ impl<'a> Retry<'a> {
             // The next attempt could not begin in time, so the caller need not wait either.
             return Err(self.deadline_exceeded(Some(error)));
         }
-        if now >= self.begun + Troubles::PATIENCE {
-            self.report(&error);
+        let since = *self.failing_since.get_or_insert(now);
+        if now >= since + Troubles::PATIENCE {
+            self.report(&error, since);
         }
         self.last = Some(error);
         self.attempt += 1;

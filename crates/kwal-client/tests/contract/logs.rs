@@ -81,6 +81,14 @@ async fn what_succeeds_within_a_second_or_waits_for_records_says_nothing() {
     let (fetched, took) = timed(partition.fetch(1).max_wait(20 * SECOND)).await;
     fetched.unwrap();
     assert!(took >= 20 * SECOND, "{took:?}");
+    // A fetch that had waited for long when it failed.
+    let waiting = partition.clone();
+    let fetch = tokio::spawn(async move { waiting.fetch(1).max_wait(20 * SECOND).await });
+    sleep(10 * SECOND).await;
+    broker.kill(1).unwrap();
+    sleep(SECOND / 10).await;
+    broker.restart(1).unwrap();
+    fetch.await.unwrap().unwrap();
     assert_none(log.take());
 }
 
@@ -147,23 +155,40 @@ async fn when_no_broker_can_be_reached_each_has_a_line() {
     assert!(again && (1..=3).contains(&lines.len()), "{lines:#?}");
 }
 
-/// An attempt that hangs after one without a response: the broker has one line for both.
+/// One that cannot be reached says nothing of those that do not answer.
+#[tokio::test(start_paused = true)]
+async fn an_outage_says_so_although_a_broker_was_missed_before() {
+    let cluster = EmbeddedCluster::builder().brokers(2).topic_assigned("wal", &[&[1], &[2]]);
+    let cluster = cluster.start_in_memory().unwrap();
+    let client = builder(&cluster).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let missed = client.partition_client("wal", 1).await.unwrap();
+    let log = Recording::at(Level::INFO);
+    cluster.kill(2).unwrap();
+    missed.get_offset(OffsetAt::Latest).deadline(10 * SECOND).await.unwrap_err();
+    assert_eq!(log.take_with("server.address=\"broker-2\"").len(), 1);
+    // The client goes on trying the one that is down, too.
+    cluster.on_all(ApiKey::METADATA, Fault::Drop);
+    cluster.on_all(ApiKey::LIST_OFFSETS, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    partition.get_offset(OffsetAt::Latest).deadline(20 * SECOND).await.unwrap_err();
+    let lines = log.take_with("error.type=NoBroker");
+    assert_line(lines, Level::WARN, &["message=still retrying", "broker-2:9092"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_does_not_answer_says_so_once() {
     let broker = broker();
-    let wire = Wire::to(&broker);
-    let partition = open_over(&wire).await;
+    let partition = open(&broker).await;
     let log = Recording::at(Level::INFO);
-    wire.set(WireMode::Unreachable);
-    broker.on(ApiKey::LIST_OFFSETS, Fault::Drop);
+    broker.on_all(ApiKey::LIST_OFFSETS, Fault::Drop);
     let lookup = |partition: PartitionClient| {
         tokio::spawn(async move { partition.get_offset(OffsetAt::Latest).deadline(90 * SECOND).await })
     };
     let (first, second) = (lookup(partition.clone()), lookup(partition.clone()));
     sleep(60 * SECOND).await;
-    let parts = ["message=the broker does not answer", "no response to ListOffsets", "error.type=Connection"];
+    let parts = ["message=the broker does not answer", "response to ListOffsets", "error.type=Connection"];
     assert_line(log.take(), Level::WARN, &parts);
-    wire.set(WireMode::Passing);
+    broker.clear_faults();
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();
     assert_line(
@@ -171,6 +196,50 @@ async fn a_broker_that_does_not_answer_says_so_once() {
         Level::INFO,
         &["message=calls succeed again", "messaging.operation.name=ListOffsets"],
     );
+}
+
+/// Each of the two has a line for its beginning, and one for its end.
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_does_not_answer_and_then_cannot_be_reached_says_both() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    let log = Recording::at(Level::INFO);
+    broker.on_all(ApiKey::LIST_OFFSETS, Fault::Drop);
+    let same = partition.clone();
+    let lookup = tokio::spawn(async move { same.get_offset(OffsetAt::Latest).deadline(90 * SECOND).await });
+    sleep(10 * SECOND).await;
+    assert_line(log.take(), Level::WARN, &["message=the broker does not answer"]);
+    broker.kill(1).unwrap();
+    sleep(10 * SECOND).await;
+    assert_line(log.take(), Level::WARN, &["message=the broker cannot be reached"]);
+    broker.restart(1).unwrap();
+    sleep(10 * SECOND).await;
+    assert_line(log.take(), Level::INFO, &["message=connected to the broker again"]);
+    broker.clear_faults();
+    lookup.await.unwrap().unwrap();
+    assert_line(log.take(), Level::INFO, &["message=calls succeed again"]);
+}
+
+/// An attempt that hangs after one without a response. Each of the two has a line, and an end of its own.
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_cut_off_says_that_it_does_not_answer_and_cannot_be_reached() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    let partition = open_over(&wire).await;
+    let log = Recording::at(Level::INFO);
+    wire.set(WireMode::Unreachable);
+    broker.on(ApiKey::LIST_OFFSETS, Fault::Drop);
+    let lookup =
+        tokio::spawn(async move { partition.get_offset(OffsetAt::Latest).deadline(150 * SECOND).await });
+    sleep(100 * SECOND).await;
+    let [silent, unreachable] = log.take().try_into().unwrap();
+    assert_line(vec![silent], Level::WARN, &["message=the broker does not answer"]);
+    assert_line(vec![unreachable], Level::WARN, &["message=the broker cannot be reached"]);
+    wire.set(WireMode::Passing);
+    lookup.await.unwrap().unwrap();
+    let [connected, answers] = log.take().try_into().unwrap();
+    assert_line(vec![connected], Level::INFO, &["message=connected to the broker again"]);
+    assert_line(vec![answers], Level::INFO, &["message=calls succeed again"]);
 }
 
 /// One line for the partition, whatever is called.
@@ -291,6 +360,53 @@ async fn a_throttle_says_so_once_and_that_it_is_over() {
     assert_line(log.take(), Level::INFO, &["message=no longer throttled by the broker", "after=30"]);
 }
 
+/// A throttle is over when its pause is, although no call shows it.
+#[tokio::test(start_paused = true)]
+async fn throttles_far_apart_are_not_one() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    let log = Recording::at(Level::INFO);
+    for _ in 0..3 {
+        broker.on(ApiKey::PRODUCE, Fault::Throttle(SECOND / 200));
+        partition.produce(record("a")).await.unwrap();
+        sleep(240 * SECOND).await;
+    }
+    assert_none(log.take());
+    for after in ["after=3", "after=5"] {
+        let pause = if after == "after=3" { 3 } else { 5 };
+        broker.on(ApiKey::PRODUCE, Fault::Throttle(pause * SECOND));
+        partition.produce(record("b")).await.unwrap();
+        assert_line(log.take(), Level::WARN, &["message=throttled by the broker", "after=0ns"]);
+        sleep(240 * SECOND).await;
+        partition.produce(record("c")).await.unwrap();
+        assert_line(log.take(), Level::INFO, &["message=no longer throttled by the broker", after]);
+    }
+}
+
+/// A program may settle a doubt by other means than `resolve`.
+#[tokio::test(start_paused = true)]
+async fn further_appends_in_doubt_say_so_once_a_minute_until_all_are_resolved() {
+    let broker = broker();
+    let partition = open(&broker).await;
+    let log = Recording::at(Level::INFO);
+    let mut in_doubt = Vec::new();
+    for (pause, lines) in [(0, 1), (10, 0), (60, 1)] {
+        sleep(pause * SECOND).await;
+        broker.on(ApiKey::PRODUCE, Fault::LoseReply);
+        broker.on_all(ApiKey::PRODUCE, Fault::Drop);
+        let error = partition.produce(record("a")).deadline(5 * SECOND).await.unwrap_err();
+        in_doubt.push(error.in_doubt().unwrap().clone());
+        broker.clear_faults();
+        assert_eq!(log.take_with("an append is in doubt").len(), lines);
+    }
+    let count = in_doubt.len();
+    for (index, in_doubt) in in_doubt.iter().enumerate() {
+        partition.resolve(in_doubt, Record::new(None::<&str>, "fence")).await.unwrap();
+        let is_last = index + 1 == count;
+        assert_eq!(log.take_with("in doubt").len(), usize::from(is_last), "{index}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_append_in_doubt_says_so_once_and_that_it_is_resolved() {
     let broker = broker();
@@ -365,9 +481,14 @@ async fn a_reader_that_stops_at_a_batch_says_so_and_that_it_goes_on() {
         "error.type=Corrupt",
     ];
     assert_line(log.take(), Level::WARN, &parts);
+    // Another reader stops there, later.
+    sleep(60 * SECOND).await;
+    let mut another = reader::follow(&partition, 0).await.unwrap();
+    another.next_batch().await.unwrap_err();
+    assert_line(log.take(), Level::WARN, &["message=a reader stops at a batch that cannot be read"]);
     sleep(10 * SECOND).await;
     assert_eq!(stream.skip_unreadable(), Some(0..1));
-    let parts = ["message=the reader goes on after the batch that cannot be read", "after=10s"];
+    let parts = ["message=the reader goes on after the batch that cannot be read", "after=70"];
     assert_line(log.take(), Level::INFO, &parts);
 
     // The policy says so beforehand.
