@@ -123,8 +123,12 @@ pub(crate) async fn same_as_kafka(kafka: &Kafka, segments: &[PathBuf]) -> Vec<St
 }
 
 /// Copies segments to a directory of their own; without those that a cleaner has just removed.
+///
+/// It is beside the data of the broker, which would not start with a directory there that it does not know.
 pub(crate) fn copied(segments: &[PathBuf]) -> Vec<PathBuf> {
-    let dir = segments[0].parent().unwrap().with_extension("copies");
+    let log = segments[0].parent().unwrap();
+    let node = log.ancestors().nth(2).unwrap();
+    let dir = node.join("copies").join(log.file_name().unwrap());
     // There are none the first time.
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
