@@ -3,7 +3,7 @@
 use kwal_transport::BoxFuture;
 use tracing::{Instrument, Span, field::display};
 
-use crate::{error::Error, trouble::Class};
+use crate::error::{Class, Error};
 
 /// Defines a request: a struct with a `deadline` that can be awaited. Its `run` does the work, within
 /// the span that its `span` makes.

@@ -7,7 +7,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -22,7 +21,7 @@ use kwal_transport::{HostPort, TransportError};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::error::{CallContext, Error, ErrorKind, Source};
+use crate::error::{CallContext, Class, Error, ErrorKind, Source};
 
 /// Emits an event about a partition, or about a broker.
 macro_rules! report {
@@ -529,31 +528,6 @@ fn first_offset(error: &Error) -> Option<i64> {
     match error.kind() {
         ErrorKind::Corrupt { offsets } => offsets.as_ref().map(|offsets| offsets.start),
         _ => None,
-    }
-}
-
-/// What an error is, in a word: `error.type` of OpenTelemetry. The broker's code, or the kind.
-pub(crate) struct Class<'a>(pub(crate) &'a Error);
-
-impl fmt::Display for Class<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Writes a name, and stops at what follows it.
-        struct Name<'a, 'b>(&'a mut fmt::Formatter<'b>);
-
-        impl fmt::Write for Name<'_, '_> {
-            fn write_str(&mut self, text: &str) -> fmt::Result {
-                let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
-                self.0.write_str(&text[..end])?;
-                if end == text.len() { Ok(()) } else { Err(fmt::Error) }
-            }
-        }
-
-        // It fails where the name ends.
-        let _ = match self.0.kind() {
-            ErrorKind::Broker { code, .. } => fmt::write(&mut Name(f), format_args!("{code:?}")),
-            kind => fmt::write(&mut Name(f), format_args!("{kind:?}")),
-        };
-        Ok(())
     }
 }
 

@@ -31,6 +31,7 @@
 //! }
 //! ```
 
+mod class;
 mod context;
 mod display;
 mod in_doubt;
@@ -50,7 +51,7 @@ use kwal_protocol::{
 };
 use kwal_transport::TransportError;
 
-pub(crate) use self::context::CallContext;
+pub(crate) use self::{class::Class, context::CallContext};
 pub use self::{context::Context, in_doubt::InDoubt, kind::ErrorKind, progress::Progress};
 
 /// The error of every call of this crate.

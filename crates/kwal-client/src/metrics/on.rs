@@ -1,7 +1,6 @@
 //! Metrics, with the feature.
 
 use std::{
-    fmt::{self, Write},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +18,7 @@ use tokio::time::Instant;
 
 use super::table::{self, Metric};
 use crate::{
-    error::{Error, ErrorKind, Outcome},
+    error::{Class, Error, ErrorKind, Outcome},
     state::Purpose,
 };
 
@@ -41,24 +40,8 @@ pub(crate) fn call_failed(api: ApiKey, error: &Error) {
 /// Returns the name of an error in labels: of a finite set, whatever brokers send.
 fn name(error: &Error) -> String {
     match error.kind() {
-        ErrorKind::Broker { code, .. } => code.name().unwrap_or("UNKNOWN_CODE").to_owned(),
-        kind => {
-            let mut name = Name(String::new());
-            // It ends with an error after the name.
-            let _ = write!(name, "{kind:?}");
-            name.0
-        }
-    }
-}
-
-/// Keeps the first word of what is written.
-struct Name(String);
-
-impl Write for Name {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let word = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-        self.0.push_str(word);
-        if word.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
+        ErrorKind::Broker { code, .. } if code.name().is_none() => "UNKNOWN_CODE".to_owned(),
+        _ => Class(error).to_string(),
     }
 }
 
