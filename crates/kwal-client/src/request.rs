@@ -38,7 +38,7 @@ macro_rules! request {
             /// Makes it a future, for what takes futures and not requests: `join_all`, `try_join_all`,
             /// `select!`, `pin!`, `tokio::spawn`.
             fn into_future(self) -> Self::IntoFuture {
-                crate::request::within(self.span(), self.run())
+                crate::request::within(self.span(), Box::pin(self.run()))
             }
         }
     };
@@ -80,12 +80,11 @@ impl CallResult for Vec<Error> {
 }
 
 /// Runs a call within its span, if that is enabled.
-pub(crate) fn within<'a, T: CallResult + 'a>(
-    span: Span,
-    call: impl Future<Output = T> + Send + 'a,
-) -> BoxFuture<'a, T> {
+///
+/// The call is in a box already, since its future takes kilobytes: as an argument it would be copied.
+pub(crate) fn within<'a, T: CallResult + 'a>(span: Span, call: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
     if span.is_disabled() {
-        return Box::pin(call);
+        return call;
     }
     let within = span.clone();
     let call = async move {

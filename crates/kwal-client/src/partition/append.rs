@@ -198,20 +198,21 @@ where
             messaging.kafka.offset = Empty,
             attempts = Empty
         );
-        let call = async move {
+        let call = Box::pin(async move {
             let deadline = partition.deadline(deadline);
             partition.producer.produce(records, deadline).await
-        };
+        });
         if span.is_disabled() {
-            return Box::pin(call);
+            return call;
         }
         let append = span.clone();
-        within(span, async move {
+        let call = Box::pin(async move {
             let produced = call.await?;
             append.record("messaging.kafka.offset", produced.base_offset);
             append.record("attempts", produced.attempts);
             Ok(produced)
-        })
+        });
+        within(span, call)
     }
 }
 

@@ -243,7 +243,7 @@ impl Fetch<'_> {
         let memory = partition.cluster.memory.try_reserve_ahead(bytes)?;
         let span = self.span();
         let reading = self.reading(Some(Arc::new(memory)));
-        Some(FetchAhead(within(span, async move { reading?.run().await })))
+        Some(FetchAhead(within(span, Box::pin(async move { reading?.run().await }))))
     }
 
     fn reading(self, ahead: Option<Arc<Reservation>>) -> Result<Reading, Error> {

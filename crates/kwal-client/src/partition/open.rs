@@ -335,6 +335,6 @@ impl IntoFuture for OpenPartition {
     /// Makes it a future, for what takes futures and not requests: `join_all`, `try_join_all`, `select!`,
     /// `pin!`, `tokio::spawn`.
     fn into_future(self) -> Self::IntoFuture {
-        within(self.span(), self.run())
+        within(self.span(), Box::pin(self.run()))
     }
 }
