@@ -13,6 +13,7 @@ mod brokers;
 mod cli;
 mod embedded;
 mod entries;
+mod examples;
 mod exclusive;
 mod faults;
 mod faulty_network;

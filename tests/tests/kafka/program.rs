@@ -97,12 +97,12 @@ fn program() -> &'static Path {
     &BUILT["wal"]
 }
 
-/// Returns the path of the example `wal`, or of the program `kwal` of kwal-cli, with all features, as
+/// Returns the path of an example, or of the program `kwal` of kwal-cli, with all features, as
 /// `cargo test --workspace --all-features` builds them.
 pub(crate) fn program_with_all_features(name: &str) -> &'static Path {
-    // An example among them has cargo unify features as it does for tests.
+    // With the examples, cargo unifies features as it does for tests.
     static BUILT: LazyLock<HashMap<String, PathBuf>> =
-        LazyLock::new(|| build(&["--workspace", "--all-features", "--example", "wal", "--bin", "kwal"]));
+        LazyLock::new(|| build(&["--workspace", "--all-features", "--examples", "--bin", "kwal"]));
     &BUILT[name]
 }
 

@@ -23,7 +23,8 @@ use crate::raw::Broker;
 use crate::segments::dumped;
 
 kwal_tests::suite! {
-    own: [brokers_fail, relay],
+    older: [relay],
+    newer: [brokers_fail],
 }
 
 /// The only controller, which fails only together with all others.

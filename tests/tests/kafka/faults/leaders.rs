@@ -11,7 +11,7 @@ use super::load::Scenario;
 use super::network::{Break, Route};
 
 kwal_tests::suite! {
-    own: [appends_survive],
+    newer: [appends_survive],
 }
 
 /// What fails.

@@ -19,7 +19,8 @@ use super::load::Scenario;
 use super::network::{Break, Network};
 
 kwal_tests::suite! {
-    own: [a_loss_is_reported, nothing_else_is_a_loss],
+    older: [a_loss_is_reported],
+    newer: [nothing_else_is_a_loss],
 }
 
 /// Three brokers. The controller is on the first, which is left alone.

@@ -18,7 +18,7 @@ use super::load::WINDOW;
 use super::network::Network;
 
 kwal_tests::suite! {
-    own: [nothing_is_sent_twice],
+    older: [nothing_is_sent_twice],
 }
 
 const BYTES_PER_SECOND: u64 = 100_000;

@@ -19,7 +19,7 @@ use crate::faults::on_node;
 use crate::segments::dumped;
 
 kwal_tests::suite! {
-    own: [unclean],
+    newer: [unclean],
 }
 
 /// The two brokers with replicas. The controller is left alone.
