@@ -56,7 +56,7 @@ impl Client {
         self.cluster.metadata.snapshot().cluster_id.clone()
     }
 
-    /// Returns what the client is doing now, for a log, a health check, or people who look for a fault:
+    /// Returns what the client is doing now, for a log, a health check, or troubleshooting:
     /// `println!("{}", client.state())` prints a few lines.
     ///
     /// It is a snapshot: by the time that it is read, it may be out of date. Nothing is requested for it, and

@@ -1,4 +1,4 @@
-//! What a client is doing now: snapshots for a log, a health check, and people who look for a fault.
+//! What a client is doing now: snapshots for a log, a health check, and troubleshooting.
 
 use std::{fmt, ops::Range, time::Duration};
 

@@ -548,22 +548,6 @@ mod tests {
     }
 
     #[test]
-    fn the_class_of_an_error_is_its_code_or_its_kind() {
-        for (kind, class) in [
-            (ErrorKind::Connect, "Connect"),
-            (ErrorKind::UnknownTopic { waited: SECOND }, "UnknownTopic"),
-            (ErrorKind::NoBroker { attempts: Vec::new() }, "NoBroker"),
-            (
-                ErrorKind::Broker { code: ErrorCode::NOT_ENOUGH_REPLICAS, message: None },
-                "NOT_ENOUGH_REPLICAS",
-            ),
-            (ErrorKind::Broker { code: ErrorCode(9_999), message: None }, "ErrorCode"),
-        ] {
-            assert_eq!(Class(&Error::new(kind)).to_string(), class);
-        }
-    }
-
-    #[test]
     fn the_name_of_a_broker_has_its_address() {
         for (name, expected) in [
             ("broker 1 (kafka-1:9092)", Some(HostPort::new("kafka-1", 9092))),

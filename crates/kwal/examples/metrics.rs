@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     assert_eq!(appended, 100, "records that this process has appended");
 
-    // For a log, a health check, or people who look for a fault.
+    // For a log, a health check, or troubleshooting.
     println!("\n{}\n{}", client.state(), wal.state());
     assert_eq!(wal.state().in_flight, 0);
     client.controller_client().await?.delete_topic(&topic).await?;

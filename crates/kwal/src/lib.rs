@@ -18,7 +18,7 @@
 //!                   encode(records) ────────────┤   and reserve(bytes), then submit(batch): the same in steps
 //!                   close() ────────────────────┤   takes no more appends, waits for those that were submitted
 //!                   holder(), fenced() ─────────┤   the holder of the log, and when that ends
-//!                   state() ────────────────────┤   what it is doing now, for people who look for a fault
+//!                   state() ────────────────────┤   what it is doing now, for troubleshooting
 //!                   resolve(in_doubt, fence) ───┤   whether a batch is on the log whose append ended unknown
 //!                   get_offset(at) ─────────────┤   start and end of the log, and the offset at a given time
 //!                   fetch(position) ────────────┤   encoded batches as they are on the log, records on demand

@@ -58,7 +58,6 @@ impl<A: Aggregator> Shared<A> {
             state.accumulator.split(parts.len());
             for batch in parts {
                 let records = u32::try_from(batch.record_count()).unwrap_or(u32::MAX);
-                self.metrics.submitted(&batch, times.queued);
                 let (place, completion) = (Place(number, first), Arc::clone(&completion));
                 state.counters.submitted(records, batch.size_in_bytes(), state.accumulator.in_flight());
                 state.in_flight.push(InFlight {
@@ -73,6 +72,7 @@ impl<A: Aggregator> Shared<A> {
             }
             state.counters.taken(uncompressed, times.queued);
         }
+        ends.iter().for_each(|(batch, _)| self.metrics.submitted(batch, times.queued));
         let left = self.deadline.saturating_sub(times.queued);
         let mut ends = ends.into_iter();
         let last = ends.next_back();

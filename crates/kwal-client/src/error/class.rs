@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::{Error, ErrorKind};
 
-/// What an error is, in a word: `error.type` of OpenTelemetry, and the label of metrics.
-/// The broker's code, or the kind.
+/// What an error is, in a word: `error.type` of OpenTelemetry, and the label of metrics. The name of the
+/// broker's code, or of the kind: of a finite set, whatever brokers send.
 pub(crate) struct Class<'a>(pub(crate) &'a Error);
 
 impl fmt::Display for Class<'_> {
@@ -21,11 +21,37 @@ impl fmt::Display for Class<'_> {
             }
         }
 
-        // It fails where the name ends.
-        let _ = match self.0.kind() {
-            ErrorKind::Broker { code, .. } => fmt::write(&mut Name(f), format_args!("{code:?}")),
-            kind => fmt::write(&mut Name(f), format_args!("{kind:?}")),
-        };
-        Ok(())
+        match self.0.kind() {
+            ErrorKind::Broker { code, .. } => f.write_str(code.name().unwrap_or("UNKNOWN_CODE")),
+            kind => {
+                // It fails where the name ends.
+                let _ = fmt::write(&mut Name(f), format_args!("{kind:?}"));
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kwal_protocol::error_code::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn it_is_the_code_or_the_kind() {
+        let broker = |code| Error::new(ErrorKind::Broker { code, message: Some("unbounded".to_owned()) });
+        for (error, expected) in [
+            (broker(ErrorCode::NOT_ENOUGH_REPLICAS), "NOT_ENOUGH_REPLICAS"),
+            (broker(ErrorCode(12_345)), "UNKNOWN_CODE"),
+            (Error::new(ErrorKind::Connect), "Connect"),
+            (Error::new(ErrorKind::UnknownTopic { waited: Duration::ZERO }), "UnknownTopic"),
+            (Error::new(ErrorKind::NoBroker { attempts: Vec::new() }), "NoBroker"),
+            (Error::invalid_input("a reason"), "InvalidInput"),
+        ] {
+            assert_eq!(Class(&error).to_string(), expected);
+        }
     }
 }

@@ -18,31 +18,23 @@ use tokio::time::Instant;
 
 use super::table::{self, Metric};
 use crate::{
-    error::{Class, Error, ErrorKind, Outcome},
+    error::{Class, Error, Outcome},
     state::Purpose,
 };
 
-/// Tells the recorder what the metrics are.
+/// Describes the metrics to the recorder.
 pub(crate) fn describe() {
     table::ALL.iter().for_each(Metric::describe);
 }
 
 /// An attempt has failed, and another one follows.
 pub(crate) fn retried(api: ApiKey, error: &Error) {
-    table::RETRIES.counter(&[&api.to_string(), &name(error)]).increment(1);
+    table::RETRIES.counter(&[&api.to_string(), &Class(error).to_string()]).increment(1);
 }
 
 /// A call has ended with an error.
 pub(crate) fn call_failed(api: ApiKey, error: &Error) {
-    table::CALL_FAILURES.counter(&[&api.to_string(), &name(error)]).increment(1);
-}
-
-/// Returns the name of an error in labels: of a finite set, whatever brokers send.
-fn name(error: &Error) -> String {
-    match error.kind() {
-        ErrorKind::Broker { code, .. } if code.name().is_none() => "UNKNOWN_CODE".to_owned(),
-        _ => Class(error).to_string(),
-    }
+    table::CALL_FAILURES.counter(&[&api.to_string(), &Class(error).to_string()]).increment(1);
 }
 
 /// The connections to a broker for one purpose.
@@ -60,7 +52,7 @@ impl BrokerMetrics {
 
     /// An attempt to connect has failed.
     pub(crate) fn not_connected(&self, error: &Error) {
-        table::CONNECT_FAILURES.counter(&[&self.broker, &name(error)]).increment(1);
+        table::CONNECT_FAILURES.counter(&[&self.broker, &Class(error).to_string()]).increment(1);
     }
 
     /// Returns the metrics of a connection that is not open yet.
@@ -284,13 +276,15 @@ impl PartitionMetrics {
     /// A batch has ended with an error.
     pub(crate) fn append_failed(&self, error: &Error) {
         let metrics = self.appends();
-        table::APPEND_FAILURES.counter(&[&self.topic, &self.partition, &name(error)]).increment(1);
+        table::APPEND_FAILURES
+            .counter(&[&self.topic, &self.partition, &Class(error).to_string()])
+            .increment(1);
         if error.outcome() == Outcome::Unknown {
             metrics.in_doubt.increment(1);
         }
     }
 
-    /// Another writer has taken over. It may be said more than once.
+    /// Another writer has taken over. Counted once, however often it is reported.
     pub(crate) fn fenced(&self) {
         let metrics = self.appends();
         if !metrics.is_fenced.swap(true, Ordering::Relaxed) {
@@ -408,26 +402,5 @@ impl ReaderMetrics {
 impl Drop for ReaderMetrics {
     fn drop(&mut self) {
         self.lag(0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kwal_protocol::error_code::ErrorCode;
-
-    use super::*;
-
-    #[test]
-    fn errors_have_short_names() {
-        let broker = |code| Error::new(ErrorKind::Broker { code, message: Some("unbounded".to_owned()) });
-        for (error, expected) in [
-            (broker(ErrorCode::NOT_LEADER_OR_FOLLOWER), "NOT_LEADER_OR_FOLLOWER"),
-            (broker(ErrorCode(12_345)), "UNKNOWN_CODE"),
-            (Error::new(ErrorKind::Closed), "Closed"),
-            (Error::invalid_input("a reason"), "InvalidInput"),
-            (Error::new(ErrorKind::RequestTooLarge { size: 7 }), "RequestTooLarge"),
-        ] {
-            assert_eq!(name(&error), expected);
-        }
     }
 }

@@ -132,7 +132,7 @@ impl Metric {
         with_recorder(|recorder| recorder.register_histogram(&self.key(values), &METADATA))
     }
 
-    /// Tells the recorder what the metric is.
+    /// Describes the metric to the recorder.
     pub(super) fn describe(&self) {
         let (unit, meaning) = (Some(self.unit), self.meaning.into());
         with_recorder(|recorder| match self.kind {

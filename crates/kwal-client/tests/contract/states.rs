@@ -1,4 +1,4 @@
-//! What a program sees of the client in its state: snapshots for people who look for a fault.
+//! What a program sees of the client in its state: snapshots for troubleshooting.
 
 use std::time::Duration;
 
