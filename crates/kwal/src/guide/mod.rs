@@ -40,6 +40,9 @@ pub mod recipes {
     #[doc = include_str!("recipes/failover.md")]
     pub mod failover {}
 
+    #[doc = include_str!("recipes/replicated_store.md")]
+    pub mod replicated_store {}
+
     #[doc = include_str!("recipes/in_doubt.md")]
     pub mod in_doubt {}
 
