@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    commands::{append, audit, bench, completions, holder, inspect, offsets, read, topics, trim, verify},
+    commands::{
+        append, audit, bench, completions, holder, inspect, offsets, read, resolve, topics, trim, verify,
+    },
     connect::ConnectArgs,
     exit::{Exit, Failure},
     output::OutputArgs,
@@ -37,6 +39,7 @@ pub(crate) enum Command {
     Read(read::ReadArgs),
     Follow(read::FollowArgs),
     Offsets(offsets::Args),
+    Resolve(resolve::Args),
     Trim(trim::Args),
     Inspect(inspect::Args),
     Holder(holder::Args),

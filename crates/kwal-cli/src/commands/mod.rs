@@ -8,6 +8,7 @@ pub(crate) mod holder;
 pub(crate) mod inspect;
 pub(crate) mod offsets;
 pub(crate) mod read;
+pub(crate) mod resolve;
 pub(crate) mod topics;
 pub(crate) mod trim;
 pub(crate) mod verify;
@@ -43,6 +44,7 @@ pub(crate) async fn run(cli: Cli, interrupt: Interrupt) -> Result<Exit, Failure>
         Command::Read(args) => read::read(session, args).await,
         Command::Follow(args) => read::follow(session, args).await,
         Command::Offsets(args) => offsets::run(session, args).await,
+        Command::Resolve(args) => resolve::run(session, args).await,
         Command::Trim(args) => trim::run(session, args).await,
         Command::Inspect(args) => inspect::run(session, args).await,
         Command::Holder(args) => holder::run(session, args).await,

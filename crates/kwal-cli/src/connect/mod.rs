@@ -17,7 +17,14 @@ use crate::{exit::Failure, interrupt::Interrupt, output::warn};
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectArgs {
     /// Addresses of some brokers [default: of --config, else KAFKA_CONNECT, else localhost:9092]
-    #[arg(long, global = true, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    #[arg(
+        short,
+        long,
+        visible_alias = "bootstrap-server",
+        global = true,
+        value_name = "HOST:PORT,…",
+        value_delimiter = ','
+    )]
     brokers: Vec<String>,
 
     /// A properties file of Kafka's tools; options win over it

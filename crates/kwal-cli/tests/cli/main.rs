@@ -9,6 +9,7 @@ mod inspect;
 #[cfg(target_os = "linux")]
 mod interactive;
 mod read;
+mod resolve;
 #[cfg(target_os = "linux")]
 mod screen;
 mod support;

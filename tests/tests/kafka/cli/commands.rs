@@ -108,6 +108,23 @@ async fn records(kafka: &'static Kafka) {
     assert_eq!(kwal.ok(&format!("read {topic} --from {position} -n 1")).await, "\\xffa\\n\n");
     let late = format!("read {topic} --from 2020-01-01T00:00:00Z -n 1 --isolation read-committed");
     assert_eq!(kwal.ok(&late).await, "one\n");
+    resolve(&kwal, &topic).await;
+}
+
+/// The first batch, which is on the log, and the one that its producer did not append.
+async fn resolve(kwal: &Kwal, topic: &str) {
+    let batch = kwal.objects(0, &format!("inspect {topic} --count 1")).await.remove(0);
+    let handle = |sequence| {
+        let id = &batch["producer_id"];
+        let handle = json!({
+            "topic": topic, "partition": 0, "producer_id": id, "epoch": 0, "sequence": sequence, "record_count": 2,
+        });
+        handle.to_string()
+    };
+    let appended = kwal.ends(0, "resolve - --yes", handle(0).as_bytes()).await;
+    assert!(appended.ends_with("sequence 0, 2 records: on the log, at offsets 0 to 1\n"), "{appended}");
+    let missing = kwal.ends(1, "resolve - --yes", handle(2).as_bytes()).await;
+    assert!(missing.ends_with("2 records: not on the log, and never will be\n"), "{missing}");
 }
 
 /// What is on the log, who holds it, and how fast it is.

@@ -63,9 +63,8 @@ log twice, until --timeout was over. To settle it once the brokers respond:
      with the same --from shows the values.
   2. If there is none, the request may still be on its way, as in a broker that hangs. If a second copy does
      no harm, append these inputs again.
-  3. If it does harm, have a program settle it: an element of in_doubt in the JSON is an `InDoubt` of the
-     library kwal, and `PartitionClient::resolve` finds the batch or shuts its producer id out for good, by a
-     record that it appends.
+  3. If it does harm, `kwal resolve` settles it: an element of in_doubt in the JSON is what it takes. It finds
+     the batch, or shuts it out for good, by a record that it appends.
 
 It appends without an exclusive name: on a log with a holder it is not fenced, and `kwal holder` counts
 its batches among those of others.
