@@ -204,7 +204,7 @@ impl fmt::Display for BrokerState {
             write!(f, "{separator}{connection}")?;
         }
         match last_error {
-            Some(error) => write!(f, "; last error: {error}"),
+            Some(error) => write!(f, "; the last attempt to connect failed: {}", error.reason()),
             None => Ok(()),
         }
     }

@@ -257,15 +257,20 @@ impl Troubles {
         }
     }
 
-    /// Notes an append whose outcome is unknown.
+    /// Notes an append whose outcome is unknown. Each has a line, since each has a handle of its own.
     pub(crate) fn in_doubt(&self, call: CallContext<'_>, error: &Error) {
         let subject = Subject::InDoubt(PartitionContext::of(call));
-        let report = self.meet(subject.clone(), Instant::now(), Duration::ZERO, None);
-        self.hold(subject);
-        if report.is_some() {
-            report!(warn of call, [error.type = %Class(error), %error,],
-                "an append is in doubt: it may be on the log");
+        let now = Instant::now();
+        {
+            let all = &mut *self.all();
+            let trouble = Self::entry(all, subject, now);
+            trouble.since.get_or_insert(now);
+            (trouble.met_at, trouble.is_reported) = (now, true);
+            trouble.holders += 1;
+            self.count(all, now);
         }
+        report!(warn of call, [error.type = %Class(error), %error,],
+            "an append is in doubt: it may be on the log");
     }
 
     /// Notes that it is known for good whether an append in doubt is on the log.
@@ -330,7 +335,7 @@ impl Troubles {
         ends_with: Option<(PartitionContext, Option<ApiKey>)>,
     ) -> Option<Duration> {
         let now = Instant::now();
-        let repeats = matches!(subject, Subject::InDoubt(_) | Subject::Unreadable(_));
+        let repeats = matches!(subject, Subject::Unreadable(_));
         let all = &mut *self.all();
         let trouble = Self::entry(all, subject, now);
         if trouble.since.is_none() || trouble.may_have_ended(now) {

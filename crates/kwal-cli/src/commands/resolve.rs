@@ -44,32 +44,34 @@ pub(crate) struct Args {
 }
 
 const HELP: &str = "\
-A handle is what the error of an append has, `Error::in_doubt()` of the library kwal, as JSON: an element of in_doubt
-of `kwal append --json`, or written by hand from a line of a log:
-  {\"topic\": \"wal\", \"partition\": 0, \"producer_id\": 17, \"epoch\": 0, \"sequence\": 40, \"record_count\": 2,
-  \"after\": 99}
-`after` is the last offset that was acknowledged before: without it, the whole log is read, which may take a longer
---timeout. A handle that contradicts the log, as by another record_count, is refused. `topic_id` and
-`transactional_id` should be there if the error has them. Several handles are resolved in their order: give the oldest
-first.
+A handle is what the error of an append has, `Error::in_doubt()` of the library kwal, as JSON: an
+element of in_doubt of `kwal append --json`, or written by hand from a line of a log:
+  {\"topic\": \"wal\", \"partition\": 0, \"producer_id\": 17, \"epoch\": 0, \"sequence\": 40,
+  \"record_count\": 2, \"after\": 99}
+`after` is the last offset that was acknowledged before: without it, the whole log is read, which
+may take a longer --timeout. A handle that contradicts the log, as by another record_count, is
+refused. `topic_id` and `transactional_id` should be there if the error has them. Several handles
+are resolved in their order: give the oldest first.
 
-The fence is a record without a value, and with a header that your readers know. It goes out under the producer id of
-the batch, so the process that appended the batch can append nothing more by that id: it should have ended, or
-resolve the batch itself. On a terminal it asks; elsewhere it takes --yes.
+The fence is a record without a value, and with a header that your readers know. It goes out under
+the producer id of the batch, so the process that appended the batch can append nothing more by that
+id: it should have ended, or resolve the batch itself. On a terminal it asks; elsewhere it takes
+--yes.
 
-A batch of an exclusive writer needs no fence if another holder has taken over since: what lies before that barrier,
-which `kwal holder` shows, is on the log, and anything else never will be. Otherwise --take-over makes this program
-the holder, and the next one takes over from it.
+A batch of an exclusive writer needs no fence if another holder has taken over since: what lies
+before that barrier, which `kwal holder` shows, is on the log, and anything else never will be.
+Otherwise --take-over makes this program the holder, and the next one takes over from it.
 
-Exits with 1 if one of them is not on the log, which is then final, and with 3 or 4 if nothing was found out: then it can
-be run again. Several fences do no harm.
+Exits with 1 if one of them is not on the log, which is then final, and with 3 or 4 if nothing was
+found out: then it can be run again. Several fences do no harm.
 
-JSON: one object for each, {\"topic\", \"partition\", \"producer_id\", \"epoch\", \"sequence\", \"record_count\",
-\"offsets\": [first, last] or null if it is not on the log}.
+JSON: one object for each, {\"topic\", \"partition\", \"producer_id\", \"epoch\", \"sequence\",
+\"record_count\", \"offsets\": [first, last] or null if it is not on the log}.
 
 Examples:
   kwal resolve doubt.json
-  kwal append wal --json < lines | jq '.inputs.in_doubt[]' > doubts.json; kwal resolve doubts.json";
+  kwal append wal --json < lines | jq '.inputs.in_doubt[]' > doubts.json
+  kwal resolve doubts.json";
 
 /// What a file of handles may have: thousands of them.
 const MOST_BYTES: u64 = 1 << 20;

@@ -27,6 +27,16 @@ impl Display for Error {
                     in_doubt.batch()
                 )
             }
+            (Outcome::Unknown, Some(in_doubt), _)
+                if matches!(self.kind(), ErrorKind::Trimmed { .. } | ErrorKind::BeyondEnd { .. }) =>
+            {
+                write!(
+                    f,
+                    "; outcome unknown: the log no longer has all that the batch may be among, so it cannot tell any more \
+                     whether that was appended; in doubt: {}",
+                    in_doubt.batch()
+                )
+            }
             (Outcome::Unknown, Some(in_doubt), _) => write!(
                 f,
                 "; outcome unknown: the batch may be on the log or may still reach it, so resolve it before appending it \

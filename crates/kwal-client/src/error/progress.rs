@@ -53,7 +53,7 @@ impl fmt::Display for Progress {
             }
             Self::Response => "it was waiting for the response",
             Self::Pause => "there was no time for another attempt",
-            Self::Runtime => "the runtime of the client does not run its tasks: is a task blocking it?",
+            Self::Runtime => "the runtime of the client does not run its tasks: is a task blocking it, or was the process stopped?",
         })
     }
 }

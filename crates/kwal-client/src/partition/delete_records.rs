@@ -48,6 +48,10 @@ impl PartitionClient {
     /// When this is `Ok`, the records are gone for every reader. Their bytes are freed later, whole segments
     /// at a time.
     ///
+    /// The leader answers when all in-sync replicas have done the same: up to half a second on an idle
+    /// cluster (`replica.fetch.wait.max.ms`), and until the deadline if a replica hangs. Appends do not wait
+    /// for it, unless your own code does: run it in a task of its own.
+    ///
     /// ```no_run
     /// # use kwal_client::{PartitionClient, error::Error};
     /// # async fn prune(partition: PartitionClient, applied: i64) -> Result<(), Error> {
@@ -89,9 +93,22 @@ impl DeleteRecords<'_> {
             return Err(call.invalid_input(format!("offset {offset} is negative")));
         }
         let deadline = self.partition.deadline(self.deadline);
-        match self.partition.call(&Delete { before: self.before }, deadline).await {
-            Ok(start) => Ok(start),
-            Err(error) => Err(log::with_range(&self.partition.partition, error, deadline).await),
+        let partition = &*self.partition.partition;
+        let mut refused = 0;
+        loop {
+            let error = match self.partition.call(&Delete { before: self.before }, deadline).await {
+                Ok(start) => return Ok(start),
+                Err(error) => log::with_range(partition, error, deadline).await,
+            };
+            // A new leader may refuse an offset until it knows its high watermark, for which the lookup of
+            // the range has waited (KIP-207).
+            refused += 1;
+            if !matches!(error.kind(), ErrorKind::OffsetOutOfRange { log: Some(_), .. })
+                || refused == log::STUCK_ROUNDS
+            {
+                return Err(error);
+            }
+            log::pause(partition, deadline).await;
         }
     }
 }

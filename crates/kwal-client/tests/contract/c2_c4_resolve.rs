@@ -328,6 +328,10 @@ async fn what_was_deleted_since_cannot_be_known() {
             let error = result.unwrap_err();
             let ErrorKind::Trimmed { offset: 1, log_start, .. } = error.kind() else { panic!("{error}") };
             assert_eq!(*log_start, before);
+            assert!(
+                error.to_string().contains("so it cannot tell any more whether that was appended"),
+                "{error}"
+            );
         }
     }
 }

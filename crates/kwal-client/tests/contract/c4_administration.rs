@@ -373,6 +373,8 @@ async fn a_deletion_of_records_is_retried() {
         Fault::ErrorAfter(ErrorCode::NOT_LEADER_OR_FOLLOWER),
         Fault::ErrorAfter(ErrorCode::REQUEST_TIMED_OUT),
         Fault::Error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+        // A new leader that does not know its high watermark yet.
+        Fault::Error(ErrorCode::OFFSET_OUT_OF_RANGE),
     ]
     .into_iter()
     .enumerate()

@@ -159,7 +159,9 @@ async fn a_client_shows_brokers_connections_and_memory() {
     let state = client.state();
     assert!(state.brokers[0].connections.is_empty(), "{state}");
     assert!(state.brokers[0].last_error.is_some(), "{state}");
-    assert!(lines()[1].starts_with(&format!("    broker 1 ({address}): not connected; last error: ")));
+    assert!(lines()[1].starts_with(&format!(
+        "    broker 1 ({address}): not connected; the last attempt to connect failed: "
+    )));
 
     drop(partition);
     assert!(client.close().deadline(SECOND).await.is_empty());
