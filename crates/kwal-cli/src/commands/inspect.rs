@@ -99,6 +99,7 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
         Place::At(OffsetAt::Latest) => bounds.end,
         Place::At(at) => session.interrupt.or(partition.get_offset(at)).await?,
         Place::Position(Position { offset, .. }) => offset,
+        Place::Relative(relative) => relative.on(&bounds),
     };
     let until = match args.until {
         Until::Latest => bounds.end,
