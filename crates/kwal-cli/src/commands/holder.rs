@@ -10,7 +10,7 @@ use crate::{
     connect::PartitionArgs,
     exit::{Exit, Failure},
     interrupt::Interrupt,
-    log::{Item, PartitionLog},
+    log::{Item, PartitionLog, is_fence, is_of_other},
     output::{Progress, Table, escaped, plural, time_text, warn},
 };
 
@@ -20,12 +20,16 @@ use crate::{
 /// end.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Exits with 1 if the log has no barrier.
+Exits with 1 if others have appended after the last barrier, and if the log has none, or no longer has it, as
+after a trim. Without a barrier, it prints whose the last batch with a producer id is.
 
 JSON: one object, {\"topic\", \"partition\", \"name\", \"producer_id\", \"epoch\", \"offset\", \"timestamp\",
 \"last_epoch\", \"batches_after\", \"others_after\"}, or with --all one a line. `last_epoch` is the epoch of the
-holder's last batch, which it raises now and then; `others_after` counts batches of other producers after the
-barrier, which are of writers without the name.
+holder's last batch, which it raises now and then; `others_after` counts batches of others after the
+barrier, which are of writers without the name: of another producer id or an earlier epoch. Fences and
+control batches are not counted. If the log has no barrier, also with --all: {\"topic\", \"partition\",
+\"name\": null, \"log_start\", \"last_batch\": {\"producer_id\", \"epoch\", \"offset\"} or null}, where `offset`
+is that of its last record.
 
 Examples:
   kwal holder wal -p 0
@@ -49,6 +53,21 @@ struct Held {
     others_after: u64,
 }
 
+/// The last batch with a producer id, and its last offset.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct LastBatch {
+    producer_id: i64,
+    epoch: i16,
+    offset: i64,
+}
+
+/// What was found in a range of offsets.
+#[derive(Debug, Default)]
+struct Found {
+    held: Vec<Held>,
+    last_batch: Option<LastBatch>,
+}
+
 #[derive(Serialize)]
 struct Json<'a> {
     topic: &'a str,
@@ -63,14 +82,25 @@ struct Json<'a> {
     others_after: u64,
 }
 
+#[derive(Serialize)]
+struct NoHolder<'a> {
+    topic: &'a str,
+    partition: i32,
+    name: Option<&'a str>,
+    log_start: i64,
+    last_batch: Option<LastBatch>,
+}
+
 pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failure> {
     let client = session.client().await?;
     let partition = args.partition.open(&client, &session.interrupt).await?;
     let log = PartitionLog::bounds(&partition, &session.interrupt).await?;
-    let held = match args.all {
-        true => Search::new(session, &partition, &log).scan(log.clone()).await?,
-        false => Vec::from_iter(Search::new(session, &partition, &log).last().await?),
+    let search = Search::new(session, &partition, &log);
+    let Found { held, last_batch } = match args.all {
+        true => search.scan(log.clone()).await?,
+        false => search.last().await?,
     };
+    drop(search);
     let mut table =
         Table::new(&["NAME", ">PRODUCER", ">EPOCH", ">OFFSET", "TIME", ">LAST EPOCH", ">BATCHES", ">OTHERS"]);
     for one in &held {
@@ -102,20 +132,44 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
         }
     }
     session.out.table(table)?;
-    session.out.flush()?;
     let Some(last) = held.last() else {
-        let (topic, partition) = (partition.topic(), partition.partition());
-        session.out.tell(format_args!(
-            "no exclusive writer has taken over {topic}/{partition}, as far as its log goes back"
-        ));
-        return Ok(Exit::Negative);
+        return no_holder(session, &partition, log.start, last_batch);
     };
+    session.out.flush()?;
     if last.others_after > 0 {
         let count = plural(last.others_after, "batch");
         let are = if last.others_after == 1 { "is" } else { "are" };
         warn(&format!("{count} after the barrier {are} not of {}", escaped(last.barrier.name.as_bytes())));
+        return Ok(Exit::Negative);
     }
     Ok(Exit::Success)
+}
+
+fn no_holder(
+    session: &mut Session,
+    partition: &PartitionClient,
+    log_start: i64,
+    last_batch: Option<LastBatch>,
+) -> Result<Exit, Failure> {
+    let (topic, partition) = (partition.topic(), partition.partition());
+    if session.out.is_json() {
+        session.out.json(&NoHolder { topic, partition, name: None, log_start, last_batch })?;
+    }
+    session.out.flush()?;
+    let mut text = format!("no exclusive writer has taken over {topic}/{partition}");
+    if log_start > 0 {
+        text = format!(
+            "no barrier is left on {topic}/{partition}: its log begins at {log_start}, after the last barrier if \
+             there was one"
+        );
+    }
+    if let Some(LastBatch { producer_id, epoch, offset }) = last_batch {
+        text += &format!(
+            "; the last batch with a producer id, at {offset}, is of producer {producer_id} at epoch {epoch}"
+        );
+    }
+    session.out.tell(text);
+    Ok(Exit::Negative)
 }
 
 /// A search for barriers.
@@ -135,8 +189,9 @@ impl<'a> Search<'a> {
     }
 
     /// Searches for the last barrier, in ranges that grow, from the end.
-    async fn last(self) -> Result<Option<Held>, Failure> {
+    async fn last(&self) -> Result<Found, Failure> {
         let (mut until, mut len) = (self.log.end, 1_000_i64);
+        let mut last_batch = None;
         while until > self.log.start {
             let from = until.saturating_sub(len).max(self.log.start);
             let found = self.scan(from..until).await.map_err(|failure| match failure {
@@ -145,21 +200,23 @@ impl<'a> Search<'a> {
                 }
                 failure => failure,
             })?;
-            if let Some(found) = found.into_iter().next_back() {
+            last_batch = last_batch.or(found.last_batch);
+            if let Some(last) = found.held.into_iter().next_back() {
                 // What came after it may reach beyond this range.
-                let again = self.scan(found.offset..self.log.end).await?;
-                return Ok(again.into_iter().next_back().or(Some(found)));
+                let again = self.scan(last.offset..self.log.end).await?;
+                let held = again.held.into_iter().next_back().unwrap_or(last);
+                return Ok(Found { held: vec![held], last_batch });
             }
             (until, len) = (from, len.saturating_mul(4));
         }
-        Ok(None)
+        Ok(Found { held: Vec::new(), last_batch })
     }
 
-    /// Returns the barriers of a range.
-    async fn scan(&self, offsets: Range<i64>) -> Result<Vec<Held>, Failure> {
+    /// Returns the barriers of a range, and its last batch.
+    async fn scan(&self, offsets: Range<i64>) -> Result<Found, Failure> {
         let searched = self.log.end - offsets.end;
         let mut log = PartitionLog::new(self.partition, self.interrupt, offsets.clone());
-        let mut held: Vec<Held> = Vec::new();
+        let Found { mut held, mut last_batch } = Found::default();
         while let Some(item) = log.next().await? {
             let batch = match item {
                 Item::Batch { batch, .. } => batch,
@@ -170,6 +227,11 @@ impl<'a> Search<'a> {
                 Item::Torn { .. } => continue,
             };
             self.bar.set((searched + batch.next_offset() - offsets.start).max(0).unsigned_abs());
+            let producer = batch.producer_id().zip(batch.producer_epoch());
+            if let Some((producer_id, epoch)) = producer.filter(|_| !batch.is_control() && !is_fence(&batch))
+            {
+                last_batch = Some(LastBatch { producer_id, epoch, offset: batch.last_offset() });
+            }
             if let Some(barrier) = Barrier::in_batch(&batch) {
                 held.push(Held {
                     last_epoch: barrier.epoch,
@@ -180,16 +242,17 @@ impl<'a> Search<'a> {
                     others_after: 0,
                 });
             } else if let Some(last) = held.last_mut() {
-                let producer = batch.producer_id().zip(batch.producer_epoch());
                 match producer {
+                    _ if is_of_other(&batch, &last.barrier) => last.others_after += 1,
                     Some((id, epoch)) if id == last.barrier.producer_id => {
                         last.last_epoch = last.last_epoch.max(epoch);
                         last.batches_after += 1;
                     }
-                    _ => last.others_after += 1,
+                    // A control batch or a fence.
+                    _ => {}
                 }
             }
         }
-        Ok(held)
+        Ok(Found { held, last_batch })
     }
 }

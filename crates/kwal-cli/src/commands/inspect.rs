@@ -53,18 +53,25 @@ is doubtful:
   producer-epoch-back  the epoch of its producer is lower than before
   sequence-gap         sequence numbers of its producer are missing, and no hole explains it
   duplicate-sequence   its producer has appended this sequence number before
+  not-of-holder        a barrier lies before it, and it is not of the producer that took over by that
   time-back            its time is before that of the batch before it: several writers, or clocks set back
 
 A hole is a range of offsets without a batch; compaction leaves holes, and retention does not. A barrier is
-the record by which an exclusive writer of kwal took over; a fence is the same record under the producer id
-of an earlier one. A fragment is a part of an entry that is larger than a batch.
+the record by which an exclusive writer of kwal took over. A \"fence for\" a writer is the same record under
+the producer id of an earlier one. A \"fence\" is a single record at the last epoch of a producer id, by
+which `kwal resolve`, or PartitionClient::resolve of another process, shut that out. After a barrier, all
+batches should be of its producer id, from its epoch on, up to the next barrier; only fences and control
+batches may come between. On a rare log, all that follows is not-of-holder: two processes took over by the
+same name at once, after the cluster had forgotten it, and the later barrier is of the one that failed. A
+fragment is a part of an entry that is larger than a batch.
 
 Exits with 1 if there is a doubtful place other than time-back.
 
 JSON: an object a line. {\"type\": \"batch\", \"base_offset\", \"last_offset\", \"count\", \"bytes\", \"magic\",
 \"crc\", \"codec\", \"producer_id\", \"producer_epoch\", \"base_sequence\", \"last_sequence\", \"leader_epoch\",
 \"max_timestamp\", \"timestamp_type\", \"transactional\", \"control\", \"delete_horizon\" (ms, by compaction),
-\"position\" (in a file), \"marker\" (commit or abort), \"barrier\", \"fence\": {\"name\", \"producer_id\", \"epoch\"},
+\"position\" (in a file), \"marker\" (commit or abort), \"barrier\", \"fence\" (for a writer): {\"name\",
+\"producer_id\", \"epoch\"}, \"resolve_fence\": true,
 \"fragments\": {\"count\", \"entry\"}, \"hole_before\": [first, end], \"holes_within\", \"doubts\": [{\"kind\",
 \"text\"}]}, where fields of what a batch is not are left out; {\"type\": \"unreadable\", \"base_offset\",
 \"end_offset\", \"position\", \"doubts\"}; {\"type\": \"torn\", \"position\", \"bytes\"}; at the end
@@ -99,6 +106,7 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
         Place::At(OffsetAt::Latest) => bounds.end,
         Place::At(at) => session.interrupt.or(partition.get_offset(at)).await?,
         Place::Position(Position { offset, .. }) => offset,
+        Place::Relative(relative) => relative.on(&bounds),
     };
     let until = match args.until {
         Until::Latest => bounds.end,
@@ -329,6 +337,7 @@ fn notes(header: &BatchHeader, content: &Content, doubts: &[Doubt]) -> String {
         Kind::Control(name) => notes.push(format!("control: {name}")),
         Kind::Barrier(barrier) => notes.push(format!("barrier of {}", escaped(barrier.name.as_bytes()))),
         Kind::Fence(barrier) => notes.push(format!("fence for {}", escaped(barrier.name.as_bytes()))),
+        Kind::ResolveFence => notes.push("fence".to_owned()),
         Kind::Fragments { count, first } => {
             notes.push(format!("{} of entry {first}", plural(*count, "fragment")));
         }
@@ -403,6 +412,8 @@ struct JsonBatch<'a> {
     barrier: Option<JsonBarrier<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fence: Option<JsonBarrier<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    resolve_fence: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     fragments: Option<JsonFragments>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -470,6 +481,7 @@ fn json<'a>(batch: &Batch, position: Option<u64>, content: &'a Content, noted: &
         marker: None,
         barrier: None,
         fence: None,
+        resolve_fence: false,
         fragments: None,
         hole_before: hole(noted),
         holes_within: content.holes,
@@ -480,6 +492,7 @@ fn json<'a>(batch: &Batch, position: Option<u64>, content: &'a Content, noted: &
         Kind::Marker { committed } => line.marker = Some(if *committed { "commit" } else { "abort" }),
         Kind::Barrier(found) => line.barrier = Some(barrier(found)),
         Kind::Fence(found) => line.fence = Some(barrier(found)),
+        Kind::ResolveFence => line.resolve_fence = true,
         Kind::Fragments { count, first } => {
             line.fragments = Some(JsonFragments { count: *count, entry: first.to_string() });
         }

@@ -1,13 +1,16 @@
 //! `kwal trim`: cutting off the beginning of a log.
 
-use kwal::client::{DeleteBefore, OffsetAt};
+use std::ops::Range;
+
+use kwal::{PartitionClient, client::DeleteBefore, record::Barrier};
 use serde::Serialize;
 
 use super::{MAY_HAVE_CHANGED, Session};
 use crate::{
     connect::PartitionArgs,
     exit::{Exit, Failure},
-    output::{plural, range},
+    log::{Item, PartitionLog},
+    output::{escaped, plural, range, warn},
 };
 
 /// Deletes the records before an offset
@@ -20,7 +23,8 @@ It asks on a terminal; elsewhere it takes --yes.
 
 On a log with an exclusive writer, keep the last barrier, which `kwal holder` shows, or at least a
 later record of the holder: without either, an earlier holder may be able to append again.
-`--before high-watermark` keeps neither.
+`--before high-watermark` keeps neither, nor does the end of the log as an offset: then there is a warning if
+its last 1,000 offsets have a barrier.
 
 JSON: one object, {\"topic\", \"partition\", \"log_start\", \"deleted\"}: the first offset that is left, and how
 many offsets were removed.
@@ -58,10 +62,11 @@ struct Trimmed<'a> {
 pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failure> {
     let client = session.client().await?;
     let partition = args.partition.open(&client, &session.interrupt).await?;
-    let start = session.interrupt.or(partition.get_offset(OffsetAt::Earliest)).await?;
+    let log = PartitionLog::bounds(&partition, &session.interrupt).await?;
+    let start = log.start;
     let end = match args.before {
         DeleteBefore::Offset(offset) => offset,
-        _ => session.interrupt.or(partition.get_offset(OffsetAt::Latest)).await?,
+        _ => log.end,
     };
     let name = format!("{}/{}", partition.topic(), partition.partition());
     let question = format!("delete offsets {} of {name}", range(&(start..end)));
@@ -69,6 +74,10 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
         let (topic, partition) = (partition.topic(), partition.partition());
         Trimmed { topic, partition, log_start, deleted: log_start - start }
     };
+    // Brokers reject what is beyond the end.
+    if end > start && end == log.end {
+        warn_of_holder(session, &partition, log).await?;
+    }
     if end > start && !session.confirm(&question, args.yes).await? {
         if session.out.is_json() {
             session.out.json(&trimmed(start))?;
@@ -84,4 +93,43 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
         session.out.line(format_args!("{name} begins at {log_start}: {count} removed"))?;
     }
     Ok(Exit::Success)
+}
+
+/// How many of the last offsets are searched for a barrier.
+const SEARCHED: i64 = 1_000;
+
+/// Warns if a log that will be empty has a holder.
+async fn warn_of_holder(
+    session: &Session,
+    partition: &PartitionClient,
+    mut offsets: Range<i64>,
+) -> Result<(), Failure> {
+    offsets.start = offsets.start.max(offsets.end - SEARCHED);
+    let mut log = PartitionLog::new(partition, &session.interrupt, offsets);
+    // The last barrier, and the last offset of its holder.
+    let mut held: Option<(Barrier, i64)> = None;
+    loop {
+        let batch = match log.next().await {
+            Ok(Some(Item::Batch { batch, .. })) => batch,
+            Ok(Some(_)) => continue,
+            Err(failure @ Failure::Interrupted(_)) => return Err(failure),
+            // Deleting does not take the right to read.
+            Ok(None) | Err(_) => break,
+        };
+        if let Some(barrier) = Barrier::in_batch(&batch) {
+            held = Some((barrier, batch.last_offset()));
+        } else if let Some((barrier, last)) = &mut held
+            && batch.producer_id() == Some(barrier.producer_id)
+        {
+            *last = batch.last_offset();
+        }
+    }
+    if let Some((barrier, last)) = held {
+        let name = escaped(barrier.name.as_bytes());
+        warn(&format!(
+            "nothing of the holder {name} will be left, so an earlier holder may be able to append again; \
+             --before {last} keeps its last record"
+        ));
+    }
+    Ok(())
 }

@@ -16,8 +16,9 @@ use crate::{
 /// Reads whole partitions and verifies them
 ///
 /// It checks the checksum and the records of every batch, that offsets rise, that leader epochs do not fall,
-/// and that the sequence numbers of every producer have neither gaps nor duplicates. `kwal inspect --help`
-/// lists all that is doubtful; of that, time-back is no finding.
+/// that the sequence numbers of every producer have neither gaps nor duplicates, and that after a barrier
+/// only its holder appends. `kwal inspect --help` lists all that is doubtful; of that, time-back is no
+/// finding.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Exits with 1 if there are findings.

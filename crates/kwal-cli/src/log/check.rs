@@ -2,8 +2,11 @@
 
 use std::{collections::HashMap, fmt, ops::Range};
 
-use kwal::record::Batch;
+use kwal::record::{Barrier, Batch};
 use kwal_protocol::record::BatchHeader;
+
+use super::content::is_fence;
+use crate::output::{escaped, time_text};
 
 /// A doubtful place.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,6 +23,8 @@ pub(crate) enum Doubt {
     SequenceGap { expected: i32 },
     /// The producer has appended this sequence number before, or the broker had forgotten the producer.
     DuplicateSequence { expected: i32 },
+    /// An exclusive writer has taken over before it, and it is not of that writer.
+    NotOfHolder { name: String, barrier: i64 },
     /// The timestamps are lower than those of the batch before it, as with several writers, or clocks that
     /// were set back.
     TimeBack { before: i64 },
@@ -35,6 +40,7 @@ impl Doubt {
             Self::ProducerEpochBack { .. } => "producer-epoch-back",
             Self::SequenceGap { .. } => "sequence-gap",
             Self::DuplicateSequence { .. } => "duplicate-sequence",
+            Self::NotOfHolder { .. } => "not-of-holder",
             Self::TimeBack { .. } => "time-back",
         }
     }
@@ -54,11 +60,22 @@ impl fmt::Display for Doubt {
             Self::ProducerEpochBack { before } => write!(f, "producer epoch falls from {before}"),
             Self::SequenceGap { expected } => write!(f, "sequence gap: {expected} would be next"),
             Self::DuplicateSequence { expected } => write!(f, "duplicate sequence: {expected} would be next"),
-            Self::TimeBack { before } => {
-                write!(f, "time goes back from {}", crate::output::time_text(*before))
+            Self::NotOfHolder { name, barrier } => {
+                write!(f, "not of the holder {}, whose barrier is at {barrier}", escaped(name.as_bytes()))
             }
+            Self::TimeBack { before } => write!(f, "time goes back from {}", time_text(*before)),
         }
     }
+}
+
+/// Whether a batch after a barrier is not of the holder who took over by it.
+///
+/// A control batch ends a transaction that began earlier, and a fence shuts out an earlier producer.
+pub(crate) fn is_of_other(batch: &Batch, holder: &Barrier) -> bool {
+    let producer = batch.producer_id().zip(batch.producer_epoch());
+    // The holder raises its epoch now and then.
+    let is_own = producer.is_some_and(|(id, epoch)| id == holder.producer_id && epoch >= holder.epoch);
+    !is_own && !batch.is_control() && !is_fence(batch)
 }
 
 /// Checks batches in the order of the log.
@@ -70,6 +87,8 @@ pub(crate) struct Checker {
     /// The end of the last range of offsets without a batch.
     last_hole: Option<i64>,
     producers: HashMap<i64, Producer>,
+    /// The last barrier and its offset, if no later one can have been lost.
+    holder: Option<(Barrier, i64)>,
 }
 
 #[derive(Debug)]
@@ -100,6 +119,7 @@ impl Checker {
         self.place(offsets.start, &mut noted);
         // What was in it is unknown.
         self.last_hole = Some(offsets.end);
+        self.holder = None;
         self.next_offset = self.next_offset.max(Some(offsets.end));
         noted
     }
@@ -128,6 +148,7 @@ impl Checker {
         if header.producer_id >= 0 {
             self.produced(header, &mut noted);
         }
+        self.held(batch, &mut noted);
         noted
     }
 
@@ -197,6 +218,19 @@ impl Checker {
         producer.epoch = producer.epoch.max(header.producer_epoch);
     }
 
+    fn held(&mut self, batch: &Batch, noted: &mut Noted) {
+        if let Some(barrier) = Barrier::in_batch(batch) {
+            self.holder = Some((barrier, batch.base_offset()));
+        } else if noted.hole.is_some() || (batch.header().count == 0 && !batch.is_control()) {
+            // Compaction removes a barrier when its name has taken over again. The hole may have been one.
+            self.holder = None;
+        } else if let Some((holder, offset)) = &self.holder
+            && is_of_other(batch, holder)
+        {
+            noted.doubts.push(Doubt::NotOfHolder { name: holder.name.clone(), barrier: *offset });
+        }
+    }
+
     /// Forgets the producers that appended least recently.
     fn forget_half(&mut self) {
         let mut offsets: Vec<_> = self.producers.values().map(|producer| producer.last_offset).collect();
@@ -209,7 +243,7 @@ impl Checker {
 
 #[cfg(test)]
 mod tests {
-    use kwal::record::{BatchBuilder, Compression};
+    use kwal::record::{BatchBuilder, Compression, HeaderView};
     use kwal_protocol::record::Batches;
 
     use super::*;
@@ -228,7 +262,7 @@ mod tests {
     fn batch(made: &Made) -> Batch {
         let mut builder = BatchBuilder::new(Compression::None);
         for _ in 0..made.records {
-            builder.push(made.time, None, Some(b"x"), std::iter::empty::<kwal::record::HeaderView<'_>>());
+            builder.push(made.time, None, Some(b"x"), std::iter::empty::<HeaderView<'_>>());
         }
         let (id, epoch, sequence) = made.producer;
         let batch = builder.finish().unwrap().stamp(id, epoch, sequence).at(made.at, made.leader_epoch);
@@ -269,6 +303,52 @@ mod tests {
         }
         let epochs = [Made { producer: (7, 3, 0), ..ONE }, Made { at: 1, producer: (7, 2, 0), ..ONE }];
         assert_eq!(last(&epochs).doubts, [Doubt::ProducerEpochBack { before: 3 }]);
+    }
+
+    /// A barrier of a producer at an offset.
+    fn barrier(at: i64, (id, epoch): (i64, i16)) -> Batch {
+        let (id_text, epoch_text) = (id.to_string(), epoch.to_string());
+        let headers = [
+            ("kwal.barrier", "w"),
+            ("kwal.producer-id", &id_text),
+            ("kwal.epoch", &epoch_text),
+            ("kwal.mark", "000102030405060708090a0b0c0d0e0f"),
+        ];
+        let headers =
+            headers.map(|(key, value)| HeaderView { key: key.as_bytes(), value: Some(value.as_bytes()) });
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(1_000, Some(b"w/wal/0"), Some(b""), headers);
+        let batch = builder.finish().unwrap().stamp(id, epoch, 0).at(at, 0);
+        Batches::new(batch.to_bytes()).next().unwrap().unwrap()
+    }
+
+    #[test]
+    fn after_a_barrier_there_is_one_writer() {
+        let not_of_holder = Doubt::NotOfHolder { name: "w".to_owned(), barrier: 0 };
+        let next = |made: &Made, before: Option<&Made>| {
+            let mut checker = Checker::default();
+            assert_eq!(checker.note(&barrier(0, (7, 1))), Noted::default());
+            if let Some(before) = before {
+                checker.note(&batch(before));
+            }
+            checker.note(&batch(made)).doubts
+        };
+        for (producer, records, expected) in [
+            ((7, 1, 1), 1, vec![]),
+            ((7, 2, 0), 1, vec![]),
+            ((7, 0, 0), 1, vec![Doubt::ProducerEpochBack { before: 1 }, not_of_holder.clone()]),
+            ((8, 1, 0), 1, vec![not_of_holder.clone()]),
+            ((-1, -1, -1), 1, vec![not_of_holder.clone()]),
+            ((8, i16::MAX, 0), 1, vec![]),
+            // More than the one record of a fence.
+            ((8, i16::MAX, 0), 2, vec![not_of_holder.clone()]),
+        ] {
+            assert_eq!(next(&Made { at: 1, producer, records, ..ONE }, None), expected, "{producer:?}");
+        }
+        // Compaction may have removed a later barrier.
+        let after_hole = Made { at: 3, producer: (8, 0, 0), ..ONE };
+        assert_eq!(next(&after_hole, None), []);
+        assert_eq!(next(&Made { at: 4, producer: (8, 0, 1), ..ONE }, Some(&after_hole)), []);
     }
 
     #[test]

@@ -33,12 +33,24 @@ pub(crate) enum Kind {
     Barrier(Barrier),
     /// The record of a barrier under another producer id, which shuts that out.
     Fence(Barrier),
+    /// One record at the last epoch of a producer id, which shuts that out: by `resolve`.
+    ResolveFence,
     /// Fragments of entries that are larger than a batch: how many, and of which entry the first one is.
     Fragments { count: u64, first: EntryId },
 }
 
 /// The largest batch after decompression.
 const MAX_DECOMPRESSED: usize = 256 << 20;
+
+/// Whether a batch is a fence: of `resolve`, or of an exclusive writer that took over. Clients leave the last
+/// epoch of a producer id to fences.
+pub(crate) fn is_fence(batch: &Batch) -> bool {
+    let header = batch.header();
+    header.producer_id >= 0
+        && header.producer_epoch == i16::MAX
+        && header.last_offset_delta == 0
+        && !header.is_control()
+}
 
 impl Content {
     pub(crate) fn of(batch: &Batch) -> Self {
@@ -62,6 +74,9 @@ impl Content {
         if header.magic == BatchHeader::MAGIC && content.problem.is_none() {
             let offsets = i64::from(header.last_offset_delta) + 1;
             content.holes = u64::try_from(offsets).unwrap_or_default().saturating_sub(content.records);
+        }
+        if content.kind == Kind::Records && is_fence(batch) {
+            content.kind = Kind::ResolveFence;
         }
         content
     }

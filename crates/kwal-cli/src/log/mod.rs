@@ -10,8 +10,8 @@ use std::ops::Range;
 use kwal::record::{Batch, BatchHeader};
 
 pub(crate) use self::{
-    check::{Checker, Doubt, Noted},
-    content::{Content, Kind},
+    check::{Checker, Doubt, Noted, is_of_other},
+    content::{Content, Kind, is_fence},
     partition::PartitionLog,
     segment::SegmentFile,
 };

@@ -18,26 +18,32 @@ fn batch(values: &[&str], time: i64) -> EncodedBatch {
     builder.finish().unwrap()
 }
 
+/// Where the barrier of the eventful log is.
+const BARRIER: i64 = 8;
+
 /// A log with a barrier, an entry in fragments, two writers, transactions and holes of compaction.
 fn eventful() -> World {
     let world = World::start(EmbeddedCluster::builder().topic("wal", 1));
-    world.runtime.block_on(async {
-        let client = Client::connect(world.cluster.bootstrap()).await.unwrap();
+    let cluster = &world.cluster;
+    let (committed, open) = ((cluster.new_producer_id(), 0), (cluster.new_producer_id(), 0));
+    let end = world.runtime.block_on(async {
+        let client = Client::connect(cluster.bootstrap()).await.unwrap();
         let other = client.partition_client("wal", 0).await.unwrap();
         other.produce([Record::new("a", "0"), Record::new("b", "1"), Record::new("c", "2")]).await.unwrap();
+        let end = cluster.end_offset("wal", 0).unwrap();
+        cluster.append_in_transaction("wal", 0, committed, 0, &batch(&["t"], 1_000)).unwrap();
+        cluster.end_transaction("wal", 0, committed, false).unwrap();
+        cluster.append_in_transaction("wal", 0, committed, 1, &batch(&["u", "v"], 2_000)).unwrap();
+        cluster.append_in_transaction("wal", 0, open, 0, &batch(&["w"], 3_000)).unwrap();
         let holder = client.partition_client("wal", 0).exclusive("writer-1").await.unwrap();
+        assert_eq!(holder.holder().unwrap().barrier, BARRIER);
         let writer = kwal::entry::Writer::new(holder.clone()).fragment_bytes(1_024);
         writer.append(Record::new("entry", "x".repeat(1_800))).await.unwrap();
         holder.produce([Record::new("d", "4")]).await.unwrap();
+        end
     });
-    let cluster = &world.cluster;
-    let end = cluster.end_offset("wal", 0).unwrap();
-    let transactional = (cluster.new_producer_id(), 0);
-    cluster.append_in_transaction("wal", 0, transactional, 0, &batch(&["t"], 1_000)).unwrap();
-    cluster.end_transaction("wal", 0, transactional, false).unwrap();
-    cluster.append_in_transaction("wal", 0, transactional, 1, &batch(&["u", "v"], 2_000)).unwrap();
-    cluster.end_transaction("wal", 0, transactional, true).unwrap();
-    cluster.append_in_transaction("wal", 0, transactional, 3, &batch(&["w"], 3_000)).unwrap();
+    // What it ends began before the barrier.
+    cluster.end_transaction("wal", 0, committed, true).unwrap();
     cluster.compact("wal", 0, |record| record.offset != 1 && record.offset != end).unwrap();
     world
 }
@@ -82,7 +88,7 @@ fn an_eventful_log_without_a_fault() {
         (&first["count"], &first["last_offset"], &first["holes_within"]),
         (&json!(2), &json!(2), &json!(1))
     );
-    let barrier = &all[1];
+    let barrier = all.iter().find(|batch| batch["base_offset"] == BARRIER).unwrap();
     let (id, epoch) = (&barrier["producer_id"], &barrier["producer_epoch"]);
     assert_eq!(barrier["barrier"], json!({"name": "writer-1", "producer_id": id, "epoch": epoch}));
     let fragments: Vec<_> = all.iter().filter(|batch| batch.get("fragments").is_some()).collect();
@@ -103,7 +109,7 @@ fn an_eventful_log_without_a_fault() {
     let id = world.cluster.log("wal", 0).unwrap()[0].producer_id().unwrap();
     assert_eq!((&row[..3], row[5]), (&["0", "2", "2"][..], format!("{id}/0/0-2").as_str()), "{table}");
 
-    let table = world.run("inspect wal --from 3 --until 4");
+    let table = world.run(&format!("inspect wal --from {BARRIER} --until {}", BARRIER + 1));
     assert_eq!(table.code, 0);
     assert!(table.text().lines().nth(1).unwrap().ends_with("barrier of writer-1"), "{}", table.text());
     assert_eq!(table.text().lines().count(), 2, "{}", table.text());
@@ -208,6 +214,97 @@ fn a_whole_topic_is_verified() {
     assert!(table.lines().nth(1).unwrap().starts_with("        1     0    2        1        2"), "{table}");
 }
 
+/// A batch of a producer at an offset; `None` has no producer id.
+fn append_raw(world: &World, producer: Option<(i64, i16)>) {
+    let (id, epoch) = producer.unwrap_or((-1, -1));
+    let sequence = if producer.is_some() { 0 } else { -1 };
+    let bytes = batch(&["x"], 9_000).stamp(id, epoch, sequence).at(0, 0).to_bytes();
+    world.cluster.append_raw("wal", 0, bytes).unwrap();
+}
+
+#[test]
+fn who_else_appends_after_a_barrier_is_doubtful() {
+    let world = World::wal();
+    world.ok_with("append wal", b"earlier\n");
+    let earlier = world.cluster.log("wal", 0).unwrap()[0].producer_id().unwrap();
+    let handle = json!({
+        "topic": "wal", "partition": 0, "producer_id": earlier, "epoch": 0, "sequence": 0, "record_count": 1,
+    });
+    let take_over = |name: &str| {
+        world.runtime.block_on(async {
+            let client = Client::connect(world.cluster.bootstrap()).await.unwrap();
+            let wal = client.partition_client("wal", 0).exclusive(name).await.unwrap();
+            wal.produce([Record::new("of", "the holder")]).await.unwrap();
+        });
+    };
+    take_over("writer-1"); // at 1 and 2
+    let settled = world.run_with("resolve - --yes", handle.to_string().as_bytes());
+    assert_eq!(settled.code, 0, "{settled:?}");
+    // Nothing is doubtful about the fence.
+    assert_eq!(world.run("holder wal").code, 0);
+    assert_eq!(world.run("verify wal").code, 0);
+    let fence = batches(&world.run("inspect wal --from 3 --json")).remove(0);
+    assert_eq!((&fence["resolve_fence"], &fence["producer_epoch"]), (&json!(true), &json!(32_767)));
+    let row = world.ok("inspect wal --from 3");
+    assert!(row.lines().nth(1).unwrap().ends_with("Z  fence"), "{row}");
+
+    append_raw(&world, Some((1_000_000, 0)));
+    append_raw(&world, None);
+    let held = world.run("holder wal --json");
+    assert_eq!(held.code, 1, "{held:?}");
+    assert_eq!(held.stderr, "kwal: warning: 2 batches after the barrier are not of writer-1\n");
+    assert_eq!(held.objects()[0]["batches_after"], 1);
+    take_over("writer-2"); // at 6 and 7
+    assert_eq!(world.run("holder wal").code, 0);
+
+    let verified = world.run("verify wal --json");
+    assert_eq!(verified.code, 1);
+    let mut objects = verified.objects();
+    assert_eq!(objects.pop().unwrap()["findings"], 2);
+    let finding = |offset: i64| {
+        json!({
+            "type": "finding", "partition": 0, "offset": offset, "kind": "not-of-holder",
+            "text": "not of the holder writer-1, whose barrier is at 1",
+        })
+    };
+    assert_eq!(objects, [finding(4), finding(5)]);
+    let inspected = world.run("inspect wal");
+    assert_eq!(inspected.code, 1);
+    let marked = inspected.text().matches("! not of the holder writer-1, whose barrier is at 1\n").count();
+    assert_eq!(marked, 2, "{}", inspected.text());
+    assert!(inspected.stderr.ends_with("; 2 doubtful places\n"), "{}", inspected.stderr);
+}
+
+#[test]
+fn without_a_barrier_the_last_batch_shows_who_writes() {
+    let world = World::wal();
+    let empty = json!({"topic": "wal", "partition": 0, "name": null, "log_start": 0, "last_batch": null});
+    assert_eq!(world.run("holder wal --json").objects(), [empty]);
+    let id = world.runtime.block_on(async {
+        let client = Client::connect(world.cluster.bootstrap()).await.unwrap();
+        let holder = client.partition_client("wal", 0).exclusive("writer-1").await.unwrap();
+        holder.produce(vec![Record::new("key", "value"); 3]).await.unwrap();
+        holder.holder().unwrap().producer_id
+    });
+    // As the recipes do: up to one record before the snapshot.
+    world.ok("trim wal --before 3 --yes");
+    let left = world.run("holder wal");
+    assert_eq!((left.code, left.text().as_str()), (1, ""));
+    assert_eq!(
+        left.stderr,
+        format!(
+            "kwal: no barrier is left on wal/0: its log begins at 3, after the last barrier if there was one; the last \
+             batch with a producer id, at 3, is of producer {id} at epoch 0\n"
+        )
+    );
+    let last = json!({"producer_id": id, "epoch": 0, "offset": 3});
+    let none = json!({"topic": "wal", "partition": 0, "name": null, "log_start": 3, "last_batch": last});
+    for arguments in ["holder wal --json", "holder wal --all --json"] {
+        let ended = world.run(arguments);
+        assert_eq!((ended.code, ended.objects()), (1, vec![none.clone()]), "{arguments}");
+    }
+}
+
 #[test]
 fn the_holder_is_the_last_barrier() {
     let world = World::wal();
@@ -227,7 +324,7 @@ fn the_holder_is_the_last_barrier() {
         open().await.unwrap().produce(vec![Record::new("d", "4"); 2_000]).await.unwrap();
     });
     let found = world.run("holder wal --json");
-    assert_eq!(found.code, 0, "{found:?}");
+    assert_eq!(found.code, 1, "{found:?}");
     assert_eq!(found.stderr, "kwal: warning: 1 batch after the barrier is not of writer-1\n");
     let holder = found.objects().remove(0);
     assert_eq!(
@@ -253,7 +350,7 @@ fn the_holder_is_the_last_barrier() {
     let all = world.run("holder wal --all --json").objects();
     let offsets: Vec<_> = all.iter().map(|held| held["offset"].clone()).collect();
     assert_eq!(offsets, [json!(0), json!(2_102)]);
-    assert!(world.ok("holder wal").lines().nth(1).unwrap().starts_with("writer-1"));
+    assert!(world.run("holder wal").text().lines().nth(1).unwrap().starts_with("writer-1"));
 }
 
 /// The log of a partition as a segment file.

@@ -65,6 +65,10 @@ fn from_and_until() {
         ("", "12345"),
         ("--from 3", "345"),
         ("--from latest", ""),
+        ("--from latest-2", "45"),
+        ("--from latest-99 -n 1", "1"),
+        ("--from earliest+2", "345"),
+        ("--from earliest+99", ""),
         ("--from earliest --until 3", "12"),
         ("--from 2 -n 2", "23"),
         ("-n 0", ""),
@@ -79,6 +83,9 @@ fn from_and_until() {
     let ended = world.run("read wal -n 2");
     assert_eq!(ended.stderr, format!("kwal: 2 records; go on with --from {id}:0:3\n"));
     assert_eq!(world.run("read wal --quiet").stderr, "");
+    assert_eq!(world.ok("follow wal --from latest-1 -n 1"), "5\n");
+    let first = objects(&world.ok("inspect wal --from latest-0 --json")).remove(0);
+    assert_eq!(first["type"], "summary");
 
     let trimmed = world.run("read wal --from 0");
     assert_eq!((trimmed.code, trimmed.text().as_str()), (3, ""), "{trimmed:?}");

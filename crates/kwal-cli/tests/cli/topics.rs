@@ -1,6 +1,9 @@
 //! `topics`, `offsets`, `audit` and `trim`.
 
-use kwal::record::{BatchBuilder, Compression, HeaderView};
+use kwal::{
+    Client, Record,
+    record::{BatchBuilder, Compression, HeaderView},
+};
 use kwal_testkit::EmbeddedCluster;
 use serde_json::json;
 
@@ -159,4 +162,28 @@ fn a_log_is_trimmed() {
     assert_eq!(world.ok("trim wal --before 1"), "wal/0 begins at 3: 0 offsets removed\n");
     let beyond = world.run("trim wal --before 9 --yes");
     assert_eq!(beyond.code, 3, "{beyond:?}");
+}
+
+#[test]
+fn a_trim_that_takes_all_of_a_holder_warns() {
+    let world = World::wal();
+    world.runtime.block_on(async {
+        let client = Client::connect(world.cluster.bootstrap()).await.unwrap();
+        let holder = client.partition_client("wal", 0).exclusive("writer-1").await.unwrap();
+        holder.produce(vec![Record::new("key", "value"); 3]).await.unwrap();
+    });
+    world.ok_with("append wal", b"of another\n");
+    let warning = "kwal: warning: nothing of the holder writer-1 will be left, so an earlier holder may be able to append \
+                   again; --before 3 keeps its last record\n";
+    for before in ["high-watermark", "5"] {
+        let refused = world.run(&format!("trim wal --before {before}"));
+        let line = "kwal: delete offsets 0 to 4 of wal/0 takes --yes where nobody can be asked\n";
+        assert_eq!((refused.code, refused.stderr), (2, format!("{warning}{line}")));
+    }
+    // What the warning names keeps it, and needs no warning.
+    let kept = world.run("trim wal --before 3 --yes");
+    assert_eq!((kept.code, kept.stderr.as_str()), (0, ""));
+    // The barrier is gone, and what is left does not show that its producer is a holder.
+    let all = world.run("trim wal --before 5 --yes");
+    assert_eq!((all.code, all.stderr.as_str()), (0, ""));
 }

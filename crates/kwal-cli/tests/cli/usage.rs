@@ -26,8 +26,8 @@ fn one_clear_line() {
         (
             "read wal --from soon",
             2,
-            "invalid value 'soon' for '--from <PLACE>': neither earliest, latest, an offset, a position nor a time, \
-             such as 2026-03-01T00:00:00Z or @1700000000000; see --help",
+            "invalid value 'soon' for '--from <PLACE>': neither earliest, latest, latest-N, an offset, a position nor a \
+             time, such as 2026-03-01T00:00:00Z or @1700000000000; see --help",
         ),
         (
             "read wal --partition=-1",

@@ -113,7 +113,7 @@ async fn records(kafka: &'static Kafka) {
 
 /// The first batch, which is on the log, and the one that its producer did not append.
 async fn resolve(kwal: &Kwal, topic: &str) {
-    let batch = kwal.objects(0, &format!("inspect {topic} --count 1")).await.remove(0);
+    let batch = kwal.objects(0, &format!("inspect {topic} --until 1")).await.remove(0);
     let handle = |sequence| {
         let id = &batch["producer_id"];
         let handle = json!({

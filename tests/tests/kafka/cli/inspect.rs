@@ -100,12 +100,14 @@ async fn eventful(kafka: &Kafka) -> String {
     }
     java.produce_in_transaction(&topic, 0, &messages(3), true).await;
     for _ in 0..2 {
-        let holder = open().exclusive("eventful").await.unwrap();
-        holder.produce([Record::new("key", "of the holder")]).await.unwrap();
         java.produce_in_transaction(&topic, 0, &messages(2), false).await;
     }
-    // Copies of the segment are cut off in this one, and damaged.
-    writers[0].produce([Record::new("key", "the last value")]).await.unwrap();
+    // From the first barrier on, nobody else appends. Copies of the segment are cut off in the last batch,
+    // and damaged.
+    for value in ["of the holder", "the last value"] {
+        let holder = open().exclusive("eventful").await.unwrap();
+        holder.produce([Record::new("key", value)]).await.unwrap();
+    }
     topic
 }
 

@@ -66,8 +66,8 @@ log twice, until --timeout was over. To settle it once the brokers respond:
   3. If it does harm, `kwal resolve` settles it: an element of in_doubt in the JSON is what it takes. It finds
      the batch, or shuts it out for good, by a record that it appends.
 
-It appends without an exclusive name: on a log with a holder it is not fenced, and `kwal holder` counts
-its batches among those of others.
+It appends without an exclusive name: on a log with a holder it is not fenced. Then `kwal holder` counts its
+batches among those of others, and `kwal inspect` and `kwal verify` report them.
 
 Exits with 4 if something is in doubt, and with 5 if an input cannot be used.
 

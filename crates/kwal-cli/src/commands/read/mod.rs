@@ -15,6 +15,7 @@ use super::Session;
 use crate::{
     connect::PartitionArgs,
     exit::{Exit, Failure},
+    log::PartitionLog,
     output::{Progress, plural, range, warn},
 };
 
@@ -24,8 +25,8 @@ use crate::{
 pub(crate) struct ReadArgs {
     #[command(flatten)]
     partition: PartitionArgs,
-    /// Where to begin: earliest, latest, an offset, a position as 3WTQz4hjQ2mlVEDAmlYv2w:7:1200, a time in
-    /// RFC 3339, or @ and milliseconds since the epoch
+    /// Where to begin: earliest, earliest+N, latest, latest-N (N offsets before the end), an offset, a
+    /// position as 3WTQz4hjQ2mlVEDAmlYv2w:7:1200, a time in RFC 3339, or @ and milliseconds since the epoch
     #[arg(long, value_name = "PLACE", default_value = "earliest", allow_hyphen_values = true)]
     from: Place,
     /// Where to end: latest, or the first offset that is not read
@@ -41,8 +42,8 @@ pub(crate) struct ReadArgs {
 pub(crate) struct FollowArgs {
     #[command(flatten)]
     partition: PartitionArgs,
-    /// Where to begin: earliest, latest, an offset, a position as 3WTQz4hjQ2mlVEDAmlYv2w:7:1200, a time in
-    /// RFC 3339, or @ and milliseconds since the epoch
+    /// Where to begin: earliest, earliest+N, latest, latest-N (N offsets before the end), an offset, a
+    /// position as 3WTQz4hjQ2mlVEDAmlYv2w:7:1200, a time in RFC 3339, or @ and milliseconds since the epoch
     #[arg(long, value_name = "PLACE", default_value = "latest", allow_hyphen_values = true)]
     from: Place,
     /// The first offset that is not read; without it, only --count or Ctrl-C ends it
@@ -97,7 +98,7 @@ Examples:
   kwal read wal -p 0 --from 1200 --count 10 --with offset,key
   kwal read wal -p 0 --from 2026-03-01T00:00:00Z --json | jq .value
   kwal read wal -p 0 --json | kwal append copy -p 0 --input json
-  kwal follow wal -p 0 --with timestamp,key";
+  kwal follow wal -p 0 --from latest-10 --with timestamp,key";
 
 impl What {
     fn isolation(&self) -> Isolation {
@@ -123,7 +124,7 @@ impl What {
 pub(crate) async fn read(session: &mut Session, args: ReadArgs) -> Result<Exit, Failure> {
     let printer = args.what.printer(session)?;
     let partition = open(session, &args.partition).await?;
-    let start = args.from.start();
+    let start = start(session, &partition, args.from).await?;
     let mut open = consumer::replay(&partition, start)
         .isolation(args.what.isolation())
         .unreadable(args.what.unreadable());
@@ -142,7 +143,8 @@ pub(crate) async fn read(session: &mut Session, args: ReadArgs) -> Result<Exit, 
 pub(crate) async fn follow(session: &mut Session, args: FollowArgs) -> Result<Exit, Failure> {
     let printer = args.what.printer(session)?;
     let partition = open(session, &args.partition).await?;
-    let open = consumer::follow(&partition, args.from.start())
+    let start = start(session, &partition, args.from).await?;
+    let open = consumer::follow(&partition, start)
         .isolation(args.what.isolation())
         .unreadable(args.what.unreadable());
     let stream = session.interrupt.or(open).await?;
@@ -154,6 +156,16 @@ pub(crate) async fn follow(session: &mut Session, args: FollowArgs) -> Result<Ex
 async fn open(session: &Session, args: &PartitionArgs) -> Result<PartitionClient, Failure> {
     let client = session.client().await?;
     args.open(&client, &session.interrupt).await
+}
+
+async fn start(session: &Session, partition: &PartitionClient, place: Place) -> Result<Start, Failure> {
+    Ok(match place {
+        Place::At(at) => at.into(),
+        Place::Position(position) => position.into(),
+        Place::Relative(relative) => {
+            relative.on(&PartitionLog::bounds(partition, &session.interrupt).await?).into()
+        }
+    })
 }
 
 fn name(partition: &PartitionClient) -> String {
@@ -296,27 +308,5 @@ enum Stop {
 impl From<kwal::Error> for Stop {
     fn from(error: kwal::Error) -> Self {
         Self::Failure(error.into())
-    }
-}
-
-impl Place {
-    fn start(self) -> Start {
-        match self {
-            Self::At(at) => at.into(),
-            Self::Position(position) => position.into(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kwal::client::OffsetAt;
-
-    use super::*;
-
-    #[test]
-    fn places_are_starts() {
-        assert_eq!("latest".parse::<Place>().unwrap().start(), Start::At(OffsetAt::Latest));
-        assert_eq!("17".parse::<Place>().unwrap().start(), Start::from(17));
     }
 }

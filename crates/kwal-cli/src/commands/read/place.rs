@@ -1,6 +1,6 @@
 //! Places on a log, as they are written on a command line.
 
-use std::str::FromStr;
+use std::{ops::Range, str::FromStr};
 
 use kwal::client::{OffsetAt, Position};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -10,6 +10,32 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 pub(crate) enum Place {
     At(OffsetAt),
     Position(Position),
+    Relative(Relative),
+}
+
+/// So many offsets after the beginning of a log, or before its end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Relative {
+    AfterEarliest(i64),
+    BeforeLatest(i64),
+}
+
+impl Relative {
+    /// Returns the offset on a log; beyond an end of it there is that end.
+    pub(crate) fn on(self, log: &Range<i64>) -> i64 {
+        match self {
+            Self::AfterEarliest(n) => log.start.saturating_add(n).min(log.end),
+            Self::BeforeLatest(n) => log.end.saturating_sub(n).max(log.start),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (n, relative): (_, fn(i64) -> Self) = match text.strip_prefix("earliest+") {
+            Some(n) => (n, Self::AfterEarliest),
+            None => (text.strip_prefix("latest-")?, Self::BeforeLatest),
+        };
+        n.parse().ok().filter(|n| *n >= 0).map(relative)
+    }
 }
 
 impl FromStr for Place {
@@ -21,6 +47,9 @@ impl FromStr for Place {
             "latest" => return Ok(Self::At(OffsetAt::Latest)),
             _ => {}
         }
+        if let Some(relative) = Relative::parse(text) {
+            return Ok(Self::Relative(relative));
+        }
         if let Ok(offset @ 0..) = text.parse::<i64>() {
             return Ok(Self::Position(offset.into()));
         }
@@ -29,7 +58,7 @@ impl FromStr for Place {
         }
         match text.parse() {
             Ok(Time(at)) => Ok(Self::At(OffsetAt::Timestamp(at))),
-            Err(_) => Err("neither earliest, latest, an offset, a position nor a time, such as \
+            Err(_) => Err("neither earliest, latest, latest-N, an offset, a position nor a time, such as \
                            2026-03-01T00:00:00Z or @1700000000000"
                 .to_owned()),
         }
@@ -87,6 +116,8 @@ mod tests {
         for (text, place) in [
             ("earliest", Place::At(OffsetAt::Earliest)),
             ("latest", Place::At(OffsetAt::Latest)),
+            ("earliest+3", Place::Relative(Relative::AfterEarliest(3))),
+            ("latest-0", Place::Relative(Relative::BeforeLatest(0))),
             ("0", Place::Position(0.into())),
             ("-:7:12", Place::Position(Position { topic_id: None, leader_epoch: Some(7), offset: 12 })),
             ("@1700000000000", Place::At(OffsetAt::Timestamp(time))),
@@ -101,10 +132,25 @@ mod tests {
                 (parsed, place) => assert_eq!(parsed, place, "{text}"),
             }
         }
-        for text in ["", "-1", "soon", "@", "@x", "2023-11-14", "1:2", "@99999999999999999"] {
+        for text in [
+            "",
+            "-1",
+            "soon",
+            "@",
+            "@x",
+            "2023-11-14",
+            "1:2",
+            "@99999999999999999",
+            "latest-",
+            "latest+1",
+            "earliest--1",
+        ] {
             assert!(text.parse::<Place>().is_err(), "{text}");
             assert!(text.parse::<Until>().is_err(), "{text}");
         }
+        let relative = [Relative::AfterEarliest(3), Relative::BeforeLatest(3)];
+        assert_eq!(relative.map(|relative| relative.on(&(10..20))), [13, 17]);
+        assert_eq!(relative.map(|relative| relative.on(&(10..12))), [12, 10]);
         assert_eq!(("latest".parse(), "3".parse()), (Ok(Until::Latest), Ok(Until::Offset(3))));
     }
 }
