@@ -8,6 +8,7 @@ use kwal_client::{OffsetAt, PartitionClient, Resolution, error::Outcome, record:
 use kwal_protocol::{
     api::ApiKey,
     error_code::ErrorCode,
+    messages::MetadataRequest,
     record::{BatchBuilder, Compression, Headers},
 };
 use kwal_testkit::{EmbeddedCluster, Fault};
@@ -518,4 +519,23 @@ async fn a_call_has_a_span_with_what_it_does_and_what_came_of_it() {
     let spans = log.take_with("span");
     assert!(spans[0].starts_with("span get_offset "), "{spans:#?}");
     assert_eq!(spans.last().map(String::as_str), Some("span error.type=OffsetNotFound"), "{spans:#?}");
+}
+
+/// Also if metadata leaves the broker out now and then.
+#[tokio::test(start_paused = true)]
+async fn connections_that_are_shared_are_reported_once() {
+    let cluster = EmbeddedCluster::builder().topic("wal", 3).start_in_memory().unwrap();
+    let wire = Wire::to(&cluster);
+    let log = Recording::at(Level::INFO);
+    let client = wire.client().await;
+    cluster.limit_connections(1, Some(1)).unwrap();
+    for partition in 0..3 {
+        // It is another broker, at another address, and comes back.
+        wire.edit::<MetadataRequest>(|response| response.brokers[0].node_id = 9);
+        let _ = client.partition_client("wal", partition).deadline(SECOND).await;
+        wire.clear_edits();
+        let partition = client.partition_client("wal", partition).await.unwrap();
+        partition.produce(record("a")).await.unwrap();
+    }
+    assert_eq!(log.take_with("no further connection to the broker can be opened").len(), 1);
 }
