@@ -50,6 +50,10 @@ impl<A: Aggregator> Shared<A> {
             Err(error) => return self.not_encoded(number, inputs, completion, times, error),
         };
         completion.split(parts.len());
+        // A recorder is foreign code: nobody waits for it who waits for the lock.
+        for batch in &parts {
+            self.metrics.submitted(batch, times.queued);
+        }
         let mut first = 0;
         let mut ends = Vec::with_capacity(parts.len());
         {
@@ -58,7 +62,6 @@ impl<A: Aggregator> Shared<A> {
             state.accumulator.split(parts.len());
             for batch in parts {
                 let records = u32::try_from(batch.record_count()).unwrap_or(u32::MAX);
-                self.metrics.submitted(&batch, times.queued);
                 let (place, completion) = (Place(number, first), Arc::clone(&completion));
                 state.counters.submitted(records, batch.size_in_bytes(), state.accumulator.in_flight());
                 state.in_flight.push(InFlight {
