@@ -8,7 +8,6 @@ use kwal_client::{OffsetAt, PartitionClient, Resolution, error::Outcome, record:
 use kwal_protocol::{
     api::ApiKey,
     error_code::ErrorCode,
-    messages::MetadataRequest,
     record::{BatchBuilder, Compression, Headers},
 };
 use kwal_testkit::{EmbeddedCluster, Fault};
@@ -521,21 +520,24 @@ async fn a_call_has_a_span_with_what_it_does_and_what_came_of_it() {
     assert_eq!(spans.last().map(String::as_str), Some("span error.type=OffsetNotFound"), "{spans:#?}");
 }
 
-/// Also if metadata leaves the broker out now and then.
+/// Also if metadata leaves the broker out for a while.
 #[tokio::test(start_paused = true)]
 async fn connections_that_are_shared_are_reported_once() {
-    let cluster = EmbeddedCluster::builder().topic("wal", 3).start_in_memory().unwrap();
-    let wire = Wire::to(&cluster);
+    let cluster = EmbeddedCluster::builder().brokers(2).topic_assigned("wal", &[&[2, 1]]);
+    let cluster = cluster.start_in_memory().unwrap();
     let log = Recording::at(Level::INFO);
-    let client = wire.client().await;
-    cluster.limit_connections(1, Some(1)).unwrap();
-    for partition in 0..3 {
-        // It is another broker, at another address, and comes back.
-        wire.edit::<MetadataRequest>(|response| response.brokers[0].node_id = 9);
-        let _ = client.partition_client("wal", partition).deadline(SECOND).await;
-        wire.clear_edits();
-        let partition = client.partition_client("wal", partition).await.unwrap();
+    let partition = open(&cluster).await;
+    let mut lines = Vec::new();
+    for _ in 0..3 {
+        cluster.limit_connections(2, Some(1)).unwrap();
         partition.produce(record("a")).await.unwrap();
+        partition.fetch(0).await.unwrap();
+        lines.extend(log.take_with("no further connection to the broker can be opened"));
+        cluster.kill(2).unwrap();
+        partition.produce(record("b")).await.unwrap();
+        cluster.restart(2).unwrap();
+        sleep(60 * SECOND).await;
+        cluster.move_leader("wal", 0, 2).unwrap();
     }
-    assert_eq!(log.take_with("no further connection to the broker can be opened").len(), 1);
+    assert_line(lines, Level::WARN, &["server.address=\"broker-2\""]);
 }
