@@ -4,6 +4,8 @@ use std::{error::Error, fmt::Write as _, io, process::ExitCode};
 
 use kwal::{ErrorKind, Outcome};
 
+use crate::output::escaped;
+
 /// The exit codes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Exit {
@@ -127,9 +129,9 @@ fn hint(error: &kwal::Error) -> Option<&'static str> {
     }
 }
 
-/// Everything between white space, on one line.
+/// Everything between white space, on one line, and escaped: names of files may be anything.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    escaped(text.split_whitespace().collect::<Vec<_>>().join(" ").as_bytes())
 }
 
 /// An error and all that it comes from.
@@ -158,8 +160,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_line() {
-        let failure = Failure::usage("a\n  b\tc");
-        assert_eq!(failure.line().as_deref(), Some("a b c"));
+        let failure = Failure::usage("a\n  b\tc\u{1b}[2J");
+        assert_eq!(failure.line().as_deref(), Some("a b c\\u{1b}[2J"));
     }
 
     #[test]

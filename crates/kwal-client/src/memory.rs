@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -33,10 +34,49 @@ struct Shared {
     /// How many units appends may hold, and reads as many.
     share: usize,
     state: Mutex<State>,
+    /// Of appends and of reads.
+    metrics: [UsageMetrics; 2],
     _metrics: BudgetMetrics,
 }
 
+/// The state, locked. What has changed is recorded when it is unlocked: the recorder is foreign code, which
+/// may ask for the state of the client.
 #[derive(Debug)]
+struct Locked<'a> {
+    /// `None` while it is dropped.
+    state: Option<MutexGuard<'a, State>>,
+    before: [usize; 2],
+    metrics: &'a [UsageMetrics; 2],
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.state.as_ref().expect("it is locked until it is dropped")
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        self.state.as_mut().expect("it is locked until it is dropped")
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let Some(state) = self.state.take() else { return };
+        let now = state.held();
+        drop(state);
+        for ((metrics, before), now) in self.metrics.iter().zip(self.before).zip(now) {
+            if before != now {
+                metrics.changed(before.saturating_mul(UNIT), now.saturating_mul(UNIT));
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
 struct State {
     appends: Usage,
     reads: Usage,
@@ -47,13 +87,12 @@ struct State {
 }
 
 /// What appends or reads hold, and wait for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Usage {
     /// More than their share after responses that were larger than requested: a debt, which is paid by what
     /// is given back before anything else is granted.
     held: usize,
     waiting: VecDeque<Waiting>,
-    metrics: UsageMetrics,
 }
 
 #[derive(Debug)]
@@ -80,10 +119,9 @@ impl Memory {
         let units = bytes / UNIT;
         let share = (units - units.div_ceil(4)).max(1);
         let total = units.max(2);
-        let (appends, reads) = (Usage::new("appends"), Usage::new("reads"));
-        let state = Mutex::new(State { appends, reads, ahead: 0, waited: 0 });
+        let (metrics, state) = (["appends", "reads"].map(UsageMetrics::new), Mutex::default());
         let _metrics = BudgetMetrics::new(total.saturating_mul(UNIT));
-        Self(Arc::new(Shared { total, share, state, _metrics }))
+        Self(Arc::new(Shared { total, share, state, metrics, _metrics }))
     }
 
     /// Waits until an append may hold so many bytes. First come, first served.
@@ -144,7 +182,7 @@ impl Memory {
         if !has_room || ahead && state.ahead + units > self.0.share / 2 {
             return None;
         }
-        state.usage(side).hold(units);
+        state.usage(side).held += units;
         if ahead {
             state.ahead += units;
         }
@@ -163,11 +201,10 @@ impl Memory {
             let (sender, granted) = oneshot::channel();
             let number = state.waited;
             state.waited += 1;
-            let usage = state.usage(side);
-            usage.waiting.push_back(Waiting { units, number, granted: sender });
-            usage.metrics.waited();
+            state.usage(side).waiting.push_back(Waiting { units, number, granted: sender });
             granted
         };
+        self.0.metrics[side as usize].waited();
         // What was given back before it was in the queue.
         self.grant();
         match granted.await {
@@ -192,7 +229,7 @@ impl Memory {
     fn granted(&self, state: &mut State) -> Grants {
         let mut grants = Vec::new();
         while let Some((side, Waiting { units, granted, .. })) = self.0.next(state) {
-            state.usage(side).hold(units);
+            state.usage(side).held += units;
             grants.push((granted, self.reservation(side, units, false)));
         }
         grants
@@ -206,8 +243,9 @@ fn hand_over(grants: Grants) {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> Locked<'_> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { before: state.held(), state: Some(state), metrics: &self.metrics }
     }
 
     fn units_of(&self, bytes: usize) -> usize {
@@ -275,6 +313,11 @@ impl Shared {
 }
 
 impl State {
+    /// The units that appends and reads hold.
+    fn held(&self) -> [usize; 2] {
+        [self.appends.held, self.reads.held]
+    }
+
     fn is_awaited(&self) -> bool {
         !(self.appends.waiting.is_empty() && self.reads.waiting.is_empty())
     }
@@ -288,20 +331,6 @@ impl State {
 }
 
 impl Usage {
-    fn new(side: &str) -> Self {
-        Self { held: 0, waiting: VecDeque::new(), metrics: UsageMetrics::new(side) }
-    }
-
-    /// Holds so many units more.
-    fn hold(&mut self, units: usize) {
-        self.set_held(self.held + units);
-    }
-
-    fn set_held(&mut self, units: usize) {
-        self.metrics.changed(self.held.saturating_mul(UNIT), units.saturating_mul(UNIT));
-        self.held = units;
-    }
-
     /// Returns number and units of the first one that still waits.
     fn first(&mut self) -> Option<(u64, usize)> {
         while self.waiting.front().is_some_and(|waiting| waiting.granted.is_closed()) {
@@ -396,7 +425,7 @@ impl Reservation {
             let before = self.units.swap(units, Ordering::Relaxed);
             let changed = |held: usize| (held + units).saturating_sub(before);
             let usage = state.usage(self.side);
-            usage.set_held(changed(usage.held));
+            usage.held = changed(usage.held);
             if self.ahead {
                 state.ahead = changed(state.ahead);
             }

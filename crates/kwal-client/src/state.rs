@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, time::Duration};
 
-use kwal_protocol::wire::Uuid;
+use kwal_protocol::{text::Printable, wire::Uuid};
 use kwal_transport::HostPort;
 
 use crate::error::Error;
@@ -177,7 +177,7 @@ pub struct LastAcknowledged {
 impl fmt::Display for ClientState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cluster_id, controller, brokers, memory } = self;
-        write!(f, "cluster {}", cluster_id.as_deref().unwrap_or("without an id"))?;
+        write!(f, "cluster {}", Printable(cluster_id.as_deref().unwrap_or("without an id")))?;
         match controller {
             Some(id) => write!(f, ", controller is broker {id}")?,
             None => f.write_str(", controller unknown")?,
@@ -256,7 +256,7 @@ impl fmt::Display for PartitionState {
             _ => f.write_str("no producer id")?,
         }
         if let Some(name) = exclusive {
-            write!(f, ", exclusive as {name}")?;
+            write!(f, ", exclusive as {}", Printable(name))?;
         }
         let Self { in_flight, waiting, in_doubt, last_acknowledged, .. } = self;
         let bytes = Bytes(self.in_flight_bytes);

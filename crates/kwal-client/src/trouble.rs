@@ -88,6 +88,9 @@ impl PartitionContext {
     }
 }
 
+/// A call, of an API or of any, whose success is the end of a trouble.
+type EndsWith = (PartitionContext, Option<ApiKey>);
+
 #[derive(Debug)]
 struct Trouble {
     /// `None` when it is over: kept for a while, for the time of its last line.
@@ -96,8 +99,8 @@ struct Trouble {
     met_at: Instant,
     is_reported: bool,
     reported_at: Option<Instant>,
-    /// A call whose success is its end, of an API or of any.
-    ends_with: Option<(PartitionContext, Option<ApiKey>)>,
+    /// The last call that has met it, if its success is the end.
+    ends_with: Option<EndsWith>,
     /// How many have it, if they are counted.
     holders: usize,
 }
@@ -120,10 +123,17 @@ impl Trouble {
         !is_kept && self.holders == 0
     }
 
-    /// Whether it need not have lasted since it was met.
-    fn may_have_ended(&self, now: Instant) -> bool {
-        let lasts = if self.is_reported { Troubles::FORGOTTEN } else { Troubles::PAUSE };
+    /// Whether it need not have lasted since it was met, when this call meets it. An attempt may hang for
+    /// long, but what was met by another call may have ended without one.
+    fn may_have_ended(&self, now: Instant, by: &Option<EndsWith>) -> bool {
+        let is_same = self.ends_with == *by;
+        let lasts = if self.is_reported && is_same { Troubles::FORGOTTEN } else { Troubles::PAUSE };
         self.holders == 0 && now >= self.met_at + lasts
+    }
+
+    /// Whether its last report, if there was one, is long ago.
+    fn may_be_reported(&self, now: Instant) -> bool {
+        self.reported_at.is_none_or(|at| now >= at + Troubles::PAUSE)
     }
 
     /// Notes that one less has it. Returns whether that was the last one.
@@ -147,7 +157,9 @@ impl Troubles {
     const PAUSE: Duration = Duration::from_secs(60);
     /// A trouble not met for this long is dropped, or begins anew.
     const FORGOTTEN: Duration = Duration::from_secs(300);
-    /// The most subjects. Beyond that, the one that was met least recently is forgotten.
+    /// The most subjects. Beyond that, the one that was met least recently is forgotten, unless it was
+    /// reported within the last [`PAUSE`](Self::PAUSE): it would be reported again. So there are at most so
+    /// many reports in that time.
     const MAX: usize = 1_000;
 
     /// Notes that a call which has failed since then is to be tried again after an error.
@@ -208,7 +220,7 @@ impl Troubles {
     #[cold]
     fn end_with(&self, call: CallContext<'_>) {
         let (api, now) = (call.api, Instant::now());
-        let mut ended = Vec::new();
+        let mut ended = None;
         {
             let mut all = self.all();
             for trouble in all.values_mut().filter(|trouble| trouble.is_there()) {
@@ -216,12 +228,13 @@ impl Troubles {
                     && context.is_of(call)
                     && of.is_none_or(|of| of == api)
                 {
-                    ended.extend(trouble.end(now));
+                    // One line for all of them, which says how long the longest was there.
+                    ended = ended.max(trouble.end(now));
                 }
             }
             self.count(&mut all, now);
         }
-        for after in ended {
+        if let Some(after) = ended {
             report!(info of call, [messaging.operation.name = %api, ?after,], "calls succeed again");
         }
     }
@@ -263,10 +276,11 @@ impl Troubles {
         let now = Instant::now();
         {
             let all = &mut *self.all();
-            let trouble = Self::entry(all, subject, now);
-            trouble.since.get_or_insert(now);
-            (trouble.met_at, trouble.is_reported) = (now, true);
-            trouble.holders += 1;
+            if let Some(trouble) = Self::entry(all, subject, now) {
+                trouble.since.get_or_insert(now);
+                (trouble.met_at, trouble.is_reported) = (now, true);
+                trouble.holders += 1;
+            }
             self.count(all, now);
         }
         report!(warn of call, [error.type = %Class(error), %error,],
@@ -332,18 +346,20 @@ impl Troubles {
         subject: Subject,
         since: Instant,
         patience: Duration,
-        ends_with: Option<(PartitionContext, Option<ApiKey>)>,
+        ends_with: Option<EndsWith>,
     ) -> Option<Duration> {
         let now = Instant::now();
         let repeats = matches!(subject, Subject::Unreadable(_));
         let all = &mut *self.all();
-        let trouble = Self::entry(all, subject, now);
-        if trouble.since.is_none() || trouble.may_have_ended(now) {
-            (trouble.since, trouble.ends_with, trouble.is_reported) = (Some(since), ends_with, false);
+        let trouble = Self::entry(all, subject, now)?;
+        if trouble.since.is_none() || trouble.may_have_ended(now, &ends_with) {
+            (trouble.since, trouble.is_reported) = (Some(since), false);
         }
+        // Those that have met it before may be gone.
+        trouble.ends_with = ends_with;
         trouble.met_at = trouble.met_at.max(now);
         let lasted = now - trouble.since.unwrap_or(now);
-        let is_due = lasted >= patience && trouble.reported_at.is_none_or(|at| now >= at + Self::PAUSE);
+        let is_due = lasted >= patience && trouble.may_be_reported(now);
         let is_reported = is_due && (repeats || !trouble.is_reported);
         if is_reported {
             (trouble.is_reported, trouble.reported_at) = (true, Some(now));
@@ -352,22 +368,22 @@ impl Troubles {
         is_reported.then_some(lasted)
     }
 
-    /// Returns what is known of a subject.
-    fn entry(all: &mut BTreeMap<Subject, Trouble>, subject: Subject, now: Instant) -> &mut Trouble {
+    /// Returns what is known of a subject; `None` if there is no room for one more.
+    fn entry(all: &mut BTreeMap<Subject, Trouble>, subject: Subject, now: Instant) -> Option<&mut Trouble> {
         if all.len() >= Self::MAX && !all.contains_key(&subject) {
-            let oldest = all.iter().min_by_key(|(_, trouble)| trouble.met_at);
-            if let Some(oldest) = oldest.map(|(subject, _)| subject.clone()) {
-                all.remove(&oldest);
-            }
+            let forgettable = all.iter().filter(|(_, trouble)| trouble.may_be_reported(now));
+            let oldest = forgettable.min_by_key(|(_, trouble)| trouble.met_at);
+            let oldest = oldest.map(|(subject, _)| subject.clone())?;
+            all.remove(&oldest);
         }
-        all.entry(subject).or_insert_with(|| Trouble {
+        Some(all.entry(subject).or_insert_with(|| Trouble {
             since: None,
             met_at: now,
             is_reported: false,
             reported_at: None,
             ends_with: None,
             holders: 0,
-        })
+        }))
     }
 
     /// Ends a trouble. Returns how long it lasted, if it was reported.
@@ -377,7 +393,9 @@ impl Troubles {
 
     /// Notes one more that has a trouble.
     fn hold(&self, subject: Subject) {
-        Self::entry(&mut self.all(), subject, Instant::now()).holders += 1;
+        if let Some(trouble) = Self::entry(&mut self.all(), subject, Instant::now()) {
+            trouble.holders += 1;
+        }
     }
 
     /// Notes something that does not last. Returns whether it is to be reported.
@@ -567,10 +585,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_troubles_that_are_remembered_are_limited() {
         let troubles = Troubles::default();
-        let begun = Instant::now();
         for topic in 0..3 * Troubles::MAX {
             advance(Duration::from_millis(1)).await;
-            troubles.retrying(call(&topic.to_string()), begun, 1, &no_leader());
+            troubles.retrying(call(&topic.to_string()), Instant::now(), 1, &no_leader());
         }
         assert_eq!(troubles.all().len(), Troubles::MAX);
         assert_eq!(troubles.of_calls.load(Ordering::Relaxed), Troubles::MAX);
@@ -615,6 +632,63 @@ mod tests {
         let third = Instant::now();
         advance(SECOND).await;
         assert_eq!(meet(third), Some(SECOND));
+    }
+
+    /// More subjects have trouble than are remembered: what is not remembered is not reported anew.
+    #[tokio::test(start_paused = true)]
+    async fn no_subject_is_reported_twice_a_minute_however_many_have_trouble() {
+        let troubles = Troubles::default();
+        let begun = Instant::now();
+        advance(SECOND).await;
+        let mut reports = 0;
+        for _ in 0..10 {
+            for topic in 0..=Troubles::MAX {
+                let context = PartitionContext { topic: Some(topic.to_string()), partition: Some(0) };
+                let subject = Subject::Calls(context.clone(), None);
+                let ends_with = Some((context, None));
+                reports +=
+                    usize::from(troubles.meet(subject, begun, Troubles::PATIENCE, ends_with).is_some());
+            }
+            advance(SECOND).await;
+        }
+        assert_eq!(reports, Troubles::MAX);
+    }
+
+    /// The call that met it first is gone, and nobody learns that it succeeds.
+    #[tokio::test(start_paused = true)]
+    async fn another_call_can_end_a_trouble_that_it_has_met_as_well() {
+        let troubles = Troubles::default();
+        let silent = || {
+            let kind = ErrorKind::Connection;
+            call("a").error(kind).with_context(call("a").at_broker(&"broker 1 (kafka-1:9092)"))
+        };
+        let is_there = || troubles.all().values().any(Trouble::is_there);
+        let begun = Instant::now();
+        advance(SECOND).await;
+        troubles.retrying(call("a"), begun, 1, &silent());
+        troubles.retrying(call("b"), begun, 1, &silent());
+        assert!(is_there());
+        troubles.succeeded(call("b"));
+        assert!(!is_there());
+    }
+
+    /// A second outage, after one that was met by a call which was given up.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_call_left_behind_does_not_hide_what_another_one_meets_later() {
+        let troubles = Troubles::default();
+        let subject = Subject::NoAnswer(HostPort::new("a", 9092));
+        let context = |topic: &str| PartitionContext { topic: Some(topic.to_owned()), partition: Some(0) };
+        let meet = |topic: &str, since| {
+            troubles.meet(subject.clone(), since, Troubles::PATIENCE, Some((context(topic), None)))
+        };
+        let begun = Instant::now();
+        advance(SECOND).await;
+        assert_eq!(meet("a", begun), Some(SECOND));
+        advance(2 * Troubles::PAUSE).await;
+        let again = Instant::now();
+        assert_eq!(meet("b", again), None);
+        advance(SECOND).await;
+        assert_eq!(meet("b", again), Some(SECOND));
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,12 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
     time::Duration,
 };
 
@@ -17,15 +23,19 @@ use kwal::{
 };
 use kwal_client::metrics::{ALL, Kind, Metric};
 use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-use kwal_testkit::{EmbeddedCluster, Fault};
-use metrics::{Unit, set_default_local_recorder};
+use kwal_testkit::{EmbeddedCluster, Fault, Hazard, Storm};
+use metrics::{
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+    SharedString, Unit, set_default_local_recorder,
+};
 use metrics_util::{
     MetricKind,
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
 const GUIDE: &str = include_str!("../src/guide/metrics.md");
 
 /// What was recorded on this thread.
@@ -363,4 +373,187 @@ fn the_guide_lists_all_metrics() {
         assert_eq!(documented, expected);
     }
     assert_eq!(documented.len(), expected.len());
+}
+
+/// A recorder that asks for states whenever it is called.
+struct Asker(Arc<Asking>);
+
+#[derive(Default)]
+struct Asking {
+    clients: Mutex<Option<(Client, PartitionClient)>>,
+    asked: AtomicUsize,
+}
+
+impl Asking {
+    fn called(&self) {
+        let clients = self.clients.lock().unwrap().clone();
+        if let Some((client, partition)) = clients {
+            drop((client.state(), partition.state()));
+            self.asked.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl CounterFn for Asking {
+    fn increment(&self, _: u64) {
+        self.called();
+    }
+
+    fn absolute(&self, _: u64) {
+        self.called();
+    }
+}
+
+impl GaugeFn for Asking {
+    fn increment(&self, _: f64) {
+        self.called();
+    }
+
+    fn decrement(&self, _: f64) {
+        self.called();
+    }
+
+    fn set(&self, _: f64) {
+        self.called();
+    }
+}
+
+impl HistogramFn for Asking {
+    fn record(&self, _: f64) {
+        self.called();
+    }
+}
+
+impl Recorder for Asker {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        self.0.called();
+    }
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        self.0.called();
+    }
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        self.0.called();
+    }
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        self.0.called();
+        Counter::from_arc(Arc::clone(&self.0))
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        self.0.called();
+        Gauge::from_arc(Arc::clone(&self.0))
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        self.0.called();
+        Histogram::from_arc(Arc::clone(&self.0))
+    }
+}
+
+/// A recorder may ask for states, whenever it is called: nothing is locked.
+#[test]
+fn a_recorder_may_ask_for_states() {
+    let (done, is_done) = mpsc::channel();
+    // It might wait for itself.
+    thread::spawn(move || done.send(ask_for_states()));
+    let asked = is_done.recv_timeout(60 * SECOND).expect("it ends");
+    assert!(asked > 100, "{asked}");
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn ask_for_states() -> usize {
+    tokio::time::pause();
+    let asking = Arc::new(Asking::default());
+    let recorder = Asker(Arc::clone(&asking));
+    let _guard = set_default_local_recorder(&recorder);
+    let cluster = cluster();
+    let limits = Limits::default().memory(64 << 10).batch(40 << 10);
+    let client = builder(&cluster).limits(limits).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let producer = BatchProducer::new(partition.clone());
+    *asking.clients.lock().unwrap() = Some((client.clone(), partition.clone()));
+    // Memory for one of them.
+    let large = || vec![Record::new("key", vec![7; 30_000])];
+    let (one, other) = tokio::join!(partition.produce(large()), partition.produce(large()));
+    one.unwrap();
+    other.unwrap();
+    producer.produce(Record::new("key", "value")).await.unwrap();
+    consumer::follow(&partition, 0).await.unwrap().next_batch().await.unwrap();
+    cluster.on(ApiKey::PRODUCE, Fault::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    partition.produce(records(&["a"])).await.unwrap();
+    cluster.kill(1).unwrap();
+    partition.produce(records(&["b"])).deadline(SECOND).await.unwrap_err();
+    *asking.clients.lock().unwrap() = None;
+    asking.asked.load(Ordering::Relaxed)
+}
+
+/// Whatever fails, is dropped or is cut off with its runtime.
+#[test]
+fn after_a_storm_gauges_return_to_zero_and_counts_are_those_of_the_log() {
+    for seed in 0..2 {
+        let recorder = DebuggingRecorder::new();
+        let _guard = set_default_local_recorder(&recorder);
+        let figures = Figures::of(&recorder);
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let (acknowledged, on_log) = runtime.block_on(work_in_a_storm(seed, seed % 2 == 0));
+        drop(runtime);
+        assert!(figures.gauges_left().is_empty(), "{seed}: {:?}", figures.gauges_left());
+        let counted = figures.sum("kwal_appended_records_total", &WAL);
+        assert!(acknowledged > 0 && f64::from(acknowledged) <= counted, "{seed}: {acknowledged} {counted}");
+        assert!(counted <= on_log as f64, "{seed}: {counted} {on_log}");
+        let all = figures.all();
+        let sum = |name: &str| -> f64 {
+            all.iter().filter(|((found, _), _)| found == name).map(|(_, figure)| figure.sum).sum()
+        };
+        let (opened, closed) = (sum("kwal_connections_opened_total"), sum("kwal_connections_closed_total"));
+        assert!(opened > 3.0 && opened == closed, "{seed}: {opened} {closed}");
+    }
+}
+
+/// Appends and reads, and drops some of both. Returns how many records were acknowledged, and how many are
+/// on the log.
+async fn work_in_a_storm(seed: u64, is_closed: bool) -> (u32, usize) {
+    let time = 10 * SECOND;
+    let cluster = EmbeddedCluster::builder().brokers(3).topic("wal", 1).seed(seed).start_in_memory().unwrap();
+    let client = builder(&cluster).build().await.unwrap();
+    let partition = client.partition_client("wal", 0).await.unwrap();
+    let until = Instant::now() + time;
+    let appends = async {
+        let mut acknowledged = 0;
+        while Instant::now() < until {
+            let limit = Duration::from_millis(1 + acknowledged % 7 * 100);
+            // Some are dropped while they are under way.
+            let append = partition.produce(records(&["a"])).deadline(5 * SECOND);
+            if let Ok(Ok(_)) = timeout(limit, append.into_future()).await {
+                acknowledged += 1;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        acknowledged
+    };
+    let reads = async {
+        while Instant::now() < until {
+            sleep(Duration::from_millis(5)).await;
+            let Ok(mut stream) = consumer::follow(&partition, OffsetAt::Earliest).await else { continue };
+            for _ in 0..20 {
+                let _ = timeout(Duration::from_millis(50), stream.next_batch()).await;
+            }
+        }
+    };
+    let storm = Storm::new(seed).with(Hazard::RefusedConnections).with(Hazard::ConnectionLimits);
+    let (acknowledged, (), report) = tokio::join!(appends, reads, storm.run(&cluster, time));
+    report.unwrap();
+    if is_closed {
+        client.close().await;
+    } else {
+        // Is under way when the runtime ends.
+        let (fetch, end) = (partition.clone(), cluster.end_offset("wal", 0).unwrap());
+        tokio::spawn(async move { fetch.fetch(end).max_wait(HOUR).await });
+        settle().await;
+    }
+    (u32::try_from(acknowledged).unwrap(), cluster.records("wal", 0).unwrap().len())
 }

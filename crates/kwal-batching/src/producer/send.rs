@@ -50,6 +50,10 @@ impl<A: Aggregator> Shared<A> {
             Err(error) => return self.not_encoded(number, inputs, completion, times, error),
         };
         completion.split(parts.len());
+        // A recorder is foreign code: nobody waits for it who waits for the lock.
+        for batch in &parts {
+            self.metrics.submitted(batch, times.queued);
+        }
         let mut first = 0;
         let mut ends = Vec::with_capacity(parts.len());
         {
@@ -72,7 +76,6 @@ impl<A: Aggregator> Shared<A> {
             }
             state.counters.taken(uncompressed, times.queued);
         }
-        ends.iter().for_each(|(batch, _)| self.metrics.submitted(batch, times.queued));
         let left = self.deadline.saturating_sub(times.queued);
         let mut ends = ends.into_iter();
         let last = ends.next_back();

@@ -143,7 +143,8 @@ impl File {
     /// Reads the format of `java.util.Properties`. Of a key that is there twice, the last one counts.
     fn new(text: &str) -> Result<Self, String> {
         let mut entries: Vec<(String, String)> = Vec::new();
-        let mut lines = text.lines();
+        // The mark of an editor would be a part of the first key, and hide it.
+        let mut lines = text.trim_start_matches('\u{feff}').lines();
         while let Some(line) = lines.next() {
             let mut line = line.trim_start().to_owned();
             if line.is_empty() || line.starts_with(['#', '!']) {
@@ -228,6 +229,8 @@ mod tests {
         let entries = [("b", "2"), ("c", "3"), ("d", ""), ("e", "xy"), ("f=g", "é\n\\"), ("a", "4")];
         assert_eq!(file.entries, entries.map(|(key, value)| (key.to_owned(), value.to_owned())));
         assert!(File::new("a=\\uzzzz").is_err());
+        let (access, unused) = access("\u{feff}security.protocol=SSL").unwrap();
+        assert!(access.tls.is_some() && unused.is_empty());
     }
 
     #[test]

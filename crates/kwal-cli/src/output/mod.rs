@@ -101,5 +101,5 @@ impl Output {
 /// Reports what is odd and no failure.
 pub(crate) fn warn(text: &str) {
     // Nobody may be there to read it.
-    let _ = writeln!(io::stderr(), "kwal: warning: {text}");
+    let _ = writeln!(io::stderr(), "kwal: warning: {}", escaped(text.as_bytes()));
 }

@@ -59,7 +59,9 @@ impl Table {
         let mut table = comfy_table::Table::new();
         table.load_style(NOTHING);
         if let Some(width) = width {
-            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width + GAP as u16);
+            table
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(width.saturating_add(GAP as u16));
         }
         table.set_header(self.columns.iter().map(|column| column.name.as_str()));
         for (index, (column, word)) in self.columns.iter().zip(words).enumerate() {

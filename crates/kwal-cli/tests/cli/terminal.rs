@@ -38,6 +38,17 @@ fn tables_fit_into_the_terminal() {
 }
 
 #[test]
+fn a_terminal_may_be_of_any_width() {
+    let world = World::wal();
+    for width in [0, 1, u16::MAX - 1, u16::MAX] {
+        let mut command = world.kwal("topics list");
+        command.env("COLUMNS", width.to_string());
+        let ended = end(command, b"");
+        assert!(ended.code == 0 && ended.text().starts_with("TOPIC "), "{width}: {ended:?}");
+    }
+}
+
+#[test]
 fn every_command_teaches() {
     let help = end(kwal("--help"), b"");
     assert_eq!((help.code, help.stderr.as_str()), (0, ""));

@@ -238,9 +238,16 @@ impl MetadataCache {
         if broker.is_retired() {
             return;
         }
-        let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
-        // Not for each attempt if the bootstrap addresses require it as well.
-        if !snapshot.brokers.is_empty() {
+        let has_forgotten = {
+            let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+            let has_brokers = !snapshot.brokers.is_empty();
+            Arc::make_mut(&mut snapshot).forget_all();
+            self.pool.reset();
+            has_brokers
+        };
+        // Not for each attempt if the bootstrap addresses require it as well. Nothing is locked: a subscriber
+        // may ask for the state of the client.
+        if has_forgotten {
             let HostPort { host, port } = &broker.address;
             warn!(
                 messaging.system = "kafka",
@@ -249,8 +256,6 @@ impl MetadataCache {
                 "the broker requires clients to start again from the bootstrap addresses"
             );
         }
-        Arc::make_mut(&mut snapshot).forget_all();
-        self.pool.reset();
     }
 
     /// Applies a response that no broker sent, for tests.

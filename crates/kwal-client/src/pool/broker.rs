@@ -26,8 +26,6 @@ pub(crate) struct Broker {
     pub(crate) reference: BrokerRef,
     pub(crate) address: HostPort,
     pub(super) endpoint: Arc<Endpoint>,
-    /// Whether it has been reported that connections are shared.
-    reports_sharing: AtomicBool,
     is_healthy: AtomicBool,
     is_retired: AtomicBool,
     /// Wakes those that connect to it. In the order in which they came, which a `watch` does not keep.
@@ -42,6 +40,8 @@ pub(crate) struct Endpoint {
     /// Held by the one that connects to it, in turn.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     failures: Mutex<Failures>,
+    /// Whether it has been reported that connections are shared.
+    reports_sharing: AtomicBool,
 }
 
 /// Attempts to connect that failed.
@@ -96,7 +96,6 @@ impl Broker {
             reference,
             address,
             endpoint: Arc::default(),
-            reports_sharing: AtomicBool::new(false),
             is_healthy: AtomicBool::new(true),
             is_retired: AtomicBool::new(false),
             retired: Notify::new(),
@@ -158,7 +157,7 @@ impl Broker {
                     | ConnectionError::HandshakeTimedOut { .. }
             ))
         );
-        if is_limit && !self.reports_sharing.swap(true, Ordering::Relaxed) {
+        if is_limit && !self.endpoint.reports_sharing.swap(true, Ordering::Relaxed) {
             warn!(
                 messaging.system = "kafka",
                 server.address = self.address.host,

@@ -601,7 +601,8 @@ impl Appends {
 
 impl Recipient for Appends {
     fn respond(&self, token: u64, result: Result<RawResponse, RequestFailed>) {
-        let state = &mut *self.lock();
+        let mut locked = self.lock();
+        let state = &mut *locked;
         let Some(at) = state.sent.iter().position(|sent| sent.token.0 == token) else { return };
         let InFlight { token, attempt, sent } = state.sent.remove(at);
         let Some(Link { opened, .. }) = &state.link else { return };
@@ -616,10 +617,9 @@ impl Recipient for Appends {
                 Some(appended) => attempt.appended(&route, &appended),
                 None => attempt.response(&route, opened.channel.decode::<ProduceRequest>(call, &response)?),
             };
-            let produced = produced.map_err(|rejection| {
-                let broker = opened.channel.broker();
-                rejected(rejection, &self.partition.cluster, self.target(), call, broker)
-            })?;
+            if produced.is_err() {
+                return Ok(produced);
+            }
             match route.names_topic::<ProduceRequest>().then(|| self.partition.recreated_as()).flatten() {
                 None => Ok(produced),
                 // It may be on the log of either.
@@ -629,7 +629,20 @@ impl Recipient for Appends {
                 }
             }
         });
-        let now = Instant::now();
+        let result = match result {
+            Ok(Ok(produced)) => Ok(produced),
+            // What the broker reports is noted, and traced, while nothing is locked.
+            Ok(Err(rejection)) => {
+                let channel = opened.channel.clone();
+                drop(locked);
+                let error =
+                    rejected(rejection, &self.partition.cluster, self.target(), call, channel.broker());
+                locked = self.lock();
+                Err(error)
+            }
+            Err(error) => Err(error),
+        };
+        let (state, now) = (&mut *locked, Instant::now());
         match result {
             Ok(produced) if state.unhandled.is_empty() => acknowledge(state, now, token, produced),
             result => state.unhandled.push_back((token, result)),

@@ -521,3 +521,25 @@ async fn a_call_has_a_span_with_what_it_does_and_what_came_of_it() {
     assert!(spans[0].starts_with("span get_offset "), "{spans:#?}");
     assert_eq!(spans.last().map(String::as_str), Some("span error.type=OffsetNotFound"), "{spans:#?}");
 }
+
+/// Also if metadata leaves the broker out for a while.
+#[tokio::test(start_paused = true)]
+async fn connections_that_are_shared_are_reported_once() {
+    let cluster = EmbeddedCluster::builder().brokers(2).topic_assigned("wal", &[&[2, 1]]);
+    let cluster = cluster.start_in_memory().unwrap();
+    let log = Recording::at(Level::INFO);
+    let partition = open(&cluster).await;
+    let mut lines = Vec::new();
+    for _ in 0..3 {
+        cluster.limit_connections(2, Some(1)).unwrap();
+        partition.produce(record("a")).await.unwrap();
+        partition.fetch(0).await.unwrap();
+        lines.extend(log.take_with("no further connection to the broker can be opened"));
+        cluster.kill(2).unwrap();
+        partition.produce(record("b")).await.unwrap();
+        cluster.restart(2).unwrap();
+        sleep(60 * SECOND).await;
+        cluster.move_leader("wal", 0, 2).unwrap();
+    }
+    assert_line(lines, Level::WARN, &["server.address=\"broker-2\""]);
+}

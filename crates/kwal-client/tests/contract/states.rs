@@ -1,13 +1,25 @@
 //! What a program sees of the client in its state: snapshots for troubleshooting.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
 
-use kwal_client::{ConnectionState, PartitionClient, Purpose, error::ErrorKind};
-use kwal_protocol::{api::ApiKey, error_code::ErrorCode};
-use kwal_testkit::Fault;
-use tokio::time::sleep;
+use kwal_client::{Client, ConnectionState, PartitionClient, Purpose, error::ErrorKind};
+use kwal_protocol::{api::ApiKey, error_code::ErrorCode, messages::MetadataRequest};
+use kwal_testkit::{EmbeddedCluster, Fault, Hazard, Storm};
+use tokio::time::{Instant, sleep};
+use tracing::{
+    Dispatch, Event, Metadata, Subscriber, span,
+    subscriber::{DefaultGuard, set_default},
+};
 
-use crate::support::{broker, builder, hold, large, open, record, settle, submit};
+use crate::support::{Wire, broker, builder, hold, large, open, record, settle, submit};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -211,4 +223,136 @@ async fn states_are_serialized_as_plain_data() {
     let state: serde_json::Value = serde_json::to_value(client.state()).unwrap();
     assert_eq!(state["brokers"][0]["connections"][1]["purpose"], "produce");
     assert_eq!(state["memory"]["limit"], 256 << 20);
+}
+
+/// What a broker says can neither forge a line nor fill a screen.
+#[tokio::test(start_paused = true)]
+async fn the_id_of_a_cluster_stays_on_its_line() {
+    let broker = broker();
+    let wire = Wire::to(&broker);
+    wire.edit::<MetadataRequest>(|response| {
+        response.cluster_id = Some(format!("a\r\nERROR: \u{1b}[31m\u{202e}{}", "x".repeat(30_000)));
+    });
+    let text = wire.client().await.state().to_string();
+    assert!(text.starts_with("cluster a\\r\\nERROR: \\u{1b}[31m\\u{202e}xxx"), "{text:?}");
+    assert!(text.len() < 1_000 && text.lines().count() == 3, "{text:?}");
+}
+
+/// A subscriber may ask for states, at whatever event: nothing is locked.
+#[test]
+fn a_subscriber_may_ask_for_states() {
+    let asked = within_a_minute(|| {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let asking = Asking::new();
+            let cluster = EmbeddedCluster::builder().brokers(3).topic("wal", 1).start_in_memory().unwrap();
+            let client = builder(&cluster).build().await.unwrap();
+            let partition = client.partition_client("wal", 0).exclusive("writer").await.unwrap();
+            asking.set(&client, &partition);
+            // Each former leader names its successor.
+            for leader in [2, 3, 1] {
+                cluster.move_leader("wal", 0, leader).unwrap();
+                partition.produce(record("a")).await.unwrap();
+                cluster.move_leader("wal", 0, leader % 3 + 1).unwrap();
+                partition.fetch(0).await.unwrap();
+            }
+            cluster.on(ApiKey::METADATA, Fault::Error(ErrorCode::REBOOTSTRAP_REQUIRED));
+            cluster.move_leader("wal", 0, 3).unwrap();
+            client.list_topics().await.unwrap();
+            partition.produce(record("b")).await.unwrap();
+            let storm = Storm::new(7).with(Hazard::RefusedConnections).with(Hazard::CoordinatorFaults);
+            let until = Instant::now() + 30 * SECOND;
+            let appends = async {
+                while Instant::now() < until {
+                    let _ = partition.produce(record("c")).deadline(3 * SECOND).await;
+                    let _ = partition.fetch(0).deadline(3 * SECOND).await;
+                    sleep(SECOND / 50).await;
+                }
+            };
+            let (done, ()) = tokio::join!(storm.run(&cluster, 30 * SECOND), appends);
+            done.unwrap();
+            client.close().await;
+            asking.count()
+        })
+    });
+    assert!(asked > 1_000, "{asked}");
+}
+
+/// Runs something on a thread of its own, which may hang.
+fn within_a_minute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || done.send(work()));
+    is_done.recv_timeout(60 * SECOND).expect("it ends, and does not wait for itself")
+}
+
+/// Asks for states at each event and span of this thread.
+struct Asking {
+    clients: Arc<Mutex<Option<(Client, PartitionClient)>>>,
+    count: Arc<AtomicUsize>,
+    _guard: DefaultGuard,
+    /// With a single subscriber, callsites that other tests reached first would be cached as disabled.
+    _another: Dispatch,
+}
+
+impl Asking {
+    fn new() -> Self {
+        let (clients, count) = (Arc::<Mutex<_>>::default(), Arc::<AtomicUsize>::default());
+        let asker = Asker { clients: Arc::clone(&clients), count: Arc::clone(&count) };
+        let _another = Dispatch::new(Asker { clients: Arc::default(), count: Arc::default() });
+        Self { clients, count, _guard: set_default(asker), _another }
+    }
+
+    fn set(&self, client: &Client, partition: &PartitionClient) {
+        *self.clients.lock().unwrap() = Some((client.clone(), partition.clone()));
+    }
+
+    fn count(&self) -> usize {
+        *self.clients.lock().unwrap() = None;
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+struct Asker {
+    clients: Arc<Mutex<Option<(Client, PartitionClient)>>>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Asker {
+    fn ask(&self) {
+        let clients = self.clients.lock().unwrap().clone();
+        if let Some((client, partition)) = clients {
+            drop((client.state(), partition.state()));
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Subscriber for Asker {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        self.ask();
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {
+        self.ask();
+    }
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        self.ask();
+    }
+
+    fn enter(&self, _: &span::Id) {
+        self.ask();
+    }
+
+    fn exit(&self, _: &span::Id) {
+        self.ask();
+    }
 }
