@@ -225,7 +225,12 @@ impl World {
     /// Makes a broker the coordinator of all transactional ids.
     pub(crate) async fn move_coordinator(&self, name: &str, to: i32) {
         match self.backend() {
-            Backend::Real(_) => self.elect(&mut self.transaction_log().await, to).await,
+            Backend::Real(_) => {
+                self.elect(&mut self.transaction_log().await, to).await;
+                // A broker that resigns while it still loads keeps what it loads, and believes it when it is
+                // elected again (3.9.2).
+                init(&mut self.connect_to(to).await, &format!("{name}-loaded"), -1, -1, 4).await;
+            }
             Backend::Embedded(cluster) => cluster.move_coordinator(name, to).unwrap(),
         }
     }
