@@ -3,10 +3,10 @@
 use std::{
     future,
     io::{self, IsTerminal as _, Write as _},
-    process,
+    process, thread,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::exit::{Exit, Failure};
 
@@ -74,6 +74,20 @@ impl Interrupt {
             () = self.stop() => Err(Failure::Interrupted(dropped.to_owned())),
             done = work => done.map_err(Into::into),
         }
+    }
+
+    /// Runs what blocks, on a thread of its own, until it is done or the command is to stop: then the thread
+    /// is left behind.
+    pub(crate) async fn or_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (sender, done) = oneshot::channel();
+        thread::spawn(move || {
+            // Nobody waits any more after Ctrl-C.
+            let _ = sender.send(work());
+        });
+        self.or(async { done.await.map_err(|_| Failure::Interrupted(String::new())) }).await
     }
 
     async fn reached(&self, wanted: u8) {

@@ -139,7 +139,7 @@ pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failu
     if last.others_after > 0 {
         let count = plural(last.others_after, "batch");
         let are = if last.others_after == 1 { "is" } else { "are" };
-        warn(&format!("{count} after the barrier {are} not of {}", escaped(last.barrier.name.as_bytes())));
+        warn(&format!("{count} after the barrier {are} not of {}", last.barrier.name));
         return Ok(Exit::Negative);
     }
     Ok(Exit::Success)

@@ -84,18 +84,12 @@ impl Session {
             return Err(Failure::usage(format!("{question} takes --yes where nobody can be asked")));
         }
         let question = format!("kwal: {question}? [y/N] ");
-        // A thread of its own: nobody waits for it if the answer is Ctrl-C.
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
+        let asked = self.interrupt.or_blocking(move || {
+            write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush())?;
             let mut line = String::new();
-            let asked = write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush());
-            let read = asked.and_then(|()| io::stdin().lock().read_line(&mut line));
-            // Nobody waits any more after Ctrl-C.
-            let _ = answer.send(read.map(|_| line));
+            io::stdin().lock().read_line(&mut line).map(|_| line)
         });
-        let line =
-            self.interrupt.or(async { answered.await.map_err(|_| Failure::Interrupted(String::new())) });
-        let line = line.await?.map_err(|error| Failure::local("standard input cannot be read", &error))?;
+        let line = asked.await?.map_err(|error| Failure::local("standard input cannot be read", &error))?;
         if !line.ends_with('\n') {
             // Ctrl-D leaves the cursor after the question.
             let _ = writeln!(io::stderr());

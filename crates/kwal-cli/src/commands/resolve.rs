@@ -89,18 +89,16 @@ struct Resolved<'a> {
 
 pub(crate) async fn run(session: &mut Session, args: Args) -> Result<Exit, Failure> {
     let handles = handles(&args.handles, &session.interrupt).await?;
-    if let Some(of_holder) =
-        handles.iter().find(|handle| handle.transactional_id.is_some() && !args.take_over)
-    {
-        let name = escaped(name(of_holder).as_bytes());
-        return Err(Failure::usage(format!(
-            "{of_holder} is of the holder {name}: --take-over fences the present holder; see --help for what a later \
-             barrier tells without it"
-        )));
-    }
     let mut question = format!("append a fence to resolve {}", plural(handles.len() as u64, "batch"));
     if let Some(of_holder) = handles.iter().find(|handle| handle.transactional_id.is_some()) {
-        question += &format!(" and take the log from the holder {}", escaped(name(of_holder).as_bytes()));
+        let name = escaped(name(of_holder).as_bytes());
+        if !args.take_over {
+            return Err(Failure::usage(format!(
+                "{of_holder} is of the holder {name}: --take-over fences the present holder; see --help for what a \
+                 later barrier tells without it"
+            )));
+        }
+        question += &format!(" and take the log from the holder {name}");
     }
     if !session.confirm(&question, args.yes).await? {
         return Ok(Exit::Negative);
@@ -202,23 +200,19 @@ fn print(session: &mut Session, handle: &InDoubt, resolution: &Resolution) -> Re
     session.out.flush()
 }
 
-/// Reads the handles. At Ctrl-C, the thread that reads is left behind.
+/// Reads the handles.
 async fn handles(path: &Path, interrupt: &Interrupt) -> Result<Vec<InDoubt>, Failure> {
     let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
     let from = path.to_owned();
-    let (sender, read) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
+    let read = interrupt.or_blocking(move || {
         let mut bytes = Vec::new();
         let read = match from == Path::new("-") {
             true => io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes),
             false => File::open(from).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes)),
         };
-        let _ = sender.send(read.map(|_| bytes));
+        read.map(|_| bytes)
     });
-    let bytes = interrupt
-        .or(async { read.await.map_err(|_| Failure::Interrupted(String::new())) })
-        .await?
-        .map_err(|error| Failure::local(&name, &error))?;
+    let bytes = read.await?.map_err(|error| Failure::local(&name, &error))?;
     if bytes.len() as u64 > MOST_BYTES {
         return Err(Failure::Local(format!("{name} has more than {MOST_BYTES} bytes: these are no handles")));
     }

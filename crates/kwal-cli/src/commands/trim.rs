@@ -10,7 +10,7 @@ use crate::{
     connect::PartitionArgs,
     exit::{Exit, Failure},
     log::{Item, PartitionLog},
-    output::{escaped, plural, range, warn},
+    output::{plural, range, warn},
 };
 
 /// Deletes the records before an offset
@@ -125,7 +125,7 @@ async fn warn_of_holder(
         }
     }
     if let Some((barrier, last)) = held {
-        let name = escaped(barrier.name.as_bytes());
+        let name = barrier.name;
         warn(&format!(
             "nothing of the holder {name} will be left, so an earlier holder may be able to append again; \
              --before {last} keeps its last record"
