@@ -24,7 +24,7 @@
 //!                                                            │
 //!                                                         connection  a handle for callers, one task per socket
 //!                                                            │
-//!  backoff, config, sasl, versions, validate, memory, buffers ◄───┴──────► trouble, metrics, state ──► error
+//!  backoff, config, sasl, versions, validate, memory, buffers, locked ◄─┴──────► trouble, metrics, state ──► error
 //! ```
 //!
 //! Below are the crates `kwal-protocol` (messages and the state of a connection, without IO) and
@@ -115,6 +115,7 @@ mod controller;
 mod decompressors;
 mod duration;
 pub mod error;
+mod locked;
 mod log;
 mod memory;
 mod metadata;

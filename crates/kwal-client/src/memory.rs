@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -12,6 +11,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
+    locked::{Locked, Owner},
     metrics::{BudgetMetrics, UsageMetrics},
     state::MemoryState,
 };
@@ -39,36 +39,16 @@ struct Shared {
     _metrics: BudgetMetrics,
 }
 
-/// The state, locked. What has changed is recorded when it is unlocked: the recorder is foreign code, which
-/// may ask for the state of the client.
-#[derive(Debug)]
-struct Locked<'a> {
-    /// `None` while it is dropped.
-    state: Option<MutexGuard<'a, State>>,
-    before: [usize; 2],
-    metrics: &'a [UsageMetrics; 2],
-}
+/// What has changed is recorded when the state is unlocked: the recorder is foreign code, which may ask for
+/// the state of the client.
+impl Owner for Shared {
+    type State = State;
 
-impl Deref for Locked<'_> {
-    type Target = State;
-
-    fn deref(&self) -> &State {
-        self.state.as_ref().expect("it is locked until it is dropped")
-    }
-}
-
-impl DerefMut for Locked<'_> {
-    fn deref_mut(&mut self) -> &mut State {
-        self.state.as_mut().expect("it is locked until it is dropped")
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        let Some(state) = self.state.take() else { return };
+    fn unlock(&self, mut state: MutexGuard<'_, State>) {
         let now = state.held();
+        let before = std::mem::replace(&mut state.recorded, now);
         drop(state);
-        for ((metrics, before), now) in self.metrics.iter().zip(self.before).zip(now) {
+        for ((metrics, before), now) in self.metrics.iter().zip(before).zip(now) {
             if before != now {
                 metrics.changed(before.saturating_mul(UNIT), now.saturating_mul(UNIT));
             }
@@ -84,6 +64,8 @@ struct State {
     ahead: usize,
     /// How many have waited.
     waited: u64,
+    /// What appends and reads held when it was unlocked last.
+    recorded: [usize; 2],
 }
 
 /// What appends or reads hold, and wait for.
@@ -243,9 +225,8 @@ fn hand_over(grants: Grants) {
 }
 
 impl Shared {
-    fn state(&self) -> Locked<'_> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { before: state.held(), state: Some(state), metrics: &self.metrics }
+    fn state(&self) -> Locked<'_, Self> {
+        Locked::new(self, self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn units_of(&self, bytes: usize) -> usize {

@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["sasl", "memory", "trouble"],
     &["metrics"],
     &["state"],
-    &["error", "duration", "buffers"],
+    &["error", "duration", "buffers", "locked"],
     &["position"],
 ];
 

@@ -10,7 +10,6 @@ mod ends;
 use std::{
     collections::VecDeque,
     fmt,
-    ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -41,6 +40,7 @@ use super::{
 use crate::{
     connection::{Recipient, RequestFailed, Room},
     error::{CallContext, Error, ErrorKind, Outcome, Progress, Source},
+    locked::{Locked, Owner},
     memory::Reservation,
     metrics::AppendTiming,
     pool::{Closed, Purpose, Sent, SubmitError},
@@ -151,42 +151,23 @@ pub(super) enum Step {
     Wait,
 }
 
-/// The state, locked. Callers get what has ended when it is unlocked: to wake one may run any code.
-struct Locked<'a> {
-    /// `None` while it is dropped.
-    state: Option<MutexGuard<'a, State>>,
-    appends: &'a Appends,
-}
+/// Callers get what has ended when the state is unlocked: to wake one may run any code.
+impl Owner for Appends {
+    type State = State;
 
-impl Deref for Locked<'_> {
-    type Target = State;
-
-    fn deref(&self) -> &State {
-        self.state.as_ref().expect("it is locked until it is dropped")
-    }
-}
-
-impl DerefMut for Locked<'_> {
-    fn deref_mut(&mut self) -> &mut State {
-        self.state.as_mut().expect("it is locked until it is dropped")
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        let Some(mut state) = self.state.take() else { return };
+    fn unlock(&self, mut state: MutexGuard<'_, State>) {
         let ended = (!state.ended.is_empty()).then(|| std::mem::take(&mut state.ended));
         let is_drained = state.failed.is_some() && state.machine.is_idle();
         let has_ended = state.machine.ended().is_some();
         drop(state);
         if let Some(ended) = ended {
-            ended.deliver(self.appends);
+            ended.deliver(self);
         }
         if has_ended {
-            self.appends.ended.notify_waiters();
+            self.ended.notify_waiters();
         }
         if is_drained {
-            self.appends.drained.notify_waiters();
+            self.drained.notify_waiters();
         }
     }
 }
@@ -242,8 +223,8 @@ impl Appends {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> Locked<'_> {
-        Locked { state: Some(self.state()), appends: self }
+    fn lock(&self) -> Locked<'_, Self> {
+        Locked::new(self, self.state())
     }
 
     pub(super) fn call(&self) -> CallContext<'_> {
